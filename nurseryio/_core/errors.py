@@ -1,0 +1,192 @@
+"""Every exception that nurseryio raises on its own account, and the reason that a cancellation carries.
+
+What lives here: exception classes and :class:`CancelReason`, as plain data. What does not: any
+decision about when they are raised.
+
+Rule 1: this module imports nothing of ours.
+
+Rule 2: every exception can be pickled, so that it may cross process borders.
+
+Rule 3: nothing here keeps a task or a frame alive; a reason names its task by text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Literal, NoReturn
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeAlias
+
+__all__ = [
+    "BrokenResourceError",
+    "BusyResourceError",
+    "CancelReason",
+    "CancelSource",
+    "Cancelled",
+    "ClosedResourceError",
+    "EndOfChannel",
+    "NeedHandshakeError",
+    "RunFinishedError",
+    "TooSlowError",
+    "TrioInternalError",
+    "WouldBlock",
+]
+
+# The very class that asyncio raises: an ``except`` clause cannot be made to match two classes
+# under one name, and code on both sides has to recognise the other's cancellations.
+Cancelled = asyncio.CancelledError
+
+CancelSource: TypeAlias = Literal[
+    "KeyboardInterrupt",
+    "deadline",
+    "explicit",
+    "nursery",
+    "shutdown",
+    "unknown",
+    "native",
+]
+
+
+class CancelReason:
+    """Who cancelled, and why.
+
+    A cancellation that starts in one of our scopes carries one as its first argument:
+    ``error.args[0]``. ``str()`` of the reason, and so of the error, reads as a sentence.
+
+    Args:
+        source: What kind of thing cancelled. ``"native"`` stands for a plain ``task.cancel()``.
+        reason: The text given to ``CancelScope.cancel(reason=...)``, if any.
+        source_task: ``repr()`` of the task that cancelled, if one did.
+
+    Trio: the attributes ``source``, ``reason`` and ``source_task`` of ``trio.Cancelled``.
+    """
+
+    __slots__ = ("reason", "source", "source_task")
+
+    source: CancelSource
+    reason: str | None
+    source_task: str | None
+
+    def __init__(
+        self,
+        source: CancelSource,
+        reason: str | None = None,
+        source_task: str | None = None,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "source", source)
+        put(self, "reason", reason)
+        put(self, "source_task", source_task)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a CancelReason cannot be changed (tried to set {name!r})")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a CancelReason cannot be changed (tried to delete {name!r})")
+
+    def _key(self) -> tuple[CancelSource, str | None, str | None]:
+        return (self.source, self.reason, self.source_task)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CancelReason):
+            return NotImplemented
+        return self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __reduce__(self) -> tuple[type[CancelReason], tuple[CancelSource, str | None, str | None]]:
+        return (CancelReason, self._key())
+
+    def __repr__(self) -> str:
+        return (
+            f"CancelReason(source={self.source!r}, reason={self.reason!r}, "
+            f"source_task={self.source_task!r})"
+        )
+
+    def __str__(self) -> str:
+        source = "a native task.cancel()" if self.source == "native" else self.source
+        text = f"cancelled due to {source}"
+        if self.reason is not None:
+            text += f" with reason {self.reason!r}"
+        if self.source_task is not None:
+            text += f" from task {self.source_task}"
+        return text
+
+
+class TrioInternalError(Exception):
+    """A bug in nurseryio, or a low-level call used against its contract.
+
+    After this error no promise about the tasks of the run holds any more. Please report it.
+
+    Trio: ``trio.TrioInternalError``.
+    """
+
+
+class RunFinishedError(RuntimeError):
+    """A thread tried to reach a run or an event loop that has ended already.
+
+    Trio: ``trio.RunFinishedError``.
+    """
+
+
+class WouldBlock(Exception):
+    """A ``..._nowait`` method was called when the waiting form would have had to wait.
+
+    Trio: ``trio.WouldBlock``.
+    """
+
+
+class BusyResourceError(Exception):
+    """A task used a resource while another task was in the middle of a conflicting use of it.
+
+    Two tasks that send on one stream at once would scramble their data; the later one gets this
+    error instead.
+
+    Trio: ``trio.BusyResourceError``.
+    """
+
+
+class ClosedResourceError(Exception):
+    """A resource was used after your own code closed it, or was closed while in use.
+
+    If the other side went away, the error is :class:`BrokenResourceError` instead.
+
+    Trio: ``trio.ClosedResourceError``.
+    """
+
+
+class BrokenResourceError(Exception):
+    """A resource cannot be used any more, for a reason outside the code that uses it.
+
+    For example the peer of a connection has gone. ``__cause__`` holds the underlying error where
+    there is one. For a resource that you closed yourself see :class:`ClosedResourceError`.
+
+    Trio: ``trio.BrokenResourceError``.
+    """
+
+
+class EndOfChannel(Exception):
+    """All senders of a channel are closed and every item has been received.
+
+    To a channel what end of file is to a stream: the regular end, not a failure.
+
+    Trio: ``trio.EndOfChannel``.
+    """
+
+
+class TooSlowError(Exception):
+    """The time given to :func:`fail_after` or :func:`fail_at` ran out.
+
+    Trio: ``trio.TooSlowError``.
+    """
+
+
+class NeedHandshakeError(Exception):
+    """A TLS stream was asked for something that is known only after its handshake.
+
+    Await ``do_handshake()`` on the stream first.
+
+    Trio: ``trio.NeedHandshakeError``.
+    """
