@@ -1,0 +1,125 @@
+"""What a call ended with, as an object: a value or an error, to be unwrapped elsewhere.
+
+What lives here: :class:`Value`, :class:`Error` and the two functions that make them. They have
+the methods of the ``outcome`` package and may stand wherever one of its objects is expected, and
+the reverse; they are our own so that the package need not be installed.
+
+Rule: imports nothing of ours, and leaves no reference cycle behind. An exception holds its
+traceback, the traceback its frames, the frames their variables; a variable that holds the
+exception would close the circle.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, Union
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+
+    from typing_extensions import ParamSpec, TypeAlias
+
+    P = ParamSpec("P")
+
+__all__ = ["Error", "Outcome", "Value", "acapture", "capture"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+ResultT = TypeVar("ResultT")
+
+
+class Value(Generic[T_co]):
+    """The outcome of a call that returned."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: T_co) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"Value({self.value!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return self.value == other.value if isinstance(other, Value) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((Value, self.value))
+
+    def unwrap(self) -> T_co:
+        """Return the value."""
+        return self.value
+
+    def send(self, gen: Generator[ResultT, Any, Any]) -> ResultT:
+        """Send the value into a generator or coroutine."""
+        return gen.send(self.value)
+
+    async def asend(self, agen: AsyncGenerator[ResultT, Any]) -> ResultT:
+        """Send the value into an async generator."""
+        return await agen.asend(self.value)
+
+
+class Error:
+    """The outcome of a call that raised."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        if not isinstance(error, BaseException):
+            raise TypeError(f"an Error holds an exception object, not {error!r}")
+        self.error = error
+
+    def __repr__(self) -> str:
+        return f"Error({self.error!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return self.error == other.error if isinstance(other, Error) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((Error, self.error))
+
+    def unwrap(self) -> NoReturn:
+        """Raise the exception."""
+        # The name is for whoever reads the traceback.
+        captured_error = self.error
+        try:
+            raise captured_error
+        finally:
+            del captured_error, self
+
+    def send(self, gen: Generator[ResultT, Any, Any]) -> ResultT:
+        """Throw the exception into a generator or coroutine."""
+        return gen.throw(self.error)
+
+    async def asend(self, agen: AsyncGenerator[ResultT, Any]) -> ResultT:
+        """Throw the exception into an async generator."""
+        return await agen.athrow(self.error)
+
+
+if TYPE_CHECKING:
+    Outcome: TypeAlias = Union[Value[T], Error]
+else:
+    Outcome = Union[Value, Error]
+
+
+def _without_own_frame(error: BaseException) -> Error:
+    traceback = error.__traceback__
+    if traceback is not None:
+        error.__traceback__ = traceback.tb_next
+    return Error(error)
+
+
+def capture(fn: Callable[P, ResultT], *args: P.args, **kwargs: P.kwargs) -> Outcome[ResultT]:
+    """Call ``fn`` and return what it returned or raised, as an object."""
+    try:
+        return Value(fn(*args, **kwargs))
+    except BaseException as error:
+        return _without_own_frame(error)
+
+
+async def acapture(
+    async_fn: Callable[P, Awaitable[ResultT]], *args: P.args, **kwargs: P.kwargs
+) -> Outcome[ResultT]:
+    """Await ``async_fn(...)`` and return what it returned or raised, as an object."""
+    try:
+        return Value(await async_fn(*args, **kwargs))
+    except BaseException as error:
+        return _without_own_frame(error)

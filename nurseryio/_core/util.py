@@ -1,0 +1,278 @@
+"""Small language helpers that know nothing of tasks: class restrictions, call checks, conflict checks.
+
+Rule 1: imports :mod:`errors` alone.
+
+Rule 2: what lies on the way of every spawn (:func:`coroutine_or_error`) costs one call and one
+type check while nothing is wrong; all diagnosis happens after something has gone wrong.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABCMeta
+from collections.abc import Coroutine, Generator
+from functools import partial, update_wrapper
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+
+from .errors import BusyResourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from typing_extensions import ParamSpec, TypeVarTuple, Unpack, dataclass_transform
+
+    P = ParamSpec("P")
+    PosArgsT = TypeVarTuple("PosArgsT")
+else:
+    from typing import ParamSpec
+
+    P = ParamSpec("P")
+
+    def dataclass_transform(**_hints):
+        """At run time a hint for type checkers does nothing."""
+        return lambda cls: cls
+
+
+__all__ = [
+    "ConflictDetector",
+    "Final",
+    "Frozen",
+    "NoPublicConstructor",
+    "coroutine_or_error",
+    "generic_function",
+]
+
+T = TypeVar("T")
+RetT = TypeVar("RetT")
+
+
+# -- classes --------------------------------------------------------------------
+
+
+def _spelled(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+class Final(ABCMeta):
+    """Metaclass of classes that must not be subclassed, as their inner workings may change."""
+
+    def __new__(
+        mcs,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        /,
+        **options: Any,
+    ) -> Any:
+        for base in bases:
+            if isinstance(base, Final):
+                raise TypeError(
+                    f"{_spelled(base)} does not support subclassing; "
+                    "keep one in an attribute of your own class instead"
+                )
+        return super().__new__(mcs, name, bases, namespace, **options)
+
+
+class NoPublicConstructor(Final):
+    """Metaclass of final classes whose instances only this library makes, by ``X._create(...)``."""
+
+    def __call__(cls, *args: object, **kwargs: object) -> NoReturn:
+        raise TypeError(f"{_spelled(cls)} has no public constructor")
+
+    def _create(cls: type[T], *args: Any, **kwargs: Any) -> T:
+        made: T = ABCMeta.__call__(cls, *args, **kwargs)
+        return made
+
+
+@dataclass_transform(frozen_default=True)
+class Frozen:
+    """Base of small immutable records; a subclass lists its fields in ``__slots__``, annotated.
+
+    Stands in for frozen dataclasses, whose generated code makes up a measurable share of the time
+    that ``import nurseryio`` takes.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, *values: object, **named: object) -> None:
+        names = self.__slots__
+        if len(values) > len(names) or set(names[len(values) :]) != named.keys():
+            raise TypeError(f"{type(self).__name__} takes exactly {', '.join(names)}")
+        for name, value in zip(names, values):
+            object.__setattr__(self, name, value)
+        for name, value in named.items():
+            object.__setattr__(self, name, value)
+
+    def _values(self) -> tuple[object, ...]:
+        return tuple([getattr(self, name) for name in self.__slots__])
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} cannot be changed (tried to set {name!r})")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} cannot be changed (tried to delete {name!r})")
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._values()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), self._values())
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"{type(self).__name__}({fields})"
+
+
+# -- functions ------------------------------------------------------------------
+
+
+class generic_function(Generic[P, RetT]):  # noqa: N801
+    """Decorator for a function that may be given its type arguments: ``f[int](1)``.
+
+    The brackets mean something to type checkers only; at run time ``f[int]`` is ``f``.
+    """
+
+    def __init__(self, fn: Callable[P, RetT]) -> None:
+        update_wrapper(self, fn)
+        self._fn = fn
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> RetT:
+        return self._fn(*args, **kwargs)
+
+    def __getitem__(self, _types: object) -> generic_function[P, RetT]:
+        return self
+
+    def __repr__(self) -> str:
+        return repr(self._fn)
+
+
+# Nearly every call ends at the first, exact comparison. ``Coroutine`` (an abstract class, slow to
+# ask) admits what Cython and other compilers make of an ``async def``.
+def coroutine_or_error(
+    async_fn: Callable[[Unpack[PosArgsT]], Awaitable[RetT]], *args: Unpack[PosArgsT]
+) -> Coroutine[Any, Any, RetT]:
+    """Call an async function and return its coroutine, or explain what is wrong with the call.
+
+    Args:
+        async_fn: The async function, or anything that returns a coroutine when called, such as a
+            ``functools.partial`` of one.
+        *args: Its positional arguments.
+
+    Returns:
+        The coroutine, not started.
+
+    Raises:
+        TypeError: ``async_fn`` is a coroutine object, a future, a plain function, an async
+            generator function or no callable at all. A coroutine given by mistake is closed, so
+            that no "never awaited" warning follows.
+
+    Checkpoint: no, this is not an async function.
+    """
+    try:
+        coro: Any = async_fn(*args)
+    except TypeError:
+        if callable(async_fn):
+            raise
+        # From None: that it "is not callable" is what the new error says better.
+        raise _not_a_function(async_fn) from None
+    if type(coro) is CoroutineType or isinstance(coro, Coroutine):
+        return coro  # type: ignore[no-any-return]
+    raise _not_async(async_fn, coro)
+
+
+def _name_of(fn: object) -> str:
+    while isinstance(fn, partial):
+        fn = fn.func
+    return getattr(fn, "__qualname__", None) or repr(fn)
+
+
+def _not_a_function(given: object) -> TypeError:
+    """The error for something that cannot be called."""
+    if isinstance(given, Coroutine):
+        # The short name is what the user typed, without the "<locals>" of the qualified one.
+        name = getattr(given, "__name__", "f")
+        error = TypeError(
+            "nurseryio was expecting an async function, but instead it got a coroutine object "
+            f"{given!r} (expected an async function, got a coroutine object; "
+            f"did you write {name}(x) instead of {name}, x?)"
+        )
+        given.close()
+        return error
+    if _is_future_like(given):
+        return TypeError(
+            f"nurseryio was expecting an async function, but instead it got {given!r}, which is "
+            "already running. Await it inside an async function of your own and give that "
+            "function instead. (asyncio's futures and tasks can be awaited anywhere in nurseryio; "
+            "those of twisted or tornado need an adapter.)"
+        )
+    return TypeError(f"nurseryio was expecting an async function, but instead it got {given!r}")
+
+
+def _not_async(fn: object, result: object) -> TypeError:
+    """The error for a call that went well but gave no coroutine."""
+    if inspect.isasyncgen(result):
+        return TypeError(
+            f"expected an async function but got an async generator {result!r}; "
+            "write an async function that loops over it with 'async for'"
+        )
+    if _is_future_like(result):
+        return TypeError(
+            f"nurseryio expected an async function, but {_name_of(fn)!r} returned {result!r}. "
+            "Await it inside an 'async def' function and give that function instead. (asyncio's "
+            "futures can be awaited anywhere in nurseryio; those of twisted or tornado need an "
+            "adapter.)"
+        )
+    return TypeError(
+        f"nurseryio expected an async function, but {_name_of(fn)!r} appears to be synchronous"
+    )
+
+
+def _is_future_like(value: object) -> bool:
+    return (
+        # asyncio's own protocol for futures, its tasks and uvloop's included
+        getattr(value, "_asyncio_future_blocking", None) is not None
+        # an old-style generator coroutine
+        or isinstance(value, Generator)
+        # concurrent.futures and tornado; twisted
+        or type(value).__name__ in ("Future", "Deferred")
+    )
+
+
+# -- conflicts ------------------------------------------------------------------
+
+
+class ConflictDetector:
+    """Notices that two tasks do at once what only one may do; used as ``with detector:``.
+
+    Args:
+        msg: Text of the error that the later task gets.
+
+    Raises:
+        BusyResourceError: On entry, while another task is inside.
+    """
+
+    __slots__ = ("_held", "_msg")
+
+    def __init__(self, msg: str) -> None:
+        self._msg = msg
+        self._held = False
+
+    def __enter__(self) -> None:
+        if self._held:
+            raise BusyResourceError(self._msg)
+        self._held = True
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._held = False
