@@ -13,7 +13,7 @@ from abc import ABCMeta
 from collections.abc import Coroutine, Generator
 from functools import partial, update_wrapper
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from .errors import BusyResourceError
 
@@ -21,14 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from typing_extensions import ParamSpec, TypeVarTuple, Unpack, dataclass_transform
+    from typing_extensions import TypeVarTuple, Unpack, dataclass_transform
 
-    P = ParamSpec("P")
     PosArgsT = TypeVarTuple("PosArgsT")
 else:
-    from typing import ParamSpec
-
-    P = ParamSpec("P")
 
     def dataclass_transform(**_hints):
         """At run time a hint for type checkers does nothing."""
@@ -46,6 +42,7 @@ __all__ = [
 
 T = TypeVar("T")
 RetT = TypeVar("RetT")
+P = ParamSpec("P")
 
 
 # -- classes --------------------------------------------------------------------

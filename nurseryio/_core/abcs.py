@@ -1,0 +1,428 @@
+"""The abstract interfaces: what clocks, instruments, streams, channels and listeners have in common.
+
+What lives here: interfaces with their contracts, and the few methods that follow from the others
+(``async with``, ``async for``). What does not: any implementation.
+
+Rule 1: imports :mod:`errors` alone.
+
+Rule 2: every class has empty ``__slots__``, so that implementations may have slots of their own.
+"""
+
+from __future__ import annotations
+
+import socket
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from .errors import EndOfChannel
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from .task import Task
+
+__all__ = [
+    "AsyncResource",
+    "Channel",
+    "Clock",
+    "HalfCloseableStream",
+    "HostnameResolver",
+    "Instrument",
+    "Listener",
+    "ReceiveChannel",
+    "ReceiveStream",
+    "SendChannel",
+    "SendStream",
+    "SocketFactory",
+    "Stream",
+]
+
+T = TypeVar("T")
+ReceiveType = TypeVar("ReceiveType", covariant=True)
+SendType = TypeVar("SendType", contravariant=True)
+
+
+# -- the run --------------------------------------------------------------------
+
+
+class Clock(ABC):
+    """Where a run gets its time from; given as ``run(..., clock=...)``.
+
+    Trio: ``trio.abc.Clock``.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def start_clock(self) -> None:
+        """Called once, when the run begins."""
+
+    @abstractmethod
+    def current_time(self) -> float:
+        """Return the time of this clock, in seconds from a start of its own choice."""
+
+    @abstractmethod
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        """Say how long to sleep for real until ``deadline``.
+
+        Args:
+            deadline: A time of this clock, in seconds.
+
+        Returns:
+            Real seconds, ``math.inf`` for ever. Asked again after each sleep, so a clock that
+            moves by other means than the passing of time may give any figure that is safe.
+        """
+
+
+class Instrument(ABC):  # noqa: B024 - every hook is optional
+    """Something that watches a run: its hooks are called as tasks come, go and make steps.
+
+    Every hook does nothing here, so a subclass writes only those it wants. A hook that raises is
+    reported to the log and its instrument removed.
+
+    Trio: ``trio.abc.Instrument``.
+    """
+
+    __slots__ = ()
+
+    def before_run(self) -> None:  # noqa: B027
+        """The run begins."""
+
+    def after_run(self) -> None:  # noqa: B027
+        """The run is over."""
+
+    def task_spawned(self, task: Task) -> None:  # noqa: B027
+        """A task has been made; it has not made its first step."""
+
+    def task_scheduled(self, task: Task) -> None:  # noqa: B027
+        """A task has become ready; others that are ready may go first."""
+
+    def before_task_step(self, task: Task) -> None:  # noqa: B027
+        """A task is about to run."""
+
+    def after_task_step(self, task: Task) -> None:  # noqa: B027
+        """A task has run, up to its next suspension or its end."""
+
+    def task_exited(self, task: Task) -> None:  # noqa: B027
+        """A task has ended."""
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: B027
+        """The loop is about to wait for input and output, ``timeout`` seconds at most."""
+
+    def after_io_wait(self, timeout: float) -> None:  # noqa: B027
+        """The loop has waited, ``timeout`` seconds at most, possibly less."""
+
+
+# -- sockets --------------------------------------------------------------------
+
+
+class HostnameResolver(ABC):
+    """Resolves host names in place of the system; see ``socket.set_custom_hostname_resolver``.
+
+    Trio: ``trio.abc.HostnameResolver``.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def getaddrinfo(
+        self,
+        host: bytes | None,
+        port: bytes | str | int | None,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[
+        tuple[
+            socket.AddressFamily,
+            socket.SocketKind,
+            int,
+            str,
+            tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes],
+        ]
+    ]:
+        """Do what :func:`socket.getaddrinfo` does.
+
+        Args:
+            host: The name in its encoded form: international names arrive as ``b"xn--..."``.
+                A numeric address may be resolved without asking this method.
+            port: As for the standard function; likewise the others.
+        """
+
+    @abstractmethod
+    async def getnameinfo(
+        self, sockaddr: tuple[str, int] | tuple[str, int, int, int], flags: int
+    ) -> tuple[str, str]:
+        """Do what :func:`socket.getnameinfo` does."""
+
+
+class SocketFactory(ABC):
+    """Makes sockets in place of the system; see ``socket.set_custom_socket_factory``.
+
+    Trio: ``trio.abc.SocketFactory``.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def socket(
+        self,
+        family: socket.AddressFamily | int = socket.AF_INET,
+        type: socket.SocketKind | int = socket.SOCK_STREAM,
+        proto: int = 0,
+    ) -> Any:
+        """Return a new socket, an instance of a subclass of ``nurseryio.socket.SocketType``.
+
+        Not called when ``nurseryio.socket.socket`` is given a ``fileno``.
+        """
+
+
+# -- resources ------------------------------------------------------------------
+
+
+class AsyncResource(ABC):
+    """Something to be closed when it is no longer needed, where closing may take a while.
+
+    An ``async with`` block over it closes it at the end.
+
+    Trio: ``trio.abc.AsyncResource``.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the resource: politely if that is possible, in any case for good.
+
+        Whatever this method raises, :class:`Cancelled` included, the resource is closed
+        afterwards: an error tells that there was no time for a goodbye, not that it is still
+        open. In a cancelled scope it therefore closes at once, without the goodbye. Closing
+        again does nothing. Tasks that are using the resource, or try to later, get
+        :class:`ClosedResourceError`.
+
+        Checkpoint: yes.
+        """
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+# -- byte streams ---------------------------------------------------------------
+
+
+class SendStream(AsyncResource):
+    """The sending end of a stream of bytes.
+
+    For objects instead of bytes see :class:`SendChannel`.
+
+    Trio: ``trio.abc.SendStream``.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of ``data``, waiting as long as the way is congested.
+
+        After an error, cancellation included, an unknown part of the data has been sent.
+
+        Args:
+            data: The bytes to send.
+
+        Raises:
+            BusyResourceError: Another task is in ``send_all``, in
+                ``wait_send_all_might_not_block`` or in ``send_eof`` of this stream.
+            BrokenResourceError: The stream cannot be used any more, for example because the
+                peer has gone.
+            ClosedResourceError: You closed this stream before, or another task did meanwhile.
+
+        Checkpoint: yes.
+        """
+
+    @abstractmethod
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until ``send_all`` has a chance of not having to wait.
+
+        For programs that want to decide as late as possible what to send, such as a screen
+        sharer. May return too early, never too late.
+
+        Raises:
+            BusyResourceError: As for ``send_all``; likewise the others.
+            BrokenResourceError: The stream cannot be used any more.
+            ClosedResourceError: You closed this stream before, or another task did meanwhile.
+
+        Checkpoint: yes.
+        """
+
+
+class ReceiveStream(AsyncResource):
+    """The receiving end of a stream of bytes; ``async for`` over it gives the pieces as they arrive.
+
+    Pieces follow the network, not the sender: what was sent at once may arrive in parts.
+    For objects instead of bytes see :class:`ReceiveChannel`.
+
+    Trio: ``trio.abc.ReceiveStream``.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Wait until something has arrived, and return it.
+
+        Args:
+            max_bytes: The most bytes to return, at least 1; None leaves it to the stream.
+
+        Returns:
+            At least one byte, or ``b""`` if the stream has ended.
+
+        Raises:
+            BusyResourceError: Another task is receiving from this stream.
+            BrokenResourceError: The stream cannot be used any more.
+            ClosedResourceError: You closed this stream before, or another task did meanwhile.
+
+        Checkpoint: yes.
+        """
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes | bytearray:
+        data = await self.receive_some()
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+
+class Stream(SendStream, ReceiveStream):
+    """A stream of bytes in both directions.
+
+    Trio: ``trio.abc.Stream``.
+    """
+
+    __slots__ = ()
+
+
+class HalfCloseableStream(Stream):
+    """A stream whose sending direction can be ended while receiving goes on.
+
+    Trio: ``trio.abc.HalfCloseableStream``.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def send_eof(self) -> None:
+        """Tell the peer that nothing more will be sent; receiving goes on.
+
+        The peer sees the end of the stream after everything that was sent before. Doing it again
+        does nothing.
+
+        Raises:
+            BusyResourceError: Another task is sending on this stream.
+            BrokenResourceError: The stream cannot be used any more.
+            ClosedResourceError: You closed this stream before, or another task did meanwhile.
+
+        Checkpoint: yes.
+        """
+
+
+T_resource = TypeVar("T_resource", bound=AsyncResource, covariant=True)
+
+
+class Listener(AsyncResource, Generic[T_resource]):
+    """Something that connections come in at.
+
+    Trio: ``trio.abc.Listener``.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def accept(self) -> T_resource:
+        """Wait for a connection and return it, usually as a :class:`Stream`.
+
+        Raises:
+            BusyResourceError: Another task is in ``accept`` of this listener.
+            ClosedResourceError: You closed this listener before, or another task did meanwhile.
+            OSError: The system refuses, for example because it is out of file descriptors.
+
+        Checkpoint: yes.
+        """
+
+
+# -- channels -------------------------------------------------------------------
+
+
+class SendChannel(AsyncResource, Generic[SendType]):
+    """The sending end of a channel of Python objects.
+
+    Trio: ``trio.abc.SendChannel``.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def send(self, value: SendType) -> None:
+        """Send an object, waiting as long as the channel has no room for it.
+
+        Raises:
+            BrokenResourceError: The channel cannot be used any more, for example because nobody
+                is left to receive.
+            ClosedResourceError: You closed this end before, or another task did meanwhile.
+            BusyResourceError: Another task is sending, and this channel allows one at a time.
+
+        Checkpoint: yes.
+        """
+
+
+class ReceiveChannel(AsyncResource, Generic[ReceiveType]):
+    """The receiving end of a channel of Python objects; ``async for`` over it gives them in turn.
+
+    Trio: ``trio.abc.ReceiveChannel``.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def receive(self) -> ReceiveType:
+        """Wait for an object and return it.
+
+        Raises:
+            EndOfChannel: The senders have closed and everything has been received. ``async for``
+                ends quietly here.
+            BrokenResourceError: The channel cannot be used any more.
+            ClosedResourceError: You closed this end before, or another task did meanwhile.
+            BusyResourceError: Another task is receiving, and this channel allows one at a time.
+
+        Checkpoint: yes.
+        """
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ReceiveType:
+        try:
+            return await self.receive()
+        except EndOfChannel:
+            raise StopAsyncIteration from None
+
+
+class Channel(SendChannel[T], ReceiveChannel[T]):
+    """A channel of Python objects in both directions.
+
+    Trio: ``trio.abc.Channel``.
+    """
+
+    __slots__ = ()
