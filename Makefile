@@ -1,0 +1,48 @@
+# Everything here works on a fresh machine: the environment .venv is made on first use, with the
+# newest supported Python found. `make PYTHON=/path/to/python` chooses another one.
+
+PYTHON ?= $(shell .ci/pythons | head -n 1 | cut -d ' ' -f 2)
+BIN = .venv/bin
+
+.PHONY: help demo test lint types docs bench clean
+
+help:
+	@echo "make demo    run the demonstration, on the stock loop and on uvloop"
+	@echo "make test    run the tests"
+	@echo "make lint    check style and formatting"
+	@echo "make types   check the types, and that the public ones are complete"
+	@echo "make docs    build the documentation into docs/_build/html"
+	@echo "make bench   run the short form of the benchmarks"
+	@echo "make clean   remove the environment and everything built"
+
+# One stamp for each set of extras, renewed when the project's requirements change.
+.venv/%.stamp: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer was found" >&2; exit 1; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+demo: .venv/uvloop.stamp
+	$(BIN)/python examples/demo.py
+
+test: .venv/test.stamp
+	$(BIN)/python -m pytest
+
+lint: .venv/dev.stamp
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+
+types: .venv/dev.stamp
+	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy --python-version 3.10
+	$(BIN)/python -m pyright --verifytypes nurseryio --ignoreexternal
+
+docs: .venv/docs.stamp
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+bench: .venv/bench.stamp
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv .ci-venv docs/_build build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

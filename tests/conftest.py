@@ -1,0 +1,189 @@
+"""Runs every async test on the loop matrix, and fails every test that does not end clean.
+
+An ``async def test_...`` runs once for each kind of event loop and each host (see
+``harness/matrix.py``); ``--matrix=quick`` takes a small share of that. Narrow it with a marker:
+
+* ``@pytest.mark.run_only``: needs ``nurseryio.run``.
+* ``@pytest.mark.app_only``: needs a plain asyncio app.
+* ``@pytest.mark.stock_only("why")``: needs asyncio's own loop in its ordinary state.
+* ``@pytest.mark.limit(seconds)``: may take longer than a minute.
+
+A test that asks for ``mock_clock`` or ``autojump_clock`` runs under ``nurseryio.run`` with that
+clock, on the stock loop. Async tests that carry another plugin's marker are left to that plugin.
+
+After each test, nothing may be left (see ``harness/clean.py``): no task, timer, thread, file
+descriptor or cancel request, and no error reported to the loop's exception handler. A test that
+expects such reports asks for ``loop_errors`` and looks at them itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+from harness import clean, limit, matrix
+
+from nurseryio._core.abcs import Clock
+
+# The same examples in every run, and no time limit of hypothesis's own.
+hypothesis.settings.register_profile(
+    "nurseryio",
+    deadline=None,
+    derandomize=True,
+    database=None,
+)
+hypothesis.settings.load_profile("nurseryio")
+
+OTHER_PLUGINS = ("asyncio", "anyio", "nurseryio")
+FAILED = pytest.StashKey[bool]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--matrix",
+        choices=["full", "quick"],
+        default="full",
+        help="how much of the loop matrix each async test runs on (default: full)",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    quick = config.getoption("--matrix") == "quick"
+    return "loop matrix: " + ", ".join(map(str, matrix.choose((), quick)))
+
+
+def pytest_sessionstart() -> None:
+    # The first loop of a kind may open descriptors that stay for the process.
+    for kind in matrix.KINDS:
+        matrix.new_loop(kind).close()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    markers = {mark.name for mark in metafunc.definition.iter_markers()}
+    if not matrix.is_async_test(metafunc.function) or markers.intersection(OTHER_PLUGINS):
+        return
+    if {"mock_clock", "autojump_clock"}.intersection(metafunc.fixturenames):
+        markers |= {"run_only", "stock_only"}
+    cases = matrix.choose(markers, metafunc.config.getoption("--matrix") == "quick")
+    metafunc.parametrize("loop_case", cases, ids=str, indirect=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or not report.passed
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    mark = pyfuncitem.get_closest_marker("limit")
+    seconds = mark.args[0] if mark else limit.DEFAULT_SECONDS
+    with limit.time_limit(seconds), _on_its_loop(pyfuncitem):
+        return (yield)
+
+
+@contextlib.contextmanager
+def _on_its_loop(item: pytest.Function) -> Iterator[None]:
+    """While entered, the async test function of this item is an ordinary one that runs a loop."""
+    if item.funcargs.get("loop_case") is None:
+        yield
+        return
+    written = item.obj
+    inner = matrix.inner_test(written)
+    run_on_loop = functools.partial(_run_on_loop, item, inner)
+    if inner is written:
+        item.obj = run_on_loop
+    else:
+        # Each example of hypothesis's runs on a loop of its own.
+        written.hypothesis.inner_test = run_on_loop
+    try:
+        yield
+    finally:
+        item.obj = written
+        if inner is not written:
+            written.hypothesis.inner_test = inner
+
+
+def _run_on_loop(item: pytest.Function, test: Any, *args: Any, **kwargs: Any) -> None:
+    """Run an async test on the loop that its case asks for, and look at what it leaves there."""
+    clock = next((v for v in item.funcargs.values() if isinstance(v, Clock)), None)
+    watch = clean.LoopWatch(item.funcargs["_noted_errors"])
+    test = functools.partial(test, *args, **kwargs)
+    matrix.run_case(item.funcargs["loop_case"], functools.partial(watch.run, test), clock)
+    _fail_if(watch.problems)
+
+
+def _fail_if(problems: list[str]) -> None:
+    if problems:
+        pytest.fail("the test does not end clean:\n  " + "\n  ".join(problems), pytrace=False)
+
+
+# -- fixtures -------------------------------------------------------------------
+
+
+@pytest.fixture
+def _noted_errors() -> list[str]:
+    return []
+
+
+@pytest.fixture(autouse=True)
+def _ends_clean(
+    request: pytest.FixtureRequest,
+    loop_case: matrix.Case | None,
+    _noted_errors: list[str],
+) -> Iterator[None]:
+    # Autouse and without fixtures below it that open anything: set up first, torn down last.
+    with clean.ProcessWatch(_noted_errors) as watch:
+        yield
+        problems = watch.problems()
+    if "loop_errors" not in request.fixturenames:
+        problems += [f"reported to the loop's exception handler: {e}" for e in _noted_errors]
+    if not request.node.stash.get(FAILED, False):
+        _fail_if(problems)
+
+
+@pytest.fixture(autouse=True)
+def loop_case(request: pytest.FixtureRequest) -> matrix.Case | None:
+    """The cell of the matrix that an async test runs on; None for an ordinary test."""
+    return getattr(request, "param", None)
+
+
+@pytest.fixture
+def loop_kind(loop_case: matrix.Case) -> str:
+    """The kind of loop: "stock", "uvloop", "eager" or "debug"."""
+    return loop_case.kind
+
+
+@pytest.fixture
+def host_kind(loop_case: matrix.Case) -> str:
+    """Who made the test's task: "run" (``nurseryio.run``) or "app" (asyncio)."""
+    return loop_case.host
+
+
+@pytest.fixture
+def loop_errors(_noted_errors: list[str]) -> list[str]:
+    """What was reported to the loop's exception handler; the test then may leave reports."""
+    return _noted_errors
+
+
+@pytest.fixture
+def mock_clock() -> Any:
+    """A virtual clock that stands still until the test moves it."""
+    from nurseryio.testing import MockClock
+
+    return MockClock()
+
+
+@pytest.fixture
+def autojump_clock() -> Any:
+    """A virtual clock that jumps to the next deadline whenever all tasks wait."""
+    from nurseryio.testing import MockClock
+
+    return MockClock(autojump_threshold=0)

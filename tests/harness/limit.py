@@ -1,0 +1,63 @@
+"""How long a test may take.
+
+A test that hangs is interrupted from a signal, the one thing that reaches a loop that waits for
+ever, and the failure shows where each of its tasks stood.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+
+DEFAULT_SECONDS = 60.0
+# A cleanup that hangs as well is interrupted again after this time.
+AGAIN_SECONDS = 5.0
+
+
+class TookTooLong(KeyboardInterrupt):
+    """Raised in the main thread; event loops let interrupts through, and nothing else."""
+
+
+def stacks_of_tasks() -> str:
+    """Where the tasks of the loop that runs in this thread stand; empty without a loop."""
+    text = io.StringIO()
+    with contextlib.suppress(RuntimeError):
+        for task in asyncio.all_tasks():
+            task.print_stack(file=text)
+    return text.getvalue()
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Fail the test if the body takes longer, in seconds. Does nothing off the main thread."""
+    if not hasattr(signal, "setitimer") or (
+        threading.current_thread() is not threading.main_thread()
+    ):
+        yield
+        return
+
+    stacks: list[str] = []
+
+    def strike(_signum: int, _frame: FrameType | None) -> None:
+        stacks.append(stacks_of_tasks())
+        raise TookTooLong(f"took longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, strike)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_SECONDS)
+    try:
+        yield
+    except BaseException:
+        if not stacks:
+            raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    if stacks:
+        pytest.fail(f"the test took longer than {seconds:g} s\n{stacks[0]}", pytrace=False)

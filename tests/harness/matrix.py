@@ -1,0 +1,141 @@
+"""The loop matrix: the event loops and hosts that each async test runs on.
+
+What lives here: the kinds of loop, the two hosts, the choice of cases for a test by its
+markers, and the running of one case. What does not: pytest's hooks (conftest.py) and the checks
+at a test's end (clean.py).
+
+A *kind* is an event loop in some state; a *host* is who makes the task that the test runs in:
+``run`` is ``nurseryio.run``, ``app`` is an asyncio program that knows nothing of nurseryio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib.util
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import nurseryio
+
+AsyncFn = Callable[[], Awaitable[None]]
+
+KINDS: dict[str, str] = {"stock": "asyncio's own loop"}
+if importlib.util.find_spec("uvloop"):
+    KINDS["uvloop"] = "uvloop's loop"
+if sys.version_info >= (3, 12):
+    KINDS["eager"] = "asyncio's own loop with asyncio.eager_task_factory"
+KINDS["debug"] = "asyncio's own loop in debug mode"
+
+HOSTS = ("run", "app")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell of the matrix."""
+
+    kind: str
+    host: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}-{self.host}"
+
+
+FULL = tuple(Case(kind, host) for kind in KINDS for host in HOSTS)
+# Each host once, and both of the loops that users have.
+QUICK = (Case("stock", "run"), Case("uvloop" if "uvloop" in KINDS else "stock", "app"))
+
+
+def is_async_test(function: Any) -> bool:
+    """Whether a test function is a coroutine function, also below hypothesis's ``@given``."""
+    return inspect.iscoroutinefunction(inner_test(function))
+
+
+def inner_test(function: Any) -> Any:
+    """The function that the author wrote, below hypothesis's ``@given``."""
+    return getattr(getattr(function, "hypothesis", None), "inner_test", function)
+
+
+def choose(markers: Collection[str], quick: bool) -> list[Case]:
+    """The cases for a test with these markers.
+
+    Args:
+        markers: names of markers; ``run_only``, ``app_only`` and ``stock_only`` count.
+        quick: whether a small share of the matrix is asked for. A test that has no case in that
+            share gets the first one that it may have: it is never left out.
+
+    Raises:
+        ValueError: if the markers leave nothing to run.
+    """
+    allowed = [
+        case
+        for case in FULL
+        if not ("run_only" in markers and case.host != "run")
+        and not ("app_only" in markers and case.host != "app")
+        and not ("stock_only" in markers and case.kind != "stock")
+    ]
+    if not allowed:
+        raise ValueError("run_only and app_only exclude each other")
+    if quick:
+        return [case for case in allowed if case in QUICK] or allowed[:1]
+    return allowed
+
+
+def new_loop(kind: str) -> asyncio.AbstractEventLoop:
+    """A fresh event loop of that kind."""
+    if kind == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop()
+    loop = asyncio.new_event_loop()
+    if kind == "debug":
+        loop.set_debug(True)
+    elif kind == "eager":
+        loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+    return loop
+
+
+def run_case(case: Case, main: AsyncFn, clock: Any = None) -> None:
+    """Run an async function of no arguments on a fresh loop, as the case says.
+
+    Args:
+        case: the loop and the host.
+        main: what to run.
+        clock: a clock for ``nurseryio.run``, which then makes a loop of its own.
+    """
+    if clock is not None:
+        nurseryio.run(main, clock=clock)
+    elif case.host == "run":
+        nurseryio.run(main, loop_factory=functools.partial(new_loop, case.kind))
+    else:
+        run_app(functools.partial(new_loop, case.kind), main)
+
+
+def run_app(factory: Callable[[], asyncio.AbstractEventLoop], main: AsyncFn) -> None:
+    """Do what ``asyncio.run(main(), loop_factory=factory)`` does, on every Python."""
+
+    async def app() -> None:
+        await main()
+
+    if sys.version_info >= (3, 11):
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(app())
+        return
+    loop = factory()
+    try:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(app())
+    finally:
+        try:
+            leftovers = asyncio.all_tasks(loop)
+            for task in leftovers:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*leftovers, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()

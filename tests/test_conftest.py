@@ -1,0 +1,329 @@
+"""conftest.py: each async test runs on the whole matrix, and each dirty test fails.
+
+The tests here write a small test file, run pytest on it with the project's own conftest.py, and
+look at what it says.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness import matrix
+
+CONFTEST = Path(__file__).with_name("conftest.py")
+CONFIG = CONFTEST.parent.parent / "pyproject.toml"
+
+Run = Callable[..., pytest.RunResult]
+
+# The cheapest case that a dirty test can be shown on.
+ONCE = """
+import asyncio, contextlib, os, socket, threading, warnings
+import pytest
+once = [pytest.mark.app_only, pytest.mark.stock_only("one case is enough")]
+"""
+
+
+@pytest.fixture
+def run_pytest(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run pytest on a test file of this text, with the project's conftest and configuration."""
+    pytester.makeconftest(CONFTEST.read_text())
+    pytester.makepyprojecttoml(CONFIG.read_text())
+
+    def run(text: str, *options: str) -> pytest.RunResult:
+        pytester.makepyfile(test_it=ONCE + text)
+        return pytester.runpytest_inprocess("test_it.py", "-p", "no:cacheprovider", *options)
+
+    return run
+
+
+# -- the matrix -----------------------------------------------------------------
+
+
+def test_an_async_test_runs_in_each_cell_of_the_matrix(run_pytest: Run) -> None:
+    result = run_pytest("async def test_it(): pass", "--collect-only", "-q")
+    kinds = ["stock", "debug"]
+    if "uvloop" in matrix.KINDS:
+        kinds.append("uvloop")
+    if sys.version_info >= (3, 12):
+        kinds.append("eager")
+    expected = {f"test_it.py::test_it[{kind}-{host}]" for kind in kinds for host in ("run", "app")}
+    assert set(result.outlines[: len(expected)]) == expected
+    result.stdout.fnmatch_lines([f"{len(expected)} tests collected*"])
+
+
+def test_an_ordinary_test_runs_once(run_pytest: Run) -> None:
+    result = run_pytest("def test_it(loop_case): assert loop_case is None")
+    result.assert_outcomes(passed=1)
+
+
+def test_each_kind_of_loop_is_what_its_name_says(run_pytest: Run) -> None:
+    result = run_pytest(
+        """
+async def test_it(loop_kind):
+    loop = asyncio.get_running_loop()
+    assert (type(loop).__module__.split(".")[0] == "uvloop") == (loop_kind == "uvloop")
+    assert loop.get_debug() == (loop_kind == "debug")
+    eager = getattr(asyncio, "eager_task_factory", "none here")
+    assert (loop.get_task_factory() is eager) == (loop_kind == "eager")
+"""
+    )
+    result.assert_outcomes(passed=len(matrix.FULL))
+
+
+def test_each_host_is_what_its_name_says(run_pytest: Run) -> None:
+    result = run_pytest(
+        """
+import nurseryio
+async def test_it(host_kind):
+    assert nurseryio.lowlevel.in_trio_run() or host_kind == "app"
+    stack = "".join(f.name for f in __import__("traceback").extract_stack())
+    made_by_asyncio = asyncio.current_task().get_coro().__qualname__.startswith("run_app")
+    assert made_by_asyncio == (host_kind == "app")
+"""
+    )
+    result.assert_outcomes(passed=len(matrix.FULL))
+
+
+@pytest.mark.parametrize(
+    ("marks", "expected"),
+    [
+        (["run_only"], {case for case in matrix.FULL if case.host == "run"}),
+        (["app_only"], {case for case in matrix.FULL if case.host == "app"}),
+        (["stock_only"], {case for case in matrix.FULL if case.kind == "stock"}),
+        (["stock_only", "run_only"], {matrix.Case("stock", "run")}),
+    ],
+    ids=str,
+)
+def test_markers_narrow_the_matrix(marks: list[str], expected: set[matrix.Case]) -> None:
+    assert set(matrix.choose(marks, quick=False)) == expected
+
+
+def test_the_quick_matrix_has_both_hosts_and_both_loops() -> None:
+    quick = matrix.choose((), quick=True)
+    assert {case.host for case in quick} == set(matrix.HOSTS)
+    assert {case.kind for case in quick} == {"stock", "uvloop"}.intersection(matrix.KINDS)
+
+
+def test_the_quick_matrix_leaves_no_test_out() -> None:
+    assert matrix.choose(["app_only", "stock_only"], quick=True) == [matrix.Case("stock", "app")]
+
+
+def test_markers_that_leave_nothing_to_run_are_an_error() -> None:
+    with pytest.raises(ValueError, match="exclude each other"):
+        matrix.choose(["run_only", "app_only"], quick=False)
+
+
+@pytest.mark.parametrize("marker", ["asyncio", "anyio"])
+def test_tests_of_other_plugins_are_left_to_them(run_pytest: Run, marker: str) -> None:
+    result = run_pytest(
+        f"""
+@pytest.fixture
+def anyio_backend(): return "asyncio"
+@pytest.mark.{marker}
+async def test_it(loop_case): assert loop_case is None
+"""
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_a_test_with_a_virtual_clock_runs_on_that_clock(run_pytest: Run) -> None:
+    result = run_pytest(
+        """
+import nurseryio
+async def test_it(autojump_clock, loop_case):
+    assert nurseryio.lowlevel.current_clock() is autojump_clock
+    await nurseryio.sleep(3600)
+    assert str(loop_case) == "stock-run"
+"""
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_hypothesis_runs_each_example_on_a_loop_of_its_own(run_pytest: Run) -> None:
+    result = run_pytest(
+        """
+from hypothesis import given, settings, strategies
+loops = []
+class TestIt:
+    pytestmark = once
+    @settings(max_examples=3)
+    @given(strategies.integers())
+    async def test_it(self, number):
+        loops.append(asyncio.get_running_loop())
+def test_after():
+    assert len(set(map(id, loops))) == 3
+    assert all(loop.is_closed() for loop in loops)
+"""
+    )
+    result.assert_outcomes(passed=2)
+
+
+# -- the end of a test ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "body"),
+    [
+        (
+            "leftover task: <Task pending*",
+            "kept.append(asyncio.ensure_future(asyncio.sleep(99)))",
+        ),
+        (
+            "live timer: <TimerHandle*",
+            "asyncio.get_running_loop().call_later(99, print)",
+        ),
+        (
+            "a cancellation was still on its way*",
+            "asyncio.current_task().cancel()",
+        ),
+        pytest.param(
+            "*still counts 1 cancel requests*",
+            "asyncio.current_task().cancel()\n"
+            "    with contextlib.suppress(asyncio.CancelledError): await asyncio.sleep(0)",
+            marks=pytest.mark.skipif(
+                sys.version_info < (3, 11), reason="Python 3.10 keeps no count"
+            ),
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", [k for k in ("stock", "uvloop") if k in matrix.KINDS])
+def test_an_async_test_that_leaves_something_on_the_loop_fails(
+    run_pytest: Run, kind: str, message: str, body: str
+) -> None:
+    result = run_pytest(f"kept = []\nasync def test_it():\n    {body}", "-k", f"[{kind}-")
+    result.assert_outcomes(failed=2, deselected=len(matrix.FULL) - 2)
+    result.stdout.fnmatch_lines(["the test does not end clean:", f"  {message}"])
+
+
+@pytest.mark.parametrize(
+    ("message", "body"),
+    [
+        (
+            "leftover thread: <Thread(stray*",
+            "threading.Thread(target=stop.wait, name='stray').start()",
+        ),
+        ("leftover file descriptor: * -> pipe:*", "kept.extend(os.pipe())"),
+        (
+            "reported to the loop's exception handler: boom*",
+            "asyncio.get_running_loop().call_exception_handler({'message': 'boom'})",
+        ),
+        (
+            "reported to the loop's exception handler: *never retrieved*ZeroDivisionError*",
+            "asyncio.get_running_loop().create_future().set_exception(ZeroDivisionError())",
+        ),
+    ],
+)
+def test_a_test_that_leaves_something_in_the_process_fails(
+    run_pytest: Run, monkeypatch: pytest.MonkeyPatch, message: str, body: str
+) -> None:
+    from harness import clean
+
+    monkeypatch.setattr(clean, "GRACE", 0.05)
+    result = run_pytest(
+        f"""
+kept, stop, pytestmark = [], threading.Event(), once
+async def test_it():
+    {body}
+def test_tidy_up():
+    stop.set()
+    for descriptor in kept: os.close(descriptor)
+"""
+    )
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["the test does not end clean:", f"  {message}"])
+
+
+def test_an_ordinary_test_is_held_to_the_same(run_pytest: Run) -> None:
+    result = run_pytest(
+        """
+async def main():
+    asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+    await asyncio.sleep(0)
+def test_it():
+    asyncio.run(main())
+"""
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*exception handler: Exception in callback*"])
+
+
+def test_a_test_that_asks_for_the_loops_errors_may_leave_them(run_pytest: Run) -> None:
+    result = run_pytest(
+        """
+pytestmark = once
+async def test_it(loop_errors):
+    asyncio.get_running_loop().call_exception_handler({'message': 'boom'})
+    assert loop_errors == ["boom: None"]
+"""
+    )
+    result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "asyncio.sleep(0)",
+        "warnings.warn('look out')",
+        "socket.socket().bind(('127.0.0.1', 0))",
+        "open('/dev/null')",
+    ],
+)
+def test_a_warning_fails_the_test_that_caused_it(run_pytest: Run, body: str) -> None:
+    result = run_pytest(f"pytestmark = once\nasync def test_it():\n    {body}")
+    outcomes = result.parseoutcomes()
+    assert outcomes.get("failed", 0) + outcomes.get("errors", 0) >= 1
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_a_failed_test_is_not_blamed_for_what_it_leaves_as_well(run_pytest: Run) -> None:
+    result = run_pytest(
+        """
+kept, pytestmark = [], once
+async def test_it():
+    kept.extend(os.pipe())
+    raise ValueError("first things first")
+def test_tidy_up():
+    for descriptor in kept: os.close(descriptor)
+"""
+    )
+    result.assert_outcomes(failed=1, passed=1)
+
+
+def test_a_clean_test_passes_though_it_used_everything(run_pytest: Run) -> None:
+    result = run_pytest(
+        """
+async def test_it():
+    loop = asyncio.get_running_loop()
+    loop.call_later(99, print).cancel()
+    task = asyncio.create_task(asyncio.sleep(0))
+    await task
+    await loop.run_in_executor(None, threading.get_ident)
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+"""
+    )
+    result.assert_outcomes(passed=len(matrix.FULL))
+
+
+# -- the time limit -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [k for k in ("stock", "uvloop") if k in matrix.KINDS])
+def test_a_test_that_hangs_is_ended_and_shows_its_tasks(run_pytest: Run, kind: str) -> None:
+    result = run_pytest(
+        """
+@pytest.mark.limit(0.1)
+async def test_it():
+    await hangs_here()
+async def hangs_here():
+    await asyncio.Event().wait()
+def test_next(): pass
+""",
+        "-k",
+        f"[{kind}- or test_next",
+    )
+    result.assert_outcomes(failed=2, passed=1, deselected=len(matrix.FULL) - 2)
+    result.stdout.fnmatch_lines(["the test took longer than 0.1 s", "*in hangs_here"])
