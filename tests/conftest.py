@@ -97,7 +97,13 @@ def _on_its_loop(item: pytest.Function) -> Iterator[None]:
         return
     written = item.obj
     inner = matrix.inner_test(written)
-    run_on_loop = functools.partial(_run_on_loop, item, inner)
+
+    @functools.wraps(inner)
+    def run_on_loop(*args: Any, **kwargs: Any) -> None:
+        _run_on_loop(item, functools.partial(inner, *args, **kwargs))
+
+    # The wrapped function is a coroutine function, this one is none.
+    del run_on_loop.__wrapped__
     if inner is written:
         item.obj = run_on_loop
     else:
@@ -111,11 +117,10 @@ def _on_its_loop(item: pytest.Function) -> Iterator[None]:
             written.hypothesis.inner_test = inner
 
 
-def _run_on_loop(item: pytest.Function, test: Any, *args: Any, **kwargs: Any) -> None:
+def _run_on_loop(item: pytest.Function, test: matrix.AsyncFn) -> None:
     """Run an async test on the loop that its case asks for, and look at what it leaves there."""
     clock = next((v for v in item.funcargs.values() if isinstance(v, Clock)), None)
     watch = clean.LoopWatch(item.funcargs["_noted_errors"])
-    test = functools.partial(test, *args, **kwargs)
     matrix.run_case(item.funcargs["loop_case"], functools.partial(watch.run, test), clock)
     _fail_if(watch.problems)
 

@@ -236,7 +236,7 @@ def test_tidy_up():
     result.stdout.fnmatch_lines(["the test does not end clean:", f"  {message}"])
 
 
-def test_an_ordinary_test_is_held_to_the_same(run_pytest: Run) -> None:
+def test_an_ordinary_test_is_held_to_the_same(run_pytest: Run, loop_errors: list[str]) -> None:
     result = run_pytest(
         """
 async def main():
@@ -248,6 +248,8 @@ def test_it():
     )
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*exception handler: Exception in callback*"])
+    # asyncio's logger is that of the whole process.
+    assert len(loop_errors) == 1
 
 
 def test_a_test_that_asks_for_the_loops_errors_may_leave_them(run_pytest: Run) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -27,11 +28,25 @@ class TookTooLong(KeyboardInterrupt):
 
 def stacks_of_tasks() -> str:
     """Where the tasks of the loop that runs in this thread stand; empty without a loop."""
-    text = io.StringIO()
+    lines = []
     with contextlib.suppress(RuntimeError):
         for task in asyncio.all_tasks():
-            task.print_stack(file=text)
-    return text.getvalue()
+            lines.append(f"{task!r}\n")
+            lines += traceback.format_list(_awaited_frames(task.get_coro()))
+    return "".join(lines)
+
+
+def _awaited_frames(awaitable: Any) -> traceback.StackSummary:
+    """The frames of a coroutine and of all that it awaits, outermost first."""
+    frames = []
+    while awaitable is not None:
+        frame = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "gi_frame", None)
+        if frame is not None:
+            frames.append((frame, frame.f_lineno))
+        awaitable = getattr(awaitable, "cr_await", None) or getattr(
+            awaitable, "gi_yieldfrom", None
+        )
+    return traceback.StackSummary.extract(iter(frames))
 
 
 @contextlib.contextmanager
