@@ -83,7 +83,7 @@ class NoPublicConstructor(Final):
         return made
 
 
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 class Frozen:
     """Base of small immutable records; a subclass lists its fields in ``__slots__``, annotated.
 
@@ -93,17 +93,14 @@ class Frozen:
 
     __slots__ = ()
 
-    def __init__(self, *values: object, **named: object) -> None:
-        names = self.__slots__
-        if len(values) > len(names) or set(names[len(values) :]) != named.keys():
-            raise TypeError(f"{type(self).__name__} takes exactly {', '.join(names)}")
-        for name, value in zip(names, values):
-            object.__setattr__(self, name, value)
-        for name, value in named.items():
+    def __init__(self, **fields: object) -> None:
+        if fields.keys() != set(self.__slots__):
+            raise TypeError(f"{type(self).__name__} takes exactly {', '.join(self.__slots__)}")
+        for name, value in fields.items():
             object.__setattr__(self, name, value)
 
-    def _values(self) -> tuple[object, ...]:
-        return tuple([getattr(self, name) for name in self.__slots__])
+    def _fields(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in self.__slots__}
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} cannot be changed (tried to set {name!r})")
@@ -114,17 +111,22 @@ class Frozen:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return self._values() == other._values()
+        return self._fields() == other._fields()
 
     def __hash__(self) -> int:
-        return hash((type(self), self._values()))
+        return hash((type(self), *self._fields().values()))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), self._values())
+        return (_thaw, (type(self), self._fields()))
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        fields = ", ".join(f"{name}={value!r}" for name, value in self._fields().items())
         return f"{type(self).__name__}({fields})"
+
+
+def _thaw(cls: type[T], fields: dict[str, object]) -> T:
+    """Make a :class:`Frozen` record anew, for pickle and copy."""
+    return cls(**fields)
 
 
 # -- functions ------------------------------------------------------------------
