@@ -31,7 +31,7 @@ GRACE = 2.0
 TURNS = 3
 
 # Idle worker threads of the library stay for the next job and end by themselves.
-POOL_THREADS = "nurseryio worker"
+POOL_THREADS = "nurseryio thread"
 
 _FD_DIRECTORY = next((d for d in ("/proc/self/fd", "/dev/fd") if os.path.isdir(d)), None)
 
@@ -151,7 +151,7 @@ class ProcessWatch(logging.Handler):
         return [
             thread
             for thread in threading.enumerate()
-            if thread not in self._threads and not thread.name.lower().startswith(POOL_THREADS)
+            if thread not in self._threads and not thread.name.startswith(POOL_THREADS)
         ]
 
     def _new_descriptors(self) -> list[tuple[int, str]]:
