@@ -1,0 +1,132 @@
+"""The documentation tells the truth: its Python blocks run, and print what it says they print.
+
+What a comment in front of a block changes is told in ``docs/internals/testing.md``.
+"""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from harness import source
+
+# Seconds; a program in the documentation is short.
+LIMIT = 30.0
+
+PAGES = [source.ROOT / "README.md", *sorted((source.ROOT / "docs").rglob("*.md"))]
+
+BLOCK = re.compile(
+    r"^(?:<!-- (?P<rule>[\w-]+)(?:: (?P<value>[^\n]*))? -->\n+)?"
+    r"^```(?P<language>\w+)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A Python block of a page, with what the comments around it ask for."""
+
+    page: Path
+    line: int
+    text: str
+    rule: str | None
+    value: str | None
+    prints: str | None
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(source.ROOT)}:{self.line}"
+
+
+def programs(page: Path, text: str) -> list[Program]:
+    """The Python blocks of a page, in order."""
+    found: list[Program] = []
+    blocks = list(BLOCK.finditer(text))
+    followers = [*blocks[1:], None]
+    for block, after in zip(blocks, followers, strict=True):
+        if block["language"] == "python":
+            prints = after["text"] if after and after["rule"] == "prints" else None
+            line = text.count("\n", 0, block.start("text")) + 1
+            program = Program(page, line, block["text"], block["rule"], block["value"], prints)
+            found.append(program)
+    return found
+
+
+PROGRAMS = [
+    program for page in PAGES for program in programs(page, page.read_text(encoding="utf-8"))
+]
+
+
+def is_too_new(program: Program) -> bool:
+    """Whether the program needs a later Python than this one."""
+    if program.rule != "needs":
+        return False
+    return sys.version_info < tuple(map(int, str(program.value).split(".")))
+
+
+@pytest.mark.parametrize("program", [p for p in PROGRAMS if p.rule == "no-run"], ids=str)
+def test_a_block_that_is_not_run_compiles_and_says_why(program: Program) -> None:
+    assert program.value, "write <!-- no-run: reason -->"
+    compile(program.text, str(program), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize(
+    "program", [p for p in PROGRAMS if p.rule != "no-run" and not is_too_new(p)], ids=str
+)
+def test_a_block_runs(program: Program, tmp_path: Path) -> None:
+    file = tmp_path / "program.py"
+    file.write_text(program.text, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    if program.prints is not None:
+        assert done.stdout == program.prints
+
+
+def test_each_comment_in_front_of_a_block_is_one_that_means_something() -> None:
+    rules = {program.rule for program in PROGRAMS}
+    assert rules <= {None, "no-run", "needs"}
+
+
+def test_a_page_is_taken_apart_as_the_comments_ask() -> None:
+    page = (
+        "```python\nprint(1)\n```\n\n<!-- prints -->\n```text\n1\n```\n"
+        "<!-- no-run: takes a server -->\n```python\n2\n```\n"
+        "```bash\nls\n```\n<!-- needs: 3.99 -->\n\n```python\n3\n```\n"
+    )
+    first, second, third = programs(source.ROOT / "README.md", page)
+    assert (str(first), first.text, first.prints) == ("README.md:2", "print(1)\n", "1\n")
+    assert (second.rule, second.value, second.prints) == ("no-run", "takes a server", None)
+    assert third.text == "3\n"
+    assert is_too_new(third)
+
+
+def test_the_examples_in_docstrings_hold() -> None:
+    failed = {}
+    for module in source.modules().values():
+        if ">>>" in module.text:
+            imported = importlib.import_module(f"nurseryio.{module.name}".rstrip("."))
+            failed[module.name] = doctest.testmod(imported).failed
+    assert not any(failed.values()), failed
+
+
+def test_each_page_of_the_documentation_can_be_reached() -> None:
+    index = (source.ROOT / "docs/index.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"^([\w/*]+)$", index, re.MULTILINE))
+    for page in (source.ROOT / "docs").rglob("*.md"):
+        name = page.relative_to(source.ROOT / "docs").with_suffix("").as_posix()
+        folder = name.rpartition("/")[0]
+        assert name in shown or (f"{folder}/*" if folder else "*") in shown, name

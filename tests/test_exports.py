@@ -1,0 +1,207 @@
+"""The public doors: each thing goes through one of them, and everything that does is documented.
+
+Static tools are asked in two ways: here by reading the doors' source, and in ``make types`` by
+``pyright --verifytypes``.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from types import ModuleType
+from typing import Any
+
+import pytest
+from harness import source
+
+DOORS = sorted(
+    name
+    for name in (
+        "",
+        "abc",
+        "lowlevel",
+        "socket",
+        "to_thread",
+        "from_thread",
+        "aio",
+        "instruments",
+        "testing",
+    )
+    if name in source.modules()
+)
+
+# Things with a second name in the same door, kept for programs that use it: name -> the first one.
+ALIASES: dict[str, str] = {}
+
+# Doors that pass on names of the standard library, as Trio's does.
+PASSES_ON_STDLIB = {"socket"}
+
+
+def door(name: str) -> ModuleType:
+    return importlib.import_module(f"nurseryio.{name}".rstrip("."))
+
+
+def public_names(name: str) -> list[str]:
+    return list(door(name).__all__)
+
+
+def public_things() -> list[tuple[str, str, Any]]:
+    """Each class and function that a door passes on: the door, its name there, the thing."""
+    return [
+        (where, name, thing)
+        for where in DOORS
+        for name in public_names(where)
+        if inspect.isclass(thing := getattr(door(where), name)) or callable(thing)
+    ]
+
+
+def is_ours(thing: Any) -> bool:
+    return str(getattr(thing, "__module__", "")).partition(".")[0] == "nurseryio"
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_a_door_lists_its_names_once_and_has_them_all(name: str) -> None:
+    names = public_names(name)
+    assert len(names) == len(set(names))
+    assert not [n for n in names if not hasattr(door(name), n)]
+    assert not [n for n in names if n.startswith("_") and n != "__version__"]
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_a_door_has_no_public_name_that_it_does_not_list(name: str) -> None:
+    unlisted = {
+        n
+        for n, value in vars(door(name)).items()
+        if not n.startswith("_") and not inspect.ismodule(value) and n != "annotations"
+    } - set(public_names(name))
+    if name in PASSES_ON_STDLIB:
+        unlisted = {n for n in unlisted if is_ours(getattr(door(name), n))}
+    assert not unlisted
+
+
+def test_each_thing_goes_through_exactly_one_door() -> None:
+    ways = defaultdict(list)
+    for where, name, thing in public_things():
+        if is_ours(thing) and name not in ALIASES:
+            ways[id(thing)].append(f"{where or 'nurseryio'}: {name}")
+    assert not [names for names in ways.values() if len(names) > 1]
+
+
+def test_each_thing_says_that_it_lives_where_it_is_imported_from() -> None:
+    wrong = [
+        f"{name}: {thing.__module__}"
+        for where, name, thing in public_things()
+        if is_ours(thing) and thing.__module__ != f"nurseryio.{where}".rstrip(".")
+    ]
+    assert not wrong
+
+
+def test_aliases_are_second_names_and_still_there() -> None:
+    for second, first in ALIASES.items():
+        doors = [d for d in DOORS if second in public_names(d)]
+        assert doors
+        assert all(getattr(door(d), second) is getattr(door(d), first) for d in doors)
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_static_tools_see_every_name(name: str) -> None:
+    seen = names_bound_by(source.modules()[name].tree.body)
+    missing = set(public_names(name)) - seen
+    if name in PASSES_ON_STDLIB:
+        missing = {n for n in missing if is_ours(getattr(door(name), n))}
+    assert not missing
+
+
+def names_bound_by(body: list[ast.stmt]) -> set[str]:
+    """What a module's source binds in a way that every tool follows: imports and assignments."""
+    names = set()
+    for node in body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            names |= {t.id for t in node.targets if isinstance(t, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
+        elif isinstance(node, ast.If):
+            names |= names_bound_by(node.body) | names_bound_by(node.orelse)
+    return names
+
+
+def test_a_re_export_is_one_for_type_checkers_as_well() -> None:
+    assert (source.PACKAGE / "py.typed").is_file()
+    for name in DOORS:
+        assert any(
+            "__all__" in ast.unparse(node)
+            for node in source.modules()[name].tree.body
+            if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign))
+        ), name
+
+
+# -- documentation --------------------------------------------------------------
+
+
+def test_everything_public_has_a_docstring() -> None:
+    missing = []
+    for where, name, thing in public_things():
+        full = ".".join(filter(None, [where, name]))
+        if is_ours(thing) and not inspect.getdoc(thing):
+            missing.append(full)
+        if is_ours(thing) and inspect.isclass(thing):
+            missing += [f"{full}.{m}" for m in public_methods(thing) if not doc_of(thing, m)]
+    assert not missing
+
+
+def public_methods(cls: type) -> list[str]:
+    """The public methods and properties that classes of ours give this class."""
+    return [
+        name
+        for base in cls.__mro__
+        if is_ours(base)
+        for name, value in vars(base).items()
+        if not name.startswith("_")
+        and (inspect.isroutine(value) or isinstance(value, (property, classmethod, staticmethod)))
+    ]
+
+
+def doc_of(cls: type, name: str) -> str | None:
+    return inspect.getdoc(getattr(cls, name))
+
+
+def test_each_door_has_its_page_and_each_page_its_door() -> None:
+    pages = (source.ROOT / "docs/reference").glob("*.md")
+    shown = {page.stem: re.findall(r"automodule:: ([\w.]+)", page.read_text()) for page in pages}
+    assert shown == {name or "nurseryio": [f"nurseryio.{name}".rstrip(".")] for name in DOORS}
+
+
+# -- the cost of an import ------------------------------------------------------
+
+
+def test_importing_the_library_does_not_load_what_it_may_not_need() -> None:
+    # asyncio loads some of these by itself, on some versions: what counts is what we add.
+    program = (
+        "import sys, asyncio; before = set(sys.modules)\n"
+        "import nurseryio\n"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    roots = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "nurseryio" in roots
+    assert not roots & {
+        "anyio",
+        "hypothesis",
+        "multiprocessing",
+        "OpenSSL",
+        "pytest",
+        "sniffio",
+        "ssl",
+        "subprocess",
+        "typing_extensions",
+        "uvloop",
+    }
