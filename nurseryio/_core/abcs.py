@@ -1,4 +1,4 @@
-"""The abstract interfaces: what clocks, instruments, streams, channels and listeners have in common.
+"""The abstract interfaces: of clocks, instruments, streams, channels and listeners.
 
 What lives here: interfaces with their contracts, and the few methods that follow from the others
 (``async with``, ``async for``). What does not: any implementation.
@@ -267,7 +267,7 @@ class SendStream(AsyncResource):
 
 
 class ReceiveStream(AsyncResource):
-    """The receiving end of a stream of bytes; ``async for`` over it gives the pieces as they arrive.
+    """The receiving end of a stream of bytes; ``async for`` gives the pieces as they arrive.
 
     Pieces follow the network, not the sender: what was sent at once may arrive in parts.
     For objects instead of bytes see :class:`ReceiveChannel`.

@@ -1,4 +1,4 @@
-"""Every exception that nurseryio raises on its own account, and the reason that a cancellation carries.
+"""Every exception that nurseryio raises, and the reason that a cancellation carries.
 
 What lives here: exception classes and :class:`CancelReason`, as plain data. What does not: any
 decision about when they are raised.
@@ -13,10 +13,7 @@ Rule 3: nothing here keeps a task or a frame alive; a reason names its task by t
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal, NoReturn
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeAlias
+from typing import Literal, NoReturn, TypeAlias
 
 __all__ = [
     "BrokenResourceError",
@@ -29,6 +26,7 @@ __all__ = [
     "NeedHandshakeError",
     "RunFinishedError",
     "TooSlowError",
+    "TrioDeprecationWarning",
     "TrioInternalError",
     "WouldBlock",
 ]
@@ -189,4 +187,11 @@ class NeedHandshakeError(Exception):
     Await ``do_handshake()`` on the stream first.
 
     Trio: ``trio.NeedHandshakeError``.
+    """
+
+
+class TrioDeprecationWarning(FutureWarning):
+    """Warns of a use that Trio has deprecated.
+
+    Trio: ``trio.TrioDeprecationWarning``.
     """

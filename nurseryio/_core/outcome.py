@@ -11,18 +11,15 @@ exception would close the circle.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 
-    from typing_extensions import ParamSpec, TypeAlias
-
-    P = ParamSpec("P")
-
 __all__ = ["Error", "Outcome", "Value", "acapture", "capture"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
 T_co = TypeVar("T_co", covariant=True)
 ResultT = TypeVar("ResultT")
 
@@ -94,10 +91,7 @@ class Error:
         return await agen.athrow(self.error)
 
 
-if TYPE_CHECKING:
-    Outcome: TypeAlias = Union[Value[T], Error]
-else:
-    Outcome = Union[Value, Error]
+Outcome: TypeAlias = Value[T] | Error
 
 
 def _without_own_frame(error: BaseException) -> Error:

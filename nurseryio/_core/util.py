@@ -1,4 +1,4 @@
-"""Small language helpers that know nothing of tasks: class restrictions, call checks, conflict checks.
+"""Small helpers that know nothing of tasks: restricted classes, checks of calls and of conflicts.
 
 Rule 1: imports :mod:`errors` alone.
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 from .errors import BusyResourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
 
     from typing_extensions import TypeVarTuple, Unpack, dataclass_transform
@@ -38,6 +38,7 @@ __all__ = [
     "NoPublicConstructor",
     "coroutine_or_error",
     "generic_function",
+    "reject_non_functions",
 ]
 
 T = TypeVar("T")
@@ -132,7 +133,7 @@ def _thaw(cls: type[T], fields: dict[str, object]) -> T:
 # -- functions ------------------------------------------------------------------
 
 
-class generic_function(Generic[P, RetT]):  # noqa: N801
+class generic_function(Generic[P, RetT]):
     """Decorator for a function that may be given its type arguments: ``f[int](1)``.
 
     The brackets mean something to type checkers only; at run time ``f[int]`` is ``f``.
@@ -182,8 +183,18 @@ def coroutine_or_error(
         # From None: that it "is not callable" is what the new error says better.
         raise _not_a_function(async_fn) from None
     if type(coro) is CoroutineType or isinstance(coro, Coroutine):
-        return coro  # type: ignore[no-any-return]
+        return coro
     raise _not_async(async_fn, coro)
+
+
+def reject_non_functions(async_fns: Iterable[object]) -> None:
+    """Raise the error of :func:`coroutine_or_error` if one of these cannot be called.
+
+    All coroutine objects among them are closed.
+    """
+    errors = [_not_a_function(fn) for fn in async_fns if not callable(fn)]
+    if errors:
+        raise errors[0]
 
 
 def _name_of(fn: object) -> str:

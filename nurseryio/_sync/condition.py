@@ -1,0 +1,204 @@
+"""A condition variable: wait, inside a lock, until another task says that something has changed.
+
+Rule 1: a notified task is not woken. It is moved to the queue of the lock and wakes as its
+owner, when its turn has come.
+
+Rule 2: ``wait`` returns or raises with the lock held, whatever happens, so that the
+``async with`` around it can release it. The one exception is a lock that is broken.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from .._core import Cancelled, CancelScope, current_task, wait_task_rescheduled
+from .._core.util import Final, Frozen
+from .lock import Lock
+from .parking_lot import ParkingLot
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from types import TracebackType
+
+    from .lock import LockStatistics
+
+__all__ = ["Condition", "ConditionStatistics"]
+
+
+class ConditionStatistics(Frozen):
+    """The state of a :class:`Condition` at one moment.
+
+    Attributes:
+        tasks_waiting: How many tasks wait to be notified.
+        lock_statistics: The state of the lock; notified tasks are counted there.
+
+    Trio: ``trio.ConditionStatistics``.
+    """
+
+    __slots__ = ("lock_statistics", "tasks_waiting")
+
+    tasks_waiting: int
+    lock_statistics: LockStatistics
+
+
+class Condition(metaclass=Final):
+    """Lets tasks that share a lock wait for each other's changes.
+
+    ::
+
+        async with condition:
+            while not ready():
+                await condition.wait()
+
+    Args:
+        lock: The lock to use, a new one by default.
+
+    Raises:
+        TypeError: ``lock`` is no :class:`Lock`.
+
+    Trio: ``trio.Condition``.
+    """
+
+    __slots__ = ("__weakref__", "_lock", "_lot")
+
+    def __init__(self, lock: Lock | None = None) -> None:
+        if lock is None:
+            lock = Lock()
+        elif type(lock) is not Lock:
+            raise TypeError(f"lock must be a nurseryio.Lock, not {lock!r}")
+        self._lock = lock
+        self._lot = ParkingLot()
+
+    def __repr__(self) -> str:
+        return f"<Condition at {id(self):#x}, {len(self._lot)} tasks waiting, with {self._lock!r}>"
+
+    def locked(self) -> bool:
+        """Say whether a task holds the lock.
+
+        Trio: ``trio.Condition.locked``.
+        """
+        return self._lock.locked()
+
+    def acquire_nowait(self) -> None:
+        """Take the lock if it is free; see :meth:`Lock.acquire_nowait`.
+
+        Raises:
+            WouldBlock: Another task holds it.
+            RuntimeError: This task holds it.
+
+        Trio: ``trio.Condition.acquire_nowait``.
+        """
+        self._lock.acquire_nowait()
+
+    async def acquire(self) -> None:
+        """Take the lock, waiting for it; see :meth:`Lock.acquire`.
+
+        Raises:
+            BrokenResourceError: The owner ended without releasing the lock.
+            RuntimeError: This task holds it.
+            Cancelled: The task was cancelled; it has not got the lock.
+
+        Checkpoint: yes.
+
+        Trio: ``trio.Condition.acquire``.
+        """
+        await self._lock.acquire()
+
+    def release(self) -> None:
+        """Give the lock back; see :meth:`Lock.release`.
+
+        Raises:
+            RuntimeError: This task does not hold the lock.
+
+        Trio: ``trio.Condition.release``.
+        """
+        self._lock.release()
+
+    def _check_owner(self, what: str) -> None:
+        if current_task() is not self._lock._owner:
+            raise RuntimeError(f"must hold the lock to {what}")
+
+    async def wait(self) -> None:
+        """Release the lock, wait to be notified, and take the lock again.
+
+        A cancelled task, too, takes the lock again before the cancellation goes on, so that the
+        ``async with`` around it finds it held; that may take as long as others hold it.
+
+        Raises:
+            RuntimeError: This task does not hold the lock.
+            BrokenResourceError: The owner of the lock ended without releasing it.
+            Cancelled: The task was cancelled; it holds the lock.
+
+        Checkpoint: yes.
+
+        Trio: ``trio.Condition.wait``.
+        """
+        self._check_owner("wait")
+        self._lock.release()
+        try:
+            await wait_task_rescheduled(self._lot._enter(current_task()))
+        except BaseException as error:
+            native = await self._acquire_again()
+            if native is not None and isinstance(error, Cancelled):
+                # The newer one must go on: it is what asyncio code further out waits to see.
+                raise native from None
+            raise
+
+    async def _acquire_again(self) -> Cancelled | None:
+        """Take the lock whatever comes; returns the native cancellation that came meanwhile."""
+        native: Cancelled | None = None
+        while True:
+            try:
+                with CancelScope(shield=True):
+                    await self._lock.acquire()
+            except Cancelled as error:
+                # Scopes are shielded off, so this is a native one. It stays counted by asyncio.
+                native = error
+            else:
+                return native
+
+    def notify(self, n: int = 1) -> None:
+        """Let the tasks that have waited longest go on, one after the other, as they get the lock.
+
+        Args:
+            n: How many at most.
+
+        Raises:
+            RuntimeError: This task does not hold the lock.
+
+        Trio: ``trio.Condition.notify``.
+        """
+        self._check_owner("notify")
+        self._lot.repark(self._lock._lot, count=n)
+
+    def notify_all(self) -> None:
+        """Let all waiting tasks go on, one after the other, as they get the lock.
+
+        Raises:
+            RuntimeError: This task does not hold the lock.
+
+        Trio: ``trio.Condition.notify_all``.
+        """
+        self._check_owner("notify")
+        self._lot.repark(self._lock._lot, count=inf)
+
+    def statistics(self) -> ConditionStatistics:
+        """Return the present state, for debugging.
+
+        Trio: ``trio.Condition.statistics``.
+        """
+        return ConditionStatistics(
+            tasks_waiting=len(self._lot), lock_statistics=self._lock.statistics()
+        )
+
+    def __aenter__(self) -> Awaitable[None]:
+        return self._lock.acquire()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.release()

@@ -1,0 +1,103 @@
+"""An event: something that happens once, and that any number of tasks can wait for.
+
+Rule: a task is in ``_waiting`` exactly while it sleeps in :meth:`Event.wait`; once the event has
+happened nobody is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from .._core import Abort, checkpoint, current_task, reschedule, wait_task_rescheduled
+from .._core.util import Final, Frozen
+
+if TYPE_CHECKING:
+    from .._core import Task
+
+__all__ = ["Event", "EventStatistics"]
+
+
+class EventStatistics(Frozen):
+    """The state of an :class:`Event` at one moment.
+
+    Attributes:
+        tasks_waiting: How many tasks sleep in :meth:`Event.wait`.
+
+    Trio: ``trio.EventStatistics``.
+    """
+
+    __slots__ = ("tasks_waiting",)
+
+    tasks_waiting: int
+
+
+class Event(metaclass=Final):
+    """Something that happens once, and that any number of tasks can wait for.
+
+    An event cannot be taken back: there is no ``clear()``. Where something happens again and
+    again, use a new event each time, a memory channel or a :class:`Condition`.
+
+    Trio: ``trio.Event``.
+    """
+
+    __slots__ = ("__weakref__", "_happened", "_waiting")
+
+    def __init__(self) -> None:
+        self._happened = False
+        # A dict and not a set, for waking tasks in the order in which they came.
+        self._waiting: dict[Task, None] = {}
+
+    def __repr__(self) -> str:
+        state = "set" if self._happened else f"not set, {len(self._waiting)} tasks waiting"
+        return f"<Event at {id(self):#x}, {state}>"
+
+    def __bool__(self) -> NoReturn:
+        raise NotImplementedError("an Event is neither true nor false; ask event.is_set() instead")
+
+    def is_set(self) -> bool:
+        """Say whether the event has happened.
+
+        Trio: ``trio.Event.is_set``.
+        """
+        return self._happened
+
+    def set(self) -> None:
+        """Let the event happen, and wake all who wait for it. Doing it again does nothing.
+
+        Trio: ``trio.Event.set``.
+        """
+        if not self._happened:
+            self._happened = True
+            waiting, self._waiting = self._waiting, {}
+            for task in waiting:
+                reschedule(task)
+
+    async def wait(self) -> None:
+        """Wait until the event has happened.
+
+        Raises:
+            Cancelled: The task was cancelled.
+
+        Checkpoint: yes, also if the event happened before.
+
+        Trio: ``trio.Event.wait``.
+        """
+        if self._happened:
+            await checkpoint()
+            return
+        task = current_task()
+        waiting = self._waiting
+        waiting[task] = None
+
+        def abort(_raise_cancel: object) -> Abort:
+            del waiting[task]
+            return Abort.SUCCEEDED
+
+        await wait_task_rescheduled(abort)
+
+    def statistics(self) -> EventStatistics:
+        """Return the present state, for debugging.
+
+        Trio: ``trio.Event.statistics``.
+        """
+        return EventStatistics(tasks_waiting=len(self._waiting))

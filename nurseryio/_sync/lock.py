@@ -1,0 +1,189 @@
+"""Locks: one task at a time, in the order of arrival, and only the owner may release.
+
+Rule 1: releasing a lock that others wait for hands it to the first of them there and then. The
+lock is never free while somebody waits, so a newcomer cannot overtake.
+
+Rule 2: the owner is registered as breaker of the lock's lot. A task that ends as owner breaks
+it: whoever waits, or comes later, gets an error instead of waiting for ever.
+
+Rule 3: waiting for the lock is being parked in ``_lot``, nothing more. ``Condition`` relies on
+it: it moves its waiters there, and they wake as owners.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._core import (
+    BrokenResourceError,
+    WouldBlock,
+    cancel_shielded_checkpoint,
+    checkpoint_if_cancelled,
+    current_task,
+    wait_task_rescheduled,
+)
+from .._core.util import Final, Frozen
+from .parking_lot import ParkingLot, add_parking_lot_breaker, remove_parking_lot_breaker
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .._core import Task
+
+__all__ = ["Lock", "LockStatistics", "StrictFIFOLock"]
+
+
+class LockStatistics(Frozen):
+    """The state of a lock at one moment.
+
+    Attributes:
+        locked: Whether a task holds the lock.
+        owner: The task that does, None if the lock is free.
+        tasks_waiting: How many tasks wait in ``acquire``.
+
+    Trio: ``trio.LockStatistics``.
+    """
+
+    __slots__ = ("locked", "owner", "tasks_waiting")
+
+    locked: bool
+    owner: Task | None
+    tasks_waiting: int
+
+
+class _Lock:
+    """What the two kinds of locks share, which at present is everything."""
+
+    __slots__ = ("__weakref__", "_lot", "_owner")
+
+    def __init__(self) -> None:
+        self._lot = ParkingLot()
+        # Invariant: None implies that nobody is parked.
+        self._owner: Task | None = None
+
+    def __repr__(self) -> str:
+        state = "unlocked"
+        if self._owner is not None:
+            state = f"held by {self._owner!r}, {len(self._lot)} tasks waiting"
+        return f"<{type(self).__name__} at {id(self):#x}, {state}>"
+
+    def locked(self) -> bool:
+        """Say whether a task holds the lock.
+
+        Trio: ``trio.Lock.locked``.
+        """
+        return self._owner is not None
+
+    def _try(self, task: Task) -> bool:
+        """Take the lock for ``task`` if it is free."""
+        owner = self._owner
+        if owner is None:
+            self._owner = task
+            add_parking_lot_breaker(task, self._lot)
+            return True
+        if owner is task:
+            raise RuntimeError(
+                "attempt to re-acquire an already held Lock: this task holds it; "
+                "locks do not count how often they were acquired"
+            )
+        return False
+
+    def acquire_nowait(self) -> None:
+        """Take the lock if it is free.
+
+        Raises:
+            WouldBlock: Another task holds it.
+            RuntimeError: This task holds it.
+
+        Trio: ``trio.Lock.acquire_nowait``.
+        """
+        if not self._try(current_task()):
+            raise WouldBlock
+
+    async def acquire(self) -> None:
+        """Take the lock, waiting until it is this task's turn.
+
+        Raises:
+            BrokenResourceError: The owner ended without releasing the lock.
+            RuntimeError: This task holds it.
+            Cancelled: The task was cancelled; it has not got the lock.
+
+        Checkpoint: yes.
+
+        Trio: ``trio.Lock.acquire``.
+        """
+        await checkpoint_if_cancelled()
+        task = current_task()
+        if self._try(task):
+            await cancel_shielded_checkpoint()
+            return
+        try:
+            await wait_task_rescheduled(self._lot._enter(task))
+        except BrokenResourceError:
+            raise BrokenResourceError(
+                f"Owner of this lock exited without releasing: {self._owner}"
+            ) from None
+
+    def release(self) -> None:
+        """Give the lock back, to the task that has waited longest if one does.
+
+        Raises:
+            RuntimeError: This task does not hold the lock.
+
+        Trio: ``trio.Lock.release``.
+        """
+        task = current_task()
+        if task is not self._owner:
+            raise RuntimeError("can't release a Lock you don't own")
+        lot = self._lot
+        remove_parking_lot_breaker(task, lot)
+        if lot:
+            (self._owner,) = lot.unpark()
+            add_parking_lot_breaker(self._owner, lot)
+        else:
+            self._owner = None
+
+    def statistics(self) -> LockStatistics:
+        """Return the present state, for debugging.
+
+        Trio: ``trio.Lock.statistics``.
+        """
+        return LockStatistics(
+            locked=self._owner is not None, owner=self._owner, tasks_waiting=len(self._lot)
+        )
+
+    # One and the same function: ``async with`` pays for no frame in between.
+    __aenter__ = acquire
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class Lock(_Lock, metaclass=Final):
+    """A lock that one task at a time can hold: ``async with lock:``.
+
+    The task that acquired it must release it. Tasks get it in the order in which they asked.
+    Entering the block waits for the lock; leaving it does not wait.
+
+    Trio: ``trio.Lock``.
+    """
+
+    __slots__ = ()
+
+
+class StrictFIFOLock(_Lock, metaclass=Final):
+    """A :class:`Lock` that promises to serve tasks in the order in which they asked, always.
+
+    Today every lock does. Use this one where your program is wrong otherwise, for example where
+    the order of what goes out on a connection is decided by who asks for the lock first: then
+    the promise stands in the code, and holds even if ``Lock`` should learn priorities.
+
+    Trio: ``trio.StrictFIFOLock``.
+    """
+
+    __slots__ = ()

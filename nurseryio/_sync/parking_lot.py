@@ -1,0 +1,236 @@
+"""The queue that every blocking primitive here waits in: first come, first served, safe to cancel.
+
+What lives here: :class:`ParkingLot` and its breakers (tasks whose end breaks a lot).
+
+Rule 1: a task is in at most one lot, and ``task.custom_sleep_data`` names it. That is how a
+cancelled task finds its way out, also after it was moved to another lot.
+
+Rule 2: a task leaves the lot in the very moment in which it is woken, moved or cancelled. So
+whoever is woken has what was waited for, and nobody else can be woken in its stead.
+
+Rule 3: a task record lists in ``_breakers`` the lots that it breaks when it ends, or holds None
+there as long as there never was one. The core calls ``break_lot`` on each of them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import inf
+from typing import TYPE_CHECKING
+
+from .._core import (
+    Abort,
+    BrokenResourceError,
+    Error,
+    current_task,
+    reschedule,
+    wait_task_rescheduled,
+)
+from .._core.util import Final, Frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._core import Task
+
+__all__ = [
+    "ParkingLot",
+    "ParkingLotStatistics",
+    "add_parking_lot_breaker",
+    "remove_parking_lot_breaker",
+]
+
+
+class ParkingLotStatistics(Frozen):
+    """The state of a :class:`ParkingLot` at one moment.
+
+    Attributes:
+        tasks_waiting: How many tasks are parked.
+
+    Trio: ``trio.lowlevel.ParkingLotStatistics``.
+    """
+
+    __slots__ = ("tasks_waiting",)
+
+    tasks_waiting: int
+
+
+class ParkingLot(metaclass=Final):
+    """A fair queue of sleeping tasks, to build primitives of your own from.
+
+    ``len(lot)`` is the number of tasks parked in it, and a lot with none is false.
+
+    Attributes:
+        broken_by: The tasks that broke the lot; empty while it works.
+
+    Trio: ``trio.lowlevel.ParkingLot``.
+    """
+
+    __slots__ = ("__weakref__", "_parked", "broken_by")
+
+    broken_by: list[Task]
+    # An OrderedDict for its popitem(last=False): with a plain dict, taking the first of n tasks
+    # n times over costs n squared.
+    _parked: OrderedDict[Task, None]
+
+    def __init__(self) -> None:
+        self._parked = OrderedDict()
+        self.broken_by = []
+
+    def __len__(self) -> int:
+        return len(self._parked)
+
+    def __bool__(self) -> bool:
+        return bool(self._parked)
+
+    def __repr__(self) -> str:
+        state = f"broken by {self.broken_by}" if self.broken_by else f"{len(self)} tasks parked"
+        return f"<ParkingLot at {id(self):#x}, {state}>"
+
+    async def park(self) -> None:
+        """Sleep until woken by :meth:`unpark` or :meth:`unpark_all`.
+
+        Raises:
+            BrokenResourceError: The lot is broken, or breaks meanwhile.
+            Cancelled: The task was cancelled; it has left the queue.
+
+        Checkpoint: yes.
+
+        Trio: ``trio.lowlevel.ParkingLot.park``.
+        """
+        await wait_task_rescheduled(self._enter(current_task()))
+
+    def _enter(self, task: Task) -> Callable[[object], Abort]:
+        """Queue the task; returns what to give to ``wait_task_rescheduled`` next, at once.
+
+        Apart from :meth:`park`, so that primitives on a hot path get by with one coroutine less.
+        """
+        if self.broken_by:
+            raise BrokenResourceError(
+                f"Attempted to park in parking lot broken by {self.broken_by}"
+            )
+        self._parked[task] = None
+        task.custom_sleep_data = self
+
+        def abort(_raise_cancel: object) -> Abort:
+            del task.custom_sleep_data._parked[task]
+            return Abort.SUCCEEDED
+
+        return abort
+
+    def _take(self, count: int | float) -> list[Task]:
+        """Remove up to ``count`` tasks from the head of the queue."""
+        parked = self._parked
+        if count == inf:
+            count = len(parked)
+        elif not isinstance(count, int):
+            raise ValueError("Cannot pop a non-integer number of tasks.")
+        return [parked.popitem(last=False)[0] for _ in range(min(count, len(parked)))]
+
+    def unpark(self, *, count: int | float = 1) -> list[Task]:
+        """Wake the tasks that have waited longest.
+
+        Args:
+            count: How many at most; ``math.inf`` for all.
+
+        Returns:
+            The tasks woken, in the order in which they came; fewer than ``count`` if there were
+            fewer.
+
+        Raises:
+            ValueError: ``count`` is a fraction.
+
+        Trio: ``trio.lowlevel.ParkingLot.unpark``.
+        """
+        tasks = self._take(count)
+        for task in tasks:
+            reschedule(task)
+        return tasks
+
+    def unpark_all(self) -> list[Task]:
+        """Wake every parked task, and return them in the order in which they came.
+
+        Trio: ``trio.lowlevel.ParkingLot.unpark_all``.
+        """
+        return self.unpark(count=inf)
+
+    def repark(self, new_lot: ParkingLot, *, count: int | float = 1) -> None:
+        """Move the tasks that have waited longest to another lot, in order, without waking them.
+
+        Args:
+            new_lot: Where they go on waiting, behind those who are there.
+            count: How many at most; ``math.inf`` for all.
+
+        Raises:
+            TypeError: ``new_lot`` is no ParkingLot.
+            ValueError: ``count`` is a fraction.
+
+        Trio: ``trio.lowlevel.ParkingLot.repark``.
+        """
+        if not isinstance(new_lot, ParkingLot):
+            raise TypeError(f"new_lot must be a ParkingLot, not {new_lot!r}")
+        for task in self._take(count):
+            new_lot._parked[task] = None
+            task.custom_sleep_data = new_lot
+
+    def repark_all(self, new_lot: ParkingLot) -> None:
+        """Move every parked task to another lot; see :meth:`repark`.
+
+        Trio: ``trio.lowlevel.ParkingLot.repark_all``.
+        """
+        self.repark(new_lot, count=inf)
+
+    def break_lot(self, task: Task | None = None) -> None:
+        """Make parking in this lot fail, for those who are parked now and for all who try later.
+
+        Breaking a broken lot again only adds the task to ``broken_by``.
+
+        Args:
+            task: The task to blame, the current one by default.
+
+        Trio: ``trio.lowlevel.ParkingLot.break_lot``.
+        """
+        if task is None:
+            task = current_task()
+        self.broken_by.append(task)
+        for parked in self._take(inf):
+            reschedule(parked, Error(BrokenResourceError(f"Parking lot broken by {task}")))
+
+    def statistics(self) -> ParkingLotStatistics:
+        """Return the present state, for debugging.
+
+        Trio: ``trio.lowlevel.ParkingLot.statistics``.
+        """
+        return ParkingLotStatistics(tasks_waiting=len(self._parked))
+
+
+def add_parking_lot_breaker(task: Task, lot: ParkingLot) -> None:
+    """Have ``lot`` break when ``task`` ends; see :meth:`ParkingLot.break_lot`.
+
+    A task may be added several times; it then has to be removed as often.
+
+    Raises:
+        BrokenResourceError: The task has ended already.
+
+    Trio: ``trio.lowlevel.add_parking_lot_breaker``.
+    """
+    if task.asyncio_task.done():
+        raise BrokenResourceError("Attempted to add already exited task as lot breaker.")
+    if task._breakers is None:
+        task._breakers = [lot]
+    else:
+        task._breakers.append(lot)
+
+
+def remove_parking_lot_breaker(task: Task, lot: ParkingLot) -> None:
+    """Take back one :func:`add_parking_lot_breaker`.
+
+    Raises:
+        RuntimeError: The task is not registered for this lot.
+
+    Trio: ``trio.lowlevel.remove_parking_lot_breaker``.
+    """
+    breaks = task._breakers
+    if breaks is None or lot not in breaks:
+        raise RuntimeError("Attempted to remove task as breaker for a lot it is not registered for")
+    breaks.remove(lot)

@@ -1,0 +1,141 @@
+"""A semaphore: a number that tasks count down and up, and that never falls below zero.
+
+Rule: while somebody waits the value is zero; a release then wakes the first in the queue instead
+of raising the value, so that a newcomer cannot snatch it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._core import (
+    WouldBlock,
+    cancel_shielded_checkpoint,
+    checkpoint_if_cancelled,
+    current_task,
+    wait_task_rescheduled,
+)
+from .._core.util import Final
+from .parking_lot import ParkingLot
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .parking_lot import ParkingLotStatistics
+
+__all__ = ["Semaphore"]
+
+
+class Semaphore(metaclass=Final):
+    """A number that tasks count down and up, waiting instead of letting it fall below zero.
+
+    ``async with semaphore:`` counts down on entry, up on exit. To limit how many tasks use
+    something at once prefer :class:`CapacityLimiter`, which notices more mistakes.
+
+    Args:
+        initial_value: The number to start with, 0 or more.
+        max_value: If given, counting above it is an error.
+
+    Raises:
+        TypeError: One of the two is no int.
+        ValueError: ``initial_value`` is negative, or ``max_value`` is less.
+
+    Trio: ``trio.Semaphore``.
+    """
+
+    __slots__ = ("__weakref__", "_lot", "_max_value", "_value")
+
+    def __init__(self, initial_value: int, *, max_value: int | None = None) -> None:
+        if not isinstance(initial_value, int):
+            raise TypeError(f"initial_value must be an int, not {initial_value!r}")
+        if initial_value < 0:
+            raise ValueError("initial value must be >= 0")
+        if max_value is not None:
+            if not isinstance(max_value, int):
+                raise TypeError(f"max_value must be None or an int, not {max_value!r}")
+            if max_value < initial_value:
+                raise ValueError("max_values must be >= initial_value")
+        self._lot = ParkingLot()
+        self._value = initial_value
+        self._max_value = max_value
+
+    def __repr__(self) -> str:
+        limit = "" if self._max_value is None else f" of {self._max_value}"
+        return (
+            f"<Semaphore at {id(self):#x}, value {self._value}{limit}, "
+            f"{len(self._lot)} tasks waiting>"
+        )
+
+    @property
+    def value(self) -> int:
+        """The present number."""
+        return self._value
+
+    @property
+    def max_value(self) -> int | None:
+        """The highest number allowed, None for no limit."""
+        return self._max_value
+
+    def acquire_nowait(self) -> None:
+        """Count down if the value is not zero.
+
+        Raises:
+            WouldBlock: The value is zero.
+
+        Trio: ``trio.Semaphore.acquire_nowait``.
+        """
+        if self._value == 0:
+            raise WouldBlock
+        self._value -= 1
+
+    async def acquire(self) -> None:
+        """Count down, waiting as long as the value is zero.
+
+        Raises:
+            Cancelled: The task was cancelled; it has not counted down.
+
+        Checkpoint: yes.
+
+        Trio: ``trio.Semaphore.acquire``.
+        """
+        await checkpoint_if_cancelled()
+        if self._value > 0:
+            self._value -= 1
+            await cancel_shielded_checkpoint()
+        else:
+            await wait_task_rescheduled(self._lot._enter(current_task()))
+
+    def release(self) -> None:
+        """Count up, or let the task through that has waited longest if one does.
+
+        Any task may do this, also one that never acquired.
+
+        Raises:
+            ValueError: The value would rise above ``max_value``.
+
+        Trio: ``trio.Semaphore.release``.
+        """
+        if self._lot:
+            self._lot.unpark()
+        elif self._value == self._max_value:
+            raise ValueError("semaphore released too many times")
+        else:
+            self._value += 1
+
+    def statistics(self) -> ParkingLotStatistics:
+        """Return the present state, for debugging: ``tasks_waiting`` in ``acquire``.
+
+        Trio: ``trio.Semaphore.statistics``.
+        """
+        return self._lot.statistics()
+
+    # One and the same function: ``async with`` pays for no frame in between.
+    __aenter__ = acquire
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()

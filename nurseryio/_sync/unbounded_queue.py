@@ -1,0 +1,148 @@
+"""A queue without a limit, emptied in batches, for producers that cannot be made to wait.
+
+Rule: ``_ready`` says that the items belong to nobody yet. Once the first item has woken a task,
+the batch is that task's, whatever arrives before it runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from .._core import (
+    WouldBlock,
+    cancel_shielded_checkpoint,
+    checkpoint_if_cancelled,
+    current_task,
+    wait_task_rescheduled,
+)
+from .._core.util import Final, Frozen
+from .parking_lot import ParkingLot
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["UnboundedQueue", "UnboundedQueueStatistics"]
+
+T = TypeVar("T")
+
+
+class UnboundedQueueStatistics(Frozen):
+    """The state of an :class:`UnboundedQueue` at one moment.
+
+    Attributes:
+        qsize: How many items are in it.
+        tasks_waiting: How many tasks wait for a batch.
+
+    Trio: ``trio.lowlevel.UnboundedQueueStatistics``.
+    """
+
+    __slots__ = ("qsize", "tasks_waiting")
+
+    qsize: int
+    tasks_waiting: int
+
+
+class UnboundedQueue(Generic[T], metaclass=Final):
+    """A queue whose ``put_nowait`` always succeeds and whose reader takes everything at once.
+
+    Nothing holds the producer back; memory stays bounded only if the reader treats each batch
+    faster than the next one grows. Prefer a memory channel wherever the producer can wait.
+    ``async for batch in queue`` gives one batch after the other.
+
+    Trio: ``trio.lowlevel.UnboundedQueue``.
+    """
+
+    __slots__ = ("__weakref__", "_items", "_lot", "_ready")
+
+    def __init__(self) -> None:
+        self._lot = ParkingLot()
+        self._items: list[T] = []
+        self._ready = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<UnboundedQueue at {id(self):#x}, {len(self._items)} items, "
+            f"{len(self._lot)} tasks waiting>"
+        )
+
+    def qsize(self) -> int:
+        """Return how many items are in the queue.
+
+        Trio: ``trio.lowlevel.UnboundedQueue.qsize``.
+        """
+        return len(self._items)
+
+    def empty(self) -> bool:
+        """Say whether no item is in the queue.
+
+        Even if there are some, they may be promised to a task that was woken for them.
+
+        Trio: ``trio.lowlevel.UnboundedQueue.empty``.
+        """
+        return not self._items
+
+    def put_nowait(self, obj: T) -> None:
+        """Add an item. This always succeeds, and at once.
+
+        Trio: ``trio.lowlevel.UnboundedQueue.put_nowait``.
+        """
+        if not self._items:
+            if self._lot:
+                self._lot.unpark()
+            else:
+                self._ready = True
+        self._items.append(obj)
+
+    def _take(self) -> list[T]:
+        batch, self._items = self._items, []
+        self._ready = False
+        return batch
+
+    def get_batch_nowait(self) -> list[T]:
+        """Take all items, if there are any.
+
+        Returns:
+            The items in order, at least one.
+
+        Raises:
+            WouldBlock: There are none, or they are promised to a waiting task.
+
+        Trio: ``trio.lowlevel.UnboundedQueue.get_batch_nowait``.
+        """
+        if not self._ready:
+            raise WouldBlock
+        return self._take()
+
+    async def get_batch(self) -> list[T]:
+        """Take all items, waiting until there is one.
+
+        Returns:
+            The items in order, at least one.
+
+        Raises:
+            Cancelled: The task was cancelled; it has taken nothing.
+
+        Checkpoint: yes.
+
+        Trio: ``trio.lowlevel.UnboundedQueue.get_batch``.
+        """
+        await checkpoint_if_cancelled()
+        if self._ready:
+            batch = self._take()
+            await cancel_shielded_checkpoint()
+            return batch
+        await wait_task_rescheduled(self._lot._enter(current_task()))
+        return self._take()
+
+    def statistics(self) -> UnboundedQueueStatistics:
+        """Return the present state, for debugging.
+
+        Trio: ``trio.lowlevel.UnboundedQueue.statistics``.
+        """
+        return UnboundedQueueStatistics(qsize=len(self._items), tasks_waiting=len(self._lot))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[T]:
+        return await self.get_batch()
