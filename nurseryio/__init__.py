@@ -1,0 +1,138 @@
+"""nurseryio: Trio's structured concurrency, native on asyncio.
+
+A nursery child is a real ``asyncio.Task``; any asyncio awaitable may be awaited in it, and
+everything here works in any asyncio task. Names and behaviour are Trio's: ``import nurseryio as
+trio``.
+
+The map; each room may import only what stands beside it, and a door may import from them all::
+
+    _core      -
+    _sync      _core
+    _net       _core, _sync
+    _system    _core, _sync, _net
+    _interop   _core, _sync, _net
+    testing    _core, _sync, _net, _system, _interop
+
+Rule: doors re-export, and each public name goes through exactly one of them. What is not needed
+by every program is loaded when its name is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._core import (
+    TASK_STATUS_IGNORED as TASK_STATUS_IGNORED,
+    BrokenResourceError as BrokenResourceError,
+    BusyResourceError as BusyResourceError,
+    Cancelled as Cancelled,
+    CancelReason as CancelReason,
+    CancelScope as CancelScope,
+    ClosedResourceError as ClosedResourceError,
+    EndOfChannel as EndOfChannel,
+    NeedHandshakeError as NeedHandshakeError,
+    Nursery as Nursery,
+    RunFinishedError as RunFinishedError,
+    TaskStatus as TaskStatus,
+    TooSlowError as TooSlowError,
+    TrioDeprecationWarning as TrioDeprecationWarning,
+    TrioInternalError as TrioInternalError,
+    WouldBlock as WouldBlock,
+    current_effective_deadline as current_effective_deadline,
+    current_time as current_time,
+    fail_after as fail_after,
+    fail_at as fail_at,
+    move_on_after as move_on_after,
+    move_on_at as move_on_at,
+    open_nursery as open_nursery,
+    run as run,
+    sleep as sleep,
+    sleep_forever as sleep_forever,
+    sleep_until as sleep_until,
+)
+from ._core.lazy import lazy_door
+from ._sync import (
+    CapacityLimiter as CapacityLimiter,
+    CapacityLimiterStatistics as CapacityLimiterStatistics,
+    Condition as Condition,
+    ConditionStatistics as ConditionStatistics,
+    Event as Event,
+    EventStatistics as EventStatistics,
+    Lock as Lock,
+    LockStatistics as LockStatistics,
+    MemoryChannelStatistics as MemoryChannelStatistics,
+    MemoryReceiveChannel as MemoryReceiveChannel,
+    MemorySendChannel as MemorySendChannel,
+    Semaphore as Semaphore,
+    StrictFIFOLock as StrictFIFOLock,
+    amap as amap,
+    as_safe_channel as as_safe_channel,
+    gather as gather,
+    open_memory_channel as open_memory_channel,
+    race as race,
+)
+
+if TYPE_CHECKING:
+    from . import (
+        abc as abc,
+        from_thread as from_thread,
+        instruments as instruments,
+        lowlevel as lowlevel,
+        socket as socket,
+        testing as testing,
+        to_thread as to_thread,
+    )
+    from ._net import (
+        DTLSChannel as DTLSChannel,
+        DTLSChannelStatistics as DTLSChannelStatistics,
+        DTLSEndpoint as DTLSEndpoint,
+        SocketListener as SocketListener,
+        SocketStream as SocketStream,
+        SSLListener as SSLListener,
+        SSLStream as SSLStream,
+        StapledStream as StapledStream,
+        aclose_forcefully as aclose_forcefully,
+        open_ssl_over_tcp_listeners as open_ssl_over_tcp_listeners,
+        open_ssl_over_tcp_stream as open_ssl_over_tcp_stream,
+        open_tcp_listeners as open_tcp_listeners,
+        open_tcp_stream as open_tcp_stream,
+        open_unix_socket as open_unix_socket,
+        serve_listeners as serve_listeners,
+        serve_ssl_over_tcp as serve_ssl_over_tcp,
+        serve_tcp as serve_tcp,
+    )
+    from ._system import (
+        Path as Path,
+        PosixPath as PosixPath,
+        Process as Process,
+        WindowsPath as WindowsPath,
+        open_file as open_file,
+        open_signal_receiver as open_signal_receiver,
+        run_process as run_process,
+        wrap_file as wrap_file,
+    )
+
+__version__ = "0.1.0"
+
+# Where the names that are loaded on first use come from.
+_LAZY = {
+    "_net.dtls": "DTLSChannel DTLSChannelStatistics DTLSEndpoint",
+    "_net.generic": "StapledStream aclose_forcefully",
+    "_net.stream": "SocketStream",
+    "_net.listener": "SocketListener",
+    "_net.tls": "SSLStream",
+    "_net.tls_listener": "SSLListener",
+    "_net.tls_tcp": "open_ssl_over_tcp_listeners open_ssl_over_tcp_stream serve_ssl_over_tcp",
+    "_net.tcp_listen": "open_tcp_listeners serve_tcp",
+    "_net.tcp_connect": "open_tcp_stream",
+    "_net.serve": "serve_listeners",
+    "_net.unix": "open_unix_socket",
+    "_system.path": "Path PosixPath WindowsPath",
+    "_system.process": "Process",
+    "_system.run_process": "run_process",
+    "_system.files": "open_file wrap_file",
+    "_system.signals": "open_signal_receiver",
+    "": "abc from_thread instruments lowlevel socket testing to_thread",
+}
+
+__getattr__, __dir__ = lazy_door(globals(), _LAZY)

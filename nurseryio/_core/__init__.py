@@ -1,0 +1,107 @@
+"""The engine. Inside, each module imports only those before it; see the architecture page."""
+
+from __future__ import annotations
+
+from .abcs import (
+    AsyncResource as AsyncResource,
+    Channel as Channel,
+    Clock as Clock,
+    HalfCloseableStream as HalfCloseableStream,
+    HostnameResolver as HostnameResolver,
+    Instrument as Instrument,
+    Listener as Listener,
+    ReceiveChannel as ReceiveChannel,
+    ReceiveStream as ReceiveStream,
+    SendChannel as SendChannel,
+    SendStream as SendStream,
+    SocketFactory as SocketFactory,
+    Stream as Stream,
+)
+from .delivery import Abort as Abort
+from .errors import (
+    BrokenResourceError as BrokenResourceError,
+    BusyResourceError as BusyResourceError,
+    Cancelled as Cancelled,
+    CancelReason as CancelReason,
+    ClosedResourceError as ClosedResourceError,
+    EndOfChannel as EndOfChannel,
+    NeedHandshakeError as NeedHandshakeError,
+    RunFinishedError as RunFinishedError,
+    TooSlowError as TooSlowError,
+    TrioDeprecationWarning as TrioDeprecationWarning,
+    TrioInternalError as TrioInternalError,
+    WouldBlock as WouldBlock,
+)
+from .gauge import add_instrument as add_instrument, remove_instrument as remove_instrument
+from .idle import current_clock as current_clock, wait_all_tasks_blocked as wait_all_tasks_blocked
+from .ki import (
+    currently_ki_protected as currently_ki_protected,
+    disable_ki_protection as disable_ki_protection,
+    enable_ki_protection as enable_ki_protection,
+)
+from .nursery import (
+    TASK_STATUS_IGNORED as TASK_STATUS_IGNORED,
+    Nursery as Nursery,
+    TaskStatus as TaskStatus,
+    open_nursery as open_nursery,
+)
+from .outcome import (
+    Error as Error,
+    Outcome as Outcome,
+    Value as Value,
+    acapture as acapture,
+    capture as capture,
+)
+from .readiness import (
+    notify_closing as notify_closing,
+    wait_readable as wait_readable,
+    wait_writable as wait_writable,
+)
+from .run import current_root_task as current_root_task, run as run
+from .runvar import RunVar as RunVar, RunVarToken as RunVarToken
+from .scope import (
+    CancelScope as CancelScope,
+    current_effective_deadline as current_effective_deadline,
+)
+from .system import (
+    IOStatistics as IOStatistics,
+    RunStatistics as RunStatistics,
+    current_statistics as current_statistics,
+    in_trio_run as in_trio_run,
+    in_trio_task as in_trio_task,
+    spawn_system_task as spawn_system_task,
+)
+from .task import Task as Task, current_task as current_task
+from .timeouts import (
+    current_time as current_time,
+    fail_after as fail_after,
+    fail_at as fail_at,
+    move_on_after as move_on_after,
+    move_on_at as move_on_at,
+    sleep as sleep,
+    sleep_forever as sleep_forever,
+    sleep_until as sleep_until,
+)
+from .token import LoopToken as LoopToken, current_trio_token as current_trio_token
+from .traps import (
+    cancel_shielded_checkpoint as cancel_shielded_checkpoint,
+    checkpoint as checkpoint,
+    checkpoint_if_cancelled as checkpoint_if_cancelled,
+    reschedule as reschedule,
+    wait_future as wait_future,
+    wait_task_rescheduled as wait_task_rescheduled,
+)
+from .util import (
+    ConflictDetector as ConflictDetector,
+    Final as Final,
+    NoPublicConstructor as NoPublicConstructor,
+    coroutine_or_error as coroutine_or_error,
+    generic_function as generic_function,
+)
+from .waitio import (
+    notify_closing as notify_closing,
+    wait_readable as wait_readable,
+    wait_writable as wait_writable,
+)
+
+TrioToken = LoopToken

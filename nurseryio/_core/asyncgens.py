@@ -1,0 +1,104 @@
+"""Async generators that were left unfinished, under ``run``.
+
+Rule 1: a generator that is garbage collected before its end is closed in a system task, inside
+a scope that is cancelled already: its ``finally`` blocks run, but may not wait for anything.
+
+Rule 2: at the end of the run the ones that are left are closed in the same way, in no
+particular order, until there are none; a generator that starts then is closed as well.
+
+Rule 3: errors in them are logged and go no further. On a loop that ``run`` did not make,
+asyncio's own hooks stay in charge.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from .errors import RunFinishedError
+from .scope import CancelScope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LOGGER = logging.getLogger("nurseryio.async_generator_errors")
+
+Generator = Any  # an async generator object, of whatever compiler
+
+
+class AsyncGenerators:
+    """The async generators that started in one run and have not ended."""
+
+    def __init__(
+        self,
+        call_soon: Callable[..., object],
+        spawn: Callable[..., object],
+    ) -> None:
+        self._call_soon = call_soon
+        self._spawn = spawn
+        self._alive: Any = weakref.WeakSet()
+        # Collected so late that no system task could be had: closed at the end.
+        self._late: set[Generator] = set()
+        self._finishing = False
+
+    def install(self) -> None:
+        """Take over the hooks of this thread; asyncio puts its own back when the loop stops."""
+        sys.set_asyncgen_hooks(firstiter=self._first, finalizer=self._collected)
+
+    def _first(self, generator: Generator) -> None:
+        self._alive.add(generator)
+
+    def _collected(self, generator: Generator) -> None:
+        name = name_of_generator(generator)
+        try:
+            self._call_soon(self._close_soon, generator, name)
+        except RunFinishedError:
+            return
+        warnings.warn(
+            f"Async generator {name!r} was garbage collected before it had been exhausted. "
+            "Surround its use in 'async with aclosing(...):' to ensure that it gets cleaned up "
+            "as soon as you're done using it.",
+            ResourceWarning,
+            stacklevel=2,
+            source=generator,
+        )
+
+    def _close_soon(self, generator: Generator, name: str) -> None:
+        try:
+            self._spawn(close, generator, name, name=f"close asyncgen {name} (abandoned)")
+        except RuntimeError:
+            self._late.add(generator)
+
+    async def finish(self) -> None:
+        """Close all that are left (rule 2)."""
+        while self._alive or self._late:
+            batch = {*self._alive, *self._late}
+            self._alive.clear()
+            self._late.clear()
+            for generator in batch:
+                await close(generator, name_of_generator(generator))
+
+
+def name_of_generator(generator: Generator) -> str:
+    """A name for people: the defining module and function."""
+    frame = getattr(generator, "ag_frame", None)
+    module = frame.f_globals.get("__name__") if frame is not None else None
+    return f"{module or '<unknown>'}.{getattr(generator, '__qualname__', '<unknown>')}"
+
+
+async def close(generator: Generator, name: str) -> None:
+    """Close one generator (rule 1)."""
+    try:
+        with CancelScope(shield=True) as scope:
+            scope.cancel(reason="disallow async work when closing async generators during shutdown")
+            await generator.aclose()
+    except BaseException:
+        LOGGER.exception(
+            "Exception ignored during finalization of async generator %r -- "
+            "surround your use of the generator in 'async with aclosing(...):' "
+            "to raise exceptions like this in the context where they're generated",
+            name,
+        )

@@ -1,0 +1,83 @@
+"""The heap of deadlines: pure, it knows neither clocks nor loops.
+
+Rule 1: an entry is a list ``[when, sequence, function, argument]``. The sequence makes
+comparing stop before the function and keeps equal deadlines in order of arrival.
+
+Rule 2: dropping an entry only blanks its function. Blank entries are skipped when met, and
+swept out together once they outnumber the live ones, so that dropping costs O(1) and a million
+timeouts that never fire leave nothing behind.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from itertools import count
+from math import inf
+from typing import Any
+
+# Below this many dropped entries a sweep is not worth its while.
+SWEEP_AT = 64
+
+Entry = list[Any]
+
+
+class Deadlines:
+    """A priority queue of functions to be called at given times."""
+
+    __slots__ = ("_dropped", "_heap", "_sequence")
+
+    def __init__(self) -> None:
+        self._heap: list[Entry] = []
+        self._sequence = count().__next__
+        # Invariant: the number of blank entries in the heap.
+        self._dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._heap) - self._dropped
+
+    def add(self, when: float, function: Any, argument: Any) -> Entry:
+        """Have ``function(argument)`` handed out once ``when`` (seconds) is reached."""
+        entry = [when, self._sequence(), function, argument]
+        heappush(self._heap, entry)
+        return entry
+
+    def drop(self, entry: Entry) -> None:
+        """Forget an entry that has not been handed out yet. Doing so twice is harmless."""
+        if entry[2] is None:
+            return
+        entry[2] = entry[3] = None
+        self._dropped = dropped = self._dropped + 1
+        if dropped > SWEEP_AT and dropped * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2] is not None]
+            heapify(self._heap)
+            self._dropped = 0
+
+    def next(self) -> float:
+        """The earliest live deadline, ``inf`` if there is none."""
+        heap = self._heap
+        while heap:
+            if heap[0][2] is not None:
+                when: float = heap[0][0]
+                return when
+            heappop(heap)
+            self._dropped -= 1
+        return inf
+
+    def pop_due(self, now: float) -> tuple[Any, Any] | None:
+        """Take out the earliest entry if its time has come: its function and argument."""
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            entry = heappop(heap)
+            function, argument = entry[2], entry[3]
+            if function is not None:
+                entry[2] = entry[3] = None  # a later drop() must not count it
+                return function, argument
+            self._dropped -= 1
+        return None
+
+    def _validate(self) -> None:
+        """Check the invariants of this file (for tests and fuzzers)."""
+        assert self._dropped == sum(entry[2] is None for entry in self._heap)
+        assert all(
+            self._heap[(i - 1) // 2][:2] <= self._heap[i][:2] for i in range(1, len(self._heap))
+        )

@@ -1,0 +1,205 @@
+"""Delivery: how a cancellation of ours reaches one task, without polling.
+
+Rule 1 (level-triggered): while a task's scope is effective, every await in it that would block
+raises. Our own operations see to that themselves, in ``traps``. Awaits of foreign code are
+interrupted from outside, by looking at what the task waits for:
+
+=========================================  ===================================================
+the task                                   what happens
+=========================================  ===================================================
+has not made its first step                look again after it has
+is running                                 look again at the next tick
+waits in a trap of ours                    its abort function decides, once
+waits for a future that is done            nothing, its result must not be lost; look again
+waits for a pending future                 ``Task.cancel``; look again after its next step
+still waits for the future that was        the future refuses, or takes its time: look again
+interrupted last                           when it is done, by a callback on it
+has merely yielded                         ``Task.cancel``, unless that is pending already
+=========================================  ===================================================
+
+Rule 2 (no polling): "look again" is an entry in the loop's watch list and one ``call_soon`` for
+all entries together, and is asked for only when the task is about to make a step. A task that
+sits in a shield, a worker thread or a future that refuses costs nothing while it sits there.
+
+Rule 3 (the ledger): while a cancellation of ours is in effect in a task it accounts for exactly
+one of ``task.cancelling()``, from the first delivery until the task is no longer effectively
+cancelled. Later deliveries are paired with ``uncancel`` at once. What the count exceeds this by
+are requests of asyncio code, which are never ours to swallow.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from . import host
+from .errors import Cancelled, CancelReason, TrioInternalError
+from .host import cancelling, uncancel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .task import LoopState, Task
+    from .tree import Node
+
+
+class Abort(enum.Enum):
+    """What an abort function answers: may the waiting task be woken for a cancellation?
+
+    ``SUCCEEDED``: yes, nobody will reschedule it. ``FAILED``: no, it goes on waiting, and
+    somebody will still call ``reschedule``.
+
+    Trio: ``trio.lowlevel.Abort``.
+    """
+
+    SUCCEEDED = 1
+    FAILED = 2
+
+
+# Set by the anyio bridge: tells whether a foreign shield protects the asyncio task now.
+foreign_shield: Callable[[Any], bool] | None = None
+
+UNKNOWN = CancelReason("unknown", reason="misnesting")
+
+
+def native_requests(task: Task) -> int:
+    """How many cancel requests on the task are not ours."""
+    return cancelling(task.asyncio_task) - task._held
+
+
+def tell(flipped: Iterable[Any]) -> None:
+    """Act on tasks whose answer to "am I cancelled?" has changed."""
+    state: LoopState | None = None
+    for task in flipped:
+        if task.scope._effective:
+            state = task._state
+            _deliver(task)
+        else:
+            give_back(task)
+    if state is not None:
+        _schedule(state)
+
+
+def give_back(task: Task) -> None:
+    """The task is no longer effectively cancelled: clear our share of its cancel count."""
+    if task._held:
+        task._held = False
+        task._refused = None
+        uncancel(task.asyncio_task)
+
+
+def interrupt(task: Task) -> None:
+    """Have ``CancelledError`` raised at the task's current or next await."""
+    task.asyncio_task.cancel(task.scope._reason or UNKNOWN)
+    if task._held:
+        uncancel(task.asyncio_task)
+    else:
+        task._held = True
+
+
+def watch(task: Task) -> None:
+    """Look at the task again at the next tick, after the step it is about to make."""
+    if not task._watched:
+        task._watched = True
+        task._state.watch_list.append(task)
+    _schedule(task._state)
+
+
+def _schedule(state: LoopState) -> None:
+    if state.watch_list and not state.watch_due:
+        state.watch_due = True
+        state.loop.call_soon(_look_again, state, context=state.context)
+
+
+def _look_again(state: LoopState) -> None:
+    state.watch_due = False
+    tasks, state.watch_list = state.watch_list, []
+    for task in tasks:
+        task._watched = False
+        if task.scope._effective:
+            _deliver(task)
+    _schedule(state)
+
+
+def _note(task: Task) -> None:
+    """Put the task on the watch list; whoever handles a batch schedules once at its end."""
+    if not task._watched:
+        task._watched = True
+        task._state.watch_list.append(task)
+
+
+def _deliver(task: Task) -> None:
+    """One row of rule 1 for a task whose scope is effective."""
+    park = task._park
+    if park is not None:
+        if task._abort is not None and not park.done() and abort_wait(task, raiser(task.scope)):
+            task._refused = park
+            interrupt(task)
+            _note(task)
+        return  # a trap looks at the scope itself when it wakes
+    asyncio_task = task.asyncio_task
+    future = host.waiter(asyncio_task)
+    if not task._started or (future is not None and future.done()):
+        _note(task)
+    elif future is None:
+        if host.is_running(asyncio_task):
+            _note(task)
+        elif not (task._shielded_step or host.must_cancel(asyncio_task)):
+            interrupt(task)
+            _note(task)
+        else:
+            _note(task)
+    elif foreign_shield is not None and foreign_shield(asyncio_task):
+        _wait_for(task, future)
+    elif future is task._refused:
+        _wait_for(task, future)
+    else:
+        task._refused = future
+        interrupt(task)
+        _note(task)
+
+
+def _wait_for(task: Task, future: Any) -> None:
+    """Look again once ``future`` is done. At most one callback of ours sits on it."""
+    watcher = _Watcher(task)
+    future.remove_done_callback(watcher)
+    future.add_done_callback(watcher)
+
+
+class _Watcher:
+    """A done-callback that compares equal to others for the same task, so that it can be replaced."""
+
+    __slots__ = ("task",)
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def __call__(self, _future: object) -> None:
+        if self.task.scope._effective:
+            watch(self.task)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Watcher) and other.task is self.task
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def abort_wait(task: Task, raise_cancel: Callable[[], NoReturn]) -> bool:
+    """Ask the abort function of a task in ``wait_task_rescheduled``, once: may it be woken?"""
+    abort = task._abort
+    task._abort = None
+    assert abort is not None
+    verdict = abort(raise_cancel)
+    if type(verdict) is not Abort:
+        raise TrioInternalError("abort function must return Abort.SUCCEEDED or Abort.FAILED")
+    return verdict is Abort.SUCCEEDED
+
+
+def raiser(scope: Node) -> Callable[[], NoReturn]:
+    """The ``raise_cancel`` for an abort function: raises the scope's cancellation."""
+    reason = scope._reason or UNKNOWN
+
+    def raise_cancel() -> NoReturn:
+        raise Cancelled(reason)
+
+    return raise_cancel

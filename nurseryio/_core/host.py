@@ -1,0 +1,231 @@
+"""The asyncio boundary: the only module that names private or version-dependent parts of asyncio.
+
+Rule 1: whoever needs to know what a task waits for, whether it runs, how often it was asked to
+cancel, how a loop counts time or finds its file descriptors, asks here. A new Python or uvloop
+release that moves such a part is met by changing this file alone.
+
+Rule 2: functions here are thin and know nothing of scopes and nurseries.
+
+Rule 3: what a version lacks is made up for here, with the loss stated:
+
+* 3.10 has neither ``Task.cancelling`` nor ``Task.uncancel``. There both do nothing, and a
+  native cancel is told from a scope's own by the exception's argument alone.
+* Before 3.12 ``asyncio.current_task`` is a slow Python function; the table below it is used.
+* From 3.13 on, ``uncancel`` reaching zero also withdraws a cancellation that was not raised
+  yet. The ledger (see ``delivery``) never lets it reach zero in that state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import operator
+import sys
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+
+__all__ = [
+    "HAS_CANCEL_COUNTS",
+    "bare_yield",
+    "cancelling",
+    "create_task",
+    "current_task_or_none",
+    "has_run",
+    "is_running",
+    "must_cancel",
+    "own_name",
+    "put_back",
+    "running_loop",
+    "task_context",
+    "uncancel",
+    "waiter",
+]
+
+AsyncioTask = asyncio.Task[Any]
+Loop = asyncio.AbstractEventLoop
+
+HAS_CANCEL_COUNTS = sys.version_info >= (3, 11)
+
+running_loop: Callable[[], Loop] = asyncio.get_running_loop
+
+# -- which task runs ------------------------------------------------------------
+
+if sys.version_info >= (3, 12):
+    _current_task: Callable[[], AsyncioTask | None] = asyncio.current_task
+else:
+    _table = asyncio.tasks._current_tasks  # type: ignore[attr-defined]
+
+    def _current_task(
+        _get: Any = _table.get, _loop: Callable[[], Loop] = asyncio.get_running_loop
+    ) -> AsyncioTask | None:
+        task: AsyncioTask | None = _get(_loop())
+        return task
+
+
+# Raises RuntimeError where no loop is running.
+current_task = _current_task
+
+
+def current_task_or_none() -> AsyncioTask | None:
+    """The asyncio task that is running in this thread, None outside any."""
+    try:
+        return current_task()
+    except RuntimeError:
+        return None
+
+
+# -- what a task is doing -------------------------------------------------------
+
+# The future that a suspended task waits for; None for a task that runs, has not started, or
+# has merely yielded.
+waiter: Callable[[AsyncioTask], Any] = operator.attrgetter("_fut_waiter")
+
+# Whether a requested cancellation waits for the task's next step.
+must_cancel: Callable[[AsyncioTask], bool] = operator.attrgetter("_must_cancel")
+
+
+def is_running(task: AsyncioTask) -> bool:
+    """Whether the task is on the stack: running, or below an eagerly started one."""
+    coro = task.get_coro()
+    return bool(getattr(coro, "cr_running", False) or getattr(coro, "gi_running", False))
+
+
+def has_run(coro: Any) -> bool:
+    """Whether a coroutine has made its first step."""
+    frame = getattr(coro, "cr_frame", None)
+    return frame is None or frame.f_lasti >= 0
+
+
+# -- cancel requests ------------------------------------------------------------
+
+if HAS_CANCEL_COUNTS:
+    # How many cancel requests the task has seen that nobody has taken back.
+    cancelling: Callable[[AsyncioTask], int] = operator.methodcaller("cancelling")
+    uncancel: Callable[[AsyncioTask], object] = operator.methodcaller("uncancel")
+else:
+
+    def cancelling(_task: AsyncioTask) -> int:
+        """Always 0: this version keeps no count."""
+        return 0
+
+    def uncancel(_task: AsyncioTask) -> object:
+        """Nothing: this version keeps no count."""
+        return None
+
+
+def put_back(task: AsyncioTask, error: BaseException) -> None:
+    """Make a cancellation that was held off strike at the task's next await; the count stays."""
+    task.cancel(*error.args[:1])
+    uncancel(task)
+
+
+# -- stepping -------------------------------------------------------------------
+
+
+@types.coroutine
+def bare_yield() -> Generator[None, None, None]:
+    """Let every task that is ready make a step. A pending cancellation is raised here."""
+    yield
+
+
+# -- tasks ----------------------------------------------------------------------
+
+_NO_CONTEXT_ARGUMENT = sys.version_info < (3, 11)
+
+
+def create_task(
+    loop: Loop,
+    coro: Coroutine[Any, Any, Any],
+    name: str | None,
+    context: contextvars.Context | None,
+) -> AsyncioTask:
+    """Make an asyncio task, through the loop's task factory if it has one."""
+    if loop.get_task_factory() is None:
+        # What loop.create_task does as well, without the frame in between.
+        if context is None:
+            return asyncio.Task(coro, loop=loop, name=name)
+        if not _NO_CONTEXT_ARGUMENT:
+            return asyncio.Task(coro, loop=loop, name=name, context=context)
+    if context is None:
+        return loop.create_task(coro, name=name)
+    if _NO_CONTEXT_ARGUMENT:
+        return context.run(loop.create_task, coro, name=name)
+    return loop.create_task(coro, name=name, context=context)
+
+
+def task_context(task: AsyncioTask) -> contextvars.Context | None:
+    """The context that the task runs in, None where this Python does not tell (before 3.12)."""
+    get = getattr(task, "get_context", None)
+    if get is None:
+        return None
+    context: contextvars.Context = get()
+    return context
+
+
+# -- timers ---------------------------------------------------------------------
+
+OWN_TIMER = "nurseryio_deadline_timer"
+
+
+def own_name(handle: asyncio.TimerHandle) -> bool:
+    """Whether a loop timer is the one that this library keeps armed for its deadlines."""
+    callback = getattr(handle, "_callback", None)
+    return getattr(callback, "__name__", None) == OWN_TIMER
+
+
+# -- exceptions -----------------------------------------------------------------
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """``BaseException.add_note``, which 3.10 lacks."""
+    if sys.version_info >= (3, 11):
+        error.add_note(note)
+    else:
+        error.__notes__ = [*getattr(error, "__notes__", ()), note]  # type: ignore[attr-defined]
+
+
+# -- loops ----------------------------------------------------------------------
+
+
+def owner_of(callback: Any) -> AsyncioTask | None:
+    """The task whose step (or wake-up) a callback given to ``loop.call_soon`` is."""
+    owner = getattr(callback, "__self__", None)
+    return owner if isinstance(owner, asyncio.Task) else None
+
+
+def selector_of(loop: Loop) -> Any:
+    """The selector of a stock loop; None where there is none to be reached (uvloop, Proactor)."""
+    return getattr(loop, "_selector", None)
+
+
+def next_timer(loop: Loop) -> float:
+    """When the earliest timer of a stock loop is due, on the loop's clock; ``inf`` if none."""
+    for handle in sorted(getattr(loop, "_scheduled", ())):
+        if not handle.cancelled():
+            when: float = handle.when()
+            return when
+    return float("inf")
+
+
+def has_ready(loop: Loop) -> bool:
+    """Whether a stock loop has callbacks waiting for their turn."""
+    return bool(getattr(loop, "_ready", ()))
+
+
+def outside_wakers(loop: Loop) -> int:
+    """How many file descriptors a stock loop watches, its own self-pipe not counted."""
+    selector = selector_of(loop)
+    own = getattr(loop, "_ssock", None)
+    return sum(key.fileobj is not own for key in list(selector.get_map().values()))
+
+
+def count_tasks(loop: Loop) -> tuple[int, int]:
+    """How many tasks of a loop live, and how many of them only wait for their turn."""
+    tasks = asyncio.all_tasks(loop)
+    runnable = 0
+    for task in tasks:
+        future = waiter(task)
+        if future is None or future.done():
+            runnable += not is_running(task)
+    return len(tasks), runnable

@@ -1,0 +1,230 @@
+"""What happens while a loop has nothing to do: other clocks, waiting for idleness, I/O hooks.
+
+Rule 1: a stock loop asks its selector to wait exactly when no callback is ready. While any of
+the three is wanted, the selector's ``select`` is replaced on that one object; otherwise nothing
+of this file is in the way.
+
+Rule 2: a clock of ``run(clock=...)`` sees every timer of the loop, asyncio's own included: the
+loop's ``time()`` shows the clock, and a wait lasts as long as the clock says.
+
+Rule 3: uvloop has no such place. There :func:`wait_all_tasks_blocked` lets the loop turn until
+a whole turn has passed in which nothing was scheduled, and clocks and I/O hooks are refused or
+left out, as their documentation says.
+"""
+
+from __future__ import annotations
+
+import time
+from math import inf, isnan
+from typing import TYPE_CHECKING, Any
+
+from . import host
+from .task import LoopState, Task, current_state, current_task
+from .traps import reschedule, wait_future, wait_task_rescheduled
+from .delivery import Abort
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .abcs import Clock
+
+_IDLE = object()  # the key of a loop's Idle among its local values
+
+
+class Idle:
+    """The replacement of one selector's ``select``."""
+
+    def __init__(self, state: LoopState) -> None:
+        self._state = state
+        self._selector = host.selector_of(state.loop)
+        self._select: Callable[[Any], Any] = self._selector.select
+        # Tasks in wait_all_tasks_blocked() with their cushions (seconds).
+        self.waiting: dict[Task, float] = {}
+        self.clock: Clock | None = None
+        # Idle time (real seconds) after which the clock is told to jump.
+        self.autojump_threshold = inf
+        self._selector.select = self.select
+
+    def remove(self) -> None:
+        """Give the selector its own ``select`` back."""
+        self._selector.__dict__.pop("select", None)
+        self._state.locals.pop(_IDLE, None)
+
+    def release(self) -> None:
+        """Remove the replacement if nothing needs it any more."""
+        if not self.waiting and self.clock is None and self._state.instruments is None:
+            self.remove()
+
+    def select(self, timeout: float | None) -> Any:
+        """Wait for I/O like ``selector.select``, in the clock's time, and notice idleness."""
+        state = self._state
+        if self.clock is not None and timeout != 0:
+            timeout = self._real_timeout(self.clock)
+        left = inf if timeout is None else timeout
+        quiet = min(self.waiting.values()) if self.waiting else self.autojump_threshold
+        primed = quiet < left
+        if primed:
+            timeout = quiet
+        instruments = state.instruments
+        if instruments is not None:
+            instruments.call("before_io_wait", 0.0 if timeout is None else timeout)
+        events = self._select(timeout)
+        if instruments is not None:
+            instruments.call("after_io_wait", 0.0 if timeout is None else timeout)
+        if not events and not host.has_ready(state.loop):
+            if primed and self.waiting:
+                self._wake(quiet)
+            elif primed:
+                self.clock._autojump()  # type: ignore[union-attr]
+        return events
+
+    def _real_timeout(self, clock: Clock) -> float | None:
+        self._state.arm_exactly()
+        when = host.next_timer(self._state.loop)
+        if when == inf:
+            return None
+        return max(0.0, clock.deadline_to_sleep_time(when))
+
+    def _wake(self, cushion: float) -> None:
+        for task in [task for task, own in self.waiting.items() if own == cushion]:
+            del self.waiting[task]
+            reschedule(task)
+        self.release()
+
+
+def idle_of(state: LoopState) -> Idle:
+    """The loop's :class:`Idle`, installed at first use.
+
+    Raises:
+        RuntimeError: the loop has no selector to be watched.
+    """
+    idle = state.locals.get(_IDLE)
+    if idle is None:
+        if host.selector_of(state.loop) is None:
+            raise RuntimeError(f"{type(state.loop).__name__} does not tell when it is idle")
+        idle = state.locals[_IDLE] = Idle(state)
+    found: Idle = idle
+    return found
+
+
+async def wait_all_tasks_blocked(cushion: float = 0.0) -> None:
+    """Wait until no other task of the loop has anything to do. For tests.
+
+    Args:
+        cushion: how long (real seconds) everything must have been quiet, not negative.
+
+    Raises:
+        ValueError: ``cushion`` is negative or NaN.
+        Cancelled: if the task is cancelled while it waits.
+
+    Checkpoint: yes.
+
+    Trio: ``trio.testing.wait_all_tasks_blocked``.
+    """
+    if isnan(cushion) or cushion < 0:
+        raise ValueError("`cushion` must be a non-negative number of seconds")
+    task = current_task()
+    state = task._state
+    if host.selector_of(state.loop) is None:
+        await _turn_until_quiet(state, cushion)
+        return
+    idle = idle_of(state)
+    idle.waiting[task] = cushion
+
+    def abort(_raise_cancel: object) -> Abort:
+        idle.waiting.pop(task, None)
+        idle.release()
+        return Abort.SUCCEEDED
+
+    await wait_task_rescheduled(abort)
+
+
+# Turns of a loop without a selector that must pass quietly: I/O that is ready needs one to be
+# noticed and one to be handled.
+QUIET_TURNS = 3
+
+
+async def _turn_until_quiet(state: LoopState, cushion: float) -> None:
+    loop = state.loop
+    scheduled = 0
+    original = loop.call_soon
+
+    def counting(callback: Any, *args: Any, context: Any = None) -> Any:
+        nonlocal scheduled
+        scheduled += 1
+        return original(callback, *args, context=context)
+
+    had_own = loop.__dict__.get("call_soon")
+    loop.call_soon = counting  # type: ignore[method-assign]
+    try:
+        quiet = 0
+        while quiet < QUIET_TURNS:
+            before = scheduled
+            turned = loop.create_future()
+            original(_finish, turned)
+            await wait_future(turned)
+            # One call is our own wake-up.
+            quiet = quiet + 1 if scheduled <= before + 1 else 0
+            if quiet == QUIET_TURNS and cushion > 0:
+                before, until = scheduled, time.monotonic() + cushion
+                rested = loop.create_future()
+                loop.call_later(cushion, _finish, rested)
+                await wait_future(rested)
+                if scheduled > before + 1 or time.monotonic() < until:
+                    quiet = 0
+    finally:
+        if had_own is None:
+            del loop.call_soon
+        else:
+            loop.call_soon = had_own  # type: ignore[method-assign]
+
+
+def _finish(future: Any) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def use_clock(state: LoopState, clock: Clock) -> None:
+    """Have a stock loop run on ``clock``."""
+    idle = idle_of(state)
+    idle.clock = state.clock = clock
+    state.loop.time = clock.current_time  # type: ignore[method-assign]
+    state.time = clock.current_time
+    clock.start_clock()
+
+
+def current_clock() -> Any:
+    """The clock that the running loop goes by.
+
+    Returns:
+        The clock given to ``run(clock=...)``, or one that shows the loop's own time.
+
+    Raises:
+        RuntimeError: where no loop is running.
+
+    Checkpoint: no.
+
+    Trio: ``trio.lowlevel.current_clock``.
+    """
+    state = current_state()
+    if state.clock is None:
+        state.clock = _LoopClock(state)
+    return state.clock
+
+
+class _LoopClock:
+    """Shows the time of a loop as an ``abc.Clock``."""
+
+    def __init__(self, state: LoopState) -> None:
+        self._time = state.time
+
+    def start_clock(self) -> None:
+        """Nothing to start."""
+
+    def current_time(self) -> float:
+        """The loop's time in seconds."""
+        return self._time()
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        """Seconds until ``deadline``."""
+        return deadline - self._time()

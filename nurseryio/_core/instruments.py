@@ -1,0 +1,97 @@
+"""Which instrument listens to which hook. Pure: calling them at the right moment is not done here.
+
+Rule 1: an instrument is filed only under the hooks that it really implements, so that an
+expensive hook nobody listens to costs one dict look-up.
+
+Rule 2: an instrument that raises is logged with its traceback and removed; it never disturbs
+the program it watches.
+"""
+
+from __future__ import annotations
+
+import logging
+import types
+from typing import TYPE_CHECKING
+
+from .abcs import Instrument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+LOGGER = logging.getLogger("nurseryio.abc.Instrument")
+
+HOOKS = (
+    "before_run",
+    "after_run",
+    "task_spawned",
+    "task_scheduled",
+    "before_task_step",
+    "after_task_step",
+    "task_exited",
+    "before_io_wait",
+    "after_io_wait",
+)
+
+
+class Instruments:
+    """The instruments installed on one loop."""
+
+    __slots__ = ("_all", "_by_hook")
+
+    def __init__(self, instruments: Iterable[Instrument] = ()) -> None:
+        self._all: dict[Instrument, None] = {}
+        self._by_hook: dict[str, dict[Instrument, None]] = {}
+        for instrument in instruments:
+            self.add(instrument)
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def __contains__(self, hook: str) -> bool:
+        return hook in self._by_hook
+
+    def __iter__(self) -> Iterable[Instrument]:
+        return iter(list(self._all))
+
+    def add(self, instrument: Instrument) -> None:
+        """Start calling ``instrument``; does nothing if it is installed already."""
+        if instrument in self._all:
+            return
+        found = [hook for hook in HOOKS if _implements(instrument, hook)]
+        self._all[instrument] = None
+        for hook in found:
+            self._by_hook.setdefault(hook, {})[instrument] = None
+
+    def remove(self, instrument: Instrument) -> None:
+        """Stop calling ``instrument``.
+
+        Raises:
+            KeyError: if it is not installed (or was removed because it raised).
+        """
+        del self._all[instrument]
+        for hook, listeners in list(self._by_hook.items()):
+            if listeners.pop(instrument, self) is None and not listeners:
+                del self._by_hook[hook]
+
+    def call(self, hook: str, *args: object) -> None:
+        """Call one hook of every instrument that implements it."""
+        for instrument in tuple(self._by_hook.get(hook, ())):
+            try:
+                getattr(instrument, hook)(*args)
+            except BaseException:
+                if instrument in self._all:
+                    self.remove(instrument)
+                LOGGER.exception(
+                    "Exception raised when calling %r on instrument %r. "
+                    "Instrument has been disabled.",
+                    hook,
+                    instrument,
+                )
+
+
+def _implements(instrument: Instrument, hook: str) -> bool:
+    method = getattr(instrument, hook, None)
+    if method is None:
+        return False
+    inherited = getattr(Instrument, hook)
+    return not (isinstance(method, types.MethodType) and method.__func__ is inherited)

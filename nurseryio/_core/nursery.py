@@ -1,0 +1,666 @@
+"""Nurseries: child tasks that cannot outlive the block that opened them.
+
+Rule 1: a child is an asyncio task around one wrapper coroutine, :meth:`Nursery._run_child`. The
+wrapper lets nothing escape into asyncio's own step function (a ``SystemExit`` there would tear
+the loop down from under the siblings) and does the bookkeeping at its end, which is cheaper
+than a done-callback. A child that is natively cancelled before its first step never enters the
+wrapper; :meth:`Nursery._check_newborns` notices.
+
+Rule 2: the end of the block waits for the children and for the starts under way; nothing
+interrupts this wait. Cancelling the nursery's scope cancels the children, not the wait.
+
+Rule 3: errors leave in a group, every one of them once. Where one of our scopes is the cause,
+``Cancelled`` of children stay in that group until the responsible scope takes them out. Where a
+native cancel of the host is the cause, the host sees what asyncio leads it to expect: the very
+``CancelledError`` it was sent, or the group of the errors alone with the request put back.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
+
+from . import host
+from .delivery import native_requests, tell
+from .errors import Cancelled, CancelReason, TrioDeprecationWarning, TrioInternalError
+from .host import bare_yield
+from .scope import (
+    LOOSE_NOTE,
+    CancelScope,
+    is_marked,
+    misnested,
+    raise_keeping_context,
+)
+from .task import Task, current_task, end_hooks, records
+from .traps import cancel_shielded_checkpoint, hold_off
+from .tree import ROOT, chain, refresh_chain
+from .util import NoPublicConstructor, coroutine_or_error
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+if TYPE_CHECKING:
+    import asyncio
+    import contextvars
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from typing_extensions import TypeVarTuple, Unpack
+
+    PosArgsT = TypeVarTuple("PosArgsT")
+
+StatusT = TypeVar("StatusT")
+StatusT_contra = TypeVar("StatusT_contra", contravariant=True)
+
+GROUP_MESSAGE = "Exceptions from nurseryio nursery"
+
+
+def _refuse(_raise_cancel: object) -> NoReturn:
+    """Stands where an abort function would: the wait at a nursery's end is never aborted."""
+    raise AssertionError("never called")
+
+
+class Nursery(metaclass=NoPublicConstructor):
+    """A block whose child tasks have all ended when it is left; made by :func:`open_nursery`.
+
+    Attributes:
+        cancel_scope: the scope around the block and all children; cancel it to stop them all.
+
+    Trio: ``trio.Nursery``.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_body_running",
+        "_check_due",
+        "_children",
+        "_closed",
+        "_errors",
+        "_parent_task",
+        "_pending_starts",
+        "_strict",
+        "_waiter",
+        "cancel_scope",
+    )
+
+    cancel_scope: CancelScope
+    _parent_task: Task
+    # Children that have not ended, starts in their temporary nursery excepted.
+    _children: set[Task]
+    # What children and the body have raised so far, in order.
+    _errors: list[BaseException]
+    # Calls of start() under way: they keep the nursery open.
+    _pending_starts: int
+    _body_running: bool
+    # No more children are accepted. Once True, _children is empty.
+    _closed: bool
+    # What the parent waits for at the end of the block, while it waits.
+    _waiter: asyncio.Future[None] | None
+    # Whether _check_newborns is scheduled.
+    _check_due: bool
+    # None: nobody said, so groups, and clean exits at the border to asyncio.
+    _strict: bool | None
+
+    def __init__(self, strict: bool | None) -> None:
+        self.cancel_scope = CancelScope()
+        self._strict = strict
+        self._children = set()
+        self._errors = []
+        self._pending_starts = 0
+        self._body_running = True
+        self._check_due = False
+        self._closed = True  # until entered
+        self._waiter = None
+
+    @property
+    def child_tasks(self) -> frozenset[Task]:
+        """The child tasks that are still running."""
+        return frozenset(self._children)
+
+    @property
+    def parent_task(self) -> Task:
+        """The task that opened the nursery."""
+        return self._parent_task
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"open, {len(self._children)} children"
+        return f"<nurseryio.Nursery at {id(self):#x}, {state}>"
+
+    # -- spawning ---------------------------------------------------------------
+
+    def start_soon(
+        self,
+        async_fn: Callable[[Unpack[PosArgsT]], Awaitable[object]],
+        *args: Unpack[PosArgsT],
+        name: object = None,
+    ) -> None:
+        """Start a child task that runs ``await async_fn(*args)``.
+
+        Returns at once, before the child has made its first step (also under asyncio's eager
+        task factory). The child runs in a copy of the caller's context variables and inside the
+        nursery's cancel scope.
+
+        Args:
+            async_fn: an async function; for keyword arguments use ``functools.partial``.
+            args: its positional arguments.
+            name: what to call the task in debugging output, a string or a function.
+
+        Raises:
+            TypeError: ``async_fn`` is no async function; the message says what it is.
+            RuntimeError: the nursery is closed.
+
+        Checkpoint: no.
+
+        Trio: ``trio.Nursery.start_soon``.
+        """
+        self._spawn(coroutine_or_error(self._open(async_fn), *args), async_fn, name)
+
+    def _open(self, async_fn: Any) -> Any:
+        if self._closed:
+            if not self.cancel_scope._entered:
+                raise RuntimeError("enter the nursery first: 'async with open_nursery() as nursery:'")
+            raise RuntimeError("Nursery is closed to new arrivals")
+        if host.running_loop() is not self._parent_task._state.loop:
+            raise RuntimeError("a nursery can be used only on the event loop that it was opened on")
+        return async_fn
+
+    def _spawn(
+        self,
+        coro: Any,
+        async_fn: Any,
+        name: object,
+        context: contextvars.Context | None = None,
+        system: bool = False,
+    ) -> Task:
+        scope = self.cancel_scope
+        state = self._parent_task._state
+        task = Task._create(state, coro, async_fn if name is None else name, self, scope)
+        task._is_system = system
+        gauge = state.gauge
+        if gauge is not None:
+            gauge.hold()
+        asyncio_name = name if type(name) is str else getattr(async_fn, "__qualname__", None)
+        task.asyncio_task = asyncio_task = host.create_task(
+            state.loop, self._run_child(task, coro), asyncio_name, context
+        )
+        if context is not None:
+            task.context_or_none = context
+        records[asyncio_task] = task
+        self._children.add(task)
+        if self._waiter is not None and not self._check_due:
+            self._watch_newborns()
+        if scope._effective:
+            tell((task,))
+        if gauge is not None:
+            gauge.spawned(task)
+        return task
+
+    async def _run_child(self, task: Task, coro: Any) -> None:
+        error: BaseException | None = None
+        try:
+            if task not in self._children:
+                # An eager task factory runs us inside start_soon(), which must return first.
+                await bare_yield()
+            task._started = True
+            await coro
+        except BaseException as exc:
+            error = exc
+            if not task._started:
+                coro.close()
+        try:
+            _end(task, error)
+        finally:
+            del error, task, coro
+
+    def _child_ended(self, task: Task, error: BaseException | None) -> None:
+        children = self._children
+        children.discard(task)
+        # An unmarked CancelledError in a nursery that is not cancelled is the trace of a native
+        # cancel aimed at this child alone, which ends quietly.
+        if error is not None and (
+            not isinstance(error, Cancelled)
+            or self.cancel_scope._effective
+            or is_marked(error)
+        ):
+            self._fail(error, task)
+        if not children and self._waiter is not None:
+            self._wake()
+
+    def _fail(self, error: BaseException, task: Task) -> None:
+        """Note an error and cancel the nursery because of it."""
+        self._errors.append(error)
+        if not self.cancel_scope._called:
+            self.cancel_scope._cancel(_reason(error, task, task is self._parent_task))
+
+    def _wake(self) -> None:
+        if not self._children and not self._pending_starts and not self._body_running:
+            self._closed = True
+            waiter = self._waiter
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+
+    # -- children that never ran ------------------------------------------------
+
+    def _watch_newborns(self) -> None:
+        self._check_due = True
+        state = self._parent_task._state
+        state.loop.call_soon(self._check_newborns, context=state.context)
+
+    def _check_newborns(self) -> None:
+        """Every child that was there when this was scheduled has made its first step, or will never."""
+        self._check_due = False
+        waiting = False
+        for task in [task for task in self._children if not task._started]:
+            if task.asyncio_task.done():
+                task.coro.close()
+                _end(task, Cancelled())
+            else:
+                waiting = True
+        if waiting and not self._check_due:
+            self._watch_newborns()
+
+    # -- starting and waiting ---------------------------------------------------
+
+    async def start(
+        self, async_fn: Callable[..., Awaitable[object]], *args: object, name: object = None
+    ) -> Any:
+        """Start a child task and wait until it says that it is ready.
+
+        ``async_fn(*args, task_status=...)`` runs as a child; it (or somebody it gives the object
+        to) must call ``task_status.started(value)``. Until then it is inside the caller's cancel
+        scopes and its errors come out here; afterwards it is an ordinary child of this nursery.
+
+        Args:
+            async_fn: an async function with a keyword argument ``task_status``, by convention
+                defaulting to ``TASK_STATUS_IGNORED``.
+            args: its positional arguments.
+            name: as for :meth:`start_soon`.
+
+        Returns:
+            The value given to ``started()``, None if none was given.
+
+        Raises:
+            RuntimeError: the nursery is closed, or the child ended without ``started()``.
+            Cancelled: the caller was cancelled before ``started()``; the child is cancelled too.
+            TypeError: ``async_fn`` is no async function.
+            Exception: what the child raises before ``started()``, not in a group.
+
+        Checkpoint: yes.
+
+        Trio: ``trio.Nursery.start``.
+        """
+        self._open(async_fn)
+        self._pending_starts += 1
+        try:
+            try:
+                async with open_nursery(strict_exception_groups=True) as temporary:
+                    status: _TaskStatus[Any] = _TaskStatus(temporary, self)
+                    coro = coroutine_or_error(partial(async_fn, task_status=status), *args)
+                    task = temporary._spawn(coro, async_fn, name)
+                    task._eventual_parent_nursery = self
+            except BaseExceptionGroup as group:
+                if len(group.exceptions) != 1:
+                    raise TrioInternalError(
+                        "the temporary nursery of start() got a second task: somebody reached "
+                        "it through 'task_status' and spawned there"
+                    ) from group
+                only = group.exceptions[0]
+            else:
+                if status.value is _NOT_STARTED:
+                    raise RuntimeError("child exited without calling task_status.started()")
+                return status.value
+            try:
+                raise_keeping_context(only)
+            finally:
+                del only
+        finally:
+            self._pending_starts -= 1
+            if not self._children:
+                self._wake()
+
+    async def __aenter__(self) -> Nursery:
+        scope = self.cancel_scope
+        scope.__enter__()
+        scope._nest = self
+        self._parent_task = task = scope._occupant  # type: ignore[assignment]
+        self._closed = False
+        if self._strict is None:
+            self._strict = task._state.strict
+        return self
+
+    async def __aexit__(
+        self,
+        etype: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool:
+        task = self._parent_task
+        remaining: BaseException | None
+        if current_task() is not task:
+            remaining = self.cancel_scope._close(exc)
+        else:
+            remaining = await self._finish(task, exc)
+        if remaining is None:
+            return True
+        if remaining is exc:
+            return False
+        try:
+            raise_keeping_context(remaining)
+        finally:
+            del remaining, exc
+
+    async def _finish(self, task: Task, exc: BaseException | None) -> BaseException | None:
+        """The end of the block: wait for everybody, then say what leaves."""
+        scope = self.cancel_scope
+        native: BaseException | None = None
+        self._body_running = False
+        if exc is not None:
+            if isinstance(exc, Cancelled) and self._is_native(task, exc):
+                native = exc
+                scope._cancel(NATIVE)
+            else:
+                self._fail(exc, task)
+        if self._children or self._pending_starts:
+            native = await self._wait(task) or native
+        else:
+            self._closed = True
+            await cancel_shielded_checkpoint()
+        errors, self._errors = self._errors, []
+        try:
+            if native is not None:
+                return self._leave_natively(task, errors, native)
+            if not errors:
+                return scope._close(None)
+            return self._at_border(task, scope._close(self._combine(errors)))
+        finally:
+            scope._nest = None
+            del errors, native, exc
+
+    def _is_native(self, task: Task, exc: BaseException) -> bool:
+        """Whether a ``CancelledError`` out of the body is somebody else's than our scopes'."""
+        if host.HAS_CANCEL_COUNTS:
+            return (
+                native_requests(task) > self.cancel_scope._native_before
+                or not task.scope._effective
+                and not is_marked(exc)
+            )
+        return not is_marked(exc)
+
+    async def _wait(self, task: Task) -> BaseException | None:
+        """Wait for the children: the last native cancel that arrived meanwhile, if any."""
+        native: BaseException | None = None
+        if not self._check_due and any(not child._started for child in self._children):
+            self._watch_newborns()
+        try:
+            while not self._closed:
+                task._abort = None
+                task._park = self._waiter = waiter = task._state.loop.create_future()
+                try:
+                    await waiter
+                except Cancelled as exc:
+                    native = exc
+                    self.cancel_scope._cancel(NATIVE)
+                except BaseException as exc:
+                    self._fail(exc, task)
+        finally:
+            task._park = self._waiter = None
+        return native
+
+    def _combine(self, errors: list[BaseException]) -> BaseException:
+        if self._strict is False and len(errors) == 1:
+            return errors[0]
+        group = BaseExceptionGroup(GROUP_MESSAGE, errors)
+        if self._strict is False:
+            host.add_note(group, LOOSE_NOTE)
+        return group
+
+    def _leave_natively(
+        self, task: Task, errors: list[BaseException], native: BaseException
+    ) -> BaseException | None:
+        """A native cancel passes through: errors go first and it strikes again, else it goes."""
+        rest = []
+        for error in errors:
+            if isinstance(error, BaseExceptionGroup):
+                error = error.split(Cancelled)[1]  # type: ignore[assignment]
+            if error is not None and not isinstance(error, Cancelled):
+                rest.append(error)
+        misnesting = self.cancel_scope._close(None)
+        if misnesting is not None:
+            return misnesting
+        if not rest:
+            return native
+        if native_requests(task) > 0 or not host.HAS_CANCEL_COUNTS:
+            hold_off(task, native)
+        return self._at_border(task, self._combine(rest))
+
+    def _at_border(self, task: Task, error: BaseException | None) -> BaseException | None:
+        """A lone SystemExit or KeyboardInterrupt leaves the outermost nursery bare, for asyncio."""
+        if (
+            error is None
+            or self._strict is True
+            or task._parent_nursery is not None
+            or any(node._nest is not None for node in chain(task.scope, None))
+        ):
+            return error
+        return bare_exit(error)
+
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> NoReturn:
+            raise RuntimeError("use 'async with open_nursery(...)', not 'with open_nursery(...)'")
+
+        def __exit__(self, *_details: object) -> NoReturn:
+            raise AssertionError("never called: __enter__ raises")
+
+
+NATIVE = CancelReason("native")
+
+
+def _reason(error: BaseException, task: Task, body: bool) -> CancelReason:
+    what = "Code block inside nursery contextmanager" if body else "child task"
+    return CancelReason(
+        "nursery", reason=f"{what} raised exception {error!r}", source_task=repr(task)
+    )
+
+
+def bare_exit(error: BaseException) -> BaseException:
+    """The only leaf of a group if it is a SystemExit or KeyboardInterrupt, else ``error``."""
+    leaf = error
+    while isinstance(leaf, BaseExceptionGroup) and len(leaf.exceptions) == 1:
+        leaf = leaf.exceptions[0]
+    return leaf if isinstance(leaf, (SystemExit, KeyboardInterrupt)) else error
+
+
+# -- the end of a task ----------------------------------------------------------
+
+
+def _end(task: Task, error: BaseException | None) -> None:
+    """Bookkeeping at the end of a child's last step."""
+    records.pop(task.asyncio_task, None)
+    nursery = task._parent_nursery
+    assert nursery is not None
+    if task.scope is not nursery.cancel_scope:
+        error = _left_open(task, error)
+    _break_lots(task)
+    task._held = False
+    run = task._state.run
+    if run is not None and task is run.main_task:
+        error = run.main_ended(error)
+    try:
+        nursery._child_ended(task, error)
+    finally:
+        del error
+    task.scope = ROOT
+    gauge = task._state.gauge
+    if gauge is not None:
+        gauge.exited(task)
+
+
+def _break_lots(task: Task) -> None:
+    """Whoever waits for something that only this task could have released must hear of its end."""
+    if task._breakers is not None:
+        lots, task._breakers = task._breakers, None
+        for lot in lots:
+            lot.break_lot(task)
+
+
+def _left_open(task: Task, error: BaseException | None) -> BaseException | None:
+    """A task ended inside scopes or nurseries that it has not left, or that were left under it."""
+    open_nurseries = task.child_nurseries
+    for nursery in open_nurseries:
+        nursery._body_running = False
+        nursery._closed = True
+        nursery.cancel_scope._cancel(
+            CancelReason(
+                "nursery",
+                reason="Parent Task exited prematurely, abandoning this nursery without exiting "
+                "it properly.",
+                source_task=repr(task),
+            )
+        )
+    cut_off = any(node._abandoned and node._parent is None for node in chain(task.scope, None))
+    if not open_nurseries and not cut_off:
+        return error
+    what = "Nursery" if open_nurseries else "Cancel scope"
+    corrupted = misnested("", error)
+    corrupted.args = (
+        f"{what} stack corrupted: {what} surrounding {task!r} was closed before the task exited"
+        f"\n{corrupted.args[0].partition(chr(10))[2]}",
+    )
+    return corrupted
+
+
+def _end_alone(task: Task) -> None:
+    """The same for a task that asyncio started: there is nobody to give an error to but the loop."""
+    _break_lots(task)
+    if task.scope is not ROOT:
+        error = _left_open(task, None)
+        if error is not None:
+            task._state.loop.call_exception_handler(
+                {"message": "a task ended inside a nursery", "exception": error}
+            )
+
+
+end_hooks.append(_end_alone)
+
+
+# -- start() --------------------------------------------------------------------
+
+
+class TaskStatus(Protocol[StatusT_contra]):
+    """What ``nursery.start()`` gives to the child: call :meth:`started` once, when ready.
+
+    Trio: ``trio.TaskStatus``.
+    """
+
+    @overload
+    def started(self: TaskStatus[None]) -> None: ...
+
+    @overload
+    def started(self, value: StatusT_contra) -> None: ...
+
+    def started(self, value: StatusT_contra | None = None) -> None:
+        """Say that the task is ready.
+
+        Args:
+            value: what ``nursery.start()`` returns to its caller.
+
+        Raises:
+            RuntimeError: on the second call.
+        """
+
+
+class _TaskStatusIgnored:
+    """The ``task_status`` of a function that was not called through ``nursery.start()``."""
+
+    def __repr__(self) -> str:
+        return "TASK_STATUS_IGNORED"
+
+    def started(self, value: object = None) -> None:
+        """Do nothing."""
+
+
+TASK_STATUS_IGNORED = _TaskStatusIgnored()
+_NOT_STARTED: Any = object()
+
+
+class _TaskStatus(TaskStatus[StatusT]):
+    """The ``task_status`` of one ``start()``: moves the child when it says that it is ready."""
+
+    def __init__(self, temporary: Nursery, target: Nursery) -> None:
+        self._temporary = temporary
+        self._target = target
+        self.value: Any = _NOT_STARTED
+
+    def __repr__(self) -> str:
+        return f"<Task status object at {id(self):#x}>"
+
+    def started(self, value: Any = None) -> None:
+        if self.value is not _NOT_STARTED:
+            raise RuntimeError("called 'started' twice on the same task status")
+        self.value = value
+        old, new = self._temporary, self._target
+        # A cancelled child stays where it is: its Cancelled must meet the scope it belongs to.
+        if old.cancel_scope._effective:
+            return
+        assert not new._closed  # start() is counted as pending there
+        children, old._children = old._children, set()
+        flipped = []
+        for task in children:
+            task._parent_nursery = new
+            task._eventual_parent_nursery = None
+            new._children.add(task)
+            outermost = None
+            for outermost in chain(task.scope, old.cancel_scope):
+                pass
+            if outermost is None:
+                task.scope = new.cancel_scope
+            else:
+                outermost._parent = new.cancel_scope
+            # The old nursery was not cancelled, so only a cancelled new one changes anything.
+            if new.cancel_scope._effective:
+                flipped += refresh_chain(task, new.cancel_scope)
+            if new._waiter is not None and not task._started and not new._check_due:
+                new._watch_newborns()
+        tell(flipped)
+        old._wake()
+
+
+def open_nursery(strict_exception_groups: bool | None = None) -> Nursery:
+    """Make a nursery, to be used as ``async with open_nursery() as nursery:``.
+
+    The block's end waits until every child task has ended. If the block or a child raises,
+    everything else in the nursery is cancelled, and all errors leave together in an
+    ``ExceptionGroup``. A nursery never raises :exc:`Cancelled` of its own, it passes on what its
+    tasks raise.
+
+    Args:
+        strict_exception_groups: False lets a single error leave bare (for old Trio code,
+            deprecated there). True keeps the group always, even around a lone ``SystemExit`` or
+            ``KeyboardInterrupt`` that leaves the outermost nursery of a task started by asyncio.
+            Default: what ``run()`` was given.
+
+    Raises:
+        BaseExceptionGroup: at the end of the block, with what the block and the children raised.
+        CancelledError: at the end of the block, if the host task was cancelled natively.
+        RuntimeError: entering or leaving outside a task, or leaving out of order.
+
+    Checkpoint: entering is not; leaving always lets others run, and is not interrupted.
+
+    Trio: ``trio.open_nursery``.
+    """
+    if strict_exception_groups is not None and not strict_exception_groups:
+        warn_loose("open_nursery", stacklevel=3)
+    return Nursery._create(strict_exception_groups)
+
+
+def warn_loose(caller: str, stacklevel: int) -> None:
+    """Warn that ``strict_exception_groups=False`` is on its way out, as Trio does."""
+    warnings.warn(
+        f"{caller}(strict_exception_groups=False) is deprecated; use the default value and "
+        "rewrite exception handlers to handle ExceptionGroups",
+        TrioDeprecationWarning,
+        stacklevel=stacklevel,
+    )

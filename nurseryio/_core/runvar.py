@@ -1,0 +1,117 @@
+"""Variables with one value per event loop.
+
+What lives here: :class:`RunVar` and its token. The values live in the loop's record.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
+
+from .task import current_state
+from .util import NoPublicConstructor
+
+if TYPE_CHECKING:
+    from .task import LoopState
+
+T = TypeVar("T")
+_NOTHING: Any = object()
+
+
+@final
+class RunVarToken(Generic[T], metaclass=NoPublicConstructor):
+    """What :meth:`RunVar.set` returns; good for one :meth:`RunVar.reset`."""
+
+    __slots__ = ("_previous", "_state", "_used", "_var")
+
+    def __init__(self, state: LoopState, var: RunVar[T], previous: Any) -> None:
+        self._state = state
+        self._var = var
+        self._previous = previous
+        self._used = False
+
+
+@final
+class RunVar(Generic[T]):
+    """A variable whose value belongs to the running event loop, not to a task.
+
+    Args:
+        name: for people.
+        default: what :meth:`get` returns where nothing was set.
+
+    Trio: ``trio.lowlevel.RunVar``.
+    """
+
+    __slots__ = ("__weakref__", "_default", "_name")
+
+    def __init__(self, name: str, default: T = _NOTHING) -> None:
+        self._name = name
+        self._default = default
+
+    def get(self, default: T = _NOTHING) -> T:
+        """The value on this loop.
+
+        Args:
+            default: used instead of the variable's own default.
+
+        Raises:
+            LookupError: nothing was set and there is no default.
+            RuntimeError: where no loop is running.
+
+        Checkpoint: no.
+        """
+        value = _values().get(self, _NOTHING)
+        if value is not _NOTHING:
+            return cast("T", value)
+        for value in (default, self._default):
+            if value is not _NOTHING:
+                return value
+        raise LookupError(self)
+
+    def set(self, value: T) -> RunVarToken[T]:
+        """Set the value on this loop.
+
+        Returns:
+            A token for :meth:`reset`.
+
+        Raises:
+            RuntimeError: where no loop is running.
+
+        Checkpoint: no.
+        """
+        values = _values()
+        token: RunVarToken[T] = RunVarToken._create(
+            current_state(), self, values.get(self, _NOTHING)
+        )
+        values[self] = value
+        return token
+
+    def reset(self, token: RunVarToken[T]) -> None:
+        """Put back the value from before the :meth:`set` that returned ``token``.
+
+        Raises:
+            TypeError: ``token`` is no token of :meth:`set`.
+            ValueError: it is from another variable, from another loop, or has been used.
+            RuntimeError: where no loop is running.
+
+        Checkpoint: no.
+        """
+        if not isinstance(token, RunVarToken):
+            raise TypeError(f"expected the token that set() returned, not {token!r}")
+        if token._var is not self:
+            raise ValueError("token is not for us")
+        if token._used:
+            raise ValueError("token has already been used")
+        if token._state is not current_state():
+            raise ValueError("token is for another event loop")
+        token._used = True
+        if token._previous is _NOTHING:
+            _values().pop(self, None)
+        else:
+            _values()[self] = token._previous
+
+    def __repr__(self) -> str:
+        return f"<RunVar name={self._name!r}>"
+
+
+def _values() -> dict[Any, Any]:
+    return current_state().locals

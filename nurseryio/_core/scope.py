@@ -1,0 +1,495 @@
+"""Cancel scopes: what a user enters, and what leaving one does to an exception.
+
+Rule 1: a scope is a node of the scope tree plus a deadline and the answer to "was it I who
+stopped this?". Entering and leaving on the ordinary path move the task's pointer and no more.
+
+Rule 2: leaving a cancelled scope takes its own ``Cancelled`` out of what passes by, bare or
+from a group, unless the cancellation of an outer scope or a native request is in flight as
+well: those belong to somebody further out and must arrive there.
+
+Rule 3: a scope is for one ``with`` block. Scopes that are not left in the order in which they
+were entered raise a ``RuntimeError``; the part of the tree that was left behind stays cancelled
+and is cut off, so that nothing else is harmed.
+"""
+
+from __future__ import annotations
+
+import sys
+from math import inf, isnan
+from typing import TYPE_CHECKING, Any, NoReturn, final
+
+from . import host
+from .delivery import give_back, native_requests, tell, watch
+from .errors import Cancelled, CancelReason
+from .host import cancelling
+from .task import Task, current_state, current_task
+from .tree import Node, abandon, encloses, refresh
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from .deadlines import Entry
+
+
+MISNESTING_ADVICE = """
+Cancel scopes and nurseries must be left in the task that entered them, innermost first. This
+one was not; what is inside it has been cancelled and cut off, the rest goes on. Usual causes:
+  - a yield inside a scope or nursery, in an async generator or a fixture that is not an
+    @asynccontextmanager: wrap the generator with nurseryio.as_safe_channel, or let the caller
+    open the scope;
+  - __enter__/__exit__ or __aenter__/__aexit__ called by hand, or an (Async)ExitStack that
+    mixes the order: use 'with' and 'async with' blocks;
+  - a context manager entered in one task and closed in another: give it a task of its own.
+"""
+
+DEADLINE = CancelReason("deadline")
+
+
+@final
+class CancelScope(Node):
+    """A piece of work that can be cancelled as a whole: ``with CancelScope() as scope: ...``.
+
+    Once the scope is cancelled, by :meth:`cancel` or because its deadline has passed, every
+    await inside that would block raises :exc:`Cancelled`, until the ``with`` block is left;
+    there the exception is caught. A scope may be cancelled before it is entered. It is good
+    for one ``with`` block.
+
+    Args:
+        deadline: when to cancel, in seconds on the clock of :func:`current_time`; ``inf`` for
+            never.
+        relative_deadline: the same in seconds from entering the scope; not together with
+            ``deadline``.
+        shield: whether cancellation from outside this scope is kept out.
+
+    Raises:
+        ValueError: a deadline is NaN, ``relative_deadline`` is negative, or both are given.
+        TypeError: ``shield`` is not a bool.
+
+    Trio: ``trio.CancelScope``.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_deadline",
+        "_entered",
+        "_entry",
+        "_native_before",
+        "_relative",
+        "cancelled_caught",
+    )
+
+    cancelled_caught: bool
+    _occupant: Task | None
+    # True from __enter__ on.
+    _entered: bool
+    # At most one of the two differs from inf; _relative only before entry.
+    _deadline: float
+    _relative: float
+    # The entry in the loop's heap while entered, not cancelled, and the deadline is finite.
+    _entry: Entry | None
+    # Native cancel requests that the task had at entry.
+    _native_before: int
+
+    def __init__(
+        self, *, deadline: float = inf, relative_deadline: float = inf, shield: bool = False
+    ) -> None:
+        if deadline != inf or relative_deadline != inf:
+            if isnan(deadline):
+                raise ValueError("deadline must not be NaN")
+            if isnan(relative_deadline):
+                raise ValueError("relative deadline must not be NaN")
+            if relative_deadline < 0:
+                raise ValueError("timeout must be non-negative")
+            if deadline != inf and relative_deadline != inf:
+                raise ValueError("Cannot specify both a deadline and a relative deadline")
+        if shield is not False and shield is not True:
+            raise TypeError("shield must be a bool")
+        self._deadline = deadline
+        self._relative = relative_deadline
+        self._shielded = shield
+        self._parent = self._occupant = self._nest = self._reason = self._entry = None
+        self._called = self._effective = self._abandoned = self._entered = False
+        self.cancelled_caught = False
+
+    # -- entering and leaving ---------------------------------------------------
+
+    def __enter__(self) -> Self:
+        task = current_task()
+        if self._entered:
+            raise RuntimeError(
+                "Each CancelScope may only be used for a single 'with' block: make a new one"
+            )
+        self._entered = True
+        self._native_before = cancelling(task.asyncio_task) - task._held
+        if self._relative != inf:
+            self._deadline = task._state.time() + self._relative
+            self._relative = inf
+        self._parent = parent = task.scope
+        self._occupant = task
+        task.scope = self
+        if self._deadline != inf and not self._called:
+            if task._state.time() >= self._deadline:
+                self._called = True
+                self._reason = DEADLINE
+            else:
+                self._entry = task._state.add_deadline(self._deadline, _expire, self)
+        if self._called or parent._effective:
+            self._enter_cancelled(task, parent)
+        return self
+
+    def _enter_cancelled(self, task: Task, parent: Node) -> None:
+        """Entered while it, or what is around it, is cancelled: settle what the task is now."""
+        self._effective = self._called or not self._shielded
+        if self._effective:
+            if self._reason is None:
+                self._reason = parent._reason
+            watch(task)  # for foreign awaits; traps look for themselves
+        else:
+            give_back(task)
+
+    def __exit__(
+        self,
+        etype: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool:
+        task = self._occupant
+        if (
+            task is not None
+            and task.scope is self
+            and not self._effective
+            and not self._shielded
+            and host.current_task() is task.asyncio_task
+        ):
+            task.scope = self._parent  # type: ignore[assignment]
+            self._occupant = None
+            if self._entry is not None:
+                task._state.deadlines.drop(self._entry)
+                self._entry = None
+            return False
+        remaining = self._close(exc)
+        if remaining is exc:
+            return False
+        if remaining is None:
+            return True
+        raise_keeping_context(remaining)
+
+    def _close(self, exc: BaseException | None) -> BaseException | None:
+        """Leave the scope with ``exc`` passing by: what is left of it."""
+        if self._occupant is None and not self._abandoned:
+            return misnested(
+                f"attempted to exit {self!r} which had already been exited", exc
+            )
+        task = current_task()
+        if task.scope is self:
+            return self._leave(task, exc)
+        return self._leave_misnested(task, exc)
+
+    def _leave(self, task: Task, exc: BaseException | None) -> BaseException | None:
+        parent = self._parent
+        if parent is None:  # cut off earlier by an outer scope that was left too soon
+            self._forget(task)
+            return self._take_own(exc)
+        visible_from_outside = parent._effective and not self._shielded
+        was_effective = self._effective
+        task.scope = parent
+        self._forget(task)
+        if not parent._effective:
+            give_back(task)
+        elif not was_effective or self._shielded:
+            watch(task)  # a shield is gone: foreign awaits have to be interrupted again
+        if exc is None or not was_effective or visible_from_outside:
+            return exc
+        if not host.HAS_CANCEL_COUNTS:
+            return self._take_own(exc, marked_only=True)
+        if native_requests(task) > self._native_before:
+            return exc
+        return self._take_own(exc)
+
+    def _take_own(
+        self, exc: BaseException | None, marked_only: bool = False
+    ) -> BaseException | None:
+        """Take the ``Cancelled`` out of ``exc``, note whether there was one."""
+        matches: Any = is_marked if marked_only else Cancelled
+        if isinstance(exc, Cancelled):
+            if not marked_only or is_marked(exc):
+                self.cancelled_caught = True
+                return None
+        elif isinstance(exc, BaseExceptionGroup):
+            matched, rest = exc.split(matches)
+            if matched is not None:
+                self.cancelled_caught = True
+                return collapse(rest) if rest is not None else None
+        return exc
+
+    def _forget(self, task: Task) -> None:
+        self._occupant = None
+        if self._entry is not None:
+            task._state.deadlines.drop(self._entry)
+            self._entry = None
+
+    def _leave_misnested(self, task: Task, exc: BaseException | None) -> BaseException | None:
+        owner = self._occupant
+        if self._abandoned:
+            # An outer scope was left before this one, and said so then.
+            self._occupant = None
+            return self._take_own(exc)
+        assert owner is not None
+        if not encloses(self, task.scope):
+            return misnested(
+                f"attempted to exit {self!r}, entered in {owner!r}, from unrelated {task!r}", exc
+            )
+        error = misnested(
+            f"attempted to exit {self!r} in {task!r} that's still within its child {task.scope!r}"
+            + ("" if owner is task else f"; it was entered in {owner!r}"),
+            exc,
+        )
+        parent = self._parent
+        told = abandon(self)
+        if owner.scope is self:
+            owner.scope = parent  # type: ignore[assignment]
+        task.scope = parent  # type: ignore[assignment]
+        self._forget(owner)
+        tell(told)
+        if not parent._effective:  # type: ignore[union-attr]
+            give_back(task)
+        return self._take_own(error)
+
+    # -- cancelling -------------------------------------------------------------
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel the work in this scope, now. Doing so again changes nothing.
+
+        Args:
+            reason: a text for people; it travels in every :exc:`Cancelled` that this causes.
+
+        Raises:
+            TypeError: ``reason`` is not a string.
+
+        Checkpoint: no. May be called from any code running on the same loop.
+
+        Trio: ``trio.CancelScope.cancel``.
+        """
+        if self._called:
+            return
+        if reason is not None and not isinstance(reason, str):
+            raise TypeError(f"reason must be a string or None, not {type(reason).__name__}")
+        try:
+            source_task: str | None = repr(current_task())
+        except RuntimeError:
+            source_task = None
+        self._cancel(CancelReason("explicit", reason=reason, source_task=source_task))
+
+    def _cancel(self, reason: CancelReason | None) -> None:
+        if self._called:
+            return
+        self._called = True
+        if self._reason is None:
+            self._reason = reason
+        task = self._occupant
+        if self._entry is not None and task is not None:
+            task._state.deadlines.drop(self._entry)
+            self._entry = None
+        if task is not None:
+            tell(refresh(self))
+
+    @property
+    def cancel_called(self) -> bool:
+        """Whether the scope has been cancelled, by :meth:`cancel` or by its deadline.
+
+        Work may have escaped nevertheless, by having ended before it noticed: see
+        ``cancelled_caught``.
+        """
+        if not self._called and (self._occupant is not None or not self._entered):
+            # A deadline that has just passed may not have been noticed by the loop yet.
+            if self._deadline != inf and current_state().time() >= self._deadline:
+                self._cancel(DEADLINE)
+        return self._called
+
+    # -- attributes that may change at any time ---------------------------------
+
+    @property
+    def shield(self) -> bool:
+        """Whether cancellation from outside is kept out; may be changed at any time.
+
+        A native ``Task.cancel()`` passes: asyncio does not tell who means it.
+
+        Raises:
+            TypeError: on assigning anything but a bool.
+        """
+        return self._shielded
+
+    @shield.setter
+    def shield(self, shield: bool) -> None:
+        if not isinstance(shield, bool):
+            raise TypeError("shield must be a bool")
+        self._shielded = shield
+        if self._occupant is not None:
+            tell(refresh(self))
+
+    @property
+    def deadline(self) -> float:
+        """When the scope cancels itself, in seconds on :func:`current_time`'s clock.
+
+        ``inf`` means never. May be changed at any time; a time in the past cancels.
+
+        Raises:
+            ValueError: on assigning NaN.
+            RuntimeError: while the scope has a relative deadline and is not entered yet.
+        """
+        self._must_not_be_relative()
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        if isnan(deadline):
+            raise ValueError("deadline must not be NaN")
+        self._must_not_be_relative()
+        self._set_deadline(float(deadline))
+
+    def _must_not_be_relative(self) -> None:
+        if self._relative != inf:
+            raise RuntimeError(
+                "Unentered relative cancel scope does not have an absolute deadline."
+            )
+
+    def _set_deadline(self, deadline: float) -> None:
+        self._deadline = deadline
+        task = self._occupant
+        if task is None or self._called:
+            return
+        if self._entry is not None:
+            task._state.deadlines.drop(self._entry)
+            self._entry = None
+        if deadline != inf:
+            self._entry = task._state.add_deadline(deadline, _expire, self)
+
+    @property
+    def relative_deadline(self) -> float:
+        """Seconds until the deadline: from entering the scope, and once entered from now.
+
+        Raises:
+            ValueError: on assigning NaN or a negative number.
+            RuntimeError: before entry, if the scope has an absolute deadline.
+        """
+        if self._entered:
+            return self._deadline - current_state().time()
+        self._must_not_be_absolute()
+        return self._relative
+
+    @relative_deadline.setter
+    def relative_deadline(self, seconds: float) -> None:
+        if isnan(seconds):
+            raise ValueError("relative deadline must not be NaN")
+        if seconds < 0:
+            raise ValueError("relative deadline must be non-negative")
+        if self._entered:
+            self._set_deadline(current_state().time() + float(seconds))
+        else:
+            self._must_not_be_absolute()
+            self._relative = seconds
+
+    def _must_not_be_absolute(self) -> None:
+        if self._deadline != inf:
+            raise RuntimeError(
+                "Unentered non-relative cancel scope does not have a relative deadline"
+            )
+
+    @property
+    def is_relative(self) -> bool | None:
+        """Whether the deadline is relative; None once the scope has been entered."""
+        return None if self._entered else self._relative != inf
+
+    def __repr__(self) -> str:
+        if self._occupant is not None:
+            state = "active"
+        else:
+            state = "exited" if self._entered else "unbound"
+        if self._called:
+            state += ", cancelled"
+        elif self._relative != inf:
+            state += f", deadline is {self._relative:.2f} seconds after entry"
+        elif self._deadline != inf:
+            try:
+                left = self._deadline - current_state().time()
+            except RuntimeError:
+                pass
+            else:
+                when = "from now" if left >= 0 else "ago"
+                state += f", deadline is {abs(left):.2f} seconds {when}"
+        return f"<nurseryio.CancelScope at {id(self):#x}, {state}>"
+
+
+def _expire(scope: CancelScope) -> None:
+    scope._entry = None
+    scope._cancel(DEADLINE)
+
+
+def misnested(what: str, exc: BaseException | None) -> RuntimeError:
+    """The error for scopes that are not left in order."""
+    error = RuntimeError(f"Cancel scope stack corrupted: {what}\n{MISNESTING_ADVICE}")
+    error.__context__ = exc
+    return error
+
+
+def is_marked(exc: BaseException) -> bool:
+    """Whether a ``Cancelled`` says of itself that a scope of ours is the cause."""
+    return isinstance(exc, Cancelled) and bool(exc.args) and type(exc.args[0]) is CancelReason
+
+
+def raise_keeping_context(error: BaseException) -> NoReturn:
+    """Raise ``error`` without the exception being handled as its context."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
+        del error, context
+
+
+LOOSE_NOTE = "collapsible: made by a nursery with strict_exception_groups=False"
+
+
+def collapse(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Replace every single-member group of a non-strict nursery by its member."""
+    members = [
+        collapse(member) if isinstance(member, BaseExceptionGroup) else member
+        for member in group.exceptions
+    ]
+    if len(members) == 1 and LOOSE_NOTE in getattr(group, "__notes__", ()):
+        return members[0].with_traceback(members[0].__traceback__)
+    if any(new is not old for new, old in zip(members, group.exceptions)):
+        return group.derive(members)
+    return group
+
+
+def current_effective_deadline() -> float:
+    """When the current task will be cancelled, as far as is known now.
+
+    Returns:
+        The earliest deadline of the scopes around the caller, up to the innermost shield, in
+        seconds on :func:`current_time`'s clock; ``inf`` if there is none, ``-inf`` if the task
+        is cancelled already.
+
+    Raises:
+        RuntimeError: outside a task.
+
+    Checkpoint: no.
+
+    Trio: ``trio.current_effective_deadline``.
+    """
+    node: Any = current_task().scope
+    if node._effective:
+        return -inf
+    deadline = inf
+    while node is not None:
+        deadline = min(deadline, getattr(node, "_deadline", inf))
+        if node._shielded:
+            break
+        node = node._parent
+    return deadline

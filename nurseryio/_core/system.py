@@ -1,0 +1,191 @@
+"""System tasks, and questions about where the caller is and how the loop fares.
+
+Rule: under ``run`` system tasks live in the run's system nursery. On a loop that somebody else
+made there is none: there a system task is a task of its own, which ends with the loop at the
+latest (asyncio cancels what is left), and whose error goes to the loop's exception handler.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from typing import TYPE_CHECKING, Any
+
+from . import host
+from .errors import Cancelled
+from .nursery import _end_alone
+from .task import LoopState, Task, current_state, records
+from .token import token_of
+from .tree import ROOT
+from .util import Frozen, coroutine_or_error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from typing_extensions import TypeVarTuple, Unpack
+
+    PosArgsT = TypeVarTuple("PosArgsT")
+
+_ALONE = object()  # the key of a loop's system tasks among its local values
+
+
+def spawn_system_task(
+    async_fn: Callable[[Unpack[PosArgsT]], Awaitable[object]],
+    *args: Unpack[PosArgsT],
+    name: object = None,
+    context: contextvars.Context | None = None,
+) -> Task:
+    """Start a task that belongs to the loop, not to a nursery of the caller's.
+
+    It ends at the latest, by being cancelled, when the main task has ended. It must not raise:
+    under ``run`` an error ends everything with :exc:`TrioInternalError`, on a plain asyncio loop
+    it goes to the loop's exception handler. Ctrl-C does not strike in it.
+
+    Args:
+        async_fn: an async function.
+        args: its positional arguments.
+        name: what to call the task in debugging output.
+        context: the context variables that it runs with; by default those from when the run
+            began, or an empty context on a plain asyncio loop.
+
+    Returns:
+        The new task.
+
+    Raises:
+        TypeError: ``async_fn`` is no async function.
+        RuntimeError: the run is over, or no loop is running.
+
+    Checkpoint: no.
+
+    Trio: ``trio.lowlevel.spawn_system_task``.
+    """
+    state = current_state()
+    if state.run is not None:
+        task: Task = state.run.spawn_system_task(async_fn, *args, name=name, context=context)
+        return task
+    if context is None:
+        context = contextvars.Context()
+    coro = context.run(coroutine_or_error, async_fn, *args)
+    record = Task._create(state, coro, async_fn if name is None else name, None, ROOT)
+    record._is_system = True
+    alone: set[Any] = state.locals.setdefault(_ALONE, set())
+    asyncio_name = name if isinstance(name, str) else getattr(async_fn, "__qualname__", None)
+    asyncio_task = host.create_task(
+        state.loop, _run_alone(record, coro), asyncio_name, context
+    )
+    record.asyncio_task = asyncio_task
+    record.context_or_none = context
+    records[asyncio_task] = record
+    alone.add(asyncio_task)
+    asyncio_task.add_done_callback(alone.discard, context=state.context)
+    asyncio_task.add_done_callback(lambda _task: _forget(record), context=state.context)
+    return record
+
+
+async def _run_alone(task: Task, coro: Any) -> None:
+    if task.asyncio_task is None:
+        await host.bare_yield()  # started eagerly: the caller comes first
+    task._started = True
+    try:
+        await coro
+    except Cancelled:
+        pass
+    except BaseException as exc:
+        task._state.loop.call_exception_handler(
+            {"message": f"system task {task.name!r} failed", "exception": exc}
+        )
+
+
+def _forget(task: Task) -> None:
+    if not task._started:
+        task.coro.close()
+    records.pop(task.asyncio_task, None)
+    _end_alone(task)
+
+
+# -- questions ------------------------------------------------------------------
+
+
+def in_trio_run() -> bool:
+    """Whether this thread runs an event loop, so that this library can be used.
+
+    Checkpoint: no.
+
+    Trio: ``trio.lowlevel.in_trio_run``.
+    """
+    try:
+        host.running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def in_trio_task() -> bool:
+    """Whether the caller is inside a task, so that ``current_task()`` would work.
+
+    Checkpoint: no.
+
+    Trio: ``trio.lowlevel.in_trio_task``.
+    """
+    return host.current_task_or_none() is not None
+
+
+class IOStatistics(Frozen):
+    """How the loop waits for I/O.
+
+    Attributes:
+        backend: the class of the event loop.
+    """
+
+    __slots__ = ("backend",)
+
+    backend: str
+
+
+class RunStatistics(Frozen):
+    """How a loop fares, for debugging.
+
+    Attributes:
+        tasks_living: asyncio tasks that have not ended.
+        tasks_runnable: of those, the ones that only wait for their turn.
+        seconds_to_next_deadline: time until the earliest deadline of a scope or sleep; negative
+            if it has passed, ``inf`` if there is none.
+        io_statistics: see :class:`IOStatistics`.
+        run_sync_soon_queue_size: functions given to ``run_sync_soon`` that have not run yet.
+
+    Trio: ``trio.lowlevel.RunStatistics``.
+    """
+
+    __slots__ = (
+        "io_statistics",
+        "run_sync_soon_queue_size",
+        "seconds_to_next_deadline",
+        "tasks_living",
+        "tasks_runnable",
+    )
+
+    tasks_living: int
+    tasks_runnable: int
+    seconds_to_next_deadline: float
+    io_statistics: IOStatistics
+    run_sync_soon_queue_size: int
+
+
+def current_statistics() -> RunStatistics:
+    """How the running loop fares. Looks at every task: not for every moment.
+
+    Raises:
+        RuntimeError: where no loop is running.
+
+    Checkpoint: no.
+
+    Trio: ``trio.lowlevel.current_statistics``.
+    """
+    state: LoopState = current_state()
+    living, runnable = host.count_tasks(state.loop)
+    return RunStatistics(
+        tasks_living=living,
+        tasks_runnable=runnable,
+        seconds_to_next_deadline=state.deadlines.next() - state.time(),
+        io_statistics=IOStatistics(backend=type(state.loop).__name__),
+        run_sync_soon_queue_size=token_of(state)._size(),
+    )

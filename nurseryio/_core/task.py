@@ -1,0 +1,384 @@
+"""Records: one :class:`Task` per asyncio task that takes part, one :class:`LoopState` per loop.
+
+Rule 1: a record is found through one dict keyed by the asyncio task. A nursery child's record
+is entered when it is spawned and removed at the end of its last step; for a task that somebody
+else started it is made at first use (*adopted*) and removed by a done-callback.
+
+Rule 2: a record never keeps a finished task's coroutine, result or error alive.
+
+Rule 3: what belongs to a whole loop (deadlines, instruments, the watch list of delivery) lives
+in its :class:`LoopState`, never in a module global: several loops may run in several threads.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import gc
+import weakref
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from . import host
+from .deadlines import Deadlines
+from .host import current_task as current_asyncio_task
+from .tree import ROOT, Node, chain
+from .util import NoPublicConstructor
+
+if TYPE_CHECKING:
+    import asyncio
+    import types
+    from collections.abc import Callable, Iterator
+
+    from .deadlines import Entry
+    from .instruments import Instruments
+    from .nursery import Nursery
+
+
+class Task(metaclass=NoPublicConstructor):
+    """One task: an :class:`asyncio.Task` and what structured concurrency knows of it.
+
+    Records are handed out by :func:`current_task`, ``Nursery.child_tasks`` and instruments; they
+    are never made by hand.
+
+    Attributes:
+        asyncio_task: the asyncio task itself.
+        coro: the coroutine object that the task runs.
+        custom_sleep_data: free for whoever calls ``wait_task_rescheduled``; reset on waking.
+
+    Trio: ``trio.lowlevel.Task``, with ``asyncio_task`` added.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_abort",
+        "_breakers",
+        "_coro",
+        "_eventual_parent_nursery",
+        "_held",
+        "_is_system",
+        "_name",
+        "_outcome",
+        "_park",
+        "_parent_nursery",
+        "_look_closer",
+        "_refused",
+        "_shielded_step",
+        "_started",
+        "_state",
+        "_watched",
+        "asyncio_task",
+        "context_or_none",
+        "custom_sleep_data",
+        "scope",
+    )
+
+    # -- where the task stands --
+    # The innermost open scope; ROOT for an adopted task outside any scope, and after the end.
+    scope: Node
+    _parent_nursery: Nursery | None
+    _eventual_parent_nursery: Nursery | None
+    # -- what it is doing --
+    # False until the first step; always True for an adopted task.
+    _started: bool
+    # The future of wait_task_rescheduled() while the task waits there.
+    _park: asyncio.Future[Any] | None
+    # Its abort function, None once called. Only looked at while _park is set.
+    _abort: Callable[[Any], Any] | None
+    # The outcome handed over although a native cancel had already ended the future.
+    _outcome: Any
+    # In a yield that scope cancellation must not interrupt.
+    _shielded_step: bool
+    # -- the ledger (see delivery) --
+    # Invariant: True only while scope._effective; then one of asyncio_task.cancelling() is ours.
+    _held: bool
+    # Invariant: True exactly while the record is on its loop's watch list.
+    _watched: bool
+    # The future that was interrupted last and may be refusing.
+    _refused: Any
+    # checkpoint_if_cancelled() must look closer: a native cancel was held off and put back, so
+    # that it may be pending in the asyncio task.
+    _look_closer: bool
+
+    def __init__(
+        self, state: LoopState, coro: Any, name: object, parent: Nursery | None, scope: Node
+    ) -> None:
+        self._state = state
+        self._coro = coro
+        self._name = name
+        self._parent_nursery = parent
+        self.scope = scope
+        self._started = self._held = self._watched = False
+        self._shielded_step = self._look_closer = self._is_system = False
+        self._park = self._abort = self._outcome = self._refused = None
+        self._eventual_parent_nursery = self._breakers = None
+        self.custom_sleep_data = self.context_or_none = None
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name!r} at {id(self):#x}>"
+
+    @property
+    def coro(self) -> Any:
+        """The coroutine object of the function that was spawned."""
+        return self._coro
+
+    @property
+    def name(self) -> str:
+        """A name for people: the one given at the spawn, else the function's qualified name."""
+        name = self._name
+        if not isinstance(name, str):
+            name = self._name = name_of(name)
+        return name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
+        self.asyncio_task.set_name(str(name))
+
+    @property
+    def context(self) -> contextvars.Context:
+        """The context that the task runs in (a copy of it where Python does not tell: 3.10)."""
+        return (
+            self.context_or_none
+            or host.task_context(self.asyncio_task)
+            or contextvars.copy_context()
+        )
+
+    @property
+    def parent_nursery(self) -> Nursery | None:
+        """The nursery that the task runs in; None for a task that asyncio code started."""
+        return self._parent_nursery
+
+    @property
+    def eventual_parent_nursery(self) -> Nursery | None:
+        """Where a task spawned by ``nursery.start()`` goes once it calls ``started()``; else None."""
+        return self._eventual_parent_nursery
+
+    @property
+    def child_nurseries(self) -> list[Nursery]:
+        """The nurseries that are open in this task, outer before inner."""
+        found: list[Any] = [
+            node._nest
+            for node in chain(self.scope, self._base())
+            if node._nest is not None and node._occupant is self
+        ]
+        found.reverse()
+        return found
+
+    def _base(self) -> Node:
+        """The node at which the task's own part of the scope tree begins."""
+        parent = self._parent_nursery
+        return ROOT if parent is None else parent.cancel_scope
+
+    def iter_await_frames(self) -> Iterator[tuple[types.FrameType, int]]:
+        """Walk down what the task is waiting in: pairs of frame and line number, outermost first.
+
+        ``traceback.StackSummary.extract(task.iter_await_frames())`` makes a printable stack.
+        """
+        awaited = self._coro
+        while awaited is not None:
+            for prefix, link in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
+                if hasattr(awaited, f"{prefix}_frame"):
+                    frame = getattr(awaited, f"{prefix}_frame")
+                    if frame is not None:
+                        yield frame, frame.f_lineno
+                    awaited = getattr(awaited, link)
+                    break
+            else:
+                awaited = _generator_behind(awaited)
+
+
+def _generator_behind(awaited: Any) -> Any:
+    """The async generator that ``__anext__()``, ``asend()`` and the like are stepping."""
+    if type(awaited).__name__ not in ("async_generator_asend", "async_generator_athrow"):
+        return None
+    return next((ref for ref in gc.get_referents(awaited) if hasattr(ref, "ag_frame")), None)
+
+
+def name_of(thing: object) -> str:
+    """The name of a task that runs ``thing``: ``module.qualname`` where it has them."""
+    while isinstance(thing, functools.partial):
+        thing = thing.func
+    if isinstance(thing, str):
+        return thing
+    try:
+        return f"{thing.__module__}.{thing.__qualname__}"  # type: ignore[attr-defined]
+    except AttributeError:
+        return repr(thing)
+
+
+class LoopState:
+    """What the library keeps for one event loop."""
+
+    __slots__ = (
+        "__weakref__",
+        "armed_at",
+        "clock",
+        "context",
+        "deadlines",
+        "gauge",
+        "instruments",
+        "locals",
+        "loop",
+        "run",
+        "strict",
+        "time",
+        "timer",
+        "watch_due",
+        "watch_list",
+    )
+
+    def __init__(self, loop: host.Loop) -> None:
+        self.loop = loop
+        self.time = loop.time
+        self.deadlines = Deadlines()
+        # Invariant: a loop timer is armed at armed_at, which is not later than the earliest
+        # live deadline; inf and None mean that none is armed.
+        self.armed_at = inf
+        self.timer: asyncio.TimerHandle | None = None
+        # Records to look at again, and whether the call that will do it is scheduled.
+        self.watch_list: list[Task] = []
+        self.watch_due = False
+        # None while there are none: the hot paths test for that.
+        self.instruments: Instruments | None = None
+        # Set while instruments are installed: the hook into the loop (see gauge.py).
+        self.gauge: Any = None
+        # Set by run(): its Run object, its clock, its default for nurseries.
+        self.run: Any = None
+        self.clock: Any = None
+        self.strict: bool | None = None
+        # Values of RunVars.
+        self.locals: dict[Any, Any] = {}
+        # Callbacks of ours run in an empty context: they must not keep a user's values alive.
+        self.context = contextvars.Context()
+
+    def add_deadline(self, when: float, function: Any, argument: Any) -> Entry:
+        """Have ``function(argument)`` called once the loop's time reaches ``when``."""
+        entry = self.deadlines.add(when, function, argument)
+        if when < self.armed_at:
+            self._arm(when)
+        return entry
+
+    def _arm(self, when: float) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self.armed_at = when
+        # A loop cannot count to minus infinity.
+        at = max(when, self.time())
+        self.timer = self.loop.call_at(at, nurseryio_deadline_timer, self, context=self.context)
+
+    def arm_exactly(self) -> None:
+        """Set the loop timer to the earliest live deadline (a dropped one may have left it early)."""
+        when = self.deadlines.next()
+        if when != self.armed_at and self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+            self.armed_at = inf
+            if when != inf:
+                self._arm(when)
+
+
+# The least time (seconds) before a timer that came too early is armed again. uvloop counts in
+# whole milliseconds and rounds; without this it would spin through the rest of one.
+EARLY = 0.001
+
+
+def nurseryio_deadline_timer(state: LoopState) -> None:
+    """The one loop timer: hand out what is due, then arm for the next. Named for ``host``."""
+    promised = state.armed_at
+    state.timer = None
+    state.armed_at = inf
+    deadlines = state.deadlines
+    now = state.time() + CLOCK_RESOLUTION
+    while (due := deadlines.pop_due(now)) is not None:
+        due[0](due[1])
+    when = deadlines.next()
+    if when < state.armed_at:
+        # Still to come although the timer was set for it: the timer came early.
+        state._arm(max(when, now + EARLY) if when <= promised else when)
+
+
+# Stock loops fire a timer up to this many seconds before its time.
+CLOCK_RESOLUTION = 1e-9
+
+# -- finding records ------------------------------------------------------------
+
+records: dict[asyncio.Task[Any], Task] = {}
+_states: weakref.WeakKeyDictionary[Any, LoopState] = weakref.WeakKeyDictionary()
+
+
+def loop_state(loop: host.Loop) -> LoopState:
+    """The state kept for a loop, made at first use."""
+    state = _states.get(loop)
+    if state is None:
+        _sweep_closed_loops()
+        state = _states[loop] = LoopState(loop)
+    return state
+
+
+def _sweep_closed_loops() -> None:
+    """Drop records of tasks that can never end, because their loop was closed under them."""
+    for task, record in list(records.items()):
+        if record._state.loop.is_closed():
+            records.pop(task, None)
+
+
+def current_state() -> LoopState:
+    """The state of the loop that runs in this thread.
+
+    Raises:
+        RuntimeError: where no loop is running.
+    """
+    try:
+        loop = host.running_loop()
+    except RuntimeError:
+        raise RuntimeError("must be called from async context") from None
+    return loop_state(loop)
+
+
+def current_task() -> Task:
+    """The task that is running, as a record.
+
+    Returns:
+        The same object for as long as the task runs; a task that asyncio code started gets its
+        record at the first call.
+
+    Raises:
+        RuntimeError: outside any task (no loop running, or in a callback of the loop).
+
+    Trio: ``trio.lowlevel.current_task``.
+    """
+    try:
+        task = current_asyncio_task()
+        return records[task]  # type: ignore[index]
+    except KeyError:
+        pass
+    except RuntimeError:
+        raise RuntimeError("must be called from async context") from None
+    if task is None:
+        raise RuntimeError("must be called from async context (inside a task, not a callback)")
+    return adopt(task)
+
+
+def adopt(task: asyncio.Task[Any]) -> Task:
+    """Make the record of a task that somebody else has started."""
+    state = loop_state(task.get_loop())
+    record = Task._create(state, task.get_coro(), task.get_name(), None, ROOT)
+    record.asyncio_task = task
+    record._started = True
+    records[task] = record
+    task.add_done_callback(_forget, context=state.context)
+    return record
+
+
+# What else has to happen when an adopted task ends, with its record: filled by upper floors.
+end_hooks: list[Callable[[Task], object]] = []
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    record = records.pop(task, None)
+    if record is not None:
+        for hook in end_hooks:
+            hook(record)
+        record.scope = ROOT
+        record._held = False

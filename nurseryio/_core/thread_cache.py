@@ -1,0 +1,231 @@
+"""Worker threads, kept for a while and used again: pure threading, nothing of asyncio.
+
+What lives here: :func:`start_thread_soon` and the cache behind it. How many threads may work at
+once, and how a result finds its way into an event loop, is decided by the callers.
+
+Rule 1: a thread that is idle costs no CPU. It sleeps on a lock of its own, and ends after
+``IDLE_SECONDS`` without work.
+
+Rule 2: the thread that became idle last works first. A few threads do nearly all the work, with
+warm caches, while those that are too many stay idle long enough to end.
+
+Rule 3: worker threads are daemons: one that is stuck never keeps the process from ending.
+
+Rule 4: a thread counts as idle *before* it delivers its result. Whoever answers a result with
+the next job gets the same thread, not a new one.
+
+Rule 5: an idle thread refers to nothing of the job that it did last.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from contextvars import Context
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .outcome import capture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .outcome import Outcome
+
+__all__ = ["start_thread_soon"]
+
+RetT = TypeVar("RetT")
+
+# How long (seconds) a thread waits for more work before it ends.
+IDLE_SECONDS = 10.0
+
+# The kernel keeps this many bytes of a thread's name.
+_OS_NAME_BYTES = 15
+
+_numbers = count()
+
+
+# -- names ----------------------------------------------------------------------
+
+
+def _find_os_rename() -> Callable[[str], object] | None:
+    """Find the function that names the calling thread for the operating system, if one is needed.
+
+    None where ``threading.Thread.name`` reaches the operating system by itself (Python 3.14),
+    and where threads have no names.
+    """
+    if sys.version_info >= (3, 14) or sys.platform == "win32":
+        return None
+    # Here, not at the top: this is needed when the first thread starts, not when we are imported.
+    import ctypes
+
+    try:
+        # PyDLL keeps the interpreter's lock for the call, which is far shorter than a hand-over.
+        rename = ctypes.PyDLL(None).pthread_setname_np
+    except (OSError, AttributeError):
+        return None
+    rename.restype = ctypes.c_int
+    if sys.platform == "darwin":
+        rename.argtypes = [ctypes.c_char_p]
+
+        def rename_self(name: str) -> object:
+            return rename(_os_name(name))
+
+    else:
+        rename.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+
+        def rename_self(name: str) -> object:
+            return rename(threading.get_ident(), _os_name(name))
+
+    return rename_self
+
+
+def _os_name(name: str) -> bytes:
+    return name[:_OS_NAME_BYTES].encode("ascii", "replace")
+
+
+# -- threads --------------------------------------------------------------------
+
+
+class _Worker:
+    """One thread. Its lock is free exactly while a job for it lies ready in ``job``."""
+
+    __slots__ = ("_cache", "_rename", "_thread", "_usual_name", "job", "ready")
+
+    def __init__(self, cache: ThreadCache) -> None:
+        self._cache = cache
+        self.job: tuple[Callable[[], Any], Callable[[Any], object], str | None] | None = None
+        self.ready = threading.Lock()
+        self.ready.acquire()
+        self._usual_name = f"nurseryio thread {next(_numbers)}"
+        self._rename = cache.os_rename()
+        options: dict[str, Any] = {}
+        if sys.version_info >= (3, 14):
+            # Otherwise the thread would hold on to the context of whoever happened to start it.
+            options["context"] = Context()
+        self._thread = threading.Thread(
+            target=self._work, name=self._usual_name, daemon=True, **options
+        )
+        self._thread.start()
+
+    def _work(self) -> None:
+        self._set_name(self._usual_name)
+        while True:
+            if self.ready.acquire(timeout=IDLE_SECONDS):
+                self._do_job()
+            elif self._cache.withdraw(self):
+                return
+
+    # A function of its own, so that its variables are gone while the thread is idle.
+    def _do_job(self) -> None:
+        assert self.job is not None
+        fn, deliver, name = self.job
+        self.job = None
+        if name is not None:
+            self._set_name(name)
+        outcome = capture(fn)
+        # What fn refers to must be free once the result is there, not some time after.
+        del fn
+        if name is not None:
+            self._set_name(self._usual_name)
+        self._cache.offer(self)
+        try:
+            deliver(outcome)
+        except BaseException:
+            print("nurseryio: exception while delivering result of a thread", file=sys.stderr)
+            traceback.print_exc()
+
+    def _set_name(self, name: str) -> None:
+        self._thread.name = name
+        if self._rename is not None:
+            self._rename(name)
+
+
+class ThreadCache:
+    """The threads of the process: those that are idle, and how to get one more.
+
+    All methods may be called from any thread. They rely on ``append``, ``pop`` and ``remove`` of
+    a list being atomic, which CPython guarantees with and without its global lock.
+    """
+
+    def __init__(self) -> None:
+        # Invariant: a worker in here has no job and no job on its way.
+        self._idle: list[_Worker] = []
+        self._os_rename: Callable[[str], object] | None = None
+        self._os_rename_known = False
+
+    def start_thread_soon(
+        self,
+        fn: Callable[[], RetT],
+        deliver: Callable[[Outcome[RetT]], object],
+        name: str | None = None,
+    ) -> None:
+        """See :func:`start_thread_soon` of the module."""
+        try:
+            worker = self._idle.pop()
+        except IndexError:
+            worker = _Worker(self)
+        worker.job = (fn, deliver, name)
+        worker.ready.release()
+
+    def offer(self, worker: _Worker) -> None:
+        """The worker is ready for the next job."""
+        self._idle.append(worker)
+
+    def withdraw(self, worker: _Worker) -> bool:
+        """The worker wants to end. False if it must not, because a job is on its way to it."""
+        try:
+            self._idle.remove(worker)
+        except ValueError:
+            return False
+        return True
+
+    def forget_all(self) -> None:
+        """In a forked child: the threads of the parent are not there."""
+        self._idle.clear()
+
+    def os_rename(self) -> Callable[[str], object] | None:
+        """The function that names the calling thread, looked up at the first call."""
+        if not self._os_rename_known:
+            self._os_rename = _find_os_rename()
+            self._os_rename_known = True
+        return self._os_rename
+
+
+_cache = ThreadCache()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_cache.forget_all)
+
+
+def start_thread_soon(
+    fn: Callable[[], RetT],
+    deliver: Callable[[Outcome[RetT]], object],
+    name: str | None = None,
+) -> None:
+    """Run ``deliver(capture(fn))`` in a worker thread, one that exists already if possible.
+
+    This is the bare mechanism below :func:`nurseryio.to_thread.run_sync`: no limit on the number
+    of threads, no way back into the event loop, no context variables. It may be called from any
+    thread.
+
+    The threads are daemons, so they end with the main thread, whatever they are doing. Neither
+    function may leave thread-local state behind, as other jobs will run in the same thread.
+
+    Args:
+        fn: Does the work; may block.
+        deliver: Gets what ``fn`` returned or raised, as an outcome with a method ``unwrap()``.
+            Must not block. An exception that it raises is printed to standard error.
+        name: Name of the thread while ``fn`` runs, for ``threading`` and, cut to 15 bytes, for
+            the operating system. None leaves the thread its usual name.
+
+    Raises:
+        RuntimeError: The system cannot start one more thread.
+
+    Checkpoint: no, this is not an async function.
+
+    Trio: ``trio.lowlevel.start_thread_soon``.
+    """
+    _cache.start_thread_soon(fn, deliver, name)

@@ -1,0 +1,244 @@
+"""Time: the clock, sleeping, and the four ways to put a time limit on a block.
+
+Rule 1: times are seconds on the loop's own clock, ``loop.time()``; under ``run(clock=...)`` the
+loop shows that clock, so asyncio's timers and ours never disagree.
+
+Rule 2: a sleep is a future and one entry in the loop's heap of deadlines: no scope, no
+``TimerHandle``.
+"""
+
+from __future__ import annotations
+
+from math import inf, isnan
+from typing import TYPE_CHECKING, Any
+
+from .delivery import interrupt
+from .errors import Cancelled, TooSlowError
+from .scope import CancelScope
+from .task import current_state, current_task
+from .traps import checkpoint, hold_off
+
+if TYPE_CHECKING:
+    import asyncio
+    from types import TracebackType
+
+
+def current_time() -> float:
+    """The time on the clock that deadlines are measured by.
+
+    Returns:
+        Seconds; only differences mean something.
+
+    Raises:
+        RuntimeError: outside a running loop.
+
+    Checkpoint: no.
+
+    Trio: ``trio.current_time``.
+    """
+    return current_state().time()
+
+
+# -- sleeping -------------------------------------------------------------------
+
+
+async def sleep(seconds: float) -> None:
+    """Do nothing for a while.
+
+    Args:
+        seconds: how long, not negative. 0 only lets other tasks run.
+
+    Raises:
+        ValueError: ``seconds`` is negative or NaN.
+        Cancelled: if the task is cancelled while it sleeps.
+
+    Checkpoint: yes.
+
+    Trio: ``trio.sleep``.
+    """
+    if seconds > 0:
+        await _sleep(current_task(), seconds, relative=True)
+    elif seconds == 0:
+        await checkpoint()
+    else:
+        raise ValueError(
+            "`seconds` must not be NaN" if isnan(seconds) else "`seconds` must be non-negative"
+        )
+
+
+async def sleep_until(deadline: float) -> None:
+    """Do nothing until the clock shows a certain time.
+
+    Args:
+        deadline: when to go on, in seconds on :func:`current_time`'s clock; may be in the past.
+
+    Raises:
+        ValueError: ``deadline`` is NaN.
+        Cancelled: if the task is cancelled while it sleeps.
+
+    Checkpoint: yes, also if the time has passed.
+
+    Trio: ``trio.sleep_until``.
+    """
+    if isnan(deadline):
+        raise ValueError("deadline must not be NaN")
+    task = current_task()
+    if deadline <= task._state.time():
+        await checkpoint()
+    else:
+        await _sleep(task, deadline, relative=False)
+
+
+async def sleep_forever() -> None:
+    """Do nothing until cancelled.
+
+    Raises:
+        Cancelled: when the task is cancelled.
+
+    Checkpoint: yes.
+
+    Trio: ``trio.sleep_forever``.
+    """
+    await _sleep(current_task(), inf, relative=False)
+
+
+async def _sleep(task: Any, when: float, relative: bool) -> None:
+    state = task._state
+    future = state.loop.create_future()
+    entry = None
+    if when != inf:
+        entry = state.add_deadline(state.time() + when if relative else when, _wake, future)
+    if task.scope._effective:
+        interrupt(task)
+    try:
+        await future
+    except BaseException as exc:
+        if not isinstance(exc, Cancelled) or not future.done() or future.cancelled():
+            if entry is not None:
+                state.deadlines.drop(entry)
+            raise
+        # The time was up when a native cancel arrived.
+        hold_off(task, exc)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+# -- time limits ----------------------------------------------------------------
+
+
+def move_on_at(deadline: float, *, shield: bool = False) -> CancelScope:
+    """A scope that is cancelled at a certain time: ``with move_on_at(t): ...``.
+
+    Args:
+        deadline: seconds on :func:`current_time`'s clock.
+        shield: the scope's initial ``shield``.
+
+    Returns:
+        A new :class:`CancelScope`.
+
+    Raises:
+        ValueError: ``deadline`` is NaN.
+
+    Checkpoint: no.
+
+    Trio: ``trio.move_on_at``.
+    """
+    return CancelScope(deadline=deadline, shield=shield)
+
+
+def move_on_after(seconds: float, *, shield: bool = False) -> CancelScope:
+    """A scope that is cancelled some time after it is entered: ``with move_on_after(3): ...``.
+
+    Args:
+        seconds: the time that the block gets, not negative; counted from entering.
+        shield: the scope's initial ``shield``.
+
+    Returns:
+        A new :class:`CancelScope`; its ``cancelled_caught`` tells afterwards what happened.
+
+    Raises:
+        ValueError: ``seconds`` is negative or NaN.
+
+    Checkpoint: no.
+
+    Trio: ``trio.move_on_after``.
+    """
+    _check_timeout(seconds)
+    return CancelScope(relative_deadline=seconds, shield=shield)
+
+
+def fail_at(deadline: float, *, shield: bool = False) -> _Fail:
+    """Like :func:`move_on_at`, but the block raises if it was cut short.
+
+    Args:
+        deadline: seconds on :func:`current_time`'s clock.
+        shield: the scope's initial ``shield``.
+
+    Returns:
+        A context manager that gives the :class:`CancelScope`.
+
+    Raises:
+        TooSlowError: at the end of the block, if the scope was cancelled and caught it.
+        ValueError: ``deadline`` is NaN.
+
+    Checkpoint: no.
+
+    Trio: ``trio.fail_at``.
+    """
+    return _Fail(CancelScope(deadline=deadline, shield=shield))
+
+
+def fail_after(seconds: float, *, shield: bool = False) -> _Fail:
+    """Like :func:`move_on_after`, but the block raises if it was cut short.
+
+    Args:
+        seconds: the time that the block gets, not negative; counted from entering.
+        shield: the scope's initial ``shield``.
+
+    Returns:
+        A context manager that gives the :class:`CancelScope`.
+
+    Raises:
+        TooSlowError: at the end of the block, if the scope was cancelled and caught it.
+        ValueError: ``seconds`` is negative or NaN.
+
+    Checkpoint: no.
+
+    Trio: ``trio.fail_after``.
+    """
+    _check_timeout(seconds)
+    return _Fail(CancelScope(relative_deadline=seconds, shield=shield))
+
+
+def _check_timeout(seconds: float) -> None:
+    if not seconds >= 0:
+        raise ValueError(
+            "`seconds` must not be NaN" if isnan(seconds) else "`seconds` must be non-negative"
+        )
+
+
+class _Fail:
+    """``fail_at`` and ``fail_after``: a scope that turns what it caught into an error."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, scope: CancelScope) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> CancelScope:
+        return self._scope.__enter__()
+
+    def __exit__(
+        self,
+        etype: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool:
+        scope = self._scope
+        swallowed = scope.__exit__(etype, exc, tb)
+        if scope.cancelled_caught:
+            raise TooSlowError from exc
+        return swallowed

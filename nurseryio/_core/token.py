@@ -1,0 +1,158 @@
+"""The way into a loop from elsewhere: other threads, signal handlers, other loops.
+
+Rule 1: a function that was accepted runs, in order of arrival, in the loop's thread, outside any
+task. Nothing is accepted once the run is over.
+
+Rule 2: :meth:`TrioToken.run_sync_soon` may be called from signal handlers, in the middle of
+itself: it takes a reentrant lock and only appends.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from .errors import RunFinishedError
+from .task import LoopState, current_state
+from .util import NoPublicConstructor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import TypeVarTuple, Unpack
+
+    PosArgsT = TypeVarTuple("PosArgsT")
+
+
+class LoopToken(metaclass=NoPublicConstructor):
+    """Stands for one event loop; may be handed to other threads.
+
+    Obtained by :func:`current_trio_token`. Two tokens are the same loop if they are the same
+    object.
+
+    Trio: ``trio.lowlevel.TrioToken`` (also available under that name).
+    """
+
+    __slots__ = ("__weakref__", "_closed", "_crash", "_idempotent", "_lock", "_queue", "_state")
+
+    def __init__(self, state: LoopState) -> None:
+        self._state = state
+        self._lock = threading.RLock()
+        self._queue: deque[tuple[Any, tuple[Any, ...]]] = deque()
+        self._idempotent: dict[tuple[Any, tuple[Any, ...]], None] = {}
+        self._closed = False
+        # What to do with an error of a queued function; None: the loop's exception handler.
+        self._crash: Callable[[BaseException], object] | None = None
+
+    def run_sync_soon(
+        self,
+        sync_fn: Callable[[Unpack[PosArgsT]], object],
+        *args: Unpack[PosArgsT],
+        idempotent: bool = False,
+    ) -> None:
+        """Have ``sync_fn(*args)`` called in the loop's thread, soon.
+
+        May be called from any thread, and from signal handlers. An error in ``sync_fn`` ends a
+        ``nurseryio.run`` with :exc:`TrioInternalError`; on another loop it goes to the loop's
+        exception handler.
+
+        Args:
+            sync_fn: a function that does not block.
+            args: its positional arguments.
+            idempotent: drop the call if an equal one is waiting already; ``sync_fn`` and
+                ``args`` must be hashable then.
+
+        Raises:
+            RunFinishedError: the loop is over.
+
+        Checkpoint: no.
+
+        Trio: ``trio.lowlevel.TrioToken.run_sync_soon``.
+        """
+        with self._lock:
+            if self._closed:
+                raise RunFinishedError("run() has exited")
+            empty = not self._queue and not self._idempotent
+            if idempotent:
+                self._idempotent.setdefault((sync_fn, args))
+            else:
+                self._queue.append((sync_fn, args))
+            if empty:
+                try:
+                    self._state.loop.call_soon_threadsafe(self._drain, context=self._state.context)
+                except RuntimeError:
+                    raise RunFinishedError("the event loop is closed") from None
+
+    def _drain(self) -> None:
+        # Only what is there now: a function that queues itself again must not starve the loop.
+        for _ in range(len(self._queue)):
+            sync_fn, args = self._queue.popleft()
+            self._call(sync_fn, args)
+        while self._idempotent:
+            with self._lock:
+                batch, self._idempotent = self._idempotent, {}
+            for sync_fn, args in batch:
+                self._call(sync_fn, args)
+            break
+        with self._lock:
+            if (self._queue or self._idempotent) and not self._closed:
+                self._state.loop.call_soon(self._drain, context=self._state.context)
+
+    def _call(self, sync_fn: Any, args: tuple[Any, ...]) -> None:
+        try:
+            sync_fn(*args)
+        except (SystemExit, KeyboardInterrupt) as exc:
+            if self._crash is None:
+                raise
+            self._crash(exc)
+        except BaseException as exc:
+            if self._crash is not None:
+                self._crash(exc)
+            else:
+                self._state.loop.call_exception_handler(
+                    {"message": f"error in a run_sync_soon() function {sync_fn!r}", "exception": exc}
+                )
+
+    def _close(self) -> None:
+        """Run what is left, then accept nothing more."""
+        while True:
+            with self._lock:
+                if not self._queue and not self._idempotent:
+                    self._closed = True
+                    return
+            for sync_fn, args in [*self._queue, *self._idempotent]:
+                self._call(sync_fn, args)
+            self._queue.clear()
+            self._idempotent.clear()
+
+    def _size(self) -> int:
+        return len(self._queue) + len(self._idempotent)
+
+
+_TOKEN = object()  # the key of a loop's token among its local values
+
+
+def token_of(state: LoopState) -> LoopToken:
+    """The token of a loop, made at first use."""
+    token = state.locals.get(_TOKEN)
+    if token is None:
+        token = state.locals[_TOKEN] = LoopToken._create(state)
+    found: LoopToken = token
+    return found
+
+
+def current_trio_token() -> LoopToken:
+    """The token of the loop that runs in this thread.
+
+    Returns:
+        The same object at each call.
+
+    Raises:
+        RuntimeError: where no loop is running.
+
+    Checkpoint: no.
+
+    Trio: ``trio.lowlevel.current_trio_token``.
+    """
+    return token_of(current_state())

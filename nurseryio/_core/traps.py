@@ -1,0 +1,225 @@
+"""The only functions of this library in which a task stops running.
+
+Rule 1: everything that blocks or yields, blocks or yields here: :func:`checkpoint` and its
+variants yield once, :func:`wait_task_rescheduled` waits until somebody calls
+:func:`reschedule`, :func:`wait_future` waits for an asyncio future.
+
+Rule 2: in a cancelled scope each of them raises, before it waits for anything. They do not
+raise by hand but have the asyncio task cancel itself, so that asyncio's books are right.
+
+Rule 3: an operation that completed keeps its result. A native cancel that arrives between the
+hand-over and the task's next step is put back and strikes at the next checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from . import host
+from .delivery import Abort, abort_wait, interrupt, raiser, watch
+from .errors import Cancelled
+from .host import bare_yield
+from .outcome import Value
+from .task import current_task
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .task import Task
+
+T = TypeVar("T")
+
+# What an abort function is given.
+RaiseCancelT = Callable[[], NoReturn]
+
+
+async def checkpoint() -> None:
+    """Check for cancellation, and let other tasks run.
+
+    Raises:
+        Cancelled: if the task is in a cancelled scope or has been cancelled natively.
+
+    Checkpoint: yes, this is the plain one.
+
+    Trio: ``trio.lowlevel.checkpoint``.
+    """
+    task = current_task()
+    if task.scope._effective:
+        interrupt(task)
+    await bare_yield()
+
+
+async def checkpoint_if_cancelled() -> None:
+    """Raise :exc:`Cancelled` if the task is cancelled; otherwise return at once.
+
+    Raises:
+        Cancelled: if the task is in a cancelled scope or has been cancelled natively.
+
+    Checkpoint: half of one. It checks for cancellation, and lets others run only if it raises.
+
+    Trio: ``trio.lowlevel.checkpoint_if_cancelled``.
+    """
+    task = current_task()
+    if task.scope._effective:
+        interrupt(task)
+        await bare_yield()
+    elif task._look_closer:
+        task._look_closer = False
+        if host.must_cancel(task.asyncio_task):
+            await bare_yield()
+
+
+async def cancel_shielded_checkpoint() -> None:
+    """Let other tasks run, without checking for cancellation.
+
+    Checkpoint: the other half of one. A cancellation that arrives meanwhile, of whatever kind,
+    strikes at the next checkpoint.
+
+    Trio: ``trio.lowlevel.cancel_shielded_checkpoint``.
+    """
+    task = current_task()
+    task._shielded_step = True
+    try:
+        await bare_yield()
+    except Cancelled as exc:
+        hold_off(task, exc)
+    finally:
+        task._shielded_step = False
+
+
+def hold_off(task: Task, error: BaseException) -> None:
+    """A native cancel struck where nothing may be lost: have it strike at the next await."""
+    task._look_closer = True
+    host.put_back(task.asyncio_task, error)
+
+
+async def wait_task_rescheduled(abort_fn: Callable[[RaiseCancelT], Abort]) -> Any:
+    """Put the current task to sleep until somebody calls :func:`reschedule` on it.
+
+    Args:
+        abort_fn: called at most once, in whatever context, if the task is cancelled while it
+            waits; it gets a function ``raise_cancel`` that raises the cancellation. It must
+            return ``Abort.SUCCEEDED`` after having made sure that nobody will reschedule the
+            task, which then wakes with the cancellation; or ``Abort.FAILED``, and then the task
+            goes on waiting and somebody must still reschedule it (perhaps with
+            ``capture(raise_cancel)``).
+
+    Returns:
+        What the outcome given to :func:`reschedule` holds.
+
+    Raises:
+        Cancelled: if the task is cancelled and ``abort_fn`` agreed.
+        TrioInternalError: if ``abort_fn`` returns something else.
+        Exception: whatever error the outcome holds.
+
+    Checkpoint: yes.
+
+    Trio: ``trio.lowlevel.wait_task_rescheduled``.
+    """
+    if not callable(abort_fn):
+        raise TypeError(f"abort_fn must be a function of one argument, not {abort_fn!r}")
+    task = current_task()
+    task._abort = abort_fn
+    task._park = future = task._state.loop.create_future()
+    native: BaseException | None = None
+    try:
+        if task.scope._effective and abort_wait(task, raiser(task.scope)):
+            task._refused = future
+            interrupt(task)
+        while True:
+            try:
+                outcome = await future
+            except Cancelled as exc:
+                outcome = _after_cancel(task, future, exc)
+                native = exc
+                if outcome is None:
+                    task._park = future = task._state.loop.create_future()
+                    continue
+            break
+    finally:
+        task._park = task._abort = task._outcome = task.custom_sleep_data = None
+    if native is not None and not isinstance(getattr(outcome, "error", None), Cancelled):
+        hold_off(task, native)
+    del native
+    if task.scope._effective:
+        watch(task)
+    return None if outcome is None else outcome.unwrap()
+
+
+def _after_cancel(task: Task, future: asyncio.Future[Any], error: Cancelled) -> Any:
+    """A task in ``wait_task_rescheduled`` woke with a cancellation: the outcome that it has got
+    nevertheless, None if it must go on waiting; otherwise the cancellation is raised."""
+    if task._refused is future:
+        raise error  # ours, and the abort function has agreed
+    if future.done() and not future.cancelled():
+        return future.result() or DONE
+    if task._outcome is not None:
+        return task._outcome
+
+    def raise_cancel() -> NoReturn:
+        raise error
+
+    if task._abort is not None and abort_wait(task, raise_cancel):
+        raise error
+    return None
+
+
+DONE = Value(None)
+
+
+def reschedule(task: Task, outcome: Any = None) -> None:
+    """Wake a task that waits in :func:`wait_task_rescheduled`.
+
+    Args:
+        task: the record of the waiting task.
+        outcome: what the wait returns or raises: an object with ``unwrap()``, such as ``Value``
+            and ``Error`` of the ``outcome`` package. None stands for the value None.
+
+    Raises:
+        RuntimeError: if the task is not waiting, or has been rescheduled already.
+
+    Trio: ``trio.lowlevel.reschedule``.
+    """
+    park = task._park
+    if park is not None:
+        if not park.done():
+            task._abort = task.custom_sleep_data = None
+            park.set_result(outcome)
+            return
+        if park.cancelled() and task._refused is not park and task._outcome is None:
+            # A native cancel has ended the future, but the task does not know yet. The
+            # hand-over counts: see rule 3.
+            task._abort = task.custom_sleep_data = None
+            task._outcome = DONE if outcome is None else outcome
+            return
+    raise RuntimeError(f"{task!r} is not waiting in wait_task_rescheduled() any more")
+
+
+async def wait_future(future: asyncio.Future[T]) -> T:
+    """Wait for an asyncio future, as an operation of this library.
+
+    Args:
+        future: belongs to this wait alone: it is cancelled when the wait is.
+
+    Returns:
+        The future's result. It is not lost when a cancellation arrives after it.
+
+    Raises:
+        Cancelled: if the task is cancelled before the future is done.
+        Exception: the future's exception.
+
+    Checkpoint: only if the future is not done yet.
+    """
+    if future.done():
+        return future.result()
+    task = current_task()
+    if task.scope._effective:
+        interrupt(task)
+    try:
+        return await future
+    except Cancelled as exc:
+        if not future.done() or future.cancelled():
+            raise
+        hold_off(task, exc)
+        return future.result()

@@ -1,0 +1,177 @@
+"""The scope tree: a pure model of who is cancelled, with no asyncio in it.
+
+Rule 1: every entered scope is a :class:`Node`. It knows its parent and the task it was
+entered in; a task knows only its innermost node. Nothing points downwards except a
+nursery's node, which knows the nursery and so the child tasks.
+
+Rule 2: ``effective`` says whether code directly inside a node is cancelled. It always equals
+``called or (not shielded and parent.effective)``. It is *pushed* by :func:`refresh` whenever
+one of the three changes, so that a checkpoint needs to look at one attribute only, whatever
+the nesting depth.
+
+Rule 3: entering and leaving a node move one pointer. All the work lies in the rare events:
+a cancel, a shield that changes, a node that gets another parent. They walk
+task -> nodes inside the changed one -> nurseries at those nodes -> child tasks, top down and
+with an explicit stack, because a thousand levels must not meet the recursion limit.
+
+Rule 4: functions here only change flags and return the tasks whose state has flipped. Telling
+them is the business of ``delivery``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .errors import CancelReason
+
+
+class Occupant(Protocol):
+    """What the tree knows of a task: its innermost node."""
+
+    scope: Node
+
+
+class Nest(Protocol):
+    """What the tree knows of a nursery: the tasks whose chains start at its node."""
+
+    _children: Iterable[Occupant]
+
+
+class Node:
+    """One level of the scope tree."""
+
+    __slots__ = (
+        "_abandoned",
+        "_called",
+        "_effective",
+        "_nest",
+        "_occupant",
+        "_parent",
+        "_reason",
+        "_shielded",
+    )
+
+    # Valid from entry to exit. The tree's root is the only node without a parent.
+    _parent: Node | None
+    # The task that entered this node; None before entry and after exit.
+    _occupant: Occupant | None
+    # The nursery whose own scope this is; None for a plain scope.
+    _nest: Nest | None
+    _called: bool
+    _shielded: bool
+    # Invariant while entered: rule 2 of this file.
+    _effective: bool
+    # Why: set by the first cause that makes the node effective, never overwritten.
+    _reason: CancelReason | None
+    # True once an outer node was left while this one was still open.
+    _abandoned: bool
+
+
+def new_root() -> Node:
+    """The node at the top of every chain: never cancelled, never left."""
+    root = Node()
+    root._parent = root._occupant = root._nest = root._reason = None
+    root._called = root._effective = root._abandoned = False
+    root._shielded = True
+    return root
+
+
+ROOT = new_root()
+
+
+def should_be_effective(node: Node) -> bool:
+    """Rule 2, computed from the node's own flags and its parent's pushed one."""
+    if node._called:
+        return True
+    parent = node._parent
+    return parent is not None and not node._shielded and parent._effective
+
+
+def refresh(node: Node) -> list[Occupant]:
+    """Recompute ``effective`` in the subtree of an entered node that has changed.
+
+    Returns:
+        The tasks for which the answer to "am I cancelled?" has flipped.
+    """
+    flipped: list[Occupant] = []
+    if _update(node) and node._occupant is not None:
+        _descend(node._occupant, node, flipped)
+    return flipped
+
+
+def refresh_chain(task: Occupant, base: Node) -> list[Occupant]:
+    """The same for one task whose chain starts at ``base``, after ``base`` took the place of another."""
+    flipped: list[Occupant] = []
+    _descend(task, base, flipped, members=False)
+    return flipped
+
+
+def _update(node: Node) -> bool:
+    new = should_be_effective(node)
+    if new == node._effective:
+        return False
+    node._effective = new
+    if new and node._reason is None and node._parent is not None:
+        node._reason = node._parent._reason
+    return True
+
+
+def _descend(task: Occupant, node: Node, flipped: list[Occupant], members: bool = True) -> None:
+    """Push the change of ``node`` down: ``task``'s chain inside it, then the nurseries met there."""
+    todo: list[tuple[Occupant, Node]] = [(task, node)]
+    if members and node._nest is not None:
+        todo.extend((child, node) for child in node._nest._children)
+    while todo:
+        task, node = todo.pop()
+        for inner in reversed(list(chain(task.scope, node))):
+            if not _update(inner):
+                break
+            if inner._nest is not None:
+                todo.extend((child, inner) for child in inner._nest._children)
+        else:
+            flipped.append(task)
+
+
+def chain(inner: Node, outer: Node | None) -> Iterator[Node]:
+    """The nodes from ``inner`` outwards, up to but without ``outer``."""
+    node: Node | None = inner
+    while node is not None and node is not outer:
+        yield node
+        node = node._parent
+
+
+def encloses(outer: Node, inner: Node) -> bool:
+    """Whether ``inner`` is ``outer`` or lies inside it."""
+    return any(node is outer for node in chain(inner, None))
+
+
+def abandon(node: Node) -> list[Occupant]:
+    """Cut off everything inside ``node``, which is being left while inner nodes are still open.
+
+    The inner part stays cancelled for good, so that it unwinds; its nodes are marked, so that
+    leaving them later neither complains again nor touches the healthy part of the tree.
+
+    Returns:
+        The tasks inside, all of them to be told.
+    """
+    told: list[Occupant] = []
+    node._parent = None
+    node._abandoned = node._called = node._effective = True
+    todo: list[tuple[Occupant, Node]] = []
+    if node._occupant is not None:
+        todo.append((node._occupant, node))
+    if node._nest is not None:
+        todo.extend((child, node) for child in node._nest._children)
+    while todo:
+        task, outer = todo.pop()
+        if not encloses(outer, task.scope):
+            continue
+        for inner in chain(task.scope, outer):
+            inner._abandoned = inner._effective = True
+            if inner._nest is not None:
+                todo.extend((child, inner) for child in inner._nest._children)
+        told.append(task)
+    return told

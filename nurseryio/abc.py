@@ -1,0 +1,25 @@
+"""Abstract base classes: what clocks, instruments, streams and channels have in common.
+
+Trio: ``trio.abc``.
+"""
+
+from __future__ import annotations
+
+from ._core import (
+    AsyncResource as AsyncResource,
+    Channel as Channel,
+    Clock as Clock,
+    HalfCloseableStream as HalfCloseableStream,
+    HostnameResolver as HostnameResolver,
+    Instrument as Instrument,
+    Listener as Listener,
+    ReceiveChannel as ReceiveChannel,
+    ReceiveStream as ReceiveStream,
+    SendChannel as SendChannel,
+    SendStream as SendStream,
+    SocketFactory as SocketFactory,
+    Stream as Stream,
+)
+from ._core.lazy import lazy_door
+
+__getattr__, __dir__ = lazy_door(globals())

@@ -1,0 +1,64 @@
+"""What libraries are built with: checkpoints, tasks, parking, tokens, waiting for descriptors.
+
+Trio: ``trio.lowlevel``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._core import (
+    Abort as Abort,
+    LoopToken as LoopToken,
+    RunStatistics as RunStatistics,
+    RunVar as RunVar,
+    RunVarToken as RunVarToken,
+    Task as Task,
+    TrioToken as TrioToken,
+    add_instrument as add_instrument,
+    cancel_shielded_checkpoint as cancel_shielded_checkpoint,
+    checkpoint as checkpoint,
+    checkpoint_if_cancelled as checkpoint_if_cancelled,
+    current_clock as current_clock,
+    current_root_task as current_root_task,
+    current_statistics as current_statistics,
+    current_task as current_task,
+    current_trio_token as current_trio_token,
+    currently_ki_protected as currently_ki_protected,
+    disable_ki_protection as disable_ki_protection,
+    enable_ki_protection as enable_ki_protection,
+    in_trio_run as in_trio_run,
+    in_trio_task as in_trio_task,
+    notify_closing as notify_closing,
+    remove_instrument as remove_instrument,
+    reschedule as reschedule,
+    spawn_system_task as spawn_system_task,
+    wait_readable as wait_readable,
+    wait_task_rescheduled as wait_task_rescheduled,
+    wait_writable as wait_writable,
+)
+from ._core.impossible import (
+    permanently_detach_coroutine_object as permanently_detach_coroutine_object,
+    reattach_detached_coroutine_object as reattach_detached_coroutine_object,
+    start_guest_run as start_guest_run,
+    temporarily_detach_coroutine_object as temporarily_detach_coroutine_object,
+)
+from ._core.lazy import lazy_door
+from ._core.thread_cache import start_thread_soon as start_thread_soon
+from ._core.traps import RaiseCancelT as RaiseCancelT
+from ._sync import (
+    ParkingLot as ParkingLot,
+    ParkingLotStatistics as ParkingLotStatistics,
+    UnboundedQueue as UnboundedQueue,
+    UnboundedQueueStatistics as UnboundedQueueStatistics,
+    add_parking_lot_breaker as add_parking_lot_breaker,
+    remove_parking_lot_breaker as remove_parking_lot_breaker,
+)
+
+if TYPE_CHECKING:
+    from ._net import FdStream as FdStream
+    from ._system import open_process as open_process
+
+__getattr__, __dir__ = lazy_door(
+    globals(), {"_net.fd_stream": "FdStream", "_system.process": "open_process"}
+)
