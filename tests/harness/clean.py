@@ -22,7 +22,7 @@ import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from nurseryio._core import host
+from nurseryio._core.task import loop_state, records
 
 # Seconds that a thread on its way out, or the descriptor that it holds, is given.
 GRACE = 2.0
@@ -75,9 +75,16 @@ class LoopWatch:
                 await asyncio.sleep(0)
             except asyncio.CancelledError:
                 self.problems.append("a cancellation was still on its way to the test's own task")
-            if asyncio.all_tasks() <= before:
+            leftovers = {task for task in asyncio.all_tasks() - before if not is_system(task)}
+            if not leftovers:
                 return
-        self.problems += [f"leftover task: {task!r}" for task in asyncio.all_tasks() - before]
+        self.problems += [f"leftover task: {task!r}" for task in leftovers]
+
+
+def is_system(task: asyncio.Task[Any]) -> bool:
+    """Whether a task is one of the library's system tasks, which may live as long as the loop."""
+    record = records.get(task)
+    return record is not None and record._is_system
 
 
 def live_timers(loop: asyncio.AbstractEventLoop) -> Callable[[], list[asyncio.TimerHandle]]:
@@ -100,11 +107,11 @@ def live_timers(loop: asyncio.AbstractEventLoop) -> Callable[[], list[asyncio.Ti
         loop.call_at = noting(loop.call_at)  # type: ignore[method-assign]
 
     def live() -> list[asyncio.TimerHandle]:
-        now = loop.time()
+        now, own = loop.time(), loop_state(loop).timer
         return [
             handle
             for handle in list(handles)
-            if not handle.cancelled() and handle.when() > now and not host.own_name(handle)
+            if not handle.cancelled() and handle.when() > now and handle is not own
         ]
 
     return live

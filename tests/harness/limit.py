@@ -43,9 +43,7 @@ def _awaited_frames(awaitable: Any) -> traceback.StackSummary:
         frame = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "gi_frame", None)
         if frame is not None:
             frames.append((frame, frame.f_lineno))
-        awaitable = getattr(awaitable, "cr_await", None) or getattr(
-            awaitable, "gi_yieldfrom", None
-        )
+        awaitable = getattr(awaitable, "cr_await", None) or getattr(awaitable, "gi_yieldfrom", None)
     return traceback.StackSummary.extract(iter(frames))
 
 

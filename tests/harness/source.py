@@ -32,7 +32,7 @@ class Import:
 
 @dataclass(frozen=True)
 class Module:
-    """One file. ``name`` is relative: "_core.host", "abc", "_core" for a package, "" for the top."""
+    """One file. Its name leaves ``nurseryio`` out: "_core.host", "_core", "" for the top."""
 
     name: str
     path: Path
