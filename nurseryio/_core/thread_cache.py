@@ -194,10 +194,20 @@ class ThreadCache:
         return self._os_rename
 
 
+    def idle_threads(self) -> set[threading.Thread]:
+        """The threads that have nothing to do and wait for work."""
+        return {worker._thread for worker in list(self._idle)}
+
+
 _cache = ThreadCache()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_cache.forget_all)
+
+
+def idle_threads() -> set[threading.Thread]:
+    """The worker threads of the process that have nothing to do; they wake nobody."""
+    return _cache.idle_threads()
 
 
 def start_thread_soon(

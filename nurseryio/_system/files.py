@@ -1,0 +1,322 @@
+"""Files whose methods are awaited: ``open_file``, ``wrap_file`` and what they return.
+
+Ours, not anyio's: anyio's ``AsyncFile`` has other attributes, and does not shield its ``aclose``.
+
+Rule 1: what may block runs in a worker thread; what only tells something is passed through. The
+two sets below say which is which, and what is in neither does not exist on the wrapper, however
+harmless, so that nothing blocks by accident.
+
+Rule 2: a wrapper has exactly those names of the two sets that the wrapped file has.
+"""
+
+from __future__ import annotations
+
+import io
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from .._core import AsyncResource, CancelScope, checkpoint_if_cancelled
+from .threads import to_thread_run_sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import IO, BinaryIO, Literal, TypeAlias
+
+    from _typeshed import (
+        OpenBinaryMode,
+        OpenBinaryModeReading,
+        OpenBinaryModeUpdating,
+        OpenBinaryModeWriting,
+        OpenTextMode,
+        StrOrBytesPath,
+    )
+    from typing_extensions import Buffer
+
+    from . import file_types as ft
+    from .file_types import DataT
+
+    FileName: TypeAlias = StrOrBytesPath | int
+    Opener: TypeAlias = Callable[[str, int], int]
+
+__all__ = ["AsyncIOWrapper", "open_file", "wrap_file"]
+
+T = TypeVar("T")
+FileT = TypeVar("FileT")
+FileT_co = TypeVar("FileT_co", covariant=True)
+
+PASSED_THROUGH = frozenset(
+    # of every file
+    {"closed", "fileno", "isatty", "readable", "seekable", "writable"}
+    # of text files
+    | {"buffer", "encoding", "errors", "line_buffering", "newlines"}
+    # of buffered and raw files
+    | {"closefd", "mode", "name", "raw"}
+    # of files in memory
+    | {"getbuffer", "getvalue"}
+)
+
+IN_THREAD = frozenset(
+    {"flush", "seek", "tell", "truncate"}
+    | {"peek", "read", "read1", "readall", "readinto", "readinto1", "readline", "readlines"}
+    | {"write", "writelines"}
+)
+
+
+class AsyncIOWrapper(AsyncResource, Generic[FileT_co]):
+    """A file whose methods that may block are async; made by :func:`open_file`, :func:`wrap_file`.
+
+    It has the methods and attributes of the file that it wraps, as far as the :mod:`io` module
+    defines them. ``async for`` goes through its lines, ``async with`` closes it at the end.
+
+    Each method runs in a worker thread (see :func:`nurseryio.to_thread.run_sync`) and ends in
+    spite of a cancellation. Two tasks must not use one file at the same time.
+
+    Trio: the *asynchronous file objects* of ``trio.open_file`` and ``trio.wrap_file``.
+    """
+
+    def __init__(self, file: FileT_co) -> None:
+        self._wrapped = file
+
+    def __repr__(self) -> str:
+        return f"<nurseryio.AsyncIOWrapper of {self._wrapped!r}>"
+
+    @property
+    def wrapped(self) -> FileT_co:
+        """The file itself. Its methods block."""
+        return self._wrapped
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in PASSED_THROUGH:
+                return getattr(self._wrapped, name)
+            if name in IN_THREAD:
+                method = _in_thread(self._wrapped, name)
+                # Made once; from here on it is found before __getattr__ is asked.
+                setattr(self, name, method)
+                return method
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __dir__(self) -> Iterable[str]:
+        there = {name for name in PASSED_THROUGH | IN_THREAD if hasattr(self._wrapped, name)}
+        return there.union(super().__dir__())
+
+    def __aiter__(self) -> AsyncIOWrapper[FileT_co]:
+        return self
+
+    async def __anext__(self: AsyncIOWrapper[ft.ReadsLines[DataT]]) -> DataT:
+        line = await self.readline()
+        if not line:
+            raise StopAsyncIteration
+        return line
+
+    async def detach(self: AsyncIOWrapper[ft.Detaches[T]]) -> AsyncIOWrapper[T]:
+        """Take the file below away from the wrapped file, as ``io.BufferedIOBase.detach`` does.
+
+        Returns:
+            The file below, wrapped in its turn.
+
+        Raises:
+            Cancelled: The call was cancelled, before anything happened.
+            ValueError: Nothing is below any more.
+
+        Checkpoint: yes.
+        """
+        return wrap_file(await to_thread_run_sync(self._wrapped.detach))
+
+    async def aclose(self: AsyncIOWrapper[ft.CanClose]) -> None:
+        """Close the file, writing out what is buffered. Closing again does nothing.
+
+        The file is closed even if the task is cancelled.
+
+        Raises:
+            Cancelled: The task is cancelled; the file is closed.
+            OSError: What was buffered could not be written.
+
+        Checkpoint: yes.
+        """
+        with CancelScope(shield=True):
+            await to_thread_run_sync(self._wrapped.close)
+        await checkpoint_if_cancelled()
+
+    if TYPE_CHECKING:
+        # fmt: off
+        @property
+        def closed(self: AsyncIOWrapper[ft.Base]) -> bool: ...
+        @property
+        def encoding(self: AsyncIOWrapper[ft.Text]) -> str: ...
+        @property
+        def errors(self: AsyncIOWrapper[ft.Text]) -> str | None: ...
+        @property
+        def line_buffering(self: AsyncIOWrapper[ft.Text]) -> bool: ...
+        @property
+        def buffer(self: AsyncIOWrapper[ft.Text]) -> BinaryIO: ...
+        @property
+        def newlines(self: AsyncIOWrapper[ft.HasNewlines[T]]) -> T: ...
+        @property
+        def raw(self: AsyncIOWrapper[ft.Buffered]) -> io.RawIOBase: ...
+        @property
+        def closefd(self: AsyncIOWrapper[ft.Raw]) -> bool: ...
+        @property
+        def name(self: AsyncIOWrapper[ft.Named[T]]) -> T: ...
+        @property
+        def mode(self: AsyncIOWrapper[ft.HasMode]) -> str: ...
+        def fileno(self: AsyncIOWrapper[ft.Base]) -> int: ...
+        def isatty(self: AsyncIOWrapper[ft.Base]) -> bool: ...
+        def readable(self: AsyncIOWrapper[ft.Base]) -> bool: ...
+        def seekable(self: AsyncIOWrapper[ft.Base]) -> bool: ...
+        def writable(self: AsyncIOWrapper[ft.Base]) -> bool: ...
+        def getvalue(self: AsyncIOWrapper[ft.InMemory[DataT]]) -> DataT: ...
+        def getbuffer(self: AsyncIOWrapper[ft.InMemoryBinary]) -> memoryview: ...
+        async def flush(self: AsyncIOWrapper[ft.Base]) -> None: ...
+        async def seek(self: AsyncIOWrapper[ft.Base], offset: int, whence: int = 0, /) -> int: ...
+        async def tell(self: AsyncIOWrapper[ft.Base]) -> int: ...
+        async def truncate(self: AsyncIOWrapper[ft.Base], size: int | None = None, /) -> int: ...
+        async def peek(self: AsyncIOWrapper[ft.Peeks], size: int = 0, /) -> bytes: ...
+        async def read(
+            self: AsyncIOWrapper[ft.Reads[DataT]], size: int | None = -1, /
+        ) -> DataT: ...
+        async def read1(self: AsyncIOWrapper[ft.ReadsOnce], size: int = -1, /) -> bytes: ...
+        async def readall(self: AsyncIOWrapper[ft.Raw]) -> bytes: ...
+        async def readinto(self: AsyncIOWrapper[ft.ReadsInto], buffer: Buffer, /) -> int | None: ...
+        async def readinto1(self: AsyncIOWrapper[ft.ReadsOnce], buffer: Buffer, /) -> int: ...
+        async def readline(
+            self: AsyncIOWrapper[ft.ReadsLines[DataT]], size: int = -1, /
+        ) -> DataT: ...
+        async def readlines(
+            self: AsyncIOWrapper[ft.ReadsLines[DataT]], hint: int = -1, /
+        ) -> list[DataT]: ...
+        async def write(self: AsyncIOWrapper[ft.Writes[T]], data: T, /) -> int: ...
+        async def writelines(
+            self: AsyncIOWrapper[ft.WritesLines[T]], lines: Iterable[T], /
+        ) -> None: ...
+        # fmt: on
+
+
+def _in_thread(file: object, name: str) -> Callable[..., Any]:
+    """A method of a file as an async function."""
+    method = getattr(file, name)
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return await to_thread_run_sync(partial(method, *args, **kwargs), thread_name=name)
+
+    of = type(file)
+    call.__name__ = name
+    call.__qualname__ = f"AsyncIOWrapper.{name}"
+    call.__doc__ = f"Like :meth:`{of.__module__}.{of.__qualname__}.{name}`, in a worker thread."
+    return call
+
+
+# fmt: off
+@overload
+async def open_file(
+    file: FileName, mode: OpenTextMode = "r", buffering: int = -1, encoding: str | None = None,
+    errors: str | None = None, newline: str | None = None, closefd: bool = True,
+    opener: Opener | None = None,
+) -> AsyncIOWrapper[io.TextIOWrapper]: ...
+@overload
+async def open_file(
+    file: FileName, mode: OpenBinaryMode, buffering: Literal[0], encoding: None = None,
+    errors: None = None, newline: None = None, closefd: bool = True, opener: Opener | None = None,
+) -> AsyncIOWrapper[io.FileIO]: ...
+@overload
+async def open_file(
+    file: FileName, mode: OpenBinaryModeUpdating, buffering: Literal[-1, 1] = -1,
+    encoding: None = None, errors: None = None, newline: None = None, closefd: bool = True,
+    opener: Opener | None = None,
+) -> AsyncIOWrapper[io.BufferedRandom]: ...
+@overload
+async def open_file(
+    file: FileName, mode: OpenBinaryModeWriting, buffering: Literal[-1, 1] = -1,
+    encoding: None = None, errors: None = None, newline: None = None, closefd: bool = True,
+    opener: Opener | None = None,
+) -> AsyncIOWrapper[io.BufferedWriter]: ...
+@overload
+async def open_file(
+    file: FileName, mode: OpenBinaryModeReading, buffering: Literal[-1, 1] = -1,
+    encoding: None = None, errors: None = None, newline: None = None, closefd: bool = True,
+    opener: Opener | None = None,
+) -> AsyncIOWrapper[io.BufferedReader]: ...
+@overload
+async def open_file(
+    file: FileName, mode: OpenBinaryMode, buffering: int, encoding: None = None,
+    errors: None = None, newline: None = None, closefd: bool = True, opener: Opener | None = None,
+) -> AsyncIOWrapper[BinaryIO]: ...
+@overload
+async def open_file(
+    file: FileName, mode: str, buffering: int = -1, encoding: str | None = None,
+    errors: str | None = None, newline: str | None = None, closefd: bool = True,
+    opener: Opener | None = None,
+) -> AsyncIOWrapper[IO[Any]]: ...
+# fmt: on
+
+
+async def open_file(
+    file: FileName,
+    mode: str = "r",
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: Opener | None = None,
+) -> AsyncIOWrapper[Any]:
+    """Open a file: the built-in :func:`open`, in a worker thread.
+
+    Use it as ``async with await open_file(...) as file:``.
+
+    Args:
+        file: Name of the file, or a file descriptor.
+        mode: All further arguments are those of :func:`open`.
+        buffering: See :func:`open`.
+        encoding: See :func:`open`.
+        errors: See :func:`open`.
+        newline: See :func:`open`.
+        closefd: See :func:`open`.
+        opener: See :func:`open`; it runs in the worker thread.
+
+    Returns:
+        The open file, wrapped.
+
+    Raises:
+        Cancelled: The call was cancelled before the file was opened.
+        OSError: The file cannot be opened.
+        ValueError: The arguments do not go together.
+
+    Checkpoint: yes.
+
+    Trio: ``trio.open_file``.
+    """
+    opened = await to_thread_run_sync(
+        io.open, file, mode, buffering, encoding, errors, newline, closefd, opener
+    )
+    return wrap_file(opened)
+
+
+def wrap_file(file: FileT) -> AsyncIOWrapper[FileT]:
+    """Make the methods of an open file async.
+
+    Args:
+        file: Anything with a method ``close`` and one of ``read`` and ``write``.
+
+    Returns:
+        The wrapper; ``wrapped`` leads back to the file.
+
+    Raises:
+        TypeError: ``file`` has not these methods; perhaps it is the name of a file, see
+            :func:`open_file`.
+
+    Checkpoint: no, this is not an async function.
+
+    Trio: ``trio.wrap_file``.
+    """
+
+    def has(name: str) -> bool:
+        return callable(getattr(file, name, None))
+
+    if not (has("close") and (has("read") or has("write"))):
+        raise TypeError(
+            f"{file!r} is not a file: it needs methods close and (read or write)"
+            + ("; to open a file by its name use open_file" if isinstance(file, str) else "")
+        )
+    return AsyncIOWrapper(file)

@@ -1,0 +1,294 @@
+"""From a thread back into the event loop: ``from_thread.run``, ``run_sync``, ``check_cancelled``.
+
+Ours, not anyio's: there a call from a worker thread runs in a new task, here it runs in the very
+task that waits for the thread (so it sees that task's scopes and cancellations), and a thread of
+any origin may call with a token.
+
+Two ways lead into the loop. A thread that a task waits for, and that the task cannot abandon,
+asks that task (``Hop.ask``). All others, with a token or abandonable, get a system task or a
+callback of the loop.
+
+Rule 1: the calling thread sleeps until it is answered, and it *is* answered. The loop's side alone
+owns the :class:`_Request`; if the loop ends without serving it, the request answers as it dies.
+
+Rule 2: what is called runs in a copy of the thread's context, and leaves no trace in the task's.
+"""
+
+from __future__ import annotations
+
+import types
+from contextvars import copy_context
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from .._core import (
+    Error,
+    RunFinishedError,
+    TrioToken,
+    Value,
+    coroutine_or_error,
+    disable_ki_protection,
+    spawn_system_task,
+)
+from .._core.host import running_loop
+from .hop import current_hop, function_name
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from contextvars import Context
+
+    from typing_extensions import TypeVarTuple, Unpack
+
+    from .._core import Outcome
+
+    ArgsT = TypeVarTuple("ArgsT")
+
+__all__ = ["from_thread_check_cancelled", "from_thread_run", "from_thread_run_sync"]
+
+RetT = TypeVar("RetT")
+
+_NOT_OURS = "this thread was not started by nurseryio.to_thread.run_sync"
+
+
+# -- requests -------------------------------------------------------------------
+
+
+class _Request(Generic[RetT]):
+    """A call that a thread wants made in the loop's thread, and where its answer goes."""
+
+    __slots__ = ("_answers", "_args", "_context", "_fn")
+
+    def __init__(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], answers: SimpleQueue[Outcome[RetT]]
+    ) -> None:
+        self._fn = fn
+        self._args = args
+        self._context = copy_context()
+        # None once the thread has been answered.
+        self._answers: SimpleQueue[Outcome[RetT]] | None = answers
+
+    def __del__(self) -> None:
+        if self._answers is not None:
+            self._answers.put(
+                Error(RunFinishedError("the event loop ended before it could make this call"))
+            )
+
+    def _answer(self, outcome: Outcome[RetT]) -> None:
+        answers, self._answers = self._answers, None
+        if answers is not None:
+            answers.put(outcome)
+
+
+class _SyncRequest(_Request[RetT]):
+    """A call of a sync function."""
+
+    __slots__ = ()
+
+    async def serve(self) -> None:
+        """Make the call, in the task that waits for the thread."""
+        self.serve_in_callback()
+
+    def serve_in_callback(self) -> None:
+        """Make the call, in a callback of the loop."""
+        try:
+            result = self._call()
+        except BaseException as error:
+            self._answer(Error(error))
+        else:
+            self._answer(Value(result))
+
+    @disable_ki_protection
+    def _call(self) -> RetT:
+        result = self._context.run(self._fn, *self._args)
+        if isinstance(result, types.CoroutineType):
+            result.close()
+            raise TypeError(
+                "from_thread.run_sync expected a synchronous function, but "
+                f"{function_name(self._fn)!r} appears to be asynchronous; use from_thread.run"
+            )
+        return result  # type: ignore[no-any-return]
+
+
+class _AsyncRequest(_Request[RetT]):
+    """A call of an async function."""
+
+    __slots__ = ()
+
+    async def serve(self) -> None:
+        """Make the call, in the task that waits for the thread."""
+        await self._answer_with(_in_context(self._context, self._call()))
+
+    def serve_in_callback(self) -> None:
+        """Make the call, in a system task."""
+        try:
+            spawn_system_task(self._serve_in_own_task, name=self._fn, context=self._context)
+        except RuntimeError:
+            self._answer(
+                Error(RunFinishedError("the run is ending and starts no more system tasks"))
+            )
+
+    async def _serve_in_own_task(self) -> None:
+        await self._answer_with(self._call())
+
+    async def _answer_with(self, call: Awaitable[RetT]) -> None:
+        try:
+            result = await call
+        except GeneratorExit:
+            # The loop was closed under us. No answer to give: __del__ does.
+            raise
+        except BaseException as error:
+            self._answer(Error(error))
+        else:
+            self._answer(Value(result))
+
+    @disable_ki_protection
+    async def _call(self) -> RetT:
+        return await coroutine_or_error(self._fn, *self._args)
+
+
+@types.coroutine
+def _in_context(context: Context, coro: Coroutine[Any, Any, RetT]) -> Generator[Any, Any, RetT]:
+    """Await a coroutine with another context than the task's own.
+
+    asyncio fixes a task's context for good, so each step enters the other one.
+    """
+    step: Callable[..., Any] = coro.send
+    arg: Any = None
+    while True:
+        try:
+            waits_for = context.run(step, arg)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        try:
+            arg = yield waits_for
+            step = coro.send
+        except GeneratorExit:
+            context.run(coro.close)
+            raise
+        except BaseException as error:
+            step, arg = coro.throw, error
+
+
+# -- the calling thread ---------------------------------------------------------
+
+
+def _ask(request_type: type[Any], fn: Any, args: Any, token: TrioToken | None) -> Any:
+    hop = None
+    if token is None:
+        hop = current_hop()
+        if hop is None:
+            raise RuntimeError(f"{_NOT_OURS}; pass trio_token=... to say which loop is meant")
+    elif not isinstance(token, TrioToken):
+        raise RuntimeError(f"trio_token must be a TrioToken, not {token!r}")
+    try:
+        running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise RuntimeError(
+            "this is a blocking function; call it from a thread that runs no event loop"
+        )
+    answers: SimpleQueue[Outcome[Any]] = SimpleQueue()
+    # No variable may hold the request while this thread waits, see rule 1.
+    if hop is None:
+        assert token is not None
+        token.run_sync_soon(request_type(fn, args, answers).serve_in_callback)
+    elif hop.abandon:
+        hop.token.run_sync_soon(request_type(fn, args, answers).serve_in_callback)
+    else:
+        hop.ask(request_type(fn, args, answers))
+    return answers.get().unwrap()
+
+
+def from_thread_run(
+    afn: Callable[[Unpack[ArgsT]], Awaitable[RetT]],
+    *args: Unpack[ArgsT],
+    trio_token: TrioToken | None = None,
+) -> RetT:
+    """Run an async function in the event loop's thread, and wait for its result.
+
+    In a thread started by :func:`nurseryio.to_thread.run_sync`, ``afn`` runs in the task that
+    waits for the thread, inside that task's cancel scopes. With a token, or if that task may
+    abandon the thread, it runs in a system task.
+
+    Args:
+        afn: The async function.
+        *args: Its positional arguments.
+        trio_token: Says which loop is meant, from
+            :func:`nurseryio.lowlevel.current_trio_token`. Needed in threads that were started by
+            other means.
+
+    Returns:
+        What ``afn`` returned.
+
+    Raises:
+        Cancelled: The task that waits for the thread was cancelled while ``afn`` ran, or with a
+            token the run ended meanwhile; if ``afn`` let it pass.
+        RunFinishedError: The loop has ended, or is ending and starts no new system tasks.
+        RuntimeError: The calling thread runs an event loop, which this would block; or no token
+            was given and the thread is not a worker thread; or ``trio_token`` is no token.
+        TypeError: ``afn`` is not an async function.
+        Exception: Whatever ``afn`` raised.
+
+    Checkpoint: no, this blocks its thread.
+
+    Trio: ``trio.from_thread.run``.
+    """
+    return _ask(_AsyncRequest, afn, args, trio_token)  # type: ignore[no-any-return]
+
+
+def from_thread_run_sync(
+    fn: Callable[[Unpack[ArgsT]], RetT],
+    *args: Unpack[ArgsT],
+    trio_token: TrioToken | None = None,
+) -> RetT:
+    """Call a sync function in the event loop's thread, and wait for its result.
+
+    In a thread started by :func:`nurseryio.to_thread.run_sync`, ``fn`` is called by the task that
+    waits for the thread. With a token, or if that task may abandon the thread, it is called
+    between two tasks' steps.
+
+    Args:
+        fn: The function. It must not block, as the whole loop would.
+        *args: Its positional arguments.
+        trio_token: Says which loop is meant, from
+            :func:`nurseryio.lowlevel.current_trio_token`. Needed in threads that were started by
+            other means.
+
+    Returns:
+        What ``fn`` returned.
+
+    Raises:
+        RunFinishedError: The loop has ended.
+        RuntimeError: The calling thread runs an event loop, which this would block; or no token
+            was given and the thread is not a worker thread; or ``trio_token`` is no token.
+        TypeError: ``fn`` is an async function.
+        Exception: Whatever ``fn`` raised.
+
+    Checkpoint: no, this blocks its thread.
+
+    Trio: ``trio.from_thread.run_sync``.
+    """
+    return _ask(_SyncRequest, fn, args, trio_token)  # type: ignore[no-any-return]
+
+
+def from_thread_check_cancelled() -> None:
+    """Raise :exc:`Cancelled` if the task that waits for this thread has been cancelled.
+
+    For functions that run long: called now and then, it ends them at a place of their choosing.
+    It asks whether a cancellation was ever delivered to that call of
+    :func:`nurseryio.to_thread.run_sync`, whatever its ``abandon_on_cancel`` says.
+
+    Raises:
+        Cancelled: It has been cancelled.
+        RuntimeError: The thread was not started by :func:`nurseryio.to_thread.run_sync`.
+
+    Checkpoint: no, this is not an async function. It never blocks.
+
+    Trio: ``trio.from_thread.check_cancelled``.
+    """
+    hop = current_hop()
+    if hop is None:
+        raise RuntimeError(f"{_NOT_OURS}, so there is no cancellation to look for")
+    if hop.raise_cancel is not None:
+        hop.raise_cancel()

@@ -1,0 +1,194 @@
+"""One call that has gone to a worker thread, as both sides see it.
+
+What lives here: :class:`Hop`, the record of one ``to_thread.run_sync``, and how a worker thread
+finds the hop that it is working for. The public functions are in ``threads`` (the way out) and
+``from_thread`` (the way back).
+
+Rule 1: what a thread wants of the event loop goes through ``loop.call_soon_threadsafe``, the one
+function of a loop that may be called from elsewhere. A message to the waiting task therefore
+never finds it running.
+
+Rule 2: the hop lets go of the function, its arguments and its context before the result is
+delivered: whoever gets the result can rely on their being free.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from itertools import count
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+from .._core import Abort, Error, RunFinishedError, Value, reschedule
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+    from contextvars import Context
+    from typing import NoReturn, Protocol
+
+    from .._core import Outcome, Task, TrioToken
+
+    class Borrowable(Protocol):
+        """What ``to_thread.run_sync`` needs of its ``limiter``."""
+
+        async def acquire_on_behalf_of(self, borrower: Any) -> None:
+            """Wait for a token."""
+
+        def release_on_behalf_of(self, borrower: Any) -> None:
+            """Give the token back."""
+
+    class Request(Protocol):
+        """Something that a worker thread wants done in the task that waits for it."""
+
+        async def serve(self) -> None:
+            """Do it, and answer the thread."""
+
+
+_numbers = count()
+
+
+class _ThisThread(threading.local):
+    hop: Hop | None = None
+
+
+_this_thread = _ThisThread()
+
+
+def current_hop() -> Hop | None:
+    """The hop that the calling thread works for; None in any other thread."""
+    return _this_thread.hop
+
+
+def function_name(fn: object) -> object:
+    """What to call a function in an error message."""
+    return getattr(fn, "__qualname__", fn)
+
+
+class Hop:
+    """A call in a worker thread. Also the borrower of the limiter's token while it lasts."""
+
+    __slots__ = (
+        "__weakref__",
+        "_job",
+        "_limiter",
+        "_loop",
+        "_number",
+        "_task",
+        "abandon",
+        "finished",
+        "raise_cancel",
+        "token",
+    )
+
+    def __init__(
+        self,
+        job: tuple[Callable[..., Any], tuple[Any, ...], Context],
+        task: Task,
+        loop: asyncio.AbstractEventLoop,
+        token: TrioToken,
+        limiter: Borrowable,
+        abandon: bool,
+    ) -> None:
+        self._job: tuple[Callable[..., Any], tuple[Any, ...], Context] | None = job
+        self._loop = loop
+        self._limiter = limiter
+        self._number = next(_numbers)
+        # The task that waits, None once it has gone away (only if the thread may be abandoned).
+        self._task: Task | None = task
+        self.token = token
+        self.abandon = abandon
+        # Whether the function has ended, and what the task gets next is its result.
+        self.finished = False
+        # Raises the cancellation that was delivered to the task, None as long as there is none.
+        # Written in the loop's thread, read in the worker's.
+        self.raise_cancel: Callable[[], NoReturn] | None = None
+
+    @property
+    def name(self) -> str:
+        """Shown by the limiter's statistics."""
+        return f"nurseryio.to_thread.run_sync-{self._number}"
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+    # -- in the worker thread --
+
+    def work(self) -> Any:
+        """Call the function."""
+        assert self._job is not None
+        fn, args, context = self._job
+        self._job = None
+        _this_thread.hop = self
+        try:
+            result = context.run(fn, *args)
+        finally:
+            _this_thread.hop = None
+        if isinstance(result, CoroutineType):
+            result.close()
+            raise TypeError(
+                f"to_thread.run_sync expected a sync function, but {function_name(fn)!r} appears "
+                "to be asynchronous; await it directly instead"
+            )
+        return result
+
+    def deliver(self, outcome: Outcome[Any]) -> None:
+        """Send the result to the loop, if it is still there."""
+        try:
+            self._loop.call_soon_threadsafe(self._finish, outcome)
+        except RuntimeError:
+            # A loop that was closed meanwhile: the task has been abandoned with it.
+            if not self._loop.is_closed():
+                raise
+
+    def ask(self, request: Request) -> None:
+        """Have the waiting task serve a request. Only while this thread waits for the answer."""
+        try:
+            self._loop.call_soon_threadsafe(self._hand_over, request)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+            raise RunFinishedError("the event loop is closed") from None
+
+    # -- in the loop's thread --
+
+    def _finish(self, outcome: Outcome[Any]) -> None:
+        task = self._task
+        try:
+            self._limiter.release_on_behalf_of(self)
+        except BaseException as error:
+            # Any object may serve as a limiter, so this may be any error.
+            if task is None:
+                raise
+            if isinstance(outcome, Error) and error.__context__ is None:
+                error.__context__ = outcome.error
+            outcome = Error(error)
+        if task is not None:
+            self.finished = True
+            reschedule(task, outcome)
+
+    def _hand_over(self, request: Request) -> None:
+        # A thread asks its task only if the task cannot abandon it.
+        assert self._task is not None
+        reschedule(self._task, Value(request))
+
+    def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
+        """The task is cancelled while it waits: may it stop waiting?"""
+        self.raise_cancel = raise_cancel
+        if self.abandon:
+            self._task = None
+            return Abort.SUCCEEDED
+        return Abort.FAILED
+
+
+def hide_library_name(context: Context) -> None:
+    """In a worker thread no async library runs: see that ``sniffio`` says so.
+
+    Somebody may have set its context variable in the task, and the thread has a copy of that.
+    """
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is not None:
+        variable = sniffio.current_async_library_cvar
+        if context.get(variable) is not None:
+            context.run(variable.set, None)

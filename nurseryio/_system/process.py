@@ -1,0 +1,304 @@
+"""Child processes: :class:`Process` and :func:`open_process`.
+
+Ours, not anyio's or asyncio's: asyncio's subprocess transports read without bound, anyio's sit on
+them, and neither gives Trio's streams. What is used is the standard library's ``Popen``, which
+starts and reaps; streams on our own ends of the pipes; and ``process_exit`` for the wait.
+
+Rule 1: a child is started in a worker thread, as that may block (a slow disk, a huge parent).
+
+Rule 2: of each pipe the parent has one end and the child the only copy of the other, so that the
+end of file arrives when the child exits. If the start fails, no end of any pipe stays open.
+
+What supervises a child, ``run_process``, is in a module of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .._core.util import NoPublicConstructor
+from .._net.fd_stream import FdStream
+from .._net.generic import StapledStream
+from .._sync import Lock
+from .process_exit import ExitWatch
+from .threads import to_thread_run_sync
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Sequence
+    from typing import Final, TypeAlias
+
+    from _typeshed import StrOrBytesPath
+    from typing_extensions import Unpack
+
+    from .._core import ReceiveStream, SendStream
+    from .process_options import HasFileno, ProcessOptions
+
+    Command: TypeAlias = StrOrBytesPath | Sequence[StrOrBytesPath]
+
+__all__ = ["Process", "open_process"]
+
+
+# What subprocess makes of its pipes with these would not be streams of bytes.
+_NOT_FOR_BYTE_STREAMS = ("universal_newlines", "text", "encoding", "errors", "bufsize")
+
+
+class Process(metaclass=NoPublicConstructor):
+    """A child process, like :class:`subprocess.Popen` with async streams and an async ``wait``.
+
+    Made by ``await nursery.start(run_process, ...)``, which looks after the child, or by
+    :func:`nurseryio.lowlevel.open_process`, which leaves that to you.
+
+    Attributes:
+        args: The command, as it was given.
+        pid: The process id.
+        stdin: A stream that the child reads from, if it was started with ``stdin=PIPE``; else
+            None.
+        stdout: A stream of what the child writes to its standard output, if it was started with
+            ``stdout=PIPE``; else None.
+        stderr: The same for its standard error.
+        stdio: ``stdin`` and ``stdout`` in one stream, if both are there; else None.
+
+    Trio: ``trio.Process``.
+    """
+
+    # As code that was written for Popen may ask: all streams are of bytes.
+    universal_newlines: Final = False
+    encoding: Final = None
+    errors: Final = None
+
+    args: Command
+    pid: int
+    stdin: SendStream | None
+    stdout: ReceiveStream | None
+    stderr: ReceiveStream | None
+    stdio: StapledStream[SendStream, ReceiveStream] | None
+
+    def __init__(
+        self,
+        popen: subprocess.Popen[bytes],
+        stdin: SendStream | None,
+        stdout: ReceiveStream | None,
+        stderr: ReceiveStream | None,
+    ) -> None:
+        self._popen = popen
+        self._exit = ExitWatch(popen)
+        # One task waits for the exit; the others wait for that task.
+        self._wait_lock = Lock()
+        self.args = popen.args
+        self.pid = popen.pid
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+        self.stdio = None
+        if stdin is not None and stdout is not None:
+            self.stdio = StapledStream(stdin, stdout)
+
+    def __repr__(self) -> str:
+        status = self.returncode
+        if status is None:
+            state = f"running with PID {self.pid}"
+        elif status < 0:
+            state = f"exited with signal {-status}"
+        else:
+            state = f"exited with status {status}"
+        return f"<nurseryio.Process {self.args!r}: {state}>"
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status: 0 for success, the negative number of the signal that ended the
+        child, or None while it runs.
+
+        Always up to date; nothing else need be called first.
+
+        Trio: ``trio.Process.returncode``.
+        """
+        return self._popen.poll()
+
+    async def wait(self) -> int:
+        """Wait until the child has exited, and reap it.
+
+        Any number of tasks may wait. A wait that is cancelled leaves the child as it is. Read
+        from ``stdout`` and ``stderr`` meanwhile if they are pipes: a child that cannot write
+        does not exit.
+
+        Returns:
+            The exit status, see :attr:`returncode`.
+
+        Raises:
+            Cancelled: The wait was cancelled.
+
+        Checkpoint: yes.
+
+        Trio: ``trio.Process.wait``.
+        """
+        async with self._wait_lock:
+            if self._popen.poll() is None:
+                await self._exit.wait()
+                # This blocks for a moment at most: an exit may be seen just before the kernel
+                # has the status ready.
+                self._popen.wait()
+        status = self._popen.returncode
+        assert status is not None
+        return status
+
+    def poll(self) -> int | None:
+        """The same as :attr:`returncode`, for code that was written for ``Popen``.
+
+        Trio: ``trio.Process.poll``.
+        """
+        return self.returncode
+
+    def send_signal(self, sig: signal.Signals | int) -> None:
+        """Send a signal to the child. Does nothing once it has exited.
+
+        Args:
+            sig: One of the :mod:`signal` module. On Windows, what ``Popen.send_signal`` takes.
+
+        Raises:
+            OSError: The system refuses, for example because the child runs as another user.
+
+        Trio: ``trio.Process.send_signal``.
+        """
+        self._popen.send_signal(sig)
+
+    def terminate(self) -> None:
+        """Ask the child to end: ``SIGTERM``, which it may ignore. On Windows, :meth:`kill` it.
+
+        Raises:
+            OSError: The system refuses.
+
+        Trio: ``trio.Process.terminate``.
+        """
+        self._popen.terminate()
+
+    def kill(self) -> None:
+        """End the child: ``SIGKILL``, which it cannot ignore; on Windows ``TerminateProcess``.
+
+        It is gone a moment later; :meth:`wait` tells when.
+
+        Raises:
+            OSError: The system refuses.
+
+        Trio: ``trio.Process.kill``.
+        """
+        self._popen.kill()
+
+
+def _check_command(command: Command, shell: object) -> None:
+    if os.name != "posix":
+        return
+    is_text = isinstance(command, (str, bytes))
+    if is_text and not shell:
+        raise TypeError(
+            "command must be a sequence (not a string or bytes) if shell=False on Unix systems; "
+            f"write {command!r}.split() or shlex.split(), or pass shell=True"
+        )
+    if not is_text and shell:
+        raise TypeError(
+            "command must be a string or bytes (not a sequence) if shell=True on Unix systems"
+        )
+
+
+class _Pipes:
+    """The pipes between us and a child that is about to be started."""
+
+    def __init__(self) -> None:
+        # Ends the life of the child's ends in this process, always.
+        self.childs = ExitStack()
+        # Ends the life of our own ends, if the child was not started.
+        self.ours = ExitStack()
+
+    def to_child(self) -> tuple[FdStream, int]:
+        """Make a pipe that we write to: our end and the child's."""
+        childs_fd, our_fd = os.pipe()
+        return self._keep(our_fd, childs_fd)
+
+    def from_child(self) -> tuple[FdStream, int]:
+        """Make a pipe that the child writes to: our end and the child's."""
+        our_fd, childs_fd = os.pipe()
+        return self._keep(our_fd, childs_fd)
+
+    def _keep(self, our_fd: int, childs_fd: int) -> tuple[FdStream, int]:
+        self.childs.callback(os.close, childs_fd)
+        stream = FdStream(our_fd)
+        self.ours.callback(stream.close)
+        return stream, childs_fd
+
+
+async def open_process(
+    command: Command,
+    *,
+    stdin: int | HasFileno | None = None,
+    stdout: int | HasFileno | None = None,
+    stderr: int | HasFileno | None = None,
+    **options: Unpack[ProcessOptions],
+) -> Process:
+    """Start a child process and return at once. What becomes of it is left to you.
+
+    Prefer :func:`nurseryio.run_process`, which ends the child when its task is cancelled. This
+    one is for children that are to outlive the program, or need other care.
+
+    Args:
+        command: The program and its arguments, each a string, bytes or path. With ``shell=True``
+            one string that the shell takes apart; on Windows always either.
+        stdin: Where the child reads from: ``subprocess.PIPE`` for a stream of ours
+            (``process.stdin``), ``subprocess.DEVNULL``, a file descriptor or an object with a
+            ``fileno()`` method, or None for the standard input of this program.
+        stdout: Where the child's output goes, likewise.
+        stderr: Where the child's error output goes, likewise; or ``subprocess.STDOUT`` for
+            wherever its output goes.
+        **options: Any other option of :class:`subprocess.Popen`, except those that turn bytes
+            into text or set buffers.
+
+    Returns:
+        The process, running.
+
+    Raises:
+        Cancelled: The call was cancelled before the child was started.
+        OSError: The child cannot be started; for example, there is no such program.
+        TypeError: ``command`` is a string without ``shell=True``, or no string with it, on Unix;
+            or an option is not for streams of bytes.
+
+    Checkpoint: yes.
+
+    Trio: ``trio.lowlevel.open_process``.
+    """
+    return await start_process(command, stdin, stdout, stderr, dict(options))
+
+
+async def start_process(
+    command: Command, stdin: Any, stdout: Any, stderr: Any, options: dict[str, Any]
+) -> Process:
+    """Do what :func:`open_process` does, for callers that have checked less."""
+    for name in _NOT_FOR_BYTE_STREAMS:
+        if options.get(name):
+            raise TypeError(
+                "child processes are only spoken to over unbuffered byte streams; "
+                f"the '{name}' option is not supported"
+            )
+    _check_command(command, options.get("shell"))
+    our_stdin = our_stdout = our_stderr = None
+    pipes = _Pipes()
+    with pipes.childs, pipes.ours:
+        if stdin == subprocess.PIPE:
+            our_stdin, stdin = pipes.to_child()
+        if stdout == subprocess.PIPE:
+            our_stdout, stdout = pipes.from_child()
+        if stderr == subprocess.PIPE:
+            our_stderr, stderr = pipes.from_child()
+        elif stderr == subprocess.STDOUT and stdout is not None:
+            # What Popen knows as our pipe's descriptor. Without one, it sees to STDOUT itself.
+            stderr = stdout
+        popen = await to_thread_run_sync(
+            partial(
+                subprocess.Popen, command, stdin=stdin, stdout=stdout, stderr=stderr, **options
+            ),
+            thread_name="starts a process",
+        )
+        pipes.ours.pop_all()
+    return Process._create(popen, our_stdin, our_stdout, our_stderr)

@@ -1,0 +1,166 @@
+"""Waiting for signals of the operating system: :func:`open_signal_receiver`.
+
+Ours, not anyio's or the loop's: neither passes on a signal that arrived but was not looked at, and
+a loop's ``add_signal_handler`` forgets the handler that was there before.
+
+Rule 1: a signal is noted by a handler of the :mod:`signal` module, which runs in the main thread
+between two bytecodes. It does nothing but ask the loop for a call.
+
+Rule 2: a loop that sleeps is woken, whichever thread the system chose to interrupt: a wake-up
+descriptor is set, unless the loop or somebody else has set one.
+
+Rule 3: no signal is lost. What nobody has looked at when the receiver is closed is sent again, to
+the handlers that were there before.
+
+A handler that was registered with ``loop.add_signal_handler`` for the same signal is called too
+while a receiver is open, as loops hear of signals by the wake-up descriptor.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections import OrderedDict
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from .._core import ConflictDetector, checkpoint, current_trio_token
+from .._core.host import running_loop
+from .._sync import ParkingLot
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncIterator, Iterator
+    from types import FrameType
+
+    from typing_extensions import Self
+
+__all__ = ["open_signal_receiver"]
+
+
+@contextmanager
+def open_signal_receiver(*signals: signal.Signals | int) -> Iterator[AsyncIterator[int]]:
+    """Receive signals in a task, while the ``with`` block lasts, instead of having handlers called.
+
+    ::
+
+        with nurseryio.open_signal_receiver(signal.SIGHUP) as received:
+            async for signum in received:
+                reload_configuration()
+
+    A signal that arrives several times before it is looked at is received once. Signals that
+    were not looked at when the block is left are raised again, for the handlers from before.
+
+    Args:
+        *signals: The signals to receive.
+
+    Yields:
+        An async iterator of signal numbers, in the order of arrival, for one task at a time. It
+        never ends by itself.
+
+    Raises:
+        TypeError: No signal was given.
+        RuntimeError: This is not the main thread, the only one where Python allows it; or no
+            loop is running; or, from the iterator, the block has been left.
+        ValueError: There is no such signal, or it cannot be caught.
+        BusyResourceError: From the iterator: another task is using it.
+
+    Checkpoint: no, entering and leaving are not async. Each step of the iterator is one.
+
+    Trio: ``trio.open_signal_receiver``.
+    """
+    if not signals:
+        raise TypeError("No signals were provided: name at least one to wait for")
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(
+            "open_signal_receiver works in Python's main thread only: open it in a loop that runs "
+            "there"
+        )
+    token = current_trio_token()
+    receiver = _SignalReceiver()
+
+    def on_signal(signum: int, _frame: FrameType | None) -> None:
+        token.run_sync_soon(receiver.note, signum, idempotent=True)
+
+    try:
+        with _wake_on_signals(running_loop()), ExitStack() as handlers:
+            for signum in dict.fromkeys(signals):
+                handlers.callback(signal.signal, signum, signal.signal(signum, on_signal))
+            yield receiver
+    finally:
+        receiver.close()
+
+
+class _SignalReceiver:
+    """The signals that have arrived, oldest first."""
+
+    def __init__(self) -> None:
+        self._arrived: OrderedDict[int, None] = OrderedDict()
+        self._waiting = ParkingLot()
+        self._detector = ConflictDetector(
+            "only one task can iterate on a signal receiver at a time"
+        )
+        self._closed = False
+
+    def note(self, signum: int) -> None:
+        """A signal has arrived. May come late, when the receiver is closed."""
+        if self._closed:
+            signal.raise_signal(signum)
+        else:
+            self._arrived[signum] = None
+            self._waiting.unpark()
+
+    def close(self) -> None:
+        """Pass on what has arrived, after the former handlers are back."""
+        self._closed = True
+        self._raise_again()
+
+    def _raise_again(self) -> None:
+        # Recursive so that a handler that raises keeps nobody else from hearing of a signal, and
+        # the errors are chained.
+        if self._arrived:
+            signum, _ = self._arrived.popitem(last=False)
+            try:
+                signal.raise_signal(signum)
+            finally:
+                self._raise_again()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> int:
+        if self._closed:
+            raise RuntimeError("the open_signal_receiver block has been left")
+        with self._detector:
+            if self._arrived:
+                await checkpoint()
+            else:
+                await self._waiting.park()
+            signum, _ = self._arrived.popitem(last=False)
+        return signum
+
+
+@contextmanager
+def _wake_on_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """See that a signal wakes the loop even if it interrupts another thread."""
+    ours, pythons = socket.socketpair()
+    with ours, pythons:
+        ours.setblocking(False)
+        pythons.setblocking(False)
+        before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
+        if before != -1:
+            signal.set_wakeup_fd(before)
+            yield
+            return
+
+        # Called again as long as there is more to read.
+        loop.add_reader(ours, ours.recv, 4096)
+        try:
+            yield
+        finally:
+            loop.remove_reader(ours)
+            current = signal.set_wakeup_fd(-1)
+            if current not in (-1, pythons.fileno()):
+                # A handler was added to the loop meanwhile.
+                signal.set_wakeup_fd(current)

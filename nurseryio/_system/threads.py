@@ -1,0 +1,242 @@
+"""Calling blocking functions from tasks: ``to_thread.run_sync`` and what counts its threads.
+
+Ours, not anyio's: anyio keeps the thread's task waiting by polling its scopes, has no names for
+threads, and does not give ``from_thread`` the waiting task itself, which Trio documents.
+
+Rule 1: a task that waits for a thread costs no CPU, cancelled or not. The result comes by one
+call into the loop, a cancellation by one call of ``Hop.abort``.
+
+Rule 2: the limiter's token is given back when the *thread* is done, which for an abandoned thread
+is later than its task.
+
+The threads themselves are in ``_core/thread_cache``, the way back into the loop in
+``from_thread``.
+"""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .._core import (
+    RunVar,
+    WouldBlock,
+    checkpoint,
+    checkpoint_if_cancelled,
+    current_task,
+    current_trio_token,
+    wait_task_rescheduled,
+)
+from .._core.host import running_loop
+from .._core.thread_cache import start_thread_soon
+from .._sync import CapacityLimiter, Event
+from .hop import Hop, hide_library_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import TypeVarTuple, Unpack
+
+    from .hop import Borrowable
+
+    ArgsT = TypeVarTuple("ArgsT")
+
+__all__ = [
+    "active_thread_count",
+    "current_default_thread_limiter",
+    "to_thread_run_sync",
+    "wait_all_threads_completed",
+]
+
+RetT = TypeVar("RetT")
+
+# How many threads work at a time on one event loop, unless another limiter is given.
+DEFAULT_LIMIT = 40
+
+
+class _LoopThreads:
+    """What is kept for one event loop."""
+
+    __slots__ = ("active", "limiter", "none_active")
+
+    def __init__(self) -> None:
+        self.limiter = CapacityLimiter(DEFAULT_LIMIT)
+        # How many tasks wait for a thread, and the event for when there are none again.
+        self.active = 0
+        self.none_active: Event | None = None
+
+    def leave(self) -> None:
+        """One task has stopped waiting."""
+        self.active -= 1
+        if self.none_active is not None and self.active == 0:
+            self.none_active.set()
+            self.none_active = None
+
+
+_loop_threads: RunVar[_LoopThreads] = RunVar("threads")
+
+
+def _threads_of_this_loop() -> _LoopThreads:
+    try:
+        return _loop_threads.get()
+    except LookupError:
+        threads = _LoopThreads()
+        _loop_threads.set(threads)
+        return threads
+
+
+def current_default_thread_limiter() -> CapacityLimiter:
+    """The limiter that :func:`nurseryio.to_thread.run_sync` uses when it is given none.
+
+    There is one for each event loop, of 40 tokens at first. Setting its ``total_tokens`` changes
+    how many threads may work at a time.
+
+    Returns:
+        The limiter of the running loop.
+
+    Raises:
+        RuntimeError: No loop is running in this thread.
+
+    Checkpoint: no, this is not an async function.
+
+    Trio: ``trio.to_thread.current_default_thread_limiter``.
+    """
+    return _threads_of_this_loop().limiter
+
+
+def active_thread_count() -> int:
+    """How many tasks of the running loop are waiting for a worker thread.
+
+    Abandoned threads do not count.
+
+    Raises:
+        RuntimeError: No loop is running in this thread.
+
+    Checkpoint: no, this is not an async function.
+
+    Trio: ``trio.testing.active_thread_count``.
+    """
+    return _threads_of_this_loop().active
+
+
+async def wait_all_threads_completed() -> None:
+    """Wait until no task of the running loop is waiting for a worker thread.
+
+    Meant for tests that must know that nothing goes on in threads any more. What the tasks do
+    next may start new threads, so wait in a loop, together with
+    :func:`nurseryio.testing.wait_all_tasks_blocked`, until :func:`active_thread_count` is 0.
+
+    Raises:
+        Cancelled: The wait was cancelled.
+
+    Checkpoint: yes.
+
+    Trio: ``trio.testing.wait_all_threads_completed``.
+    """
+    threads = _threads_of_this_loop()
+    await checkpoint()
+    while threads.active:
+        if threads.none_active is None:
+            threads.none_active = Event()
+        await threads.none_active.wait()
+
+
+async def to_thread_run_sync(
+    sync_fn: Callable[[Unpack[ArgsT]], RetT],
+    *args: Unpack[ArgsT],
+    thread_name: str | None = None,
+    abandon_on_cancel: bool = False,
+    limiter: Borrowable | None = None,
+) -> RetT:
+    """Call ``sync_fn(*args)`` in a worker thread and wait for its result.
+
+    For calls that block: file access, database drivers, anything that would stop the loop. The
+    function sees the context variables of the calling task, as a copy; inside it the functions of
+    :mod:`nurseryio.from_thread` lead back into the loop.
+
+    **Cancellation.** Nothing can stop a function in a thread from outside. If the task is
+    cancelled before the thread is started, the call raises :exc:`Cancelled`. After that it
+    depends on ``abandon_on_cancel``: if false, the call goes on waiting, as if ``sync_fn`` had
+    been called directly, and the cancellation strikes at the next checkpoint; the function may
+    ask for it with :func:`nurseryio.from_thread.check_cancelled`. If true, the call raises
+    :exc:`Cancelled` at once and **the thread works on in the background**; its result or error
+    is thrown away. Use that only for what does no harm, such as looking up a name.
+
+    A cancellation while a thread works costs no CPU. Worker threads, abandoned or not, never keep
+    the process from ending.
+
+    Args:
+        sync_fn: The function to call. Use ``functools.partial`` for keyword arguments.
+        *args: Its positional arguments.
+        thread_name: Name of the thread while the function runs, as ``threading.Thread.name`` and,
+            cut to 15 bytes, in the operating system. None makes one of the function's and the
+            task's names.
+        abandon_on_cancel: Whether a cancellation leaves the thread to itself.
+        limiter: What bounds the number of threads: a :class:`CapacityLimiter`, or any object with
+            its methods ``acquire_on_behalf_of`` and ``release_on_behalf_of``. The token is given
+            back once the thread is done. None means :func:`current_default_thread_limiter`.
+
+    Returns:
+        What ``sync_fn`` returned.
+
+    Raises:
+        Cancelled: The task was cancelled before the thread started, or, with
+            ``abandon_on_cancel``, while it worked.
+        TypeError: ``sync_fn`` is not callable or is an async function; ``thread_name`` is not a
+            string; ``limiter`` lacks the methods.
+        RuntimeError: The system cannot start one more thread.
+        Exception: Whatever ``sync_fn`` raised, or whatever the limiter did.
+
+    Checkpoint: yes.
+
+    Trio: ``trio.to_thread.run_sync``.
+    """
+    await checkpoint_if_cancelled()
+    abandon = bool(abandon_on_cancel)
+    task = current_task()
+    if not callable(sync_fn):
+        raise TypeError(f"to_thread.run_sync needs a function to call, not {sync_fn!r}")
+    if thread_name is None:
+        thread_name = f"{getattr(sync_fn, '__name__', None)} from {task.name}"
+    elif not isinstance(thread_name, str):
+        raise TypeError(f"thread_name must be a string or None, not {thread_name!r}")
+    threads = _threads_of_this_loop()
+    if limiter is None:
+        limiter = threads.limiter
+    context = copy_context()
+    hide_library_name(context)
+    hop = Hop(
+        (sync_fn, args, context), task, running_loop(), current_trio_token(), limiter, abandon
+    )
+    await _acquire(limiter, hop)
+    threads.active += 1
+    try:
+        try:
+            start_thread_soon(hop.work, hop.deliver, thread_name)
+        except BaseException:
+            limiter.release_on_behalf_of(hop)
+            raise
+        while True:
+            result: Any = await wait_task_rescheduled(hop.abort)
+            if hop.finished:
+                return result  # type: ignore[no-any-return]
+            await result.serve()
+            del result
+    finally:
+        threads.leave()
+
+
+async def _acquire(limiter: Borrowable, hop: Hop) -> None:
+    if type(limiter) is CapacityLimiter:
+        # The wait for the thread is a checkpoint; one for a token that is there is not needed.
+        try:
+            limiter.acquire_on_behalf_of_nowait(hop)
+        except WouldBlock:
+            await limiter.acquire_on_behalf_of(hop)
+    elif hasattr(limiter, "acquire_on_behalf_of") and hasattr(limiter, "release_on_behalf_of"):
+        await limiter.acquire_on_behalf_of(hop)
+    else:
+        raise TypeError(
+            "limiter must be a CapacityLimiter or have the methods acquire_on_behalf_of and "
+            f"release_on_behalf_of, but {limiter!r} has not"
+        )

@@ -1,0 +1,18 @@
+"""Calling functions that block, in worker threads.
+
+Trio: ``trio.to_thread``.
+"""
+
+from __future__ import annotations
+
+from ._core.lazy import lazy_door
+from ._system.threads import (
+    current_default_thread_limiter as current_default_thread_limiter,
+)
+from ._system.threads import (
+    to_thread_run_sync as run_sync,
+)
+
+__all__ = ["current_default_thread_limiter", "run_sync"]
+
+__getattr__, __dir__ = lazy_door(globals())
