@@ -20,6 +20,8 @@ autodoc_typehints = "signature"
 # Aliases and defaults appear as they were written, not as what they evaluate to.
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
+# Attributes that a class docstring lists may be properties with a docstring of their own as well.
+napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = f"nurseryio {release}"

@@ -139,6 +139,14 @@ def test_type_checkers_know_that_a_re_export_is_one() -> None:
     assert not wrong
 
 
+def test_static_tools_see_that_a_wrong_name_is_wrong() -> None:
+    # To a type checker a module with a __getattr__ has every name there is.
+    for name in DOORS:
+        body = source.modules()[name].tree.body
+        seen = [n for n in body if not ast.unparse(n).startswith("if not TYPE_CHECKING:")]
+        assert "__getattr__" not in ast.unparse(ast.Module(seen, [])), name or "nurseryio"
+
+
 # -- documentation --------------------------------------------------------------
 
 
