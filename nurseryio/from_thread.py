@@ -8,11 +8,7 @@ from __future__ import annotations
 from ._core.lazy import lazy_door
 from ._system.from_thread import (
     from_thread_check_cancelled as check_cancelled,
-)
-from ._system.from_thread import (
     from_thread_run as run,
-)
-from ._system.from_thread import (
     from_thread_run_sync as run_sync,
 )
 

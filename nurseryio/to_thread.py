@@ -8,8 +8,6 @@ from __future__ import annotations
 from ._core.lazy import lazy_door
 from ._system.threads import (
     current_default_thread_limiter as current_default_thread_limiter,
-)
-from ._system.threads import (
     to_thread_run_sync as run_sync,
 )
 

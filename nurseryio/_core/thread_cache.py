@@ -193,7 +193,6 @@ class ThreadCache:
             self._os_rename_known = True
         return self._os_rename
 
-
     def idle_threads(self) -> set[threading.Thread]:
         """The threads that have nothing to do and wait for work."""
         return {worker._thread for worker in list(self._idle)}

@@ -26,38 +26,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .files import (
         AsyncIOWrapper as AsyncIOWrapper,
-    )
-    from .files import (
         open_file as open_file,
-    )
-    from .files import (
         wrap_file as wrap_file,
     )
     from .from_thread import (
         from_thread_check_cancelled as from_thread_check_cancelled,
-    )
-    from .from_thread import (
         from_thread_run as from_thread_run,
-    )
-    from .from_thread import (
         from_thread_run_sync as from_thread_run_sync,
     )
-    from .path import Path as Path
-    from .path import PosixPath as PosixPath
-    from .path import WindowsPath as WindowsPath
-    from .process import Process as Process
-    from .process import open_process as open_process
+    from .path import Path as Path, PosixPath as PosixPath, WindowsPath as WindowsPath
+    from .process import Process as Process, open_process as open_process
     from .run_process import run_process as run_process
     from .signals import open_signal_receiver as open_signal_receiver
     from .threads import (
         active_thread_count as active_thread_count,
-    )
-    from .threads import (
         current_default_thread_limiter as current_default_thread_limiter,
-    )
-    from .threads import (
         to_thread_run_sync as to_thread_run_sync,
-    )
-    from .threads import (
         wait_all_threads_completed as wait_all_threads_completed,
     )
