@@ -21,8 +21,10 @@ import asyncio
 import contextvars
 import operator
 import sys
+import threading
 import types
 from collections.abc import Callable, Coroutine, Generator
+from math import inf
 from typing import Any
 
 __all__ = [
@@ -201,11 +203,10 @@ def selector_of(loop: Loop) -> Any:
 
 def next_timer(loop: Loop) -> float:
     """When the earliest timer of a stock loop is due, on the loop's clock; ``inf`` if none."""
-    for handle in sorted(getattr(loop, "_scheduled", ())):
-        if not handle.cancelled():
-            when: float = handle.when()
-            return when
-    return float("inf")
+    scheduled: list[asyncio.TimerHandle] = getattr(loop, "_scheduled", [])
+    if scheduled and not scheduled[0].cancelled():
+        return scheduled[0].when()  # it is a heap
+    return min((handle.when() for handle in scheduled if not handle.cancelled()), default=inf)
 
 
 def has_ready(loop: Loop) -> bool:
@@ -217,7 +218,16 @@ def outside_wakers(loop: Loop) -> int:
     """How many file descriptors a stock loop watches, its own self-pipe not counted."""
     selector = selector_of(loop)
     own = getattr(loop, "_ssock", None)
-    return sum(key.fileobj is not own for key in list(selector.get_map().values()))
+    own_fd = None if own is None else own.fileno()
+    return sum(key.fd != own_fd for key in list(selector.get_map().values()))
+
+
+def idle_executor_threads(loop: Loop) -> set[threading.Thread]:
+    """The threads of the loop's default executor, if none of them has anything to do."""
+    executor = getattr(loop, "_default_executor", None)
+    threads: set[threading.Thread] = set(getattr(executor, "_threads", ()))
+    idle = getattr(executor, "_idle_semaphore", None)
+    return threads if idle is not None and idle._value >= len(threads) else set()
 
 
 def count_tasks(loop: Loop) -> tuple[int, int]:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _IDLE = object()  # the key of a loop's Idle among its local values
 
+# The longest single wait (seconds), as in asyncio: the operating system's call has its limits.
+LONGEST_WAIT = 24 * 3600.0
+
 
 class Idle:
     """The replacement of one selector's ``select``."""
@@ -40,9 +43,9 @@ class Idle:
         self._select: Callable[[Any], Any] = self._selector.select
         # Tasks in wait_all_tasks_blocked() with their cushions (seconds).
         self.waiting: dict[Task, float] = {}
+        # A clock with a method _autojump(state, next_timer) is told when the loop has been idle
+        # for clock.autojump_threshold real seconds; see testing/clock.py.
         self.clock: Clock | None = None
-        # Idle time (real seconds) after which the clock is told to jump.
-        self.autojump_threshold = inf
         self._selector.select = self.select
 
     def remove(self) -> None:
@@ -61,7 +64,11 @@ class Idle:
         if self.clock is not None and timeout != 0:
             timeout = self._real_timeout(self.clock)
         left = inf if timeout is None else timeout
-        quiet = min(self.waiting.values()) if self.waiting else self.autojump_threshold
+        jump = getattr(self.clock, "_autojump", None)
+        if self.waiting:
+            quiet = min(self.waiting.values())
+        else:
+            quiet = inf if jump is None else self.clock.autojump_threshold  # type: ignore[union-attr]
         primed = quiet < left
         if primed:
             timeout = quiet
@@ -75,7 +82,8 @@ class Idle:
             if primed and self.waiting:
                 self._wake(quiet)
             elif primed:
-                self.clock._autojump()  # type: ignore[union-attr]
+                assert jump is not None
+                jump(state, host.next_timer(state.loop))
         return events
 
     def _real_timeout(self, clock: Clock) -> float | None:
@@ -83,7 +91,7 @@ class Idle:
         when = host.next_timer(self._state.loop)
         if when == inf:
             return None
-        return max(0.0, clock.deadline_to_sleep_time(when))
+        return min(max(0.0, clock.deadline_to_sleep_time(when)), LONGEST_WAIT)
 
     def _wake(self, cushion: float) -> None:
         for task in [task for task, own in self.waiting.items() if own == cushion]:

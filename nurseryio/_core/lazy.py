@@ -64,7 +64,8 @@ def _is_public(name: str, value: object) -> bool:
 def show_door(value: Any, name: str, door: str) -> None:
     """Have a class or function of ours name its door as its module."""
     module = getattr(value, "__module__", None)
-    if not isinstance(module, str) or not module.startswith(door.partition(".")[0] + "._"):
+    hidden = (door.partition(".")[0] + "._", door + ".")
+    if not isinstance(module, str) or not module.startswith(hidden):
         return
     if not isinstance(value, type) and not callable(value):
         return

@@ -93,7 +93,9 @@ def run(
         for instrument in instruments:
             gauge.install(state, instrument)
         try:
-            this.execute(async_fn, args)
+            this.start(async_fn, args)
+            this.drive()
+            this.finish()
         finally:
             this.close()
     finally:
@@ -146,6 +148,8 @@ class Run:
         self.system_nursery: Nursery | None = None
         self.system_context = contextvars.copy_context()
         self.internal_error: BaseException | None = None
+        # What run() raises, whatever else comes of the run.
+        self.verdict: BaseException | None = None
         self.ki_pending = False
         self.token = token_of(state)
         self.token._crash = self._crash
@@ -154,23 +158,37 @@ class Run:
 
     # -- the life of a run ------------------------------------------------------
 
-    def execute(self, async_fn: Any, args: tuple[Any, ...]) -> None:
-        """Run everything up to and including what asyncio code left behind."""
+    def start(self, async_fn: Any, args: tuple[Any, ...]) -> None:
+        """Make the root task. Nothing runs before :meth:`drive`."""
+        self._root_future = self.state.loop.create_task(self._root(async_fn, args), name="<init>")
+
+    def drive(self, until: asyncio.Future[Any] | None = None) -> None:
+        """Let the loop run until the root task has ended, or the given future is done.
+
+        With a future this may be called again, to go on where the loop has stopped.
+        """
         loop = self.state.loop
-        root = loop.create_task(self._root(async_fn, args), name="<init>")
+        # The loop installs hooks of its own whenever it begins to run.
+        loop.call_soon(self.asyncgens.install)
         self._ki.install()
         try:
-            loop.run_until_complete(root)
+            loop.run_until_complete(self._root_future if until is None else until)
         except BaseException as exc:
             self.internal_error = exc
         finally:
-            try:
-                _cancel_leftovers(loop)
-                loop.run_until_complete(loop.shutdown_asyncgens())
-                loop.run_until_complete(loop.shutdown_default_executor())
-            finally:
-                self.token._close()
-                self._ki.remove()
+            self._ki.remove()
+
+    def finish(self) -> None:
+        """After the root task: end what asyncio code left behind."""
+        loop = self.state.loop
+        self._ki.install()
+        try:
+            _cancel_leftovers(loop)
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            self.token._close()
+            self._ki.remove()
 
     def close(self) -> None:
         """After everything: instruments hear of it, and the loop gets its own parts back."""
@@ -185,6 +203,10 @@ class Run:
 
     def result(self, strict: bool | None) -> Any:
         """What the main task returned, or raise what came of the run."""
+        if self.verdict is not None:
+            outcome = self.main_outcome
+            error = outcome.error if isinstance(outcome, Error) else None
+            raise self.verdict from (None if isinstance(error, Cancelled) else error)
         if self.internal_error is not None:
             raise TrioInternalError(
                 "a system task or a run_sync_soon() function failed, or nurseryio has a bug"
@@ -208,7 +230,6 @@ class Run:
 
     async def _root(self, async_fn: Any, args: tuple[Any, ...]) -> None:
         self.root_task = current_task()
-        self.asyncgens.install()
         if self.state.instruments is not None:
             self.state.instruments.call("before_run")
         async with open_nursery(strict_exception_groups=True) as self.system_nursery:
@@ -241,10 +262,16 @@ class Run:
         """A ``run_sync_soon`` function failed: end the run."""
         if self.internal_error is None:
             self.internal_error = error
+        self._cancel_everything(f"run_sync_soon() function raised {error!r}")
+
+    def fail(self, error: BaseException) -> None:
+        """End the run: everything is cancelled, and then :func:`run` raises ``error``."""
+        self.verdict = error
+        self._cancel_everything(f"the run failed: {type(error).__name__}")
+
+    def _cancel_everything(self, reason: str) -> None:
         if self.system_nursery is not None and not self.system_nursery._closed:
-            self.system_nursery.cancel_scope._cancel(
-                CancelReason("shutdown", reason=f"run_sync_soon() function raised {error!r}")
-            )
+            self.system_nursery.cancel_scope._cancel(CancelReason("shutdown", reason=reason))
 
     def spawn_system_task(
         self,

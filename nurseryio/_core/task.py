@@ -63,6 +63,7 @@ class Task(metaclass=NoPublicConstructor):
         "_parent_nursery",
         "_look_closer",
         "_refused",
+        "_rested",
         "_shielded_step",
         "_started",
         "_state",
@@ -89,6 +90,8 @@ class Task(metaclass=NoPublicConstructor):
     _outcome: Any
     # In a yield that scope cancellation must not interrupt.
     _shielded_step: bool
+    # The task has waited for I/O and let others run; the next stream operation owes them no turn.
+    _rested: bool
     # -- the ledger (see delivery) --
     # Invariant: True only while scope._effective; then one of asyncio_task.cancelling() is ours.
     _held: bool
@@ -175,17 +178,21 @@ class Task(metaclass=NoPublicConstructor):
 
         ``traceback.StackSummary.extract(task.iter_await_frames())`` makes a printable stack.
         """
-        awaited = self._coro
-        while awaited is not None:
-            for prefix, link in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
-                if hasattr(awaited, f"{prefix}_frame"):
-                    frame = getattr(awaited, f"{prefix}_frame")
-                    if frame is not None:
-                        yield frame, frame.f_lineno
-                    awaited = getattr(awaited, link)
-                    break
-            else:
-                awaited = _generator_behind(awaited)
+        return await_frames(self._coro)
+
+
+def await_frames(awaited: Any) -> Iterator[tuple[types.FrameType, int]]:
+    """The frames, with line numbers, of a coroutine and of what it waits in, outermost first."""
+    while awaited is not None:
+        for prefix, link in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
+            if hasattr(awaited, f"{prefix}_frame"):
+                frame = getattr(awaited, f"{prefix}_frame")
+                if frame is not None:
+                    yield frame, frame.f_lineno
+                awaited = getattr(awaited, link)
+                break
+        else:
+            awaited = _generator_behind(awaited)
 
 
 def _generator_behind(awaited: Any) -> Any:
