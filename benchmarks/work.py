@@ -1,0 +1,29 @@
+"""Constants and trivial work that the rows of every library share: the same for all."""
+
+from __future__ import annotations
+
+HOUR = 3600.0
+"""Seconds: a sleep or timeout that never comes to its end in a run."""
+
+FAN = 100
+"""Children of a small group; producers of the fan-in; places of the buffered channel."""
+
+FAN_PLACES = 10
+"""Places of the channel that a hundred producers share."""
+
+CHAIN = 100
+"""Nurseries nested in each other in the depth row."""
+
+TOGETHER = 10
+"""Tasks that want the same lock or permit."""
+
+_SPREAD = 0.02
+
+
+def nothing() -> None:
+    """What the worker thread is asked to do."""
+
+
+def spread(n: int) -> list[float]:
+    """Return n different delays, none zero, unsorted, all within a fiftieth of a second."""
+    return [((i * 7919) % n + 1) / n * _SPREAD for i in range(n)]
