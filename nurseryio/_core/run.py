@@ -82,27 +82,45 @@ def run(
     _refuse_running_loop()
     if strict_exception_groups is not None and not strict_exception_groups:
         warn_loose("run", stacklevel=3)
-    loop = _new_loop(loop_factory)
-    state = loop_state(loop)
-    state.strict = strict_exception_groups
-    this = Run(state, restrict_keyboard_interrupt_to_checkpoints)
+    this = prepare(
+        clock,
+        instruments,
+        restrict_keyboard_interrupt_to_checkpoints,
+        strict_exception_groups,
+        loop_factory,
+    )
     try:
-        asyncio.set_event_loop(loop)
+        asyncio.set_event_loop(this.state.loop)
+        this.start(async_fn, args)
+        this.drive()
+        this.finish()
+    finally:
+        asyncio.set_event_loop(None)
+        this.close()
+    result: RetT = this.result(strict_exception_groups)
+    return result
+
+
+def prepare(
+    clock: Clock | None,
+    instruments: Sequence[Instrument],
+    ki_at_checkpoints: bool,
+    strict: bool | None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
+) -> Run:
+    """Make the loop of a run; for the arguments and errors see :func:`run`. To be closed."""
+    state = loop_state(_new_loop(loop_factory))
+    state.strict = strict
+    this = Run(state, ki_at_checkpoints)
+    try:
         if clock is not None:
             _set_clock(state, clock)
         for instrument in instruments:
             gauge.install(state, instrument)
-        try:
-            this.start(async_fn, args)
-            this.drive()
-            this.finish()
-        finally:
-            this.close()
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
-    result: RetT = this.result(strict_exception_groups)
-    return result
+    except BaseException:
+        this.close()
+        raise
+    return this
 
 
 def _refuse_running_loop() -> None:
@@ -191,7 +209,7 @@ class Run:
             self._ki.remove()
 
     def close(self) -> None:
-        """After everything: instruments hear of it, and the loop gets its own parts back."""
+        """After everything: instruments hear of it, and the loop is closed."""
         state = self.state
         if state.instruments is not None:
             state.instruments.call("after_run")
@@ -200,6 +218,7 @@ class Run:
         for task, record in list(records.items()):
             if record._state is state:
                 del records[task]
+        state.loop.close()
 
     def result(self, strict: bool | None) -> Any:
         """What the main task returned, or raise what came of the run."""
