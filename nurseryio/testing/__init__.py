@@ -1,0 +1,56 @@
+"""The door for tests: a virtual clock, checks of checkpoints and streams, streams in memory.
+
+What is loaded: only what a name that is used needs. The pytest plugin is loaded by pytest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .._core import wait_all_tasks_blocked as wait_all_tasks_blocked
+from .._core.lazy import lazy_door
+from .check_streams import (
+    check_half_closeable_stream as check_half_closeable_stream,
+    check_one_way_stream as check_one_way_stream,
+    check_two_way_stream as check_two_way_stream,
+)
+from .checkpoints import (
+    assert_checkpoints as assert_checkpoints,
+    assert_no_checkpoints as assert_no_checkpoints,
+)
+from .clock import MockClock as MockClock
+from .deadlock import DeadlockError as DeadlockError
+from .lockstep_streams import (
+    lockstep_stream_one_way_pair as lockstep_stream_one_way_pair,
+    lockstep_stream_pair as lockstep_stream_pair,
+)
+from .memory_streams import (
+    MemoryReceiveStream as MemoryReceiveStream,
+    MemorySendStream as MemorySendStream,
+    memory_stream_one_way_pair as memory_stream_one_way_pair,
+    memory_stream_pair as memory_stream_pair,
+    memory_stream_pump as memory_stream_pump,
+)
+from .network import open_stream_to_socket_listener as open_stream_to_socket_listener
+from .sequencer import Sequencer as Sequencer
+from .tree_view import task_tree as task_tree
+from .trio_test import nurseryio_test as nurseryio_test, trio_test as trio_test
+
+if TYPE_CHECKING:
+    from .._system.threads import (
+        active_thread_count as active_thread_count,
+        wait_all_threads_completed as wait_all_threads_completed,
+    )
+
+_load, __dir__ = lazy_door(
+    globals(), {"_system.threads": "active_thread_count wait_all_threads_completed"}
+)
+
+
+def __getattr__(name: str) -> Any:
+    # Not in __all__: a star import must neither load pytest nor warn.
+    if name in ("Matcher", "RaisesGroup"):
+        from .raises_group import of_pytest
+
+        return of_pytest(name)
+    return _load(name)

@@ -1,0 +1,228 @@
+"""The buffers inside the memory streams: bytes that one task puts in and another takes out.
+
+What lives here: :class:`UnboundedQueue`, which takes everything at once, and
+:class:`LockstepQueue`, which takes nothing that nobody is there to receive. What does not: any
+stream interface; see :mod:`memory_streams` and :mod:`lockstep_streams`.
+
+Rule 1: every async method is a checkpoint when it succeeds.
+
+Rule 2: bytes leave a buffer only in the last step of a call, after its last checkpoint, so a
+cancelled call has taken nothing.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING
+
+from .._core import (
+    BrokenResourceError,
+    ClosedResourceError,
+    ConflictDetector,
+    WouldBlock,
+    checkpoint,
+)
+from .._sync.parking_lot import ParkingLot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    BytesLike: TypeAlias = bytes | bytearray | memoryview
+
+
+def check_data(data: object) -> BytesLike:
+    """Let anything bytes-like pass.
+
+    Raises:
+        TypeError: for text and everything else, saying what to do.
+    """
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return data
+    if isinstance(data, str):
+        raise TypeError("streams carry bytes, not str; encode the text first: text.encode()")
+    raise TypeError(f"streams carry bytes, bytearray or memoryview, not {type(data).__name__}")
+
+
+def check_max_bytes(max_bytes: object) -> int | None:
+    """Let None and whole numbers from 1 up pass.
+
+    Raises:
+        TypeError: for what is no whole number.
+        ValueError: for numbers below 1.
+    """
+    if max_bytes is None:
+        return None
+    count = operator.index(max_bytes)  # type: ignore[arg-type]
+    if count < 1:
+        raise ValueError(f"max_bytes must be >= 1, or None for no limit, not {count}")
+    return count
+
+
+def cut(buffer: bytearray, max_bytes: int | None) -> bytearray:
+    """Take the first bytes, ``max_bytes`` at most, out of a buffer."""
+    taken = buffer[:max_bytes]
+    del buffer[:max_bytes]
+    return taken
+
+
+class UnboundedQueue:
+    """Takes any number of bytes at once; an end can be put behind them, nothing behind that."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        # Invariant: once True, the buffer does not grow any more.
+        self._ended = False
+        self._changed = ParkingLot()
+        self._one_reader = ConflictDetector("another task is already taking data from this stream")
+
+    def __repr__(self) -> str:
+        return f"<{len(self._buffer)} bytes{', then the end' if self._ended else ''}>"
+
+    def put(self, data: BytesLike) -> None:
+        """Append bytes.
+
+        Raises:
+            ClosedResourceError: behind the end.
+            TypeError: if it is not bytes-like.
+        """
+        data = check_data(data)
+        if self._ended:
+            raise ClosedResourceError("this stream is closed")
+        self._buffer += data
+        self._changed.unpark_all()
+
+    def end(self, *, drop: bool = False) -> None:
+        """Put the end behind the bytes that are there, or in place of them (``drop``)."""
+        if drop:
+            self._buffer.clear()
+        self._ended = True
+        self._changed.unpark_all()
+
+    def get_nowait(self, max_bytes: int | None) -> bytearray:
+        """Take what is there; empty at the end.
+
+        Raises:
+            WouldBlock: if there is nothing and no end.
+            BusyResourceError: while another task waits in :meth:`get`.
+        """
+        max_bytes = check_max_bytes(max_bytes)
+        with self._one_reader:
+            if not self._ready():
+                raise WouldBlock
+            return cut(self._buffer, max_bytes)
+
+    async def get(self, max_bytes: int | None) -> bytearray:
+        """Take what is there, waiting until there is something; empty at the end.
+
+        Raises:
+            BusyResourceError: while another task does the same.
+        """
+        max_bytes = check_max_bytes(max_bytes)
+        with self._one_reader:
+            await checkpoint()
+            while not self._ready():
+                await self._changed.park()
+            return cut(self._buffer, max_bytes)
+
+    def _ready(self) -> bool:
+        return bool(self._buffer) or self._ended
+
+
+class LockstepQueue:
+    """Hands bytes over only while both sides are there: a send lasts until all is received."""
+
+    def __init__(self) -> None:
+        # What the send that is going on has still to hand over.
+        self._buffer = bytearray()
+        self._sender_closed = False
+        self._receiver_closed = False
+        self._receiver_waits = False
+        self._changed = ParkingLot()
+        self._one_sender = ConflictDetector("another task is already sending on this stream")
+        self._one_receiver = ConflictDetector("another task is already receiving on this stream")
+
+    def close_sender(self) -> None:
+        """No more sends; one that waits gets an error, the receiver gets the end."""
+        self._sender_closed = True
+        self._changed.unpark_all()
+
+    def close_receiver(self) -> None:
+        """No more receives; one that waits gets an error, and so does the sender."""
+        self._receiver_closed = True
+        self._changed.unpark_all()
+
+    async def send(self, data: BytesLike) -> None:
+        """Offer bytes, and wait until the receiver has taken the last one.
+
+        If cancelled, what the receiver has not taken is withdrawn.
+
+        Raises:
+            ClosedResourceError: if this side is closed, before or meanwhile.
+            BrokenResourceError: if the other side is closed before it has taken everything.
+            BusyResourceError: while another task uses this side.
+        """
+        data = check_data(data)
+        with self._one_sender:
+            self._check_sender()
+            if self._receiver_closed:
+                raise BrokenResourceError("the receiving end of this stream is closed")
+            self._buffer += data
+            self._changed.unpark_all()
+            try:
+                await self._wait_until(lambda: not self._buffer)
+                self._check_sender()
+                if self._buffer:
+                    raise BrokenResourceError("the receiving end of this stream is closed")
+            finally:
+                self._buffer.clear()
+
+    async def wait_send_might_not_block(self) -> None:
+        """Wait until a receiver waits, or is gone.
+
+        Raises:
+            ClosedResourceError: if this side is closed, before or meanwhile.
+            BusyResourceError: while another task uses this side.
+        """
+        with self._one_sender:
+            self._check_sender()
+            await self._wait_until(lambda: self._receiver_waits)
+            self._check_sender()
+
+    async def receive(self, max_bytes: int | None) -> bytearray:
+        """Take bytes of the send that is going on, or wait for one; empty at the end.
+
+        Raises:
+            ClosedResourceError: if this side is closed, before or meanwhile.
+            BusyResourceError: while another task does the same.
+        """
+        max_bytes = check_max_bytes(max_bytes)
+        with self._one_receiver:
+            self._check_receiver()
+            self._receiver_waits = True
+            self._changed.unpark_all()
+            try:
+                await self._wait_until(lambda: bool(self._buffer))
+            finally:
+                self._receiver_waits = False
+            self._check_receiver()
+            taken = cut(self._buffer, max_bytes)
+            self._changed.unpark_all()
+            return taken
+
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until the condition holds, or either side is closed. Always a checkpoint.
+
+        The checkpoint comes first: what held before it may not hold after it.
+        """
+        await checkpoint()
+        while not (condition() or self._sender_closed or self._receiver_closed):
+            await self._changed.park()
+
+    def _check_sender(self) -> None:
+        if self._sender_closed:
+            raise ClosedResourceError("this stream is closed")
+
+    def _check_receiver(self) -> None:
+        if self._receiver_closed:
+            raise ClosedResourceError("this stream is closed")

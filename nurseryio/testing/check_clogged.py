@@ -1,0 +1,148 @@
+"""The checks on a clogged pair: one on which every send waits until something is received.
+
+What lives here: what ``wait_send_all_might_not_block`` and a waiting send have to do, one
+function per topic. What does not: everything that can be seen without a clogged pair
+(:mod:`check_one_way`).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from .._core import (
+    BrokenResourceError,
+    BusyResourceError,
+    ClosedResourceError,
+    open_nursery,
+    wait_all_tasks_blocked,
+)
+from .check_support import close_forcefully, expect, fresh, wait_writable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .._core import (
+        AsyncResource,
+        CancelScope,
+        HalfCloseableStream,
+        ReceiveStream,
+        SendStream,
+    )
+    from .check_support import StreamMaker
+
+    Maker = StreamMaker[SendStream, ReceiveStream]
+    TwoWayMaker = StreamMaker[HalfCloseableStream, HalfCloseableStream]
+
+
+async def check_waits_until_received(maker: Maker) -> None:
+    """``wait_send_all_might_not_block`` waits, until the receiver makes room."""
+    async with fresh(maker) as (sender, receiver):
+        record: list[str] = []
+
+        async def wait_for_room(scope: CancelScope) -> None:
+            record.append("sender waits")
+            await wait_writable(sender)
+            record.append("sender woke")
+            scope.cancel()
+
+        async def make_room() -> None:
+            await wait_all_tasks_blocked()
+            record.append("receiver starts")
+            while True:
+                await receiver.receive_some(16384)
+
+        async with open_nursery() as nursery:
+            nursery.start_soon(wait_for_room, nursery.cancel_scope)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(make_room)
+
+        assert record == ["sender waits", "receiver starts", "sender woke"], (
+            "wait_send_all_might_not_block() must wait on a clogged stream, and wake when the "
+            f"receiver makes room; got this order: {record}"
+        )
+
+
+async def check_two_senders(maker: Maker) -> None:
+    """Of two tasks that send, or wait to, at once, one gets an error."""
+    # A send that was cancelled half-way may have broken the stream: a new pair each time.
+    async with fresh(maker) as (sender, _):
+        with expect(BusyResourceError, in_group=True):
+            async with open_nursery() as nursery:
+                nursery.start_soon(sender.wait_send_all_might_not_block)
+                nursery.start_soon(sender.wait_send_all_might_not_block)
+
+    async with fresh(maker) as (sender, _):
+        with expect(BusyResourceError, in_group=True):
+            async with open_nursery() as nursery:
+                nursery.start_soon(sender.wait_send_all_might_not_block)
+                nursery.start_soon(sender.send_all, b"123")
+
+    async with fresh(maker) as (sender, _):
+        with expect(BusyResourceError, in_group=True):
+            async with open_nursery() as nursery:
+                nursery.start_soon(sender.send_all, b"123")
+                nursery.start_soon(sender.send_all, b"123")
+
+
+async def check_receiver_gone(maker: Maker) -> None:
+    """Closing the receiver ends the wait for room, with or without an error."""
+    async with fresh(maker) as (sender, receiver):
+
+        async def wait_for_room() -> None:
+            with suppress(BrokenResourceError):
+                await wait_writable(sender)
+
+        async with open_nursery() as nursery:
+            nursery.start_soon(wait_for_room)
+            await wait_all_tasks_blocked()
+            await close_forcefully(receiver)
+
+    async with fresh(maker) as (sender, receiver):
+        await close_forcefully(receiver)
+        with suppress(BrokenResourceError):
+            await wait_writable(sender)
+
+
+async def close_when_idle(resource: AsyncResource) -> None:
+    """Close forcefully, once everybody else waits."""
+    await wait_all_tasks_blocked()
+    await close_forcefully(resource)
+
+
+async def check_close_wakes_sender(maker: Maker) -> None:
+    """A task that waits in the sender is woken with an error when the sender is closed."""
+    async with fresh(maker) as (sender, _), open_nursery() as nursery:
+        nursery.start_soon(close_when_idle, sender)
+        with expect(ClosedResourceError):
+            await sender.send_all(b"xyzzy")
+
+    async with fresh(maker) as (sender, _), open_nursery() as nursery:
+        nursery.start_soon(close_when_idle, sender)
+        with expect(ClosedResourceError):
+            await sender.wait_send_all_might_not_block()
+
+
+CLOGGED_CHECKS: tuple[Callable[[Maker], Awaitable[None]], ...] = (
+    check_waits_until_received,
+    check_two_senders,
+    check_receiver_gone,
+    check_close_wakes_sender,
+)
+
+
+async def check_eof_while_sending(maker: TwoWayMaker) -> None:
+    """Of a task that sends, or waits to, and one that calls ``send_eof``, one gets an error."""
+    async with fresh(maker) as (sender, _):
+        with expect(BusyResourceError, in_group=True):
+            async with open_nursery() as nursery:
+                nursery.start_soon(sender.send_all, b"x")
+                await wait_all_tasks_blocked()
+                nursery.start_soon(sender.send_eof)
+
+    async with fresh(maker) as (sender, _):
+        with expect(BusyResourceError, in_group=True):
+            async with open_nursery() as nursery:
+                nursery.start_soon(sender.wait_send_all_might_not_block)
+                await wait_all_tasks_blocked()
+                nursery.start_soon(sender.send_eof)

@@ -1,0 +1,233 @@
+"""The checks on a one-way stream, one function per topic; each makes streams of its own.
+
+What lives here: what every pair of sender and receiver has to do. What does not: what only a
+clogged pair shows (:mod:`check_clogged`), and two-way streams (:mod:`check_streams`).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from .._core import (
+    BrokenResourceError,
+    BusyResourceError,
+    Cancelled,
+    CancelScope,
+    ClosedResourceError,
+    ReceiveStream,
+    SendStream,
+    open_nursery,
+    wait_all_tasks_blocked,
+)
+from .check_support import (
+    close,
+    close_forcefully,
+    expect,
+    fresh,
+    receive,
+    receive_exactly,
+    send,
+    wait_writable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .check_support import Bytes, StreamMaker
+
+    Maker = StreamMaker[SendStream, ReceiveStream]
+
+
+async def check_transfer(maker: Maker) -> None:
+    """Data arrives, whatever its type and size, and however ``receive_some`` is asked for it."""
+    async with fresh(maker) as (sender, receiver):
+        assert isinstance(sender, SendStream), f"{sender!r} must be an abc.SendStream"
+        assert isinstance(receiver, ReceiveStream), f"{receiver!r} must be an abc.ReceiveStream"
+
+        samples: list[tuple[Bytes, bytes]] = [
+            (b"x", b"x"),
+            (bytearray(b"1"), b"1"),
+            (memoryview(b"2"), b"2"),
+        ]
+        for data, expected in samples:
+            async with open_nursery() as nursery:
+                nursery.start_soon(send, sender, data)
+                nursery.start_soon(receive_exactly, receiver, expected)
+
+        async def send_nothing_then_y() -> None:
+            await send(sender, b"")
+            await send(sender, b"y")
+
+        # Sending nothing means nothing, least of all the end.
+        async with open_nursery() as nursery:
+            nursery.start_soon(send_nothing_then_y)
+            nursery.start_soon(receive_exactly, receiver, b"y")
+
+        for arguments in ((), (None,)):
+            async with open_nursery() as nursery:
+                nursery.start_soon(send, sender, b"x")
+                got = await receive(receiver, *arguments)
+                assert got == b"x", f"receive_some{arguments} must return b'x', not {got!r}"
+
+
+async def check_arguments(maker: Maker) -> None:
+    """``max_bytes`` has to be a positive whole number."""
+    async with fresh(maker) as (_, receiver):
+        for wrong in (-1, 0):
+            with expect(ValueError):
+                await receiver.receive_some(wrong)
+        not_a_number: Any = 1.5
+        with expect(TypeError):
+            await receiver.receive_some(not_a_number)
+
+
+async def check_two_receivers(maker: Maker) -> None:
+    """Of two tasks that receive at once, one gets an error."""
+    async with fresh(maker) as (_, receiver):
+        with expect(BusyResourceError, in_group=True):
+            async with open_nursery() as nursery:
+                nursery.start_soon(receive, receiver, 1)
+                nursery.start_soon(receive, receiver, 1)
+
+
+async def check_empty_stream_is_writable(maker: Maker) -> None:
+    """While the receiver waits on an empty stream, a send does not have to wait."""
+    async with fresh(maker) as (sender, receiver):
+
+        async def wait_then_end(scope: CancelScope) -> None:
+            await wait_writable(sender)
+            scope.cancel()
+
+        async with open_nursery() as nursery:
+            nursery.start_soon(wait_then_end, nursery.cancel_scope)
+            nursery.start_soon(receive, receiver, 1)
+
+
+async def send_until_error(sender: SendStream) -> None:
+    """Send for ever. The first sends after the peer has gone may still succeed."""
+    while True:
+        await send(sender, b"x" * 100)
+
+
+async def check_closed_receiver(maker: Maker) -> None:
+    """Closing the receiver breaks the sender, for good; every end can be closed repeatedly."""
+    async with fresh(maker) as (sender, receiver):
+
+        async def expect_broken() -> None:
+            with expect(BrokenResourceError):
+                await send_until_error(sender)
+
+        async with open_nursery() as nursery:
+            nursery.start_soon(expect_broken)
+            nursery.start_soon(close, receiver)
+
+        with expect(BrokenResourceError):
+            await send(sender, b"x" * 100)
+        with expect(ClosedResourceError):
+            await receive(receiver, 4096)
+        await close(receiver)
+        await close(receiver)
+
+        # Broken is what the peer did; once closed, closed is what we did.
+        await close(sender)
+        with expect(ClosedResourceError):
+            await send(sender, b"x" * 100)
+        with expect(ClosedResourceError):
+            await send(sender, b"")
+        with expect(ClosedResourceError):
+            await wait_writable(sender)
+        await close(sender)
+        await close(sender)
+
+
+async def check_send_then_close(maker: Maker) -> None:
+    """What was sent before a graceful close is received, then the end."""
+    async with fresh(maker) as (sender, receiver):
+
+        async def send_then_close() -> None:
+            await send(sender, b"y")
+            await close(sender)
+
+        async def receive_then_close() -> None:
+            # The sender first goes as far as it can without anybody receiving.
+            await wait_all_tasks_blocked()
+            await receive_exactly(receiver, b"y")
+            await receive_exactly(receiver, b"")
+            await close(receiver)
+
+        async with open_nursery() as nursery:
+            nursery.start_soon(send_then_close)
+            nursery.start_soon(receive_then_close)
+
+
+async def check_forceful_close(maker: Maker) -> None:
+    """A close in a cancelled scope closes, and the peer neither hangs nor gets data."""
+    async with fresh(maker) as (sender, receiver):
+        await close_forcefully(receiver)
+        with expect(BrokenResourceError):
+            await send_until_error(sender)
+        with expect(ClosedResourceError):
+            await receive(receiver, 4096)
+
+    async with fresh(maker) as (sender, receiver):
+        await close_forcefully(sender)
+        with expect(ClosedResourceError):
+            await send(sender, b"123")
+        # A clean end and a broken stream are both fine.
+        with suppress(BrokenResourceError):
+            await receive_exactly(receiver, b"")
+
+    async with fresh(maker) as (sender, receiver):
+        await close_forcefully(receiver)
+        await close_forcefully(sender)
+        with expect(ClosedResourceError):
+            await send(sender, b"123")
+        with expect(ClosedResourceError):
+            await receive(receiver, 4096)
+
+
+async def check_cancelled_calls(maker: Maker) -> None:
+    """A call in a cancelled scope raises, and the streams can still be closed gracefully."""
+    async with fresh(maker) as (sender, receiver):
+
+        async def expect_cancelled(call: Callable[..., Awaitable[object]], *args: object) -> None:
+            with expect(Cancelled):
+                await call(*args)
+
+        with CancelScope() as scope:
+            scope.cancel()
+            async with open_nursery() as nursery:
+                nursery.start_soon(expect_cancelled, send, sender, b"x")
+                nursery.start_soon(expect_cancelled, receive, receiver, 1)
+
+        async with open_nursery() as nursery:
+            nursery.start_soon(close, sender)
+            nursery.start_soon(close, receiver)
+
+
+async def check_close_wakes_receiver(maker: Maker) -> None:
+    """A task that waits to receive is woken with an error when its stream is closed."""
+    async with fresh(maker) as (_, receiver):
+
+        async def expect_closed() -> None:
+            with expect(ClosedResourceError):
+                await receiver.receive_some(10)
+
+        async with open_nursery() as nursery:
+            nursery.start_soon(expect_closed)
+            await wait_all_tasks_blocked()
+            await close_forcefully(receiver)
+
+
+ONE_WAY_CHECKS: tuple[Callable[[Maker], Awaitable[None]], ...] = (
+    check_transfer,
+    check_arguments,
+    check_two_receivers,
+    check_empty_stream_is_writable,
+    check_closed_receiver,
+    check_send_then_close,
+    check_forceful_close,
+    check_cancelled_calls,
+    check_close_wakes_receiver,
+)

@@ -1,0 +1,131 @@
+"""Streams inside the process without any buffer: a send lasts until its last byte is received.
+
+What lives here: the two stream classes and the pairs. What does not: the hand-over itself, which
+is :class:`byte_queues.LockstepQueue`.
+
+They are the extreme case of flow control, and the clogged streams that the stream checks want.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._core import ReceiveStream, SendStream, checkpoint
+from .byte_queues import LockstepQueue
+from .memory_streams import stapled_pair
+
+if TYPE_CHECKING:
+    from .._net.generic import StapledStream
+    from .byte_queues import BytesLike
+
+
+class LockstepSendStream(SendStream):
+    """The sending half; the methods do what ``abc.SendStream`` says, and there is a ``close``."""
+
+    def __init__(self, queue: LockstepQueue) -> None:
+        self._queue = queue
+
+    async def send_all(self, data: BytesLike) -> None:
+        """Wait until the receiver has taken every byte of the data.
+
+        If cancelled, what the receiver has not taken is withdrawn.
+
+        Raises:
+            BrokenResourceError: if the receiver is closed before it has taken everything.
+            BusyResourceError: while another task sends or waits to.
+            ClosedResourceError: if this stream is closed, before or meanwhile.
+            TypeError: if ``data`` is not bytes-like.
+
+        Checkpoint: yes.
+        """
+        await self._queue.send(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the other side waits to receive, or is closed.
+
+        Raises:
+            BusyResourceError: while another task sends or waits to.
+            ClosedResourceError: if this stream is closed, before or meanwhile.
+
+        Checkpoint: yes.
+        """
+        await self._queue.wait_send_might_not_block()
+
+    def close(self) -> None:
+        """Close this half at once; a task that waits in it is woken with an error."""
+        self._queue.close_sender()
+
+    async def aclose(self) -> None:
+        """Do what :meth:`close` does.
+
+        Checkpoint: yes; the stream is closed even if the checkpoint raises.
+        """
+        self.close()
+        await checkpoint()
+
+
+class LockstepReceiveStream(ReceiveStream):
+    """The receiving half; does what ``abc.ReceiveStream`` says, and there is a ``close``."""
+
+    def __init__(self, queue: LockstepQueue) -> None:
+        self._queue = queue
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytearray:
+        """Take bytes that the other side is sending, or wait until it does.
+
+        Args:
+            max_bytes: how many bytes at most, from 1 up; None for all of the send.
+
+        Returns:
+            At least one byte, or nothing if the sender is closed.
+
+        Raises:
+            BusyResourceError: while another task receives.
+            ClosedResourceError: if this stream is closed, before or meanwhile.
+            TypeError: if ``max_bytes`` is no whole number.
+            ValueError: if ``max_bytes`` is below 1.
+
+        Checkpoint: yes.
+        """
+        return await self._queue.receive(max_bytes)
+
+    def close(self) -> None:
+        """Close this half at once; a task that waits in it is woken with an error."""
+        self._queue.close_receiver()
+
+    async def aclose(self) -> None:
+        """Do what :meth:`close` does.
+
+        Checkpoint: yes; the stream is closed even if the checkpoint raises.
+        """
+        self.close()
+        await checkpoint()
+
+
+def lockstep_stream_one_way_pair() -> tuple[SendStream, ReceiveStream]:
+    """Make two connected halves with no buffer between them.
+
+    Every ``send_all`` lasts until ``receive_some`` has taken all of its data. Beside what the
+    interfaces ask for, both halves have a plain ``close()``.
+
+    Returns:
+        The sending half and the receiving half.
+
+    Trio: ``trio.testing.lockstep_stream_one_way_pair``.
+    """
+    queue = LockstepQueue()
+    return LockstepSendStream(queue), LockstepReceiveStream(queue)
+
+
+def lockstep_stream_pair() -> tuple[
+    StapledStream[SendStream, ReceiveStream],
+    StapledStream[SendStream, ReceiveStream],
+]:
+    """Make two connected two-way streams with no buffer between them.
+
+    Returns:
+        The two ends, each a :class:`StapledStream` of lockstep halves.
+
+    Trio: ``trio.testing.lockstep_stream_pair``.
+    """
+    return stapled_pair(lockstep_stream_one_way_pair)

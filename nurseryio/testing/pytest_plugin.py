@@ -1,0 +1,434 @@
+"""The pytest plugin: async tests, with async fixtures that may yield inside a nursery or scope.
+
+What lives here: pytest's hooks, and the fixtures that users ask for. What does not: how the steps
+of a test are run (:mod:`one_task`).
+
+Rule 1: set-up of the async fixtures, the test, and their tear-down are steps of one task, in one
+run of its own for each test. So whatever a fixture opens around its ``yield`` is closed in the
+task that opened it, and surrounds the test.
+
+Rule 2: nothing is done to a test that is not ours. Ours are async tests with the marker
+``nurseryio``; in auto mode, all async tests that carry no other plugin's marker get it.
+
+Rule 3: other plugins that look for async functions find none in our tests: test functions and
+fixtures of ours are plain functions before they look.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .._core import (
+    Cancelled,
+    CancelReason,
+    Clock,
+    Instrument,
+    Nursery,
+    add_instrument,
+    open_nursery,
+)
+from .clock import MockClock
+from .one_task import OneTask
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+MARK = "nurseryio"
+MODES = ("strict", "auto")
+OTHER_MARKS = ("anyio", "asyncio", "tornado", "trio", "twisted")
+
+# The fixture that all our tests get, by which they are known, and the clocks that a run has to
+# know before it begins.
+TASK = "_nurseryio_task"
+CLOCKS = ("mock_clock", "autojump_clock")
+
+# What means something to pytest, or ends the process, when it is raised alone.
+OUTCOMES = (
+    pytest.skip.Exception,
+    pytest.fail.Exception,
+    pytest.xfail.Exception,
+    pytest.exit.Exception,
+    SystemExit,
+    KeyboardInterrupt,
+)
+
+
+# -- configuration --------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    about = (
+        "strict (the default): only tests with the marker 'nurseryio' are run by nurseryio; "
+        "auto: every async test that carries no other plugin's marker"
+    )
+    parser.addini("nurseryio_mode", about, default="strict")
+    group = parser.getgroup("nurseryio")
+    group.addoption("--nurseryio-mode", choices=MODES, default=None, help=about)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        f"{MARK}: run this async test under nurseryio.run(), in one task with its async fixtures",
+    )
+    if _mode(config, MARK) not in MODES:
+        raise pytest.UsageError(
+            f"nurseryio_mode must be one of {', '.join(MODES)}, not {_mode(config, MARK)!r}"
+        )
+    for other in ("asyncio", "anyio"):
+        if _mode(config, MARK) == _mode(config, other) == "auto":
+            raise pytest.UsageError(
+                f"nurseryio_mode and {other}_mode are both 'auto': each would take every async "
+                "test. Set one of them to 'strict' and mark its tests"
+            )
+
+
+def _mode(config: pytest.Config, plugin: str) -> object:
+    """The mode of a plugin, None where it is not there."""
+    try:
+        return config.getoption(f"{plugin}_mode") or config.getini(f"{plugin}_mode")
+    except (KeyError, ValueError):
+        return None
+
+
+# -- which tests are ours -------------------------------------------------------
+
+
+def _written(function: Any) -> Any:
+    """The function that the author wrote, below hypothesis's ``@given``."""
+    return getattr(getattr(function, "hypothesis", None), "inner_test", function)
+
+
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _is_ours(collector: pytest.Collector, function: Any) -> bool:
+    written = _written(function)
+    if not _is_async(written):
+        return False
+    marks = {mark.name for mark in getattr(function, "pytestmark", ())}
+    marks |= {mark.name for mark in collector.iter_markers()}
+    if MARK in marks:
+        return True
+    return (
+        _mode(collector.config, MARK) == "auto"
+        and marks.isdisjoint(OTHER_MARKS)
+        and "anyio_backend" not in inspect.signature(written).parameters
+    )
+
+
+# Not first, so that what anyio's plugin has marked in its auto mode can be undone. (pytest finds
+# hooks by the beginning of their names.)
+@pytest.hookimpl(specname="pytest_pycollect_makeitem")
+def pytest_pycollect_makeitem_mark_ours(
+    collector: pytest.Module | pytest.Class, name: str, obj: object
+) -> None:
+    function: Any = getattr(obj, "__func__", obj)
+    if not collector.istestfunction(obj, name) or not _is_ours(collector, function):
+        return
+    own = getattr(function, "pytestmark", [])
+    if not any(mark.name == "usefixtures" and TASK in mark.args for mark in own):
+        function.pytestmark = [
+            mark
+            for mark in own
+            if not (mark.name == "usefixtures" and mark.args == ("anyio_backend",))
+        ]
+        pytest.mark.usefixtures(TASK)(function)
+        pytest.mark.nurseryio(function)
+
+
+# Innermost, so that the items are plain before another plugin's wrapper looks at them.
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
+    made = yield
+    for item in made if isinstance(made, list) else [made]:
+        if isinstance(item, pytest.Function) and TASK in item.fixturenames:
+            function: Any = item.obj
+            if hasattr(function, "hypothesis"):
+                if _is_async(function.hypothesis.inner_test):
+                    function.hypothesis.inner_test = _plain(function.hypothesis.inner_test)
+            elif _is_async(function):
+                item.obj = _plain(function)
+    return made
+
+
+def _plain(function: Any) -> Callable[..., None]:
+    """A plain function that stands for an async test until it is called."""
+
+    @functools.wraps(function)
+    def plain(*_args: object, **_kwargs: object) -> None:
+        raise RuntimeError(f"{function!r} was called outside pytest's call of its test")
+
+    return plain
+
+
+# -- running a test -------------------------------------------------------------
+
+
+class TestTask:
+    """The task of one test, made when the first async fixture or the test itself needs it."""
+
+    __test__ = False
+
+    def __init__(
+        self, item: pytest.Function, request: pytest.FixtureRequest, loop_factory: Any
+    ) -> None:
+        self._item = item
+        self._request = request
+        self._loop_factory = loop_factory
+        self._task: OneTask | None = None
+        self._clock: Clock | None = None
+        self._instruments: list[Instrument] = []
+
+    def do(self, what: str, async_fn: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Run one step, and translate what it raises into what pytest understands."""
+        __tracebackhide__ = True
+        if self._task is None:
+            self._open()
+        assert self._task is not None
+        try:
+            return self._task.do(async_fn, *args)
+        except Cancelled as exc:
+            _raise_if_from_fixture(what, exc)
+            raise
+        except BaseExceptionGroup as group:
+            leaf: BaseException = group
+            while isinstance(leaf, BaseExceptionGroup) and len(leaf.exceptions) == 1:
+                leaf = leaf.exceptions[0]
+            if isinstance(leaf, OUTCOMES):
+                raise leaf from group
+            raise
+
+    def call(self, async_fn: Callable[[], Awaitable[Any]]) -> None:
+        """Run the test itself; all its fixtures are there."""
+        __tracebackhide__ = True
+        clock = self._find_clock()
+        if self._task is not None and clock is not self._clock:
+            pytest.fail(
+                f"the clock {clock!r} came too late: the event loop was made for an async fixture "
+                "before it. Ask for the clock's fixture before the async ones",
+                pytrace=False,
+            )
+        for instrument in self._find_instruments():
+            if self._task is not None and instrument not in self._instruments:
+                self._instruments.append(instrument)
+                self._task.do(_async(add_instrument), instrument)
+        self.do("test", async_fn)
+
+    def close(self) -> None:
+        """End the run."""
+        if self._task is not None:
+            self._task.close()
+
+    def _open(self) -> None:
+        for name in CLOCKS:
+            if name in self._request.fixturenames:
+                self._item.funcargs.setdefault(name, self._request.getfixturevalue(name))
+        self._clock = self._find_clock()
+        self._instruments = self._find_instruments()
+        self._task = OneTask(self._clock, self._instruments, self._loop_factory, self._item.name)
+
+    def _find_clock(self) -> Clock | None:
+        clocks = {
+            id(value): value for value in self._item.funcargs.values() if isinstance(value, Clock)
+        }
+        if len(clocks) > 1:
+            pytest.fail("a test can have one clock; ask for one of the fixtures", pytrace=False)
+        return next(iter(clocks.values()), None)
+
+    def _find_instruments(self) -> list[Instrument]:
+        return [value for value in self._item.funcargs.values() if isinstance(value, Instrument)]
+
+
+def _async(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    async def call(*args: Any) -> Any:
+        return function(*args)
+
+    return call
+
+
+def _raise_if_from_fixture(what: str, error: BaseException) -> None:
+    """A cancellation of ours that leaves a step belongs to something that a fixture holds open."""
+    __tracebackhide__ = True
+    if error.args and isinstance(error.args[0], CancelReason):
+        raise pytest.fail.Exception(
+            f"the {what} was {error.args[0]}: by a scope or nursery that a fixture has around it. "
+            "An error behind that shows up when that fixture is torn down"
+        ).with_traceback(error.__traceback__) from None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """While pytest calls a test of ours, its function is one that runs the test's task."""
+    __tracebackhide__ = True
+    task: Any = pyfuncitem.funcargs.get(TASK)
+    if task is None:
+        return (yield)
+    owner, name = pyfuncitem, "obj"
+    if hasattr(pyfuncitem.obj, "hypothesis"):
+        owner, name = pyfuncitem.obj.hypothesis, "inner_test"
+    plain = getattr(owner, name)
+    if not hasattr(plain, "__wrapped__"):
+        return (yield)
+
+    def run_test(*args: Any, **kwargs: Any) -> None:
+        __tracebackhide__ = True
+        task.call(functools.partial(plain.__wrapped__, *args, **kwargs))
+
+    functools.update_wrapper(run_test, plain.__wrapped__)
+    setattr(owner, name, run_test)
+    try:
+        return (yield)
+    finally:
+        setattr(owner, name, plain)
+
+
+# -- running async fixtures -----------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """While an async fixture of ours is set up, its function is a plain one."""
+    function: Any = fixturedef.func
+    plain: Callable[..., object]
+    # pytest_asyncio.fixture() says which plugin is meant.
+    if not _is_async(function) or hasattr(function, "_force_asyncio_fixture"):
+        return (yield)
+    if TASK in request.fixturenames:
+        if fixturedef.scope == "function":
+            plain = _plain_fixture(function, fixturedef.argname, request)
+        else:
+            plain = _failing(
+                f"the async fixture {fixturedef.argname!r} has the scope {fixturedef.scope!r}, "
+                "but each test of nurseryio's runs on an event loop of its own: make it "
+                "function-scoped, and share what is expensive through a plain fixture below it"
+            )
+    elif function.__module__ == __name__:
+        plain = _failing(
+            f"the fixture {fixturedef.argname!r} of nurseryio is for tests that nurseryio runs: "
+            "async ones with the marker 'nurseryio', or with nurseryio_mode = auto"
+        )
+    else:
+        return (yield)
+    replaced: Any = fixturedef
+    replaced.func = plain
+    try:
+        return (yield)
+    finally:
+        replaced.func = function
+
+
+def _failing(message: str) -> Callable[..., object]:
+    """A fixture function that fails. (An error raised by the hook itself would confuse pytest.)"""
+
+    def fail(**_kwargs: object) -> object:
+        pytest.fail(message, pytrace=False)
+
+    return fail
+
+
+def _plain_fixture(
+    function: Any, name: str, request: pytest.FixtureRequest
+) -> Callable[..., object]:
+    instance = request.instance
+    if inspect.ismethod(function) and isinstance(instance, type(function.__self__)):
+        function = function.__func__.__get__(instance)
+
+    def set_up(**kwargs: Any) -> object:
+        __tracebackhide__ = True
+        task = request.getfixturevalue(TASK)
+        what = f"fixture {name!r}"
+        if inspect.iscoroutinefunction(function):
+            return task.do(what, functools.partial(function, **kwargs))
+        generator = function(**kwargs)
+        value = task.do(what, _begin, what, generator)
+        request.addfinalizer(functools.partial(_tear_down, task, what, generator))
+        return value
+
+    return set_up
+
+
+async def _begin(what: str, generator: Any) -> Any:
+    __tracebackhide__ = True
+    try:
+        return await generator.__anext__()
+    except StopAsyncIteration:
+        raise RuntimeError(f"the {what} did not yield a value") from None
+
+
+def _tear_down(task: TestTask, what: str, generator: Any) -> None:
+    __tracebackhide__ = True
+    task.do(what, _end, what, generator)
+
+
+async def _end(what: str, generator: Any) -> None:
+    __tracebackhide__ = True
+    try:
+        await generator.__anext__()
+    except StopAsyncIteration:
+        return
+    except Cancelled as exc:
+        # Cut short by a scope that an outer fixture holds: that one tells why.
+        if exc.args and isinstance(exc.args[0], CancelReason):
+            return
+        raise
+    await generator.aclose()
+    raise RuntimeError(f"the {what} yielded a second time; it must yield once")
+
+
+# -- fixtures -------------------------------------------------------------------
+
+
+@pytest.fixture
+def _nurseryio_task(
+    request: pytest.FixtureRequest, nurseryio_loop_factory: Any
+) -> Iterator[TestTask]:
+    """The one task in which a test and its async fixtures run."""
+    task = TestTask(request.node, request, nurseryio_loop_factory)
+    yield task
+    task.close()
+
+
+@pytest.fixture
+def nurseryio_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the event loop of a test; override it to have another one than asyncio's.
+
+    ::
+
+        @pytest.fixture(params=[None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+        def nurseryio_loop_factory(request):
+            return request.param
+    """
+    return None
+
+
+@pytest.fixture
+async def nursery() -> AsyncIterator[Nursery]:
+    """A nursery around the test. What runs in it is cancelled when the test is over."""
+    async with open_nursery() as nursery:
+        yield nursery
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+@pytest.fixture
+def mock_clock() -> MockClock:
+    """A virtual clock that stands still until the test moves it; the test's run goes by it."""
+    return MockClock()
+
+
+@pytest.fixture
+def autojump_clock() -> MockClock:
+    """A virtual clock that jumps to the next timer when every task waits; the run goes by it."""
+    return MockClock(autojump_threshold=0)

@@ -1,0 +1,101 @@
+"""Drawing the tasks of a loop: who is whose child, and what each one waits for.
+
+What lives here: :func:`task_tree`. What does not: any way to have it drawn at some moment.
+
+Rule 1: looking changes nothing: no record is made for a task that has none.
+
+Rule 2: the tasks that :func:`nurseryio.run` makes for itself are left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+import os
+from typing import TYPE_CHECKING, Any
+
+from .._core.host import running_loop
+from .._core.task import await_frames, records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .._core import Nursery
+    from .._core.task import Task
+
+_LIBRARIES = tuple(
+    os.path.dirname(os.path.abspath(path)) + os.sep
+    for path in (os.path.dirname(os.path.abspath(__file__)), asyncio.__file__)
+)
+
+
+def task_tree() -> str:
+    """Draw the tasks of the running loop.
+
+    One line for each task: its name, and the line of the program at which it waits. Below a
+    task stand the nurseries that it has open, with their children. Tasks that asyncio code has
+    started have no parent, and come last.
+
+    Returns:
+        Lines of text, without a newline at the end.
+
+    Raises:
+        RuntimeError: where no loop is running.
+    """
+    tasks = asyncio.all_tasks(running_loop())
+    known = [records[task] for task in tasks if task in records]
+    ours = [task for task in known if task._parent_nursery is not None or task.child_nurseries]
+    run = ours[0]._state.run if ours else None
+    root = None if run is None else run.root_task
+    tops = [task for task in ours if task._parent_nursery is None and task is not root]
+    if root is not None:
+        tops = [child for nursery in root.child_nurseries for child in _children(nursery)] + tops
+    strangers = tasks - {task.asyncio_task for task in ours}
+    if root is not None:
+        strangers.discard(root.asyncio_task)
+    lines: list[str] = []
+    for top in tops:
+        lines += _draw(top)
+    for stranger in sorted(strangers, key=lambda task: task.get_name()):
+        lines.append(f"asyncio task {_describe(stranger.get_name(), stranger.get_coro())}")
+    return "\n".join(lines)
+
+
+def _children(nursery: Nursery) -> list[Task]:
+    return sorted(nursery.child_tasks, key=lambda task: task.name)
+
+
+def _draw(top: Task) -> Iterator[str]:
+    """The lines for a task and what is below it. No recursion: trees may be deep."""
+    stack: list[tuple[str, str, Any]] = [("", "", top)]
+    while stack:
+        first, rest, node = stack.pop()
+        below: Iterable[Any]
+        if hasattr(node, "child_tasks"):
+            shield = ", cancelled" if node.cancel_scope.cancel_called else ""
+            yield f"{first}nursery{shield}"
+            below = _children(node)
+        else:
+            kind = "system task " if node._is_system else ""
+            yield f"{first}{kind}{_describe(node.name, node.coro)}"
+            below = node.child_nurseries
+        last = True
+        for child in reversed(list(below)):
+            corner, line = ("└─ ", "   ") if last else ("├─ ", "│  ")
+            stack.append((rest + corner, rest + line, child))
+            last = False
+
+
+def _describe(name: str, coro: Any) -> str:
+    """The task's name and where it waits: the innermost line that is not a library's."""
+    place = None
+    for frame, line in await_frames(coro):
+        code = frame.f_code
+        if place is None or not code.co_filename.startswith(_LIBRARIES):
+            place = (code, line)
+    if place is None:
+        return name
+    code, line = place
+    text = linecache.getline(code.co_filename, line).strip()
+    shown = f": {text}" if text else ""
+    return f"{name} at {os.path.basename(code.co_filename)}:{line} in {code.co_name}(){shown}"
