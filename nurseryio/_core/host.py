@@ -230,6 +230,11 @@ def idle_executor_threads(loop: Loop) -> set[threading.Thread]:
     return threads if idle is not None and idle._value >= len(threads) else set()
 
 
+def waiters(loop: Loop) -> list[Any]:
+    """The futures that the tasks of a loop wait for."""
+    return [future for task in asyncio.all_tasks(loop) if (future := waiter(task)) is not None]
+
+
 def count_tasks(loop: Loop) -> tuple[int, int]:
     """How many tasks of a loop live, and how many of them only wait for their turn."""
     tasks = asyncio.all_tasks(loop)

@@ -7,20 +7,19 @@ of this file is in the way.
 Rule 2: a clock of ``run(clock=...)`` sees every timer of the loop, asyncio's own included: the
 loop's ``time()`` shows the clock, and a wait lasts as long as the clock says.
 
-Rule 3: uvloop has no such place. There :func:`wait_all_tasks_blocked` lets the loop turn until
-a whole turn has passed in which nothing was scheduled, and clocks and I/O hooks are refused or
-left out, as their documentation says.
+Rule 3: uvloop has no such place. There :func:`wait_all_tasks_blocked` lets the loop turn until a
+few turns have passed with every task waiting, and clocks and I/O hooks are refused or left out,
+as their documentation says.
 """
 
 from __future__ import annotations
 
-import time
 from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 from . import host
 from .task import LoopState, Task, current_state, current_task
-from .traps import reschedule, wait_future, wait_task_rescheduled
+from .traps import reschedule, wait_task_rescheduled
 from .delivery import Abort
 
 if TYPE_CHECKING:
@@ -28,7 +27,9 @@ if TYPE_CHECKING:
 
     from .abcs import Clock
 
-_IDLE = object()  # the key of a loop's Idle among its local values
+# The keys of a loop's Idle and Turns among its local values.
+_IDLE = object()
+_TURNS = object()
 
 # The longest single wait (seconds), as in asyncio: the operating system's call has its limits.
 LONGEST_WAIT = 24 * 3600.0
@@ -47,6 +48,9 @@ class Idle:
         # for clock.autojump_threshold real seconds; see testing/clock.py.
         self.clock: Clock | None = None
         self._selector.select = self.select
+
+    def begin(self) -> None:
+        """Nothing to begin: the selector asks."""
 
     def remove(self) -> None:
         """Give the selector its own ``select`` back."""
@@ -133,63 +137,99 @@ async def wait_all_tasks_blocked(cushion: float = 0.0) -> None:
         raise ValueError("`cushion` must be a non-negative number of seconds")
     task = current_task()
     state = task._state
-    if host.selector_of(state.loop) is None:
-        await _turn_until_quiet(state, cushion)
-        return
-    idle = idle_of(state)
-    idle.waiting[task] = cushion
+    watcher = turns_of(state) if host.selector_of(state.loop) is None else idle_of(state)
+    watcher.waiting[task] = cushion
+    watcher.begin()
 
     def abort(_raise_cancel: object) -> Abort:
-        idle.waiting.pop(task, None)
-        idle.release()
+        watcher.waiting.pop(task, None)
+        watcher.release()
         return Abort.SUCCEEDED
 
     await wait_task_rescheduled(abort)
 
 
-# Turns of a loop without a selector that must pass quietly: I/O that is ready needs one to be
-# noticed and one to be handled.
-QUIET_TURNS = 3
+# How many turns of a loop without a selector must pass with every task waiting: I/O that is ready
+# takes one to be noticed, one to be handled, and one more if a callback hands it on.
+QUIET_TURNS = 4
 
 
-async def _turn_until_quiet(state: LoopState, cushion: float) -> None:
-    loop = state.loop
-    scheduled = 0
-    original = loop.call_soon
+class Turns:
+    """Finds out when a loop without a selector is idle, by letting it turn and looking at tasks."""
 
-    def counting(callback: Any, *args: Any, context: Any = None) -> Any:
-        nonlocal scheduled
-        scheduled += 1
-        return original(callback, *args, context=context)
+    def __init__(self, state: LoopState) -> None:
+        self._state = state
+        # Tasks in wait_all_tasks_blocked() with their cushions (seconds).
+        self.waiting: dict[Task, float] = {}
+        self._quiet = 0
+        self._turning = False
+        # While a cushion passes: its timer, and what the tasks wait for.
+        self._timer: Any = None
+        self._watched: list[Any] = []
 
-    had_own = loop.__dict__.get("call_soon")
-    loop.call_soon = counting  # type: ignore[method-assign]
-    try:
-        quiet = 0
-        while quiet < QUIET_TURNS:
-            before = scheduled
-            turned = loop.create_future()
-            original(_finish, turned)
-            await wait_future(turned)
-            # One call is our own wake-up.
-            quiet = quiet + 1 if scheduled <= before + 1 else 0
-            if quiet == QUIET_TURNS and cushion > 0:
-                before, until = scheduled, time.monotonic() + cushion
-                rested = loop.create_future()
-                loop.call_later(cushion, _finish, rested)
-                await wait_future(rested)
-                if scheduled > before + 1 or time.monotonic() < until:
-                    quiet = 0
-    finally:
-        if had_own is None:
-            del loop.call_soon
+    def begin(self) -> None:
+        """Look from the beginning: something has happened."""
+        self._stop_resting()
+        self._quiet = 0
+        self._turn_again()
+
+    def release(self) -> None:
+        """Stop looking if nobody waits any more."""
+        if not self.waiting:
+            self._stop_resting()
+
+    def _turn_again(self) -> None:
+        if not self._turning:
+            self._turning = True
+            self._state.loop.call_soon(self._turn, context=self._state.context)
+
+    def _turn(self) -> None:
+        self._turning = False
+        if not self.waiting:
+            return
+        _, runnable = host.count_tasks(self._state.loop)
+        self._quiet = 0 if runnable else self._quiet + 1
+        cushion = min(self.waiting.values())
+        if self._quiet < QUIET_TURNS:
+            self._turn_again()
+        elif cushion == 0:
+            self._wake(cushion)
         else:
-            loop.call_soon = had_own  # type: ignore[method-assign]
+            self._rest(cushion)
+
+    def _rest(self, cushion: float) -> None:
+        """Let the cushion pass; any task that begins to move disturbs it."""
+        loop = self._state.loop
+        self._timer = loop.call_later(cushion, self._wake, cushion, context=self._state.context)
+        self._watched = host.waiters(loop)
+        for future in self._watched:
+            future.add_done_callback(self._disturbed)
+
+    def _disturbed(self, _future: object) -> None:
+        if self._timer is not None:
+            self.begin()
+
+    def _stop_resting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for future in self._watched:
+            future.remove_done_callback(self._disturbed)
+        self._watched = []
+
+    def _wake(self, cushion: float) -> None:
+        self._stop_resting()
+        for task in [task for task, own in self.waiting.items() if own == cushion]:
+            del self.waiting[task]
+            reschedule(task)
+        if self.waiting:
+            self.begin()
 
 
-def _finish(future: Any) -> None:
-    if not future.done():
-        future.set_result(None)
+def turns_of(state: LoopState) -> Turns:
+    """The loop's :class:`Turns`, made at first use."""
+    found: Turns = state.locals.setdefault(_TURNS, Turns(state))
+    return found
 
 
 def use_clock(state: LoopState, clock: Clock) -> None:

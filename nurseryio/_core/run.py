@@ -178,7 +178,7 @@ class Run:
 
     def start(self, async_fn: Any, args: tuple[Any, ...]) -> None:
         """Make the root task. Nothing runs before :meth:`drive`."""
-        self._root_future = self.state.loop.create_task(self._root(async_fn, args), name="<init>")
+        self.root_future = self.state.loop.create_task(self._root(async_fn, args), name="<init>")
 
     def drive(self, until: asyncio.Future[Any] | None = None) -> None:
         """Let the loop run until the root task has ended, or the given future is done.
@@ -190,7 +190,7 @@ class Run:
         loop.call_soon(self.asyncgens.install)
         self._ki.install()
         try:
-            loop.run_until_complete(self._root_future if until is None else until)
+            loop.run_until_complete(self.root_future if until is None else until)
         except BaseException as exc:
             self.internal_error = exc
         finally:
