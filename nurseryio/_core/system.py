@@ -82,7 +82,7 @@ def spawn_system_task(
 
 
 async def _run_alone(task: Task, coro: Any) -> None:
-    if task.asyncio_task is None:
+    if not hasattr(task, "asyncio_task"):
         await host.bare_yield()  # started eagerly: the caller comes first
     task._started = True
     try:

@@ -8,8 +8,9 @@ Two ways lead into the loop. A thread that a task waits for, and that the task c
 asks that task (``Hop.ask``). All others, with a token or abandonable, get a system task or a
 callback of the loop.
 
-Rule 1: the calling thread sleeps until it is answered, and it *is* answered. The loop's side alone
-owns the :class:`_Request`; if the loop ends without serving it, the request answers as it dies.
+Rule 1: the calling thread sleeps until it is answered, and it *is* answered. The loop alone owns
+the :class:`_Request`; if it is closed without serving it, the request answers as it dies. (So it
+does not go by ``TrioToken.run_sync_soon``, as a token may be held for ever.)
 
 Rule 2: what is called runs in a copy of the thread's context, and leaves no trace in the task's.
 """
@@ -17,7 +18,9 @@ Rule 2: what is called runs in a copy of the thread's context, and leaves no tra
 from __future__ import annotations
 
 import types
+from abc import ABC, abstractmethod
 from contextvars import copy_context
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -31,9 +34,10 @@ from .._core import (
     spawn_system_task,
 )
 from .._core.host import running_loop
-from .hop import current_hop, function_name
+from .hop import call_in_loop, current_hop, function_name
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable, Coroutine, Generator
     from contextvars import Context
 
@@ -53,7 +57,7 @@ _NOT_OURS = "this thread was not started by nurseryio.to_thread.run_sync"
 # -- requests -------------------------------------------------------------------
 
 
-class _Request(Generic[RetT]):
+class _Request(ABC, Generic[RetT]):
     """A call that a thread wants made in the loop's thread, and where its answer goes."""
 
     __slots__ = ("_answers", "_args", "_context", "_fn")
@@ -72,6 +76,14 @@ class _Request(Generic[RetT]):
             self._answers.put(
                 Error(RunFinishedError("the event loop ended before it could make this call"))
             )
+
+    @abstractmethod
+    async def serve(self) -> None:
+        """Make the call, in the task that waits for the thread."""
+
+    @abstractmethod
+    def serve_in_callback(self) -> None:
+        """Make the call, or start a task that does, in a callback of the loop."""
 
     def _answer(self, outcome: Outcome[RetT]) -> None:
         answers, self._answers = self._answers, None
@@ -172,14 +184,30 @@ def _in_context(context: Context, coro: Coroutine[Any, Any, RetT]) -> Generator[
 # -- the calling thread ---------------------------------------------------------
 
 
-def _ask(request_type: type[Any], fn: Any, args: Any, token: TrioToken | None) -> Any:
-    hop = None
-    if token is None:
-        hop = current_hop()
-        if hop is None:
-            raise RuntimeError(f"{_NOT_OURS}; pass trio_token=... to say which loop is meant")
-    elif not isinstance(token, TrioToken):
-        raise RuntimeError(f"trio_token must be a TrioToken, not {token!r}")
+def _way_in(token: TrioToken | None) -> Callable[[_Request[Any]], None]:
+    """How the calling thread sends a request to the loop that is meant."""
+    if token is not None:
+        if not isinstance(token, TrioToken):
+            raise RuntimeError(f"trio_token must be a TrioToken, not {token!r}")
+        return partial(_send, token._state.loop)
+    hop = current_hop()
+    if hop is None:
+        raise RuntimeError(f"{_NOT_OURS}; pass trio_token=... to say which loop is meant")
+    return partial(_send, hop.loop) if hop.abandon else hop.ask
+
+
+def _send(loop: asyncio.AbstractEventLoop, request: _Request[Any]) -> None:
+    call_in_loop(loop, request.serve_in_callback)
+
+
+def _ask(
+    request_type: type[_Request[Any]],
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    token: TrioToken | None,
+) -> Any:
+    """Send a request, and wait for its answer."""
+    send = _way_in(token)
     try:
         running_loop()
     except RuntimeError:
@@ -190,13 +218,7 @@ def _ask(request_type: type[Any], fn: Any, args: Any, token: TrioToken | None) -
         )
     answers: SimpleQueue[Outcome[Any]] = SimpleQueue()
     # No variable may hold the request while this thread waits, see rule 1.
-    if hop is None:
-        assert token is not None
-        token.run_sync_soon(request_type(fn, args, answers).serve_in_callback)
-    elif hop.abandon:
-        hop.token.run_sync_soon(request_type(fn, args, answers).serve_in_callback)
-    else:
-        hop.ask(request_type(fn, args, answers))
+    send(request_type(fn, args, answers))
     return answers.get().unwrap()
 
 

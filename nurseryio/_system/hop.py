@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from contextvars import Context
     from typing import NoReturn, Protocol
 
-    from .._core import Outcome, Task, TrioToken
+    from .._core import Outcome, Task
 
     class Borrowable(Protocol):
         """What ``to_thread.run_sync`` needs of its ``limiter``."""
@@ -66,6 +66,19 @@ def function_name(fn: object) -> object:
     return getattr(fn, "__qualname__", fn)
 
 
+def call_in_loop(loop: asyncio.AbstractEventLoop, fn: Callable[..., object], *args: object) -> None:
+    """Have a function called in the loop's thread.
+
+    The loop alone holds on to the arguments: if it is closed first, they die with it.
+    """
+    try:
+        loop.call_soon_threadsafe(fn, *args)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+        raise RunFinishedError("the event loop is closed") from None
+
+
 class Hop:
     """A call in a worker thread. Also the borrower of the limiter's token while it lasts."""
 
@@ -73,13 +86,12 @@ class Hop:
         "__weakref__",
         "_job",
         "_limiter",
-        "_loop",
         "_number",
         "_task",
         "abandon",
         "finished",
+        "loop",
         "raise_cancel",
-        "token",
     )
 
     def __init__(
@@ -87,17 +99,15 @@ class Hop:
         job: tuple[Callable[..., Any], tuple[Any, ...], Context],
         task: Task,
         loop: asyncio.AbstractEventLoop,
-        token: TrioToken,
         limiter: Borrowable,
         abandon: bool,
     ) -> None:
         self._job: tuple[Callable[..., Any], tuple[Any, ...], Context] | None = job
-        self._loop = loop
         self._limiter = limiter
         self._number = next(_numbers)
         # The task that waits, None once it has gone away (only if the thread may be abandoned).
         self._task: Task | None = task
-        self.token = token
+        self.loop = loop
         self.abandon = abandon
         # Whether the function has ended, and what the task gets next is its result.
         self.finished = False
@@ -136,37 +146,29 @@ class Hop:
     def deliver(self, outcome: Outcome[Any]) -> None:
         """Send the result to the loop, if it is still there."""
         try:
-            self._loop.call_soon_threadsafe(self._finish, outcome)
-        except RuntimeError:
-            # A loop that was closed meanwhile: the task has been abandoned with it.
-            if not self._loop.is_closed():
-                raise
+            call_in_loop(self.loop, self._finish, outcome)
+        except RunFinishedError:
+            pass  # the task has been abandoned with its loop
 
     def ask(self, request: Request) -> None:
         """Have the waiting task serve a request. Only while this thread waits for the answer."""
-        try:
-            self._loop.call_soon_threadsafe(self._hand_over, request)
-        except RuntimeError:
-            if not self._loop.is_closed():
-                raise
-            raise RunFinishedError("the event loop is closed") from None
+        call_in_loop(self.loop, self._hand_over, request)
 
     # -- in the loop's thread --
 
     def _finish(self, outcome: Outcome[Any]) -> None:
-        task = self._task
         try:
             self._limiter.release_on_behalf_of(self)
         except BaseException as error:
             # Any object may serve as a limiter, so this may be any error.
-            if task is None:
+            if self._task is None:
                 raise
             if isinstance(outcome, Error) and error.__context__ is None:
                 error.__context__ = outcome.error
             outcome = Error(error)
-        if task is not None:
+        if self._task is not None:
             self.finished = True
-            reschedule(task, outcome)
+            reschedule(self._task, outcome)
 
     def _hand_over(self, request: Request) -> None:
         # A thread asks its task only if the task cannot abandon it.

@@ -24,7 +24,6 @@ from .._core import (
     checkpoint,
     checkpoint_if_cancelled,
     current_task,
-    current_trio_token,
     wait_task_rescheduled,
 )
 from .._core.host import running_loop
@@ -205,9 +204,7 @@ async def to_thread_run_sync(
         limiter = threads.limiter
     context = copy_context()
     hide_library_name(context)
-    hop = Hop(
-        (sync_fn, args, context), task, running_loop(), current_trio_token(), limiter, abandon
-    )
+    hop = Hop((sync_fn, args, context), task, running_loop(), limiter, abandon)
     await _acquire(limiter, hop)
     threads.active += 1
     try:

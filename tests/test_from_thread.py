@@ -1,0 +1,537 @@
+"""From a thread back into the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import sys
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, NoReturn
+
+import pytest
+from harness import matrix
+
+import nurseryio
+from nurseryio import (
+    Cancelled,
+    CancelScope,
+    Event,
+    RunFinishedError,
+    from_thread,
+    open_nursery,
+    to_thread,
+)
+from nurseryio._core import Outcome, acapture, capture
+from nurseryio._core.thread_cache import start_thread_soon
+from nurseryio.lowlevel import TrioToken, checkpoint, current_task, current_trio_token
+
+TIMEOUT = 10.0
+
+
+async def in_foreign_thread(fn: Callable[..., Any], *args: Any) -> Any:
+    """Call a function in a thread that is not started by ``to_thread``, and wait for it."""
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    start_thread_soon(
+        functools.partial(fn, *args),
+        lambda outcome: loop.call_soon_threadsafe(future.set_result, outcome),
+    )
+    return (await future).unwrap()
+
+
+# -- from a worker thread -------------------------------------------------------
+
+
+async def test_an_async_function_runs_in_the_task_that_waits_for_the_thread() -> None:
+    async def where(*args: int) -> tuple[Any, ...]:
+        await checkpoint()
+        return (*args, current_task(), threading.current_thread())
+
+    got = await to_thread.run_sync(from_thread.run, where, 1, 2)
+    assert got == (1, 2, current_task(), threading.current_thread())
+
+
+async def test_a_sync_function_runs_in_the_task_that_waits_for_the_thread() -> None:
+    def where(*args: int) -> tuple[Any, ...]:
+        return (*args, current_task(), threading.current_thread())
+
+    got = await to_thread.run_sync(from_thread.run_sync, where, 1, 2)
+    assert got == (1, 2, current_task(), threading.current_thread())
+
+
+async def test_errors_arrive_in_the_thread() -> None:
+    error = KeyError("x")
+
+    def fail() -> NoReturn:
+        raise error
+
+    async def fail_later() -> NoReturn:
+        await checkpoint()
+        raise error
+
+    def in_thread() -> list[Outcome[Any]]:
+        return [
+            capture(from_thread.run, fail_later),
+            capture(from_thread.run_sync, fail),
+        ]
+
+    for outcome in await to_thread.run_sync(in_thread):
+        assert outcome.error is error
+
+
+async def test_a_thread_may_come_back_many_times() -> None:
+    def in_thread() -> int:
+        total = 0
+        for _ in range(20):
+            total += from_thread.run_sync(lambda: 1)
+            from_thread.run(checkpoint)
+        return total
+
+    assert await to_thread.run_sync(in_thread) == 20
+
+
+async def test_threads_and_loop_may_call_each_other_in_turn() -> None:
+    def in_thread(depth: int) -> list[int]:
+        if not depth:
+            return []
+        rest = from_thread.run(to_thread.run_sync, in_thread, depth - 1)
+        return [threading.get_ident(), *rest]
+
+    idents = await to_thread.run_sync(in_thread, 5)
+    assert len(set(idents)) == 5
+
+
+async def test_any_asyncio_call_works_on_the_way_back() -> None:
+    async def use_asyncio() -> str:
+        task = asyncio.get_running_loop().create_task(asyncio.sleep(0, "slept"))
+        async with open_nursery() as nursery:
+            nursery.start_soon(asyncio.sleep, 0)
+        if sys.version_info >= (3, 11):
+            async with asyncio.timeout(TIMEOUT):
+                await checkpoint()
+        return await asyncio.wait_for(task, TIMEOUT)
+
+    assert await to_thread.run_sync(from_thread.run, use_asyncio) == "slept"
+
+
+async def test_a_function_of_the_wrong_kind_is_refused() -> None:
+    async def fetch() -> None:
+        raise AssertionError
+
+    with pytest.raises(TypeError, match="expected a synchronous function"):
+        await to_thread.run_sync(from_thread.run_sync, fetch)
+    with pytest.raises(TypeError, match="appears to be synchronous"):
+        await to_thread.run_sync(from_thread.run, int)
+
+
+# -- cancellation ---------------------------------------------------------------
+
+
+async def test_a_call_is_inside_the_scopes_of_the_waiting_task() -> None:
+    errors: list[BaseException] = []
+
+    async def cancel_and_sleep() -> None:
+        scope.cancel()
+        await nurseryio.sleep_forever()
+
+    def in_thread() -> None:
+        try:
+            from_thread.run(cancel_and_sleep)
+        except Cancelled as exc:
+            errors.append(exc)
+            raise
+
+    with CancelScope() as scope:
+        await to_thread.run_sync(in_thread)
+    assert scope.cancelled_caught
+    assert len(errors) == 1
+
+
+async def test_a_native_cancel_arrives_in_the_call_and_goes_on_through_the_thread() -> None:
+    asleep = Event()
+
+    async def sleep() -> None:
+        asleep.set()
+        await asyncio.get_running_loop().create_future()
+
+    task = asyncio.get_running_loop().create_task(to_thread.run_sync(from_thread.run, sleep))
+    await asleep.wait()
+    task.cancel("reason of theirs")
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+
+
+async def test_a_sync_call_is_made_in_a_cancelled_task_too() -> None:
+    def in_thread() -> str:
+        from_thread.run_sync(scope.cancel)
+        return from_thread.run_sync(lambda: "called")
+
+    with CancelScope() as scope:
+        got = await to_thread.run_sync(in_thread)
+        await checkpoint()
+    assert scope.cancelled_caught
+    assert got == "called"
+
+
+async def test_a_thread_can_ask_whether_its_task_is_cancelled() -> None:
+    seen = []
+
+    def in_thread() -> None:
+        from_thread.check_cancelled()
+        seen.append("not cancelled")
+        from_thread.run_sync(scope.cancel, "enough")
+        # The task is told when it waits again.
+        from_thread.run_sync(int)
+        while True:
+            from_thread.check_cancelled()
+
+    with CancelScope() as scope:
+        try:
+            await to_thread.run_sync(in_thread)
+        except Cancelled as exc:
+            seen.append(str(exc))
+            raise
+    assert scope.cancelled_caught
+    assert seen[0] == "not cancelled"
+    assert seen[1].startswith("cancelled due to explicit with reason 'enough'")
+
+
+async def test_a_thread_sees_a_native_cancel_too() -> None:
+    at_work = Event()
+    token = current_trio_token()
+    go = threading.Event()
+
+    def in_thread() -> None:
+        token.run_sync_soon(at_work.set)
+        assert go.wait(TIMEOUT)
+        from_thread.check_cancelled()
+
+    task = asyncio.get_running_loop().create_task(to_thread.run_sync(in_thread))
+    await at_work.wait()
+    task.cancel()
+    await checkpoint()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_abandoned_thread_can_ask_as_well() -> None:
+    at_work = Event()
+    token = current_trio_token()
+    go = threading.Event()
+    asked: SimpleQueue[Outcome[None]] = SimpleQueue()
+
+    def in_thread() -> None:
+        token.run_sync_soon(at_work.set)
+        assert go.wait(TIMEOUT)
+        asked.put(capture(from_thread.check_cancelled))
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(functools.partial(to_thread.run_sync, in_thread, abandon_on_cancel=True))
+        await at_work.wait()
+        nursery.cancel_scope.cancel()
+    go.set()
+    with pytest.raises(Cancelled):
+        asked.get(timeout=TIMEOUT).unwrap()
+
+
+async def test_a_thread_of_other_origin_cannot_ask() -> None:
+    with pytest.raises(RuntimeError, match=r"not started by nurseryio\.to_thread\.run_sync"):
+        from_thread.check_cancelled()
+    with pytest.raises(RuntimeError, match=r"not started by nurseryio\.to_thread\.run_sync"):
+        await in_foreign_thread(from_thread.check_cancelled)
+
+
+async def test_a_thread_that_may_be_abandoned_gets_a_task_of_its_own() -> None:
+    async def where() -> Any:
+        await checkpoint()
+        return current_task()
+
+    task = await to_thread.run_sync(from_thread.run, where, abandon_on_cancel=True)
+    assert task is not current_task()
+
+
+async def test_a_call_from_a_thread_that_is_abandoned_meanwhile_goes_on() -> None:
+    begun, go = Event(), Event()
+    asked: SimpleQueue[Outcome[str]] = SimpleQueue()
+    answered = Event()
+    token = current_trio_token()
+
+    async def slowly() -> str:
+        begun.set()
+        await go.wait()
+        return "done"
+
+    def in_thread() -> None:
+        asked.put(capture(from_thread.run, slowly))
+        token.run_sync_soon(answered.set)
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(functools.partial(to_thread.run_sync, in_thread, abandon_on_cancel=True))
+        await begun.wait()
+        nursery.cancel_scope.cancel()
+    go.set()
+    await answered.wait()
+    assert asked.get_nowait().unwrap() == "done"
+
+
+# -- context variables ----------------------------------------------------------
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize("with_token", [True, False])
+async def test_a_call_sees_the_threads_context_and_changes_a_copy(
+    is_async: bool, with_token: bool
+) -> None:
+    token = current_trio_token() if with_token else None
+
+    def change() -> str:
+        before = variable.get()
+        variable.set("call's")
+        assert variable.get() == "call's"
+        return before
+
+    async def change_later() -> str:
+        before = change()
+        await checkpoint()
+        assert variable.get() == "call's"
+        return before
+
+    def in_thread() -> str:
+        variable.set("thread's")
+        if is_async:
+            seen = from_thread.run(change_later, trio_token=token)
+        else:
+            seen = from_thread.run_sync(change, trio_token=token)
+        assert variable.get() == "thread's"
+        return seen
+
+    variable.set("task's")
+    assert await to_thread.run_sync(in_thread) == "thread's"
+    assert variable.get() == "task's"
+
+
+async def test_what_is_spawned_in_a_call_inherits_the_calls_context() -> None:
+    seen = []
+
+    async def child() -> None:
+        seen.append(variable.get())
+
+    async def call() -> None:
+        variable.set("call's")
+        async with open_nursery() as nursery:
+            nursery.start_soon(child)
+
+    variable.set("task's")
+    await to_thread.run_sync(from_thread.run, call)
+    assert seen == ["call's"]
+
+
+# -- with a token ---------------------------------------------------------------
+
+
+async def test_a_foreign_thread_needs_a_token() -> None:
+    for call in (from_thread.run, from_thread.run_sync):
+        with pytest.raises(RuntimeError, match=r"pass trio_token=\.\.\."):
+            await in_foreign_thread(call, int)
+
+
+async def test_a_token_must_be_one() -> None:
+    for call in (from_thread.run, from_thread.run_sync):
+        with pytest.raises(RuntimeError, match="must be a TrioToken, not 'loop'"):
+            await in_foreign_thread(functools.partial(call, int, trio_token="loop"))
+
+
+async def test_a_foreign_thread_can_run_things_in_the_loop() -> None:
+    token = current_trio_token()
+
+    async def where(argument: int) -> tuple[int, Any, threading.Thread]:
+        await checkpoint()
+        return argument, current_task(), threading.current_thread()
+
+    argument, task, thread = await in_foreign_thread(
+        functools.partial(from_thread.run, where, 5, trio_token=token)
+    )
+    assert argument == 5
+    assert task is not current_task()
+    assert thread is threading.current_thread()
+    assert threading.current_thread() is await in_foreign_thread(
+        functools.partial(from_thread.run_sync, threading.current_thread, trio_token=token)
+    )
+
+
+async def test_a_token_wins_over_the_task_that_waits() -> None:
+    async def where() -> Any:
+        return current_task()
+
+    token = current_trio_token()
+    call = functools.partial(from_thread.run, where, trio_token=token)
+    assert await to_thread.run_sync(call) is not current_task()
+
+
+async def test_errors_of_calls_with_a_token_arrive_in_the_thread_alone() -> None:
+    token = current_trio_token()
+
+    def fail() -> NoReturn:
+        raise KeyError
+
+    async def fail_later() -> NoReturn:
+        await checkpoint()
+        raise KeyError
+
+    for call in (
+        functools.partial(from_thread.run, fail_later, trio_token=token),
+        functools.partial(from_thread.run_sync, fail, trio_token=token),
+    ):
+        with pytest.raises(KeyError):
+            await in_foreign_thread(call)
+
+
+async def test_wrong_functions_with_a_token_are_refused_as_well() -> None:
+    token = current_trio_token()
+
+    async def fetch() -> None:
+        raise AssertionError
+
+    with pytest.raises(TypeError, match="expected a synchronous function"):
+        await in_foreign_thread(functools.partial(from_thread.run_sync, fetch, trio_token=token))
+    with pytest.raises(TypeError, match="appears to be synchronous"):
+        await in_foreign_thread(functools.partial(from_thread.run, int, trio_token=token))
+
+
+async def test_the_loops_own_thread_may_not_block_itself() -> None:
+    token = current_trio_token()
+    with pytest.raises(RuntimeError, match="this is a blocking function"):
+        from_thread.run_sync(int, trio_token=token)
+    with pytest.raises(RuntimeError, match="this is a blocking function"):
+        from_thread.run(checkpoint, trio_token=token)
+
+
+async def test_a_loop_in_another_thread_may_not_be_blocked_either() -> None:
+    token = current_trio_token()
+
+    async def ask() -> None:
+        from_thread.run_sync(int, trio_token=token)
+
+    with pytest.raises(RuntimeError, match="this is a blocking function"):
+        await to_thread.run_sync(nurseryio.run, ask)
+
+
+# -- when the loop ends ---------------------------------------------------------
+
+
+def get_token(kind: str) -> tuple[TrioToken, asyncio.AbstractEventLoop]:
+    """A loop that has run and stands still, and its token."""
+
+    async def ask() -> TrioToken:
+        return current_trio_token()
+
+    loop = matrix.new_loop(kind)
+    return loop.run_until_complete(ask()), loop
+
+
+@pytest.mark.parametrize("kind", matrix.KINDS)
+def test_a_run_that_is_over_takes_no_more_calls(kind: str) -> None:
+    async def ask() -> TrioToken:
+        return current_trio_token()
+
+    token = nurseryio.run(ask, loop_factory=functools.partial(matrix.new_loop, kind))
+    for call in (from_thread.run, from_thread.run_sync):
+        with pytest.raises(RunFinishedError):
+            call(checkpoint, trio_token=token)
+
+
+@pytest.mark.parametrize("kind", matrix.KINDS)
+def test_a_closed_loop_takes_no_more_calls(kind: str) -> None:
+    token, loop = get_token(kind)
+    loop.close()
+    for call in (from_thread.run, from_thread.run_sync):
+        with pytest.raises(RunFinishedError):
+            call(checkpoint, trio_token=token)
+
+
+class QueueSeen(SimpleQueue[Any]):
+    """Says when a thread is about to wait for its answer."""
+
+    about_to_wait: threading.Event
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        self.about_to_wait.set()
+        return super().get(*args, **kwargs)
+
+
+@pytest.mark.parametrize("call", [from_thread.run, from_thread.run_sync])
+@pytest.mark.parametrize("kind", matrix.KINDS)
+def test_a_loop_that_closes_without_making_the_call_answers_nevertheless(
+    kind: str, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(QueueSeen, "about_to_wait", threading.Event(), raising=False)
+    monkeypatch.setattr("nurseryio._system.from_thread.SimpleQueue", QueueSeen)
+    token, loop = get_token(kind)
+    outcomes: SimpleQueue[Outcome[Any]] = SimpleQueue()
+    start_thread_soon(functools.partial(call, checkpoint, trio_token=token), outcomes.put)
+    assert QueueSeen.about_to_wait.wait(TIMEOUT)
+    del token
+    loop.close()
+    with pytest.raises(RunFinishedError, match="before it could make this call"):
+        outcomes.get(timeout=TIMEOUT).unwrap()
+
+
+@pytest.mark.run_only
+async def test_a_call_that_runs_when_the_run_ends_is_cancelled(loop_kind: str) -> None:
+    outcomes: SimpleQueue[Outcome[Any]] = SimpleQueue()
+
+    async def other_run() -> None:
+        begun = Event()
+
+        async def begin_and_sleep() -> None:
+            begun.set()
+            await nurseryio.sleep_forever()
+
+        token = current_trio_token()
+        start_thread_soon(
+            functools.partial(from_thread.run, begin_and_sleep, trio_token=token), outcomes.put
+        )
+        await begun.wait()
+
+    factory = functools.partial(matrix.new_loop, loop_kind)
+    await to_thread.run_sync(functools.partial(nurseryio.run, other_run, loop_factory=factory))
+    with pytest.raises(Cancelled):
+        outcomes.get(timeout=TIMEOUT).unwrap()
+
+
+@pytest.mark.run_only
+async def test_a_run_that_is_ending_starts_no_more_tasks_for_threads(loop_kind: str) -> None:
+    seen: list[Outcome[Any]] = []
+
+    async def other_run() -> None:
+        await anext_of(generator(current_trio_token()))
+
+    async def generator(token: TrioToken) -> Any:
+        try:
+            yield
+        finally:
+            # Finalized by the run at its end, when the system nursery is closed.
+            with CancelScope(shield=True):
+                call = functools.partial(from_thread.run, checkpoint, trio_token=token)
+                seen.append(await acapture(to_thread.run_sync, call))
+                seen.append(await acapture(to_thread.run_sync, from_thread.run, checkpoint))
+
+    kept = []
+
+    async def anext_of(agen: Any) -> None:
+        kept.append(agen)
+        await agen.__anext__()
+
+    factory = functools.partial(matrix.new_loop, loop_kind)
+    await to_thread.run_sync(functools.partial(nurseryio.run, other_run, loop_factory=factory))
+    with pytest.raises(RunFinishedError):
+        seen[0].unwrap()
+    # The task that waits for the thread is there, so that one works.
+    assert seen[1].unwrap() is None

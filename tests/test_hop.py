@@ -1,0 +1,169 @@
+"""The record of one call in a worker thread, seen without any public function around it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import pytest
+
+from nurseryio import Cancelled, CapacityLimiter, RunFinishedError
+from nurseryio._core import Abort, Error, Value, current_task
+from nurseryio._system.hop import Hop, current_hop, hide_library_name
+
+
+class NoLimit:
+    """A limiter that counts what is given back."""
+
+    def __init__(self) -> None:
+        self.released: list[object] = []
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        """Never waits."""
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        """Note who gives back."""
+        self.released.append(borrower)
+
+
+def new_hop(
+    fn: Callable[..., Any] = int,
+    *args: Any,
+    abandon: bool = False,
+    limiter: Any = None,
+    loop: Any = None,
+) -> Hop:
+    return Hop(
+        (fn, args, contextvars.copy_context()),
+        current_task(),
+        loop or asyncio.get_running_loop(),
+        limiter or NoLimit(),
+        abandon,
+    )
+
+
+async def test_work_calls_the_function_and_knows_its_hop_meanwhile() -> None:
+    hop = new_hop(lambda x: (x, current_hop()), 3)
+    assert hop.work() == (3, hop)
+    assert current_hop() is None
+
+
+async def test_a_hop_is_forgotten_by_its_thread_after_an_error_too() -> None:
+    def fail() -> NoReturn:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        new_hop(fail).work()
+    assert current_hop() is None
+
+
+async def test_an_async_function_is_refused_without_a_warning() -> None:
+    async def fetch() -> None:
+        raise AssertionError
+
+    with pytest.raises(TypeError, match=r"expected a sync function, but .*fetch.* asynchronous"):
+        new_hop(fetch).work()
+
+
+async def test_each_hop_has_a_name_of_its_own() -> None:
+    first, second = new_hop(), new_hop()
+    assert first.name.startswith("nurseryio.to_thread.run_sync-")
+    assert first.name != second.name
+    assert repr(first) == f"<{first.name}>"
+
+
+async def test_a_hop_can_borrow_from_a_limiter() -> None:
+    limiter = CapacityLimiter(1)
+    hop = new_hop(limiter=limiter)
+    limiter.acquire_on_behalf_of_nowait(hop)
+    assert limiter.statistics().borrowers == [hop]
+
+
+async def test_a_cancellation_is_refused_unless_the_thread_may_be_abandoned() -> None:
+    def raise_cancel() -> NoReturn:
+        raise Cancelled
+
+    kept, left = new_hop(), new_hop(abandon=True)
+    assert kept.abort(raise_cancel) is Abort.FAILED
+    assert left.abort(raise_cancel) is Abort.SUCCEEDED
+    assert kept.raise_cancel is left.raise_cancel is raise_cancel
+
+
+class ClosedLoop:
+    """A loop that has ended."""
+
+    def is_closed(self) -> bool:
+        return True
+
+    def call_soon_threadsafe(self, *_args: object) -> NoReturn:
+        raise RuntimeError("Event loop is closed")
+
+
+class BrokenLoop(ClosedLoop):
+    """A loop that raises for some other reason."""
+
+    def is_closed(self) -> bool:
+        return False
+
+
+async def test_a_result_for_a_loop_that_has_ended_is_dropped() -> None:
+    hop = new_hop(loop=ClosedLoop())
+    hop.deliver(Value(1))
+    with pytest.raises(RunFinishedError):
+        hop.ask(None)  # type: ignore[arg-type]
+    assert not hop.finished
+
+
+async def test_other_errors_of_a_loop_are_not_hidden() -> None:
+    hop = new_hop(loop=BrokenLoop())
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        hop.deliver(Value(1))
+    with pytest.raises(RuntimeError, match="Event loop is closed") as caught:
+        hop.ask(None)  # type: ignore[arg-type]
+    assert type(caught.value) is RuntimeError
+
+
+async def test_an_abandoned_result_gives_the_token_back_and_wakes_nobody() -> None:
+    limiter = NoLimit()
+    hop = new_hop(abandon=True, limiter=limiter)
+    hop.abort(lambda: None)  # type: ignore[arg-type,return-value]
+    hop._finish(Error(ValueError()))
+    assert limiter.released == [hop]
+    assert not hop.finished
+
+
+async def test_an_error_of_the_limiter_is_not_lost_when_nobody_waits() -> None:
+    class Broken(NoLimit):
+        def release_on_behalf_of(self, borrower: object) -> NoReturn:
+            raise ValueError("jammed")
+
+    hop = new_hop(abandon=True, limiter=Broken())
+    hop.abort(lambda: None)  # type: ignore[arg-type,return-value]
+    with pytest.raises(ValueError, match="jammed"):
+        hop._finish(Value(1))
+
+
+def test_the_name_of_the_async_library_is_hidden_from_a_context(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    variable: contextvars.ContextVar[str | None] = contextvars.ContextVar("library", default=None)
+    sniffio = types.SimpleNamespace(current_async_library_cvar=variable)
+    monkeypatch.setitem(sys.modules, "sniffio", sniffio)  # type: ignore[arg-type]
+    context = contextvars.copy_context()
+    hide_library_name(context)
+    assert variable not in context
+    context.run(variable.set, "asyncio")
+    hide_library_name(context)
+    assert context[variable] is None
+
+
+def test_no_name_is_hidden_where_nobody_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "sniffio", raising=False)
+    context = contextvars.copy_context()
+    before = dict(context)
+    hide_library_name(context)
+    assert dict(context) == before

@@ -1,0 +1,256 @@
+"""The thread cache: threads are used again, end when idle, and never hold the process."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, NoReturn
+
+import pytest
+
+from nurseryio._core import Outcome, thread_cache
+from nurseryio._core.thread_cache import ThreadCache, start_thread_soon
+
+TIMEOUT = 10.0
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch) -> ThreadCache:
+    """A cache of the test's own, whose threads end soon after the test."""
+    monkeypatch.setattr(thread_cache, "IDLE_SECONDS", 0.05)
+    return ThreadCache()
+
+
+def call(cache: ThreadCache, fn: Callable[[], Any], name: str | None = None) -> Outcome[Any]:
+    """Have the cache run a function, and wait for the outcome."""
+    outcomes: SimpleQueue[Outcome[Any]] = SimpleQueue()
+    cache.start_thread_soon(fn, outcomes.put, name)
+    return outcomes.get(timeout=TIMEOUT)
+
+
+def run_program(text: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", text],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_what_a_function_returns_is_delivered() -> None:
+    outcomes: SimpleQueue[Outcome[int]] = SimpleQueue()
+    start_thread_soon(lambda: 5, outcomes.put)
+    assert outcomes.get(timeout=TIMEOUT).unwrap() == 5
+
+
+def test_what_a_function_raises_is_delivered(cache: ThreadCache) -> None:
+    error = KeyError("x")
+
+    def fail() -> NoReturn:
+        raise error
+
+    with pytest.raises(KeyError) as caught:
+        call(cache, fail).unwrap()
+    assert caught.value is error
+
+
+def test_the_thread_that_became_idle_last_works_first(cache: ThreadCache) -> None:
+    gates = [threading.Event() for _ in range(3)]
+    done: SimpleQueue[threading.Thread] = SimpleQueue()
+    for gate in gates:
+        cache.start_thread_soon(gate.wait, lambda _outcome: done.put(threading.current_thread()))
+    for gate in gates:
+        gate.set()
+        last = done.get(timeout=TIMEOUT)
+    assert call(cache, threading.current_thread).unwrap() is last
+
+
+def test_a_job_given_while_delivering_gets_the_same_thread(cache: ThreadCache) -> None:
+    threads: SimpleQueue[threading.Thread] = SimpleQueue()
+
+    def deliver(left: int) -> None:
+        threads.put(threading.current_thread())
+        if left:
+            cache.start_thread_soon(int, lambda _outcome: deliver(left - 1))
+
+    cache.start_thread_soon(int, lambda _outcome: deliver(4))
+    assert len({threads.get(timeout=TIMEOUT) for _ in range(5)}) == 1
+
+
+def test_a_thread_without_work_ends(cache: ThreadCache) -> None:
+    thread = call(cache, threading.current_thread).unwrap()
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    assert call(cache, threading.current_thread).unwrap() is not thread
+
+
+def test_a_thread_that_is_about_to_end_does_the_job_that_is_on_its_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused = threading.Event()
+
+    class Cache(ThreadCache):
+        def withdraw(self, worker: Any) -> bool:
+            may_end = super().withdraw(worker)
+            if not may_end:
+                refused.set()
+            return may_end
+
+    monkeypatch.setattr(thread_cache, "IDLE_SECONDS", 0.01)
+    cache = Cache()
+    first = call(cache, threading.current_thread).unwrap()
+    # Begin as start_thread_soon does, and stop in the middle until the thread has timed out.
+    worker = cache._idle.pop()
+    assert refused.wait(TIMEOUT)
+    outcomes: SimpleQueue[Outcome[Any]] = SimpleQueue()
+    worker.job = (threading.current_thread, outcomes.put, None)
+    worker.ready.release()
+    assert outcomes.get(timeout=TIMEOUT).unwrap() is first
+
+
+def test_threads_are_daemons_with_a_name_of_ours(cache: ThreadCache) -> None:
+    thread = call(cache, threading.current_thread).unwrap()
+    assert thread.daemon
+    assert re.fullmatch(r"nurseryio thread \d+", thread.name)
+
+
+def test_a_thread_has_the_name_of_its_job_while_it_works(cache: ThreadCache) -> None:
+    name = call(cache, lambda: threading.current_thread().name, "digging").unwrap()
+    assert name == "digging"
+    assert call(cache, lambda: threading.current_thread().name).unwrap().startswith("nurseryio")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the name from /proc")
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("digging", "digging"), ("a name of more than 15 bytes", "a name of more "), ("bœuf", "b?uf")],
+)
+def test_the_system_is_told_the_name_too(cache: ThreadCache, name: str, shown: str) -> None:
+    def name_in_system() -> str:
+        with open(f"/proc/self/task/{threading.get_native_id()}/comm", encoding="utf-8") as file:
+            return file.read().rstrip("\n")
+
+    seen = call(cache, name_in_system, name).unwrap()
+    # From 3.14 on it is threading that tells the system, without replacing letters.
+    assert seen == shown if sys.version_info < (3, 14) else seen[:1] == shown[:1]
+    assert call(cache, name_in_system).unwrap() == "nurseryio threa"
+
+
+def test_threads_work_where_the_system_has_no_names_for_them(
+    cache: ThreadCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thread_cache, "_find_os_rename", lambda: None)
+    assert call(cache, lambda: threading.current_thread().name, "digging").unwrap() == "digging"
+
+
+def test_an_error_in_delivery_is_printed_and_the_thread_goes_on(
+    cache: ThreadCache, capfd: pytest.CaptureFixture[str]
+) -> None:
+    outcomes: SimpleQueue[Outcome[threading.Thread]] = SimpleQueue()
+    at_fault: list[threading.Thread] = []
+
+    def deliver(_outcome: object) -> NoReturn:
+        at_fault.append(threading.current_thread())
+        # Given from here, it goes to this same thread.
+        cache.start_thread_soon(threading.current_thread, outcomes.put)
+        raise ValueError("no such address")
+
+    cache.start_thread_soon(int, deliver)
+    assert [outcomes.get(timeout=TIMEOUT).unwrap()] == at_fault
+    printed = capfd.readouterr().err
+    assert "exception while delivering result of a thread" in printed
+    assert "no such address" in printed
+
+
+def test_an_idle_thread_keeps_nothing_of_its_last_job(cache: ThreadCache) -> None:
+    class Job:
+        def __call__(self) -> Job:
+            return self
+
+    job = Job()
+    gone = weakref.ref(job)
+    outcome = call(cache, job)
+    thread_is_idle = threading.Event()
+    # The delivery of the next job of the same thread comes after all traces of the first.
+    cache.start_thread_soon(int, lambda _outcome: thread_is_idle.set())
+    assert thread_is_idle.wait(TIMEOUT)
+    assert outcome.unwrap() is job
+    del job, outcome
+    assert gone() is None
+
+
+def test_a_function_is_free_when_its_result_is_delivered(cache: ThreadCache) -> None:
+    class Job:
+        def __call__(self) -> None:
+            pass
+
+    seen: SimpleQueue[object] = SimpleQueue()
+    job = Job()
+    gone = weakref.ref(job)
+    go = threading.Event()
+
+    def deliver(_outcome: object) -> None:
+        go.wait(TIMEOUT)
+        seen.put(gone())
+
+    cache.start_thread_soon(job, deliver)
+    del job
+    go.set()
+    assert seen.get(timeout=TIMEOUT) is None
+
+
+def test_jobs_may_be_given_from_many_threads_at_once(cache: ThreadCache) -> None:
+    outcomes: SimpleQueue[Outcome[int]] = SimpleQueue()
+
+    def give(start: int) -> None:
+        for number in range(start, start + 50):
+            cache.start_thread_soon(lambda number=number: number, outcomes.put)  # type: ignore[misc]
+
+    givers = [threading.Thread(target=give, args=(start,)) for start in range(0, 200, 50)]
+    for giver in givers:
+        giver.start()
+    got = {outcomes.get(timeout=TIMEOUT).unwrap() for _ in range(200)}
+    for giver in givers:
+        giver.join()
+    assert got == set(range(200))
+
+
+def test_a_thread_that_never_ends_does_not_keep_the_process_from_ending() -> None:
+    done = run_program(
+        "import threading\n"
+        "from nurseryio.lowlevel import start_thread_soon\n"
+        "at_work = threading.Event()\n"
+        "def stuck():\n"
+        "    at_work.set()\n"
+        "    threading.Event().wait()\n"
+        "start_thread_soon(stuck, print)\n"
+        "at_work.wait()\n"
+        "print('end of program')\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end of program\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_forked_child_does_not_wait_for_threads_of_its_parent() -> None:
+    done = run_program(
+        "import os, queue, warnings\n"
+        "from nurseryio.lowlevel import start_thread_soon\n"
+        "def answer():\n"
+        "    answers = queue.SimpleQueue()\n"
+        "    start_thread_soon(lambda: 7, answers.put)\n"
+        "    return answers.get(timeout=10).unwrap()\n"
+        "assert answer() == 7\n"
+        "warnings.simplefilter('ignore')\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os._exit(answer())\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    assert (done.stdout, done.stderr) == ("7\n", "")
