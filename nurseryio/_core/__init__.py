@@ -52,11 +52,6 @@ from .outcome import (
     acapture as acapture,
     capture as capture,
 )
-from .readiness import (
-    notify_closing as notify_closing,
-    wait_readable as wait_readable,
-    wait_writable as wait_writable,
-)
 from .run import current_root_task as current_root_task, run as run
 from .runvar import RunVar as RunVar, RunVarToken as RunVarToken
 from .scope import (

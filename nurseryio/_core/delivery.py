@@ -15,11 +15,15 @@ waits for a pending future                 ``Task.cancel``; look again after its
 still waits for the future that was        the future refuses, or takes its time: look again
 interrupted last                           when it is done, by a callback on it
 has merely yielded                         ``Task.cancel``, unless that is pending already
+has swallowed too many interruptions       the future it waits for may end by itself; look again
+                                           when it is done
 =========================================  ===================================================
 
 Rule 2 (no polling): "look again" is an entry in the loop's watch list and one ``call_soon`` for
 all entries together, and is asked for only when the task is about to make a step. A task that
-sits in a shield, a worker thread or a future that refuses costs nothing while it sits there.
+sits in a shield, a worker thread or a future that refuses costs nothing while it sits there. One
+that swallows each interruption and waits again at once, as the end of an ``asyncio.TaskGroup``
+does, is interrupted a limited number of times per second (``PATIENCE``).
 
 Rule 3 (the ledger): while a cancellation of ours is in effect in a task it accounts for exactly
 one of ``task.cancelling()``, from the first delivery until the task is no longer effectively
@@ -84,7 +88,7 @@ def give_back(task: Task) -> None:
     """The task is no longer effectively cancelled: clear our share of its cancel count."""
     if task._held:
         task._held = False
-        task._refused = None
+        task._refused = task._strikes = None
         uncancel(task.asyncio_task)
 
 
@@ -151,12 +155,26 @@ def _deliver(task: Task) -> None:
             _note(task)
     elif foreign_shield is not None and foreign_shield(asyncio_task):
         _wait_for(task, future)
-    elif future is task._refused:
+    elif future is task._refused or _out_of_patience(task):
         _wait_for(task, future)
     else:
         task._refused = future
         interrupt(task)
         _note(task)
+
+
+# How many interruptions of foreign awaits a task may swallow in a second.
+PATIENCE = 100
+
+
+def _out_of_patience(task: Task) -> bool:
+    now = task._state.time()
+    strikes = task._strikes
+    if strikes is None or now - strikes[1] >= 1:
+        task._strikes = [1, now]
+        return False
+    strikes[0] += 1
+    return strikes[0] > PATIENCE
 
 
 def _wait_for(task: Task, future: Any) -> None:

@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
 from . import host
-from .delivery import native_requests, tell
+from .delivery import native_requests, tell, watch
 from .errors import Cancelled, CancelReason, TrioDeprecationWarning, TrioInternalError
 from .host import bare_yield
 from .scope import (
@@ -406,6 +406,8 @@ class Nursery(metaclass=NoPublicConstructor):
                     self._fail(exc, task)
         finally:
             task._park = self._waiter = None
+        if task.scope._effective:
+            watch(task)
         return native
 
     def _combine(self, errors: list[BaseException]) -> BaseException:

@@ -305,10 +305,20 @@ class CancelScope(Node):
         Work may have escaped nevertheless, by having ended before it noticed: see
         ``cancelled_caught``.
         """
-        if not self._called and (self._occupant is not None or not self._entered):
-            # A deadline that has just passed may not have been noticed by the loop yet.
-            if self._deadline != inf and current_state().time() >= self._deadline:
+        # A deadline that has just passed may not have been noticed by the loop yet.
+        if self._occupant is not None or not self._entered:
+            if not self._called and self._is_due():
                 self._cancel(DEADLINE)
+        return self._called
+
+    def _is_due(self) -> bool:
+        return self._deadline != inf and current_state().time() >= self._deadline
+
+    def _is_called(self) -> bool:
+        if not self._called and self._is_due():
+            self._called = True
+            if self._reason is None:
+                self._reason = DEADLINE
         return self._called
 
     # -- attributes that may change at any time ---------------------------------

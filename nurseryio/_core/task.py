@@ -67,6 +67,7 @@ class Task(metaclass=NoPublicConstructor):
         "_shielded_step",
         "_started",
         "_state",
+        "_strikes",
         "_watched",
         "asyncio_task",
         "context_or_none",
@@ -99,6 +100,8 @@ class Task(metaclass=NoPublicConstructor):
     _watched: bool
     # The future that was interrupted last and may be refusing.
     _refused: Any
+    # Interruptions of foreign awaits within a second: their number, and since when.
+    _strikes: list[Any] | None
     # checkpoint_if_cancelled() must look closer: a native cancel was held off and put back, so
     # that it may be pending in the asyncio task.
     _look_closer: bool
@@ -112,8 +115,8 @@ class Task(metaclass=NoPublicConstructor):
         self._parent_nursery = parent
         self.scope = scope
         self._started = self._held = self._watched = False
-        self._shielded_step = self._look_closer = self._is_system = False
-        self._park = self._abort = self._outcome = self._refused = None
+        self._shielded_step = self._look_closer = self._is_system = self._rested = False
+        self._park = self._abort = self._outcome = self._refused = self._strikes = None
         self._eventual_parent_nursery = self._breakers = None
         self.custom_sleep_data = self.context_or_none = None
 

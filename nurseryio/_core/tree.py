@@ -69,6 +69,10 @@ class Node:
     # True once an outer node was left while this one was still open.
     _abandoned: bool
 
+    def _is_called(self) -> bool:
+        """Whether the node itself is cancelled; a scope also notices that its time is up."""
+        return self._called
+
 
 def new_root() -> Node:
     """The node at the top of every chain: never cancelled, never left."""
@@ -84,7 +88,7 @@ ROOT = new_root()
 
 def should_be_effective(node: Node) -> bool:
     """Rule 2, computed from the node's own flags and its parent's pushed one."""
-    if node._called:
+    if node._is_called():
         return True
     parent = node._parent
     return parent is not None and not node._shielded and parent._effective

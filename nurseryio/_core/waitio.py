@@ -9,13 +9,17 @@ wake anybody of itself.
 
 from __future__ import annotations
 
+import errno
+import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .delivery import Abort
 from .errors import BusyResourceError, ClosedResourceError
 from .outcome import Error
+from .readiness import Readiness, waits
 from .task import LoopState, Task, current_state, current_task
-from .traps import reschedule, wait_task_rescheduled
+from .traps import checkpoint_if_cancelled, reschedule, wait_task_rescheduled
 
 if TYPE_CHECKING:
     from typing_extensions import Protocol
@@ -25,9 +29,6 @@ if TYPE_CHECKING:
 
         def fileno(self) -> int:
             """The descriptor."""
-
-
-_WAITS = object()  # the key of a loop's table of waits among its local values
 
 
 async def wait_readable(fd: int | HasFileno) -> None:
@@ -86,6 +87,10 @@ def notify_closing(fd: int | HasFileno) -> None:
     number = _number(fd)
     state = current_state()
     for way in ("reader", "writer"):
+        standing = waits(state).get((number, way))
+        if isinstance(standing, Readiness):
+            standing.close()
+            continue
         task = _stop(state, number, way)
         if task is not None:
             reschedule(task, Error(ClosedResourceError("another task closed this fd")))
@@ -95,13 +100,19 @@ async def _wait(fd: Any, way: str) -> None:
     number = _number(fd)
     task = current_task()
     state = task._state
-    waits = _waits(state)
-    if (number, way) in waits:
+    table = waits(state)
+    standing = table.get((number, way))
+    if isinstance(standing, Readiness):
+        # A stream or socket of ours is registered; wait where it would.
+        await checkpoint_if_cancelled()
+        await standing
+        return
+    if standing is not None:
         raise BusyResourceError(
             f"another task is already waiting for fd {number} as a {way}; only one may"
         )
     getattr(state.loop, f"add_{way}")(number, _ready, state, number, way)
-    waits[number, way] = task
+    table[number, way] = task
 
     def abort(_raise_cancel: object) -> Abort:
         _stop(state, number, way)
@@ -117,21 +128,20 @@ def _ready(state: LoopState, number: int, way: str) -> None:
 
 
 def _stop(state: LoopState, number: int, way: str) -> Task | None:
-    task = _waits(state).pop((number, way), None)
-    if task is not None:
+    task = waits(state).pop((number, way), None)
+    if task is None or isinstance(task, Readiness):
+        return None
+    # It fails if somebody has closed the descriptor without telling; then nothing is left to remove.
+    with suppress(OSError):
         getattr(state.loop, f"remove_{way}")(number)
     return task
-
-
-def _waits(state: LoopState) -> dict[tuple[int, str], Task]:
-    waits: dict[tuple[int, str], Task] = state.locals.setdefault(_WAITS, {})
-    return waits
 
 
 def _number(fd: Any) -> int:
     if not isinstance(fd, int):
         fd = fd.fileno()
     if fd < 0:
-        raise ValueError(f"{fd} is not a file descriptor; is the file closed already?")
+        # The error that the system has for a number that stands for no open file.
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     number: int = fd
     return number
