@@ -1,66 +1,82 @@
 """A micro row's cost in machine instructions: `python -m benchmarks.instructions ROW [...]`.
 
-Counted by `valgrind --tool=callgrind`: slow, but the same number in every run to about a
-thousandth, however busy the machine is. Instructions are not time (cache misses and the kernel are
-missing), so this finds what a change did to a row; the verdict on a row comes from the timings.
+Counted by `valgrind --tool=callgrind`: slow, but nearly the same number in every run, however busy
+the machine is. Instructions are not time (cache misses and the kernel are missing), so this finds
+what a change did to a row; the verdict on a row comes from the timings.
 
-Each row is run with two sizes and the difference taken, so that starting the interpreter does not
-count. `--keep DIR` keeps callgrind's own files, to be read by `callgrind_annotate` or KCachegrind.
+One process runs a row with a small and a large size, counted apart; the difference is what the
+work units cost. `--keep DIR` keeps callgrind's files: those that end in `.2` hold the large run
+alone, for `callgrind_annotate` or KCachegrind.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from .harness import ROOT, python_path
+from .harness import Worker, WorkerFailed
 from .libraries import DEFAULT, LIBRARIES, STOCK, UVLOOP, why_missing
 from .rows import BY_NAME, Row
 
 SHARE = 0.1
-"""Part of a row's full size that the larger run has more than the smaller: valgrind is slow."""
+"""Part of a row's full size that the large run has more than the small one: valgrind is slow."""
 
 
-def count(library: str, loop: str, row: Row, n: int, folder: Path) -> int:
-    """Return the instructions of a process that runs a row once with n work units.
+class Counted(Worker):
+    """A worker under valgrind, which counts only between two calls of `dump`."""
 
-    Raises:
-        RuntimeError: valgrind or the row failed.
-    """
-    out = folder / f"callgrind.{row.name}.{library}.{loop}.{n}"
-    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", sys.executable]
-    done = subprocess.run(
-        [*command, "-m", "benchmarks.worker", library, loop, row.name],
-        input=f"{n}\n",
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={
-            **os.environ,
-            **LIBRARIES[library].environment(),
-            "PYTHONPATH": python_path(),
-            "PYTHONHASHSEED": "0",
-        },
-        check=False,
-    )
-    found = re.search(r"Collected : (\d+)", done.stderr)
-    if '"count"' not in done.stdout or found is None:
-        raise RuntimeError(done.stdout.strip() or done.stderr.strip()[-500:])
-    return int(found[1])
+    def __init__(self, library: str, loop: str, row: str, out: Path) -> None:
+        valgrind = ["valgrind", "--tool=callgrind", "--quiet", "--instr-atstart=no"]
+        worker = ["-m", "benchmarks.worker", library, loop, row]
+        environment = {**LIBRARIES[library].environment(), "PYTHONHASHSEED": "0"}
+        super().__init__(worker, environment, launcher=[*valgrind, f"--callgrind-out-file={out}"])
+        self._out = out
+        self._dumps = 0
+
+    def control(self, *arguments: str) -> None:
+        """Tell callgrind in the process what to do."""
+        command = ["callgrind_control", *arguments, str(self.pid)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def dump(self) -> int:
+        """Write what was counted since the last dump and return its total."""
+        self.control("--dump")
+        self._dumps += 1
+        found = re.search(r"^totals: (\d+)", Path(f"{self._out}.{self._dumps}").read_text(), re.M)
+        return int(found[1]) if found else 0
 
 
 def each(library: str, loop: str, row: Row, folder: Path) -> float:
-    """Return the instructions of one work unit of a row."""
+    """Return the instructions of one work unit of a row.
+
+    Raises:
+        WorkerFailed: The library has no such row, or failed in it.
+    """
     small = max(row.tiny, 100)
     large = small + max(row.tiny * 5, round(row.n * SHARE))
-    more = count(library, loop, row, large, folder) - count(library, loop, row, small, folder)
-    return more / (large - small)
+    worker = Counted(library, loop, row.name, folder / f"{row.name}.{library}.{loop}")
+    try:
+        _check(worker.answer())
+        _check(worker.ask(small))
+        worker.control("--instr=on")
+        totals = []
+        for n in (small, large):
+            _check(worker.ask(n))
+            totals.append(worker.dump())
+    finally:
+        worker.close()
+    return (totals[1] - totals[0]) / (large - small)
+
+
+def _check(answer: dict[str, Any]) -> None:
+    for reason in ("absent", "missing", "failed"):
+        if reason in answer:
+            raise WorkerFailed(answer[reason])
 
 
 def main() -> None:
@@ -82,7 +98,7 @@ def main() -> None:
                 continue
             try:
                 cost = each(library, choice.loop, BY_NAME[name], folder)
-            except RuntimeError as error:
+            except WorkerFailed as error:
                 print(f"{name:22} {library:18} SKIPPED: {error}", flush=True)
                 continue
             base = base or cost
