@@ -53,6 +53,9 @@ class AsyncGenerators:
 
     def _collected(self, generator: Generator) -> None:
         name = name_of_generator(generator)
+        if self._finishing:
+            self._late.add(generator)
+            return
         try:
             self._call_soon(self._close_soon, generator, name)
         except RunFinishedError:
@@ -74,6 +77,7 @@ class AsyncGenerators:
 
     async def finish(self) -> None:
         """Close all that are left (rule 2)."""
+        self._finishing = True
         while self._alive or self._late:
             batch = {*self._alive, *self._late}
             self._alive.clear()

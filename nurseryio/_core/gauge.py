@@ -59,17 +59,30 @@ class Gauge:
 
     def _step(self, callback: Any, owner: Any, args: tuple[Any, ...]) -> None:
         task = records.get(owner)
-        instruments = self._instruments
         if task is None or self._state.gauge is not self:
             callback(*args)
             return
-        instruments.call("before_task_step", task)
+        self._call_inside(owner, "before_task_step", task)
         try:
             callback(*args)
         finally:
             if task._parent_nursery is None and owner.done():
-                instruments.call("task_exited", task)
-            instruments.call("after_task_step", task)
+                self._call_inside(owner, "task_exited", task)
+            self._call_inside(owner, "after_task_step", task)
+            settle(self._state)
+
+    def _call_inside(self, owner: Any, hook: str, task: Task) -> None:
+        """Call a hook that may ask for the running task, just before or after its step."""
+        if hook in self._instruments:
+            # The record of a task that has ended is gone, but not for this question.
+            records[owner] = task
+            host.enter_task(self._state.loop, owner)
+            try:
+                self._instruments.call(hook, task)
+            finally:
+                host.leave_task(self._state.loop, owner)
+                if owner.done():
+                    records.pop(owner, None)
 
     def hold(self) -> None:
         """A nursery is about to make a task."""

@@ -122,6 +122,11 @@ def put_back(task: AsyncioTask, error: BaseException) -> None:
     uncancel(task)
 
 
+# While a hook is called for a task, asyncio too is to say that this task is the running one.
+enter_task: Callable[[Loop, AsyncioTask], None] = asyncio.tasks._enter_task  # type: ignore[attr-defined]
+leave_task: Callable[[Loop, AsyncioTask], None] = asyncio.tasks._leave_task  # type: ignore[attr-defined]
+
+
 # -- stepping -------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import types
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,13 +22,15 @@ from . import host
 from .task import records
 
 if TYPE_CHECKING:
-    import types
     from collections.abc import Callable
 
 F = TypeVar("F")
 
 # By identity: equal code objects of two functions are not one.
 _marks: dict[int, tuple[weakref.ref[types.CodeType], bool]] = {}
+
+# Our functions that do nothing but run a user's function: below them begins user code.
+_borders: set[types.CodeType] = set()
 
 _OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _OPEN_CODE = _OWN_CODE + "testing" + os.sep
@@ -39,6 +42,12 @@ def _mark(function: Any, protected: bool) -> None:
     code = function.__code__
     key = id(code)
     _marks[key] = (weakref.ref(code, lambda _ref: _marks.pop(key, None)), protected)
+
+
+def border(f: F) -> F:
+    """Decorator for the wrapper coroutines of tasks: what runs under them is user code."""
+    _borders.add(f.__code__)  # type: ignore[attr-defined]
+    return f
 
 
 def enable_ki_protection(f: F, /) -> F:
@@ -88,9 +97,6 @@ def is_protected(frame: types.FrameType | None) -> bool:
     """Whether code that runs in ``frame`` must not get a ``KeyboardInterrupt`` (rules 1 and 2)."""
     asyncio_task = host.current_task_or_none()
     task = None if asyncio_task is None else records.get(asyncio_task)
-    if task is not None and task._parent_nursery is None:
-        task = None
-    outermost = None if task is None else getattr(task.coro, "cr_frame", None)
     while frame is not None:
         code = frame.f_code
         mark = _marks.get(id(code))
@@ -98,7 +104,7 @@ def is_protected(frame: types.FrameType | None) -> bool:
             return mark[1]
         if code.co_name == "__del__":
             return True
-        if frame is outermost:
+        if code in _borders:
             return task is None or task._is_system
         name = code.co_filename
         if name.startswith(_OWN_CODE) and not name.startswith(_OPEN_CODE):

@@ -23,9 +23,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
 from . import host
-from .delivery import native_requests, tell, watch
+from .delivery import Abort, native_requests, tell, watch
 from .errors import Cancelled, CancelReason, TrioDeprecationWarning, TrioInternalError
 from .host import bare_yield
+from .ki import border
 from .scope import (
     LOOSE_NOTE,
     CancelScope,
@@ -55,11 +56,6 @@ StatusT = TypeVar("StatusT")
 StatusT_contra = TypeVar("StatusT_contra", contravariant=True)
 
 GROUP_MESSAGE = "Exceptions from nurseryio nursery"
-
-
-def _refuse(_raise_cancel: object) -> NoReturn:
-    """Stands where an abort function would: the wait at a nursery's end is never aborted."""
-    raise AssertionError("never called")
 
 
 class Nursery(metaclass=NoPublicConstructor):
@@ -197,6 +193,7 @@ class Nursery(metaclass=NoPublicConstructor):
             gauge.spawned(task)
         return task
 
+    @border
     async def _run_child(self, task: Task, coro: Any) -> None:
         error: BaseException | None = None
         try:
@@ -206,7 +203,8 @@ class Nursery(metaclass=NoPublicConstructor):
             task._started = True
             await coro
         except BaseException as exc:
-            error = exc
+            # Without our own frame: what the user reads begins in the user's function.
+            error = exc.with_traceback(exc.__traceback__.tb_next)  # type: ignore[union-attr]
             if not task._started:
                 coro.close()
         try:
@@ -339,7 +337,7 @@ class Nursery(metaclass=NoPublicConstructor):
         task = self._parent_task
         remaining: BaseException | None
         if current_task() is not task:
-            remaining = self.cancel_scope._close(exc)
+            remaining = self._finish_elsewhere(exc)
         else:
             remaining = await self._finish(task, exc)
         if remaining is None:
@@ -378,6 +376,13 @@ class Nursery(metaclass=NoPublicConstructor):
             scope._nest = None
             del errors, native, exc
 
+    def _finish_elsewhere(self, exc: BaseException | None) -> BaseException | None:
+        """The block is left in another task than the one that entered it."""
+        if self.cancel_scope._abandoned:
+            # The owner has ended, and has complained. What passes by leaves as from any nursery.
+            return None if exc is None else self._combine([exc])
+        return self.cancel_scope._close(exc)
+
     def _is_native(self, task: Task, exc: BaseException) -> bool:
         """Whether a ``CancelledError`` out of the body is somebody else's than our scopes'."""
         if host.HAS_CANCEL_COUNTS:
@@ -395,7 +400,7 @@ class Nursery(metaclass=NoPublicConstructor):
             self._watch_newborns()
         try:
             while not self._closed:
-                task._abort = None
+                task._abort = self._interrupted
                 task._park = self._waiter = waiter = task._state.loop.create_future()
                 try:
                     await waiter
@@ -405,10 +410,23 @@ class Nursery(metaclass=NoPublicConstructor):
                 except BaseException as exc:
                     self._fail(exc, task)
         finally:
-            task._park = self._waiter = None
+            task._park = task._abort = self._waiter = None
         if task.scope._effective:
             watch(task)
         return native
+
+    def _interrupted(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
+        """The abort function of the wait: never agrees, but keeps a KeyboardInterrupt."""
+        try:
+            raise_cancel()
+        except Cancelled:
+            pass  # the children are what gets cancelled
+        except BaseException as exc:
+            self._errors.append(exc)
+            self.cancel_scope._cancel(
+                CancelReason("KeyboardInterrupt", source_task=repr(self._parent_task))
+            )
+        return Abort.FAILED
 
     def _combine(self, errors: list[BaseException]) -> BaseException:
         if self._strict is False and len(errors) == 1:
@@ -512,6 +530,7 @@ def _left_open(task: Task, error: BaseException | None) -> BaseException | None:
     """A task ended inside scopes or nurseries that it has not left, or that were left under it."""
     open_nurseries = task.child_nurseries
     for nursery in open_nurseries:
+        nursery.cancel_scope._abandoned = True
         nursery._body_running = False
         nursery._closed = True
         nursery.cancel_scope._cancel(

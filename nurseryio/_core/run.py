@@ -22,7 +22,7 @@ from .asyncgens import AsyncGenerators
 from .delivery import abort_wait
 from .errors import Cancelled, CancelReason, TrioInternalError
 from .idle import use_clock
-from .ki import KIHandler
+from .ki import KIHandler, border
 from .nursery import bare_exit, open_nursery, warn_loose
 from .outcome import Error, Outcome, Value
 from .task import LoopState, Task, current_task, loop_state, records
@@ -178,7 +178,9 @@ class Run:
 
     def start(self, async_fn: Any, args: tuple[Any, ...]) -> None:
         """Make the root task. Nothing runs before :meth:`drive`."""
-        self.root_future = self.state.loop.create_task(self._root(async_fn, args), name="<init>")
+        loop = self.state.loop
+        loop.call_soon(self._instrument, "before_run")
+        self.root_future = loop.create_task(self._root(async_fn, args), name="<init>")
 
     def drive(self, until: asyncio.Future[Any] | None = None) -> None:
         """Let the loop run until the root task has ended, or the given future is done.
@@ -206,13 +208,19 @@ class Run:
             loop.run_until_complete(loop.shutdown_default_executor())
         finally:
             self.token._close()
+            loop.call_soon(self._instrument, "after_run")
+            loop.call_soon(loop.stop)
+            loop.run_forever()
             self._ki.remove()
 
+    def _instrument(self, hook: str) -> None:
+        if self.state.instruments is not None:
+            self.state.instruments.call(hook)
+
     def close(self) -> None:
-        """After everything: instruments hear of it, and the loop is closed."""
+        """After everything: the loop is closed."""
         state = self.state
         if state.instruments is not None:
-            state.instruments.call("after_run")
             for instrument in list(state.instruments):
                 gauge.uninstall(state, instrument)
         for task, record in list(records.items()):
@@ -249,8 +257,6 @@ class Run:
 
     async def _root(self, async_fn: Any, args: tuple[Any, ...]) -> None:
         self.root_task = current_task()
-        if self.state.instruments is not None:
-            self.state.instruments.call("before_run")
         async with open_nursery(strict_exception_groups=True) as self.system_nursery:
             async with open_nursery(strict_exception_groups=True) as main_nursery:
                 try:
@@ -269,6 +275,7 @@ class Run:
             )
         await self.asyncgens.finish()
 
+    @border
     async def _keep_result(self, coro: Any) -> None:
         self.main_outcome = Value(await coro)
 

@@ -245,7 +245,7 @@ class LoopState:
         # Invariant: a loop timer is armed at armed_at, which is not later than the earliest
         # live deadline; inf and None mean that none is armed.
         self.armed_at = inf
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.Handle | None = None
         # Records to look at again, and whether the call that will do it is scheduled.
         self.watch_list: list[Task] = []
         self.watch_due = False
@@ -273,9 +273,20 @@ class LoopState:
         if self.timer is not None:
             self.timer.cancel()
         self.armed_at = when
-        # A loop cannot count to minus infinity.
-        at = max(when, self.time())
-        self.timer = self.loop.call_at(at, nurseryio_deadline_timer, self, context=self.context)
+        loop = self.loop
+        if when > self.time():
+            self.timer = loop.call_at(when, nurseryio_deadline_timer, self, context=self.context)
+        else:
+            # Not a timer: those are looked at only after the callbacks that are ready now, and
+            # a task's next checkpoint must notice a deadline that has passed.
+            self.timer = loop.call_soon(nurseryio_deadline_timer, self, context=self.context)
+
+    def expire(self) -> None:
+        """Hand out what is due, now."""
+        if self.deadlines.next() <= self.time():
+            if self.timer is not None:
+                self.timer.cancel()
+            nurseryio_deadline_timer(self)
 
     def arm_exactly(self) -> None:
         """Set the loop timer to the earliest live deadline (a dropped one may have left it early)."""

@@ -34,7 +34,7 @@ class LoopToken(metaclass=NoPublicConstructor):
     Trio: ``trio.lowlevel.TrioToken`` (also available under that name).
     """
 
-    __slots__ = ("__weakref__", "_closed", "_crash", "_idempotent", "_lock", "_queue", "_state")
+    __slots__ = ("__weakref__", "_closed", "_crash", "_due", "_idempotent", "_lock", "_queue", "_state")
 
     def __init__(self, state: LoopState) -> None:
         self._state = state
@@ -42,6 +42,8 @@ class LoopToken(metaclass=NoPublicConstructor):
         self._queue: deque[tuple[Any, tuple[Any, ...]]] = deque()
         self._idempotent: dict[tuple[Any, tuple[Any, ...]], None] = {}
         self._closed = False
+        # Invariant: True while _drain is scheduled.
+        self._due = False
         # What to do with an error of a queued function; None: the loop's exception handler.
         self._crash: Callable[[BaseException], object] | None = None
 
@@ -73,31 +75,27 @@ class LoopToken(metaclass=NoPublicConstructor):
         with self._lock:
             if self._closed:
                 raise RunFinishedError("run() has exited")
-            empty = not self._queue and not self._idempotent
             if idempotent:
                 self._idempotent.setdefault((sync_fn, args))
             else:
                 self._queue.append((sync_fn, args))
-            if empty:
+            if not self._due:
+                self._due = True
                 try:
                     self._state.loop.call_soon_threadsafe(self._drain, context=self._state.context)
                 except RuntimeError:
                     raise RunFinishedError("the event loop is closed") from None
 
     def _drain(self) -> None:
-        # Only what is there now: a function that queues itself again must not starve the loop.
-        for _ in range(len(self._queue)):
-            sync_fn, args = self._queue.popleft()
-            self._call(sync_fn, args)
-        while self._idempotent:
-            with self._lock:
-                batch, self._idempotent = self._idempotent, {}
-            for sync_fn, args in batch:
-                self._call(sync_fn, args)
-            break
+        """Run what is there now; what comes meanwhile waits for the next turn of the loop, so
+        that a function that queues itself again does not keep everybody else from running."""
         with self._lock:
-            if (self._queue or self._idempotent) and not self._closed:
-                self._state.loop.call_soon(self._drain, context=self._state.context)
+            self._due = False
+            calls = [*self._queue, *self._idempotent]
+            self._queue.clear()
+            self._idempotent.clear()
+        for sync_fn, args in calls:
+            self._call(sync_fn, args)
 
     def _call(self, sync_fn: Any, args: tuple[Any, ...]) -> None:
         try:
@@ -115,16 +113,10 @@ class LoopToken(metaclass=NoPublicConstructor):
                 )
 
     def _close(self) -> None:
-        """Run what is left, then accept nothing more."""
-        while True:
-            with self._lock:
-                if not self._queue and not self._idempotent:
-                    self._closed = True
-                    return
-            for sync_fn, args in [*self._queue, *self._idempotent]:
-                self._call(sync_fn, args)
-            self._queue.clear()
-            self._idempotent.clear()
+        """Accept nothing more, and run what was accepted."""
+        with self._lock:
+            self._closed = True
+        self._drain()
 
     def _size(self) -> int:
         return len(self._queue) + len(self._idempotent)
