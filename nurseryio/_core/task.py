@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextvars
 import functools
 import gc
-import weakref
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -325,7 +324,8 @@ CLOCK_RESOLUTION = 1e-9
 # -- finding records ------------------------------------------------------------
 
 records: dict[asyncio.Task[Any], Task] = {}
-_states: weakref.WeakKeyDictionary[Any, LoopState] = weakref.WeakKeyDictionary()
+# A closed loop stays until the next one is made.
+_states: dict[host.Loop, LoopState] = {}
 
 
 def loop_state(loop: host.Loop) -> LoopState:
@@ -338,7 +338,10 @@ def loop_state(loop: host.Loop) -> LoopState:
 
 
 def _sweep_closed_loops() -> None:
-    """Drop records of tasks that can never end, because their loop was closed under them."""
+    """Drop the states of loops that were closed, and the records of tasks that now never end."""
+    for loop in list(_states):
+        if loop.is_closed():
+            _states.pop(loop, None)
     for task, record in list(records.items()):
         if record._state.loop.is_closed():
             records.pop(task, None)
