@@ -165,15 +165,17 @@ class LockstepQueue:
         data = check_data(data)
         with self._one_sender:
             self._check_sender()
-            if self._receiver_closed:
-                raise BrokenResourceError("the receiving end of this stream is closed")
+            self._check_that_receiver_is_there()
+            await checkpoint()
+            self._check_sender()
+            self._check_that_receiver_is_there()
             self._buffer += data
             self._changed.unpark_all()
             try:
                 await self._wait_until(lambda: not self._buffer)
                 self._check_sender()
                 if self._buffer:
-                    raise BrokenResourceError("the receiving end of this stream is closed")
+                    self._check_that_receiver_is_there()
             finally:
                 self._buffer.clear()
 
@@ -186,6 +188,7 @@ class LockstepQueue:
         """
         with self._one_sender:
             self._check_sender()
+            await checkpoint()
             await self._wait_until(lambda: self._receiver_waits)
             self._check_sender()
 
@@ -199,6 +202,7 @@ class LockstepQueue:
         max_bytes = check_max_bytes(max_bytes)
         with self._one_receiver:
             self._check_receiver()
+            await checkpoint()
             self._receiver_waits = True
             self._changed.unpark_all()
             try:
@@ -211,11 +215,7 @@ class LockstepQueue:
             return taken
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds, or either side is closed. Always a checkpoint.
-
-        The checkpoint comes first: what held before it may not hold after it.
-        """
-        await checkpoint()
+        """Wait until the condition holds, or either side is closed."""
         while not (condition() or self._sender_closed or self._receiver_closed):
             await self._changed.park()
 
@@ -226,3 +226,7 @@ class LockstepQueue:
     def _check_receiver(self) -> None:
         if self._receiver_closed:
             raise ClosedResourceError("this stream is closed")
+
+    def _check_that_receiver_is_there(self) -> None:
+        if self._receiver_closed:
+            raise BrokenResourceError("the receiving end of this stream is closed")

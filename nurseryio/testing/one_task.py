@@ -18,10 +18,18 @@ Rule 3: no cancel request of asyncio's outlives the step that it struck.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._core import Abort, Error, acapture, current_task, host, reschedule, wait_task_rescheduled
+from .._core import (
+    Abort,
+    Error,
+    acapture,
+    coroutine_or_error,
+    current_task,
+    host,
+    reschedule,
+    wait_task_rescheduled,
+)
 from .._core.run import prepare
 from .deadlock import reports_of
 
@@ -38,8 +46,14 @@ T = TypeVar("T")
 class _Step:
     """One function to be run, and what came of it."""
 
-    def __init__(self, async_fn: Callable[[], Awaitable[Any]], done: asyncio.Future[None]) -> None:
+    def __init__(
+        self,
+        async_fn: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        done: asyncio.Future[None],
+    ) -> None:
         self.async_fn = async_fn
+        self.args = args
         self.done = done
         self.outcome: Outcome[Any] | None = None
 
@@ -99,9 +113,7 @@ class OneTask:
         __tracebackhide__ = True
         if self._step is not None:
             raise RuntimeError("another step is under way, or was interrupted before its end")
-        step = self._step = self._next = _Step(
-            partial(async_fn, *args), self._state.loop.create_future()
-        )
+        step = self._step = self._next = _Step(async_fn, args, self._state.loop.create_future())
         self._wake()
         self._run.root_future.add_done_callback(step.finish)
         self._run.drive(step.done)
@@ -146,7 +158,7 @@ class OneTask:
             step = await self._next_step()
             if step is None:
                 return
-            step.outcome = await acapture(step.async_fn)
+            step.outcome = await acapture(coroutine_or_error, step.async_fn, *step.args)
             self._forget_cancel_requests()
             step.finish()
 

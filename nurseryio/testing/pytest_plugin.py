@@ -1,7 +1,7 @@
 """The pytest plugin: async tests, with async fixtures that may yield inside a nursery or scope.
 
 What lives here: pytest's hooks, and the fixtures that users ask for. What does not: how the steps
-of a test are run (:mod:`one_task`).
+of a test are run (:mod:`pytest_task`).
 
 Rule 1: set-up of the async fixtures, the test, and their tear-down are steps of one task, in one
 run of its own for each test. So whatever a fixture opens around its ``yield`` is closed in the
@@ -18,48 +18,26 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .._core import (
-    Cancelled,
-    CancelReason,
-    Clock,
-    Instrument,
-    Nursery,
-    add_instrument,
-    open_nursery,
-)
+from .._core import Nursery, open_nursery
 from .clock import MockClock
-from .one_task import OneTask
+from .pytest_task import TestTask
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
 MARK = "nurseryio"
 MODES = ("strict", "auto")
 OTHER_MARKS = ("anyio", "asyncio", "tornado", "trio", "twisted")
 
-# The fixture that all our tests get, by which they are known, and the clocks that a run has to
-# know before it begins.
+# The fixture that all our tests get, and by which they are known.
 TASK = "_nurseryio_task"
-CLOCKS = ("mock_clock", "autojump_clock")
-
-# What means something to pytest, or ends the process, when it is raised alone.
-OUTCOMES = (
-    pytest.skip.Exception,
-    pytest.fail.Exception,
-    pytest.xfail.Exception,
-    pytest.exit.Exception,
-    SystemExit,
-    KeyboardInterrupt,
-)
+# Where the plain function that stands for a test keeps the async one.
+WRITTEN = "nurseryio_written"
 
 
 # -- configuration --------------------------------------------------------------
@@ -169,102 +147,11 @@ def _plain(function: Any) -> Callable[..., None]:
     def plain(*_args: object, **_kwargs: object) -> None:
         raise RuntimeError(f"{function!r} was called outside pytest's call of its test")
 
+    setattr(plain, WRITTEN, function)
     return plain
 
 
 # -- running a test -------------------------------------------------------------
-
-
-class TestTask:
-    """The task of one test, made when the first async fixture or the test itself needs it."""
-
-    __test__ = False
-
-    def __init__(
-        self, item: pytest.Function, request: pytest.FixtureRequest, loop_factory: Any
-    ) -> None:
-        self._item = item
-        self._request = request
-        self._loop_factory = loop_factory
-        self._task: OneTask | None = None
-        self._clock: Clock | None = None
-        self._instruments: list[Instrument] = []
-
-    def do(self, what: str, async_fn: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        """Run one step, and translate what it raises into what pytest understands."""
-        __tracebackhide__ = True
-        if self._task is None:
-            self._open()
-        assert self._task is not None
-        try:
-            return self._task.do(async_fn, *args)
-        except Cancelled as exc:
-            _raise_if_from_fixture(what, exc)
-            raise
-        except BaseExceptionGroup as group:
-            leaf: BaseException = group
-            while isinstance(leaf, BaseExceptionGroup) and len(leaf.exceptions) == 1:
-                leaf = leaf.exceptions[0]
-            if isinstance(leaf, OUTCOMES):
-                raise leaf from group
-            raise
-
-    def call(self, async_fn: Callable[[], Awaitable[Any]]) -> None:
-        """Run the test itself; all its fixtures are there."""
-        __tracebackhide__ = True
-        clock = self._find_clock()
-        if self._task is not None and clock is not self._clock:
-            pytest.fail(
-                f"the clock {clock!r} came too late: the event loop was made for an async fixture "
-                "before it. Ask for the clock's fixture before the async ones",
-                pytrace=False,
-            )
-        for instrument in self._find_instruments():
-            if self._task is not None and instrument not in self._instruments:
-                self._instruments.append(instrument)
-                self._task.do(_async(add_instrument), instrument)
-        self.do("test", async_fn)
-
-    def close(self) -> None:
-        """End the run."""
-        if self._task is not None:
-            self._task.close()
-
-    def _open(self) -> None:
-        for name in CLOCKS:
-            if name in self._request.fixturenames:
-                self._item.funcargs.setdefault(name, self._request.getfixturevalue(name))
-        self._clock = self._find_clock()
-        self._instruments = self._find_instruments()
-        self._task = OneTask(self._clock, self._instruments, self._loop_factory, self._item.name)
-
-    def _find_clock(self) -> Clock | None:
-        clocks = {
-            id(value): value for value in self._item.funcargs.values() if isinstance(value, Clock)
-        }
-        if len(clocks) > 1:
-            pytest.fail("a test can have one clock; ask for one of the fixtures", pytrace=False)
-        return next(iter(clocks.values()), None)
-
-    def _find_instruments(self) -> list[Instrument]:
-        return [value for value in self._item.funcargs.values() if isinstance(value, Instrument)]
-
-
-def _async(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    async def call(*args: Any) -> Any:
-        return function(*args)
-
-    return call
-
-
-def _raise_if_from_fixture(what: str, error: BaseException) -> None:
-    """A cancellation of ours that leaves a step belongs to something that a fixture holds open."""
-    __tracebackhide__ = True
-    if error.args and isinstance(error.args[0], CancelReason):
-        raise pytest.fail.Exception(
-            f"the {what} was {error.args[0]}: by a scope or nursery that a fixture has around it. "
-            "An error behind that shows up when that fixture is torn down"
-        ).with_traceback(error.__traceback__) from None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -274,18 +161,20 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     task: Any = pyfuncitem.funcargs.get(TASK)
     if task is None:
         return (yield)
-    owner, name = pyfuncitem, "obj"
+    owner: Any = pyfuncitem
+    name = "obj"
     if hasattr(pyfuncitem.obj, "hypothesis"):
         owner, name = pyfuncitem.obj.hypothesis, "inner_test"
     plain = getattr(owner, name)
-    if not hasattr(plain, "__wrapped__"):
+    written = getattr(plain, WRITTEN, None)
+    if written is None:
         return (yield)
 
+    @functools.wraps(written)
     def run_test(*args: Any, **kwargs: Any) -> None:
         __tracebackhide__ = True
-        task.call(functools.partial(plain.__wrapped__, *args, **kwargs))
+        task.call(functools.partial(written, *args, **kwargs))
 
-    functools.update_wrapper(run_test, plain.__wrapped__)
     setattr(owner, name, run_test)
     try:
         return (yield)
@@ -303,12 +192,14 @@ def pytest_fixture_setup(
     """While an async fixture of ours is set up, its function is a plain one."""
     function: Any = fixturedef.func
     plain: Callable[..., object]
-    # pytest_asyncio.fixture() says which plugin is meant.
-    if not _is_async(function) or hasattr(function, "_force_asyncio_fixture"):
+    if not _is_async(function):
         return (yield)
     if TASK in request.fixturenames:
         if fixturedef.scope == "function":
             plain = _plain_fixture(function, fixturedef.argname, request)
+        elif _mode(request.config, "asyncio") is not None:
+            # It may be one of pytest-asyncio's, on a loop of its own that lives longer.
+            return (yield)
         else:
             plain = _failing(
                 f"the async fixture {fixturedef.argname!r} has the scope {fixturedef.scope!r}, "
@@ -353,39 +244,11 @@ def _plain_fixture(
         if inspect.iscoroutinefunction(function):
             return task.do(what, functools.partial(function, **kwargs))
         generator = function(**kwargs)
-        value = task.do(what, _begin, what, generator)
-        request.addfinalizer(functools.partial(_tear_down, task, what, generator))
+        value = task.begin(what, generator)
+        request.addfinalizer(functools.partial(task.end, what, generator))
         return value
 
     return set_up
-
-
-async def _begin(what: str, generator: Any) -> Any:
-    __tracebackhide__ = True
-    try:
-        return await generator.__anext__()
-    except StopAsyncIteration:
-        raise RuntimeError(f"the {what} did not yield a value") from None
-
-
-def _tear_down(task: TestTask, what: str, generator: Any) -> None:
-    __tracebackhide__ = True
-    task.do(what, _end, what, generator)
-
-
-async def _end(what: str, generator: Any) -> None:
-    __tracebackhide__ = True
-    try:
-        await generator.__anext__()
-    except StopAsyncIteration:
-        return
-    except Cancelled as exc:
-        # Cut short by a scope that an outer fixture holds: that one tells why.
-        if exc.args and isinstance(exc.args[0], CancelReason):
-            return
-        raise
-    await generator.aclose()
-    raise RuntimeError(f"the {what} yielded a second time; it must yield once")
 
 
 # -- fixtures -------------------------------------------------------------------

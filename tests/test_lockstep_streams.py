@@ -1,0 +1,56 @@
+"""Streams in memory, without any buffer."""
+
+from __future__ import annotations
+
+import pytest
+
+import nurseryio
+from nurseryio.abc import ReceiveStream, SendStream
+from nurseryio.testing import (
+    check_one_way_stream,
+    check_two_way_stream,
+    lockstep_stream_one_way_pair,
+    lockstep_stream_pair,
+    wait_all_tasks_blocked,
+)
+
+
+async def one_way() -> tuple[SendStream, ReceiveStream]:
+    return lockstep_stream_one_way_pair()
+
+
+async def two_way() -> tuple[nurseryio.StapledStream, nurseryio.StapledStream]:
+    return lockstep_stream_pair()
+
+
+async def test_lockstep_streams_pass_the_generic_checks_clogged_as_they_are() -> None:
+    await check_one_way_stream(one_way, one_way)
+    await check_two_way_stream(two_way, two_way)
+
+
+async def test_a_send_waits_for_its_receiver() -> None:
+    sender, receiver = lockstep_stream_one_way_pair()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(sender.send_all, b"abc")
+        await wait_all_tasks_blocked()
+        assert nursery.child_tasks
+        assert await receiver.receive_some() == b"abc"
+
+
+async def test_both_halves_can_be_closed_without_waiting() -> None:
+    sender, receiver = lockstep_stream_one_way_pair()
+    sender.close()  # type: ignore[attr-defined]
+    assert await receiver.receive_some() == b""
+    with pytest.raises(nurseryio.ClosedResourceError):
+        await sender.send_all(b"x")
+    receiver.close()  # type: ignore[attr-defined]
+    with pytest.raises(nurseryio.ClosedResourceError):
+        await receiver.receive_some()
+
+
+async def test_text_and_limits_below_one_are_refused() -> None:
+    sender, receiver = lockstep_stream_one_way_pair()
+    with pytest.raises(TypeError, match="encode"):
+        await sender.send_all("x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_bytes"):
+        await receiver.receive_some(0)

@@ -1,0 +1,779 @@
+"""The pytest plugin, seen by running pytest in a directory of its own.
+
+A program under test gets exactly the plugins that it names; those that happen to be installed
+are not loaded by themselves.
+"""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+OURS = "nurseryio.testing.pytest_plugin"
+
+
+class Project:
+    """A directory with tests in it, and pytest to be run there."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self._pytester = pytester
+        self.plugins = [OURS]
+        self.ini: dict[str, str] = {"nurseryio_mode": "auto"}
+
+    def run(self, source: str, *args: str, apart: bool = False) -> pytest.RunResult:
+        """Run pytest on one file of tests, here or in a process of its own."""
+        settings = "".join(f"{name} = {value}\n" for name, value in self.ini.items())
+        self._pytester.makeini(f"[pytest]\n{settings}")
+        header = "import asyncio\nimport pytest\nimport nurseryio\n"
+        self._pytester.makepyfile(header + textwrap.dedent(source))
+        plugins = [arg for name in self.plugins for arg in ("-p", name)]
+        run = self._pytester.runpytest_subprocess if apart else self._pytester.runpytest_inprocess
+        return run("-W", "error", "--strict-markers", "-rA", *plugins, *args)
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    return Project(pytester)
+
+
+def text_of(result: pytest.RunResult) -> str:
+    return result.stdout.str() + result.stderr.str()
+
+
+# -- which tests are ours -------------------------------------------------------
+
+
+def test_in_strict_mode_only_marked_tests_are_run(project: Project) -> None:
+    del project.ini["nurseryio_mode"]
+    result = project.run(
+        """
+        @pytest.mark.nurseryio
+        async def test_marked():
+            await nurseryio.sleep(0)
+
+        async def test_unmarked():
+            pass
+        """
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    assert "async def functions are not natively supported" in text_of(result)
+
+
+def test_a_marker_on_a_module_or_class_counts(project: Project) -> None:
+    del project.ini["nurseryio_mode"]
+    project.run(
+        """
+        pytestmark = pytest.mark.nurseryio
+
+        async def test_async():
+            await nurseryio.sleep(0)
+
+        def test_plain():
+            with pytest.raises(RuntimeError):
+                nurseryio.current_time()
+        """
+    ).assert_outcomes(passed=2)
+    project.run(
+        """
+        @pytest.mark.nurseryio
+        class TestIt:
+            async def test_async(self):
+                await nurseryio.sleep(0)
+        """
+    ).assert_outcomes(passed=1)
+
+
+def test_in_auto_mode_every_async_test_is_run(project: Project) -> None:
+    result = project.run(
+        """
+        async def test_one():
+            assert nurseryio.lowlevel.current_root_task() is not None
+            assert nurseryio.lowlevel.current_task().name == "test_one"
+
+        class TestIt:
+            @pytest.mark.parametrize("x", [1, 2])
+            async def test_method(self, x):
+                assert isinstance(self, TestIt)
+                await nurseryio.sleep(0)
+
+        def test_plain():
+            pass
+        """
+    )
+    result.assert_outcomes(passed=4)
+
+
+def test_the_marker_of_auto_mode_can_be_selected_by(project: Project) -> None:
+    source = """
+        async def test_async(): pass
+        def test_plain(): pass
+        """
+    project.run(source, "-m", "nurseryio").assert_outcomes(passed=1, deselected=1)
+    project.run(source, "-m", "not nurseryio").assert_outcomes(passed=1, deselected=1)
+
+
+def test_the_mode_can_be_given_on_the_command_line(project: Project) -> None:
+    project.ini = {"nurseryio_mode": "strict"}
+    source = "async def test_async(): pass"
+    project.run(source, "--nurseryio-mode=auto").assert_outcomes(passed=1)
+
+
+def test_a_mode_that_does_not_exist_is_a_usage_error(project: Project) -> None:
+    project.ini = {"nurseryio_mode": "asyncio"}
+    result = project.run("def test(): pass")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "must be one of strict, auto, not 'asyncio'" in text_of(result)
+
+
+def test_without_being_asked_for_the_plugin_changes_nothing(project: Project) -> None:
+    project.ini = {}
+    source = """
+        @pytest.fixture
+        def nursery():
+            return "mine"
+
+        def test_plain(nursery):
+            assert nursery == "mine"
+        """
+    project.run(source).assert_outcomes(passed=1)
+
+
+# -- one task -------------------------------------------------------------------
+
+ONE_TASK = """
+    tasks = []
+
+    @pytest.fixture
+    async def value():
+        tasks.append(asyncio.current_task())
+        return 1
+
+    @pytest.fixture
+    async def generator(value):
+        tasks.append(asyncio.current_task())
+        yield value + 1
+        tasks.append(asyncio.current_task())
+
+    @pytest.fixture(autouse=True)
+    async def everywhere():
+        tasks.append(asyncio.current_task())
+        yield
+        tasks.append(asyncio.current_task())
+
+    async def test_it(generator):
+        tasks.append(asyncio.current_task())
+        assert generator == 2
+
+    def test_afterwards(request):
+        assert len(tasks) == 6
+        assert len(set(tasks)) == 1
+    """
+
+
+def test_fixtures_and_test_run_in_one_task(project: Project) -> None:
+    # An async fixture for every test cannot be had by one that is not async.
+    project.run(
+        ONE_TASK.replace("(autouse=True)", "").replace("it(", "it(everywhere, ")
+    ).assert_outcomes(passed=2)
+
+
+def test_each_test_has_a_task_of_its_own(project: Project) -> None:
+    project.run(
+        """
+        loops = []
+
+        @pytest.mark.parametrize("x", [1, 2, 3])
+        async def test_it(x):
+            loops.append(asyncio.get_running_loop())
+            assert len(set(loops)) == x
+        """
+    ).assert_outcomes(passed=3)
+
+
+def test_a_fixture_may_yield_inside_a_nursery_and_a_scope(project: Project) -> None:
+    project.run(
+        """
+        from nurseryio.testing import memory_stream_pair
+
+        @pytest.fixture
+        async def echo():
+            ours, theirs = memory_stream_pair()
+
+            async def serve():
+                async for data in theirs:
+                    await theirs.send_all(data)
+
+            with nurseryio.CancelScope() as scope:
+                async with nurseryio.open_nursery() as nursery:
+                    nursery.start_soon(serve)
+                    yield ours
+                    nursery.cancel_scope.cancel()
+
+        async def test_echo(echo):
+            await echo.send_all(b"hello")
+            assert await echo.receive_some() == b"hello"
+        """
+    ).assert_outcomes(passed=1)
+
+
+def test_fixtures_are_torn_down_in_the_reverse_order(project: Project) -> None:
+    project.run(
+        """
+        record = []
+
+        @pytest.fixture
+        async def a(nursery):
+            record.append("up a")
+            yield
+            record.append("down a")
+
+        @pytest.fixture
+        def b(a):
+            record.append("up b")
+            yield
+            record.append("down b")
+
+        @pytest.fixture
+        async def c(b):
+            record.append("up c")
+            yield
+            await nurseryio.sleep(0)
+            record.append("down c")
+
+        async def test_it(c):
+            record.append("test")
+
+        def test_afterwards():
+            assert record == ["up a", "up b", "up c", "test", "down c", "down b", "down a"]
+        """
+    ).assert_outcomes(passed=2)
+
+
+def test_context_variables_of_a_fixture_are_seen_by_the_test(project: Project) -> None:
+    project.run(
+        """
+        import contextvars
+        var = contextvars.ContextVar("var")
+
+        @pytest.fixture
+        async def setting():
+            token = var.set(1)
+            yield
+            var.reset(token)
+
+        async def test_it(setting):
+            assert var.get() == 1
+        """
+    ).assert_outcomes(passed=1)
+
+
+# -- what goes wrong ------------------------------------------------------------
+
+
+def test_a_crash_in_a_fixtures_nursery_cancels_the_test_and_is_reported(project: Project) -> None:
+    result = project.run(
+        """
+        @pytest.fixture
+        async def server(nursery):
+            async def crash():
+                await nurseryio.sleep(1)
+                raise ValueError("boom")
+            nursery.start_soon(crash)
+            yield
+
+        async def test_it(autojump_clock, server):
+            await nurseryio.sleep(1000)
+            raise AssertionError("not reached")
+        """
+    )
+    result.assert_outcomes(failed=1, errors=1)
+    result.stdout.fnmatch_lines(["*ERROR at teardown of test_it*", "*| ValueError: boom"])
+    result.stdout.fnmatch_lines(["*the test was cancelled due to nursery*ValueError('boom')*"])
+
+
+def test_an_inner_fixture_that_is_cut_short_at_its_end_is_no_error_of_its_own(
+    project: Project,
+) -> None:
+    result = project.run(
+        """
+        @pytest.fixture
+        async def inner(nursery):
+            yield
+            nursery.cancel_scope.cancel()
+            await nurseryio.sleep_forever()
+
+        async def test_it(inner):
+            pass
+        """
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_a_fixture_that_fails_fails_where_it_does(project: Project) -> None:
+    result = project.run(
+        """
+        @pytest.fixture
+        async def broken():
+            raise ValueError("at the beginning")
+
+        @pytest.fixture
+        async def broken_later():
+            yield
+            raise ValueError("at the end")
+
+        async def test_begin(broken): raise AssertionError("not reached")
+        async def test_end(broken_later): pass
+        async def test_still_fine(): pass
+        """
+    )
+    result.assert_outcomes(passed=2, errors=2)
+    result.stdout.fnmatch_lines(
+        ["*ERROR at setup of test_begin*", "*ValueError: at the beginning"],
+    )
+    result.stdout.fnmatch_lines(["*ERROR at teardown of test_end*", "*ValueError: at the end"])
+
+
+def test_a_fixture_yields_exactly_once(project: Project) -> None:
+    result = project.run(
+        """
+        @pytest.fixture
+        async def never():
+            return
+            yield
+
+        @pytest.fixture
+        async def twice():
+            yield 1
+            yield 2
+
+        async def test_never(never): pass
+        async def test_twice(twice): pass
+        """
+    )
+    result.assert_outcomes(passed=1, errors=2)
+    result.stdout.fnmatch_lines(["*fixture 'never' did not yield a value"])
+    result.stdout.fnmatch_lines(["*fixture 'twice' yielded a second time; it must yield once"])
+
+
+def test_skip_and_fail_count_also_inside_a_nursery(project: Project) -> None:
+    result = project.run(
+        """
+        @pytest.mark.parametrize("outcome", [pytest.skip, pytest.xfail, pytest.fail])
+        async def test_it(outcome, nursery):
+            async def child():
+                outcome("because")
+            async with nurseryio.open_nursery() as inner:
+                inner.start_soon(child)
+        """
+    )
+    result.assert_outcomes(skipped=1, xfailed=1, failed=1)
+
+
+def test_a_group_of_errors_stays_a_group(project: Project) -> None:
+    result = project.run(
+        """
+        async def test_it():
+            async with nurseryio.open_nursery() as nursery:
+                nursery.start_soon(nurseryio.sleep, -1)
+        """
+    )
+    result.assert_outcomes(failed=1)
+    assert "ExceptionGroup" in text_of(result)
+
+
+def test_a_keyboard_interrupt_ends_the_session_with_everything_torn_down(project: Project) -> None:
+    result = project.run(
+        """
+        @pytest.fixture
+        async def server(nursery):
+            yield
+            print("torn down")
+
+        async def test_it(server):
+            raise KeyboardInterrupt
+
+        async def test_not_reached():
+            pass
+        """,
+        "-s",
+        apart=True,
+    )
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert "torn down" in text_of(result)
+    assert "passed" not in text_of(result)
+
+
+def test_an_async_generator_is_no_test(project: Project) -> None:
+    result = project.run("async def test_it():\n    yield")
+    result.assert_outcomes(failed=1)
+    assert "async generator" in text_of(result)
+
+
+def test_a_wider_scope_is_refused_with_the_reason(project: Project) -> None:
+    result = project.run(
+        """
+        @pytest.fixture(scope="module")
+        async def wide():
+            yield
+
+        async def test_it(wide): pass
+        async def test_again(wide): pass
+        """
+    )
+    result.assert_outcomes(errors=2)
+    assert "each test of nurseryio's runs on an event loop of its own" in text_of(result)
+
+
+def test_our_fixtures_say_what_a_test_needs_to_use_them(project: Project) -> None:
+    result = project.run(
+        """
+        def test_plain(nursery): pass
+        def test_again(nursery): pass
+        """
+    )
+    result.assert_outcomes(errors=2)
+    assert "'nursery' of nurseryio is for tests that nurseryio runs" in text_of(result)
+
+
+def test_an_async_fixture_cannot_be_asked_for_from_inside_a_running_test(project: Project) -> None:
+    result = project.run(
+        """
+        @pytest.fixture
+        async def late():
+            return 1
+
+        async def test_it(request):
+            request.getfixturevalue("late")
+        """
+    )
+    result.assert_outcomes(failed=1)
+    assert "another step is under way" in text_of(result)
+
+
+def test_a_failing_system_task_fails_the_test(project: Project) -> None:
+    result = project.run(
+        """
+        async def crash():
+            raise ValueError("of a system task")
+
+        async def test_it():
+            nurseryio.lowlevel.spawn_system_task(crash)
+            await nurseryio.sleep_forever()
+        """
+    )
+    result.assert_outcomes(failed=1, errors=1)
+    assert "TrioInternalError" in text_of(result)
+    assert "of a system task" in text_of(result)
+
+
+# -- our fixtures ---------------------------------------------------------------
+
+
+def test_the_nursery_is_cancelled_when_the_test_is_over(project: Project) -> None:
+    project.run(
+        """
+        async def test_it(nursery):
+            nursery.start_soon(nurseryio.sleep_forever)
+            nursery.start_soon(asyncio.sleep, 1000)
+        """
+    ).assert_outcomes(passed=1)
+
+
+def test_the_clock_fixtures_are_the_clock_of_the_run(project: Project) -> None:
+    project.run(
+        """
+        @pytest.fixture
+        async def early():
+            return nurseryio.lowlevel.current_clock()
+
+        async def test_mock(early, mock_clock):
+            assert early is mock_clock
+            assert nurseryio.current_time() == 0
+            mock_clock.jump(10)
+            assert nurseryio.current_time() == 10
+            assert asyncio.get_running_loop().time() == 10
+
+        async def test_autojump(autojump_clock):
+            await asyncio.sleep(3600)
+            async with asyncio.timeout(10) if hasattr(asyncio, "timeout") else nurseryio.open_nursery():
+                await nurseryio.sleep(5)
+            assert nurseryio.current_time() == 3605
+        """
+    ).assert_outcomes(passed=2)
+
+
+def test_a_clock_of_ones_own_is_used_if_it_comes_before_the_async_fixtures(
+    project: Project,
+) -> None:
+    result = project.run(
+        """
+        from nurseryio.testing import MockClock
+
+        @pytest.fixture
+        def fast_clock():
+            return MockClock(rate=1000)
+
+        @pytest.fixture
+        async def early():
+            pass
+
+        async def test_alone(fast_clock):
+            assert nurseryio.lowlevel.current_clock() is fast_clock
+
+        async def test_before(fast_clock, early):
+            assert nurseryio.lowlevel.current_clock() is fast_clock
+
+        async def test_too_late(early, fast_clock):
+            pass
+
+        async def test_two(mock_clock, fast_clock):
+            pass
+        """
+    )
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines(["*came too late*", "*a test can have one clock*"])
+
+
+def test_instruments_among_the_fixtures_are_installed(project: Project) -> None:
+    project.run(
+        """
+        class Counter(nurseryio.abc.Instrument):
+            steps = 0
+            def before_task_step(self, task):
+                self.steps += 1
+
+        @pytest.fixture
+        def counter():
+            return Counter()
+
+        @pytest.fixture
+        async def early():
+            pass
+
+        async def test_alone(counter):
+            await nurseryio.sleep(0)
+            assert counter.steps
+
+        async def test_late(early, counter):
+            await nurseryio.sleep(0)
+            assert counter.steps
+        """
+    ).assert_outcomes(passed=2)
+
+
+def test_a_deadlock_under_the_autojump_clock_is_reported_with_the_tree(project: Project) -> None:
+    result = project.run(
+        """
+        async def test_stuck(autojump_clock, nursery):
+            nursery.start_soon(nurseryio.Event().wait, name="waits for ever")
+            await nurseryio.Event().wait()
+
+        async def test_fine(autojump_clock):
+            await nurseryio.sleep(1)
+        """
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        ["*DeadlockError: deadlock*", "*test_stuck at *", "*waits for ever*"]
+    )
+
+
+def test_the_event_loop_can_be_chosen_and_varied(project: Project) -> None:
+    pytest.importorskip("uvloop")
+    project.run(
+        """
+        import uvloop
+
+        @pytest.fixture(params=[None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+        def nurseryio_loop_factory(request):
+            return request.param
+
+        kinds = set()
+
+        async def test_it():
+            kinds.add(type(asyncio.get_running_loop()).__module__.partition(".")[0])
+
+        def test_afterwards():
+            assert kinds == {"asyncio", "uvloop"}
+        """
+    ).assert_outcomes(passed=3)
+
+
+def test_hypothesis_runs_its_examples_in_the_one_task(project: Project) -> None:
+    project.run(
+        """
+        from hypothesis import HealthCheck, given, settings, strategies
+
+        tasks = set()
+
+        @settings(
+            max_examples=5, database=None, suppress_health_check=list(HealthCheck), deadline=None
+        )
+        @given(x=strategies.integers())
+        async def test_it(nursery, x):
+            tasks.add(asyncio.current_task())
+            await nurseryio.sleep(0)
+            assert x == x
+
+        def test_afterwards():
+            assert len(tasks) == 1
+        """
+    ).assert_outcomes(passed=2)
+
+
+# -- beside other plugins -------------------------------------------------------
+
+THREE = """
+    import sniffio
+    pytest_plugins = []
+
+    @pytest.fixture
+    async def held(nursery):
+        yield nursery
+
+    @pytest.fixture
+    def anyio_backend():
+        return "asyncio"
+
+    @pytest.mark.nurseryio
+    async def test_of_nurseryio(held):
+        assert not held.cancel_scope.cancel_called
+        assert nurseryio.lowlevel.current_root_task() is not None
+
+    @pytest.mark.asyncio
+    async def test_of_pytest_asyncio(asyncio_value):
+        assert asyncio_value == 1
+        assert nurseryio.lowlevel.current_root_task() is None
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(asyncio.sleep, 0)
+
+    @pytest.mark.anyio
+    async def test_of_anyio(anyio_value):
+        assert anyio_value == 2
+        assert nurseryio.lowlevel.current_root_task() is None
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(asyncio.sleep, 0)
+
+    def test_plain():
+        pass
+    """.replace("    import sniffio\n    pytest_plugins = []\n", "")
+
+ASYNCIO_FIXTURE = """
+    import pytest_asyncio
+
+    @pytest_asyncio.fixture
+    async def asyncio_value():
+        yield 1
+    """
+
+ANYIO_FIXTURE = """
+    @pytest.fixture
+    async def anyio_value(anyio_backend):
+        yield 2
+    """
+
+
+@pytest.mark.parametrize(
+    ("nurseryio_mode", "asyncio_mode", "anyio_mode"),
+    [
+        ("strict", "strict", "strict"),
+        ("auto", "strict", "strict"),
+        ("strict", "auto", "strict"),
+        ("strict", "strict", "auto"),
+    ],
+)
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_three_plugins_live_in_one_project(
+    project: Project, nurseryio_mode: str, asyncio_mode: str, anyio_mode: str, order: str
+) -> None:
+    others = ["pytest_asyncio.plugin", "anyio.pytest_plugin"]
+    project.plugins = [OURS, *others] if order == "first" else [*others, OURS]
+    project.ini = {
+        "nurseryio_mode": nurseryio_mode,
+        "asyncio_mode": asyncio_mode,
+        "anyio_mode": anyio_mode,
+        "asyncio_default_fixture_loop_scope": "function",
+    }
+    source = "\n".join(map(textwrap.dedent, (ASYNCIO_FIXTURE, ANYIO_FIXTURE, THREE)))
+    project.run(source).assert_outcomes(passed=4)
+
+
+def test_auto_mode_leaves_what_other_plugins_have_marked(project: Project) -> None:
+    project.plugins.append("anyio.pytest_plugin")
+    project.run(
+        """
+        async def test_of_anyio_by_its_fixture(anyio_backend):
+            assert nurseryio.lowlevel.current_root_task() is None
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+        """.replace("async def test_of", "@pytest.mark.anyio\n        async def test_of")
+    ).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "name"),
+    [("pytest_asyncio.plugin", "asyncio"), ("anyio.pytest_plugin", "anyio")],
+)
+def test_two_plugins_in_auto_mode_are_a_usage_error(
+    project: Project, plugin: str, name: str
+) -> None:
+    project.plugins.append(plugin)
+    project.ini[f"{name}_mode"] = "auto"
+    project.ini["asyncio_default_fixture_loop_scope"] = "function"
+    if name == "anyio":
+        del project.ini["asyncio_default_fixture_loop_scope"]
+    result = project.run("async def test(): pass")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"nurseryio_mode and {name}_mode are both 'auto'" in text_of(result)
+
+
+def test_a_fixture_of_pytest_asyncio_joins_our_task_and_may_hold_a_nursery(
+    project: Project,
+) -> None:
+    project.plugins.append("pytest_asyncio.plugin")
+    project.ini["asyncio_default_fixture_loop_scope"] = "function"
+    project.run(
+        """
+        import pytest_asyncio
+
+        @pytest_asyncio.fixture
+        async def holding():
+            async with nurseryio.open_nursery() as nursery:
+                yield asyncio.current_task()
+
+        @pytest_asyncio.fixture(scope="module", loop_scope="module")
+        async def elsewhere():
+            yield asyncio.current_task()
+
+        async def test_it(holding, elsewhere):
+            assert holding is asyncio.current_task()
+            assert elsewhere is not asyncio.current_task()
+        """
+    ).assert_outcomes(passed=1)
+
+
+# -- speed ----------------------------------------------------------------------
+
+
+@pytest.mark.limit(120)
+def test_a_thousand_tests_that_sleep_for_minutes_end_in_seconds(project: Project) -> None:
+    result = project.run(
+        """
+        @pytest.mark.parametrize("number", range(1000))
+        async def test_it(number, autojump_clock, nursery):
+            nursery.start_soon(nurseryio.sleep, 3600)
+            with nurseryio.move_on_after(120):
+                await nurseryio.sleep_forever()
+            await asyncio.sleep(60 * (number % 10))
+            assert nurseryio.current_time() == 120 + 60 * (number % 10)
+        """,
+        "-q",
+        "-rN",
+    )
+    result.assert_outcomes(passed=1000)
+    # The tests sleep for more than three days; the figure leaves a slow machine its room.
+    assert result.duration < 60
