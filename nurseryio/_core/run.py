@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import gauge, host
@@ -172,15 +173,39 @@ class Run:
         self.token = token_of(state)
         self.token._crash = self._crash
         self.asyncgens = AsyncGenerators(self.token.run_sync_soon, self.spawn_system_task)
+        self._strong: dict[asyncio.Task[Any], None] = {}
         self._ki = KIHandler(self._deliver_ki, ki_at_checkpoints)
 
     # -- the life of a run ------------------------------------------------------
 
     def start(self, async_fn: Any, args: tuple[Any, ...]) -> None:
         """Make the root task. Nothing runs before :meth:`drive`."""
+        self.state.loop.call_soon(self._instrument, "before_run")
+        self.root_future = self._spawn_inside(partial(self._root, async_fn, args), "<init>")
+
+    def _spawn_inside(self, async_fn: Any, name: str) -> asyncio.Future[None]:
+        """Make a task once the loop runs, so that instruments are called on a running loop only."""
         loop = self.state.loop
-        loop.call_soon(self._instrument, "before_run")
-        self.root_future = loop.create_task(self._root(async_fn, args), name="<init>")
+        ended = loop.create_future()
+
+        def begin() -> None:
+            task = loop.create_task(async_fn(), name=name)
+            self._strong[task] = None  # asyncio itself holds tasks weakly
+            task.add_done_callback(end)
+
+        def end(task: asyncio.Task[Any]) -> None:
+            self._strong.pop(task)
+            if ended.done():
+                return
+            if task.cancelled():
+                ended.set_exception(RuntimeError(f"somebody cancelled the task {name!r} of run()"))
+            elif (error := task.exception()) is not None:
+                ended.set_exception(error)
+            else:
+                ended.set_result(None)
+
+        loop.call_soon(begin)
+        return ended
 
     def drive(self, until: asyncio.Future[Any] | None = None) -> None:
         """Let the loop run until the root task has ended, or the given future is done.
@@ -204,8 +229,8 @@ class Run:
         self._ki.install()
         try:
             _cancel_leftovers(loop)
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.run_until_complete(self._spawn_inside(loop.shutdown_asyncgens, "<end>"))
+            loop.run_until_complete(self._spawn_inside(loop.shutdown_default_executor, "<end>"))
         finally:
             self.token._close()
             loop.call_soon(self._instrument, "after_run")
