@@ -1,0 +1,332 @@
+"""Child processes: starting, streams, waiting, signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nurseryio
+from nurseryio import CancelScope, Process, open_nursery
+from nurseryio.lowlevel import checkpoint, open_process
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="uses the commands of Unix")
+
+TIMEOUT = 10.0
+PIPE = subprocess.PIPE
+DEVNULL = subprocess.DEVNULL
+
+
+@asynccontextmanager
+async def child(*command: str, **options: Any) -> AsyncIterator[Process]:
+    """A child that is gone when the block is left."""
+    process = await open_process(command, **options)
+    try:
+        yield process
+    finally:
+        process.kill()
+        with CancelScope(shield=True):
+            await process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    await stream.aclose()
+
+
+async def read_all(stream: Any) -> bytes:
+    got = b""
+    async for chunk in stream:
+        got += chunk
+    return got
+
+
+# -- starting -------------------------------------------------------------------
+
+
+async def test_a_process_says_what_it_is_and_how_it_ended() -> None:
+    async with child("sleep", "1000") as process:
+        assert process.args == ("sleep", "1000")
+        assert process.returncode is None is process.poll()
+        assert (
+            repr(process)
+            == f"<nurseryio.Process ('sleep', '1000'): running with PID {process.pid}>"
+        )
+        process.terminate()
+        assert await process.wait() == -signal.SIGTERM == process.returncode == process.poll()
+        assert repr(process) == "<nurseryio.Process ('sleep', '1000'): exited with signal 15>"
+    async with child("sh", "-c", "exit 3") as process:
+        assert await process.wait() == 3
+        assert repr(process).endswith(": exited with status 3>")
+
+
+async def test_code_written_for_popen_sees_streams_of_bytes() -> None:
+    async with child("true") as process:
+        assert process.universal_newlines is False
+        assert process.encoding is process.errors is None
+
+
+def test_a_process_is_made_by_the_library_alone() -> None:
+    with pytest.raises(TypeError, match="no public constructor"):
+        Process(None, None, None, None)  # type: ignore[call-arg,arg-type]
+
+
+async def test_without_pipes_there_are_no_streams() -> None:
+    async with child("true", stdin=DEVNULL) as process:
+        assert process.stdin is process.stdout is process.stderr is process.stdio is None
+
+
+async def test_stdio_is_there_if_both_its_halves_are() -> None:
+    async with child("cat", stdin=PIPE, stdout=PIPE) as process:
+        assert process.stdio is not None
+        await process.stdio.send_all(b"hello")
+        await process.stdio.send_eof()
+        assert await read_all(process.stdio) == b"hello"
+        assert await process.wait() == 0
+    async with child("true", stdin=PIPE) as process:
+        assert process.stdio is None
+
+
+async def test_a_string_needs_a_shell_and_a_shell_needs_a_string() -> None:
+    with pytest.raises(TypeError, match=r"must be a sequence .* if shell=False"):
+        await open_process("ls -l")
+    with pytest.raises(TypeError, match=r"must be a string or bytes .* if shell=True"):
+        await open_process(["ls", "-l"], shell=True)
+    process = await open_process("exit $((3 + 4))", shell=True)
+    assert await process.wait() == 7
+    process = await open_process(b"exit 8", shell=True)
+    assert await process.wait() == 8
+
+
+async def test_a_path_is_a_command() -> None:
+    for command in (Path("/bin/true"), [nurseryio.Path("/bin/true")]):
+        process = await open_process(command)
+        assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("option", ["universal_newlines", "text", "encoding", "errors", "bufsize"])
+async def test_options_that_make_text_of_bytes_are_refused(option: str) -> None:
+    with pytest.raises(TypeError, match=f"the '{option}' option is not supported"):
+        await open_process(["true"], **{option: 1})
+
+
+async def test_options_of_popen_are_passed_on(tmp_path: Path) -> None:
+    async with child(
+        "sh", "-c", "pwd; echo $WORD", stdout=PIPE, cwd=tmp_path, env={"WORD": "x"}
+    ) as (process):
+        assert await read_all(process.stdout) == os.fsencode(tmp_path.resolve()) + b"\nx\n"
+
+
+async def test_a_start_that_fails_leaves_no_pipe_open() -> None:
+    # The end of every test looks for descriptors.
+    with pytest.raises(FileNotFoundError):
+        await open_process(["/no/such/program"], stdin=PIPE, stdout=PIPE, stderr=PIPE)
+
+
+async def test_a_cancelled_start_leaves_no_pipe_and_no_child() -> None:
+    with CancelScope() as scope:
+        scope.cancel()
+        await open_process(["sleep", "1000"], stdin=PIPE, stdout=PIPE)
+    assert scope.cancelled_caught
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+# -- streams --------------------------------------------------------------------
+
+
+async def test_the_three_streams_lead_where_they_say() -> None:
+    async with child(
+        "sh", "-c", "cat; echo problem >&2", stdin=PIPE, stdout=PIPE, stderr=PIPE
+    ) as process:
+        assert process.stdin is not None
+        await process.stdin.send_all(b"some words")
+        await process.stdin.aclose()
+        assert await read_all(process.stdout) == b"some words"
+        assert await read_all(process.stderr) == b"problem\n"
+        assert await process.wait() == 0
+
+
+async def test_errors_can_go_where_the_output_goes() -> None:
+    command = ("sh", "-c", "echo one; echo two >&2; echo three")
+    async with child(*command, stdout=PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stderr is None
+        assert await read_all(process.stdout) == b"one\ntwo\nthree\n"
+
+
+async def test_errors_can_follow_an_output_that_is_a_file(tmp_path: Path) -> None:
+    with open(tmp_path / "log", "wb") as file:
+        async with child(
+            "sh", "-c", "echo one; echo two >&2", stdout=file, stderr=subprocess.STDOUT
+        ) as process:
+            assert process.stdout is process.stderr is None
+            await process.wait()
+    assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"
+
+
+async def test_errors_can_follow_an_output_that_is_our_own() -> None:
+    async with child("true", stderr=subprocess.STDOUT) as process:
+        assert process.stderr is None
+        assert await process.wait() == 0
+
+
+async def test_a_child_that_does_not_read_stops_who_writes() -> None:
+    async with child("sleep", "1000", stdin=PIPE) as process:
+        assert process.stdin is not None
+        with CancelScope() as scope:
+            async with open_nursery() as nursery:
+                nursery.start_soon(process.stdin.send_all, bytes(2**20))
+                for _ in range(5):
+                    await checkpoint()
+                assert len(nursery.child_tasks) == 1
+                scope.cancel()
+        assert scope.cancelled_caught
+
+
+async def test_writing_to_a_child_that_has_exited_breaks() -> None:
+    async with child("true", stdin=PIPE) as process:
+        await process.wait()
+        assert process.stdin is not None
+        with pytest.raises(nurseryio.BrokenResourceError) as caught:
+            await process.stdin.send_all(b"hello?")
+        assert isinstance(caught.value.__cause__, BrokenPipeError)
+
+
+async def test_a_grandchild_keeps_the_pipe_but_not_the_exit() -> None:
+    script = "sleep 1000 & echo $!"
+    async with child("sh", "-c", script, stdout=PIPE) as process:
+        assert process.stdout is not None
+        grandchild = int(await process.stdout.receive_some())
+        try:
+            assert await process.wait() == 0
+            # The end of file comes when the last one who could write is gone.
+            with nurseryio.move_on_after(0.005) as scope:
+                await process.stdout.receive_some()
+            assert scope.cancelled_caught
+        finally:
+            os.kill(grandchild, signal.SIGKILL)
+        assert await process.stdout.receive_some() == b""
+
+
+# -- waiting --------------------------------------------------------------------
+
+
+async def test_many_tasks_may_wait_and_be_cancelled() -> None:
+    async with child("sleep", "1000") as process:
+        async with open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(process.wait)
+            for _ in range(5):
+                await checkpoint()
+            nursery.cancel_scope.cancel()
+        assert nursery.cancel_scope.cancelled_caught
+        async with open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(process.wait)
+            await checkpoint()
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+
+
+async def test_a_wait_is_a_checkpoint_though_the_child_is_gone() -> None:
+    async with child("true") as process:
+        await process.wait()
+        with CancelScope() as scope:
+            scope.cancel()
+            await process.wait()
+        assert scope.cancelled_caught
+
+
+async def test_who_waits_is_woken_though_somebody_else_has_reaped() -> None:
+    async with child("sleep", "1000") as process:
+        ended = nurseryio.Event()
+
+        async def wait() -> None:
+            await process.wait()
+            ended.set()
+
+        async with open_nursery() as nursery:
+            nursery.start_soon(wait)
+            for _ in range(5):
+                await checkpoint()
+            process.kill()
+            # Without a chance for the loop to notice in between.
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            assert process.poll() == -signal.SIGKILL
+            with nurseryio.fail_after(TIMEOUT):
+                await ended.wait()
+
+
+async def test_a_child_that_the_system_reaps_is_waited_for_nevertheless() -> None:
+    # With SIGCHLD ignored nobody learns the status, and 0 has to do, as in subprocess.
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        async with child("sleep", "1000") as process:
+            async with open_nursery() as nursery:
+                nursery.start_soon(process.wait)
+                for _ in range(5):
+                    await checkpoint()
+                process.kill()
+            assert process.returncode == 0
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+async def test_returncode_is_up_to_date_without_asking() -> None:
+    async with child("sleep", "1000") as process:
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert process.returncode == -signal.SIGKILL
+
+
+def test_a_process_can_be_handed_from_loop_to_loop() -> None:
+    async def start() -> Process:
+        process = await open_process(["sleep", "1000"])
+        with nurseryio.move_on_after(0.001):
+            await process.wait()
+        return process
+
+    process = nurseryio.run(start)
+    assert process.returncode is None
+    process.kill()
+    assert nurseryio.run(process.wait) == -signal.SIGKILL
+
+
+async def test_processes_work_in_any_thread() -> None:
+    async def main() -> int:
+        process = await open_process([sys.executable, "-S", "-c", "raise SystemExit(9)"])
+        return await process.wait()
+
+    assert await nurseryio.to_thread.run_sync(nurseryio.run, main) == 9
+
+
+# -- signals --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("send", "number"),
+    [
+        (Process.kill, signal.SIGKILL),
+        (Process.terminate, signal.SIGTERM),
+        (lambda process: process.send_signal(signal.SIGUSR1), signal.SIGUSR1),
+        (lambda process: process.send_signal(int(signal.SIGUSR2)), signal.SIGUSR2),
+    ],
+)
+async def test_a_signal_arrives(send: Any, number: signal.Signals) -> None:
+    async with child("sleep", "1000") as process:
+        send(process)
+        assert await process.wait() == -number
+
+
+async def test_a_signal_to_a_process_that_has_exited_does_nothing() -> None:
+    async with child("true") as process:
+        await process.wait()
+        process.terminate()
+        process.kill()
+        process.send_signal(signal.SIGUSR1)
+        assert process.returncode == 0

@@ -1,0 +1,160 @@
+"""Learning that a child has exited: by a pidfd, and by a thread where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import pytest
+
+import nurseryio
+from nurseryio import CancelScope, open_nursery
+from nurseryio._system import process_exit
+from nurseryio._system.process_exit import ExitWatch
+from nurseryio.lowlevel import checkpoint
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="uses the commands of Unix")
+
+TIMEOUT = 10.0
+
+WAYS = ["pidfd", "waitid in a thread", "waitpid in a thread"]
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The means that the system has."""
+    if request.param != "pidfd":
+        monkeypatch.delattr(os, "pidfd_open", raising=False)
+    elif not hasattr(os, "pidfd_open"):
+        pytest.skip("this system has no pidfds")
+    if request.param.startswith("waitpid"):
+        monkeypatch.delattr(os, "waitid", raising=False)
+    return str(request.param)
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    """A child that sleeps until it is killed."""
+    popen = subprocess.Popen(["sleep", "1000"])
+    yield popen
+    popen.kill()
+    popen.wait()
+
+
+async def test_a_wait_ends_when_the_child_exits(way: str, child: subprocess.Popen[bytes]) -> None:
+    ended = []
+
+    async def wait() -> None:
+        await ExitWatch(child).wait()
+        ended.append(child.poll())
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(wait)
+        for _ in range(5):
+            await checkpoint()
+        assert not ended
+        child.terminate()
+    assert ended == [-signal.SIGTERM]
+
+
+async def test_a_wait_for_a_child_that_has_exited_is_over_at_once(
+    way: str, child: subprocess.Popen[bytes]
+) -> None:
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT) if hasattr(os, "waitid") else None
+    with nurseryio.fail_after(TIMEOUT):
+        await ExitWatch(child).wait()
+
+
+async def test_a_wait_may_be_cancelled_and_begun_again(
+    way: str, child: subprocess.Popen[bytes]
+) -> None:
+    watch = ExitWatch(child)
+    threads = threading.active_count()
+    for _ in range(5):
+        with CancelScope() as scope:
+            asyncio.get_running_loop().call_soon(scope.cancel)
+            await watch.wait()
+        assert scope.cancelled_caught
+    assert threading.active_count() <= threads + 1
+    child.kill()
+    await watch.wait()
+
+
+async def test_a_wait_may_be_natively_cancelled(way: str, child: subprocess.Popen[bytes]) -> None:
+    watch = ExitWatch(child)
+    task = asyncio.get_running_loop().create_task(watch.wait())
+    await checkpoint()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    child.kill()
+    await watch.wait()
+
+
+def test_a_wait_may_go_on_in_another_loop(way: str, child: subprocess.Popen[bytes]) -> None:
+    watch = ExitWatch(child)
+
+    async def try_for_a_moment() -> None:
+        with nurseryio.move_on_after(0.001):
+            await watch.wait()
+
+    nurseryio.run(try_for_a_moment)
+    child.kill()
+    nurseryio.run(watch.wait)
+
+
+async def test_a_wait_works_in_any_thread(way: str, child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    await nurseryio.to_thread.run_sync(nurseryio.run, ExitWatch(child).wait)
+
+
+async def test_a_system_that_refuses_pidfds_gets_a_thread(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object) -> NoReturn:
+        raise OSError("not in this sandbox")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
+    child.kill()
+    await ExitWatch(child).wait()
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfds")
+async def test_a_child_that_the_system_has_reaped_is_not_waited_for(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def vanished(*_args: object) -> NoReturn:
+        raise ProcessLookupError
+
+    monkeypatch.setattr(os, "pidfd_open", vanished)
+    await ExitWatch(child).wait()
+
+
+class Interrupted:
+    """A loop that closes just before it is told."""
+
+    def __init__(self, closed: bool) -> None:
+        self.is_closed = lambda: closed
+
+    def call_soon_threadsafe(self, *_args: object) -> NoReturn:
+        raise RuntimeError("no more calls")
+
+
+async def test_a_loop_that_has_closed_is_not_told(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_exit, "start_thread_soon", lambda *_args: None)
+    thread = process_exit._ExitThread(child)
+    entry: Any = (Interrupted(closed=True), nurseryio.Event())
+    thread._waiting.append(entry)
+    thread._tell(None)  # type: ignore[arg-type]
+    await thread.wait()
+    thread._waiting[:] = [(Interrupted(closed=False), nurseryio.Event())]  # type: ignore[list-item]
+    with pytest.raises(RuntimeError, match="no more calls"):
+        thread._tell(None)  # type: ignore[arg-type]

@@ -1,0 +1,420 @@
+"""Child processes under supervision: results, input and output, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, NoReturn
+
+import pytest
+
+import nurseryio
+from nurseryio import CancelScope, Event, Process, open_nursery, run_process
+from nurseryio.lowlevel import FdStream, checkpoint
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="uses the commands of Unix")
+
+TIMEOUT = 10.0
+PIPE = subprocess.PIPE
+
+# "exec" leaves no shell in between; an ignored signal stays ignored across it.
+DEAF = ["sh", "-c", "trap '' TERM; echo deaf; exec sleep 1000"]
+
+
+@pytest.fixture(autouse=True)
+def no_child_is_left() -> Any:
+    """At the end of each test every child has been reaped."""
+    yield
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+# -- results --------------------------------------------------------------------
+
+
+async def test_a_run_returns_what_the_standard_library_would() -> None:
+    done = await run_process(
+        ["sh", "-c", "echo out; echo err >&2"], capture_stdout=True, capture_stderr=True
+    )
+    assert isinstance(done, subprocess.CompletedProcess)
+    assert done.args == ["sh", "-c", "echo out; echo err >&2"]
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"out\n", b"err\n")
+
+
+async def test_what_is_not_captured_is_none(capfd: pytest.CaptureFixture[str]) -> None:
+    done = await run_process(["sh", "-c", "echo out; echo err >&2"])
+    assert done.stdout is done.stderr is None
+    assert capfd.readouterr() == ("out\n", "err\n")
+
+
+async def test_output_and_errors_can_be_captured_in_one() -> None:
+    done = await run_process(
+        ["sh", "-c", "echo one; echo two >&2; echo three"],
+        capture_stdout=True,
+        stderr=subprocess.STDOUT,
+    )
+    assert (done.stdout, done.stderr) == (b"one\ntwo\nthree\n", None)
+
+
+async def test_a_failure_is_an_error_with_what_was_captured() -> None:
+    command = ["sh", "-c", "echo out; echo err >&2; exit 3"]
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        await run_process(command, capture_stdout=True, capture_stderr=True)
+    error = caught.value
+    assert (error.cmd, error.returncode) == (command, 3)
+    assert (error.stdout, error.stderr) == (b"out\n", b"err\n")
+
+
+async def test_a_failure_may_be_left_to_the_caller() -> None:
+    done = await run_process(["sh", "-c", "kill -USR1 $$"], check=False)
+    assert done.returncode == -signal.SIGUSR1
+
+
+async def test_a_program_that_is_not_there_is_a_plain_error() -> None:
+    with pytest.raises(FileNotFoundError):
+        await run_process(["/no/such/program"], capture_stdout=True)
+
+
+async def test_a_shell_gets_a_string() -> None:
+    done = await run_process("echo $((1 + 1))", shell=True, capture_stdout=True)
+    assert done.stdout == b"2\n"
+
+
+# -- input and output -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+async def test_input_is_given_and_ended(kind: Any) -> None:
+    done = await run_process(["cat"], stdin=kind(b"some words"), capture_stdout=True)
+    assert done.stdout == b"some words"
+
+
+async def test_there_is_no_input_unless_it_is_given() -> None:
+    done = await run_process(["cat"], capture_stdout=True)
+    assert done.stdout == b""
+
+
+async def test_input_may_come_from_a_file(tmp_path: Any) -> None:
+    (tmp_path / "input").write_bytes(b"from a file")
+    with open(tmp_path / "input", "rb") as file:
+        done = await run_process(["cat"], stdin=file, capture_stdout=True)
+    assert done.stdout == b"from a file"
+
+
+async def test_much_goes_in_and_comes_out_of_both_pipes_at_once() -> None:
+    data = os.urandom(2**20)
+    done = await run_process(
+        ["tee", "/dev/stderr"], stdin=data, capture_stdout=True, capture_stderr=True
+    )
+    assert done.stdout == data == done.stderr
+
+
+async def test_a_child_that_floods_both_pipes_is_read_to_the_end() -> None:
+    script = "head -c 3000000 /dev/zero >&2; head -c 3000000 /dev/zero"
+    done = await run_process(["sh", "-c", script], capture_stdout=True, capture_stderr=True)
+    assert len(done.stdout) == len(done.stderr) == 3000000
+
+
+async def test_a_child_that_exits_before_reading_its_input_is_no_error() -> None:
+    done = await run_process(["true"], stdin=bytes(2**20))
+    assert done.returncode == 0
+
+
+async def test_a_child_that_closes_its_input_goes_on() -> None:
+    done = await run_process(
+        ["sh", "-c", "exec <&-; echo done"], stdin=bytes(2**20), capture_stdout=True
+    )
+    assert done.stdout == b"done\n"
+
+
+async def test_text_is_refused_as_input() -> None:
+    with pytest.raises(UnicodeError, match="must be bytes, not str"):
+        await run_process(["cat"], stdin="text")  # type: ignore[arg-type]
+
+
+async def test_a_stream_cannot_go_to_two_places() -> None:
+    with pytest.raises(ValueError, match="can't specify both stdout and capture_stdout"):
+        await run_process(["true"], capture_stdout=True, stdout=subprocess.DEVNULL)
+    with pytest.raises(ValueError, match="can't specify both stderr and capture_stderr"):
+        await run_process(["true"], capture_stderr=True, stderr=None)
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
+async def test_a_pipe_is_of_no_use_without_the_process(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}=subprocess\.PIPE is only valid with nursery"):
+        await run_process(["true"], **{name: PIPE})
+
+
+# -- in the background ----------------------------------------------------------
+
+
+async def test_a_nursery_starts_a_process_to_talk_to() -> None:
+    async with open_nursery() as nursery:
+        process = await nursery.start(
+            functools.partial(run_process, ["cat"], stdin=PIPE, stdout=PIPE)
+        )
+        assert isinstance(process, Process)
+        await process.stdio.send_all(b"hello")
+        assert await process.stdio.receive_some() == b"hello"
+        await process.stdin.aclose()
+        assert await process.stdout.receive_some() == b""
+        assert await process.wait() == 0
+        await process.stdout.aclose()
+
+
+async def test_streams_that_are_looked_after_are_not_handed_out() -> None:
+    async with open_nursery() as nursery:
+        process = await nursery.start(
+            functools.partial(
+                run_process, ["cat"], stdin=b"x", capture_stdout=True, capture_stderr=True
+            )
+        )
+        assert process.stdin is process.stdout is process.stderr is process.stdio is None
+
+
+async def test_a_failure_in_the_background_is_an_error_of_the_nursery() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with open_nursery() as nursery:
+            await nursery.start(run_process, ["false"])
+    assert [type(e) for e in caught.value.exceptions] == [subprocess.CalledProcessError]
+
+
+# -- cancellation ---------------------------------------------------------------
+
+
+async def cancelled_run(nursery: Any, *command: str, **options: Any) -> Process:
+    """Start a child in a nursery, and cancel the nursery once it has said something."""
+    process: Process = await nursery.start(
+        functools.partial(run_process, command, stdout=PIPE, **options)
+    )
+    assert process.stdout is not None
+    await process.stdout.receive_some()
+    await process.stdout.aclose()
+    nursery.cancel_scope.cancel()
+    return process
+
+
+async def test_a_cancelled_run_ends_the_child_politely() -> None:
+    async with open_nursery() as nursery:
+        process = await cancelled_run(nursery, "sh", "-c", "echo up; exec sleep 1000")
+    assert nursery.cancel_scope.cancelled_caught
+    assert process.returncode == -signal.SIGTERM
+
+
+async def test_a_natively_cancelled_run_ends_the_child_and_passes_the_cancellation_on() -> None:
+    up = Event()
+    processes = []
+
+    async def supervise() -> None:
+        async with open_nursery() as nursery:
+            processes.append(await nursery.start(run_process, ["sleep", "1000"]))
+            up.set()
+
+    task = asyncio.get_running_loop().create_task(supervise())
+    await up.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert processes[0].returncode == -signal.SIGTERM
+
+
+async def test_a_run_that_is_natively_cancelled_again_and_again_still_reaps() -> None:
+    asked, go = Event(), Event()
+    processes = []
+
+    async def slowly(process: Process) -> None:
+        processes.append(process)
+        asked.set()
+        await go.wait()
+        process.kill()
+        await nurseryio.sleep_forever()
+
+    ours, childs = os.pipe()
+    output = FdStream(ours)
+    task = asyncio.get_running_loop().create_task(
+        run_process(["sh", "-c", "echo up; exec sleep 1000"], stdout=childs, deliver_cancel=slowly)
+    )
+    await output.receive_some()
+    task.cancel()
+    await asked.wait()
+    for _ in range(5):
+        task.cancel()
+        await checkpoint()
+    assert not task.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert processes[0].returncode == -signal.SIGKILL
+    os.close(childs)
+    await output.aclose()
+
+
+async def test_a_run_that_is_cancelled_while_it_starts_leaves_no_child() -> None:
+    with CancelScope() as scope:
+        # Struck while the worker thread is at it, or just after: the child must go either way.
+        asyncio.get_running_loop().call_soon(scope.cancel)
+        await run_process(["sleep", "1000"])
+    assert scope.cancelled_caught
+
+
+async def test_a_child_that_ignores_sigterm_is_killed_after_5_seconds(autojump_clock: Any) -> None:
+    begun = nurseryio.current_time()
+    with pytest.warns(RuntimeWarning, match="ignored SIGTERM for 5 seconds"):
+        async with open_nursery() as nursery:
+            process = await cancelled_run(nursery, *DEAF)
+    assert process.returncode == -signal.SIGKILL
+    assert nurseryio.current_time() - begun == pytest.approx(5)
+
+
+async def test_a_child_that_ignores_sigterm_is_killed_though_warnings_are_errors(
+    autojump_clock: Any,
+) -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with open_nursery() as nursery:
+            process = await cancelled_run(nursery, *DEAF)
+    assert caught.group_contains(RuntimeWarning, match="ignored SIGTERM")
+    assert process.returncode == -signal.SIGKILL
+
+
+async def test_a_child_may_use_the_time_that_it_has() -> None:
+    script = "trap 'exit 7' TERM; echo up; while :; do sleep 0.01; done"
+    async with open_nursery() as nursery:
+        process = await cancelled_run(nursery, "sh", "-c", script)
+    assert process.returncode == 7
+
+
+async def test_a_way_to_end_the_child_is_cancelled_when_it_has_exited() -> None:
+    statuses = []
+
+    async def deliver_cancel(process: Process) -> None:
+        process.send_signal(signal.SIGUSR1)
+        try:
+            await nurseryio.sleep_forever()
+        finally:
+            statuses.append(process.returncode)
+
+    async with open_nursery() as nursery:
+        await cancelled_run(
+            nursery, "sh", "-c", "echo up; exec sleep 1000", deliver_cancel=deliver_cancel
+        )
+    assert statuses == [-signal.SIGUSR1]
+
+
+async def test_an_error_in_a_way_to_end_the_child_arrives_in_groups() -> None:
+    async def deliver_cancel(process: Process) -> NoReturn:
+        process.terminate()
+        raise ValueError("foo")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with open_nursery() as nursery:
+            await cancelled_run(
+                nursery, "sh", "-c", "echo up; exec sleep 1000", deliver_cancel=deliver_cancel
+            )
+    (inner,) = caught.value.exceptions
+    assert isinstance(inner, ExceptionGroup)
+    assert [str(e) for e in inner.exceptions] == ["foo"]
+
+
+async def test_a_signal_that_cannot_be_sent_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminate = Process.terminate
+
+    def refuse(self: Process) -> NoReturn:
+        terminate(self)
+        raise PermissionError("whoops")
+
+    monkeypatch.setattr(Process, "terminate", refuse)
+    with pytest.warns(RuntimeWarning, match="failed with: PermissionError.*whoops"):
+        async with open_nursery() as nursery:
+            await cancelled_run(nursery, "sh", "-c", "echo up; exec sleep 1000")
+
+
+async def test_a_way_to_end_the_child_is_not_asked_when_it_has_exited() -> None:
+    async def deliver_cancel(process: Process) -> NoReturn:
+        raise AssertionError("there is nothing to end")
+
+    ended = Event()
+
+    async def supervise() -> None:
+        async with open_nursery() as nursery:
+            # A grandchild has the pipe, so the run goes on after the child's exit.
+            process = await nursery.start(
+                functools.partial(
+                    run_process,
+                    ["sh", "-c", "sleep 1000 & echo $! >&2"],
+                    capture_stdout=True,
+                    stderr=PIPE,
+                    deliver_cancel=deliver_cancel,
+                )
+            )
+            grandchildren.append(int(await process.stderr.receive_some()))
+            await process.stderr.aclose()
+            await process.wait()
+            ended.set()
+
+    grandchildren: list[int] = []
+    async with open_nursery() as nursery:
+        nursery.start_soon(supervise)
+        await ended.wait()
+        nursery.cancel_scope.cancel()
+    assert nursery.cancel_scope.cancelled_caught
+    # Not ours to end, as documented.
+    os.kill(grandchildren[0], signal.SIGKILL)
+
+
+async def test_a_cancelled_run_does_not_wait_for_grandchildren() -> None:
+    script = "sleep 1000 & echo $! >&2; wait"
+    async with open_nursery() as nursery:
+        process = await nursery.start(
+            functools.partial(run_process, ["sh", "-c", script], capture_stdout=True, stderr=PIPE)
+        )
+        grandchild = int(await process.stderr.receive_some())
+        await process.stderr.aclose()
+        nursery.cancel_scope.cancel()
+    assert process.returncode == -signal.SIGTERM
+    os.kill(grandchild, signal.SIGKILL)
+
+
+async def test_an_error_in_reading_ends_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(self: FdStream, max_bytes: int | None = None) -> NoReturn:
+        raise OSError("the cable is cut")
+
+    monkeypatch.setattr(FdStream, "receive_some", fail)
+    with pytest.raises(ExceptionGroup) as caught:
+        await run_process(["sleep", "1000"], capture_stdout=True)
+    assert [str(e) for e in caught.value.exceptions] == ["the cable is cut"]
+
+
+async def test_a_run_that_waits_costs_no_cpu() -> None:
+    async with open_nursery() as nursery:
+        await nursery.start(run_process, ["sleep", "1000"])
+        cpu = time.process_time()
+        await nurseryio.sleep(0.3)
+        cpu = time.process_time() - cpu
+        nursery.cancel_scope.cancel()
+    assert cpu < 0.1, "seconds of CPU in 0.3 seconds of waiting"
+
+
+async def test_fifty_children_at_once() -> None:
+    results = []
+
+    async def one(number: int) -> None:
+        done = await run_process(
+            ["sh", "-c", f"cat; exit {number}"],
+            stdin=bytes([number]) * 1000,
+            capture_stdout=True,
+            check=False,
+        )
+        results.append((done.returncode, done.stdout))
+
+    async with open_nursery() as nursery:
+        for number in range(50):
+            nursery.start_soon(one, number)
+    assert sorted(results) == [(number, bytes([number]) * 1000) for number in range(50)]
