@@ -1,0 +1,345 @@
+"""DTLS, encryption for UDP: :class:`DTLSEndpoint`.
+
+What lives here: the socket, the task that reads it, and which packet is for which connection. What
+does
+not: the connections (:mod:`dtls_channel`).
+
+Rule 1: there is one connection to an address at a time. A new one, once its peer has proved to be
+at that address, replaces the old one.
+
+Rule 2: nothing is remembered about a peer before that proof (:mod:`dtls_cookie`).
+
+Rule 3: the reading task does not keep the endpoint alive, and ends when the socket is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import math
+import socket as stdlib_socket
+import warnings
+import weakref
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .._core import (
+    TASK_STATUS_IGNORED,
+    BusyResourceError,
+    ClosedResourceError,
+    Final,
+    TaskStatus,
+    current_time,
+    current_trio_token,
+    open_nursery,
+    spawn_system_task,
+)
+from .._sync import Lock, MemorySendChannel, open_memory_channel
+from .dtls_channel import DTLSChannel
+from .dtls_codec import Malformed, hello_verify_request, is_client_hello, read_client_hello
+from .dtls_cookie import CookieJar
+from .dtls_engine import prepare_context, pyopenssl
+
+if TYPE_CHECKING:
+    from OpenSSL import SSL
+    from typing_extensions import Self, TypeVarTuple, Unpack
+
+    from .sockettype import SocketType
+
+    PosArgsT = TypeVarTuple("PosArgsT")
+
+__all__ = ["DTLSEndpoint"]
+
+# More than any UDP packet holds.
+MAX_DATAGRAM = 65535
+
+
+class DTLSEndpoint(metaclass=Final):
+    """A UDP socket that carries any number of DTLS connections, as server, as client, or both.
+
+    Must be closed when it is no longer needed; ``with`` does that.
+
+    Args:
+        socket: A socket of type ``SOCK_DGRAM``, bound if it is to serve. From now on it belongs to
+            the endpoint.
+        incoming_packets_buffer: How many packets each connection keeps until they are received.
+            Packets for which there is no room are dropped.
+
+    Attributes:
+        socket: As given.
+        incoming_packets_buffer: As given.
+
+    Raises:
+        ImportError: pyOpenSSL is not installed.
+        TypeError: ``socket`` is not one of this library's sockets.
+        ValueError: ``socket`` is not of type ``SOCK_DGRAM``, or the buffer is negative.
+        RuntimeError: Called outside of a run.
+
+    Trio: ``trio.DTLSEndpoint``.
+    """
+
+    # For __del__, in case __init__ fails.
+    _closed = True
+
+    def __init__(self, socket: SocketType, *, incoming_packets_buffer: int = 10) -> None:
+        # Kept here, so that the connections can name OpenSSL's errors without importing anything.
+        self._lib: Any = pyopenssl()
+        if isinstance(socket, stdlib_socket.socket) or not hasattr(socket, "recvfrom"):
+            raise TypeError(f"DTLSEndpoint needs a nurseryio.socket.SocketType, not {socket!r}")
+        if socket.type != stdlib_socket.SOCK_DGRAM:
+            raise ValueError("DTLS requires a SOCK_DGRAM socket")
+        if incoming_packets_buffer < 0:
+            raise ValueError("incoming_packets_buffer must not be negative")
+        self.socket = socket
+        self.incoming_packets_buffer = incoming_packets_buffer
+        self._token = current_trio_token()
+        # Connections that nobody uses any more drop out by themselves.
+        self._channels: weakref.WeakValueDictionary[Any, DTLSChannel] = (
+            weakref.WeakValueDictionary()
+        )
+        self._cookies: CookieJar | None = None
+        # While serving: for which context, and where new connections go.
+        self._listening_context: SSL.Context | None = None
+        self._arrivals: MemorySendChannel[DTLSChannel] | None = None
+        # Two tasks must not wait for one socket at the same time.
+        self._send_lock = Lock()
+        self._receiving = False
+        self._closed = False
+
+    def __del__(self) -> None:
+        if self._closed:
+            return
+        # The socket has to be closed on the loop, for the reading task to notice and end.
+        with contextlib.suppress(RuntimeError):
+            self._token.run_sync_soon(self.socket.close)
+        # Last, as it may raise.
+        warnings.warn(
+            f"unclosed DTLS endpoint {self!r}; close it, or use it in a 'with' block",
+            ResourceWarning,
+            source=self,
+            stacklevel=1,
+        )
+
+    # -- closing ------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the socket and all connections. Tasks that use them get :exc:`ClosedResourceError`.
+
+        A running :meth:`serve` returns when its handlers have ended. Closing again does nothing.
+        """
+        self._closed = True
+        self.socket.close()
+        for channel in list(self._channels.values()):
+            channel.close()
+        if self._arrivals is not None:
+            self._arrivals.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClosedResourceError("this DTLS endpoint was closed")
+
+    # -- connections --------------------------------------------------------------------
+
+    def connect(self, address: tuple[str, int], ssl_context: SSL.Context) -> DTLSChannel:
+        """Make a connection as its client. Nothing is sent yet.
+
+        The handshake happens when the channel is first used, so that it can be configured before.
+
+        Args:
+            address: IP address and port of the server. A host name has to be resolved first, as
+                answers are told apart by the address that they come from.
+            ssl_context: What to offer and whom to trust.
+
+        Returns:
+            The connection. An earlier one to the same address is broken by it.
+
+        Raises:
+            ClosedResourceError: The endpoint is closed.
+            TypeError: ``ssl_context`` is not an ``OpenSSL.SSL.Context``.
+            ValueError: ``address`` is not an IP address with a port.
+
+        Checkpoint: no, this is not an async function.
+        """
+        self._check()
+        prepare_context(ssl_context)
+        key = self._full_address(address)
+        channel: DTLSChannel = DTLSChannel._create(self, key, ssl_context)
+        channel._engine.be_client()
+        self._put(channel)
+        return channel
+
+    async def serve(
+        self,
+        ssl_context: SSL.Context,
+        async_fn: Callable[[DTLSChannel, Unpack[PosArgsT]], Awaitable[object]],
+        *args: Unpack[PosArgsT],
+        task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept connections, and run a handler for each in a nursery.
+
+        Returns when the endpoint is closed and all handlers have ended. Usually started by
+
+            await nursery.start(endpoint.serve, ssl_context, handler)
+
+        The channel that a handler gets comes from a peer that really is at its address, but the
+        handshake
+        is still to be done: it happens when the channel is first used, and can fail there. The
+        channel is closed when the handler ends. An error that a handler does not catch ends the
+        server.
+
+        Args:
+            ssl_context: The server's certificate and settings.
+            async_fn: Called as ``async_fn(channel, *args)`` for each connection.
+            *args: More arguments for it.
+            task_status: For ``nursery.start``; started when connections are accepted.
+
+        Raises:
+            BusyResourceError: Another task is already serving on this endpoint.
+            ClosedResourceError: The endpoint is closed.
+            RuntimeError: The socket is not bound.
+            TypeError: ``ssl_context`` is not an ``OpenSSL.SSL.Context``.
+
+        Checkpoint: yes.
+        """
+        self._check()
+        if self._listening_context is not None:
+            raise BusyResourceError("another task is already serving on this DTLS endpoint")
+        if not self._is_bound():
+            raise RuntimeError("bind the socket of a DTLS endpoint before serving on it")
+        prepare_context(ssl_context)
+
+        async def handle(channel: DTLSChannel) -> None:
+            with channel:
+                await async_fn(channel, *args)
+
+        self._ensure_receive_loop()
+        self._arrivals, arrivals = open_memory_channel[DTLSChannel](math.inf)
+        self._listening_context = ssl_context
+        try:
+            task_status.started()
+            async with open_nursery() as nursery:
+                async for channel in arrivals:
+                    nursery.start_soon(handle, channel)
+        finally:
+            self._listening_context = self._arrivals = None
+
+    def _is_bound(self) -> bool:
+        try:
+            return bool(self.socket.getsockname()[1])
+        except OSError:
+            return False
+
+    def _full_address(self, address: tuple[str, int]) -> Any:
+        """The address as the system will give it with each packet."""
+        try:
+            host, port = address[:2]
+            ip = ipaddress.ip_address(host.partition("%")[0])
+            ipv6 = self.socket.family == stdlib_socket.AF_INET6
+            if (ip.version == 6) is not ipv6 or not 0 < port <= 65535:
+                raise ValueError
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(
+                f"cannot connect to {address!r}: DTLS needs an IP address of the socket's family "
+                "with a port, such as ('127.0.0.1', 12345); resolve a host name first"
+            ) from None
+        return (host, port, *(address[2:] or (0, 0))) if ipv6 else (host, port)
+
+    def _put(self, channel: DTLSChannel) -> None:
+        before = self._channels.get(channel.peer_address)
+        if before is not None:
+            before._replace()
+        self._channels[channel.peer_address] = channel
+
+    def _forget(self, channel: DTLSChannel) -> None:
+        if self._channels.get(channel.peer_address) is channel:
+            del self._channels[channel.peer_address]
+
+    # -- the socket -----------------------------------------------------------------------
+
+    async def _send(self, datagram: bytes, address: Any) -> None:
+        async with self._send_lock:
+            await self.socket.sendto(datagram, address)
+
+    def _ensure_receive_loop(self) -> None:
+        # Not before it is needed: on some systems a socket must be bound before it can be read, and
+        # sending binds it.
+        if not self._receiving:
+            self._receiving = True
+            spawn_system_task(_receive_loop, weakref.ref(self), self.socket)
+
+    async def _take_in(self, datagram: bytes, address: Any) -> None:
+        if is_client_hello(datagram):
+            await self._take_in_hello(datagram, address)
+        else:
+            channel = self._channels.get(address)
+            if channel is not None:
+                await channel._take_in(datagram)
+
+    async def _take_in_hello(self, datagram: bytes, address: Any) -> None:
+        if self._listening_context is None or self._arrivals is None:
+            return
+        try:
+            hello = read_client_hello(datagram)
+        except Malformed:
+            return
+        now = current_time()
+        if self._cookies is None:
+            self._cookies = CookieJar(now)
+        if not self._cookies.check(address, hello, now):
+            cookie = self._cookies.make(address, hello, now)
+            await self._send(hello_verify_request(hello, cookie), address)
+            return
+        before = self._channels.get(address)
+        if before is not None and before._hello is not None and before._hello[1:] == hello[1:]:
+            # The same request once more: it was slow, or our answer is.
+            return
+        channel: DTLSChannel = DTLSChannel._create(self, address, self._listening_context)
+        if channel._accept(datagram, hello):
+            self._put(channel)
+            self._arrivals.send_nowait(channel)
+
+
+async def _receive_loop(
+    endpoint_ref: weakref.ReferenceType[DTLSEndpoint], sock: SocketType
+) -> None:
+    """Reads the socket of an endpoint until it is closed, or the endpoint is gone."""
+    while True:
+        try:
+            datagram, address = await sock.recvfrom(MAX_DATAGRAM)
+        except ClosedResourceError:
+            return
+        except OSError as error:
+            if error.errno == errno.ECONNRESET:
+                # Some systems report here that an earlier packet, to whomever, was not wanted.
+                continue
+            if error.errno in CLOSED_ERRNOS:
+                return
+            raise
+        endpoint = endpoint_ref()
+        if endpoint is None:
+            return
+        try:
+            await endpoint._take_in(datagram, address)
+        except ClosedResourceError:
+            return
+        except OSError:
+            # This answer cannot be sent. To whoever waits for it, it got lost.
+            pass
+        finally:
+            del endpoint
+
+
+CLOSED_ERRNOS = (errno.EBADF, errno.ENOTSOCK)

@@ -1,0 +1,239 @@
+"""One end of a DTLS connection without any I/O and without a clock.
+
+What lives here: :class:`DTLSEngine`, around a pyOpenSSL ``Connection`` with memory buffers. What
+does not: sockets, waiting, and the decision when to send something again; all that is in
+:mod:`dtls_channel`.
+
+pyOpenSSL does the cryptography, as the standard library's ``ssl`` knows no DTLS. It is loaded when
+the first engine is made, so that only those need it who use DTLS.
+
+Rule 1: during the handshake the engine says what to send as a *flight*, which stays the same until
+the peer's answer brings the next one. OpenSSL would repeat a flight by itself, by the clock on the
+wall; such repetitions are dropped.
+
+Rule 2: a datagram that means nothing is as if it had not come. Anybody can send one.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .dtls_codec import ALERT
+from .dtls_flight import Flight, Handshake, Short, read_flight
+
+if TYPE_CHECKING:
+    from OpenSSL import SSL
+
+__all__ = [
+    "MAX_DATA",
+    "DTLSEngine",
+    "HandshakeFailed",
+    "PeerClosed",
+    "prepare_context",
+    "pyopenssl",
+]
+
+# Bytes of data in one record.
+MAX_DATA = 16384
+
+
+class HandshakeFailed(Exception):
+    """The handshake has failed for good; the cause is OpenSSL's error."""
+
+
+class PeerClosed(Exception):
+    """The peer has said, authentically, that it will send nothing more."""
+
+
+def pyopenssl() -> types.ModuleType:
+    """The module ``OpenSSL.SSL``.
+
+    Raises:
+        ImportError: pyOpenSSL is not installed.
+    """
+    try:
+        from OpenSSL import SSL
+    except ImportError as error:
+        raise ImportError(
+            "DTLS needs the package pyOpenSSL: install it with 'pip install pyOpenSSL'"
+        ) from error
+    return SSL
+
+
+def prepare_context(context: SSL.Context) -> None:
+    """Set the options without which a context cannot be used here.
+
+    Raises:
+        TypeError: It is no ``OpenSSL.SSL.Context``.
+    """
+    lib = pyopenssl()
+    if not isinstance(context, lib.Context):
+        raise TypeError(
+            f"DTLS needs an OpenSSL.SSL.Context, not {context!r}; "
+            "make one with OpenSSL.SSL.Context(OpenSSL.SSL.DTLS_METHOD)"
+        )
+    # A memory buffer has no MTU to be asked for. A renegotiation is as good as a new connection in
+    # DTLS, and hard to do right over a network that loses things.
+    context.set_options(lib.OP_NO_QUERY_MTU | lib.OP_NO_RENEGOTIATION)
+    # Cookies are checked before there is an engine; OpenSSL is to take our word for it.
+    context.set_cookie_verify_callback(lambda *_: True)
+
+
+class DTLSEngine:
+    """One end of a connection.
+
+    Args:
+        context: What to offer and whom to trust, after :func:`prepare_context`.
+        mtu: The most bytes of a datagram.
+    """
+
+    __slots__ = ("_connection", "_lib", "alerts", "done", "flight")
+
+    def __init__(self, context: SSL.Context, mtu: int) -> None:
+        self._lib = pyopenssl()
+        self._connection: SSL.Connection = self._lib.Connection(context)
+        self.set_mtu(mtu)
+        # The handshake is complete, as far as this end can know.
+        self.done = False
+        # What to send, and to send again until there is an answer.
+        self.flight: Flight = []
+        # What to send once.
+        self.alerts: Flight = []
+
+    # -- size of datagrams --------------------------------------------------------
+
+    def set_mtu(self, mtu: int) -> None:
+        """Set the most bytes of a datagram, encrypted."""
+        self._connection.set_ciphertext_mtu(mtu)
+
+    def data_mtu(self) -> int:
+        """How many bytes of data fit into a datagram. Known after the handshake."""
+        size: int = self._connection.get_cleartext_mtu()
+        return size
+
+    # -- handshake ----------------------------------------------------------------
+
+    def be_client(self) -> None:
+        """Take the client's side."""
+        self._connection.set_connect_state()
+
+    def be_server(self, datagram: bytes) -> bool:
+        """Take the server's side, in answer to a ClientHello with a good cookie.
+
+        Returns:
+            Whether OpenSSL likes it, too.
+        """
+        self._connection.bio_write(datagram)
+        try:
+            self._connection.DTLSv1_listen()
+        except self._lib.Error:
+            return False
+        return True
+
+    def begin(self) -> None:
+        """Make the first flight, if that has not been done.
+
+        Raises:
+            HandshakeFailed: OpenSSL refuses.
+        """
+        if self.flight or self.done:
+            return
+        problem = self._step()
+        self.flight = self._take_output()
+        if problem is not None or not self.flight:
+            raise HandshakeFailed("the handshake cannot begin") from problem
+
+    def advance(self, datagram: bytes) -> bool:
+        """Take in a datagram from the peer.
+
+        Returns:
+            True if there is a new flight to send, or the handshake is done (then the flight, which
+            may be empty, is the last one). False if the peer has more to say; there may be alerts
+            to send.
+
+        Raises:
+            HandshakeFailed: It has failed, for example as the peer's certificate is not trusted;
+                there may be alerts to send. Or the peer has said so.
+        """
+        self._connection.bio_write(datagram)
+        problem = self._step()
+        # A message that made no sense is forgotten, but after an error that matters every step
+        # fails.
+        failed = problem is not None and self._step() is not None
+        output = self._take_output()
+        self.alerts = [m for m in output if isinstance(m, Short) and m.kind == ALERT]
+        if failed:
+            raise HandshakeFailed(describe(problem)) from problem
+        if self.done or (output and not self.alerts and not self._repeats(output)):
+            self.flight = output
+            return True
+        return False
+
+    def _step(self) -> Exception | None:
+        """Have OpenSSL go on with the handshake; the error, if there is one."""
+        try:
+            self._connection.do_handshake()
+        except self._lib.WantReadError:
+            return None
+        except self._lib.Error as error:
+            assert isinstance(error, Exception)
+            return error
+        self.done = True
+        return None
+
+    def _take_output(self) -> Flight:
+        return read_flight(self._read_all(self._connection.bio_read))
+
+    def _repeats(self, output: Flight) -> bool:
+        """Whether this is what has been said before: OpenSSL's own idea of when to repeat it."""
+        if not self.flight:
+            return False
+        now, before = output[0], self.flight[0]
+        return (
+            isinstance(now, Handshake)
+            and isinstance(before, Handshake)
+            and now.number == before.number
+        )
+
+    # -- data -----------------------------------------------------------------------
+
+    def encrypt(self, data: bytes) -> bytes:
+        """Make a datagram from data, 1 to ``MAX_DATA`` bytes.
+
+        Raises:
+            OpenSSL.SSL.Error: The connection is over.
+        """
+        self._connection.send(data)
+        return self._read_all(self._connection.bio_read)
+
+    def decrypt(self, datagram: bytes) -> bytes:
+        """Decrypt a datagram.
+
+        Returns:
+            Its data; ``b""`` if it is not for us: repeated, late, forged.
+
+        Raises:
+            PeerClosed: It is the peer's ``close_notify``.
+            OpenSSL.SSL.Error: It is the peer's word that the connection has failed.
+        """
+        self._connection.bio_write(datagram)
+        try:
+            return self._read_all(self._connection.recv)
+        except self._lib.ZeroReturnError as error:
+            raise PeerClosed from error
+
+    def _read_all(self, read: Callable[[int], bytes]) -> bytes:
+        parts = []
+        while True:
+            try:
+                parts.append(read(MAX_DATA))
+            except self._lib.WantReadError:
+                return b"".join(parts)
+
+
+def describe(error: Exception | None) -> str:
+    """OpenSSL's list of errors, as text."""
+    reasons = error.args[0] if error is not None and error.args else ()
+    return "; ".join(str(reason[-1]) for reason in reasons) or repr(error)

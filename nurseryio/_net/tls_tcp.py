@@ -1,0 +1,173 @@
+"""TLS over TCP in one call: connecting, listening, serving.
+
+What lives here: the combination of what others do. What does not: TLS (:mod:`tls`), TCP
+(:mod:`tcp_connect`, :mod:`tcp_listen`), the serving of connections (:mod:`serve`).
+
+Rule: the TLS arguments are checked before anything is connected or bound.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, NoReturn
+
+from .._core import TASK_STATUS_IGNORED
+from .generic import aclose_forcefully
+from .serve import serve_listeners
+from .tcp_connect import DEFAULT_DELAY, open_tcp_stream
+from .tcp_listen import open_tcp_listeners
+from .tls import SSLStream
+from .tls_engine import check_context
+from .tls_listener import SSLListener
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .._core import Nursery, TaskStatus
+    from .stream import SocketStream
+
+__all__ = ["open_ssl_over_tcp_listeners", "open_ssl_over_tcp_stream", "serve_ssl_over_tcp"]
+
+
+async def open_ssl_over_tcp_stream(
+    host: str | bytes,
+    port: int,
+    *,
+    https_compatible: bool = False,
+    ssl_context: ssl.SSLContext | None = None,
+    happy_eyeballs_delay: float | None = DEFAULT_DELAY,
+) -> SSLStream[SocketStream]:
+    """Connect to a host by TCP, for TLS.
+
+    The handshake, which checks that the server has a certificate for ``host``, is still to be
+    done: it happens with the first data, or in ``do_handshake()``. So a server that is not to be
+    trusted is found out there, not here.
+
+    Args:
+        host: A name, or a numeric address for which there is a certificate.
+        port: The port number.
+        https_compatible: True for web servers; see :class:`SSLStream`.
+        ssl_context: What to offer and whom to trust; None stands for what
+            ``ssl.create_default_context()`` makes.
+        happy_eyeballs_delay: Seconds, as for :func:`open_tcp_stream`.
+
+    Returns:
+        The connection.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: ``host`` is neither str nor bytes, or a number is out of range.
+        OSError: The name cannot be resolved, or no address could be connected to.
+        Cancelled: if the task is cancelled meanwhile.
+
+    Checkpoint: yes.
+
+    Trio: ``trio.open_ssl_over_tcp_stream``.
+    """
+    if ssl_context is None:
+        ssl_context = ssl.create_default_context()
+    else:
+        check_context(ssl_context)
+    stream = await open_tcp_stream(host, port, happy_eyeballs_delay=happy_eyeballs_delay)
+    try:
+        return SSLStream(
+            stream, ssl_context, server_hostname=host, https_compatible=https_compatible
+        )
+    except BaseException:
+        await aclose_forcefully(stream)
+        raise
+
+
+async def open_ssl_over_tcp_listeners(
+    port: int,
+    ssl_context: ssl.SSLContext,
+    *,
+    host: str | bytes | None = None,
+    https_compatible: bool = False,
+    backlog: int | None = None,
+) -> list[SSLListener[SocketStream]]:
+    """Listen for TCP connections that are to speak TLS.
+
+    Args:
+        port: The port number; 0 has the system choose.
+        ssl_context: The server's certificate and settings.
+        host: As for :func:`open_tcp_listeners`.
+        https_compatible: True for web servers; see :class:`SSLStream`.
+        backlog: As for :func:`open_tcp_listeners`.
+
+    Returns:
+        One listener for each address; the one underneath is its ``transport_listener``.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: ``port`` is out of range.
+        OSError: The port cannot be listened on.
+        Cancelled: if the task is cancelled meanwhile.
+
+    Checkpoint: yes.
+
+    Trio: ``trio.open_ssl_over_tcp_listeners``.
+    """
+    check_context(ssl_context)
+    listeners = await open_tcp_listeners(port, host=host, backlog=backlog)
+    return [
+        SSLListener(listener, ssl_context, https_compatible=https_compatible)
+        for listener in listeners
+    ]
+
+
+async def serve_ssl_over_tcp(
+    handler: Callable[[SSLStream[SocketStream]], Awaitable[object]],
+    port: int,
+    ssl_context: ssl.SSLContext,
+    *,
+    host: str | bytes | None = None,
+    https_compatible: bool = False,
+    backlog: int | None = None,
+    handler_nursery: Nursery | None = None,
+    task_status: TaskStatus[list[SSLListener[SocketStream]]] = TASK_STATUS_IGNORED,
+) -> NoReturn:
+    """Serve TLS: for each connection that comes in, run ``handler(stream)`` in a task of its own.
+
+    :func:`open_ssl_over_tcp_listeners` and :func:`serve_listeners` in one; they say the rest. With
+    ``nursery.start`` it returns the listeners, once connections can come in.
+
+    The handshake is up to the handler, as everything that can go wrong there is the client's
+    doing: a handler that lets its :exc:`BrokenResourceError` out ends the server. And a handler
+    that ends without ``aclose()`` says no goodbye, which its client takes for a cut connection::
+
+        async def handler(stream):
+            try:
+                async with stream:
+                    ...
+            except nurseryio.BrokenResourceError as error:
+                log.info("a client was lost: %s", error)
+
+    Args:
+        handler: An async function of one argument, the connection as an :class:`SSLStream`, which
+            is closed when the function ends. An error that it lets out ends the server.
+        port: The port number; 0 has the system choose.
+        ssl_context: The server's certificate and settings.
+        host: As for :func:`open_tcp_listeners`.
+        https_compatible: True for web servers; see :class:`SSLStream`.
+        backlog: As for :func:`open_tcp_listeners`.
+        handler_nursery: Where the handlers run, if not in a nursery of the server's own.
+        task_status: For ``nursery.start``.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: ``port`` is out of range.
+        OSError: The port cannot be listened on.
+        ExceptionGroup: The server failed, or a handler of its own nursery did.
+        Cancelled: if the task is cancelled; there is no other way to stop a server.
+
+    Checkpoint: yes.
+
+    Trio: ``trio.serve_ssl_over_tcp``.
+    """
+    listeners = await open_ssl_over_tcp_listeners(
+        port, ssl_context, host=host, https_compatible=https_compatible, backlog=backlog
+    )
+    await serve_listeners(
+        handler, listeners, handler_nursery=handler_nursery, task_status=task_status
+    )

@@ -1,0 +1,147 @@
+"""The way between a TLS engine and the stream that carries its bytes, shared by two tasks.
+
+What lives here: :class:`TLSWire`, which moves bytes both ways and sees to it that the stream
+underneath never has two senders or two receivers. What does not: any knowledge of TLS.
+
+A task that sends and a task that receives work at once, on one engine. Each of them may find that
+the engine has something to send, or needs something from the peer, which is really the other
+one's trade (a renegotiation, a key update). The rules that make this safe:
+
+Rule 1: between asking the engine and starting to wait there is no other await. So what the engine
+said is true when the wait begins.
+
+Rule 2: output stays in the engine until its sender has the turn, so it leaves in order, and a task
+that is cancelled while it waits for the turn takes nothing with it.
+
+Rule 3: whoever has the turn sends everything there is, the other task's output included.
+
+Rule 4: a task that needs input while the other is fetching some waits for that one and then asks
+the engine again; what arrived may have been enough.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from .._core import BrokenResourceError, Stream
+from .._sync import ParkingLot
+from .tls_engine import TLSEngine
+
+__all__ = ["TLSWire"]
+
+StreamT = TypeVar("StreamT", bound=Stream)
+
+
+class TLSWire(Generic[StreamT]):
+    """A stream with the TLS engine that speaks on it.
+
+    Args:
+        transport: Carries the encrypted bytes.
+        engine: Encrypts and decrypts them.
+    """
+
+    __slots__ = (
+        "_arrival",
+        "_pulling",
+        "_turn",
+        "draining",
+        "engine",
+        "taken",
+        "torn",
+        "transport",
+    )
+
+    def __init__(self, transport: StreamT, engine: TLSEngine) -> None:
+        self.transport = transport
+        self.engine = engine
+        # Some task has the turn to send; the others wait here.
+        self.taken = False
+        self._turn = ParkingLot()
+        # ... and will not give it back before all output is on its way.
+        self.draining = False
+        # Some task is fetching input; the others wait here.
+        self._pulling = False
+        self._arrival = ParkingLot()
+        # An unknown part of some output was sent: nothing after it would make sense to the peer.
+        self.torn = False
+
+    async def flush(self) -> None:
+        """Send what the engine has put out, and return when all of it has been sent.
+
+        Raises:
+            BrokenResourceError: Something that was to be sent before was not, or not completely.
+
+        Checkpoint: yes, if there is output or somebody else is sending.
+        """
+        await self._take_turn()
+        try:
+            await self._drain()
+        finally:
+            self._give_turn()
+
+    async def wait_writable(self) -> None:
+        """Wait until sending on the stream might not block, with the turn to send.
+
+        Raises:
+            BrokenResourceError: Something that was to be sent before was not, or not completely.
+
+        Checkpoint: yes.
+        """
+        await self._take_turn()
+        try:
+            await self.transport.wait_send_all_might_not_block()
+            # The receiving task may have had to wait behind us.
+            await self._drain()
+        finally:
+            self._give_turn()
+
+    async def pull(self) -> None:
+        """Feed the engine with more input, or wait while another task does.
+
+        Checkpoint: yes.
+        """
+        if self._pulling:
+            await self._arrival.park()
+            return
+        self._pulling = True
+        try:
+            self.engine.feed(await self.transport.receive_some())
+        finally:
+            self._pulling = False
+            if self._arrival:
+                self._arrival.unpark_all()
+
+    async def exchange(self) -> None:
+        """Do what brings an engine further that has just said that it needs input.
+
+        Output first: the input may be the peer's answer to it.
+
+        Checkpoint: yes.
+        """
+        if self.engine.has_output and not self.draining:
+            await self.flush()
+        else:
+            await self.pull()
+
+    async def _take_turn(self) -> None:
+        while self.taken:
+            await self._turn.park()
+        if self.torn:
+            raise BrokenResourceError("sending on the stream that carries the TLS data has failed")
+        self.taken = True
+
+    def _give_turn(self) -> None:
+        self.taken = False
+        if self._turn:
+            self._turn.unpark_all()
+
+    async def _drain(self) -> None:
+        self.draining = True
+        try:
+            while data := self.engine.output():
+                await self.transport.send_all(data)
+        except BaseException:
+            self.torn = True
+            raise
+        finally:
+            self.draining = False

@@ -1,0 +1,76 @@
+"""Certificates for the TLS tests, each made once per run of the tests.
+
+All server certificates are for ``HOST``, signed by one authority, unless their name says otherwise.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import ssl
+
+import trustme
+
+HOST = "server.test.example"
+OTHER_HOST = "another.test.example"
+
+
+@functools.cache
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@functools.cache
+def certificate(host: str = HOST, *, expired: bool = False) -> trustme.LeafCert:
+    not_after = datetime.datetime(2001, 1, 1, tzinfo=datetime.timezone.utc) if expired else None
+    not_before = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
+    return authority().issue_cert(host, not_before=not_before, not_after=not_after)
+
+
+@functools.cache
+def server_context(*, version: str = "1.3") -> ssl.SSLContext:
+    """A server's context, which speaks this TLS version at most."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate().configure_cert(context)
+    return limited(context, version)
+
+
+@functools.cache
+def bad_server_context(fault: str, *, version: str) -> ssl.SSLContext:
+    """A server's context with a certificate that no client should accept."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    if fault == "self-signed":
+        # An authority's own certificate, of one that nobody knows.
+        stranger = trustme.CA()
+        with stranger.cert_pem.tempfile() as cert, stranger.private_key_pem.tempfile() as key:
+            context.load_cert_chain(cert, key)
+    elif fault == "wrong host":
+        certificate(OTHER_HOST).configure_cert(context)
+    else:
+        certificate(expired=fault == "expired").configure_cert(context)
+    return limited(context, version)
+
+
+@functools.cache
+def client_context(*, version: str = "1.3", trusting: bool = True) -> ssl.SSLContext:
+    """A client's context, which speaks this TLS version at most and may trust the authority."""
+    context = ssl.create_default_context()
+    if trusting:
+        authority().configure_trust(context)
+    return limited(context, version)
+
+
+def limited(context: ssl.SSLContext, version: str) -> ssl.SSLContext:
+    versions = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+    context.maximum_version = versions[version]
+    return context
+
+
+def without_eof_option(context: ssl.SSLContext, *, ignore: bool) -> ssl.SSLContext:
+    """Switch whether OpenSSL itself takes an end without goodbye for an ordinary one."""
+    option = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0x80)
+    if ignore:
+        context.options |= option
+    else:
+        context.options &= ~option
+    return context

@@ -1,0 +1,759 @@
+"""TLS streams over streams inside the process: states, errors, closing, both directions at once.
+
+Cancellation has a file of its own (``test_tls_cancel``), and so have real peers
+(``test_tls_peers``).
+"""
+
+from __future__ import annotations
+
+import gc
+import ssl
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from harness import certs, tlspairs
+from harness.renegotiating import RenegotiatingPeer
+
+import nurseryio
+from nurseryio import (
+    BrokenResourceError,
+    BusyResourceError,
+    ClosedResourceError,
+    SSLStream,
+)
+from nurseryio._net.tls import PIECE
+from nurseryio.abc import Stream
+from nurseryio.lowlevel import checkpoint
+from nurseryio.testing import (
+    assert_checkpoints,
+    check_two_way_stream,
+    memory_stream_pair,
+    wait_all_tasks_blocked,
+)
+
+both_versions = pytest.mark.parametrize("version", ["1.2", "1.3"])
+
+# More than fits into one piece, and no multiple of anything.
+BIG = bytes(range(256)) * 1024 + b"end"
+
+
+def cause_of(error: BaseException) -> BaseException:
+    assert error.__cause__ is not None
+    return error.__cause__
+
+
+async def receive_all(stream: Stream) -> bytes:
+    return b"".join([bytes(part) async for part in stream])
+
+
+async def receive_exactly(stream: Stream, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = await stream.receive_some(count - len(data))
+        assert part
+        data += part
+    return data
+
+
+# -- as any stream ----------------------------------------------------------------
+
+
+@both_versions
+@pytest.mark.parametrize("https_compatible", [False, True])
+async def test_a_tls_stream_keeps_the_contract_of_streams(
+    version: str, https_compatible: bool
+) -> None:
+    options: dict[str, Any] = {"version": version, "https_compatible": https_compatible}
+
+    async def make() -> tuple[Stream, Stream]:
+        return tlspairs.over_memory(**options)
+
+    async def make_clogged() -> tuple[Stream, Stream]:
+        return await tlspairs.connect(tlspairs.over_lockstep(**options))
+
+    await check_two_way_stream(make, make_clogged)
+
+
+@both_versions
+async def test_both_directions_are_used_at_once_from_before_the_handshake(version: str) -> None:
+    pair = tlspairs.over_lockstep(version=version)
+    async with nurseryio.open_nursery() as nursery:
+        for stream in pair:
+            nursery.start_soon(stream.send_all, BIG)
+            nursery.start_soon(stream.do_handshake)
+            nursery.start_soon(expect, stream, BIG)
+            nursery.start_soon(stream.do_handshake)
+
+
+async def expect(stream: Stream, data: bytes) -> None:
+    assert await receive_exactly(stream, len(data)) == data
+
+
+async def test_every_method_is_a_checkpoint() -> None:
+    client, server = await tlspairs.connect(tlspairs.over_memory())
+    with assert_checkpoints():
+        await client.do_handshake()
+    with assert_checkpoints():
+        await client.wait_send_all_might_not_block()
+    with assert_checkpoints():
+        await client.send_all(b"123")
+    with assert_checkpoints():
+        await client.send_all(b"")
+    for _ in range(3):
+        with assert_checkpoints():
+            await server.receive_some(1)
+    with assert_checkpoints():
+        await client.aclose()
+    with assert_checkpoints():
+        await client.aclose()
+    for _ in range(2):
+        with assert_checkpoints():
+            assert await server.receive_some() == b""
+    with assert_checkpoints():
+        await server.aclose()
+
+
+async def test_tls_works_inside_tls() -> None:
+    outer = tlspairs.wrap(*tlspairs.over_memory())
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(outer[0].send_all, BIG)
+        nursery.start_soon(expect, outer[1], BIG)
+
+
+# -- handshake --------------------------------------------------------------------
+
+
+class Counting(Stream):
+    """Passes everything on, and notes what was sent and how often was received."""
+
+    def __init__(self, inner: Stream) -> None:
+        self.inner = inner
+        self.sizes: list[int] = []
+        self.receives = 0
+        self.closes = 0
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.sizes.append(len(data))
+        await self.inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        self.receives += 1
+        return await self.inner.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        self.closes += 1
+        await self.inner.aclose()
+
+
+async def test_tasks_that_want_the_handshake_share_one() -> None:
+    left, right = memory_stream_pair()
+    counting = Counting(left)
+    pair = tlspairs.wrap(counting, right)
+    async with nurseryio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(pair[0].do_handshake)
+        nursery.start_soon(pair[1].do_handshake)
+    assert len(counting.sizes) == 2
+
+
+@both_versions
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("wrong host", f"Hostname mismatch, certificate is not valid for '{certs.HOST}'"),
+        ("expired", "certificate has expired"),
+        ("self-signed", "self-signed certificate"),
+        ("unknown authority", "unable to get local issuer certificate"),
+    ],
+)
+async def test_a_bad_certificate_breaks_the_stream_and_says_what_is_wrong_with_it(
+    version: str, fault: str, says: str
+) -> None:
+    client, server = tlspairs.over_memory(
+        version=version,
+        context=certs.client_context(version=version, trusting=fault != "unknown authority"),
+    )
+    server.context = certs.bad_server_context(fault, version=version)
+    heard: list[BaseException] = []
+
+    async def serve() -> None:
+        with pytest.raises(BrokenResourceError) as caught:
+            await server.do_handshake()
+            await server.receive_some()
+        heard.append(caught.value)
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        with pytest.raises(BrokenResourceError) as caught:
+            await client.send_all(b"secret")
+    text = says.replace("self-signed", "self[- ]signed")
+    assert caught.match(f"handshake failed: the peer's certificate was rejected: {text}")
+    assert isinstance(cause_of(caught.value), ssl.SSLCertVerificationError)
+    # The server knows why its client has gone.
+    assert "alert" in str(cause_of(heard[0])).lower()
+    # It stays broken, for the same reason.
+    for use in (client.do_handshake, client.receive_some, client.wait_send_all_might_not_block):
+        with pytest.raises(BrokenResourceError, match=text) as caught:
+            await use()
+        assert isinstance(cause_of(caught.value), ssl.SSLCertVerificationError)
+
+
+async def expect_alert(server: SSLStream[Any]) -> None:
+    with pytest.raises(BrokenResourceError, match=r"(?i)alert unknown ca"):
+        await server.do_handshake()
+
+
+async def test_whoever_waits_for_a_handshake_hears_of_its_failure() -> None:
+    client, server = tlspairs.over_memory(
+        context=certs.client_context(version="1.3", trusting=False)
+    )
+    heard: list[BaseException] = []
+
+    async def use(method: Callable[[], Awaitable[object]]) -> None:
+        with pytest.raises(BrokenResourceError, match="handshake failed") as caught:
+            await method()
+        heard.append(cause_of(caught.value))
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(use, client.do_handshake)
+        nursery.start_soon(use, client.do_handshake)
+        nursery.start_soon(use, client.receive_some)
+        await wait_all_tasks_blocked()
+        with pytest.raises(BrokenResourceError):
+            await server.receive_some()
+    assert len(heard) == 3
+    assert all(isinstance(error, ssl.SSLCertVerificationError) for error in heard)
+
+
+async def test_a_peer_that_does_not_speak_tls_fails_the_handshake() -> None:
+    left, right = memory_stream_pair()
+    client, _ = tlspairs.wrap(left, right)
+    await right.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    with pytest.raises(BrokenResourceError, match="handshake failed") as caught:
+        await client.do_handshake()
+    assert isinstance(cause_of(caught.value), ssl.SSLError)
+
+
+async def test_a_peer_that_goes_away_during_the_handshake_fails_it() -> None:
+    left, right = memory_stream_pair()
+    client, _ = tlspairs.wrap(left, right)
+    await right.aclose()
+    with pytest.raises(BrokenResourceError):
+        await client.do_handshake()
+    with pytest.raises(BrokenResourceError, match="broken"):
+        await client.send_all(b"x")
+
+
+@pytest.mark.parametrize("hook", ["send_stream.send_all_hook", "receive_stream.receive_some_hook"])
+async def test_an_error_of_the_transport_passes_through_the_handshake_and_breaks_it(
+    hook: str,
+) -> None:
+    async def fail() -> None:
+        raise KeyError
+
+    left, right = memory_stream_pair()
+    stream, name = hook.split(".")
+    setattr(getattr(left, stream), name, fail)
+    client, _ = tlspairs.wrap(left, right)
+    with pytest.raises(KeyError):
+        await client.do_handshake()
+    with pytest.raises(BrokenResourceError, match="KeyError"):
+        await client.do_handshake()
+
+
+# -- data -------------------------------------------------------------------------
+
+
+async def test_data_is_encrypted_and_sent_piece_by_piece() -> None:
+    left, right = memory_stream_pair()
+    counting = Counting(left)
+    client, server = await tlspairs.connect(tlspairs.wrap(counting, right))
+    del counting.sizes[:]
+    await client.send_all(b"x" * (3 * PIECE + 1))
+    assert len(counting.sizes) == 4
+    assert max(counting.sizes) < PIECE * 1.01
+    assert await receive_exactly(server, 3 * PIECE + 1)
+
+
+async def test_input_is_fetched_only_when_somebody_wants_it() -> None:
+    left, right = memory_stream_pair()
+    counting = Counting(right)
+    client, server = await tlspairs.connect(tlspairs.wrap(left, counting))
+    counting.receives = 0
+    await client.send_all(b"12345678")
+    for _ in range(8):
+        await server.receive_some(1)
+    assert counting.receives == 1
+
+
+@pytest.mark.parametrize(
+    "data", [b"abcd", bytearray(b"abcd"), memoryview(b"abcd"), memoryview(b"abcd").cast("H")]
+)
+async def test_all_kinds_of_bytes_can_be_sent(data: bytes | bytearray | memoryview) -> None:
+    client, server = await tlspairs.connect(tlspairs.over_memory())
+    await client.send_all(data)
+    assert await server.receive_some() == b"abcd"
+
+
+@pytest.mark.parametrize("data", ["text", 5, None, memoryview(b"abcd")[::2]])
+async def test_what_is_not_bytes_is_refused_and_breaks_nothing(data: Any) -> None:
+    client, server = await tlspairs.connect(tlspairs.over_memory())
+    with pytest.raises(TypeError, match="takes bytes"):
+        await client.send_all(data)
+    await client.send_all(b"fine")
+    assert await server.receive_some() == b"fine"
+
+
+@pytest.mark.parametrize(("limit", "error"), [(0, ValueError), (-1, ValueError), ("1", TypeError)])
+async def test_a_limit_that_makes_no_sense_is_refused(limit: Any, error: type[Exception]) -> None:
+    client, _server = tlspairs.over_memory()
+    with pytest.raises(error):
+        await client.receive_some(limit)
+
+
+async def test_two_tasks_in_one_direction_get_in_each_others_way() -> None:
+    async def conflict(first: str, second: str) -> None:
+        client, _server = tlspairs.over_lockstep()
+        methods: dict[str, Callable[[], Awaitable[object]]] = {
+            "send": lambda: client.send_all(b"x"),
+            "wait": client.wait_send_all_might_not_block,
+            "receive": client.receive_some,
+            "unwrap": client.unwrap,
+        }
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(methods[first])
+            await wait_all_tasks_blocked()
+            with pytest.raises(BusyResourceError, match="another task"):
+                await methods[second]()
+            nursery.cancel_scope.cancel()
+
+    await conflict("send", "send")
+    await conflict("send", "wait")
+    await conflict("wait", "send")
+    await conflict("wait", "wait")
+    await conflict("receive", "receive")
+    await conflict("send", "unwrap")
+    await conflict("receive", "unwrap")
+
+
+async def test_an_error_in_the_middle_of_a_send_breaks_the_stream() -> None:
+    client, _server = await tlspairs.connect(tlspairs.over_memory())
+
+    async def fail() -> None:
+        raise KeyError
+
+    client.transport_stream.send_stream.send_all_hook = fail
+    with pytest.raises(KeyError):
+        await client.send_all(b"x")
+    for use in (client.wait_send_all_might_not_block, client.receive_some, client.unwrap):
+        with pytest.raises(BrokenResourceError, match=r"sending was cut short \(KeyError\)"):
+            await use()
+
+
+# -- the end of the data ------------------------------------------------------------
+
+
+@both_versions
+async def test_data_that_somebody_cut_off_is_not_taken_for_complete(version: str) -> None:
+    client, server = await tlspairs.connect(tlspairs.over_memory(version=version))
+    await client.send_all(b"pay 100")
+    await client.transport_stream.aclose()
+    assert await server.receive_some() == b"pay 100"
+    for _ in range(2):
+        with pytest.raises(BrokenResourceError, match="close_notify") as caught:
+            await server.receive_some()
+        assert isinstance(cause_of(caught.value), ssl.SSLEOFError)
+    with pytest.raises(BrokenResourceError):
+        await server.send_all(b"x" * 10)
+
+
+@both_versions
+async def test_where_https_allows_it_a_bare_end_is_the_end(version: str) -> None:
+    client, server = await tlspairs.connect(
+        tlspairs.over_memory(version=version, https_compatible=True)
+    )
+    await client.send_all(b"body")
+    await client.aclose()
+    assert await server.receive_some() == b"body"
+    for _ in range(3):
+        with assert_checkpoints():
+            assert await server.receive_some() == b""
+    with pytest.raises(BrokenResourceError):
+        await server.send_all(b"x" * 10)
+
+
+async def test_where_https_allows_it_an_end_before_the_handshake_is_the_end() -> None:
+    client, server = tlspairs.over_memory(https_compatible=True)
+    await client.aclose()
+    for _ in range(2):
+        assert await server.receive_some() == b""
+
+
+async def test_a_bad_certificate_is_no_end_even_where_https_allows_one() -> None:
+    client, server = tlspairs.over_memory(
+        https_compatible=True, context=certs.client_context(version="1.3", trusting=False)
+    )
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(expect_alert, server)
+        with pytest.raises(BrokenResourceError, match="certificate"):
+            await client.receive_some()
+    with pytest.raises(BrokenResourceError, match="certificate"):
+        await client.receive_some()
+
+
+async def test_only_with_https_compatible_on_both_sides_a_close_is_quiet() -> None:
+    left, right = memory_stream_pair()
+    client, _ = tlspairs.wrap(left, right, https_compatible=True)
+    _, server = tlspairs.wrap(left, right)
+    await tlspairs.connect((client, server))
+    await client.aclose()
+    with pytest.raises(BrokenResourceError, match="close_notify"):
+        await server.receive_some()
+
+
+# -- closing ------------------------------------------------------------------------
+
+
+@both_versions
+async def test_a_close_says_goodbye_and_closes_the_stream_underneath(version: str) -> None:
+    client, server = await tlspairs.connect(tlspairs.over_memory(version=version))
+    await client.aclose()
+    assert await server.receive_some() == b""
+    assert await server.receive_some() == b""
+    await server.aclose()
+    for stream in (client, server):
+        with pytest.raises(ClosedResourceError):
+            await stream.transport_stream.send_all(b"x")
+        uses: list[Callable[[], Awaitable[object]]] = [
+            lambda stream=stream: stream.send_all(b"x"),  # type: ignore[misc]
+            stream.receive_some,
+            stream.do_handshake,
+            stream.unwrap,
+            stream.wait_send_all_might_not_block,
+        ]
+        for use in uses:
+            with pytest.raises(ClosedResourceError):
+                await use()
+
+
+async def test_a_close_of_a_stream_never_used_does_the_handshake_for_its_goodbye() -> None:
+    client, server = tlspairs.over_memory()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(client.aclose)
+        assert await server.receive_some() == b""
+    await server.aclose()
+
+
+async def test_a_close_does_not_hide_that_the_peer_was_never_trusted() -> None:
+    client, server = tlspairs.over_memory(
+        context=certs.client_context(version="1.3", trusting=False)
+    )
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(expect_alert, server)
+        with pytest.raises(BrokenResourceError, match="certificate"):
+            await client.aclose()
+    with pytest.raises(ClosedResourceError):
+        await client.transport_stream.receive_some()
+    with pytest.raises(ClosedResourceError):
+        await client.receive_some()
+
+
+async def test_both_may_close_at_once_and_neither_is_blamed() -> None:
+    pair = await tlspairs.connect(tlspairs.over_memory())
+    async with nurseryio.open_nursery() as nursery:
+        for stream in pair:
+            nursery.start_soon(stream.aclose)
+
+
+async def test_a_close_with_data_unread_still_says_goodbye() -> None:
+    client, server = await tlspairs.connect(tlspairs.over_memory())
+    await client.send_all(b"12345")
+    assert await server.receive_some(1) == b"1"
+    await server.aclose()
+    assert await client.receive_some() == b""
+
+
+async def test_the_stream_underneath_is_closed_once_even_if_that_fails() -> None:
+    left, right = memory_stream_pair()
+    counting = Counting(left)
+    client, _server = await tlspairs.connect(tlspairs.wrap(counting, right))
+
+    def fail() -> None:
+        raise KeyError
+
+    left.send_stream.close_hook = fail
+    with pytest.raises(KeyError):
+        await client.aclose()
+    assert counting.closes == 1
+    await client.aclose()
+    assert counting.closes == 1
+
+
+async def test_a_close_under_a_task_that_receives_wakes_it() -> None:
+    client, server = await tlspairs.connect(tlspairs.over_memory())
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(expect_closed, client.receive_some)
+        await wait_all_tasks_blocked()
+        await client.aclose()
+    assert await server.receive_some() == b""
+
+
+async def expect_closed(use: Callable[[], Awaitable[object]]) -> None:
+    with pytest.raises(ClosedResourceError):
+        await use()
+
+
+async def test_a_close_under_a_task_that_sends_does_not_pretend_that_all_was_sent() -> None:
+    client, server = await tlspairs.connect(tlspairs.over_lockstep())
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(expect_closed, lambda: client.send_all(BIG))
+        assert await server.receive_some()
+        await wait_all_tasks_blocked()
+        await client.aclose()
+    with pytest.raises(BrokenResourceError, match="close_notify"):
+        await receive_all(server)
+
+
+async def test_a_close_under_a_task_in_the_handshake_wakes_it() -> None:
+    client, _server = tlspairs.over_memory()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(expect_closed, client.do_handshake)
+        nursery.start_soon(expect_closed, client.do_handshake)
+        nursery.start_soon(expect_closed, client.receive_some)
+        await wait_all_tasks_blocked()
+        await client.aclose()
+
+
+async def test_a_second_close_waits_for_the_first_ones_goodbye() -> None:
+    client, server = tlspairs.over_memory()
+    closed: list[int] = []
+
+    async def close(number: int) -> None:
+        await client.aclose()
+        closed.append(number)
+
+    async with nurseryio.open_nursery() as nursery:
+        for number in range(3):
+            nursery.start_soon(close, number)
+        await wait_all_tasks_blocked()
+        assert not closed
+        with pytest.raises(ClosedResourceError):
+            await client.send_all(b"x")
+        assert await server.receive_some() == b""
+    assert sorted(closed) == [0, 1, 2]
+
+
+async def test_a_forceful_close_cuts_the_goodbye_of_another_task_short() -> None:
+    client, _server = tlspairs.over_lockstep()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(client.aclose)
+        await wait_all_tasks_blocked()
+        await nurseryio.aclose_forcefully(client)
+        with pytest.raises(ClosedResourceError):
+            await client.transport_stream.receive_some()
+
+
+async def test_a_forceful_close_gives_no_goodbye() -> None:
+    client, server = await tlspairs.connect(tlspairs.over_memory())
+    await nurseryio.aclose_forcefully(client)
+    with pytest.raises(ClosedResourceError):
+        await client.transport_stream.send_all(b"x")
+    with pytest.raises(BrokenResourceError, match="close_notify"):
+        await server.receive_some()
+    await server.aclose()
+
+
+async def test_a_broken_stream_is_closed_without_a_word() -> None:
+    left, right = memory_stream_pair()
+    client, server = await tlspairs.connect(tlspairs.wrap(left, right))
+    await left.send_all(b"not TLS at all")
+    with pytest.raises(BrokenResourceError):
+        await server.receive_some()
+    await server.aclose()
+    with pytest.raises(BrokenResourceError, match="close_notify"):
+        await client.receive_some()
+
+
+# -- unwrapping -----------------------------------------------------------------------
+
+
+@both_versions
+async def test_unwrapping_gives_the_stream_back_with_what_came_after_the_end(version: str) -> None:
+    left, right = memory_stream_pair()
+    client, server = await tlspairs.connect(tlspairs.wrap(left, right, version=version))
+    # Keep back what the client sends, so that all of it arrives at once.
+    hook, left.send_stream.send_all_hook = left.send_stream.send_all_hook, None
+    results: list[object] = []
+
+    async def unwrap_server() -> None:
+        results.append(await server.unwrap())
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(unwrap_server)
+        assert await client.receive_some() == b""
+        transport, rest = await client.unwrap()
+        assert transport is left
+        assert rest == b""
+        await transport.send_all(b"plain text")
+        left.send_stream.send_all_hook = hook
+        await hook()
+    assert results == [(right, b"plain text")]
+    for stream in (client, server):
+        assert stream.transport_stream is None
+        with pytest.raises(ClosedResourceError):
+            await stream.send_all(b"x")
+        await stream.aclose()
+    await right.send_all(b"and back")
+    assert await left.receive_some() == b"and back"
+
+
+async def test_unwrapping_fails_if_the_peer_goes_on_talking() -> None:
+    client, server = await tlspairs.connect(tlspairs.over_memory())
+    await server.send_all(b"one more thing")
+    with pytest.raises(BrokenResourceError, match="did not end the encryption"):
+        await client.unwrap()
+    with pytest.raises(BrokenResourceError, match="broken"):
+        await client.receive_some()
+
+
+async def test_unwrapping_fails_if_the_peer_just_goes() -> None:
+    client, server = await tlspairs.connect(tlspairs.over_memory())
+    await server.transport_stream.aclose()
+    with pytest.raises(BrokenResourceError):
+        await client.unwrap()
+
+
+# -- renegotiation ----------------------------------------------------------------------
+
+
+async def test_a_renegotiation_goes_unnoticed() -> None:
+    peer = RenegotiatingPeer()
+    client: SSLStream[Any] = SSLStream(
+        peer, certs.client_context(version="1.2"), server_hostname=certs.HOST
+    )
+    await client.do_handshake()
+    for number in range(5):
+        peer.renegotiate()
+        await client.send_all(b"%d" % number)
+        assert await client.receive_some() == b"%d" % number
+        await client.send_all(b"-")
+        assert await client.receive_some() == b"-"
+    assert peer.renegotiations == 5
+    await client.aclose()
+
+
+@pytest.mark.parametrize("slow", ["send_all", "receive_some", "neither"])
+async def test_a_renegotiation_under_both_directions_never_has_two_users_of_one(
+    slow: str,
+) -> None:
+    peer = RenegotiatingPeer(slow)
+    client: SSLStream[Any] = SSLStream(
+        peer, certs.client_context(version="1.2"), server_hostname=certs.HOST
+    )
+    await client.do_handshake()
+    for number in range(10):
+        peer.renegotiate()
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(client.send_all, b"%d" % number)
+            nursery.start_soon(expect, client, b"%d" % number)
+        while peer.is_renegotiating:
+            await client.send_all(b"-")
+            assert await client.receive_some(1) == b"-"
+    assert peer.renegotiations == 10
+
+
+async def test_a_receive_cancelled_while_it_answers_a_renegotiation_breaks_the_stream() -> None:
+    peer = RenegotiatingPeer("send_all")
+    client: SSLStream[Any] = SSLStream(
+        peer, certs.client_context(version="1.2"), server_hostname=certs.HOST
+    )
+    await client.do_handshake()
+    peer.renegotiate()
+    # The answer to this carries the request.
+    await client.send_all(b"x")
+    scope = nurseryio.CancelScope()
+
+    async def receive() -> None:
+        with scope:
+            await client.receive_some()
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        while "send" not in peer.in_use:
+            await checkpoint()
+        scope.cancel()
+    assert scope.cancelled_caught
+    for use in (client.receive_some, client.wait_send_all_might_not_block):
+        with pytest.raises(BrokenResourceError, match="sending was cut short"):
+            await use()
+
+
+async def test_waiting_to_send_does_not_get_in_the_way_of_a_renegotiation() -> None:
+    peer = RenegotiatingPeer("wait_send_all_might_not_block")
+    client: SSLStream[Any] = SSLStream(
+        peer, certs.client_context(version="1.2"), server_hostname=certs.HOST
+    )
+    await client.send_all(b"x")
+    peer.renegotiate()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(client.wait_send_all_might_not_block)
+        nursery.start_soon(expect, client, b"x")
+
+
+# -- making one -------------------------------------------------------------------------
+
+
+async def test_what_cannot_work_is_refused_when_the_stream_is_made() -> None:
+    left, _right = memory_stream_pair()
+    context = certs.client_context(version="1.3")
+    with pytest.raises(TypeError, match=r"ssl_context must be an ssl\.SSLContext"):
+        SSLStream(left, True, server_hostname=certs.HOST)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"SocketStream\(socket\)"):
+        SSLStream(object(), context, server_hostname=certs.HOST)  # type: ignore[type-var]
+    with pytest.raises(ValueError, match="server_hostname is needed"):
+        SSLStream(left, context)
+
+
+async def test_host_names_beyond_ascii_follow_idna_2008() -> None:
+    left, right = memory_stream_pair()
+    context = certs.client_context(version="1.3")
+    assert SSLStream(left, context, server_hostname="faß.de").server_hostname == "xn--fa-hia.de"
+    assert SSLStream(right, context, server_hostname=b"plain.de").server_hostname == "plain.de"
+
+
+def test_the_class_takes_a_type_and_no_subclasses() -> None:
+    assert SSLStream[Stream] is not None
+    with pytest.raises(TypeError, match="subclass"):
+        type("Mine", (SSLStream,), {})
+
+
+async def test_repr_tells_the_side_and_the_state() -> None:
+    client, server = tlspairs.over_memory()
+    assert f"client of '{certs.HOST}', handshake not started, over Stapled" in repr(client)
+    assert "server, handshake not started" in repr(server)
+    await tlspairs.connect((client, server))
+    assert "handshake done" in repr(client)
+    await client.aclose()
+    assert "closed" in repr(client)
+
+
+async def test_a_stream_that_is_gone_leaves_nothing_to_collect() -> None:
+    async def use() -> list[weakref.ref[Any]]:
+        client, server = await tlspairs.connect(tlspairs.over_memory())
+        await client.send_all(b"x")
+        await server.receive_some()
+        await client.aclose()
+        await server.aclose()
+        return [weakref.ref(client), weakref.ref(server)]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert [ref() for ref in await use()] == [None, None]
+    finally:
+        gc.enable()

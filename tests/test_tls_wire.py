@@ -1,0 +1,251 @@
+"""The traffic between a TLS engine and its stream: turns, order, and what a cancellation leaves."""
+
+from __future__ import annotations
+
+import pytest
+
+import nurseryio
+from nurseryio import BrokenResourceError, Event
+from nurseryio._net.tls_wire import TLSWire
+from nurseryio.abc import Stream
+from nurseryio.lowlevel import checkpoint
+from nurseryio.testing import wait_all_tasks_blocked
+
+
+class Engine:
+    """Stands in for the TLS engine: puts out what the test gives it, notes what it is fed."""
+
+    def __init__(self) -> None:
+        self.pending = b""
+        self.fed: list[bytes] = []
+
+    @property
+    def has_output(self) -> bool:
+        return bool(self.pending)
+
+    def output(self) -> bytes:
+        data, self.pending = self.pending, b""
+        return data
+
+    def feed(self, data: bytes) -> None:
+        self.fed.append(data)
+
+
+class Gate(Stream):
+    """A stream on which everything waits until the test opens it, one call in each direction."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.opened = Event()
+        self.arrived = Event()
+        self.senders = 0
+        self.receivers = 0
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.senders += 1
+        assert self.senders == 1
+        try:
+            await self.opened.wait()
+            self.sent.append(bytes(data))
+        finally:
+            self.senders -= 1
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.send_all(b"")
+        self.sent.pop()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        self.receivers += 1
+        assert self.receivers == 1
+        try:
+            await self.arrived.wait()
+            return b"input"
+        finally:
+            self.receivers -= 1
+
+    async def aclose(self) -> None:
+        await checkpoint()
+
+
+def make() -> tuple[TLSWire[Gate], Engine, Gate]:
+    engine, gate = Engine(), Gate()
+    return TLSWire(gate, engine), engine, gate  # type: ignore[arg-type]
+
+
+# -- sending ----------------------------------------------------------------------
+
+
+async def test_whoever_has_the_turn_sends_what_came_later_as_well() -> None:
+    wire, engine, gate = make()
+    done: list[str] = []
+
+    async def flush(name: str) -> None:
+        await wire.flush()
+        done.append(name)
+
+    async with nurseryio.open_nursery() as nursery:
+        engine.pending = b"one"
+        nursery.start_soon(flush, "first")
+        await wait_all_tasks_blocked()
+        engine.pending = b"two"
+        nursery.start_soon(flush, "second")
+        await wait_all_tasks_blocked()
+        assert not done
+        assert wire.taken and wire.draining
+        gate.opened.set()
+    assert gate.sent == [b"one", b"two"]
+    assert sorted(done) == ["first", "second"]
+    assert not wire.taken and not wire.draining and not wire.torn
+
+
+async def test_a_task_cancelled_while_it_waits_for_the_turn_takes_nothing_with_it() -> None:
+    wire, engine, gate = make()
+    async with nurseryio.open_nursery() as nursery:
+        engine.pending = b"one"
+        nursery.start_soon(wire.flush)
+        await wait_all_tasks_blocked()
+        engine.pending = b"two"
+        with nurseryio.CancelScope() as scope:
+            nursery.start_soon(cancel_when_blocked, scope)
+            await wire.flush()
+        assert scope.cancelled_caught
+        assert not wire.torn
+        assert engine.pending == b"two"
+        gate.opened.set()
+    assert gate.sent == [b"one", b"two"]
+
+
+async def cancel_when_blocked(scope: nurseryio.CancelScope) -> None:
+    await wait_all_tasks_blocked()
+    scope.cancel()
+
+
+async def test_a_cancelled_send_tears_the_wire_and_wakes_the_others_with_an_error() -> None:
+    wire, engine, _gate = make()
+    errors: list[BrokenResourceError] = []
+
+    async def flush_too() -> None:
+        with pytest.raises(BrokenResourceError) as caught:
+            await wire.flush()
+        errors.append(caught.value)
+
+    async with nurseryio.open_nursery() as nursery:
+        engine.pending = b"one"
+        with nurseryio.CancelScope() as scope:
+            nursery.start_soon(flush_too)
+            nursery.start_soon(cancel_when_blocked, scope)
+            await wire.flush()
+        assert scope.cancelled_caught
+    assert wire.torn
+    assert len(errors) == 1
+    assert not wire.taken and not wire.draining
+    engine.pending = b"three"
+    with pytest.raises(BrokenResourceError):
+        await wire.flush()
+    assert engine.pending == b"three"
+
+
+async def test_a_failed_send_tears_the_wire() -> None:
+    class Failing(Gate):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            raise KeyError
+
+    engine = Engine()
+    engine.pending = b"one"
+    wire: TLSWire[Failing] = TLSWire(Failing(), engine)  # type: ignore[arg-type]
+    with pytest.raises(KeyError):
+        await wire.flush()
+    assert wire.torn
+
+
+# -- waiting to send ----------------------------------------------------------------
+
+
+async def test_waiting_for_room_has_the_turn_and_sends_what_came_up_meanwhile() -> None:
+    wire, engine, gate = make()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(wire.wait_writable)
+        await wait_all_tasks_blocked()
+        assert wire.taken and not wire.draining
+        engine.pending = b"answer"
+        nursery.start_soon(wire.flush)
+        await wait_all_tasks_blocked()
+        gate.opened.set()
+    assert gate.sent == [b"answer"]
+
+
+async def test_waiting_for_room_can_be_cancelled_without_harm() -> None:
+    wire, engine, gate = make()
+    async with nurseryio.open_nursery() as nursery:
+        with nurseryio.CancelScope() as scope:
+            nursery.start_soon(cancel_when_blocked, scope)
+            await wire.wait_writable()
+        assert scope.cancelled_caught
+    assert not wire.torn and not wire.taken
+    gate.opened.set()
+    engine.pending = b"one"
+    await wire.flush()
+    assert gate.sent == [b"one"]
+
+
+# -- receiving ------------------------------------------------------------------------
+
+
+async def test_two_tasks_that_need_input_share_what_one_of_them_fetches() -> None:
+    wire, engine, gate = make()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(wire.pull)
+        nursery.start_soon(wire.pull)
+        await wait_all_tasks_blocked()
+        assert gate.receivers == 1
+        gate.arrived.set()
+    assert engine.fed == [b"input"]
+
+
+async def test_if_the_one_who_fetches_is_cancelled_the_other_is_told() -> None:
+    wire, engine, gate = make()
+    returned = Event()
+
+    async def pull_too() -> None:
+        await wire.pull()
+        returned.set()
+
+    async with nurseryio.open_nursery() as nursery:
+        with nurseryio.CancelScope() as scope:
+            nursery.start_soon(pull_too)
+            nursery.start_soon(cancel_when_blocked, scope)
+            await wire.pull()
+        assert scope.cancelled_caught
+        await returned.wait()
+        assert engine.fed == []
+        gate.arrived.set()
+        await wire.pull()
+    assert engine.fed == [b"input"]
+
+
+# -- both -----------------------------------------------------------------------------
+
+
+async def test_an_exchange_sends_first_and_receives_when_there_is_nothing_to_send() -> None:
+    wire, engine, gate = make()
+    gate.opened.set()
+    gate.arrived.set()
+    engine.pending = b"question"
+    await wire.exchange()
+    assert (gate.sent, engine.fed) == ([b"question"], [])
+    await wire.exchange()
+    assert (gate.sent, engine.fed) == ([b"question"], [b"input"])
+
+
+async def test_an_exchange_does_not_wait_for_a_sender_that_will_send_its_output_too() -> None:
+    wire, engine, gate = make()
+    gate.arrived.set()
+    async with nurseryio.open_nursery() as nursery:
+        engine.pending = b"data"
+        nursery.start_soon(wire.flush)
+        await wait_all_tasks_blocked()
+        engine.pending = b"answer"
+        await wire.exchange()
+        assert engine.fed == [b"input"]
+        gate.opened.set()
+    assert gate.sent == [b"data", b"answer"]
