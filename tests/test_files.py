@@ -1,0 +1,264 @@
+"""Files with async methods."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nurseryio
+from nurseryio import CancelScope, open_file, wrap_file
+from nurseryio._system.files import IN_THREAD, PASSED_THROUGH, AsyncIOWrapper
+
+
+class Noted(io.BytesIO):
+    """A file that notes which thread each of its methods ran in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[threading.Thread] = []
+
+    def write(self, data: Any, /) -> int:
+        """Note the thread."""
+        self.threads.append(threading.current_thread())
+        return super().write(data)
+
+    def fileno(self) -> int:
+        """Note the thread."""
+        self.threads.append(threading.current_thread())
+        return 77
+
+    def close(self) -> None:
+        """Note the thread."""
+        self.threads.append(threading.current_thread())
+        super().close()
+
+
+# -- opening --------------------------------------------------------------------
+
+
+async def test_a_file_is_written_and_read(tmp_path: Path) -> None:
+    async with await open_file(tmp_path / "file", "w", encoding="utf-8") as file:
+        assert await file.write("first\nsecond\n") == 13
+        await file.writelines(["third\n"])
+        assert not file.closed
+    assert file.closed
+    async with await open_file(tmp_path / "file", encoding="utf-8") as file:
+        assert await file.readline() == "first\n"
+        assert await file.read() == "second\nthird\n"
+
+
+@pytest.mark.parametrize(
+    ("mode", "kwargs", "wrapped"),
+    [
+        ("r", {"encoding": "utf-8"}, io.TextIOWrapper),
+        ("rb", {}, io.BufferedReader),
+        ("wb", {}, io.BufferedWriter),
+        ("r+b", {}, io.BufferedRandom),
+        ("rb", {"buffering": 0}, io.FileIO),
+    ],
+)
+async def test_what_is_opened_is_what_open_opens(
+    tmp_path: Path, mode: str, kwargs: Any, wrapped: type
+) -> None:
+    (tmp_path / "file").touch()
+    async with await open_file(tmp_path / "file", mode, **kwargs) as file:
+        assert isinstance(file, AsyncIOWrapper)
+        assert type(file.wrapped) is wrapped
+
+
+async def test_all_arguments_of_open_are_passed_on(tmp_path: Path) -> None:
+    opened = []
+
+    def opener(name: str, flags: int) -> int:
+        opened.append((name, threading.current_thread()))
+        return os.open(name, flags, 0o600)
+
+    name = os.fspath(tmp_path / "file")
+    file = await open_file(name, "w", 1, "latin-1", "replace", "\r\n", True, opener)
+    async with file:
+        await file.write("\u20ac\n")
+        assert (file.encoding, file.errors, file.line_buffering) == ("latin-1", "replace", True)
+        assert file.name == name
+        assert file.mode == "w"
+    assert Path(name).read_bytes() == b"?\r\n"
+    assert opened[0][0] == name
+    assert opened[0][1] is not threading.current_thread()
+
+
+async def test_a_file_that_is_not_there_is_an_ordinary_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        await open_file(tmp_path / "file")
+
+
+async def test_a_cancelled_open_opens_nothing(tmp_path: Path) -> None:
+    with CancelScope() as scope:
+        scope.cancel()
+        await open_file(tmp_path / "file", "w", encoding="utf-8")
+    assert scope.cancelled_caught
+    assert not (tmp_path / "file").exists()
+
+
+# -- wrapping -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("thing", ["name", b"name", 5, None, io.BytesIO])
+def test_what_is_no_file_is_refused(thing: Any) -> None:
+    if thing is io.BytesIO:
+        thing = type("Half", (), {"read": None, "close": lambda self: None})()
+    with pytest.raises(TypeError, match=r"methods close and \(read or write\)"):
+        wrap_file(thing)
+
+
+def test_a_name_is_told_from_a_file() -> None:
+    with pytest.raises(TypeError, match="use open_file"):
+        wrap_file("name")
+
+
+async def test_any_object_with_the_methods_is_a_file() -> None:
+    class Duck:
+        closed = False
+
+        def write(self, data: str) -> int:
+            return len(data)
+
+        def close(self) -> None:
+            self.closed = True
+
+    duck = Duck()
+    file = wrap_file(duck)
+    assert file.wrapped is duck
+    assert await file.write("quack") == 5
+    await file.aclose()
+    assert file.closed
+
+
+async def test_temporary_files_can_be_wrapped() -> None:
+    async with wrap_file(tempfile.TemporaryFile()) as file:
+        await file.write(b"data")
+        await file.seek(0)
+        assert await file.read() == b"data"
+
+
+def test_a_wrapper_shows_what_it_wraps() -> None:
+    file = io.StringIO()
+    assert repr(wrap_file(file)) == f"<nurseryio.AsyncIOWrapper of {file!r}>"
+
+
+# -- attributes -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", [io.StringIO(), io.BytesIO()], ids=["text", "binary"])
+def test_a_wrapper_has_what_the_file_has_of_the_known_names(file: Any) -> None:
+    wrapper = wrap_file(file)
+    for name in PASSED_THROUGH | IN_THREAD:
+        assert (name in dir(wrapper)) == hasattr(wrapper, name) == hasattr(file, name), name
+
+
+def test_every_attribute_of_the_io_modules_files_is_known() -> None:
+    theirs = set()
+    for cls in (io.StringIO, io.BytesIO, io.TextIOWrapper, io.FileIO, io.BufferedRandom):
+        theirs |= {name for name in dir(cls) if not name.startswith("_")}
+    own = {"close", "detach"}
+    # Setting something, and a name of 3.11 for one of TextIOWrapper.
+    left_out = {"reconfigure", "write_through"}
+    assert theirs - own - left_out == PASSED_THROUGH | IN_THREAD
+
+
+def test_other_attributes_are_not_passed_through() -> None:
+    class File(io.RawIOBase):
+        def shred(self) -> None:
+            raise AssertionError
+
+    with pytest.raises(AttributeError, match="'AsyncIOWrapper' object has no attribute 'shred'"):
+        _ = wrap_file(File()).shred  # type: ignore[attr-defined]
+
+
+def test_a_method_that_the_file_lacks_is_missing() -> None:
+    with pytest.raises(AttributeError, match="peek"):
+        _ = wrap_file(io.StringIO()).peek  # type: ignore[misc]
+
+
+def test_plain_attributes_are_those_of_the_file() -> None:
+    file = io.BytesIO(b"data")
+    wrapper = wrap_file(file)
+    assert wrapper.getvalue() == b"data"
+    assert wrapper.seekable()
+    assert wrapper.readable == file.readable
+
+
+def test_a_method_is_made_once_and_tells_whose_it_is() -> None:
+    wrapper = wrap_file(io.StringIO())
+    assert wrapper.read is wrapper.read
+    assert wrapper.read.__name__ == "read"
+    assert wrapper.read.__qualname__ == "AsyncIOWrapper.read"
+    assert "io.StringIO.read" in str(wrapper.read.__doc__)
+
+
+# -- use ------------------------------------------------------------------------
+
+
+async def test_what_may_block_runs_in_a_thread_and_the_rest_does_not() -> None:
+    file = Noted()
+    wrapper = wrap_file(file)
+    await wrapper.write(b"data")
+    assert wrapper.fileno() == 77
+    await wrapper.aclose()
+    writing, asking, closing = file.threads
+    assert asking is threading.current_thread()
+    assert writing is not asking
+    assert closing is not asking
+
+
+async def test_arguments_and_errors_are_passed_on() -> None:
+    wrapper = wrap_file(io.BytesIO(b"data"))
+    assert await wrapper.read(2) == b"da"
+    assert await wrapper.seek(-1, io.SEEK_END) == 3
+    assert await wrapper.tell() == 3
+    buffer = bytearray(5)
+    assert await wrapper.readinto(buffer) == 1
+    with pytest.raises(ValueError, match="negative seek"):
+        await wrapper.seek(-1)
+
+
+async def test_lines_come_one_by_one() -> None:
+    lines = []
+    async for line in wrap_file(io.StringIO("one\ntwo\nthree")):
+        lines.append(line)
+    assert lines == ["one\n", "two\n", "three"]
+
+
+async def test_a_detached_file_is_wrapped_too(tmp_path: Path) -> None:
+    file = await open_file(tmp_path / "file", "w+", encoding="utf-8")
+    text = file.wrapped
+    buffered = await file.detach()
+    async with buffered:
+        assert isinstance(buffered, AsyncIOWrapper)
+        assert isinstance(buffered.wrapped, io.BufferedRandom)
+    with pytest.raises(ValueError, match="detached"):
+        text.fileno()
+
+
+async def test_a_file_is_closed_though_the_task_is_cancelled(tmp_path: Path) -> None:
+    with CancelScope() as scope:
+        file = await open_file(tmp_path / "file", "w", encoding="utf-8")
+        await file.write("data")
+        scope.cancel()
+        with pytest.raises(nurseryio.Cancelled):
+            await file.write("more")
+        with pytest.raises(nurseryio.Cancelled):
+            await file.aclose()
+    assert file.closed
+    assert (tmp_path / "file").read_text() == "data"
+
+
+async def test_closing_again_does_nothing() -> None:
+    file = wrap_file(io.StringIO())
+    await file.aclose()
+    await file.aclose()
+    assert file.closed
