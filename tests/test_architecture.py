@@ -41,6 +41,7 @@ CORE_ORDER = (
     "tree",
     "deadlines",
     "instruments",
+    "tracer",
     "host",
     "task",
     "delivery",
@@ -64,6 +65,7 @@ CORE_ORDER = (
 UPWARD_FOR_TYPES = {
     ("_core.abcs", "_core.task"),
     ("_core.task", "_core.nursery"),
+    ("_core.tracer", "_core.task"),
 }
 
 # Imports against the order made inside a function, when it is called: (importer, imported).

@@ -96,7 +96,10 @@ def is_running(task: AsyncioTask) -> bool:
 def has_run(coro: Any) -> bool:
     """Whether a coroutine has made its first step."""
     frame = getattr(coro, "cr_frame", None)
-    return frame is None or frame.f_lasti >= 0
+    if frame is None or getattr(coro, "cr_running", False):
+        return True
+    # From 3.11 on, making the coroutine has executed an instruction of the frame already.
+    return bool(getattr(coro, "cr_suspended", frame.f_lasti >= 0))
 
 
 # -- cancel requests ------------------------------------------------------------

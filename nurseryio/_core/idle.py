@@ -84,10 +84,11 @@ class Idle:
             timeout = quiet
         instruments = state.instruments
         if instruments is not None:
-            instruments.call("before_io_wait", 0.0 if timeout is None else timeout)
+            shown = LONGEST_WAIT if timeout is None else max(0.0, timeout)
+            instruments.call("before_io_wait", shown)
         events = self._select(timeout)
         if instruments is not None:
-            instruments.call("after_io_wait", 0.0 if timeout is None else timeout)
+            instruments.call("after_io_wait", shown)
         if not events and not host.has_ready(state.loop):
             if primed and self.waiting:
                 self._wake(quiet)

@@ -22,9 +22,10 @@ from . import gauge, host
 from .asyncgens import AsyncGenerators
 from .delivery import abort_wait
 from .errors import Cancelled, CancelReason, TrioInternalError
+from .groups import bare_exit, warn_loose
 from .idle import use_clock
 from .ki import KIHandler, border
-from .nursery import bare_exit, open_nursery, warn_loose
+from .nursery import open_nursery
 from .outcome import Error, Outcome, Value
 from .task import LoopState, Task, current_task, loop_state, records
 from .token import token_of
@@ -113,11 +114,10 @@ def prepare(
     state = loop_state(_new_loop(loop_factory))
     state.strict = strict
     this = Run(state, ki_at_checkpoints)
+    this.first_instruments = tuple(instruments)
     try:
         if clock is not None:
             _set_clock(state, clock)
-        for instrument in instruments:
-            gauge.install(state, instrument)
     except BaseException:
         this.close()
         raise
@@ -161,6 +161,7 @@ class Run:
     def __init__(self, state: LoopState, ki_at_checkpoints: bool) -> None:
         self.state = state
         state.run = self
+        self.first_instruments: Sequence[Instrument] = ()
         self.main_task: Task | None = None
         self.main_outcome: Outcome[Any] | None = None
         self.root_task: Task | None = None
@@ -180,7 +181,7 @@ class Run:
 
     def start(self, async_fn: Any, args: tuple[Any, ...]) -> None:
         """Make the root task. Nothing runs before :meth:`drive`."""
-        self.state.loop.call_soon(self._instrument, "before_run")
+        self.state.loop.call_soon(self._begin_instruments)
         self.root_future = self._spawn_inside(partial(self._root, async_fn, args), "<init>")
 
     def _spawn_inside(self, async_fn: Any, name: str) -> asyncio.Future[None]:
@@ -237,6 +238,12 @@ class Run:
             loop.call_soon(loop.stop)
             loop.run_forever()
             self._ki.remove()
+
+    def _begin_instruments(self) -> None:
+        # On the running loop, in one go: the first thing that instruments hear is before_run().
+        for instrument in self.first_instruments:
+            gauge.install(self.state, instrument)
+        self._instrument("before_run")
 
     def _instrument(self, hook: str) -> None:
         if self.state.instruments is not None:

@@ -131,6 +131,9 @@ class Task(metaclass=NoPublicConstructor):
     def name(self) -> str:
         """A name for people: the one given at the spawn, else the function's qualified name."""
         name = self._name
+        if name is None:
+            # An adopted task: asyncio may name it after it has been seen for the first time.
+            return self.asyncio_task.get_name()
         if not isinstance(name, str):
             name = self._name = name_of(name)
         return name
@@ -387,7 +390,7 @@ def current_task() -> Task:
 def adopt(task: asyncio.Task[Any]) -> Task:
     """Make the record of a task that somebody else has started."""
     state = loop_state(task.get_loop())
-    record = Task._create(state, task.get_coro(), task.get_name(), None, ROOT)
+    record = Task._create(state, task.get_coro(), None, None, ROOT)
     record.asyncio_task = task
     record._started = True
     records[task] = record

@@ -1,0 +1,122 @@
+"""``Tracer``: an instrument that tells what the loop does, line by line.
+
+What lives here: the sentences. What does not: when a hook is called, which is the business of the
+gauge.
+
+Rule 1: hooks that are not to be shown are not implemented, in the sense of :mod:`instruments`, so
+that they cost what they cost without a tracer.
+
+Rule 2: times are real ones, of ``time.perf_counter``: they tell where a program lost its time,
+which a virtual clock would hide.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from .abcs import Instrument
+from .instruments import HOOKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .task import Task
+
+
+class Tracer(Instrument):
+    """Prints or logs what happens on an event loop: each task's birth, steps and end, each wait.
+
+    Give it to ``run(..., instruments=[Tracer()])``, or to ``lowlevel.add_instrument()`` on a loop
+    that is running already. Either way it sees every task of the loop. What a hook means is told
+    in :class:`~nurseryio.abc.Instrument`. Waits for input and output are seen on asyncio's own
+    loops; uvloop does not show them.
+
+    Args:
+        output: Where the lines go: a function that takes a line, or a ``logging.Logger``, which
+            gets them at level DEBUG (``Tracer(logger.info)`` chooses another). Default: ``print``.
+        hooks: The names of the hooks to show, ``["task_spawned", "task_exited"]`` for example.
+            Default: all of them.
+
+    Raises:
+        TypeError: ``output`` is neither a function nor a logger, or ``hooks`` is a string.
+        ValueError: ``hooks`` holds a name that is no hook.
+
+    Trio: the ``Tracer`` that readers of Trio's tutorial type in.
+    """
+
+    def __init__(
+        self,
+        output: Callable[[str], object] | logging.Logger | None = None,
+        *,
+        hooks: Iterable[str] | None = None,
+    ) -> None:
+        if isinstance(output, logging.Logger):
+            output = output.debug
+        if output is None:
+            output = print
+        if not callable(output):
+            raise TypeError(
+                f"output must be a function that takes a line, or a logger, not {output!r}"
+            )
+        self._write: Callable[[str], object] = output
+        self._io_wait_began = 0.0
+        for hidden in _hidden(hooks):
+            setattr(self, hidden, None)
+
+    def before_run(self) -> None:
+        """The run begins."""
+        self._write("!!! run started")
+
+    def after_run(self) -> None:
+        """The run is over."""
+        self._write("!!! run finished")
+
+    def task_spawned(self, task: Task) -> None:
+        """A task has been made."""
+        self._write(f"### new task spawned: {task.name}")
+
+    def task_scheduled(self, task: Task) -> None:
+        """A task has become ready."""
+        self._write(f"### task scheduled: {task.name}")
+
+    def before_task_step(self, task: Task) -> None:
+        """A task is about to run."""
+        self._write(f">>> about to run one step of task: {task.name}")
+
+    def after_task_step(self, task: Task) -> None:
+        """A task has run, up to its next suspension or its end."""
+        self._write(f"<<< task step finished: {task.name}")
+
+    def task_exited(self, task: Task) -> None:
+        """A task has ended."""
+        self._write(f"### task exited: {task.name}")
+
+    def before_io_wait(self, timeout: float) -> None:
+        """The loop is about to wait for input and output."""
+        if timeout:
+            self._write(f"### waiting for I/O for up to {timeout} seconds")
+        else:
+            self._write("### doing a quick check for I/O")
+        self._io_wait_began = time.perf_counter()
+
+    def after_io_wait(self, timeout: float) -> None:
+        """The loop has waited."""
+        duration = time.perf_counter() - self._io_wait_began
+        self._write(f"### finished I/O check (took {duration} seconds)")
+
+
+def _hidden(shown: Iterable[str] | None) -> set[str]:
+    """The hooks that are left when these are shown."""
+    if shown is None:
+        return set()
+    if isinstance(shown, str):
+        raise TypeError(f"hooks must be a list of names of hooks, not the string {shown!r}")
+    names = set(shown)
+    if unknown := names.difference(HOOKS):
+        raise ValueError(
+            f"no such hook: {', '.join(sorted(map(str, unknown)))}; "
+            f"the hooks of an instrument are {', '.join(HOOKS)}"
+        )
+    return {*HOOKS} - names

@@ -1,0 +1,8 @@
+"""Ready-made instruments, to be given to ``run(instruments=...)`` or ``lowlevel.add_instrument``."""
+
+from __future__ import annotations
+
+from ._core.lazy import lazy_door
+from ._core.tracer import Tracer as Tracer
+
+__getattr__, __dir__ = lazy_door(globals())
