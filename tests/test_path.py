@@ -8,7 +8,6 @@ import pathlib
 import pickle
 import sys
 import threading
-from typing import Any
 
 import pytest
 
