@@ -43,10 +43,14 @@ CORE_ORDER = (
     "instruments",
     "tracer",
     "host",
+    "groups",
     "task",
     "delivery",
     "traps",
+    "ki",
     "scope",
+    "ending",
+    "status",
     "nursery",
     "timeouts",
     "readiness",
@@ -54,7 +58,6 @@ CORE_ORDER = (
     "asyncgens",
     "idle",
     "gauge",
-    "ki",
     "runvar",
     "token",
     "system",
@@ -64,6 +67,7 @@ CORE_ORDER = (
 # Imports against the order that exist for type checkers alone: (importer, imported).
 UPWARD_FOR_TYPES = {
     ("_core.abcs", "_core.task"),
+    ("_core.status", "_core.nursery"),
     ("_core.task", "_core.nursery"),
     ("_core.tracer", "_core.task"),
 }

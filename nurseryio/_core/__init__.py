@@ -39,12 +39,7 @@ from .ki import (
     disable_ki_protection as disable_ki_protection,
     enable_ki_protection as enable_ki_protection,
 )
-from .nursery import (
-    TASK_STATUS_IGNORED as TASK_STATUS_IGNORED,
-    Nursery as Nursery,
-    TaskStatus as TaskStatus,
-    open_nursery as open_nursery,
-)
+from .nursery import Nursery as Nursery, open_nursery as open_nursery
 from .outcome import (
     Error as Error,
     Outcome as Outcome,
@@ -58,6 +53,7 @@ from .scope import (
     CancelScope as CancelScope,
     current_effective_deadline as current_effective_deadline,
 )
+from .status import TASK_STATUS_IGNORED as TASK_STATUS_IGNORED, TaskStatus as TaskStatus
 from .system import (
     IOStatistics as IOStatistics,
     RunStatistics as RunStatistics,

@@ -18,25 +18,28 @@ native cancel of the host is the cause, the host sees what asyncio leads it to e
 from __future__ import annotations
 
 import sys
-import warnings
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import host
 from .delivery import Abort, native_requests, tell, watch
-from .errors import Cancelled, CancelReason, TrioDeprecationWarning, TrioInternalError
+from .ending import end_child
+from .errors import Cancelled, CancelReason, TrioInternalError
+from .groups import (
+    bare_exit,
+    combine,
+    is_marked,
+    raise_keeping_context,
+    warn_loose,
+    without_cancelled,
+)
 from .host import bare_yield
 from .ki import border
-from .scope import (
-    LOOSE_NOTE,
-    CancelScope,
-    is_marked,
-    misnested,
-    raise_keeping_context,
-)
-from .task import Task, current_task, end_hooks, records
+from .scope import CancelScope
+from .status import NOT_STARTED, Starting
+from .task import Task, current_task, records
 from .traps import cancel_shielded_checkpoint, hold_off
-from .tree import ROOT, chain, refresh_chain
+from .tree import chain
 from .util import NoPublicConstructor, coroutine_or_error
 
 if sys.version_info < (3, 11):
@@ -51,12 +54,6 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack
 
     PosArgsT = TypeVarTuple("PosArgsT")
-
-StatusT = TypeVar("StatusT")
-StatusT_contra = TypeVar("StatusT_contra", contravariant=True)
-
-GROUP_MESSAGE = "Exceptions from nurseryio nursery"
-
 
 class Nursery(metaclass=NoPublicConstructor):
     """A block whose child tasks have all ended when it is left; made by :func:`open_nursery`.
@@ -156,7 +153,9 @@ class Nursery(metaclass=NoPublicConstructor):
     def _open(self, async_fn: Any) -> Any:
         if self._closed:
             if not self.cancel_scope._entered:
-                raise RuntimeError("enter the nursery first: 'async with open_nursery() as nursery:'")
+                raise RuntimeError(
+                    "enter the nursery first: 'async with open_nursery() as nursery:'"
+                )
             raise RuntimeError("Nursery is closed to new arrivals")
         if host.running_loop() is not self._parent_task._state.loop:
             raise RuntimeError("a nursery can be used only on the event loop that it was opened on")
@@ -208,7 +207,7 @@ class Nursery(metaclass=NoPublicConstructor):
             if not task._started:
                 coro.close()
         try:
-            _end(task, error)
+            end_child(task, error)
         finally:
             del error, task, coro
 
@@ -247,13 +246,13 @@ class Nursery(metaclass=NoPublicConstructor):
         state.loop.call_soon(self._check_newborns, context=state.context)
 
     def _check_newborns(self) -> None:
-        """Every child that was there when this was scheduled has made its first step, or will never."""
+        """Who was there when this was scheduled has made the first step by now, or never will."""
         self._check_due = False
         waiting = False
         for task in [task for task in self._children if not task._started]:
             if task.asyncio_task.done():
                 task.coro.close()
-                _end(task, Cancelled())
+                end_child(task, Cancelled())
             else:
                 waiting = True
         if waiting and not self._check_due:
@@ -294,7 +293,7 @@ class Nursery(metaclass=NoPublicConstructor):
         try:
             try:
                 async with open_nursery(strict_exception_groups=True) as temporary:
-                    status: _TaskStatus[Any] = _TaskStatus(temporary, self)
+                    status: Starting[Any] = Starting(temporary, self)
                     coro = coroutine_or_error(partial(async_fn, task_status=status), *args)
                     task = temporary._spawn(coro, async_fn, name)
                     task._eventual_parent_nursery = self
@@ -306,7 +305,7 @@ class Nursery(metaclass=NoPublicConstructor):
                     ) from group
                 only = group.exceptions[0]
             else:
-                if status.value is _NOT_STARTED:
+                if status.value is NOT_STARTED:
                     raise RuntimeError("child exited without calling task_status.started()")
                 return status.value
             try:
@@ -371,7 +370,7 @@ class Nursery(metaclass=NoPublicConstructor):
                 return self._leave_natively(task, errors, native)
             if not errors:
                 return scope._close(None)
-            return self._at_border(task, scope._close(self._combine(errors)))
+            return self._at_border(task, scope._close(combine(self._strict, errors)))
         finally:
             scope._nest = None
             del errors, native, exc
@@ -380,7 +379,7 @@ class Nursery(metaclass=NoPublicConstructor):
         """The block is left in another task than the one that entered it."""
         if self.cancel_scope._abandoned:
             # The owner has ended, and has complained. What passes by leaves as from any nursery.
-            return None if exc is None else self._combine([exc])
+            return None if exc is None else combine(self._strict, [exc])
         return self.cancel_scope._close(exc)
 
     def _is_native(self, task: Task, exc: BaseException) -> bool:
@@ -388,8 +387,7 @@ class Nursery(metaclass=NoPublicConstructor):
         if host.HAS_CANCEL_COUNTS:
             return (
                 native_requests(task) > self.cancel_scope._native_before
-                or not task.scope._effective
-                and not is_marked(exc)
+                or (not task.scope._effective and not is_marked(exc))
             )
         return not is_marked(exc)
 
@@ -428,24 +426,11 @@ class Nursery(metaclass=NoPublicConstructor):
             )
         return Abort.FAILED
 
-    def _combine(self, errors: list[BaseException]) -> BaseException:
-        if self._strict is False and len(errors) == 1:
-            return errors[0]
-        group = BaseExceptionGroup(GROUP_MESSAGE, errors)
-        if self._strict is False:
-            host.add_note(group, LOOSE_NOTE)
-        return group
-
     def _leave_natively(
         self, task: Task, errors: list[BaseException], native: BaseException
     ) -> BaseException | None:
         """A native cancel passes through: errors go first and it strikes again, else it goes."""
-        rest = []
-        for error in errors:
-            if isinstance(error, BaseExceptionGroup):
-                error = error.split(Cancelled)[1]  # type: ignore[assignment]
-            if error is not None and not isinstance(error, Cancelled):
-                rest.append(error)
+        rest = without_cancelled(errors)
         misnesting = self.cancel_scope._close(None)
         if misnesting is not None:
             return misnesting
@@ -453,7 +438,7 @@ class Nursery(metaclass=NoPublicConstructor):
             return native
         if native_requests(task) > 0 or not host.HAS_CANCEL_COUNTS:
             hold_off(task, native)
-        return self._at_border(task, self._combine(rest))
+        return self._at_border(task, combine(self._strict, rest))
 
     def _at_border(self, task: Task, error: BaseException | None) -> BaseException | None:
         """A lone SystemExit or KeyboardInterrupt leaves the outermost nursery bare, for asyncio."""
@@ -485,170 +470,6 @@ def _reason(error: BaseException, task: Task, body: bool) -> CancelReason:
     )
 
 
-def bare_exit(error: BaseException) -> BaseException:
-    """The only leaf of a group if it is a SystemExit or KeyboardInterrupt, else ``error``."""
-    leaf = error
-    while isinstance(leaf, BaseExceptionGroup) and len(leaf.exceptions) == 1:
-        leaf = leaf.exceptions[0]
-    return leaf if isinstance(leaf, (SystemExit, KeyboardInterrupt)) else error
-
-
-# -- the end of a task ----------------------------------------------------------
-
-
-def _end(task: Task, error: BaseException | None) -> None:
-    """Bookkeeping at the end of a child's last step."""
-    records.pop(task.asyncio_task, None)
-    nursery = task._parent_nursery
-    assert nursery is not None
-    if task.scope is not nursery.cancel_scope:
-        error = _left_open(task, error)
-    _break_lots(task)
-    task._held = False
-    run = task._state.run
-    if run is not None and task is run.main_task:
-        error = run.main_ended(error)
-    try:
-        nursery._child_ended(task, error)
-    finally:
-        del error
-    task.scope = ROOT
-    gauge = task._state.gauge
-    if gauge is not None:
-        gauge.exited(task)
-
-
-def _break_lots(task: Task) -> None:
-    """Whoever waits for something that only this task could have released must hear of its end."""
-    if task._breakers is not None:
-        lots, task._breakers = task._breakers, None
-        for lot in lots:
-            lot.break_lot(task)
-
-
-def _left_open(task: Task, error: BaseException | None) -> BaseException | None:
-    """A task ended inside scopes or nurseries that it has not left, or that were left under it."""
-    open_nurseries = task.child_nurseries
-    for nursery in open_nurseries:
-        nursery.cancel_scope._abandoned = True
-        nursery._body_running = False
-        nursery._closed = True
-        nursery.cancel_scope._cancel(
-            CancelReason(
-                "nursery",
-                reason="Parent Task exited prematurely, abandoning this nursery without exiting "
-                "it properly.",
-                source_task=repr(task),
-            )
-        )
-    cut_off = any(node._abandoned and node._parent is None for node in chain(task.scope, None))
-    if not open_nurseries and not cut_off:
-        return error
-    what = "Nursery" if open_nurseries else "Cancel scope"
-    corrupted = misnested("", error)
-    corrupted.args = (
-        f"{what} stack corrupted: {what} surrounding {task!r} was closed before the task exited"
-        f"\n{corrupted.args[0].partition(chr(10))[2]}",
-    )
-    return corrupted
-
-
-def _end_alone(task: Task) -> None:
-    """The same for a task that asyncio started: there is nobody to give an error to but the loop."""
-    _break_lots(task)
-    if task.scope is not ROOT:
-        error = _left_open(task, None)
-        if error is not None:
-            task._state.loop.call_exception_handler(
-                {"message": "a task ended inside a nursery", "exception": error}
-            )
-
-
-end_hooks.append(_end_alone)
-
-
-# -- start() --------------------------------------------------------------------
-
-
-class TaskStatus(Protocol[StatusT_contra]):
-    """What ``nursery.start()`` gives to the child: call :meth:`started` once, when ready.
-
-    Trio: ``trio.TaskStatus``.
-    """
-
-    @overload
-    def started(self: TaskStatus[None]) -> None: ...
-
-    @overload
-    def started(self, value: StatusT_contra) -> None: ...
-
-    def started(self, value: StatusT_contra | None = None) -> None:
-        """Say that the task is ready.
-
-        Args:
-            value: what ``nursery.start()`` returns to its caller.
-
-        Raises:
-            RuntimeError: on the second call.
-        """
-
-
-class _TaskStatusIgnored:
-    """The ``task_status`` of a function that was not called through ``nursery.start()``."""
-
-    def __repr__(self) -> str:
-        return "TASK_STATUS_IGNORED"
-
-    def started(self, value: object = None) -> None:
-        """Do nothing."""
-
-
-TASK_STATUS_IGNORED = _TaskStatusIgnored()
-_NOT_STARTED: Any = object()
-
-
-class _TaskStatus(TaskStatus[StatusT]):
-    """The ``task_status`` of one ``start()``: moves the child when it says that it is ready."""
-
-    def __init__(self, temporary: Nursery, target: Nursery) -> None:
-        self._temporary = temporary
-        self._target = target
-        self.value: Any = _NOT_STARTED
-
-    def __repr__(self) -> str:
-        return f"<Task status object at {id(self):#x}>"
-
-    def started(self, value: Any = None) -> None:
-        if self.value is not _NOT_STARTED:
-            raise RuntimeError("called 'started' twice on the same task status")
-        self.value = value
-        old, new = self._temporary, self._target
-        # A cancelled child stays where it is: its Cancelled must meet the scope it belongs to.
-        if old.cancel_scope._effective:
-            return
-        assert not new._closed  # start() is counted as pending there
-        children, old._children = old._children, set()
-        flipped = []
-        for task in children:
-            task._parent_nursery = new
-            task._eventual_parent_nursery = None
-            new._children.add(task)
-            outermost = None
-            for outermost in chain(task.scope, old.cancel_scope):
-                pass
-            if outermost is None:
-                task.scope = new.cancel_scope
-            else:
-                outermost._parent = new.cancel_scope
-            # The old nursery was not cancelled, so only a cancelled new one changes anything.
-            if new.cancel_scope._effective:
-                flipped += refresh_chain(task, new.cancel_scope)
-            if new._waiter is not None and not task._started and not new._check_due:
-                new._watch_newborns()
-        tell(flipped)
-        old._wake()
-
-
 def open_nursery(strict_exception_groups: bool | None = None) -> Nursery:
     """Make a nursery, to be used as ``async with open_nursery() as nursery:``.
 
@@ -675,13 +496,3 @@ def open_nursery(strict_exception_groups: bool | None = None) -> Nursery:
     if strict_exception_groups is not None and not strict_exception_groups:
         warn_loose("open_nursery", stacklevel=3)
     return Nursery._create(strict_exception_groups)
-
-
-def warn_loose(caller: str, stacklevel: int) -> None:
-    """Warn that ``strict_exception_groups=False`` is on its way out, as Trio does."""
-    warnings.warn(
-        f"{caller}(strict_exception_groups=False) is deprecated; use the default value and "
-        "rewrite exception handlers to handle ExceptionGroups",
-        TrioDeprecationWarning,
-        stacklevel=stacklevel,
-    )

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import sys
 from math import inf, isnan
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, final
 
 from . import host
 from .delivery import give_back, native_requests, tell, watch
 from .errors import Cancelled, CancelReason
+from .groups import collapse, is_marked, raise_keeping_context
 from .host import cancelling
 from .task import Task, current_state, current_task
 from .tree import Node, abandon, encloses, refresh
@@ -445,37 +446,6 @@ def misnested(what: str, exc: BaseException | None) -> RuntimeError:
     error = RuntimeError(f"Cancel scope stack corrupted: {what}\n{MISNESTING_ADVICE}")
     error.__context__ = exc
     return error
-
-
-def is_marked(exc: BaseException) -> bool:
-    """Whether a ``Cancelled`` says of itself that a scope of ours is the cause."""
-    return isinstance(exc, Cancelled) and bool(exc.args) and type(exc.args[0]) is CancelReason
-
-
-def raise_keeping_context(error: BaseException) -> NoReturn:
-    """Raise ``error`` without the exception being handled as its context."""
-    context = error.__context__
-    try:
-        raise error
-    finally:
-        error.__context__ = context
-        del error, context
-
-
-LOOSE_NOTE = "collapsible: made by a nursery with strict_exception_groups=False"
-
-
-def collapse(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Replace every single-member group of a non-strict nursery by its member."""
-    members = [
-        collapse(member) if isinstance(member, BaseExceptionGroup) else member
-        for member in group.exceptions
-    ]
-    if len(members) == 1 and LOOSE_NOTE in getattr(group, "__notes__", ()):
-        return members[0].with_traceback(members[0].__traceback__)
-    if any(new is not old for new, old in zip(members, group.exceptions)):
-        return group.derive(members)
-    return group
 
 
 def current_effective_deadline() -> float:

@@ -11,8 +11,8 @@ import contextvars
 from typing import TYPE_CHECKING, Any
 
 from . import host
+from .ending import end_alone
 from .errors import Cancelled
-from .nursery import _end_alone
 from .task import LoopState, Task, current_state, records
 from .token import token_of
 from .tree import ROOT
@@ -99,7 +99,7 @@ def _forget(task: Task) -> None:
     if not task._started:
         task.coro.close()
     records.pop(task.asyncio_task, None)
-    _end_alone(task)
+    end_alone(task)
 
 
 # -- questions ------------------------------------------------------------------
