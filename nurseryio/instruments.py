@@ -1,4 +1,4 @@
-"""Ready-made instruments, to be given to ``run(instruments=...)`` or ``lowlevel.add_instrument``."""
+"""Ready-made instruments, for ``run(instruments=...)`` and ``lowlevel.add_instrument``."""
 
 from __future__ import annotations
 
