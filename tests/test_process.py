@@ -128,6 +128,15 @@ async def test_a_start_that_fails_leaves_no_pipe_open() -> None:
         await open_process(["/no/such/program"], stdin=PIPE, stdout=PIPE, stderr=PIPE)
 
 
+async def test_a_system_without_pipes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nurseryio._system.process._HAS_PIPES", False)
+    for name in ("stdin", "stdout", "stderr"):
+        with pytest.raises(NotImplementedError, match="not available on this system"):
+            await open_process(["true"], **{name: PIPE})
+    process = await open_process(["true"], stdin=DEVNULL)
+    assert await process.wait() == 0
+
+
 async def test_a_cancelled_start_leaves_no_pipe_and_no_child() -> None:
     with CancelScope() as scope:
         scope.cancel()

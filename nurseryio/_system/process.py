@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 __all__ = ["Process", "open_process"]
 
 
+# Our ends of pipes are streams over descriptors that can be waited for, which Windows has not.
+_HAS_PIPES = os.name == "posix"
+
 # What subprocess makes of its pipes with these would not be streams of bytes.
 _NOT_FOR_BYTE_STREAMS = ("universal_newlines", "text", "encoding", "errors", "bufsize")
 
@@ -263,6 +266,7 @@ async def open_process(
         OSError: The child cannot be started; for example, there is no such program.
         TypeError: ``command`` is a string without ``shell=True``, or no string with it, on Unix;
             or an option is not for streams of bytes.
+        NotImplementedError: ``PIPE`` on Windows.
 
     Checkpoint: yes.
 
@@ -282,6 +286,11 @@ async def start_process(
                 f"the '{name}' option is not supported"
             )
     _check_command(command, options.get("shell"))
+    if not _HAS_PIPES and subprocess.PIPE in (stdin, stdout, stderr):
+        raise NotImplementedError(
+            "pipes to child processes are not available on this system: pass files or "
+            "subprocess.DEVNULL for stdin, stdout and stderr"
+        )
     our_stdin = our_stdout = our_stderr = None
     pipes = _Pipes()
     with pipes.childs, pipes.ours:

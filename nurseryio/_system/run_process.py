@@ -98,6 +98,7 @@ async def run_process(
         ValueError: ``PIPE`` is asked for without ``nursery.start``, or a stream is given two
             destinations.
         TypeError: See :func:`nurseryio.lowlevel.open_process`.
+        NotImplementedError: A pipe is needed, on Windows.
         ExceptionGroup: An error in ``deliver_cancel``, or in reading from or writing to the
             child.
 
