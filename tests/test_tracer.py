@@ -160,12 +160,12 @@ def test_a_name_with_a_percent_sign_is_logged_as_it_is(caplog: pytest.LogCapture
 
 
 def test_an_output_that_cannot_take_lines_is_refused() -> None:
-    with pytest.raises(TypeError, match="takes a line, or a logger, not 'trace.log'"):
+    with pytest.raises(TypeError, match=r"takes a line, or a logger, not 'trace.log'"):
         Tracer("trace.log")  # type: ignore[arg-type]
 
 
 def test_hooks_that_do_not_exist_are_refused_with_the_list_of_those_that_do() -> None:
-    with pytest.raises(ValueError, match="no such hook: task_died; the hooks .* task_exited"):
+    with pytest.raises(ValueError, match=r"no such hook: task_died; the hooks .* task_exited"):
         Tracer(hooks=["task_spawned", "task_died"])
     with pytest.raises(TypeError, match="list of names of hooks, not the string 'task_exited'"):
         Tracer(hooks="task_exited")
