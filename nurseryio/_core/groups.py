@@ -67,6 +67,18 @@ def raise_keeping_context(error: BaseException) -> NoReturn:
         del error, context
 
 
+def leave_block(exc: BaseException | None, remaining: BaseException | None) -> bool:
+    """The answer of an ``__exit__`` that got ``exc`` and wants ``remaining`` to go on instead."""
+    if remaining is None:
+        return True
+    if remaining is exc:
+        return False
+    try:
+        raise_keeping_context(remaining)
+    finally:
+        del exc, remaining
+
+
 def collapse(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Replace every single-member group of a non-strict nursery by its member."""
     members = [

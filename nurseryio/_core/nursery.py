@@ -4,10 +4,12 @@ Rule 1: a child is an asyncio task around one wrapper coroutine, :meth:`Nursery.
 wrapper lets nothing escape into asyncio's own step function (a ``SystemExit`` there would tear
 the loop down from under the siblings) and does the bookkeeping at its end, which is cheaper
 than a done-callback. A child that is natively cancelled before its first step never enters the
-wrapper; :meth:`Nursery._check_newborns` notices.
+wrapper; :meth:`Nursery._look_after` notices.
 
 Rule 2: the end of the block waits for the children and for the starts under way; nothing
-interrupts this wait. Cancelling the nursery's scope cancels the children, not the wait.
+interrupts this wait. Cancelling the nursery's scope cancels the children, not the wait. It begins
+with one turn of the loop for everybody: a schedule point is owed anyway, every child made so far
+makes its first step in it, and a nursery whose children are short needs no future to wait for.
 
 Rule 3: errors leave in a group, every one of them once. Where one of our scopes is the cause,
 ``Cancelled`` of children stay in that group until the responsible scope takes them out. Where a
@@ -29,17 +31,19 @@ from .groups import (
     bare_exit,
     combine,
     is_marked,
+    leave_block,
     raise_keeping_context,
     warn_loose,
     without_cancelled,
 )
-from .host import bare_yield
+from .host import bare_yield, running_loop
+from .host import current_task as current_asyncio_task
 from .ki import border
 from .scope import CancelScope
 from .status import NOT_STARTED, Starting
-from .task import Task, current_task, records
-from .traps import cancel_shielded_checkpoint, hold_off
-from .tree import chain
+from .task import Task, make_task, records
+from .traps import hold_off
+from .tree import ROOT, chain
 from .util import NoPublicConstructor, coroutine_or_error
 
 if sys.version_info < (3, 11):
@@ -67,7 +71,6 @@ class Nursery(metaclass=NoPublicConstructor):
     __slots__ = (
         "__weakref__",
         "_body_running",
-        "_check_due",
         "_children",
         "_closed",
         "_errors",
@@ -82,8 +85,8 @@ class Nursery(metaclass=NoPublicConstructor):
     _parent_task: Task
     # Children that have not ended, starts in their temporary nursery excepted.
     _children: set[Task]
-    # What children and the body have raised so far, in order.
-    _errors: list[BaseException]
+    # What children and the body have raised so far, in order; None while there is nothing.
+    _errors: list[BaseException] | None
     # Calls of start() under way: they keep the nursery open.
     _pending_starts: int
     _body_running: bool
@@ -91,8 +94,6 @@ class Nursery(metaclass=NoPublicConstructor):
     _closed: bool
     # What the parent waits for at the end of the block, while it waits.
     _waiter: asyncio.Future[None] | None
-    # Whether _check_newborns is scheduled.
-    _check_due: bool
     # None: nobody said, so groups, and clean exits at the border to asyncio.
     _strict: bool | None
 
@@ -100,12 +101,9 @@ class Nursery(metaclass=NoPublicConstructor):
         self.cancel_scope = CancelScope()
         self._strict = strict
         self._children = set()
-        self._errors = []
+        self._errors = self._waiter = None
         self._pending_starts = 0
-        self._body_running = True
-        self._check_due = False
-        self._closed = True  # until entered
-        self._waiter = None
+        self._body_running = self._closed = True  # closed until entered
 
     @property
     def child_tasks(self) -> frozenset[Task]:
@@ -148,18 +146,17 @@ class Nursery(metaclass=NoPublicConstructor):
 
         Trio: ``trio.Nursery.start_soon``.
         """
-        self._spawn(coroutine_or_error(self._open(async_fn), *args), async_fn, name)
+        if self._closed or running_loop() is not self._parent_task._state.loop:
+            self._refuse()
+        self._spawn(coroutine_or_error(async_fn, *args), async_fn, name)
 
-    def _open(self, async_fn: Any) -> Any:
+    def _refuse(self) -> NoReturn:
+        """Say why no child can be started."""
+        if not self.cancel_scope._entered:
+            raise RuntimeError("enter the nursery first: 'async with open_nursery() as nursery:'")
         if self._closed:
-            if not self.cancel_scope._entered:
-                raise RuntimeError(
-                    "enter the nursery first: 'async with open_nursery() as nursery:'"
-                )
             raise RuntimeError("Nursery is closed to new arrivals")
-        if host.running_loop() is not self._parent_task._state.loop:
-            raise RuntimeError("a nursery can be used only on the event loop that it was opened on")
-        return async_fn
+        raise RuntimeError("a nursery can be used only on the event loop that it was opened on")
 
     def _spawn(
         self,
@@ -171,21 +168,22 @@ class Nursery(metaclass=NoPublicConstructor):
     ) -> Task:
         scope = self.cancel_scope
         state = self._parent_task._state
-        task = Task._create(state, coro, async_fn if name is None else name, self, scope)
-        task._is_system = system
         gauge = state.gauge
         if gauge is not None:
             gauge.hold()
+        task = make_task(state, coro, async_fn if name is None else name, self, scope)
         asyncio_name = name if type(name) is str else getattr(async_fn, "__qualname__", None)
         task.asyncio_task = asyncio_task = host.create_task(
             state.loop, self._run_child(task, coro), asyncio_name, context
         )
-        if context is not None:
-            task.context_or_none = context
         records[asyncio_task] = task
         self._children.add(task)
-        if self._waiter is not None and not self._check_due:
-            self._watch_newborns()
+        if system:
+            task._is_system = True
+        if context is not None:
+            task.context_or_none = context
+        if not self._body_running:
+            asyncio_task.add_done_callback(self._look_after)
         if scope._effective:
             tell((task,))
         if gauge is not None:
@@ -194,9 +192,8 @@ class Nursery(metaclass=NoPublicConstructor):
 
     @border
     async def _run_child(self, task: Task, coro: Any) -> None:
-        error: BaseException | None = None
         try:
-            if task not in self._children:
+            if task.asyncio_task is None:
                 # An eager task factory runs us inside start_soon(), which must return first.
                 await bare_yield()
             task._started = True
@@ -204,8 +201,25 @@ class Nursery(metaclass=NoPublicConstructor):
         except BaseException as exc:
             # Without our own frame: what the user reads begins in the user's function.
             error = exc.with_traceback(exc.__traceback__.tb_next)  # type: ignore[union-attr]
-            if not task._started:
-                coro.close()
+        else:
+            nursery = task._parent_nursery
+            if (
+                task.scope is nursery.cancel_scope  # type: ignore[union-attr]
+                and task._breakers is None
+                and task._state.gauge is None
+            ):
+                # end_child() for the ordinary case.
+                del records[task.asyncio_task]
+                task._held = False
+                task.scope = ROOT
+                children = nursery._children  # type: ignore[union-attr]
+                children.discard(task)
+                if not children and not nursery._body_running:  # type: ignore[union-attr]
+                    nursery._wake()  # type: ignore[union-attr]
+                return
+            error = None
+        if not task._started:
+            coro.close()
         try:
             end_child(task, error)
         finally:
@@ -217,19 +231,24 @@ class Nursery(metaclass=NoPublicConstructor):
         # An unmarked CancelledError in a nursery that is not cancelled is the trace of a native
         # cancel aimed at this child alone, which ends quietly.
         if error is not None and (
-            not isinstance(error, Cancelled)
-            or self.cancel_scope._effective
-            or is_marked(error)
+            not isinstance(error, Cancelled) or self.cancel_scope._effective or is_marked(error)
         ):
             self._fail(error, task)
-        if not children and self._waiter is not None:
+        if not children and not self._body_running:
             self._wake()
 
     def _fail(self, error: BaseException, task: Task) -> None:
         """Note an error and cancel the nursery because of it."""
-        self._errors.append(error)
-        if not self.cancel_scope._called:
-            self.cancel_scope._cancel(_reason(error, task, task is self._parent_task))
+        if self._errors is None:
+            self._errors = [error]
+        else:
+            self._errors.append(error)
+        scope = self.cancel_scope
+        if not scope._called:
+            if self._children or self._body_running or self._pending_starts:
+                scope._cancel(_reason(error, task, task is self._parent_task))
+            else:
+                scope._cancel(FAILED)  # nobody is left to be told why
 
     def _wake(self) -> None:
         if not self._children and not self._pending_starts and not self._body_running:
@@ -240,23 +259,17 @@ class Nursery(metaclass=NoPublicConstructor):
 
     # -- children that never ran ------------------------------------------------
 
-    def _watch_newborns(self) -> None:
-        self._check_due = True
-        state = self._parent_task._state
-        state.loop.call_soon(self._check_newborns, context=state.context)
+    def _look_after(self, asyncio_task: asyncio.Task[Any]) -> None:
+        """Done-callback for a child that may never make its first step."""
+        task = records.get(asyncio_task)
+        if task is not None and not task._started:
+            task.coro.close()
+            end_child(task, Cancelled())
 
-    def _check_newborns(self) -> None:
-        """Who was there when this was scheduled has made the first step by now, or never will."""
-        self._check_due = False
-        waiting = False
+    def _look_after_newborns(self) -> None:
+        """After a turn of the loop: who was there before it has made the first step, or never will."""
         for task in [task for task in self._children if not task._started]:
-            if task.asyncio_task.done():
-                task.coro.close()
-                end_child(task, Cancelled())
-            else:
-                waiting = True
-        if waiting and not self._check_due:
-            self._watch_newborns()
+            task.asyncio_task.add_done_callback(self._look_after)
 
     # -- starting and waiting ---------------------------------------------------
 
@@ -288,7 +301,8 @@ class Nursery(metaclass=NoPublicConstructor):
 
         Trio: ``trio.Nursery.start``.
         """
-        self._open(async_fn)
+        if self._closed or running_loop() is not self._parent_task._state.loop:
+            self._refuse()
         self._pending_starts += 1
         try:
             try:
@@ -334,46 +348,56 @@ class Nursery(metaclass=NoPublicConstructor):
         tb: TracebackType | None,
     ) -> bool:
         task = self._parent_task
-        remaining: BaseException | None
-        if current_task() is not task:
-            remaining = self._finish_elsewhere(exc)
-        else:
-            remaining = await self._finish(task, exc)
-        if remaining is None:
-            return True
-        if remaining is exc:
-            return False
-        try:
-            raise_keeping_context(remaining)
-        finally:
-            del remaining, exc
-
-    async def _finish(self, task: Task, exc: BaseException | None) -> BaseException | None:
-        """The end of the block: wait for everybody, then say what leaves."""
+        if current_asyncio_task() is not task.asyncio_task:
+            return leave_block(exc, self._finish_elsewhere(exc))
         scope = self.cancel_scope
-        native: BaseException | None = None
         self._body_running = False
-        if exc is not None:
-            if isinstance(exc, Cancelled) and self._is_native(task, exc):
-                native = exc
-                scope._cancel(NATIVE)
-            else:
-                self._fail(exc, task)
-        if self._children or self._pending_starts:
-            native = await self._wait(task) or native
-        else:
+        native = None if exc is None else self._body_failed(task, exc)
+        if not self._children and not self._pending_starts:
             self._closed = True
-            await cancel_shielded_checkpoint()
-        errors, self._errors = self._errors, []
+        task._shielded_step = True
+        try:
+            await bare_yield()
+        except BaseException as stray:
+            native = self._struck(stray) or native
+        finally:
+            task._shielded_step = False
+        if not self._closed:
+            native = await self._wait(task) or native
+        scope._nest = None
+        if native is None and self._errors is None:
+            return leave_block(exc, scope._close(None))
+        try:
+            return leave_block(exc, self._what_leaves(task, native))
+        finally:
+            del exc, native
+
+    def _body_failed(self, task: Task, exc: BaseException) -> BaseException | None:
+        """The block raised: note it. Returns it if a native cancel is the cause."""
+        if isinstance(exc, Cancelled) and self._is_native(task, exc):
+            self.cancel_scope._cancel(NATIVE)
+            return exc
+        self._fail(exc, task)
+        return None
+
+    def _struck(self, exc: BaseException) -> BaseException | None:
+        """Something was raised in the wait: the native cancel if it was one, else it is noted."""
+        if isinstance(exc, Cancelled):
+            self.cancel_scope._cancel(NATIVE)
+            return exc
+        self._fail(exc, self._parent_task)
+        return None
+
+    def _what_leaves(self, task: Task, native: BaseException | None) -> BaseException | None:
+        """Leave the scope; what goes on from here, of the errors and the native cancel."""
+        errors, self._errors = self._errors or [], None
         try:
             if native is not None:
                 return self._leave_natively(task, errors, native)
-            if not errors:
-                return scope._close(None)
-            return self._at_border(task, scope._close(combine(self._strict, errors)))
+            group = combine(self._strict, errors)
+            return self._at_border(task, self.cancel_scope._close(group))
         finally:
-            scope._nest = None
-            del errors, native, exc
+            del errors, native
 
     def _finish_elsewhere(self, exc: BaseException | None) -> BaseException | None:
         """The block is left in another task than the one that entered it."""
@@ -394,19 +418,15 @@ class Nursery(metaclass=NoPublicConstructor):
     async def _wait(self, task: Task) -> BaseException | None:
         """Wait for the children: the last native cancel that arrived meanwhile, if any."""
         native: BaseException | None = None
-        if not self._check_due and any(not child._started for child in self._children):
-            self._watch_newborns()
+        self._look_after_newborns()
         try:
             while not self._closed:
                 task._abort = self._interrupted
                 task._park = self._waiter = waiter = task._state.loop.create_future()
                 try:
                     await waiter
-                except Cancelled as exc:
-                    native = exc
-                    self.cancel_scope._cancel(NATIVE)
                 except BaseException as exc:
-                    self._fail(exc, task)
+                    native = self._struck(exc) or native
         finally:
             task._park = task._abort = self._waiter = None
         if task.scope._effective:
@@ -420,7 +440,7 @@ class Nursery(metaclass=NoPublicConstructor):
         except Cancelled:
             pass  # the children are what gets cancelled
         except BaseException as exc:
-            self._errors.append(exc)
+            self._errors = [*(self._errors or ()), exc]
             self.cancel_scope._cancel(
                 CancelReason("KeyboardInterrupt", source_task=repr(self._parent_task))
             )
@@ -461,6 +481,7 @@ class Nursery(metaclass=NoPublicConstructor):
 
 
 NATIVE = CancelReason("native")
+FAILED = CancelReason("nursery")
 
 
 def _reason(error: BaseException, task: Task, body: bool) -> CancelReason:
@@ -495,4 +516,8 @@ def open_nursery(strict_exception_groups: bool | None = None) -> Nursery:
     """
     if strict_exception_groups is not None and not strict_exception_groups:
         warn_loose("open_nursery", stacklevel=3)
-    return Nursery._create(strict_exception_groups)
+    return make_nursery(strict_exception_groups)
+
+
+# Without the frames of ``_create``.
+make_nursery: Callable[[bool | None], Nursery] = partial(type.__call__, Nursery)

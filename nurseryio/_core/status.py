@@ -93,7 +93,7 @@ class Starting(TaskStatus[StatusT]):
             # The old nursery was not cancelled, so only a cancelled new one changes anything.
             if new.cancel_scope._effective:
                 flipped += refresh_chain(task, new.cancel_scope)
-            if new._waiter is not None and not task._started and not new._check_due:
-                new._watch_newborns()
+            if not task._started:
+                task.asyncio_task.add_done_callback(new._look_after)
         tell(flipped)
         old._wake()

@@ -90,7 +90,8 @@ class Task(metaclass=NoPublicConstructor):
     _outcome: Any
     # In a yield that scope cancellation must not interrupt.
     _shielded_step: bool
-    # The task has waited for I/O and let others run; the next stream operation owes them no turn.
+    # Others have had their turn since the task last counted on it: it has just begun, or waited for
+    # the network. The next operation on a stream owes them none.
     _rested: bool
     # -- the ledger (see delivery) --
     # Invariant: True only while scope._effective; then one of asyncio_task.cancelling() is ours.
@@ -114,8 +115,11 @@ class Task(metaclass=NoPublicConstructor):
         self._parent_nursery = parent
         self.scope = scope
         self._started = self._held = self._watched = False
-        self._shielded_step = self._look_closer = self._is_system = self._rested = False
+        self._shielded_step = self._look_closer = self._is_system = False
+        self._rested = True
         self._park = self._abort = self._outcome = self._refused = self._strikes = None
+        # None until the asyncio task is made, which may run at once (see Nursery._run_child).
+        self.asyncio_task: asyncio.Task[Any] = None  # type: ignore[assignment]
         self._eventual_parent_nursery = self._breakers = None
         self.custom_sleep_data = self.context_or_none = None
 
@@ -198,6 +202,10 @@ def await_frames(awaited: Any) -> Iterator[tuple[types.FrameType, int]]:
                 break
         else:
             awaited = _generator_behind(awaited)
+
+
+# Without the frames of ``_create``.
+make_task: Callable[..., Task] = functools.partial(type.__call__, Task)
 
 
 def _generator_behind(awaited: Any) -> Any:
@@ -390,7 +398,7 @@ def current_task() -> Task:
 def adopt(task: asyncio.Task[Any]) -> Task:
     """Make the record of a task that somebody else has started."""
     state = loop_state(task.get_loop())
-    record = Task._create(state, task.get_coro(), None, None, ROOT)
+    record = make_task(state, task.get_coro(), None, None, ROOT)
     record.asyncio_task = task
     record._started = True
     records[task] = record
