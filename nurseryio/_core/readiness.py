@@ -63,7 +63,6 @@ class Readiness:
     """
 
     __slots__ = (
-        "armed",
         "_asyncio_future_blocking",
         "_context",
         "_direct",
@@ -71,9 +70,12 @@ class Readiness:
         "_fd",
         "_keep",
         "_others",
-        "state",
+        "_table",
         "_waiting",
         "_wakeup",
+        "armed",
+        "exhausted",
+        "state",
     )
 
     # The direction, as the loop's table and methods have it, and for people.
@@ -82,11 +84,14 @@ class Readiness:
 
     def __init__(self, state: LoopState, fd: int, keep: bool) -> None:
         self.state = state
+        self._table = waits(state)
         self._fd = fd
         self._keep = keep
         self._direct = host.selector_of(state.loop) is not None
         # Whether the loop calls _ready().
         self.armed = False
+        # For the caller's use: the last try took all there was, so the next one comes after a wait.
+        self.exhausted = False
         # From the first step of an await to its last.
         self._waiting = False
         # Invariant: not None exactly while a task is suspended here and nobody has woken it.
@@ -127,6 +132,8 @@ class Readiness:
         """The loop's callback: the descriptor is ready."""
         wakeup = self._wakeup
         if wakeup is None:
+            # More has come, and nobody wants it yet.
+            self.exhausted = False
             self.disarm()
             return
         if not self._keep:
@@ -148,7 +155,7 @@ class Readiness:
             call_soon(callback, self, context=context)
 
     def _arm(self) -> None:
-        table = waits(self.state)
+        table = self._table
         if table.setdefault((self._fd, self.way), self) is not self:
             raise self._busy()
         try:
@@ -162,7 +169,7 @@ class Readiness:
         """Take the descriptor out of the loop's hands until the next wait."""
         if self.armed:
             self.armed = False
-            waits(self.state).pop((self._fd, self.way), None)
+            del self._table[self._fd, self.way]
             if not self.state.loop.is_closed():
                 # It fails if somebody else has closed the descriptor; then nothing is left to do.
                 with suppress(OSError):
@@ -170,7 +177,8 @@ class Readiness:
 
     def close(self) -> None:
         """The descriptor is about to be closed: whoever waits gets :class:`ClosedResourceError`."""
-        self.disarm()
+        if self.armed:
+            self.disarm()
         if self._wakeup is not None:
             self._wake_soon(ClosedResourceError("another task closed this file descriptor"))
 

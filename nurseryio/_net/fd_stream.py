@@ -1,0 +1,236 @@
+"""Streams over bare file descriptors: the ends of pipes, terminals.
+
+What lives here: :class:`FdStream`. What does not: sockets, and files on disk, which cannot be waited
+for.
+
+Rule 1: the number of a descriptor is forgotten before the descriptor is closed. It may be somebody
+else's the next moment.
+
+Rule 2: as with sockets, there is no buffer here, and nothing is read before somebody wants it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, NoReturn
+
+from .._core import (
+    BrokenResourceError,
+    ClosedResourceError,
+    ConflictDetector,
+    Final,
+    Stream,
+    checkpoint,
+    checkpoint_if_cancelled,
+    current_task,
+    in_trio_run,
+    notify_closing,
+)
+from .._core.readiness import Readable, Writable
+from .stream import RECEIVE_SIZE, bytes_view, check_max_bytes
+
+if TYPE_CHECKING:
+    from .._core.readiness import Readiness
+
+__all__ = ["FdStream"]
+
+
+def _raise_for(error: OSError) -> NoReturn:
+    if error.errno == errno.EBADF:
+        raise ClosedResourceError("file was already closed") from None
+    raise BrokenResourceError(f"file descriptor broken: {error}") from error
+
+
+class FdStream(Stream, metaclass=Final):
+    """A stream of bytes over a file descriptor: the end of a pipe, a terminal, a character device.
+
+    The descriptor belongs to the stream from now on and is closed with it, also when the stream is
+    forgotten without being closed. It is put into non-blocking mode, which is a property of the open
+    file, not of the descriptor: other descriptors of the same file, those of other processes
+    included, are affected until the stream is closed. For standard input this means: use
+    ``FdStream(os.dup(0))``, and leave ``sys.stdin`` alone meanwhile.
+
+    Args:
+        fd: The file descriptor. Files on disk are always ready, and cannot be waited for.
+
+    Raises:
+        TypeError: It is no integer.
+        OSError: It is not open.
+
+    Trio: ``trio.lowlevel.FdStream``.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_fd",
+        "_readable",
+        "_receiving",
+        "_sending",
+        "_was_blocking",
+        "_writable",
+    )
+
+    def __init__(self, fd: int) -> None:
+        # -1 once closed; until the rest has succeeded the descriptor is not ours to close.
+        self._fd = -1
+        self._readable: Readable | None = None
+        self._writable: Writable | None = None
+        self._receiving = ConflictDetector("another task is already receiving on this FdStream")
+        self._sending = ConflictDetector("another task is already sending on this FdStream")
+        if not isinstance(fd, int):
+            raise TypeError(f"FdStream takes a file descriptor, an int, not {fd!r}")
+        self._was_blocking = os.get_blocking(fd)
+        os.set_blocking(fd, False)
+        self._fd = fd
+
+    def __repr__(self) -> str:
+        return f"<FdStream over fd {self._fd}>" if self._fd != -1 else "<FdStream, closed>"
+
+    def __del__(self) -> None:
+        # Nobody waits any more: a task that did would hold the stream.
+        self._release()
+
+    def fileno(self) -> int:
+        """The file descriptor; -1 once the stream is closed."""
+        return self._fd
+
+    # -- waiting ----------------------------------------------------------------
+
+    def _until_readable(self) -> Readiness:
+        state = current_task()._state
+        if self._readable is None or self._readable.state is not state:
+            self._readable = Readable(state, self._fd, True)
+        return self._readable
+
+    def _until_writable(self) -> Readiness:
+        state = current_task()._state
+        if self._writable is None or self._writable.state is not state:
+            self._writable = Writable(state, self._fd, True)
+        return self._writable
+
+    def _check_open(self) -> None:
+        if self._fd == -1:
+            raise ClosedResourceError("file was already closed")
+
+    # -- both directions --------------------------------------------------------
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Wait until something has arrived, and return it.
+
+        Args:
+            max_bytes: The most bytes to return, at least 1. None stands for a good size.
+
+        Returns:
+            At least one byte, or ``b""`` at the end: when nobody has the other end open any more.
+
+        Raises:
+            BusyResourceError: Another task is receiving on this stream.
+            BrokenResourceError: Reading failed; the cause is the ``OSError``.
+            ClosedResourceError: The stream is closed, or was closed meanwhile.
+            Cancelled: if the task is cancelled; nothing that has arrived is lost.
+
+        Checkpoint: yes.
+        """
+        with self._receiving:
+            max_bytes = RECEIVE_SIZE if max_bytes is None else check_max_bytes(max_bytes)
+            await checkpoint()
+            while True:
+                try:
+                    return os.read(self._fd, max_bytes)
+                except BlockingIOError:
+                    await self._until_readable()
+                except OSError as exc:
+                    _raise_for(exc)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send ``data``, and wait until the kernel has taken all of it.
+
+        Args:
+            data: The bytes to send; empty data is allowed and sends nothing.
+
+        Raises:
+            TypeError: It is not bytes or a buffer of them.
+            BusyResourceError: Another task is sending on this stream.
+            BrokenResourceError: Nobody has the other end open any more, or writing failed; the
+                cause is the ``OSError``.
+            ClosedResourceError: The stream is closed, or was closed meanwhile.
+            Cancelled: if the task is cancelled. Then an unknown part of the data has been sent.
+
+        Checkpoint: yes.
+        """
+        with self._sending, bytes_view(data) as view:
+            self._check_open()
+            await checkpoint()
+            sent = 0
+            try:
+                while sent < len(view):
+                    try:
+                        with view[sent:] as rest:
+                            sent += os.write(self._fd, rest)
+                    except BlockingIOError:
+                        await self._until_writable()
+                    except OSError as exc:
+                        _raise_for(exc)
+            finally:
+                if self._writable is not None:
+                    self._writable.disarm()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the kernel has room for more data.
+
+        Raises:
+            BusyResourceError: Another task is sending on this stream.
+            ClosedResourceError: The stream is closed, or was closed meanwhile.
+            Cancelled: if the task is cancelled.
+
+        Checkpoint: yes.
+        """
+        with self._sending:
+            self._check_open()
+            await checkpoint_if_cancelled()
+            writable = self._until_writable()
+            try:
+                await writable
+            finally:
+                writable.disarm()
+
+    # -- closing ----------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the file descriptor now. Tasks that use the stream get ``ClosedResourceError``.
+
+        Checkpoint: no, this is not an async function.
+        """
+        if self._fd == -1:
+            return
+        for waits in (self._readable, self._writable):
+            if waits is not None:
+                waits.close()
+        if in_trio_run():
+            # Somebody may wait for the bare descriptor.
+            notify_closing(self._fd)
+        self._release()
+
+    async def aclose(self) -> None:
+        """Close the file descriptor: it is gone when this returns or raises. Then :func:`checkpoint`.
+
+        Raises:
+            Cancelled: if the task is cancelled; the stream is closed all the same.
+
+        Checkpoint: yes.
+        """
+        self.close()
+        await checkpoint()
+
+    def _release(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd == -1:
+            return
+        for waits in (self._readable, self._writable):
+            if waits is not None:
+                waits.disarm()
+        try:
+            os.set_blocking(fd, self._was_blocking)
+        finally:
+            os.close(fd)

@@ -1,0 +1,124 @@
+"""Listening sockets: :class:`SocketListener`.
+
+What lives here: accepting connections, and which errors of ``accept`` are the affair of one
+connection alone. What does not: opening such sockets (:mod:`tcp_listen`, :mod:`unix`), serving.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket as stdlib
+from typing import TYPE_CHECKING
+
+from .._core import ClosedResourceError, Final, Listener, checkpoint
+from .sockets import Socket
+from .sockettype import SocketType
+from .stream import SocketStream, is_closed_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["SocketListener"]
+
+# accept() reports what went wrong with a connection that was on its way in: refused by a firewall
+# (EPERM), reset before it was accepted, or, on Linux, nearly any error of a network. The next one
+# may be fine. Everything else is an error of the listener, or of the machine, and is raised.
+_OF_ONE_CONNECTION = {
+    getattr(errno, name)
+    for name in (
+        "EPERM ECONNABORTED ECONNRESET EPROTO ENETDOWN ENETUNREACH ENOPROTOOPT EHOSTDOWN "
+        "EHOSTUNREACH ENONET EOPNOTSUPP ENOSR ESOCKTNOSUPPORT EPROTONOSUPPORT ETIMEDOUT"
+    ).split()
+    if hasattr(errno, name)
+}
+
+
+class SocketListener(Listener[SocketStream], metaclass=Final):
+    """Accepts connections on a listening socket, as streams.
+
+    Args:
+        socket: A listening socket of type ``SOCK_STREAM``, from ``nurseryio.socket``. It is closed
+            with the listener. Kept as the attribute ``socket``.
+
+    Raises:
+        TypeError: It is no socket of ``nurseryio.socket``.
+        ValueError: It is of another type, or not listening.
+
+    Trio: ``trio.SocketListener``.
+    """
+
+    __slots__ = ("__weakref__", "_when_closed", "socket")
+
+    socket: SocketType
+
+    def __init__(self, socket: SocketType) -> None:
+        if not isinstance(socket, SocketType):
+            raise TypeError(
+                f"SocketListener requires a nurseryio socket object, not {socket!r}; "
+                "see nurseryio.socket.from_stdlib_socket()"
+            )
+        if socket.type != stdlib.SOCK_STREAM:
+            raise ValueError("SocketListener requires a SOCK_STREAM socket")
+        try:
+            listening = socket.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_ACCEPTCONN)
+        except OSError:
+            listening = True  # a system that does not tell (macOS)
+        if not listening:
+            raise ValueError("SocketListener requires a listening socket")
+        self.socket = socket
+        # Called once, right before the socket is closed.
+        self._when_closed: Callable[[], object] | None = None
+
+    def __repr__(self) -> str:
+        return f"<SocketListener on {self.socket!r}>"
+
+    async def accept(self) -> SocketStream:
+        """Wait for a connection.
+
+        A connection that fails before it is accepted is passed over in silence.
+
+        Returns:
+            A stream over it.
+
+        Raises:
+            BusyResourceError: Another task is waiting in ``accept`` of this listener.
+            ClosedResourceError: The listener is closed, or was closed meanwhile.
+            OSError: The system refuses, for example because the process has too many open files
+                (``EMFILE``). The connection stays in the queue.
+            Cancelled: if the task is cancelled; no connection is lost.
+
+        Checkpoint: yes.
+        """
+        native = self.socket
+        while True:
+            try:
+                if type(native) is Socket:
+                    sock: SocketType = await native._accept_after_wait()
+                else:
+                    sock, _address = await self.socket.accept()
+            except OSError as exc:
+                if is_closed_error(exc):
+                    raise ClosedResourceError("this listener was already closed") from None
+                if exc.errno not in _OF_ONE_CONNECTION:
+                    raise
+            else:
+                return SocketStream(sock)
+
+    async def aclose(self) -> None:
+        """Stop listening: when this returns or raises, the port is free.
+
+        Connections that were accepted stay open, those still queued are reset by the system. A
+        task that waits in ``accept`` gets :class:`ClosedResourceError`. A second time does nothing.
+
+        Raises:
+            Cancelled: if the task is cancelled; the listener is closed all the same.
+
+        Checkpoint: yes.
+        """
+        when_closed, self._when_closed = self._when_closed, None
+        try:
+            if when_closed is not None:
+                when_closed()
+        finally:
+            self.socket.close()
+        await checkpoint()

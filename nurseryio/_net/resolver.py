@@ -1,0 +1,235 @@
+"""Host names and addresses: looking them up, by the system or by whatever takes its place.
+
+What lives here: ``getaddrinfo`` and its relatives, the custom resolver, and the resolving of the
+addresses that are given to sockets. What does not: sockets.
+
+Rule: numeric addresses are never asked of a thread or of the custom resolver.
+"""
+
+from __future__ import annotations
+
+import os
+import socket as stdlib
+from typing import TYPE_CHECKING, Any
+
+from .._core import RunVar, cancel_shielded_checkpoint, checkpoint_if_cancelled
+from .hostname import encode_hostname
+from .offload import call_in_thread
+
+if TYPE_CHECKING:
+    from socket import AddressFamily, SocketKind
+
+    from typing_extensions import TypeAlias
+
+    from .._core import HostnameResolver
+
+__all__ = [
+    "AddressFormat",
+    "getaddrinfo",
+    "getnameinfo",
+    "getprotobyname",
+    "resolve_address",
+    "set_custom_hostname_resolver",
+]
+
+# What an address is depends on the family of the socket: a tuple for most, a path for AF_UNIX.
+AddressFormat: TypeAlias = Any
+
+AddressInfo: TypeAlias = (
+    "tuple[AddressFamily, SocketKind, int, str, "
+    "tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]"
+)
+
+# Some old systems lack the second one.
+NUMERIC_ONLY = stdlib.AI_NUMERICHOST | getattr(stdlib, "AI_NUMERICSERV", 0)
+
+_resolver: RunVar[HostnameResolver | None] = RunVar("hostname_resolver", None)
+
+
+def set_custom_hostname_resolver(
+    hostname_resolver: HostnameResolver | None,
+) -> HostnameResolver | None:
+    """Have host names resolved by an object of yours instead of the system, on the running loop.
+
+    Everything in this library that looks up names goes through :func:`getaddrinfo` and
+    :func:`getnameinfo`, and so through this object. Of use in tests, above all.
+
+    Args:
+        hostname_resolver: An implementation of :class:`nurseryio.abc.HostnameResolver`; None goes
+            back to the system.
+
+    Returns:
+        What was set before, None if nothing.
+
+    Raises:
+        RuntimeError: No loop is running.
+
+    Checkpoint: no, this is not an async function.
+
+    Trio: ``trio.socket.set_custom_hostname_resolver``.
+    """
+    before = _resolver.get()
+    _resolver.set(hostname_resolver)
+    return before
+
+
+async def getaddrinfo(
+    host: bytes | str | None,
+    port: bytes | str | int | None,
+    family: int = 0,
+    type: int = 0,
+    proto: int = 0,
+    flags: int = 0,
+) -> list[AddressInfo]:
+    """Find the addresses that a host name and a service stand for.
+
+    Takes and returns what :func:`socket.getaddrinfo` does. International names are encoded by the
+    standard of 2008, not of 2003 as there. Asks the system in a worker thread, or the object given
+    to :func:`set_custom_hostname_resolver`; numeric addresses need neither.
+
+    Args:
+        host: A name or a numeric address; None for this machine.
+        port: A number or the name of a service.
+        family: Restricts the answers, like the other three.
+        type: As above.
+        proto: As above.
+        flags: ``AI_...`` constants.
+
+    Returns:
+        Tuples of family, type, protocol, canonical name and address.
+
+    Raises:
+        gaierror: The name cannot be resolved (an ``OSError``).
+        Cancelled: if the task is cancelled meanwhile.
+
+    Checkpoint: yes.
+
+    Trio: ``trio.socket.getaddrinfo``.
+    """
+    await checkpoint_if_cancelled()
+    found: list[Any] | None = None
+    try:
+        found = stdlib.getaddrinfo(host, port, family, type, proto, flags | NUMERIC_ONLY)
+    except stdlib.gaierror as exc:
+        if exc.errno != stdlib.EAI_NONAME:
+            await cancel_shielded_checkpoint()
+            raise
+    except BaseException:
+        await cancel_shielded_checkpoint()
+        raise
+    if found is not None:
+        await cancel_shielded_checkpoint()
+        return found
+    if isinstance(host, str):
+        host = encode_hostname(host)
+    custom = _resolver.get()
+    if custom is not None:
+        return await custom.getaddrinfo(host, port, family, type, proto, flags)
+    return await call_in_thread(stdlib.getaddrinfo, host, port, family, type, proto, flags)
+
+
+async def getnameinfo(
+    sockaddr: tuple[str, int] | tuple[str, int, int, int], flags: int
+) -> tuple[str, str]:
+    """Find the host name and the service that a numeric address stands for.
+
+    Takes and returns what :func:`socket.getnameinfo` does; asks in the same places as
+    :func:`getaddrinfo`.
+
+    Args:
+        sockaddr: A numeric address.
+        flags: ``NI_...`` constants.
+
+    Returns:
+        The name of the host and the name of the service.
+
+    Raises:
+        gaierror: It is no numeric address, or the look-up failed (an ``OSError``).
+        Cancelled: if the task is cancelled meanwhile.
+
+    Checkpoint: yes.
+
+    Trio: ``trio.socket.getnameinfo``.
+    """
+    custom = _resolver.get()
+    if custom is not None:
+        return await custom.getnameinfo(sockaddr, flags)
+    return await call_in_thread(stdlib.getnameinfo, sockaddr, flags)
+
+
+async def getprotobyname(name: str) -> int:
+    """Find the number of an Internet protocol; :func:`socket.getprotobyname` in a worker thread.
+
+    Args:
+        name: For example ``"tcp"``.
+
+    Raises:
+        OSError: The system knows no such protocol.
+        Cancelled: if the task is cancelled meanwhile.
+
+    Checkpoint: yes.
+
+    Trio: ``trio.socket.getprotobyname``.
+    """
+    return await call_in_thread(stdlib.getprotobyname, name)
+
+
+# -- addresses of sockets -------------------------------------------------------
+
+
+async def resolve_address(sock: stdlib.socket, address: AddressFormat, local: bool) -> AddressFormat:
+    """Put numbers for the names in an address, for a socket that must not block to do so itself.
+
+    Args:
+        sock: The socket that it is for; its family says what an address is.
+        address: As the standard library takes it; paths may be path objects.
+        local: Whether it is an address of this machine (for ``bind``), not one to connect to.
+
+    Raises:
+        ValueError: It has not the form that the family wants.
+        gaierror: A name cannot be resolved.
+
+    Checkpoint: only if a name has to be resolved.
+    """
+    family = sock.family
+    if family == stdlib.AF_INET:
+        if not isinstance(address, tuple) or len(address) != 2:
+            raise ValueError("address should be a (host, port) tuple")
+    elif family == stdlib.AF_INET6:
+        if not isinstance(address, tuple) or not 2 <= len(address) <= 4:
+            raise ValueError("address should be a (host, port, [flowinfo, [scopeid]]) tuple")
+    elif family == getattr(stdlib, "AF_UNIX", None):
+        return os.fspath(address)
+    else:
+        return address
+    host, port = address[:2]
+    if isinstance(port, int) and _is_numeric(family, host):
+        return address
+    found = await getaddrinfo(
+        # What the standard library makes of these two.
+        {"": None, "<broadcast>": "255.255.255.255"}.get(host, host),
+        port,
+        family,
+        sock.type,
+        sock.proto,
+        _flags(sock, local),
+    )
+    # The two further fields of an IPv6 address are not names, and were not asked for.
+    return (*found[0][4][:2], *address[2:], *found[0][4][len(address) :])
+
+
+def _is_numeric(family: int, host: Any) -> bool:
+    try:
+        stdlib.inet_pton(family, host)
+    except (OSError, TypeError):
+        return False
+    return True
+
+
+def _flags(sock: stdlib.socket, local: bool) -> int:
+    flags = int(stdlib.AI_PASSIVE) if local else 0
+    if sock.family == stdlib.AF_INET6 and not sock.getsockopt(
+        stdlib.IPPROTO_IPV6, stdlib.IPV6_V6ONLY
+    ):
+        flags |= stdlib.AI_V4MAPPED
+    return flags

@@ -1,0 +1,113 @@
+"""Serving: a task for each connection.
+
+What lives here: :func:`serve_listeners`, for listeners of every kind. What does not: listeners.
+
+Rule 1: a connection is closed when its handler ends, however it ends.
+
+Rule 2: an error of a handler is not the server's to judge: it ends the server, unless the handlers
+run in a nursery of somebody else's. Running out of file descriptors or memory is nobody's mistake
+here: it is logged, and the server tries again soon.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from .._core import TASK_STATUS_IGNORED, AsyncResource, open_nursery, sleep
+from .generic import aclose_forcefully
+from .stream import SocketStream
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .._core import Listener, Nursery, TaskStatus
+
+__all__ = ["serve_listeners"]
+
+StreamT = TypeVar("StreamT", bound=AsyncResource)
+ListenerT = TypeVar("ListenerT", bound="Listener[Any]")
+
+# accept() says that there is no room for one more connection.
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+# Seconds to wait for room.
+PAUSE = 0.1
+
+logger = logging.getLogger("nurseryio.serve_listeners")
+
+
+async def serve_listeners(
+    handler: Callable[[StreamT], Awaitable[object]],
+    listeners: list[ListenerT],
+    *,
+    handler_nursery: Nursery | None = None,
+    task_status: TaskStatus[list[ListenerT]] = TASK_STATUS_IGNORED,
+) -> NoReturn:
+    """For each connection that comes in at ``listeners``, run ``handler(stream)`` in a task.
+
+    If the system has no room for one more connection (``EMFILE``, ``ENFILE``, ``ENOBUFS``,
+    ``ENOMEM``), this logs an error to the logger ``nurseryio.serve_listeners``, waits 100 ms, and
+    tries again.
+
+    Args:
+        handler: An async function of one argument, the connection. The connection is closed when
+            the function ends, however it ends. An error that it lets out ends the server: catch in
+            the handler what should not.
+        listeners: Where to accept. They are closed at the end.
+        handler_nursery: Where the handlers run: a nursery, or anything with its ``start_soon``. None
+            stands for a nursery of the server's own.
+        task_status: For ``nursery.start``, which returns ``listeners``.
+
+    Raises:
+        ExceptionGroup: ``accept`` failed, or a handler of the server's own nursery did.
+        Cancelled: if the task is cancelled; there is no other way to stop a server.
+
+    Checkpoint: yes.
+
+    Trio: ``trio.serve_listeners``.
+    """
+    async with open_nursery() as nursery:
+        for listener in listeners:
+            nursery.start_soon(_serve_one, listener, handler_nursery or nursery, handler)
+        # What listens has been queueing connections for long; anything that goes wrong with the
+        # spawning comes before this.
+        task_status.started(listeners)
+    raise AssertionError("a server ends by an error or by being cancelled")
+
+
+async def _serve_one(
+    listener: Listener[StreamT],
+    handler_nursery: Nursery,
+    handler: Callable[[StreamT], Awaitable[object]],
+) -> None:
+    async with listener:
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as exc:
+                if exc.errno not in _NO_ROOM:
+                    raise
+                logger.error(
+                    "accept returned %s (%s); retrying in %s seconds",
+                    errno.errorcode[exc.errno],
+                    os.strerror(exc.errno),
+                    PAUSE,
+                    exc_info=True,
+                )
+                await sleep(PAUSE)
+            else:
+                handler_nursery.start_soon(_handle, stream, handler)
+
+
+async def _handle(stream: StreamT, handler: Callable[[StreamT], Awaitable[object]]) -> None:
+    try:
+        await handler(stream)
+    finally:
+        if isinstance(stream, SocketStream):
+            # It says no goodbye, so there is nothing to hurry; and the task ends here anyway.
+            stream.socket.close()
+        else:
+            await aclose_forcefully(stream)

@@ -1,0 +1,199 @@
+"""Where sockets come from: new ones, pairs, those of the standard library, bare descriptors.
+
+What lives here: the functions of ``nurseryio.socket`` that return sockets, and the custom factory.
+What does not: what sockets do (:mod:`sockets`).
+"""
+
+from __future__ import annotations
+
+import socket as stdlib
+import sys
+from operator import index
+from socket import AF_INET, SOCK_STREAM
+from typing import TYPE_CHECKING
+
+from .._core import RunVar
+from .sockets import Socket
+
+if TYPE_CHECKING:
+    from socket import AddressFamily, SocketKind
+    from typing import SupportsIndex
+
+    from .._core import SocketFactory
+    from .sockettype import SocketType
+
+__all__ = [
+    "from_stdlib_socket",
+    "fromfd",
+    "set_custom_socket_factory",
+    "socket",
+    "socketpair",
+]
+
+_factory: RunVar[SocketFactory | None] = RunVar("socket_factory", None)
+
+
+def set_custom_socket_factory(socket_factory: SocketFactory | None) -> SocketFactory | None:
+    """Have :func:`socket`, on the running loop, make objects of yours. For tests.
+
+    Args:
+        socket_factory: An implementation of :class:`nurseryio.abc.SocketFactory`; None goes back to
+            the system's sockets.
+
+    Returns:
+        What was set before, None if nothing.
+
+    Raises:
+        RuntimeError: No loop is running.
+
+    Checkpoint: no, this is not an async function.
+
+    Trio: ``trio.socket.set_custom_socket_factory``.
+    """
+    before = _factory.get()
+    _factory.set(socket_factory)
+    return before
+
+
+def from_stdlib_socket(sock: stdlib.socket) -> SocketType:
+    """Wrap a socket of the standard library.
+
+    Args:
+        sock: Put into non-blocking mode. From now on it should be used, and closed, through the
+            returned object alone.
+
+    Returns:
+        A socket with async methods, on the same file descriptor.
+
+    Raises:
+        TypeError: It is no ``socket.socket``, or of a subclass such as ``ssl.SSLSocket``.
+
+    Checkpoint: no, this is not an async function.
+
+    Trio: ``trio.socket.from_stdlib_socket``.
+    """
+    return Socket(sock)
+
+
+def fromfd(
+    fd: SupportsIndex,
+    family: AddressFamily | int = AF_INET,
+    type: SocketKind | int = SOCK_STREAM,
+    proto: int = 0,
+) -> SocketType:
+    """Make a socket from a duplicate of a file descriptor, which stays open and yours.
+
+    Args:
+        fd: The descriptor.
+        family: What kind of socket it is, where the system does not tell; likewise the others.
+        type: As above.
+        proto: As above.
+
+    Raises:
+        OSError: It is not the descriptor of a socket.
+
+    Checkpoint: no, this is not an async function.
+
+    Trio: ``trio.socket.fromfd``.
+    """
+    family, type, proto = _kind_of(index(fd), family, type, proto)
+    return Socket(stdlib.fromfd(index(fd), family, type, proto), owned=True)
+
+
+if sys.platform == "win32":
+
+    def fromshare(info: bytes) -> SocketType:
+        """Make a socket from what ``share`` has prepared in another process.
+
+        Args:
+            info: The bytes that ``share`` returned.
+
+        Checkpoint: no, this is not an async function.
+
+        Trio: ``trio.socket.fromshare``.
+        """
+        return Socket(stdlib.fromshare(info), owned=True)
+
+
+def socketpair(
+    family: AddressFamily | int | None = None,
+    type: SocketKind | int = SOCK_STREAM,
+    proto: int = 0,
+) -> tuple[SocketType, SocketType]:
+    """Make two sockets that are connected with each other.
+
+    Args:
+        family: ``AF_UNIX`` where the system has it, else ``AF_INET``, if not given.
+        type: ``SOCK_STREAM`` or ``SOCK_DGRAM``.
+        proto: As a rule 0.
+
+    Checkpoint: no, this is not an async function.
+
+    Trio: ``trio.socket.socketpair``.
+    """
+    if family is None:
+        family = getattr(stdlib, "AF_UNIX", AF_INET)
+    left, right = stdlib.socketpair(family, type, proto)
+    return Socket(left, owned=True), Socket(right, owned=True)
+
+
+def socket(
+    family: AddressFamily | int = AF_INET,
+    type: SocketKind | int = SOCK_STREAM,
+    proto: int = 0,
+    fileno: int | None = None,
+) -> SocketType:
+    """Make a socket, or wrap a file descriptor that is one.
+
+    Args:
+        family: ``AF_INET``, ``AF_INET6``, ``AF_UNIX``...
+        type: ``SOCK_STREAM``, ``SOCK_DGRAM``...
+        proto: As a rule 0.
+        fileno: A descriptor to be taken over; then the system is asked for the other three where
+            it knows.
+
+    Returns:
+        A socket; what the object given to :func:`set_custom_socket_factory` makes, if there is one
+        and no ``fileno`` is given.
+
+    Raises:
+        OSError: The system refuses.
+
+    Checkpoint: no, this is not an async function.
+
+    Trio: ``trio.socket.socket``.
+    """
+    if fileno is None:
+        # Outside any loop there is nothing to ask for.
+        factory = _current_factory()
+        if factory is not None:
+            made: SocketType = factory.socket(family, type, proto)
+            return made
+        return Socket(stdlib.socket(family, type, proto), owned=True)
+    family, type, proto = _kind_of(fileno, family, type, proto)
+    return Socket(stdlib.socket(family, type, proto, fileno))
+
+
+def _current_factory() -> SocketFactory | None:
+    try:
+        return _factory.get()
+    except RuntimeError:
+        return None
+
+
+def _kind_of(
+    fileno: int, family: AddressFamily | int, type: SocketKind | int, proto: int
+) -> tuple[AddressFamily | int, SocketKind | int, int]:
+    """Family, type and protocol of a descriptor, as far as the system tells."""
+    if sys.platform != "linux":
+        return family, type, proto
+    # Whatever it is taken for here, getsockopt() asks the descriptor.
+    probe = stdlib.socket(family, type, proto, fileno=fileno)
+    try:
+        return (
+            probe.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_DOMAIN),
+            probe.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_TYPE),
+            probe.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_PROTOCOL),
+        )
+    finally:
+        probe.detach()

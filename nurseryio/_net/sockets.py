@@ -1,0 +1,379 @@
+"""The system's sockets, as objects with async methods.
+
+What lives here: :class:`Socket`, behind every :class:`~.sockettype.SocketType` that is no fake. What
+does not: making them (:mod:`socket_makers`), and streams.
+
+Rule 1: every async method tries the call of the standard library first, on a socket that never
+blocks, and waits only if that would have blocked; then it tries again. So errors come at once, and
+two tasks may use one socket as long as they do not wait for the same thing.
+
+Rule 2: a method that succeeds at once is a checkpoint nevertheless, whose second half cannot be
+cancelled: what was received is not lost.
+
+Rule 3: ``_owned`` tells whether this library opened the socket itself, so that nobody closes it but
+through the object. Only then does the socket keep its registration with the loop between two
+waits (see :mod:`readiness`).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket as stdlib
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from .._core import (
+    Cancelled,
+    cancel_shielded_checkpoint,
+    checkpoint,
+    checkpoint_if_cancelled,
+    current_task,
+    in_trio_run,
+    notify_closing,
+    wait_writable,
+)
+from .._core.readiness import Readable, Writable
+from .resolver import resolve_address
+from .sockettype import DEFAULT_BACKLOG, SocketType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from socket import AddressFamily, SocketKind
+    from types import TracebackType
+
+    from typing_extensions import Buffer, ParamSpec, Self
+
+    from .._core.task import LoopState
+    from .resolver import AddressFormat
+
+    P = ParamSpec("P")
+
+__all__ = ["Socket"]
+
+T = TypeVar("T")
+
+
+class Socket(SocketType):
+    """A socket of the system. Its methods are described at :class:`~.sockettype.SocketType`.
+
+    Args:
+        sock: The socket of the standard library; put into non-blocking mode, and not to be used
+            by anybody else from now on.
+        owned: See rule 3.
+
+    Raises:
+        TypeError: ``sock`` is something else, such as an ``ssl.SSLSocket``.
+    """
+
+    __slots__ = ("__weakref__", "_did_shutdown", "_owned", "_reads", "_sock", "_writes")
+
+    def __init__(self, sock: stdlib.socket, owned: bool = False) -> None:
+        # What waits for the socket, made at the first wait on a loop.
+        self._reads: Readable | None = None
+        self._writes: Writable | None = None
+        # Exactly this class: a subclass, such as that of TLS, does something else on recv().
+        if type(sock) is not stdlib.socket:
+            raise TypeError(f"expected object of type 'socket.socket', not {type(sock).__name__!r}")
+        self._sock = sock
+        self._owned = owned
+        self._did_shutdown = False
+        sock.setblocking(False)
+
+    def __repr__(self) -> str:
+        return repr(self._sock).replace("socket.socket", "nurseryio.socket.socket", 1)
+
+    def __del__(self) -> None:
+        # The loop must not be left with the number of a descriptor that is about to be closed.
+        self._disarm()
+
+    # -- what does not block ----------------------------------------------------
+
+    def detach(self) -> int:
+        self._disarm()
+        return self._sock.detach()
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def getpeername(self) -> AddressFormat:
+        return self._sock.getpeername()
+
+    def getsockname(self) -> AddressFormat:
+        return self._sock.getsockname()
+
+    @overload
+    def getsockopt(self, level: int, optname: int) -> int: ...
+
+    @overload
+    def getsockopt(self, level: int, optname: int, buflen: int) -> bytes: ...
+
+    def getsockopt(self, level: int, optname: int, buflen: int | None = None) -> int | bytes:
+        if buflen is None:
+            return self._sock.getsockopt(level, optname)
+        return self._sock.getsockopt(level, optname, buflen)
+
+    @overload
+    def setsockopt(self, level: int, optname: int, value: int | Buffer) -> None: ...
+
+    @overload
+    def setsockopt(self, level: int, optname: int, value: None, optlen: int) -> None: ...
+
+    def setsockopt(
+        self, level: int, optname: int, value: int | Buffer | None, optlen: int | None = None
+    ) -> None:
+        if optlen is None:
+            if value is None:
+                raise TypeError(
+                    "invalid value for argument 'value': None needs an 'optlen' beside it"
+                )
+            self._sock.setsockopt(level, optname, value)
+        elif value is not None:
+            raise TypeError(
+                f"invalid value for argument 'value': {value!r}; beside an 'optlen' only None may "
+                "stand"
+            )
+        else:
+            self._sock.setsockopt(level, optname, value, optlen)
+
+    def listen(self, backlog: int = DEFAULT_BACKLOG) -> None:
+        self._sock.listen(backlog)
+
+    def get_inheritable(self) -> bool:
+        return self._sock.get_inheritable()
+
+    def set_inheritable(self, inheritable: bool) -> None:
+        self._sock.set_inheritable(inheritable)
+
+    if sys.platform == "win32":
+
+        def share(self, process_id: int) -> bytes:
+            return self._sock.share(process_id)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def family(self) -> AddressFamily:
+        return self._sock.family
+
+    @property
+    def type(self) -> SocketKind:
+        return self._sock.type
+
+    @property
+    def proto(self) -> int:
+        return self._sock.proto
+
+    @property
+    def did_shutdown_SHUT_WR(self) -> bool:  # noqa: N802
+        return self._did_shutdown
+
+    def dup(self) -> Socket:
+        return Socket(self._sock.dup(), owned=True)
+
+    def close(self) -> None:
+        fd = self._sock.fileno()
+        if fd == -1:
+            return
+        for waits in (self._reads, self._writes):
+            if waits is not None:
+                waits.close()
+        if in_trio_run():
+            # Somebody may wait for the bare descriptor.
+            notify_closing(fd)
+        self._sock.close()
+
+    def shutdown(self, flag: int) -> None:
+        self._sock.shutdown(flag)
+        if flag in (stdlib.SHUT_WR, stdlib.SHUT_RDWR):
+            self._did_shutdown = True
+
+    def is_readable(self) -> bool:
+        if sys.platform == "win32":
+            return bool(select.select([self._sock], [], [], 0)[0])
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+    # -- waiting ----------------------------------------------------------------
+
+    def _readable(self, state: LoopState) -> Readable:
+        """What to await until the socket can be read from, on the running loop."""
+        reads = self._reads
+        if reads is None or reads.state is not state:
+            self._disarm()
+            reads = self._reads = Readable(state, self._sock.fileno(), self._owned)
+        return reads
+
+    def _writable(self, state: LoopState) -> Writable:
+        """What to await until the socket can be written to; to be disarmed afterwards."""
+        writes = self._writes
+        if writes is None or writes.state is not state:
+            self._disarm()
+            writes = self._writes = Writable(state, self._sock.fileno(), self._owned)
+        return writes
+
+    def _disarm(self) -> None:
+        for waits in (self._reads, self._writes):
+            if waits is not None:
+                waits.disarm()
+
+    async def _reading(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call ``fn`` now, and again whenever the socket has become readable, until it works."""
+        await checkpoint_if_cancelled()
+        try:
+            result = fn(*args, **kwargs)
+        except BlockingIOError:
+            pass
+        except BaseException:
+            await cancel_shielded_checkpoint()
+            raise
+        else:
+            await cancel_shielded_checkpoint()
+            return result
+        readable = self._readable(current_task()._state)
+        while True:
+            await readable
+            try:
+                return fn(*args, **kwargs)
+            except BlockingIOError:
+                pass
+
+    async def _writing(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call ``fn`` now, and again whenever the socket has become writable, until it works."""
+        await checkpoint_if_cancelled()
+        try:
+            result = fn(*args, **kwargs)
+        except BlockingIOError:
+            pass
+        except BaseException:
+            await cancel_shielded_checkpoint()
+            raise
+        else:
+            await cancel_shielded_checkpoint()
+            return result
+        while True:
+            await wait_writable(self._sock)
+            try:
+                return fn(*args, **kwargs)
+            except BlockingIOError:
+                pass
+
+    async def wait_writable(self) -> None:
+        await wait_writable(self._sock)
+
+    # -- connections ------------------------------------------------------------
+
+    async def bind(self, address: AddressFormat) -> None:
+        address = await resolve_address(self._sock, address, local=True)
+        await checkpoint()
+        self._sock.bind(address)
+
+    async def accept(self) -> tuple[SocketType, AddressFormat]:
+        sock, address = await self._reading(self._sock.accept)
+        return Socket(sock, owned=True), address
+
+    async def _accept_after_wait(self) -> Socket:
+        """``accept`` for a listener: waits before it tries if it is registered with the loop."""
+        readable = self._readable(current_task()._state)
+        if not readable.armed:
+            sock, _address = await self._reading(self._sock.accept)
+        else:
+            await checkpoint_if_cancelled()
+            while True:
+                await readable
+                try:
+                    sock, _address = self._sock.accept()
+                    break
+                except BlockingIOError:
+                    pass
+        return Socket(sock, owned=True)
+
+    async def connect(self, address: AddressFormat) -> None:
+        try:
+            address = await resolve_address(self._sock, address, local=False)
+            await checkpoint_if_cancelled()
+            try:
+                self._sock.connect(address)
+            except BlockingIOError:
+                await wait_writable(self._sock)
+            except BaseException:
+                await cancel_shielded_checkpoint()
+                raise
+            else:
+                await cancel_shielded_checkpoint()
+                return
+        except Cancelled:
+            # The attempt may be under way, and there is no way to call it back.
+            self.close()
+            raise
+        error = self._sock.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_ERROR)
+        if error:
+            raise OSError(error, f"Error connecting to {address!r}: {os.strerror(error)}")
+
+    # -- receiving --------------------------------------------------------------
+
+    async def recv(self, buflen: int, flags: int = 0, /) -> bytes:
+        return await self._reading(self._sock.recv, buflen, flags)
+
+    async def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
+        return await self._reading(self._sock.recv_into, buffer, nbytes, flags)
+
+    async def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, AddressFormat]:
+        return await self._reading(self._sock.recvfrom, bufsize, flags)
+
+    async def recvfrom_into(
+        self, buffer: Buffer, nbytes: int = 0, flags: int = 0
+    ) -> tuple[int, AddressFormat]:
+        return await self._reading(self._sock.recvfrom_into, buffer, nbytes, flags)
+
+    if sys.platform != "win32":
+
+        async def recvmsg(
+            self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
+        ) -> tuple[bytes, list[tuple[int, int, bytes]], int, AddressFormat]:
+            return await self._reading(self._sock.recvmsg, bufsize, ancbufsize, flags)
+
+        async def recvmsg_into(
+            self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
+        ) -> tuple[int, list[tuple[int, int, bytes]], int, AddressFormat]:
+            return await self._reading(self._sock.recvmsg_into, buffers, ancbufsize, flags)
+
+    # -- sending ----------------------------------------------------------------
+
+    async def send(self, bytes: Buffer, flags: int = 0, /) -> int:
+        return await self._writing(self._sock.send, bytes, flags)
+
+    @overload
+    async def sendto(self, data: Buffer, address: AddressFormat, /) -> int: ...
+
+    @overload
+    async def sendto(self, data: Buffer, flags: int, address: AddressFormat, /) -> int: ...
+
+    async def sendto(self, *args: Any) -> int:
+        *others, address = args
+        address = await resolve_address(self._sock, address, local=False)
+        return await self._writing(self._sock.sendto, *others, address)
+
+    if sys.platform != "win32":
+
+        async def sendmsg(
+            self,
+            buffers: Iterable[Buffer],
+            ancdata: Iterable[tuple[int, int, Buffer]] = (),
+            flags: int = 0,
+            address: AddressFormat | None = None,
+            /,
+        ) -> int:
+            if address is not None:
+                address = await resolve_address(self._sock, address, local=False)
+            return await self._writing(self._sock.sendmsg, buffers, ancdata, flags, address)

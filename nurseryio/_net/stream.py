@@ -1,0 +1,451 @@
+"""Connections: :class:`SocketStream`.
+
+What lives here: sending and receiving on a connected socket. What does not: how a connection comes
+about (:mod:`tcp_connect`, :mod:`listener`, :mod:`unix`).
+
+Rule 1: there is no buffer between the caller and the kernel, in either direction. ``send_all``
+returns when the kernel has taken the last byte; nothing is read before somebody wants it. So a
+cancelled call has lost nothing, and a peer that does not read stops whoever sends to it.
+
+Rule 2: each method checks for cancellation before it does anything. Then it owes the other tasks a
+turn, unless it waits for the network anyway; and unless the task has just been woken from such a
+wait (``_rested``), which counts for one method. So of two methods in a row at least one lets others
+run, and an echo costs one turn of the loop instead of two.
+
+Rule 3: the two methods that matter for speed are each one frame, and call the socket of the standard
+library directly. A socket that is no socket of the system's (a fake in a test) takes the long way,
+through the methods of :class:`~.sockettype.SocketType`.
+"""
+
+from __future__ import annotations
+
+import errno
+import operator
+import socket as stdlib
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn, overload
+
+from .._core import (
+    BrokenResourceError,
+    BusyResourceError,
+    ClosedResourceError,
+    Final,
+    HalfCloseableStream,
+    checkpoint,
+    checkpoint_if_cancelled,
+    current_task,
+)
+from .._core.host import bare_yield, current_task as current_asyncio_task
+from .._core.task import records
+from .sockets import Socket
+from .sockettype import SocketType
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from .._core import Task
+    from .._core.readiness import Readable
+
+__all__ = ["SocketStream", "bytes_view", "check_max_bytes", "is_closed_error"]
+
+# Bytes asked for if the caller does not say how many. Below the size from which on malloc asks the
+# system for fresh memory each time.
+RECEIVE_SIZE = 65536
+
+# Bytes that may wait in the kernel unsent before a socket counts as not writable: what a fast
+# network carries in the time that a task takes to come back.
+UNSENT_LIMIT = 16384
+
+# What the calls of a socket say that was closed on this side: on Unix, on Windows.
+_CLOSED = (errno.EBADF, errno.ENOTSOCK)
+
+
+def is_closed_error(error: OSError) -> bool:
+    """Whether it says that the socket was closed on this side."""
+    return error.errno in _CLOSED
+
+
+def _raise_for(error: OSError) -> NoReturn:
+    """Raise what streams raise for an error of a socket."""
+    if is_closed_error(error):
+        raise ClosedResourceError("this socket was already closed") from None
+    raise BrokenResourceError(f"socket connection broken: {error}") from error
+
+
+def check_max_bytes(max_bytes: object) -> int:
+    """The number of bytes that may be received.
+
+    Raises:
+        TypeError: It is no integer.
+        ValueError: It is less than 1.
+    """
+    try:
+        number = operator.index(max_bytes)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError("max_bytes must be integer >= 1") from None
+    if number < 1:
+        raise ValueError("max_bytes must be integer >= 1")
+    return number
+
+
+def bytes_view(data: object) -> memoryview:
+    """What is to be sent, as a view that counts in bytes.
+
+    Raises:
+        TypeError: It is no buffer, or one that is not contiguous.
+    """
+    try:
+        return memoryview(data).cast("B")  # type: ignore[arg-type]
+    except TypeError:
+        hint = "; encode it first" if isinstance(data, str) else ""
+        raise TypeError(f"send_all() takes bytes, not {type(data).__name__}{hint}") from None
+
+
+class SocketStream(HalfCloseableStream, metaclass=Final):
+    """A stream of bytes over a connected socket.
+
+    On TCP it turns on ``TCP_NODELAY``, so that small messages leave at once, and where the system has
+    it ``TCP_NOTSENT_LOWAT`` (16 KiB), so that what is sent does not grow old in the kernel. Both can be
+    changed by :meth:`setsockopt`.
+
+    Args:
+        socket: A connected socket of type ``SOCK_STREAM``, from ``nurseryio.socket``. It is closed
+            with the stream. Kept as the attribute ``socket``.
+
+    Raises:
+        TypeError: It is no socket of ``nurseryio.socket``.
+        ValueError: It is of another type.
+
+    Trio: ``trio.SocketStream``.
+    """
+
+    __slots__ = ("__weakref__", "_reads", "_receiving", "_recv", "_send", "_sending", "socket")
+
+    socket: SocketType
+
+    def __init__(self, socket: SocketType) -> None:
+        if not isinstance(socket, SocketType):
+            raise TypeError(
+                f"SocketStream requires a nurseryio socket object, not {socket!r}; "
+                "see nurseryio.socket.from_stdlib_socket()"
+            )
+        if socket.type != stdlib.SOCK_STREAM:
+            raise ValueError("SocketStream requires a SOCK_STREAM socket")
+        self.socket = socket
+        # Whether a task is in a method of that direction.
+        self._receiving = self._sending = False
+        self._reads: Readable | None = None
+        # The long way is taken where these are None.
+        native = socket._sock if type(socket) is Socket else None
+        self._recv = None if native is None else native.recv
+        self._send = None if native is None else native.send
+        # Refused by sockets that are not TCP.
+        with suppress(OSError):
+            socket.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY, 1)
+            if hasattr(stdlib, "TCP_NOTSENT_LOWAT"):
+                socket.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NOTSENT_LOWAT, UNSENT_LIMIT)
+
+    def __repr__(self) -> str:
+        return f"<SocketStream over {self.socket!r}>"
+
+    # -- receiving --------------------------------------------------------------
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Wait until something has arrived, and return it.
+
+        Args:
+            max_bytes: The most bytes to return, at least 1. None stands for a good size.
+
+        Returns:
+            At least one byte, or ``b""`` if the peer has ended its sending direction.
+
+        Raises:
+            BusyResourceError: Another task is receiving on this stream.
+            BrokenResourceError: The connection is broken; the cause is the ``OSError``.
+            ClosedResourceError: The stream is closed, or was closed meanwhile.
+            Cancelled: if the task is cancelled; nothing that has arrived is lost.
+
+        Checkpoint: yes.
+        """
+        if max_bytes is None:
+            max_bytes = RECEIVE_SIZE
+        elif type(max_bytes) is not int or max_bytes < 1:
+            max_bytes = check_max_bytes(max_bytes)
+        if self._receiving:
+            raise BusyResourceError("another task is already receiving on this SocketStream")
+        task = records.get(current_asyncio_task()) or current_task()  # type: ignore[call-overload]
+        if task.scope._effective or task._look_closer:
+            await self._look_closer(task)
+        reads = self._reads
+        if reads is None or reads.state is not task._state:
+            reads = self._find_reads(task)
+            if reads is None:
+                return await self._receive_the_long_way(max_bytes)
+        self._receiving = True
+        try:
+            if reads.exhausted or reads.armed:
+                await reads
+                task._rested = True
+            elif task._rested:
+                task._rested = False
+            else:
+                await bare_yield()
+            while True:
+                try:
+                    data = self._recv(max_bytes)  # type: ignore[misc]
+                except BlockingIOError:
+                    await reads
+                    task._rested = True
+                else:
+                    reads.exhausted = len(data) < max_bytes
+                    return data
+        except OSError as exc:
+            _raise_for(exc)
+        finally:
+            self._receiving = False
+
+    async def _look_closer(self, task: Task) -> None:
+        """The task may be cancelled, or somebody watches whether this is a whole checkpoint."""
+        task._rested = False
+        await checkpoint_if_cancelled()
+
+    def _find_reads(self, task: Task) -> Readable | None:
+        if self._recv is not None:
+            assert type(self.socket) is Socket
+            self._reads = self.socket._readable(task._state)
+        return self._reads
+
+    async def _receive_the_long_way(self, max_bytes: int) -> bytes:
+        self._receiving = True
+        try:
+            return await self.socket.recv(max_bytes)
+        except OSError as exc:
+            _raise_for(exc)
+        finally:
+            self._receiving = False
+
+    # -- sending ----------------------------------------------------------------
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send ``data``, and wait until the kernel has taken all of it.
+
+        Args:
+            data: The bytes to send; empty data is allowed and sends nothing.
+
+        Raises:
+            TypeError: It is not bytes or a buffer of them.
+            BusyResourceError: Another task is sending on this stream.
+            BrokenResourceError: The connection is broken; the cause is the ``OSError``.
+            ClosedResourceError: The stream is closed, or was closed meanwhile, or
+                :meth:`send_eof` was called before.
+            Cancelled: if the task is cancelled. Then an unknown part of the data has been sent, and
+                the rest never will be.
+
+        Checkpoint: yes.
+        """
+        if self._sending:
+            raise self._busy_sending()
+        send = self._send
+        if send is None or type(data) is not bytes or not data:
+            await self._send_unusual(bytes_view(data))
+            return
+        if self.socket._did_shutdown:  # type: ignore[attr-defined]
+            raise ClosedResourceError("can't send data after sending EOF")
+        task = records.get(current_asyncio_task()) or current_task()  # type: ignore[call-overload]
+        if task.scope._effective or task._look_closer:
+            await self._look_closer(task)
+        self._sending = True
+        try:
+            if task._rested:
+                task._rested = False
+            else:
+                await bare_yield()
+            try:
+                sent = send(data)
+            except BlockingIOError:
+                sent = 0
+            if sent < len(data):
+                await self._send_rest(task, memoryview(data), sent)
+        except OSError as exc:
+            _raise_for(exc)
+        finally:
+            self._sending = False
+
+    async def _send_rest(self, task: Task, view: memoryview, sent: int) -> None:
+        """Send what is left, in pieces as the kernel has room for them."""
+        assert type(self.socket) is Socket
+        send = self._send
+        assert send is not None
+        writes = self.socket._writable(task._state)
+        try:
+            with view:
+                while sent < len(view):
+                    await writes
+                    try:
+                        with view[sent:] as rest:
+                            sent += send(rest)
+                    except BlockingIOError:
+                        pass
+        finally:
+            writes.disarm()
+        task._rested = True
+
+    async def _send_unusual(self, view: memoryview) -> None:
+        """``send_all`` for what is not plain bytes, for empty data, and for fakes."""
+        with view:
+            if self.socket.did_shutdown_SHUT_WR:
+                raise ClosedResourceError("can't send data after sending EOF")
+            self._sending = True
+            try:
+                if not view:
+                    self._check_open()
+                    await checkpoint()
+                elif self._send is None:
+                    sent = 0
+                    while sent < len(view):
+                        with view[sent:] as rest:
+                            sent += await self.socket.send(rest)
+                else:
+                    await checkpoint()
+                    await self._send_rest(current_task(), view, self._send_now(view))
+            except OSError as exc:
+                _raise_for(exc)
+            finally:
+                self._sending = False
+
+    def _send_now(self, view: memoryview) -> int:
+        assert self._send is not None
+        try:
+            return self._send(view)
+        except BlockingIOError:
+            return 0
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the kernel has room for more data.
+
+        Raises:
+            BusyResourceError: Another task is sending on this stream.
+            BrokenResourceError: The connection is broken; the cause is the ``OSError``.
+            ClosedResourceError: The stream is closed, or was closed meanwhile.
+            Cancelled: if the task is cancelled.
+
+        Checkpoint: yes.
+        """
+        if self._sending:
+            raise self._busy_sending()
+        self._sending = True
+        try:
+            await checkpoint_if_cancelled()
+            self._check_open()
+            await self.socket.wait_writable()
+        except OSError as exc:
+            _raise_for(exc)
+        finally:
+            self._sending = False
+
+    async def send_eof(self) -> None:
+        """End the sending direction; receiving goes on. A second time does nothing.
+
+        Raises:
+            BusyResourceError: Another task is sending on this stream.
+            BrokenResourceError: The connection is broken; the cause is the ``OSError``.
+            ClosedResourceError: The stream is closed.
+            Cancelled: if the task is cancelled; then nothing has happened.
+
+        Checkpoint: yes.
+        """
+        if self._sending:
+            raise self._busy_sending()
+        self._sending = True
+        try:
+            await checkpoint()
+            # Some systems refuse a second shutdown.
+            if not self.socket.did_shutdown_SHUT_WR:
+                self.socket.shutdown(stdlib.SHUT_WR)
+        except OSError as exc:
+            _raise_for(exc)
+        finally:
+            self._sending = False
+
+    def _busy_sending(self) -> BusyResourceError:
+        return BusyResourceError("another task is already sending on this SocketStream")
+
+    def _check_open(self) -> None:
+        if self.socket.fileno() == -1:
+            raise ClosedResourceError("this socket was already closed")
+
+    # -- the rest ---------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Close the connection: when this returns or raises, the file descriptor is gone.
+
+        What the kernel has taken before is still sent. Tasks that are using the stream get
+        :class:`ClosedResourceError`. A second time does nothing.
+
+        Raises:
+            Cancelled: if the task is cancelled; the stream is closed all the same.
+
+        Checkpoint: yes.
+        """
+        self.socket.close()
+        await checkpoint()
+
+    @overload
+    def setsockopt(self, level: int, option: int, value: int | Buffer) -> None: ...
+
+    @overload
+    def setsockopt(self, level: int, option: int, value: None, length: int) -> None: ...
+
+    def setsockopt(
+        self, level: int, option: int, value: int | Buffer | None, length: int | None = None
+    ) -> None:
+        """Set an option of the socket; see :meth:`socket.socket.setsockopt`.
+
+        Args:
+            level: For example ``nurseryio.socket.IPPROTO_TCP``.
+            option: For example ``nurseryio.socket.TCP_NODELAY``.
+            value: A number or the bytes of a C structure; None together with ``length``.
+            length: Passes a null pointer of that many bytes.
+
+        Raises:
+            TypeError: ``value`` and ``length`` do not go together.
+            OSError: The system refuses.
+
+        Checkpoint: no, this is not an async function.
+        """
+        if length is None:
+            if value is None:
+                raise TypeError(
+                    "invalid value for argument 'value': None needs a 'length' beside it"
+                )
+            self.socket.setsockopt(level, option, value)
+        elif value is not None:
+            raise TypeError(
+                f"invalid value for argument 'value': {value!r}; beside a 'length' only None may "
+                "stand"
+            )
+        else:
+            self.socket.setsockopt(level, option, value, length)
+
+    @overload
+    def getsockopt(self, level: int, option: int) -> int: ...
+
+    @overload
+    def getsockopt(self, level: int, option: int, buffersize: int) -> bytes: ...
+
+    def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
+        """Ask for an option of the socket; see :meth:`socket.socket.getsockopt`.
+
+        Args:
+            level: For example ``nurseryio.socket.IPPROTO_TCP``.
+            option: For example ``nurseryio.socket.TCP_NODELAY``.
+            buffersize: If not 0, bytes are returned, up to this many.
+
+        Raises:
+            OSError: The system refuses.
+
+        Checkpoint: no, this is not an async function.
+        """
+        if buffersize == 0:
+            return self.socket.getsockopt(level, option)
+        return self.socket.getsockopt(level, option, buffersize)

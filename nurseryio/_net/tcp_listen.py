@@ -1,0 +1,183 @@
+"""Listening for TCP connections: :func:`open_tcp_listeners` and :func:`serve_tcp`."""
+
+from __future__ import annotations
+
+import errno
+import socket as stdlib
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from .._core import TASK_STATUS_IGNORED
+from .listener import SocketListener
+from .resolver import getaddrinfo
+from .serve import serve_listeners
+from .socket_makers import socket
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .._core import Nursery, TaskStatus
+    from .resolver import AddressFormat
+    from .stream import SocketStream
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
+
+__all__ = ["check_backlog", "check_port", "open_tcp_listeners", "serve_tcp"]
+
+# Systems cut a backlog down to what they allow, so this is "as much as possible"; several keep it
+# in 16 bits without checking that it fits.
+MOST_BACKLOG = 0xFFFF
+
+
+def check_port(port: object) -> None:
+    """Refuse what is no port number, with an error that says so.
+
+    Raises:
+        TypeError: It is no integer.
+        ValueError: It is out of range.
+    """
+    if not isinstance(port, int):
+        raise TypeError(f"port must be an int, not {port!r}")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must be between 0 and 65535, not {port}")
+
+
+def check_backlog(backlog: int | None) -> int:
+    """The backlog to ask the system for.
+
+    Raises:
+        TypeError: It is neither an integer nor None.
+    """
+    if backlog is None:
+        return MOST_BACKLOG
+    if not isinstance(backlog, int):
+        raise TypeError(f"backlog must be an int or None, not {backlog!r}")
+    return min(backlog, MOST_BACKLOG)
+
+
+async def open_tcp_listeners(
+    port: int, *, host: str | bytes | None = None, backlog: int | None = None
+) -> list[SocketListener]:
+    """Listen on a TCP port, at one address of this machine or at all of them.
+
+    IPv4 and IPv6 are separate listeners, each for its own family alone. A family that the system
+    does not have is left out, as long as one remains.
+
+    Args:
+        port: The port number; 0 has the system choose a free one, for each listener another.
+        host: A numeric address or a name; a name that stands for several addresses gives a listener
+            for each. ``"0.0.0.0"`` stands for all IPv4 addresses of the machine, ``"::"`` for all
+            IPv6 addresses, None for both.
+        backlog: How many connections the system may queue before they are accepted; None for as
+            many as it allows.
+
+    Returns:
+        The listeners, at least one.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: ``port`` is out of range.
+        OSError: The name cannot be resolved, or the system refuses an address, for example because
+            it is in use. Then none is left open.
+        Cancelled: if the task is cancelled meanwhile.
+
+    Checkpoint: yes.
+
+    Trio: ``trio.open_tcp_listeners``.
+    """
+    check_port(port)
+    if not isinstance(host, (str, bytes, type(None))):
+        raise TypeError(f"host must be str, bytes or None, not {host!r}")
+    backlog = check_backlog(backlog)
+    found = await getaddrinfo(host, port, type=stdlib.SOCK_STREAM, flags=stdlib.AI_PASSIVE)
+    listeners: list[SocketListener] = []
+    unsupported: list[OSError] = []
+    try:
+        for family, kind, proto, _name, address in found:
+            try:
+                listeners.append(await _listen((family, kind, proto), address, backlog))
+            except _Unsupported as exc:
+                unsupported.append(exc.error)
+    except BaseException:
+        for listener in listeners:
+            listener.socket.close()
+        raise
+    if unsupported and not listeners:
+        text = "This system doesn't support any of the kinds of socket that that address could use"
+        raise OSError(errno.EAFNOSUPPORT, text) from ExceptionGroup(text, unsupported)
+    return listeners
+
+
+class _Unsupported(Exception):
+    """The system has no sockets of that kind."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+
+async def _listen(
+    kind: tuple[int, int, int], address: AddressFormat, backlog: int
+) -> SocketListener:
+    try:
+        sock = socket(*kind)
+    except OSError as exc:
+        if exc.errno == errno.EAFNOSUPPORT:
+            raise _Unsupported(exc) from None
+        raise
+    try:
+        # Elsewhere: a port is not blocked by old connections that are still dying away. On Windows
+        # the option would allow two programs the same port; there it is not needed.
+        if sys.platform != "win32":
+            sock.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR, 1)
+        if kind[0] == stdlib.AF_INET6:
+            sock.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_V6ONLY, 1)
+        await sock.bind(address)
+        sock.listen(backlog)
+        return SocketListener(sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def serve_tcp(
+    handler: Callable[[SocketStream], Awaitable[object]],
+    port: int,
+    *,
+    host: str | bytes | None = None,
+    backlog: int | None = None,
+    handler_nursery: Nursery | None = None,
+    task_status: TaskStatus[list[SocketListener]] = TASK_STATUS_IGNORED,
+) -> NoReturn:
+    """Serve TCP: for each connection that comes in, run ``handler(stream)`` in a task of its own.
+
+    :func:`open_tcp_listeners` and :func:`serve_listeners` in one; they say the rest. With
+    ``nursery.start`` it returns the listeners, once connections can come in::
+
+        listeners = await nursery.start(serve_tcp, handler, 0)
+        port = listeners[0].socket.getsockname()[1]
+
+    Args:
+        handler: An async function of one argument, the connection as a :class:`SocketStream`, which
+            is closed when the function ends. An error that it lets out ends the server.
+        port: The port number; 0 has the system choose.
+        host: As for :func:`open_tcp_listeners`.
+        backlog: As for :func:`open_tcp_listeners`.
+        handler_nursery: Where the handlers run, if not in a nursery of the server's own.
+        task_status: For ``nursery.start``.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: ``port`` is out of range.
+        OSError: The port cannot be listened on.
+        ExceptionGroup: The server failed, or a handler of its own nursery did.
+        Cancelled: if the task is cancelled; there is no other way to stop a server.
+
+    Checkpoint: yes.
+
+    Trio: ``trio.serve_tcp``.
+    """
+    listeners = await open_tcp_listeners(port, host=host, backlog=backlog)
+    await serve_listeners(
+        handler, listeners, handler_nursery=handler_nursery, task_status=task_status
+    )
