@@ -34,11 +34,14 @@ are requests of asyncio code, which are never ours to swallow.
 from __future__ import annotations
 
 import enum
+from math import inf
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import host
 from .errors import Cancelled, CancelReason, TrioInternalError
 from .host import cancelling, uncancel
+from .task import records
+from .tree import ROOT, chain, encloses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -155,13 +158,18 @@ def _deliver(task: Task) -> None:
             _note(task)
     elif foreign_shield is not None and foreign_shield(asyncio_task):
         _wait_for(task, future)
-    elif future is task._refused or _out_of_patience(task):
+    elif future is task._refused or (task._strikes is not None and _out_of_patience(task)):
         _wait_for(task, future)
     else:
+        if task._strikes is None:
+            task._strikes = NO_STRIKES
         task._refused = future
         interrupt(task)
         _note(task)
 
+
+# The mark of a task that was interrupted once: counting begins when it is interrupted again.
+NO_STRIKES = (0, -inf)
 
 # How many interruptions of foreign awaits a task may swallow in a second.
 PATIENCE = 100
@@ -169,12 +177,11 @@ PATIENCE = 100
 
 def _out_of_patience(task: Task) -> bool:
     now = task._state.time()
-    strikes = task._strikes
-    if strikes is None or now - strikes[1] >= 1:
-        task._strikes = [1, now]
-        return False
-    strikes[0] += 1
-    return strikes[0] > PATIENCE
+    number, since = task._strikes  # type: ignore[misc]
+    if now - since >= 1:
+        number, since = 0, now
+    task._strikes = (number + 1, since)
+    return number >= PATIENCE
 
 
 def _wait_for(task: Task, future: Any) -> None:
@@ -185,7 +192,7 @@ def _wait_for(task: Task, future: Any) -> None:
 
 
 class _Watcher:
-    """A done-callback that compares equal to others for the same task, so that it can be replaced."""
+    """A done-callback, equal to others for the same task, so that it can be replaced."""
 
     __slots__ = ("task",)
 
@@ -221,3 +228,47 @@ def raiser(scope: Node) -> Callable[[], NoReturn]:
         raise Cancelled(reason)
 
     return raise_cancel
+
+
+# -- invariants, for tests and fuzzers ------------------------------------------
+
+
+def _validate(state: LoopState) -> None:
+    """Check what must hold of a loop's records and scopes whenever no function here is running."""
+    state.deadlines._validate()
+    assert state.armed_at <= state.deadlines.next()
+    assert (state.timer is None) == (state.armed_at == inf)
+    watched = state.watch_list
+    assert len(set(watched)) == len(watched) and all(task._watched for task in watched)
+    assert state.watch_due or not watched
+    for asyncio_task, task in list(records.items()):
+        if task._state is not state:
+            continue
+        assert task.asyncio_task is asyncio_task
+        assert task._watched == (task in watched)
+        # Rule 3. The share of somebody who has called uncancel() too often may be missing.
+        assert not task._held or task.scope._effective
+        assert (task._park is None) or not host.is_running(asyncio_task)
+        for node in chain(task.scope, None):
+            _validate_node(state, node)
+
+
+def _validate_node(state: LoopState, node: Any) -> None:
+    parent = node._parent
+    if parent is None:
+        assert node is ROOT or node._abandoned
+    elif node._abandoned:
+        assert node._effective
+    else:
+        assert node._effective == (node._called or (not node._shielded and parent._effective))
+        assert node._occupant is not None
+        entry = node._entry
+        if entry is not None:
+            assert not node._called and entry[3] is node and entry[0] == node._deadline
+    nest = node._nest
+    if nest is not None:
+        assert nest.cancel_scope is node
+        assert not (nest._closed and nest._children)
+        for child in nest._children:
+            assert child._parent_nursery is nest and child._state is state
+            assert encloses(node, child.scope)

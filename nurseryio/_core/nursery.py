@@ -201,10 +201,14 @@ class Nursery(metaclass=NoPublicConstructor):
         except BaseException as exc:
             # Without our own frame: what the user reads begins in the user's function.
             error = exc.with_traceback(exc.__traceback__.tb_next)  # type: ignore[union-attr]
+            if not task._started:
+                coro.close()
         else:
-            nursery = task._parent_nursery
+            error = None
+        try:
+            nursery: Any = task._parent_nursery
             if (
-                task.scope is nursery.cancel_scope  # type: ignore[union-attr]
+                task.scope is nursery.cancel_scope
                 and task._breakers is None
                 and task._state.gauge is None
             ):
@@ -212,16 +216,9 @@ class Nursery(metaclass=NoPublicConstructor):
                 del records[task.asyncio_task]
                 task._held = False
                 task.scope = ROOT
-                children = nursery._children  # type: ignore[union-attr]
-                children.discard(task)
-                if not children and not nursery._body_running:  # type: ignore[union-attr]
-                    nursery._wake()  # type: ignore[union-attr]
-                return
-            error = None
-        if not task._started:
-            coro.close()
-        try:
-            end_child(task, error)
+                nursery._child_ended(task, error)
+            else:
+                end_child(task, error)
         finally:
             del error, task, coro
 
@@ -391,11 +388,16 @@ class Nursery(metaclass=NoPublicConstructor):
     def _what_leaves(self, task: Task, native: BaseException | None) -> BaseException | None:
         """Leave the scope; what goes on from here, of the errors and the native cancel."""
         errors, self._errors = self._errors or [], None
+        scope = self.cancel_scope
         try:
             if native is not None:
                 return self._leave_natively(task, errors, native)
+            if not any([not isinstance(error, Cancelled) for error in errors]):
+                # All or nothing: no need to make a group in order to take it apart.
+                left = scope._close(errors[0])
+                return left if left is not errors[0] else combine(self._strict, errors)
             group = combine(self._strict, errors)
-            return self._at_border(task, self.cancel_scope._close(group))
+            return self._at_border(task, scope._close(group))
         finally:
             del errors, native
 

@@ -23,7 +23,8 @@ from .delivery import give_back, native_requests, tell, watch
 from .errors import Cancelled, CancelReason
 from .groups import collapse, is_marked, raise_keeping_context
 from .host import cancelling
-from .task import Task, current_state, current_task
+from .host import current_task as current_asyncio_task
+from .task import Task, current_state, current_task, records
 from .tree import Node, abandon, encloses, refresh
 
 if sys.version_info < (3, 11):
@@ -113,35 +114,51 @@ class CancelScope(Node):
         self._deadline = deadline
         self._relative = relative_deadline
         self._shielded = shield
-        self._parent = self._occupant = self._nest = self._reason = self._entry = None
-        self._called = self._effective = self._abandoned = self._entered = False
-        self.cancelled_caught = False
+        self._occupant = self._nest = self._reason = self._entry = None
+        self._called = self._effective = self._abandoned = self._entered = (
+            self.cancelled_caught
+        ) = False
 
     # -- entering and leaving ---------------------------------------------------
 
     def __enter__(self) -> Self:
-        task = current_task()
+        try:
+            task = records[current_asyncio_task()]  # type: ignore[index]
+        except (KeyError, RuntimeError):
+            task = current_task()
         if self._entered:
             raise RuntimeError(
                 "Each CancelScope may only be used for a single 'with' block: make a new one"
             )
         self._entered = True
         self._native_before = cancelling(task.asyncio_task) - task._held
-        if self._relative != inf:
-            self._deadline = task._state.time() + self._relative
-            self._relative = inf
         self._parent = parent = task.scope
         self._occupant = task
         task.scope = self
-        if self._deadline != inf and not self._called:
-            if task._state.time() >= self._deadline:
-                self._called = True
-                self._reason = DEADLINE
-            else:
-                self._entry = task._state.add_deadline(self._deadline, _expire, self)
+        relative = self._relative
+        if relative != inf:
+            state = task._state
+            self._deadline = deadline = state.time() + relative
+            self._relative = inf
+            if not self._called:
+                if relative > 0:
+                    self._entry = state.add_deadline(deadline, _expire, self)
+                else:
+                    self._called = True
+                    self._reason = DEADLINE
+        elif self._deadline != inf and not self._called:
+            self._enter_timed(task)
         if self._called or parent._effective:
             self._enter_cancelled(task, parent)
         return self
+
+    def _enter_timed(self, task: Task) -> None:
+        """Entered with a deadline on the clock, which may have passed."""
+        if task._state.time() >= self._deadline:
+            self._called = True
+            self._reason = DEADLINE
+        else:
+            self._entry = task._state.add_deadline(self._deadline, _expire, self)
 
     def _enter_cancelled(self, task: Task, parent: Node) -> None:
         """Entered while it, or what is around it, is cancelled: settle what the task is now."""
@@ -165,7 +182,7 @@ class CancelScope(Node):
             and task.scope is self
             and not self._effective
             and not self._shielded
-            and host.current_task() is task.asyncio_task
+            and current_asyncio_task() is task.asyncio_task
         ):
             task.scope = self._parent  # type: ignore[assignment]
             self._occupant = None

@@ -101,7 +101,7 @@ class Task(metaclass=NoPublicConstructor):
     # The future that was interrupted last and may be refusing.
     _refused: Any
     # Interruptions of foreign awaits within a second: their number, and since when.
-    _strikes: list[Any] | None
+    _strikes: tuple[int, float] | None
     # checkpoint_if_cancelled() must look closer: a native cancel was held off and put back, so
     # that it may be pending in the asyncio task.
     _look_closer: bool

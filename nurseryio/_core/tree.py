@@ -130,6 +130,9 @@ def _descend(task: Occupant, node: Node, flipped: list[Occupant], members: bool 
         todo.extend((child, node) for child in node._nest._children)
     while todo:
         task, node = todo.pop()
+        if task.scope is node:
+            flipped.append(task)
+            continue
         for inner in reversed(list(chain(task.scope, node))):
             if not _update(inner):
                 break
