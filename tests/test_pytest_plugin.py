@@ -497,7 +497,7 @@ def test_the_clock_fixtures_are_the_clock_of_the_run(project: Project) -> None:
 
         async def test_autojump(autojump_clock):
             await asyncio.sleep(3600)
-            async with asyncio.timeout(10) if hasattr(asyncio, "timeout") else nurseryio.open_nursery():
+            with nurseryio.fail_after(10):
                 await nurseryio.sleep(5)
             assert nurseryio.current_time() == 3605
         """

@@ -72,14 +72,25 @@ async def check_transfer(maker: Maker) -> None:
 
 
 async def check_arguments(maker: Maker) -> None:
-    """``max_bytes`` has to be a positive whole number."""
+    """``max_bytes`` has to be a positive whole number; anything else is refused, not waited on."""
+    not_a_number: Any = 1.5
     async with fresh(maker) as (_, receiver):
-        for wrong in (-1, 0):
-            with expect(ValueError):
-                await receiver.receive_some(wrong)
-        not_a_number: Any = 1.5
-        with expect(TypeError):
-            await receiver.receive_some(not_a_number)
+        for wrong, error in ((-1, ValueError), (0, ValueError), (not_a_number, TypeError)):
+            async with open_nursery() as nursery:
+                nursery.start_soon(_cancel_when_idle, nursery.cancel_scope)
+                try:
+                    with expect(error):
+                        await receiver.receive_some(wrong)
+                except Cancelled:
+                    raise AssertionError(
+                        f"receive_some({wrong}) must raise {error.__name__}, not wait"
+                    ) from None
+                nursery.cancel_scope.cancel()
+
+
+async def _cancel_when_idle(scope: CancelScope) -> None:
+    await wait_all_tasks_blocked()
+    scope.cancel()
 
 
 async def check_two_receivers(maker: Maker) -> None:
@@ -104,10 +115,19 @@ async def check_empty_stream_is_writable(maker: Maker) -> None:
             nursery.start_soon(receive, receiver, 1)
 
 
+# More than any buffer between two ends takes (bytes).
+ENOUGH = 2**24
+
+
 async def send_until_error(sender: SendStream) -> None:
-    """Send for ever. The first sends after the peer has gone may still succeed."""
-    while True:
-        await send(sender, b"x" * 100)
+    """Send again and again. The first sends after the peer has gone may still succeed."""
+    data = b"x" * 100
+    sent = 0
+    while sent < ENOUGH:
+        await send(sender, data)
+        sent += len(data)
+        data = (data * 2)[: 2**16]
+    raise AssertionError(f"the peer is closed, and yet {sent} bytes could be sent")
 
 
 async def check_closed_receiver(maker: Maker) -> None:

@@ -45,8 +45,8 @@ async def check_one_way_stream(
             filled up, say). None leaves out the checks that need it.
 
     Raises:
-        AssertionError: if the stream behaves otherwise than it has to.
-        Exception: an error of the stream where it must not raise one.
+        AssertionError: if the stream behaves otherwise than it has to; bare or in a group.
+        Exception: an error of the stream where it must not raise one; likewise.
 
     Checkpoint: yes.
 
@@ -74,8 +74,8 @@ async def check_two_way_stream(
             :func:`check_one_way_stream`. None leaves out the checks that need it.
 
     Raises:
-        AssertionError: if the stream behaves otherwise than it has to.
-        Exception: an error of the stream where it must not raise one.
+        AssertionError: if the stream behaves otherwise than it has to; bare or in a group.
+        Exception: an error of the stream where it must not raise one; likewise.
 
     Checkpoint: yes.
 
@@ -103,8 +103,8 @@ async def check_half_closeable_stream(
             :func:`check_one_way_stream`. None leaves out the checks that need it.
 
     Raises:
-        AssertionError: if the stream behaves otherwise than it has to.
-        Exception: an error of the stream where it must not raise one.
+        AssertionError: if the stream behaves otherwise than it has to; bare or in a group.
+        Exception: an error of the stream where it must not raise one; likewise.
 
     Checkpoint: yes.
 

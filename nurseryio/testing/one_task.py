@@ -114,7 +114,8 @@ class OneTask:
         if self._step is not None:
             raise RuntimeError("another step is under way, or was interrupted before its end")
         step = self._step = self._next = _Step(async_fn, args, self._state.loop.create_future())
-        self._wake()
+        # Through the loop, so that the run's own hooks are in place before the step begins.
+        self._state.loop.call_soon(self._wake)
         self._run.root_future.add_done_callback(step.finish)
         self._run.drive(step.done)
         self._run.root_future.remove_done_callback(step.finish)

@@ -1,0 +1,109 @@
+"""What the stream checks have in common."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+import nurseryio
+from nurseryio.testing import memory_stream_one_way_pair
+from nurseryio.testing.check_support import (
+    close,
+    expect,
+    fresh,
+    receive,
+    receive_exactly,
+    send,
+    wait_writable,
+)
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
+
+
+class Mute(nurseryio.abc.SendStream):
+    """A stream whose methods are no checkpoints, and whose ``send_all`` returns something."""
+
+    async def send_all(self, data: object) -> None:
+        return 3  # type: ignore[return-value]
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Do nothing."""
+
+    async def receive_some(self, max_bytes: object = None) -> bytes:
+        return b""
+
+    async def aclose(self) -> None:
+        """Do nothing."""
+
+
+class Yielding(Mute):
+    async def send_all(self, data: object) -> None:
+        await nurseryio.lowlevel.checkpoint()
+        return 3  # type: ignore[return-value]
+
+
+def test_an_expected_error_is_let_by() -> None:
+    with expect(RuntimeError):
+        raise RuntimeError
+    with expect(LookupError, in_group=True):
+        raise ExceptionGroup("", [KeyError()])
+
+
+def test_an_error_that_is_missing_or_in_the_wrong_form_is_reported() -> None:
+    group = ExceptionGroup("", [KeyError()])
+    for in_group, error, message in (
+        (False, None, "got no error"),
+        (False, group, "expected a bare KeyError"),
+        (True, KeyError(), "expected a group of one KeyError"),
+        (True, ExceptionGroup("", [KeyError(), KeyError()]), "expected a group of one KeyError"),
+        (True, ExceptionGroup("", [OSError()]), "expected a group of one KeyError"),
+    ):
+        with pytest.raises(AssertionError, match=message):
+            with expect(KeyError, in_group=in_group):
+                if error is not None:
+                    raise error
+
+
+def test_another_error_passes_through() -> None:
+    with pytest.raises(TypeError):
+        with expect(RuntimeError):
+            raise TypeError
+
+
+async def test_both_ends_of_a_fresh_pair_are_closed_whatever_happens() -> None:
+    async def make() -> tuple[nurseryio.abc.SendStream, nurseryio.abc.ReceiveStream]:
+        return memory_stream_one_way_pair()
+
+    with pytest.raises(ZeroDivisionError):
+        async with fresh(make) as (sender, receiver):
+            raise ZeroDivisionError
+    with pytest.raises(nurseryio.ClosedResourceError):
+        await sender.send_all(b"")
+    with pytest.raises(nurseryio.ClosedResourceError):
+        await receiver.receive_some()
+
+
+async def test_calls_that_are_no_checkpoints_are_reported() -> None:
+    for call in (
+        lambda: send(Mute(), b""),
+        lambda: receive(Mute()),
+        lambda: wait_writable(Mute()),
+        lambda: close(Mute()),
+    ):
+        with pytest.raises(AssertionError, match="no checkpoint"):
+            await call()
+
+
+async def test_a_send_returns_nothing() -> None:
+    with pytest.raises(AssertionError, match="must return None, not 3"):
+        await send(Yielding(), b"")
+
+
+async def test_what_is_received_is_compared() -> None:
+    sender, receiver = memory_stream_one_way_pair()
+    await sender.send_all(b"ab")
+    await receive_exactly(receiver, b"a")
+    with pytest.raises(AssertionError, match=r"must return b'x' here"):
+        await receive_exactly(receiver, b"x")

@@ -1,0 +1,191 @@
+"""Waiting until a loop is idle, on loops with a selector and without, and hooks into it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from math import inf, nan
+from typing import Any
+
+import pytest
+
+import nurseryio
+from nurseryio._core import host
+from nurseryio._core.idle import idle_of
+from nurseryio._core.task import loop_state
+from nurseryio.lowlevel import checkpoint
+from nurseryio.testing import wait_all_tasks_blocked
+
+
+async def test_idle_is_when_every_other_task_waits() -> None:
+    record = []
+
+    async def busy() -> None:
+        for _ in range(10):
+            await checkpoint()
+        record.append("busy no more")
+
+    async def wait() -> None:
+        await wait_all_tasks_blocked()
+        record.append("idle")
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        nursery.start_soon(busy)
+        nursery.start_soon(wait)
+    assert record == ["busy no more", "idle", "idle"]
+
+
+async def test_asyncios_own_tasks_count_as_well() -> None:
+    record = []
+
+    async def busy() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        record.append("busy no more")
+
+    task = asyncio.ensure_future(busy())
+    await wait_all_tasks_blocked()
+    assert record == ["busy no more"]
+    await task
+
+
+async def test_a_cushion_is_real_time_without_anything_happening() -> None:
+    record: list[object] = []
+
+    async def blink() -> None:
+        for _ in range(3):
+            await nurseryio.sleep(0.02)
+        record.append("blinked")
+
+    async def wait(cushion: float) -> None:
+        await wait_all_tasks_blocked(cushion)
+        record.append(cushion)
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(blink)
+        for cushion in (0, 0.05, 0.05, 0.06):
+            nursery.start_soon(wait, cushion)
+    assert record == [0, "blinked", 0.05, 0.05, 0.06]
+
+
+async def test_what_is_ready_to_be_read_counts_as_something_to_do() -> None:
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    with left, right:
+        received = []
+
+        async def receive() -> None:
+            received.append(await asyncio.get_running_loop().sock_recv(left, 10))
+
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await wait_all_tasks_blocked()
+            right.send(b"x")
+            await wait_all_tasks_blocked()
+            assert received == [b"x"]
+
+
+async def test_the_wait_can_be_cancelled_and_leaves_nothing_behind() -> None:
+    async def busy() -> None:
+        while True:
+            await checkpoint()
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(busy)
+        nursery.start_soon(wait_all_tasks_blocked)
+        nursery.start_soon(wait_all_tasks_blocked, 10)
+        await checkpoint()
+        nursery.cancel_scope.cancel()
+    with nurseryio.move_on_after(0.01) as scope:
+        await wait_all_tasks_blocked(10)
+    assert scope.cancelled_caught
+    await wait_all_tasks_blocked()
+
+
+async def test_a_native_cancel_ends_the_wait() -> None:
+    task = asyncio.ensure_future(wait_all_tasks_blocked(10))
+    await wait_all_tasks_blocked()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("wrong", [-1, nan])
+async def test_a_cushion_is_not_negative(wrong: float) -> None:
+    with pytest.raises(ValueError, match="cushion"):
+        await wait_all_tasks_blocked(wrong)
+
+
+async def test_a_task_that_waits_for_idleness_is_not_busy_itself() -> None:
+    record: list[object] = []
+
+    async def wait(cushion: float) -> None:
+        await wait_all_tasks_blocked(cushion)
+        record.append(cushion)
+
+    async with nurseryio.open_nursery() as nursery:
+        for cushion in (0.02, 0.01, 0):
+            nursery.start_soon(wait, cushion)
+    assert record == [0, 0.01, 0.02]
+
+
+@pytest.mark.stock_only("looks at the selector")
+async def test_the_selector_is_its_own_again_when_nobody_waits(mock_clock: object) -> None:
+    # The clock of this run keeps the hook in place; on a loop without one it goes.
+    assert host.selector_of(asyncio.get_running_loop()).__dict__.get("select") is not None
+
+
+@pytest.mark.stock_only("looks at the selector")
+async def test_a_loop_without_a_clock_is_left_alone() -> None:
+    selector = host.selector_of(asyncio.get_running_loop())
+    assert "select" not in selector.__dict__
+    await wait_all_tasks_blocked()
+    assert "select" not in selector.__dict__
+
+
+def test_a_loop_without_a_selector_says_so() -> None:
+    class NoSelector(asyncio.AbstractEventLoop):
+        def time(self) -> float:
+            return 0.0
+
+        def is_closed(self) -> bool:
+            return True
+
+    with pytest.raises(RuntimeError, match="does not tell when it is idle"):
+        idle_of(loop_state(NoSelector()))
+
+
+def test_the_clock_of_a_run_without_one_shows_the_loops_time() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        clock = nurseryio.lowlevel.current_clock()
+        assert clock is nurseryio.lowlevel.current_clock()
+        before = loop.time()
+        assert before <= clock.current_time() <= loop.time()
+        assert 0 < clock.deadline_to_sleep_time(loop.time() + 10) <= 10
+        assert clock.deadline_to_sleep_time(inf) == inf
+
+    nurseryio.run(main)
+
+
+async def test_instruments_see_each_wait_with_its_limit(host_kind: str, loop_kind: str) -> None:
+    class Waits(nurseryio.abc.Instrument):
+        def __init__(self) -> None:
+            self.record: list[Any] = []
+
+        def before_io_wait(self, timeout: float) -> None:
+            self.record.append(("before", timeout))
+
+        def after_io_wait(self, timeout: float) -> None:
+            self.record.append(("after", timeout))
+
+    waits = Waits()
+    nurseryio.lowlevel.add_instrument(waits)
+    await nurseryio.sleep(0.01)
+    nurseryio.lowlevel.remove_instrument(waits)
+    if loop_kind == "uvloop":
+        assert waits.record == []
+    else:
+        assert [what for what, _ in waits.record[:2]] == ["before", "after"]
+        assert any(0 < timeout <= 0.02 for _, timeout in waits.record)

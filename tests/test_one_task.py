@@ -1,0 +1,244 @@
+"""Steps of one task, called from plain code."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import nurseryio
+from nurseryio.testing import DeadlockError, MockClock
+from nurseryio.testing.one_task import OneTask
+
+
+@pytest.fixture
+def steps() -> Iterator[OneTask]:
+    task = OneTask(name="the steps")
+    yield task
+    task.close()
+
+
+async def current_task() -> nurseryio.lowlevel.Task:
+    return nurseryio.lowlevel.current_task()
+
+
+async def raising(error: BaseException) -> None:
+    raise error
+
+
+def test_steps_run_in_one_task_and_return_what_they_return(steps: OneTask) -> None:
+    task = steps.do(current_task)
+    assert task is steps.do(current_task)
+    assert task.name == "the steps"
+    assert task.parent_nursery is not None
+
+
+def test_a_step_raises_what_it_raises_and_the_next_one_goes_on(steps: OneTask) -> None:
+    for error in (ValueError(), SystemExit(3), KeyboardInterrupt(), GeneratorExit()):
+        with pytest.raises(type(error)) as caught:
+            steps.do(raising, error)
+        assert caught.value is error
+    assert steps.do(current_task).name == "the steps"
+
+
+def test_what_is_no_async_function_is_refused(steps: OneTask) -> None:
+    with pytest.raises(TypeError, match="appears to be synchronous"):
+        steps.do(int)  # type: ignore[arg-type]
+
+
+def test_a_step_inside_a_step_is_refused(steps: OneTask) -> None:
+    async def outer() -> None:
+        steps.do(current_task)
+
+    with pytest.raises(RuntimeError, match="another step is under way"):
+        steps.do(outer)
+
+
+def test_what_one_step_opens_a_later_one_closes(steps: OneTask) -> None:
+    class Holder:
+        async def open(self) -> None:
+            self.manager = nurseryio.open_nursery()
+            self.nursery = await self.manager.__aenter__()
+            self.nursery.start_soon(nurseryio.sleep_forever)
+
+        async def close(self) -> int:
+            children = len(self.nursery.child_tasks)
+            self.nursery.cancel_scope.cancel()
+            await self.manager.__aexit__(None, None, None)
+            return children
+
+    holder = Holder()
+    steps.do(holder.open)
+    steps.do(nurseryio.sleep, 0)
+    assert steps.do(holder.close) == 1
+
+
+def test_a_scope_that_is_cancelled_cancels_each_step_until_it_is_left(steps: OneTask) -> None:
+    scope = nurseryio.CancelScope()
+
+    async def enter() -> None:
+        scope.__enter__()
+        scope.cancel()
+
+    async def leave() -> None:
+        scope.__exit__(None, None, None)
+
+    steps.do(enter)
+    for _ in range(2):
+        with pytest.raises(nurseryio.Cancelled):
+            steps.do(nurseryio.sleep, 0)
+        with pytest.raises(nurseryio.Cancelled):
+            steps.do(asyncio.sleep, 0)
+    steps.do(leave)
+    assert steps.do(nurseryio.sleep, 0) is None
+
+
+def test_background_tasks_stand_still_between_the_steps(steps: OneTask) -> None:
+    ticks = []
+
+    async def tick() -> None:
+        while True:
+            ticks.append(True)
+            await nurseryio.lowlevel.checkpoint()
+
+    async def begin() -> None:
+        nurseryio.lowlevel.spawn_system_task(tick)
+        await nurseryio.lowlevel.checkpoint()
+        await nurseryio.lowlevel.checkpoint()
+
+    steps.do(begin)
+    count = len(ticks)
+    assert count > 0
+    steps.do(nurseryio.lowlevel.checkpoint)
+    assert len(ticks) > count
+
+
+def test_a_cancel_request_that_a_step_made_does_not_outlive_it(steps: OneTask) -> None:
+    async def cancel_and_catch() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            pass
+
+    async def count() -> int:
+        task = asyncio.current_task()
+        return getattr(task, "cancelling", lambda: 0)()
+
+    steps.do(cancel_and_catch)
+    assert steps.do(count) == 0
+    assert steps.do(nurseryio.sleep, 0) is None
+
+
+def test_a_native_cancel_that_leaves_a_step_is_its_error(steps: OneTask) -> None:
+    async def cancel() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel("mine")
+        await asyncio.sleep(0)
+
+    with pytest.raises(asyncio.CancelledError):
+        steps.do(cancel)
+    assert steps.do(nurseryio.sleep, 0) is None
+
+
+def test_a_deadlock_ends_the_step_alone_and_shows_where_it_waited() -> None:
+    steps = OneTask(clock=MockClock(autojump_threshold=0))
+    try:
+        for _ in range(2):
+            with pytest.raises(DeadlockError) as caught:
+                steps.do(nurseryio.sleep_forever)
+            assert caught.traceback[-1].path.name == "timeouts.py"
+        steps.do(nurseryio.sleep, 10)
+        assert steps.do(_now) == 10
+    finally:
+        steps.close()
+
+
+async def _now() -> float:
+    return nurseryio.current_time()
+
+
+def test_instruments_and_a_loop_of_ones_own_are_used() -> None:
+    record: list[str] = []
+
+    class Counter(nurseryio.abc.Instrument):
+        def before_run(self) -> None:
+            record.append("before")
+
+        def after_run(self) -> None:
+            record.append("after")
+
+    loops: list[Any] = []
+
+    def factory() -> asyncio.AbstractEventLoop:
+        loops.append(asyncio.new_event_loop())
+        return loops[-1]
+
+    steps = OneTask(instruments=[Counter()], loop_factory=factory)
+    assert steps.do(_loop) is loops[0]
+    steps.close()
+    assert record == ["before", "after"]
+    assert loops[0].is_closed()
+
+
+async def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+def test_a_failing_system_task_ends_the_run_and_is_told_at_the_close() -> None:
+    steps = OneTask()
+
+    async def crash() -> None:
+        nurseryio.lowlevel.spawn_system_task(raising, ValueError("boom"))
+        await nurseryio.sleep_forever()
+
+    with pytest.raises(nurseryio.Cancelled):
+        steps.do(crash)
+    with pytest.raises(nurseryio.TrioInternalError) as caught:
+        steps.close()
+    assert "boom" in repr(caught.value.__cause__)
+
+
+def test_an_async_generator_that_is_dropped_is_closed_in_the_run(steps: OneTask) -> None:
+    record = []
+
+    async def agen() -> Any:
+        try:
+            yield 1
+        finally:
+            record.append(nurseryio.lowlevel.current_root_task() is not None)
+
+    async def drop() -> None:
+        generator = agen()
+        await generator.__anext__()
+        del generator
+        await nurseryio.testing.wait_all_tasks_blocked()
+
+    for _ in range(2):
+        with pytest.warns(ResourceWarning, match="was garbage collected"):
+            steps.do(drop)
+    assert record == [True, True]
+
+
+@pytest.mark.parametrize("function", [nurseryio.sleep, asyncio.sleep])
+def test_ctrl_c_interrupts_a_step_that_waits(steps: OneTask, function: Any) -> None:
+    async def wait() -> None:
+        asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
+        await function(1000)
+
+    with pytest.raises(KeyboardInterrupt):
+        steps.do(wait)
+    assert steps.do(nurseryio.sleep, 0) is None
+
+
+def test_between_the_steps_ctrl_c_is_pythons_own(steps: OneTask) -> None:
+    steps.do(nurseryio.sleep, 0)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert steps.do(nurseryio.sleep, 0) is None

@@ -1,0 +1,105 @@
+"""The drawing of a loop's tasks."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import nurseryio
+from nurseryio._core.task import records
+from nurseryio.testing import task_tree, wait_all_tasks_blocked
+
+
+def shape(tree: str) -> list[str]:
+    """The lines with the names alone."""
+    return [line.partition(" at ")[0] for line in tree.splitlines()]
+
+
+async def test_children_stand_below_their_nursery_in_the_order_of_their_names() -> None:
+    async def parent() -> None:
+        async with nurseryio.open_nursery() as inner:
+            inner.start_soon(nurseryio.sleep_forever, name="a")
+            inner.start_soon(nurseryio.sleep_forever, name="b")
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(parent, name="parent")
+        nursery.start_soon(nurseryio.sleep_forever, name="single")
+        await wait_all_tasks_blocked()
+        lines = shape(task_tree())
+        start = next(i for i, line in enumerate(lines) if line.endswith("nursery"))
+        assert lines[start:] == [
+            "└─ nursery",
+            "   ├─ parent",
+            "   │  └─ nursery",
+            "   │     ├─ a",
+            "   │     └─ b",
+            "   └─ single",
+        ]
+        nursery.cancel_scope.cancel()
+
+
+async def test_each_line_shows_where_the_program_waits_not_the_library() -> None:
+    async def child() -> None:
+        await nurseryio.sleep(1000)  # here
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(child)
+        await wait_all_tasks_blocked()
+        line = next(line for line in task_tree().splitlines() if "child" in line)
+        assert "test_tree_view.py:" in line
+        assert line.endswith("in child(): await nurseryio.sleep(1000)  # here")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_cancelled_nursery_says_so() -> None:
+    async with nurseryio.open_nursery() as nursery:
+        nursery.cancel_scope.cancel()
+        assert "nursery, cancelled" in task_tree()
+
+
+async def test_tasks_of_asyncio_code_come_last_and_get_no_record() -> None:
+    task = asyncio.ensure_future(asyncio.sleep(1000))
+    task.set_name("foreign")
+    await wait_all_tasks_blocked()
+    assert task_tree().splitlines()[-1].startswith("asyncio task foreign at tasks.py:")
+    assert task not in records
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@pytest.mark.run_only
+async def test_the_tasks_of_the_run_itself_are_left_out_system_tasks_are_marked() -> None:
+    system = nurseryio.lowlevel.spawn_system_task(nurseryio.sleep_forever, name="sleeper")
+    async with nurseryio.open_nursery():
+        await wait_all_tasks_blocked()
+        tree = task_tree()
+    assert "<init>" not in tree
+    assert "system task sleeper at" in tree
+    assert sum(line[0] not in "├└│ " for line in tree.splitlines()) == 2
+    assert system.name == "sleeper"
+
+
+async def test_a_task_that_has_not_begun_is_shown_by_its_name() -> None:
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(nurseryio.sleep_forever, name="new")
+        assert any("new" in line for line in task_tree().splitlines())
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_deep_tree_is_drawn_without_recursion() -> None:
+    async def deeper(levels: int) -> None:
+        async with nurseryio.open_nursery() as nursery:
+            if levels:
+                nursery.start_soon(deeper, levels - 1, name=f"level {levels}")
+            else:
+                lines.extend(task_tree().splitlines())
+
+    lines: list[str] = []
+    await deeper(400)
+    assert sum("level" in line for line in lines) == 400
+
+
+def test_without_a_loop_there_is_nothing_to_draw() -> None:
+    with pytest.raises(RuntimeError):
+        task_tree()
