@@ -199,7 +199,7 @@ class Run:
             if ended.done():
                 return
             if task.cancelled():
-                ended.set_exception(RuntimeError(f"somebody cancelled the task {name!r} of run()"))
+                ended.cancel()
             elif (error := task.exception()) is not None:
                 ended.set_exception(error)
             else:
@@ -309,10 +309,10 @@ class Run:
 
     @border
     async def _keep_result(self, coro: Any) -> None:
-        self.main_outcome = Value(await coro)
+        self.main_outcome = await _outcome_of(coro)
 
     def main_ended(self, error: BaseException | None) -> None:
-        """The main task has ended: its error leaves through ``run``, not through the nursery."""
+        """The main task has ended inside scopes of its own: that error leaves through ``run``."""
         if error is not None:
             self.main_outcome = Error(error)
 
@@ -371,6 +371,15 @@ class Run:
     def _raise_ki(self) -> Any:
         self.ki_pending = False
         raise KeyboardInterrupt
+
+
+@border
+async def _outcome_of(coro: Any) -> Outcome[Any]:
+    try:
+        return Value(await coro)
+    except BaseException as exc:
+        # Without our own frame: what the user reads begins in the user's function.
+        return Error(exc.with_traceback(exc.__traceback__.tb_next))  # type: ignore[union-attr]
 
 
 def _cancel_leftovers(loop: host.Loop) -> None:
