@@ -63,26 +63,28 @@ async def patient():
         print("  patient: cancelled, since a sibling has failed")
 
 
-async def failing(moment, error):
-    await nurseryio.sleep_until(moment)
+async def failing(go, error):
+    await go.wait()
     print(f"  failing: raising {error!r}")
     raise error
 
 
-async def one_child_fails(moment):
+async def one_child_fails(go):
     """An error in one child cancels its siblings, and leaves the nursery when they have ended."""
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(patient)
-        nursery.start_soon(failing, moment, ValueError("no such value"))
+        nursery.start_soon(failing, go, ValueError("no such value"))
 
 
 async def several_fail():
     """Each error is kept: a nursery raises them in one group, with a tree of tracebacks."""
-    moment = nurseryio.current_time() + 0.1
+    go = nurseryio.Event()
     async with nurseryio.open_nursery() as nursery:
-        nursery.start_soon(one_child_fails, moment)
-        nursery.start_soon(failing, moment, KeyError("no such key"))
-        nursery.start_soon(failing, moment, KeyError("nor that one"))
+        nursery.start_soon(one_child_fails, go)
+        nursery.start_soon(failing, go, KeyError("no such key"))
+        nursery.start_soon(failing, go, KeyError("nor that one"))
+        await nurseryio.sleep(0.1)
+        go.set()
 
 
 def show(error, depth=1):
@@ -93,8 +95,10 @@ def show(error, depth=1):
 
 
 async def errors():
+    go = nurseryio.Event()
+    go.set()
     try:
-        await one_child_fails(nurseryio.current_time() + 0.1)
+        await one_child_fails(go)
     except Exception as error:
         print("a group, even around one error:")
         show(error)
