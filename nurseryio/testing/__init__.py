@@ -32,9 +32,9 @@ from .memory_streams import (
     memory_stream_pump as memory_stream_pump,
 )
 from .network import open_stream_to_socket_listener as open_stream_to_socket_listener
+from .plain_test import nurseryio_test as nurseryio_test, trio_test as trio_test
 from .sequencer import Sequencer as Sequencer
 from .tree_view import task_tree as task_tree
-from .trio_test import nurseryio_test as nurseryio_test, trio_test as trio_test
 
 if TYPE_CHECKING:
     from .._system.threads import (
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
         wait_all_threads_completed as wait_all_threads_completed,
     )
 
-_load, __dir__ = lazy_door(
-    globals(), {"_system.threads": "active_thread_count wait_all_threads_completed"}
-)
+if not TYPE_CHECKING:
+    _load, __dir__ = lazy_door(
+        globals(), {"_system.threads": "active_thread_count wait_all_threads_completed"}
+    )
 
+    def __getattr__(name: str) -> Any:
+        # Not in __all__: a star import must neither load pytest nor warn.
+        if name in ("Matcher", "RaisesGroup"):
+            from .raises_group import of_pytest
 
-def __getattr__(name: str) -> Any:
-    # Not in __all__: a star import must neither load pytest nor warn.
-    if name in ("Matcher", "RaisesGroup"):
-        from .raises_group import of_pytest
-
-        return of_pytest(name)
-    return _load(name)
+            return of_pytest(name)
+        return _load(name)

@@ -39,7 +39,7 @@ async def open_stream_to_socket_listener(socket_listener: SocketListener) -> Soc
     """
     # Asked for here, as it brings the network room with it.
     from .._net import SocketStream
-    from ..socket import socket as new_socket
+    from .._net.socket_makers import socket as new_socket
 
     family = socket_listener.socket.family
     address = socket_listener.socket.getsockname()
