@@ -264,7 +264,8 @@ def _validate_node(state: LoopState, node: Any) -> None:
         assert node._occupant is not None
         entry = node._entry
         if entry is not None:
-            assert not node._called and entry[3] is node and entry[0] == node._deadline
+            assert entry[3] is node and entry[0] == node._deadline
+            assert not node._called or node._is_due()  # noticed before its timer
     nest = node._nest
     if nest is not None:
         assert nest.cancel_scope is node

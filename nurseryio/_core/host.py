@@ -19,17 +19,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import operator
 import sys
 import threading
-import types
+
 from collections.abc import Callable, Coroutine, Generator
 from math import inf
 from typing import Any
 
 __all__ = [
     "HAS_CANCEL_COUNTS",
-    "bare_yield",
+    "BARE_YIELD",
     "cancelling",
     "create_task",
     "current_task_or_none",
@@ -133,10 +134,20 @@ leave_task: Callable[[Loop, AsyncioTask], None] = asyncio.tasks._leave_task  # t
 # -- stepping -------------------------------------------------------------------
 
 
-@types.coroutine
-def bare_yield() -> Generator[None, None, None]:
-    """Let every task that is ready make a step. A pending cancellation is raised here."""
-    yield
+class _BareYield:
+    """Awaiting it lets every task that is ready make a step. A pending cancellation is raised there.
+
+    Not a coroutine: the iterator of a tuple costs neither a frame nor a generator.
+    """
+
+    __slots__ = ()
+    __await__ = staticmethod(functools.partial(iter, (None,)))
+
+
+BARE_YIELD = _BareYield()
+
+# A future of the plain kind, as stock loops and uvloop make them, without the frame in between.
+new_future: Callable[..., asyncio.Future[Any]] = asyncio.Future
 
 
 # -- tasks ----------------------------------------------------------------------

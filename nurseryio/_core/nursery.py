@@ -36,7 +36,7 @@ from .groups import (
     warn_loose,
     without_cancelled,
 )
-from .host import bare_yield, running_loop
+from .host import BARE_YIELD, running_loop
 from .host import current_task as current_asyncio_task
 from .ki import border
 from .scope import CancelScope
@@ -195,7 +195,7 @@ class Nursery(metaclass=NoPublicConstructor):
         try:
             if task.asyncio_task is None:
                 # An eager task factory runs us inside start_soon(), which must return first.
-                await bare_yield()
+                await BARE_YIELD
             task._started = True
             await coro
         except BaseException as exc:
@@ -354,7 +354,7 @@ class Nursery(metaclass=NoPublicConstructor):
             self._closed = True
         task._shielded_step = True
         try:
-            await bare_yield()
+            await BARE_YIELD
         except BaseException as stray:
             native = self._struck(stray) or native
         finally:

@@ -83,7 +83,7 @@ def spawn_system_task(
 
 async def _run_alone(task: Task, coro: Any) -> None:
     if not hasattr(task, "asyncio_task"):
-        await host.bare_yield()  # started eagerly: the caller comes first
+        await host.BARE_YIELD  # started eagerly: the caller comes first
     task._started = True
     try:
         await coro

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from . import host
 from .delivery import Abort, abort_wait, interrupt, raiser, watch
 from .errors import Cancelled
-from .host import bare_yield
+from .host import BARE_YIELD, new_future
+from .host import current_task as current_asyncio_task
 from .outcome import Value
-from .task import current_task
+from .task import current_task, records
 
 if TYPE_CHECKING:
     import asyncio
@@ -44,10 +45,13 @@ async def checkpoint() -> None:
 
     Trio: ``trio.lowlevel.checkpoint``.
     """
-    task = current_task()
+    try:
+        task = records[current_asyncio_task()]  # type: ignore[index]
+    except (KeyError, RuntimeError):
+        task = current_task()
     if task.scope._effective:
         interrupt(task)
-    await bare_yield()
+    await BARE_YIELD
 
 
 async def checkpoint_if_cancelled() -> None:
@@ -63,11 +67,11 @@ async def checkpoint_if_cancelled() -> None:
     task = current_task()
     if task.scope._effective:
         interrupt(task)
-        await bare_yield()
+        await BARE_YIELD
     elif task._look_closer:
         task._look_closer = False
         if host.must_cancel(task.asyncio_task):
-            await bare_yield()
+            await BARE_YIELD
 
 
 async def cancel_shielded_checkpoint() -> None:
@@ -81,7 +85,7 @@ async def cancel_shielded_checkpoint() -> None:
     task = current_task()
     task._shielded_step = True
     try:
-        await bare_yield()
+        await BARE_YIELD
     except Cancelled as exc:
         hold_off(task, exc)
     finally:
@@ -119,9 +123,12 @@ async def wait_task_rescheduled(abort_fn: Callable[[RaiseCancelT], Abort]) -> An
     """
     if not callable(abort_fn):
         raise TypeError(f"abort_fn must be a function of one argument, not {abort_fn!r}")
-    task = current_task()
+    try:
+        task = records[current_asyncio_task()]  # type: ignore[index]
+    except (KeyError, RuntimeError):
+        task = current_task()
     task._abort = abort_fn
-    task._park = future = task._state.loop.create_future()
+    task._park = future = new_future(loop=task._state.loop)
     native: BaseException | None = None
     try:
         if task.scope._effective and abort_wait(task, raiser(task.scope)):
@@ -131,38 +138,41 @@ async def wait_task_rescheduled(abort_fn: Callable[[RaiseCancelT], Abort]) -> An
             try:
                 outcome = await future
             except Cancelled as exc:
-                outcome = _after_cancel(task, future, exc)
-                native = exc
+                if task._refused is future:
+                    raise  # ours, and the abort function has agreed
+                outcome = _handed_over(task, future)
+                # A copy: the original's traceback holds this frame.
+                native = Cancelled(*exc.args)
                 if outcome is None:
+                    if task._abort is not None and abort_wait(task, _raiser_of(native)):
+                        raise
                     task._park = future = task._state.loop.create_future()
                     continue
             break
     finally:
         task._park = task._abort = task._outcome = task.custom_sleep_data = None
+        if task.scope._effective:
+            watch(task)  # what it awaits next may be foreign
     if native is not None and not isinstance(getattr(outcome, "error", None), Cancelled):
         hold_off(task, native)
-    del native
-    if task.scope._effective:
-        watch(task)
     return None if outcome is None else outcome.unwrap()
 
 
-def _after_cancel(task: Task, future: asyncio.Future[Any], error: Cancelled) -> Any:
-    """A task in ``wait_task_rescheduled`` woke with a cancellation: the outcome that it has got
-    nevertheless, None if it must go on waiting; otherwise the cancellation is raised."""
-    if task._refused is future:
-        raise error  # ours, and the abort function has agreed
+def _handed_over(task: Task, future: asyncio.Future[Any]) -> Any:
+    """The outcome that a task which woke with a native cancel has got nevertheless, or None."""
     if future.done() and not future.cancelled():
         return future.result() or DONE
-    if task._outcome is not None:
-        return task._outcome
+    return task._outcome
+
+
+def _raiser_of(native: BaseException) -> Callable[[], NoReturn]:
+    """The ``raise_cancel`` for an abort function that a native cancel has called."""
+    args = native.args
 
     def raise_cancel() -> NoReturn:
-        raise error
+        raise Cancelled(*args)
 
-    if task._abort is not None and abort_wait(task, raise_cancel):
-        raise error
-    return None
+    return raise_cancel
 
 
 DONE = Value(None)

@@ -35,7 +35,7 @@ from .._core import (
     checkpoint_if_cancelled,
     current_task,
 )
-from .._core.host import bare_yield, current_task as current_asyncio_task
+from .._core.host import BARE_YIELD, current_task as current_asyncio_task
 from .._core.task import records
 from .sockets import Socket
 from .sockettype import SocketType
@@ -189,7 +189,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             elif task._rested:
                 task._rested = False
             else:
-                await bare_yield()
+                await BARE_YIELD
             while True:
                 try:
                     data = self._recv(max_bytes)  # type: ignore[misc]
@@ -259,7 +259,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             if task._rested:
                 task._rested = False
             else:
-                await bare_yield()
+                await BARE_YIELD
             try:
                 sent = send(data)
             except BlockingIOError:
