@@ -6,9 +6,11 @@ are not loaded by themselves.
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 import pytest
+from harness import source
 
 OURS = "nurseryio.testing.pytest_plugin"
 
@@ -754,6 +756,31 @@ def test_a_fixture_of_pytest_asyncio_joins_our_task_and_may_hold_a_nursery(
             assert elsewhere is not asyncio.current_task()
         """
     ).assert_outcomes(passed=1)
+
+
+# -- documentation --------------------------------------------------------------
+
+PAGE = source.ROOT / "docs/testing.md"
+EXAMPLES = [
+    block
+    for block in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    if "@pytest.mark.nurseryio" in block
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_the_examples_in_the_documentation_pass(project: Project, example: str) -> None:
+    del project.ini["nurseryio_mode"]
+    project.run(example).assert_outcomes(passed=1)
+
+
+def test_the_loops_in_the_documentation_can_be_had(project: Project) -> None:
+    pytest.importorskip("uvloop")
+    (varied,) = re.findall(
+        r"^```python\n(import pytest\nimport uvloop\n.*?)^```$", PAGE.read_text(), re.M | re.DOTALL
+    )
+    test = "async def test_it(): await nurseryio.sleep(0)\n"
+    project.run(varied + test).assert_outcomes(passed=2)
 
 
 # -- speed ----------------------------------------------------------------------

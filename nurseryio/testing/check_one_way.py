@@ -68,7 +68,7 @@ async def check_transfer(maker: Maker) -> None:
             async with open_nursery() as nursery:
                 nursery.start_soon(send, sender, b"x")
                 got = await receive(receiver, *arguments)
-                assert got == b"x", f"receive_some{arguments} must return b'x', not {got!r}"
+                assert got == b"x", f"receive_some{arguments} must return b'x', not {bytes(got)!r}"
 
 
 async def check_arguments(maker: Maker) -> None:

@@ -157,7 +157,9 @@ async def _check_duplex(maker: StreamMaker[Stream, Stream]) -> None:
 
         async def expect_end() -> None:
             got = await right.receive_some(10)
-            assert got == b"", f"after the peer's close, receive_some must return b'', not {got!r}"
+            assert got == b"", (
+                f"after the peer's close, receive_some must return b'', not {bytes(got)!r}"
+            )
             await right.aclose()
 
         async with open_nursery() as nursery:
@@ -182,7 +184,7 @@ async def _check_half_close(maker: StreamMaker[HalfCloseableStream, HalfCloseabl
             await wait_all_tasks_blocked()
             for expected in (b"x", b""):
                 got = await stream.receive_some(10)
-                assert got == expected, f"receive_some must return {expected!r}, not {got!r}"
+                assert got == expected, f"receive_some must return {expected!r}, not {bytes(got)!r}"
 
         async with open_nursery() as nursery:
             nursery.start_soon(send_x_then_eof, left)

@@ -88,7 +88,7 @@ async def receive(stream: ReceiveStream, max_bytes: int | None = None) -> bytes 
 async def receive_exactly(stream: ReceiveStream, expected: bytes) -> None:
     """Receive one byte at most, and check that it is the expected one (or the end)."""
     got = await receive(stream, 1)
-    assert got == expected, f"receive_some(1) must return {expected!r} here, not {got!r}"
+    assert got == expected, f"receive_some(1) must return {expected!r} here, not {bytes(got)!r}"
 
 
 async def wait_writable(stream: SendStream) -> None:
