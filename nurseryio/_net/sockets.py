@@ -210,7 +210,7 @@ class Socket(SocketType):
         """What to await until the socket can be read from, on the running loop."""
         reads = self._reads
         if reads is None or reads.state is not state:
-            self._disarm()
+            self._disarm(but_not=state)
             reads = self._reads = Readable(state, self._sock.fileno(), self._owned)
         return reads
 
@@ -218,13 +218,14 @@ class Socket(SocketType):
         """What to await until the socket can be written to; to be disarmed afterwards."""
         writes = self._writes
         if writes is None or writes.state is not state:
-            self._disarm()
+            self._disarm(but_not=state)
             writes = self._writes = Writable(state, self._sock.fileno(), self._owned)
         return writes
 
-    def _disarm(self) -> None:
+    def _disarm(self, but_not: LoopState | None = None) -> None:
+        """End the registrations with loops, one of them excepted: a task may be waiting there."""
         for waits in (self._reads, self._writes):
-            if waits is not None:
+            if waits is not None and waits.state is not but_not:
                 waits.disarm()
 
     async def _reading(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
