@@ -234,8 +234,13 @@ def has_ready(loop: Loop) -> bool:
 
 
 def outside_wakers(loop: Loop) -> int:
-    """How many file descriptors a stock loop watches, its own self-pipe not counted."""
+    """How many file descriptors a stock loop watches, its own self-pipe not counted.
+
+    A loop without a selector does not tell: one, to be on the safe side.
+    """
     selector = selector_of(loop)
+    if selector is None:
+        return 1
     own = getattr(loop, "_ssock", None)
     own_fd = None if own is None else own.fileno()
     return sum(key.fd != own_fd for key in list(selector.get_map().values()))
@@ -263,3 +268,28 @@ def count_tasks(loop: Loop) -> tuple[int, int]:
         if future is None or future.done():
             runnable += not is_running(task)
     return len(tasks), runnable
+
+
+# -- timers of our own making ---------------------------------------------------
+
+
+def new_timer(
+    loop: Loop, when: float, callback: Any, args: tuple[Any, ...], context: Any
+) -> asyncio.TimerHandle:
+    """A handle as ``call_at`` returns it, for a loop whose timers are kept elsewhere."""
+    return asyncio.TimerHandle(when, callback, args, loop, context)
+
+
+def run_handle(handle: asyncio.Handle) -> None:
+    """Call a handle's callback as the loop would, its errors going to the exception handler."""
+    if not handle.cancelled():
+        handle._run()
+
+
+def ignore_cancelled_timers(loop: Loop) -> None:
+    """Handles tell their loop when they are cancelled; this one keeps no books of them."""
+    loop._timer_handle_cancelled = _ignore  # type: ignore[attr-defined]
+
+
+def _ignore(_handle: asyncio.TimerHandle) -> None:
+    """Nothing to do."""

@@ -7,9 +7,8 @@ of this file is in the way.
 Rule 2: a clock of ``run(clock=...)`` sees every timer of the loop, asyncio's own included: the
 loop's ``time()`` shows the clock, and a wait lasts as long as the clock says.
 
-Rule 3: uvloop has no such place. There :func:`wait_all_tasks_blocked` lets the loop turn until a
-few turns have passed with every task waiting, and clocks and I/O hooks are refused or left out,
-as their documentation says.
+Rule 3: uvloop has no such place. There :func:`wait_all_tasks_blocked` and clocks work as
+``turns`` describes, and I/O hooks are left out, as their documentation says.
 """
 
 from __future__ import annotations
@@ -18,18 +17,17 @@ from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 from . import host
+from .delivery import Abort
 from .task import LoopState, Task, current_state, current_task
 from .traps import reschedule, wait_task_rescheduled
-from .delivery import Abort
+from .turns import turns_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .abcs import Clock
 
-# The keys of a loop's Idle and Turns among its local values.
-_IDLE = object()
-_TURNS = object()
+_IDLE = object()  # the key of a loop's Idle among its local values
 
 # The longest single wait (seconds), as in asyncio: the operating system's call has its limits.
 LONGEST_WAIT = 24 * 3600.0
@@ -156,95 +154,15 @@ async def wait_all_tasks_blocked(cushion: float = 0.0) -> None:
     await wait_task_rescheduled(abort)
 
 
-# How many turns of a loop without a selector must pass with every task waiting: I/O that is ready
-# takes one to be noticed, one to be handled, and one more if a callback hands it on.
-QUIET_TURNS = 4
-
-
-class Turns:
-    """Finds out when a loop without a selector is idle, by letting it turn and looking at tasks."""
-
-    def __init__(self, state: LoopState) -> None:
-        self._state = state
-        # Tasks in wait_all_tasks_blocked() with their cushions (seconds).
-        self.waiting: dict[Task, float] = {}
-        self._quiet = 0
-        self._turning = False
-        # While a cushion passes: its timer, and what the tasks wait for.
-        self._timer: Any = None
-        self._watched: list[Any] = []
-
-    def begin(self) -> None:
-        """Look from the beginning: something has happened."""
-        self._stop_resting()
-        self._quiet = 0
-        self._turn_again()
-
-    def release(self) -> None:
-        """Stop looking if nobody waits any more."""
-        if not self.waiting:
-            self._stop_resting()
-
-    def _turn_again(self) -> None:
-        if not self._turning:
-            self._turning = True
-            self._state.loop.call_soon(self._turn, context=self._state.context)
-
-    def _turn(self) -> None:
-        self._turning = False
-        if not self.waiting:
-            return
-        _, runnable = host.count_tasks(self._state.loop)
-        self._quiet = 0 if runnable else self._quiet + 1
-        cushion = min(self.waiting.values())
-        if self._quiet < QUIET_TURNS:
-            self._turn_again()
-        elif cushion == 0:
-            self._wake(cushion)
-        else:
-            self._rest(cushion)
-
-    def _rest(self, cushion: float) -> None:
-        """Let the cushion pass; any task that begins to move disturbs it."""
-        loop = self._state.loop
-        self._timer = loop.call_later(cushion, self._wake, cushion, context=self._state.context)
-        self._watched = host.waiters(loop)
-        for future in self._watched:
-            future.add_done_callback(self._disturbed)
-
-    def _disturbed(self, _future: object) -> None:
-        if self._timer is not None:
-            self.begin()
-
-    def _stop_resting(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for future in self._watched:
-            future.remove_done_callback(self._disturbed)
-        self._watched = []
-
-    def _wake(self, cushion: float) -> None:
-        self._stop_resting()
-        for task in [task for task, own in self.waiting.items() if own == cushion]:
-            del self.waiting[task]
-            reschedule(task)
-        if self.waiting:
-            self.begin()
-
-
-def turns_of(state: LoopState) -> Turns:
-    """The loop's :class:`Turns`, made at first use."""
-    found: Turns = state.locals.setdefault(_TURNS, Turns(state))
-    return found
-
-
 def use_clock(state: LoopState, clock: Clock) -> None:
-    """Have a stock loop run on ``clock``."""
-    idle = idle_of(state)
-    idle.clock = state.clock = clock
+    """Have a loop go by ``clock``, asyncio's own timers included."""
+    state.clock = clock
     state.loop.time = clock.current_time  # type: ignore[method-assign]
     state.time = clock.current_time
+    if host.selector_of(state.loop) is None:
+        turns_of(state).use_clock(clock)
+    else:
+        idle_of(state).clock = clock
     clock.start_clock()
 
 

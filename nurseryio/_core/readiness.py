@@ -116,13 +116,12 @@ class Readiness:
             raise self._busy()
         if not self.armed:
             self._arm()
-        self._waiting = True
-        self._asyncio_future_blocking = True
+        self._waiting = self._asyncio_future_blocking = True
         try:
             yield self
         finally:
             self._waiting = False
-            self._wakeup = None
+            self._wakeup = self._context = None
             if not self._keep:
                 self.disarm()
 
@@ -222,7 +221,7 @@ class Readiness:
         return self._wakeup is None
 
     def result(self) -> None:
-        """Called by the task as it wakes: raises what it is woken with."""
+        """Called by the task as it wakes. Raises what it is woken with."""
         error = self._error
         if error is not None:
             self._error = None

@@ -59,7 +59,7 @@ def run(
         async_fn: an async function.
         args: its positional arguments.
         clock: what the loop and all timers on it go by, a ``testing.MockClock`` for example;
-            needs a stock loop. Default: the loop's own monotonic clock.
+            works on any loop. Default: the loop's own monotonic clock.
         instruments: installed before anything else happens.
         restrict_keyboard_interrupt_to_checkpoints: have Ctrl-C raise ``KeyboardInterrupt`` in the
             main task at a checkpoint, instead of wherever user code happens to be.
@@ -117,7 +117,7 @@ def prepare(
     this.first_instruments = tuple(instruments)
     try:
         if clock is not None:
-            _set_clock(state, clock)
+            use_clock(state, clock)
     except BaseException:
         this.close()
         raise
@@ -144,15 +144,6 @@ def _new_loop(factory: Callable[[], asyncio.AbstractEventLoop] | None) -> host.L
     if not isinstance(loop, asyncio.AbstractEventLoop):
         raise TypeError(f"loop_factory must return an event loop, not {loop!r}")
     return loop
-
-
-def _set_clock(state: LoopState, clock: Clock) -> None:
-    if host.selector_of(state.loop) is None:
-        raise RuntimeError(
-            f"run(clock=...) needs a stock asyncio loop; {type(state.loop).__name__} keeps its "
-            "own time"
-        )
-    use_clock(state, clock)
 
 
 class Run:

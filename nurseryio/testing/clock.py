@@ -53,6 +53,8 @@ class MockClock(Clock, metaclass=Final):
         self._real_base = 0.0
         self._virtual_base = 0.0
         self._rate = 0.0
+        # Called after every change: set by a loop that cannot look at the clock by itself.
+        self._on_change: Callable[[], object] | None = None
         self.rate = rate
         self.autojump_threshold = autojump_threshold
 
@@ -77,6 +79,7 @@ class MockClock(Clock, metaclass=Final):
             raise ValueError("rate must be >= 0")
         self._go_to(self.current_time())
         self._rate = new_rate
+        self._changed()
 
     @property
     def autojump_threshold(self) -> float:
@@ -103,6 +106,7 @@ class MockClock(Clock, metaclass=Final):
         if isnan(new_threshold) or new_threshold < 0:
             raise ValueError("autojump_threshold must be >= 0")
         self._autojump_threshold = new_threshold
+        self._changed()
 
     def start_clock(self) -> None:
         """Nothing: the clock runs from the moment it is made.
@@ -143,6 +147,11 @@ class MockClock(Clock, metaclass=Final):
         if isnan(seconds) or seconds < 0:
             raise ValueError("time can't go backwards")
         self._virtual_base += seconds
+        self._changed()
+
+    def _changed(self) -> None:
+        if self._on_change is not None:
+            self._on_change()
 
     def _go_to(self, virtual: float) -> None:
         self._real_base = self._real_clock()

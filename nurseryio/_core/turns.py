@@ -1,0 +1,201 @@
+"""Noticing that a loop without a selector (uvloop) is idle, and having such a loop go by a clock.
+
+Rule 1: nothing tells when such a loop is about to wait. So while somebody wants to know, the
+loop is made to turn, and is taken as idle when a few turns have passed with every task waiting.
+This costs CPU: it is for tests.
+
+Rule 2: with a clock the loop's ``time``, ``call_at`` and ``call_later`` are replaced on that one
+object: timers, asyncio's own included, stand in a heap here and are due when the clock says so.
+
+Rule 3: a clock that stands still costs nothing, one that runs costs one real timer, one that
+jumps when the loop is idle is looked after by turning (rule 1), and where it has nothing to jump
+to, by a look every ``LOOK_AGAIN`` seconds.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from . import host
+from .task import CLOCK_RESOLUTION, LoopState, Task
+from .traps import reschedule
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from .abcs import Clock
+
+_TURNS = object()  # the key of a loop's Turns among its local values
+
+# How many turns must pass with every task waiting: I/O that is ready takes one to be noticed, one
+# to be handled, and one more if a callback hands it on.
+QUIET_TURNS = 4
+
+# Seconds between two looks at an idle loop that only something from outside can wake.
+LOOK_AGAIN = 0.01
+
+
+class Turns:
+    """Finds out when a loop without a selector is idle; keeps its timers if it goes by a clock."""
+
+    def __init__(self, state: LoopState) -> None:
+        self._state = state
+        # Tasks in wait_all_tasks_blocked() with their cushions (seconds).
+        self.waiting: dict[Task, float] = {}
+        self._quiet = 0
+        self._turning = False
+        # Not the loop's own: callbacks in that one are run from here, and nothing enters it twice.
+        self._context = contextvars.Context()
+        # While a cushion passes: its timer, and what the tasks wait for.
+        self._timer: Any = None
+        self._watched: list[Any] = []
+        self._call_later: Callable[..., Any] = state.loop.call_later
+        # A clock, and the timers that go by it.
+        self._clock: Any = None
+        self._heap: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._sequence = count().__next__
+        # The real timer for the earliest of them, under a clock that runs.
+        self._alarm: Any = None
+
+    def begin(self) -> None:
+        """Look from the beginning: something has happened."""
+        self._stop_resting()
+        self._quiet = 0
+        self._turn_again()
+
+    def release(self) -> None:
+        """Stop looking if nobody waits any more."""
+        if not self.waiting and self._clock is None:
+            self._stop_resting()
+
+    def _turn_again(self) -> None:
+        if not self._turning:
+            self._turning = True
+            self._state.loop.call_soon(self._turn, context=self._context)
+
+    def _turn(self) -> None:
+        self._turning = False
+        if self._clock is not None and self._run_due():
+            self._quiet = 0
+        cushion = self._cushion()
+        if cushion == inf:
+            return
+        _, runnable = host.count_tasks(self._state.loop)
+        self._quiet = 0 if runnable else self._quiet + 1
+        if self._quiet < QUIET_TURNS:
+            self._turn_again()
+        elif cushion == 0:
+            self._rested(cushion)
+        else:
+            self._rest(cushion)
+
+    def _cushion(self) -> float:
+        """How long the loop must be idle for something to happen; ``inf``: nobody wants to know."""
+        if self.waiting:
+            return min(self.waiting.values())
+        if hasattr(self._clock, "_autojump"):
+            threshold: float = self._clock.autojump_threshold
+            return threshold
+        return inf
+
+    def _rest(self, cushion: float) -> None:
+        """Let the cushion pass; any task that begins to move disturbs it."""
+        self._timer = self._call_later(cushion, self._rested, cushion, context=self._context)
+        self._watched = host.waiters(self._state.loop)
+        for future in self._watched:
+            future.add_done_callback(self._disturbed)
+
+    def _disturbed(self, _future: object) -> None:
+        if self._timer is not None:
+            self.begin()
+
+    def _stop_resting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for future in self._watched:
+            future.remove_done_callback(self._disturbed)
+        self._watched = []
+
+    def _rested(self, cushion: float) -> None:
+        """The loop has been idle for so long."""
+        self._stop_resting()
+        if self.waiting:
+            for task in [task for task, own in self.waiting.items() if own == cushion]:
+                del self.waiting[task]
+                reschedule(task)
+        else:
+            when = self._next()
+            self._clock._autojump(self._state, when)
+            if when == inf:
+                self._timer = self._call_later(LOOK_AGAIN, self.begin, context=self._context)
+                return
+        if self.waiting or self._clock is not None:
+            self.begin()
+
+    # -- timers by a clock ------------------------------------------------------
+
+    def use_clock(self, clock: Clock) -> None:
+        """Have the loop go by ``clock`` from now on."""
+        loop = self._state.loop
+        self._clock = clock
+        loop.call_at = self._call_at  # type: ignore[method-assign,assignment]
+        loop.call_later = self._call_after  # type: ignore[method-assign,assignment]
+        host.ignore_cancelled_timers(loop)
+        clock._on_change = self.begin  # type: ignore[attr-defined]
+        self.begin()
+
+    def _call_at(
+        self, when: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        handle = host.new_timer(self._state.loop, when, callback, args, context)
+        heappush(self._heap, (when, self._sequence(), handle))
+        self.begin()
+        return handle
+
+    def _call_after(
+        self, delay: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        return self._call_at(self._clock.current_time() + delay, callback, *args, context=context)
+
+    def _next(self) -> float:
+        self._state.arm_exactly()
+        heap = self._heap
+        while heap and heap[0][2].cancelled():
+            heappop(heap)
+        return heap[0][0] if heap else inf
+
+    def _run_due(self) -> bool:
+        """Run the timers that are due, and set the alarm for the next."""
+        now = self._clock.current_time() + CLOCK_RESOLUTION
+        ran = False
+        while self._next() <= now:
+            host.run_handle(heappop(self._heap)[2])
+            ran = True
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        when = self._next()
+        if when < inf:
+            left = self._clock.deadline_to_sleep_time(when)
+            if left < LONGEST_WAIT:
+                self._alarm = self._call_later(left, self.begin, context=self._context)
+        return ran
+
+
+# The longest single wait (seconds), as in asyncio: the operating system's call has its limits.
+LONGEST_WAIT = 24 * 3600.0
+
+
+def turns_of(state: LoopState) -> Turns:
+    """The loop's :class:`Turns`, made at first use."""
+    found = state.locals.get(_TURNS)
+    if found is None:
+        found = state.locals[_TURNS] = Turns(state)
+    turns: Turns = found
+    return turns
