@@ -157,6 +157,9 @@ class DTLSEngine:
             HandshakeFailed: It has failed, for example as the peer's certificate is not trusted;
                 there may be alerts to send. Or the peer has said so.
         """
+        if not datagram:
+            # OpenSSL would complain.
+            return False
         self._connection.bio_write(datagram)
         problem = self._step()
         # A message that made no sense is forgotten, but after an error that matters every step
@@ -218,6 +221,8 @@ class DTLSEngine:
             PeerClosed: It is the peer's ``close_notify``.
             OpenSSL.SSL.Error: It is the peer's word that the connection has failed.
         """
+        if not datagram:
+            return b""
         self._connection.bio_write(datagram)
         try:
             return self._read_all(self._connection.recv)
@@ -233,7 +238,9 @@ class DTLSEngine:
                 return b"".join(parts)
 
 
-def describe(error: Exception | None) -> str:
+def describe(error: BaseException | None) -> str:
     """OpenSSL's list of errors, as text."""
-    reasons = error.args[0] if error is not None and error.args else ()
-    return "; ".join(str(reason[-1]) for reason in reasons) or repr(error)
+    found = error.args[0] if error is not None and error.args else ()
+    if not isinstance(found, (list, tuple)):
+        return repr(error)
+    return "; ".join(str(entry[-1]) for entry in found) or repr(error)

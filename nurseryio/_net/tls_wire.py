@@ -25,11 +25,15 @@ from typing import Generic, TypeVar
 
 from .._core import BrokenResourceError, Stream
 from .._sync import ParkingLot
-from .tls_engine import TLSEngine
+from .tls_engine import RECORD, TLSEngine
 
 __all__ = ["TLSWire"]
 
 StreamT = TypeVar("StreamT", bound=Stream)
+
+# Bytes to ask the stream for: some whole records with what is around them, and below the size from
+# which on malloc asks the system for fresh memory each time.
+RECEIVE_SIZE = 6 * (RECORD + 256)
 
 
 class TLSWire(Generic[StreamT]):
@@ -105,7 +109,7 @@ class TLSWire(Generic[StreamT]):
             return
         self._pulling = True
         try:
-            self.engine.feed(await self.transport.receive_some())
+            self.engine.feed(await self.transport.receive_some(RECEIVE_SIZE))
         finally:
             self._pulling = False
             if self._arrival:

@@ -10,6 +10,7 @@ import functools
 import ssl
 
 import trustme
+from OpenSSL import SSL
 
 HOST = "server.test.example"
 OTHER_HOST = "another.test.example"
@@ -33,6 +34,14 @@ def server_context(*, version: str = "1.3") -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     certificate().configure_cert(context)
     return limited(context, version)
+
+
+@functools.cache
+def server_context_for(host: str) -> ssl.SSLContext:
+    """A server's context with a certificate for this name or address."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate(host).configure_cert(context)
+    return context
 
 
 @functools.cache
@@ -73,4 +82,23 @@ def without_eof_option(context: ssl.SSLContext, *, ignore: bool) -> ssl.SSLConte
         context.options |= option
     else:
         context.options &= ~option
+    return context
+
+
+# -- for DTLS -------------------------------------------------------------------
+
+
+def dtls_server_context() -> SSL.Context:
+    """A new pyOpenSSL context for a DTLS server."""
+    context = SSL.Context(SSL.DTLS_METHOD)
+    certificate().configure_cert(context)
+    return context
+
+
+def dtls_client_context(*, trusting: bool = True) -> SSL.Context:
+    """A new pyOpenSSL context for a DTLS client, which insists on a certificate that it trusts."""
+    context = SSL.Context(SSL.DTLS_METHOD)
+    if trusting:
+        authority().configure_trust(context)
+    context.set_verify(SSL.VERIFY_PEER, lambda _conn, _cert, _error, _depth, ok: bool(ok))
     return context

@@ -1,0 +1,530 @@
+"""DTLS endpoints: serving, who is who, garbage from the network, being forgotten."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from harness import certs, dtlspairs
+from harness.datagrams import Network, Packet
+from OpenSSL import SSL
+
+import nurseryio
+from nurseryio import (
+    BrokenResourceError,
+    BusyResourceError,
+    ClosedResourceError,
+    DTLSChannel,
+    DTLSEndpoint,
+)
+from nurseryio._net.dtls_codec import (
+    HELLO_VERIFY_REQUEST,
+    read_client_hello,
+    read_fragment,
+    read_records,
+)
+from nurseryio.socket import AF_INET, AF_INET6, SOCK_DGRAM
+from nurseryio.testing import wait_all_tasks_blocked
+
+
+async def udp_endpoint(*, ipv6: bool = False) -> DTLSEndpoint:
+    """An endpoint on a real socket, bound to loopback."""
+    sock = nurseryio.socket.socket(AF_INET6 if ipv6 else AF_INET, SOCK_DGRAM)
+    await sock.bind(("::1" if ipv6 else "127.0.0.1", 0))
+    return DTLSEndpoint(sock)
+
+
+# -- over real sockets ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ipv6", [False, True])
+async def test_client_and_server_talk_over_udp(ipv6: bool) -> None:
+    with await udp_endpoint(ipv6=ipv6) as server, await udp_endpoint(ipv6=ipv6) as client:
+        async with nurseryio.open_nursery() as nursery:
+            await nursery.start(server.serve, certs.dtls_server_context(), dtlspairs.echo)
+            address = server.socket.getsockname()[:2]
+            channel = client.connect(address, certs.dtls_client_context())
+            for packet in (b"one", b"two"):
+                await channel.send(packet)
+                assert await channel.receive() == packet
+            nursery.cancel_scope.cancel()
+
+
+async def test_sockets_need_not_be_bound_to_connect() -> None:
+    with await udp_endpoint() as server:
+        with DTLSEndpoint(nurseryio.socket.socket(type=SOCK_DGRAM)) as client:
+            async with nurseryio.open_nursery() as nursery:
+                await nursery.start(server.serve, certs.dtls_server_context(), dtlspairs.echo)
+                channel = client.connect(server.socket.getsockname(), certs.dtls_client_context())
+                await channel.send(b"x")
+                assert await channel.receive() == b"x"
+                nursery.cancel_scope.cancel()
+
+
+async def test_packets_to_ports_where_nobody_listens_disturb_nobody() -> None:
+    with await udp_endpoint() as server, await udp_endpoint() as client:
+        async with nurseryio.open_nursery() as nursery:
+            await nursery.start(server.serve, certs.dtls_server_context(), dtlspairs.echo)
+            for port in range(1, 6):
+                nobody = client.connect(("127.0.0.1", port), certs.dtls_client_context())
+                nursery.start_soon(nobody.do_handshake)
+            channel = client.connect(server.socket.getsockname(), certs.dtls_client_context())
+            await channel.send(b"x")
+            assert await channel.receive() == b"x"
+            nursery.cancel_scope.cancel()
+
+
+openssl = shutil.which("openssl")
+needs_openssl = pytest.mark.skipif(openssl is None, reason="the program openssl is not installed")
+
+
+@needs_openssl
+async def test_our_server_talks_to_openssl_s_client() -> None:
+    received: list[bytes] = []
+    finished = nurseryio.Event()
+
+    async def handler(channel: DTLSChannel) -> None:
+        packet = await channel.receive()
+        received.append(packet)
+        await channel.send(packet.upper())
+        # The program's goodbye.
+        received.extend([packet async for packet in channel])
+        finished.set()
+
+    with await udp_endpoint() as server:
+        async with nurseryio.open_nursery() as nursery:
+            await nursery.start(server.serve, certs.dtls_server_context(), handler)
+            port = server.socket.getsockname()[1]
+            process = subprocess.Popen(
+                [str(openssl), "s_client", "-dtls1_2", "-quiet", "-connect", f"127.0.0.1:{port}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            with process:
+                assert process.stdin is not None and process.stdout is not None
+                process.stdin.write(b"hello\n")
+                process.stdin.flush()
+                line = await nurseryio.to_thread.run_sync(process.stdout.readline)
+                assert line == b"HELLO\n"
+                process.terminate()
+            nursery.cancel_scope.cancel()
+    assert received == [b"hello\n"]
+
+
+@needs_openssl
+async def test_our_client_talks_to_openssl_s_server(tmp_path: Any) -> None:
+    certs.certificate().private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    with await udp_endpoint() as client:
+        with nurseryio.socket.socket(type=SOCK_DGRAM) as probe:
+            await probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        process = subprocess.Popen(
+            [
+                *(str(openssl), "s_server", "-dtls1_2", "-quiet"),
+                *("-accept", str(port), "-cert", str(tmp_path / "server.pem")),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        with process:
+            assert process.stdin is not None and process.stdout is not None
+            channel = client.connect(("127.0.0.1", port), certs.dtls_client_context())
+            # The first tries come before the program is ready.
+            await channel.do_handshake(initial_retransmit_timeout=0.05)
+            await channel.send(b"hello\n")
+            assert await nurseryio.to_thread.run_sync(process.stdout.readline) == b"hello\n"
+            process.stdin.write(b"and back\n")
+            process.stdin.flush()
+            assert await channel.receive() == b"and back\n"
+            process.terminate()
+
+
+# -- serving ----------------------------------------------------------------------------
+
+
+async def test_a_handler_gets_its_arguments_and_a_channel_that_is_closed_behind_it() -> None:
+    network = Network()
+    channels: list[DTLSChannel] = []
+
+    async def handler(channel: DTLSChannel, *args: object) -> None:
+        assert args == (1, "two")
+        assert channel.peer_address == client.socket.getsockname()
+        assert channel.endpoint is server
+        channels.append(channel)
+        await channel.send(await channel.receive())
+
+    with dtlspairs.endpoint(network) as server, dtlspairs.endpoint(network) as client:
+        async with nurseryio.open_nursery() as nursery:
+
+            async def serve(task_status: Any) -> None:
+                await server.serve(
+                    certs.dtls_server_context(), handler, 1, "two", task_status=task_status
+                )
+
+            await nursery.start(serve)
+            address: Any = server.socket.getsockname()
+            channel = client.connect(address, certs.dtls_client_context())
+            await channel.send(b"x")
+            assert await channel.receive() == b"x"
+            await wait_all_tasks_blocked()
+            with pytest.raises(ClosedResourceError):
+                await channels[0].receive()
+            nursery.cancel_scope.cancel()
+
+
+async def test_serving_ends_when_the_endpoint_is_closed_and_the_handlers_are_through() -> None:
+    network = Network()
+    ended: list[str] = []
+
+    async def handler(channel: DTLSChannel) -> None:
+        await channel.send(await channel.receive())
+        with pytest.raises(ClosedResourceError):
+            await channel.receive()
+        ended.append("handler")
+
+    async def serve(task_status: Any) -> None:
+        await server.serve(certs.dtls_server_context(), handler, task_status=task_status)
+        ended.append("server")
+
+    with dtlspairs.endpoint(network) as server, dtlspairs.endpoint(network) as client:
+        async with nurseryio.open_nursery() as nursery:
+            await nursery.start(serve)
+            address: Any = server.socket.getsockname()
+            channel = client.connect(address, certs.dtls_client_context())
+            await channel.send(b"x")
+            assert await channel.receive() == b"x"
+            server.close()
+        server.close()
+    assert ended == ["handler", "server"]
+
+
+async def test_an_error_of_a_handler_ends_the_server() -> None:
+    network = Network()
+
+    async def handler(_channel: DTLSChannel) -> None:
+        raise KeyError
+
+    with dtlspairs.endpoint(network) as server, dtlspairs.endpoint(network) as client:
+
+        async def run() -> None:
+            async with nurseryio.open_nursery() as nursery:
+                await nursery.start(server.serve, certs.dtls_server_context(), handler)
+                address: Any = server.socket.getsockname()
+                channel = client.connect(address, certs.dtls_client_context())
+                nursery.start_soon(channel.do_handshake)
+
+        with pytest.raises(Exception) as caught:
+            await run()
+        error: Any = caught.value
+        while hasattr(error, "exceptions"):
+            (error,) = error.exceptions
+        assert isinstance(error, KeyError)
+
+
+async def test_only_one_task_serves_at_a_time_and_another_one_may_later() -> None:
+    network = Network()
+    with dtlspairs.endpoint(network) as server:
+        for _ in range(2):
+            async with nurseryio.open_nursery() as nursery:
+                context = certs.dtls_server_context()
+                await nursery.start(server.serve, context, dtlspairs.echo)
+                with pytest.raises(BusyResourceError, match="already serving"):
+                    await server.serve(context, dtlspairs.echo)
+                nursery.cancel_scope.cancel()
+
+
+async def test_one_endpoint_has_connections_to_many_peers_and_both_ways() -> None:
+    network = Network()
+    async with dtlspairs.serving(network) as left, dtlspairs.serving(network) as right:
+        async with dtlspairs.serving(network) as middle:
+            for peer in (left, right):
+                address: Any = peer.socket.getsockname()
+                out = middle.connect(address, certs.dtls_client_context())
+                await out.send(b"x")
+                assert await out.receive() == b"x"
+            for number in range(3):
+                with dtlspairs.endpoint(network) as client:
+                    address = middle.socket.getsockname()
+                    channel = client.connect(address, certs.dtls_client_context())
+                    await channel.send(b"%d" % number)
+                    assert await channel.receive() == b"%d" % number
+
+
+async def test_a_client_that_starts_anew_gets_a_new_handler_and_the_old_one_an_error() -> None:
+    network = Network()
+    broken = nurseryio.Event()
+    handlers = 0
+
+    async def handler(channel: DTLSChannel) -> None:
+        nonlocal handlers
+        handlers += 1
+        if handlers == 1:
+            with pytest.raises(BrokenResourceError, match="new connection"):
+                await channel.receive()
+            broken.set()
+        else:
+            await dtlspairs.echo(channel)
+
+    async with dtlspairs.serving(network, handler) as server:
+        address: Any = server.socket.getsockname()
+        with dtlspairs.endpoint(network) as client:
+            await client.connect(address, certs.dtls_client_context()).do_handshake()
+            again = client.connect(address, certs.dtls_client_context())
+            await again.send(b"x")
+            assert await again.receive() == b"x"
+            await broken.wait()
+    assert handlers == 2
+
+
+# -- who is there ---------------------------------------------------------------------
+
+
+async def test_nothing_is_remembered_of_a_sender_that_does_not_send_its_cookie_back() -> None:
+    network = Network()
+    answers: list[Packet] = []
+    async with dtlspairs.serving(network) as server:
+        with dtlspairs.endpoint(network) as client:
+
+            def note_answers(packet: Packet) -> None:
+                if packet.source == server.socket.getsockname():
+                    answers.append(packet)
+                else:
+                    network.deliver(packet)
+
+            network.route = note_answers
+            address: Any = server.socket.getsockname()
+            with nurseryio.move_on_after(0.01):
+                await client.connect(address, certs.dtls_client_context()).do_handshake()
+            await wait_all_tasks_blocked()
+            assert not server._channels
+    (answer,) = answers
+    (record,) = read_records(answer.data)
+    assert read_fragment(record.body).kind == HELLO_VERIFY_REQUEST
+    assert len(answer.data) < 100
+
+
+async def test_a_hello_changed_on_its_way_does_not_count(
+    autojump_clock: nurseryio.abc.Clock,
+) -> None:
+    network = Network()
+    damaged = 0
+    async with dtlspairs.serving(network) as server:
+        with dtlspairs.endpoint(network) as client:
+
+            def damage(packet: Packet) -> None:
+                nonlocal damaged
+                data = bytearray(packet.data)
+                if packet.destination == server.socket.getsockname():
+                    hello = read_client_hello(packet.data)
+                    if hello.cookie:
+                        # The header of the record, before this, may change.
+                        data[27 + damaged % (len(data) - 27)] ^= 1
+                        damaged += 1
+                network.deliver(packet._replace(data=bytes(data)))
+
+            network.route = damage
+            address: Any = server.socket.getsockname()
+            with nurseryio.move_on_after(3600):
+                await client.connect(address, certs.dtls_client_context()).do_handshake()
+            assert not server._channels
+    assert damaged > 50
+
+
+async def test_a_hello_that_arrives_twice_makes_one_connection() -> None:
+    network = Network()
+    handlers: list[DTLSChannel] = []
+
+    async def handler(channel: DTLSChannel) -> None:
+        handlers.append(channel)
+        await dtlspairs.echo(channel)
+
+    def twice(packet: Packet) -> None:
+        network.deliver(packet)
+        network.deliver(packet)
+
+    network.route = twice
+    async with dtlspairs.serving(network, handler) as server:
+        with dtlspairs.endpoint(network) as client:
+            address: Any = server.socket.getsockname()
+            channel = client.connect(address, certs.dtls_client_context())
+            await channel.send(b"x")
+            assert await channel.receive() == b"x"
+    assert len(handlers) == 1
+
+
+async def test_garbage_does_not_disturb_a_server() -> None:
+    network = Network()
+    async with dtlspairs.serving(network) as server:
+        there = server.socket.getsockname()
+        stranger = ("127.0.0.1", 9)
+        with dtlspairs.endpoint(network) as client:
+            hellos: list[bytes] = []
+
+            def note(packet: Packet) -> None:
+                hellos.append(packet.data)
+                network.deliver(packet)
+
+            network.route = note
+            address: Any = there
+            channel = client.connect(address, certs.dtls_client_context())
+            await channel.do_handshake()
+            hello = hellos[0]
+            garbage = [b"", b"xyz", hello[:-1], hello[:14], hello + b"\0", hello[:13] + b"\1"]
+            garbage += [hello[:at] + b"\xff" + hello[at + 1 :] for at in range(11, 80)]
+            for data in garbage:
+                for source in (stranger, client.socket.getsockname()):
+                    network.deliver(Packet(source, there, data))
+            await wait_all_tasks_blocked()
+            await channel.send(b"x")
+            assert await channel.receive() == b"x"
+
+
+async def test_an_endpoint_that_does_not_serve_answers_no_hello() -> None:
+    network = Network()
+    with dtlspairs.endpoint(network) as client, dtlspairs.endpoint(network) as other:
+        other._ensure_receive_loop()
+        address: Any = other.socket.getsockname()
+        with nurseryio.move_on_after(0.01) as scope:
+            await client.connect(address, certs.dtls_client_context()).do_handshake()
+        assert scope.cancelled_caught
+        assert other.socket.sent == 0  # type: ignore[attr-defined]
+
+
+# -- making one, and the end ------------------------------------------------------------
+
+
+async def test_only_datagram_sockets_of_this_library_are_taken() -> None:
+    import socket as stdlib
+
+    with nurseryio.socket.socket() as stream_socket:
+        with pytest.raises(ValueError, match=r"^DTLS requires a SOCK_DGRAM socket$"):
+            DTLSEndpoint(stream_socket)
+    with stdlib.socket(type=SOCK_DGRAM) as plain:
+        with pytest.raises(TypeError, match=r"nurseryio\.socket"):
+            DTLSEndpoint(plain)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="incoming_packets_buffer"):
+        dtlspairs.endpoint(Network(), incoming_packets_buffer=-1)
+
+
+async def test_without_pyopenssl_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "OpenSSL", None)
+    with pytest.raises(ImportError, match="pip install pyOpenSSL"):
+        dtlspairs.endpoint(Network())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        ("localhost", 5000),
+        ("::1", 5000),
+        ("127.0.0.1", 0),
+        ("127.0.0.1", 65536),
+        ("127.0.0.1",),
+        "127.0.0.1:5000",
+        None,
+    ],
+)
+async def test_what_is_no_address_of_a_peer_is_refused(address: Any) -> None:
+    with dtlspairs.endpoint(Network()) as client:
+        with pytest.raises(ValueError, match="resolve a host name first"):
+            client.connect(address, certs.dtls_client_context())
+
+
+async def test_a_context_of_another_kind_is_refused() -> None:
+    context: Any = certs.client_context()
+    with dtlspairs.endpoint(Network()) as client:
+        with pytest.raises(TypeError, match=r"OpenSSL\.SSL\.Context"):
+            client.connect(("127.0.0.1", 5000), context)
+        with pytest.raises(TypeError, match=r"OpenSSL\.SSL\.Context"):
+            await client.serve(context, dtlspairs.echo)
+
+
+async def test_a_server_must_be_bound() -> None:
+    with DTLSEndpoint(nurseryio.socket.socket(type=SOCK_DGRAM)) as server:
+        with pytest.raises(RuntimeError, match="bind the socket"):
+            await server.serve(certs.dtls_server_context(), dtlspairs.echo)
+
+
+async def test_a_closed_endpoint_cannot_be_used_and_its_channels_are_closed() -> None:
+    network = Network()
+    async with dtlspairs.serving(network) as server:
+        address: Any = server.socket.getsockname()
+        with dtlspairs.endpoint(network) as client:
+            channel = client.connect(address, certs.dtls_client_context())
+            await channel.do_handshake()
+            client.close()
+            for use in (channel.receive, channel.do_handshake):
+                with pytest.raises(ClosedResourceError):
+                    await use()
+            with pytest.raises(ClosedResourceError):
+                client.connect(address, certs.dtls_client_context())
+            with pytest.raises(ClosedResourceError):
+                await client.serve(certs.dtls_server_context(), dtlspairs.echo)
+
+
+async def test_a_channel_that_nobody_keeps_is_forgotten() -> None:
+    network = Network()
+    with dtlspairs.endpoint(network) as client:
+        client.connect(("127.0.0.1", 5000), certs.dtls_client_context())
+        gc.collect()
+        assert not client._channels
+
+
+@pytest.mark.filterwarnings("always:unclosed DTLS:ResourceWarning")
+async def test_an_endpoint_that_nobody_closed_warns_and_its_task_ends() -> None:
+    async def forget() -> None:
+        endpoint = await udp_endpoint()
+        channel = endpoint.connect(("127.0.0.1", 9), certs.dtls_client_context())
+        with nurseryio.move_on_after(0.01):
+            await channel.do_handshake()
+
+    with pytest.warns(ResourceWarning, match="unclosed DTLS endpoint"):
+        await forget()
+        await wait_all_tasks_blocked()
+        gc.collect()
+    # Leaves nothing behind: the matrix looks for tasks and file descriptors after each test.
+
+
+@pytest.mark.filterwarnings("always:unclosed DTLS:ResourceWarning")
+def test_an_endpoint_can_be_forgotten_after_its_run() -> None:
+    async def main() -> DTLSEndpoint:
+        return dtlspairs.endpoint(Network())
+
+    endpoint = nurseryio.run(main)
+    with pytest.warns(ResourceWarning, match="unclosed DTLS endpoint"):
+        del endpoint
+        gc.collect()
+
+
+def test_an_endpoint_is_made_inside_a_run() -> None:
+    with pytest.raises(RuntimeError):
+        dtlspairs.endpoint(Network())
+
+
+async def test_a_socket_closed_by_somebody_else_ends_the_reading_quietly() -> None:
+    network = Network()
+    async with dtlspairs.serving(network) as server:
+        with dtlspairs.endpoint(network) as client:
+
+            def close_then_deliver(packet: Packet) -> None:
+                network.deliver(packet)
+                server.socket.close()
+
+            network.route = close_then_deliver
+            address: Any = server.socket.getsockname()
+            with nurseryio.move_on_after(0.01) as scope:
+                await client.connect(address, certs.dtls_client_context()).do_handshake()
+            assert scope.cancelled_caught
+
+
+def test_the_methods_of_pyopenssl_that_are_used_exist() -> None:
+    assert hasattr(SSL, "OP_NO_RENEGOTIATION")
+    assert callable(SSL.Connection.DTLSv1_listen)

@@ -1,0 +1,201 @@
+"""The DTLS engine: two of them talk by plain datagrams, which get lost, repeated and forged."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from harness import certs
+from OpenSSL import SSL
+
+from nurseryio._net.dtls_codec import hello_verify_request, read_client_hello
+from nurseryio._net.dtls_engine import (
+    DTLSEngine,
+    HandshakeFailed,
+    PeerClosed,
+    describe,
+    prepare_context,
+    pyopenssl,
+)
+from nurseryio._net.dtls_flight import Packer
+
+MTU = 1400
+
+
+class End:
+    """An engine with what numbers its records."""
+
+    def __init__(self, engine: DTLSEngine) -> None:
+        self.engine = engine
+        self.packer = Packer()
+
+    def flight(self) -> list[bytes]:
+        return self.packer.pack(self.engine.flight, MTU)
+
+
+def make_client(context: SSL.Context | None = None) -> End:
+    context = context or certs.dtls_client_context()
+    prepare_context(context)
+    client = End(DTLSEngine(context, MTU))
+    client.engine.be_client()
+    client.engine.begin()
+    return client
+
+
+def make_server(hello: bytes) -> End:
+    context = certs.dtls_server_context()
+    prepare_context(context)
+    server = End(DTLSEngine(context, MTU))
+    assert server.engine.be_server(hello)
+    server.packer = Packer(read_client_hello(hello).record_number)
+    return server
+
+
+def hello_with_cookie(client: End) -> bytes:
+    """What a client says when it has been asked for a cookie."""
+    (hello,) = client.flight()
+    assert client.engine.advance(hello_verify_request(read_client_hello(hello), b"cookie"))
+    (hello,) = client.flight()
+    return hello
+
+
+def make_pair(client: End | None = None) -> tuple[End, End]:
+    client = client or make_client()
+    server = make_server(hello_with_cookie(client))
+    server.engine.begin()
+    return client, server
+
+
+def talk(sender: End, receiver: End) -> bool:
+    return answered(receiver, sender.flight())
+
+
+def answered(receiver: End, datagrams: list[bytes]) -> bool:
+    """Whether any of the datagrams, all of which arrive, brought a new flight about."""
+    return True in [receiver.engine.advance(datagram) for datagram in datagrams]
+
+
+def connected() -> tuple[DTLSEngine, DTLSEngine]:
+    client, server = make_pair()
+    assert talk(server, client)
+    assert talk(client, server)
+    assert talk(server, client)
+    assert client.engine.done and server.engine.done
+    return client.engine, server.engine
+
+
+def test_two_engines_shake_hands_and_talk_both_ways() -> None:
+    client, server = connected()
+    assert server.decrypt(client.encrypt(b"ping")) == b"ping"
+    assert client.decrypt(server.encrypt(b"pong")) == b"pong"
+
+
+def test_a_flight_stays_the_same_until_the_answer_is_complete() -> None:
+    client, server = make_pair()
+    first = client.engine.flight
+    *some, last = server.packer.pack(server.engine.flight, 300)
+    for datagram in some:
+        assert not client.engine.advance(datagram)
+        assert client.engine.flight == first
+    assert client.engine.advance(last)
+    assert client.engine.flight != first
+
+
+def test_beginning_again_changes_nothing() -> None:
+    client = make_client()
+    flight = client.engine.flight
+    client.engine.begin()
+    assert client.engine.flight == flight
+
+
+def test_a_flight_that_arrives_twice_is_answered_once() -> None:
+    client, server = make_pair()
+    datagrams = server.flight()
+    assert answered(client, datagrams)
+    assert not answered(client, datagrams)
+
+
+def test_what_is_no_dtls_is_as_if_it_had_not_come() -> None:
+    client, server = make_pair()
+    for rubbish in (b"", b"x", b"\x16\xfe\xfd" + bytes(60), bytes(1000)):
+        assert not client.engine.advance(rubbish)
+        assert not client.engine.alerts
+    assert talk(server, client)
+    assert talk(client, server)
+    assert talk(server, client)
+
+
+def test_a_peer_that_is_not_trusted_fails_the_handshake_and_is_told() -> None:
+    client, server = make_pair(make_client(certs.dtls_client_context(trusting=False)))
+    with pytest.raises(HandshakeFailed, match="certificate verify failed") as caught:
+        talk(server, client)
+    assert isinstance(caught.value.__cause__, SSL.Error)
+    with pytest.raises(HandshakeFailed, match="alert"):
+        for datagram in client.packer.pack(client.engine.alerts, MTU):
+            server.engine.advance(datagram)
+
+
+def test_a_server_refuses_what_openssl_refuses() -> None:
+    context = certs.dtls_server_context()
+    prepare_context(context)
+    # OpenSSL wants a cookie, of whatever kind.
+    (hello,) = make_client().flight()
+    assert not DTLSEngine(context, MTU).be_server(hello)
+
+
+def test_data_that_is_forged_or_repeated_is_no_data() -> None:
+    client, server = connected()
+    datagram = client.encrypt(b"data")
+    for at in range(len(datagram)):
+        forged = bytearray(datagram)
+        forged[at] ^= 1
+        assert server.decrypt(bytes(forged)) == b""
+    assert server.decrypt(datagram) == b"data"
+    assert server.decrypt(datagram) == b""
+    assert server.decrypt(b"rubbish") == b""
+    assert server.decrypt(b"") == b""
+
+
+def test_packets_may_arrive_in_any_order() -> None:
+    client, server = connected()
+    first, second = client.encrypt(b"first"), client.encrypt(b"second")
+    assert server.decrypt(second) == b"second"
+    assert server.decrypt(first) == b"first"
+
+
+def test_a_peer_that_says_goodbye_is_known_to_have_gone() -> None:
+    client, server = connected()
+    client._connection.shutdown()
+    goodbye = client._read_all(client._connection.bio_read)
+    with pytest.raises(PeerClosed):
+        server.decrypt(goodbye)
+
+
+def test_the_size_of_datagrams_decides_how_much_data_fits() -> None:
+    client, _server = connected()
+    client.set_mtu(1000)
+    small = client.data_mtu()
+    client.set_mtu(1200)
+    assert client.data_mtu() == small + 200
+    client.set_mtu(1000)
+    assert len(client.encrypt(b"x" * small)) <= 1000
+
+
+def test_only_contexts_of_pyopenssl_are_taken() -> None:
+    with pytest.raises(TypeError, match=r"OpenSSL\.SSL\.Context\(OpenSSL\.SSL\.DTLS_METHOD\)"):
+        prepare_context(certs.client_context())  # type: ignore[arg-type]
+
+
+def test_without_pyopenssl_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pyopenssl() is SSL
+    monkeypatch.setitem(sys.modules, "OpenSSL", None)
+    with pytest.raises(ImportError, match="pip install pyOpenSSL"):
+        pyopenssl()
+
+
+def test_errors_of_openssl_are_described_by_their_reasons() -> None:
+    error = SSL.Error([("SSL routines", "", "one"), ("SSL routines", "", "two")])
+    assert describe(error) == "one; two"
+    assert describe(SSL.Error([])) == "Error([])"
+    assert describe(SSL.SysCallError(-1, "Unexpected EOF")) == "SysCallError(-1, 'Unexpected EOF')"
+    assert describe(None) == "None"

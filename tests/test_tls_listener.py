@@ -1,0 +1,109 @@
+"""Listeners that speak TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from harness import certs
+
+import nurseryio
+from nurseryio import ClosedResourceError, SSLListener, SSLStream
+from nurseryio.abc import Listener, Stream
+from nurseryio.lowlevel import checkpoint
+from nurseryio.testing import memory_stream_pair
+
+
+class Memory(Listener[Any]):
+    """A listener whose connections are inside the process."""
+
+    def __init__(self) -> None:
+        self.clients: list[Stream] = []
+        self.servers: list[Stream] = []
+        self.closed = False
+
+    async def accept(self) -> Any:
+        await checkpoint()
+        if self.closed:
+            raise ClosedResourceError
+        client, server = memory_stream_pair()
+        self.clients.append(client)
+        self.servers.append(server)
+        return server
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await checkpoint()
+
+
+def client_of(listener: Memory, **options: Any) -> SSLStream[Any]:
+    context = certs.client_context(version="1.3")
+    return SSLStream(listener.clients[-1], context, server_hostname=certs.HOST, **options)
+
+
+async def test_accepted_connections_are_servers_of_tls_whose_handshake_is_still_to_come() -> None:
+    memory = Memory()
+    listener: SSLListener[Any] = SSLListener(memory, certs.server_context())
+    assert listener.transport_listener is memory
+    server = await listener.accept()
+    assert isinstance(server, SSLStream)
+    assert server.server_side
+    assert server.transport_stream is memory.servers[0]
+    assert "not started" in repr(server)
+    client = client_of(memory)
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(client.send_all, b"x")
+        assert await server.receive_some() == b"x"
+
+
+@pytest.mark.parametrize("https_compatible", [False, True])
+async def test_how_strict_ends_are_taken_is_passed_on(https_compatible: bool) -> None:
+    memory = Memory()
+    listener: SSLListener[Any] = SSLListener(
+        memory, certs.server_context(), https_compatible=https_compatible
+    )
+    server = await listener.accept()
+    client = client_of(memory, https_compatible=True)
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(client.send_all, b"x")
+        assert await server.receive_some() == b"x"
+    await client.aclose()
+    if https_compatible:
+        assert await server.receive_some() == b""
+    else:
+        with pytest.raises(nurseryio.BrokenResourceError, match="close_notify"):
+            await server.receive_some()
+
+
+async def test_closing_a_listener_closes_the_one_underneath_and_leaves_connections_open() -> None:
+    memory = Memory()
+    listener: SSLListener[Any] = SSLListener(memory, certs.server_context())
+    server = await listener.accept()
+    await listener.aclose()
+    assert memory.closed
+    with pytest.raises(ClosedResourceError):
+        await listener.accept()
+    await server.transport_stream.send_all(b"still open")
+
+
+async def test_a_connection_that_cannot_be_wrapped_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_args: object, **_options: object) -> None:
+        raise MemoryError
+
+    memory = Memory()
+    listener: SSLListener[Any] = SSLListener(memory, certs.server_context())
+    monkeypatch.setattr("nurseryio._net.tls_listener.SSLStream", fail)
+    with pytest.raises(MemoryError):
+        await listener.accept()
+    with pytest.raises(ClosedResourceError):
+        await memory.servers[0].send_all(b"x")
+
+
+@pytest.mark.parametrize("context", ["server.pem", None])
+def test_only_an_ssl_context_is_taken(context: Any) -> None:
+    make: Callable[..., object] = SSLListener
+    with pytest.raises(TypeError, match=r"ssl\.create_default_context"):
+        make(Memory(), context)
