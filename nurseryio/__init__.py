@@ -116,7 +116,8 @@ __version__ = "0.1.0"
 
 # Where the names that are loaded on first use come from.
 _LAZY = {
-    "_net.dtls": "DTLSChannel DTLSChannelStatistics DTLSEndpoint",
+    "_net.dtls": "DTLSEndpoint",
+    "_net.dtls_channel": "DTLSChannel DTLSChannelStatistics",
     "_net.generic": "StapledStream aclose_forcefully",
     "_net.stream": "SocketStream",
     "_net.listener": "SocketListener",
@@ -135,4 +136,5 @@ _LAZY = {
     "": "abc from_thread instruments lowlevel socket testing to_thread",
 }
 
-__getattr__, __dir__ = lazy_door(globals(), _LAZY)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_door(globals(), _LAZY)

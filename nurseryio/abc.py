@@ -5,6 +5,8 @@ Trio: ``trio.abc``.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ._core import (
     AsyncResource as AsyncResource,
     Channel as Channel,
@@ -22,4 +24,5 @@ from ._core import (
 )
 from ._core.lazy import lazy_door
 
-__getattr__, __dir__ = lazy_door(globals())
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_door(globals())

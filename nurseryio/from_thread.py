@@ -5,6 +5,8 @@ Trio: ``trio.from_thread``.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ._core.lazy import lazy_door
 from ._system.from_thread import (
     from_thread_check_cancelled as check_cancelled,
@@ -14,4 +16,5 @@ from ._system.from_thread import (
 
 __all__ = ["check_cancelled", "run", "run_sync"]
 
-__getattr__, __dir__ = lazy_door(globals())
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_door(globals())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ._core.lazy import lazy_door
 from ._core.tracer import Tracer as Tracer
 
-__getattr__, __dir__ = lazy_door(globals())
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_door(globals())

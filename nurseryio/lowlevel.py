@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from ._net import FdStream as FdStream
     from ._system import open_process as open_process
 
-__getattr__, __dir__ = lazy_door(
-    globals(), {"_net.fd_stream": "FdStream", "_system.process": "open_process"}
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_door(
+        globals(), {"_net.fd_stream": "FdStream", "_system.process": "open_process"}
+    )

@@ -70,4 +70,5 @@ if _sys.platform == "win32":
 if _sys.platform == "linux":
     IP_BIND_ADDRESS_NO_PORT = 24
 
-__getattr__, __dir__ = lazy_door(globals())
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_door(globals())

@@ -5,6 +5,8 @@ Trio: ``trio.to_thread``.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ._core.lazy import lazy_door
 from ._system.threads import (
     current_default_thread_limiter as current_default_thread_limiter,
@@ -13,4 +15,5 @@ from ._system.threads import (
 
 __all__ = ["current_default_thread_limiter", "run_sync"]
 
-__getattr__, __dir__ = lazy_door(globals())
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_door(globals())

@@ -56,6 +56,7 @@ CORE_ORDER = (
     "readiness",
     "waitio",
     "asyncgens",
+    "turns",
     "idle",
     "gauge",
     "runvar",

@@ -178,6 +178,15 @@ def test_threads_that_have_done_their_work_wake_nobody() -> None:
         run(main)
 
 
+def test_waiting_for_something_from_outside_costs_no_cpu() -> None:
+    async def main() -> None:
+        await nurseryio.to_thread.run_sync(time.sleep, 0.4)
+
+    before = time.process_time()
+    run(main)
+    assert time.process_time() - before < 0.2
+
+
 async def test_a_clock_that_does_not_jump_reports_nothing(mock_clock: MockClock) -> None:
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(nurseryio.sleep_forever)

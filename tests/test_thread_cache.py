@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -254,3 +255,23 @@ def test_a_forked_child_does_not_wait_for_threads_of_its_parent() -> None:
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
     )
     assert (done.stdout, done.stderr) == ("7\n", "")
+
+
+def test_a_thread_counts_as_idle_when_it_has_delivered_its_result(cache: ThreadCache) -> None:
+    delivering, go_on, delivered = (threading.Event() for _ in range(3))
+
+    def deliver(_outcome: Outcome[int]) -> None:
+        delivering.set()
+        go_on.wait(TIMEOUT)
+
+    cache.start_thread_soon(int, deliver)
+    assert delivering.wait(TIMEOUT)
+    assert not cache.idle_threads()
+    go_on.set()
+    # The same thread delivers this one, so the one before has been delivered.
+    cache.start_thread_soon(int, lambda _outcome: delivered.set())
+    assert delivered.wait(TIMEOUT)
+    deadline = time.monotonic() + TIMEOUT
+    while not cache.idle_threads() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert len(cache.idle_threads()) == 1

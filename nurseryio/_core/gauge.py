@@ -33,7 +33,7 @@ class Gauge:
         self._call_soon = state.loop.call_soon
         # A nursery is making a task; whether that task has been scheduled already.
         self._holding = self._scheduled = False
-        state.loop.call_soon = self.call_soon  # type: ignore[method-assign]
+        state.loop.call_soon = self.call_soon  # type: ignore[method-assign,assignment]
         if host.selector_of(state.loop) is not None:
             idle_of(state)
 

@@ -23,14 +23,13 @@ import functools
 import operator
 import sys
 import threading
-
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from math import inf
 from typing import Any
 
 __all__ = [
-    "HAS_CANCEL_COUNTS",
     "BARE_YIELD",
+    "HAS_CANCEL_COUNTS",
     "cancelling",
     "create_task",
     "current_task_or_none",
@@ -127,15 +126,15 @@ def put_back(task: AsyncioTask, error: BaseException) -> None:
 
 
 # While a hook is called for a task, asyncio too is to say that this task is the running one.
-enter_task: Callable[[Loop, AsyncioTask], None] = asyncio.tasks._enter_task  # type: ignore[attr-defined]
-leave_task: Callable[[Loop, AsyncioTask], None] = asyncio.tasks._leave_task  # type: ignore[attr-defined]
+enter_task: Callable[[Loop, AsyncioTask], None] = asyncio.tasks._enter_task
+leave_task: Callable[[Loop, AsyncioTask], None] = asyncio.tasks._leave_task
 
 
 # -- stepping -------------------------------------------------------------------
 
 
 class _BareYield:
-    """Awaiting it lets every task that is ready make a step. A pending cancellation is raised there.
+    """Awaiting it lets every ready task make a step. A pending cancellation is raised there.
 
     Not a coroutine: the iterator of a tuple costs neither a frame nor a generator.
     """

@@ -32,6 +32,10 @@ _IDLE = object()  # the key of a loop's Idle among its local values
 # The longest single wait (seconds), as in asyncio: the operating system's call has its limits.
 LONGEST_WAIT = 24 * 3600.0
 
+# How soon (real seconds) a clock is asked again that found no timer to jump to. It waits for I/O
+# or a thread then, and must not keep a processor busy with asking.
+NOTHING_TO_JUMP_TO = 0.1
+
 
 class Idle:
     """The replacement of one selector's ``select``."""
@@ -45,6 +49,8 @@ class Idle:
         # A clock with a method _autojump(state, next_timer) is told when the loop has been idle
         # for clock.autojump_threshold real seconds; see testing/clock.py.
         self.clock: Clock | None = None
+        # It was asked, found no timer, and nothing has happened since.
+        self._no_timer = False
         self._selector.select = self.select
 
     def begin(self) -> None:
@@ -77,6 +83,9 @@ class Idle:
             quiet = min(self.waiting.values())
         else:
             quiet = inf if jump is None else self.clock.autojump_threshold  # type: ignore[union-attr]
+            if self._no_timer:
+                quiet = max(quiet, NOTHING_TO_JUMP_TO)
+        self._no_timer = False
         primed = quiet < left
         if primed:
             timeout = quiet
@@ -92,7 +101,9 @@ class Idle:
                 self._wake(quiet)
             elif primed:
                 assert jump is not None
-                jump(state, host.next_timer(state.loop))
+                when = host.next_timer(state.loop)
+                self._no_timer = when == inf
+                jump(state, when)
         return events
 
     def _real_timeout(self, clock: Clock) -> float | None:

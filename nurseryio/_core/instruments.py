@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from .abcs import Instrument
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 LOGGER = logging.getLogger("nurseryio.abc.Instrument")
 
@@ -50,7 +50,7 @@ class Instruments:
     def __contains__(self, hook: str) -> bool:
         return hook in self._by_hook
 
-    def __iter__(self) -> Iterable[Instrument]:
+    def __iter__(self) -> Iterator[Instrument]:
         return iter(list(self._all))
 
     def add(self, instrument: Instrument) -> None:

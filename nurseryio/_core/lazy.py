@@ -14,9 +14,7 @@ import types
 from typing import Any
 
 
-def lazy_door(
-    namespace: dict[str, Any], lazy: dict[str, str] | None = None
-) -> tuple[Any, Any]:
+def lazy_door(namespace: dict[str, Any], lazy: dict[str, str] | None = None) -> tuple[Any, Any]:
     """Make the ``__getattr__`` and ``__dir__`` of a door, and its ``__all__``.
 
     Args:
@@ -36,7 +34,7 @@ def lazy_door(
     submodules = {name for name, module in origin.items() if not module}
     namespace["__all__"] = sorted({*eager, *(origin.keys() - submodules)})
 
-    def __getattr__(name: str) -> Any:  # noqa: N807
+    def __getattr__(name: str) -> Any:
         module = origin.get(name)
         if module is None:
             raise AttributeError(f"module {door!r} has no attribute {name!r}")
@@ -47,7 +45,7 @@ def lazy_door(
         namespace[name] = value
         return value
 
-    def __dir__() -> list[str]:  # noqa: N807
+    def __dir__() -> list[str]:
         return sorted({*namespace, *origin})
 
     return __getattr__, __dir__

@@ -25,10 +25,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import host
 from .delivery import Abort, native_requests, tell, watch
-from .ending import end_child
+from .ending import at_border, end_child
 from .errors import Cancelled, CancelReason, TrioInternalError
 from .groups import (
-    bare_exit,
     combine,
     is_marked,
     leave_block,
@@ -36,14 +35,13 @@ from .groups import (
     warn_loose,
     without_cancelled,
 )
-from .host import BARE_YIELD, running_loop
-from .host import current_task as current_asyncio_task
+from .host import BARE_YIELD, current_task as current_asyncio_task, running_loop
 from .ki import border
-from .scope import CancelScope
+from .scope import CancelScope, is_foreign
 from .status import NOT_STARTED, Starting
 from .task import Task, make_task, records
 from .traps import hold_off
-from .tree import ROOT, chain
+from .tree import ROOT
 from .util import NoPublicConstructor, coroutine_or_error
 
 if sys.version_info < (3, 11):
@@ -58,6 +56,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack
 
     PosArgsT = TypeVarTuple("PosArgsT")
+
 
 class Nursery(metaclass=NoPublicConstructor):
     """A block whose child tasks have all ended when it is left; made by :func:`open_nursery`.
@@ -204,7 +203,7 @@ class Nursery(metaclass=NoPublicConstructor):
             if not task._started:
                 coro.close()
         else:
-            error = None
+            error = None  # type: ignore[assignment]
         try:
             nursery: Any = task._parent_nursery
             if (
@@ -264,7 +263,7 @@ class Nursery(metaclass=NoPublicConstructor):
             end_child(task, Cancelled())
 
     def _look_after_newborns(self) -> None:
-        """After a turn of the loop: who was there before it has made the first step, or never will."""
+        """After a turn of the loop: who was there before it has made a step, or never will."""
         for task in [task for task in self._children if not task._started]:
             task.asyncio_task.add_done_callback(self._look_after)
 
@@ -332,7 +331,9 @@ class Nursery(metaclass=NoPublicConstructor):
         scope = self.cancel_scope
         scope.__enter__()
         scope._nest = self
-        self._parent_task = task = scope._occupant  # type: ignore[assignment]
+        task = scope._occupant
+        assert task is not None
+        self._parent_task = task
         self._closed = False
         if self._strict is None:
             self._strict = task._state.strict
@@ -349,7 +350,9 @@ class Nursery(metaclass=NoPublicConstructor):
             return leave_block(exc, self._finish_elsewhere(exc))
         scope = self.cancel_scope
         self._body_running = False
-        native = None if exc is None else self._body_failed(task, exc)
+        native = None
+        if exc is not None:
+            native = self._struck(exc, is_foreign(task, scope, exc))
         if not self._children and not self._pending_starts:
             self._closed = True
         task._shielded_step = True
@@ -369,17 +372,9 @@ class Nursery(metaclass=NoPublicConstructor):
         finally:
             del exc, native
 
-    def _body_failed(self, task: Task, exc: BaseException) -> BaseException | None:
-        """The block raised: note it. Returns it if a native cancel is the cause."""
-        if isinstance(exc, Cancelled) and self._is_native(task, exc):
-            self.cancel_scope._cancel(NATIVE)
-            return exc
-        self._fail(exc, task)
-        return None
-
-    def _struck(self, exc: BaseException) -> BaseException | None:
-        """Something was raised in the wait: the native cancel if it was one, else it is noted."""
-        if isinstance(exc, Cancelled):
+    def _struck(self, exc: BaseException, foreign: bool = True) -> BaseException | None:
+        """The block or the wait raised: returns it if it is a native cancel, else notes it."""
+        if foreign and isinstance(exc, Cancelled):
             self.cancel_scope._cancel(NATIVE)
             return exc
         self._fail(exc, self._parent_task)
@@ -392,12 +387,12 @@ class Nursery(metaclass=NoPublicConstructor):
         try:
             if native is not None:
                 return self._leave_natively(task, errors, native)
-            if not any([not isinstance(error, Cancelled) for error in errors]):
+            if all(isinstance(error, Cancelled) for error in errors):
                 # All or nothing: no need to make a group in order to take it apart.
                 left = scope._close(errors[0])
                 return left if left is not errors[0] else combine(self._strict, errors)
             group = combine(self._strict, errors)
-            return self._at_border(task, scope._close(group))
+            return at_border(task, self._strict, scope._close(group))
         finally:
             del errors, native
 
@@ -407,15 +402,6 @@ class Nursery(metaclass=NoPublicConstructor):
             # The owner has ended, and has complained. What passes by leaves as from any nursery.
             return None if exc is None else combine(self._strict, [exc])
         return self.cancel_scope._close(exc)
-
-    def _is_native(self, task: Task, exc: BaseException) -> bool:
-        """Whether a ``CancelledError`` out of the body is somebody else's than our scopes'."""
-        if host.HAS_CANCEL_COUNTS:
-            return (
-                native_requests(task) > self.cancel_scope._native_before
-                or (not task.scope._effective and not is_marked(exc))
-            )
-        return not is_marked(exc)
 
     async def _wait(self, task: Task) -> BaseException | None:
         """Wait for the children: the last native cancel that arrived meanwhile, if any."""
@@ -460,18 +446,7 @@ class Nursery(metaclass=NoPublicConstructor):
             return native
         if native_requests(task) > 0 or not host.HAS_CANCEL_COUNTS:
             hold_off(task, native)
-        return self._at_border(task, combine(self._strict, rest))
-
-    def _at_border(self, task: Task, error: BaseException | None) -> BaseException | None:
-        """A lone SystemExit or KeyboardInterrupt leaves the outermost nursery bare, for asyncio."""
-        if (
-            error is None
-            or self._strict is True
-            or task._parent_nursery is not None
-            or any(node._nest is not None for node in chain(task.scope, None))
-        ):
-            return error
-        return bare_exit(error)
+        return at_border(task, self._strict, combine(self._strict, rest))
 
     if not TYPE_CHECKING:
 

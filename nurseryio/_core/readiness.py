@@ -34,8 +34,7 @@ from .errors import BusyResourceError, Cancelled, ClosedResourceError
 if TYPE_CHECKING:
     import contextvars
     from collections.abc import Callable, Generator
-
-    from typing_extensions import TypeAlias
+    from typing import TypeAlias
 
     from .task import LoopState, Task
 

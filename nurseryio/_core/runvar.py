@@ -79,11 +79,9 @@ class RunVar(Generic[T]):
         Checkpoint: no.
         """
         values = _values()
-        token: RunVarToken[T] = RunVarToken._create(
-            current_state(), self, values.get(self, _NOTHING)
-        )
+        token: Any = RunVarToken._create(current_state(), self, values.get(self, _NOTHING))
         values[self] = value
-        return token
+        return cast("RunVarToken[T]", token)
 
     def reset(self, token: RunVarToken[T]) -> None:
         """Put back the value from before the :meth:`set` that returned ``token``.

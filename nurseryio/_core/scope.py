@@ -22,8 +22,7 @@ from . import host
 from .delivery import give_back, native_requests, tell, watch
 from .errors import Cancelled, CancelReason
 from .groups import collapse, is_marked, raise_keeping_context
-from .host import cancelling
-from .host import current_task as current_asyncio_task
+from .host import cancelling, current_task as current_asyncio_task
 from .task import Task, current_state, current_task, records
 from .tree import Node, abandon, encloses, refresh
 
@@ -115,9 +114,9 @@ class CancelScope(Node):
         self._relative = relative_deadline
         self._shielded = shield
         self._occupant = self._nest = self._reason = self._entry = None
-        self._called = self._effective = self._abandoned = self._entered = (
-            self.cancelled_caught
-        ) = False
+        self._called = self._effective = self._abandoned = self._entered = self.cancelled_caught = (
+            False
+        )
 
     # -- entering and leaving ---------------------------------------------------
 
@@ -200,9 +199,7 @@ class CancelScope(Node):
     def _close(self, exc: BaseException | None) -> BaseException | None:
         """Leave the scope with ``exc`` passing by: what is left of it."""
         if self._occupant is None and not self._abandoned:
-            return misnested(
-                f"attempted to exit {self!r} which had already been exited", exc
-            )
+            return misnested(f"attempted to exit {self!r} which had already been exited", exc)
         task = current_task()
         if task.scope is self:
             return self._leave(task, exc)
@@ -456,6 +453,15 @@ class CancelScope(Node):
 def _expire(scope: CancelScope) -> None:
     scope._entry = None
     scope._cancel(DEADLINE)
+
+
+def is_foreign(task: Task, scope: CancelScope, exc: BaseException) -> bool:
+    """Whether a ``CancelledError`` that came up inside ``scope`` is somebody else's than ours."""
+    if not host.HAS_CANCEL_COUNTS:
+        return not is_marked(exc)
+    if native_requests(task) > scope._native_before:
+        return True
+    return not task.scope._effective and not is_marked(exc)
 
 
 def misnested(what: str, exc: BaseException | None) -> RuntimeError:

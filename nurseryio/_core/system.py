@@ -64,14 +64,13 @@ def spawn_system_task(
         return task
     if context is None:
         context = contextvars.Context()
-    coro = context.run(coroutine_or_error, async_fn, *args)
+    call: Any = coroutine_or_error
+    coro = context.run(call, async_fn, *args)
     record = Task._create(state, coro, async_fn if name is None else name, None, ROOT)
     record._is_system = True
     alone: set[Any] = state.locals.setdefault(_ALONE, set())
     asyncio_name = name if isinstance(name, str) else getattr(async_fn, "__qualname__", None)
-    asyncio_task = host.create_task(
-        state.loop, _run_alone(record, coro), asyncio_name, context
-    )
+    asyncio_task = host.create_task(state.loop, _run_alone(record, coro), asyncio_name, context)
     record.asyncio_task = asyncio_task
     record.context_or_none = context
     records[asyncio_task] = record

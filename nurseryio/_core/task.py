@@ -120,8 +120,11 @@ class Task(metaclass=NoPublicConstructor):
         self._park = self._abort = self._outcome = self._refused = self._strikes = None
         # None until the asyncio task is made, which may run at once (see Nursery._run_child).
         self.asyncio_task: asyncio.Task[Any] = None  # type: ignore[assignment]
-        self._eventual_parent_nursery = self._breakers = None
-        self.custom_sleep_data = self.context_or_none = None
+        self._eventual_parent_nursery = None
+        # Parking lots to break when the task ends.
+        self._breakers: list[Any] | None = None
+        self.custom_sleep_data: Any = None
+        self.context_or_none: contextvars.Context | None = None
 
     def __repr__(self) -> str:
         return f"<Task {self.name!r} at {id(self):#x}>"
@@ -163,7 +166,7 @@ class Task(metaclass=NoPublicConstructor):
 
     @property
     def eventual_parent_nursery(self) -> Nursery | None:
-        """Where a task spawned by ``nursery.start()`` goes once it calls ``started()``; else None."""
+        """Where a task spawned by ``nursery.start()`` goes once it is ready; else None."""
         return self._eventual_parent_nursery
 
     @property
@@ -299,7 +302,7 @@ class LoopState:
             nurseryio_deadline_timer(self)
 
     def arm_exactly(self) -> None:
-        """Set the loop timer to the earliest live deadline (a dropped one may have left it early)."""
+        """Set the loop timer to the earliest live deadline; a dropped one may have left it early."""
         when = self.deadlines.next()
         if when != self.armed_at and self.timer is not None:
             self.timer.cancel()

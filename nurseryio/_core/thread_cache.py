@@ -92,11 +92,13 @@ def _os_name(name: str) -> bytes:
 class _Worker:
     """One thread. Its lock is free exactly while a job for it lies ready in ``job``."""
 
-    __slots__ = ("_cache", "_rename", "_thread", "_usual_name", "job", "ready")
+    __slots__ = ("_cache", "_rename", "_thread", "_usual_name", "delivering", "job", "ready")
 
     def __init__(self, cache: ThreadCache) -> None:
         self._cache = cache
         self.job: tuple[Callable[[], Any], Callable[[Any], object], str | None] | None = None
+        # While it counts as idle already, but the result of the last job is on its way.
+        self.delivering = False
         self.ready = threading.Lock()
         self.ready.acquire()
         self._usual_name = f"nurseryio thread {next(_numbers)}"
@@ -130,12 +132,14 @@ class _Worker:
         del fn
         if name is not None:
             self._set_name(self._usual_name)
+        self.delivering = True
         self._cache.offer(self)
         try:
             deliver(outcome)
         except BaseException:
             print("nurseryio: exception while delivering result of a thread", file=sys.stderr)
             traceback.print_exc()
+        self.delivering = False
 
     def _set_name(self, name: str) -> None:
         self._thread.name = name
@@ -194,8 +198,8 @@ class ThreadCache:
         return self._os_rename
 
     def idle_threads(self) -> set[threading.Thread]:
-        """The threads that have nothing to do and wait for work."""
-        return {worker._thread for worker in list(self._idle)}
+        """The threads that have nothing to do, not even a result to deliver."""
+        return {worker._thread for worker in list(self._idle) if not worker.delivering}
 
 
 _cache = ThreadCache()

@@ -34,7 +34,16 @@ class LoopToken(metaclass=NoPublicConstructor):
     Trio: ``trio.lowlevel.TrioToken`` (also available under that name).
     """
 
-    __slots__ = ("__weakref__", "_closed", "_crash", "_due", "_idempotent", "_lock", "_queue", "_state")
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_crash",
+        "_due",
+        "_idempotent",
+        "_lock",
+        "_queue",
+        "_state",
+    )
 
     def __init__(self, state: LoopState) -> None:
         self._state = state
@@ -109,7 +118,10 @@ class LoopToken(metaclass=NoPublicConstructor):
                 self._crash(exc)
             else:
                 self._state.loop.call_exception_handler(
-                    {"message": f"error in a run_sync_soon() function {sync_fn!r}", "exception": exc}
+                    {
+                        "message": f"error in a run_sync_soon() function {sync_fn!r}",
+                        "exception": exc,
+                    }
                 )
 
     def _close(self) -> None:

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from . import host
 from .delivery import Abort, abort_wait, interrupt, raiser, watch
 from .errors import Cancelled
-from .host import BARE_YIELD, new_future
-from .host import current_task as current_asyncio_task
+from .host import BARE_YIELD, current_task as current_asyncio_task, new_future
 from .outcome import Value
 from .task import current_task, records
 

@@ -20,7 +20,7 @@ them is the business of ``delivery``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,7 +37,8 @@ class Occupant(Protocol):
 class Nest(Protocol):
     """What the tree knows of a nursery: the tasks whose chains start at its node."""
 
-    _children: Iterable[Occupant]
+    @property
+    def _children(self) -> Iterable[Any]: ...
 
 
 class Node:
@@ -107,7 +108,7 @@ def refresh(node: Node) -> list[Occupant]:
 
 
 def refresh_chain(task: Occupant, base: Node) -> list[Occupant]:
-    """The same for one task whose chain starts at ``base``, after ``base`` took the place of another."""
+    """The same for one task whose chain begins at ``base``, which has replaced another node."""
     flipped: list[Occupant] = []
     _descend(task, base, flipped, members=False)
     return flipped
@@ -124,7 +125,7 @@ def _update(node: Node) -> bool:
 
 
 def _descend(task: Occupant, node: Node, flipped: list[Occupant], members: bool = True) -> None:
-    """Push the change of ``node`` down: ``task``'s chain inside it, then the nurseries met there."""
+    """Push the change of ``node`` down ``task``'s chain, then into the nurseries met there."""
     todo: list[tuple[Occupant, Node]] = [(task, node)]
     if members and node._nest is not None:
         todo.extend((child, node) for child in node._nest._children)

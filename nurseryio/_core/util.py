@@ -92,7 +92,7 @@ class Frozen:
     that ``import nurseryio`` takes.
     """
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     def __init__(self, **fields: object) -> None:
         if fields.keys() != set(self.__slots__):

@@ -131,7 +131,7 @@ def _stop(state: LoopState, number: int, way: str) -> Task | None:
     task = waits(state).pop((number, way), None)
     if task is None or isinstance(task, Readiness):
         return None
-    # It fails if somebody has closed the descriptor without telling; then nothing is left to remove.
+    # It fails if somebody has closed the descriptor without telling: nothing is left to remove.
     with suppress(OSError):
         getattr(state.loop, f"remove_{way}")(number)
     return task

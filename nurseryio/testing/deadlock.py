@@ -65,6 +65,9 @@ def report_if_stuck(state: LoopState) -> None:
     """
     if host.outside_wakers(state.loop) or _threads_that_may_wake(state):
         return
+    # Asked last: a thread hands its result over before it becomes idle.
+    if host.has_ready(state.loop):
+        return
     reports = reports_of(state)
     reports.count += 1
     error = DeadlockError(
