@@ -6,6 +6,7 @@
 ``from_thread``      the way back: ``from_thread.run`` and its like
 ``file_types``       types for ``files``
 ``files``            files with async methods
+``path_methods``     how the methods of paths are made
 ``path``             paths with async methods
 ``process_options``  types for ``process``
 ``process_exit``     learning that a child has exited

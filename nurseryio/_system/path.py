@@ -5,9 +5,8 @@ returns an iterator that is ready.
 
 Rule 1: a path *is* a :class:`pathlib.PurePath`: what needs no file system is inherited as it is.
 
-Rule 2: every other method is made from that of :class:`pathlib.Path` by one of four functions, by
-what it returns: a plain value, a path, many paths, or an open file. It runs in a worker thread,
-on a ``pathlib.Path`` made for the call.
+Rule 2: every other method is made from that of :class:`pathlib.Path` by the decorators of
+``path_methods``, and runs in a worker thread.
 
 Rule 3: a method exists exactly where ``pathlib.Path`` has it, by Python version and system.
 """
@@ -17,16 +16,23 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from .files import AsyncIOWrapper, wrap_file
+from .path_methods import (
+    Walk,
+    call_in_thread,
+    returns_path,
+    returns_paths,
+    returns_value,
+    to_pathlib,
+)
 from .threads import to_thread_run_sync
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
-    from typing import IO, BinaryIO, Concatenate, Literal, ParamSpec
+    from collections.abc import Callable
+    from typing import IO, BinaryIO, Literal
 
     from _typeshed import (
         OpenBinaryMode,
@@ -37,80 +43,9 @@ if TYPE_CHECKING:
     )
     from typing_extensions import Self
 
-    P = ParamSpec("P")
+    from .path_methods import PathT
 
 __all__ = ["Path", "PosixPath", "WindowsPath"]
-
-T = TypeVar("T")
-PathT = TypeVar("PathT", bound="Path")
-
-
-# -- making methods -------------------------------------------------------------
-
-
-def _to_pathlib(value: Any) -> Any:
-    return value._pathlib_class(value) if isinstance(value, Path) else value
-
-
-async def _in_thread(fn: Callable[..., T], path: Path, args: Any, kwargs: Any) -> T:
-    """Call a function of ``pathlib.Path`` in a worker thread.
-
-    Paths of ours among the arguments become ``pathlib``'s as well: it calls their methods.
-    """
-    plain_args = [_to_pathlib(arg) for arg in args]
-    plain_kwargs = {name: _to_pathlib(arg) for name, arg in kwargs.items()}
-    call = partial(fn, _to_pathlib(path), *plain_args, **plain_kwargs)
-    return await to_thread_run_sync(call, thread_name=fn.__name__)
-
-
-def _named_after(fn: Any, method: Any, note: str = "") -> Any:
-    method.__name__ = fn.__name__
-    method.__qualname__ = f"Path.{fn.__name__}"
-    method.__doc__ = (
-        f"Like :meth:`pathlib.Path.{fn.__name__}`, in a worker thread.{note}\n\n"
-        "Checkpoint: yes.\n\n"
-        f"Trio: ``trio.Path.{fn.__name__}``.\n"
-    )
-    return method
-
-
-def _returns_value(
-    fn: Callable[Concatenate[pathlib.Path, P], T],
-) -> Callable[Concatenate[Path, P], Coroutine[Any, Any, T]]:
-    async def method(self: Path, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await _in_thread(fn, self, args, kwargs)
-
-    return _named_after(fn, method)  # type: ignore[no-any-return]
-
-
-def _returns_path(
-    fn: Callable[Concatenate[pathlib.Path, P], pathlib.Path],
-) -> Callable[Concatenate[PathT, P], Coroutine[Any, Any, PathT]]:
-    async def method(self: PathT, /, *args: P.args, **kwargs: P.kwargs) -> PathT:
-        return type(self)(await _in_thread(fn, self, args, kwargs))
-
-    return _named_after(fn, method)  # type: ignore[no-any-return]
-
-
-def _returns_paths(
-    fn: Callable[Concatenate[pathlib.Path, P], Iterable[pathlib.Path]],
-) -> Callable[Concatenate[PathT, P], Coroutine[Any, Any, Iterator[PathT]]]:
-    def listed(path: pathlib.Path, *args: P.args, **kwargs: P.kwargs) -> list[pathlib.Path]:
-        return list(fn(path, *args, **kwargs))
-
-    listed.__name__ = fn.__name__
-
-    async def method(self: PathT, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[PathT]:
-        return map(type(self), await _in_thread(listed, self, args, kwargs))
-
-    note = (
-        "\n\nAll paths are collected before the call returns, so loop over them by an ordinary\n"
-        f"``for entry in await path.{fn.__name__}(...):``."
-    )
-    return _named_after(fn, method, note)  # type: ignore[no-any-return]
-
-
-# -- paths ----------------------------------------------------------------------
 
 
 class Path(pathlib.PurePath):
@@ -162,7 +97,7 @@ class Path(pathlib.PurePath):
         Raises:
             ValueError: It is not.
         """
-        uri: str = _to_pathlib(self).as_uri()
+        uri: str = to_pathlib(self).as_uri()
         return uri
 
     # fmt: off
@@ -216,49 +151,163 @@ class Path(pathlib.PurePath):
 
         Trio: ``trio.Path.open``.
         """
-        return wrap_file(await _in_thread(pathlib.Path.open, self, args, kwargs))
+        return wrap_file(await call_in_thread(pathlib.Path.open, self, args, kwargs))
 
-    absolute = _returns_path(pathlib.Path.absolute)
-    chmod = _returns_value(pathlib.Path.chmod)
-    exists = _returns_value(pathlib.Path.exists)
-    expanduser = _returns_path(pathlib.Path.expanduser)
-    glob = _returns_paths(pathlib.Path.glob)
-    hardlink_to = _returns_value(pathlib.Path.hardlink_to)
-    is_block_device = _returns_value(pathlib.Path.is_block_device)
-    is_char_device = _returns_value(pathlib.Path.is_char_device)
-    is_dir = _returns_value(pathlib.Path.is_dir)
-    is_fifo = _returns_value(pathlib.Path.is_fifo)
-    is_file = _returns_value(pathlib.Path.is_file)
-    is_socket = _returns_value(pathlib.Path.is_socket)
-    is_symlink = _returns_value(pathlib.Path.is_symlink)
-    iterdir = _returns_paths(pathlib.Path.iterdir)
-    lchmod = _returns_value(pathlib.Path.lchmod)
-    lstat = _returns_value(pathlib.Path.lstat)
-    mkdir = _returns_value(pathlib.Path.mkdir)
-    read_bytes = _returns_value(pathlib.Path.read_bytes)
-    read_text = _returns_value(pathlib.Path.read_text)
-    readlink = _returns_path(pathlib.Path.readlink)
-    rename = _returns_path(pathlib.Path.rename)
-    replace = _returns_path(pathlib.Path.replace)
-    resolve = _returns_path(pathlib.Path.resolve)
-    rglob = _returns_paths(pathlib.Path.rglob)
-    rmdir = _returns_value(pathlib.Path.rmdir)
-    samefile = _returns_value(pathlib.Path.samefile)
-    stat = _returns_value(pathlib.Path.stat)
-    symlink_to = _returns_value(pathlib.Path.symlink_to)
-    touch = _returns_value(pathlib.Path.touch)
-    unlink = _returns_value(pathlib.Path.unlink)
-    write_bytes = _returns_value(pathlib.Path.write_bytes)
-    write_text = _returns_value(pathlib.Path.write_text)
+    @returns_path(pathlib.Path.absolute)
+    def absolute(self: PathT) -> None:
+        """Make the path absolute, without following links."""
+
+    @returns_value(pathlib.Path.chmod)
+    def chmod(self) -> None:
+        """Change the permissions."""
+
+    @returns_value(pathlib.Path.exists)
+    def exists(self) -> None:
+        """Ask whether there is something at the path."""
+
+    @returns_path(pathlib.Path.expanduser)
+    def expanduser(self: PathT) -> None:
+        """Put home directories in the place of ``~`` and ``~user``."""
+
+    @returns_paths(pathlib.Path.glob)
+    def glob(self: PathT) -> None:
+        """Find what matches a pattern, relative to this path."""
+
+    @returns_value(pathlib.Path.hardlink_to)
+    def hardlink_to(self) -> None:
+        """Make this path another name of the file ``target``."""
+
+    @returns_value(pathlib.Path.is_block_device)
+    def is_block_device(self) -> None:
+        """Ask whether it is a block device."""
+
+    @returns_value(pathlib.Path.is_char_device)
+    def is_char_device(self) -> None:
+        """Ask whether it is a character device."""
+
+    @returns_value(pathlib.Path.is_dir)
+    def is_dir(self) -> None:
+        """Ask whether it is a directory."""
+
+    @returns_value(pathlib.Path.is_fifo)
+    def is_fifo(self) -> None:
+        """Ask whether it is a named pipe."""
+
+    @returns_value(pathlib.Path.is_file)
+    def is_file(self) -> None:
+        """Ask whether it is an ordinary file."""
+
+    @returns_value(pathlib.Path.is_socket)
+    def is_socket(self) -> None:
+        """Ask whether it is a Unix socket."""
+
+    @returns_value(pathlib.Path.is_symlink)
+    def is_symlink(self) -> None:
+        """Ask whether it is a symbolic link."""
+
+    @returns_paths(pathlib.Path.iterdir)
+    def iterdir(self: PathT) -> None:
+        """List what is in the directory."""
+
+    @returns_value(pathlib.Path.lchmod)
+    def lchmod(self) -> None:
+        """Change the permissions, of a link itself if it is one."""
+
+    @returns_value(pathlib.Path.lstat)
+    def lstat(self) -> None:
+        """Ask for size, times and the like, of a link itself if it is one."""
+
+    @returns_value(pathlib.Path.mkdir)
+    def mkdir(self) -> None:
+        """Make a directory."""
+
+    @returns_value(pathlib.Path.read_bytes)
+    def read_bytes(self) -> None:
+        """Read the whole file as bytes."""
+
+    @returns_value(pathlib.Path.read_text)
+    def read_text(self) -> None:
+        """Read the whole file as text."""
+
+    @returns_path(pathlib.Path.readlink)
+    def readlink(self: PathT) -> None:
+        """Ask where a symbolic link points."""
+
+    @returns_path(pathlib.Path.rename)
+    def rename(self: PathT) -> None:
+        """Give the file or directory another name."""
+
+    @returns_path(pathlib.Path.replace)
+    def replace(self: PathT) -> None:
+        """Give the file or directory another name, in the place of what is there."""
+
+    @returns_path(pathlib.Path.resolve)
+    def resolve(self: PathT) -> None:
+        """Make the path absolute and follow all links."""
+
+    @returns_paths(pathlib.Path.rglob)
+    def rglob(self: PathT) -> None:
+        """Find what matches a pattern, at any depth below this path."""
+
+    @returns_value(pathlib.Path.rmdir)
+    def rmdir(self) -> None:
+        """Remove an empty directory."""
+
+    @returns_value(pathlib.Path.samefile)
+    def samefile(self) -> None:
+        """Ask whether another path leads to the same file."""
+
+    @returns_value(pathlib.Path.stat)
+    def stat(self) -> None:
+        """Ask for size, times and the like."""
+
+    @returns_value(pathlib.Path.symlink_to)
+    def symlink_to(self) -> None:
+        """Make this path a symbolic link to ``target``."""
+
+    @returns_value(pathlib.Path.touch)
+    def touch(self) -> None:
+        """Make an empty file, or set the time of the one that is there."""
+
+    @returns_value(pathlib.Path.unlink)
+    def unlink(self) -> None:
+        """Remove the file or link."""
+
+    @returns_value(pathlib.Path.write_bytes)
+    def write_bytes(self) -> None:
+        """Write bytes as the whole content of the file."""
+
+    @returns_value(pathlib.Path.write_text)
+    def write_text(self) -> None:
+        """Write text as the whole content of the file."""
+
     if sys.platform != "win32":
-        group = _returns_value(pathlib.Path.group)
-        owner = _returns_value(pathlib.Path.owner)
+
+        @returns_value(pathlib.Path.group)
+        def group(self) -> None:
+            """Ask for the name of the file's group."""
+
+        @returns_value(pathlib.Path.owner)
+        def owner(self) -> None:
+            """Ask for the name of the file's owner."""
+
     if sys.platform != "win32" or sys.version_info >= (3, 12):
-        is_mount = _returns_value(pathlib.Path.is_mount)
+
+        @returns_value(pathlib.Path.is_mount)
+        def is_mount(self) -> None:
+            """Ask whether another file system is mounted here."""
+
     if sys.version_info < (3, 12):
-        link_to = _returns_value(pathlib.Path.link_to)
+
+        @returns_value(pathlib.Path.link_to)
+        def link_to(self) -> None:
+            """Make ``target`` another name of this file."""
+
     if sys.version_info >= (3, 12):
-        is_junction = _returns_value(pathlib.Path.is_junction)
+
+        @returns_value(pathlib.Path.is_junction)
+        def is_junction(self) -> None:
+            """Ask whether it is a junction of Windows."""
 
         def walk(
             self,
@@ -284,12 +333,14 @@ class Path(pathlib.PurePath):
 
             Trio: has none.
             """
-            steps = _to_pathlib(self).walk(top_down, on_error, follow_symlinks)
+            steps = to_pathlib(self).walk(top_down, on_error, follow_symlinks)
             return Walk(type(self), steps)
 
     if sys.version_info >= (3, 13):
-        # Async in Trio, though it computes only.
-        full_match = _returns_value(pathlib.Path.full_match)  # type: ignore[assignment]
+
+        @returns_value(pathlib.Path.full_match)
+        def full_match(self) -> None:  # type: ignore[override]
+            """Match the whole path with a pattern. Async in Trio, though it computes only."""
 
         @classmethod
         def from_uri(cls, uri: str) -> Self:
@@ -301,30 +352,22 @@ class Path(pathlib.PurePath):
             return cls(pathlib.Path.from_uri(uri))
 
     if sys.version_info >= (3, 14):
-        copy = _returns_path(pathlib.Path.copy)
-        copy_into = _returns_path(pathlib.Path.copy_into)
-        move = _returns_path(pathlib.Path.move)
-        move_into = _returns_path(pathlib.Path.move_into)
 
+        @returns_path(pathlib.Path.copy)
+        def copy(self: PathT) -> None:
+            """Copy the file or tree to ``target``."""
 
-class Walk(Generic[PathT]):
-    """The steps of ``Path.walk``, each in a worker thread. For one task at a time."""
+        @returns_path(pathlib.Path.copy_into)
+        def copy_into(self: PathT) -> None:
+            """Copy the file or tree into a directory."""
 
-    def __init__(
-        self, cls: type[PathT], steps: Iterator[tuple[pathlib.Path, list[str], list[str]]]
-    ) -> None:
-        self._cls = cls
-        self._steps = steps
+        @returns_path(pathlib.Path.move)
+        def move(self: PathT) -> None:
+            """Move the file or tree to ``target``."""
 
-    def __aiter__(self) -> Walk[PathT]:
-        return self
-
-    async def __anext__(self) -> tuple[PathT, list[str], list[str]]:
-        step = await to_thread_run_sync(next, self._steps, None, thread_name="walk")
-        if step is None:
-            raise StopAsyncIteration
-        path, dirs, files = step
-        return self._cls(path), dirs, files
+        @returns_path(pathlib.Path.move_into)
+        def move_into(self: PathT) -> None:
+            """Move the file or tree into a directory."""
 
 
 class PosixPath(Path, pathlib.PurePosixPath):

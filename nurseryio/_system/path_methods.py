@@ -1,0 +1,134 @@
+"""How the methods of ``Path`` are made from those of ``pathlib.Path``.
+
+A method is declared by its name and a summary, and made by one of three decorators, by what the
+method of ``pathlib.Path`` returns: a plain value, a path, or many paths::
+
+    @returns_value(pathlib.Path.stat)
+    def stat(self) -> None:
+        \"\"\"Ask for size, times and the like.\"\"\"
+
+Parameters and the type of the result are taken from ``pathlib``, whatever the Python version.
+
+Rule: the call is made in a worker thread, on a ``pathlib.Path``. Paths of ours among the arguments
+become ``pathlib``'s as well, as its methods call methods of what they are given.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from .threads import to_thread_run_sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from typing import Concatenate, ParamSpec, Protocol
+
+    from .path import Path
+
+    P = ParamSpec("P")
+
+T = TypeVar("T")
+PathT = TypeVar("PathT", bound="Path")
+
+if TYPE_CHECKING:
+    # What the decorators make of a declaration: the type of its "self" stays open.
+
+    class MakesPath(Protocol[P]):
+        def __call__(
+            self, declared: Callable[[PathT], None], /
+        ) -> Callable[Concatenate[PathT, P], Coroutine[Any, Any, PathT]]: ...
+
+    class MakesPaths(Protocol[P]):
+        def __call__(
+            self, declared: Callable[[PathT], None], /
+        ) -> Callable[Concatenate[PathT, P], Coroutine[Any, Any, Iterator[PathT]]]: ...
+
+
+def to_pathlib(value: Any) -> Any:
+    """A path of ours as one of ``pathlib``'s; anything else as it is."""
+    cls = getattr(type(value), "_pathlib_class", None)
+    return value if cls is None else cls(value)
+
+
+async def call_in_thread(fn: Callable[..., T], path: Path, args: Any, kwargs: Any) -> T:
+    """Call a function of ``pathlib.Path`` in a worker thread."""
+    plain_args = [to_pathlib(arg) for arg in args]
+    plain_kwargs = {name: to_pathlib(arg) for name, arg in kwargs.items()}
+    call = partial(fn, to_pathlib(path), *plain_args, **plain_kwargs)
+    return await to_thread_run_sync(call, thread_name=fn.__name__)
+
+
+def _complete(declared: Callable[[Any], None], method: Any, note: str = "") -> Any:
+    name = declared.__name__
+    method.__name__ = name
+    method.__qualname__ = declared.__qualname__
+    method.__module__ = declared.__module__
+    method.__doc__ = (
+        f"{declared.__doc__}\n\n"
+        f"Like :meth:`pathlib.Path.{name}`, in a worker thread.{note}\n\n"
+        "Checkpoint: yes.\n\n"
+        f"Trio: ``trio.Path.{name}``.\n"
+    )
+    return method
+
+
+def returns_value(
+    fn: Callable[Concatenate[pathlib.Path, P], T],
+) -> Callable[[Callable[[Any], None]], Callable[Concatenate[Path, P], Coroutine[Any, Any, T]]]:
+    """Make a method that returns what ``fn`` does."""
+
+    async def method(self: Path, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await call_in_thread(fn, self, args, kwargs)
+
+    return lambda declared: _complete(declared, method)
+
+
+def returns_path(fn: Callable[Concatenate[pathlib.Path, P], pathlib.Path]) -> MakesPath[P]:
+    """Make a method that returns a path of ours."""
+
+    async def method(self: PathT, /, *args: P.args, **kwargs: P.kwargs) -> PathT:
+        return type(self)(await call_in_thread(fn, self, args, kwargs))
+
+    return lambda declared: _complete(declared, method)
+
+
+def returns_paths(
+    fn: Callable[Concatenate[pathlib.Path, P], Iterable[pathlib.Path]],
+) -> MakesPaths[P]:
+    """Make a method that returns an iterator of paths of ours."""
+
+    def listed(path: pathlib.Path, *args: P.args, **kwargs: P.kwargs) -> list[pathlib.Path]:
+        return list(fn(path, *args, **kwargs))
+
+    listed.__name__ = fn.__name__
+
+    async def method(self: PathT, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[PathT]:
+        return map(type(self), await call_in_thread(listed, self, args, kwargs))
+
+    note = (
+        "\n\nAll paths are collected before the call returns, so loop over them by an ordinary\n"
+        f"``for entry in await path.{fn.__name__}(...):``."
+    )
+    return lambda declared: _complete(declared, method, note)
+
+
+class Walk(Generic[PathT]):
+    """The steps of ``Path.walk``, each in a worker thread. For one task at a time."""
+
+    def __init__(
+        self, cls: type[PathT], steps: Iterator[tuple[pathlib.Path, list[str], list[str]]]
+    ) -> None:
+        self._cls = cls
+        self._steps = steps
+
+    def __aiter__(self) -> Walk[PathT]:
+        return self
+
+    async def __anext__(self) -> tuple[PathT, list[str], list[str]]:
+        step = await to_thread_run_sync(next, self._steps, None, thread_name="walk")
+        if step is None:
+            raise StopAsyncIteration
+        path, dirs, files = step
+        return self._cls(path), dirs, files
