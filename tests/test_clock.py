@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import time
 from math import inf, nan
@@ -260,10 +261,51 @@ def test_a_clock_may_serve_several_runs_and_goes_on() -> None:
     assert clock.current_time() == 30
 
 
-def test_a_loop_that_keeps_its_own_time_refuses_a_clock() -> None:
+def run_on_uvloop(function: Any, clock: nurseryio.abc.Clock) -> None:
     uvloop = pytest.importorskip("uvloop")
-    with pytest.raises(RuntimeError, match="needs a stock asyncio loop"):
-        nurseryio.run(nurseryio.sleep, 1, clock=MockClock(), loop_factory=uvloop.new_event_loop)
+    nurseryio.run(function, clock=clock, loop_factory=uvloop.new_event_loop)
+
+
+def test_uvloop_goes_by_a_clock_that_jumps() -> None:
+    async def main() -> None:
+        record = []
+
+        async def sleep(function: Any, seconds: float) -> None:
+            await function(seconds)
+            record.append(seconds)
+
+        async with nurseryio.open_nursery() as nursery:
+            for i in range(10):
+                nursery.start_soon(sleep, (nurseryio.sleep, asyncio.sleep)[i % 2], 60.0 * (10 - i))
+        assert record == [60.0 * i for i in range(1, 11)]
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), 60)
+        with nurseryio.move_on_after(60):
+            await nurseryio.sleep_forever()
+        assert asyncio.get_running_loop().time() == nurseryio.current_time() == 720
+
+    run_on_uvloop(main, MockClock(autojump_threshold=0))
+
+
+def test_uvloop_goes_by_a_clock_that_is_moved_by_hand() -> None:
+    clock = MockClock()
+
+    async def main() -> None:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(nurseryio.sleep, 5)
+            nursery.start_soon(asyncio.sleep, 6)
+            for left in (2, 1, 0):
+                await wait_all_tasks_blocked()
+                assert len(nursery.child_tasks) == left
+                clock.jump(5.5 if left == 2 else 1)
+
+    run_on_uvloop(main, clock)
+
+
+def test_uvloop_goes_by_a_clock_that_runs() -> None:
+    start = time.perf_counter()
+    run_on_uvloop(functools.partial(nurseryio.sleep, 100), MockClock(rate=10000))
+    assert 0.01 <= time.perf_counter() - start < 10
 
 
 def test_a_clock_of_ones_own_needs_no_more_than_the_interface() -> None:

@@ -35,7 +35,8 @@ class DeadlockError(RuntimeError):
     left, no I/O is watched and no thread is at work. The message shows all tasks and where each
     one waits.
 
-    Without such a clock a deadlock is not noticed: the program hangs.
+    Without such a clock, and on loops that do not tell what they watch (uvloop), a deadlock is not
+    noticed: the program hangs.
     """
 
 
