@@ -119,9 +119,13 @@ else:
         return None
 
 
-def put_back(task: AsyncioTask, error: BaseException) -> None:
+# Whether uncancel() reaching zero also withdraws a cancellation that was not raised yet.
+UNCANCEL_WITHDRAWS = sys.version_info >= (3, 13)
+
+
+def put_back(task: AsyncioTask, args: tuple[Any, ...]) -> None:
     """Make a cancellation that was held off strike at the task's next await; the count stays."""
-    task.cancel(*error.args[:1])
+    task.cancel(*args[:1])
     uncancel(task)
 
 

@@ -23,7 +23,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import host
+from . import foreign, host
 from .delivery import Abort, native_requests, tell, watch
 from .ending import at_border, end_child
 from .errors import Cancelled, CancelReason, TrioInternalError
@@ -348,35 +348,35 @@ class Nursery(metaclass=NoPublicConstructor):
         task = self._parent_task
         if current_asyncio_task() is not task.asyncio_task:
             return leave_block(exc, self._finish_elsewhere(exc))
-        scope = self.cancel_scope
         self._body_running = False
-        native = None
-        if exc is not None:
-            native = self._struck(exc, is_foreign(task, scope, exc))
+        native = None if exc is None else self._struck(exc)
         if not self._children and not self._pending_starts:
             self._closed = True
         task._shielded_step = True
         try:
             await BARE_YIELD
         except BaseException as stray:
-            native = self._struck(stray) or native
+            native = self._struck(stray, waiting=True) or native
         finally:
             task._shielded_step = False
         if not self._closed:
-            native = await self._wait(task) or native
-        scope._nest = None
+            native = await self._wait(task, native)
+        self.cancel_scope._nest = None
         if native is None and self._errors is None:
-            return leave_block(exc, scope._close(None))
+            return leave_block(exc, self.cancel_scope._close(None))
         try:
             return leave_block(exc, self._what_leaves(task, native))
         finally:
             del exc, native
 
-    def _struck(self, exc: BaseException, foreign: bool = True) -> BaseException | None:
+    def _struck(self, exc: BaseException, waiting: bool = False) -> BaseException | None:
         """The block or the wait raised: returns it if it is a native cancel, else notes it."""
-        if foreign and isinstance(exc, Cancelled):
-            self.cancel_scope._cancel(NATIVE)
-            return exc
+        if isinstance(exc, Cancelled):
+            if is_foreign(self._parent_task, self.cancel_scope, exc):
+                self.cancel_scope._cancel(NATIVE)
+                return exc
+            if waiting:  # an echo of ours: the end of an asyncio.TaskGroup cancels its task anew
+                return None
         self._fail(exc, self._parent_task)
         return None
 
@@ -403,9 +403,9 @@ class Nursery(metaclass=NoPublicConstructor):
             return None if exc is None else combine(self._strict, [exc])
         return self.cancel_scope._close(exc)
 
-    async def _wait(self, task: Task) -> BaseException | None:
+    async def _wait(self, task: Task, native: BaseException | None) -> BaseException | None:
         """Wait for the children: the last native cancel that arrived meanwhile, if any."""
-        native: BaseException | None = None
+        shield = self._foreign_shield(native, task)
         self._look_after_newborns()
         try:
             while not self._closed:
@@ -414,12 +414,21 @@ class Nursery(metaclass=NoPublicConstructor):
                 try:
                     await waiter
                 except BaseException as exc:
-                    native = self._struck(exc) or native
+                    native = self._struck(exc, waiting=True) or native
+                    shield = shield or self._foreign_shield(native, task)
         finally:
             task._park = task._abort = self._waiter = None
+            if shield is not None:
+                shield.__exit__(None, None, None)
         if task.scope._effective:
             watch(task)
         return native
+
+    def _foreign_shield(self, native: BaseException | None, task: Task) -> Any:
+        """A native cancel may be anyio's, which would wake the wait again at every turn."""
+        if native is None or foreign.bridge is None:
+            return None
+        return foreign.bridge.shield(task)
 
     def _interrupted(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
         """The abort function of the wait: never agrees, but keeps a KeyboardInterrupt."""

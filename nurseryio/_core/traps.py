@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from . import host
-from .delivery import Abort, abort_wait, interrupt, raiser, watch
+from . import foreign, host
+from .delivery import Abort, abort_wait, interrupt, native_requests, raiser, watch
 from .errors import Cancelled
 from .host import BARE_YIELD, current_task as current_asyncio_task, new_future
 from .outcome import Value
@@ -69,7 +69,9 @@ async def checkpoint_if_cancelled() -> None:
         await BARE_YIELD
     elif task._look_closer:
         task._look_closer = False
-        if host.must_cancel(task.asyncio_task):
+        if host.must_cancel(task.asyncio_task) or (
+            not host.UNCANCEL_WITHDRAWS and native_requests(task) > 0
+        ):
             await BARE_YIELD
 
 
@@ -94,7 +96,19 @@ async def cancel_shielded_checkpoint() -> None:
 def hold_off(task: Task, error: BaseException) -> None:
     """A native cancel struck where nothing may be lost: have it strike at the next await."""
     task._look_closer = True
-    host.put_back(task.asyncio_task, error)
+    if host.UNCANCEL_WITHDRAWS or not host.HAS_CANCEL_COUNTS:
+        host.put_back(task.asyncio_task, error.args)
+    else:
+        # By the next turn of the loop whoever asked may have taken the request back, as the end of
+        # an asyncio.timeout() does. What was put back at once could not be withdrawn any more.
+        state = task._state
+        requests = native_requests(task)
+        state.loop.call_soon(_put_back_later, task, error.args, requests, context=state.context)
+
+
+def _put_back_later(task: Task, args: tuple[Any, ...], requests: int) -> None:
+    if native_requests(task) >= requests and not task.asyncio_task.done():
+        host.put_back(task.asyncio_task, args)
 
 
 async def wait_task_rescheduled(abort_fn: Callable[[RaiseCancelT], Abort]) -> Any:
@@ -130,7 +144,11 @@ async def wait_task_rescheduled(abort_fn: Callable[[RaiseCancelT], Abort]) -> An
     task._park = future = new_future(loop=task._state.loop)
     native: BaseException | None = None
     try:
-        if task.scope._effective and abort_wait(task, raiser(task.scope)):
+        if (
+            task.scope._effective
+            and not foreign.protects(task)
+            and abort_wait(task, raiser(task.scope))
+        ):
             task._refused = future
             interrupt(task)
         while True:
