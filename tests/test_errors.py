@@ -1,0 +1,96 @@
+"""Exceptions, and the reason that a cancellation carries."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+
+import pytest
+
+from nurseryio._core import errors
+from nurseryio._core.errors import CancelReason
+
+ERRORS = [
+    value
+    for name, value in vars(errors).items()
+    if name in errors.__all__ and isinstance(value, type) and issubclass(value, BaseException)
+]
+
+
+def test_cancelled_is_the_class_that_asyncio_raises() -> None:
+    assert errors.Cancelled is asyncio.CancelledError
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
+def test_every_error_can_be_pickled_with_its_text(error: type[BaseException]) -> None:
+    again = pickle.loads(pickle.dumps(error("the text")))
+    assert type(again) is error
+    assert str(again) == "the text"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [error for error in ERRORS if error is not errors.Cancelled],
+    ids=lambda error: error.__name__,
+)
+def test_errors_are_ordinary_exceptions(error: type[BaseException]) -> None:
+    assert issubclass(error, Exception)
+
+
+def test_a_finished_run_is_a_runtime_error() -> None:
+    assert issubclass(errors.RunFinishedError, RuntimeError)
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [
+        (CancelReason("deadline"), "cancelled due to deadline"),
+        (CancelReason("explicit", "shutdown"), "cancelled due to explicit with reason 'shutdown'"),
+        (
+            CancelReason("nursery", "it's late", "<Task 'x'>"),
+            """cancelled due to nursery with reason "it's late" from task <Task 'x'>""",
+        ),
+        (
+            CancelReason("explicit", source_task="<Task 'x'>"),
+            "cancelled due to explicit from task <Task 'x'>",
+        ),
+        (CancelReason("native"), "cancelled due to a native task.cancel()"),
+    ],
+)
+def test_a_reason_reads_as_a_sentence_also_through_the_error(
+    reason: CancelReason, text: str
+) -> None:
+    assert str(reason) == text
+    assert str(asyncio.CancelledError(reason)) == text
+
+
+def test_a_reason_tells_all_its_parts_in_its_repr() -> None:
+    assert (
+        repr(CancelReason("explicit", "why", "who"))
+        == "CancelReason(source='explicit', reason='why', source_task='who')"
+    )
+
+
+def test_a_reason_travels_inside_a_pickled_error() -> None:
+    reason = CancelReason("explicit", "shutdown", "<Task 'x'>")
+    again = pickle.loads(pickle.dumps(asyncio.CancelledError(reason)))
+    assert again.args == (reason,)
+    assert copy.deepcopy(reason) == reason
+
+
+def test_reasons_are_equal_if_all_their_parts_are() -> None:
+    assert CancelReason("deadline") == CancelReason("deadline", None, None)
+    assert hash(CancelReason("deadline")) == hash(CancelReason("deadline", None, None))
+    assert CancelReason("deadline") != CancelReason("deadline", "x")
+    assert CancelReason("deadline") != ("deadline", None, None)
+
+
+def test_a_reason_cannot_be_changed() -> None:
+    reason = CancelReason("deadline")
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        reason.source = "explicit"
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        del reason.reason
+    assert not hasattr(reason, "__dict__")
+    assert reason == CancelReason("deadline")

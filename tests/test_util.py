@@ -1,0 +1,244 @@
+"""Restricted classes, checks of calls and of conflicts."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import copy
+import functools
+import gc
+import pickle
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from typing import Any
+
+import pytest
+
+import nurseryio
+from nurseryio._core.util import (
+    ConflictDetector,
+    Final,
+    Frozen,
+    NoPublicConstructor,
+    coroutine_or_error,
+    generic_function,
+    reject_non_functions,
+)
+
+# -- classes --------------------------------------------------------------------
+
+
+def test_a_final_class_cannot_be_subclassed() -> None:
+    class Leaf(metaclass=Final):
+        pass
+
+    with pytest.raises(TypeError, match="Leaf does not support subclassing"):
+
+        class Below(Leaf):
+            pass
+
+
+def test_a_final_class_may_have_ordinary_bases() -> None:
+    class Base:
+        pass
+
+    class Leaf(Base, metaclass=Final):
+        pass
+
+    assert isinstance(Leaf(), Base)
+
+
+def test_a_class_without_public_constructor_is_made_by_create_alone() -> None:
+    class Closed(metaclass=NoPublicConstructor):
+        def __init__(self, a: int, b: float) -> None:
+            self.sum = a + b
+
+    with pytest.raises(TypeError, match="Closed has no public constructor"):
+        Closed(1, 2.5)
+    assert Closed._create(1, b=2.5).sum == 3.5
+
+
+class Point(Frozen):
+    __slots__ = ("x", "y")
+
+    x: int
+    y: int
+
+
+def test_a_record_takes_all_its_fields_by_name_and_no_others() -> None:
+    point = Point(x=1, y=2)
+    assert (point.x, point.y) == (1, 2)
+    for wrong in ({"x": 1}, {"x": 1, "y": 2, "z": 3}, {}):
+        with pytest.raises(TypeError, match="Point takes exactly x, y"):
+            Point(**wrong)
+
+
+def test_a_record_cannot_be_changed() -> None:
+    point = Point(x=1, y=2)
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        point.x = 3
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        del point.x
+    assert point.x == 1
+
+
+def test_records_are_compared_hashed_copied_and_shown_by_value() -> None:
+    point = Point(x=1, y=2)
+    assert point == Point(y=2, x=1)
+    assert point != Point(x=2, y=1)
+    assert point != (1, 2)
+    assert hash(point) == hash(Point(x=1, y=2))
+    assert pickle.loads(pickle.dumps(point)) == point
+    assert copy.copy(point) == point
+    assert repr(point) == "Point(x=1, y=2)"
+
+
+# -- functions ------------------------------------------------------------------
+
+
+def test_a_generic_function_is_itself_whatever_types_it_is_given() -> None:
+    @generic_function
+    def double(x: int, *, plus: int = 0) -> int:
+        """Twice x."""
+        return 2 * x + plus
+
+    assert double(2) == double[int](2) == 4
+    assert double[int, str](2, plus=1) == 5
+    assert (double.__name__, double.__doc__) == ("double", "Twice x.")
+    assert "double" in repr(double)
+
+
+async def add(x: int, y: int = 0) -> int:
+    return x + y
+
+
+def outcome(coro: Coroutine[Any, Any, Any]) -> Any:
+    with pytest.raises(StopIteration) as caught:
+        coro.send(None)
+    return caught.value.value
+
+
+class Compiled(Coroutine[Any, Any, int]):
+    """What a compiler such as Cython makes of an ``async def``: no coroutine by its type."""
+
+    def send(self, value: Any) -> Any:
+        raise StopIteration(7)
+
+    def throw(self, *details: Any) -> Any:
+        raise details[0]
+
+    def close(self) -> None:
+        pass
+
+    def __await__(self) -> Generator[Any, Any, int]:
+        raise AssertionError("not needed")
+
+
+@pytest.mark.parametrize(
+    ("async_fn", "args", "result"),
+    [
+        (add, (1, 2), 3),
+        (functools.partial(add, 1), (2,), 3),
+        (functools.partial(functools.partial(add, y=5), 1), (), 6),
+        (lambda: add(1), (), 1),
+        (Compiled, (), 7),
+    ],
+)
+def test_whatever_gives_a_coroutine_when_called_is_an_async_function(
+    async_fn: Callable[..., Any], args: tuple[Any, ...], result: int
+) -> None:
+    assert outcome(coroutine_or_error(async_fn, *args)) == result
+
+
+def test_a_coroutine_instead_of_a_function_is_explained_and_closed() -> None:
+    with pytest.raises(TypeError) as caught:
+        coroutine_or_error(add(1))  # type: ignore[arg-type]
+    assert (
+        "expected an async function, got a coroutine object; "
+        "did you write add(x) instead of add, x?" in str(caught.value)
+    )
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    # A "never awaited" warning would be an error here.
+    del caught
+    gc.collect()
+
+
+def test_a_coroutine_given_with_arguments_is_explained_as_well() -> None:
+    with pytest.raises(TypeError, match="got a coroutine object"):
+        coroutine_or_error(add(1), 2)  # type: ignore[arg-type]
+    gc.collect()
+
+
+def test_a_wrong_call_of_a_right_function_keeps_pythons_own_error() -> None:
+    with pytest.raises(TypeError, match="takes from 1 to 2 positional arguments but 3 were given"):
+        coroutine_or_error(add, 1, 2, 3)
+
+
+def test_a_type_error_inside_a_callable_is_not_taken_for_a_wrong_call() -> None:
+    def broken() -> Any:
+        raise TypeError("mine")
+
+    with pytest.raises(TypeError, match=r"^mine$"):
+        coroutine_or_error(broken)
+
+
+@pytest.mark.parametrize("fn", [len, functools.partial(len)])
+def test_a_synchronous_function_is_named(fn: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match="'len' appears to be synchronous"):
+        coroutine_or_error(fn, [1])
+
+
+def test_an_async_generator_function_is_explained() -> None:
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+
+    with pytest.raises(
+        TypeError, match=r"expected an async function but got an async generator .*'async for'"
+    ):
+        coroutine_or_error(numbers)  # type: ignore[arg-type]
+
+
+async def test_a_future_or_a_task_is_something_that_is_running_already() -> None:
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(add(1))
+    for running in (loop.create_future(), task, concurrent.futures.Future[None]()):
+        with pytest.raises(TypeError, match=r"is already running.*asyncio"):
+            coroutine_or_error(running)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"returned .*asyncio"):
+            coroutine_or_error(lambda running=running: running)
+    assert await task == 1
+
+
+def test_what_cannot_be_called_at_all_is_shown() -> None:
+    with pytest.raises(TypeError, match="expecting an async function, but instead it got 3"):
+        coroutine_or_error(3)  # type: ignore[arg-type]
+
+
+def test_of_several_wrong_functions_every_coroutine_is_closed() -> None:
+    with pytest.raises(TypeError, match="got a coroutine object"):
+        reject_non_functions([add, add(1), 3, add(2)])
+    gc.collect()
+    reject_non_functions([add, len])
+
+
+# -- conflicts ------------------------------------------------------------------
+
+
+async def test_a_conflict_is_an_error_for_the_later_task() -> None:
+    detector = ConflictDetector("one at a time")
+    with detector:
+        with pytest.raises(nurseryio.BusyResourceError, match=r"^one at a time$"), detector:
+            raise AssertionError("not reached")
+        # The failed attempt has not let go of what the first holds.
+        with pytest.raises(nurseryio.BusyResourceError), detector:
+            raise AssertionError("not reached")
+    with detector:
+        pass
+
+
+def test_a_conflict_detector_lets_go_after_an_error() -> None:
+    detector = ConflictDetector("one at a time")
+    with pytest.raises(ZeroDivisionError), detector:
+        raise ZeroDivisionError
+    with detector:
+        pass
