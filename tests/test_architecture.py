@@ -44,6 +44,7 @@ CORE_ORDER = (
     "tracer",
     "host",
     "groups",
+    "foreign",
     "task",
     "delivery",
     "traps",

@@ -37,7 +37,7 @@ import enum
 from math import inf
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import host
+from . import foreign, host
 from .errors import Cancelled, CancelReason, TrioInternalError
 from .host import cancelling, uncancel
 from .task import records
@@ -63,9 +63,6 @@ class Abort(enum.Enum):
     FAILED = 2
 
 
-# Set by the anyio bridge: tells whether a foreign shield protects the asyncio task now.
-foreign_shield: Callable[[Any], bool] | None = None
-
 UNKNOWN = CancelReason("unknown", reason="misnesting")
 
 
@@ -76,6 +73,7 @@ def native_requests(task: Task) -> int:
 
 def tell(flipped: Iterable[Any]) -> None:
     """Act on tasks whose answer to "am I cancelled?" has changed."""
+    foreign.look()
     state: LoopState | None = None
     for task in flipped:
         if task.scope._effective:
@@ -97,6 +95,9 @@ def give_back(task: Task) -> None:
 
 def interrupt(task: Task) -> None:
     """Have ``CancelledError`` raised at the task's current or next await."""
+    if foreign.protects(task):
+        watch(task)
+        return
     task.asyncio_task.cancel(task.scope._reason or UNKNOWN)
     if task._held:
         uncancel(task.asyncio_task)
@@ -137,6 +138,13 @@ def _note(task: Task) -> None:
 
 def _deliver(task: Task) -> None:
     """One row of rule 1 for a task whose scope is effective."""
+    if foreign.protects(task):
+        future = host.waiter(task.asyncio_task)
+        if future is None or future.done():
+            _note(task)
+        else:
+            _wait_for(task, future)
+        return
     park = task._park
     if park is not None:
         if task._abort is not None and not park.done() and abort_wait(task, raiser(task.scope)):
@@ -156,8 +164,6 @@ def _deliver(task: Task) -> None:
             _note(task)
         else:
             _note(task)
-    elif foreign_shield is not None and foreign_shield(asyncio_task):
-        _wait_for(task, future)
     elif future is task._refused or (task._strikes is not None and _out_of_patience(task)):
         _wait_for(task, future)
     else:

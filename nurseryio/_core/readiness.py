@@ -14,8 +14,9 @@ Rule 3: the object is what the task awaits: it follows asyncio's protocol for fu
 awaited again and again, so that waiting allocates little. On a stock loop the task is woken from
 within the loop's callback: it makes its step there and then, as a ``Protocol`` would, and not a
 turn of the loop later. Callbacks that were ready when the task went to sleep have run by then,
-because the loop puts those of its selector behind them. On other loops, which promise no order,
-and while instruments watch, the step goes through ``call_soon`` like every other.
+because the loop puts those of its selector behind them; and what the selector may have reported
+before that is passed over. On other loops, which promise no order, and while instruments watch, the
+step goes through ``call_soon`` like every other.
 
 Rule 4: an object may be told to *keep* its registration with the loop between two waits; it is
 taken back when the loop finds that nobody waits any more. In the usual case that saves two system
@@ -40,15 +41,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Readable", "Readiness", "Writable", "waits"]
 
-# Who waits, or is registered, by descriptor and direction ("reader" or "writer").
-Waits: TypeAlias = "dict[tuple[int, str], Task | Readiness]"
-
 _WAITS = object()  # the key of a loop's table among its local values
+
+
+class Waits(dict[tuple[int, str], "Task | Readiness"]):
+    """Who waits, or is registered, on one loop, by descriptor and direction ("reader", "writer")."""
+
+    __slots__ = ("waking",)
+
+    # The object whose task is making its step right now, from within the loop's callback.
+    waking: Readiness | None
 
 
 def waits(state: LoopState) -> Waits:
     """The table of one loop."""
-    table: Waits = state.locals.setdefault(_WAITS, {})
+    table: Waits | None = state.locals.get(_WAITS)
+    if table is None:
+        table = state.locals[_WAITS] = Waits()
+        table.waking = None
     return table
 
 
@@ -69,6 +79,7 @@ class Readiness:
         "_fd",
         "_keep",
         "_others",
+        "_stale",
         "_table",
         "_waiting",
         "_wakeup",
@@ -91,6 +102,9 @@ class Readiness:
         self.armed = False
         # For the caller's use: the last try took all there was, so the next one comes after a wait.
         self.exhausted = False
+        # The next callback of the loop may be about something from before the wait. Not so if the
+        # task waits for the same again from within that callback.
+        self._stale = False
         # From the first step of an await to its last.
         self._waiting = False
         # Invariant: not None exactly while a task is suspended here and nobody has woken it.
@@ -115,6 +129,8 @@ class Readiness:
             raise self._busy()
         if not self.armed:
             self._arm()
+        else:
+            self._stale = self._table.waking is not self
         self._waiting = self._asyncio_future_blocking = True
         try:
             yield self
@@ -134,12 +150,25 @@ class Readiness:
             self.exhausted = False
             self.disarm()
             return
+        if self._stale and self._direct:
+            # The loop may have had this in hand before the task went to sleep. It will say so again.
+            self._stale = False
+            return
         if not self._keep:
             self.disarm()
-        if self._direct and self.state.instruments is None and not self._others:
+        if not self._direct:
+            self._wake_soon(None)
+        elif self.state.instruments is None and not self._others:
             self._wakeup = None
-            self._context.run(wakeup, self)  # type: ignore[union-attr]
+            table = self._table
+            table.waking = self
+            try:
+                self._context.run(wakeup, self)  # type: ignore[union-attr]
+            finally:
+                table.waking = None
         else:
+            # The loop would look again, and report the same once more, before the task has run.
+            self.disarm()
             self._wake_soon(None)
 
     def _wake_soon(self, error: BaseException | None) -> None:

@@ -18,7 +18,7 @@ import sys
 from math import inf, isnan
 from typing import TYPE_CHECKING, Any, final
 
-from . import host
+from . import foreign, host
 from .delivery import give_back, native_requests, tell, watch
 from .errors import Cancelled, CancelReason
 from .groups import collapse, is_marked, raise_keeping_context
@@ -76,6 +76,7 @@ class CancelScope(Node):
 
     __slots__ = (
         "__weakref__",
+        "_beside",
         "_deadline",
         "_entered",
         "_entry",
@@ -95,6 +96,8 @@ class CancelScope(Node):
     _entry: Entry | None
     # Native cancel requests that the task had at entry.
     _native_before: int
+    # What the bridge to another library's scopes has noted at entry.
+    _beside: Any
 
     def __init__(
         self, *, deadline: float = inf, relative_deadline: float = inf, shield: bool = False
@@ -113,7 +116,7 @@ class CancelScope(Node):
         self._deadline = deadline
         self._relative = relative_deadline
         self._shielded = shield
-        self._occupant = self._nest = self._reason = self._entry = None
+        self._occupant = self._nest = self._reason = self._entry = self._beside = None
         self._called = self._effective = self._abandoned = self._entered = self.cancelled_caught = (
             False
         )
@@ -134,6 +137,8 @@ class CancelScope(Node):
         self._parent = parent = task.scope
         self._occupant = task
         task.scope = self
+        if foreign.bridge is not None:
+            foreign.bridge.enter(self, task)
         relative = self._relative
         if relative != inf:
             state = task._state
@@ -181,6 +186,7 @@ class CancelScope(Node):
             and task.scope is self
             and not self._effective
             and not self._shielded
+            and self._beside is None
             and current_asyncio_task() is task.asyncio_task
         ):
             task.scope = self._parent  # type: ignore[assignment]
@@ -244,6 +250,8 @@ class CancelScope(Node):
 
     def _forget(self, task: Task) -> None:
         self._occupant = None
+        if self._beside is not None:
+            foreign.bridge.leave(self)
         if self._entry is not None:
             task._state.deadlines.drop(self._entry)
             self._entry = None
@@ -347,12 +355,15 @@ class CancelScope(Node):
         Raises:
             TypeError: on assigning anything but a bool.
         """
-        return self._shielded
+        beside = self._beside
+        return self._shielded if beside is None or beside.asked is None else beside.asked
 
     @shield.setter
     def shield(self, shield: bool) -> None:
         if not isinstance(shield, bool):
             raise TypeError("shield must be a bool")
+        if self._beside is not None:
+            shield = foreign.bridge.set_shield(self, self._occupant, shield)
         self._shielded = shield
         if self._occupant is not None:
             tell(refresh(self))

@@ -18,7 +18,7 @@ import gc
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from . import host
+from . import foreign, host
 from .deadlines import Deadlines
 from .host import current_task as current_asyncio_task
 from .tree import ROOT, Node, chain
@@ -400,6 +400,7 @@ def current_task() -> Task:
 
 def adopt(task: asyncio.Task[Any]) -> Task:
     """Make the record of a task that somebody else has started."""
+    foreign.look()
     state = loop_state(task.get_loop())
     record = make_task(state, task.get_coro(), None, None, ROOT)
     record.asyncio_task = task

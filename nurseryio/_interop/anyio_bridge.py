@@ -1,0 +1,122 @@
+"""Our cancel scopes beside anyio's, in the same tasks: each respects the other's shields.
+
+Loaded only where anyio's asyncio backend is loaded already (``_core.foreign``). This is the one
+module that knows private parts of anyio: its table of task states, and the fields of its scopes.
+If a release of anyio lacks them there is no bridge: everything works, shields apart.
+
+Rule 1 (theirs against ours): an anyio shield that was entered inside one of our scopes keeps that
+scope's cancellation out. Inside the innermost scope of ours this is looked up when a task is to be
+interrupted; a scope of ours that is entered behind such a shield becomes a shield itself
+(*walled*), so that the scope tree knows about everything further in.
+
+Rule 2 (ours against theirs): anyio cancels by ``Task.cancel()``, at every turn of the loop. Where a
+shield of ours is entered in a task with an anyio scope around, an anyio shield is entered beside
+it, and left with it.
+
+Rule 3: a nursery that waits for its children under a cancellation by anyio sits in such a shield,
+or else anyio would wake it at every turn, in vain.
+
+Which scope was entered first is told by what each of ours finds at entry: the innermost anyio
+scope of the task, noted as ``_beside``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+NEEDED = ("_shield", "_parent_scope")
+
+
+class Beside:
+    """What a scope of ours found and did at entry."""
+
+    __slots__ = ("asked", "innermost", "pair")
+
+    def __init__(self, innermost: Any) -> None:
+        # The innermost anyio scope that lies outside of ours, or is paired with it.
+        self.innermost = innermost
+        # The anyio shield entered beside ours.
+        self.pair: Any = None
+        # The user's wish for ``shield``, if a wall stands in for it; else None.
+        self.asked: bool | None = None
+
+
+class Bridge:
+    """The other side: anyio's asyncio backend."""
+
+    def __init__(self, backend: Any) -> None:
+        self._states = backend._task_states
+        self._scope_type = backend.CancelScope
+
+    def _innermost(self, task: Any) -> Any:
+        state = self._states.get(task.asyncio_task)
+        return None if state is None else state.cancel_scope
+
+    def protects(self, task: Any) -> bool:
+        """Whether the task is in an anyio shield inside its innermost scope of ours (rule 1)."""
+        return _shield_between(self._innermost(task), task.scope)
+
+    def enter(self, scope: Any, task: Any) -> None:
+        """A scope of ours is being entered; its parent is known, its state not settled yet."""
+        innermost = self._innermost(task)
+        if innermost is None:
+            return
+        scope._beside = beside = Beside(innermost)
+        if _shield_between(innermost, scope._parent):
+            beside.asked = scope._shielded
+            scope._shielded = True
+        elif scope._shielded:
+            self._pair(beside)
+
+    def leave(self, scope: Any) -> None:
+        """The scope is being left."""
+        beside, scope._beside = scope._beside, None
+        if beside.pair is not None:
+            beside.pair.__exit__(None, None, None)
+
+    def set_shield(self, scope: Any, task: Any, shield: bool) -> bool:
+        """The user sets ``scope.shield``: the value for the scope tree."""
+        beside = scope._beside
+        if beside.asked is not None:
+            beside.asked = shield
+            return True
+        if beside.pair is not None:
+            beside.pair.shield = shield
+        elif shield and task.scope is scope and self._innermost(task) is beside.innermost:
+            self._pair(beside)
+        return shield
+
+    def shield(self, task: Any) -> Any:
+        """Put the running task into an anyio shield, if anyio has a scope in it (rule 3)."""
+        if self._innermost(task) is None:
+            return None
+        scope = self._scope_type(shield=True)
+        scope.__enter__()
+        return scope
+
+    def _pair(self, beside: Beside) -> None:
+        beside.pair = self._scope_type(shield=True)
+        beside.pair.__enter__()
+        beside.innermost = beside.pair
+
+
+def _shield_between(inner: Any, node: Any) -> bool:
+    """Whether a shield is among the anyio scopes from ``inner`` outwards, inside our ``node``."""
+    beside = getattr(node, "_beside", None)
+    outer = None if beside is None else beside.innermost
+    while inner is not None and inner is not outer:
+        if inner._shield:
+            return True
+        inner = inner._parent_scope
+    return False
+
+
+def make(backend: Any) -> Bridge | None:
+    """The bridge to this release of anyio, None if its inner parts are not where they were."""
+    scope_type = getattr(backend, "CancelScope", None)
+    if not hasattr(backend, "_task_states") or scope_type is None:
+        return None
+    probe = scope_type()
+    if not all(hasattr(probe, name) for name in NEEDED):
+        return None
+    return Bridge(backend)
