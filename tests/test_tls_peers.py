@@ -158,6 +158,35 @@ async def test_python_ssl_resets_the_connection_and_our_send_says_so() -> None:
             await client.send_all(b"x")
 
 
+async def test_what_was_sent_arrives_although_nobody_listened_to_the_peer() -> None:
+    received: list[bytes] = []
+    read_on = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        accepted, _ = listener.accept()
+        # Most of the data has to wait on the other side.
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with certs.server_context().wrap_socket(
+            accepted, server_side=True, suppress_ragged_eofs=False
+        ) as wrapped:
+            # Session tickets are on their way now. They are never asked for.
+            read_on.wait()
+            while data := wrapped.recv(65536):
+                received.append(data)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(nurseryio.to_thread.run_sync, serve, listener)
+            port = listener.getsockname()[1]
+            client = client_stream(await nurseryio.open_tcp_stream("127.0.0.1", port))
+            await client.do_handshake()
+            await nurseryio.lowlevel.wait_readable(client.transport_stream.socket)
+            await client.send_all(b"x" * 15_000)
+            await client.aclose()
+            read_on.set()
+    assert b"".join(received) == b"x" * 15_000
+
+
 # -- the program openssl --------------------------------------------------------------
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import nurseryio
@@ -249,3 +251,34 @@ async def test_an_exchange_does_not_wait_for_a_sender_that_will_send_its_output_
         assert engine.fed == [b"input"]
         gate.opened.set()
     assert gate.sent == [b"data", b"answer"]
+
+
+async def test_input_that_has_arrived_at_a_socket_can_be_thrown_away() -> None:
+    ours, theirs = map(nurseryio.SocketStream, nurseryio.socket.socketpair())
+    wire: TLSWire[Any] = TLSWire(ours, Engine())  # type: ignore[arg-type]
+    await wire.discard_arrived()
+    await theirs.send_all(b"x" * 1000)
+    await wire.discard_arrived()
+    assert not ours.socket.is_readable()
+    await theirs.send_all(b"the end")
+    await theirs.aclose()
+    await wire.discard_arrived()
+    assert await ours.receive_some() == b""
+    await ours.aclose()
+
+
+async def test_not_all_input_of_a_peer_that_never_stops_is_thrown_away() -> None:
+    ours, theirs = map(nurseryio.SocketStream, nurseryio.socket.socketpair())
+    wire: TLSWire[Any] = TLSWire(ours, Engine())  # type: ignore[arg-type]
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(flood, theirs)
+        await nurseryio.lowlevel.wait_readable(ours.socket)
+        await wire.discard_arrived()
+        nursery.cancel_scope.cancel()
+    await ours.aclose()
+    await theirs.aclose()
+
+
+async def flood(stream: Stream) -> None:
+    while True:
+        await stream.send_all(b"x" * 100_000)

@@ -474,6 +474,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         try:
             if self._engine.has_output:
                 await self._wire.flush()
+            await self._wire.discard_arrived()
         except BrokenResourceError:
             # Both may close at the same time; then the later goodbye does not arrive.
             pass

@@ -25,6 +25,7 @@ from typing import Generic, TypeVar
 
 from .._core import BrokenResourceError, Stream
 from .._sync import ParkingLot
+from .stream import SocketStream
 from .tls_engine import RECORD, TLSEngine
 
 __all__ = ["TLSWire"]
@@ -34,6 +35,10 @@ StreamT = TypeVar("StreamT", bound=Stream)
 # Bytes to ask the stream for: some whole records with what is around them, and below the size from
 # which on malloc asks the system for fresh memory each time.
 RECEIVE_SIZE = 6 * (RECORD + 256)
+
+# Pieces of input that are thrown away before closing, at most. A peer that has sent more than that
+# without being listened to will not be surprised.
+MOST_DISCARDED = 8
 
 
 class TLSWire(Generic[StreamT]):
@@ -126,6 +131,23 @@ class TLSWire(Generic[StreamT]):
             await self.flush()
         else:
             await self.pull()
+
+    async def discard_arrived(self) -> None:
+        """Throw the input away that has arrived at a socket, as it is about to be closed.
+
+        A socket that is closed with input in it resets the connection, and then the system also
+        throws away what it had still to send. With TLS 1.3 there may be input that nobody expects:
+        servers send session tickets at a time of their choice.
+
+        Checkpoint: no.
+        """
+        if self._pulling or not isinstance(self.transport, SocketStream):
+            return
+        for _ in range(MOST_DISCARDED):
+            if not self.transport.socket.is_readable():
+                return
+            if not await self.transport.receive_some(RECEIVE_SIZE):
+                return
 
     async def _take_turn(self) -> None:
         while self.taken:
