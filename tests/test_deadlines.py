@@ -1,0 +1,125 @@
+"""The heap of deadlines: order, dropping, and how little it keeps."""
+
+from __future__ import annotations
+
+from math import inf
+
+import hypothesis
+from hypothesis import strategies as st
+
+from nurseryio._core.deadlines import SWEEP_AT, Deadlines
+
+
+def taken(deadlines: Deadlines, now: float) -> list[object]:
+    found = []
+    while (due := deadlines.pop_due(now)) is not None:
+        found.append(due[1])
+    deadlines._validate()
+    return found
+
+
+def test_an_empty_heap_has_nothing_to_come() -> None:
+    deadlines = Deadlines()
+    assert deadlines.next() == inf
+    assert deadlines.pop_due(inf) is None
+    assert len(deadlines) == 0
+
+
+def test_what_is_due_comes_out_in_order_of_time() -> None:
+    deadlines = Deadlines()
+    for when in (3.0, 1.0, 2.0):
+        deadlines.add(when, print, when)
+    assert deadlines.next() == 1
+    assert taken(deadlines, 2.0) == [1.0, 2.0]
+    assert taken(deadlines, 2.9) == []
+    assert taken(deadlines, 3.0) == [3.0]
+
+
+def test_equal_times_come_out_in_order_of_arrival_and_are_never_compared() -> None:
+    deadlines = Deadlines()
+    arguments = [object() for _ in range(100)]
+    for argument in arguments:
+        deadlines.add(1.0, print, argument)
+    assert taken(deadlines, 1.0) == arguments
+
+
+def test_the_function_comes_out_with_its_argument() -> None:
+    deadlines = Deadlines()
+    deadlines.add(1.0, print, "x")
+    assert deadlines.pop_due(5) == (print, "x")
+
+
+def test_what_was_dropped_does_not_come_out() -> None:
+    deadlines = Deadlines()
+    entries = [deadlines.add(float(n), print, n) for n in range(5)]
+    for n in (0, 2, 4):
+        deadlines.drop(entries[n])
+    assert len(deadlines) == 2
+    assert deadlines.next() == 1
+    assert taken(deadlines, 10) == [1, 3]
+
+
+def test_dropping_twice_or_after_the_time_is_harmless() -> None:
+    deadlines = Deadlines()
+    first, second = deadlines.add(1.0, print, 1), deadlines.add(2.0, print, 2)
+    assert taken(deadlines, 1.0) == [1]
+    deadlines.drop(first)
+    deadlines.drop(second)
+    deadlines.drop(second)
+    deadlines._validate()
+    assert len(deadlines) == 0
+    assert deadlines.next() == inf
+
+
+def test_a_dropped_entry_keeps_nothing_alive() -> None:
+    deadlines = Deadlines()
+    entry = deadlines.add(1.0, print, "argument")
+    deadlines.drop(entry)
+    assert "argument" not in entry and print not in entry
+
+
+def test_a_million_timeouts_that_never_fire_leave_nothing_behind() -> None:
+    deadlines = Deadlines()
+    most = 0
+    for n in range(100_000):
+        deadlines.drop(deadlines.add(1000.0 + n, print, n))
+        most = max(most, len(deadlines._heap))
+    assert most <= SWEEP_AT + 2
+    deadlines._validate()
+
+
+def test_a_sweep_keeps_what_is_live() -> None:
+    deadlines = Deadlines()
+    live = [deadlines.add(float(n), print, n) for n in range(SWEEP_AT)]
+    for n in range(5 * SWEEP_AT):
+        deadlines.drop(deadlines.add(float(n) / 3, print, -1))
+    assert len(deadlines) == len(live)
+    assert taken(deadlines, inf) == list(range(SWEEP_AT))
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["add", "add", "drop", "pop", "next"]), st.integers(0, 20)),
+    max_size=200,
+)
+
+
+@hypothesis.given(steps)
+def test_it_behaves_like_a_sorted_list(steps: list[tuple[str, int]]) -> None:
+    deadlines = Deadlines()
+    model: list[tuple[float, int]] = []
+    entries = {}
+    for number, (what, n) in enumerate(steps):
+        if what == "add":
+            entries[number] = deadlines.add(float(n), print, number)
+            model.append((float(n), number))
+        elif what == "drop" and entries:
+            key = list(entries)[n % len(entries)]
+            deadlines.drop(entries[key])
+            model = [pair for pair in model if pair[1] != key]
+        elif what == "pop":
+            due = sorted(pair for pair in model if pair[0] <= n)
+            assert taken(deadlines, float(n)) == [key for _, key in due]
+            model = [pair for pair in model if pair not in due]
+        assert deadlines.next() == min((when for when, _ in model), default=inf)
+        assert len(deadlines) == len(model)
+        deadlines._validate()

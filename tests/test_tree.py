@@ -1,0 +1,303 @@
+"""The scope tree as a pure model: flags pushed down, shields, moves and cut-off parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from nurseryio import CancelReason
+from nurseryio._core import tree
+from nurseryio._core.tree import ROOT, Node
+
+
+class FakeTask:
+    """What the tree wants to know of a task."""
+
+    def __init__(self, base: Node = ROOT) -> None:
+        self.base = self.scope = base
+
+
+class FakeNest:
+    """What the tree wants to know of a nursery."""
+
+    def __init__(self) -> None:
+        self._children: list[FakeTask] = []
+
+
+def enter(task: FakeTask, shield: bool = False, nest: bool = False) -> Node:
+    node = Node()
+    node._parent, node._occupant = task.scope, task
+    node._nest = FakeNest() if nest else None
+    node._called, node._shielded, node._abandoned = False, shield, False
+    node._effective, node._reason = tree.should_be_effective(node), None
+    task.scope = node
+    return node
+
+
+def spawn(node: Node) -> FakeTask:
+    child = FakeTask(node)
+    assert node._nest is not None
+    node._nest._children.append(child)  # type: ignore[attr-defined]
+    return child
+
+
+def cancel(node: Node, reason: CancelReason | None = None) -> list[Any]:
+    node._called = True
+    node._reason = reason
+    return tree.refresh(node)
+
+
+def shield(node: Node, on: bool) -> list[Any]:
+    node._shielded = on
+    return tree.refresh(node)
+
+
+@pytest.fixture
+def task() -> FakeTask:
+    return FakeTask()
+
+
+def test_the_root_is_never_cancelled_and_has_no_parent() -> None:
+    assert not ROOT._effective
+    assert ROOT._parent is None
+    assert list(tree.chain(ROOT, None)) == [ROOT]
+    assert not tree.new_root()._effective
+
+
+def test_a_cancel_reaches_the_task_inside(task: FakeTask) -> None:
+    outer, inner = enter(task), enter(task)
+    assert cancel(outer) == [task]
+    assert outer._effective and inner._effective
+
+
+def test_a_cancel_of_an_inner_node_leaves_the_outer_one_alone(task: FakeTask) -> None:
+    outer, inner = enter(task), enter(task)
+    assert cancel(inner) == [task]
+    assert inner._effective and not outer._effective
+
+
+def test_a_second_cancel_flips_nobody(task: FakeTask) -> None:
+    outer, inner = enter(task), enter(task)
+    cancel(inner)
+    assert cancel(outer) == []
+    assert cancel(inner) == []
+
+
+def test_a_shield_stops_a_cancel_from_outside_but_not_its_own(task: FakeTask) -> None:
+    outer, inner = enter(task), enter(task, shield=True)
+    assert cancel(outer) == []
+    assert not inner._effective
+    assert cancel(inner) == [task]
+
+
+def test_what_is_below_a_shield_below_a_cancel_stays_untouched(task: FakeTask) -> None:
+    outer, _, below = enter(task), enter(task, shield=True), enter(task)
+    assert cancel(outer) == []
+    assert not below._effective
+
+
+def test_taking_a_shield_away_lets_the_cancel_in_and_putting_it_back_keeps_it_out(
+    task: FakeTask,
+) -> None:
+    outer, inner = enter(task), enter(task, shield=True)
+    cancel(outer)
+    assert shield(inner, False) == [task]
+    assert inner._effective
+    assert shield(inner, True) == [task]
+    assert not inner._effective
+
+
+def test_nested_shields_are_taken_away_one_by_one(task: FakeTask) -> None:
+    outer, middle, inner = enter(task), enter(task, shield=True), enter(task, shield=True)
+    cancel(outer)
+    assert shield(inner, False) == []
+    assert shield(middle, False) == [task]
+    assert inner._effective
+
+
+def test_a_cancel_reaches_children_and_their_children(task: FakeTask) -> None:
+    nursery = enter(task, nest=True)
+    child = spawn(nursery)
+    grandchild = spawn(enter(child, nest=True))
+    assert sorted(map(id, cancel(nursery))) == sorted(map(id, [task, child, grandchild]))
+
+
+def test_a_cancel_spares_children_of_a_nursery_outside_it(task: FakeTask) -> None:
+    nursery = enter(task, nest=True)
+    child = spawn(nursery)
+    inner = enter(task)
+    assert cancel(inner) == [task]
+    assert not child.scope._effective
+
+
+def test_a_shielded_child_is_spared(task: FakeTask) -> None:
+    nursery = enter(task, nest=True)
+    child, shielded = spawn(nursery), spawn(nursery)
+    enter(shielded, shield=True)
+    assert sorted(map(id, cancel(nursery))) == sorted(map(id, [task, child]))
+
+
+def test_the_children_below_a_tasks_shield_are_spared_too(task: FakeTask) -> None:
+    outer = enter(task)
+    enter(task, shield=True)
+    child = spawn(enter(task, nest=True))
+    assert cancel(outer) == []
+    assert not child.scope._effective
+
+
+def test_the_first_reason_travels_down_and_is_kept(task: FakeTask) -> None:
+    outer, inner = enter(task), enter(task)
+    first, second = CancelReason("deadline"), CancelReason("explicit")
+    cancel(outer, first)
+    assert inner._reason is first
+    inner._called = True
+    assert tree.refresh(inner) == []
+    assert inner._reason is first
+    own = enter(FakeTask())
+    cancel(own, second)
+    assert own._reason is second
+
+
+def test_a_thousand_times_ten_levels_do_not_meet_the_recursion_limit(task: FakeTask) -> None:
+    outermost = enter(task)
+    for _ in range(10_000):
+        enter(task)
+    assert cancel(outermost) == [task]
+    assert task.scope._effective
+    top = enter(FakeTask(), nest=True)
+    node = top
+    for _ in range(10_000):
+        node = enter(spawn(node), nest=True)
+    assert len(cancel(top)) == 10_001
+    assert len(tree.abandon(top)) == 10_001
+
+
+def test_a_task_that_moves_below_a_cancelled_node_is_cancelled(task: FakeTask) -> None:
+    old, new = enter(task, nest=True), enter(FakeTask(), nest=True)
+    child = spawn(old)
+    inner = enter(child)
+    cancel(new)
+    inner._parent = new
+    assert tree.refresh_chain(child, new) == [child]
+    assert inner._effective
+
+
+def test_a_task_that_moves_with_a_shield_stays_calm(task: FakeTask) -> None:
+    old, new = enter(task, nest=True), enter(FakeTask(), nest=True)
+    child = spawn(old)
+    inner = enter(child, shield=True)
+    cancel(new)
+    inner._parent = new
+    assert tree.refresh_chain(child, new) == []
+
+
+def test_the_children_of_a_task_that_moves_move_along(task: FakeTask) -> None:
+    old, new = enter(task, nest=True), enter(FakeTask(), nest=True)
+    child = spawn(old)
+    inner = enter(child, nest=True)
+    grandchild = spawn(inner)
+    stranger = spawn(new)
+    cancel(new)
+    inner._parent = new
+    assert sorted(map(id, tree.refresh_chain(child, new))) == sorted(map(id, [child, grandchild]))
+    assert stranger.scope._effective
+
+
+def test_chain_and_encloses_walk_outwards(task: FakeTask) -> None:
+    outer, inner = enter(task), enter(task)
+    assert list(tree.chain(inner, None)) == [inner, outer, ROOT]
+    assert list(tree.chain(inner, outer)) == [inner]
+    assert list(tree.chain(outer, outer)) == []
+    assert tree.encloses(outer, inner) and tree.encloses(inner, inner)
+    assert not tree.encloses(inner, outer)
+
+
+def test_what_is_cut_off_is_cancelled_for_good_and_harms_nothing_else(task: FakeTask) -> None:
+    healthy = enter(task, nest=True)
+    sibling = spawn(healthy)
+    outer, inner = enter(task, nest=True), enter(task, shield=True)
+    child = spawn(outer)
+    assert sorted(map(id, tree.abandon(outer))) == sorted(map(id, [task, child]))
+    assert outer._parent is None
+    assert all(node._abandoned and node._effective for node in (outer, inner))
+    assert not healthy._effective and not healthy._abandoned and not sibling.scope._effective
+
+
+def test_a_task_that_has_left_is_not_told_of_the_cut(task: FakeTask) -> None:
+    node = enter(task)
+    task.scope = ROOT
+    assert tree.abandon(node) == []
+
+
+# -- rule 2 under any order of events -------------------------------------------
+
+
+class Forest:
+    """Tasks and nodes that change at random, and what rule 2 says of them."""
+
+    def __init__(self) -> None:
+        self.tasks = [FakeTask()]
+        self.nodes: list[Node] = []
+
+    def do(self, what: str, number: int) -> None:
+        task = self.tasks[number % len(self.tasks)]
+        node = self.nodes[number % len(self.nodes)] if self.nodes else None
+        before = {t: t.scope._effective for t in self.tasks}
+        told: list[Any] = []
+        if what in ("enter", "enter shield", "enter nest"):
+            node = enter(task, shield=what == "enter shield", nest=what == "enter nest")
+            before[task] = node._effective  # whoever enters looks for himself
+            self.nodes.append(node)
+        elif what == "spawn" and node is not None and node._nest is not None:
+            self.tasks.append(spawn(node))
+            before[self.tasks[-1]] = node._effective
+        elif what == "cancel" and node is not None:
+            told = cancel(node)
+        elif what == "shield" and node is not None:
+            told = shield(node, not node._shielded)
+        flipped = {t for t, effective in before.items() if t.scope._effective != effective}
+        assert len(told) == len(set(told))
+        assert set(told) == flipped
+
+    def check(self) -> None:
+        for node in self.nodes:
+            parent = node._parent
+            assert parent is not None
+            rule = node._called or (not node._shielded and parent._effective)
+            assert node._effective == rule
+
+
+events = st.sampled_from(["enter", "enter shield", "enter nest", "spawn", "spawn", "cancel", "shield"])
+
+
+@hypothesis.given(st.lists(st.tuples(events, st.integers(0, 30)), max_size=40))
+def test_rule_2_holds_and_exactly_those_who_flip_are_told(steps: list[tuple[str, int]]) -> None:
+    forest = Forest()
+    for what, number in steps:
+        forest.do(what, number)
+        forest.check()
+
+
+def test_the_tree_asks_a_node_whether_its_time_is_up() -> None:
+    class Timed(Node):
+        __slots__ = ("asked",)
+
+        def _is_called(self) -> bool:
+            self.asked = True
+            return True
+
+    def fields() -> Iterator[str]:
+        yield from ("_parent", "_nest", "_reason")
+
+    task = FakeTask()
+    node = Timed()
+    for name in fields():
+        setattr(node, name, None)
+    node._parent, node._occupant, task.scope = ROOT, task, node
+    node._called = node._shielded = node._effective = node._abandoned = False
+    assert tree.refresh(node) == [task]
+    assert node.asked and node._effective
