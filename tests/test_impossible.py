@@ -1,0 +1,25 @@
+"""What cannot exist on asyncio says so, and says what to do instead."""
+
+from __future__ import annotations
+
+import pytest
+
+from nurseryio import lowlevel
+
+
+def test_a_guest_run_is_refused() -> None:
+    with pytest.raises(NotImplementedError, match="await your function in it"):
+        lowlevel.start_guest_run(None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "permanently_detach_coroutine_object",
+        "temporarily_detach_coroutine_object",
+        "reattach_detached_coroutine_object",
+    ],
+)
+async def test_coroutines_stay_with_their_task(name: str) -> None:
+    with pytest.raises(NotImplementedError, match=f"^{name}.. moves a coroutine"):
+        await getattr(lowlevel, name)(None)

@@ -1,0 +1,143 @@
+"""The way into a loop from other threads and from signal handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+import nurseryio
+from nurseryio.lowlevel import LoopToken, TrioToken, checkpoint, current_trio_token, in_trio_task
+
+
+async def test_a_loop_has_one_token() -> None:
+    token = current_trio_token()
+    assert current_trio_token() is token
+    assert isinstance(token, LoopToken)
+    assert TrioToken is LoopToken
+
+
+async def test_functions_run_in_order_outside_any_task() -> None:
+    token = current_trio_token()
+    record: list[object] = []
+    done = nurseryio.Event()
+
+    def note(what: object) -> None:
+        record.append((what, in_trio_task(), threading.current_thread() is here))
+
+    here = threading.current_thread()
+    for number in range(3):
+        token.run_sync_soon(note, number)
+    token.run_sync_soon(done.set)
+    assert record == []
+    await done.wait()
+    assert record == [(0, False, True), (1, False, True), (2, False, True)]
+
+
+async def test_an_idempotent_call_that_waits_already_is_dropped() -> None:
+    token = current_trio_token()
+    record: list[int] = []
+    done = nurseryio.Event()
+    for number in (1, 2, 1, 2, 1):
+        token.run_sync_soon(record.append, number, idempotent=True)
+    token.run_sync_soon(record.append, 3)
+    token.run_sync_soon(record.append, 3)
+    token.run_sync_soon(done.set, idempotent=True)
+    await done.wait()
+    assert sorted(record) == [1, 2, 3, 3]
+    token.run_sync_soon(record.append, 1, idempotent=True)
+    await checkpoint()
+    await checkpoint()
+    assert sorted(record) == [1, 1, 2, 3, 3]
+
+
+async def test_a_function_that_queues_itself_again_lets_others_run() -> None:
+    token = current_trio_token()
+    calls = 0
+    stop = False
+
+    def again() -> None:
+        nonlocal calls
+        calls += 1
+        if not stop:
+            token.run_sync_soon(again)
+
+    token.run_sync_soon(again)
+    for _ in range(20):
+        await checkpoint()
+    assert 10 <= calls <= 25
+    stop = True
+    await checkpoint()
+    await checkpoint()
+
+
+async def test_another_thread_gets_its_function_run() -> None:
+    token = current_trio_token()
+    done = nurseryio.Event()
+    thread = threading.Thread(target=token.run_sync_soon, args=(done.set,))
+    thread.start()
+    await done.wait()
+    thread.join()
+
+
+def test_after_the_run_nothing_is_accepted() -> None:
+    async def main() -> LoopToken:
+        return current_trio_token()
+
+    token = nurseryio.run(main)
+    with pytest.raises(nurseryio.RunFinishedError):
+        token.run_sync_soon(print)
+
+
+def test_what_was_accepted_runs_even_at_the_very_end() -> None:
+    record = []
+
+    async def main() -> None:
+        current_trio_token().run_sync_soon(record.append, 1)
+
+    nurseryio.run(main)
+    assert record == [1]
+
+
+def test_a_closed_loop_of_somebody_else_accepts_nothing() -> None:
+    async def main() -> LoopToken:
+        return current_trio_token()
+
+    token = asyncio.run(main())
+    with pytest.raises(nurseryio.RunFinishedError):
+        token.run_sync_soon(print)
+
+
+def test_an_error_in_a_function_ends_a_run() -> None:
+    def fail() -> None:
+        raise KeyError("in the function")
+
+    async def main() -> None:
+        current_trio_token().run_sync_soon(fail)
+        await nurseryio.sleep_forever()
+
+    with pytest.raises(nurseryio.TrioInternalError) as caught:
+        nurseryio.run(main)
+    assert repr(caught.value.__cause__) == "KeyError('in the function')"
+
+
+@pytest.mark.app_only
+async def test_an_error_in_a_function_goes_to_the_handler_of_a_plain_loop(
+    loop_errors: list[str],
+) -> None:
+    def fail() -> None:
+        raise KeyError("in the function")
+
+    current_trio_token().run_sync_soon(fail)
+    await checkpoint()
+    await checkpoint()
+    assert len(loop_errors) == 1
+    assert "run_sync_soon" in loop_errors[0]
+
+
+def test_without_a_loop_there_is_no_token() -> None:
+    with pytest.raises(RuntimeError, match="must be called from async context"):
+        current_trio_token()
+    with pytest.raises(TypeError, match="no public constructor"):
+        LoopToken()  # type: ignore[call-arg]
