@@ -81,7 +81,7 @@ def spawn_system_task(
 
 
 async def _run_alone(task: Task, coro: Any) -> None:
-    if not hasattr(task, "asyncio_task"):
+    if task.asyncio_task is None:
         await host.BARE_YIELD  # started eagerly: the caller comes first
     task._started = True
     try:

@@ -1,0 +1,166 @@
+"""Instruments on a loop that runs: every task is seen, ours or not, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import nurseryio
+from nurseryio.abc import Instrument
+from nurseryio.lowlevel import (
+    Task,
+    add_instrument,
+    checkpoint,
+    current_task,
+    in_trio_task,
+    remove_instrument,
+)
+
+
+class Recorder(Instrument):
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Task]] = []
+
+    def of(self, name: str) -> list[str]:
+        # Some loops name a task after they have made it.
+        return [what for what, who in self.events if who.asyncio_task.get_name() == name]
+
+    def task_spawned(self, task: Task) -> None:
+        self.events.append(("spawned", task))
+
+    def task_scheduled(self, task: Task) -> None:
+        self.events.append(("scheduled", task))
+
+    def before_task_step(self, task: Task) -> None:
+        assert current_task() is task
+        self.events.append(("before", task))
+
+    def after_task_step(self, task: Task) -> None:
+        assert current_task() is task
+        self.events.append(("after", task))
+
+    def task_exited(self, task: Task) -> None:
+        self.events.append(("exited", task))
+
+
+LIFE = ["spawned", "scheduled", "before", "scheduled", "after", "before", "exited", "after"]
+
+
+async def one_checkpoint() -> None:
+    await checkpoint()
+
+
+async def test_a_child_is_seen_from_its_spawn_to_its_end() -> None:
+    recorder = Recorder()
+    add_instrument(recorder)
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(one_checkpoint, name="child")
+    remove_instrument(recorder)
+    seen = recorder.of("child")
+    if seen.count("before") == 3:  # under an eager factory the child first gives way
+        del seen[2:5]
+    assert seen == LIFE
+
+
+@pytest.mark.skipif(
+    not hasattr(asyncio, "Runner"), reason="3.10 does not tell a task's coroutine in time"
+)
+async def test_a_task_of_asyncio_is_seen_as_well(loop_kind: str) -> None:
+    recorder = Recorder()
+    add_instrument(recorder)
+    task = asyncio.create_task(one_checkpoint(), name="native")
+    await task
+    remove_instrument(recorder)
+    seen = recorder.of("native")
+    if loop_kind == "eager":  # its first step was over before it was scheduled
+        assert seen == ["scheduled", "before", "exited", "after"]
+    else:
+        assert seen == LIFE
+
+
+async def test_without_instruments_the_loop_has_its_own_parts() -> None:
+    loop = asyncio.get_running_loop()
+    before = dict(vars(loop))
+    recorder = Recorder()
+    add_instrument(recorder)
+    assert "call_soon" in vars(loop)
+    await checkpoint()
+    remove_instrument(recorder)
+    assert vars(loop).get("call_soon") is before.get("call_soon")
+    with pytest.raises(KeyError):
+        remove_instrument(recorder)
+
+
+async def test_an_instrument_may_come_and_go_in_the_middle_of_a_task() -> None:
+    first, second = Recorder(), Recorder()
+    add_instrument(first)
+    await checkpoint()
+    add_instrument(second)
+    remove_instrument(first)
+    await checkpoint()
+    remove_instrument(second)
+    me = current_task().asyncio_task.get_name()
+    assert "before" in first.of(me)
+    assert "before" in second.of(me)
+    events = len(first.events)
+    await checkpoint()
+    assert len(first.events) == events
+
+
+async def test_one_that_raises_does_not_disturb_and_the_loop_is_unhooked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Failing(Instrument):
+        def task_scheduled(self, task: Task) -> None:
+            raise ValueError
+
+    add_instrument(Failing())
+    for _ in range(3):
+        await checkpoint()
+    assert "Instrument has been disabled" in caplog.text
+    assert not [
+        name for name in ("call_soon",) if name in vars(asyncio.get_running_loop())
+    ]
+
+
+def test_before_run_comes_first_and_after_run_last_on_a_running_loop() -> None:
+    events: list[Any] = []
+
+    class Border(Recorder):
+        def before_run(self) -> None:
+            events.append(("before_run", asyncio.get_running_loop().is_running(), in_trio_task()))
+
+        def after_run(self) -> None:
+            events.append(("after_run", asyncio.get_running_loop().is_running(), in_trio_task()))
+
+        def task_spawned(self, task: Task) -> None:
+            events.append("spawned")
+
+    nurseryio.run(one_checkpoint, instruments=[Border()])
+    assert events[0] == ("before_run", True, False)
+    assert events[-1] == ("after_run", True, False)
+    assert events.count("spawned") >= 2
+
+
+def test_waits_for_io_are_told_on_a_stock_loop() -> None:
+    waits: list[float] = []
+
+    class Waits(Instrument):
+        def before_io_wait(self, timeout: float) -> None:
+            waits.append(timeout)
+
+        def after_io_wait(self, timeout: float) -> None:
+            waits.append(-timeout)
+
+    nurseryio.run(nurseryio.sleep, 0.01, instruments=[Waits()])
+    assert len(waits) % 2 == 0
+    assert any(0 < wait <= 0.011 for wait in waits)
+    assert all(before == -after for before, after in zip(waits[::2], waits[1::2]))
+
+
+def test_where_no_loop_runs_there_is_nothing_to_instrument() -> None:
+    for use in (add_instrument, remove_instrument):
+        with pytest.raises(RuntimeError, match="must be called from async context"):
+            use(Recorder())

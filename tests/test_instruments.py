@@ -1,0 +1,72 @@
+"""Which instrument listens to which hook."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from nurseryio._core.instruments import Instruments
+from nurseryio.abc import Instrument
+
+
+class Noter(Instrument):
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def task_spawned(self, task: object) -> None:
+        self.heard.append(task)
+
+
+class Failing(Noter):
+    def task_spawned(self, task: object) -> None:
+        raise ValueError("instrument failed")
+
+
+def test_an_instrument_is_filed_under_the_hooks_that_it_has() -> None:
+    instruments = Instruments([Noter()])
+    assert "task_spawned" in instruments
+    assert "before_run" not in instruments
+    assert not Instruments()
+
+
+def test_an_instrument_need_not_derive_from_the_class() -> None:
+    class Duck:
+        heard: list[object] = []
+
+        def task_exited(self, task: object) -> None:
+            self.heard.append(task)
+
+    instruments = Instruments([Duck()])  # type: ignore[list-item]
+    instruments.call("task_exited", 1)
+    instruments.call("task_spawned", 2)
+    assert Duck.heard == [1]
+
+
+def test_adding_twice_is_adding_once() -> None:
+    noter = Noter()
+    instruments = Instruments([noter, noter])
+    instruments.add(noter)
+    instruments.call("task_spawned", "x")
+    assert noter.heard == ["x"]
+    instruments.remove(noter)
+    assert not instruments
+    assert "task_spawned" not in instruments
+    with pytest.raises(KeyError):
+        instruments.remove(noter)
+
+
+def test_one_that_raises_is_logged_and_removed_and_the_others_go_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failing, noter = Failing(), Noter()
+    instruments = Instruments([failing, noter])
+    with caplog.at_level(logging.ERROR, "nurseryio.abc.Instrument"):
+        instruments.call("task_spawned", 1)
+        instruments.call("task_spawned", 2)
+    assert noter.heard == [1, 2]
+    assert list(instruments) == [noter]
+    [record] = caplog.records
+    assert "Instrument has been disabled" in record.getMessage()
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ValueError)
