@@ -1,0 +1,204 @@
+"""A bag of tokens that borrowers take and bring back."""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf, nan
+from typing import Any
+
+import pytest
+from harness.matrix import Case
+from harness.stress import stress
+
+import nurseryio
+from nurseryio import CapacityLimiter
+from nurseryio.lowlevel import current_task
+from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
+from nurseryio.testing.schedules import Schedule
+
+
+def state(limiter: CapacityLimiter) -> tuple[Any, ...]:
+    statistics = limiter.statistics()
+    assert statistics.borrowed_tokens == len(statistics.borrowers) == limiter.borrowed_tokens
+    assert statistics.total_tokens == limiter.total_tokens
+    return (statistics.borrowers, statistics.tasks_waiting)
+
+
+async def test_a_token_belongs_to_the_task_that_took_it() -> None:
+    limiter = CapacityLimiter(2)
+    assert (limiter.total_tokens, limiter.borrowed_tokens, limiter.available_tokens) == (2, 0, 2)
+    limiter.acquire_nowait()
+    assert (limiter.borrowed_tokens, limiter.available_tokens) == (1, 1)
+    assert state(limiter) == ([current_task()], 0)
+    assert "1 of 2 tokens borrowed, 0 tasks waiting" in repr(limiter)
+    limiter.release()
+    with assert_checkpoints():
+        await limiter.acquire()
+    limiter.release()
+    with assert_checkpoints():
+        async with limiter:
+            assert state(limiter) == ([current_task()], 0)
+    assert state(limiter) == ([], 0)
+
+
+async def test_a_child_that_acquires_is_the_borrower_itself() -> None:
+    limiter = CapacityLimiter(1)
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(limiter.acquire)
+        (child,) = nursery.child_tasks
+    assert state(limiter) == ([child], 0)
+    limiter.release_on_behalf_of(child)
+
+
+async def test_nobody_holds_two_tokens_or_brings_back_what_it_has_not_got() -> None:
+    limiter = CapacityLimiter(3)
+    with pytest.raises(RuntimeError, match="isn't holding"):
+        limiter.release()
+    with pytest.raises(RuntimeError, match="isn't holding"):
+        limiter.release_on_behalf_of("somebody")
+    async with limiter:
+        with pytest.raises(RuntimeError, match="already holding"):
+            limiter.acquire_nowait()
+        with pytest.raises(RuntimeError, match="already holding"):
+            await limiter.acquire()
+        await limiter.acquire_on_behalf_of("somebody")
+        with pytest.raises(RuntimeError, match="already holding"):
+            limiter.acquire_on_behalf_of_nowait("somebody")
+        limiter.release_on_behalf_of("somebody")
+    assert state(limiter) == ([], 0)
+
+
+async def test_an_empty_bag_blocks_until_its_turn_comes() -> None:
+    limiter = CapacityLimiter(1)
+    await limiter.acquire_on_behalf_of("a")
+    async with nurseryio.open_nursery() as nursery:
+        for name in "bcd":
+            nursery.start_soon(limiter.acquire_on_behalf_of, name)
+            await wait_all_tasks_blocked()
+        assert state(limiter) == (["a"], 3)
+        for name, following in ("ab", "bc", "cd"):
+            limiter.release_on_behalf_of(name)
+            assert limiter.statistics().borrowers == [following]
+            with pytest.raises(nurseryio.WouldBlock):
+                limiter.acquire_nowait()
+    limiter.release_on_behalf_of("d")
+    assert state(limiter) == ([], 0)
+
+
+async def test_newcomers_do_not_overtake_even_if_a_token_is_free() -> None:
+    limiter = CapacityLimiter(0)
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(limiter.acquire_on_behalf_of, "a")
+        await wait_all_tasks_blocked()
+        limiter.total_tokens = 1
+        assert state(limiter) == (["a"], 0)
+        with pytest.raises(nurseryio.WouldBlock):
+            limiter.acquire_nowait()
+
+
+async def test_more_tokens_wake_as_many_as_they_can_and_fewer_take_none_away() -> None:
+    limiter = CapacityLimiter(2)
+    async with nurseryio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(limiter.acquire_on_behalf_of, number)
+            await wait_all_tasks_blocked()
+        assert state(limiter) == ([0, 1], 3)
+        limiter.total_tokens += 2
+        assert state(limiter) == ([0, 1, 2, 3], 1)
+        limiter.total_tokens = 1
+        assert state(limiter) == ([0, 1, 2, 3], 1)
+        assert limiter.available_tokens == -3
+        for number in range(3):
+            limiter.release_on_behalf_of(number)
+        assert state(limiter) == ([3], 1)
+        limiter.release_on_behalf_of(3)
+        assert state(limiter) == ([4], 0)
+
+
+async def test_there_may_be_no_tokens_or_any_number_of_them() -> None:
+    limiter = CapacityLimiter(0)
+    with pytest.raises(nurseryio.WouldBlock):
+        limiter.acquire_nowait()
+    limiter.total_tokens = inf
+    for number in range(100):
+        limiter.acquire_on_behalf_of_nowait(number)
+    assert limiter.available_tokens == inf
+    assert limiter.borrowed_tokens == 100
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [(1.0, TypeError), ("1", TypeError), (nan, TypeError), (None, TypeError), (-1, ValueError)],
+)
+def test_other_numbers_of_tokens_are_refused(wrong: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="total_tokens must be"):
+        CapacityLimiter(wrong)
+    limiter = CapacityLimiter(3)
+    with pytest.raises(error, match="total_tokens must be"):
+        limiter.total_tokens = wrong
+    assert limiter.total_tokens == 3
+
+
+async def test_acquiring_in_a_cancelled_scope_borrows_nothing() -> None:
+    limiter = CapacityLimiter(1)
+    with nurseryio.CancelScope() as scope:
+        scope.cancel()
+        await limiter.acquire()
+    assert scope.cancelled_caught
+    assert state(limiter) == ([], 0)
+
+
+async def test_a_cancelled_waiter_is_forgotten_at_once() -> None:
+    limiter = CapacityLimiter(0)
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(limiter.acquire)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        assert state(limiter) == ([], 0)
+        limiter.total_tokens = 1
+        assert state(limiter) == ([], 0)
+
+
+async def test_a_token_granted_before_a_native_cancel_is_not_lost() -> None:
+    for granted_first in (True, False):
+        limiter = CapacityLimiter(0)
+
+        async def work(limiter: CapacityLimiter = limiter) -> None:
+            async with limiter:
+                await asyncio.sleep(0)
+                raise AssertionError("not reached")
+
+        task = asyncio.create_task(work())
+        await wait_all_tasks_blocked()
+        if granted_first:
+            limiter.total_tokens = 1
+        task.cancel()
+        if not granted_first:
+            limiter.total_tokens = 1
+        assert limiter.borrowed_tokens == 1
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert state(limiter) == ([], 0)
+
+
+async def test_under_any_schedule_no_token_is_lost_or_doubled(loop_case: Case) -> None:
+    async def scenario(schedule: Schedule) -> None:
+        limiter = CapacityLimiter(2)
+        inside = 0
+
+        async def work() -> None:
+            nonlocal inside
+            for _ in range(3):
+                async with limiter:
+                    inside += 1
+                    try:
+                        assert inside <= 3
+                        await schedule.pause()
+                        limiter.total_tokens = schedule.random.choice([1, 2, 3])
+                    finally:
+                        inside -= 1
+
+        await schedule.run(work, work, work, work)
+        assert state(limiter) == ([], 0)
+
+    await stress(scenario, loop_case)

@@ -1,0 +1,273 @@
+"""One task at a time, in the order of arrival, and only the owner may release."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+
+import pytest
+from harness.matrix import Case
+from harness.stress import stress
+
+import nurseryio
+from nurseryio import Lock, StrictFIFOLock
+from nurseryio.lowlevel import current_task
+from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
+from nurseryio.testing.schedules import Schedule
+
+LockClass = type[Lock] | type[StrictFIFOLock]
+
+both_kinds = pytest.mark.parametrize("kind", [Lock, StrictFIFOLock], ids=lambda cls: cls.__name__)
+
+
+@both_kinds
+async def test_a_lock_is_held_inside_its_block(kind: LockClass) -> None:
+    lock = kind()
+    assert not lock.locked()
+    assert lock.statistics().owner is None
+    with assert_checkpoints():
+        async with lock:
+            assert lock.locked()
+            assert lock.statistics().locked
+            assert lock.statistics().owner is current_task()
+            assert kind.__name__ in repr(lock)
+            assert repr(current_task()) in repr(lock)
+    assert not lock.locked()
+    assert f"{kind.__name__} at" in repr(lock)
+    assert "unlocked" in repr(lock)
+
+
+@both_kinds
+async def test_acquiring_a_free_lock_is_a_checkpoint(kind: LockClass) -> None:
+    lock = kind()
+    with assert_checkpoints():
+        await lock.acquire()
+    lock.release()
+    with nurseryio.CancelScope() as scope:
+        scope.cancel()
+        await lock.acquire()
+    assert scope.cancelled_caught
+    assert not lock.locked()
+
+
+@both_kinds
+async def test_a_lock_is_let_go_after_an_error(kind: LockClass) -> None:
+    lock = kind()
+    with pytest.raises(ZeroDivisionError):
+        async with lock:
+            raise ZeroDivisionError
+    assert not lock.locked()
+
+
+@both_kinds
+async def test_tasks_get_the_lock_in_the_order_in_which_they_asked(kind: LockClass) -> None:
+    lock = kind()
+    order = []
+
+    async def work(name: int) -> None:
+        for _ in range(3):
+            async with lock:
+                order.append(name)
+                await nurseryio.lowlevel.checkpoint()
+
+    async with nurseryio.open_nursery() as nursery:
+        for name in range(4):
+            nursery.start_soon(work, name)
+    assert order == [0, 1, 2, 3] * 3
+
+
+@both_kinds
+async def test_a_released_lock_belongs_to_the_next_in_line_at_once(kind: LockClass) -> None:
+    lock = kind()
+    await lock.acquire()
+    async with nurseryio.open_nursery() as nursery:
+
+        async def work() -> None:
+            async with lock:
+                pass
+
+        nursery.start_soon(work)
+        await wait_all_tasks_blocked()
+        assert lock.statistics().tasks_waiting == 1
+        lock.release()
+        assert lock.statistics().owner in nursery.child_tasks
+        assert lock.statistics().tasks_waiting == 0
+        with pytest.raises(nurseryio.WouldBlock):
+            lock.acquire_nowait()
+
+
+@both_kinds
+async def test_misuse_is_an_error(kind: LockClass) -> None:
+    lock = kind()
+    with pytest.raises(RuntimeError, match="don't own"):
+        lock.release()
+    lock.acquire_nowait()
+    with pytest.raises(RuntimeError, match="already held"):
+        lock.acquire_nowait()
+    with pytest.raises(RuntimeError, match="already held"):
+        await lock.acquire()
+
+    async def intrude() -> None:
+        with pytest.raises(nurseryio.WouldBlock):
+            lock.acquire_nowait()
+        with pytest.raises(RuntimeError, match="don't own"):
+            lock.release()
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(intrude)
+    lock.release()
+
+
+@both_kinds
+def test_locks_are_final_and_weakly_referable(kind: LockClass) -> None:
+    lock = kind()
+    assert weakref.ref(lock)() is lock
+    with pytest.raises(TypeError, match="does not support subclassing"):
+        type("Mine", (kind,), {})
+
+
+async def test_a_cancelled_waiter_never_takes_the_lock() -> None:
+    lock = Lock()
+    await lock.acquire()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(lock.acquire)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        assert lock.statistics().tasks_waiting == 0
+        lock.release()
+        assert not lock.locked()
+
+
+# -- owners that end ------------------------------------------------------------
+
+
+async def test_a_lock_whose_owner_has_ended_is_broken_for_newcomers() -> None:
+    lock = Lock()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(lock.acquire)
+        await wait_all_tasks_blocked()
+    owner = lock.statistics().owner
+    with pytest.raises(nurseryio.BrokenResourceError) as caught:
+        await lock.acquire()
+    assert str(caught.value) == f"Owner of this lock exited without releasing: {owner}"
+    assert caught.value.__cause__ is None
+    assert lock.locked()
+
+
+async def test_a_lock_whose_owner_ends_breaks_those_who_wait() -> None:
+    lock = Lock()
+    failed = []
+
+    async def wait() -> None:
+        with pytest.raises(nurseryio.BrokenResourceError, match="exited without releasing"):
+            await lock.acquire()
+        failed.append(1)
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(lock.acquire)
+        nursery.start_soon(wait)
+        nursery.start_soon(wait)
+    assert failed == [1, 1]
+
+
+async def test_an_asyncio_task_that_ends_as_owner_breaks_the_lock_too() -> None:
+    lock = Lock()
+
+    async def take_and_end() -> None:
+        await lock.acquire()
+
+    await asyncio.create_task(take_and_end())
+    await asyncio.sleep(0)
+    with pytest.raises(nurseryio.BrokenResourceError):
+        await lock.acquire()
+
+
+async def test_a_task_that_has_handed_the_lock_on_may_end() -> None:
+    lock = Lock()
+
+    async def take_turns() -> None:
+        async with lock:
+            await nurseryio.lowlevel.checkpoint()
+
+    async with nurseryio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(take_turns)
+    async with lock:
+        pass
+
+
+# -- races ----------------------------------------------------------------------
+
+
+async def test_a_lock_granted_before_a_native_cancel_is_held_and_released() -> None:
+    for released_first in (True, False):
+        lock = Lock()
+        record = []
+
+        async def work(lock: Lock = lock, record: list[str] = record) -> None:
+            async with lock:
+                record.append("held")
+                await asyncio.sleep(0)
+                record.append("not reached")
+
+        await lock.acquire()
+        task = asyncio.create_task(work())
+        await wait_all_tasks_blocked()
+        if released_first:
+            lock.release()
+        task.cancel()
+        if not released_first:
+            lock.release()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert record == ["held"]
+        assert not lock.locked()
+
+
+async def test_a_native_cancel_in_the_yield_of_a_free_lock_strikes_inside_the_block() -> None:
+    lock = Lock()
+    record = []
+
+    async def work() -> None:
+        async with lock:
+            record.append("held")
+            await asyncio.sleep(0)
+            record.append("not reached")
+
+    task = asyncio.create_task(work())
+    while not lock.locked():
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert record == ["held"]
+    assert not lock.locked()
+
+
+@both_kinds
+async def test_under_any_schedule_one_holds_the_lock_and_in_the_end_nobody(
+    loop_case: Case, kind: LockClass
+) -> None:
+    async def scenario(schedule: Schedule) -> None:
+        lock = kind()
+        inside = 0
+
+        async def work() -> None:
+            nonlocal inside
+            for _ in range(3):
+                async with lock:
+                    inside += 1
+                    try:
+                        assert inside == 1
+                        await schedule.pause()
+                    finally:
+                        inside -= 1
+                await schedule.pause()
+
+        await schedule.run(work, work, work)
+        assert not lock.locked()
+        assert lock.statistics().tasks_waiting == 0
+        await lock.acquire()
+        lock.release()
+
+    await stress(scenario, loop_case)
