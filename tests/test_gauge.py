@@ -120,9 +120,7 @@ async def test_one_that_raises_does_not_disturb_and_the_loop_is_unhooked(
     for _ in range(3):
         await checkpoint()
     assert "Instrument has been disabled" in caplog.text
-    assert not [
-        name for name in ("call_soon",) if name in vars(asyncio.get_running_loop())
-    ]
+    assert not [name for name in ("call_soon",) if name in vars(asyncio.get_running_loop())]
 
 
 def test_before_run_comes_first_and_after_run_last_on_a_running_loop() -> None:

@@ -1,0 +1,111 @@
+"""Async generators that were left unfinished, under run()."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import AsyncGenerator
+
+import pytest
+
+import nurseryio
+from nurseryio.lowlevel import checkpoint
+
+
+def generator(record: list[str], wait: bool = False) -> AsyncGenerator[int, None]:
+    async def numbers() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            record.append("finally")
+            if wait:
+                try:
+                    await nurseryio.sleep(60)
+                except nurseryio.Cancelled:
+                    record.append("may not wait")
+                    raise
+
+    return numbers()
+
+
+def test_one_that_is_still_held_is_closed_at_the_end_of_the_run() -> None:
+    record: list[str] = []
+    held = []
+
+    async def main() -> None:
+        held.append(generator(record, wait=True))
+        assert await held[0].__anext__() == 1
+        record.append("main ends")
+
+    nurseryio.run(main)
+    assert record == ["main ends", "finally", "may not wait"]
+
+
+def test_one_that_is_collected_is_closed_soon_and_warned_of() -> None:
+    record: list[str] = []
+
+    async def main() -> None:
+        numbers = generator(record)
+        await numbers.__anext__()
+        with pytest.warns(ResourceWarning, match="was garbage collected before it had been"):
+            del numbers
+            gc.collect()
+        for _ in range(5):
+            await checkpoint()
+        record.append("main ends")
+
+    nurseryio.run(main)
+    assert record == ["finally", "main ends"]
+
+
+def test_one_that_ended_is_left_alone() -> None:
+    record: list[str] = []
+
+    async def main() -> None:
+        numbers = generator(record)
+        assert [number async for number in numbers] == [1, 2]
+        record.append("main ends")
+
+    nurseryio.run(main)
+    assert record == ["finally", "main ends"]
+
+
+def test_an_error_while_one_is_closed_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    held = []
+
+    async def fails() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        finally:
+            raise KeyError("on the way out")
+
+    async def main() -> None:
+        held.append(fails())
+        await held[0].__anext__()
+
+    with caplog.at_level(logging.ERROR, "nurseryio.async_generator_errors"):
+        nurseryio.run(main)
+    [record] = caplog.records
+    assert "Exception ignored during finalization of async generator" in record.getMessage()
+    assert record.exc_info is not None
+    assert repr(record.exc_info[1]) == "KeyError('on the way out')"
+
+
+def test_one_that_begins_while_others_are_closed_is_closed_as_well() -> None:
+    record: list[str] = []
+    held: list[AsyncGenerator[int, None]] = []
+
+    async def begins_another() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        finally:
+            held.append(generator(record))
+            await held[-1].__anext__()
+
+    async def main() -> None:
+        held.append(begins_another())
+        await held[0].__anext__()
+
+    nurseryio.run(main)
+    assert record == ["finally"]

@@ -1,0 +1,265 @@
+"""Ctrl-C: where it strikes, what it spares, and how a program ends because of it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+import nurseryio
+from nurseryio._core.ki import KIHandler
+from nurseryio.lowlevel import (
+    Abort,
+    checkpoint,
+    currently_ki_protected,
+    disable_ki_protection,
+    enable_ki_protection,
+    wait_task_rescheduled,
+)
+
+
+def press() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+# -- marks ----------------------------------------------------------------------
+
+
+async def test_user_code_of_a_child_is_open_and_the_innermost_mark_decides() -> None:
+    seen = []
+
+    @enable_ki_protection
+    def protected() -> None:
+        seen.append(currently_ki_protected())
+        opened()
+
+    @disable_ki_protection
+    def opened() -> None:
+        seen.append(currently_ki_protected())
+
+    @enable_ki_protection
+    async def protected_child() -> None:
+        seen.append(currently_ki_protected())
+        await checkpoint()
+        seen.append(currently_ki_protected())
+
+    async def child() -> None:
+        seen.append(currently_ki_protected())
+        protected()
+        await checkpoint()
+        seen.append(currently_ki_protected())
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(child)
+    assert seen == [False, True, False, False]
+    seen.clear()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(protected_child)
+    assert seen == [True, True]
+
+
+@pytest.mark.app_only
+async def test_a_task_that_asyncio_started_is_protected() -> None:
+    # A KeyboardInterrupt raised in its step would tear the loop down.
+    assert currently_ki_protected()
+
+
+def test_outside_any_task_code_counts_as_protected() -> None:
+    assert currently_ki_protected()
+
+
+async def test_generators_have_marks_of_their_own() -> None:
+    seen = []
+
+    @enable_ki_protection
+    def generator() -> Iterator[None]:
+        seen.append(currently_ki_protected())
+        yield
+
+    @enable_ki_protection
+    async def async_generator() -> AsyncIterator[None]:
+        seen.append(currently_ki_protected())
+        yield
+
+    async def child() -> None:
+        for _ in generator():
+            seen.append(currently_ki_protected())
+        async for _ in async_generator():
+            seen.append(currently_ki_protected())
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(child)
+    assert seen == [True, False, True, False]
+
+
+async def test_finalizers_are_spared() -> None:
+    seen = []
+
+    class Finalized:
+        def __del__(self) -> None:
+            seen.append(currently_ki_protected())
+
+    async def child() -> None:
+        Finalized()
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(child)
+    assert seen == [True]
+
+
+def test_equal_functions_have_marks_of_their_own() -> None:
+    def make() -> object:
+        return lambda: currently_ki_protected()
+
+    marked, unmarked = make(), make()
+    disable_ki_protection(marked)
+    assert marked.__code__ is unmarked.__code__  # type: ignore[attr-defined]
+    assert marked() is False  # type: ignore[operator]
+
+
+# -- the key --------------------------------------------------------------------
+
+
+def test_it_is_raised_in_user_code_of_a_child_and_cancels_the_siblings() -> None:
+    record = []
+
+    async def sleeper() -> None:
+        try:
+            await nurseryio.sleep_forever()
+        except nurseryio.Cancelled:
+            record.append("sibling cancelled")
+            raise
+
+    async def presser() -> None:
+        await checkpoint()
+        try:
+            press()
+        except KeyboardInterrupt:
+            record.append("raised on the spot")
+            raise
+
+    async def main() -> None:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(sleeper)
+            nursery.start_soon(presser)
+
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(main)
+    assert record == ["raised on the spot", "sibling cancelled"]
+
+
+def test_groups_may_be_asked_for() -> None:
+    async def main() -> None:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(asyncio.to_thread, lambda: None)
+            press()
+
+    with pytest.raises(BaseException) as caught:  # noqa: PT011
+        nurseryio.run(main, strict_exception_groups=True)
+    assert type(caught.value).__name__ == "BaseExceptionGroup"
+
+
+def test_protected_code_has_it_delivered_to_the_main_task() -> None:
+    record = []
+
+    @enable_ki_protection
+    async def presser() -> None:
+        press()
+        record.append("not raised here")
+
+    async def main() -> None:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(presser)
+            try:
+                await wait_task_rescheduled(lambda _: Abort.SUCCEEDED)
+            except KeyboardInterrupt:
+                record.append("raised in main")
+                raise
+
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(main)
+    assert record == ["not raised here", "raised in main"]
+
+
+def test_a_main_task_at_the_end_of_a_nursery_keeps_it_and_cancels_the_children() -> None:
+    record = []
+
+    async def sleeper() -> None:
+        with nurseryio.CancelScope() as scope:
+            await nurseryio.sleep_forever()
+        assert not scope.cancelled_caught
+
+    @enable_ki_protection
+    async def presser() -> None:
+        press()
+
+    async def main() -> None:
+        try:
+            async with nurseryio.open_nursery() as nursery:
+                nursery.start_soon(sleeper)
+                nursery.start_soon(presser)
+        finally:
+            record.append("nursery left")
+
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(main)
+    assert record == ["nursery left"]
+
+
+def test_a_main_task_in_a_foreign_await_is_cancelled_and_run_raises_it() -> None:
+    record = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(press)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            record.append("cancelled")
+            raise
+
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(main)
+    assert record == ["cancelled"]
+
+
+def test_it_may_be_kept_for_checkpoints() -> None:
+    record = []
+
+    async def main() -> None:
+        press()
+        record.append("still here")
+        await nurseryio.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(main, restrict_keyboard_interrupt_to_checkpoints=True)
+    assert record == ["still here"]
+
+
+def test_the_handler_is_given_back_and_not_taken_from_others() -> None:
+    async def handler() -> object:
+        return signal.getsignal(signal.SIGINT)
+
+    assert isinstance(nurseryio.run(handler), KIHandler)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    mine = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        own = signal.getsignal(signal.SIGINT)
+        assert nurseryio.run(handler) is own
+        assert signal.getsignal(signal.SIGINT) is own
+    finally:
+        signal.signal(signal.SIGINT, mine)
+
+
+def test_in_other_threads_signals_are_left_alone() -> None:
+    seen = []
+
+    async def main() -> None:
+        seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=nurseryio.run, args=(main,))
+    thread.start()
+    thread.join()
+    assert seen == [signal.default_int_handler]

@@ -1,0 +1,115 @@
+"""Loops that do not tell when they are idle: noticed by turning, and driven by a clock."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import nurseryio
+from nurseryio._core.task import loop_state
+from nurseryio._core.turns import turns_of
+from nurseryio.lowlevel import checkpoint
+from nurseryio.testing import MockClock, wait_all_tasks_blocked
+
+uvloop = pytest.importorskip("uvloop")
+
+
+def run(async_fn: Any, clock: MockClock) -> Any:
+    return nurseryio.run(async_fn, clock=clock, loop_factory=uvloop.new_event_loop)
+
+
+def test_a_clock_that_jumps_takes_every_kind_of_timer_along() -> None:
+    async def main() -> list[float]:
+        times = [nurseryio.current_time()]
+        await nurseryio.sleep(3600)
+        times.append(nurseryio.current_time())
+        await asyncio.sleep(3600)
+        times.append(nurseryio.current_time())
+        with nurseryio.move_on_after(60):
+            await asyncio.get_running_loop().create_future()
+        times.append(asyncio.get_running_loop().time())
+        return times
+
+    assert run(main, MockClock(autojump_threshold=0)) == [0, 3600, 7200, 7260]
+
+
+def test_timers_run_in_the_order_of_their_times() -> None:
+    record: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for number in (3, 1, 2):
+            loop.call_later(number, record.append, number)
+        never = loop.call_later(1, record.append, 0)
+        never.cancel()
+        await nurseryio.sleep(10)
+
+    run(main, MockClock(autojump_threshold=0))
+    assert record == [1, 2, 3]
+
+
+def test_a_clock_that_stands_still_moves_by_hand() -> None:
+    clock = MockClock()
+    record: list[str] = []
+
+    async def sleeper() -> None:
+        await nurseryio.sleep(5)
+        record.append("woke")
+
+    async def main() -> None:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(sleeper)
+            await wait_all_tasks_blocked()
+            assert record == []
+            clock.jump(4)
+            await wait_all_tasks_blocked()
+            assert record == []
+            clock.jump(1)
+            await wait_all_tasks_blocked()
+            assert record == ["woke"]
+
+    run(main, clock)
+
+
+def test_a_moved_clock_is_noticed_at_the_next_checkpoint() -> None:
+    clock = MockClock()
+
+    async def main() -> None:
+        with nurseryio.move_on_after(5):
+            await checkpoint()
+            clock.jump(10)
+            with pytest.raises(nurseryio.Cancelled):
+                await checkpoint()
+
+    run(main, clock)
+
+
+def test_a_clock_that_runs_faster_shortens_real_waits() -> None:
+    async def main() -> float:
+        await nurseryio.sleep(10)
+        return nurseryio.current_time()
+
+    assert run(main, MockClock(rate=1000)) >= 10
+
+
+def test_an_error_in_a_timer_goes_to_the_exception_handler() -> None:
+    reports: list[Any] = []
+
+    def fail() -> None:
+        raise KeyError("timer")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: reports.append(context["exception"]))
+        loop.call_later(1, fail)
+        await nurseryio.sleep(2)
+
+    run(main, MockClock(autojump_threshold=0))
+    assert [repr(report) for report in reports] == ["KeyError('timer')"]
+
+
+async def test_the_watcher_of_a_loop_is_made_once() -> None:
+    state = loop_state(asyncio.get_running_loop())
+    assert turns_of(state) is turns_of(state)

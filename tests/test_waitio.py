@@ -1,0 +1,143 @@
+"""Waiting until a file descriptor is ready."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+import nurseryio
+from nurseryio.lowlevel import notify_closing, wait_readable, wait_writable
+from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    b.setblocking(False)
+    with a, b:
+        yield a, b
+
+
+def fill(sock: socket.socket) -> None:
+    try:
+        while True:
+            sock.send(b"x" * 65536)
+    except BlockingIOError:
+        pass
+
+
+async def test_a_reader_wakes_when_something_arrives(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    a, b = pair
+    record = []
+
+    async def read() -> None:
+        await wait_readable(a)
+        record.append(a.recv(10))
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        assert record == []
+        b.send(b"hello")
+    assert record == [b"hello"]
+    b.send(b"again")
+    with assert_checkpoints():
+        await wait_readable(a.fileno())
+
+
+async def test_a_writer_wakes_when_there_is_room(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    a, b = pair
+    with assert_checkpoints():
+        await wait_writable(a)
+    fill(a)
+    record = []
+
+    async def write() -> None:
+        await wait_writable(a)
+        record.append("writable")
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        await wait_all_tasks_blocked()
+        assert record == []
+        while not record:
+            try:
+                b.recv(65536)
+            except BlockingIOError:
+                await nurseryio.sleep(0)
+
+
+async def test_one_direction_is_for_one_task(pair: tuple[socket.socket, socket.socket]) -> None:
+    a, _ = pair
+    fill(a)
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(wait_readable, a)
+        nursery.start_soon(wait_writable, a)
+        await wait_all_tasks_blocked()
+        with pytest.raises(nurseryio.BusyResourceError):
+            await wait_readable(a)
+        with pytest.raises(nurseryio.BusyResourceError):
+            await wait_writable(a)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_cancelled_wait_leaves_no_watch_behind(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    a, b = pair
+    with nurseryio.move_on_after(0.001) as scope:
+        await wait_readable(a)
+    assert scope.cancelled_caught
+    b.send(b"x")
+    await wait_readable(a)
+    assert a.recv(1) == b"x"
+
+
+async def test_closing_wakes_those_who_wait_if_it_is_announced(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    a, _ = pair
+    errors = []
+
+    async def read() -> None:
+        try:
+            await wait_readable(a)
+        except nurseryio.ClosedResourceError as exc:
+            errors.append(exc)
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        notify_closing(a)
+        a.close()
+    assert len(errors) == 1
+
+
+async def test_what_is_no_open_descriptor_is_refused(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    a, _ = pair
+    a.close()
+    with pytest.raises((ValueError, OSError)):
+        await wait_readable(a)
+    with pytest.raises((TypeError, AttributeError)):
+        await wait_readable("0")  # type: ignore[arg-type]
+
+
+async def test_pipes_can_be_waited_for() -> None:
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, b"x")
+        await wait_readable(reader)
+        assert os.read(reader, 1) == b"x"
+    finally:
+        os.close(reader)
+        os.close(writer)
