@@ -60,5 +60,5 @@ async def test_a_connection_that_is_refused_leaves_no_socket_behind() -> None:
     with nurseryio.socket.socket() as sock:
         await sock.bind(("127.0.0.1", 0))
         refusing: Any = SimpleNamespace(socket=sock)
-        with pytest.raises(OSError):  # noqa: PT011 - the number differs by system
+        with pytest.raises(OSError):
             await open_stream_to_socket_listener(refusing)
