@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import foreign, host
 from .errors import Cancelled, CancelReason, TrioInternalError
 from .host import cancelling, uncancel
+from .outcome import Error
 from .task import records
 from .tree import ROOT, chain, encloses
 
@@ -99,10 +100,10 @@ def interrupt(task: Task) -> None:
         watch(task)
         return
     task.asyncio_task.cancel(task.scope._reason or UNKNOWN)
-    if task._held:
-        uncancel(task.asyncio_task)
-    else:
+    if not task._held:
         task._held = True
+    elif cancelling(task.asyncio_task) > 1:  # not if somebody has taken our share back
+        uncancel(task.asyncio_task)
 
 
 def watch(task: Task) -> None:
@@ -147,7 +148,7 @@ def _deliver(task: Task) -> None:
         return
     park = task._park
     if park is not None:
-        if task._abort is not None and not park.done() and abort_wait(task, raiser(task.scope)):
+        if task._abort is not None and not park.done() and _agrees(task, park):
             task._refused = park
             interrupt(task)
             _note(task)
@@ -224,6 +225,16 @@ def abort_wait(task: Task, raise_cancel: Callable[[], NoReturn]) -> bool:
     if type(verdict) is not Abort:
         raise TrioInternalError("abort function must return Abort.SUCCEEDED or Abort.FAILED")
     return verdict is Abort.SUCCEEDED
+
+
+def _agrees(task: Task, park: Any) -> bool:
+    """Ask the abort function. If it fails its own task hears of it, not whoever cancels."""
+    try:
+        return abort_wait(task, raiser(task.scope))
+    except BaseException as exc:
+        if not park.done():
+            park.set_result(Error(exc))
+        return False
 
 
 def raiser(scope: Node) -> Callable[[], NoReturn]:

@@ -94,7 +94,7 @@ class CancelScope(Node):
     _relative: float
     # The entry in the loop's heap while entered, not cancelled, and the deadline is finite.
     _entry: Entry | None
-    # Native cancel requests that the task had at entry.
+    # Native cancel requests that the task had at entry; -1 if not even our own was left to count.
     _native_before: int
     # What the bridge to another library's scopes has noted at entry.
     _beside: Any
@@ -228,7 +228,7 @@ class CancelScope(Node):
             return exc
         if not host.HAS_CANCEL_COUNTS:
             return self._take_own(exc, marked_only=True)
-        if native_requests(task) > self._native_before:
+        if native_requests(task) > max(self._native_before, 0):
             return exc
         return self._take_own(exc)
 
@@ -470,7 +470,7 @@ def is_foreign(task: Task, scope: CancelScope, exc: BaseException) -> bool:
     """Whether a ``CancelledError`` that came up inside ``scope`` is somebody else's than ours."""
     if not host.HAS_CANCEL_COUNTS:
         return not is_marked(exc)
-    if native_requests(task) > scope._native_before:
+    if native_requests(task) > max(scope._native_before, 0):
         return True
     return not task.scope._effective and not is_marked(exc)
 
