@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .._core import current_task
+from .._core.delivery import native_requests
 from .._core.host import must_cancel
 
 if TYPE_CHECKING:
@@ -58,7 +59,11 @@ class _Watch:
         self._callback.cancel()
         if not self._task._look_closer:
             self.cancellable = True
-        elif self._was_off and not must_cancel(self._task.asyncio_task):
+        elif (
+            self._was_off
+            and native_requests(self._task) <= 0
+            and not must_cancel(self._task.asyncio_task)
+        ):
             self._task._look_closer = False
 
 
