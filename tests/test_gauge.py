@@ -155,7 +155,7 @@ def test_waits_for_io_are_told_on_a_stock_loop() -> None:
     nurseryio.run(nurseryio.sleep, 0.01, instruments=[Waits()])
     assert len(waits) % 2 == 0
     assert any(0 < wait <= 0.011 for wait in waits)
-    assert all(before == -after for before, after in zip(waits[::2], waits[1::2]))
+    assert all(before == -after for before, after in zip(waits[::2], waits[1::2], strict=True))
 
 
 def test_where_no_loop_runs_there_is_nothing_to_instrument() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import ClassVar
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_an_instrument_is_filed_under_the_hooks_that_it_has() -> None:
 
 def test_an_instrument_need_not_derive_from_the_class() -> None:
     class Duck:
-        heard: list[object] = []
+        heard: ClassVar[list[object]] = []
 
         def task_exited(self, task: object) -> None:
             self.heard.append(task)

@@ -157,7 +157,7 @@ def test_groups_may_be_asked_for() -> None:
             nursery.start_soon(asyncio.to_thread, lambda: None)
             press()
 
-    with pytest.raises(BaseException) as caught:  # noqa: PT011
+    with pytest.raises(BaseException) as caught:
         nurseryio.run(main, strict_exception_groups=True)
     assert type(caught.value).__name__ == "BaseExceptionGroup"
 
