@@ -260,7 +260,7 @@ class Nursery(metaclass=NoPublicConstructor):
         task = records.get(asyncio_task)
         if task is not None and not task._started:
             task.coro.close()
-            end_child(task, Cancelled())
+            end_child(task, None)
 
     def _look_after_newborns(self) -> None:
         """After a turn of the loop: who was there before it has made a step, or never will."""
