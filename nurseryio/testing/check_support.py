@@ -5,6 +5,7 @@ What lives here: helpers that know nothing of a particular check, and use no tes
 
 from __future__ import annotations
 
+import sys
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from typing import TypeAlias
 
-try:
-    from builtins import BaseExceptionGroup
-except ImportError:
+if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 Left = TypeVar("Left", bound=AsyncResource)
