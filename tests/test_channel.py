@@ -1,0 +1,524 @@
+"""Objects handed from task to task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from math import inf, nan
+from typing import Any
+
+import pytest
+from harness.matrix import Case
+from harness.stress import stress
+from hypothesis import given, strategies
+
+import nurseryio
+from nurseryio import MemoryReceiveChannel, MemorySendChannel, open_memory_channel
+from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
+from nurseryio.testing.schedules import Schedule
+
+# -- opening --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [(1.0, TypeError), ("1", TypeError), (None, TypeError), (nan, TypeError), (-1, ValueError)],
+)
+def test_a_channel_holds_a_whole_number_of_items_or_any_number(
+    wrong: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="max_buffer_size must be"):
+        open_memory_channel[int](wrong)
+
+
+def test_ends_are_made_by_opening_a_channel_only() -> None:
+    for end in (MemorySendChannel, MemoryReceiveChannel):
+        with pytest.raises(TypeError, match="no public constructor"):
+            end(None)
+        with pytest.raises(TypeError, match="does not support subclassing"):
+            type("Mine", (end,), {})
+
+
+def test_a_channel_may_be_given_the_type_of_its_items() -> None:
+    for opened in (open_memory_channel[int](3), open_memory_channel(3)):
+        sending, receiving = opened
+        sending.send_nowait(1)
+        assert receiving.receive_nowait() == 1
+    assert open_memory_channel.__name__ == "open_memory_channel"
+
+
+def test_a_channel_without_limit_takes_everything() -> None:
+    sending, receiving = open_memory_channel[int](inf)
+    for item in range(1000):
+        sending.send_nowait(item)
+    assert [receiving.receive_nowait() for _ in range(1000)] == list(range(1000))
+
+
+# -- sending and receiving ------------------------------------------------------
+
+
+async def test_what_goes_in_comes_out_in_order() -> None:
+    sending, receiving = open_memory_channel[int](2)
+    sending.send_nowait(1)
+    with assert_checkpoints():
+        await sending.send(2)
+    with pytest.raises(nurseryio.WouldBlock):
+        sending.send_nowait(3)
+    with assert_checkpoints():
+        assert await receiving.receive() == 1
+    assert receiving.receive_nowait() == 2
+    with pytest.raises(nurseryio.WouldBlock):
+        receiving.receive_nowait()
+
+
+async def test_without_a_buffer_sender_and_receiver_meet() -> None:
+    sending, receiving = open_memory_channel[int](0)
+    record = []
+
+    async def send() -> None:
+        for item in range(3):
+            with assert_checkpoints():
+                await sending.send(item)
+            record.append(f"sent {item}")
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await wait_all_tasks_blocked()
+        assert record == []
+        for item in range(3):
+            with assert_checkpoints():
+                assert await receiving.receive() == item
+            await wait_all_tasks_blocked()
+            assert record == [f"sent {earlier}" for earlier in range(item + 1)]
+
+
+async def test_none_and_other_false_things_are_items_too() -> None:
+    sending, receiving = open_memory_channel[object](0)
+    items = [None, 0, "", False, nurseryio.EndOfChannel(), NotImplemented]
+    got: list[object] = []
+
+    async def receive() -> None:
+        got.extend([item async for item in receiving])
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        async with sending:
+            for item in items:
+                await sending.send(item)
+    assert all(a is b for a, b in zip(got, items, strict=True))
+
+
+async def test_a_waiting_receiver_owns_what_is_sent_next() -> None:
+    sending, receiving = open_memory_channel[int](1)
+    got = []
+
+    async def receive() -> None:
+        got.append(await receiving.receive())
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await wait_all_tasks_blocked()
+        sending.send_nowait(1)
+        with pytest.raises(nurseryio.WouldBlock):
+            receiving.receive_nowait()
+    assert got == [1]
+
+
+async def test_a_waiting_sender_owns_the_place_that_comes_free() -> None:
+    sending, receiving = open_memory_channel[int](1)
+    sending.send_nowait(1)
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(sending.send, 2)
+        await wait_all_tasks_blocked()
+        assert receiving.receive_nowait() == 1
+        with pytest.raises(nurseryio.WouldBlock):
+            sending.send_nowait(3)
+    assert receiving.receive_nowait() == 2
+
+
+async def test_receivers_are_served_in_the_order_in_which_they_came() -> None:
+    sending, receiving = open_memory_channel[int](0)
+    got = []
+
+    async def receive(name: int) -> None:
+        got.append((name, await receiving.receive()))
+
+    async with nurseryio.open_nursery() as nursery:
+        for name in range(4):
+            nursery.start_soon(receive, name)
+        await wait_all_tasks_blocked()
+        for item in range(4):
+            sending.send_nowait(item)
+    assert got == [(0, 0), (1, 1), (2, 2), (3, 3)]
+
+
+async def test_senders_are_served_in_the_order_in_which_they_came() -> None:
+    sending, receiving = open_memory_channel[int](0)
+    async with nurseryio.open_nursery() as nursery:
+        for item in range(4):
+            nursery.start_soon(sending.send, item)
+        await wait_all_tasks_blocked()
+        assert [receiving.receive_nowait() for _ in range(4)] == [0, 1, 2, 3]
+
+
+# -- closing --------------------------------------------------------------------
+
+
+async def aclose(end: nurseryio.abc.AsyncResource) -> None:
+    await end.aclose()
+
+
+async def close(end: Any) -> None:
+    end.close()
+
+
+async def leave_block(end: Any) -> None:
+    with end:
+        pass
+
+
+async def leave_async_block(end: Any) -> None:
+    async with end:
+        pass
+
+
+def awaitable(fn: Callable[..., Any], *args: Any) -> Callable[[], Any]:
+    async def call() -> None:
+        fn(*args)
+
+    return call
+
+
+every_way_to_close = pytest.mark.parametrize(
+    "shut", [aclose, close, leave_block, leave_async_block], ids=lambda fn: fn.__name__
+)
+Shut = Callable[[Any], Any]
+
+
+@every_way_to_close
+async def test_after_the_last_sender_receivers_get_the_rest_and_then_the_end(shut: Shut) -> None:
+    sending, receiving = open_memory_channel[int](2)
+    await sending.send(1)
+    await shut(sending)
+    await shut(sending)
+    for use in (lambda: sending.send(2), awaitable(sending.send_nowait, 2)):
+        with pytest.raises(nurseryio.ClosedResourceError, match="this sending end was closed"):
+            await use()
+    with pytest.raises(nurseryio.ClosedResourceError):
+        sending.clone()
+    assert await receiving.receive() == 1
+    for _ in range(2):
+        with pytest.raises(nurseryio.EndOfChannel):
+            await receiving.receive()
+        with pytest.raises(nurseryio.EndOfChannel):
+            receiving.receive_nowait()
+
+
+@every_way_to_close
+async def test_after_the_last_receiver_senders_are_told_that_the_channel_is_broken(
+    shut: Shut,
+) -> None:
+    sending, receiving = open_memory_channel[int](2)
+    await sending.send(1)
+    await shut(receiving)
+    await shut(receiving)
+    with pytest.raises(nurseryio.BrokenResourceError, match="all receiving ends were closed"):
+        await sending.send(2)
+    with pytest.raises(nurseryio.BrokenResourceError):
+        sending.send_nowait(2)
+    for use in (receiving.receive, awaitable(receiving.receive_nowait)):
+        with pytest.raises(nurseryio.ClosedResourceError, match="this receiving end was closed"):
+            await use()
+    with pytest.raises(nurseryio.ClosedResourceError):
+        receiving.clone()
+    assert sending.statistics().current_buffer_used == 0
+
+
+async def expect(error: type[Exception], fn: Callable[..., Any], *args: Any) -> None:
+    with pytest.raises(error):
+        await fn(*args)
+
+
+@every_way_to_close
+async def test_closing_one_sender_wakes_those_who_wait_on_it_and_nobody_else(shut: Shut) -> None:
+    sending, receiving = open_memory_channel[str](0)
+    other = sending.clone()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(expect, nurseryio.ClosedResourceError, sending.send, "never")
+        nursery.start_soon(other.send, "other")
+        nursery.start_soon(expect, nurseryio.ClosedResourceError, sending.send, "never")
+        await wait_all_tasks_blocked()
+        await shut(sending)
+        assert sending.statistics().tasks_waiting_send == 1
+        assert await receiving.receive() == "other"
+
+
+@every_way_to_close
+async def test_closing_one_receiver_wakes_those_who_wait_on_it_and_nobody_else(shut: Shut) -> None:
+    sending, receiving = open_memory_channel[str](0)
+    other = receiving.clone()
+    got = []
+
+    async def receive() -> None:
+        got.append(await other.receive())
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(expect, nurseryio.ClosedResourceError, receiving.receive)
+        nursery.start_soon(receive)
+        nursery.start_soon(expect, nurseryio.ClosedResourceError, receiving.receive)
+        await wait_all_tasks_blocked()
+        await shut(receiving)
+        assert sending.statistics().tasks_waiting_receive == 1
+        await sending.send("other")
+    assert got == ["other"]
+
+
+@every_way_to_close
+async def test_closing_wakes_the_other_side_too(shut: Shut) -> None:
+    sending, receiving = open_memory_channel[int](0)
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(expect, nurseryio.EndOfChannel, receiving.receive)
+        await wait_all_tasks_blocked()
+        await shut(sending)
+    sending, receiving = open_memory_channel[int](0)
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(expect, nurseryio.BrokenResourceError, sending.send, 1)
+        await wait_all_tasks_blocked()
+        await shut(receiving)
+
+
+async def test_an_end_that_has_waited_and_gone_on_can_be_closed_like_a_fresh_one() -> None:
+    sending, receiving = open_memory_channel[int](0)
+    other_sending, other_receiving = sending.clone(), receiving.clone()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(receiving.receive)
+        await wait_all_tasks_blocked()
+        await other_sending.send(1)
+        nursery.start_soon(sending.send, 2)
+        await wait_all_tasks_blocked()
+        assert await other_receiving.receive() == 2
+        with nurseryio.move_on_after(0):
+            await receiving.receive()
+        with nurseryio.move_on_after(0):
+            await sending.send(3)
+        nursery.start_soon(other_sending.send, 4)
+        await wait_all_tasks_blocked()
+        sending.close()
+        receiving.close()
+        assert await other_receiving.receive() == 4
+
+
+async def test_closing_asynchronously_is_a_checkpoint_that_closes_in_any_case() -> None:
+    for end in open_memory_channel[int](0):
+        with assert_checkpoints():
+            await end.aclose()
+    for end in open_memory_channel[int](0):
+        with nurseryio.CancelScope() as scope:
+            scope.cancel()
+            await end.aclose()
+        assert scope.cancelled_caught
+        with pytest.raises(nurseryio.ClosedResourceError):
+            end.clone()
+
+
+async def test_many_producers_with_a_clone_each_end_the_channel_together() -> None:
+    sending, receiving = open_memory_channel[int](0)
+
+    async def produce(end: MemorySendChannel[int], first: int) -> None:
+        async with end:
+            for item in range(first, first + 3):
+                await end.send(item)
+
+    async with nurseryio.open_nursery() as nursery:
+        async with sending:
+            for first in range(0, 30, 3):
+                nursery.start_soon(produce, sending.clone(), first)
+        assert sorted([item async for item in receiving]) == list(range(30))
+
+
+async def test_many_consumers_share_the_items() -> None:
+    sending, receiving = open_memory_channel[int](1)
+    got: list[tuple[int, int]] = []
+
+    async def consume(name: int) -> None:
+        async with receiving.clone() as end:
+            async for item in end:
+                got.append((name, item))
+
+    async with nurseryio.open_nursery() as nursery:
+        async with sending:
+            for name in range(5):
+                nursery.start_soon(consume, name)
+            await wait_all_tasks_blocked()
+            for item in range(10):
+                await sending.send(item)
+    assert [item for _name, item in got] == list(range(10))
+    assert {name for name, _item in got} == set(range(5))
+
+
+# -- cancellation ---------------------------------------------------------------
+
+
+async def test_in_a_cancelled_scope_nothing_is_sent_and_nothing_taken() -> None:
+    sending, receiving = open_memory_channel[int](5)
+    sending.send_nowait(1)
+    with nurseryio.CancelScope() as scope:
+        scope.cancel()
+        await sending.send(2)
+    assert scope.cancelled_caught
+    with nurseryio.CancelScope() as scope:
+        scope.cancel()
+        await receiving.receive()
+    assert scope.cancelled_caught
+    assert receiving.receive_nowait() == 1
+    with pytest.raises(nurseryio.WouldBlock):
+        receiving.receive_nowait()
+
+
+async def test_a_cancelled_sender_takes_its_item_along() -> None:
+    sending, receiving = open_memory_channel[int](0)
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(sending.send, 1)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        with pytest.raises(nurseryio.WouldBlock):
+            receiving.receive_nowait()
+
+
+async def test_an_item_handed_over_before_a_native_cancel_has_arrived() -> None:
+    for sent_first in (True, False):
+        sending, receiving = open_memory_channel[int](0)
+        got = []
+
+        async def receive(
+            receiving: MemoryReceiveChannel[int] = receiving, got: list[int] = got
+        ) -> None:
+            got.append(await receiving.receive())
+            await asyncio.sleep(0)
+            raise AssertionError("not reached")
+
+        task = asyncio.create_task(receive())
+        await wait_all_tasks_blocked()
+        if sent_first:
+            sending.send_nowait(1)
+        task.cancel()
+        if not sent_first:
+            sending.send_nowait(1)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert got == [1]
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+async def test_under_any_schedule_every_item_that_was_sent_is_somewhere(
+    loop_case: Case, size: int
+) -> None:
+    async def scenario(schedule: Schedule) -> None:
+        sending, receiving = open_memory_channel[tuple[int, int]](size)
+        sent: list[tuple[int, int]] = []
+        received: list[tuple[int, int]] = []
+        names = iter(range(100))
+
+        async def produce() -> None:
+            name = next(names)
+            with sending.clone() as end:
+                for number in range(3):
+                    await schedule.pause()
+                    await end.send((name, number))
+                    sent.append((name, number))
+
+        async def consume() -> None:
+            with receiving.clone() as end:
+                await schedule.pause()
+                async for item in end:
+                    received.append(item)
+                    await schedule.pause()
+
+        # Left open until the end, so that nobody's items are dropped.
+        producers = [produce, produce]
+        ended = 0
+
+        async def close_after_the_producers() -> None:
+            nonlocal ended
+            try:
+                while ended < len(producers):
+                    await nurseryio.lowlevel.checkpoint()
+            finally:
+                sending.close()
+
+        def counted(producer: Callable[[], Any]) -> Callable[[], Any]:
+            async def run() -> None:
+                nonlocal ended
+                try:
+                    await producer()
+                finally:
+                    ended += 1
+
+            return run
+
+        drain: list[tuple[int, int]] = []
+
+        async def consume_the_rest() -> None:
+            async for item in receiving:
+                drain.append(item)
+
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(close_after_the_producers)
+            # Not struck: it lets senders go on whose receivers were cancelled.
+            nursery.start_soon(consume_the_rest)
+            await schedule.run(*map(counted, producers), consume, consume)
+            ended = len(producers)
+        statistics = sending.statistics()
+        assert statistics.tasks_waiting_send == statistics.tasks_waiting_receive == 0
+        assert statistics.current_buffer_used == 0
+        assert sorted(received + drain) == sorted(sent)
+        for name in (0, 1):
+            for receiver in (received, drain):
+                numbers = [number for who, number in receiver if who == name]
+                assert numbers == sorted(numbers)
+
+    await stress(scenario, loop_case)
+
+
+# -- a model --------------------------------------------------------------------
+
+
+@given(
+    size=strategies.integers(0, 3),
+    calls=strategies.lists(strategies.sampled_from(["send", "receive", "clone", "close"])),
+)
+def test_without_waiting_a_channel_is_a_bounded_queue(size: int, calls: list[str]) -> None:
+    sending, receiving = open_memory_channel[int](size)
+    ends = [sending]
+    model: deque[int] = deque()
+    peak = 0
+    for number, call in enumerate(calls):
+        if call == "send":
+            try:
+                ends[-1].send_nowait(number) if ends else sending.send_nowait(number)
+            except nurseryio.WouldBlock:
+                assert ends
+                assert len(model) == size
+            except nurseryio.ClosedResourceError:
+                assert not ends
+            else:
+                model.append(number)
+                peak = max(peak, len(model))
+        elif call == "receive":
+            try:
+                assert receiving.receive_nowait() == model.popleft()
+            except nurseryio.WouldBlock:
+                assert ends
+                assert not model
+            except nurseryio.EndOfChannel:
+                assert not ends
+                assert not model
+        elif call == "clone" and ends:
+            ends.append(ends[-1].clone())
+        elif call == "close" and ends:
+            ends.pop().close()
+        statistics = receiving.statistics()
+        assert statistics.current_buffer_used == len(model)
+        assert statistics.open_send_channels == len(ends)
+        assert statistics.peak_buffer_used == peak
