@@ -17,7 +17,8 @@ from .._core import (
     open_nursery,
     wait_all_tasks_blocked,
 )
-from .check_support import close_forcefully, expect, fresh, wait_writable
+from .._net.generic import aclose_forcefully
+from .check_support import expect, fresh, wait_writable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -96,10 +97,10 @@ async def check_receiver_gone(maker: Maker) -> None:
         async with open_nursery() as nursery:
             nursery.start_soon(wait_for_room)
             await wait_all_tasks_blocked()
-            await close_forcefully(receiver)
+            await aclose_forcefully(receiver)
 
     async with fresh(maker) as (sender, receiver):
-        await close_forcefully(receiver)
+        await aclose_forcefully(receiver)
         with suppress(BrokenResourceError):
             await wait_writable(sender)
 
@@ -107,7 +108,7 @@ async def check_receiver_gone(maker: Maker) -> None:
 async def close_when_idle(resource: AsyncResource) -> None:
     """Close forcefully, once everybody else waits."""
     await wait_all_tasks_blocked()
-    await close_forcefully(resource)
+    await aclose_forcefully(resource)
 
 
 async def check_close_wakes_sender(maker: Maker) -> None:

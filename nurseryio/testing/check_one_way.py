@@ -20,9 +20,9 @@ from .._core import (
     open_nursery,
     wait_all_tasks_blocked,
 )
+from .._net.generic import aclose_forcefully
 from .check_support import (
     close,
-    close_forcefully,
     expect,
     fresh,
     receive,
@@ -184,14 +184,14 @@ async def check_send_then_close(maker: Maker) -> None:
 async def check_forceful_close(maker: Maker) -> None:
     """A close in a cancelled scope closes, and the peer neither hangs nor gets data."""
     async with fresh(maker) as (sender, receiver):
-        await close_forcefully(receiver)
+        await aclose_forcefully(receiver)
         with expect(BrokenResourceError):
             await send_until_error(sender)
         with expect(ClosedResourceError):
             await receive(receiver, 4096)
 
     async with fresh(maker) as (sender, receiver):
-        await close_forcefully(sender)
+        await aclose_forcefully(sender)
         with expect(ClosedResourceError):
             await send(sender, b"123")
         # A clean end and a broken stream are both fine.
@@ -199,8 +199,8 @@ async def check_forceful_close(maker: Maker) -> None:
             await receive_exactly(receiver, b"")
 
     async with fresh(maker) as (sender, receiver):
-        await close_forcefully(receiver)
-        await close_forcefully(sender)
+        await aclose_forcefully(receiver)
+        await aclose_forcefully(sender)
         with expect(ClosedResourceError):
             await send(sender, b"123")
         with expect(ClosedResourceError):
@@ -237,7 +237,7 @@ async def check_close_wakes_receiver(maker: Maker) -> None:
         async with open_nursery() as nursery:
             nursery.start_soon(expect_closed)
             await wait_all_tasks_blocked()
-            await close_forcefully(receiver)
+            await aclose_forcefully(receiver)
 
 
 ONE_WAY_CHECKS: tuple[Callable[[Maker], Awaitable[None]], ...] = (

@@ -9,7 +9,8 @@ import sys
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from .._core import AsyncResource, CancelScope, ReceiveStream, SendStream
+from .._core import AsyncResource, ReceiveStream, SendStream
+from .._net.generic import aclose_forcefully
 from .checkpoints import assert_checkpoints
 
 if TYPE_CHECKING:
@@ -27,13 +28,6 @@ if TYPE_CHECKING:
     Bytes: TypeAlias = bytes | bytearray | memoryview
 
 
-async def close_forcefully(resource: AsyncResource) -> None:
-    """Close without waiting for the peer: in a scope that is cancelled already."""
-    with CancelScope() as scope:
-        scope.cancel()
-        await resource.aclose()
-
-
 @asynccontextmanager
 async def fresh(maker: StreamMaker[Left, Right]) -> AsyncIterator[tuple[Left, Right]]:
     """A new pair for one check; both are closed forcefully at its end."""
@@ -42,9 +36,9 @@ async def fresh(maker: StreamMaker[Left, Right]) -> AsyncIterator[tuple[Left, Ri
         yield left, right
     finally:
         try:
-            await close_forcefully(left)
+            await aclose_forcefully(left)
         finally:
-            await close_forcefully(right)
+            await aclose_forcefully(right)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ belong to, after its checkpoints.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .._core import (
     BrokenResourceError,
@@ -25,13 +25,13 @@ from .._core import (
     checkpoint,
 )
 from .._core.util import Final
+from .._net.generic import StapledStream
 from .byte_queues import UnboundedQueue, check_data, check_max_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TypeAlias
 
-    from .._net.generic import StapledStream
     from .byte_queues import BytesLike
 
     AsyncHook: TypeAlias = Callable[[], Awaitable[object]]
@@ -346,12 +346,9 @@ def stapled_pair(
     one_way_pair: Callable[[], tuple[SendT, ReceiveT]],
 ) -> tuple[StapledStream[SendT, ReceiveT], StapledStream[SendT, ReceiveT]]:
     """Make two-way streams of two pairs that go opposite ways."""
-    # Asked for here, as it brings the network room with it.
-    from .._net.generic import StapledStream
-
-    there: Any = one_way_pair()
-    back: Any = one_way_pair()
-    return StapledStream(there[0], back[1]), StapledStream(back[0], there[1])
+    there_in, there_out = one_way_pair()
+    back_in, back_out = one_way_pair()
+    return StapledStream(there_in, back_out), StapledStream(back_in, there_out)
 
 
 def memory_stream_pair() -> tuple[
