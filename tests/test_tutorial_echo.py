@@ -197,7 +197,7 @@ def test_ctrl_c_on_the_server_cancels_all_handlers_and_frees_the_port(
         assert [client.recv(1) for client in clients] == [b"", b"", b""]
         # A server may listen there at once.
         socket.create_server(("127.0.0.1", port)).close()
-    # All are cancelled, except a handler that is running when the signal comes: that is interrupted.
+    # All are cancelled, except one that is running when the signal comes: that is interrupted.
     ends = [text for text in server.lines if "while the socket is open" in text]
     assert ends.count("CancelledError while the socket is open: True") >= 2
     assert len(ends) == 3
