@@ -13,13 +13,25 @@ import warnings
 from typing import NoReturn
 
 from .errors import Cancelled, CancelReason, TrioDeprecationWarning
-from .host import add_note
+from .host import HAS_CANCEL_COUNTS, add_note
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 GROUP_MESSAGE = "Exceptions from nurseryio nursery"
+# Why a nursery was cancelled: a native cancel of its host, or a failure that nobody is left to ask
+# about.
+NATIVE = CancelReason("native")
+FAILED = CancelReason("nursery")
 LOOSE_NOTE = "collapsible: made by a nursery with strict_exception_groups=False"
+
+
+def failure(error: BaseException, task: object, body: bool) -> CancelReason:
+    """Why a nursery is cancelled when ``task``, its host (``body``) or a child, has raised."""
+    what = "Code block inside nursery contextmanager" if body else "child task"
+    return CancelReason(
+        "nursery", reason=f"{what} raised exception {error!r}", source_task=repr(task)
+    )
 
 
 def combine(strict: bool | None, errors: list[BaseException]) -> BaseException:
@@ -54,7 +66,15 @@ def bare_exit(error: BaseException) -> BaseException:
 
 def is_marked(exc: BaseException) -> bool:
     """Whether a ``Cancelled`` says of itself that a scope of ours is the cause."""
-    return isinstance(exc, Cancelled) and bool(exc.args) and type(exc.args[0]) is CancelReason
+    cause: BaseException | None = exc
+    while isinstance(cause, Cancelled):
+        if cause.args and type(cause.args[0]) is CancelReason:
+            return True
+        if HAS_CANCEL_COUNTS:
+            return False
+        # 3.10 raises a new error where a cancelled asyncio task was awaited, and only chains it.
+        cause = cause.__context__
+    return False
 
 
 def raise_keeping_context(error: BaseException) -> NoReturn:

@@ -1,0 +1,704 @@
+"""How a cancellation reaches a task: every row of the table, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+from typing import Any
+
+import pytest
+from harness.core import (
+    HAS_COUNTS,
+    Refusing,
+    cancelling,
+    leaves,
+    little_cpu,
+    needs_counts,
+    record_of,
+    settle,
+    turns,
+    until,
+    validate,
+)
+
+from nurseryio import (
+    Cancelled,
+    CancelReason,
+    CancelScope,
+    Event,
+    TrioInternalError,
+    move_on_after,
+    open_nursery,
+    sleep,
+    sleep_forever,
+)
+from nurseryio._core import delivery
+from nurseryio._core.task import current_task
+from nurseryio.lowlevel import (
+    Abort,
+    cancel_shielded_checkpoint,
+    checkpoint,
+    reschedule,
+    wait_task_rescheduled,
+)
+
+pytestmark = pytest.mark.limit(20)
+
+
+async def forever() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def cancelled_later(scope: CancelScope, turns_first: int = 3) -> None:
+    await turns(turns_first)
+    scope.cancel()
+    validate()
+
+
+# -- the rows of the table ------------------------------------------------------
+
+
+async def test_a_task_that_has_not_made_its_first_step_starts_and_is_cancelled_then() -> None:
+    seen = []
+
+    async def child() -> None:
+        seen.append("started")
+        try:
+            await forever()
+        finally:
+            seen.append("ended")
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+        nursery.cancel_scope.cancel()
+        assert seen == []
+    assert seen == ["started", "ended"]
+
+
+async def test_the_running_task_is_interrupted_at_its_next_foreign_await() -> None:
+    with CancelScope() as scope:
+        scope.cancel()
+        validate()
+        await forever()
+    assert scope.cancelled_caught
+
+
+async def test_a_task_that_waits_for_a_future_of_asyncio_is_interrupted() -> None:
+    async with open_nursery() as nursery:
+        with CancelScope() as scope:
+            nursery.start_soon(cancelled_later, scope)
+            await forever()
+    assert scope.cancelled_caught and not nursery.cancel_scope.cancelled_caught
+
+
+async def test_a_task_that_merely_yields_is_interrupted() -> None:
+    async with open_nursery() as nursery:
+        with CancelScope() as scope:
+            nursery.start_soon(cancelled_later, scope)
+            while True:
+                await asyncio.sleep(0)
+    assert scope.cancelled_caught
+
+
+async def test_a_result_that_has_come_is_not_lost_and_the_cancellation_strikes_next() -> None:
+    future = asyncio.get_running_loop().create_future()
+
+    async def both(scope: CancelScope) -> None:
+        await turns(2)
+        future.set_result("kept")
+        scope.cancel()
+
+    results = []
+    async with open_nursery() as nursery:
+        with CancelScope() as scope:
+            nursery.start_soon(both, scope)
+            results.append(await future)
+            await forever()
+    assert results == ["kept"]
+    assert scope.cancelled_caught
+
+
+async def test_a_task_that_waits_in_an_asyncio_task_passes_the_cancellation_on() -> None:
+    ended = []
+
+    async def inner() -> None:
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            ended.append("inner")
+            raise
+
+    async with open_nursery() as nursery:
+        with CancelScope() as scope:
+            nursery.start_soon(cancelled_later, scope)
+            await asyncio.get_running_loop().create_task(inner())
+    assert scope.cancelled_caught
+    assert ended == ["inner"]
+
+
+@pytest.mark.parametrize("wait", ["wait_for", "gather", "wait", "shield", "queue", "lock"])
+async def test_every_way_to_wait_of_asyncio_is_interrupted(wait: str) -> None:
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    lock: asyncio.Lock = asyncio.Lock()
+    await lock.acquire()
+    ways: dict[str, Any] = {
+        "wait_for": lambda: asyncio.wait_for(future, 100),
+        "gather": lambda: asyncio.gather(sleep_forever(), asyncio.sleep(100)),
+        "wait": lambda: asyncio.wait([future]),
+        "shield": lambda: asyncio.shield(future),
+        "queue": lambda: asyncio.Queue().get(),
+        "lock": lambda: lock.acquire(),
+    }
+    async with open_nursery() as nursery:
+        with CancelScope() as scope:
+            nursery.start_soon(cancelled_later, scope)
+            await ways[wait]()
+    assert scope.cancelled_caught
+    future.cancel()
+    await settle()
+
+
+# -- level-triggered ------------------------------------------------------------
+
+
+async def test_whoever_swallows_a_cancellation_and_awaits_again_is_interrupted_again() -> None:
+    struck = 0
+    with CancelScope() as scope:
+        scope.cancel()
+        for _ in range(20):
+            try:
+                await forever()
+            except Cancelled:
+                struck += 1
+                validate()
+    assert struck == 20
+    # Nothing left the block, so there was nothing to be caught.
+    assert scope.cancel_called and not scope.cancelled_caught
+
+
+async def test_own_operations_and_foreign_awaits_may_alternate() -> None:
+    struck = []
+    waits = [
+        sleep_forever,
+        forever,
+        checkpoint,
+        forever,
+        functools.partial(sleep, 0),
+        forever,
+        functools.partial(wait_task_rescheduled, lambda _: Abort.SUCCEEDED),
+        forever,
+        functools.partial(asyncio.sleep, 100),
+        functools.partial(sleep, 100),
+        forever,
+        Event().wait,
+        forever,
+    ]
+    with move_on_after(100) as scope:
+        asyncio.get_running_loop().call_soon(scope.cancel)
+        for wait in waits:
+            try:
+                await wait()
+            except Cancelled:
+                struck.append(wait)
+    assert struck == waits
+
+
+async def test_a_gather_after_a_caught_cancellation_of_a_trap_is_interrupted() -> None:
+    with CancelScope() as scope:
+        asyncio.get_running_loop().call_soon(scope.cancel)
+        try:
+            await sleep_forever()
+        except Cancelled:
+            try:
+                await Event().wait()
+            except Cancelled:
+                await asyncio.gather(asyncio.sleep(100), forever())
+    assert scope.cancelled_caught
+
+
+async def test_the_wait_after_a_shield_is_interrupted_again() -> None:
+    with CancelScope() as scope:
+        scope.cancel()
+        with CancelScope(shield=True):
+            await asyncio.sleep(0.001)
+        await forever()
+    assert scope.cancelled_caught
+
+
+async def test_a_shield_taken_away_while_waiting_lets_the_cancellation_in() -> None:
+    async def unshield(scope: CancelScope) -> None:
+        await turns(3)
+        scope.shield = False
+
+    async with open_nursery() as nursery:
+        with CancelScope() as outer, CancelScope(shield=True) as inner:
+            outer.cancel()
+            nursery.start_soon(unshield, inner)
+            await forever()
+    assert outer.cancelled_caught and not inner.cancelled_caught
+
+
+async def test_a_shield_put_up_before_the_next_await_keeps_the_cancellation_out() -> None:
+    with CancelScope() as outer, CancelScope() as inner:
+        outer.cancel()
+        inner.shield = True
+        await asyncio.sleep(0.001)
+        inner.shield = False
+        await forever()
+    assert outer.cancelled_caught
+
+
+# -- what refuses costs nothing -------------------------------------------------
+
+
+async def test_a_future_that_refuses_is_asked_a_few_times_and_costs_no_cpu() -> None:
+    future = Refusing()
+
+    async def child() -> None:
+        await future
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+        await settle()
+        nursery.cancel_scope.cancel()
+        with little_cpu(), CancelScope(shield=True):
+            await asyncio.sleep(0.2)
+        validate()
+        future.set_result(None)
+    assert 1 <= future.asked <= 3
+
+
+async def test_a_task_that_never_ends_is_asked_a_few_times_and_costs_no_cpu() -> None:
+    release = asyncio.Event()
+    asked = 0
+
+    async def stubborn() -> None:
+        nonlocal asked
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                asked += 1
+
+    inner = asyncio.get_running_loop().create_task(stubborn())
+
+    async def child() -> None:
+        await inner
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+        await settle()
+        nursery.cancel_scope.cancel()
+        with little_cpu(), CancelScope(shield=True):
+            await asyncio.sleep(0.2)
+        release.set()
+    assert 1 <= asked <= 3
+
+
+@needs_counts
+async def test_a_task_group_whose_child_swallows_costs_little_cpu() -> None:
+    release = asyncio.Event()
+    asked = 0
+
+    async def stubborn() -> None:
+        nonlocal asked
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                asked += 1
+
+    async def child() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(stubborn())
+            await forever()
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+        await settle()
+        nursery.cancel_scope.cancel()
+        with little_cpu(), CancelScope(shield=True):
+            await asyncio.sleep(0.2)
+        release.set()
+    assert 1 <= asked <= 3
+
+
+async def test_a_task_that_swallows_at_once_and_waits_again_is_not_asked_for_ever() -> None:
+    release = asyncio.Event()
+    asked = 0
+
+    async def stubborn() -> None:
+        nonlocal asked
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                asked += 1
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(stubborn)
+        await settle()
+        nursery.cancel_scope.cancel()
+        with little_cpu(), CancelScope(shield=True):
+            await asyncio.sleep(0.2)
+        release.set()
+    assert delivery.PATIENCE <= asked <= delivery.PATIENCE + 2
+
+
+async def test_a_shield_in_a_cancelled_scope_costs_no_cpu() -> None:
+    with CancelScope() as scope:
+        scope.cancel()
+        with CancelScope(shield=True), little_cpu():
+            await asyncio.sleep(0.1)
+            await sleep(0.1)
+    assert not scope.cancelled_caught
+
+
+async def test_a_nursery_that_waits_for_a_shielded_child_costs_no_cpu() -> None:
+    async def child() -> None:
+        with CancelScope(shield=True), little_cpu():
+            await asyncio.sleep(0.2)
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_trap_that_refuses_costs_no_cpu_and_is_asked_once() -> None:
+    asked = 0
+    waiting = []
+
+    def refuse(_raise_cancel: object) -> Abort:
+        nonlocal asked
+        asked += 1
+        return Abort.FAILED
+
+    async def child() -> None:
+        waiting.append(current_task())
+        await wait_task_rescheduled(refuse)
+        await forever()
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+        await settle()
+        nursery.cancel_scope.cancel()
+        with little_cpu(), CancelScope(shield=True):
+            await asyncio.sleep(0.1)
+        reschedule(waiting[0])
+    assert asked == 1
+    assert nursery.cancel_scope.cancelled_caught
+
+
+# -- the ledger -----------------------------------------------------------------
+
+
+@needs_counts
+async def test_a_cancellation_counts_once_however_often_it_is_delivered() -> None:
+    seen = []
+    with CancelScope() as scope:
+        scope.cancel()
+        for wait in (forever, checkpoint, sleep_forever, forever):
+            try:
+                await wait()
+            except Cancelled:
+                seen.append(cancelling())
+    assert seen == [1, 1, 1, 1]
+    assert cancelling() == 0
+
+
+@needs_counts
+async def test_two_cancelled_scopes_count_once() -> None:
+    with CancelScope() as outer:
+        with CancelScope() as inner:
+            inner.cancel()
+            outer.cancel()
+            with pytest.raises(Cancelled):
+                await checkpoint()
+            assert cancelling() == 1
+        assert cancelling() == 1
+        with pytest.raises(Cancelled):
+            await forever()
+    assert cancelling() == 0
+
+
+@needs_counts
+async def test_a_shield_has_clean_books_and_leaving_it_opens_them_again() -> None:
+    with CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(Cancelled):
+            await forever()
+        assert cancelling() == 1
+        with CancelScope(shield=True) as shield:
+            assert cancelling() == 0
+            async with asyncio.timeout(100):
+                await asyncio.sleep(0)
+            shield.shield = False
+            with pytest.raises(Cancelled):
+                await forever()
+            assert cancelling() == 1
+            shield.shield = True
+            assert cancelling() == 0
+        with pytest.raises(Cancelled):
+            await forever()
+        assert cancelling() == 1
+    assert cancelling() == 0
+
+
+@needs_counts
+async def test_asyncio_timeouts_and_task_groups_work_in_shielded_cleanup() -> None:
+    seen = []
+
+    async def fail() -> None:
+        raise KeyError
+
+    with CancelScope() as scope:
+        scope.cancel()
+        try:
+            await forever()
+        finally:
+            with CancelScope(shield=True):
+                try:
+                    async with asyncio.timeout(0.001):
+                        await forever()
+                except TimeoutError:
+                    seen.append("timeout")
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(fail())
+                        if sys.version_info < (3, 13):
+                            # Before 3.13 a group that fails while it waits leaves a count behind.
+                            await forever()
+                except BaseException as exc:
+                    seen += [type(leaf) for leaf in leaves(exc)]
+                assert cancelling() == 0
+    assert seen == ["timeout", KeyError]
+    assert scope.cancelled_caught
+
+
+@needs_counts
+async def test_a_body_that_calls_uncancel_too_often_is_still_interrupted() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    struck = 0
+    with CancelScope() as scope:
+        scope.cancel()
+        for wait in (checkpoint, forever, checkpoint, sleep_forever, forever):
+            try:
+                await wait()
+            except Cancelled:
+                struck += 1
+                task.uncancel()
+        with CancelScope(shield=True) as inner:
+            await checkpoint()
+            inner.cancel()
+            await checkpoint()
+        assert inner.cancelled_caught
+        await checkpoint()
+    assert struck == 5
+    assert scope.cancelled_caught
+    assert cancelling() == 0
+
+
+@needs_counts
+async def test_native_requests_are_what_is_not_ours() -> None:
+    async def child() -> None:
+        with CancelScope() as scope:
+            scope.cancel()
+            with pytest.raises(Cancelled):
+                await checkpoint()
+            record = current_task()
+            assert delivery.native_requests(record) == 0
+            asyncio.current_task().cancel()  # type: ignore[union-attr]
+            assert delivery.native_requests(record) == 1
+            await forever()
+
+    task = asyncio.get_running_loop().create_task(child())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+# -- reasons --------------------------------------------------------------------
+
+
+async def test_the_reason_travels_in_the_exception_to_traps_and_foreign_awaits() -> None:
+    reasons = []
+    with CancelScope() as scope:
+        scope.cancel(reason="enough")
+        for wait in (forever, checkpoint, sleep_forever):
+            try:
+                await wait()
+            except Cancelled as exc:
+                reasons.append(exc.args[0])
+    assert [type(reason) for reason in reasons] == [CancelReason] * 3
+    assert {(reason.source, reason.reason) for reason in reasons} == {("explicit", "enough")}
+    assert "with reason 'enough' from task <Task " in str(reasons[0])
+
+
+# -- odd abort functions --------------------------------------------------------
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_an_abort_function_that_raises_hits_its_own_task_and_nobody_else(
+    early: bool,
+) -> None:
+    caught = []
+
+    def fail(_raise_cancel: object) -> Abort:
+        raise KeyError("abort")
+
+    async def child() -> None:
+        try:
+            await wait_task_rescheduled(fail)
+        except KeyError as exc:
+            caught.append(exc)
+
+    async with open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(child)
+            nursery.start_soon(sleep_forever)
+            nursery.start_soon(forever)
+        if not early:
+            await settle()
+        nursery.cancel_scope.cancel()
+    assert len(caught) == 3
+
+
+async def test_an_abort_function_with_a_wrong_answer_is_an_internal_error() -> None:
+    caught = []
+
+    async def child() -> None:
+        try:
+            await wait_task_rescheduled(lambda _: None)  # type: ignore[arg-type,return-value]
+        except TrioInternalError as exc:
+            caught.append(str(exc))
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+        await settle()
+        nursery.cancel_scope.cancel()
+        nursery.start_soon(child)
+    assert caught == ["abort function must return Abort.SUCCEEDED or Abort.FAILED"] * 2
+
+
+# -- foreign shields ------------------------------------------------------------
+
+
+class Bridge:
+    """Stands for the bridge to another library, and shields whom it is told to."""
+
+    def __init__(self) -> None:
+        self.shielded: set[Any] = set()
+
+    def protects(self, task: Any) -> bool:
+        """Whether a shield of the other library is around the task."""
+        return task.asyncio_task in self.shielded
+
+
+async def test_a_foreign_shield_delays_the_delivery_until_its_wait_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bridge = Bridge()
+    future = asyncio.get_running_loop().create_future()
+    seen = []
+
+    async def child() -> None:
+        task = asyncio.current_task()
+        bridge.shielded.add(task)
+        await future
+        seen.append("through")
+        await asyncio.sleep(0)
+        seen.append("yielded")
+        bridge.shielded.discard(task)
+        await forever()
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+        await settle()
+        with CancelScope(shield=True):
+            monkeypatch.setattr(delivery.foreign, "bridge", bridge)
+            nursery.cancel_scope.cancel()
+            with little_cpu():
+                await asyncio.sleep(0.05)
+            assert not future.done()
+            future.set_result(None)
+            await settle()
+            monkeypatch.undo()
+    assert seen == ["through", "yielded"]
+    assert nursery.cancel_scope.cancelled_caught
+
+
+# -- many -----------------------------------------------------------------------
+
+
+async def test_ten_thousand_sleepers_are_cancelled_at_once() -> None:
+    ended = 0
+
+    async def child(wait: Any) -> None:
+        nonlocal ended
+        try:
+            await wait()
+        finally:
+            ended += 1
+
+    async with open_nursery() as nursery:
+        for n in range(10_000 if HAS_COUNTS else 2_000):
+            nursery.start_soon(child, (sleep_forever, forever, checkpoint)[n % 3])
+        await checkpoint()
+        nursery.cancel_scope.cancel()
+    assert ended == (10_000 if HAS_COUNTS else 2_000)
+
+
+async def test_a_shielded_checkpoint_is_not_interrupted_and_the_next_wait_is() -> None:
+    seen = []
+
+    async def child() -> None:
+        for _ in range(5):
+            await cancel_shielded_checkpoint()
+        seen.append("five")
+        await forever()
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+        await turns(2)
+        nursery.cancel_scope.cancel()
+    assert seen == ["five"]
+
+
+async def test_the_watcher_of_a_future_does_not_pile_up_and_bears_with_a_task_that_has_ended() -> None:
+    future = Refusing()
+
+    async def child() -> None:
+        for _ in range(3):
+            with CancelScope() as scope:
+                scope.cancel()
+                try:
+                    await asyncio.wait_for(asyncio.shield(future), 100)
+                except Cancelled:
+                    pass
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+    assert future.asked == 0
+    future.set_result(None)
+    await settle()
+
+
+async def test_a_record_is_let_go_of_when_the_refusing_wait_is_over() -> None:
+    future = Refusing()
+    tasks = []
+
+    async def child() -> None:
+        tasks.append(asyncio.current_task())
+        await future
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+        await until(lambda: tasks)
+        record = record_of(tasks[0])
+        nursery.cancel_scope.cancel()
+        assert record._held == (asyncio.current_task() is not None)
+        future.set_result(None)
+    await settle()
+    assert not record._held and not record._watched
