@@ -51,7 +51,6 @@ from .run import current_root_task as current_root_task, run as run
 from .runvar import RunVar as RunVar, RunVarToken as RunVarToken
 from .scope import (
     CancelScope as CancelScope,
-    current_effective_deadline as current_effective_deadline,
 )
 from .status import TASK_STATUS_IGNORED as TASK_STATUS_IGNORED, TaskStatus as TaskStatus
 from .system import (
@@ -64,6 +63,7 @@ from .system import (
 )
 from .task import Task as Task, current_task as current_task
 from .timeouts import (
+    current_effective_deadline as current_effective_deadline,
     current_time as current_time,
     fail_after as fail_after,
     fail_at as fail_at,

@@ -28,7 +28,10 @@ from .delivery import Abort, native_requests, tell, watch
 from .ending import at_border, end_child
 from .errors import Cancelled, CancelReason, TrioInternalError
 from .groups import (
+    FAILED,
+    NATIVE,
     combine,
+    failure,
     is_marked,
     leave_block,
     raise_keeping_context,
@@ -242,7 +245,7 @@ class Nursery(metaclass=NoPublicConstructor):
         scope = self.cancel_scope
         if not scope._called:
             if self._children or self._body_running or self._pending_starts:
-                scope._cancel(_reason(error, task, task is self._parent_task))
+                scope._cancel(failure(error, task, task is self._parent_task))
             else:
                 scope._cancel(FAILED)  # nobody is left to be told why
 
@@ -261,11 +264,6 @@ class Nursery(metaclass=NoPublicConstructor):
         if task is not None and not task._started:
             task.coro.close()
             end_child(task, None)
-
-    def _look_after_newborns(self) -> None:
-        """After a turn of the loop: who was there before it has made a step, or never will."""
-        for task in [task for task in self._children if not task._started]:
-            task.asyncio_task.add_done_callback(self._look_after)
 
     # -- starting and waiting ---------------------------------------------------
 
@@ -406,7 +404,10 @@ class Nursery(metaclass=NoPublicConstructor):
     async def _wait(self, task: Task, native: BaseException | None) -> BaseException | None:
         """Wait for the children: the last native cancel that arrived meanwhile, if any."""
         shield = self._foreign_shield(native, task)
-        self._look_after_newborns()
+        # After a turn of the loop: who was there before it has made a step, or never will.
+        for child in self._children:
+            if not child._started:
+                child.asyncio_task.add_done_callback(self._look_after)
         try:
             while not self._closed:
                 task._abort = self._interrupted
@@ -464,17 +465,6 @@ class Nursery(metaclass=NoPublicConstructor):
 
         def __exit__(self, *_details: object) -> NoReturn:
             raise AssertionError("never called: __enter__ raises")
-
-
-NATIVE = CancelReason("native")
-FAILED = CancelReason("nursery")
-
-
-def _reason(error: BaseException, task: Task, body: bool) -> CancelReason:
-    what = "Code block inside nursery contextmanager" if body else "child task"
-    return CancelReason(
-        "nursery", reason=f"{what} raised exception {error!r}", source_task=repr(task)
-    )
 
 
 def open_nursery(strict_exception_groups: bool | None = None) -> Nursery:

@@ -35,7 +35,6 @@ from .errors import BusyResourceError, Cancelled, ClosedResourceError
 if TYPE_CHECKING:
     import contextvars
     from collections.abc import Callable, Generator
-    from typing import TypeAlias
 
     from .task import LoopState, Task
 
@@ -45,7 +44,7 @@ _WAITS = object()  # the key of a loop's table among its local values
 
 
 class Waits(dict[tuple[int, str], "Task | Readiness"]):
-    """Who waits, or is registered, on one loop, by descriptor and direction ("reader", "writer")."""
+    """Who waits, or is registered, on one loop: by descriptor and "reader" or "writer"."""
 
     __slots__ = ("waking",)
 
@@ -151,7 +150,7 @@ class Readiness:
             self.disarm()
             return
         if self._stale and self._direct:
-            # The loop may have had this in hand before the task went to sleep. It will say so again.
+            # The loop may have had this in hand before the task slept. It will say so again.
             self._stale = False
             return
         if not self._keep:

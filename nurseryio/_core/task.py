@@ -302,7 +302,7 @@ class LoopState:
             nurseryio_deadline_timer(self)
 
     def arm_exactly(self) -> None:
-        """Set the loop timer to the earliest live deadline; a dropped one may have left it early."""
+        """Set the loop timer to the earliest live deadline: a dropped one may have been earlier."""
         when = self.deadlines.next()
         if when != self.armed_at and self.timer is not None:
             self.timer.cancel()

@@ -39,6 +39,33 @@ def current_time() -> float:
     return current_state().time()
 
 
+def current_effective_deadline() -> float:
+    """When the current task will be cancelled, as far as is known now.
+
+    Returns:
+        The earliest deadline of the scopes around the caller, up to the innermost shield, in
+        seconds on :func:`current_time`'s clock; ``inf`` if there is none, ``-inf`` if the task
+        is cancelled already.
+
+    Raises:
+        RuntimeError: outside a task.
+
+    Checkpoint: no.
+
+    Trio: ``trio.current_effective_deadline``.
+    """
+    node: Any = current_task().scope
+    if node._effective:
+        return -inf
+    deadline = inf
+    while node is not None:
+        deadline = min(deadline, getattr(node, "_deadline", inf))
+        if node._shielded:
+            break
+        node = node._parent
+    return deadline
+
+
 # -- sleeping -------------------------------------------------------------------
 
 
