@@ -18,6 +18,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._core import (
+    BrokenResourceError,
     Cancelled,
     checkpoint_if_cancelled,
     coroutine_or_error,
@@ -225,13 +226,21 @@ def amap(
         raise TypeError(f"limit must be an int, not {limit!r}")
     if limit < 1:
         raise ValueError(f"limit must be 1 or more, not {limit}")
-    source = aiter(items) if isinstance(items, AsyncIterable) else _each(iter(items))
+    source = aiter(items) if isinstance(items, AsyncIterable) else _Each(items)
     return _open_map(async_fn, source, limit, ordered)
 
 
-async def _each(items: Iterable[T]) -> AsyncIterator[T]:
-    for item in items:
-        yield item
+class _Each(AsyncIterator[T]):
+    """The items of an ordinary iterable. No async generator, as nobody would close it."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._items = iter(items)
+
+    async def __anext__(self) -> T:
+        try:
+            return next(self._items)
+        except StopIteration:
+            raise StopAsyncIteration from None
 
 
 @asynccontextmanager
@@ -287,7 +296,11 @@ async def _work(
         try:
             result = await coroutine_or_error(async_fn, item)
             await turn.wait()
-            await sending.send(result)
+            try:
+                await sending.send(result)
+            except BrokenResourceError:
+                # Nobody receives any more. The room stays taken, so that no new work begins.
+                return
         except Cancelled as error:
             if current_effective_deadline() == -inf:
                 raise

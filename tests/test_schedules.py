@@ -1,0 +1,205 @@
+"""The stress helper itself: it strikes everywhere, finds what is broken, and can be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+
+import pytest
+
+import nurseryio
+from nurseryio import Event, Lock
+from nurseryio._core.host import HAS_CANCEL_COUNTS
+from nurseryio.lowlevel import checkpoint
+from nurseryio.testing.schedules import (
+    KINDS,
+    Schedule,
+    Strike,
+    StuckError,
+    random_schedules,
+    strike_everywhere,
+)
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
+
+
+async def three_steps() -> None:
+    for _ in range(3):
+        await checkpoint()
+
+
+async def test_steps_are_counted_and_include_the_last_checkpoint() -> None:
+    schedule = Schedule(0, ())
+    await schedule.run(three_steps, checkpoint)
+    assert schedule.steps == [4, 2]
+    assert schedule.landed == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_each_kind_of_strike_cancels(kind: str) -> None:
+    ends = []
+
+    async def actor() -> None:
+        try:
+            await nurseryio.sleep_forever()
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    for delay in range(3):
+        strike = Strike(0, 1, kind, delay)  # type: ignore[arg-type]
+        schedule = Schedule(0, [strike])
+        await schedule.run(actor)
+        assert schedule.landed == [strike]
+    assert ends == ["cancelled"] * 3
+
+
+async def test_a_strike_that_comes_too_late_does_not_land() -> None:
+    schedule = Schedule(0, [Strike(0, 2, "native", 10)])
+    await schedule.run(checkpoint)
+    assert schedule.landed == []
+
+
+async def test_every_step_is_struck_with_every_kind() -> None:
+    seen: set[tuple[int, str]] = set()
+
+    async def scenario(schedule: Schedule) -> None:
+        await schedule.run(three_steps)
+        seen.update((strike.step, strike.kind) for strike in schedule.landed)
+
+    assert await strike_everywhere(scenario, delays=1) == 4 * len(KINDS)
+    assert seen == {(step, kind) for step in range(1, 5) for kind in KINDS}
+
+
+async def test_the_same_seed_gives_the_same_schedule() -> None:
+    records: list[list[object]] = []
+
+    async def scenario(schedule: Schedule) -> None:
+        record: list[object] = []
+
+        async def actor() -> None:
+            for _ in range(3):
+                await schedule.pause()
+                record.append(schedule.random.random())
+
+        await schedule.run(actor, actor)
+        records.append([*record, schedule.steps, schedule.landed])
+
+    for _ in range(2):
+        await random_schedules(scenario, runs=20, seed=7)
+    assert records[:20] == records[20:]
+    assert len({repr(record) for record in records}) > 10
+
+
+async def test_actors_that_wait_for_ever_are_reported_and_ended() -> None:
+    event = Event()
+    schedule = Schedule(0, ())
+    with pytest.raises(StuckError, match=r"Event\.wait.* at step 1") as caught:
+        await schedule.run(event.wait, three_steps)
+    assert "three_steps" not in str(caught.value)
+    assert event.statistics().tasks_waiting == 0
+
+
+class LeakyLock:
+    """A lock that forgets its waiters' cancellations: what the helper is there to find."""
+
+    def __init__(self) -> None:
+        self.held = False
+        self.waiters: list[Event] = []
+
+    async def acquire(self) -> None:
+        if self.held:
+            event = Event()
+            self.waiters.append(event)
+            await event.wait()
+        else:
+            self.held = True
+            await checkpoint()
+
+    def release(self) -> None:
+        if self.waiters:
+            self.waiters.pop(0).set()
+        else:
+            self.held = False
+
+
+async def use_leaky_lock(schedule: Schedule) -> None:
+    lock = LeakyLock()
+
+    async def actor() -> None:
+        await lock.acquire()
+        try:
+            await checkpoint()
+        finally:
+            lock.release()
+
+    await schedule.run(actor, actor, actor)
+    assert not lock.held
+
+
+async def test_a_lock_that_is_lost_to_a_cancellation_is_found() -> None:
+    await use_leaky_lock(Schedule(0, ()))
+    with pytest.raises(AssertionError, match=r"Schedule\(0, \[Strike\(") as caught:
+        await strike_everywhere(use_leaky_lock)
+    assert isinstance(caught.value.__cause__, AssertionError)
+    with pytest.raises(AssertionError, match="went wrong"):
+        await random_schedules(use_leaky_lock, runs=200)
+
+
+async def swallow_scope(schedule: Schedule) -> None:
+    async def actor() -> None:
+        with nurseryio.CancelScope(shield=True):
+            await checkpoint()
+
+    await schedule.run(actor)
+
+
+async def swallow_any() -> None:
+    try:
+        await checkpoint()
+    except asyncio.CancelledError:
+        pass
+
+
+async def take_back() -> None:
+    try:
+        await checkpoint()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()  # type: ignore[attr-defined,unused-ignore]
+        raise
+
+
+@pytest.mark.skipif(not HAS_CANCEL_COUNTS, reason="this Python keeps no count")
+@pytest.mark.parametrize(
+    ("actor", "complaint"),
+    [(swallow_any, "has lost a native cancel"), (take_back, "cancel requests instead of")],
+    ids=["swallowed", "taken back"],
+)
+async def test_a_native_cancel_that_is_swallowed_is_found(
+    actor: Callable[[], object], complaint: str
+) -> None:
+    schedule = Schedule(0, [Strike(0, 1, "native", 1)])
+    with pytest.raises(ExceptionGroup) as caught:
+        await schedule.run(actor)  # type: ignore[arg-type]
+    (error,) = caught.value.exceptions
+    assert complaint in str(error)
+
+
+async def test_a_shield_only_puts_a_cancellation_off() -> None:
+    assert await strike_everywhere(swallow_scope) > 5
+
+
+async def test_an_actors_failure_is_the_cause_of_the_error() -> None:
+    async def scenario(schedule: Schedule) -> None:
+        async def actor() -> None:
+            async with Lock():
+                raise ZeroDivisionError
+
+        await schedule.run(actor, nurseryio.sleep_forever)
+
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        await random_schedules(scenario, runs=10)
