@@ -1,0 +1,103 @@
+"""The slot for another library's scopes: empty in a program that has none, filled when needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import nurseryio
+from nurseryio._core import foreign
+
+
+@pytest.fixture
+def empty_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreign, "bridge", None)
+    monkeypatch.setattr(foreign, "_refused", False)
+
+
+def modules_after(program: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}\nimport sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return set(done.stdout.split())
+
+
+RUN = "import nurseryio\nnurseryio.run(nurseryio.sleep, 0)"
+
+
+def test_a_program_without_anyio_loads_neither_it_nor_the_bridge() -> None:
+    loaded = modules_after(RUN)
+    assert "anyio" not in loaded
+    assert "nurseryio._interop.anyio_bridge" not in loaded
+
+
+def test_importing_anyio_alone_does_not_load_its_backend() -> None:
+    loaded = modules_after("import anyio\n" + RUN)
+    assert "nurseryio._interop.anyio_bridge" not in loaded
+
+
+def test_the_bridge_is_there_once_the_backend_is() -> None:
+    program = (
+        "import anyio, nurseryio\n"
+        "async def main():\n"
+        "    await anyio.sleep(0)\n"
+        "    with nurseryio.CancelScope() as scope:\n"
+        "        scope.cancel()\n"
+        "nurseryio.run(main)"
+    )
+    assert "nurseryio._interop.anyio_bridge" in modules_after(program)
+
+
+def test_without_the_backend_looking_changes_nothing(
+    empty_slot: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, foreign.BACKEND, raising=False)
+    foreign.look()
+    assert foreign.bridge is None
+    assert not foreign._refused
+    assert foreign.protects(object()) is False
+
+
+def test_a_backend_without_the_parts_that_are_needed_is_asked_once(
+    empty_slot: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strange: Any = SimpleNamespace()
+    monkeypatch.setitem(sys.modules, foreign.BACKEND, strange)
+    foreign.look()
+    assert foreign.bridge is None
+    assert foreign._refused
+    foreign.look()
+    assert foreign.bridge is None
+
+
+def test_whether_a_shield_protects_is_for_the_bridge_to_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def protects(task: Any) -> bool:
+        asked.append(task)
+        return True
+
+    monkeypatch.setattr(foreign, "bridge", SimpleNamespace(protects=protects))
+    assert foreign.protects("a task") is True
+    assert asked == ["a task"]
+
+
+async def test_everything_works_where_the_other_library_cannot_be_bridged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(foreign, "bridge", None)
+    monkeypatch.setattr(foreign, "_refused", True)
+    with nurseryio.move_on_after(0.001) as scope:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(nurseryio.sleep_forever)
+    assert scope.cancelled_caught
