@@ -666,7 +666,9 @@ async def test_a_shielded_checkpoint_is_not_interrupted_and_the_next_wait_is() -
     assert seen == ["five"]
 
 
-async def test_the_watcher_of_a_future_does_not_pile_up_and_bears_with_a_task_that_has_ended() -> None:
+async def test_the_watcher_of_a_future_does_not_pile_up_and_bears_with_a_task_that_has_ended() -> (
+    None
+):
     future = Refusing()
 
     async def child() -> None:

@@ -271,7 +271,9 @@ class Forest:
             assert node._effective == rule
 
 
-events = st.sampled_from(["enter", "enter shield", "enter nest", "spawn", "spawn", "cancel", "shield"])
+events = st.sampled_from(
+    ["enter", "enter shield", "enter nest", "spawn", "spawn", "cancel", "shield"]
+)
 
 
 @hypothesis.given(st.lists(st.tuples(events, st.integers(0, 30)), max_size=40))

@@ -93,6 +93,11 @@ def is_running(task: AsyncioTask) -> bool:
     return bool(getattr(coro, "cr_running", False) or getattr(coro, "gi_running", False))
 
 
+def is_over(task: AsyncioTask | None) -> bool:
+    """Whether the task has ended; a record that has let go of its task holds None."""
+    return task is None or task.done()
+
+
 def has_run(coro: Any) -> bool:
     """Whether a coroutine has made its first step."""
     frame = getattr(coro, "cr_frame", None)

@@ -41,7 +41,8 @@ class Task(metaclass=NoPublicConstructor):
     are never made by hand.
 
     Attributes:
-        asyncio_task: the asyncio task itself.
+        asyncio_task: the asyncio task itself; None once a task that asyncio code started has
+            ended.
         coro: the coroutine object that the task runs.
         custom_sleep_data: free for whoever calls ``wait_task_rescheduled``; reset on waking.
 
@@ -148,7 +149,8 @@ class Task(metaclass=NoPublicConstructor):
     @name.setter
     def name(self, name: str) -> None:
         self._name = name
-        self.asyncio_task.set_name(str(name))
+        if self.asyncio_task is not None:
+            self.asyncio_task.set_name(str(name))
 
     @property
     def context(self) -> contextvars.Context:
@@ -421,3 +423,6 @@ def _forget(task: asyncio.Task[Any]) -> None:
             hook(record)
         record.scope = ROOT
         record._held = False
+        # What the task has raised holds frames that hold the record: no circle back to the task.
+        record._name = record.name
+        record.asyncio_task = None  # type: ignore[assignment]

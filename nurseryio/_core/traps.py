@@ -107,7 +107,7 @@ def hold_off(task: Task, error: BaseException) -> None:
 
 
 def _put_back_later(task: Task, args: tuple[Any, ...], requests: int) -> None:
-    if native_requests(task) >= requests and not task.asyncio_task.done():
+    if not host.is_over(task.asyncio_task) and native_requests(task) >= requests:
         host.put_back(task.asyncio_task, args)
 
 

@@ -26,6 +26,7 @@ from .._core import (
     reschedule,
     wait_task_rescheduled,
 )
+from .._core.host import is_over
 from .._core.util import Final, Frozen
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ def add_parking_lot_breaker(task: Task, lot: ParkingLot) -> None:
 
     Trio: ``trio.lowlevel.add_parking_lot_breaker``.
     """
-    if task.asyncio_task.done():
+    if is_over(task.asyncio_task):
         raise BrokenResourceError("Attempted to add already exited task as lot breaker.")
     if task._breakers is None:
         task._breakers = [lot]
