@@ -136,14 +136,21 @@ class Condition(metaclass=Final):
         """
         self._check_owner("wait")
         self._lock.release()
+        interruption: BaseException | None = None
         try:
             await wait_task_rescheduled(self._lot._enter(current_task()))
         except BaseException as error:
+            interruption = error
+        # Outside the handler: what comes up from here on is not a consequence of the interruption.
+        if interruption is not None:
             native = await self._acquire_again()
-            if native is not None and isinstance(error, Cancelled):
-                # The newer one must go on: it is what asyncio code further out waits to see.
-                raise native from None
-            raise
+            try:
+                if native is not None and isinstance(interruption, Cancelled):
+                    # The newer one goes on: it is what asyncio code further out waits to see.
+                    raise native
+                raise interruption
+            finally:
+                del interruption, native
 
     async def _acquire_again(self) -> Cancelled | None:
         """Take the lock whatever comes; returns the native cancellation that came meanwhile."""
