@@ -70,7 +70,7 @@ def test_bad_limits_are_refused_where_they_are_given(limit: Any, seconds: float)
 
 @pytest.mark.parametrize("limit", [move_on_at, fail_at])
 def test_a_deadline_that_is_no_number_is_refused(limit: Any) -> None:
-    with pytest.raises(ValueError, match="^deadline must not be NaN$"):
+    with pytest.raises(ValueError, match=r"^deadline must not be NaN$"):
         limit(nan)
 
 

@@ -259,7 +259,7 @@ class Nursery(metaclass=NoPublicConstructor):
     # -- children that never ran ------------------------------------------------
 
     def _look_after(self, asyncio_task: asyncio.Task[Any]) -> None:
-        """Done-callback for a child that may never make its first step."""
+        """Done-callback for a child that may never have made its first step."""
         task = records.get(asyncio_task)
         if task is not None and not task._started:
             task.coro.close()
@@ -297,6 +297,8 @@ class Nursery(metaclass=NoPublicConstructor):
         """
         if self._closed or running_loop() is not self._parent_task._state.loop:
             self._refuse()
+        if not callable(async_fn):
+            coroutine_or_error(async_fn)  # says what is wrong with it
         self._pending_starts += 1
         try:
             try:
@@ -405,9 +407,8 @@ class Nursery(metaclass=NoPublicConstructor):
         """Wait for the children: the last native cancel that arrived meanwhile, if any."""
         shield = self._foreign_shield(native, task)
         # After a turn of the loop: who was there before it has made a step, or never will.
-        for child in self._children:
-            if not child._started:
-                child.asyncio_task.add_done_callback(self._look_after)
+        for child in [child for child in self._children if not child._started]:
+            child.asyncio_task.add_done_callback(self._look_after)
         try:
             while not self._closed:
                 task._abort = self._interrupted
