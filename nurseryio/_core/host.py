@@ -160,9 +160,6 @@ new_future: Callable[..., asyncio.Future[Any]] = asyncio.Future
 
 # -- tasks ----------------------------------------------------------------------
 
-_NO_CONTEXT_ARGUMENT = sys.version_info < (3, 11)
-
-
 def create_task(
     loop: Loop,
     coro: Coroutine[Any, Any, Any],
@@ -174,13 +171,13 @@ def create_task(
         # What loop.create_task does as well, without the frame in between.
         if context is None:
             return asyncio.Task(coro, loop=loop, name=name)
-        if not _NO_CONTEXT_ARGUMENT:
+        if sys.version_info >= (3, 11):
             return asyncio.Task(coro, loop=loop, name=name, context=context)
     if context is None:
         return loop.create_task(coro, name=name)
-    if _NO_CONTEXT_ARGUMENT:
-        return context.run(loop.create_task, coro, name=name)
-    return loop.create_task(coro, name=name, context=context)
+    if sys.version_info >= (3, 11):
+        return loop.create_task(coro, name=name, context=context)
+    return context.run(loop.create_task, coro, name=name)
 
 
 def task_context(task: AsyncioTask) -> contextvars.Context | None:
