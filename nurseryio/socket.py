@@ -5,9 +5,8 @@ Trio: ``trio.socket``.
 
 from __future__ import annotations
 
-import contextlib as _contextlib
-import socket as _stdlib
-import sys as _sys
+import contextlib
+import sys
 from socket import (
     gaierror as gaierror,
     gethostname as gethostname,
@@ -23,20 +22,8 @@ from socket import (
 )
 from typing import TYPE_CHECKING
 
-# Every constant that this Python has on this system. SO_REUSEADDR means something else on Windows,
-# and is dangerous there.
-if TYPE_CHECKING:
-    from socket import *
-else:
-    globals().update(
-        {
-            name: getattr(_stdlib, name)
-            for name in _stdlib.__all__
-            if name.isupper() and not (name == "SO_REUSEADDR" and _sys.platform == "win32")
-        }
-    )
-
 from ._core.lazy import lazy_door
+from ._net.constants import *  # noqa: F403
 from ._net.resolver import (
     getaddrinfo as getaddrinfo,
     getnameinfo as getnameinfo,
@@ -53,22 +40,16 @@ from ._net.socket_makers import (
 from ._net.sockettype import SocketType as SocketType
 
 # What only some systems have.
-if not TYPE_CHECKING:
-    with _contextlib.suppress(ImportError):
-        from socket import sethostname as sethostname
-    with _contextlib.suppress(ImportError):
-        from socket import (
-            if_indextoname as if_indextoname,
-            if_nameindex as if_nameindex,
-            if_nametoindex as if_nametoindex,
-        )
-
-if _sys.platform == "win32":
+with contextlib.suppress(ImportError):
+    from socket import sethostname as sethostname
+with contextlib.suppress(ImportError):
+    from socket import (
+        if_indextoname as if_indextoname,
+        if_nameindex as if_nameindex,
+        if_nametoindex as if_nametoindex,
+    )
+if sys.platform == "win32":
     from ._net.socket_makers import fromshare as fromshare
-
-# Python has it from 3.12 on, Linux since long before.
-if _sys.platform == "linux":
-    IP_BIND_ADDRESS_NO_PORT = 24
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_door(globals())

@@ -1,7 +1,7 @@
 """Streams over bare file descriptors: the ends of pipes, terminals.
 
-What lives here: :class:`FdStream`. What does not: sockets, and files on disk, which cannot be waited
-for.
+What lives here: :class:`FdStream`. What does not: sockets, and files on disk, which cannot be
+waited for.
 
 Rule 1: the number of a descriptor is forgotten before the descriptor is closed. It may be somebody
 else's the next moment.
@@ -46,8 +46,8 @@ class FdStream(Stream, metaclass=Final):
     """A stream of bytes over a file descriptor: the end of a pipe, a terminal, a character device.
 
     The descriptor belongs to the stream from now on and is closed with it, also when the stream is
-    forgotten without being closed. It is put into non-blocking mode, which is a property of the open
-    file, not of the descriptor: other descriptors of the same file, those of other processes
+    forgotten without being closed. It is put into non-blocking mode, which is a property of the
+    open file, not of the descriptor: other descriptors of the same file, those of other processes
     included, are affected until the stream is closed. For standard input this means: use
     ``FdStream(os.dup(0))``, and leave ``sys.stdin`` alone meanwhile.
 
@@ -139,9 +139,10 @@ class FdStream(Stream, metaclass=Final):
                 try:
                     return os.read(self._fd, max_bytes)
                 except BlockingIOError:
-                    await self._until_readable()
+                    pass
                 except OSError as exc:
                     _raise_for(exc)
+                await self._until_readable()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send ``data``, and wait until the kernel has taken all of it.
@@ -168,10 +169,12 @@ class FdStream(Stream, metaclass=Final):
                     try:
                         with view[sent:] as rest:
                             sent += os.write(self._fd, rest)
+                        continue
                     except BlockingIOError:
-                        await self._until_writable()
+                        pass
                     except OSError as exc:
                         _raise_for(exc)
+                    await self._until_writable()
             finally:
                 if self._writable is not None:
                     self._writable.disarm()
@@ -213,7 +216,7 @@ class FdStream(Stream, metaclass=Final):
         self._release()
 
     async def aclose(self) -> None:
-        """Close the file descriptor: it is gone when this returns or raises. Then :func:`checkpoint`.
+        """Close the file descriptor: it is gone when this returns or raises.
 
         Raises:
             Cancelled: if the task is cancelled; the stream is closed all the same.

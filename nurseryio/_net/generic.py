@@ -1,14 +1,21 @@
 """What works for streams of every kind: closing in a hurry, two one-way streams made into one.
 
-What lives here: :func:`aclose_forcefully` and :class:`StapledStream`. What does not: any stream that
-moves bytes itself.
+What lives here: :func:`aclose_forcefully` and :class:`StapledStream`. What does not: any stream
+that moves bytes itself.
 """
 
 from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from .._core import AsyncResource, CancelScope, Final, HalfCloseableStream, ReceiveStream, SendStream
+from .._core import (
+    AsyncResource,
+    CancelScope,
+    Final,
+    HalfCloseableStream,
+    ReceiveStream,
+    SendStream,
+)
 
 __all__ = ["StapledStream", "aclose_forcefully"]
 
@@ -19,8 +26,8 @@ ReceiveStreamT = TypeVar("ReceiveStreamT", bound=ReceiveStream)
 async def aclose_forcefully(resource: AsyncResource) -> None:
     """Close a resource at once, without the goodbye that its kind may have.
 
-    Uses what every :class:`~nurseryio.abc.AsyncResource` promises: an ``aclose()`` that is cancelled
-    has closed all the same.
+    Uses what every :class:`~nurseryio.abc.AsyncResource` promises: an ``aclose()`` that is
+    cancelled has closed all the same.
 
     Args:
         resource: What to close. Closed before, or in use by another task, makes no difference.
@@ -37,9 +44,7 @@ async def aclose_forcefully(resource: AsyncResource) -> None:
         await resource.aclose()
 
 
-class StapledStream(
-    HalfCloseableStream, Generic[SendStreamT, ReceiveStreamT], metaclass=Final
-):
+class StapledStream(HalfCloseableStream, Generic[SendStreamT, ReceiveStreamT], metaclass=Final):
     """Joins a stream for sending and a stream for receiving into one that does both.
 
     For example the two pipes of a subprocess::
@@ -83,7 +88,7 @@ class StapledStream(
         await self.send_stream.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        """End the sending direction: ``send_eof()`` of the send stream if it has one, else ``aclose()``.
+        """Call ``send_stream.send_eof`` if there is such a method, else ``send_stream.aclose``.
 
         Checkpoint: yes.
         """

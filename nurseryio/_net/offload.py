@@ -35,9 +35,7 @@ MOST_AT_ONCE = 40
 _limiter: RunVar[CapacityLimiter] = RunVar("offload_limiter")
 
 
-async def call_in_thread(
-    fn: Callable[[Unpack[PosArgsT]], RetT], *args: Unpack[PosArgsT]
-) -> RetT:
+async def call_in_thread(fn: Callable[[Unpack[PosArgsT]], RetT], *args: Unpack[PosArgsT]) -> RetT:
     """Call ``fn(*args)`` in a worker thread and wait for what it returns or raises.
 
     Raises:

@@ -18,8 +18,7 @@ from .offload import call_in_thread
 
 if TYPE_CHECKING:
     from socket import AddressFamily, SocketKind
-
-    from typing_extensions import TypeAlias
+    from typing import TypeAlias
 
     from .._core import HostnameResolver
 
@@ -125,7 +124,9 @@ async def getaddrinfo(
     custom = _resolver.get()
     if custom is not None:
         return await custom.getaddrinfo(host, port, family, type, proto, flags)
-    return await call_in_thread(stdlib.getaddrinfo, host, port, family, type, proto, flags)
+    ask: Any = stdlib.getaddrinfo
+    answer: list[AddressInfo] = await call_in_thread(ask, host, port, family, type, proto, flags)
+    return answer
 
 
 async def getnameinfo(
@@ -177,7 +178,9 @@ async def getprotobyname(name: str) -> int:
 # -- addresses of sockets -------------------------------------------------------
 
 
-async def resolve_address(sock: stdlib.socket, address: AddressFormat, local: bool) -> AddressFormat:
+async def resolve_address(
+    sock: stdlib.socket, address: AddressFormat, local: bool
+) -> AddressFormat:
     """Put numbers for the names in an address, for a socket that must not block to do so itself.
 
     Args:

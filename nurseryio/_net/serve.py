@@ -57,8 +57,8 @@ async def serve_listeners(
             the function ends, however it ends. An error that it lets out ends the server: catch in
             the handler what should not.
         listeners: Where to accept. They are closed at the end.
-        handler_nursery: Where the handlers run: a nursery, or anything with its ``start_soon``. None
-            stands for a nursery of the server's own.
+        handler_nursery: Where the handlers run: a nursery, or anything with its ``start_soon``.
+            None stands for a nursery of the server's own.
         task_status: For ``nursery.start``, which returns ``listeners``.
 
     Raises:

@@ -1,7 +1,7 @@
 """The system's sockets, as objects with async methods.
 
-What lives here: :class:`Socket`, behind every :class:`~.sockettype.SocketType` that is no fake. What
-does not: making them (:mod:`socket_makers`), and streams.
+What lives here: :class:`Socket`, behind every :class:`~.sockettype.SocketType` that is no fake.
+What does not: making them (:mod:`socket_makers`), and streams.
 
 Rule 1: every async method tries the call of the standard library first, on a socket that never
 blocks, and waits only if that would have blocked; then it tries again. So errors come at once, and
@@ -17,6 +17,7 @@ waits (see :mod:`readiness`).
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket as stdlib
@@ -174,7 +175,7 @@ class Socket(SocketType):
         return self._sock.proto
 
     @property
-    def did_shutdown_SHUT_WR(self) -> bool:  # noqa: N802
+    def did_shutdown_SHUT_WR(self) -> bool:
         return self._did_shutdown
 
     def dup(self) -> Socket:
@@ -305,14 +306,14 @@ class Socket(SocketType):
             await checkpoint_if_cancelled()
             try:
                 self._sock.connect(address)
-            except BlockingIOError:
-                await wait_writable(self._sock)
-            except BaseException:
-                await cancel_shielded_checkpoint()
-                raise
+            except BaseException as exc:
+                if not self._is_under_way(exc):
+                    await cancel_shielded_checkpoint()
+                    raise
             else:
                 await cancel_shielded_checkpoint()
                 return
+            await wait_writable(self._sock)
         except Cancelled:
             # The attempt may be under way, and there is no way to call it back.
             self.close()
@@ -320,6 +321,15 @@ class Socket(SocketType):
         error = self._sock.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_ERROR)
         if error:
             raise OSError(error, f"Error connecting to {address!r}: {os.strerror(error)}")
+
+    def _is_under_way(self, error: BaseException) -> bool:
+        """Whether ``connect`` says that the attempt has begun.
+
+        From a Unix socket, "try again" means that the listener's queue is full: nothing has begun.
+        """
+        return isinstance(error, BlockingIOError) and not (
+            error.errno == errno.EAGAIN and self._sock.family == getattr(stdlib, "AF_UNIX", None)
+        )
 
     # -- receiving --------------------------------------------------------------
 
@@ -363,7 +373,8 @@ class Socket(SocketType):
     async def sendto(self, *args: Any) -> int:
         *others, address = args
         address = await resolve_address(self._sock, address, local=False)
-        return await self._writing(self._sock.sendto, *others, address)
+        sendto: Callable[..., int] = self._sock.sendto
+        return await self._writing(sendto, *others, address)
 
     if sys.platform != "win32":
 

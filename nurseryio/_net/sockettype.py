@@ -51,7 +51,6 @@ class SocketType:
                 "SocketType is an abstract class; use nurseryio.socket.socket() to make a socket"
             )
 
-
     def detach(self) -> int:
         """Give the file descriptor away: the socket is closed, the descriptor stays open."""
         raise NotImplementedError
@@ -74,9 +73,7 @@ class SocketType:
     @overload
     def getsockopt(self, level: int, optname: int, buflen: int) -> bytes: ...
 
-    def getsockopt(
-        self, level: int, optname: int, buflen: int | None = None
-    ) -> int | bytes:
+    def getsockopt(self, level: int, optname: int, buflen: int | None = None) -> int | bytes:
         """The value of an option: a number, or up to ``buflen`` bytes if that is given."""
         raise NotImplementedError
 
@@ -135,7 +132,7 @@ class SocketType:
         raise NotImplementedError
 
     @property
-    def did_shutdown_SHUT_WR(self) -> bool:  # noqa: N802
+    def did_shutdown_SHUT_WR(self) -> bool:
         """Whether ``shutdown`` has ended the sending direction."""
         raise NotImplementedError
 
@@ -178,15 +175,11 @@ class SocketType:
         """Receive up to ``buflen`` bytes; ``b""`` at the end."""
         raise NotImplementedError
 
-    def recv_into(
-        self, buffer: Buffer, nbytes: int = 0, flags: int = 0
-    ) -> Awaitable[int]:
+    def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> Awaitable[int]:
         """Receive into a buffer: how many bytes."""
         raise NotImplementedError
 
-    def recvfrom(
-        self, bufsize: int, flags: int = 0, /
-    ) -> Awaitable[tuple[bytes, AddressFormat]]:
+    def recvfrom(self, bufsize: int, flags: int = 0, /) -> Awaitable[tuple[bytes, AddressFormat]]:
         """Receive up to ``bufsize`` bytes, with the sender's address."""
         raise NotImplementedError
 

@@ -12,9 +12,9 @@ turn, unless it waits for the network anyway; and unless the task has just been 
 wait (``_rested``), which counts for one method. So of two methods in a row at least one lets others
 run, and an echo costs one turn of the loop instead of two.
 
-Rule 3: the two methods that matter for speed are each one frame, and call the socket of the standard
-library directly. A socket that is no socket of the system's (a fake in a test) takes the long way,
-through the methods of :class:`~.sockettype.SocketType`.
+Rule 3: the two methods that matter for speed are each one frame, and call the socket of the
+standard library directly. A socket that is no socket of the system's (a fake in a test) takes the
+long way, through the methods of :class:`~.sockettype.SocketType`.
 """
 
 from __future__ import annotations
@@ -104,9 +104,9 @@ def bytes_view(data: object) -> memoryview:
 class SocketStream(HalfCloseableStream, metaclass=Final):
     """A stream of bytes over a connected socket.
 
-    On TCP it turns on ``TCP_NODELAY``, so that small messages leave at once, and where the system has
-    it ``TCP_NOTSENT_LOWAT`` (16 KiB), so that what is sent does not grow old in the kernel. Both can be
-    changed by :meth:`setsockopt`.
+    On TCP it turns on ``TCP_NODELAY``, so that small messages leave at once, and where the system
+    has it ``TCP_NOTSENT_LOWAT`` (16 KiB), so that what is sent does not grow old in the kernel.
+    Both can be changed by :meth:`setsockopt`.
 
     Args:
         socket: A connected socket of type ``SOCK_STREAM``, from ``nurseryio.socket``. It is closed
@@ -173,7 +173,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             max_bytes = check_max_bytes(max_bytes)
         if self._receiving:
             raise BusyResourceError("another task is already receiving on this SocketStream")
-        task = records.get(current_asyncio_task()) or current_task()  # type: ignore[call-overload]
+        task = records.get(current_asyncio_task()) or current_task()  # type: ignore[arg-type]
         if task.scope._effective or task._look_closer:
             await self._look_closer(task)
         reads = self._reads
@@ -194,11 +194,12 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
                 try:
                     data = self._recv(max_bytes)  # type: ignore[misc]
                 except BlockingIOError:
-                    await reads
-                    task._rested = True
+                    pass
                 else:
                     reads.exhausted = len(data) < max_bytes
                     return data
+                await reads
+                task._rested = True
         except OSError as exc:
             _raise_for(exc)
         finally:
@@ -251,7 +252,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             return
         if self.socket._did_shutdown:  # type: ignore[attr-defined]
             raise ClosedResourceError("can't send data after sending EOF")
-        task = records.get(current_asyncio_task()) or current_task()  # type: ignore[call-overload]
+        task = records.get(current_asyncio_task()) or current_task()  # type: ignore[arg-type]
         if task.scope._effective or task._look_closer:
             await self._look_closer(task)
         self._sending = True

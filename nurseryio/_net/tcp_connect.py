@@ -57,8 +57,8 @@ async def open_tcp_stream(
     """Connect to a host by TCP.
 
     If its name stands for several addresses, they are tried in turn, overlapping: an attempt that
-    has not been decided after ``happy_eyeballs_delay`` seconds goes on, but the next one begins. The
-    first to succeed is it. There is no time limit of its own; use :func:`fail_after`.
+    has not been decided after ``happy_eyeballs_delay`` seconds goes on, but the next one begins.
+    The first to succeed is it. There is no time limit of its own; use :func:`fail_after`.
 
     Args:
         host: A name or a numeric address.

@@ -27,8 +27,7 @@ from .tcp_listen import check_backlog
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from typing_extensions import TypeAlias
+    from typing import TypeAlias
 
     from .._core import Nursery, TaskStatus
 
@@ -87,8 +86,8 @@ async def open_unix_listeners(
     Args:
         filename: The path of the socket file to make, or the name of an abstract socket (Linux),
             which begins with a null byte.
-        mode: Permission bits of the file, such as ``0o600``; None leaves them to the umask. They are
-            in effect before anybody can connect.
+        mode: Permission bits of the file, such as ``0o600``; None leaves them to the umask. They
+            are in effect before anybody can connect.
         backlog: How many connections the system may queue before they are accepted; None for as
             many as it allows.
 

@@ -1,0 +1,26 @@
+"""The constants of the standard library's ``socket``, all that this Python has on this system.
+
+What lives here: names, for the door ``nurseryio.socket`` to pass on. Type checkers read
+``constants.pyi`` beside this file, as they cannot follow a list that is made at run time.
+
+Rule: ``SO_REUSEADDR`` is left out on Windows. There it lets two programs take the same port.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+# Linux has it since long before Python 3.12 did.
+if sys.platform == "linux":
+    IP_BIND_ADDRESS_NO_PORT = 24
+
+globals().update(
+    {
+        name: getattr(socket, name)
+        for name in socket.__all__
+        if name.isupper() and not (name == "SO_REUSEADDR" and sys.platform == "win32")
+    }
+)
+
+__all__ = [name for name in globals() if name.isupper()]

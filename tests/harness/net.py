@@ -1,0 +1,79 @@
+"""Connected sockets and streams for the tests of the network room."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import os
+import socket as stdlib
+import termios
+from collections.abc import AsyncIterator
+
+from nurseryio import SocketStream, socket
+
+
+def has_ipv6() -> bool:
+    """Whether this machine can use ``::1``."""
+    with contextlib.suppress(OSError), stdlib.socket(stdlib.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
+
+
+@contextlib.asynccontextmanager
+async def tcp_pair() -> AsyncIterator[tuple[SocketStream, SocketStream]]:
+    """Two streams that are the ends of one TCP connection."""
+    with socket.socket() as listener:
+        await listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        client = socket.socket()
+        await client.connect(listener.getsockname())
+        server, _address = await listener.accept()
+    async with SocketStream(client) as left, SocketStream(server) as right:
+        yield left, right
+
+
+@contextlib.asynccontextmanager
+async def unix_pair() -> AsyncIterator[tuple[SocketStream, SocketStream]]:
+    """Two streams over a pair of sockets; what one sends, the other has at once."""
+    left, right = socket.socketpair()
+    async with SocketStream(left) as a, SocketStream(right) as b:
+        yield a, b
+
+
+def reset(stream: SocketStream) -> None:
+    """Close a TCP stream so that its peer sees the connection reset."""
+    # struct linger: on, 0 seconds.
+    linger = (1).to_bytes(4, "little") + bytes(4)
+    stream.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, linger)
+    stream.socket.close()
+
+
+def clog(stream: SocketStream) -> int:
+    """Fill the way out of a stream, behind its back: how many bytes the kernel took."""
+    taken = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            taken += os.write(stream.socket.fileno(), bytes(65536))
+    return taken
+
+
+def drain(stream: SocketStream, most: int | None = None) -> int:
+    """Take what has arrived at a stream, behind its back: how many bytes."""
+    taken = 0
+    with contextlib.suppress(BlockingIOError):
+        while most is None or taken < most:
+            want = 65536 if most is None else min(65536, most - taken)
+            got = len(os.read(stream.socket.fileno(), want))
+            taken += got
+            if not got:
+                break
+    return taken
+
+
+def unread(stream: SocketStream) -> int:
+    """How many bytes wait in the kernel to be received."""
+    count = array.array("i", [0])
+    fcntl.ioctl(stream.socket.fileno(), termios.FIONREAD, count)
+    return count[0]

@@ -1,0 +1,217 @@
+"""Accepting connections."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket as stdlib
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+import nurseryio
+from nurseryio import (
+    BusyResourceError,
+    CancelScope,
+    ClosedResourceError,
+    SocketListener,
+    SocketStream,
+    lowlevel,
+    socket,
+)
+from nurseryio.testing import (
+    assert_checkpoints,
+    open_stream_to_socket_listener,
+    wait_all_tasks_blocked,
+)
+
+
+async def listening() -> SocketListener:
+    sock = socket.socket()
+    await sock.bind(("127.0.0.1", 0))
+    sock.listen()
+    return SocketListener(sock)
+
+
+async def test_accepted_connections_are_streams() -> None:
+    async with await listening() as listener:
+        for _ in range(3):
+            async with await open_stream_to_socket_listener(listener) as client:
+                with assert_checkpoints():
+                    server = await listener.accept()
+                async with server:
+                    assert type(server) is SocketStream
+                    await client.send_all(b"x")
+                    assert await server.receive_some() == b"x"
+                    assert server.socket.getpeername() == client.socket.getsockname()
+
+
+async def test_accept_waits_for_a_connection() -> None:
+    async with await listening() as listener:
+        accepted = []
+
+        async def accept() -> None:
+            for _ in range(2):
+                accepted.append(await listener.accept())
+
+        clients = []
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(accept)
+            for count in range(2):
+                await wait_all_tasks_blocked()
+                assert len(accepted) == count
+                clients.append(await open_stream_to_socket_listener(listener))
+        for stream in [*accepted, *clients]:
+            await stream.aclose()
+
+
+async def test_a_cancelled_accept_loses_no_connection() -> None:
+    async with await listening() as listener:
+        with CancelScope() as scope:
+            async with nurseryio.open_nursery() as nursery:
+                nursery.start_soon(listener.accept)
+                await wait_all_tasks_blocked()
+                scope.cancel()
+        async with await open_stream_to_socket_listener(listener):
+            with CancelScope() as scope:
+                scope.cancel()
+                await listener.accept()
+            assert scope.cancelled_caught
+            await (await listener.accept()).aclose()
+
+
+async def test_two_tasks_that_accept_at_once_are_told_so() -> None:
+    async with await listening() as listener, nurseryio.open_nursery() as nursery:
+        nursery.start_soon(listener.accept)
+        await wait_all_tasks_blocked()
+        with pytest.raises(BusyResourceError):
+            await listener.accept()
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_port_is_free_when_closing_returns() -> None:
+    listener = await listening()
+    address = listener.socket.getsockname()
+    with nurseryio.move_on_after(0.001):
+        await listener.accept()
+    with assert_checkpoints():
+        await listener.aclose()
+    with assert_checkpoints():
+        await listener.aclose()
+    with stdlib.socket() as probe:
+        probe.bind(address)
+        probe.listen()
+
+
+async def test_closing_is_done_also_when_it_is_cancelled() -> None:
+    listener = await listening()
+    with CancelScope() as scope:
+        scope.cancel()
+        await listener.aclose()
+    assert listener.socket.fileno() == -1
+
+
+async def test_closing_wakes_a_task_that_accepts() -> None:
+    async with await listening() as listener, nurseryio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def _() -> None:
+            with pytest.raises(ClosedResourceError):
+                await listener.accept()
+
+        await wait_all_tasks_blocked()
+        await listener.aclose()
+
+
+async def test_use_after_closing_is_refused() -> None:
+    listener = await listening()
+    await listener.aclose()
+    with assert_checkpoints(), pytest.raises(ClosedResourceError):
+        await listener.accept()
+    listener = await listening()
+    listener.socket.close()
+    with assert_checkpoints(), pytest.raises(ClosedResourceError):
+        await listener.accept()
+
+
+async def test_accepted_connections_outlive_the_listener() -> None:
+    listener = await listening()
+    async with await open_stream_to_socket_listener(listener) as client:
+        async with await listener.accept() as server:
+            await listener.aclose()
+            await client.send_all(b"x")
+            assert await server.receive_some() == b"x"
+
+
+async def test_it_needs_a_listening_socket_of_this_library() -> None:
+    with stdlib.socket() as plain, pytest.raises(TypeError, match="from_stdlib_socket"):
+        SocketListener(plain)  # type: ignore[arg-type]
+    with socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        with pytest.raises(ValueError, match="requires a SOCK_STREAM socket"):
+            SocketListener(datagrams)
+    with socket.socket() as silent:
+        await silent.bind(("127.0.0.1", 0))
+        with pytest.raises(ValueError, match="requires a listening socket"):
+            SocketListener(silent)
+
+
+async def test_a_socket_of_the_standard_library_can_be_listened_on() -> None:
+    plain = stdlib.socket()
+    plain.bind(("127.0.0.1", 0))
+    plain.listen()
+    async with SocketListener(socket.from_stdlib_socket(plain)) as listener:
+        async with await open_stream_to_socket_listener(listener):
+            await (await listener.accept()).aclose()
+        with nurseryio.move_on_after(0.001):
+            await listener.accept()
+
+
+class Fake(socket.SocketType):
+    """Accepts, or fails to, as it is told."""
+
+    type = socket.SOCK_STREAM  # type: ignore[assignment]
+
+    def __init__(self, *events: object) -> None:
+        self.events = iter(events)
+
+    def getsockopt(self, *_args: Any) -> Any:
+        return 1
+
+    def setsockopt(self, *_args: Any) -> None:
+        pass
+
+    async def accept(self) -> Any:
+        await lowlevel.checkpoint()
+        event = next(self.events)
+        if isinstance(event, int):
+            raise OSError(event, os.strerror(event))
+        return event, None
+
+
+def of_one_connection() -> Iterable[int]:
+    for name in "EPERM ECONNABORTED EPROTO ENETDOWN EHOSTUNREACH ETIMEDOUT ECONNRESET".split():
+        yield getattr(errno, name)
+
+
+async def test_what_went_wrong_with_one_connection_is_passed_over() -> None:
+    connection = Fake()
+    listener = SocketListener(Fake(*of_one_connection(), connection))
+    with assert_checkpoints():
+        stream = await listener.accept()
+    assert stream.socket is connection
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOBUFS, errno.EFAULT, errno.EINVAL])
+async def test_what_went_wrong_with_the_machine_or_the_listener_is_raised(code: int) -> None:
+    connection = Fake()
+    listener = SocketListener(Fake(code, connection))
+    with pytest.raises(OSError) as caught:
+        await listener.accept()
+    assert caught.value.errno == code
+    assert (await listener.accept()).socket is connection
+
+
+async def test_it_says_what_it_is() -> None:
+    async with await listening() as listener:
+        assert repr(listener).startswith("<SocketListener on <nurseryio.socket.socket fd=")

@@ -1,0 +1,125 @@
+"""Blocking calls of the system in worker threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+import nurseryio
+from nurseryio._net import offload
+from nurseryio._net.offload import call_in_thread
+from nurseryio.testing import assert_checkpoints
+
+
+async def test_it_returns_what_the_function_returns() -> None:
+    with assert_checkpoints():
+        assert await call_in_thread(divmod, 7, 2) == (3, 1)
+
+
+async def test_it_raises_what_the_function_raises() -> None:
+    with assert_checkpoints(), pytest.raises(ZeroDivisionError):
+        await call_in_thread(divmod, 7, 0)
+
+
+async def test_it_runs_in_another_thread() -> None:
+    assert await call_in_thread(threading.get_ident) != threading.get_ident()
+
+
+async def test_a_cancelled_caller_goes_on_at_once_and_the_thread_finishes_by_itself() -> None:
+    release = threading.Event()
+    ended = threading.Event()
+
+    def block() -> None:
+        release.wait(30)
+        ended.set()
+
+    with nurseryio.move_on_after(0.01) as scope:
+        await call_in_thread(block)
+    assert scope.cancelled_caught
+    assert not ended.is_set()
+    release.set()
+    assert await call_in_thread(ended.wait, 30)
+    # Its token came back through the loop.
+    while offload._limiter.get().borrowed_tokens:
+        await asyncio.sleep(0.001)
+
+
+async def test_it_is_not_started_in_a_cancelled_scope() -> None:
+    called = []
+    with nurseryio.CancelScope() as scope:
+        scope.cancel()
+        await call_in_thread(called.append, 1)
+    assert scope.cancelled_caught
+    assert not called
+
+
+async def test_only_so_many_run_at_once() -> None:
+    release = threading.Event()
+    running = 0
+    most = 0
+    lock = threading.Lock()
+
+    def block() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        release.wait(30)
+        with lock:
+            running -= 1
+
+    async with nurseryio.open_nursery() as nursery:
+        for _ in range(offload.MOST_AT_ONCE + 10):
+            nursery.start_soon(call_in_thread, block)
+        limiter = offload._limiter
+        while not limiter.get(None) or limiter.get().statistics().tasks_waiting < 10:
+            await asyncio.sleep(0.001)
+        assert limiter.get().borrowed_tokens == offload.MOST_AT_ONCE
+        release.set()
+    assert most <= offload.MOST_AT_ONCE
+    assert limiter.get().borrowed_tokens == 0
+
+
+async def test_a_thread_that_cannot_be_started_is_an_error_and_costs_no_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_args: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    await call_in_thread(int)
+    monkeypatch.setattr(offload, "start_thread_soon", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        await call_in_thread(int)
+    assert offload._limiter.get().borrowed_tokens == 0
+
+
+def test_a_result_that_comes_after_the_end_of_the_loop_is_dropped() -> None:
+    release = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def block() -> None:
+        threads.append(threading.current_thread())
+        release.wait(30)
+
+    async def main() -> None:
+        with nurseryio.move_on_after(0.01):
+            await call_in_thread(block)
+
+    nurseryio.run(main)
+    release.set()
+    # The thread goes on to other work.
+    assert threads
+
+
+def test_a_stuck_call_does_not_keep_a_run_from_ending() -> None:
+    release = threading.Event()
+
+    async def main() -> None:
+        with nurseryio.move_on_after(0.01):
+            await call_in_thread(release.wait, 30)
+
+    nurseryio.run(main)
+    assert not release.is_set()
+    release.set()

@@ -1,0 +1,311 @@
+"""Awaiting a file descriptor again and again: the loop's table, waking, registering, closing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket as stdlib
+from collections.abc import Iterator
+
+import pytest
+
+import nurseryio
+from nurseryio import BusyResourceError, Cancelled, CancelScope, ClosedResourceError, lowlevel
+from nurseryio._core.readiness import Readable, Readiness, Writable, waits
+from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
+
+
+@contextlib.contextmanager
+def pair(keep: bool = True) -> Iterator[tuple[Readable, Writable, stdlib.socket]]:
+    """Both directions of one end of a pair of sockets, and the other end."""
+    state = lowlevel.current_task()._state
+    left, right = stdlib.socketpair()
+    with left, right:
+        left.setblocking(False)
+        right.setblocking(False)
+        readable = Readable(state, left.fileno(), keep)
+        writable = Writable(state, left.fileno(), keep)
+        try:
+            yield readable, writable, right
+        finally:
+            readable.close()
+            writable.close()
+
+
+async def wait(readiness: Readiness) -> None:
+    await readiness
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_it_can_be_awaited_again_and_again(keep: bool) -> None:
+    with pair(keep) as (readable, _writable, peer):
+        for n in range(1, 4):
+            async with nurseryio.open_nursery() as nursery:
+                nursery.start_soon(wait, readable)
+                await wait_all_tasks_blocked()
+                assert len(nursery.child_tasks) == 1
+                peer.send(b"x")
+            assert len(os.read(readable._fd, 10)) == 1, n
+
+
+async def test_a_wait_for_what_is_there_already_is_a_checkpoint() -> None:
+    with pair() as (readable, writable, peer):
+        peer.send(b"x")
+        for _ in range(3):
+            with assert_checkpoints():
+                await readable
+            with assert_checkpoints():
+                await writable
+
+
+async def test_both_directions_can_be_awaited_at_once() -> None:
+    with pair() as (readable, writable, peer), contextlib.ExitStack():
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(wait, readable)
+            nursery.start_soon(wait, writable)
+            await wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 1
+            peer.send(b"x")
+
+
+async def test_two_tasks_cannot_wait_for_the_same() -> None:
+    with pair() as (readable, _writable, peer):
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(wait, readable)
+            await wait_all_tasks_blocked()
+            with pytest.raises(BusyResourceError, match=f"until fd {readable._fd} is readable"):
+                await readable
+            with pytest.raises(BusyResourceError):
+                await lowlevel.wait_readable(readable._fd)
+            peer.send(b"x")
+
+
+async def test_it_gives_way_to_a_task_that_waits_for_the_bare_descriptor() -> None:
+    with pair() as (readable, _writable, peer):
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(lowlevel.wait_readable, readable._fd)
+            await wait_all_tasks_blocked()
+            with pytest.raises(BusyResourceError):
+                await readable
+            peer.send(b"x")
+        await readable
+
+
+async def test_a_task_that_waits_for_the_bare_descriptor_shares_the_registration() -> None:
+    with pair() as (readable, _writable, peer):
+        peer.send(b"x")
+        await readable
+        assert readable.armed
+        await lowlevel.wait_readable(readable._fd)
+        os.read(readable._fd, 10)
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(lowlevel.wait_readable, readable._fd)
+            await wait_all_tasks_blocked()
+            peer.send(b"x")
+        await readable
+
+
+async def test_a_kept_registration_is_given_up_when_nobody_waits_any_more() -> None:
+    with pair() as (readable, _writable, peer):
+        peer.send(b"x")
+        await readable
+        assert readable.armed
+        readable.exhausted = True
+        await wait_all_tasks_blocked()
+        assert not readable.armed
+        assert not readable.exhausted
+        assert not waits(readable.state)
+
+
+async def test_a_registration_that_is_not_to_be_kept_ends_with_the_wait() -> None:
+    with pair(keep=False) as (readable, _writable, peer):
+        peer.send(b"x")
+        await readable
+        assert not readable.armed
+        os.read(readable._fd, 10)
+        with nurseryio.move_on_after(0.001):
+            await readable
+        assert not readable.armed
+        assert not waits(readable.state)
+
+
+async def test_a_cancelled_wait_can_be_followed_by_another() -> None:
+    with pair() as (readable, _writable, peer):
+        for _ in range(3):
+            with CancelScope() as scope:
+                async with nurseryio.open_nursery() as nursery:
+                    nursery.start_soon(wait, readable)
+                    await wait_all_tasks_blocked()
+                    scope.cancel()
+            assert scope.cancelled_caught
+        peer.send(b"x")
+        await readable
+
+
+async def test_a_native_cancel_passes_with_its_message() -> None:
+    with pair() as (readable, _writable, _peer):
+        task = asyncio.ensure_future(wait(readable))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert "until fd" in repr(task)
+        assert task.cancel("because") is True
+        with pytest.raises(Cancelled):
+            await task
+        assert readable.done()
+        assert readable.cancel() is False
+
+
+async def test_a_task_cancelled_before_it_waits_does_not_wait() -> None:
+    with pair() as (readable, _writable, _peer):
+
+        async def cancel_then_wait() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await readable
+
+        with pytest.raises(Cancelled):
+            await asyncio.ensure_future(cancel_then_wait())
+
+
+async def test_closing_wakes_whoever_waits() -> None:
+    with pair() as (readable, writable, peer):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writable._fd, bytes(65536))
+        async with nurseryio.open_nursery() as nursery:
+            for readiness in (readable, writable):
+
+                @nursery.start_soon
+                async def _(readiness: Readiness = readiness) -> None:
+                    with pytest.raises(ClosedResourceError, match="closed this file descriptor"):
+                        await readiness
+
+            await wait_all_tasks_blocked()
+            lowlevel.notify_closing(readable._fd)
+        assert not waits(readable.state)
+        assert peer.fileno() != -1
+
+
+async def test_the_event_and_a_cancellation_at_the_same_moment() -> None:
+    with pair() as (readable, _writable, peer):
+        ends = []
+        with CancelScope() as scope:
+            async with nurseryio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def _() -> None:
+                    try:
+                        await readable
+                        ends.append("ready")
+                        await lowlevel.checkpoint()
+                    except Cancelled:
+                        ends.append("cancelled")
+                        raise
+
+                await wait_all_tasks_blocked()
+                peer.send(b"x")
+                scope.cancel()
+        assert ends in (["ready", "cancelled"], ["cancelled"])
+        await readable
+
+
+async def test_what_was_ready_before_runs_before_the_task_that_is_woken() -> None:
+    with pair() as (readable, _writable, peer):
+        peer.send(b"x")
+        order = []
+        loop = asyncio.get_running_loop()
+        for n in range(5):
+            loop.call_soon(order.append, n)
+        await readable
+        assert order == [0, 1, 2, 3, 4]
+
+
+async def test_what_the_loop_had_in_hand_before_the_wait_does_not_end_it_too_early() -> None:
+    with pair() as (one, _writable, peer), pair() as (other, _writable2, peer2):
+        for readable, far in ((one, peer), (other, peer2)):
+            far.send(b"x")
+            await readable
+            os.read(readable._fd, 10)
+        # Both stay registered, and become ready in the same turn of the loop.
+        assert one.armed
+        assert other.armed
+        peer.send(b"x")
+        peer2.send(b"x")
+        for _ in range(3):
+            for readable in (one, other):
+                with assert_checkpoints():
+                    await readable
+
+
+async def test_others_may_ask_to_be_told_when_the_wait_is_over() -> None:
+    with pair() as (readable, _writable, peer):
+        told = []
+
+        def tell(_readiness: object) -> None:
+            told.append("told")
+
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(wait, readable)
+            await wait_all_tasks_blocked()
+            readable.add_done_callback(tell)
+            readable.add_done_callback(tell)
+            assert readable.remove_done_callback(tell) == 2
+            readable.add_done_callback(tell)
+            peer.send(b"x")
+        await lowlevel.checkpoint()
+        assert told == ["told"]
+
+
+async def test_a_descriptor_that_cannot_be_watched_is_an_error_and_leaves_nothing() -> None:
+    state = lowlevel.current_task()._state
+    with stdlib.socket() as sock:
+        number = sock.fileno()
+    for keep in (True, False):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            await Readable(state, number, keep)
+    assert not waits(state)
+
+
+async def test_closing_a_descriptor_without_telling_breaks_nothing_else() -> None:
+    with pair(keep=False) as (readable, writable, _peer):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writable._fd, bytes(65536))
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(wait, readable)
+            nursery.start_soon(wait, writable)
+            await wait_all_tasks_blocked()
+            spare = os.dup(readable._fd)
+            os.close(readable._fd)
+            nursery.cancel_scope.cancel()
+        # The pair closes it again at the end.
+        os.dup2(spare, readable._fd)
+        os.close(spare)
+        assert not waits(readable.state)
+
+
+async def test_a_system_exit_in_a_woken_task_of_asyncio_ends_the_loop_as_usual() -> None:
+    # In a loop of its own, in a thread of its own.
+    async def leave(peer: stdlib.socket, readable: Readable) -> None:
+        await readable
+        raise SystemExit(3)
+
+    async def main() -> None:
+        with pair() as (readable, _writable, peer):
+            task = asyncio.ensure_future(leave(peer, readable))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            peer.send(b"x")
+            await task
+
+    def run() -> int:
+        try:
+            asyncio.run(main())
+        except SystemExit as exc:
+            assert isinstance(exc.code, int)
+            return exc.code
+        return -1
+
+    assert await asyncio.get_running_loop().run_in_executor(None, run) == 3

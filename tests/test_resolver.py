@@ -1,0 +1,192 @@
+"""Looking up names and addresses, by the system, by an object of one's own, or not at all."""
+
+from __future__ import annotations
+
+import socket as stdlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import net
+
+import nurseryio
+from nurseryio import socket
+from nurseryio._net.resolver import NUMERIC_ONLY, resolve_address
+from nurseryio.testing import assert_checkpoints
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What the system's getaddrinfo() is asked for; names all stand for 192.0.2.1."""
+    questions = []
+    ask = stdlib.getaddrinfo
+
+    def note(host: Any, port: Any, family: int, type: int, proto: int, flags: int) -> Any:
+        questions.append((host, port, family, type, proto, flags))
+        if flags & stdlib.AI_NUMERICHOST:
+            return ask(host, port, family, type, proto, flags)
+        return ask("192.0.2.1", 80, family, type, proto, flags)
+
+    monkeypatch.setattr(stdlib, "getaddrinfo", note)
+    return questions
+
+
+class Resolver(nurseryio.abc.HostnameResolver):
+    """Answers with the question."""
+
+    async def getaddrinfo(self, *question: Any, **_named: Any) -> Any:
+        return question
+
+    async def getnameinfo(self, *question: Any) -> Any:
+        return question
+
+
+async def test_a_numeric_address_needs_no_look_up(asked: list[tuple[Any, ...]]) -> None:
+    with assert_checkpoints():
+        found = await socket.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
+    assert [(f[0], f[4]) for f in found] == [(socket.AF_INET, ("127.0.0.1", 80))]
+    with assert_checkpoints():
+        found = await socket.getaddrinfo(b"::1", "80", type=socket.SOCK_DGRAM)
+    assert [(f[0], f[4]) for f in found] == [(socket.AF_INET6, ("::1", 80, 0, 0))]
+    assert all(flags & NUMERIC_ONLY == NUMERIC_ONLY for *_rest, flags in asked)
+
+
+async def test_a_name_is_looked_up_in_its_encoded_form(asked: list[tuple[Any, ...]]) -> None:
+    with assert_checkpoints():
+        found = await socket.getaddrinfo("bücher.example", 80, 0, socket.SOCK_STREAM)
+    assert found[0][4] == ("192.0.2.1", 80)
+    assert asked[-1] == (b"xn--bcher-kva.example", 80, 0, socket.SOCK_STREAM, 0, 0)
+
+
+async def test_an_error_at_once_is_a_checkpoint_too() -> None:
+    with assert_checkpoints(), pytest.raises(socket.gaierror):
+        await socket.getaddrinfo("127.0.0.1", 80, type=-1)
+    with assert_checkpoints(), pytest.raises(TypeError):
+        await socket.getaddrinfo(5, 80)  # type: ignore[arg-type]
+
+
+async def test_the_wrong_kind_of_service_is_an_error_of_the_system() -> None:
+    with pytest.raises(socket.gaierror):
+        await socket.getaddrinfo("127.0.0.1", "no-such-service-anywhere")
+
+
+async def test_names_of_addresses() -> None:
+    numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+    with assert_checkpoints():
+        assert await socket.getnameinfo(("127.0.0.1", 80), numeric) == ("127.0.0.1", "80")
+    with assert_checkpoints(), pytest.raises(socket.gaierror):
+        await socket.getnameinfo(("not numeric", 80), 0)
+
+
+async def test_numbers_of_protocols() -> None:
+    with assert_checkpoints():
+        assert await socket.getprotobyname("tcp") == socket.IPPROTO_TCP
+    with pytest.raises(OSError, match="protocol not found"):
+        await socket.getprotobyname("no-such-protocol")
+
+
+async def test_a_resolver_of_ones_own_is_asked_for_names_alone() -> None:
+    resolver = Resolver()
+    assert socket.set_custom_hostname_resolver(resolver) is None
+    answer: Any = await socket.getaddrinfo("bücher.example", "http", 0, 1, 2, 3)
+    assert answer == (b"xn--bcher-kva.example", "http", 0, 1, 2, 3)
+    answer = await socket.getnameinfo(("x", 1), 7)
+    assert answer == (("x", 1), 7)
+    found = await socket.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
+    assert found[0][4] == ("127.0.0.1", 80)
+    assert socket.set_custom_hostname_resolver(None) is resolver
+    assert socket.set_custom_hostname_resolver(None) is None
+
+
+def test_a_resolver_belongs_to_one_loop() -> None:
+    async def set_one() -> None:
+        assert socket.set_custom_hostname_resolver(Resolver()) is None
+
+    nurseryio.run(set_one)
+    nurseryio.run(set_one)
+    with pytest.raises(RuntimeError):
+        socket.set_custom_hostname_resolver(None)
+
+
+async def test_a_look_up_can_be_cancelled() -> None:
+    class Silent(Resolver):
+        async def getaddrinfo(self, *_question: Any, **_named: Any) -> Any:
+            await nurseryio.sleep_forever()
+
+    socket.set_custom_hostname_resolver(Silent())
+    with nurseryio.move_on_after(0.001) as scope:
+        await socket.getaddrinfo("example.org", 80)
+    assert scope.cancelled_caught
+    socket.set_custom_hostname_resolver(None)
+
+
+# -- addresses of sockets -------------------------------------------------------
+
+
+async def resolved(sock: stdlib.socket, address: Any, *, local: bool = False) -> Any:
+    with sock:
+        return await resolve_address(sock, address, local)
+
+
+async def test_names_in_addresses_of_ipv4(asked: list[tuple[Any, ...]]) -> None:
+    assert await resolved(stdlib.socket(), ("10.0.0.1", 80)) == ("10.0.0.1", 80)
+    assert not asked
+    assert await resolved(stdlib.socket(), ("10.0.0.1", "80")) == ("10.0.0.1", 80)
+    assert await resolved(stdlib.socket(), ("example.org", 80)) == ("192.0.2.1", 80)
+    assert await resolved(stdlib.socket(), ("<broadcast>", "9")) == ("255.255.255.255", 9)
+    for nowhere in ("", None):
+        assert await resolved(stdlib.socket(), (nowhere, 80)) == ("127.0.0.1", 80)
+        assert await resolved(stdlib.socket(), (nowhere, 80), local=True) == ("0.0.0.0", 80)
+
+
+@pytest.mark.skipif(not net.has_ipv6(), reason="this machine has no IPv6")
+async def test_names_in_addresses_of_ipv6_keep_the_other_two_fields() -> None:
+    def six() -> stdlib.socket:
+        return stdlib.socket(stdlib.AF_INET6)
+
+    assert await resolved(six(), ("1::2", 80)) == ("1::2", 80)
+    for given, expected in [
+        (("1::2", "80"), ("1::2", 80, 0, 0)),
+        (("1::2", "80", 5), ("1::2", 80, 5, 0)),
+        (("1::2", "80", 5, 6), ("1::2", 80, 5, 6)),
+        (("", 80), ("::1", 80, 0, 0)),
+    ]:
+        assert await resolved(six(), given) == expected
+    both = six()
+    both.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_V6ONLY, 0)
+    assert await resolved(both, ("1.2.3.4", "80")) == ("::ffff:1.2.3.4", 80, 0, 0)
+    only = six()
+    only.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_V6ONLY, 1)
+    with pytest.raises(socket.gaierror):
+        await resolved(only, ("1.2.3.4", "80"))
+
+
+@pytest.mark.parametrize("address", ["1.2.3.4", ("1.2.3.4",), ("1.2.3.4", 80, 0), ["1.2.3.4", 80]])
+async def test_an_address_of_the_wrong_form_is_refused(address: Any) -> None:
+    with pytest.raises(ValueError, match=r"address should be a \(host, port\) tuple"):
+        await resolved(stdlib.socket(), address)
+
+
+@pytest.mark.skipif(not net.has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize("address", ["::1", ("::1",), ("::1", 80, 0, 0, 0)])
+async def test_an_address_of_the_wrong_form_for_ipv6_is_refused(address: Any) -> None:
+    with pytest.raises(ValueError, match=r"address should be a \(host, port, \[flowinfo"):
+        await resolved(stdlib.socket(stdlib.AF_INET6), address)
+
+
+async def test_paths_are_taken_as_they_are() -> None:
+    def unix() -> stdlib.socket:
+        return stdlib.socket(stdlib.AF_UNIX)
+
+    assert await resolved(unix(), "/a") == "/a"
+    assert await resolved(unix(), b"/a") == b"/a"
+    assert await resolved(unix(), Path("/a")) == "/a"
+    with pytest.raises(TypeError):
+        await resolved(unix(), 5)
+
+
+@pytest.mark.skipif(not hasattr(stdlib, "AF_NETLINK"), reason="Linux has this family")
+async def test_addresses_of_unknown_families_are_passed_on() -> None:
+    address = object()
+    sock = stdlib.socket(stdlib.AF_NETLINK, stdlib.SOCK_DGRAM)
+    assert await resolved(sock, address) is address

@@ -1,0 +1,533 @@
+"""Sockets: their async methods, and how they wait and close."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import gc
+import os
+import socket as stdlib
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import net
+
+import nurseryio
+from nurseryio import (
+    BusyResourceError,
+    Cancelled,
+    CancelScope,
+    ClosedResourceError,
+    lowlevel,
+    socket,
+)
+from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
+
+
+@contextlib.contextmanager
+def pair() -> Iterator[tuple[socket.SocketType, socket.SocketType]]:
+    left, right = socket.socketpair()
+    with left, right:
+        yield left, right
+
+
+@contextlib.asynccontextmanager
+async def datagram_pair(family: int, address: str) -> Any:
+    """Two UDP sockets, each bound to a port of its own."""
+    with (
+        socket.socket(family, socket.SOCK_DGRAM) as a,
+        socket.socket(family, socket.SOCK_DGRAM) as b,
+    ):
+        await a.bind((address, 0))
+        await b.bind((address, 0))
+        yield a, b
+
+
+LOOPBACKS = [(socket.AF_INET, "127.0.0.1")]
+if net.has_ipv6():
+    LOOPBACKS.append((socket.AF_INET6, "::1"))
+
+
+# -- connections ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("family", "address"), LOOPBACKS)
+async def test_a_connection_is_made_and_both_ends_know_the_addresses(
+    family: int, address: str
+) -> None:
+    with socket.socket(family) as listener, socket.socket(family) as client:
+        with assert_checkpoints():
+            await listener.bind((address, 0))
+        listener.listen()
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(client.connect, listener.getsockname()[:2])
+            server, client_address = await listener.accept()
+        with server:
+            assert client_address == server.getpeername() == client.getsockname()
+            assert client.getpeername() == listener.getsockname()
+            await server.send(b"x")
+            assert await client.recv(1) == b"x"
+
+
+async def test_names_are_resolved_on_the_way() -> None:
+    with socket.socket() as listener, socket.socket() as client:
+        await listener.bind(("localhost", 0))
+        assert listener.getsockname()[0] == "127.0.0.1"
+        listener.listen()
+        with assert_checkpoints():
+            await client.connect(("localhost", listener.getsockname()[1]))
+        server, _address = await listener.accept()
+        server.close()
+        with pytest.raises(socket.gaierror):
+            await client.bind(("1.2:3", -1))
+
+
+async def test_accept_waits_for_a_connection_and_takes_one_at_a_time() -> None:
+    with socket.socket() as listener:
+        await listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        accepted = []
+
+        async def accept() -> None:
+            while True:
+                with assert_checkpoints():
+                    sock, _address = await listener.accept()
+                accepted.append(sock)
+
+        clients = []
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(accept)
+            for count in range(1, 4):
+                await wait_all_tasks_blocked()
+                assert len(accepted) == count - 1
+                clients.append(socket.socket())
+                await clients[-1].connect(listener.getsockname())
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert len(accepted) == 3
+        for sock in [*clients, *accepted]:
+            sock.close()
+
+
+async def test_accept_on_a_socket_that_does_not_listen_is_an_error_at_once() -> None:
+    with socket.socket() as sock:
+        await sock.bind(("127.0.0.1", 0))
+        with assert_checkpoints(), pytest.raises(OSError, match="Invalid argument"):
+            await sock.accept()
+
+
+async def test_a_refused_connection_is_an_error_that_names_the_address() -> None:
+    with socket.socket() as probe:
+        await probe.bind(("127.0.0.1", 0))
+        address = probe.getsockname()
+    with socket.socket() as sock, pytest.raises(ConnectionRefusedError) as caught:
+        await sock.connect(address)
+    assert str(caught.value) == (
+        f"[Errno {errno.ECONNREFUSED}] Error connecting to {address!r}: Connection refused"
+    )
+
+
+@pytest.mark.parametrize("address", ["localhost", ("127.0.0.1",), ("127.0.0.1", 80, 0)])
+async def test_an_address_of_the_wrong_form_is_refused(address: Any) -> None:
+    with socket.socket() as sock:
+        for method in (sock.connect, sock.bind):
+            with pytest.raises(ValueError, match="address should be"):
+                await method(address)
+
+
+async def test_a_cancelled_connect_closes_the_socket() -> None:
+    with socket.socket() as sock, CancelScope() as scope:
+        scope.cancel()
+        await sock.connect(("127.0.0.1", 1))
+    assert scope.cancelled_caught
+    assert sock.fileno() == -1
+
+
+async def test_a_connect_cancelled_while_it_waits_closes_the_socket() -> None:
+    with socket.socket() as listener, socket.socket() as client:
+        await listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        with CancelScope() as scope:
+            async with nurseryio.open_nursery() as nursery:
+                nursery.start_soon(client.connect, listener.getsockname())
+                # It has called the system, and the system has said "in progress".
+                await lowlevel.checkpoint()
+                scope.cancel()
+        assert scope.cancelled_caught
+        assert client.fileno() == -1
+
+
+async def test_a_unix_listener_with_a_full_queue_is_an_error() -> None:
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+        path = f"{directory}/socket"
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        await listener.bind(path)
+        listener.listen(1)
+        with pytest.raises(BlockingIOError) as caught:
+            for _ in range(10):
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                with assert_checkpoints():
+                    await client.connect(path)
+        assert caught.value.errno == errno.EAGAIN
+
+
+@pytest.mark.parametrize("make", [str, os.fsencode, Path])
+async def test_unix_sockets_take_every_kind_of_path(make: Callable[[str], Any]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = make(f"{directory}/socket")
+        with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+            await listener.bind(path)
+            listener.listen()
+            await client.connect(path)
+            server, _address = await listener.accept()
+            with server:
+                await client.send(b"x")
+                assert await server.recv(1) == b"x"
+
+
+# -- receiving and sending ------------------------------------------------------
+
+
+async def test_every_way_to_receive_and_to_send_on_a_stream() -> None:
+    with pair() as (a, b):
+        assert await a.send(b"1") == 1
+        assert await b.recv(10, socket.MSG_PEEK) == b"1"
+        assert await b.recv(10) == b"1"
+        await a.send(b"22", 0)
+        buffer = bytearray(4)
+        assert await b.recv_into(buffer) == 2
+        assert buffer == b"22\0\0"
+        await a.send(b"333")
+        assert await b.recv_into(buffer, nbytes=1) == 1
+        assert await b.recv_into(buffer, 2, flags=0) == 2
+        assert await a.sendmsg([b"4", b"44"]) == 3
+        data, ancillary, _flags, _address = await b.recvmsg(10)
+        assert (data, ancillary) == (b"444", [])
+
+
+@pytest.mark.parametrize(("family", "address"), LOOPBACKS)
+async def test_every_way_to_receive_and_to_send_datagrams(family: int, address: str) -> None:
+    async with datagram_pair(family, address) as (a, b):
+        buffer = bytearray(10)
+        assert await a.sendto(b"1", b.getsockname()) == 1
+        assert await b.recvfrom(10) == (b"1", a.getsockname())
+        assert await a.sendto(b"2", 0, b.getsockname()) == 1
+        assert await b.recvfrom_into(buffer) == (1, a.getsockname())
+        assert await a.sendmsg([b"3", b"33"], [], 0, b.getsockname()) == 3
+        assert (await b.recvmsg(10))[::3] == (b"333", a.getsockname())
+        assert await a.sendto(b"4", b.getsockname()) == 1
+        count, _ancillary, _flags, sender = await b.recvmsg_into([bytearray(1), buffer])
+        assert (count, sender) == (1, a.getsockname())
+        await a.connect(b.getsockname())
+        await a.send(b"5")
+        assert await b.recv(10) == b"5"
+        await b.sendto(b"back", a.getsockname())
+        assert await a.recv(10) == b"back"
+
+
+async def test_datagrams_can_be_sent_to_a_name() -> None:
+    async with datagram_pair(socket.AF_INET, "127.0.0.1") as (a, b):
+        target = ("localhost", b.getsockname()[1])
+        with assert_checkpoints():
+            assert await a.sendto(b"1", target) == 1
+        assert await a.sendmsg([b"2"], [], 0, target) == 1
+        assert [await b.recv(10), await b.recv(10)] == [b"1", b"2"]
+
+
+async def test_descriptors_travel_as_ancillary_data() -> None:
+    with pair() as (a, b), open(os.devnull) as file:
+        fds = array.array("i", [file.fileno()])
+        await a.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+        room = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 64
+        _data, ancillary, _flags, _address = await b.recvmsg(1, room)
+        (received,) = array.array("i", ancillary[0][2])
+        assert os.path.samestat(os.fstat(received), os.fstat(file.fileno()))
+        os.close(received)
+
+
+async def test_each_method_is_a_checkpoint_with_and_without_waiting() -> None:
+    with pair() as (a, b):
+        with assert_checkpoints():
+            await a.send(b"x")
+        with assert_checkpoints():
+            assert await b.recv(1) == b"x"
+        with assert_checkpoints(), pytest.raises(TypeError):
+            await b.recv("x")  # type: ignore[arg-type]
+        with assert_checkpoints():
+            await a.wait_writable()
+        async with nurseryio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                with assert_checkpoints():
+                    assert await b.recv(1) == b"y"
+
+            await wait_all_tasks_blocked()
+            await a.send(b"y")
+
+
+async def test_nothing_is_received_in_a_cancelled_scope() -> None:
+    with pair() as (a, b):
+        await a.send(b"x")
+        with CancelScope() as scope:
+            scope.cancel()
+            await b.recv(1)
+        assert scope.cancelled_caught
+        assert await b.recv(1) == b"x"
+
+
+async def test_a_cancellation_after_the_data_was_taken_does_not_lose_it() -> None:
+    with pair() as (a, b):
+        await a.send(b"x")
+        got = []
+        with CancelScope() as scope:
+            async with nurseryio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def _() -> None:
+                    got.append(await b.recv(1))
+                    await lowlevel.checkpoint()
+                    got.append(b"went on")
+
+                await lowlevel.checkpoint()
+                scope.cancel()
+        assert got == [b"x"]
+
+
+async def test_a_sender_waits_for_room() -> None:
+    with pair() as (a, b):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(a.fileno(), bytes(65536))
+        sent = []
+        async with nurseryio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                sent.append(await a.send(b"x"))
+
+            await wait_all_tasks_blocked()
+            assert not sent
+            while not sent:
+                await b.recv(65536)
+                await wait_all_tasks_blocked()
+        assert sent == [1]
+
+
+async def test_two_tasks_cannot_wait_for_the_same_direction() -> None:
+    with pair() as (a, b):
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(b.recv, 1)
+            await wait_all_tasks_blocked()
+            with pytest.raises(BusyResourceError):
+                await b.recv(1)
+            await b.send(b"the other direction")
+            await a.send(b"x")
+
+
+async def test_a_task_that_was_woken_for_nothing_waits_again() -> None:
+    left, right = stdlib.socketpair()
+    with right, socket.from_stdlib_socket(left) as sock:
+        right.setblocking(False)
+        got = []
+        async with nurseryio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                got.append(await sock.recv(10))
+
+            await wait_all_tasks_blocked()
+            right.send(b"taken")
+            assert left.recv(10) == b"taken"
+            await wait_all_tasks_blocked()
+            assert not got
+            right.send(b"left")
+        assert got == [b"left"]
+
+
+# -- closing --------------------------------------------------------------------
+
+
+async def test_closing_wakes_the_tasks_that_wait() -> None:
+    with pair() as (a, _b):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(a.fileno(), bytes(65536))
+        methods: list[Callable[[], Awaitable[object]]] = [
+            lambda: a.recv(1),
+            lambda: a.send(b"x"),
+        ]
+        async with nurseryio.open_nursery() as nursery:
+            for method in methods:
+
+                @nursery.start_soon
+                async def _(method: Callable[[], Awaitable[object]] = method) -> None:
+                    with pytest.raises(ClosedResourceError):
+                        await method()
+
+            await wait_all_tasks_blocked()
+            a.close()
+        a.close()
+        assert a.fileno() == -1
+        with assert_checkpoints(), pytest.raises(OSError, match="Bad file descriptor"):
+            await a.recv(1)
+
+
+async def test_closing_wakes_a_task_that_waits_for_the_bare_descriptor() -> None:
+    with pair() as (a, _b):
+        async with nurseryio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                with pytest.raises(ClosedResourceError):
+                    await lowlevel.wait_readable(a.fileno())
+
+            await wait_all_tasks_blocked()
+            a.close()
+
+
+def test_a_socket_can_be_closed_after_its_loop() -> None:
+    async def main() -> socket.SocketType:
+        left, right = socket.socketpair()
+        with right:
+            with nurseryio.move_on_after(0.001):
+                await left.recv(1)
+        return left
+
+    sock = nurseryio.run(main)
+    sock.close()
+    assert sock.fileno() == -1
+
+
+def test_a_socket_can_be_used_on_one_loop_after_another() -> None:
+    left, right = socket.socketpair()
+
+    async def main() -> None:
+        with nurseryio.move_on_after(0.001):
+            await right.recv(1)
+        async with nurseryio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                assert await right.recv(1) == b"x"
+
+            await wait_all_tasks_blocked()
+            await left.send(b"x")
+
+    with left, right:
+        nurseryio.run(main)
+        nurseryio.run(main)
+
+
+async def test_a_detached_descriptor_stays_open_and_unwatched() -> None:
+    left, right = socket.socketpair()
+    with right:
+        with nurseryio.move_on_after(0.001):
+            await left.recv(1)
+        fd = left.detach()
+        assert left.fileno() == -1
+        with stdlib.socket(fileno=fd) as plain:
+            await right.send(b"x")
+            await lowlevel.wait_readable(plain)
+            assert plain.recv(1) == b"x"
+
+
+async def test_a_forgotten_socket_is_closed_and_unwatched() -> None:
+    left, right = socket.socketpair()
+    with right:
+        with nurseryio.move_on_after(0.001):
+            await left.recv(1)
+        await lowlevel.checkpoint()
+        fd = left.fileno()
+        with pytest.warns(ResourceWarning, match="unclosed"):
+            del left
+            gc.collect()
+        reader, writer = os.pipe()
+        assert fd in (reader, writer)
+        os.write(writer, b"x")
+        await lowlevel.wait_readable(reader)
+        os.close(reader)
+        os.close(writer)
+
+
+# -- the rest -------------------------------------------------------------------
+
+
+async def test_a_direction_can_be_shut_down() -> None:
+    with pair() as (a, b):
+        assert not a.did_shutdown_SHUT_WR
+        a.shutdown(socket.SHUT_RD)
+        assert not a.did_shutdown_SHUT_WR
+        a.shutdown(socket.SHUT_WR)
+        assert a.did_shutdown_SHUT_WR
+        assert await b.recv(1) == b""
+    with pair() as (a, _b):
+        a.shutdown(socket.SHUT_RDWR)
+        assert a.did_shutdown_SHUT_WR
+
+
+async def test_whether_there_is_something_to_read() -> None:
+    with pair() as (a, b):
+        assert not b.is_readable()
+        await a.send(b"x")
+        assert b.is_readable()
+        await b.recv(1)
+        assert not b.is_readable()
+
+
+async def test_a_duplicate_is_closed_separately() -> None:
+    with pair() as (a, b), a.dup() as copy:
+        a.close()
+        await copy.send(b"x")
+        assert await b.recv(1) == b"x"
+
+
+async def test_options_and_inheritance() -> None:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+        assert len(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 4)) == 4
+        with pytest.raises(TypeError, match="None needs an 'optlen'"):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, None)  # type: ignore[call-overload]
+        with pytest.raises(TypeError, match="only None may stand"):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1, 4)  # type: ignore[call-overload]
+        with pytest.raises(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, None, 4)
+        assert not sock.get_inheritable()
+        sock.set_inheritable(True)
+        assert sock.get_inheritable()
+        assert sock.proto == 0
+        assert repr(sock).startswith("<nurseryio.socket.socket fd=")
+
+
+async def test_many_sockets_can_be_waited_for_at_once() -> None:
+    pairs = [socket.socketpair() for _ in range(200)]
+    received = []
+
+    async def receive(sock: socket.SocketType) -> None:
+        received.append(await sock.recv(10))
+
+    async with nurseryio.open_nursery() as nursery:
+        for _sender, receiver in pairs:
+            nursery.start_soon(receive, receiver)
+        await wait_all_tasks_blocked()
+        for sender, _receiver in pairs:
+            await sender.send(b"x")
+    assert received == [b"x"] * 200
+    for both in pairs:
+        for sock in both:
+            sock.close()
+
+
+async def test_a_cancelled_wait_ends_with_the_cancellation_alone() -> None:
+    with pair() as (a, _b):
+        with nurseryio.move_on_after(0.001):
+            try:
+                await a.recv(1)
+            except Cancelled as exc:
+                assert exc.__context__ is None
+                raise

@@ -1,0 +1,161 @@
+"""Unix sockets: paths, and the files that stay behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket as stdlib
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nurseryio
+from nurseryio import CancelScope, SocketStream, open_unix_socket
+from nurseryio._net import unix
+from nurseryio._net.unix import has_unix, open_unix_listeners, serve_unix
+from nurseryio.testing import assert_checkpoints
+
+
+@pytest.fixture
+def path() -> Iterator[str]:
+    # Not tmp_path: the path of a socket must be short.
+    with tempfile.TemporaryDirectory() as directory:
+        yield f"{directory}/socket"
+
+
+async def echo(stream: SocketStream) -> None:
+    async for data in stream:
+        await stream.send_all(data)
+
+
+@pytest.mark.parametrize("kind", [str, os.fsencode, Path])
+async def test_connecting_to_a_path_of_any_kind(path: str, kind: Callable[[str], Any]) -> None:
+    with stdlib.socket(stdlib.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        with assert_checkpoints():
+            stream = await open_unix_socket(kind(path))
+        async with stream:
+            server, _address = listener.accept()
+            with server:
+                await stream.send_all(b"question")
+                assert server.recv(100) == b"question"
+                server.sendall(b"answer")
+                assert await stream.receive_some() == b"answer"
+
+
+@pytest.mark.parametrize("filename", [4, 4.5, None, object()])
+async def test_what_is_no_path_is_refused(filename: Any) -> None:
+    with pytest.raises(TypeError):
+        await open_unix_socket(filename)
+    with pytest.raises(TypeError):
+        await open_unix_listeners(filename)
+
+
+async def test_nothing_there_or_nobody_there_is_an_error(path: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        await open_unix_socket(path)
+    with stdlib.socket(stdlib.AF_UNIX) as gone:
+        gone.bind(path)
+    with pytest.raises(ConnectionRefusedError):
+        await open_unix_socket(path)
+
+
+async def test_serving_on_a_path(path: str) -> None:
+    async with nurseryio.open_nursery() as nursery:
+        (listener,) = await nursery.start(serve_unix, echo, path)
+        assert listener.socket.getsockname() == path
+        for _ in range(2):
+            async with await open_unix_socket(path) as client:
+                await client.send_all(b"x")
+                assert await client.receive_some() == b"x"
+        nursery.cancel_scope.cancel()
+    assert not os.path.exists(path)
+
+
+async def test_a_file_that_nobody_listens_on_any_more_is_replaced(path: str) -> None:
+    with stdlib.socket(stdlib.AF_UNIX) as gone:
+        gone.bind(path)
+    assert os.path.exists(path)
+    (listener,) = await open_unix_listeners(path)
+    async with await open_unix_socket(path):
+        await (await listener.accept()).aclose()
+    await listener.aclose()
+    assert not os.path.exists(path)
+
+
+async def test_a_path_that_somebody_listens_on_is_in_use(path: str) -> None:
+    (listener,) = await open_unix_listeners(path)
+    with pytest.raises(OSError) as caught:
+        await open_unix_listeners(path)
+    assert caught.value.errno == errno.EADDRINUSE
+    # Nothing has happened to it.
+    async with await open_unix_socket(path):
+        await (await listener.accept()).aclose()
+    await listener.aclose()
+
+
+async def test_a_file_of_another_kind_is_left_alone(path: str) -> None:
+    Path(path).write_text("precious")
+    with pytest.raises(OSError) as caught:
+        await open_unix_listeners(path)
+    assert caught.value.errno == errno.EADDRINUSE
+    assert Path(path).read_text() == "precious"
+
+
+async def test_a_file_that_is_somebody_elses_by_now_is_not_removed(path: str) -> None:
+    (first,) = await open_unix_listeners(path)
+    os.unlink(path)
+    (second,) = await open_unix_listeners(path)
+    await first.aclose()
+    async with await open_unix_socket(path):
+        await (await second.accept()).aclose()
+    await second.aclose()
+    await second.aclose()
+    assert not os.path.exists(path)
+
+
+async def test_closing_removes_the_file_also_when_it_is_cancelled(path: str) -> None:
+    (listener,) = await open_unix_listeners(path)
+    with CancelScope() as scope:
+        scope.cancel()
+        await listener.aclose()
+    assert scope.cancelled_caught
+    assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o666])
+async def test_the_permissions_of_the_file_can_be_chosen(path: str, mode: int) -> None:
+    (listener,) = await open_unix_listeners(path, mode=mode)
+    assert stat.S_IMODE(os.stat(path).st_mode) == mode
+    await listener.aclose()
+
+
+async def test_a_path_that_cannot_be_made_is_an_error_and_leaves_nothing_open(path: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        await open_unix_listeners(f"{path}/below/socket")
+    with pytest.raises(OSError, match="too long"):
+        await open_unix_listeners("x" * 200)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has abstract sockets")
+@pytest.mark.parametrize("kind", [str, os.fsencode])
+async def test_abstract_sockets_have_no_file(kind: Callable[[str], Any]) -> None:
+    name = kind(f"\0nurseryio-test-{os.getpid()}")
+    (listener,) = await open_unix_listeners(name)
+    async with await open_unix_socket(name):
+        await (await listener.accept()).aclose()
+    await listener.aclose()
+
+
+async def test_a_system_without_unix_sockets_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert has_unix
+    monkeypatch.setattr(unix, "has_unix", False)
+    for call in (open_unix_socket, open_unix_listeners):
+        with pytest.raises(RuntimeError, match="Unix sockets are not supported"):
+            await call("x")  # type: ignore[operator]
