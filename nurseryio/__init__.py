@@ -96,10 +96,12 @@ if TYPE_CHECKING:
         open_ssl_over_tcp_stream as open_ssl_over_tcp_stream,
         open_tcp_listeners as open_tcp_listeners,
         open_tcp_stream as open_tcp_stream,
+        open_unix_listeners as open_unix_listeners,
         open_unix_socket as open_unix_socket,
         serve_listeners as serve_listeners,
         serve_ssl_over_tcp as serve_ssl_over_tcp,
         serve_tcp as serve_tcp,
+        serve_unix as serve_unix,
     )
     from ._system import (
         Path as Path,
@@ -127,7 +129,7 @@ _LAZY = {
     "_net.tcp_listen": "open_tcp_listeners serve_tcp",
     "_net.tcp_connect": "open_tcp_stream",
     "_net.serve": "serve_listeners",
-    "_net.unix": "open_unix_socket",
+    "_net.unix": "open_unix_listeners open_unix_socket serve_unix",
     "_system.path": "Path PosixPath WindowsPath",
     "_system.process": "Process",
     "_system.run_process": "run_process",

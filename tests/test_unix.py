@@ -15,9 +15,15 @@ from typing import Any
 import pytest
 
 import nurseryio
-from nurseryio import CancelScope, SocketStream, open_unix_socket
+from nurseryio import (
+    CancelScope,
+    SocketStream,
+    open_unix_listeners,
+    open_unix_socket,
+    serve_unix,
+)
 from nurseryio._net import unix
-from nurseryio._net.unix import has_unix, open_unix_listeners, serve_unix
+from nurseryio._net.unix import has_unix
 from nurseryio.testing import assert_checkpoints
 
 
