@@ -35,7 +35,7 @@ lint: .venv/dev.stamp
 types: .venv/dev.stamp
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy --python-version 3.10
-	$(BIN)/python -m pyright --verifytypes nurseryio --ignoreexternal
+	cd .venv && PATH="$(CURDIR)/$(BIN):$$PATH" python -m pyright --verifytypes nurseryio --ignoreexternal
 
 docs: .venv/docs.stamp
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html

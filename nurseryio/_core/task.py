@@ -254,16 +254,16 @@ class LoopState:
     )
 
     def __init__(self, loop: host.Loop) -> None:
-        self.loop = loop
-        self.time = loop.time
-        self.deadlines = Deadlines()
+        self.loop: host.Loop = loop
+        self.time: Callable[[], float] = loop.time
+        self.deadlines: Deadlines = Deadlines()
         # Invariant: a loop timer is armed at armed_at, which is not later than the earliest
         # live deadline; inf and None mean that none is armed.
-        self.armed_at = inf
+        self.armed_at: float = inf
         self.timer: asyncio.Handle | None = None
         # Records to look at again, and whether the call that will do it is scheduled.
         self.watch_list: list[Task] = []
-        self.watch_due = False
+        self.watch_due: bool = False
         # None while there are none: the hot paths test for that.
         self.instruments: Instruments | None = None
         # Set while instruments are installed: the hook into the loop (see gauge.py).
@@ -275,7 +275,7 @@ class LoopState:
         # Values of RunVars.
         self.locals: dict[Any, Any] = {}
         # Callbacks of ours run in an empty context: they must not keep a user's values alive.
-        self.context = contextvars.Context()
+        self.context: contextvars.Context = contextvars.Context()
 
     def add_deadline(self, when: float, function: Any, argument: Any) -> Entry:
         """Have ``function(argument)`` called once the loop's time reaches ``when``."""

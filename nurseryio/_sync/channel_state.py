@@ -71,11 +71,11 @@ class ChannelState:
     )
 
     def __init__(self, max_buffer_size: int | float) -> None:
-        self.max_buffer_size = max_buffer_size
+        self.max_buffer_size: int | float = max_buffer_size
         self.buffer: deque[Any] = deque()
-        self.peak = 0
-        self.open_senders = 0
-        self.open_receivers = 0
+        self.peak: int = 0
+        self.open_senders: int = 0
+        self.open_receivers: int = 0
         # Who waits to send, on which end, with what; who waits to receive, on which end.
         self.senders: OrderedDict[Task, tuple[MemorySendChannel[Any], Any]] = OrderedDict()
         self.receivers: OrderedDict[Task, MemoryReceiveChannel[Any]] = OrderedDict()

@@ -89,11 +89,11 @@ class Schedule:
     """
 
     def __init__(self, seed: int, strikes: Iterable[Strike] | None = None) -> None:
-        self.seed = seed
-        self.random = random.Random(seed)
+        self.seed: int = seed
+        self.random: random.Random = random.Random(seed)
         self.steps: list[int] = []
         self.landed: list[Strike] = []
-        self._strikes = None if strikes is None else list(strikes)
+        self._strikes: list[Strike] | None = None if strikes is None else list(strikes)
         self._progress = 0
 
     def __repr__(self) -> str:
