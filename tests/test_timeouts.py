@@ -1,4 +1,4 @@
-"""The clock, sleeping, and time limits on blocks."""
+"""Sleeping and time limits."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from math import inf, nan
 from typing import Any
 
 import pytest
+from harness.core import cancelling, needs_counts, settle, validate
 
 import nurseryio
 from nurseryio import (
+    Cancelled,
     CancelScope,
     TooSlowError,
     current_effective_deadline,
@@ -18,179 +20,315 @@ from nurseryio import (
     fail_at,
     move_on_after,
     move_on_at,
+    open_nursery,
     sleep,
     sleep_forever,
     sleep_until,
 )
-from nurseryio.testing import assert_checkpoints
+from nurseryio._core.task import current_state
+from nurseryio.lowlevel import checkpoint
+
+pytestmark = pytest.mark.limit(20)
 
 
-async def test_time_is_the_time_of_the_loop() -> None:
+# -- the clock ------------------------------------------------------------------
+
+
+async def test_the_time_is_the_loops_own() -> None:
     before = asyncio.get_running_loop().time()
     assert before <= current_time() <= asyncio.get_running_loop().time()
 
 
-async def test_sleeping_takes_the_time_it_is_given(autojump_clock: Any) -> None:
-    begin = current_time()
-    await sleep(3600)
-    assert current_time() == begin + 3600
-    await sleep_until(begin + 7200)
-    assert current_time() == begin + 7200
+def test_there_is_no_time_outside_a_loop() -> None:
+    with pytest.raises(RuntimeError, match="must be called from async context"):
+        current_time()
 
 
-@pytest.mark.parametrize("when", [0, 5.0])
-async def test_a_sleep_of_no_time_is_a_checkpoint(when: float) -> None:
-    with assert_checkpoints():
-        await sleep(0)
-    with assert_checkpoints():
-        await sleep_until(current_time() - when)
+# -- sleeping -------------------------------------------------------------------
 
 
-async def test_a_sleep_never_ends_before_its_time() -> None:
-    for _ in range(5):
-        begin = current_time()
-        await sleep(0.0017)
-        assert current_time() >= begin + 0.0017
+async def test_a_sleep_takes_its_time(autojump_clock: Any) -> None:
+    start = current_time()
+    await sleep(2.5)
+    assert current_time() - start == 2.5
+    await sleep_until(current_time() + 1)
+    assert current_time() - start == 3.5
 
 
-@pytest.mark.parametrize(
-    ("sleeper", "seconds"), [(sleep, -1), (sleep, nan), (sleep_until, nan), (sleep, -inf)]
-)
-async def test_bad_times_are_refused(sleeper: Any, seconds: float) -> None:
-    with pytest.raises(ValueError, match="must"):
-        await sleeper(seconds)
+async def test_a_real_sleep_takes_at_least_its_time() -> None:
+    start = current_time()
+    await sleep(0.005)
+    assert current_time() - start >= 0.005
 
 
-@pytest.mark.parametrize("limit", [move_on_after, fail_after])
-@pytest.mark.parametrize("seconds", [-1, nan, -inf])
-def test_bad_limits_are_refused_where_they_are_given(limit: Any, seconds: float) -> None:
-    with pytest.raises(ValueError, match=r"^`seconds` must (not be NaN|be non-negative)$"):
-        limit(seconds)
+async def test_sleepers_wake_in_the_order_of_their_times(autojump_clock: Any) -> None:
+    woken = []
+
+    async def sleeper(seconds: float) -> None:
+        await sleep(seconds)
+        woken.append(seconds)
+
+    async with open_nursery() as nursery:
+        for seconds in (3, 1, 2, 0.5):
+            nursery.start_soon(sleeper, seconds)
+    assert woken == [0.5, 1, 2, 3]
 
 
-@pytest.mark.parametrize("limit", [move_on_at, fail_at])
-def test_a_deadline_that_is_no_number_is_refused(limit: Any) -> None:
-    with pytest.raises(ValueError, match=r"^deadline must not be NaN$"):
-        limit(nan)
+async def test_sleeping_for_no_time_lets_others_run() -> None:
+    seen: list[int] = []
+    asyncio.get_running_loop().call_soon(seen.append, 1)
+    await sleep(0)
+    assert seen == [1]
+    asyncio.get_running_loop().call_soon(seen.append, 2)
+    await sleep_until(current_time() - 5)
+    assert seen == [1, 2]
 
 
-async def test_a_block_that_is_too_slow_is_left(autojump_clock: Any) -> None:
-    begin = current_time()
-    with move_on_after(10) as scope:
+async def test_a_negative_or_senseless_sleep_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="must be non-negative"):
+        await sleep(-1)
+    with pytest.raises(ValueError, match="must not be NaN"):
+        await sleep(nan)
+    with pytest.raises(ValueError, match="must not be NaN"):
+        await sleep_until(nan)
+
+
+@pytest.mark.parametrize("seconds", [0, 100, inf])
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_sleep_is_cancelled_with_its_scope(seconds: float, early: bool) -> None:
+    with CancelScope() as scope:
+        if early:
+            scope.cancel()
+        else:
+            asyncio.get_running_loop().call_soon(scope.cancel)
+        await sleep(seconds)
+    assert scope.cancelled_caught
+    assert len(current_state().deadlines) == 0
+    validate()
+
+
+async def test_sleeping_forever_ends_by_a_cancellation_only() -> None:
+    with move_on_after(0.002) as scope:
         await sleep_forever()
     assert scope.cancelled_caught
-    assert current_time() == begin + 10
-    with move_on_at(begin + 30) as scope:
-        await asyncio.get_running_loop().create_future()
+    with move_on_after(0.002) as scope:
+        await sleep_until(inf)
     assert scope.cancelled_caught
-    assert current_time() == begin + 30
 
 
-async def test_a_block_that_is_quick_is_left_alone() -> None:
-    with move_on_after(60) as scope:
-        await sleep(0)
-    assert not scope.cancel_called
-    with fail_after(60) as scope:
-        await sleep(0)
-    assert not scope.cancelled_caught
-
-
-async def test_failing_limits_raise_what_says_so() -> None:
-    with pytest.raises(TooSlowError) as caught:
-        with fail_after(0):
-            await sleep_forever()
-    assert str(caught.value.__cause__) == "cancelled due to deadline"
-    with pytest.raises(TooSlowError):
-        with fail_at(current_time() - 1):
-            await sleep_forever()
-
-
-async def test_a_failing_limit_lets_other_errors_pass() -> None:
-    with pytest.raises(KeyError):
-        with fail_after(60):
-            raise KeyError
-
-
-async def test_a_failing_limit_that_was_cancelled_otherwise_fails_as_well() -> None:
-    with pytest.raises(TooSlowError):
-        with fail_after(60) as scope:
-            scope.cancel()
-            await sleep(0)
-
-
-async def test_limits_may_be_shields() -> None:
-    with CancelScope() as outer:
-        outer.cancel()
-        with move_on_after(60, shield=True), fail_after(60, shield=True):
-            with move_on_at(inf, shield=True), fail_at(inf, shield=True):
-                await sleep(0)
-        with pytest.raises(nurseryio.Cancelled):
-            await sleep(0)
-
-
-async def test_a_cancelled_sleep_leaves_nothing_in_the_heap() -> None:
-    from nurseryio._core.task import current_state
-
-    with CancelScope() as scope:
-        scope.cancel()
-        await sleep(60)
-    assert scope.cancelled_caught
+async def test_a_native_cancel_ends_a_sleep_and_leaves_no_deadline_behind() -> None:
+    task = asyncio.get_running_loop().create_task(sleep(100))
+    await settle()
+    assert len(current_state().deadlines) == 1
+    task.cancel()
+    await settle()
+    assert task.cancelled()
     assert len(current_state().deadlines) == 0
 
 
-async def test_ten_thousand_tasks_sleep_at_once(autojump_clock: Any) -> None:
-    awake = 0
+async def test_a_sleep_whose_time_is_up_when_a_native_cancel_comes_returns(
+    autojump_clock: Any,
+) -> None:
+    seen = []
 
-    async def sleeper(seconds: int) -> None:
-        nonlocal awake
-        await sleep(seconds)
-        awake += 1
+    async def sleeper() -> None:
+        await sleep(1)
+        seen.append("slept")
+        try:
+            await checkpoint()
+        except Cancelled:
+            seen.append("struck")
+            raise
 
-    begin = current_time()
-    async with nurseryio.open_nursery() as nursery:
-        for number in range(10_000):
-            nursery.start_soon(sleeper, number % 100)
-    assert awake == 10_000
-    assert current_time() == begin + 99
+    task = asyncio.get_running_loop().create_task(sleeper())
+    await asyncio.sleep(0)
+    current_state().add_deadline(current_time() + 1, lambda _: task.cancel(), None)
+    await asyncio.wait([task])
+    assert seen == ["slept", "struck"]
+    assert task.cancelled()
 
 
-async def test_a_million_timeouts_leave_no_growth() -> None:
-    from nurseryio._core.task import current_state
+# -- move_on and fail -----------------------------------------------------------
 
-    heap = current_state().deadlines
-    for _ in range(2000):
-        with move_on_after(60):
+
+async def test_a_block_is_cut_short_when_its_time_is_up(autojump_clock: Any) -> None:
+    start = current_time()
+    with move_on_after(1) as after:
+        await sleep(5)
+    with move_on_at(start + 3) as at:
+        await sleep(5)
+    assert current_time() - start == 3
+    assert after.cancelled_caught and at.cancelled_caught
+
+
+async def test_a_block_that_is_fast_enough_is_left_alone(autojump_clock: Any) -> None:
+    with move_on_after(2) as scope:
+        await sleep(1)
+    assert not scope.cancel_called and not scope.cancelled_caught
+    with fail_after(2) as scope:
+        await sleep(1)
+    assert not scope.cancel_called
+
+
+async def test_fail_raises_when_its_time_is_up(autojump_clock: Any) -> None:
+    with pytest.raises(TooSlowError) as caught:
+        with fail_after(1):
+            await sleep(5)
+    assert isinstance(caught.value.__cause__, Cancelled)
+    with pytest.raises(TooSlowError):
+        with fail_at(current_time() + 1):
+            await sleep(5)
+
+
+async def test_fail_raises_too_when_it_was_cancelled_by_hand() -> None:
+    with pytest.raises(TooSlowError):
+        with fail_after(100) as scope:
+            scope.cancel()
+            await checkpoint()
+
+
+async def test_fail_does_not_raise_if_the_block_never_noticed(autojump_clock: Any) -> None:
+    with fail_after(1) as scope:
+        autojump_clock.jump(5)
+    assert scope.cancel_called is False or not scope.cancelled_caught
+    with fail_after(0) as scope:
+        pass
+    assert scope.cancel_called and not scope.cancelled_caught
+
+
+async def test_other_errors_pass_through_fail() -> None:
+    with pytest.raises(KeyError):
+        with fail_after(0):
+            raise KeyError
+
+
+async def test_fail_inside_a_cancelled_scope_leaves_the_cancellation_to_it() -> None:
+    with CancelScope() as outer:
+        outer.cancel()
+        with fail_after(100):
+            await checkpoint()
+        raise AssertionError("not reached")
+    assert outer.cancelled_caught
+
+
+async def test_the_inner_limit_may_be_the_longer_one(autojump_clock: Any) -> None:
+    start = current_time()
+    with move_on_after(1) as outer:
+        with fail_after(5):
+            await sleep(10)
+    assert outer.cancelled_caught
+    assert current_time() - start == 1
+
+
+async def test_no_time_at_all_cancels_at_the_first_checkpoint() -> None:
+    for scope in (move_on_after(0), move_on_at(current_time()), move_on_at(-inf)):
+        reached = False
+        with scope:
+            reached = True
+            await checkpoint()
+            raise AssertionError("not reached")
+        assert reached and scope.cancelled_caught
+
+
+async def test_an_endless_limit_never_strikes(autojump_clock: Any) -> None:
+    for scope in (move_on_after(inf), move_on_at(inf)):
+        with scope:
+            await sleep(1e6)
+        assert not scope.cancel_called
+    assert len(current_state().deadlines) == 0
+
+
+async def test_a_relative_limit_counts_from_entering(autojump_clock: Any) -> None:
+    scope = move_on_after(2)
+    assert scope.is_relative
+    await sleep(5)
+    start = current_time()
+    with scope:
+        assert scope.deadline == start + 2
+        await sleep(10)
+    assert current_time() - start == 2
+
+
+@pytest.mark.parametrize("limit", [move_on_after, fail_after])
+def test_a_negative_or_senseless_limit_is_refused_at_once(limit: Any) -> None:
+    with pytest.raises(ValueError, match="must be non-negative"):
+        limit(-1)
+    with pytest.raises(ValueError, match="must not be NaN"):
+        limit(nan)
+    with pytest.raises(ValueError, match="must not be NaN"):
+        (move_on_at if limit is move_on_after else fail_at)(nan)
+
+
+@pytest.mark.parametrize("name", ["move_on_after", "move_on_at", "fail_after", "fail_at"])
+async def test_a_limit_may_be_shielded_from_the_start(name: str) -> None:
+    with CancelScope() as outer:
+        outer.cancel()
+        with getattr(nurseryio, name)(100 + current_time(), shield=True) as scope:
+            assert scope.shield
+            await checkpoint()
+        with getattr(nurseryio, name)(0, shield=False) as scope:
+            assert not scope.shield
+        with pytest.raises(TypeError, match="shield must be a bool"):
+            getattr(nurseryio, name)(1, shield="yes")
+
+
+async def test_a_limit_is_good_for_one_block() -> None:
+    for scope in (move_on_after(1), fail_after(1)):
+        with scope:
             pass
-    assert len(heap) == 0
-    assert len(heap._heap) < 200
+        with pytest.raises(RuntimeError, match="single 'with' block"):
+            with scope:
+                pass
 
 
-# -- the effective deadline -----------------------------------------------------
+async def test_a_hundred_thousand_limits_that_do_not_strike_leave_nothing() -> None:
+    state = current_state()
+    for _ in range(20_000):
+        with move_on_after(1000):
+            pass
+    assert len(state.deadlines) == 0
+    assert len(state.deadlines._heap) < 200
+    validate()
 
 
-async def test_the_effective_deadline_is_the_earliest_up_to_a_shield() -> None:
-    assert current_effective_deadline() == inf
+async def test_a_limit_is_seen_in_the_effective_deadline(autojump_clock: Any) -> None:
     now = current_time()
-    with move_on_at(now + 10), move_on_at(now + 20):
-        assert current_effective_deadline() == now + 10
-        with move_on_at(now + 5) as inner:
-            assert current_effective_deadline() == now + 5
-            inner.deadline = now + 15
-            assert current_effective_deadline() == now + 10
-        with move_on_at(now + 30, shield=True) as shield:
-            assert current_effective_deadline() == now + 30
-            shield.shield = False
-            assert current_effective_deadline() == now + 10
     assert current_effective_deadline() == inf
+    with move_on_after(5):
+        with move_on_after(10):
+            assert current_effective_deadline() == now + 5
+        with move_on_after(2):
+            assert current_effective_deadline() == now + 2
+        with fail_after(7, shield=True):
+            assert current_effective_deadline() == now + 7
 
 
-async def test_a_cancelled_task_has_no_time_left() -> None:
-    with CancelScope() as scope:
-        scope.cancel()
-        assert current_effective_deadline() == -inf
+@needs_counts
+async def test_limits_of_ours_and_of_asyncio_nest_both_ways() -> None:
+    with move_on_after(0.002) as scope:
+        async with asyncio.timeout(100):
+            await asyncio.sleep(100)
+    assert scope.cancelled_caught and cancelling() == 0
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.002):
+            with move_on_after(100) as scope:
+                await sleep(100)
+    assert not scope.cancel_called and cancelling() == 0
 
 
-def test_outside_of_tasks_there_is_neither_time_nor_deadline() -> None:
-    for ask in (current_time, current_effective_deadline):
-        with pytest.raises(RuntimeError, match="must be called from async context"):
-            ask()
+@needs_counts
+async def test_limits_that_strike_together_are_both_heard(autojump_clock: Any) -> None:
+    for wait in (sleep, asyncio.sleep):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                with move_on_after(1) as scope:
+                    await wait(5)
+        with move_on_after(1) as scope:
+            try:
+                async with asyncio.timeout(1):
+                    await wait(5)
+            except TimeoutError:
+                await checkpoint()
+                raise AssertionError("not reached") from None
+        assert scope.cancelled_caught
+        assert cancelling() == 0
