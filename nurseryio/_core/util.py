@@ -80,7 +80,7 @@ class NoPublicConstructor(Final):
         raise TypeError(f"{_spelled(cls)} has no public constructor")
 
     def _create(cls: type[T], *args: Any, **kwargs: Any) -> T:
-        made: T = ABCMeta.__call__(cls, *args, **kwargs)
+        made: T = type.__call__(cls, *args, **kwargs)
         return made
 
 

@@ -127,11 +127,11 @@ class Schedule:
             _Player(self, actor, [s for s in self._strikes if s.actor == place])
             for place, actor in enumerate(actors)
         ]
+        watchdog = _Watchdog(self, players)
         async with open_nursery() as nursery:
-            watchdog = _Watchdog(self, players, nursery)
             for player in players:
                 nursery.start_soon(player.play, name=player.actor)
-            watchdog.start()
+            watchdog.start(nursery)
         self.steps = [player.steps for player in players]
         self.landed = [strike for player in players for strike in player.landed]
         if watchdog.bites:
@@ -264,20 +264,19 @@ def _thrower(coro: Coroutine[Any, Any, None], error: BaseException) -> Callable[
 class _Watchdog:
     """Cancels everything once no actor has made a step for long enough to be sure."""
 
-    def __init__(self, schedule: Schedule, players: Sequence[_Player], nursery: Nursery) -> None:
+    def __init__(self, schedule: Schedule, players: Sequence[_Player]) -> None:
         self.schedule = schedule
         self.players = players
-        self.nursery = nursery
         self.bites: list[str] = []
         self.seen = -1
         self.ticks = 0
         self.since = 0.0
 
-    def start(self) -> None:
-        running_loop().call_soon(self._look)
+    def start(self, nursery: Nursery) -> None:
+        running_loop().call_soon(self._look, nursery)
 
-    def _look(self) -> None:
-        if not self.nursery.child_tasks:
+    def _look(self, nursery: Nursery) -> None:
+        if not nursery.child_tasks:
             return
         self.ticks += 1
         if self.schedule._progress != self.seen:
@@ -285,11 +284,11 @@ class _Watchdog:
             self.ticks = 0
             self.since = time.monotonic()
         elif self.ticks > STUCK_TICKS and time.monotonic() - self.since > STUCK_SECONDS:
-            alive = self.nursery.child_tasks
+            alive = nursery.child_tasks
             self.bites = [str(player) for player in self.players if player.task in alive]
-            self.nursery.cancel_scope.cancel(reason="stuck")
+            nursery.cancel_scope.cancel(reason="stuck")
             return
-        running_loop().call_soon(self._look)
+        running_loop().call_soon(self._look, nursery)
 
 
 # -- many schedules -------------------------------------------------------------
