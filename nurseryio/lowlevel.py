@@ -57,9 +57,15 @@ from ._sync import (
 
 if TYPE_CHECKING:
     from ._net import FdStream as FdStream
+    from ._net.hostname import encode_hostname as encode_hostname
     from ._system import open_process as open_process
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_door(
-        globals(), {"_net.fd_stream": "FdStream", "_system.process": "open_process"}
+        globals(),
+        {
+            "_net.fd_stream": "FdStream",
+            "_net.hostname": "encode_hostname",
+            "_system.process": "open_process",
+        },
     )

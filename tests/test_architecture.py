@@ -27,7 +27,17 @@ ROOMS: dict[str, tuple[str, ...]] = {
 }
 
 # The public doors: they re-export, and nothing else. "" is the package itself.
-DOORS = {"", "abc", "lowlevel", "socket", "to_thread", "from_thread", "aio", "instruments"}
+DOORS = {
+    "",
+    "__main__",
+    "abc",
+    "aio",
+    "from_thread",
+    "instruments",
+    "lowlevel",
+    "socket",
+    "to_thread",
+}
 
 # Inside ``_core`` each module imports only those before it.
 CORE_ORDER = (

@@ -1,0 +1,191 @@
+"""``import trio`` gives nurseryio once a program has asked for it, and only in that process.
+
+Every test runs a program of its own: what is imported stays imported.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import programs
+
+PROVIDE = """
+import sys
+import nurseryio
+from nurseryio._interop.as_trio import provide_trio
+"""
+
+
+def says(folder: Path, text: str, loop: str = "stock") -> list[str]:
+    """What a program prints, which must end well and without a warning."""
+    file = folder / "program.py"
+    file.write_text(PROVIDE + text, encoding="utf-8")
+    program = programs.run(file, loop=loop)
+    assert program.returncode == 0, program.errors
+    return program.lines
+
+
+@pytest.mark.parametrize("loop", programs.LOOPS)
+def test_a_program_for_trio_runs(tmp_path: Path, loop: str) -> None:
+    text = """
+provide_trio()
+import trio
+from trio import socket
+from trio.abc import Stream
+import trio.lowlevel, trio.testing, trio.to_thread, trio.from_thread
+
+async def child(number):
+    await trio.lowlevel.checkpoint()
+    trio.from_thread  # as an attribute too
+    print(await trio.to_thread.run_sync(lambda: number))
+
+async def main():
+    left, right = trio.testing.memory_stream_pair()
+    assert isinstance(left, Stream)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(child, 1)
+    with trio.move_on_after(0):
+        await trio.sleep_forever()
+    print(socket.AF_INET.name)
+
+trio.run(main)
+"""
+    assert says(tmp_path, text, loop) == ["1", "AF_INET"]
+
+
+def test_the_stand_in_has_the_same_classes_as_the_library(tmp_path: Path) -> None:
+    text = """
+trio = provide_trio()
+import trio as imported, trio.abc
+from trio import *
+print(trio is imported, trio.CancelScope is nurseryio.CancelScope is CancelScope)
+print(trio.abc.Stream is nurseryio.abc.Stream, trio.__name__, trio.abc.__name__)
+print("open_nursery" in dir(trio), "lowlevel" in dir(trio), trio.abc.__doc__[:20])
+"""
+    assert says(tmp_path, text) == [
+        "True True",
+        "True trio trio.abc",
+        "True True Stands in for trio.a",
+    ]
+
+
+def test_the_stand_in_says_which_release_of_trio_it_follows(tmp_path: Path) -> None:
+    text = "print(provide_trio().__version__.split('.')[:2])"
+    assert says(tmp_path, text) == ["['0', '35']"]
+
+
+def test_what_is_patched_in_the_stand_in_is_not_patched_in_the_library(tmp_path: Path) -> None:
+    text = """
+from unittest import mock
+trio = provide_trio()
+with mock.patch("trio.sleep"):
+    print(trio.sleep is nurseryio.sleep)
+print(trio.sleep is nurseryio.sleep)
+"""
+    assert says(tmp_path, text) == ["False", "True"]
+
+
+def test_private_parts_of_trio_are_missing_and_the_error_says_why(tmp_path: Path) -> None:
+    text = """
+trio = provide_trio()
+try:
+    import trio._core
+except ModuleNotFoundError as exc:
+    print(exc.name, "stands in for Trio" in str(exc))
+try:
+    trio._util
+except AttributeError as exc:
+    print("stands in for Trio" in str(exc), hasattr(trio, "_util"))
+try:
+    from trio import no_such_name
+except ImportError:
+    print("no such name")
+"""
+    assert says(tmp_path, text) == ["trio._core True", "True False", "no such name"]
+
+
+def test_a_trio_that_is_loaded_is_not_replaced(tmp_path: Path) -> None:
+    text = """
+import types
+sys.modules["trio"] = real = types.ModuleType("trio")
+real.__file__ = "/somewhere/trio/__init__.py"
+try:
+    provide_trio()
+except RuntimeError as exc:
+    print(exc)
+print(sys.modules["trio"] is real, len([f for f in sys.meta_path if "Finder" in repr(f)]))
+"""
+    lines = says(tmp_path, text)
+    assert "'trio' has been imported already, from /somewhere/trio/__init__.py" in lines[0]
+    assert lines[1].startswith("True")
+
+
+def test_asking_twice_gives_the_same_module(tmp_path: Path) -> None:
+    text = """
+before = len(sys.meta_path)
+print(provide_trio() is provide_trio(), len(sys.meta_path) - before)
+"""
+    assert says(tmp_path, text) == ["True 1"]
+
+
+def test_a_loop_factory_is_used_where_the_program_names_none(tmp_path: Path) -> None:
+    text = """
+import asyncio
+
+class Loop(asyncio.SelectorEventLoop):
+    pass
+
+trio = provide_trio(loop_factory=Loop)
+
+async def which():
+    return type(asyncio.get_running_loop()).__name__
+
+print(trio.run(which), trio.run(which, loop_factory=asyncio.SelectorEventLoop))
+print(trio.run.__name__)
+"""
+    assert says(tmp_path, text) == ["Loop _UnixSelectorEventLoop", "run"]
+
+
+def test_libraries_written_for_trio_run_in_any_asyncio_task(tmp_path: Path) -> None:
+    (tmp_path / "for_trio.py").write_text(
+        "import trio\n"
+        "async def both(first, second):\n"
+        "    async with trio.open_nursery() as nursery:\n"
+        "        nursery.start_soon(first)\n"
+        "        nursery.start_soon(second)\n",
+        encoding="utf-8",
+    )
+    text = """
+import asyncio
+provide_trio()
+import for_trio
+
+async def say(what):
+    await asyncio.sleep(0)
+    print(what)
+
+asyncio.run(for_trio.both(lambda: say("one"), lambda: say("two")))
+"""
+    assert says(tmp_path, text) == ["one", "two"]
+
+
+def test_another_process_is_not_changed(tmp_path: Path) -> None:
+    text = """
+import subprocess
+provide_trio()
+program = "import nurseryio, sys; print('trio' in sys.modules)"
+done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+print(done.stdout.strip())
+"""
+    assert says(tmp_path, text) == ["False"]
+
+
+def test_importing_the_library_provides_nothing() -> None:
+    program = "import nurseryio, sys; print(any('as_trio' in repr(f) for f in sys.meta_path))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "False"

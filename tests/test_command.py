@@ -1,0 +1,150 @@
+"""``python -m nurseryio``: runs a script or a module as Python does, with Trio's name on ours."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import matrix, source
+
+from nurseryio._interop import command
+
+PROGRAM = """
+import asyncio, sys, trio
+async def main():
+    await trio.sleep(0)
+    print(type(asyncio.get_running_loop()).__module__.partition(".")[0], sys.argv[1:], __name__)
+trio.run(main)
+"""
+
+needs_uvloop = pytest.mark.skipif("uvloop" not in matrix.KINDS, reason="uvloop is not installed")
+
+
+def run(
+    folder: Path, *arguments: str, code: int = 0, **more: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder, and check how it ends."""
+    paths = [str(source.ROOT), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "nurseryio", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        check=False,
+        **more,
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    file = tmp_path / "scripts" / "program.py"
+    file.parent.mkdir()
+    file.write_text(PROGRAM, encoding="utf-8")
+    return file
+
+
+def test_a_script_gets_its_arguments_whatever_they_look_like(tmp_path: Path, script: Path) -> None:
+    done = run(tmp_path, str(script), "-m", "--loop", "x")
+    assert done.stdout == "asyncio ['-m', '--loop', 'x'] __main__\n"
+
+
+@needs_uvloop
+@pytest.mark.parametrize("option", [["--loop", "uvloop"], ["--loop=uvloop"]])
+def test_a_script_runs_on_uvloop_if_asked_for(
+    tmp_path: Path, script: Path, option: list[str]
+) -> None:
+    assert run(tmp_path, *option, str(script)).stdout == "uvloop [] __main__\n"
+
+
+def test_a_script_finds_the_modules_beside_it(tmp_path: Path, script: Path) -> None:
+    (script.parent / "beside.py").write_text("NAME = 'beside'", encoding="utf-8")
+    script.write_text("import beside; print(beside.NAME, __file__)", encoding="utf-8")
+    assert run(tmp_path, "scripts/program.py").stdout == "beside scripts/program.py\n"
+
+
+def test_a_module_runs_as_python_runs_one(tmp_path: Path) -> None:
+    (tmp_path / "module_for_trio.py").write_text(PROGRAM, encoding="utf-8")
+    assert run(tmp_path, "-m", "module_for_trio", "-x").stdout == "asyncio ['-x'] __main__\n"
+
+
+def test_a_package_runs_by_its_main_module(tmp_path: Path) -> None:
+    package = tmp_path / "package_for_trio"
+    package.mkdir()
+    (package / "__init__.py").write_text("", encoding="utf-8")
+    (package / "__main__.py").write_text(PROGRAM, encoding="utf-8")
+    assert run(tmp_path, "-m", "package_for_trio").stdout == "asyncio [] __main__\n"
+
+
+def test_the_exit_code_is_that_of_the_program(tmp_path: Path, script: Path) -> None:
+    script.write_text(
+        "import sys, trio\n"
+        "async def fails():\n    sys.exit(7)\n"
+        "async def main():\n"
+        "    async with trio.open_nursery() as nursery:\n"
+        "        nursery.start_soon(fails)\n"
+        "trio.run(main)\n",
+        encoding="utf-8",
+    )
+    assert run(tmp_path, str(script), code=7).stderr == ""
+
+
+def test_ctrl_c_ends_the_program_as_python_would(tmp_path: Path, script: Path) -> None:
+    script.write_text(
+        "import os, signal, trio\n"
+        "async def main():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    await trio.sleep(10)\n"
+        "trio.run(main)\n",
+        encoding="utf-8",
+    )
+    done = run(tmp_path, str(script), code=-signal.SIGINT)
+    assert done.stderr.endswith("KeyboardInterrupt\n")
+
+
+def test_an_error_of_the_program_is_shown(tmp_path: Path, script: Path) -> None:
+    script.write_text("raise ValueError('mine')", encoding="utf-8")
+    assert run(tmp_path, str(script), code=1).stderr.endswith("ValueError: mine\n")
+
+
+def test_help_is_shown(tmp_path: Path) -> None:
+    assert run(tmp_path, "--help").stdout == command.USAGE
+    assert run(tmp_path, "-h").stdout == command.USAGE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a script, or a module after -m"),
+        (["--loop"], "--loop needs a value"),
+        (["-m"], "-m needs a value"),
+        (["--loop", "trio", "x.py"], "--loop must be one of asyncio, uvloop, not 'trio'"),
+        (["--fast"], "there is no option --fast"),
+        (["-m=x"], "there is no option -m"),
+        (["no-such-script.py"], "there is no file 'no-such-script.py'"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_with_the_reason(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    done = run(tmp_path, *arguments, code=2)
+    assert done.stderr.endswith(f"error: {message}\n")
+    assert done.stderr.startswith("usage:")
+
+
+def test_uvloop_that_is_not_installed_is_refused_with_the_way_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    with pytest.raises(SystemExit) as caught:
+        command.main(["--loop", "uvloop", __file__])
+    assert caught.value.code == 2
+    assert "pip install 'nurseryio[uvloop]'" in capsys.readouterr().err
