@@ -19,7 +19,7 @@ by every program is loaded when its name is first used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._core import (
     TASK_STATUS_IGNORED as TASK_STATUS_IGNORED,

@@ -46,7 +46,7 @@ async def test_a_token_puts_the_value_before_back_and_only_once() -> None:
     var.reset(first)
     with pytest.raises(LookupError):
         var.get()
-    with pytest.raises(ValueError, match="^token has already been used$"):
+    with pytest.raises(ValueError, match=r"^token has already been used$"):
         var.reset(first)
 
 
@@ -54,7 +54,7 @@ async def test_what_is_no_token_of_this_variable_is_refused() -> None:
     one: RunVar[int] = RunVar("one")
     other: RunVar[int] = RunVar("other")
     token = other.set(1)
-    with pytest.raises(ValueError, match="^token is not for us$"):
+    with pytest.raises(ValueError, match=r"^token is not for us$"):
         one.reset(token)
     with pytest.raises(TypeError, match="expected the token that set"):
         one.reset(None)  # type: ignore[arg-type]

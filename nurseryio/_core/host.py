@@ -160,6 +160,7 @@ new_future: Callable[..., asyncio.Future[Any]] = asyncio.Future
 
 # -- tasks ----------------------------------------------------------------------
 
+
 def create_task(
     loop: Loop,
     coro: Coroutine[Any, Any, Any],
