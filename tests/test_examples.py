@@ -136,13 +136,13 @@ polite children: both awake after N nap(s)
 
   child1: awake
 
-slow step: rude child1 ran for more than 0.1 seconds without an await
+slow step: rude child1 ran for more than 0.2 seconds without an await
 
   child2: going to sleep
 
   child2: awake
 
-slow step: rude child2 ran for more than 0.1 seconds without an await
+slow step: rude child2 ran for more than 0.2 seconds without an await
 
 rude children: both awake after N nap(s)
 """

@@ -78,8 +78,14 @@ def test_the_echo_programs_print_what_they_print_on_trio(loop: str) -> None:
             client.end()
         server.end()
     client_lines = [line.replace(str(port), "PORT") for line in client.lines]
+    # On a slow machine there may be time for more than two messages before the server ends.
+    sends, got = f"sender: sends {message}", f"receiver: got {message}"
+    end = client_lines.pop()
+    while client_lines.count(sends) > 2:
+        del client_lines[-2 if client_lines[-1] == got else -1 :]
+    client_lines.append(end)
     programs.assert_same_but_for_order_inside_ticks(client_lines, trio_printed("echo_client"))
-    assert server.lines[2:] == trio_printed("echo_server").splitlines()
+    assert server.lines[2:5] == trio_printed("echo_server").splitlines()
     # Here nurseryio does better than Trio 0.35: sys.exit() and Ctrl-C keep their meaning.
     assert (client.returncode, client.errors) == (0, "")
     assert server.returncode in (-signal.SIGINT, 128 + signal.SIGINT)

@@ -47,15 +47,17 @@ def test_the_client_ends_with_exit_code_0_when_the_server_closes(loop: str) -> N
             client.read_until("receiver: received b'and back'")
             connection.shutdown(socket.SHUT_WR)
             client.end()
-            # It has sent nothing more, and its socket was closed and not reset.
-            assert connection.recv(1) == b""
+            # Its socket was closed, and not reset.
+            late = receive_exactly(connection, 1000)
     assert (client.returncode, client.errors) == (0, "")
-    assert client.lines == [
+    # On a slow machine there may be time for more than one message.
+    again = client.lines.count(f"sender: sending {MESSAGE!r}") - 1
+    assert late == MESSAGE * again
+    assert [text for text in client.lines if "sending" not in text] == [
         f"parent: connecting to port {port}",
         "parent: starting the sender",
         "parent: starting the receiver",
         "sender: here",
-        f"sender: sending {MESSAGE!r}",
         "receiver: here",
         "receiver: received b'and back'",
         "receiver: connection closed",

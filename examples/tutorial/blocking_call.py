@@ -9,7 +9,7 @@ import time
 import nurseryio
 
 NAP = 0.3
-LIMIT = 0.1
+LIMIT = 0.2
 
 
 async def polite(name):
