@@ -1,0 +1,215 @@
+"""Records of tasks and of loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import gc
+import sys
+import weakref
+
+import pytest
+
+import nurseryio
+from nurseryio import open_nursery
+from nurseryio._core.task import (
+    current_state,
+    loop_state,
+    name_of,
+    records,
+)
+from nurseryio.lowlevel import Task, checkpoint, current_task
+from nurseryio.testing import wait_all_tasks_blocked
+
+VAR = contextvars.ContextVar("VAR", default="unset")
+
+
+async def test_a_task_has_one_record() -> None:
+    task = current_task()
+    assert current_task() is task
+    await checkpoint()
+    assert current_task() is task
+    assert task.asyncio_task is asyncio.current_task()
+    assert records[task.asyncio_task] is task
+
+
+def test_outside_of_tasks_there_is_no_record() -> None:
+    with pytest.raises(RuntimeError, match="must be called from async context"):
+        current_task()
+
+    async def main() -> list[str]:
+        errors = []
+
+        def callback() -> None:
+            try:
+                current_task()
+            except RuntimeError as exc:
+                errors.append(str(exc))
+
+        asyncio.get_running_loop().call_soon(callback)
+        await checkpoint()
+        await checkpoint()
+        return errors
+
+    assert nurseryio.run(main) == [
+        "must be called from async context (inside a task, not a callback)"
+    ]
+
+
+def test_records_are_not_made_by_hand() -> None:
+    with pytest.raises(TypeError, match="no public constructor"):
+        Task()  # type: ignore[call-arg]
+
+
+async def named() -> None:
+    await checkpoint()
+
+
+@pytest.mark.parametrize(
+    ("thing", "name"),
+    [
+        (named, "test_task.named"),
+        (functools.partial(functools.partial(named)), "test_task.named"),
+        ("a name", "a name"),
+        (5, "5"),
+    ],
+)
+def test_a_name_is_made_of_what_there_is(thing: object, name: str) -> None:
+    assert name_of(thing) == name
+
+
+async def test_a_child_knows_its_name_its_coroutine_and_its_place() -> None:
+    seen: list[Task] = []
+
+    async def child() -> None:
+        seen.append(current_task())
+        await nurseryio.sleep_forever()
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+        nursery.start_soon(child, name="by name")
+        nursery.start_soon(child, name=named)
+        await wait_all_tasks_blocked()
+        assert {task.name.rpartition(".")[2] for task in seen} == {"child", "by name", "named"}
+        assert all(task.parent_nursery is nursery for task in seen)
+        assert all(task.coro.__name__ == "child" for task in seen)
+        assert repr(seen[1]).startswith("<Task 'by name' at 0x")
+        assert "by name" in {task.get_name() for task in asyncio.all_tasks()}
+        seen[0].name = "renamed"
+        assert seen[0].asyncio_task.get_name() == "renamed"
+        nursery.cancel_scope.cancel()
+
+
+async def test_nurseries_of_a_task_are_listed_from_outside_inwards() -> None:
+    task = current_task()
+    assert task.child_nurseries == []
+    async with open_nursery() as outer:
+        with nurseryio.CancelScope():
+            async with open_nursery() as inner:
+                assert task.child_nurseries == [outer, inner]
+            assert task.child_nurseries == [outer]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python does not tell a task's context")
+async def test_a_task_runs_in_its_context() -> None:
+    seen = []
+
+    async def child() -> None:
+        VAR.set("child")
+        seen.append(current_task().context.get(VAR))
+
+    VAR.set("parent")
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+    assert seen == ["child"]
+    assert current_task().context.get(VAR) == "parent"
+
+
+async def test_what_a_task_waits_in_can_be_walked() -> None:
+    async def generator_of() -> object:
+        await inner()
+        yield 1
+
+    async def inner() -> None:
+        await nurseryio.sleep_forever()
+
+    async def child() -> None:
+        async for _ in generator_of():
+            raise AssertionError
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+        await wait_all_tasks_blocked()
+        [task] = nursery.child_tasks
+        names = [frame.f_code.co_name for frame, _ in task.iter_await_frames()]
+        assert names[:4] == ["child", "generator_of", "inner", "sleep_forever"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_record_keeps_nothing_of_a_child_that_has_ended() -> None:
+    class Thing:
+        pass
+
+    kept = []
+
+    async def child() -> None:
+        thing = Thing()
+        kept.append(weakref.ref(thing))
+        await checkpoint()
+
+    gc.disable()
+    try:
+        async with open_nursery() as nursery:
+            nursery.start_soon(child)
+        assert kept[0]() is None
+    finally:
+        gc.enable()
+
+
+# -- loops ----------------------------------------------------------------------
+
+
+async def test_a_loop_has_one_state() -> None:
+    state = current_state()
+    assert loop_state(asyncio.get_running_loop()) is state
+    assert current_task()._state is state
+
+
+async def test_many_deadlines_take_one_timer() -> None:
+    state = current_state()
+    before = state.timer
+    with nurseryio.move_on_after(50):
+        armed = state.timer
+        assert armed is not None
+        assert armed is not before
+        with nurseryio.move_on_after(60), nurseryio.move_on_after(70):
+            assert state.timer is armed
+        with nurseryio.move_on_after(40):
+            assert state.timer is not armed
+    for _ in range(3):
+        with nurseryio.move_on_after(100):
+            pass
+    assert len(state.deadlines) == 0
+
+
+async def test_a_dropped_deadline_does_not_keep_the_timer_early() -> None:
+    state = current_state()
+    with nurseryio.move_on_after(50):
+        with nurseryio.move_on_after(40):
+            pass
+        assert state.armed_at < state.deadlines.next()
+        state.arm_exactly()
+        assert state.armed_at == state.deadlines.next()
+
+
+def test_the_state_of_a_closed_loop_goes_when_another_is_made() -> None:
+    kept = []
+
+    async def main() -> None:
+        kept.append(weakref.ref(current_state()))
+
+    nurseryio.run(main)
+    nurseryio.run(main)
+    gc.collect()
+    assert kept[0]() is None
