@@ -294,14 +294,14 @@ async def test_nothing_is_remembered_of_a_sender_that_does_not_send_its_cookie_b
             def note_answers(packet: Packet) -> None:
                 if packet.source == server.socket.getsockname():
                     answers.append(packet)
+                    scope.cancel()
                 else:
                     network.deliver(packet)
 
             network.route = note_answers
             address: Any = server.socket.getsockname()
-            with nurseryio.move_on_after(0.01):
+            with nurseryio.CancelScope() as scope:
                 await client.connect(address, certs.dtls_client_context()).do_handshake()
-            await wait_all_tasks_blocked()
             assert not server._channels
     (answer,) = answers
     (record,) = read_records(answer.data)
@@ -390,10 +390,13 @@ async def test_an_endpoint_that_does_not_serve_answers_no_hello() -> None:
     with dtlspairs.endpoint(network) as client, dtlspairs.endpoint(network) as other:
         other._ensure_receive_loop()
         address: Any = other.socket.getsockname()
-        with nurseryio.move_on_after(0.01) as scope:
-            await client.connect(address, certs.dtls_client_context()).do_handshake()
-        assert scope.cancelled_caught
-        assert other.socket.sent == 0  # type: ignore[attr-defined]
+        async with nurseryio.open_nursery() as nursery:
+            channel = client.connect(address, certs.dtls_client_context())
+            nursery.start_soon(channel.do_handshake)
+            await wait_all_tasks_blocked()
+            assert client.socket.sent == 1  # type: ignore[attr-defined]
+            assert other.socket.sent == 0  # type: ignore[attr-defined]
+            nursery.cancel_scope.cancel()
 
 
 # -- making one, and the end ------------------------------------------------------------
@@ -483,8 +486,10 @@ async def test_an_endpoint_that_nobody_closed_warns_and_its_task_ends() -> None:
     async def forget() -> None:
         endpoint = await udp_endpoint()
         channel = endpoint.connect(("127.0.0.1", 9), certs.dtls_client_context())
-        with nurseryio.move_on_after(0.01):
-            await channel.do_handshake()
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(channel.do_handshake)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
 
     with pytest.warns(ResourceWarning, match="unclosed DTLS endpoint"):
         await forget()
@@ -514,15 +519,18 @@ async def test_a_socket_closed_by_somebody_else_ends_the_reading_quietly() -> No
     async with dtlspairs.serving(network) as server:
         with dtlspairs.endpoint(network) as client:
 
-            def close_then_deliver(packet: Packet) -> None:
+            def deliver_and_close(packet: Packet) -> None:
                 network.deliver(packet)
                 server.socket.close()
 
-            network.route = close_then_deliver
+            network.route = deliver_and_close
             address: Any = server.socket.getsockname()
-            with nurseryio.move_on_after(0.01) as scope:
-                await client.connect(address, certs.dtls_client_context()).do_handshake()
-            assert scope.cancelled_caught
+            async with nurseryio.open_nursery() as nursery:
+                channel = client.connect(address, certs.dtls_client_context())
+                nursery.start_soon(channel.do_handshake)
+                await wait_all_tasks_blocked()
+                assert client.socket.sent == 1  # type: ignore[attr-defined]
+                nursery.cancel_scope.cancel()
 
 
 def test_the_methods_of_pyopenssl_that_are_used_exist() -> None:

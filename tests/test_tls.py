@@ -529,6 +529,21 @@ async def test_a_close_under_a_task_in_the_handshake_wakes_it() -> None:
         await client.aclose()
 
 
+async def test_a_task_that_waited_for_the_handshake_notices_a_close_right_behind_it() -> None:
+    client, server = tlspairs.over_memory()
+
+    async def connect_and_close() -> None:
+        await client.do_handshake()
+        await client.aclose()
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(connect_and_close)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(expect_closed, lambda: client.send_all(b"too late"))
+        await wait_all_tasks_blocked()
+        assert await server.receive_some() == b""
+
+
 async def test_a_second_close_waits_for_the_first_ones_goodbye() -> None:
     client, server = tlspairs.over_memory()
     closed: list[int] = []

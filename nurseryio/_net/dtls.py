@@ -1,8 +1,7 @@
 """DTLS, encryption for UDP: :class:`DTLSEndpoint`.
 
 What lives here: the socket, the task that reads it, and which packet is for which connection. What
-does
-not: the connections (:mod:`dtls_channel`).
+does not: the connections (:mod:`dtls_channel`).
 
 Rule 1: there is one connection to an address at a time. A new one, once its peer has proved to be
 at that address, replaces the old one.
@@ -195,10 +194,9 @@ class DTLSEndpoint(metaclass=Final):
             await nursery.start(endpoint.serve, ssl_context, handler)
 
         The channel that a handler gets comes from a peer that really is at its address, but the
-        handshake
-        is still to be done: it happens when the channel is first used, and can fail there. The
-        channel is closed when the handler ends. An error that a handler does not catch ends the
-        server.
+        handshake is still to be done: it happens when the channel is first used, and can fail
+        there. The channel is closed when the handler ends. An error that a handler does not catch
+        ends the server.
 
         Args:
             ssl_context: The server's certificate and settings.
@@ -278,7 +276,8 @@ class DTLSEndpoint(metaclass=Final):
         # sending binds it.
         if not self._receiving:
             self._receiving = True
-            spawn_system_task(_receive_loop, weakref.ref(self), self.socket)
+            endpoint: weakref.ReferenceType[DTLSEndpoint] = weakref.ref(self)
+            spawn_system_task(_receive_loop, endpoint, self.socket)
 
     async def _take_in(self, datagram: bytes, address: Any) -> None:
         if is_client_hello(datagram):

@@ -1,8 +1,7 @@
 """A DTLS connection: :class:`DTLSChannel`.
 
 What lives here: the handshake with its timer, and the sending and receiving of packets over the
-socket
-of an endpoint. What does not: the socket and who is behind which address (:mod:`dtls`), the
+socket of an endpoint. What does not: the socket and who is behind which address (:mod:`dtls`), the
 protocol (:mod:`dtls_engine`).
 
 Rule 1: nothing is certain to arrive. During the handshake, what has no answer in time is sent

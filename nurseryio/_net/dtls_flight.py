@@ -11,8 +11,7 @@ messages are unpacked here, kept, and packed anew each time.
 Rule 1: what is read here comes from OpenSSL and is trusted to be well formed.
 
 Rule 2: each record gets a number of its own, also when its message is sent again; a receiver drops
-records
-whose number it has seen. Encrypted records are the exception: their number is part of the
+records whose number it has seen. Encrypted records are the exception: their number is part of the
 encryption.
 """
 

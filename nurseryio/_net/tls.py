@@ -3,9 +3,8 @@
 What lives here: the states of a TLS stream, and what each method may do in which. What does not:
 the protocol (:mod:`tls_engine`, around the standard library's ``ssl``), the traffic on the stream
 underneath (:mod:`tls_wire`), what can be asked about the connection (:mod:`tls_info`). asyncio's
-own
-TLS is not used: it hides from its user whether the end of the data was signed by the peer or cut
-off by somebody else, and it buffers without a limit.
+own TLS is not used: it hides from its user whether the end of the data was signed by the peer or
+cut off by somebody else, and it buffers without a limit.
 
 Rule 1: no byte of data passes before the handshake is done. OpenSSL would do one on its own, but
 without looking at the host name.
@@ -177,11 +176,11 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         """Do the handshake, or wait for it. Not a checkpoint if it is done."""
         if self._state.handshake is Handshake.NOT_STARTED:
             await checkpoint_if_cancelled()
-        while self._state.handshake is Handshake.RUNNING:
-            await self._spectators.park()
-        if self._state.handshake is Handshake.NOT_STARTED:
             await self._do_handshake()
-        elif self._state.handshake is Handshake.FAILED:
+        elif self._state.handshake is not Handshake.DONE:
+            while self._state.handshake is Handshake.RUNNING:
+                await self._spectators.park()
+            # It has failed, or somebody has closed the stream right behind it.
             self._check()
 
     async def _do_handshake(self) -> None:
@@ -363,8 +362,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
 
         Returns:
             The stream underneath, and the bytes that were already received from it beyond the end
-            of
-            the encrypted data: treat them as if you had received them from it.
+            of the encrypted data: treat them as if you had received them from it.
 
         Raises:
             BrokenResourceError: The peer did not agree, or the connection was lost.
@@ -468,8 +466,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         try:
             self._engine.shut_down()
         except ssl.SSLError:
-            # The peer sent data that nobody will read, or is gone. Our goodbye is there all the
-            # same.
+            # The peer sent data that nobody will read, or is gone. The goodbye is there anyway.
             pass
         try:
             if self._engine.has_output:
