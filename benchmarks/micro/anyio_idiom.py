@@ -12,7 +12,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from ..stopwatch import Stopwatch
-from ..work import CHAIN, FAN, FAN_PLACES, HOUR, TOGETHER, nothing, spread
+from ..work import BLINK, CHAIN, FAN, FAN_PLACES, HOUR, TOGETHER, nothing, spread
 
 
 async def nursery_one(n: int, watch: Stopwatch) -> int:
@@ -200,7 +200,7 @@ async def move_on_fired_late(n: int, watch: Stopwatch) -> int:
     fired = 0
     watch.start()
     for _ in range(n):
-        with anyio.move_on_after(0.0001) as scope:
+        with anyio.move_on_after(BLINK) as scope:
             await anyio.sleep(HOUR)
         if scope.cancelled_caught:
             fired += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from ..stopwatch import Stopwatch
-from ..work import CHAIN, FAN, FAN_PLACES, HOUR, TOGETHER, nothing, spread
+from ..work import BLINK, CHAIN, FAN, FAN_PLACES, HOUR, TOGETHER, nothing, spread
 
 
 async def nursery_one(n: int, watch: Stopwatch) -> int:
@@ -204,7 +204,7 @@ async def move_on_fired_late(n: int, watch: Stopwatch) -> int:
     watch.start()
     for _ in range(n):
         try:
-            async with asyncio.timeout(0.0001):
+            async with asyncio.timeout(BLINK):
                 await asyncio.sleep(HOUR)
         except TimeoutError:
             fired += 1

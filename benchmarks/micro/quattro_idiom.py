@@ -11,7 +11,7 @@ import asyncio
 import quattro
 
 from ..stopwatch import Stopwatch
-from ..work import CHAIN, FAN, HOUR
+from ..work import BLINK, CHAIN, FAN, HOUR
 
 
 async def nursery_one(n: int, watch: Stopwatch) -> int:
@@ -199,7 +199,7 @@ async def move_on_fired_late(n: int, watch: Stopwatch) -> int:
     fired = 0
     watch.start()
     for _ in range(n):
-        with quattro.move_on_after(0.0001) as scope:
+        with quattro.move_on_after(BLINK) as scope:
             await asyncio.sleep(HOUR)
         if scope.cancelled_caught:
             fired += 1

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..flavour import trio
 from ..stopwatch import Stopwatch
-from ..work import CHAIN, FAN, FAN_PLACES, HOUR, TOGETHER, nothing, spread
+from ..work import BLINK, CHAIN, FAN, FAN_PLACES, HOUR, TOGETHER, nothing, spread
 
 
 async def nursery_one(n: int, watch: Stopwatch) -> int:
@@ -199,7 +199,7 @@ async def move_on_fired_late(n: int, watch: Stopwatch) -> int:
     fired = 0
     watch.start()
     for _ in range(n):
-        with trio.move_on_after(0.0001) as scope:
+        with trio.move_on_after(BLINK) as scope:
             await trio.sleep(HOUR)
         if scope.cancelled_caught:
             fired += 1
