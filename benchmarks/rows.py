@@ -126,8 +126,8 @@ ROWS: tuple[Row, ...] = (
         "`move_on_after`, fired while parked",
         0.9,
         200,
-        "Equal: a timeout of two milliseconds fires while the task is parked in an hour's sleep; CPU"
-        " time, so the waiting itself does not count.",
+        "Equal: a timeout of two milliseconds fires while the task is parked in an hour's sleep."
+        " CPU time, so the waiting itself does not count.",
     ),
     Row(
         "fail_after_fired",

@@ -6,7 +6,7 @@ HOUR = 3600.0
 """Seconds: a sleep or timeout that never comes to its end in a run."""
 
 BLINK = 0.0019
-"""Seconds: a timeout that fires soon. uvloop counts in whole milliseconds and rounds: this is two."""
+"""Seconds: a timeout that fires soon. uvloop rounds to whole milliseconds: this is two."""
 
 FAN = 100
 """Children of a small group; producers of the fan-in; places of the buffered channel."""

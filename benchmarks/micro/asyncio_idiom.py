@@ -196,7 +196,7 @@ async def move_on_fired(n: int, watch: Stopwatch) -> int:
 
 
 async def move_on_fired_late(n: int, watch: Stopwatch) -> int:
-    """A timeout of a tenth of a millisecond around an endless sleep.
+    """A timeout of two milliseconds around an endless sleep.
 
     The task is parked when it fires.
     """
