@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from .errors import CancelReason
 from .groups import bare_exit
-from .scope import misnested
+from .scope import CancelScope, misnested
 from .task import end_hooks, records
 from .tree import ROOT, chain
 
@@ -69,6 +69,10 @@ def _break_lots(task: Task) -> None:
 def _left_open(task: Task, error: BaseException | None) -> BaseException | None:
     """A task ended inside scopes or nurseries that it has not left, or that were left under it."""
     open_nurseries = task.child_nurseries
+    for node in chain(task.scope, task._base()):
+        if isinstance(node, CancelScope) and node._entry is not None:
+            task._state.deadlines.drop(node._entry)
+            node._entry = None
     for nursery in open_nurseries:
         nursery.cancel_scope._abandoned = True
         nursery._body_running = False
