@@ -27,6 +27,7 @@ from nurseryio import (
     lowlevel,
     socket,
 )
+from nurseryio._core.task import RESTED
 from nurseryio.testing import (
     assert_checkpoints,
     check_half_closeable_stream,
@@ -272,6 +273,23 @@ async def test_a_task_that_only_sends_does_not_keep_others_from_running() -> Non
         nursery.cancel_scope.cancel()
 
 
+async def test_a_task_that_only_sends_does_not_keep_the_loop_from_looking_at_the_network() -> None:
+    async with unix_pair() as (a, _b), unix_pair() as (c, d), nurseryio.open_nursery() as nursery:
+        woken = []
+
+        @nursery.start_soon
+        async def _() -> None:
+            woken.append(await d.receive_some())
+
+        await wait_all_tasks_blocked()
+        os.write(c.socket.fileno(), b"x")
+        sent = 0
+        while not woken:
+            await a.send_all(b"x")
+            sent += 1
+        assert sent <= RESTED + 2
+
+
 async def test_of_two_methods_in_a_row_at_least_one_lets_others_run() -> None:
     async with unix_pair() as (a, b), nurseryio.open_nursery() as nursery:
         turns = await count_turns(nursery)
@@ -344,7 +362,7 @@ async def test_the_conflict_is_noticed_also_when_the_first_task_only_takes_its_t
         first: list[bytes] = []
 
         async def receive() -> None:
-            lowlevel.current_task()._rested = False
+            lowlevel.current_task()._rested = 0
             first.append(await b.receive_some(1))
 
         nursery.start_soon(receive)

@@ -23,7 +23,7 @@ import functools
 import operator
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sized
 from math import inf
 from typing import Any
 
@@ -237,6 +237,15 @@ def next_timer(loop: Loop) -> float:
 def has_ready(loop: Loop) -> bool:
     """Whether a stock loop has callbacks waiting for their turn."""
     return bool(getattr(loop, "_ready", ()))
+
+
+def ready_queue(loop: Loop) -> Sized:
+    """The callbacks of a loop that wait for their turn: empty while there are none.
+
+    Where a loop does not show them (uvloop), something that is never empty.
+    """
+    queue: Sized = getattr(loop, "_ready", "unknown")
+    return queue
 
 
 def outside_wakers(loop: Loop) -> int:

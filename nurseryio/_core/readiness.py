@@ -84,6 +84,7 @@ class Readiness:
         "_wakeup",
         "armed",
         "exhausted",
+        "queue",
         "state",
     )
 
@@ -97,6 +98,8 @@ class Readiness:
         self._fd = fd
         self._keep = keep
         self._direct = host.selector_of(state.loop) is not None
+        # Not empty while others are ready to run.
+        self.queue = host.ready_queue(state.loop)
         # Whether the loop calls _ready().
         self.armed = False
         # For the caller's use: the last try took all there was, so the next one comes after a wait.

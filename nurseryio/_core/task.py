@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from .nursery import Nursery
 
 
+# What Task._rested is after others have had their turn: the task has just begun, or has waited.
+RESTED = 16
+
+
 class Task(metaclass=NoPublicConstructor):
     """One task: an :class:`asyncio.Task` and what structured concurrency knows of it.
 
@@ -91,9 +95,8 @@ class Task(metaclass=NoPublicConstructor):
     _outcome: Any
     # In a yield that scope cancellation must not interrupt.
     _shielded_step: bool
-    # Others have had their turn since the task last counted on it: it has just begun, or waited for
-    # the network. The next operation on a stream owes them none.
-    _rested: bool
+    # How many operations on streams the task may make before it owes the others a turn: see stream.
+    _rested: int
     # -- the ledger (see delivery) --
     # Invariant: True only while scope._effective; then one of asyncio_task.cancelling() is ours.
     _held: bool
@@ -117,7 +120,7 @@ class Task(metaclass=NoPublicConstructor):
         self.scope = scope
         self._started = self._held = self._watched = False
         self._shielded_step = self._look_closer = self._is_system = False
-        self._rested = True
+        self._rested = RESTED
         self._park = self._abort = self._outcome = self._refused = self._strikes = None
         # None until the asyncio task is made, which may run at once (see Nursery._run_child).
         self.asyncio_task: asyncio.Task[Any] = None  # type: ignore[assignment]
