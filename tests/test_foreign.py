@@ -63,7 +63,7 @@ def test_without_the_backend_looking_changes_nothing(
     foreign.look()
     assert foreign.bridge is None
     assert not foreign._refused
-    assert foreign.protects(object()) is False
+    assert foreign.protects(SimpleNamespace(_island=None)) is False
 
 
 def test_a_backend_without_the_parts_that_are_needed_is_asked_once(
@@ -88,8 +88,9 @@ def test_whether_a_shield_protects_is_for_the_bridge_to_say(
         return True
 
     monkeypatch.setattr(foreign, "bridge", SimpleNamespace(protects=protects))
-    assert foreign.protects("a task") is True
-    assert asked == ["a task"]
+    task = SimpleNamespace(_island=None)
+    assert foreign.protects(task) is True
+    assert asked == [task]
 
 
 async def test_everything_works_where_the_other_library_cannot_be_bridged(

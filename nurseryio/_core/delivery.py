@@ -104,6 +104,8 @@ def interrupt(task: Task) -> None:
         task._held = True
     elif cancelling(task.asyncio_task) > 1:  # not if somebody has taken our share back
         uncancel(task.asyncio_task)
+    if task._island is not None:
+        task._island.struck(task)
 
 
 def watch(task: Task) -> None:
@@ -286,7 +288,7 @@ def _validate_node(state: LoopState, node: Any) -> None:
     nest = node._nest
     if nest is not None:
         assert nest.cancel_scope is node
-        assert not (nest._closed and nest._children)
+        assert node._abandoned or not (nest._closed and nest._children)
         for child in nest._children:
             assert child._parent_nursery is nest and child._state is state
             assert encloses(node, child.scope)

@@ -31,5 +31,11 @@ def look() -> None:
 
 
 def protects(task: Any) -> bool:
-    """Whether a foreign shield inside the task's innermost scope keeps our cancellation out now."""
+    """Whether something inside the task's innermost scope keeps our cancellation out now.
+
+    That is a foreign shield, or an island (``_interop.island``) whose time is not over.
+    """
+    island = task._island
+    if island is not None and island.protects(task):
+        return True
     return bridge is not None and bridge.protects(task)

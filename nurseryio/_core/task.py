@@ -61,6 +61,7 @@ class Task(metaclass=NoPublicConstructor):
         "_eventual_parent_nursery",
         "_held",
         "_is_system",
+        "_island",
         "_name",
         "_outcome",
         "_park",
@@ -106,6 +107,8 @@ class Task(metaclass=NoPublicConstructor):
     _refused: Any
     # Interruptions of foreign awaits within a second: their number, and since when.
     _strikes: tuple[int, float] | None
+    # What the task is in that wants cancellation at an edge instead of a level, or None.
+    _island: Any
     # checkpoint_if_cancelled() must look closer: a native cancel was held off and put back, so
     # that it may be pending in the asyncio task.
     _look_closer: bool
@@ -122,6 +125,7 @@ class Task(metaclass=NoPublicConstructor):
         self._shielded_step = self._look_closer = self._is_system = False
         self._rested = RESTED
         self._park = self._abort = self._outcome = self._refused = self._strikes = None
+        self._island = None
         # None until the asyncio task is made, which may run at once (see Nursery._run_child).
         self.asyncio_task: asyncio.Task[Any] = None  # type: ignore[assignment]
         self._eventual_parent_nursery = None

@@ -1,0 +1,139 @@
+"""The edge island: asyncio libraries see one cancellation, then have time to clean up.
+
+What lives here: :func:`edge_island`. What does not: delivery itself, which asks an island whether
+it ``protects`` the task now, and tells it when the task was ``struck``.
+
+Rule 1: an island changes when its own task is interrupted because of scopes around it. Scopes
+inside it, shields, native cancels and other tasks are as everywhere.
+
+Rule 2: the first cancellation strikes as usual and starts the grace period. While that runs nothing
+strikes, and when it is over, cancellation is in force again. No task looks at a clock for that:
+it is one deadline.
+"""
+
+from __future__ import annotations
+
+from math import inf, isnan
+from typing import TYPE_CHECKING, Any
+
+from .._core import current_task
+from .._core.delivery import watch
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .._core import Task
+
+__all__ = ["EdgeIsland", "edge_island"]
+
+
+class EdgeIsland:
+    """What :func:`edge_island` returns: a context manager, for one ``with`` block.
+
+    Attributes:
+        struck_once: whether a cancellation from outside has struck inside the block.
+    """
+
+    __slots__ = ("_around", "_base", "_entry", "_grace", "_in_grace", "_task", "struck_once")
+
+    struck_once: bool
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self.struck_once = self._in_grace = False
+        # The task, its innermost scope outside the block, and the island around this one.
+        self._task: Task | None = None
+        self._base: Any = None
+        self._around: Any = None
+        # The end of the grace period, among the loop's deadlines.
+        self._entry: Any = None
+
+    def __enter__(self) -> EdgeIsland:
+        if self._task is not None:
+            raise RuntimeError("each edge island is for a single 'with' block: make a new one")
+        self._task = task = current_task()
+        self._base = task.scope
+        self._around = task._island
+        task._island = self
+        return self
+
+    def __exit__(
+        self,
+        etype: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        task = current_task()
+        if task is not self._task or task._island is not self:
+            raise RuntimeError(
+                f"an edge island must be left in the task that entered it, innermost first: "
+                f"entered in {self._task!r}, left in {task!r}"
+            )
+        task._island = self._around
+        self._in_grace = False
+        if self._entry is not None:
+            task._state.deadlines.drop(self._entry)
+            self._entry = None
+        if task.scope._effective:
+            watch(task)
+
+    def protects(self, task: Task) -> bool:
+        """Whether the cancellation that is in force is to be kept out now."""
+        return self._in_grace and not self._is_cancelled_inside(task)
+
+    def struck(self, task: Task) -> None:
+        """The task has just been interrupted."""
+        if self._around is not None:
+            self._around.struck(task)
+        if self.struck_once or self._is_cancelled_inside(task):
+            return
+        self.struck_once = self._in_grace = True
+        if self._grace != inf:
+            state = task._state
+            self._entry = state.add_deadline(state.time() + self._grace, _end_grace, self)
+
+    def _is_cancelled_inside(self, task: Task) -> bool:
+        node: Any = task.scope
+        while node is not None and node is not self._base:
+            if node._called:
+                return True
+            node = node._parent
+        return False
+
+
+def _end_grace(island: EdgeIsland) -> None:
+    island._entry = None
+    island._in_grace = False
+    task = island._task
+    assert task is not None
+    if task.scope._effective:
+        watch(task)
+
+
+def edge_island(grace: float) -> EdgeIsland:
+    """Let asyncio library code clean up in its own way: ``with edge_island(grace=5): ...``.
+
+    In a cancelled scope every await raises. Many asyncio libraries (connection pools, database
+    drivers) expect one ``CancelledError`` and then clean up with several awaits, which would be
+    interrupted as well, and leave a connection behind. Inside this block cancellation by a scope
+    outside of it strikes once; for ``grace`` seconds after that awaits work, and then cancellation
+    is in force again.
+
+    It is about the task that enters it, not about children of nurseries opened inside. Scopes
+    opened inside the block cancel as always.
+
+    Args:
+        grace: how long cleanup may take, in seconds; ``math.inf`` for as long as it likes.
+
+    Returns:
+        A context manager for one ``with`` block; its attribute ``struck_once`` tells whether a
+        cancellation came.
+
+    Raises:
+        ValueError: ``grace`` is negative or NaN.
+
+    Checkpoint: no, this is not an async function.
+    """
+    if isnan(grace) or grace < 0:
+        raise ValueError(f"grace must be a number of seconds, not negative; got {grace!r}")
+    return EdgeIsland(float(grace))

@@ -1,0 +1,247 @@
+"""Our streams for code that wants a ``(StreamReader, StreamWriter)`` pair of asyncio.
+
+What lives here: a transport that two tasks serve, one for each direction, and the context manager
+around them. What does not: the other direction (:mod:`asyncio_stream`).
+
+Rule: the tasks live in a nursery, and the nursery in the context manager. When the block is left
+the stream is closed and both tasks have ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from .._core import (
+    BrokenResourceError,
+    CancelScope,
+    ClosedResourceError,
+    HalfCloseableStream,
+    Stream,
+    open_nursery,
+)
+from .._core.host import running_loop
+from .._sync import Event
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+__all__ = ["asyncio_from_stream"]
+
+# Bytes that may wait unsent before the protocol is told to pause: asyncio's own default.
+HIGH_WATER = 65536
+
+
+class StreamTransport(asyncio.Transport):
+    """A transport over a stream. Writing only notes what is to be sent, as asyncio has it."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self._stream = stream
+        self._protocol: Any = None
+        self._unsent = bytearray()
+        self._high, self._low = HIGH_WATER, HIGH_WATER // 4
+        self._paused_writing = False
+        self._ended = self._closing = self._lost = False
+        # Set while there is something to do for the sender; while reading is not paused.
+        self._work = Event()
+        self._may_read = Event()
+        self._may_read.set()
+        # Around the two tasks, each.
+        self._sending, self._receiving = CancelScope(), CancelScope()
+
+    # -- what the protocol's side asks for --------------------------------------
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Take another protocol."""
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """The protocol."""
+        protocol: asyncio.BaseProtocol = self._protocol
+        return protocol
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """What is known of the socket below, if there is one."""
+        if name == "nurseryio_stream":
+            return self._stream
+        socket = getattr(self._stream, "socket", None)
+        try:
+            if name == "peername" and socket is not None:
+                return socket.getpeername()
+            if name == "sockname" and socket is not None:
+                return socket.getsockname()
+        except OSError:
+            return default
+        return default
+
+    def write(self, data: Any) -> None:
+        """Note what is to be sent."""
+        if self._ended:
+            raise RuntimeError("Cannot call write() after write_eof()")
+        if self._lost or self._closing or not data:
+            return
+        self._unsent += data
+        self._work.set()
+        if len(self._unsent) > self._high and not self._paused_writing:
+            self._paused_writing = True
+            self._protocol.pause_writing()
+
+    def can_write_eof(self) -> bool:
+        """Whether the stream can end one direction alone."""
+        return isinstance(self._stream, HalfCloseableStream)
+
+    def write_eof(self) -> None:
+        """End the sending direction once everything is sent."""
+        if not self.can_write_eof():
+            raise NotImplementedError(f"{self._stream!r} cannot end one direction alone")
+        self._ended = True
+        self._work.set()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Say from how many unsent bytes on the protocol is to pause, and when to resume."""
+        if high is None:
+            high = HIGH_WATER if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self._high, self._low = high, low
+
+    def get_write_buffer_size(self) -> int:
+        """How many bytes wait unsent."""
+        return len(self._unsent)
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """The limits, low and high."""
+        return self._low, self._high
+
+    def is_reading(self) -> bool:
+        """Whether data is being received."""
+        return self._may_read.is_set() and not self._closing
+
+    def pause_reading(self) -> None:
+        """Receive nothing until further notice."""
+        if self._may_read.is_set():
+            self._may_read = Event()
+
+    def resume_reading(self) -> None:
+        """Receive again."""
+        self._may_read.set()
+
+    def is_closing(self) -> bool:
+        """Whether the connection is closed, or about to be."""
+        return self._closing
+
+    def close(self) -> None:
+        """Close once everything is sent."""
+        self._closing = True
+        self._work.set()
+
+    def abort(self) -> None:
+        """Close now."""
+        self._unsent.clear()
+        self.close()
+        self._sending.cancel()
+
+    # -- the two tasks ----------------------------------------------------------
+
+    async def receive(self) -> None:
+        """Hand what arrives to the protocol, until the peer ends or the connection is lost."""
+        try:
+            with self._receiving:
+                while True:
+                    await self._may_read.wait()
+                    data = await self._stream.receive_some()
+                    if not data:
+                        self._protocol.eof_received()
+                        return
+                    self._protocol.data_received(data)
+        except (BrokenResourceError, ClosedResourceError) as exc:
+            self._lose(exc)
+            self.close()
+
+    async def send(self) -> None:
+        """Send what was written, until the transport is closed; then close the stream."""
+        try:
+            with self._sending:
+                while self._unsent or not self._closing:
+                    await self._work.wait()
+                    if self._unsent:
+                        await self._send_some()
+                        continue
+                    self._work = Event()
+                    if self._ended and not self._closing:
+                        assert isinstance(self._stream, HalfCloseableStream)
+                        await self._stream.send_eof()
+        except (BrokenResourceError, ClosedResourceError) as exc:
+            self._lose(exc)
+        finally:
+            self._closing = True
+            try:
+                await self._stream.aclose()
+            finally:
+                self._lose(None)
+                self._receiving.cancel()
+
+    async def _send_some(self) -> None:
+        data = bytes(self._unsent)
+        self._unsent.clear()
+        await self._stream.send_all(data)
+        if self._paused_writing and len(self._unsent) <= self._low:
+            self._paused_writing = False
+            self._protocol.resume_writing()
+
+    def _lose(self, error: Exception | None) -> None:
+        """Tell the protocol, once, that the connection is gone."""
+        if self._lost:
+            return
+        self._lost = True
+        reason: Exception | None = None
+        if error is not None:
+            cause = error.__cause__
+            reason = cause if isinstance(cause, OSError) else ConnectionResetError(str(error))
+        self._protocol.connection_lost(reason)
+
+
+@asynccontextmanager
+async def asyncio_from_stream(
+    stream: Stream,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Hand a stream of ours to code that wants asyncio's reader and writer.
+
+    ::
+
+        async with nurseryio.aio.asyncio_from_stream(stream) as (reader, writer):
+            await asyncio_code(reader, writer)
+
+    The stream belongs to the pair from then on. When the block is left what was written is sent,
+    and the stream is closed; if the block is left with an error it is closed at once.
+
+    Args:
+        stream: any stream: TCP, TLS, in memory.
+
+    Returns:
+        An async context manager that gives ``(StreamReader, StreamWriter)``.
+
+    Raises:
+        TypeError: it is no stream.
+        ExceptionGroup: on leaving the block, with what was raised in it, as from a nursery.
+
+    Checkpoint: entering is not; leaving is.
+    """
+    if not isinstance(stream, Stream):
+        raise TypeError(f"asyncio_from_stream() takes a stream of nurseryio's, not {stream!r}")
+    loop = running_loop()
+    transport = StreamTransport(stream)
+    reader = asyncio.StreamReader(limit=HIGH_WATER, loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
+    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+    async with open_nursery() as nursery:
+        nursery.start_soon(transport.receive)
+        nursery.start_soon(transport.send)
+        yield reader, writer
+        transport.close()

@@ -1,0 +1,79 @@
+"""Asyncio's own tasks and futures, supervised by a nursery.
+
+Rule: a supervised future ends before its nursery does. A child of the nursery waits for it; what
+becomes of the one becomes of the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .._core.task import records
+
+if TYPE_CHECKING:
+    from .._core import Nursery
+
+__all__ = ["supervise"]
+
+T = TypeVar("T")
+
+
+def supervise(
+    nursery: Nursery, future: asyncio.Future[T], *, name: object = None
+) -> asyncio.Future[T]:
+    """Have a nursery look after an asyncio task or future that exists already.
+
+    If the future fails, the nursery is cancelled, and the error leaves in its group, as if a child
+    had raised it. If the nursery is cancelled, so is the future, once. The nursery's block ends
+    only when the future is done. A future that somebody else cancels ends quietly, like a child
+    that is cancelled alone.
+
+    Args:
+        nursery: an open nursery.
+        future: an ``asyncio.Task`` or ``asyncio.Future`` of the nursery's loop.
+        name: what to call the child that waits for it, in debugging output.
+
+    Returns:
+        The same future; after the nursery's block ``future.result()`` is what came of it.
+
+    Raises:
+        TypeError: it is no asyncio future; the message says what to do.
+        ValueError: it belongs to another loop, or it is a child of a nursery already, or the task
+            that opened the nursery (which would wait for itself).
+        RuntimeError: the nursery is closed.
+
+    Checkpoint: no.
+    """
+    _check(nursery, future)
+    if name is None:
+        name = future.get_name() if isinstance(future, asyncio.Task) else repr(future)
+    nursery.start_soon(_wait_for, future, name=f"supervises {name}")
+    return future
+
+
+def _check(nursery: Nursery, future: Any) -> None:
+    if isinstance(future, concurrent.futures.Future):
+        raise TypeError(
+            "this future belongs to threads: give supervise() asyncio.wrap_future(future)"
+        )
+    if not asyncio.isfuture(future):
+        hint = ""
+        if asyncio.iscoroutine(future):
+            future.close()
+            hint = "; start a coroutine function with nursery.start_soon(async_fn, *args)"
+        raise TypeError(f"supervise() takes an asyncio task or future, not {future!r}{hint}")
+    parent = nursery.parent_task.asyncio_task
+    if future.get_loop() is not parent.get_loop():
+        raise ValueError(f"{future!r} belongs to another event loop than the nursery")
+    if future is parent:
+        raise ValueError("a nursery cannot supervise the task that opened it: it waits for itself")
+    record = records.get(future)  # type: ignore[call-overload]
+    if record is not None and record.parent_nursery is not None:
+        raise ValueError(f"{future!r} is a child of a nursery already: {record.parent_nursery!r}")
+
+
+async def _wait_for(future: asyncio.Future[Any]) -> None:
+    # A cancellation of this await cancels the future, and raises once that has ended.
+    await future

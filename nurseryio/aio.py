@@ -1,0 +1,31 @@
+"""The way from asyncio code to nurseryio, and back; and Trio's name for libraries that need it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._core.lazy import lazy_door
+from ._interop.hosting import Hosted as Hosted, host as host
+from ._interop.island import EdgeIsland as EdgeIsland, edge_island as edge_island
+from ._interop.supervise import supervise as supervise
+
+if TYPE_CHECKING:
+    from ._interop.as_trio import provide_trio as provide_trio
+    from ._interop.asyncio_stream import (
+        AsyncioStream as AsyncioStream,
+        HalfCloseableAsyncioStream as HalfCloseableAsyncioStream,
+        stream_from_asyncio as stream_from_asyncio,
+    )
+    from ._interop.stream_transport import asyncio_from_stream as asyncio_from_stream
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_door(
+        globals(),
+        {
+            "_interop.as_trio": "provide_trio",
+            "_interop.asyncio_stream": (
+                "AsyncioStream HalfCloseableAsyncioStream stream_from_asyncio"
+            ),
+            "_interop.stream_transport": "asyncio_from_stream",
+        },
+    )

@@ -1,0 +1,154 @@
+"""Context managers in a task of their own, closed from any task."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from harness.core import leaves, settle
+
+import nurseryio
+from nurseryio.aio import Hosted, host
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+
+@asynccontextmanager
+async def client(
+    events: list[str], background: Any = nurseryio.sleep_forever
+) -> AsyncIterator[str]:
+    """As many clients are made: a nursery around the yield."""
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(background)
+        events.append("opened")
+        try:
+            yield "the client"
+        finally:
+            events.append("closed")
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_manager_is_closed_from_another_task_than_the_one_that_asked_for_it() -> None:
+    events: list[str] = []
+
+    async def close(hosted: Hosted[str]) -> None:
+        await hosted.aclose()
+        events.append("aclose returned")
+
+    async with nurseryio.open_nursery() as nursery:
+        hosted = await host(nursery, client(events))
+        assert hosted.value == "the client"
+        assert not hosted.closed
+        nursery.start_soon(close, hosted)
+    assert hosted.closed
+    assert events == ["opened", "closed", "aclose returned"]
+
+
+async def test_a_task_group_of_anyio_can_be_closed_from_a_plain_asyncio_task() -> None:
+    async with nurseryio.open_nursery() as nursery:
+        hosted = await host(nursery, anyio.create_task_group())
+        hosted.value.start_soon(anyio.sleep, 0.001)
+        await asyncio.ensure_future(hosted.aclose())
+    assert hosted.closed
+
+
+async def test_a_hosted_manager_is_a_resource_that_closes_with_a_block() -> None:
+    events: list[str] = []
+    async with nurseryio.open_nursery() as nursery:
+        async with await host(nursery, client(events)) as hosted:
+            assert hosted.value == "the client"
+        assert events == ["opened", "closed"]
+
+
+async def test_closing_again_does_nothing() -> None:
+    async with nurseryio.open_nursery() as nursery:
+        hosted = await host(nursery, client([]))
+        await hosted.aclose()
+        await hosted.aclose()
+
+
+async def test_an_error_while_entering_comes_out_of_host() -> None:
+    @asynccontextmanager
+    async def fails() -> AsyncIterator[None]:
+        await asyncio.sleep(0)
+        raise ValueError("cannot open")
+        yield
+
+    async with nurseryio.open_nursery() as nursery:
+        with pytest.raises(ValueError, match="cannot open"):
+            await host(nursery, fails())
+
+
+async def test_an_error_while_exiting_comes_out_of_aclose() -> None:
+    @asynccontextmanager
+    async def fails() -> AsyncIterator[None]:
+        yield
+        raise ValueError("cannot close")
+
+    async with nurseryio.open_nursery() as nursery:
+        hosted = await host(nursery, fails())
+        with pytest.raises(ValueError, match="cannot close"):
+            await hosted.aclose()
+        await hosted.aclose()
+
+
+async def test_a_failure_in_the_background_goes_to_the_nursery() -> None:
+    async def breaks() -> None:
+        await settle()
+        raise ValueError("connection lost")
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with nurseryio.open_nursery() as nursery:
+            hosted = await host(nursery, client([], breaks))
+            await nurseryio.sleep_forever()
+    errors = [leaf for leaf in leaves(caught.value) if isinstance(leaf, ValueError)]
+    assert [str(error) for error in errors] == ["connection lost"]
+    assert hosted.closed
+
+
+async def test_cancelling_the_nursery_exits_the_manager() -> None:
+    events: list[str] = []
+    async with nurseryio.open_nursery() as nursery:
+        hosted = await host(nursery, client(events))
+        nursery.cancel_scope.cancel()
+    assert events == ["opened", "closed"]
+    assert hosted.closed
+
+
+async def test_closing_in_a_cancelled_task_cancels_the_exit_and_waits_for_it() -> None:
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def slow() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            try:
+                await asyncio.sleep(10)
+            finally:
+                events.append("closed")
+
+    async with nurseryio.open_nursery() as nursery:
+        hosted = await host(nursery, slow())
+        with nurseryio.CancelScope() as scope:
+            scope.cancel()
+            await hosted.aclose()
+        assert scope.cancelled_caught
+        assert hosted.closed
+        assert events == ["closed"]
+        assert not nursery.cancel_scope.cancel_called
+
+
+async def test_what_is_no_async_context_manager_is_refused() -> None:
+    wrong: Any = host
+    async with nurseryio.open_nursery() as nursery:
+        with pytest.raises(TypeError, match="takes an async context manager, not 7"):
+            await wrong(nursery, 7)
+        with pytest.raises(TypeError, match="call the function"):
+            await wrong(nursery, client)

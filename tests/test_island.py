@@ -1,0 +1,241 @@
+"""The edge island: one cancellation, then time to clean up, then cancellation is in force again."""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf, nan
+
+import pytest
+from harness.core import cancelling, settle
+
+import nurseryio
+from nurseryio.aio import edge_island
+
+
+class Pool:
+    """What a connection pool of asyncio's kind does when a query is cancelled."""
+
+    def __init__(self) -> None:
+        self.leaked = 1
+        self.steps = 0
+
+    async def query(self) -> None:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            for _ in range(3):  # tell the server, drain the answer, return the connection
+                await asyncio.sleep(0.001)
+                self.steps += 1
+            self.leaked = 0
+            raise
+
+
+async def test_without_an_island_cleanup_of_several_awaits_is_cut_short() -> None:
+    pool = Pool()
+    with nurseryio.move_on_after(0.005) as scope:
+        await pool.query()
+    assert scope.cancelled_caught
+    assert pool.leaked == 1
+
+
+async def test_in_an_island_cleanup_of_several_awaits_is_done() -> None:
+    pool = Pool()
+    with nurseryio.move_on_after(0.005) as scope:
+        with edge_island(grace=5) as island:
+            await pool.query()
+    assert scope.cancelled_caught
+    assert island.struck_once
+    assert (pool.leaked, pool.steps) == (0, 3)
+    assert cancelling() == 0
+
+
+async def test_an_island_that_nothing_happens_in_changes_nothing() -> None:
+    with nurseryio.CancelScope() as scope:
+        with edge_island(grace=1) as island:
+            await asyncio.sleep(0)
+            await nurseryio.lowlevel.checkpoint()
+        assert not island.struck_once
+        scope.cancel()
+        await nurseryio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+async def test_after_the_grace_period_cancellation_is_in_force_again(
+    autojump_clock: nurseryio.testing.MockClock,
+) -> None:
+    struck = []
+    with nurseryio.CancelScope() as scope, edge_island(grace=3):
+        scope.cancel()
+        for _ in range(3):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                struck.append(nurseryio.current_time())
+    assert struck == [0, 3, 3]
+
+
+async def test_operations_of_ours_work_in_the_grace_period_too(
+    autojump_clock: nurseryio.testing.MockClock,
+) -> None:
+    done = []
+    with nurseryio.CancelScope() as scope, edge_island(grace=3):
+        scope.cancel()
+        with pytest.raises(nurseryio.Cancelled):
+            await nurseryio.lowlevel.checkpoint()
+        await nurseryio.lowlevel.checkpoint()
+        await nurseryio.sleep(1)
+        await nurseryio.Lock().acquire()
+        done.append(nurseryio.current_time())
+        await nurseryio.sleep(10)
+    assert done == [1]
+    assert nurseryio.current_time() == 3
+    assert scope.cancelled_caught
+
+
+async def test_an_endless_grace_period_lasts_as_long_as_the_block() -> None:
+    done = []
+    with nurseryio.CancelScope() as scope:
+        with edge_island(grace=inf):
+            scope.cancel()
+            with pytest.raises(nurseryio.Cancelled):
+                await asyncio.sleep(1)
+            await asyncio.sleep(0.001)
+            done.append("cleaned up")
+        await asyncio.sleep(1)
+        done.append("not reached")
+    assert done == ["cleaned up"]
+
+
+async def test_without_grace_cancellation_is_level_triggered_as_everywhere() -> None:
+    number = 0
+    with nurseryio.CancelScope() as scope, edge_island(grace=0):
+        scope.cancel()
+        for _ in range(5):
+            try:
+                await asyncio.sleep(1)
+            except asyncio.CancelledError:
+                number += 1
+    assert number == 5
+
+
+async def test_leaving_the_island_ends_the_grace_period_at_once() -> None:
+    with nurseryio.CancelScope() as scope:
+        with edge_island(grace=60):
+            scope.cancel()
+            with pytest.raises(nurseryio.Cancelled):
+                await asyncio.sleep(1)
+        with pytest.raises(nurseryio.Cancelled):
+            await asyncio.sleep(1)
+        with pytest.raises(nurseryio.Cancelled):
+            await nurseryio.lowlevel.checkpoint()
+    assert cancelling() == 0
+
+
+async def test_a_scope_inside_the_island_cancels_as_always() -> None:
+    number = 0
+    with edge_island(grace=60) as island:
+        with nurseryio.CancelScope() as inside:
+            inside.cancel()
+            for _ in range(3):
+                try:
+                    await asyncio.sleep(1)
+                except asyncio.CancelledError:
+                    number += 1
+    assert number == 3
+    assert not island.struck_once
+
+
+async def test_a_timeout_inside_works_during_the_grace_period() -> None:
+    with nurseryio.CancelScope() as outer, edge_island(grace=60):
+        outer.cancel()
+        with pytest.raises(nurseryio.Cancelled):
+            await asyncio.sleep(1)
+        with nurseryio.move_on_after(0.001) as inside:
+            await asyncio.sleep(10)
+        assert inside.cancel_called
+    assert cancelling() == 0
+
+
+async def test_an_asyncio_timeout_inside_works_during_the_grace_period() -> None:
+    with nurseryio.CancelScope() as outer, edge_island(grace=60):
+        outer.cancel()
+        with pytest.raises(nurseryio.Cancelled):
+            await asyncio.sleep(1)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.sleep(10), 0.001)
+    assert cancelling() == 0
+
+
+async def test_islands_nest() -> None:
+    with nurseryio.CancelScope() as outer:
+        with edge_island(grace=60) as first:
+            with edge_island(grace=60) as second:
+                outer.cancel()
+                with pytest.raises(nurseryio.Cancelled):
+                    await asyncio.sleep(1)
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
+        assert first.struck_once
+        assert second.struck_once
+        with pytest.raises(nurseryio.Cancelled):
+            await asyncio.sleep(1)
+
+
+async def test_a_native_cancel_is_not_held_back() -> None:
+    struck = []
+
+    async def child() -> None:
+        with edge_island(grace=60):
+            for _ in range(2):
+                try:
+                    await asyncio.sleep(10)
+                except asyncio.CancelledError:
+                    struck.append(1)
+
+    task = asyncio.ensure_future(child())
+    await settle()
+    task.cancel()
+    await settle()
+    task.cancel()
+    await task
+    assert struck == [1, 1]
+
+
+async def test_each_child_has_islands_of_its_own() -> None:
+    pools = [Pool(), Pool()]
+
+    async def child(pool: Pool) -> None:
+        with edge_island(grace=5):
+            await pool.query()
+
+    async with nurseryio.open_nursery() as nursery:
+        for pool in pools:
+            nursery.start_soon(child, pool)
+        await settle()
+        nursery.cancel_scope.cancel()
+    assert [pool.leaked for pool in pools] == [0, 0]
+
+
+@pytest.mark.parametrize("grace", [-1, nan])
+def test_a_grace_period_that_is_none_is_refused(grace: float) -> None:
+    with pytest.raises(ValueError, match="grace must be a number of seconds"):
+        edge_island(grace)
+
+
+async def test_an_island_is_good_for_one_block() -> None:
+    island = edge_island(1)
+    with island:
+        with pytest.raises(RuntimeError, match="single 'with' block"):
+            island.__enter__()
+
+
+async def test_an_island_is_left_in_the_task_that_entered_it() -> None:
+    island = edge_island(1)
+
+    async def elsewhere() -> None:
+        with pytest.raises(RuntimeError, match="left in the task that entered it"):
+            island.__exit__(None, None, None)
+
+    with island:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(elsewhere)
