@@ -270,6 +270,8 @@ def _validate(state: LoopState) -> None:
         assert (task._park is None) or not host.is_running(asyncio_task)
         for node in chain(task.scope, None):
             _validate_node(state, node)
+            if node._abandoned:
+                break  # what is outside of it may have been left long ago
 
 
 def _validate_node(state: LoopState, node: Any) -> None:

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import NoReturn
+from operator import is_
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import Cancelled, CancelReason, TrioDeprecationWarning
 from .host import HAS_CANCEL_COUNTS, add_note
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 GROUP_MESSAGE = "Exceptions from nurseryio nursery"
 # Why a nursery was cancelled: a native cancel of its host, or a failure that nobody is left to ask
@@ -30,8 +34,18 @@ def failure(error: BaseException, task: object, body: bool) -> CancelReason:
     """Why a nursery is cancelled when ``task``, its host (``body``) or a child, has raised."""
     what = "Code block inside nursery contextmanager" if body else "child task"
     return CancelReason(
-        "nursery", reason=f"{what} raised exception {error!r}", source_task=repr(task)
+        "nursery", reason=f"{what} raised exception {brief(error)}", source_task=repr(task)
     )
+
+
+def brief(error: BaseException) -> str:
+    """``repr(error)``, but not of all that is in a group, and not trusting the user's code."""
+    if isinstance(error, BaseExceptionGroup):
+        return f"{type(error).__name__}({error.message!r}, <{len(error.exceptions)} exceptions>)"
+    try:
+        return repr(error)
+    except Exception:
+        return f"<{type(error).__name__}, whose repr() failed>"
 
 
 def combine(strict: bool | None, errors: list[BaseException]) -> BaseException:
@@ -50,7 +64,7 @@ def without_cancelled(errors: list[BaseException]) -> list[BaseException]:
     for error in errors:
         kept: BaseException | None = error
         if isinstance(error, BaseExceptionGroup):
-            kept = error.split(Cancelled)[1]
+            kept = take_out(error, is_cancelled)[1]
         if kept is not None and not isinstance(kept, Cancelled):
             rest.append(kept)
     return rest
@@ -62,6 +76,11 @@ def bare_exit(error: BaseException) -> BaseException:
     while isinstance(leaf, BaseExceptionGroup) and len(leaf.exceptions) == 1:
         leaf = leaf.exceptions[0]
     return leaf if isinstance(leaf, (SystemExit, KeyboardInterrupt)) else error
+
+
+def is_cancelled(exc: BaseException) -> bool:
+    """Whether it is a ``Cancelled``, whoever is the cause."""
+    return isinstance(exc, Cancelled)
 
 
 def is_marked(exc: BaseException) -> bool:
@@ -99,17 +118,59 @@ def leave_block(exc: BaseException | None, remaining: BaseException | None) -> b
         del exc, remaining
 
 
-def collapse(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Replace every single-member group of a non-strict nursery by its member."""
-    members = [
-        collapse(member) if isinstance(member, BaseExceptionGroup) else member
-        for member in group.exceptions
-    ]
-    if len(members) == 1 and LOOSE_NOTE in getattr(group, "__notes__", ()):
-        return members[0].with_traceback(members[0].__traceback__)
-    if any(new is not old for new, old in zip(members, group.exceptions, strict=True)):
-        return group.derive(members)
-    return group
+def take_out(
+    group: BaseExceptionGroup[BaseException], matches: Callable[[BaseException], bool]
+) -> tuple[bool, BaseException | None]:
+    """Take the errors that match out of a group, of groups in it and so on.
+
+    Like ``group.split()``, but a thousand groups in each other do not meet the recursion limit.
+    What is left of the group of a non-strict nursery is the error itself if it is only one.
+
+    Returns:
+        Whether something matched, and what is left, None for nothing.
+    """
+    found = False
+    # For each level from the outside in: its group, what is still to look at, what is kept.
+    levels: list[tuple[Any, Iterator[BaseException], list[BaseException]]]
+    levels = [(group, iter(group.exceptions), [])]
+    while True:
+        current, members, kept = levels[-1]
+        for member in members:
+            if isinstance(member, BaseExceptionGroup):
+                levels.append((member, iter(member.exceptions), []))
+                break
+            if matches(member):
+                found = True
+            else:
+                kept.append(member)
+        else:
+            levels.pop()
+            rest = _left_of(current, kept)
+            if not levels:
+                return found, rest
+            if rest is not None:
+                levels[-1][2].append(rest)
+
+
+def _left_of(
+    group: BaseExceptionGroup[BaseException], kept: list[BaseException]
+) -> BaseException | None:
+    """The group with only the members that were kept: itself, a smaller one, or nothing."""
+    if not kept:
+        return None
+    if len(kept) == len(group.exceptions) and all(map(is_, kept, group.exceptions)):
+        return group
+    notes = getattr(group, "__notes__", ())
+    if len(kept) == 1 and LOOSE_NOTE in notes:
+        return kept[0]
+    left: BaseExceptionGroup[BaseException] = group.derive(kept)
+    left.__traceback__ = group.__traceback__
+    left.__context__ = group.__context__
+    left.__cause__ = group.__cause__
+    left.__suppress_context__ = group.__suppress_context__
+    for note in notes:
+        add_note(left, note)
+    return left
 
 
 def warn_loose(caller: str, stacklevel: int) -> None:

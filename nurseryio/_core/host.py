@@ -166,19 +166,28 @@ def create_task(
     coro: Coroutine[Any, Any, Any],
     name: str | None,
     context: contextvars.Context | None,
+    inner: Coroutine[Any, Any, Any],
 ) -> AsyncioTask:
-    """Make an asyncio task, through the loop's task factory if it has one."""
+    """Make an asyncio task, through the loop's task factory if it has one.
+
+    If that fails, ``coro`` and the coroutine ``inner`` that it would have run are closed.
+    """
     if loop.get_task_factory() is None:
         # What loop.create_task does as well, without the frame in between.
         if context is None:
             return asyncio.Task(coro, loop=loop, name=name)
         if sys.version_info >= (3, 11):
             return asyncio.Task(coro, loop=loop, name=name, context=context)
-    if context is None:
-        return loop.create_task(coro, name=name)
-    if sys.version_info >= (3, 11):
-        return loop.create_task(coro, name=name, context=context)
-    return context.run(loop.create_task, coro, name=name)
+    try:
+        if context is None:
+            return loop.create_task(coro, name=name)
+        if sys.version_info >= (3, 11):
+            return loop.create_task(coro, name=name, context=context)
+        return context.run(loop.create_task, coro, name=name)
+    except BaseException:
+        coro.close()
+        inner.close()
+        raise
 
 
 def task_context(task: AsyncioTask) -> contextvars.Context | None:

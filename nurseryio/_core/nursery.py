@@ -176,7 +176,7 @@ class Nursery(metaclass=NoPublicConstructor):
         task = make_task(state, coro, async_fn if name is None else name, self, scope)
         asyncio_name = name if type(name) is str else getattr(async_fn, "__qualname__", None)
         task.asyncio_task = asyncio_task = host.create_task(
-            state.loop, self._run_child(task, coro), asyncio_name, context
+            state.loop, self._run_child(task, coro), asyncio_name, context, coro
         )
         records[asyncio_task] = task
         self._children.add(task)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, final
 from . import foreign, host
 from .delivery import give_back, native_requests, tell, watch
 from .errors import Cancelled, CancelReason
-from .groups import collapse, is_marked, raise_keeping_context
+from .groups import is_cancelled, is_marked, raise_keeping_context, take_out
 from .host import cancelling, current_task as current_asyncio_task
 from .task import Task, current_state, current_task, records
 from .tree import Node, abandon, encloses, refresh
@@ -236,16 +236,16 @@ class CancelScope(Node):
         self, exc: BaseException | None, marked_only: bool = False
     ) -> BaseException | None:
         """Take the ``Cancelled`` out of ``exc``, note whether there was one."""
-        matches: Any = is_marked if marked_only else Cancelled
+        matches = is_marked if marked_only else is_cancelled
         if isinstance(exc, Cancelled):
-            if not marked_only or is_marked(exc):
+            if matches(exc):
                 self.cancelled_caught = True
                 return None
         elif isinstance(exc, BaseExceptionGroup):
-            matched, rest = exc.split(matches)
-            if matched is not None:
+            found, rest = take_out(exc, matches)
+            if found:
                 self.cancelled_caught = True
-                return collapse(rest) if rest is not None else None
+                return rest
         return exc
 
     def _forget(self, task: Task) -> None:

@@ -70,7 +70,8 @@ def spawn_system_task(
     record._is_system = True
     alone: set[Any] = state.locals.setdefault(_ALONE, set())
     asyncio_name = name if isinstance(name, str) else getattr(async_fn, "__qualname__", None)
-    asyncio_task = host.create_task(state.loop, _run_alone(record, coro), asyncio_name, context)
+    runner = _run_alone(record, coro)
+    asyncio_task = host.create_task(state.loop, runner, asyncio_name, context, coro)
     record.asyncio_task = asyncio_task
     record.context_or_none = context
     records[asyncio_task] = record
