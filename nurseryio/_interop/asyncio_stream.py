@@ -222,7 +222,8 @@ def stream_from_asyncio(
 
     Checkpoint: no, this is not an async function.
     """
-    if isinstance(connection, asyncio.Transport):
+    # uvloop's transports do not derive from asyncio's.
+    if not isinstance(connection, tuple) and hasattr(connection, "set_protocol"):
         reader, writer = _open_pair(connection, received)
     else:
         reader, writer = _check_pair(connection)

@@ -199,7 +199,7 @@ class StreamTransport(asyncio.Transport):
             return
         self._lost = True
         reason: Exception | None = None
-        if error is not None:
+        if error is not None and not self._closing:
             cause = error.__cause__
             reason = cause if isinstance(cause, OSError) else ConnectionResetError(str(error))
         self._protocol.connection_lost(reason)
