@@ -11,12 +11,13 @@ from nurseryio import Cancelled, CancelReason, TrioDeprecationWarning
 from nurseryio._core.groups import (
     GROUP_MESSAGE,
     bare_exit,
-    collapse,
     combine,
     failure,
+    is_cancelled,
     is_marked,
     leave_block,
     raise_keeping_context,
+    take_out,
     warn_loose,
     without_cancelled,
 )
@@ -78,19 +79,19 @@ async def test_marks_survive_asyncios_own_handling() -> None:
     assert is_marked(caught.value)
 
 
-def test_only_loose_groups_collapse() -> None:
+def test_only_loose_groups_collapse_when_something_is_taken_out() -> None:
     error = ValueError()
-    loose = combine(False, [error, KeyError()])
-    assert isinstance(loose, ExceptionGroup)
-    shrunk = loose.derive([error])
-    shrunk.__notes__ = loose.__notes__  # type: ignore[attr-defined]
-    assert collapse(shrunk) is error
-    strict = ExceptionGroup("strict", [error])
-    assert collapse(strict) is strict
-    outer = ExceptionGroup("outer", [shrunk])
-    collapsed = collapse(outer)
-    assert isinstance(collapsed, ExceptionGroup)
-    assert collapsed.exceptions == (error,)
+    loose = combine(False, [error, Cancelled()])
+    assert isinstance(loose, BaseExceptionGroup)
+    assert take_out(loose, is_cancelled) == (True, error)
+    strict = combine(None, [error, Cancelled()])
+    assert isinstance(strict, BaseExceptionGroup)
+    matched, left = take_out(strict, is_cancelled)
+    assert matched
+    assert isinstance(left, ExceptionGroup)
+    assert left.exceptions == (error,)
+    matched, left = take_out(BaseExceptionGroup("g", [Cancelled()]), is_cancelled)
+    assert (matched, left) == (True, None)
 
 
 def test_raising_keeps_the_context_that_an_error_came_with() -> None:

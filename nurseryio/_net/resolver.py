@@ -34,10 +34,14 @@ __all__ = [
 # What an address is depends on the family of the socket: a tuple for most, a path for AF_UNIX.
 AddressFormat: TypeAlias = Any
 
-AddressInfo: TypeAlias = (
-    "tuple[AddressFamily, SocketKind, int, str, "
-    "tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]"
-)
+if TYPE_CHECKING:
+    AddressInfo: TypeAlias = tuple[
+        AddressFamily,
+        SocketKind,
+        int,
+        str,
+        tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes],
+    ]
 
 # Some old systems lack the second one.
 NUMERIC_ONLY = stdlib.AI_NUMERICHOST | getattr(stdlib, "AI_NUMERICSERV", 0)
