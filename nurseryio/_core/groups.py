@@ -96,6 +96,17 @@ def is_marked(exc: BaseException) -> bool:
     return False
 
 
+def ends_quietly(error: BaseException, in_cancelled: bool) -> bool:
+    """Whether a child's error is the trace of a native cancel aimed at that child alone.
+
+    In a cancelled nursery it cannot be told from our own, and is taken out at the scope's end; on
+    3.10 it can, and would not be.
+    """
+    if in_cancelled and HAS_CANCEL_COUNTS:
+        return False
+    return isinstance(error, Cancelled) and not is_marked(error)
+
+
 def raise_keeping_context(error: BaseException) -> NoReturn:
     """Raise ``error`` without the exception being handled as its context."""
     context = error.__context__

@@ -31,8 +31,8 @@ from .groups import (
     FAILED,
     NATIVE,
     combine,
+    ends_quietly,
     failure,
-    is_marked,
     leave_block,
     raise_keeping_context,
     warn_loose,
@@ -227,11 +227,7 @@ class Nursery(metaclass=NoPublicConstructor):
     def _child_ended(self, task: Task, error: BaseException | None) -> None:
         children = self._children
         children.discard(task)
-        # An unmarked CancelledError in a nursery that is not cancelled is the trace of a native
-        # cancel aimed at this child alone, which ends quietly.
-        if error is not None and (
-            not isinstance(error, Cancelled) or self.cancel_scope._effective or is_marked(error)
-        ):
+        if error is not None and not ends_quietly(error, self.cancel_scope._effective):
             self._fail(error, task)
         if not children and not self._body_running:
             self._wake()
