@@ -87,8 +87,13 @@ async def test_tasks_are_made_with_name_and_context() -> None:
     context = contextvars.copy_context()
     context.run(VAR.set, "given")
     loop = asyncio.get_running_loop()
-    first = host.create_task(loop, child(), "first", context)
-    second = host.create_task(loop, child(), None, None)
+
+    def make(name: str | None, context: contextvars.Context | None) -> asyncio.Task[None]:
+        coro = child()
+        return host.create_task(loop, coro, name, context, coro)
+
+    first = make("first", context)
+    second = make(None, None)
     await asyncio.wait([first, second])
     assert sorted(seen) == ["given", "unset"]
     assert first.get_name() == "first"
