@@ -864,6 +864,30 @@ async def test_an_asyncio_timeout_around_a_nursery() -> None:
     await checkpoint()
 
 
+@needs_counts
+@pytest.mark.parametrize("around", [open_nursery, None])
+async def test_a_timeout_that_the_block_swallowed_is_known_by_a_nursery_cancelled_later(
+    around: Any,
+) -> None:
+    async def block(scope: CancelScope) -> None:
+        with contextlib.suppress(Cancelled):
+            await sleep_forever()
+        async with open_nursery() as inner:
+            inner.start_soon(checkpoint)
+            scope.cancel()
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.002):
+            if around is None:
+                with CancelScope() as scope:
+                    await block(scope)
+            else:
+                async with around() as nursery:
+                    await block(nursery.cancel_scope)
+    assert cancelling() == 0
+    await checkpoint()
+
+
 async def test_wait_for_around_a_nursery() -> None:
     ended = []
 

@@ -83,6 +83,15 @@ def is_cancelled(exc: BaseException) -> bool:
     return isinstance(exc, Cancelled)
 
 
+def bare_cancelled(error: BaseException) -> BaseException:
+    """The first ``Cancelled`` of a group of nothing else: in a group asyncio would not know it."""
+    leaf = error
+    if isinstance(error, BaseExceptionGroup) and take_out(error, is_cancelled)[1] is None:
+        while isinstance(leaf, BaseExceptionGroup):
+            leaf = leaf.exceptions[0]
+    return leaf
+
+
 def is_marked(exc: BaseException) -> bool:
     """Whether a ``Cancelled`` says of itself that a scope of ours is the cause."""
     cause: BaseException | None = exc

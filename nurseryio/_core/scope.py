@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, final
 from . import foreign, host
 from .delivery import give_back, native_requests, tell, watch
 from .errors import Cancelled, CancelReason
-from .groups import is_cancelled, is_marked, raise_keeping_context, take_out
+from .groups import bare_cancelled, is_cancelled, is_marked, raise_keeping_context, take_out
 from .host import cancelling, current_task as current_asyncio_task
 from .task import Task, current_state, current_task, records
 from .tree import Node, abandon, encloses, refresh
@@ -229,7 +229,7 @@ class CancelScope(Node):
         if not host.HAS_CANCEL_COUNTS:
             return self._take_own(exc, marked_only=True)
         if native_requests(task) > max(self._native_before, 0):
-            return exc
+            return bare_cancelled(exc)
         return self._take_own(exc)
 
     def _take_own(
