@@ -6,13 +6,18 @@ are not loaded by themselves.
 
 from __future__ import annotations
 
+import inspect
 import re
 import textwrap
 
+import anyio.pytest_plugin
 import pytest
 from harness import source
 
 OURS = "nurseryio.testing.pytest_plugin"
+
+# The oldest anyio that is allowed has no such setting.
+ANYIO_HAS_A_MODE = "anyio_mode" in inspect.getsource(anyio.pytest_plugin)
 
 
 class Project:
@@ -695,9 +700,10 @@ def test_three_plugins_live_in_one_project(
     project.ini = {
         "nurseryio_mode": nurseryio_mode,
         "asyncio_mode": asyncio_mode,
-        "anyio_mode": anyio_mode,
         "asyncio_default_fixture_loop_scope": "function",
     }
+    if ANYIO_HAS_A_MODE:
+        project.ini["anyio_mode"] = anyio_mode
     source = "\n".join(map(textwrap.dedent, (ASYNCIO_FIXTURE, ANYIO_FIXTURE, THREE)))
     project.run(source).assert_outcomes(passed=4)
 
@@ -718,7 +724,14 @@ def test_auto_mode_leaves_what_other_plugins_have_marked(project: Project) -> No
 
 @pytest.mark.parametrize(
     ("plugin", "name"),
-    [("pytest_asyncio.plugin", "asyncio"), ("anyio.pytest_plugin", "anyio")],
+    [
+        ("pytest_asyncio.plugin", "asyncio"),
+        pytest.param(
+            "anyio.pytest_plugin",
+            "anyio",
+            marks=pytest.mark.skipif(not ANYIO_HAS_A_MODE, reason="this anyio has no modes"),
+        ),
+    ],
 )
 def test_two_plugins_in_auto_mode_are_a_usage_error(
     project: Project, plugin: str, name: str
