@@ -352,7 +352,7 @@ async def test_100_megabytes_arrive_byte_for_byte_in_little_memory() -> None:
     assert count == 100 * MEGABYTE
     assert received.digest() == sent.digest()
     assert peak < 2 * MEGABYTE
-    # What was sent is 100: there is room for what the allocators of this process keep to themselves.
+    # What was sent is 100: room is left for what the allocators keep to themselves.
     assert most - before < 50 * MEGABYTE
 
 
