@@ -209,7 +209,10 @@ async def test_serve_tcp_starts_with_its_listeners_and_serves_until_cancelled() 
     for host, port in ports:
         family = stdlib.AF_INET6 if ":" in host else stdlib.AF_INET
         with stdlib.socket(family) as probe:
+            # As a new server would: the old connections may still be dying away.
+            probe.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR, 1)
             probe.bind((host, port))
+            probe.listen()
 
 
 async def test_opening_can_be_cancelled() -> None:

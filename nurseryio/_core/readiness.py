@@ -211,6 +211,10 @@ class Readiness:
         if self._wakeup is not None:
             self._wake_soon(ClosedResourceError("another task closed this file descriptor"))
 
+    def others_wait(self, fd: int) -> bool:
+        """Whether somebody waits for a descriptor by its bare number."""
+        return (fd, "reader") in self._table or (fd, "writer") in self._table
+
     def _watch(self) -> None:
         raise NotImplementedError
 

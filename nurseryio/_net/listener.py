@@ -102,7 +102,7 @@ class SocketListener(Listener[SocketStream], metaclass=Final):
                 if exc.errno not in _OF_ONE_CONNECTION:
                     raise
             else:
-                return SocketStream(sock)
+                return SocketStream._of_accepted(sock)
 
     async def aclose(self) -> None:
         """Stop listening: when this returns or raises, the port is free.

@@ -34,6 +34,7 @@ from .._core import (
     notify_closing,
     wait_writable,
 )
+from .._core.host import accept_plainly
 from .._core.readiness import Readable, Writable
 from .resolver import resolve_address
 from .sockettype import DEFAULT_BACKLOG, SocketType
@@ -67,7 +68,7 @@ class Socket(SocketType):
         TypeError: ``sock`` is something else, such as an ``ssl.SSLSocket``.
     """
 
-    __slots__ = ("__weakref__", "_did_shutdown", "_owned", "_reads", "_sock", "_writes")
+    __slots__ = ("__weakref__", "_did_shutdown", "_kind", "_owned", "_reads", "_sock", "_writes")
 
     def __init__(self, sock: stdlib.socket, owned: bool = False) -> None:
         # What waits for the socket, made at the first wait on a loop.
@@ -79,6 +80,8 @@ class Socket(SocketType):
         self._sock = sock
         self._owned = owned
         self._did_shutdown = False
+        # Family, type and protocol of what a listener accepts, as plain numbers.
+        self._kind: tuple[int, int, int] | None = None
         sock.setblocking(False)
 
     def __repr__(self) -> str:
@@ -86,7 +89,8 @@ class Socket(SocketType):
 
     def __del__(self) -> None:
         # The loop must not be left with the number of a descriptor that is about to be closed.
-        self._disarm()
+        if self._reads is not None or self._writes is not None:
+            self._disarm()
 
     # -- what does not block ----------------------------------------------------
 
@@ -185,11 +189,13 @@ class Socket(SocketType):
         fd = self._sock.fileno()
         if fd == -1:
             return
-        for waits in (self._reads, self._writes):
-            if waits is not None:
-                waits.close()
-        if in_trio_run():
-            # Somebody may wait for the bare descriptor.
+        reads, writes = self._reads, self._writes
+        if reads is not None:
+            reads.close()
+        if writes is not None:
+            writes.close()
+        if (reads is None or reads.others_wait(fd)) and in_trio_run():
+            # For the bare descriptor.
             notify_closing(fd)
         self._sock.close()
 
@@ -286,19 +292,20 @@ class Socket(SocketType):
 
     async def _accept_after_wait(self) -> Socket:
         """``accept`` for a listener: waits before it tries if it is registered with the loop."""
+        sock = self._sock
+        kind = self._kind
+        if kind is None:
+            kind = self._kind = (int(sock.family), int(sock.type), sock.proto)
         readable = self._readable(current_task()._state)
         if not readable.armed:
-            sock, _address = await self._reading(self._sock.accept)
-        else:
-            await checkpoint_if_cancelled()
-            while True:
-                await readable
-                try:
-                    sock, _address = self._sock.accept()
-                    break
-                except BlockingIOError:
-                    pass
-        return Socket(sock, owned=True)
+            return Socket(await self._reading(accept_plainly, sock, kind), owned=True)
+        await checkpoint_if_cancelled()
+        while True:
+            await readable
+            try:
+                return Socket(accept_plainly(sock, kind), owned=True)
+            except BlockingIOError:
+                pass
 
     async def connect(self, address: AddressFormat) -> None:
         try:

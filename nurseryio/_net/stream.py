@@ -24,7 +24,6 @@ from __future__ import annotations
 import errno
 import operator
 import socket as stdlib
-from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, overload
 
 from .._core import (
@@ -43,6 +42,8 @@ from .sockets import Socket
 from .sockettype import SocketType
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Buffer
 
     from .._core import Task
@@ -57,6 +58,7 @@ RECEIVE_SIZE = 65536
 # Bytes that may wait in the kernel unsent before a socket counts as not writable: what a fast
 # network carries in the time that a task takes to come back.
 UNSENT_LIMIT = 16384
+NOTSENT_LOWAT: int | None = getattr(stdlib, "TCP_NOTSENT_LOWAT", None)
 
 # What the calls of a socket say that was closed on this side: on Unix, on Windows.
 _CLOSED = (errno.EBADF, errno.ENOTSOCK)
@@ -133,19 +135,33 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             )
         if socket.type != stdlib.SOCK_STREAM:
             raise ValueError("SocketStream requires a SOCK_STREAM socket")
+        self._take(socket)
+
+    @classmethod
+    def _of_accepted(cls, socket: SocketType) -> SocketStream:
+        """A stream over a socket that needs no checks, as it comes from one that passed them."""
+        self = cls.__new__(cls)
+        self._take(socket)
+        return self
+
+    def _take(self, socket: SocketType) -> None:
         self.socket = socket
         # Whether a task is in a method of that direction.
         self._receiving = self._sending = False
         self._reads: Readable | None = None
         # The long way is taken where these are None.
-        native = socket._sock if type(socket) is Socket else None
-        self._recv = None if native is None else native.recv
-        self._send = None if native is None else native.send
-        # Refused by sockets that are not TCP.
-        with suppress(OSError):
-            socket.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY, 1)
-            if hasattr(stdlib, "TCP_NOTSENT_LOWAT"):
-                socket.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NOTSENT_LOWAT, UNSENT_LIMIT)
+        self._recv: Callable[[int], bytes] | None = None
+        self._send: Callable[[Buffer], int] | None = None
+        setsockopt: Callable[[int, int, int], None] = socket.setsockopt
+        if type(socket) is Socket:
+            native = socket._sock
+            self._recv, self._send, setsockopt = native.recv, native.send, native.setsockopt
+        try:
+            setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY, 1)
+            if NOTSENT_LOWAT is not None:
+                setsockopt(stdlib.IPPROTO_TCP, NOTSENT_LOWAT, UNSENT_LIMIT)
+        except OSError:
+            pass  # it is no TCP socket
 
     def __repr__(self) -> str:
         return f"<SocketStream over {self.socket!r}>"
