@@ -58,6 +58,7 @@ CORE_ORDER = (
     "task",
     "delivery",
     "traps",
+    "parking",
     "ki",
     "scope",
     "ending",

@@ -157,7 +157,7 @@ async def wait_task_rescheduled(abort_fn: Callable[[RaiseCancelT], Abort]) -> An
             except Cancelled as exc:
                 if task._refused is future:
                     raise  # ours, and the abort function has agreed
-                outcome = _handed_over(task, future)
+                outcome = handed_over(task, future)
                 # A copy: the original's traceback holds this frame.
                 native = Cancelled(*exc.args)
                 if outcome is None:
@@ -175,7 +175,7 @@ async def wait_task_rescheduled(abort_fn: Callable[[RaiseCancelT], Abort]) -> An
     return None if outcome is None else outcome.unwrap()
 
 
-def _handed_over(task: Task, future: asyncio.Future[Any]) -> Any:
+def handed_over(task: Task, future: asyncio.Future[Any]) -> Any:
     """The outcome that a task which woke with a native cancel has got nevertheless, or None."""
     if future.done() and not future.cancelled():
         return future.result() or DONE

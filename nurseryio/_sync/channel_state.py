@@ -100,7 +100,7 @@ class ChannelEnd:
     def __init__(self, state: ChannelState) -> None:
         self._state = state
         self._closed = False
-        # How many tasks wait in calls on this end, not counting those on its clones.
+        # How many tasks wait in calls on this end, at most; see rule 3 of ``channel``.
         self._waiting = 0
 
     def __repr__(self) -> str:

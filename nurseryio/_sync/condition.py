@@ -12,7 +12,8 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from .._core import Cancelled, CancelScope, current_task, wait_task_rescheduled
+from .._core import Cancelled, CancelScope, current_task
+from .._core.parking import park
 from .._core.util import Final, Frozen
 from .lock import Lock
 from .parking_lot import ParkingLot
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from types import TracebackType
 
+    from .._core import Task
     from .lock import LockStatistics
 
 __all__ = ["Condition", "ConditionStatistics"]
@@ -115,9 +117,11 @@ class Condition(metaclass=Final):
         """
         self._lock.release()
 
-    def _check_owner(self, what: str) -> None:
-        if current_task() is not self._lock._owner:
+    def _check_owner(self, what: str) -> Task:
+        task = current_task()
+        if task is not self._lock._owner:
             raise RuntimeError(f"must hold the lock to {what}")
+        return task
 
     async def wait(self) -> None:
         """Release the lock, wait to be notified, and take the lock again.
@@ -134,11 +138,11 @@ class Condition(metaclass=Final):
 
         Trio: ``trio.Condition.wait``.
         """
-        self._check_owner("wait")
+        task = self._check_owner("wait")
         self._lock.release()
         interruption: BaseException | None = None
         try:
-            await wait_task_rescheduled(self._lot._enter(current_task()))
+            await park(task, self._lot._enter(task))
         except BaseException as error:
             interruption = error
         # Outside the handler: what comes up from here on is not a consequence of the interruption.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-from .._core import Abort, checkpoint, current_task, reschedule, wait_task_rescheduled
+from .._core import checkpoint, current_task, reschedule
+from .._core.parking import park
 from .._core.util import Final, Frozen
 
 if TYPE_CHECKING:
@@ -68,9 +69,9 @@ class Event(metaclass=Final):
         """
         if not self._happened:
             self._happened = True
-            waiting, self._waiting = self._waiting, {}
-            for task in waiting:
+            for task in self._waiting:
                 reschedule(task)
+            self._waiting.clear()
 
     async def wait(self) -> None:
         """Wait until the event has happened.
@@ -86,14 +87,8 @@ class Event(metaclass=Final):
             await checkpoint()
             return
         task = current_task()
-        waiting = self._waiting
-        waiting[task] = None
-
-        def abort(_raise_cancel: object) -> Abort:
-            del waiting[task]
-            return Abort.SUCCEEDED
-
-        await wait_task_rescheduled(abort)
+        self._waiting[task] = None
+        await park(task, self._waiting)
 
     def statistics(self) -> EventStatistics:
         """Return the present state, for debugging.

@@ -13,15 +13,8 @@ from collections import OrderedDict
 from math import inf
 from typing import TYPE_CHECKING
 
-from .._core import (
-    Abort,
-    WouldBlock,
-    cancel_shielded_checkpoint,
-    checkpoint_if_cancelled,
-    current_task,
-    reschedule,
-    wait_task_rescheduled,
-)
+from .._core import WouldBlock, checkpoint_if_cancelled, current_task, reschedule
+from .._core.parking import let_others_run, park
 from .._core.util import Final, Frozen
 
 if TYPE_CHECKING:
@@ -184,19 +177,14 @@ class CapacityLimiter(metaclass=Final):
 
         Trio: ``trio.CapacityLimiter.acquire_on_behalf_of``.
         """
-        await checkpoint_if_cancelled()
-        if self._try(borrower):
-            await cancel_shielded_checkpoint()
-            return
         task = current_task()
-        waiting = self._waiting
-        waiting[task] = borrower
-
-        def abort(_raise_cancel: object) -> Abort:
-            del waiting[task]
-            return Abort.SUCCEEDED
-
-        await wait_task_rescheduled(abort)
+        if task.scope._effective or task._look_closer:
+            await checkpoint_if_cancelled()
+        if self._try(borrower):
+            await let_others_run(task)
+            return
+        self._waiting[task] = borrower
+        await park(task, self._waiting)
 
     def release(self) -> None:
         """Bring back the current task's token.

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 from .._core import (
     BrokenResourceError,
     WouldBlock,
-    cancel_shielded_checkpoint,
     checkpoint_if_cancelled,
     current_task,
-    wait_task_rescheduled,
 )
+from .._core.parking import let_others_run, park
 from .._core.util import Final, Frozen
 from .parking_lot import ParkingLot, add_parking_lot_breaker, remove_parking_lot_breaker
 
@@ -112,13 +111,14 @@ class _Lock:
 
         Trio: ``trio.Lock.acquire``.
         """
-        await checkpoint_if_cancelled()
         task = current_task()
+        if task.scope._effective or task._look_closer:
+            await checkpoint_if_cancelled()
         if self._try(task):
-            await cancel_shielded_checkpoint()
+            await let_others_run(task)
             return
         try:
-            await wait_task_rescheduled(self._lot._enter(task))
+            await park(task, self._lot._enter(task))
         except BrokenResourceError:
             raise BrokenResourceError(
                 f"Owner of this lock exited without releasing: {self._owner}"
@@ -138,8 +138,8 @@ class _Lock:
         lot = self._lot
         remove_parking_lot_breaker(task, lot)
         if lot:
-            (self._owner,) = lot.unpark()
-            add_parking_lot_breaker(self._owner, lot)
+            self._owner = heir = lot._wake_first()
+            add_parking_lot_breaker(heir, lot)
         else:
             self._owner = None
 

@@ -2,8 +2,8 @@
 
 What lives here: :class:`ParkingLot` and its breakers (tasks whose end breaks a lot).
 
-Rule 1: a task is in at most one lot, and ``task.custom_sleep_data`` names it. That is how a
-cancelled task finds its way out, also after it was moved to another lot.
+Rule 1: a task is in at most one lot. Whoever moves it to another one tells so by
+``_core.parking.move``: that is how a cancelled task finds its way out.
 
 Rule 2: a task leaves the lot in the very moment in which it is woken, moved or cancelled. So
 whoever is woken has what was waited for, and nobody else can be woken in its stead.
@@ -18,20 +18,12 @@ from collections import OrderedDict
 from math import inf
 from typing import TYPE_CHECKING
 
-from .._core import (
-    Abort,
-    BrokenResourceError,
-    Error,
-    current_task,
-    reschedule,
-    wait_task_rescheduled,
-)
+from .._core import BrokenResourceError, Error, current_task, reschedule
 from .._core.host import is_over
+from .._core.parking import move, park
 from .._core.util import Final, Frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .._core import Task
 
 __all__ = [
@@ -99,25 +91,26 @@ class ParkingLot(metaclass=Final):
 
         Trio: ``trio.lowlevel.ParkingLot.park``.
         """
-        await wait_task_rescheduled(self._enter(current_task()))
+        task = current_task()
+        await park(task, self._enter(task))
 
-    def _enter(self, task: Task) -> Callable[[object], Abort]:
-        """Queue the task; returns what to give to ``wait_task_rescheduled`` next, at once.
+    def _enter(self, task: Task) -> OrderedDict[Task, None]:
+        """Queue the current task; returns what it must give to ``_core.parking.park`` at once.
 
-        Apart from :meth:`park`, so that primitives on a hot path get by with one coroutine less.
+        Apart from :meth:`park`, so that other primitives get by with one coroutine less.
         """
         if self.broken_by:
             raise BrokenResourceError(
                 f"Attempted to park in parking lot broken by {self.broken_by}"
             )
         self._parked[task] = None
-        task.custom_sleep_data = self
+        return self._parked
 
-        def abort(_raise_cancel: object) -> Abort:
-            del task.custom_sleep_data._parked[task]
-            return Abort.SUCCEEDED
-
-        return abort
+    def _wake_first(self) -> Task:
+        """Wake the task that has waited longest, in a lot that is not empty."""
+        task, _ = self._parked.popitem(last=False)
+        reschedule(task)
+        return task
 
     def _take(self, count: int | float) -> list[Task]:
         """Remove up to ``count`` tasks from the head of the queue."""
@@ -172,7 +165,7 @@ class ParkingLot(metaclass=Final):
             raise TypeError(f"new_lot must be a ParkingLot, not {new_lot!r}")
         for task in self._take(count):
             new_lot._parked[task] = None
-            task.custom_sleep_data = new_lot
+            move(task, new_lot._parked)
 
     def repark_all(self, new_lot: ParkingLot) -> None:
         """Move every parked task to another lot; see :meth:`repark`.

@@ -8,13 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._core import (
-    WouldBlock,
-    cancel_shielded_checkpoint,
-    checkpoint_if_cancelled,
-    current_task,
-    wait_task_rescheduled,
-)
+from .._core import WouldBlock, checkpoint_if_cancelled, current_task
+from .._core.parking import let_others_run, park
 from .._core.util import Final
 from .parking_lot import ParkingLot
 
@@ -98,12 +93,14 @@ class Semaphore(metaclass=Final):
 
         Trio: ``trio.Semaphore.acquire``.
         """
-        await checkpoint_if_cancelled()
+        task = current_task()
+        if task.scope._effective or task._look_closer:
+            await checkpoint_if_cancelled()
         if self._value > 0:
             self._value -= 1
-            await cancel_shielded_checkpoint()
+            await let_others_run(task)
         else:
-            await wait_task_rescheduled(self._lot._enter(current_task()))
+            await park(task, self._lot._enter(task))
 
     def release(self) -> None:
         """Count up, or let the task through that has waited longest if one does.
@@ -116,7 +113,7 @@ class Semaphore(metaclass=Final):
         Trio: ``trio.Semaphore.release``.
         """
         if self._lot:
-            self._lot.unpark()
+            self._lot._wake_first()
         elif self._value == self._max_value:
             raise ValueError("semaphore released too many times")
         else:

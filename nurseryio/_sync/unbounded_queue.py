@@ -8,13 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from .._core import (
-    WouldBlock,
-    cancel_shielded_checkpoint,
-    checkpoint_if_cancelled,
-    current_task,
-    wait_task_rescheduled,
-)
+from .._core import WouldBlock, checkpoint_if_cancelled, current_task
+from .._core.parking import let_others_run, park
 from .._core.util import Final, Frozen
 from .parking_lot import ParkingLot
 
@@ -88,7 +83,7 @@ class UnboundedQueue(Generic[T], metaclass=Final):
         """
         if not self._items:
             if self._lot:
-                self._lot.unpark()
+                self._lot._wake_first()
             else:
                 self._ready = True
         self._items.append(obj)
@@ -126,12 +121,14 @@ class UnboundedQueue(Generic[T], metaclass=Final):
 
         Trio: ``trio.lowlevel.UnboundedQueue.get_batch``.
         """
-        await checkpoint_if_cancelled()
+        task = current_task()
+        if task.scope._effective or task._look_closer:
+            await checkpoint_if_cancelled()
         if self._ready:
             batch = self._take()
-            await cancel_shielded_checkpoint()
+            await let_others_run(task)
             return batch
-        await wait_task_rescheduled(self._lot._enter(current_task()))
+        await park(task, self._lot._enter(task))
         return self._take()
 
     def statistics(self) -> UnboundedQueueStatistics:

@@ -1,0 +1,97 @@
+"""The short way to sleep and to yield, for the primitives of this library.
+
+What lives here: :func:`park`, which is ``wait_task_rescheduled`` for the one case that nearly all
+primitives are (the task stands in a queue, and a cancelled task leaves it), and
+:func:`let_others_run`, the yield at the end of an operation that has completed. Both are told the
+task, which their callers know anyway, and save a good part of the work of the general way. What
+is rare they leave to it.
+
+Rule 1: all rules of ``traps`` hold here as well, above all that an operation which completed
+keeps its result.
+
+Rule 2: a task is in its queue exactly as long as it sleeps. Whoever wakes it takes it out of the
+queue first, in the same step; a cancellation takes it out by :func:`leave`.
+
+Rule 3: an operation begins with ``checkpoint_if_cancelled``. It may be skipped while
+``task.scope._effective or task._look_closer`` is false: it would do nothing then.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .delivery import Abort, watch
+from .errors import Cancelled
+from .host import BARE_YIELD, new_future
+from .traps import handed_over, hold_off, wait_task_rescheduled
+
+if TYPE_CHECKING:
+    from .task import Task
+
+__all__ = ["leave", "let_others_run", "move", "park"]
+
+Queue = dict[Any, Any]
+
+
+def leave(queue: Queue, task: Task, _raise_cancel: object) -> Abort:
+    """The abort function of a task in a queue."""
+    del queue[task]
+    return Abort.SUCCEEDED
+
+
+def move(task: Task, queue: Queue) -> None:
+    """Tell of a sleeping task that it stands in another queue now, where the caller has put it."""
+    task._abort = partial(leave, queue, task)
+
+
+async def park(task: Task, queue: Queue) -> Any:
+    """Put the current task, which stands in ``queue``, to sleep until it is rescheduled.
+
+    Args:
+        task: The current task.
+        queue: A dict with the task as a key.
+
+    Returns:
+        What the outcome given to ``reschedule`` holds.
+
+    Raises:
+        Cancelled: The task was cancelled; it has left the queue.
+        Exception: Whatever error the outcome holds.
+
+    Checkpoint: yes.
+    """
+    abort = partial(leave, queue, task)
+    if task.scope._effective:
+        return await wait_task_rescheduled(abort)
+    task._abort = abort
+    task._park = future = new_future(loop=task._state.loop)
+    try:
+        outcome = await future
+    except Cancelled as error:
+        outcome = None if task._refused is future else handed_over(task, future)
+        if outcome is None:
+            if task._abort is not None:
+                task._abort(error)  # a native cancel: the task is still in the queue
+            raise
+        hold_off(task, error)
+    finally:
+        task._park = task._abort = task._outcome = None
+        if task.scope._effective:
+            watch(task)  # what it awaits next may be foreign
+    return None if outcome is None else outcome.unwrap()
+
+
+async def let_others_run(task: Task) -> None:
+    """Yield at the end of an operation that has completed: ``cancel_shielded_checkpoint``.
+
+    Args:
+        task: The current task.
+    """
+    task._shielded_step = True
+    try:
+        await BARE_YIELD
+    except Cancelled as error:
+        hold_off(task, error)
+    finally:
+        task._shielded_step = False

@@ -1,0 +1,206 @@
+"""The short way to sleep and to yield keeps the contract of the general one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+
+import nurseryio
+from nurseryio._core.outcome import Value
+from nurseryio._core.parking import let_others_run, move, park
+from nurseryio.lowlevel import Task, current_task, reschedule
+from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
+
+
+class Error:
+    """An outcome of somebody else's making: all that counts is ``unwrap``."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def unwrap(self) -> None:
+        raise self.error
+
+
+class Sleepers:
+    """Tasks in one queue, and what became of them."""
+
+    def __init__(self) -> None:
+        self.queue: OrderedDict[Task, None] = OrderedDict()
+        self.ends: list[Any] = []
+
+    async def sleep(self) -> None:
+        task = current_task()
+        self.queue[task] = None
+        try:
+            self.ends.append(await park(task, self.queue))
+        except BaseException as error:
+            self.ends.append(type(error))
+            raise
+        finally:
+            assert task._park is task._abort is task._outcome is None
+
+    def wake(self, outcome: Any = None) -> None:
+        task, _ = self.queue.popitem(last=False)
+        reschedule(task, outcome)
+
+
+async def test_a_parked_task_wakes_with_what_it_was_given() -> None:
+    sleepers = Sleepers()
+    for outcome in (None, Value(5), Error(KeyError())):
+        task = asyncio.create_task(sleepers.sleep())
+        await wait_all_tasks_blocked()
+        sleepers.wake(outcome)
+        await asyncio.gather(task, return_exceptions=True)
+    assert sleepers.ends == [None, 5, KeyError]
+
+
+async def test_parking_and_letting_others_run_are_schedule_points() -> None:
+    queue: dict[Task, None] = {current_task(): None}
+    asyncio.get_running_loop().call_soon(reschedule, current_task())
+    with assert_checkpoints():
+        await park(current_task(), queue)
+    turns = []
+    asyncio.get_running_loop().call_soon(turns.append, 1)
+    await let_others_run(current_task())
+    assert turns == [1]
+
+
+async def test_in_a_cancelled_scope_parking_raises_and_leaves_the_queue() -> None:
+    sleepers = Sleepers()
+    with nurseryio.CancelScope() as scope:
+        scope.cancel()
+        await sleepers.sleep()
+    assert scope.cancelled_caught
+    assert sleepers.ends == [nurseryio.Cancelled]
+    assert not sleepers.queue
+
+
+async def test_a_cancelled_scope_takes_the_task_out_of_the_queue_at_once() -> None:
+    sleepers = Sleepers()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(sleepers.sleep)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        assert not sleepers.queue
+    assert sleepers.ends == [nurseryio.Cancelled]
+
+
+async def test_a_native_cancel_takes_the_task_out_when_it_wakes() -> None:
+    sleepers = Sleepers()
+    task = asyncio.create_task(sleepers.sleep())
+    await wait_all_tasks_blocked()
+    task.cancel()
+    assert sleepers.queue
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not sleepers.queue
+
+
+@pytest.mark.parametrize("woken_first", [True, False])
+async def test_what_was_handed_over_wins_over_a_native_cancel_which_strikes_next(
+    woken_first: bool,
+) -> None:
+    sleepers = Sleepers()
+
+    async def sleep_twice() -> None:
+        await sleepers.sleep()
+        await asyncio.sleep(0)
+        raise AssertionError("not reached")
+
+    task = asyncio.create_task(sleep_twice())
+    await wait_all_tasks_blocked()
+    if woken_first:
+        sleepers.wake(Value("item"))
+    task.cancel()
+    if not woken_first:
+        sleepers.wake(Value("item"))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sleepers.ends == ["item"]
+
+
+async def test_a_moved_task_leaves_the_queue_that_it_stands_in_now() -> None:
+    for native in (True, False):
+        sleepers = Sleepers()
+        scope = nurseryio.CancelScope()
+
+        async def sleep(
+            sleepers: Sleepers = sleepers, scope: nurseryio.CancelScope = scope
+        ) -> None:
+            with scope:
+                await sleepers.sleep()
+
+        task = asyncio.create_task(sleep())
+        await wait_all_tasks_blocked()
+        ((record, _),) = sleepers.queue.items()
+        other = {record: None}
+        sleepers.queue.clear()
+        move(record, other)
+        if native:
+            task.cancel()
+        else:
+            scope.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert other == {}
+        assert sleepers.ends == [nurseryio.Cancelled]
+
+
+async def test_a_shielded_task_sleeps_on_and_is_cancelled_after_the_shield() -> None:
+    sleepers = Sleepers()
+    async with nurseryio.open_nursery() as nursery:
+
+        async def sleep_shielded() -> None:
+            with nurseryio.CancelScope(shield=True):
+                await sleepers.sleep()
+            await nurseryio.sleep_forever()
+
+        nursery.start_soon(sleep_shielded)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        await nurseryio.lowlevel.cancel_shielded_checkpoint()
+        assert len(sleepers.queue) == 1
+        sleepers.wake()
+    assert sleepers.ends == [None]
+
+
+async def test_a_task_woken_and_cancelled_by_its_scope_is_interrupted_in_foreign_code() -> None:
+    sleepers = Sleepers()
+    async with nurseryio.open_nursery() as nursery:
+
+        async def sleep_then_wait() -> None:
+            await sleepers.sleep()
+            await asyncio.get_running_loop().create_future()
+
+        nursery.start_soon(sleep_then_wait)
+        await wait_all_tasks_blocked()
+        sleepers.wake()
+        nursery.cancel_scope.cancel()
+    assert sleepers.ends == [None]
+
+
+async def test_letting_others_run_holds_cancellations_off_until_the_next_checkpoint() -> None:
+    record = []
+
+    async def operate(scope: nurseryio.CancelScope) -> None:
+        with scope:
+            await let_others_run(current_task())
+            record.append("completed")
+            await asyncio.sleep(0)
+            raise AssertionError("not reached")
+
+    for native in (True, False):
+        scope = nurseryio.CancelScope()
+        task = asyncio.create_task(operate(scope))
+        while scope._occupant is None:
+            await asyncio.sleep(0)
+        if native:
+            task.cancel()
+        else:
+            scope.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled() is native
+    assert record == ["completed"] * 2
