@@ -238,7 +238,7 @@ async def test_rescheduling_a_task_that_does_not_wait_is_an_error() -> None:
 
 
 async def test_an_abort_function_must_be_a_function() -> None:
-    with pytest.raises(TypeError, match="abort_fn must be a function of one argument"):
+    with pytest.raises(TypeError, match="abort_func must be a function of one argument"):
         await wait_task_rescheduled(None)  # type: ignore[arg-type]
 
 

@@ -111,11 +111,11 @@ def _put_back_later(task: Task, args: tuple[Any, ...], requests: int) -> None:
         host.put_back(task.asyncio_task, args)
 
 
-async def wait_task_rescheduled(abort_fn: Callable[[RaiseCancelT], Abort]) -> Any:
+async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> Any:
     """Put the current task to sleep until somebody calls :func:`reschedule` on it.
 
     Args:
-        abort_fn: called at most once, in whatever context, if the task is cancelled while it
+        abort_func: called at most once, in whatever context, if the task is cancelled while it
             waits; it gets a function ``raise_cancel`` that raises the cancellation. It must
             return ``Abort.SUCCEEDED`` after having made sure that nobody will reschedule the
             task, which then wakes with the cancellation; or ``Abort.FAILED``, and then the task
@@ -126,21 +126,21 @@ async def wait_task_rescheduled(abort_fn: Callable[[RaiseCancelT], Abort]) -> An
         What the outcome given to :func:`reschedule` holds.
 
     Raises:
-        Cancelled: if the task is cancelled and ``abort_fn`` agreed.
-        TrioInternalError: if ``abort_fn`` returns something else.
+        Cancelled: if the task is cancelled and ``abort_func`` agreed.
+        TrioInternalError: if ``abort_func`` returns something else.
         Exception: whatever error the outcome holds.
 
     Checkpoint: yes.
 
     Trio: ``trio.lowlevel.wait_task_rescheduled``.
     """
-    if not callable(abort_fn):
-        raise TypeError(f"abort_fn must be a function of one argument, not {abort_fn!r}")
+    if not callable(abort_func):
+        raise TypeError(f"abort_func must be a function of one argument, not {abort_func!r}")
     try:
         task = records[current_asyncio_task()]  # type: ignore[index]
     except (KeyError, RuntimeError):
         task = current_task()
-    task._abort = abort_fn
+    task._abort = abort_func
     task._park = future = new_future(loop=task._state.loop)
     native: BaseException | None = None
     try:
@@ -195,12 +195,12 @@ def _raiser_of(native: BaseException) -> Callable[[], NoReturn]:
 DONE = Value(None)
 
 
-def reschedule(task: Task, outcome: Any = None) -> None:
+def reschedule(task: Task, next_send: Any = None) -> None:
     """Wake a task that waits in :func:`wait_task_rescheduled`.
 
     Args:
         task: the record of the waiting task.
-        outcome: what the wait returns or raises: an object with ``unwrap()``, such as ``Value``
+        next_send: what the wait returns or raises: an object with ``unwrap()``, such as ``Value``
             and ``Error`` of the ``outcome`` package. None stands for the value None.
 
     Raises:
@@ -212,13 +212,13 @@ def reschedule(task: Task, outcome: Any = None) -> None:
     if park is not None:
         if not park.done():
             task._abort = task.custom_sleep_data = None
-            park.set_result(outcome)
+            park.set_result(next_send)
             return
         if park.cancelled() and task._refused is not park and task._outcome is None:
             # A native cancel has ended the future, but the task does not know yet. The
             # hand-over counts: see rule 3.
             task._abort = task.custom_sleep_data = None
-            task._outcome = DONE if outcome is None else outcome
+            task._outcome = DONE if next_send is None else next_send
             return
     raise RuntimeError(f"{task!r} is not waiting in wait_task_rescheduled() any more")
 
