@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).with_name("_ext")))
+
+import trio_names
 
 project = "nurseryio"
 author = "the nurseryio contributors"
@@ -10,7 +17,7 @@ copyright = f"2026, {author}"
 version = release = version_of("nurseryio")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_ext"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -25,3 +32,17 @@ napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = f"nurseryio {release}"
+
+
+def setup(app: Any) -> None:
+    """Have the page of Trio's names filled in, each time, as it depends on the code."""
+    page = "trio-names"
+    # Here, before autodoc changes the signatures of what it looks at.
+    lists = trio_names.render(trio_names.compare())
+
+    def fill(_app: Any, name: str, source: list[str]) -> None:
+        if name == page:
+            source[0] = source[0].replace(trio_names.MARK, lists)
+
+    app.connect("source-read", fill)
+    app.connect("env-get-outdated", lambda *_: [page])

@@ -1,0 +1,91 @@
+"""The page of Trio's names says what the code does, and nothing differs without a reason."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from fnmatch import fnmatch
+from types import ModuleType
+
+import pytest
+from harness import source
+
+import nurseryio
+from nurseryio._interop import as_trio
+
+EXTENSIONS = source.ROOT / "docs/_ext"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXTENSIONS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+trio_names = load("trio_names")
+
+
+@pytest.fixture(scope="module")
+def found() -> object:
+    return trio_names.compare()
+
+
+def test_each_name_that_is_missing_or_differs_has_a_reason(found) -> None:
+    assert not [d.name for d in found.differences if d.reason is None]
+
+
+def test_each_reason_still_has_its_difference(found) -> None:
+    names = [d.name for d in found.differences]
+    assert not [p for p in trio_names.REASONS if not any(fnmatch(n, p) for n in names)]
+
+
+def test_what_refuses_to_work_is_what_the_page_of_differences_says(found) -> None:
+    text = (source.ROOT / "docs/differences.md").read_text(encoding="utf-8")
+    section = text.partition("## What cannot exist")[2].partition("\n## ")[0]
+    assert found.refusing
+    assert not [d.name for d in found.refusing if d.name.removeprefix("lowlevel.") not in section]
+
+
+def test_the_record_is_of_the_release_that_we_follow(found) -> None:
+    assert found.release == as_trio.FOLLOWS
+
+
+def test_every_module_of_trio_is_compared() -> None:
+    record = json.loads(trio_names.RECORD.read_text(encoding="utf-8"))
+    assert set(record["modules"]) == {name.partition(".")[2] for name in as_trio.DOORS}
+
+
+def test_the_page_has_a_place_for_the_lists() -> None:
+    page = (source.ROOT / "docs/trio-names.md").read_text(encoding="utf-8")
+    assert page.count(trio_names.MARK) == 1
+
+
+def test_the_lists_tell_everything_that_differs(found) -> None:
+    lists = trio_names.render(found)
+    assert not [d.name for d in found.differences if f"`{d.name}`" not in lists]
+    assert "| `Cancelled.reason` | the class is asyncio's" in lists
+    assert "| `lowlevel.reschedule` | `(task, next_send=...)` | `(task, next_send=None)` |" in lists
+    assert "* `lowlevel.wait_kevent` (macOS and BSD): " in lists
+    assert "* `race`" in lists
+
+
+def test_a_name_that_goes_missing_is_noticed(monkeypatch) -> None:
+    monkeypatch.setattr(nurseryio, "__all__", [n for n in nurseryio.__all__ if n != "Event"])
+    missing = trio_names.compare().missing
+    assert [d.name for d in missing if d.reason is None] == ["Event"]
+
+
+def test_a_parameter_that_changes_is_noticed(monkeypatch) -> None:
+    async def sleep(duration: float) -> None: ...
+
+    monkeypatch.setattr(nurseryio, "sleep", sleep)
+    differing = [d for d in trio_names.compare().differing if d.reason is None]
+    assert differing == [trio_names.Difference("sleep", "(seconds)", "(duration)")]
+
+
+def test_a_method_that_goes_missing_is_noticed(monkeypatch) -> None:
+    monkeypatch.delattr(nurseryio.Event, "is_set")
+    assert "Event.is_set" in [d.name for d in trio_names.compare().missing]
