@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
 import nurseryio
 from nurseryio._core.ki import KIHandler
+from nurseryio._core.outcome import Value
 from nurseryio.lowlevel import (
     Abort,
     checkpoint,
@@ -223,6 +224,86 @@ def test_a_main_task_in_a_foreign_await_is_cancelled_and_run_raises_it() -> None
     with pytest.raises(KeyboardInterrupt):
         nurseryio.run(main)
     assert record == ["cancelled"]
+
+
+def in_a_thread(work: Callable[[threading.Event], None]) -> Callable[[], Awaitable[None]]:
+    """An async function that works in a thread; the key is pressed and delivered meanwhile."""
+
+    async def call() -> None:
+        loop = asyncio.get_running_loop()
+        delivered = threading.Event()
+
+        def press_and_tell() -> None:
+            press()
+            loop.call_soon(loop.call_soon, delivered.set)
+
+        loop.call_soon(press_and_tell)
+        await nurseryio.to_thread.run_sync(work, delivered)
+
+    return call
+
+
+def test_a_main_task_that_waits_for_a_thread_gets_it_at_the_next_checkpoint() -> None:
+    record = []
+
+    def work(delivered: threading.Event) -> None:
+        assert delivered.wait(10)
+        record.append("worked on")
+
+    async def main() -> None:
+        await in_a_thread(work)()
+        record.append("result kept")
+        # Not a wait that ends by a cancellation either, so it must not begin.
+        await nurseryio.to_thread.run_sync(record.append, "a second thread")
+
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(main)
+    assert record == ["worked on", "result kept"]
+
+
+def test_a_thread_that_the_main_task_waits_for_can_ask_for_it() -> None:
+    record = []
+
+    def work(delivered: threading.Event) -> None:
+        assert delivered.wait(10)
+        try:
+            nurseryio.from_thread.check_cancelled()
+        except nurseryio.Cancelled as error:
+            record.append(error.args[0].source)
+            raise
+
+    async def main() -> None:
+        try:
+            await in_a_thread(work)()
+        finally:
+            with nurseryio.CancelScope(shield=True):
+                await nurseryio.to_thread.run_sync(record.append, "cleanup is left alone")
+
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(main)
+    assert record == ["KeyboardInterrupt", "cleanup is left alone"]
+
+
+def test_a_main_task_that_has_just_been_woken_keeps_its_result_and_gets_it_then() -> None:
+    record = []
+
+    async def main() -> None:
+        task = nurseryio.lowlevel.current_task()
+
+        def wake() -> None:
+            press()
+            # Behind the delivery that was just asked for, there is only one tick.
+            loop.call_soon_threadsafe(record.append, "delivered")
+            nurseryio.lowlevel.reschedule(task, Value("result"))
+
+        loop = asyncio.get_running_loop()
+        loop.call_soon(wake)
+        record.append(await wait_task_rescheduled(lambda _: Abort.FAILED))
+        await nurseryio.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(main)
+    assert record == ["delivered", "result"]
 
 
 def test_it_may_be_kept_for_checkpoints() -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     PosArgsT = TypeVarTuple("PosArgsT")
 
 RetT = TypeVar("RetT")
+
+# What the main task is cancelled with where no KeyboardInterrupt can be raised in it.
+KI_REASON = CancelReason("KeyboardInterrupt")
 
 
 def run(
@@ -162,6 +166,8 @@ class Run:
         # What run() raises, whatever else comes of the run.
         self.verdict: BaseException | None = None
         self.ki_pending = False
+        # The thread in which an abort function is being asked about a KeyboardInterrupt.
+        self._asking: int | None = None
         self.token = token_of(state)
         self.token._crash = self._crash
         self.asyncgens = AsyncGenerators(self.token.run_sync_soon, self.spawn_system_task)
@@ -352,16 +358,26 @@ class Run:
         if not self.ki_pending or task is None or self.main_outcome is not None:
             return
         park = task._park
-        if park is None:
-            # A checkpoint or a foreign await: CancelledError there, KeyboardInterrupt from run().
-            task.asyncio_task.cancel(CancelReason("KeyboardInterrupt"))
-        elif task._abort is not None and not park.done() and abort_wait(task, self._raise_ki):
-            park.set_result(Error(KeyboardInterrupt()))
-            self.ki_pending = False
+        if park is not None and not park.done() and task._abort is not None:
+            self._asking = threading.get_ident()
+            try:
+                agreed = abort_wait(task, self._raise_ki)
+            finally:
+                self._asking = None
+            if agreed:
+                park.set_result(Error(KeyboardInterrupt()))
+                self.ki_pending = False
+        if self.ki_pending:
+            # A checkpoint, a foreign await, or a wait that has an end of its own: CancelledError
+            # there or at the next await, KeyboardInterrupt from run().
+            task.asyncio_task.cancel(KI_REASON)
 
     def _raise_ki(self) -> Any:
-        self.ki_pending = False
-        raise KeyboardInterrupt
+        if self._asking == threading.get_ident():
+            self.ki_pending = False
+            raise KeyboardInterrupt
+        # Called later, by whom did not agree: a worker thread, for example. The task is cancelled.
+        raise Cancelled(KI_REASON)
 
 
 @border
