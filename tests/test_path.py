@@ -58,6 +58,12 @@ def test_what_is_not_inherited_from_the_pure_path_is_async() -> None:
         assert "Checkpoint: yes" in str(method.__doc__)
 
 
+def test_every_method_tells_its_parameters() -> None:
+    for name in own_names(pathlib.Path) - own_names(pathlib.PurePath) - LEFT_OUT:
+        expected = list(inspect.signature(getattr(pathlib.Path, name)).parameters)
+        assert list(inspect.signature(getattr(Path, name)).parameters) == expected, name
+
+
 def test_what_only_computes_is_inherited() -> None:
     for name in own_names(pathlib.PurePath) - {"as_uri", "full_match"}:
         assert getattr(Path, name) == getattr(pathlib.PurePath, name), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pathlib
 import threading
 from typing import Any, ClassVar
@@ -88,6 +89,8 @@ def test_a_method_is_called_and_documented_as_declared() -> None:
     assert str(method.__doc__).startswith("Give a value.\n\n")
     assert "pathlib.Path.value" in str(method.__doc__)
     assert "ordinary" in str(Made.paths.__doc__)
+    assert inspect.iscoroutinefunction(method)
+    assert inspect.signature(method) == inspect.signature(noted)
 
 
 async def test_a_walk_makes_each_step_in_a_thread() -> None:

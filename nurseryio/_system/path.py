@@ -138,7 +138,14 @@ class Path(pathlib.PurePath):
     ) -> AsyncIOWrapper[IO[Any]]: ...
     # fmt: on
 
-    async def open(self, *args: Any, **kwargs: Any) -> AsyncIOWrapper[Any]:
+    async def open(
+        self,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> AsyncIOWrapper[Any]:
         """Open the file, see :meth:`pathlib.Path.open` and :func:`nurseryio.open_file`.
 
         Returns:
@@ -151,7 +158,8 @@ class Path(pathlib.PurePath):
 
         Trio: ``trio.Path.open``.
         """
-        return wrap_file(await call_in_thread(pathlib.Path.open, self, args, kwargs))
+        args = (mode, buffering, encoding, errors, newline)
+        return wrap_file(await call_in_thread(pathlib.Path.open, self, args, {}))
 
     @returns_path(pathlib.Path.absolute)
     def absolute(self: PathT) -> None:

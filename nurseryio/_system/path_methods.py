@@ -60,9 +60,11 @@ async def call_in_thread(fn: Callable[..., T], path: Path, args: Any, kwargs: An
     return await to_thread_run_sync(call, thread_name=fn.__name__)
 
 
-def _complete(declared: Callable[[Any], None], method: Any, note: str = "") -> Any:
+def _complete(declared: Callable[[Any], None], fn: object, method: Any, note: str = "") -> Any:
     name = declared.__name__
     method.__name__ = name
+    # Where ``inspect`` and ``help()`` find the parameters.
+    method.__wrapped__ = fn
     method.__qualname__ = declared.__qualname__
     method.__module__ = declared.__module__
     method.__doc__ = (
@@ -82,7 +84,7 @@ def returns_value(
     async def method(self: Path, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await call_in_thread(fn, self, args, kwargs)
 
-    return lambda declared: _complete(declared, method)
+    return lambda declared: _complete(declared, fn, method)
 
 
 def returns_path(fn: Callable[Concatenate[pathlib.Path, P], pathlib.Path]) -> MakesPath[P]:
@@ -91,7 +93,7 @@ def returns_path(fn: Callable[Concatenate[pathlib.Path, P], pathlib.Path]) -> Ma
     async def method(self: PathT, /, *args: P.args, **kwargs: P.kwargs) -> PathT:
         return type(self)(await call_in_thread(fn, self, args, kwargs))
 
-    return lambda declared: _complete(declared, method)
+    return lambda declared: _complete(declared, fn, method)
 
 
 def returns_paths(
@@ -111,7 +113,7 @@ def returns_paths(
         "\n\nAll paths are collected before the call returns, so loop over them by an ordinary\n"
         f"``for entry in await path.{fn.__name__}(...):``."
     )
-    return lambda declared: _complete(declared, method, note)
+    return lambda declared: _complete(declared, fn, method, note)
 
 
 class Walk(Generic[PathT]):
