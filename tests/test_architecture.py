@@ -62,6 +62,7 @@ CORE_ORDER = (
     "ki",
     "scope",
     "ending",
+    "leaving",
     "status",
     "nursery",
     "timeouts",

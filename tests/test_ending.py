@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Any
 
 import pytest
 
 import nurseryio
 from nurseryio import Nursery, open_nursery
-from nurseryio._core.ending import at_border
 from nurseryio._core.task import records
 from nurseryio.lowlevel import (
     ParkingLot,
@@ -21,7 +19,7 @@ from nurseryio.lowlevel import (
 from nurseryio.testing import wait_all_tasks_blocked
 
 if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
+    pass
 
 
 async def test_the_record_of_a_child_goes_when_the_child_ends() -> None:
@@ -104,24 +102,3 @@ async def test_a_task_of_asyncio_that_ends_inside_a_nursery_is_reported(
     await checkpoint()
     assert len(loop_errors) == 1
     assert "a task ended inside a nursery" in loop_errors[0]
-
-
-async def test_only_at_the_border_to_asyncio_an_exit_leaves_bare() -> None:
-    group: Any = BaseExceptionGroup("g", [SystemExit(3)])
-    record = []
-
-    async def native() -> None:
-        task = current_task()
-        leaf = at_border(task, None, group)
-        record.append(type(leaf))
-        record.append(at_border(task, True, group) is group)
-        async with open_nursery():
-            record.append(at_border(task, None, group) is group)
-
-    async def child() -> None:
-        record.append(at_border(current_task(), None, group) is group)
-
-    await asyncio.create_task(native())
-    async with open_nursery() as nursery:
-        nursery.start_soon(child)
-    assert record == [SystemExit, True, True, True]

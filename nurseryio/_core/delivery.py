@@ -95,10 +95,15 @@ def give_back(task: Task) -> None:
 
 
 def interrupt(task: Task) -> None:
-    """Have ``CancelledError`` raised at the task's current or next await."""
-    if foreign.protects(task):
+    """Have ``CancelledError`` raised at the current or next await, if nothing protects the task."""
+    if (foreign.bridge is not None or task._island is not None) and foreign.protects(task):
         watch(task)
-        return
+    else:
+        _strike(task)
+
+
+def _strike(task: Task) -> None:
+    """Have ``CancelledError`` raised at the task's current or next await."""
     task.asyncio_task.cancel(task.scope._reason or UNKNOWN)
     if not task._held:
         task._held = True
@@ -132,49 +137,43 @@ def _look_again(state: LoopState) -> None:
     _schedule(state)
 
 
-def _note(task: Task) -> None:
-    """Put the task on the watch list; whoever handles a batch schedules once at its end."""
+def _deliver(task: Task) -> None:
+    """One row of rule 1 for a task whose scope is effective."""
+    asyncio_task = task.asyncio_task
+    park = task._park
+    if (foreign.bridge is not None or task._island is not None) and foreign.protects(task):
+        future = host.waiter(asyncio_task)
+        if future is not None and not future.done():
+            _wait_for(task, future)
+            return
+    elif park is not None:
+        if task._abort is None or park.done() or not _agrees(task, park):
+            return  # a trap looks at the scope itself when it wakes
+        task._refused = park
+        _strike(task)
+    else:
+        future = host.waiter(asyncio_task)
+        if future is None:
+            if (
+                task._started
+                and not task._shielded_step
+                and not host.must_cancel(asyncio_task)
+                and not host.is_running(asyncio_task)
+            ):
+                _strike(task)
+        elif task._started and not future.done():
+            strikes = task._strikes
+            if future is task._refused or (strikes is not None and _out_of_patience(task)):
+                _wait_for(task, future)
+                return
+            if strikes is None:
+                task._strikes = NO_STRIKES
+            task._refused = future
+            _strike(task)
+    # Look again after its next step. Whoever handles a batch schedules that once, at its end.
     if not task._watched:
         task._watched = True
         task._state.watch_list.append(task)
-
-
-def _deliver(task: Task) -> None:
-    """One row of rule 1 for a task whose scope is effective."""
-    if foreign.protects(task):
-        future = host.waiter(task.asyncio_task)
-        if future is None or future.done():
-            _note(task)
-        else:
-            _wait_for(task, future)
-        return
-    park = task._park
-    if park is not None:
-        if task._abort is not None and not park.done() and _agrees(task, park):
-            task._refused = park
-            interrupt(task)
-            _note(task)
-        return  # a trap looks at the scope itself when it wakes
-    asyncio_task = task.asyncio_task
-    future = host.waiter(asyncio_task)
-    if not task._started or (future is not None and future.done()):
-        _note(task)
-    elif future is None:
-        if host.is_running(asyncio_task):
-            _note(task)
-        elif not (task._shielded_step or host.must_cancel(asyncio_task)):
-            interrupt(task)
-            _note(task)
-        else:
-            _note(task)
-    elif future is task._refused or (task._strikes is not None and _out_of_patience(task)):
-        _wait_for(task, future)
-    else:
-        if task._strikes is None:
-            task._strikes = NO_STRIKES
-        task._refused = future
-        interrupt(task)
-        _note(task)
 
 
 # The mark of a task that was interrupted once: counting begins when it is interrupted again.

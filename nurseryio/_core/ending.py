@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .errors import CancelReason
-from .groups import bare_exit
 from .scope import CancelScope, misnested
 from .task import end_hooks, records
 from .tree import ROOT, chain
@@ -44,18 +43,6 @@ def end_child(task: Task, error: BaseException | None) -> None:
     gauge = task._state.gauge
     if gauge is not None:
         gauge.exited(task)
-
-
-def at_border(task: Task, strict: bool | None, error: BaseException | None) -> BaseException | None:
-    """A lone SystemExit or KeyboardInterrupt leaves the outermost nursery bare, for asyncio."""
-    if (
-        error is None
-        or strict is True
-        or task._parent_nursery is not None
-        or any(node._nest is not None for node in chain(task.scope, None))
-    ):
-        return error
-    return bare_exit(error)
 
 
 def _break_lots(task: Task) -> None:

@@ -11,21 +11,22 @@ interrupts this wait. Cancelling the nursery's scope cancels the children, not t
 with one turn of the loop for everybody: a schedule point is owed anyway, every child made so far
 makes its first step in it, and a nursery whose children are short needs no future to wait for.
 
-Rule 3: errors leave in a group, every one of them once. Where one of our scopes is the cause,
-``Cancelled`` of children stay in that group until the responsible scope takes them out. Where a
-native cancel of the host is the cause, the host sees what asyncio leads it to expect: the very
-``CancelledError`` it was sent, or the group of the errors alone with the request put back.
+Rule 3: what the body and the children raise is kept until then, and leaves as ``leaving`` says.
+``Cancelled`` that come one after another stand there as the first of them, each counted. They
+tell the same, and those of ten thousand tasks, with all their frames, would be kept only to be
+dropped when the scope is left.
 """
 
 from __future__ import annotations
 
 import sys
 from functools import partial
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import foreign, host
-from .delivery import Abort, native_requests, tell, watch
-from .ending import at_border, end_child
+from .delivery import Abort, tell, watch
+from .ending import end_child
 from .errors import Cancelled, CancelReason, TrioInternalError
 from .groups import (
     FAILED,
@@ -36,16 +37,20 @@ from .groups import (
     leave_block,
     raise_keeping_context,
     warn_loose,
-    without_cancelled,
 )
 from .host import BARE_YIELD, current_task as current_asyncio_task, running_loop
 from .ki import border
+from .leaving import leave_natively, leave_with
 from .scope import CancelScope, is_foreign
 from .status import NOT_STARTED, Starting
 from .task import Task, make_task, records
-from .traps import hold_off
 from .tree import ROOT
-from .util import NoPublicConstructor, coroutine_or_error
+from .util import (
+    NoPublicConstructor,
+    checked_coroutine,
+    coroutine_or_error,
+    reject_non_functions,
+)
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -150,7 +155,15 @@ class Nursery(metaclass=NoPublicConstructor):
         """
         if self._closed or running_loop() is not self._parent_task._state.loop:
             self._refuse()
-        self._spawn(coroutine_or_error(async_fn, *args), async_fn, name)
+        # coroutine_or_error(), without a second call of everything.
+        try:
+            coro: Any = async_fn(*args)
+        except TypeError:
+            reject_non_functions((async_fn,))
+            raise
+        if type(coro) is not CoroutineType:
+            coro = checked_coroutine(async_fn, coro)
+        self._spawn(coro, async_fn, name)
 
     def _refuse(self) -> NoReturn:
         """Say why no child can be started."""
@@ -183,7 +196,7 @@ class Nursery(metaclass=NoPublicConstructor):
         if system:
             task._is_system = True
         if context is not None:
-            task.context_or_none = context
+            task._context = context
         if not self._body_running:
             asyncio_task.add_done_callback(self._look_after)
         if scope._effective:
@@ -218,7 +231,13 @@ class Nursery(metaclass=NoPublicConstructor):
                 del records[task.asyncio_task]
                 task._held = False
                 task.scope = ROOT
-                nursery._child_ended(task, error)
+                if error is not None:
+                    nursery._child_ended(task, error)
+                else:
+                    children = nursery._children
+                    children.discard(task)
+                    if not children and not nursery._body_running:
+                        nursery._wake()
             else:
                 end_child(task, error)
         finally:
@@ -234,16 +253,21 @@ class Nursery(metaclass=NoPublicConstructor):
 
     def _fail(self, error: BaseException, task: Task) -> None:
         """Note an error and cancel the nursery because of it."""
-        if self._errors is None:
+        errors = self._errors
+        if errors is None:
             self._errors = [error]
+        elif type(error) is Cancelled and type(errors[-1]) is Cancelled:
+            errors.append(errors[-1])  # rule 3
         else:
-            self._errors.append(error)
+            errors.append(error)
         scope = self.cancel_scope
         if not scope._called:
             if self._children or self._body_running or self._pending_starts:
                 scope._cancel(failure(error, task, task is self._parent_task))
+            elif self._parent_task.scope is scope:
+                scope._cancel_alone(FAILED)  # nobody is left to be told
             else:
-                scope._cancel(FAILED)  # nobody is left to be told why
+                scope._cancel(FAILED)
 
     def _wake(self) -> None:
         if not self._children and not self._pending_starts and not self._body_running:
@@ -357,13 +381,19 @@ class Nursery(metaclass=NoPublicConstructor):
             task._shielded_step = False
         if not self._closed:
             native = await self._wait(task, native)
-        self.cancel_scope._nest = None
+        scope = self.cancel_scope
+        scope._nest = None
         if native is None and self._errors is None:
-            return leave_block(exc, self.cancel_scope._close(None))
+            return scope.__exit__(None, None, None)
+        errors, self._errors = self._errors or [], None
         try:
-            return leave_block(exc, self._what_leaves(task, native))
+            if native is None:
+                left = leave_with(task, scope, self._strict, errors)
+            else:
+                left = leave_natively(task, scope, self._strict, errors, native)
+            return leave_block(exc, left)
         finally:
-            del exc, native
+            del exc, native, errors, left
 
     def _struck(self, exc: BaseException, waiting: bool = False) -> BaseException | None:
         """The block or the wait raised: returns it if it is a native cancel, else notes it."""
@@ -376,22 +406,6 @@ class Nursery(metaclass=NoPublicConstructor):
         self._fail(exc, self._parent_task)
         return None
 
-    def _what_leaves(self, task: Task, native: BaseException | None) -> BaseException | None:
-        """Leave the scope; what goes on from here, of the errors and the native cancel."""
-        errors, self._errors = self._errors or [], None
-        scope = self.cancel_scope
-        try:
-            if native is not None:
-                return self._leave_natively(task, errors, native)
-            if all(isinstance(error, Cancelled) for error in errors):
-                # All or nothing: no need to make a group in order to take it apart.
-                left = scope._close(errors[0])
-                return left if left is not errors[0] else combine(self._strict, errors)
-            group = combine(self._strict, errors)
-            return at_border(task, self._strict, scope._close(group))
-        finally:
-            del errors, native
-
     def _finish_elsewhere(self, exc: BaseException | None) -> BaseException | None:
         """The block is left in another task than the one that entered it."""
         if self.cancel_scope._abandoned:
@@ -403,8 +417,9 @@ class Nursery(metaclass=NoPublicConstructor):
         """Wait for the children: the last native cancel that arrived meanwhile, if any."""
         shield = self._foreign_shield(native, task)
         # After a turn of the loop: who was there before it has made a step, or never will.
-        for child in [child for child in self._children if not child._started]:
-            child.asyncio_task.add_done_callback(self._look_after)
+        for child in self._children:
+            if not child._started:
+                child.asyncio_task.add_done_callback(self._look_after)
         try:
             while not self._closed:
                 task._abort = self._interrupted
@@ -440,20 +455,6 @@ class Nursery(metaclass=NoPublicConstructor):
                 CancelReason("KeyboardInterrupt", source_task=repr(self._parent_task))
             )
         return Abort.FAILED
-
-    def _leave_natively(
-        self, task: Task, errors: list[BaseException], native: BaseException
-    ) -> BaseException | None:
-        """A native cancel passes through: errors go first and it strikes again, else it goes."""
-        rest = without_cancelled(errors)
-        misnesting = self.cancel_scope._close(None)
-        if misnesting is not None:
-            return misnesting
-        if not rest:
-            return native
-        if native_requests(task) > 0 or not host.HAS_CANCEL_COUNTS:
-            hold_off(task, native)
-        return at_border(task, self._strict, combine(self._strict, rest))
 
     if not TYPE_CHECKING:
 

@@ -321,6 +321,15 @@ class CancelScope(Node):
         if task is not None:
             tell(refresh(self))
 
+    def _cancel_alone(self, reason: CancelReason) -> None:
+        """The same where it changes nothing for anybody: the only one inside is about to leave."""
+        self._called = self._effective = True
+        if self._reason is None:
+            self._reason = reason
+        if self._entry is not None:
+            self._occupant._state.deadlines.drop(self._entry)  # type: ignore[union-attr]
+            self._entry = None
+
     @property
     def cancel_called(self) -> bool:
         """Whether the scope has been cancelled, by :meth:`cancel` or by its deadline.

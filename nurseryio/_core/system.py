@@ -73,7 +73,7 @@ def spawn_system_task(
     runner = _run_alone(record, coro)
     asyncio_task = host.create_task(state.loop, runner, asyncio_name, context, coro)
     record.asyncio_task = asyncio_task
-    record.context_or_none = context
+    record._context = context
     records[asyncio_task] = record
     alone.add(asyncio_task)
     asyncio_task.add_done_callback(alone.discard, context=state.context)
@@ -156,11 +156,11 @@ class RunStatistics(Frozen):
     """
 
     __slots__ = (
-        "io_statistics",
-        "run_sync_soon_queue_size",
-        "seconds_to_next_deadline",
         "tasks_living",
         "tasks_runnable",
+        "seconds_to_next_deadline",
+        "io_statistics",
+        "run_sync_soon_queue_size",
     )
 
     tasks_living: int

@@ -57,6 +57,7 @@ class Task(metaclass=NoPublicConstructor):
         "__weakref__",
         "_abort",
         "_breakers",
+        "_context",
         "_coro",
         "_eventual_parent_nursery",
         "_held",
@@ -75,7 +76,6 @@ class Task(metaclass=NoPublicConstructor):
         "_strikes",
         "_watched",
         "asyncio_task",
-        "context_or_none",
         "custom_sleep_data",
         "scope",
     )
@@ -84,7 +84,6 @@ class Task(metaclass=NoPublicConstructor):
     # The innermost open scope; ROOT for an adopted task outside any scope, and after the end.
     scope: Node
     _parent_nursery: Nursery | None
-    _eventual_parent_nursery: Nursery | None
     # -- what it is doing --
     # False until the first step; always True for an adopted task.
     _started: bool
@@ -112,6 +111,12 @@ class Task(metaclass=NoPublicConstructor):
     # checkpoint_if_cancelled() must look closer: a native cancel was held off and put back, so
     # that it may be pending in the asyncio task.
     _look_closer: bool
+    # -- what few tasks have: these slots are empty in the others, which costs no time; getattr --
+    # Where a task spawned by start() goes once it is ready.
+    _eventual_parent_nursery: Nursery | None
+    _is_system: bool
+    # The context that it was given at the spawn.
+    _context: contextvars.Context
 
     def __init__(
         self, state: LoopState, coro: Any, name: object, parent: Nursery | None, scope: Node
@@ -122,17 +127,15 @@ class Task(metaclass=NoPublicConstructor):
         self._parent_nursery = parent
         self.scope = scope
         self._started = self._held = self._watched = False
-        self._shielded_step = self._look_closer = self._is_system = False
+        self._shielded_step = self._look_closer = False
         self._rested = RESTED
         self._park = self._abort = self._outcome = self._refused = self._strikes = None
         self._island = None
         # None until the asyncio task is made, which may run at once (see Nursery._run_child).
         self.asyncio_task: asyncio.Task[Any] = None  # type: ignore[assignment]
-        self._eventual_parent_nursery = None
         # Parking lots to break when the task ends.
         self._breakers: list[Any] | None = None
         self.custom_sleep_data: Any = None
-        self.context_or_none: contextvars.Context | None = None
 
     def __repr__(self) -> str:
         return f"<Task {self.name!r} at {id(self):#x}>"
@@ -163,7 +166,7 @@ class Task(metaclass=NoPublicConstructor):
     def context(self) -> contextvars.Context:
         """The context that the task runs in (a copy of it where Python does not tell: 3.10)."""
         return (
-            self.context_or_none
+            getattr(self, "_context", None)
             or host.task_context(self.asyncio_task)
             or contextvars.copy_context()
         )
@@ -176,7 +179,7 @@ class Task(metaclass=NoPublicConstructor):
     @property
     def eventual_parent_nursery(self) -> Nursery | None:
         """Where a task spawned by ``nursery.start()`` goes once it is ready; else None."""
-        return self._eventual_parent_nursery
+        return getattr(self, "_eventual_parent_nursery", None)
 
     @property
     def child_nurseries(self) -> list[Nursery]:

@@ -36,6 +36,7 @@ __all__ = [
     "Final",
     "Frozen",
     "NoPublicConstructor",
+    "checked_coroutine",
     "coroutine_or_error",
     "generic_function",
     "reject_non_functions",
@@ -178,13 +179,20 @@ def coroutine_or_error(
     try:
         coro: Any = async_fn(*args)
     except TypeError:
-        if callable(async_fn):
-            raise
-        # From None: that it "is not callable" is what the new error says better.
-        raise _not_a_function(async_fn) from None
-    if type(coro) is CoroutineType or isinstance(coro, Coroutine):
-        return coro
-    raise _not_async(async_fn, coro)
+        reject_non_functions((async_fn,))
+        raise
+    return coro if type(coro) is CoroutineType else checked_coroutine(async_fn, coro)
+
+
+def checked_coroutine(async_fn: object, result: Any) -> Coroutine[Any, Any, Any]:
+    """What a call of ``async_fn`` has returned, if it is some kind of coroutine.
+
+    Raises:
+        TypeError: it is none; the message says what it is.
+    """
+    if isinstance(result, Coroutine):
+        return result
+    raise _not_async(async_fn, result)
 
 
 def reject_non_functions(async_fns: Iterable[object]) -> None:
@@ -194,7 +202,8 @@ def reject_non_functions(async_fns: Iterable[object]) -> None:
     """
     errors = [_not_a_function(fn) for fn in async_fns if not callable(fn)]
     if errors:
-        raise errors[0]
+        # From None: that it "is not callable" is what the error says better.
+        raise errors[0] from None
 
 
 def _name_of(fn: object) -> str:

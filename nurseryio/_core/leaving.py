@@ -1,0 +1,81 @@
+"""Leaving a nursery: what goes on from the end of its block, once all of its tasks have ended.
+
+What lives here: closing the nursery's scope with what the body and the children have raised. What
+counts as an error, and waiting for the end, is the nursery's business; what a scope takes out of a
+group is the scope's.
+
+Rule 1: errors leave in a group, every one of them once. Where one of our scopes is the cause,
+``Cancelled`` of children stay in that group until the responsible scope takes them out.
+
+Rule 2: where a native cancel of the host is the cause, the host sees what asyncio leads it to
+expect: the very ``CancelledError`` it was sent, or the group of the errors alone with the request
+put back.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from . import host
+from .delivery import native_requests
+from .errors import Cancelled
+from .groups import bare_exit, combine, without_cancelled
+from .traps import hold_off
+from .tree import chain
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+if TYPE_CHECKING:
+    from .scope import CancelScope
+    from .task import Task
+
+# The errors that a scope may have to do with when it is left.
+MAY_BE_OURS = (Cancelled, BaseExceptionGroup)
+
+
+def leave_with(
+    task: Task, scope: CancelScope, strict: bool | None, errors: list[BaseException]
+) -> BaseException | None:
+    """Leave the scope of a nursery with these errors: what goes on from here."""
+    kinds = set(map(type, errors))
+    if kinds == {Cancelled}:
+        # All or nothing: no need to make a group in order to take it apart.
+        left = scope._close(errors[0])
+        return left if left is not errors[0] else combine(strict, errors)
+    left = combine(strict, errors)
+    if task.scope is scope and not any(issubclass(kind, MAY_BE_OURS) for kind in kinds):
+        scope._close(None)  # there is nothing that it could take out
+    else:
+        left = scope._close(left)
+    return at_border(task, strict, left)
+
+
+def leave_natively(
+    task: Task,
+    scope: CancelScope,
+    strict: bool | None,
+    errors: list[BaseException],
+    native: BaseException,
+) -> BaseException | None:
+    """A native cancel passes through: errors go first and it strikes again, else it goes."""
+    rest = without_cancelled(errors)
+    misnesting = scope._close(None)
+    if misnesting is not None:
+        return misnesting
+    if not rest:
+        return native
+    if native_requests(task) > 0 or not host.HAS_CANCEL_COUNTS:
+        hold_off(task, native)
+    return at_border(task, strict, combine(strict, rest))
+
+
+def at_border(task: Task, strict: bool | None, error: BaseException | None) -> BaseException | None:
+    """A lone SystemExit or KeyboardInterrupt leaves the outermost nursery bare, for asyncio."""
+    if error is None or strict is True or task._parent_nursery is not None:
+        return error
+    bare = bare_exit(error)
+    if bare is not error and any(node._nest is not None for node in chain(task.scope, None)):
+        return error
+    return bare
