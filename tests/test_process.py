@@ -97,6 +97,8 @@ async def test_a_string_needs_a_shell_and_a_shell_needs_a_string() -> None:
         await open_process("ls -l")
     with pytest.raises(TypeError, match=r"must be a string or bytes .* if shell=True"):
         await open_process(["ls", "-l"], shell=True)
+    with pytest.raises(ValueError, match="command is empty"):
+        await open_process([])
     process = await open_process("exit $((3 + 4))", shell=True)
     assert await process.wait() == 7
     process = await open_process(b"exit 8", shell=True)

@@ -140,6 +140,22 @@ async def test_text_is_refused_as_input() -> None:
         await run_process(["cat"], stdin="text")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [("input", "as stdin"), ("capture_output", "capture_stdout=True"), ("timeout", "fail_after")],
+)
+async def test_options_of_the_standard_librarys_run_are_led_to_ours(
+    option: str, instead: str
+) -> None:
+    with pytest.raises(TypeError, match=f"no option '{option}': .*{instead}"):
+        await run_process(["true"], **{option: 1})
+
+
+async def test_what_cannot_end_a_child_is_refused_before_it_starts() -> None:
+    with pytest.raises(TypeError, match="expecting an async function"):
+        await run_process(["no-such-program"], deliver_cancel=5)  # type: ignore[arg-type]
+
+
 async def test_a_stream_cannot_go_to_two_places() -> None:
     with pytest.raises(ValueError, match="can't specify both stdout and capture_stdout"):
         await run_process(["true"], capture_stdout=True, stdout=subprocess.DEVNULL)
@@ -321,6 +337,18 @@ async def test_an_error_in_a_way_to_end_the_child_arrives_in_groups() -> None:
     (inner,) = caught.value.exceptions
     assert isinstance(inner, ExceptionGroup)
     assert [str(e) for e in inner.exceptions] == ["foo"]
+
+
+async def test_a_plain_function_as_a_way_to_end_the_child_is_named() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with open_nursery() as nursery:
+            await cancelled_run(
+                nursery, "sh", "-c", "echo up; exec sleep 1000", deliver_cancel=Process.terminate
+            )
+    (inner,) = caught.value.exceptions
+    assert isinstance(inner, ExceptionGroup)
+    (error,) = inner.exceptions
+    assert "'Process.terminate' appears to be synchronous" in str(error)
 
 
 async def test_a_signal_that_cannot_be_sent_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

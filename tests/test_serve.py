@@ -7,13 +7,14 @@ import contextlib
 import errno
 import logging
 import os
+import pathlib
 import resource
 import socket as stdlib
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from harness import net
+from harness import certs, net
 
 import nurseryio
 from nurseryio import (
@@ -380,3 +381,23 @@ async def test_a_server_can_be_ended_by_a_native_cancel() -> None:
         with contextlib.suppress(BrokenResourceError):
             assert await client.receive_some() == b""
     assert listeners[0].socket.fileno() == -1
+
+
+async def test_what_cannot_be_called_is_refused_before_anything_is_opened(
+    tmp_path: pathlib.Path,
+) -> None:
+    async def handler(stream: Any) -> None:
+        raise AssertionError
+
+    servers: list[Callable[[Any], Awaitable[object]]] = [
+        lambda handler: serve_listeners(handler, []),
+        lambda handler: nurseryio.serve_tcp(handler, -1),
+        lambda handler: nurseryio.serve_ssl_over_tcp(handler, -1, certs.server_context()),
+        lambda handler: nurseryio.serve_unix(handler, tmp_path / "socket"),
+    ]
+    for serve in servers:
+        with pytest.raises(TypeError, match="expecting an async function"):
+            await serve(None)
+        with pytest.raises(TypeError, match="did you write handler"):
+            await serve(handler(None))
+    assert not (tmp_path / "socket").exists()

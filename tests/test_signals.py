@@ -237,6 +237,8 @@ async def test_receivers_may_be_nested() -> None:
 async def test_a_receiver_needs_a_signal() -> None:
     with pytest.raises(TypeError, match="No signals were provided"):
         open_signal_receiver().__enter__()
+    with pytest.raises(TypeError, match=r"numbers, such as signal.SIGTERM, not 'SIGHUP'"):
+        open_signal_receiver("SIGHUP").__enter__()  # type: ignore[arg-type]
 
 
 async def test_a_signal_may_be_named_twice() -> None:
@@ -248,6 +250,8 @@ async def test_a_signal_may_be_named_twice() -> None:
 async def test_a_bad_signal_leaves_the_good_ones_as_they_were() -> None:
     with pytest.raises(ValueError, match="signal"):
         open_signal_receiver(ONE, 12345).__enter__()
+    with pytest.raises(OSError):
+        open_signal_receiver(ONE, signal.SIGKILL).__enter__()
 
 
 @pytest.mark.parametrize("kind", matrix.KINDS)

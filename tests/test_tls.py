@@ -341,6 +341,15 @@ async def test_two_tasks_in_one_direction_get_in_each_others_way() -> None:
     await conflict("receive", "unwrap")
 
 
+async def test_a_send_that_let_others_run_first_notices_their_close() -> None:
+    client, server = await tlspairs.connect(tlspairs.over_memory())
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(client.aclose)
+        with pytest.raises(ClosedResourceError), assert_checkpoints():
+            await client.send_all(b"x")
+    assert await server.receive_some() == b""
+
+
 async def test_an_error_in_the_middle_of_a_send_breaks_the_stream() -> None:
     client, _server = await tlspairs.connect(tlspairs.over_memory())
 

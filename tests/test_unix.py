@@ -55,6 +55,12 @@ async def test_connecting_to_a_path_of_any_kind(path: str, kind: Callable[[str],
                 assert await stream.receive_some() == b"answer"
 
 
+async def test_an_error_names_the_path(path: str) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        await open_unix_socket(path)
+    assert path in str(caught.value)
+
+
 @pytest.mark.parametrize("filename", [4, 4.5, None, object()])
 async def test_what_is_no_path_is_refused(filename: Any) -> None:
     with pytest.raises(TypeError):
@@ -142,9 +148,26 @@ async def test_the_permissions_of_the_file_can_be_chosen(path: str, mode: int) -
     await listener.aclose()
 
 
+async def test_a_listener_that_cannot_be_set_up_leaves_no_file(path: str) -> None:
+    with pytest.raises(TypeError):
+        await open_unix_listeners(path, mode="600")  # type: ignore[arg-type]
+    assert not os.path.exists(path)
+
+
+async def test_a_relative_path_is_removed_though_the_directory_was_changed(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(os.path.dirname(path))
+    (listener,) = await open_unix_listeners("socket")
+    monkeypatch.chdir("/")
+    await listener.aclose()
+    assert not os.path.exists(path)
+
+
 async def test_a_path_that_cannot_be_made_is_an_error_and_leaves_nothing_open(path: str) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError) as caught:
         await open_unix_listeners(f"{path}/below/socket")
+    assert caught.value.filename == f"{path}/below/socket"
     with pytest.raises(OSError, match="too long"):
         await open_unix_listeners("x" * 200)
 

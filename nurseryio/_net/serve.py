@@ -17,6 +17,7 @@ import os
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from .._core import TASK_STATUS_IGNORED, AsyncResource, open_nursery, sleep
+from .._core.util import reject_non_functions
 from .generic import aclose_forcefully
 from .stream import SocketStream
 
@@ -62,6 +63,7 @@ async def serve_listeners(
         task_status: For ``nursery.start``, which returns ``listeners``.
 
     Raises:
+        TypeError: ``handler`` is no function.
         ExceptionGroup: ``accept`` failed, or a handler of the server's own nursery did.
         Cancelled: if the task is cancelled; there is no other way to stop a server.
 
@@ -69,6 +71,7 @@ async def serve_listeners(
 
     Trio: ``trio.serve_listeners``.
     """
+    reject_non_functions((handler,))
     async with open_nursery() as nursery:
         for listener in listeners:
             nursery.start_soon(_serve_one, listener, handler_nursery or nursery, handler)

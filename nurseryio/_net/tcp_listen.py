@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from .._core import TASK_STATUS_IGNORED
+from .._core.util import reject_non_functions
 from .listener import SocketListener
 from .resolver import getaddrinfo
 from .serve import serve_listeners
@@ -177,6 +178,7 @@ async def serve_tcp(
 
     Trio: ``trio.serve_tcp``.
     """
+    reject_non_functions((handler,))
     listeners = await open_tcp_listeners(port, host=host, backlog=backlog)
     await serve_listeners(
         handler, listeners, handler_nursery=handler_nursery, task_status=task_status

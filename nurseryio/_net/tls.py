@@ -91,6 +91,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         TypeError: ``transport_stream`` is not a stream, ``ssl_context`` not an ``ssl.SSLContext``,
             or ``server_hostname`` neither text nor bytes.
         ValueError: ``server_hostname`` is empty, or missing although the context checks host names.
+        ssl.SSLError: ``ssl_context`` was made for the other side.
 
     Trio: ``trio.SSLStream``.
     """
@@ -303,10 +304,9 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             if rest:
                 task = current_task()
                 if task.scope._effective or task._look_closer:
-                    # Before anything is encrypted. And the stream underneath shall not take it for
-                    # its own look, and the rest before it for the turn that it owes.
-                    task._rested = False
-                    await checkpoint_if_cancelled()
+                    # Looked at here, before anything is encrypted.
+                    await checkpoint()
+                    self._check()
                 await self._encrypt(rest)
             else:
                 await checkpoint()

@@ -12,6 +12,7 @@ import ssl
 from typing import TYPE_CHECKING, NoReturn
 
 from .._core import TASK_STATUS_IGNORED
+from .._core.util import reject_non_functions
 from .generic import aclose_forcefully
 from .serve import serve_listeners
 from .tcp_connect import DEFAULT_DELAY, open_tcp_stream
@@ -165,6 +166,7 @@ async def serve_ssl_over_tcp(
 
     Trio: ``trio.serve_ssl_over_tcp``.
     """
+    reject_non_functions((handler,))
     listeners = await open_ssl_over_tcp_listeners(
         port, ssl_context, host=host, https_compatible=https_compatible, backlog=backlog
     )

@@ -15,10 +15,12 @@ import errno
 import os
 import socket as stdlib
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from .._core import TASK_STATUS_IGNORED, checkpoint
+from .._core.util import reject_non_functions
 from .listener import SocketListener
 from .serve import serve_listeners
 from .socket_makers import socket
@@ -26,7 +28,7 @@ from .stream import SocketStream
 from .tcp_listen import check_backlog
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from typing import TypeAlias
 
     from .._core import Nursery, TaskStatus
@@ -68,7 +70,8 @@ async def open_unix_socket(filename: AnyPath) -> SocketStream:
     path = os.fspath(filename)
     sock = socket(stdlib.AF_UNIX, stdlib.SOCK_STREAM)
     try:
-        await sock.connect(path)
+        with _naming(path):
+            await sock.connect(path)
     except BaseException:
         sock.close()
         raise
@@ -111,20 +114,36 @@ async def open_unix_listeners(
     is_file = path[:1] not in ("\0", b"\0")
     if is_file:
         _remove_stale(path)
+    made: os.stat_result | None = None
     sock = socket(stdlib.AF_UNIX, stdlib.SOCK_STREAM)
     try:
-        await sock.bind(path)
-        if is_file and mode is not None:
-            os.chmod(path, mode)
+        with _naming(path):
+            await sock.bind(path)
+        if is_file:
+            made = os.stat(path)
+            if mode is not None:
+                os.chmod(path, mode)
         sock.listen(backlog)
         listener = SocketListener(sock)
     except BaseException:
         sock.close()
+        if made is not None:
+            _remove_if_same(path, made)
         raise
-    if is_file:
-        made = os.stat(path)
-        listener._when_closed = lambda: _remove_if_same(path, made)
+    if made is not None:
+        listener._when_closed = partial(_remove_if_same, os.path.abspath(path), made)
     return [listener]
+
+
+@contextmanager
+def _naming(path: str | bytes) -> Iterator[None]:
+    """Have errors of the system say which path they are about, which those of sockets do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = path
+        raise
 
 
 def _remove_stale(path: str | bytes) -> None:
@@ -181,6 +200,7 @@ async def serve_unix(
 
     Trio: none.
     """
+    reject_non_functions((handler,))
     listeners = await open_unix_listeners(filename, mode=mode, backlog=backlog)
     await serve_listeners(
         handler, listeners, handler_nursery=handler_nursery, task_status=task_status

@@ -195,6 +195,8 @@ class Process(metaclass=NoPublicConstructor):
 def _check_command(command: Command, shell: object) -> None:
     if os.name != "posix":
         return
+    if isinstance(command, (list, tuple)) and not command:
+        raise ValueError("command is empty: it must at least name the program")
     is_text = isinstance(command, (str, bytes))
     if is_text and not shell:
         raise TypeError(
@@ -265,7 +267,8 @@ async def open_process(
         Cancelled: The call was cancelled before the child was started.
         OSError: The child cannot be started; for example, there is no such program.
         TypeError: ``command`` is a string without ``shell=True``, or no string with it, on Unix;
-            or an option is not for streams of bytes.
+            or an option is unknown, or not for streams of bytes.
+        ValueError: ``command`` is empty, on Unix.
         NotImplementedError: ``PIPE`` on Windows.
 
     Checkpoint: yes.

@@ -3,8 +3,9 @@
 Ours, not anyio's: anyio's has neither ``deliver_cancel`` nor a form for ``nursery.start``, and it
 kills at once.
 
-Rule 1: when ``run_process`` ends, however it ends, the child has exited and is reaped, and our
-ends of its pipes are closed.
+Rule 1: when ``run_process`` ends, however it ends, the child has exited and is reaped, and the
+pipes for given input and captured output are closed. What the caller has asked for by ``PIPE`` is
+the caller's to close: there may be something left to read.
 
 Rule 2: ending the child is the work of two shielded tasks of their own, one that asks it to go and
 one that waits until it has. A second cancellation, native ones included, does not reach them.
@@ -21,9 +22,11 @@ from .._core import (
     TASK_STATUS_IGNORED,
     BrokenResourceError,
     CancelScope,
+    coroutine_or_error,
     open_nursery,
     sleep,
 )
+from .._core.util import reject_non_functions
 from .process import start_process
 
 if TYPE_CHECKING:
@@ -40,6 +43,13 @@ if TYPE_CHECKING:
     DeliverCancel: TypeAlias = Callable[[Process], Awaitable[object]]
 
 __all__ = ["run_process"]
+
+# What is called otherwise in ``subprocess.run``.
+_INSTEAD = {
+    "input": "give the bytes as stdin",
+    "capture_output": "say capture_stdout=True, capture_stderr=True",
+    "timeout": "put 'with nurseryio.fail_after(seconds):' around the call",
+}
 
 # How long (seconds) a child has between SIGTERM and SIGKILL.
 GRACE_SECONDS = 5.0
@@ -67,7 +77,8 @@ async def run_process(
     of file. **Output** goes where this program's goes; ``capture_stdout`` and ``capture_stderr``
     collect it in memory instead, and ``capture_stdout=True, stderr=subprocess.STDOUT`` collects
     both in the order in which they were written. With ``nursery.start`` you may also pass
-    ``subprocess.PIPE`` and read and write ``process.stdout`` and the others yourself.
+    ``subprocess.PIPE`` and read and write ``process.stdout`` and the others yourself. They stay
+    open until you close them, or forget them.
 
     **Cancellation** asks the child to end, then waits until it has. It asks by ``SIGTERM``, and 5
     seconds later by ``SIGKILL``, with a ``RuntimeWarning`` (on Windows by ``TerminateProcess``).
@@ -96,7 +107,7 @@ async def run_process(
         OSError: The child cannot be started.
         UnicodeError: ``stdin`` is a string.
         ValueError: ``PIPE`` is asked for without ``nursery.start``, or a stream is given two
-            destinations.
+            destinations, or ``command`` is empty.
         TypeError: See :func:`nurseryio.lowlevel.open_process`.
         NotImplementedError: A pipe is needed, on Windows.
         ExceptionGroup: An error in ``deliver_cancel``, or in reading from or writing to the
@@ -106,6 +117,8 @@ async def run_process(
 
     Trio: ``trio.run_process``.
     """
+    if deliver_cancel is not None:
+        reject_non_functions((deliver_cancel,))
     streams = _standard_streams(stdin, capture_stdout, capture_stderr, dict(options))
     if task_status is TASK_STATUS_IGNORED:
         _refuse_pipes(stdin, options)
@@ -149,6 +162,8 @@ def _standard_streams(
     stdin: Input, capture_stdout: bool, capture_stderr: bool, options: dict[str, Any]
 ) -> dict[str, Any]:
     """The options for the child, with where its three standard streams go."""
+    for name in _INSTEAD.keys() & options.keys():
+        raise TypeError(f"run_process() has no option {name!r}: {_INSTEAD[name]}")
     if isinstance(stdin, str):
         raise UnicodeError("process stdin must be bytes, not str; encode it first")
     is_data = isinstance(stdin, (bytes, bytearray, memoryview))
@@ -207,7 +222,7 @@ def _make_end(process: Process, deliver_cancel: DeliverCancel, nursery: Nursery)
 
     async def ask() -> None:
         with asking:
-            await deliver_cancel(process)
+            await coroutine_or_error(deliver_cancel, process)
 
     async def wait() -> None:
         with CancelScope(shield=True):

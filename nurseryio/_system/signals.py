@@ -60,10 +60,11 @@ def open_signal_receiver(*signals: signal.Signals | int) -> Iterator[AsyncIterat
         never ends by itself.
 
     Raises:
-        TypeError: No signal was given.
+        TypeError: No signal was given, or something else than the number of one.
         RuntimeError: This is not the main thread, the only one where Python allows it; or no
             loop is running; or, from the iterator, the block has been left.
-        ValueError: There is no such signal, or it cannot be caught.
+        ValueError: There is no such signal.
+        OSError: The signal cannot be caught, as ``SIGKILL``.
         BusyResourceError: From the iterator: another task is using it.
 
     Checkpoint: no, entering and leaving are not async. Each step of the iterator is one.
@@ -72,6 +73,9 @@ def open_signal_receiver(*signals: signal.Signals | int) -> Iterator[AsyncIterat
     """
     if not signals:
         raise TypeError("No signals were provided: name at least one to wait for")
+    for signum in signals:
+        if not isinstance(signum, int):
+            raise TypeError(f"signals are numbers, such as signal.SIGTERM, not {signum!r}")
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(
             "open_signal_receiver works in Python's main thread only: open it in a loop that runs "
