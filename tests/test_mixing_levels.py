@@ -1,0 +1,27 @@
+"""Nurseries and the task groups of asyncio and anyio, three deep: each level succeeds, fails,
+is cancelled by its own means, and has its task cancelled natively.
+
+What must hold always is in ``harness.layers``; here is what comes of each act.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from harness import layers
+from harness.core import needs_counts
+
+GROUPS = ("nursery", "TaskGroup", "anyio")
+TOWERS = [
+    pytest.param(kinds, id="-".join(kinds), marks=[needs_counts] if "TaskGroup" in kinds else [])
+    for kinds in itertools.product(GROUPS, repeat=3)
+    if "nursery" in kinds
+]
+
+
+@pytest.mark.parametrize("spread", [False, True], ids=["one_task", "spread"])
+@pytest.mark.parametrize("kinds", TOWERS)
+async def test_each_level_of_three_ends_in_each_way(kinds: Any, spread: bool) -> None:
+    await layers.each_act(kinds, spread)
