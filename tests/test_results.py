@@ -334,6 +334,68 @@ async def test_an_item_whose_task_was_cancelled_on_its_own_leaves_no_silent_hole
     assert "cancelled on its own" in str(error)
 
 
+async def test_the_task_that_takes_the_items_leaves_no_hole_either() -> None:
+    async def cancel_the_taker() -> AsyncIterator[int]:
+        yield 1
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+        yield 2
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with amap(double, cancel_the_taker(), limit=1) as results:
+            async for _ in results:
+                pass
+    assert only_errors(caught.value) == [RuntimeError]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("victim", range(3))
+async def test_a_task_that_was_cancelled_before_its_first_step_is_an_error(
+    victim: int, ordered: bool
+) -> None:
+    """Cancelled natively; nobody waits for what will never come."""
+    known: set[asyncio.Task[Any]] = asyncio.all_tasks()
+
+    def cancel_the_newcomer() -> None:
+        (newcomer,) = asyncio.all_tasks() - known
+        newcomer.cancel()
+
+    async def items() -> AsyncIterator[int]:
+        for number in range(3):
+            known.update(asyncio.all_tasks())
+            if number == victim:
+                # Runs after the task for this item was made, and before its first step.
+                asyncio.get_running_loop().call_soon(cancel_the_newcomer)
+            yield number
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with amap(double, items(), limit=3, ordered=ordered) as results:
+            async for _ in results:
+                pass
+    assert only_errors(caught.value) == [RuntimeError]
+    assert "cancelled on its own" in str(caught.value.exceptions[0])
+
+
+async def test_so_is_the_task_that_takes_the_items() -> None:
+    known = asyncio.all_tasks()
+    with pytest.raises(ExceptionGroup) as caught:
+        async with amap(double, [1, 2], limit=1) as results:
+            (taker,) = asyncio.all_tasks() - known
+            taker.cancel()
+            async for _ in results:
+                pass
+    assert only_errors(caught.value) == [RuntimeError]
+
+
+async def test_one_that_is_cancelled_when_the_block_is_left_is_no_error() -> None:
+    known = asyncio.all_tasks()
+    async with amap(double, [1, 2], limit=1):
+        (taker,) = asyncio.all_tasks() - known
+        taker.cancel()
+
+
 async def test_a_channel_can_be_mapped_while_it_is_filled() -> None:
     sending, receiving = open_memory_channel[int](0)
 

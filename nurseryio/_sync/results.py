@@ -13,9 +13,10 @@ Rule 2: nothing runs on after the call has returned or the block was left.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .._core import (
     BrokenResourceError,
@@ -31,11 +32,12 @@ from .event import Event
 from .semaphore import Semaphore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    import asyncio
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
     from contextlib import AbstractAsyncContextManager
     from typing import TypeAlias
 
-    from .._core import Nursery
+    from .._core import Nursery, Task
     from .channel import MemoryReceiveChannel, MemorySendChannel
 
 __all__ = ["amap", "gather", "race"]
@@ -215,7 +217,8 @@ def amap(
         TypeError: At the call, if ``limit`` is no int, ``async_fn`` no function or ``items``
             not iterable.
         ValueError: At the call, if ``limit`` is less than 1.
-        ExceptionGroup: Out of the block, if the function, the items or the block failed.
+        ExceptionGroup: Out of the block, if the function, the items or the block failed, or if
+            the task of an item was cancelled natively, all on its own.
 
     Checkpoint: entering, no; leaving, as for any nursery.
 
@@ -249,63 +252,86 @@ async def _open_map(
 ) -> AsyncIterator[MemoryReceiveChannel[R]]:
     sending, receiving = open_memory_channel[R](0)
     async with open_nursery() as nursery:
-        nursery.start_soon(_feed, nursery, async_fn, source, limit, ordered, sending)
+        workshop = _Workshop(nursery, async_fn, limit, ordered, sending)
+        workshop.start(workshop.feed, source)
         with receiving:
             yield receiving
         nursery.cancel_scope.cancel(reason="the amap block was left")
 
 
-async def _feed(
-    nursery: Nursery,
-    async_fn: Callable[[T], Awaitable[R]],
-    source: AsyncIterator[T],
-    limit: int,
-    ordered: bool,
-    sending: MemorySendChannel[R],
-) -> None:
-    """Start a worker for each item, once there is room for it."""
-    room = Semaphore(limit)
-    turn = Event()
-    turn.set()
-    with sending:
-        while True:
-            await room.acquire()
-            try:
-                item = await anext(source)
-            except StopAsyncIteration:
-                return
-            # A worker that need not wait for its turn gets one that has come.
-            next_turn = Event() if ordered else turn
-            nursery.start_soon(
-                _work, async_fn, item, turn, next_turn, sending.clone(), room, name=async_fn
-            )
-            turn = next_turn
+class _Workshop(Generic[T, R]):
+    """The tasks behind one :func:`amap`: one that takes the items, and a worker for each item.
 
+    Rule: if somebody cancels one of these asyncio tasks alone, that is an error. To end quietly,
+    as a nursery's child does, would leave a hole in the results, and the receiver or the next
+    worker waiting for what never comes.
+    """
 
-async def _work(
-    async_fn: Callable[[T], Awaitable[R]],
-    item: T,
-    turn: Event,
-    next_turn: Event,
-    sending: MemorySendChannel[R],
-    room: Semaphore,
-) -> None:
-    """Treat one item, and deliver its result when its turn has come."""
-    # A clone each: the receiver learns of the end when the last worker is done.
-    with sending:
-        try:
-            result = await coroutine_or_error(async_fn, item)
+    def __init__(
+        self,
+        nursery: Nursery,
+        async_fn: Callable[[T], Awaitable[R]],
+        limit: int,
+        ordered: bool,
+        sending: MemorySendChannel[R],
+    ) -> None:
+        self.nursery = nursery
+        self.async_fn = async_fn
+        self.ordered = ordered
+        self.sending = sending
+        self.room = Semaphore(limit)
+
+    def start(self, method: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+        """Start a task, one whose failure to start does not go unnoticed."""
+        task = self.nursery._spawn(method(*args), method, self.async_fn)
+        task.asyncio_task.add_done_callback(partial(self.look_after, task))
+
+    def look_after(self, task: Task, _asyncio_task: asyncio.Task[Any]) -> None:
+        """Done-callback: complain in the place of a task that never made its first step."""
+        if not task._started and not self.nursery.cancel_scope.cancel_called:
+            self.nursery.start_soon(self.complain, name=self.async_fn)
+
+    async def complain(self) -> None:
+        raise _no_result(self.async_fn)
+
+    async def feed(self, source: AsyncIterator[T]) -> None:
+        """Start a worker for each item, once there is room for it."""
+        turn = Event()
+        turn.set()
+        with self.sending, self.cancelled_is_an_error():
+            while True:
+                await self.room.acquire()
+                try:
+                    item = await anext(source)
+                except StopAsyncIteration:
+                    return
+                # A worker that need not wait for its turn gets one that has come.
+                next_turn = Event() if self.ordered else turn
+                self.start(self.work, item, turn, next_turn, self.sending.clone())
+                turn = next_turn
+
+    async def work(
+        self, item: T, turn: Event, next_turn: Event, sending: MemorySendChannel[R]
+    ) -> None:
+        """Treat one item, and deliver its result when its turn has come."""
+        # A clone each: the receiver learns of the end when the last worker is done.
+        with sending, self.cancelled_is_an_error():
+            result = await coroutine_or_error(self.async_fn, item)
             await turn.wait()
             try:
                 await sending.send(result)
             except BrokenResourceError:
                 # Nobody receives any more. The room stays taken, so that no new work begins.
                 return
+        next_turn.set()
+        self.room.release()
+
+    @contextmanager
+    def cancelled_is_an_error(self) -> Iterator[None]:
+        """Around what a task does: see the rule above."""
+        try:
+            yield
         except Cancelled as error:
             if current_effective_deadline() == -inf:
                 raise
-            # Somebody cancelled this one asyncio task. To end quietly, as a nursery's child does,
-            # would leave a hole in the results, and the next worker waiting for its turn.
-            raise _no_result(async_fn) from error
-        next_turn.set()
-        room.release()
+            raise _no_result(self.async_fn) from error
