@@ -81,6 +81,14 @@ def test_a_record_cannot_be_changed() -> None:
     assert point.x == 1
 
 
+def test_records_show_their_fields_in_the_order_in_which_they_are_explained() -> None:
+    for door in (nurseryio, nurseryio.lowlevel):
+        for name in dir(door):
+            record = getattr(door, name)
+            if isinstance(record, type) and issubclass(record, Frozen):
+                assert list(record.__slots__) == list(record.__annotations__), name
+
+
 def test_records_are_compared_hashed_copied_and_shown_by_value() -> None:
     point = Point(x=1, y=2)
     assert point == Point(y=2, x=1)

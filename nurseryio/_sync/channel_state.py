@@ -41,11 +41,11 @@ class MemoryChannelStatistics(Frozen):
     __slots__ = (
         "current_buffer_used",
         "max_buffer_size",
-        "open_receive_channels",
         "open_send_channels",
-        "peak_buffer_used",
-        "tasks_waiting_receive",
+        "open_receive_channels",
         "tasks_waiting_send",
+        "tasks_waiting_receive",
+        "peak_buffer_used",
     )
 
     current_buffer_used: int

@@ -38,7 +38,7 @@ class ConditionStatistics(Frozen):
     Trio: ``trio.ConditionStatistics``.
     """
 
-    __slots__ = ("lock_statistics", "tasks_waiting")
+    __slots__ = ("tasks_waiting", "lock_statistics")
 
     tasks_waiting: int
     lock_statistics: LockStatistics

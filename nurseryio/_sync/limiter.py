@@ -38,7 +38,7 @@ class CapacityLimiterStatistics(Frozen):
     Trio: ``trio.CapacityLimiterStatistics``.
     """
 
-    __slots__ = ("borrowed_tokens", "borrowers", "tasks_waiting", "total_tokens")
+    __slots__ = ("borrowed_tokens", "total_tokens", "borrowers", "tasks_waiting")
 
     borrowed_tokens: int
     total_tokens: int | float
