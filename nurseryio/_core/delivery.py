@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import foreign, host
 from .errors import Cancelled, CancelReason, TrioInternalError
+from .groups import ours_alone
 from .host import cancelling, uncancel
 from .outcome import Error
 from .task import records
@@ -70,6 +71,26 @@ UNKNOWN = CancelReason("unknown", reason="misnesting")
 def native_requests(task: Task) -> int:
     """How many cancel requests on the task are not ours."""
     return cancelling(task.asyncio_task) - task._held
+
+
+def is_native(task: Task, before: int, exc: BaseException) -> bool:
+    """Whether a native request is under way beyond ``before`` of them, so that ``exc`` is its."""
+    requests = native_requests(task)
+    if requests <= max(before, 0):
+        return False
+    return not host.COUNTS_GO_STALE or requests > _number_over(task) or not ours_alone(exc)
+
+
+def _number_over(task: Task) -> int:
+    """How many native requests were raised, for all that is known, before ours struck.
+
+    They are over, if the one of ours that is on its way has not replaced them.
+    """
+    if task._held:
+        return task._over
+    if task._look_closer or not host.all_raised(task.asyncio_task):
+        return 0
+    return native_requests(task)
 
 
 def tell(flipped: Iterable[Any]) -> None:
@@ -104,6 +125,8 @@ def interrupt(task: Task) -> None:
 
 def _strike(task: Task) -> None:
     """Have ``CancelledError`` raised at the task's current or next await."""
+    if host.COUNTS_GO_STALE:
+        task._over = _number_over(task)
     task.asyncio_task.cancel(task.scope._reason or UNKNOWN)
     if not task._held:
         task._held = True
@@ -222,6 +245,9 @@ def abort_wait(task: Task, raise_cancel: Callable[[], NoReturn]) -> bool:
     abort = task._abort
     task._abort = None
     assert abort is not None
+    if isinstance(abort, dict):
+        del abort[task]  # see ``parking``
+        return True
     verdict = abort(raise_cancel)
     if type(verdict) is not Abort:
         raise TrioInternalError("abort function must return Abort.SUCCEEDED or Abort.FAILED")

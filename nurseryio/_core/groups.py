@@ -14,7 +14,7 @@ from operator import is_
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import Cancelled, CancelReason, TrioDeprecationWarning
-from .host import HAS_CANCEL_COUNTS, add_note
+from .host import COUNTS_GO_STALE, HAS_CANCEL_COUNTS, add_note
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -105,6 +105,23 @@ def is_marked(exc: BaseException) -> bool:
     return False
 
 
+def ours_alone(error: BaseException) -> bool:
+    """Whether every ``Cancelled`` in it is marked, and so is each that one of them has replaced."""
+    todo: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while todo:
+        exc = todo.pop()
+        if exc is None or id(exc) in seen:
+            continue
+        seen.add(id(exc))
+        if isinstance(exc, Cancelled) and not is_marked(exc):
+            return False
+        if isinstance(exc, BaseExceptionGroup):
+            todo += exc.exceptions
+        todo.append(exc.__context__)
+    return True
+
+
 def ends_quietly(error: BaseException, in_cancelled: bool) -> bool:
     """Whether a child's error is the trace of a native cancel aimed at that child alone.
 
@@ -117,12 +134,16 @@ def ends_quietly(error: BaseException, in_cancelled: bool) -> bool:
 
 
 def raise_keeping_context(error: BaseException) -> NoReturn:
-    """Raise ``error`` without the exception being handled as its context."""
+    """Raise ``error`` without the exception being handled as its context.
+
+    Where counts go stale (see ``host``) a native cancel that is replaced has to be found there.
+    """
     context = error.__context__
     try:
         raise error
     finally:
-        error.__context__ = context
+        if context is not None or not COUNTS_GO_STALE or ours_alone(error):
+            error.__context__ = context
         del error, context
 
 

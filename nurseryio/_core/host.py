@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import operator
 import socket
 import sys
@@ -129,6 +128,19 @@ else:
 UNCANCEL_WITHDRAWS = sys.version_info >= (3, 13)
 
 
+# Whether the count may hold requests of asyncio's own that are long over: before 3.13 a TaskGroup
+# forgets the one that it makes when a child fails while the end of its block waits.
+COUNTS_GO_STALE = HAS_CANCEL_COUNTS and sys.version_info < (3, 13)
+
+
+def all_raised(task: AsyncioTask) -> bool:
+    """Whether every cancel request so far has been raised in the task; False if that is unknown."""
+    future = waiter(task)
+    # A future of another kind, such as a task, may have been told and take its time.
+    waits = type(future) is asyncio.Future and not future.done()
+    return not must_cancel(task) and (waits or future is None)
+
+
 def put_back(task: AsyncioTask, args: tuple[Any, ...]) -> None:
     """Make a cancellation that was held off strike at the task's next await; the count stays."""
     task.cancel(*args[:1])
@@ -150,7 +162,7 @@ class _BareYield:
     """
 
     __slots__ = ()
-    __await__ = staticmethod(functools.partial(iter, (None,)))
+    __await__: Any = staticmethod((None,).__iter__)
 
 
 BARE_YIELD = _BareYield()

@@ -12,9 +12,9 @@ with one turn of the loop for everybody: a schedule point is owed anyway, every 
 makes its first step in it, and a nursery whose children are short needs no future to wait for.
 
 Rule 3: what the body and the children raise is kept until then, and leaves as ``leaving`` says.
-``Cancelled`` that come one after another stand there as the first of them, each counted. They
-tell the same, and those of ten thousand tasks, with all their frames, would be kept only to be
-dropped when the scope is left.
+Equal ``Cancelled`` that come one after another stand there as the first of them, each counted.
+Those of ten thousand tasks, with all their frames, would be kept only to be dropped when the scope
+is left.
 """
 
 from __future__ import annotations
@@ -246,20 +246,21 @@ class Nursery(metaclass=NoPublicConstructor):
     def _child_ended(self, task: Task, error: BaseException | None) -> None:
         children = self._children
         children.discard(task)
-        if error is not None and not ends_quietly(error, self.cancel_scope._effective):
-            self._fail(error, task)
+        if error is not None:
+            last = self._errors[-1] if self._errors is not None else None
+            if type(error) is type(last) is Cancelled and error.args == last.args:
+                self._errors.append(last)  # type: ignore[union-attr]  # rule 3
+            elif not ends_quietly(error, self.cancel_scope._effective):
+                self._fail(error, task)
         if not children and not self._body_running:
             self._wake()
 
     def _fail(self, error: BaseException, task: Task) -> None:
         """Note an error and cancel the nursery because of it."""
-        errors = self._errors
-        if errors is None:
+        if self._errors is None:
             self._errors = [error]
-        elif type(error) is Cancelled and type(errors[-1]) is Cancelled:
-            errors.append(errors[-1])  # rule 3
         else:
-            errors.append(error)
+            self._errors.append(error)
         scope = self.cancel_scope
         if not scope._called:
             if self._children or self._body_running or self._pending_starts:

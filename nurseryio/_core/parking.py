@@ -10,7 +10,8 @@ Rule 1: all rules of ``traps`` hold here as well, above all that an operation wh
 keeps its result.
 
 Rule 2: a task is in its queue exactly as long as it sleeps. Whoever wakes it takes it out of the
-queue first, in the same step; a cancellation takes it out by :func:`leave`.
+queue first, in the same step; a cancellation takes it out too, for which the queue stands in the
+place of an abort function.
 
 Rule 3: an operation begins with ``checkpoint_if_cancelled``. It may be skipped while
 ``task.scope._effective or task._look_closer`` is false: it would do nothing then.
@@ -35,14 +36,14 @@ Queue = dict[Any, Any]
 
 
 def leave(queue: Queue, task: Task, _raise_cancel: object) -> Abort:
-    """The abort function of a task in a queue."""
+    """The abort function of a task in a queue, for the general way to sleep."""
     del queue[task]
     return Abort.SUCCEEDED
 
 
 def move(task: Task, queue: Queue) -> None:
     """Tell of a sleeping task that it stands in another queue now, where the caller has put it."""
-    task._abort = partial(leave, queue, task)
+    task._abort = queue
 
 
 async def park(task: Task, queue: Queue) -> Any:
@@ -61,10 +62,9 @@ async def park(task: Task, queue: Queue) -> Any:
 
     Checkpoint: yes.
     """
-    abort = partial(leave, queue, task)
     if task.scope._effective:
-        return await wait_task_rescheduled(abort)
-    task._abort = abort
+        return await wait_task_rescheduled(partial(leave, queue, task))
+    task._abort = queue
     task._park = future = new_future(loop=task._state.loop)
     try:
         outcome = await future
@@ -72,7 +72,7 @@ async def park(task: Task, queue: Queue) -> Any:
         outcome = None if task._refused is future else handed_over(task, future)
         if outcome is None:
             if task._abort is not None:
-                task._abort(error)  # a native cancel: the task is still in the queue
+                del task._abort[task]  # a native cancel: the task is still in the queue
             raise
         hold_off(task, error)
     finally:

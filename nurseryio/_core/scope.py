@@ -19,10 +19,10 @@ from math import inf, isnan
 from typing import TYPE_CHECKING, Any, final
 
 from . import foreign, host
-from .delivery import give_back, native_requests, tell, watch
+from .delivery import give_back, is_native, tell, watch
 from .errors import Cancelled, CancelReason
 from .groups import bare_cancelled, is_cancelled, is_marked, raise_keeping_context, take_out
-from .host import cancelling, current_task as current_asyncio_task
+from .host import current_task as current_asyncio_task
 from .task import Task, current_state, current_task, records
 from .tree import Node, abandon, encloses, refresh
 
@@ -133,7 +133,9 @@ class CancelScope(Node):
                 "Each CancelScope may only be used for a single 'with' block: make a new one"
             )
         self._entered = True
-        self._native_before = cancelling(task.asyncio_task) - task._held
+        self._native_before = 0
+        if host.HAS_CANCEL_COUNTS:  # host.cancelling() without the detour
+            self._native_before = task.asyncio_task.cancelling() - task._held  # type: ignore[attr-defined,unused-ignore]
         self._parent = parent = task.scope
         self._occupant = task
         task.scope = self
@@ -218,6 +220,7 @@ class CancelScope(Node):
             return self._take_own(exc)
         visible_from_outside = parent._effective and not self._shielded
         was_effective = self._effective
+        native = was_effective and exc is not None and is_native(task, self._native_before, exc)
         task.scope = parent
         self._forget(task)
         if not parent._effective:
@@ -228,7 +231,7 @@ class CancelScope(Node):
             return exc
         if not host.HAS_CANCEL_COUNTS:
             return self._take_own(exc, marked_only=True)
-        if native_requests(task) > max(self._native_before, 0):
+        if native:
             return bare_cancelled(exc)
         return self._take_own(exc)
 
@@ -479,7 +482,7 @@ def is_foreign(task: Task, scope: CancelScope, exc: BaseException) -> bool:
     """Whether a ``CancelledError`` that came up inside ``scope`` is somebody else's than ours."""
     if not host.HAS_CANCEL_COUNTS:
         return not is_marked(exc)
-    if native_requests(task) > max(scope._native_before, 0):
+    if is_native(task, scope._native_before, exc):
         return True
     return not task.scope._effective and not is_marked(exc)
 

@@ -65,6 +65,7 @@ class Task(metaclass=NoPublicConstructor):
         "_island",
         "_name",
         "_outcome",
+        "_over",
         "_park",
         "_parent_nursery",
         "_look_closer",
@@ -89,8 +90,9 @@ class Task(metaclass=NoPublicConstructor):
     _started: bool
     # The future of wait_task_rescheduled() while the task waits there.
     _park: asyncio.Future[Any] | None
-    # Its abort function, None once called. Only looked at while _park is set.
-    _abort: Callable[[Any], Any] | None
+    # Its abort function, None once called. Only looked at while _park is set. A dict is a queue to
+    # take the task out of (see parking).
+    _abort: Any
     # The outcome handed over although a native cancel had already ended the future.
     _outcome: Any
     # In a yield that scope cancellation must not interrupt.
@@ -100,6 +102,8 @@ class Task(metaclass=NoPublicConstructor):
     # -- the ledger (see delivery) --
     # Invariant: True only while scope._effective; then one of asyncio_task.cancelling() is ours.
     _held: bool
+    # How many native requests were over when ours came; kept only where counts go stale (host).
+    _over: int
     # Invariant: True exactly while the record is on its loop's watch list.
     _watched: bool
     # The future that was interrupted last and may be refusing.
@@ -129,6 +133,7 @@ class Task(metaclass=NoPublicConstructor):
         self._started = self._held = self._watched = False
         self._shielded_step = self._look_closer = False
         self._rested = RESTED
+        self._over = 0
         self._park = self._abort = self._outcome = self._refused = self._strikes = None
         self._island = None
         # None until the asyncio task is made, which may run at once (see Nursery._run_child).
