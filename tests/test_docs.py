@@ -11,6 +11,7 @@ import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -28,6 +29,7 @@ BLOCK = re.compile(
     r"^```(?P<language>\w+)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+CONTENTS = re.compile(r"^```{toctree}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -125,10 +127,20 @@ def test_the_examples_in_docstrings_hold() -> None:
     assert not any(failed.values()), failed
 
 
+def listed(page: Path) -> Iterator[Path]:
+    """The pages that a page lists in its tables of contents."""
+    for contents in CONTENTS.findall(page.read_text(encoding="utf-8")):
+        for entry in re.findall(r"^[\w/*-]+$", contents, re.MULTILINE):
+            yield from page.parent.glob(f"{entry}.md")
+
+
 def test_each_page_of_the_documentation_can_be_reached() -> None:
-    index = (source.ROOT / "docs/index.md").read_text(encoding="utf-8")
-    shown = set(re.findall(r"^([\w/*]+)$", index, re.MULTILINE))
-    for page in (source.ROOT / "docs").rglob("*.md"):
-        name = page.relative_to(source.ROOT / "docs").with_suffix("").as_posix()
-        folder = name.rpartition("/")[0]
-        assert name in shown or (f"{folder}/*" if folder else "*") in shown, name
+    docs = source.ROOT / "docs"
+    reached: set[Path] = set()
+    ahead = [docs / "index.md"]
+    while ahead:
+        page = ahead.pop()
+        if page not in reached:
+            reached.add(page)
+            ahead.extend(listed(page))
+    assert reached == set(docs.rglob("*.md"))
