@@ -54,6 +54,20 @@ async def test_client_and_server_talk_over_udp(ipv6: bool) -> None:
             nursery.cancel_scope.cancel()
 
 
+async def test_a_context_serves_for_any_number_of_connections_and_for_both_sides() -> None:
+    network = Network()
+    context = certs.dtls_client_context()
+    certs.certificate().configure_cert(context)
+    for _ in range(2):
+        with dtlspairs.endpoint(network) as server, dtlspairs.endpoint(network) as client:
+            async with nurseryio.open_nursery() as nursery:
+                await nursery.start(server.serve, context, dtlspairs.echo)
+                channel = client.connect(server.socket.getsockname(), context)
+                await channel.send(b"question")
+                assert await channel.receive() == b"question"
+                nursery.cancel_scope.cancel()
+
+
 async def test_sockets_need_not_be_bound_to_connect() -> None:
     with await udp_endpoint() as server:
         with DTLSEndpoint(nurseryio.socket.socket(type=SOCK_DGRAM)) as client:

@@ -17,6 +17,7 @@ Rule 2: a datagram that means nothing is as if it had not come. Anybody can send
 from __future__ import annotations
 
 import types
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,10 @@ __all__ = [
 
 # Bytes of data in one record.
 MAX_DATA = 16384
+
+# Contexts that have their options. Some versions of pyOpenSSL refuse to set any once a context is
+# in use, and a context may be used for many connections.
+_prepared: weakref.WeakSet[SSL.Context] = weakref.WeakSet()
 
 
 class HandshakeFailed(Exception):
@@ -63,10 +68,11 @@ def pyopenssl() -> types.ModuleType:
 
 
 def prepare_context(context: SSL.Context) -> None:
-    """Set the options without which a context cannot be used here.
+    """Set the options without which a context cannot be used here. A second time does nothing.
 
     Raises:
         TypeError: It is no ``OpenSSL.SSL.Context``.
+        ValueError: It was used for something else before, and this pyOpenSSL then refuses options.
     """
     lib = pyopenssl()
     if not isinstance(context, lib.Context):
@@ -74,11 +80,14 @@ def prepare_context(context: SSL.Context) -> None:
             f"DTLS needs an OpenSSL.SSL.Context, not {context!r}; "
             "make one with OpenSSL.SSL.Context(OpenSSL.SSL.DTLS_METHOD)"
         )
+    if context in _prepared:
+        return
     # A memory buffer has no MTU to be asked for. A renegotiation is as good as a new connection in
     # DTLS, and hard to do right over a network that loses things.
     context.set_options(lib.OP_NO_QUERY_MTU | lib.OP_NO_RENEGOTIATION)
     # Cookies are checked before there is an engine; OpenSSL is to take our word for it.
     context.set_cookie_verify_callback(lambda *_: True)
+    _prepared.add(context)
 
 
 class DTLSEngine:
