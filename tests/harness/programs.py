@@ -45,6 +45,7 @@ class Program:
 
     Attributes:
         lines: what it has printed so far, as far as it was read.
+        pid: its process id.
         returncode: its exit code, once :meth:`end` has been called; negative for a signal.
         errors: what it wrote to stderr, likewise.
     """
@@ -52,6 +53,7 @@ class Program:
     def __init__(self, process: subprocess.Popen[str], errors: tempfile._TemporaryFileWrapper[str]):
         self._process = process
         self._errors = errors
+        self.pid = process.pid
         self.lines: list[str] = []
         self.returncode: int | None = None
         self.errors = ""
@@ -67,7 +69,11 @@ class Program:
 
     def interrupt(self) -> None:
         """Press Ctrl-C."""
-        self._process.send_signal(signal.SIGINT)
+        self.send_signal(signal.SIGINT)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        self._process.send_signal(number)
 
     def end(self) -> list[str]:
         """Wait for the end, and return all that was printed."""
