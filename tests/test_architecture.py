@@ -66,6 +66,7 @@ CORE_ORDER = (
     "status",
     "nursery",
     "timeouts",
+    "poller",
     "readiness",
     "waitio",
     "asyncgens",
@@ -127,6 +128,7 @@ ASYNCIO_PRIVATES = {
 # Private by their spelling, public by their documentation.
 PUBLIC_IN_SPITE_OF_SPELLING = {
     "_asdict",
+    "_asyncio_future_blocking",  # how asyncio and others know a future
     "_async_gen_function",  # how functions of the async_generator package are known
     "_exit",
     "_fields",

@@ -287,6 +287,8 @@ async def test_running_out_of_descriptors_does_not_end_a_server(
 ) -> None:
     async with nurseryio.open_nursery() as nursery:
         listener = await serve_here(nursery, echo)
+        # When it waits, it has all the descriptors that it needs.
+        await wait_all_tasks_blocked()
         # Both ends of a connection are in this process: the last one has no room for its second.
         with room_for_descriptors(3):
             first = await open_stream_to_socket_listener(listener)

@@ -52,6 +52,34 @@ if net.has_ipv6():
     LOOPBACKS.append((socket.AF_INET6, "::1"))
 
 
+async def test_a_datagram_that_was_refused_does_not_end_receiving() -> None:
+    async with datagram_pair(socket.AF_INET, "127.0.0.1") as (a, b):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
+            await gone.bind(("127.0.0.1", 0))
+            nobody = gone.getsockname()
+        await a.connect(b.getsockname())
+        for _ in range(3):
+            async with nurseryio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def _() -> None:
+                    assert await a.recv(10) == b"x"
+
+                await wait_all_tasks_blocked()
+                await b.sendto(b"x", a.getsockname())
+            await a.connect(nobody)
+            async with nurseryio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def _() -> None:
+                    with pytest.raises(ConnectionRefusedError):
+                        await a.recv(10)
+
+                await wait_all_tasks_blocked()
+                await a.send(b"is anybody there?")
+            await a.connect(b.getsockname())
+
+
 # -- connections ----------------------------------------------------------------
 
 

@@ -524,6 +524,22 @@ async def test_a_reset_breaks_a_waiting_receive_with_the_error_of_the_system_as_
         net.reset(a)
 
 
+async def test_data_and_a_reset_at_the_same_moment_are_received_one_after_the_other() -> None:
+    async with tcp_pair() as (a, b), nurseryio.open_nursery() as nursery:
+        await a.send_all(b"before")
+        assert await b.receive_some() == b"before"
+
+        @nursery.start_soon
+        async def _() -> None:
+            assert await b.receive_some() == b"last words"
+            with pytest.raises(BrokenResourceError, match="reset by peer"):
+                await b.receive_some()
+
+        await wait_all_tasks_blocked()
+        await a.send_all(b"last words")
+        net.reset(a)
+
+
 async def test_a_reset_breaks_a_waiting_send_with_the_error_of_the_system_as_cause() -> None:
     async with tcp_pair() as (a, b), nurseryio.open_nursery() as nursery:
 

@@ -171,6 +171,17 @@ BARE_YIELD = _BareYield()
 new_future: Callable[..., asyncio.Future[Any]] = asyncio.Future
 
 
+# The callbacks of a future, each with its context; empty or None while there are none.
+callbacks_of: Callable[[asyncio.Future[Any]], list[tuple[Any, contextvars.Context]] | None] = (
+    operator.attrgetter("_callbacks")
+)
+
+# From 3.14 on a future knows who awaits it, and has to be told when its callback is taken away.
+forget_who_awaits: Callable[[asyncio.Future[Any], AsyncioTask], object] | None = getattr(
+    asyncio, "future_discard_from_awaited_by", None
+)
+
+
 # -- tasks ----------------------------------------------------------------------
 
 

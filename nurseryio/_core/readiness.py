@@ -10,35 +10,44 @@ that wait for the same thing are told so, and closing finds whoever waits.
 Rule 2: the kernel's queue is the only buffer. Being woken means "try now"; nothing has been taken
 out, so nothing is lost if a cancellation comes in between.
 
-Rule 3: the object is what the task awaits: it follows asyncio's protocol for futures and can be
-awaited again and again, so that waiting allocates little. On a stock loop the task is woken from
-within the loop's callback: it makes its step there and then, as a ``Protocol`` would, and not a
-turn of the loop later. Callbacks that were ready when the task went to sleep have run by then,
-because the loop puts those of its selector behind them; and what the selector may have reported
-before that is passed over. On other loops, which promise no order, and while instruments watch, the
-step goes through ``call_soon`` like every other.
+Rule 3: a descriptor that is closed through this library alone may *keep* its registration between
+two waits; it is taken back when it is reported ready and nobody waits any more. In the usual case
+that saves two system calls a wait. (For others the table would go wrong if somebody else closed
+the descriptor: they are registered with the loop for each wait, and the wait ends like any other.)
 
-Rule 4: an object may be told to *keep* its registration with the loop between two waits; it is
-taken back when the loop finds that nobody waits any more. In the usual case that saves two system
-calls a wait. It is for descriptors that are closed through this library alone: the loop's own table
-would go wrong if somebody else closed the descriptor.
+Rule 4: with a kept registration the task is woken *in place*: from within the loop's callback it
+makes its step there and then, as a ``Protocol`` would, and not a turn of the loop later. What was
+ready when the task went to sleep must have had its turn by then. Where that is not certain, the
+first report is passed over; it comes again in the next turn. While instruments watch, the step
+goes through ``call_soon`` like every other.
+
+Rule 5: a task awaits a future of asyncio's plain kind. Waking in place takes the task's callback
+out of it, so that the future stays pending and serves for the next wait: nothing is allocated and
+no method of ours is called. Whatever else may happen to the task (a cancellation, closing)
+ends the future as usual, and the next wait has a new one.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from . import host
-from .errors import BusyResourceError, Cancelled, ClosedResourceError
+from .errors import BusyResourceError, ClosedResourceError
+from .host import callbacks_of, forget_who_awaits
+from .poller import Poller, poller_for
 
 if TYPE_CHECKING:
-    import contextvars
-    from collections.abc import Callable, Generator
+    import asyncio
+    from collections.abc import Generator
 
     from .task import LoopState, Task
 
 __all__ = ["Readable", "Readiness", "Writable", "waits"]
+
+# Where registrations with the loop last, the first few go there. Each report costs more, but does
+# not come through a second epoll object: that is what counts as long as they come one by one.
+FEW = 4
 
 _WAITS = object()  # the key of a loop's table among its local values
 
@@ -46,18 +55,30 @@ _WAITS = object()  # the key of a loop's table among its local values
 class Waits(dict[tuple[int, str], "Task | Readiness"]):
     """Who waits, or is registered, on one loop: by descriptor and "reader" or "writer"."""
 
-    __slots__ = ("waking",)
+    __slots__ = ("done", "few", "loop_keeps", "poller", "queue", "waking")
 
-    # The object whose task is making its step right now, from within the loop's callback.
-    waking: Readiness | None
+    def __init__(self, state: LoopState) -> None:
+        super().__init__()
+        # Watches the descriptors that stay registered; None where the loop itself does.
+        self.poller: Poller | None = poller_for(state.loop)
+        # uvloop forgets a registration of its own after an error.
+        self.loop_keeps = host.selector_of(state.loop) is not None
+        # So many it watches itself nevertheless.
+        self.few = FEW if self.loop_keeps else 0
+        # Not empty while others are ready to run.
+        self.queue = host.ready_queue(state.loop)
+        # The object whose task is making its step right now, from within the loop's callback.
+        self.waking: Readiness | None = None
+        # A finished future: what tasks are woken with in place.
+        self.done = host.new_future(loop=state.loop)
+        self.done.set_result(None)
 
 
 def waits(state: LoopState) -> Waits:
     """The table of one loop."""
     table: Waits | None = state.locals.get(_WAITS)
     if table is None:
-        table = state.locals[_WAITS] = Waits()
-        table.waking = None
+        table = state.locals[_WAITS] = Waits(state)
     return table
 
 
@@ -67,21 +88,19 @@ class Readiness:
     Args:
         state: The loop.
         fd: The file descriptor.
-        keep: Stay registered with the loop between waits; see rule 4.
+        keep: Stay registered between waits; see rule 3.
     """
 
     __slots__ = (
-        "_asyncio_future_blocking",
-        "_context",
-        "_direct",
-        "_error",
         "_fd",
+        "_future",
         "_keep",
-        "_others",
+        "_may_keep",
+        "_once",
+        "_poller",
         "_stale",
         "_table",
         "_waiting",
-        "_wakeup",
         "armed",
         "exhausted",
         "queue",
@@ -94,122 +113,123 @@ class Readiness:
 
     def __init__(self, state: LoopState, fd: int, keep: bool) -> None:
         self.state = state
-        self._table = waits(state)
+        self._table = table = waits(state)
+        self.queue = table.queue
         self._fd = fd
-        self._keep = keep
-        self._direct = host.selector_of(state.loop) is not None
-        # Not empty while others are ready to run.
-        self.queue = host.ready_queue(state.loop)
-        # Whether the loop calls _ready().
+        self._may_keep = self._keep = keep
+        # Where it is registered while it is armed; None stands for the loop itself.
+        self._poller: Poller | None = None
+        # Whether _ready() is called when the descriptor is ready.
         self.armed = False
         # For the caller's use: the last try took all there was, so the next one comes after a wait.
         self.exhausted = False
-        # The next callback of the loop may be about something from before the wait. Not so if the
-        # task waits for the same again from within that callback.
+        # The next report is passed over: it may have been under way when the task went to sleep.
         self._stale = False
-        # From the first step of an await to its last.
+        # Invariant: True while a task waits.
         self._waiting = False
-        # Invariant: not None exactly while a task is suspended here and nobody has woken it.
-        self._wakeup: Callable[[object], object] | None = None
-        self._context: contextvars.Context | None = None
-        # What the task that was woken raises.
-        self._error: BaseException | None = None
-        # Callbacks of others that want to know when the wait is over.
-        self._others: list[tuple[Callable[[object], object], Any]] = []
-        self._asyncio_future_blocking = False
+        self._renew()
+
+    def _renew(self) -> None:
+        self._future = host.new_future(loop=self.state.loop)
+        # Its iterator is what a waiting coroutine is suspended in.
+        self._once = (self._future,)
 
     def __repr__(self) -> str:
         return f"<waiting until fd {self._fd} is {self.purpose}>"
+
+    def __await__(self) -> Generator[asyncio.Future[None], None, None]:
+        if self._waiting:
+            # Perhaps the wait was ended otherwise than in place.
+            if not self._future.done() and callbacks_of(self._future):
+                raise self._busy()
+            self._renew()
+        if not self.armed:
+            self._arm()
+        if not self._keep:
+            return self._await_and_disarm()
+        # If the task waits again from within its own waking, then all others have their turn before
+        # the next report. Otherwise that may be on its way, ahead of those who are ready now.
+        self._stale = self._table.waking is not self and len(self.queue) > 0
+        self._waiting = True
+        self._future._asyncio_future_blocking = True
+        return iter(self._once)  # type: ignore[return-value]
+
+    def _await_and_disarm(self) -> Generator[asyncio.Future[None], None, None]:
+        self._waiting, self._stale = True, False
+        try:
+            yield from self._future
+        finally:
+            self.disarm()
 
     def _busy(self) -> BusyResourceError:
         return BusyResourceError(
             f"another task is already waiting until fd {self._fd} is {self.purpose}"
         )
 
-    def __await__(self) -> Generator[Readiness, None, None]:
-        if self._waiting:
-            raise self._busy()
-        if not self.armed:
-            self._arm()
-        else:
-            self._stale = self._table.waking is not self
-        self._waiting = self._asyncio_future_blocking = True
-        try:
-            yield self
-        finally:
-            self._waiting = False
-            self._wakeup = self._context = None
-            if not self._keep:
-                self.disarm()
-
     # -- what the loop and our own side call -----------------------------------
 
     def _ready(self) -> None:
-        """The loop's callback: the descriptor is ready."""
-        wakeup = self._wakeup
-        if wakeup is None:
+        """The descriptor is ready."""
+        future = self._future
+        callbacks = callbacks_of(future)
+        if not callbacks:
             # More has come, and nobody wants it yet.
             self.exhausted = False
             self.disarm()
-            return
-        if self._stale and self._direct:
-            # The loop may have had this in hand before the task slept. It will say so again.
+        elif self._stale:
             self._stale = False
-            return
-        if not self._keep:
-            self.disarm()
-        if not self._direct:
-            self._wake_soon(None)
-        elif self.state.instruments is None and not self._others:
-            self._wakeup = None
+        elif self._keep and self.state.instruments is None and len(callbacks) == 1:
+            ((wakeup, context),) = callbacks
+            future.remove_done_callback(wakeup)
+            if forget_who_awaits is not None:
+                forget_who_awaits(future, wakeup.__self__)
+            self._waiting = False
             table = self._table
             table.waking = self
             try:
-                self._context.run(wakeup, self)  # type: ignore[union-attr]
+                context.run(wakeup, table.done)
             finally:
                 table.waking = None
         else:
-            # The loop would look again, and report the same once more, before the task has run.
+            # It would be reported once more before the task has run.
             self.disarm()
-            self._wake_soon(None)
-
-    def _wake_soon(self, error: BaseException | None) -> None:
-        """Have the task make its step at the loop's next turn."""
-        wakeup, self._wakeup = self._wakeup, None
-        self._error = error
-        call_soon = self.state.loop.call_soon
-        call_soon(wakeup, self, context=self._context)  # type: ignore[arg-type]
-        others, self._others = self._others, []
-        for callback, context in others:
-            call_soon(callback, self, context=context)
+            future.set_result(None)
 
     def _arm(self) -> None:
         table = self._table
         if table.setdefault((self._fd, self.way), self) is not self:
             raise self._busy()
         try:
-            self._watch()
+            poller = table.poller if self._may_keep and len(table) > table.few else None
+            if poller is not None and poller.open():
+                poller.add(self.way, self._fd, self._ready)
+                self._poller, self._keep = poller, True
+            else:
+                self._watch()
+                self._poller, self._keep = None, self._may_keep and table.loop_keeps
         except BaseException:
             del table[self._fd, self.way]
             raise
         self.armed = True
 
     def disarm(self) -> None:
-        """Take the descriptor out of the loop's hands until the next wait."""
+        """Have the descriptor watched no longer, until the next wait."""
         if self.armed:
             self.armed = False
             del self._table[self._fd, self.way]
-            if not self.state.loop.is_closed():
+            if self._poller is not None:
+                self._poller.remove(self.way, self._fd)
+            elif not self.state.loop.is_closed():
                 # It fails if somebody else has closed the descriptor; then nothing is left to do.
                 with suppress(OSError):
                     self._unwatch()
 
     def close(self) -> None:
         """The descriptor is about to be closed: whoever waits gets :class:`ClosedResourceError`."""
-        if self.armed:
-            self.disarm()
-        if self._wakeup is not None:
-            self._wake_soon(ClosedResourceError("another task closed this file descriptor"))
+        self.disarm()
+        if self._waiting and not self._future.done() and callbacks_of(self._future):
+            error = ClosedResourceError("another task closed this file descriptor")
+            self._future.set_exception(error)
 
     def others_wait(self, fd: int) -> bool:
         """Whether somebody waits for a descriptor by its bare number."""
@@ -220,49 +240,6 @@ class Readiness:
 
     def _unwatch(self) -> None:
         raise NotImplementedError
-
-    # -- asyncio's protocol for what a task waits for ---------------------------
-
-    def get_loop(self) -> host.Loop:
-        """The loop whose tasks may wait here."""
-        return self.state.loop
-
-    def add_done_callback(
-        self, callback: Callable[[object], object], *, context: contextvars.Context | None = None
-    ) -> None:
-        """Keep what wakes the task: its own callback is the first of a wait."""
-        if self._wakeup is None:
-            self._wakeup = callback
-            self._context = context
-        else:
-            self._others.append((callback, context))
-
-    def remove_done_callback(self, callback: Callable[[object], object]) -> int:
-        """Forget a callback that somebody else has added."""
-        before = len(self._others)
-        self._others = [pair for pair in self._others if pair[0] != callback]
-        return before - len(self._others)
-
-    def cancel(self, msg: Any = None) -> bool:
-        """The waiting task is cancelled."""
-        if self._wakeup is None:
-            return False
-        self._wake_soon(Cancelled() if msg is None else Cancelled(msg))
-        return True
-
-    def done(self) -> bool:
-        """Whether nobody waits, or the one who does has been woken."""
-        return self._wakeup is None
-
-    def result(self) -> None:
-        """Called by the task as it wakes. Raises what it is woken with."""
-        error = self._error
-        if error is not None:
-            self._error = None
-            try:
-                raise error
-            finally:
-                del error
 
 
 class Readable(Readiness):

@@ -1,0 +1,222 @@
+"""The epoll object behind which descriptors stay registered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import select
+import socket as stdlib
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+
+from nurseryio._core import poller as module
+from nurseryio._core.poller import MOST, Poller, poller_for
+
+pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="the system has no epoll")
+
+
+class Opened(Poller):
+    """Opens itself."""
+
+    def add(self, way: str, fd: int, callback: Callable[[], object]) -> None:
+        assert self.open()
+        super().add(way, fd, callback)
+
+
+@contextlib.contextmanager
+def pair() -> Iterator[tuple[stdlib.socket, stdlib.socket]]:
+    left, right = stdlib.socketpair()
+    with left, right:
+        left.setblocking(False)
+        right.setblocking(False)
+        yield left, right
+
+
+async def turns(count: int = 3) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_a_callback_is_called_in_each_turn_while_its_descriptor_is_ready() -> None:
+    poller = Opened(asyncio.get_running_loop())
+    with pair() as (sock, peer):
+        calls: list[str] = []
+        poller.add("reader", sock.fileno(), lambda: calls.append("reader"))
+        await turns()
+        assert calls == []
+        peer.send(b"x")
+        await turns(5)
+        assert len(calls) >= 3
+        sock.recv(1)
+        await turns()
+        calls.clear()
+        await turns()
+        assert calls == []
+        poller.remove("reader", sock.fileno())
+
+
+async def test_both_directions_of_one_descriptor_are_told_apart() -> None:
+    poller = Opened(asyncio.get_running_loop())
+    with pair() as (sock, peer):
+        fd = sock.fileno()
+        calls: set[str] = set()
+        for first, second in (("reader", "writer"), ("writer", "reader")):
+            poller.add(first, fd, partial(calls.add, first))
+            poller.add(second, fd, partial(calls.add, second))
+            calls.clear()
+            await turns()
+            assert calls == {"writer"}
+            peer.send(b"x")
+            await turns()
+            assert calls == {"reader", "writer"}
+            poller.remove(first, fd)
+            calls.clear()
+            await turns()
+            assert calls == {second}
+            poller.remove(second, fd)
+            sock.recv(1)
+
+
+async def test_a_broken_connection_is_reported_to_both_directions_again_and_again() -> None:
+    poller = Opened(asyncio.get_running_loop())
+    with pair() as (sock, peer):
+        fd = sock.fileno()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock.send(bytes(65536))
+        calls: list[str] = []
+        poller.add("reader", fd, lambda: calls.append("reader"))
+        poller.add("writer", fd, lambda: calls.append("writer"))
+        peer.close()
+        await turns(5)
+        assert calls.count("reader") >= 3
+        assert calls.count("writer") >= 3
+        poller.remove("reader", fd)
+        poller.remove("writer", fd)
+
+
+async def test_it_is_open_only_while_something_is_registered() -> None:
+    poller = Opened(asyncio.get_running_loop())
+    assert poller._poll is None
+    with pair() as (sock, peer):
+        for _ in range(2):
+            poller.add("reader", sock.fileno(), print)
+            poller.add("reader", peer.fileno(), print)
+            poller.remove("reader", sock.fileno())
+            assert not poller._poll.closed
+            poll = poller._poll
+            poller.remove("reader", peer.fileno())
+            assert poll.closed
+            assert poller._poll is None
+
+
+async def test_a_callback_may_remove_others_of_the_same_turn() -> None:
+    poller = Opened(asyncio.get_running_loop())
+    with pair() as (one, far), pair() as (two, far2):
+        calls: list[int] = []
+
+        def stop() -> None:
+            calls.append(1)
+            poller.remove("reader", one.fileno())
+            poller.remove("reader", two.fileno())
+
+        poller.add("reader", one.fileno(), stop)
+        poller.add("reader", two.fileno(), stop)
+        far.send(b"x")
+        far2.send(b"x")
+        await turns()
+        assert calls == [1]
+        assert poller._poll is None
+
+
+async def test_the_others_wait_for_no_more_than_a_limited_number_of_reports() -> None:
+    poller = Opened(asyncio.get_running_loop())
+    with contextlib.ExitStack() as stack:
+        calls: list[int] = []
+        numbers = []
+        for _ in range(MOST + 20):
+            sock, peer = stack.enter_context(pair())
+            peer.send(b"x")
+            numbers.append(sock.fileno())
+            poller.add("reader", sock.fileno(), partial(calls.append, sock.fileno()))
+        poller._hand_out()
+        assert len(calls) == len(set(calls)) == MOST
+        for _ in range(3):
+            poller._hand_out()
+        # The system goes round.
+        assert set(calls) == set(numbers)
+        for fd in numbers:
+            poller.remove("reader", fd)
+
+
+async def test_what_cannot_be_watched_is_an_error_and_leaves_nothing() -> None:
+    poller = Opened(asyncio.get_running_loop())
+    with open(__file__) as file, pytest.raises(PermissionError):
+        poller.add("reader", file.fileno(), print)
+    assert poller._poll is None
+    assert not poller.readers
+
+
+async def test_a_descriptor_closed_by_others_can_be_forgotten() -> None:
+    poller = Opened(asyncio.get_running_loop())
+    with pair() as (sock, _peer):
+        fd = sock.fileno()
+        poller.add("reader", fd, print)
+        poller.add("writer", fd, print)
+        sock.close()
+        poller.remove("writer", fd)
+        poller.remove("reader", fd)
+        assert poller._poll is None
+
+
+async def test_a_loop_that_cannot_watch_leaves_no_descriptor() -> None:
+    class Blind:
+        def add_reader(self, *_args: object) -> None:
+            raise NotImplementedError
+
+        def is_closed(self) -> bool:
+            return False
+
+    poller = Opened(Blind())  # type: ignore[arg-type]
+    with pair() as (sock, _peer), pytest.raises(NotImplementedError):
+        poller.add("reader", sock.fileno(), print)
+    assert poller._poll is None
+
+
+def test_it_can_be_emptied_after_the_loop_was_closed() -> None:
+    loop = asyncio.new_event_loop()
+    poller = Opened(loop)
+    with pair() as (sock, _peer):
+        poller.add("reader", sock.fileno(), print)
+        loop.close()
+        poller.remove("reader", sock.fileno())
+    assert poller._poll is None
+
+
+async def test_where_no_descriptor_is_left_it_does_not_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    poller = Poller(asyncio.get_running_loop())
+    monkeypatch.setattr(module, "_epoll", refuse)
+    assert not poller.open()
+    monkeypatch.undo()
+    with pair() as (sock, _peer):
+        assert poller.open()
+        poller.add("reader", sock.fileno(), print)
+        poller.remove("reader", sock.fileno())
+
+
+def test_a_system_without_epoll_has_no_poller(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        assert isinstance(poller_for(loop), Poller)
+        monkeypatch.setattr(module, "_epoll", None)
+        assert poller_for(loop) is None
+    finally:
+        loop.close()
