@@ -36,6 +36,7 @@ from nurseryio import (
     sleep,
     sleep_forever,
 )
+from nurseryio._core.host import COUNTS_GO_STALE
 from nurseryio._core.task import records
 from nurseryio.lowlevel import checkpoint, current_task
 
@@ -865,6 +866,7 @@ async def test_an_asyncio_timeout_around_a_nursery() -> None:
 
 
 @needs_counts
+@pytest.mark.skipif(COUNTS_GO_STALE, reason="a swallowed request looks like one of a TaskGroup's")
 @pytest.mark.parametrize("around", [open_nursery, None])
 async def test_a_timeout_that_the_block_swallowed_is_known_by_a_nursery_cancelled_later(
     around: Any,

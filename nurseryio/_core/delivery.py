@@ -78,19 +78,27 @@ def is_native(task: Task, before: int, exc: BaseException) -> bool:
     requests = native_requests(task)
     if requests <= max(before, 0):
         return False
-    return not host.COUNTS_GO_STALE or requests > _number_over(task) or not ours_alone(exc)
+    if host.COUNTS_GO_STALE:
+        if requests <= _number_over(task) and ours_alone(exc):
+            return False
+        task._passing = requests
+    return True
 
 
 def _number_over(task: Task) -> int:
     """How many native requests were raised, for all that is known, before ours struck.
 
-    They are over, if the one of ours that is on its way has not replaced them.
+    They are over, if the one of ours that is on its way has not replaced them. Used only where
+    counts go stale (see ``host``).
     """
     if task._held:
         return task._over
-    if task._look_closer or not host.all_raised(task.asyncio_task):
+    requests = native_requests(task)
+    if requests < task._passing:
+        task._passing = 0  # taken back
+    if task._passing or task._look_closer or not host.all_raised(task.asyncio_task):
         return 0
-    return native_requests(task)
+    return requests
 
 
 def tell(flipped: Iterable[Any]) -> None:

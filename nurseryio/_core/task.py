@@ -68,6 +68,7 @@ class Task(metaclass=NoPublicConstructor):
         "_over",
         "_park",
         "_parent_nursery",
+        "_passing",
         "_look_closer",
         "_refused",
         "_rested",
@@ -102,8 +103,10 @@ class Task(metaclass=NoPublicConstructor):
     # -- the ledger (see delivery) --
     # Invariant: True only while scope._effective; then one of asyncio_task.cancelling() is ours.
     _held: bool
-    # How many native requests were over when ours came; kept only where counts go stale (host).
+    # Kept only where counts go stale (host): how many native requests were over when ours came,
+    # and how many there were when a scope let one of them pass, which is on its way since.
     _over: int
+    _passing: int
     # Invariant: True exactly while the record is on its loop's watch list.
     _watched: bool
     # The future that was interrupted last and may be refusing.
@@ -133,7 +136,7 @@ class Task(metaclass=NoPublicConstructor):
         self._started = self._held = self._watched = False
         self._shielded_step = self._look_closer = False
         self._rested = RESTED
-        self._over = 0
+        self._over = self._passing = 0
         self._park = self._abort = self._outcome = self._refused = self._strikes = None
         self._island = None
         # None until the asyncio task is made, which may run at once (see Nursery._run_child).
