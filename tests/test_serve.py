@@ -10,6 +10,7 @@ import os
 import pathlib
 import resource
 import socket as stdlib
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -36,6 +37,9 @@ from nurseryio.testing import (
     open_stream_to_socket_listener,
     wait_all_tasks_blocked,
 )
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
 
 MemoryStream = StapledStream[MemorySendStream, MemoryReceiveStream]
 
@@ -403,3 +407,15 @@ async def test_what_cannot_be_called_is_refused_before_anything_is_opened(
         with pytest.raises(TypeError, match="did you write handler"):
             await serve(handler(None))
     assert not (tmp_path / "socket").exists()
+
+
+async def test_a_connection_whose_handler_cannot_be_started_is_closed() -> None:
+    async with nurseryio.open_nursery() as ended:
+        pass
+    listener = MemoryListener()
+    client = await listener.connect()
+    with pytest.raises(ExceptionGroup) as caught:
+        await serve_listeners(echo, [listener], handler_nursery=ended)
+    assert isinstance(caught.value.exceptions[0], RuntimeError)
+    assert await client.receive_some() == b""
+    assert listener.closed

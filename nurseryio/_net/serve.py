@@ -102,7 +102,12 @@ async def _serve_one(
                 )
                 await sleep(PAUSE)
             else:
-                handler_nursery.start_soon(_handle, stream, handler)
+                try:
+                    handler_nursery.start_soon(_handle, stream, handler)
+                except BaseException:
+                    # That nursery may be closed already.
+                    await aclose_forcefully(stream)
+                    raise
 
 
 async def _handle(stream: StreamT, handler: Callable[[StreamT], Awaitable[object]]) -> None:
