@@ -15,6 +15,10 @@ place of an abort function.
 
 Rule 3: an operation begins with ``checkpoint_if_cancelled``. It may be skipped while
 ``task.scope._effective or task._look_closer`` is false: it would do nothing then.
+
+Rule 4: letting others run while nobody is ready is a walk around the loop for nothing. Up to
+``RESTED`` operations in a row do without it; so the loop hears of what it does not know of yet,
+new data and timers that are due, in less than a millisecond.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from .delivery import Abort, watch
 from .errors import Cancelled
 from .host import BARE_YIELD, new_future
+from .task import RESTED
 from .traps import handed_over, hold_off, wait_task_rescheduled
 
 if TYPE_CHECKING:
@@ -88,6 +93,11 @@ async def let_others_run(task: Task) -> None:
     Args:
         task: The current task.
     """
+    rested = task._rested
+    if rested and not task._state.ready:
+        task._rested = rested - 1  # rule 4
+        return
+    task._rested = RESTED
     task._shielded_step = True
     try:
         await BARE_YIELD

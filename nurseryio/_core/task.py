@@ -27,7 +27,7 @@ from .util import NoPublicConstructor
 if TYPE_CHECKING:
     import asyncio
     import types
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sized
 
     from .deadlines import Entry
     from .instruments import Instruments
@@ -98,7 +98,8 @@ class Task(metaclass=NoPublicConstructor):
     _outcome: Any
     # In a yield that scope cancellation must not interrupt.
     _shielded_step: bool
-    # How many operations on streams the task may make before it owes the others a turn: see stream.
+    # How many operations the task may make while nobody else is ready, before it asks the loop
+    # whether somebody is: see parking, and stream in _net.
     _rested: int
     # -- the ledger (see delivery) --
     # Invariant: True only while scope._effective; then one of asyncio_task.cancelling() is ours.
@@ -263,6 +264,7 @@ class LoopState:
         "instruments",
         "locals",
         "loop",
+        "ready",
         "run",
         "strict",
         "time",
@@ -273,6 +275,8 @@ class LoopState:
 
     def __init__(self, loop: host.Loop) -> None:
         self.loop: host.Loop = loop
+        # Empty while nobody is ready to make a step (never, where the loop does not show it).
+        self.ready: Sized = host.ready_queue(loop)
         self.time: Callable[[], float] = loop.time
         self.deadlines: Deadlines = Deadlines()
         # Invariant: a loop timer is armed at armed_at, which is not later than the earliest

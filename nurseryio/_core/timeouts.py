@@ -12,7 +12,6 @@ from __future__ import annotations
 from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
-from .delivery import interrupt
 from .errors import Cancelled, TooSlowError
 from .scope import CancelScope
 from .task import current_state, current_task
@@ -130,13 +129,13 @@ async def sleep_forever() -> None:
 
 
 async def _sleep(task: Any, when: float, relative: bool) -> None:
+    if task.scope._effective:
+        await checkpoint()  # raises, unless something protects the task
     state = task._state
     future = state.loop.create_future()
     entry = None
     if when != inf:
         entry = state.add_deadline(state.time() + when if relative else when, _wake, future)
-    if task.scope._effective:
-        interrupt(task)
     try:
         await future
     except BaseException as exc:

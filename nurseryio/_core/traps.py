@@ -69,6 +69,7 @@ async def checkpoint_if_cancelled() -> None:
         await BARE_YIELD
     elif task._look_closer:
         task._look_closer = False
+        task._rested = 0  # somebody may be watching whether the operation lets others run
         if host.must_cancel(task.asyncio_task) or (
             not host.UNCANCEL_WITHDRAWS and native_requests(task) > 0
         ):
