@@ -35,6 +35,7 @@ lint: .venv/dev.stamp
 types: .venv/dev.stamp
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy --python-version 3.10
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pyright tests/typechecks.py
 	cd .venv && PATH="$(CURDIR)/$(BIN):$$PATH" python -m pyright --verifytypes nurseryio --ignoreexternal
 
 docs: .venv/docs.stamp
