@@ -403,7 +403,7 @@ async def test_what_cannot_be_called_is_refused_before_anything_is_opened(
     ]
     for serve in servers:
         with pytest.raises(TypeError, match="expecting an async function"):
-            await serve(None)
+            await serve("handler")
         with pytest.raises(TypeError, match="did you write handler"):
             await serve(handler(None))
     assert not (tmp_path / "socket").exists()
