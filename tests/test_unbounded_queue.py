@@ -13,6 +13,14 @@ from nurseryio.lowlevel import UnboundedQueue
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 from nurseryio.testing.schedules import Schedule
 
+pytestmark = pytest.mark.filterwarnings("ignore:nurseryio.lowlevel.UnboundedQueue is deprecated")
+
+
+def test_making_one_points_to_memory_channels() -> None:
+    with pytest.warns(nurseryio.TrioDeprecationWarning, match="open_memory_channel") as caught:
+        UnboundedQueue()
+    assert [warning.filename for warning in caught] == [__file__]
+
 
 async def test_a_batch_is_everything_there_is() -> None:
     queue: UnboundedQueue[int] = UnboundedQueue()

@@ -6,9 +6,10 @@ the batch is that task's, whatever arrives before it runs.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from .._core import WouldBlock, checkpoint_if_cancelled, current_task
+from .._core import TrioDeprecationWarning, WouldBlock, checkpoint_if_cancelled, current_task
 from .._core.parking import let_others_run, park
 from .._core.util import Final, Frozen
 from .parking_lot import ParkingLot
@@ -41,8 +42,10 @@ class UnboundedQueue(Generic[T], metaclass=Final):
     """A queue whose ``put_nowait`` always succeeds and whose reader takes everything at once.
 
     Nothing holds the producer back; memory stays bounded only if the reader treats each batch
-    faster than the next one grows. Prefer a memory channel wherever the producer can wait.
-    ``async for batch in queue`` gives one batch after the other.
+    faster than the next one grows. ``async for batch in queue`` gives one batch after the other.
+
+    Making one issues a :class:`TrioDeprecationWarning`, as in Trio: use a memory channel, with
+    ``open_memory_channel(math.inf)`` where the producer cannot wait.
 
     Trio: ``trio.lowlevel.UnboundedQueue``.
     """
@@ -50,6 +53,12 @@ class UnboundedQueue(Generic[T], metaclass=Final):
     __slots__ = ("__weakref__", "_items", "_lot", "_ready")
 
     def __init__(self) -> None:
+        warnings.warn(
+            "nurseryio.lowlevel.UnboundedQueue is deprecated; "
+            "use nurseryio.open_memory_channel(math.inf)",
+            TrioDeprecationWarning,
+            stacklevel=2,
+        )
         self._lot = ParkingLot()
         self._items: list[T] = []
         self._ready = False
