@@ -10,6 +10,12 @@ from ._interop.island import EdgeIsland as EdgeIsland, edge_island as edge_islan
 from ._interop.supervise import supervise as supervise
 
 if TYPE_CHECKING:
+    from ._interop.anyio_stream import (
+        AnyioStream as AnyioStream,
+        HalfCloseableAnyioStream as HalfCloseableAnyioStream,
+        anyio_from_stream as anyio_from_stream,
+        stream_from_anyio as stream_from_anyio,
+    )
     from ._interop.as_trio import provide_trio as provide_trio
     from ._interop.asyncio_stream import (
         AsyncioStream as AsyncioStream,
@@ -22,6 +28,9 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_door(
         globals(),
         {
+            "_interop.anyio_stream": (
+                "AnyioStream HalfCloseableAnyioStream anyio_from_stream stream_from_anyio"
+            ),
             "_interop.as_trio": "provide_trio",
             "_interop.asyncio_stream": (
                 "AsyncioStream HalfCloseableAsyncioStream stream_from_asyncio"
