@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import OrderedDict
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import nurseryio
 from nurseryio._core.outcome import Value
 from nurseryio._core.parking import let_others_run, move, park
+from nurseryio._core.task import RESTED
 from nurseryio.lowlevel import Task, current_task, reschedule
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 
@@ -204,3 +206,43 @@ async def test_letting_others_run_holds_cancellations_off_until_the_next_checkpo
         await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled() is native
     assert record == ["completed"] * 2
+
+
+async def test_whoever_is_ready_runs_before_an_operation_returns_that_need_not_wait() -> None:
+    loop = asyncio.get_running_loop()
+    task = current_task()
+    for _ in range(40):
+        ran: list[bool] = []
+        loop.call_soon(ran.append, True)
+        await let_others_run(task)
+        assert ran == [True]
+
+
+async def test_the_loop_hears_of_new_data_within_sixteen_operations() -> None:
+    loop = asyncio.get_running_loop()
+    lock = nurseryio.Lock()
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.setblocking(False)
+        heard: list[bytes] = []
+        loop.add_reader(reader, lambda: heard.append(reader.recv(10)))
+        try:
+            for _ in range(3):
+                heard.clear()
+                writer.send(b"news")
+                operations = 0
+                while not heard:
+                    async with lock:
+                        operations += 1
+                    # One more to be told: the loop runs the callback after this task's step.
+                    assert operations <= RESTED + 2
+        finally:
+            loop.remove_reader(reader)
+
+
+async def test_an_operation_that_is_watched_always_yields() -> None:
+    lock = nurseryio.Lock()
+    for _ in range(RESTED + 2):
+        with assert_checkpoints():
+            await lock.acquire()
+        lock.release()

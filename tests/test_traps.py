@@ -258,6 +258,9 @@ async def test_the_sleep_data_is_reset_on_waking() -> None:
         reschedule(task)
         assert task.custom_sleep_data is None
     assert seen == [None]
+    current_task().custom_sleep_data = "data"
+    await checkpoint()
+    assert current_task().custom_sleep_data is None
 
 
 async def test_a_cancelled_wait_calls_abort_once_and_raises() -> None:

@@ -51,6 +51,7 @@ async def checkpoint() -> None:
     if task.scope._effective:
         interrupt(task)
     await BARE_YIELD
+    task.custom_sleep_data = None
 
 
 async def checkpoint_if_cancelled() -> None:
