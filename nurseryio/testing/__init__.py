@@ -41,10 +41,21 @@ if TYPE_CHECKING:
         active_thread_count as active_thread_count,
         wait_all_threads_completed as wait_all_threads_completed,
     )
+    from .schedules import (
+        Schedule as Schedule,
+        Strike as Strike,
+        StuckError as StuckError,
+        random_schedules as random_schedules,
+        strike_everywhere as strike_everywhere,
+    )
 
 if not TYPE_CHECKING:
     _load, __dir__ = lazy_door(
-        globals(), {"_system.threads": "active_thread_count wait_all_threads_completed"}
+        globals(),
+        {
+            "_system.threads": "active_thread_count wait_all_threads_completed",
+            "testing.schedules": "Schedule Strike StuckError random_schedules strike_everywhere",
+        },
     )
 
     def __getattr__(name: str) -> Any:

@@ -59,9 +59,13 @@ class Strike(NamedTuple):
     Attributes:
         actor: Which actor it hits, by its place in the list given to :meth:`Schedule.run`.
         step: After which of the actor's steps, counted from 1.
-        kind: What cancels it.
+        kind: What cancels it: ``"scope"``, ``"deadline"`` (of a scope) or ``"native"`` (asyncio's
+            ``task.cancel()``), or two of them in the same tick, in the order that
+            ``"scope+native"`` and ``"native+scope"`` say.
         delay: How many ticks of the loop after that step; 0 strikes before the task has even
             stopped running.
+
+    Trio: has no counterpart.
     """
 
     actor: int
@@ -71,7 +75,10 @@ class Strike(NamedTuple):
 
 
 class StuckError(AssertionError):
-    """Actors are waiting, and nothing will ever wake them."""
+    """Actors are waiting, and nothing will ever wake them.
+
+    Trio: has no counterpart.
+    """
 
 
 class Schedule:
@@ -86,6 +93,8 @@ class Schedule:
         random: For the scenario's own decisions.
         steps: After :meth:`run`, how many steps each actor has made.
         landed: After :meth:`run`, the strikes that found their actor alive.
+
+    Trio: has no counterpart.
     """
 
     def __init__(self, seed: int, strikes: Iterable[Strike] | None = None) -> None:
@@ -312,6 +321,8 @@ async def random_schedules(
             ``scenario(Schedule(seed))`` with the seed that it names to see it again.
 
     Checkpoint: yes.
+
+    Trio: has no counterpart.
     """
     return await _run_all(scenario, (Schedule(number) for number in range(seed, seed + runs)))
 
@@ -335,6 +346,8 @@ async def strike_everywhere(
         AssertionError: As for :func:`random_schedules`.
 
     Checkpoint: yes.
+
+    Trio: has no counterpart.
     """
     undisturbed = Schedule(seed, ())
     await _run_all(scenario, [undisturbed])
