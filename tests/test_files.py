@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import tempfile
@@ -14,6 +15,7 @@ import pytest
 import nurseryio
 from nurseryio import CancelScope, open_file, wrap_file
 from nurseryio._system.files import IN_THREAD, PASSED_THROUGH, AsyncIOWrapper
+from nurseryio.testing import wait_all_tasks_blocked
 
 
 class Noted(io.BytesIO):
@@ -255,6 +257,40 @@ async def test_a_file_is_closed_though_the_task_is_cancelled(tmp_path: Path) -> 
             await file.aclose()
     assert file.closed
     assert (tmp_path / "file").read_text() == "data"
+
+
+async def test_a_file_is_closed_though_a_native_cancel_is_pending() -> None:
+    class Slow(Noted):
+        def write(self, data: Any, /) -> int:
+            nurseryio.from_thread.run_sync(task.cancel)
+            return super().write(data)
+
+    async def use() -> None:
+        async with wrap_file(raw) as file:
+            # The data is written, so this returns. The cancellation strikes later: in the close.
+            await file.write(b"data")
+
+    raw = Slow()
+    task = asyncio.ensure_future(use())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert raw.closed
+    assert threading.current_thread() not in raw.threads
+
+
+async def test_a_file_is_closed_though_the_wait_for_a_thread_is_natively_cancelled() -> None:
+    raw = Noted()
+    limiter = nurseryio.to_thread.current_default_thread_limiter()
+    before, limiter.total_tokens = limiter.total_tokens, 0
+    task = asyncio.ensure_future(wrap_file(raw).aclose())
+    for _ in range(2):
+        await wait_all_tasks_blocked()
+        task.cancel()
+    await wait_all_tasks_blocked()
+    limiter.total_tokens = before
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert raw.closed
 
 
 async def test_closing_again_does_nothing() -> None:

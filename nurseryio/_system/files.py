@@ -15,7 +15,7 @@ import io
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from .._core import AsyncResource, CancelScope, checkpoint_if_cancelled
+from .._core import AsyncResource, Cancelled, CancelScope, checkpoint_if_cancelled
 from .threads import to_thread_run_sync
 
 if TYPE_CHECKING:
@@ -135,8 +135,20 @@ class AsyncIOWrapper(AsyncResource, Generic[FileT_co]):
 
         Checkpoint: yes.
         """
+        struck: Cancelled | None = None
         with CancelScope(shield=True):
-            await to_thread_run_sync(self._wrapped.close)
+            while True:
+                try:
+                    await to_thread_run_sync(self._wrapped.close)
+                    break
+                except Cancelled as error:
+                    # A native one, which no shield holds back, before the thread began.
+                    struck = error
+        if struck is not None:
+            try:
+                raise struck
+            finally:
+                del struck
         await checkpoint_if_cancelled()
 
     if TYPE_CHECKING:
