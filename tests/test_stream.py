@@ -28,6 +28,7 @@ from nurseryio import (
     socket,
 )
 from nurseryio._core.task import RESTED
+from nurseryio._net.stream import RECEIVE_MOST, RECEIVE_SIZE
 from nurseryio.testing import (
     assert_checkpoints,
     check_half_closeable_stream,
@@ -83,6 +84,30 @@ async def test_receiving_returns_what_is_there_up_to_the_limit() -> None:
         assert await b.receive_some() == b"345"
         await a.send_all(b"6")
         assert await b.receive_some(None) == b"6"
+
+
+async def test_more_is_asked_for_while_much_comes_at_once() -> None:
+    async with unix_pair() as (a, b):
+        asked: list[int] = []
+        coming: list[int] = []
+
+        def receive(size: int) -> bytes:
+            asked.append(size)
+            return bytes(min(size, coming.pop(0)))
+
+        b._recv = receive
+        coming = [10 * MEGABYTE] * 4 + [RECEIVE_SIZE, 10, 10 * MEGABYTE, 10, 10]
+        while coming:
+            await a.send_all(b"something to wait for")
+            await b.receive_some()
+        first, most = RECEIVE_SIZE, RECEIVE_MOST
+        assert asked == [first, 2 * first, most, most, most, most, first, 2 * first, first]
+        asked.clear()
+        coming = [10 * MEGABYTE] * 3
+        for _ in range(2):
+            assert len(await b.receive_some(1000)) == 1000
+        await b.receive_some()
+        assert asked == [1000, 1000, RECEIVE_SIZE]
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,8 @@ _FAIRNESS = {
     "visit": "Equal: connect, one 64-byte echo, close, one after the other. Not equal: the stream"
     " servers make a task for each connection, and ours and Trio's close it when the handler ends.",
     "sink": "Equal: one connection, read to the end, count. Not equal: a raw Protocol gets up to"
-    " 256 KiB at a time, the others ask for at most 64 KiB.",
+    " 256 KiB at a time, ours as much as soon as a whole buffer came at once, the others"
+    " ask for at most 64 KiB.",
     "source": "Equal: one connection, pieces of 64 KiB with back-pressure. Not equal: asyncio's"
     " transport keeps what the kernel does not take at once and lets the program go on; send_all"
     " waits until the kernel has it.",

@@ -52,8 +52,9 @@ if TYPE_CHECKING:
 __all__ = ["SocketStream", "bytes_view", "check_max_bytes", "is_closed_error"]
 
 # Bytes asked for if the caller does not say how many. Below the size from which on malloc asks the
-# system for fresh memory each time.
+# system for fresh memory each time. When so many come at once, more are asked for next time.
 RECEIVE_SIZE = 65536
+RECEIVE_MOST = 4 * RECEIVE_SIZE
 
 # Bytes that may wait in the kernel unsent before a socket counts as not writable: what a fast
 # network carries in the time that a task takes to come back.
@@ -123,7 +124,8 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
     Trio: ``trio.SocketStream``.
     """
 
-    __slots__ = ("__weakref__", "_reads", "_receiving", "_recv", "_send", "_sending", "socket")
+    # _size: how many bytes are asked for if the caller does not say.
+    __slots__ = ("__weakref__", *"_reads _receiving _recv _send _sending _size socket".split())
 
     socket: SocketType
 
@@ -149,6 +151,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         # Whether a task is in a method of that direction.
         self._receiving = self._sending = False
         self._reads: Readable | None = None
+        self._size = RECEIVE_SIZE
         # The long way is taken where these are None.
         self._recv: Callable[[int], bytes] | None = None
         self._send: Callable[[Buffer], int] | None = None
@@ -186,12 +189,15 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         Checkpoint: yes.
         """
         if max_bytes is None:
-            max_bytes = RECEIVE_SIZE
+            max_bytes = self._size
         elif type(max_bytes) is not int or max_bytes < 1:
             max_bytes = check_max_bytes(max_bytes)
         if self._receiving:
             raise BusyResourceError("another task is already receiving on this SocketStream")
-        task = records.get(current_asyncio_task()) or current_task()  # type: ignore[arg-type]
+        try:
+            task = records[current_asyncio_task()]  # type: ignore[index]
+        except KeyError:
+            task = current_task()
         if task.scope._effective or task._look_closer:
             await self._look_closer(task)
         reads = self._reads
@@ -216,7 +222,14 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
                 except BlockingIOError:
                     pass
                 else:
-                    reads.exhausted = len(data) < max_bytes
+                    if len(data) < max_bytes:
+                        reads.exhausted = True
+                        if len(data) < RECEIVE_SIZE:
+                            self._size = RECEIVE_SIZE
+                    else:
+                        reads.exhausted = False
+                        if max_bytes == self._size < RECEIVE_MOST:
+                            self._size *= 2
                     return data
                 await reads
                 task._rested = RESTED
@@ -272,7 +285,10 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             return
         if self.socket._did_shutdown:  # type: ignore[attr-defined]
             raise ClosedResourceError("can't send data after sending EOF")
-        task = records.get(current_asyncio_task()) or current_task()  # type: ignore[arg-type]
+        try:
+            task = records[current_asyncio_task()]  # type: ignore[index]
+        except KeyError:
+            task = current_task()
         if task.scope._effective or task._look_closer:
             await self._look_closer(task)
         reads = self._reads
