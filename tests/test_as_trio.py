@@ -172,6 +172,39 @@ asyncio.run(for_trio.both(lambda: say("one"), lambda: say("two")))
     assert says(tmp_path, text) == ["one", "two"]
 
 
+@pytest.mark.parametrize("loop", programs.LOOPS)
+def test_httpcore_speaks_tls_through_its_backend_for_trio(tmp_path: Path, loop: str) -> None:
+    text = """
+provide_trio()
+import functools, ssl
+import httpcore, trio, trustme
+
+authority = trustme.CA()
+server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+authority.issue_cert("127.0.0.1").configure_cert(server_context)
+client_context = ssl.create_default_context()
+authority.configure_trust(client_context)
+
+async def answer(stream):
+    await stream.receive_some()
+    await stream.send_all(b"HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nhello")
+
+async def main():
+    serve = functools.partial(trio.serve_ssl_over_tcp, answer, 0, server_context, host="127.0.0.1")
+    backend = httpcore.TrioBackend()
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(serve)
+        port = listener.transport_listener.socket.getsockname()[1]
+        async with httpcore.AsyncConnectionPool(client_context, network_backend=backend) as pool:
+            response = await pool.request("GET", f"https://127.0.0.1:{port}")
+            print(response.status, response.content.decode())
+        nursery.cancel_scope.cancel()
+
+trio.run(main)
+"""
+    assert says(tmp_path, text, loop) == ["200 hello"]
+
+
 def test_another_process_is_not_changed(tmp_path: Path) -> None:
     text = """
 import subprocess

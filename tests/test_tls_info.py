@@ -46,6 +46,12 @@ async def test_what_is_known_from_the_start_can_be_read_at_any_time() -> None:
         await tlspairs.connect((client, server))
 
 
+async def test_libraries_written_for_trio_find_the_ssl_object_where_they_look() -> None:
+    client, _server = await tlspairs.connect(tlspairs.over_memory())
+    assert isinstance(client._ssl_object, ssl.SSLObject)
+    assert client._ssl_object.selected_alpn_protocol() is None
+
+
 async def test_what_is_fixed_cannot_be_set() -> None:
     client, _server = tlspairs.over_memory()
     for name in ("server_side", "server_hostname", "session_reused"):

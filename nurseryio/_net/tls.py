@@ -134,7 +134,8 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         side = "server" if self.server_side else f"client of {self.server_hostname!r}"
         return f"<SSLStream: {side}, {self._state}, over {self.transport_stream!r}>"
 
-    def _get_ssl_object(self) -> ssl.SSLObject:
+    @property
+    def _ssl_object(self) -> ssl.SSLObject:
         return self._engine.ssl_object
 
     def _is_handshake_done(self) -> bool:

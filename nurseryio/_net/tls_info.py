@@ -23,7 +23,10 @@ class TLSInfo:
 
     __slots__ = ()
 
-    def _get_ssl_object(self) -> ssl.SSLObject:
+    @property
+    def _ssl_object(self) -> ssl.SSLObject:
+        # Libraries written for Trio know it by this name: httpcore, and with it httpx, asks it
+        # which protocol was agreed on.
         raise NotImplementedError
 
     def _is_handshake_done(self) -> bool:
@@ -32,41 +35,41 @@ class TLSInfo:
     def _after_handshake(self, name: str) -> ssl.SSLObject:
         if not self._is_handshake_done():
             raise NeedHandshakeError(f"await do_handshake() before asking for {name}")
-        return self._get_ssl_object()
+        return self._ssl_object
 
     # -- at any time ------------------------------------------------------------
 
     @property
     def context(self) -> ssl.SSLContext:
         """The :class:`ssl.SSLContext`; may be replaced, in an ``sni_callback`` for example."""
-        return self._get_ssl_object().context
+        return self._ssl_object.context
 
     @context.setter
     def context(self, context: ssl.SSLContext) -> None:
-        self._get_ssl_object().context = context
+        self._ssl_object.context = context
 
     @property
     def server_side(self) -> bool:
         """Whether this is the server's end."""
-        return self._get_ssl_object().server_side
+        return self._ssl_object.server_side
 
     @property
     def server_hostname(self) -> str | None:
         """The host name that a client asked for, in its ASCII form."""
-        return self._get_ssl_object().server_hostname
+        return self._ssl_object.server_hostname
 
     @property
     def session(self) -> ssl.SSLSession | None:
         """The session; a client may set one of an earlier connection before the handshake."""
-        return self._get_ssl_object().session
+        return self._ssl_object.session
 
     @session.setter
     def session(self, session: ssl.SSLSession) -> None:
-        self._get_ssl_object().session = session
+        self._ssl_object.session = session
 
     def pending(self) -> int:
         """Return how many decrypted bytes can be received without waiting."""
-        return self._get_ssl_object().pending()
+        return self._ssl_object.pending()
 
     # -- after the handshake ----------------------------------------------------
 
