@@ -3,8 +3,8 @@
 What lives here: :class:`Socket`, behind every :class:`~.sockettype.SocketType` that is no fake.
 What does not: making them (:mod:`socket_makers`), and streams.
 
-Ours, not the loop's ``sock_recv`` and so on: those lack half of the calls, differ from loop to loop,
-and tell nobody that a socket was closed under a task.
+Ours, not the loop's ``sock_recv`` and so on: those lack half of the calls, differ from loop to
+loop, and tell nobody that a socket was closed under a task.
 
 Rule 1: every async method tries the call of the standard library first, on a socket that never
 blocks, and waits only if that would have blocked; then it tries again. So errors come at once, and
