@@ -186,6 +186,7 @@ def move_on_after(seconds: float, *, shield: bool = False) -> CancelScope:
         A new :class:`CancelScope`; its ``cancelled_caught`` tells afterwards what happened.
 
     Raises:
+        TypeError: ``seconds`` is no number.
         ValueError: ``seconds`` is negative or NaN.
 
     Checkpoint: no.
@@ -229,6 +230,7 @@ def fail_after(seconds: float, *, shield: bool = False) -> _Fail:
 
     Raises:
         TooSlowError: at the end of the block, if the scope was cancelled and caught it.
+        TypeError: ``seconds`` is no number.
         ValueError: ``seconds`` is negative or NaN.
 
     Checkpoint: no.
@@ -240,7 +242,14 @@ def fail_after(seconds: float, *, shield: bool = False) -> _Fail:
 
 
 def _check_timeout(seconds: float) -> None:
-    if not seconds >= 0:
+    try:
+        valid = seconds >= 0
+    except TypeError:
+        # None above all, which asyncio and anyio take for "no limit".
+        raise TypeError(
+            f"`seconds` must be a number, not {seconds!r}; for no time limit give math.inf"
+        ) from None
+    if not valid:
         raise ValueError(
             "`seconds` must not be NaN" if isnan(seconds) else "`seconds` must be non-negative"
         )
