@@ -632,6 +632,52 @@ def test_hypothesis_runs_its_examples_in_the_one_task(project: Project) -> None:
 
 # -- beside other plugins -------------------------------------------------------
 
+
+@pytest.mark.parametrize("order", ["ours first", "ours last"])
+def test_pytest_trio_and_we_have_fixtures_of_the_same_names_each_for_its_own_tests(
+    project: Project, pytester: pytest.Pytester, order: str
+) -> None:
+    folder = pytester.mkdir("pytest_trio")
+    fixtures = """
+        import pytest
+
+        @pytest.fixture
+        def base():
+            return "pytest-trio's"
+        """
+    for name in ("nursery", "mock_clock", "autojump_clock"):
+        fixtures += f"""
+        @pytest.fixture
+        def {name}(base):
+            yield f"{{base}} {name}"
+        """
+    (folder / "plugin.py").write_text(textwrap.dedent(fixtures), encoding="utf-8")
+    (folder / "__init__.py").touch()
+    project.plugins.insert(1 if order == "ours first" else 0, "pytest_trio.plugin")
+    result = project.run(
+        """
+        from nurseryio.testing import MockClock
+
+        @pytest.mark.parametrize("name", ["nursery", "mock_clock", "autojump_clock"])
+        def test_of_theirs(request, name):
+            assert request.getfixturevalue(name) == f"pytest-trio's {name}"
+
+        def test_of_theirs_by_argument(nursery, mock_clock, autojump_clock):
+            assert (nursery, mock_clock) == ("pytest-trio's nursery", "pytest-trio's mock_clock")
+
+        async def test_of_ours(nursery):
+            assert isinstance(nursery, nurseryio.Nursery)
+
+        async def test_of_ours_with_a_clock(autojump_clock, nursery):
+            assert isinstance(autojump_clock, MockClock)
+            assert isinstance(nursery, nurseryio.Nursery)
+            await nurseryio.sleep(3600)
+        """,
+        apart=True,
+    )
+    result.assert_outcomes(passed=6)
+
+
 THREE = """
     import sniffio
     pytest_plugins = []

@@ -10,7 +10,9 @@ task that opened it, and surrounds the test.
 Rule 2: nothing is done to a test that is not ours. Ours are async tests with the marker
 ``nurseryio``; in auto mode, all async tests that carry no other plugin's marker get it.
 
-Rule 3: other plugins that look for async functions find none in our tests: test functions and
+Rule 3: a fixture whose name is another plugin's as well is ours in our tests only.
+
+Rule 4: other plugins that look for async functions find none in our tests: test functions and
 fixtures of ours are plain functions before they look.
 """
 
@@ -36,6 +38,9 @@ OTHER_MARKS = ("anyio", "asyncio", "tornado", "trio", "twisted")
 
 # The fixture that all our tests get, and by which they are known.
 TASK = "_nurseryio_task"
+# Fixtures that pytest-trio has as well. Of two plugins' fixtures pytest takes those of the plugin
+# that came later, for all tests.
+SHARED = ("nursery", "mock_clock", "autojump_clock")
 # Where the plain function that stands for a test keeps the async one.
 WRITTEN = "nurseryio_written"
 
@@ -189,12 +194,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
-    """While an async fixture of ours is set up, its function is a plain one."""
+    """While a fixture is set up that concerns us, its function is one that does as it should."""
     function: Any = fixturedef.func
     plain: Callable[..., object]
-    if not _is_async(function):
+    if fixturedef.argname in SHARED and _is_for_others(function, request):
+        plain = _next_of_its_name(fixturedef, request)
+    elif not _is_async(function):
         return (yield)
-    if TASK in request.fixturenames:
+    elif TASK in request.fixturenames:
         if fixturedef.scope == "function":
             plain = _plain_fixture(function, fixturedef.argname, request)
         elif _mode(request.config, "asyncio") is not None:
@@ -206,11 +213,6 @@ def pytest_fixture_setup(
                 "but each test of nurseryio's runs on an event loop of its own: make it "
                 "function-scoped, and share what is expensive through a plain fixture below it"
             )
-    elif function.__module__ == __name__:
-        plain = _failing(
-            f"the fixture {fixturedef.argname!r} of nurseryio is for tests that nurseryio runs: "
-            "async ones with the marker 'nurseryio', or with nurseryio_mode = auto"
-        )
     else:
         return (yield)
     replaced: Any = fixturedef
@@ -219,6 +221,37 @@ def pytest_fixture_setup(
         return (yield)
     finally:
         replaced.func = function
+
+
+def _is_for_others(function: Any, request: pytest.FixtureRequest) -> bool:
+    """Whether this is our fixture in another plugin's test, or pytest-trio's in one of ours."""
+    if TASK in request.fixturenames:
+        return bool(function.__module__ == "pytest_trio.plugin")
+    return bool(function.__module__ == __name__)
+
+
+def _next_of_its_name(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Callable[..., object]:
+    """A fixture function that gives what the fixture gives which this one has overridden."""
+    name, function = fixturedef.argname, fixturedef.func
+
+    def set_up(**kwargs: Any) -> object:
+        __tracebackhide__ = True
+        try:
+            return request.getfixturevalue(name)
+        except pytest.FixtureLookupError as error:
+            if error.argname != name:
+                raise
+        if not _is_async(function):
+            return function(**kwargs)
+        pytest.fail(
+            f"the fixture {name!r} of nurseryio is for tests that nurseryio runs: "
+            "async ones with the marker 'nurseryio', or with nurseryio_mode = auto",
+            pytrace=False,
+        )
+
+    return set_up
 
 
 def _failing(message: str) -> Callable[..., object]:
