@@ -199,6 +199,55 @@ async def test_a_nursery_with_a_shield_keeps_anyio_cancellation_from_its_body() 
     assert scope.cancelled_caught
 
 
+async def test_a_shield_of_ours_inside_an_anyio_shield_keeps_its_cancellation_out() -> None:
+    done = []
+    async with nurseryio.open_nursery():
+        with anyio.CancelScope(shield=True) as scope:
+            with nurseryio.CancelScope(shield=True):
+                scope.cancel()
+                await wait_anyio()
+                await wait_asyncio()
+                done.append("shielded")
+            await wait_anyio()
+            done.append("not reached")
+    assert done == ["shielded"]
+    assert scope.cancelled_caught
+
+
+async def test_a_cancellation_of_anyio_that_was_held_off_stops_at_its_shields() -> None:
+    async def take(lock: nurseryio.Lock) -> None:
+        async with lock:
+            with anyio.CancelScope(shield=True):
+                await wait_asyncio()
+                done.append("shielded")
+            await wait_asyncio()
+            done.append("not reached")
+
+    done: list[str] = []
+    lock = nurseryio.Lock()
+    await lock.acquire()
+    async with anyio.create_task_group() as group:
+        group.start_soon(take, lock)
+        await settle()
+        group.cancel_scope.cancel()
+        lock.release()
+    assert done == ["shielded"]
+
+
+async def test_errors_beside_a_cancellation_of_anyio_pass_the_end_of_a_task_group() -> None:
+    async def fail(scope: Any) -> None:
+        scope.cancel()
+        raise ValueError("in a child")
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with anyio.create_task_group() as group:
+            async with nurseryio.open_nursery() as nursery:
+                nursery.start_soon(fail, group.cancel_scope)
+    assert [str(leaf) for leaf in leaves(caught.value)] == ["in a child"]
+    await nurseryio.lowlevel.checkpoint()
+    assert cancelling() == 0
+
+
 # -- an anyio scope or task group around a nursery --------------------------------
 
 

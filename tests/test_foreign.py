@@ -56,6 +56,30 @@ def test_the_bridge_is_there_once_the_backend_is() -> None:
     assert "nurseryio._interop.anyio_bridge" in modules_after(program)
 
 
+def test_the_bridge_is_there_when_the_first_scope_inside_one_of_anyio_is_entered() -> None:
+    program = (
+        "import anyio, nurseryio\n"
+        "async def child():\n"
+        "    with anyio.CancelScope(shield=True):\n"
+        "        with nurseryio.move_on_after(0.001) as scope:\n"
+        "            await nurseryio.sleep(60)\n"
+        "        assert scope.cancelled_caught\n"
+        "async def main():\n"
+        "    async with nurseryio.open_nursery() as nursery:\n"
+        "        nursery.start_soon(child)\n"
+        "nurseryio.run(main)"
+    )
+    assert "nurseryio._interop.anyio_bridge" in modules_after(program)
+
+
+def test_a_backend_that_is_being_imported_is_not_judged_yet(
+    empty_slot: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, foreign.BACKEND, SimpleNamespace())  # type: ignore[arg-type]
+    foreign.look()
+    assert not foreign._refused
+
+
 def test_without_the_backend_looking_changes_nothing(
     empty_slot: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +93,7 @@ def test_without_the_backend_looking_changes_nothing(
 def test_a_backend_without_the_parts_that_are_needed_is_asked_once(
     empty_slot: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    strange: Any = SimpleNamespace()
+    strange: Any = SimpleNamespace(backend_class=object)
     monkeypatch.setitem(sys.modules, foreign.BACKEND, strange)
     foreign.look()
     assert foreign.bridge is None

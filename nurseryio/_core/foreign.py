@@ -3,8 +3,10 @@
 What lives here: the slot for the bridge to that library, and looking whether it is needed. The
 bridge itself is an upper floor, ``_interop.anyio_bridge``; this library works without it.
 
-Rule: a program that does not use anyio pays one test for None. The bridge is loaded when anyio's
-asyncio backend is seen among the loaded modules: when a task is adopted, and at a cancel.
+Rule: a program that does not use anyio pays one look at the table of loaded modules for each scope
+that it enters. It cannot be less: what is between our scopes and anyio's is known from what ours
+find at entry, so the bridge has to be there before the first scope that is entered inside one of
+anyio's.
 """
 
 from __future__ import annotations
@@ -24,10 +26,27 @@ _refused = False
 def look() -> None:
     """Load the bridge if there is somebody on the other side."""
     global bridge, _refused
-    if bridge is None and BACKEND in sys.modules and not _refused:
-        module = importlib.import_module("nurseryio._interop.anyio_bridge")
-        bridge = module.make(sys.modules[BACKEND])
-        _refused = bridge is None
+    if bridge is None and not _refused:
+        backend = sys.modules.get(BACKEND)
+        # The last thing that it defines: another thread may be importing it.
+        if hasattr(backend, "backend_class"):
+            module = importlib.import_module("nurseryio._interop.anyio_bridge")
+            bridge = module.make(backend)
+            _refused = bridge is None
+
+
+def enter(scope: Any, task: Any) -> None:
+    """A scope of ours is being entered while there may be somebody on the other side."""
+    if bridge is None:
+        look()
+    if bridge is not None:
+        bridge.enter(scope, task)
+
+
+def repeats(error: BaseException) -> bool:
+    """Whether a native cancel comes from the other side, which cancels anew by itself."""
+    look()
+    return bridge is not None and bridge.repeats(error)
 
 
 def protects(task: Any) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 from math import inf, isnan
+from sys import modules
 from typing import TYPE_CHECKING, Any, final
 
 from . import foreign, host
@@ -139,8 +140,8 @@ class CancelScope(Node):
         self._parent = parent = task.scope
         self._occupant = task
         task.scope = self
-        if foreign.bridge is not None:
-            foreign.bridge.enter(self, task)
+        if foreign.bridge is not None or foreign.BACKEND in modules:
+            foreign.enter(self, task)
         relative = self._relative
         if relative != inf:
             state = task._state

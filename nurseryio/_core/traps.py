@@ -97,6 +97,8 @@ async def cancel_shielded_checkpoint() -> None:
 
 def hold_off(task: Task, error: BaseException) -> None:
     """A native cancel struck where nothing may be lost: have it strike at the next await."""
+    if foreign.repeats(error):
+        return  # it strikes again by itself
     task._look_closer = True
     if host.UNCANCEL_WITHDRAWS or not host.HAS_CANCEL_COUNTS:
         host.put_back(task.asyncio_task, error.args)

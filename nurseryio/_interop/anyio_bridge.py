@@ -16,6 +16,10 @@ it, and left with it.
 Rule 3: a nursery that waits for its children under a cancellation by anyio sits in such a shield,
 or else anyio would wake it at every turn, in vain.
 
+Rule 4: where a cancellation by anyio has to be held off it is not put back. Anyio cancels anew at
+every turn, for as long as that is called for, and a cancellation of ours would not stop at its
+shields.
+
 Which scope was entered first is told by what each of ours finds at entry: the innermost anyio
 scope of the task, noted as ``_beside``.
 """
@@ -25,6 +29,9 @@ from __future__ import annotations
 from typing import Any
 
 NEEDED = ("_shield", "_parent_scope")
+
+# How the messages of its cancellations begin, of new and of old releases.
+MESSAGES = ("Cancelled via cancel scope ", "Cancelled by cancel scope ")
 
 
 class Beside:
@@ -62,10 +69,11 @@ class Bridge:
         if innermost is None:
             return
         scope._beside = beside = Beside(innermost)
+        shield = scope._shielded
         if _shield_between(innermost, scope._parent):
-            beside.asked = scope._shielded
+            beside.asked = shield
             scope._shielded = True
-        elif scope._shielded:
+        if shield:
             self._pair(beside)
 
     def leave(self, scope: Any) -> None:
@@ -77,14 +85,18 @@ class Bridge:
     def set_shield(self, scope: Any, task: Any, shield: bool) -> bool:
         """The user sets ``scope.shield``: the value for the scope tree."""
         beside = scope._beside
-        if beside.asked is not None:
-            beside.asked = shield
-            return True
         if beside.pair is not None:
             beside.pair.shield = shield
         elif shield and task.scope is scope and self._innermost(task) is beside.innermost:
             self._pair(beside)
-        return shield
+        if beside.asked is None:
+            return shield
+        beside.asked = shield
+        return True
+
+    def repeats(self, error: BaseException) -> bool:
+        """Whether a native cancel is anyio's, which strikes again by itself (rule 4)."""
+        return bool(error.args) and str(error.args[0]).startswith(MESSAGES)
 
     def shield(self, task: Any) -> Any:
         """Put the running task into an anyio shield, if anyio has a scope in it (rule 3)."""
