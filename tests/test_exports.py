@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 from harness import source
 
+import nurseryio
+
 DOORS = sorted(
     name
     for name in (
@@ -85,6 +87,17 @@ def test_each_thing_goes_through_exactly_one_door() -> None:
         if is_ours(thing) and name not in ALIASES:
             ways[id(thing)].append(f"{where or 'nurseryio'}: {name}")
     assert not [names for names in ways.values() if len(names) > 1]
+
+
+def test_each_object_shows_its_state() -> None:
+    wrong = [
+        f"{where or 'nurseryio'}: {name}"
+        for where, name, thing in public_things()
+        if inspect.isclass(thing) and thing.__repr__ is object.__repr__
+        # Interfaces have no state.
+        if where != "abc" and name not in ("TaskStatus", "SocketType")
+    ]
+    assert not wrong
 
 
 def test_each_thing_says_that_it_lives_where_it_is_imported_from() -> None:
@@ -192,6 +205,38 @@ def test_each_door_has_its_page_and_each_page_its_door() -> None:
     pages = (source.ROOT / "docs/reference").glob("*.md")
     shown = {page.stem: re.findall(r"automodule:: ([\w.]+)", page.read_text()) for page in pages}
     assert shown == {name or "nurseryio": [f"nurseryio.{name}".rstrip(".")] for name in DOORS}
+
+
+# -- what libraries do to the objects ----------------------------------------------
+
+
+async def test_objects_that_trio_lets_one_add_attributes_to_accept_them_here() -> None:
+    send, receive = nurseryio.open_memory_channel[None](0)
+    (listener,) = await nurseryio.open_tcp_listeners(0, host="127.0.0.1")
+    stream = nurseryio.SocketStream(nurseryio.socket.socket())
+    with pytest.warns(nurseryio.TrioDeprecationWarning):
+        queue = nurseryio.lowlevel.UnboundedQueue[None]()
+    async with listener, stream, send, receive, nurseryio.open_nursery() as nursery:
+        things: list[Any] = [nursery, send, receive, listener, stream, queue]
+        things += [nurseryio.CapacityLimiter(1), nurseryio.Condition(), nurseryio.Lock()]
+        things += [nurseryio.Semaphore(1), nurseryio.StrictFIFOLock()]
+        for thing in things:
+            thing.note = "mine"
+            assert thing.note == "mine"
+
+
+async def test_a_nursery_may_be_given_a_way_to_start_of_its_own() -> None:
+    started = []
+    async with nurseryio.open_nursery() as nursery:
+        original = nursery.start_soon
+
+        def start_soon(fn: Any, *args: Any) -> None:
+            started.append(fn)
+            original(fn, *args)
+
+        nursery.start_soon = start_soon  # type: ignore[method-assign,assignment]
+        nursery.start_soon(nurseryio.sleep, 0)
+    assert started == [nurseryio.sleep]
 
 
 # -- the cost of an import ------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import Any
 
 import pytest
@@ -162,3 +163,97 @@ def test_where_no_loop_runs_there_is_nothing_to_instrument() -> None:
     for use in (add_instrument, remove_instrument):
         with pytest.raises(RuntimeError, match="must be called from async context"):
             use(Recorder())
+
+
+# -- contexts that change -----------------------------------------------------------
+
+word: contextvars.ContextVar[str] = contextvars.ContextVar("word", default="none")
+
+
+def context_with(value: str) -> contextvars.Context:
+    context = contextvars.copy_context()
+    context.run(word.set, value)
+    return context
+
+
+async def test_a_task_whose_context_is_assigned_goes_on_in_it_from_its_next_step() -> None:
+    context = context_with("other")
+    seen = []
+
+    async def child() -> None:
+        word.set("own")
+        current_task().context = context
+        seen.append(word.get())
+        await checkpoint()
+        seen.append(word.get())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
+        word.set("changed")
+        seen.append(word.get())
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(child)
+    assert seen == ["own", "other", "changed"]
+    assert context[word] == "changed"
+    assert word.get() == "none"
+
+
+async def test_tasks_can_share_a_context() -> None:
+    context = context_with("start")
+    seen = []
+
+    async def share(value: str) -> None:
+        task = current_task()
+        task.context = context
+        assert task.context is context
+        await checkpoint()
+        seen.append(word.get())
+        word.set(value)
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(share, "one")
+        nursery.start_soon(share, "two")
+    assert sorted(seen) in (["one", "start"], ["start", "two"])
+
+
+async def test_the_loop_has_its_full_speed_back_when_such_tasks_have_ended() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def child() -> None:
+        current_task().context = context_with("x")
+        await checkpoint()
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(child)
+    await checkpoint()
+    assert "call_soon" not in vars(loop)
+
+
+async def test_instruments_and_assigned_contexts_do_not_disturb_each_other() -> None:
+    recorder = Recorder()
+
+    async def child() -> None:
+        current_task().context = context_with("x")
+        await checkpoint()
+        assert word.get() == "x"
+        remove_instrument(recorder)
+        await checkpoint()
+        assert word.get() == "x"
+
+    add_instrument(recorder)
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(child, name="child")
+    assert recorder.of("child")[:2] == LIFE[:2]
+    await checkpoint()
+    assert "call_soon" not in vars(asyncio.get_running_loop())
+
+
+async def test_a_context_must_be_one_and_its_task_alive() -> None:
+    task = current_task()
+    with pytest.raises(TypeError, match=r"must be a contextvars\.Context"):
+        task.context = {}  # type: ignore[assignment]
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(checkpoint)
+        (child,) = nursery.child_tasks
+    with pytest.raises(RuntimeError, match="has ended"):
+        child.context = contextvars.copy_context()

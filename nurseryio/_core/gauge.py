@@ -1,8 +1,11 @@
-"""How instruments see a loop: every task, ours or not, on a loop that may be running already.
+"""What stands between a loop and the steps of its tasks: instruments, and contexts that change.
+
+Instruments see every task, ours or not, on a loop that may be running already. A task whose
+``Task.context`` was assigned makes its steps in that context.
 
 Rule 1: asyncio's tasks schedule each of their steps through ``loop.call_soon``, looked up on the
-loop object. While instruments are installed that attribute is replaced on the one object; with
-the last instrument it goes, and full speed is back.
+loop object. While instruments are installed, or such a task lives, that attribute is replaced on
+the one object; with the last of them it goes, and full speed is back.
 
 Rule 2: a task is reported as spawned before it is reported as scheduled. A nursery's child is
 scheduled by asyncio before its record exists, so the nursery announces a spawn (``hold``) and
@@ -18,33 +21,60 @@ from typing import TYPE_CHECKING, Any
 from . import host
 from .idle import idle_of
 from .instruments import Instruments
-from .task import LoopState, Task, adopt, current_state, records
+from .task import LoopState, Task, adopt, context_hooks, current_state, records
 
 if TYPE_CHECKING:
+    import contextvars
+
     from .abcs import Instrument
 
 
 class Gauge:
     """The replacement of one loop's ``call_soon``."""
 
-    def __init__(self, state: LoopState, instruments: Instruments) -> None:
+    def __init__(self, state: LoopState) -> None:
         self._state = state
-        self._instruments = instruments
+        # Also found in the state while there are any.
+        self._instruments = Instruments()
+        # The tasks whose context was assigned, and these contexts.
+        self._contexts: dict[Any, contextvars.Context] = {}
         self._call_soon = state.loop.call_soon
         # A nursery is making a task; whether that task has been scheduled already.
         self._holding = self._scheduled = False
         state.loop.call_soon = self.call_soon  # type: ignore[method-assign,assignment]
-        if host.selector_of(state.loop) is not None:
-            idle_of(state)
 
-    def remove(self) -> None:
-        """Give the loop its own ``call_soon`` back."""
-        del self._state.loop.call_soon
+    def add(self, instrument: Instrument) -> None:
+        """Call this instrument from now on."""
+        self._instruments.add(instrument)
+        if self._state.instruments is None:
+            self._state.instruments = self._instruments
+            if host.selector_of(self._state.loop) is not None:
+                idle_of(self._state)
+
+    def settle(self) -> None:
+        """Give the loop its own ``call_soon`` back if there is nothing to do here any more."""
+        state = self._state
+        if state.instruments is not None and not state.instruments:
+            state.instruments = None
+            if host.selector_of(state.loop) is not None:
+                idle_of(state).release()
+        if state.instruments is None and not self._contexts and state.gauge is self:
+            state.gauge = None
+            del state.loop.call_soon
+
+    def use_context(self, task: Task, context: contextvars.Context) -> None:
+        """Have the task make its steps in another context from the next one on."""
+        self._contexts[task.asyncio_task] = context
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
         """``loop.call_soon``, with the steps of tasks reported."""
         owner = host.owner_of(callback)
         if owner is None:
+            return self._call_soon(callback, *args, context=context)
+        own = self._contexts.get(owner)
+        if own is not None:
+            context = own
+        elif self._state.instruments is None:
             return self._call_soon(callback, *args, context=context)
         task = records.get(owner)
         if task is None and self._holding:
@@ -69,7 +99,9 @@ class Gauge:
             if task._parent_nursery is None and owner.done():
                 self._call_inside(owner, "task_exited", task)
             self._call_inside(owner, "after_task_step", task)
-            settle(self._state)
+            if owner.done():
+                self._contexts.pop(owner, None)
+            self.settle()
 
     def _call_inside(self, owner: Any, hook: str, task: Task) -> None:
         """Call a hook that may ask for the running task, just before or after its step."""
@@ -100,13 +132,25 @@ class Gauge:
         self._instruments.call("task_exited", task)
 
 
+def gauge_of(state: LoopState) -> Gauge:
+    """The loop's gauge, put in place at first use."""
+    if state.gauge is None:
+        state.gauge = Gauge(state)
+    gauge: Gauge = state.gauge
+    return gauge
+
+
+def switch_context(task: Task, context: contextvars.Context) -> None:
+    """``Task.context`` was assigned."""
+    gauge_of(task._state).use_context(task, context)
+
+
+context_hooks.append(switch_context)
+
+
 def install(state: LoopState, instrument: Instrument) -> None:
     """Add an instrument to a loop."""
-    if state.instruments is None:
-        state.instruments = Instruments()
-    state.instruments.add(instrument)
-    if state.gauge is None:
-        state.gauge = Gauge(state, state.instruments)
+    gauge_of(state).add(instrument)
 
 
 def uninstall(state: LoopState, instrument: Instrument) -> None:
@@ -114,18 +158,7 @@ def uninstall(state: LoopState, instrument: Instrument) -> None:
     if state.instruments is None:
         raise KeyError(instrument)
     state.instruments.remove(instrument)
-    settle(state)
-
-
-def settle(state: LoopState) -> None:
-    """Unhook the loop if no instrument is left."""
-    if state.instruments is not None and not state.instruments:
-        state.instruments = None
-        if state.gauge is not None:
-            state.gauge.remove()
-            state.gauge = None
-        if host.selector_of(state.loop) is not None:
-            idle_of(state).release()
+    state.gauge.settle()
 
 
 def add_instrument(instrument: Instrument) -> None:

@@ -76,6 +76,7 @@ class Nursery(metaclass=NoPublicConstructor):
     """
 
     __slots__ = (
+        "__dict__",  # libraries put methods of their own on the nurseries that they hand out
         "__weakref__",
         "_body_running",
         "_children",

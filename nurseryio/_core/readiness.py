@@ -178,7 +178,7 @@ class Readiness:
             self.disarm()
         elif self._stale:
             self._stale = False
-        elif self._keep and self.state.instruments is None and len(callbacks) == 1:
+        elif self._keep and self.state.gauge is None and len(callbacks) == 1:
             ((wakeup, context),) = callbacks
             future.remove_done_callback(wakeup)
             if forget_who_awaits is not None:

@@ -173,12 +173,29 @@ class Task(metaclass=NoPublicConstructor):
 
     @property
     def context(self) -> contextvars.Context:
-        """The context that the task runs in (a copy of it where Python does not tell: 3.10)."""
-        return (
-            getattr(self, "_context", None)
-            or host.task_context(self.asyncio_task)
-            or contextvars.copy_context()
-        )
+        """The context that the task runs in (a copy of it where Python does not tell: 3.10).
+
+        May be assigned: the task goes on in that context from its next step on. That is for test
+        frameworks and the like; it slows the loop down while the task lives.
+
+        Raises:
+            TypeError: on assigning anything but a ``contextvars.Context``.
+            RuntimeError: on assigning when the task has ended.
+        """
+        context: contextvars.Context | None = getattr(self, "_context", None)
+        if context is None:
+            context = host.task_context(self.asyncio_task)
+        return contextvars.copy_context() if context is None else context
+
+    @context.setter
+    def context(self, context: contextvars.Context) -> None:
+        if not isinstance(context, contextvars.Context):
+            raise TypeError(f"context must be a contextvars.Context, not {context!r}")
+        if host.is_over(self.asyncio_task):
+            raise RuntimeError(f"{self!r} has ended")
+        self._context = context
+        for hook in context_hooks:
+            hook(self, context)
 
     @property
     def parent_nursery(self) -> Nursery | None:
@@ -436,6 +453,10 @@ def adopt(task: asyncio.Task[Any]) -> Task:
 
 # What else has to happen when an adopted task ends, with its record: filled by upper floors.
 end_hooks: list[Callable[[Task], object]] = []
+
+
+# What has to happen when a task's context is assigned: filled by an upper floor.
+context_hooks: list[Callable[[Task, contextvars.Context], object]] = []
 
 
 def _forget(task: asyncio.Task[Any]) -> None:

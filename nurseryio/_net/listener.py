@@ -47,7 +47,7 @@ class SocketListener(Listener[SocketStream], metaclass=Final):
     Trio: ``trio.SocketListener``.
     """
 
-    __slots__ = ("__weakref__", "_when_closed", "socket")
+    __slots__ = ("__dict__", "__weakref__", "_when_closed", "socket")
 
     socket: SocketType
 

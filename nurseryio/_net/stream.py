@@ -125,7 +125,11 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
     """
 
     # _size: how many bytes are asked for if the caller does not say.
-    __slots__ = ("__weakref__", *"_reads _receiving _recv _send _sending _size socket".split())
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        *"_reads _receiving _recv _send _sending _size socket".split(),
+    )
 
     socket: SocketType
 

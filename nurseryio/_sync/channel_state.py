@@ -95,7 +95,7 @@ class ChannelState:
 class ChannelEnd:
     """One end of a memory channel, of either kind."""
 
-    __slots__ = ("__weakref__", "_closed", "_state", "_waiting")
+    __slots__ = ("__dict__", "__weakref__", "_closed", "_state", "_waiting")
 
     def __init__(self, state: ChannelState) -> None:
         self._state = state

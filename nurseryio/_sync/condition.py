@@ -62,7 +62,7 @@ class Condition(metaclass=Final):
     Trio: ``trio.Condition``.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_lot")
+    __slots__ = ("__dict__", "__weakref__", "_lock", "_lot")
 
     def __init__(self, lock: Lock | None = None) -> None:
         if lock is None:

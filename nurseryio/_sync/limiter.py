@@ -62,7 +62,7 @@ class CapacityLimiter(metaclass=Final):
     Trio: ``trio.CapacityLimiter``.
     """
 
-    __slots__ = ("__weakref__", "_borrowers", "_total_tokens", "_waiting")
+    __slots__ = ("__dict__", "__weakref__", "_borrowers", "_total_tokens", "_waiting")
 
     def __init__(self, total_tokens: int | float) -> None:
         # A dict for its order: statistics list borrowers as they came.

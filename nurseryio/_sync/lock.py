@@ -53,7 +53,7 @@ class LockStatistics(Frozen):
 class _Lock:
     """What the two kinds of locks share, which at present is everything."""
 
-    __slots__ = ("__weakref__", "_lot", "_owner")
+    __slots__ = ("__dict__", "__weakref__", "_lot", "_owner")
 
     def __init__(self) -> None:
         self._lot = ParkingLot()

@@ -38,7 +38,7 @@ class Semaphore(metaclass=Final):
     Trio: ``trio.Semaphore``.
     """
 
-    __slots__ = ("__weakref__", "_lot", "_max_value", "_value")
+    __slots__ = ("__dict__", "__weakref__", "_lot", "_max_value", "_value")
 
     def __init__(self, initial_value: int, *, max_value: int | None = None) -> None:
         if not isinstance(initial_value, int):

@@ -50,7 +50,7 @@ class UnboundedQueue(Generic[T], metaclass=Final):
     Trio: ``trio.lowlevel.UnboundedQueue``.
     """
 
-    __slots__ = ("__weakref__", "_items", "_lot", "_ready")
+    __slots__ = ("__dict__", "__weakref__", "_items", "_lot", "_ready")
 
     def __init__(self) -> None:
         warnings.warn(
