@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import sys
 from collections import deque
 from collections.abc import Callable
 from math import inf, nan
@@ -522,3 +524,10 @@ def test_without_waiting_a_channel_is_a_bounded_queue(size: int, calls: list[str
         assert statistics.current_buffer_used == len(model)
         assert statistics.open_send_channels == len(ends)
         assert statistics.peak_buffer_used == peak
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="cannot be told there")
+def test_both_operations_are_known_as_async_functions() -> None:
+    send, receive = nurseryio.open_memory_channel[None](0)
+    assert inspect.iscoroutinefunction(send.send)
+    assert inspect.iscoroutinefunction(receive.receive)

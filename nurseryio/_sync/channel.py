@@ -18,6 +18,8 @@ there may be some.
 
 from __future__ import annotations
 
+import inspect
+import sys
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -226,6 +228,9 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
         Trio: ``trio.MemoryReceiveChannel.receive``.
         """
         return self._receive(EndOfChannel)
+
+    if sys.version_info >= (3, 12):
+        receive = inspect.markcoroutinefunction(receive)
 
     def __anext__(self) -> Coroutine[Any, Any, ReceiveType]:
         return self._receive(StopAsyncIteration)
