@@ -550,3 +550,13 @@ async def test_a_socket_closed_by_somebody_else_ends_the_reading_quietly() -> No
 def test_the_methods_of_pyopenssl_that_are_used_exist() -> None:
     assert hasattr(SSL, "OP_NO_RENEGOTIATION")
     assert callable(SSL.Connection.DTLSv1_listen)
+
+
+async def test_an_endpoint_shows_whether_it_serves_and_whether_it_is_open() -> None:
+    with await udp_endpoint() as server:
+        assert f", 0 connections, on {server.socket!r}>" in repr(server)
+        async with nurseryio.open_nursery() as nursery:
+            await nursery.start(server.serve, certs.dtls_server_context(), dtlspairs.echo)
+            assert ", 0 connections, serving, on <" in repr(server)
+            nursery.cancel_scope.cancel()
+    assert ", closed, on <" in repr(server)

@@ -45,8 +45,10 @@ async def test_a_manager_is_closed_from_another_task_than_the_one_that_asked_for
         hosted = await host(nursery, client(events))
         assert hosted.value == "the client"
         assert not hosted.closed
+        assert ", open, <" in repr(hosted)
         nursery.start_soon(close, hosted)
     assert hosted.closed
+    assert ", closed, <" in repr(hosted)
     assert events == ["opened", "closed", "aclose returned"]
 
 

@@ -13,7 +13,7 @@ import nurseryio
 from nurseryio._core import host
 from nurseryio._core.idle import idle_of
 from nurseryio._core.task import loop_state
-from nurseryio.lowlevel import checkpoint
+from nurseryio.lowlevel import checkpoint, current_clock
 from nurseryio.testing import wait_all_tasks_blocked
 
 
@@ -189,3 +189,7 @@ async def test_instruments_see_each_wait_with_its_limit(host_kind: str, loop_kin
     else:
         assert [what for what, _ in waits.record[:2]] == ["before", "after"]
         assert any(0 < timeout <= 0.02 for _, timeout in waits.record)
+
+
+async def test_the_clock_of_a_loop_shows_which_loop() -> None:
+    assert repr(current_clock()) == f"<clock of {asyncio.get_running_loop()!r}>"

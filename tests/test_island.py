@@ -239,3 +239,15 @@ async def test_an_island_is_left_in_the_task_that_entered_it() -> None:
     with island:
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(elsewhere)
+
+
+async def test_an_island_shows_whether_it_was_struck() -> None:
+    island = edge_island(grace=5)
+    assert "not entered, grace 5 s" in repr(island)
+    with nurseryio.CancelScope() as scope, island:
+        assert "not struck, grace 5 s" in repr(island)
+        scope.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(1)
+        assert "in its grace period" in repr(island)
+    assert "struck once" in repr(island)

@@ -54,3 +54,18 @@ async def test_text_and_limits_below_one_are_refused() -> None:
         await sender.send_all("x")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="max_bytes"):
         await receiver.receive_some(0)
+
+
+async def test_the_halves_show_what_is_under_way_and_what_is_closed() -> None:
+    sender, receiver = lockstep_stream_one_way_pair()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(sender.send_all, b"abc")
+        await wait_all_tasks_blocked()
+        assert repr(sender).endswith(", 3 bytes to hand over>")
+        await receiver.receive_some(1)
+        assert repr(receiver).endswith(", 2 bytes to hand over>")
+        await receiver.receive_some()
+    await receiver.aclose()
+    assert repr(sender).endswith(", receiver closed>")
+    await sender.aclose()
+    assert repr(receiver).endswith(", sender closed, receiver closed>")

@@ -88,3 +88,18 @@ def test_a_variable_shows_its_name_and_its_token_has_no_constructor() -> None:
     assert repr(RunVar("the name")) == "<RunVar name='the name'>"
     with pytest.raises(TypeError, match="no public constructor"):
         RunVarToken()  # type: ignore[call-arg]
+
+
+async def test_a_token_shows_whether_it_was_used() -> None:
+    var = RunVar("v")
+    token = var.set(1)
+    assert repr(token) == "<RunVarToken of <RunVar name='v'>, not used>"
+    var.reset(token)
+    assert repr(token) == "<RunVarToken of <RunVar name='v'>, used>"
+
+
+def test_variables_cannot_be_subclassed() -> None:
+    with pytest.raises(TypeError, match="does not support subclassing"):
+
+        class Below(RunVar[int]):
+            pass

@@ -46,6 +46,7 @@ async def test_accepted_connections_are_servers_of_tls_whose_handshake_is_still_
     memory = Memory()
     listener: SSLListener[Any] = SSLListener(memory, certs.server_context())
     assert listener.transport_listener is memory
+    assert repr(listener) == f"<SSLListener over {memory!r}>"
     server = await listener.accept()
     assert isinstance(server, SSLStream)
     assert server.server_side

@@ -141,3 +141,21 @@ def test_without_a_loop_there_is_no_token() -> None:
         current_trio_token()
     with pytest.raises(TypeError, match="no public constructor"):
         LoopToken()  # type: ignore[call-arg]
+
+
+@pytest.mark.run_only
+async def test_a_token_shows_what_is_waiting_and_for_which_loop() -> None:
+    token = current_trio_token()
+    assert ", 0 calls waiting, of <" in repr(token)
+    token.run_sync_soon(int)
+    assert ", 1 calls waiting, of <" in repr(token)
+    assert repr(asyncio.get_running_loop()) in repr(token)
+    while ", 0 calls waiting" not in repr(token):
+        await checkpoint()
+
+
+def test_a_token_shows_that_its_run_is_over() -> None:
+    async def main() -> TrioToken:
+        return current_trio_token()
+
+    assert ", closed, of <" in repr(nurseryio.run(main))

@@ -169,3 +169,7 @@ def test_hooks_that_do_not_exist_are_refused_with_the_list_of_those_that_do() ->
         Tracer(hooks=["task_spawned", "task_died"])
     with pytest.raises(TypeError, match="list of names of hooks, not the string 'task_exited'"):
         Tracer(hooks="task_exited")
+
+
+def test_a_tracer_shows_where_its_lines_go() -> None:
+    assert repr(Tracer(len)).endswith(f", writing by {len!r}>")

@@ -141,3 +141,11 @@ async def test_pipes_can_be_waited_for() -> None:
     finally:
         os.close(reader)
         os.close(writer)
+
+
+async def test_what_has_no_descriptor_is_refused() -> None:
+    for wait in (wait_readable, wait_writable):
+        with pytest.raises(TypeError, match=r"expected a file descriptor .*, not .a."):
+            await wait("a")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="expected a file descriptor"):
+        notify_closing(1.5)  # type: ignore[arg-type]

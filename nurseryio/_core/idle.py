@@ -200,7 +200,11 @@ class _LoopClock:
     """Shows the time of a loop as an ``abc.Clock``."""
 
     def __init__(self, state: LoopState) -> None:
+        self._loop = state.loop
         self._time = state.time
+
+    def __repr__(self) -> str:
+        return f"<clock of {self._loop!r}>"
 
     def start_clock(self) -> None:
         """Nothing to start."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
 from .task import current_state
-from .util import NoPublicConstructor
+from .util import Final, NoPublicConstructor
 
 if TYPE_CHECKING:
     from .task import LoopState
@@ -29,9 +29,12 @@ class RunVarToken(Generic[T], metaclass=NoPublicConstructor):
         self._previous = previous
         self._used = False
 
+    def __repr__(self) -> str:
+        return f"<RunVarToken of {self._var!r}, {'used' if self._used else 'not used'}>"
+
 
 @final
-class RunVar(Generic[T]):
+class RunVar(Generic[T], metaclass=Final):
     """A variable whose value belongs to the running event loop, not to a task.
 
     Args:

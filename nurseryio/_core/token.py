@@ -56,6 +56,10 @@ class LoopToken(metaclass=NoPublicConstructor):
         # What to do with an error of a queued function; None: the loop's exception handler.
         self._crash: Callable[[BaseException], object] | None = None
 
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self._size()} calls waiting"
+        return f"<LoopToken at {id(self):#x}, {state}, of {self._state.loop!r}>"
+
     def run_sync_soon(
         self,
         sync_fn: Callable[[Unpack[PosArgsT]], object],

@@ -65,6 +65,9 @@ class Tracer(Instrument):
         for hidden in _hidden(hooks):
             setattr(self, hidden, None)
 
+    def __repr__(self) -> str:
+        return f"<Tracer at {id(self):#x}, writing by {self._write!r}>"
+
     def before_run(self) -> None:
         """The run begins."""
         self._write("!!! run started")

@@ -43,6 +43,7 @@ async def wait_readable(fd: int | HasFileno) -> None:
         ClosedResourceError: somebody called :func:`notify_closing` meanwhile.
         Cancelled: if the task is cancelled while it waits.
         OSError: the loop cannot watch the descriptor.
+        TypeError: ``fd`` is neither an int nor an object with ``fileno()``.
 
     Checkpoint: yes.
 
@@ -63,6 +64,7 @@ async def wait_writable(fd: int | HasFileno) -> None:
         ClosedResourceError: somebody called :func:`notify_closing` meanwhile.
         Cancelled: if the task is cancelled while it waits.
         OSError: the loop cannot watch the descriptor.
+        TypeError: ``fd`` is neither an int nor an object with ``fileno()``.
 
     Checkpoint: yes.
 
@@ -79,6 +81,7 @@ def notify_closing(fd: int | HasFileno) -> None:
 
     Raises:
         RuntimeError: where no loop is running.
+        TypeError: ``fd`` is neither an int nor an object with ``fileno()``.
 
     Checkpoint: no. The waiting tasks get :exc:`ClosedResourceError`.
 
@@ -139,6 +142,8 @@ def _stop(state: LoopState, number: int, way: str) -> Task | None:
 
 def _number(fd: Any) -> int:
     if not isinstance(fd, int):
+        if not hasattr(fd, "fileno"):
+            raise TypeError(f"expected a file descriptor or an object with fileno(), not {fd!r}")
         fd = fd.fileno()
     if fd < 0:
         # The error that the system has for a number that stands for no open file.

@@ -49,6 +49,10 @@ class Hosted(AsyncResource, Generic[T]):
         # What exiting raised, for the first who closes.
         self._error: BaseException | None = None
 
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "closing" if self._closing.is_set() else "open"
+        return f"<Hosted at {id(self):#x}, {state}, {self._manager!r}>"
+
     @property
     def closed(self) -> bool:
         """Whether the manager has been exited."""

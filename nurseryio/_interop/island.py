@@ -48,6 +48,12 @@ class EdgeIsland:
         # The end of the grace period, among the loop's deadlines.
         self._entry: Any = None
 
+    def __repr__(self) -> str:
+        state = "in its grace period" if self._in_grace else "struck once"
+        if not self.struck_once:
+            state = "not entered" if self._task is None else "not struck"
+        return f"<EdgeIsland at {id(self):#x}, {state}, grace {self._grace:g} s>"
+
     def __enter__(self) -> EdgeIsland:
         if self._task is not None:
             raise RuntimeError("each edge island is for a single 'with' block: make a new one")

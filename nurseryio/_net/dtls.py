@@ -107,6 +107,11 @@ class DTLSEndpoint(metaclass=Final):
         self._receiving = False
         self._closed = False
 
+    def __repr__(self) -> str:
+        serving = "" if self._listening_context is None else ", serving"
+        state = "closed" if self._closed else f"{len(self._channels)} connections{serving}"
+        return f"<DTLSEndpoint at {id(self):#x}, {state}, on {self.socket!r}>"
+
     def __del__(self) -> None:
         if self._closed:
             return

@@ -52,6 +52,9 @@ class SSLListener(Listener[SSLStream[StreamT]], metaclass=Final):
         self._ssl_context = ssl_context
         self._https_compatible = https_compatible
 
+    def __repr__(self) -> str:
+        return f"<SSLListener over {self.transport_listener!r}>"
+
     async def accept(self) -> SSLStream[StreamT]:
         """Wait for a connection and return it wrapped; its handshake is still to be done.
 

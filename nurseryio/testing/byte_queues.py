@@ -142,6 +142,11 @@ class LockstepQueue:
         self._one_sender = ConflictDetector("another task is already sending on this stream")
         self._one_receiver = ConflictDetector("another task is already receiving on this stream")
 
+    def __repr__(self) -> str:
+        closed = [("sender", self._sender_closed), ("receiver", self._receiver_closed)]
+        states = [f"{side} closed" for side, is_closed in closed if is_closed]
+        return ", ".join(states or [f"{len(self._buffer)} bytes to hand over"])
+
     def close_sender(self) -> None:
         """No more sends; one that waits gets an error, the receiver gets the end."""
         self._sender_closed = True

@@ -25,6 +25,9 @@ class LockstepSendStream(SendStream):
     def __init__(self, queue: LockstepQueue) -> None:
         self._queue = queue
 
+    def __repr__(self) -> str:
+        return f"<LockstepSendStream at {id(self):#x}, {self._queue!r}>"
+
     async def send_all(self, data: BytesLike) -> None:
         """Wait until the receiver has taken every byte of the data.
 
@@ -69,6 +72,9 @@ class LockstepReceiveStream(ReceiveStream):
 
     def __init__(self, queue: LockstepQueue) -> None:
         self._queue = queue
+
+    def __repr__(self) -> str:
+        return f"<LockstepReceiveStream at {id(self):#x}, {self._queue!r}>"
 
     async def receive_some(self, max_bytes: int | None = None) -> bytearray:
         """Take bytes that the other side is sending, or wait until it does.
