@@ -127,7 +127,10 @@ async def use_psycopg_pool(postgres: str, island: bool) -> tuple[int, int]:
 async def test_without_an_island_psycopgs_pool_loses_a_connection_with_each_cancelled_query(
     postgres: str,
 ) -> None:
-    assert await use_psycopg_pool(postgres, island=False) == (POOL_SIZE, POOL_SIZE)
+    left, lost = await use_psycopg_pool(postgres, island=False)
+    assert lost == POOL_SIZE
+    # All of them, unless the request to cancel happens to be out before it is interrupted.
+    assert 0 < left <= POOL_SIZE
 
 
 @needs_psycopg
@@ -198,7 +201,8 @@ async def use_sqlalchemy(postgres: str, island: bool) -> int:
 async def test_without_an_island_connections_of_sqlalchemy_go_on_with_their_query(
     postgres: str,
 ) -> None:
-    assert await use_sqlalchemy(postgres, island=False) == POOL_SIZE
+    # All of them, unless the request to cancel happens to be out before it is interrupted.
+    assert 0 < await use_sqlalchemy(postgres, island=False) <= POOL_SIZE
 
 
 @needs_sqlalchemy
