@@ -1,0 +1,366 @@
+"""What asyncio code waits with, inside our scopes and around our nurseries."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from harness.core import cancelling, leaves, little_cpu, needs_counts, settle
+
+import nurseryio
+from nurseryio import CancelScope, open_nursery
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+
+async def forever() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+@contextlib.asynccontextmanager
+async def task_of(coro: Any) -> Any:
+    """A task beside the wait, for what does not cancel the tasks that it waits for."""
+    task = asyncio.ensure_future(coro)
+    try:
+        yield task
+    finally:
+        task.cancel()
+
+
+# -- inside a scope ---------------------------------------------------------------
+
+
+async def in_wait_for() -> None:
+    await asyncio.wait_for(forever(), 60)
+
+
+async def in_gather() -> None:
+    await asyncio.gather(forever(), nurseryio.sleep_forever())
+
+
+async def in_shield() -> None:
+    async with task_of(forever()) as task:
+        await asyncio.shield(task)
+
+
+async def in_wait() -> None:
+    async with task_of(forever()) as task:
+        await asyncio.wait([task])
+
+
+async def in_as_completed() -> None:
+    async with task_of(forever()) as task:
+        for first in asyncio.as_completed([task]):
+            await first
+
+
+async def in_a_task() -> None:
+    await asyncio.ensure_future(nurseryio.sleep_forever())
+
+
+async def in_queue() -> None:
+    await asyncio.Queue[int]().get()
+
+
+async def in_lock() -> None:
+    lock = asyncio.Lock()
+    async with lock:
+        await lock.acquire()
+
+
+async def in_condition() -> None:
+    condition = asyncio.Condition()
+    async with condition:
+        await condition.wait()
+
+
+async def in_timeout() -> None:
+    async with asyncio.timeout(60):  # type: ignore[attr-defined,unused-ignore]
+        await forever()
+
+
+async def in_task_group() -> None:
+    async with asyncio.TaskGroup() as group:  # type: ignore[attr-defined,unused-ignore]
+        group.create_task(forever())
+        group.create_task(nurseryio.sleep_forever())
+
+
+WAITS = [
+    in_wait_for,
+    in_gather,
+    in_shield,
+    in_wait,
+    in_as_completed,
+    in_a_task,
+    in_queue,
+    in_lock,
+    in_condition,
+    pytest.param(in_timeout, marks=needs_counts),
+    pytest.param(in_task_group, marks=needs_counts),
+]
+each_wait = pytest.mark.parametrize("wait", WAITS)
+
+
+@each_wait
+async def test_a_scope_ends_what_waits_in_it(wait: Any) -> None:
+    with CancelScope() as scope:
+        asyncio.get_running_loop().call_later(0.001, scope.cancel)
+        await wait()
+    assert scope.cancelled_caught
+    assert cancelling() == 0
+
+
+@each_wait
+async def test_what_begins_to_wait_in_a_cancelled_scope_ends(wait: Any) -> None:
+    with CancelScope() as scope:
+        scope.cancel()
+        await wait()
+    assert scope.cancelled_caught
+    assert cancelling() == 0
+
+
+@each_wait
+async def test_a_failing_child_ends_what_waits_in_the_body(wait: Any) -> None:
+    async def fail() -> None:
+        await settle()
+        raise ValueError("child")
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with open_nursery() as nursery:
+            nursery.start_soon(fail)
+            await wait()
+    assert [repr(leaf) for leaf in leaves(caught.value)] == ["ValueError('child')"]
+
+
+@needs_counts
+@each_wait
+@pytest.mark.parametrize("native_first", [False, True])
+async def test_a_native_cancel_in_the_tick_of_the_scopes_own_is_not_lost(
+    wait: Any, native_first: bool
+) -> None:
+    scope = CancelScope()
+
+    async def main() -> None:
+        with scope:
+            await wait()
+        raise AssertionError("the native cancel was lost")
+
+    task = asyncio.ensure_future(main())
+    await settle()
+    for cancel in (task.cancel, scope.cancel) if native_first else (scope.cancel, task.cancel):
+        cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+@each_wait
+async def test_nothing_spins_while_a_cancelled_wait_lasts_behind_a_shield(wait: Any) -> None:
+    async def stubborn() -> None:
+        with CancelScope(shield=True), little_cpu():
+            with nurseryio.move_on_after(0.15):
+                await wait()
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(stubborn)
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_item_that_a_queue_handed_over_before_the_cancel_is_not_lost() -> None:
+    queue: asyncio.Queue[int] = asyncio.Queue()
+    got = []
+
+    async def take() -> None:
+        got.append(await queue.get())
+
+    for cancel_first in (False, True):
+        async with open_nursery() as nursery:
+            nursery.start_soon(take)
+            await settle()
+            if cancel_first:
+                nursery.cancel_scope.cancel()
+            queue.put_nowait(1)
+            nursery.cancel_scope.cancel()
+        assert len(got) + queue.qsize() == 1 + cancel_first
+    assert got == [1]
+    assert queue.get_nowait() == 1
+
+
+async def test_a_thread_of_asyncio_is_not_waited_for_by_a_cancelled_scope() -> None:
+    release, done = threading.Event(), threading.Event()
+
+    def work() -> None:
+        release.wait(10)
+        done.set()
+
+    with CancelScope() as scope:
+        asyncio.get_running_loop().call_later(0.01, scope.cancel)
+        await asyncio.to_thread(work)
+    assert scope.cancelled_caught
+    assert not done.is_set()
+    release.set()
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert done.is_set()
+
+
+async def test_a_thread_of_asyncio_runs_in_a_nursery_of_its_caller() -> None:
+    results = []
+
+    async def child(number: int) -> None:
+        results.append(await asyncio.to_thread(pow, number, 2))
+
+    async with open_nursery() as nursery:
+        for number in range(3):
+            nursery.start_soon(child, number)
+    assert sorted(results) == [0, 1, 4]
+    await asyncio.get_running_loop().shutdown_default_executor()
+
+
+async def test_a_process_of_asyncio_is_ended_in_the_cleanup_of_a_cancelled_scope() -> None:
+    code = "import time; print('up', flush=True); time.sleep(60)"
+    with CancelScope() as scope:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        try:
+            assert await process.stdout.readline() == b"up\n"
+            asyncio.get_running_loop().call_soon(scope.cancel)
+            await process.wait()
+        finally:
+            with CancelScope(shield=True):
+                process.kill()
+                await process.communicate()
+    assert scope.cancelled_caught
+    assert process.returncode not in (None, 0)
+    await settle()
+
+
+# -- around a nursery -------------------------------------------------------------
+
+
+class Work:
+    """A nursery whose children wait, and who of them has ended."""
+
+    def __init__(self) -> None:
+        self.begun = self.ended = 0
+
+    async def child(self) -> None:
+        self.begun += 1
+        try:
+            await nurseryio.sleep_forever()
+        finally:
+            self.ended += 1
+
+    async def run(self) -> None:
+        async with open_nursery() as nursery:
+            nursery.start_soon(self.child)
+            nursery.start_soon(self.child)
+            await forever()
+
+    async def fail(self) -> None:
+        async with open_nursery() as nursery:
+            nursery.start_soon(self.child)
+            await settle()
+            raise ValueError("body")
+
+
+@pytest.fixture
+def work() -> Any:
+    made = Work()
+    yield made
+    assert made.begun == made.ended > 0
+
+
+async def test_wait_for_ends_a_nursery_and_says_so(work: Work) -> None:
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(work.run(), 0.005)
+    assert cancelling() == 0
+
+
+@needs_counts
+async def test_a_timeout_of_asyncio_ends_a_nursery_and_says_so(work: Work) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.005):  # type: ignore[attr-defined,unused-ignore]
+            await work.run()
+    assert cancelling() == 0
+
+
+async def test_a_nursery_goes_on_behind_an_asyncio_shield(work: Work) -> None:
+    task = asyncio.ensure_future(work.run())
+    await settle()
+    with CancelScope() as scope:
+        asyncio.get_running_loop().call_later(0.001, scope.cancel)
+        await asyncio.shield(task)
+    assert scope.cancelled_caught
+    assert work.begun == 2
+    assert work.ended == 0
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_gather_passes_the_error_of_a_nursery_and_leaves_the_other(work: Work) -> None:
+    other = asyncio.ensure_future(work.run())
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await asyncio.gather(work.fail(), other)
+    assert [str(leaf) for leaf in leaves(caught.value)] == ["body"]
+    assert not other.done()
+    other.cancel()
+    await asyncio.wait([other])
+
+
+async def test_a_gather_that_is_cancelled_ends_the_nurseries_in_it(work: Work) -> None:
+    task = asyncio.ensure_future(_gathered(work.run, work.run))
+    await settle()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert work.ended == 4
+
+
+async def _gathered(*functions: Callable[[], Awaitable[None]]) -> None:
+    await asyncio.gather(*(function() for function in functions))
+
+
+async def test_as_completed_yields_the_results_of_nurseries() -> None:
+    async def add(number: int) -> int:
+        total = []
+
+        async def child(part: int) -> None:
+            await nurseryio.lowlevel.checkpoint()
+            total.append(part)
+
+        async with open_nursery() as nursery:
+            for part in range(number):
+                nursery.start_soon(child, part)
+        return sum(total)
+
+    sums = [await first for first in asyncio.as_completed([add(3), add(4)])]
+    assert sorted(sums) == [3, 6]
+
+
+async def test_a_queue_joins_children_of_a_nursery_and_tasks_of_asyncio() -> None:
+    queue: asyncio.Queue[int] = asyncio.Queue(maxsize=1)
+    seen = []
+
+    async def worker() -> None:
+        while True:
+            seen.append(await queue.get())
+            queue.task_done()
+
+    async def produce() -> None:
+        for number in range(10):
+            await queue.put(number)
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(worker)
+        nursery.start_soon(worker)
+        await asyncio.ensure_future(produce())
+        await queue.join()
+        nursery.cancel_scope.cancel()
+    assert sorted(seen) == list(range(10))
