@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
+import weakref
 from collections import deque
 from collections.abc import Callable
 from math import inf, nan
 from typing import Any
 
 import pytest
+from harness.core import gone, turns, without_gc
 from harness.matrix import Case
 from harness.stress import stress
 from hypothesis import given, strategies
@@ -531,3 +533,44 @@ def test_both_operations_are_known_as_async_functions() -> None:
     send, receive = nurseryio.open_memory_channel[None](0)
     assert inspect.iscoroutinefunction(send.send)
     assert inspect.iscoroutinefunction(receive.receive)
+
+
+# -- nothing is kept alive ------------------------------------------------------
+
+
+@pytest.mark.parametrize("places", [0, 1, 100])
+async def test_a_channel_and_what_went_through_it_are_freed_at_once(places: int) -> None:
+    class Item:
+        pass
+
+    watched: list[weakref.ref[Any]] = []
+
+    async def once() -> None:
+        sender, receiver = open_memory_channel[Item](places)
+        watched.extend([weakref.ref(sender), weakref.ref(receiver)])
+
+        async def send(sender: MemorySendChannel[Item]) -> None:
+            async with sender:
+                for _ in range(3):
+                    item = Item()
+                    watched.append(weakref.ref(item))
+                    await sender.send(item)
+
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(send, sender)
+            async with receiver:
+                async for _item in receiver:
+                    pass
+            del _item
+        sender, receiver = open_memory_channel[Item](places)
+        watched.extend([weakref.ref(sender), weakref.ref(receiver)])
+        with nurseryio.move_on_after(0):
+            await receiver.receive()
+
+    await once()
+    watched.clear()
+    with without_gc():
+        await once()
+        await turns(2)
+        assert len(watched) == 7
+        assert all(map(gone, watched))

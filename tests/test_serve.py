@@ -11,11 +11,13 @@ import pathlib
 import resource
 import socket as stdlib
 import sys
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 from harness import certs, net
+from harness.core import gone, without_gc
 
 import nurseryio
 from nurseryio import (
@@ -310,6 +312,37 @@ async def test_running_out_of_descriptors_does_not_end_a_server(
         nursery.cancel_scope.cancel()
     assert "EMFILE" in caplog.text
     caplog.clear()
+
+
+@pytest.mark.parametrize("ending", ["returns", "cancelled"])
+async def test_a_connection_and_its_task_are_freed_at_once(ending: str) -> None:
+    watched: list[weakref.ref[Any]] = []
+
+    async def handler(stream: SocketStream) -> None:
+        task = nurseryio.lowlevel.current_task()
+        watched.extend(weakref.ref(thing) for thing in (stream, stream.socket, task))
+        await stream.send_all(await stream.receive_some())
+        if ending == "cancelled":
+            with nurseryio.move_on_after(0):
+                await stream.receive_some()
+
+    async def visit(listener: SocketListener) -> None:
+        async with await open_stream_to_socket_listener(listener) as client:
+            watched.extend(weakref.ref(thing) for thing in (client, client.socket))
+            await client.send_all(b"x")
+            assert await client.receive_some() == b"x"
+
+    async with nurseryio.open_nursery() as nursery:
+        listener = await serve_here(nursery, handler)
+        await visit(listener)
+        await wait_all_tasks_blocked()
+        watched.clear()
+        with without_gc():
+            await visit(listener)
+            await wait_all_tasks_blocked()
+            assert len(watched) == 5
+            assert all(map(gone, watched))
+        nursery.cancel_scope.cancel()
 
 
 # -- many -----------------------------------------------------------------------

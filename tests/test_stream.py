@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import socket as stdlib
+import weakref
 from array import array
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from harness import net
+from harness.core import gone, turns, without_gc
 from harness.net import tcp_pair, unix_pair
 
 import nurseryio
@@ -723,8 +725,8 @@ async def test_a_number_used_again_is_not_mistaken_for_the_old_stream() -> None:
 async def test_a_stream_that_nobody_reads_costs_nothing() -> None:
     async with unix_pair() as (a, b):
         await a.send_all(b"x")
+        await b.receive_some()
         with nurseryio.move_on_after(0.001):
-            await b.receive_some()
             await b.receive_some()
         await a.send_all(b"x")
         await wait_all_tasks_blocked()
@@ -772,6 +774,52 @@ async def test_no_reference_cycle_is_left_behind() -> None:
         assert not [o for o in gc.get_objects() if isinstance(o, SocketStream)]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("how", ["woken", "cancelled", "native", "closed", "broken", "end"])
+async def test_a_stream_and_what_its_wait_raised_are_freed_at_once(how: str) -> None:
+    watched: list[weakref.ref[Any]] = []
+
+    async def receive(stream: SocketStream) -> None:
+        if how == "closed":
+            with pytest.raises(ClosedResourceError):
+                await stream.receive_some()
+        elif how == "broken":
+            with pytest.raises(BrokenResourceError):
+                await stream.receive_some()
+        else:
+            for _ in range(3):
+                if not await stream.receive_some():
+                    return
+
+    async def once() -> None:
+        async with tcp_pair() as (a, b):
+            watched.extend(weakref.ref(thing) for thing in (a, b, b.socket))
+            async with nurseryio.open_nursery() as nursery:
+                nursery.start_soon(receive, b)
+                for _ in range(3):
+                    await wait_all_tasks_blocked()
+                    if how == "woken":
+                        await a.send_all(b"x")
+                if how == "cancelled":
+                    nursery.cancel_scope.cancel()
+                elif how == "native":
+                    (task,) = nursery.child_tasks
+                    assert task.asyncio_task.cancel()
+                    del task
+                elif how == "closed":
+                    await b.aclose()
+                elif how == "broken":
+                    net.reset(a)
+                elif how == "end":
+                    await a.send_eof()
+
+    await once()
+    with without_gc():
+        watched.clear()
+        await once()
+        await turns(2)
+        assert all(map(gone, watched))
 
 
 # -- how the task is woken ------------------------------------------------------

@@ -25,6 +25,7 @@ from nurseryio import (
     sleep_forever,
     sleep_until,
 )
+from nurseryio._core.deadlines import SWEEP_AT
 from nurseryio._core.task import current_state
 from nurseryio.lowlevel import checkpoint
 
@@ -339,3 +340,20 @@ async def test_limits_that_strike_together_are_both_heard(autojump_clock: Any) -
                 raise AssertionError("not reached") from None
         assert scope.cancelled_caught
         assert cancelling() == 0
+
+
+# -- nothing grows --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+async def test_timeouts_entered_and_left_leave_nothing_with_the_loop(blocks: bool) -> None:
+    state = current_state()
+    before, most = len(state.deadlines), 0
+    for n in range(2_000):
+        with move_on_after(3600 + n % 7), fail_after(7200):
+            if blocks:
+                await checkpoint()
+        most = max(most, len(state.deadlines._heap))
+    assert len(state.deadlines) == before
+    # Those that were left are swept out in good time.
+    assert most <= before + SWEEP_AT + 5

@@ -84,7 +84,12 @@ async def park(task: Task, queue: Queue) -> Any:
         task._park = task._abort = task._outcome = None
         if task.scope._effective:
             watch(task)  # what it awaits next may be foreign
-    return None if outcome is None else outcome.unwrap()
+    if outcome is None:
+        return None
+    try:
+        return outcome.unwrap()
+    finally:
+        del outcome, future  # an error holds this frame: no circle
 
 
 async def let_others_run(task: Task) -> None:

@@ -227,9 +227,12 @@ class Readiness:
     def close(self) -> None:
         """The descriptor is about to be closed: whoever waits gets :class:`ClosedResourceError`."""
         self.disarm()
-        if self._waiting and not self._future.done() and callbacks_of(self._future):
-            error = ClosedResourceError("another task closed this file descriptor")
-            self._future.set_exception(error)
+        future = self._future
+        if self._waiting and not future.done() and callbacks_of(future):
+            # The error will hold the frame of whoever waits, and that holds this object: no circle.
+            self._renew()
+            self._waiting = False
+            future.set_exception(ClosedResourceError("another task closed this file descriptor"))
 
     def others_wait(self, fd: int) -> bool:
         """Whether somebody waits for a descriptor by its bare number."""

@@ -176,7 +176,12 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
             watch(task)  # what it awaits next may be foreign
     if native is not None and not isinstance(getattr(outcome, "error", None), Cancelled):
         hold_off(task, native)
-    return None if outcome is None else outcome.unwrap()
+    if outcome is None:
+        return None
+    try:
+        return outcome.unwrap()
+    finally:
+        del outcome, future  # an error holds this frame: no circle
 
 
 def handed_over(task: Task, future: asyncio.Future[Any]) -> Any:

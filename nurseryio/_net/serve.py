@@ -109,6 +109,7 @@ async def _serve_one(
                     # That nursery may be closed already.
                     await aclose_forcefully(stream)
                     raise
+                del stream  # not to be kept until the next one comes
 
 
 async def _handle(stream: StreamT, handler: Callable[[StreamT], Awaitable[object]]) -> None:
