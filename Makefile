@@ -42,7 +42,7 @@ docs: .venv/docs.stamp
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: .venv/bench.stamp
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --quick
 
 clean:
 	rm -rf .venv .ci-venv docs/_build build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

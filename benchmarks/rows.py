@@ -146,6 +146,14 @@ ROWS: tuple[Row, ...] = (
         "Trio and anyio: lowlevel.checkpoint().",
     ),
     Row(
+        "checkpoint_deep",
+        "checkpoint under 100 nested scopes",
+        1.05,
+        20_000,
+        "Equal: as the checkpoint, inside 100 scopes (asyncio: timeouts) that are never left "
+        "by a cancellation.",
+    ),
+    Row(
         "sleep_zero",
         "`sleep(0)` by that name",
         None,

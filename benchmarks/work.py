@@ -17,6 +17,9 @@ FAN_PLACES = 10
 CHAIN = 100
 """Nurseries nested in each other in the depth row."""
 
+DEEP = 100
+"""Scopes around a checkpoint in the row about its depth."""
+
 TOGETHER = 10
 """Tasks that want the same lock or permit."""
 

@@ -5,6 +5,7 @@ See the folder's docstring for the rules.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from ..stopwatch import Stopwatch
-from ..work import BLINK, CHAIN, FAN, FAN_PLACES, HOUR, TOGETHER, nothing, spread
+from ..work import BLINK, CHAIN, DEEP, FAN, FAN_PLACES, HOUR, TOGETHER, nothing, spread
 
 
 async def nursery_one(n: int, watch: Stopwatch) -> int:
@@ -231,6 +232,14 @@ async def checkpoint(n: int, watch: Stopwatch) -> int:
         passed += 1
     watch.stop()
     return passed
+
+
+async def checkpoint_deep(n: int, watch: Stopwatch) -> int:
+    """Let others run, n times, under many nested scopes."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(DEEP):
+            stack.enter_context(anyio.CancelScope())
+        return await checkpoint(n, watch)
 
 
 async def sleep_zero(n: int, watch: Stopwatch) -> int:

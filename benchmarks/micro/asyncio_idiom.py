@@ -6,9 +6,10 @@ This is the measure of all others (1.00). See the folder's docstring for the rul
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from ..stopwatch import Stopwatch
-from ..work import BLINK, CHAIN, FAN, FAN_PLACES, HOUR, TOGETHER, nothing, spread
+from ..work import BLINK, CHAIN, DEEP, FAN, FAN_PLACES, HOUR, TOGETHER, nothing, spread
 
 
 async def nursery_one(n: int, watch: Stopwatch) -> int:
@@ -225,6 +226,14 @@ async def checkpoint(n: int, watch: Stopwatch) -> int:
         passed += 1
     watch.stop()
     return passed
+
+
+async def checkpoint_deep(n: int, watch: Stopwatch) -> int:
+    """Let others run, n times, under many nested scopes."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(DEEP):
+            await stack.enter_async_context(asyncio.timeout(None))
+        return await checkpoint(n, watch)
 
 
 sleep_zero = checkpoint

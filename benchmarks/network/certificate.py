@@ -1,7 +1,6 @@
 """A self-signed certificate for the TLS rows, made once per run.
 
-Needs `trustme` (part of the development extra); without it the TLS rows are left out with a visible
-line.
+Needs `trustme`, which the `bench` extra names.
 """
 
 from __future__ import annotations
