@@ -27,6 +27,7 @@ from nurseryio import (
     CancelScope,
     Event,
     TrioInternalError,
+    current_time,
     move_on_after,
     open_nursery,
     sleep,
@@ -344,6 +345,49 @@ async def test_a_task_that_swallows_at_once_and_waits_again_is_not_asked_for_eve
             await asyncio.sleep(0.2)
         release.set()
     assert delivery.PATIENCE <= asked <= delivery.PATIENCE + 2
+
+
+async def test_a_wait_after_too_many_swallowed_cancellations_is_interrupted_after_a_pause(
+    autojump_clock: Any,
+) -> None:
+    swallowed = 0
+
+    async def swallow() -> None:
+        nonlocal swallowed
+        while swallowed < 3 * delivery.PATIENCE:
+            try:
+                await forever()
+            except asyncio.CancelledError:
+                swallowed += 1
+        await forever()
+
+    with CancelScope() as scope:
+        scope.cancel()
+        await swallow()
+    assert scope.cancelled_caught
+    assert 3 <= current_time() <= 8
+
+
+async def test_pauses_grow_and_cost_nothing(autojump_clock: Any) -> None:
+    asked = 0
+
+    async def stubborn() -> None:
+        nonlocal asked
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                asked += 1
+
+    release = asyncio.Event()
+    async with open_nursery() as nursery:
+        nursery.start_soon(stubborn)
+        await settle()
+        nursery.cancel_scope.cancel()
+        with CancelScope(shield=True):
+            await asyncio.sleep(1000)
+        release.set()
+    assert 9 * delivery.PATIENCE < asked < 12 * delivery.PATIENCE
 
 
 async def test_a_shield_in_a_cancelled_scope_costs_no_cpu() -> None:

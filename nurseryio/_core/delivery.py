@@ -16,14 +16,14 @@ still waits for the future that was        the future refuses, or takes its time
 interrupted last                           when it is done, by a callback on it
 has merely yielded                         ``Task.cancel``, unless that is pending already
 has swallowed too many interruptions       the future it waits for may end by itself; look again
-                                           when it is done
+                                           when it is done, or after a pause
 =========================================  ===================================================
 
 Rule 2 (no polling): "look again" is an entry in the loop's watch list and one ``call_soon`` for
 all entries together, and is asked for only when the task is about to make a step. A task that
 sits in a shield, a worker thread or a future that refuses costs nothing while it sits there. One
 that swallows each interruption and waits again at once, as the end of an ``asyncio.TaskGroup``
-does, is interrupted a limited number of times per second (``PATIENCE``).
+does, is interrupted a limited number of times (``PATIENCE``), and again after a pause.
 
 Rule 3 (the ledger): while a cancellation of ours is in effect in a task it accounts for exactly
 one of ``task.cancelling()``, from the first delivery until the task is no longer effectively
@@ -36,6 +36,7 @@ from __future__ import annotations
 import enum
 from math import inf
 from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import ref
 
 from . import foreign, host
 from .errors import Cancelled, CancelReason, TrioInternalError
@@ -207,20 +208,34 @@ def _deliver(task: Task) -> None:
         task._state.watch_list.append(task)
 
 
-# The mark of a task that was interrupted once: counting begins when it is interrupted again.
-NO_STRIKES = (0, -inf)
-
-# How many interruptions of foreign awaits a task may swallow in a second.
+# How many interruptions of foreign awaits a task may swallow before it is left alone for a while:
+# for a second the first time, then for twice as long each time, up to an hour.
 PATIENCE = 100
+LONGEST_PAUSE = 3600.0
+
+# The mark of a task that was interrupted once: counting begins when it is interrupted again.
+NO_STRIKES = (0, -inf, 1.0)
 
 
 def _out_of_patience(task: Task) -> bool:
     now = task._state.time()
-    number, since = task._strikes  # type: ignore[misc]
-    if now - since >= 1:
+    number, since, pause = task._strikes  # type: ignore[misc]
+    if now - since >= pause:
+        if number > PATIENCE:
+            pause *= 2
         number, since = 0, now
-    task._strikes = (number + 1, since)
+    task._strikes = (number + 1, since, pause)
+    if number == PATIENCE and pause < LONGEST_PAUSE:
+        task._state.add_deadline(since + pause, _after_pause, ref(task))
     return number >= PATIENCE
+
+
+def _after_pause(reference: ref[Task]) -> None:
+    task = reference()
+    if task is not None and task._strikes is not None and task.scope._effective:
+        number, _since, pause = task._strikes
+        task._strikes = (number, -inf, pause)
+        watch(task)
 
 
 def _wait_for(task: Task, future: Any) -> None:

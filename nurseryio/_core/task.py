@@ -112,8 +112,9 @@ class Task(metaclass=NoPublicConstructor):
     _watched: bool
     # The future that was interrupted last and may be refusing.
     _refused: Any
-    # Interruptions of foreign awaits within a second: their number, and since when.
-    _strikes: tuple[int, float] | None
+    # Interruptions of foreign awaits: their number, since when they are counted, and for how many
+    # seconds it is waited after too many.
+    _strikes: tuple[int, float, float] | None
     # What the task is in that wants cancellation at an edge instead of a level, or None.
     _island: Any
     # checkpoint_if_cancelled() must look closer: a native cancel was held off and put back, so
