@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -57,7 +58,7 @@ class Service:
             limits=httpx.Limits(max_keepalive_connections=0),
         )
 
-    def health(self) -> dict[str, int]:
+    def health(self) -> dict[str, Any]:
         return self.http.get("/health").raise_for_status().json()
 
     def wait_until_asked(self, count: int) -> None:
@@ -79,6 +80,8 @@ def serving(loop: str) -> Iterator[Service]:
     with programs.started(example, loop=loop, warnings="default") as program:
         service = Service(program)
         with service.http:
+            # uvicorn has its own ways to choose a loop.
+            assert service.health()["loop"].startswith("uvloop" if loop == "uvloop" else "asyncio")
             yield service
 
 

@@ -9,6 +9,7 @@ import functools
 import os
 import sys
 import time
+from typing import Any
 
 import httpx
 import pytest
@@ -35,7 +36,7 @@ def visit(port: int, count: int) -> dict[str, int]:
     )
 
 
-def health(port: int) -> dict[str, int]:
+def health(port: int) -> dict[str, Any]:
     return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).raise_for_status().json()
 
 
@@ -48,6 +49,7 @@ def test_clients_that_go_at_random_leave_nothing_behind(loop: str) -> None:
     with programs.started(example, loop=loop, warnings="default") as service:
         port = int(service.read_until("listening on port").split()[-1])
         idle = health(port)
+        assert idle["loop"].startswith("uvloop" if loop == "uvloop" else "asyncio")
         files = rude_clients.open_files_of(service.pid)
         visit(port, WARMING_UP)
         memory = rude_clients.memory_of(service.pid)

@@ -4,7 +4,7 @@
 
     GET  /quotes?patience=0.5   asks all suppliers at once; what has not come in time is left out
     POST /orders?item=tea       hands work to a background task that lives as long as the service
-    GET  /health                how many tasks there are, and how many suppliers are being asked
+    GET  /health                how many tasks there are and suppliers being asked, and the loop
 
 A request whose client goes away stops at once, with all its tasks. Ctrl-C ends the service: the
 requests first, then the background work, each with its cleanup. If the background work fails, the
@@ -114,7 +114,8 @@ async def order(request: Request, item: str):
 
 @app.get("/health")
 async def health():
-    return {"tasks": len(asyncio.all_tasks()), "being asked": len(being_asked)}
+    loop = type(asyncio.get_running_loop()).__module__
+    return {"tasks": len(asyncio.all_tasks()), "being asked": len(being_asked), "loop": loop}
 
 
 # -- the program ----------------------------------------------------------------
@@ -127,6 +128,6 @@ if __name__ == "__main__":
     with socket.create_server(("127.0.0.1", int(sys.argv[1]) if sys.argv[1:] else 0)) as sock:
         print("listening on port", sock.getsockname()[1])
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn has seen to it
-            server.run(sockets=[sock])
+            asyncio.run(server.serve(sockets=[sock]))
     print("the service has ended")
     sys.exit(1 if app.state.failed else 0)
