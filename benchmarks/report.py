@@ -10,10 +10,11 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .figures import met, paired_ratio, spread
+from .figures import best_ratio, met, paired_ratio, spread
 from .libraries import DEFAULT, STOCK
 from .network.measure import BASE as NETWORK_BASE, SERVERS
 from .network.rows import ROWS as NETWORK_ROWS
+from .reasons import MICRO as MICRO_REASONS, NETWORK as NETWORK_REASONS
 from .rows import ROWS as MICRO_ROWS
 from .scale_report import scale_tables
 
@@ -72,8 +73,7 @@ def network_table(rows: dict[str, Any], loop: str) -> str:
         base = samples.get(NETWORK_BASE, {}).get("cpu", [])
         ratios = {name: paired_ratio(samples.get(name, {}).get("cpu", []), base) for name in others}
         operations, _ = row.work(rows[row.name]["times"])
-        # What it is about, a mapping for each read, happens on the stock loop alone.
-        target = None if row.default_malloc and loop != STOCK else row.target
+        target = row.target_on(loop)
         each = statistics.median(base) / operations * 1e6 if base else float("nan")
         lines.append(
             [
@@ -114,6 +114,30 @@ def throughput_table(rows: dict[str, Any], loop: str) -> str:
     )
 
 
+def missed(data: dict[str, Any]) -> str:
+    """Return a list of the rows that miss their target, each with the reason if it is known."""
+    lines = []
+    for part, rows, base, known in (
+        ("micro", MICRO_ROWS, "asyncio", MICRO_REASONS),
+        ("network", NETWORK_ROWS, NETWORK_BASE, NETWORK_REASONS),
+    ):
+        for loop, found in data.get(part, {}).items():
+            for row in rows:
+                target = row.target_on(loop)
+                if row.name not in found or target is None:
+                    continue
+                clock, samples = getattr(row, "clock", "cpu"), found[row.name]["samples"]
+                mine, against = (samples.get(name, {}).get(clock, []) for name in (MEASURED, base))
+                ratio = paired_ratio(mine, against)
+                if met(ratio, target) == "not met":
+                    best = best_ratio(mine, against)
+                    lines.append(
+                        f"- **{row.title}, {loop}: {ratio:.2f} instead of {target:g}** (the best "
+                        f"rounds of both: {best:.2f}). {known.get((row.name, loop), '')}".rstrip()
+                    )
+    return "### Rows that miss their target\n\n" + "\n".join(lines) if lines else ""
+
+
 def skipped(data: dict[str, Any]) -> str:
     """Return a list of what could not be measured, if anything."""
     lines = []
@@ -147,7 +171,7 @@ def tables(data: dict[str, Any]) -> str:
         parts += [network_table(rows, loop), throughput_table(rows, loop)]
     for loop, found in data.get("scale", {}).items():
         parts.append(scale_tables(found, loop, with_imports=loop == STOCK))
-    parts.append(skipped(data))
+    parts += [missed(data), skipped(data)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -34,6 +34,10 @@ class Row:
     tiny: int = 20
     fixed: bool = False
 
+    def target_on(self, loop: str) -> float | None:
+        """Return the ratio to reach on a loop, or None: the same on all."""
+        return self.target
+
 
 ROWS: tuple[Row, ...] = (
     Row(

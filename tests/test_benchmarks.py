@@ -18,7 +18,7 @@ if sys.version_info < (3, 11):
 if str(source.ROOT) not in sys.path:
     sys.path.insert(0, str(source.ROOT))
 
-from benchmarks import figures, report, run
+from benchmarks import figures, reasons, report, run
 from benchmarks.harness import Samples
 from benchmarks.micro import asyncio_idiom, floor, trio_idiom
 from benchmarks.network import client
@@ -143,6 +143,24 @@ def test_the_page_shows_ratio_target_and_verdict() -> None:
     assert f"| {NETWORK_ROWS['echo_64'].title} | 100000.0 | 0.50 | 0.00 | ≤ 1.25 | met |" in page
     assert "nursery_one on stock, anyio: failed: it fell over" in page
     assert f"**{title}.**" in page
+
+
+def test_the_page_lists_what_misses_its_target_with_the_reason() -> None:
+    data = sample_data()
+    assert "miss their target" not in report.page(data)
+    for part, row in (("micro", "nursery_one"), ("network", "echo_64")):
+        data[part]["stock"][row]["samples"]["nurseryio"]["cpu"] = [2.0] * 5
+    page = report.page(data)
+    assert "### Rows that miss their target" in page
+    title = BY_NAME["nursery_one"].title
+    assert f"- **{title}, stock: 2.00 instead of 0.85** (the best rounds of both: 2.00)." in page
+    assert reasons.NETWORK["echo_64", "stock"] in page
+
+
+def test_reasons_are_given_for_rows_that_exist() -> None:
+    for known, rows in ((reasons.MICRO, BY_NAME), (reasons.NETWORK, NETWORK_ROWS)):
+        for name, loop in known:
+            assert rows[name].target_on(loop) is not None  # type: ignore[index]
 
 
 def test_the_command_line_refuses_an_unknown_row(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..libraries import STOCK
+
 
 @dataclass(frozen=True)
 class NetworkRow:
@@ -40,6 +42,11 @@ class NetworkRow:
     def service(self) -> str:
         """Which service the server has to run."""
         return "echo" if self.kind == "visit" else self.kind
+
+    def target_on(self, loop: str) -> float | None:
+        """Return the ratio to reach on a loop, or None."""
+        # What that row is about, a mapping for each read, happens on the stock loop alone.
+        return None if self.default_malloc and loop != STOCK else self.target
 
     def scaled(self, share: float) -> int:
         """Return the waves, visits or transfers of a round that has this part of the full size."""
