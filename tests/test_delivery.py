@@ -747,3 +747,32 @@ async def test_a_record_is_let_go_of_when_the_refusing_wait_is_over() -> None:
         future.set_result(None)
     await settle()
     assert not record._held and not record._watched
+
+
+@needs_counts
+@pytest.mark.parametrize("first", ["scope", "native"])
+async def test_a_native_cancel_beside_ours_outlives_a_shield_on_the_way_out(first: str) -> None:
+    passed_on = []
+
+    async def child() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            with CancelScope() as scope:
+                try:
+                    for strike in ("scope", "native") if first == "scope" else ("native", "scope"):
+                        if strike == "scope":
+                            scope.cancel()
+                        else:
+                            task.cancel()
+                    await sleep_forever()
+                finally:
+                    with CancelScope(shield=True):
+                        await cancel_shielded_checkpoint()
+        except asyncio.CancelledError:
+            passed_on.append(cancelling())
+            raise
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+    assert passed_on == [1]

@@ -79,6 +79,8 @@ def is_native(task: Task, before: int, exc: BaseException) -> bool:
     requests = native_requests(task)
     if requests <= max(before, 0):
         return False
+    if foreign.bridge is not None and foreign.bridge.is_striking(task) and ours_alone(exc):
+        return False  # what came with ours is said again by who knows its own alone
     if host.COUNTS_GO_STALE:
         if requests <= _number_over(task) and ours_alone(exc):
             return False
@@ -119,6 +121,9 @@ def tell(flipped: Iterable[Any]) -> None:
 def give_back(task: Task) -> None:
     """The task is no longer effectively cancelled: clear our share of its cancel count."""
     if task._held:
+        if host.COUNTS_GO_STALE and native_requests(task) > task._over:
+            # One that came together with ours is still to be told, after a shield for instance.
+            task._passing = native_requests(task)
         task._held = False
         task._refused = task._strikes = None
         uncancel(task.asyncio_task)
