@@ -13,7 +13,7 @@ import anyio
 import anyio._backends._asyncio as backend
 import anyio.to_thread
 import pytest
-from harness.core import cancelling, leaves, little_cpu, settle, turns
+from harness.core import cancelling, leaves, little_cpu, needs_counts, settle, turns
 
 import nurseryio
 from nurseryio._core import foreign
@@ -421,6 +421,24 @@ async def test_both_kinds_of_scope_cancelled_in_one_tick_both_end() -> None:
                 scope.cancel()
             await nurseryio.sleep_forever()
         await nurseryio.lowlevel.checkpoint()
+        assert cancelling() == 0
+
+
+@needs_counts
+@pytest.mark.parametrize(
+    "around", [nurseryio.CancelScope, anyio.CancelScope], ids=["ours", "anyio"]
+)
+async def test_both_kinds_cancelled_while_a_task_is_awaited_both_end(around: Any) -> None:
+    within: Any = anyio if around is nurseryio.CancelScope else nurseryio
+    for first in (0, 1):
+        with around() as outer, within.CancelScope() as inner:
+            waited = asyncio.ensure_future(nurseryio.sleep_forever())
+            for scope in (outer, inner)[:: 1 - 2 * first]:
+                asyncio.get_running_loop().call_soon(scope.cancel)
+            await waited
+        await nurseryio.lowlevel.checkpoint()
+        assert outer.cancel_called
+        assert inner.cancel_called
         assert cancelling() == 0
 
 

@@ -18,7 +18,8 @@ or else anyio would wake it at every turn, in vain.
 
 Rule 4: where a cancellation by anyio has to be held off it is not put back. Anyio cancels anew at
 every turn, for as long as that is called for, and a cancellation of ours would not stop at its
-shields.
+shields. Likewise one that came together with ours is not passed on with our error: anyio knows its
+own by their message.
 
 Which scope was entered first is told by what each of ours finds at entry: the innermost anyio
 scope of the task, noted as ``_beside``.
@@ -97,6 +98,15 @@ class Bridge:
     def repeats(self, error: BaseException) -> bool:
         """Whether a native cancel is anyio's, which strikes again by itself (rule 4)."""
         return bool(error.args) and str(error.args[0]).startswith(MESSAGES)
+
+    def is_striking(self, task: Any) -> bool:
+        """Whether a scope of anyio around the task is cancelled, and no shield is between."""
+        scope = self._innermost(task)
+        while scope is not None:
+            if scope.cancel_called:
+                return True
+            scope = None if scope._shield else scope._parent_scope
+        return False
 
     def shield(self, task: Any) -> Any:
         """Put the running task into an anyio shield, if anyio has a scope in it (rule 3)."""
