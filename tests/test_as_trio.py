@@ -92,19 +92,35 @@ def test_private_parts_of_trio_are_missing_and_the_error_says_why(tmp_path: Path
     text = """
 trio = provide_trio()
 try:
-    import trio._core
+    import trio._util
 except ModuleNotFoundError as exc:
     print(exc.name, "stands in for Trio" in str(exc))
 try:
-    trio._util
+    trio._net  # a private room of ours
 except AttributeError as exc:
-    print("stands in for Trio" in str(exc), hasattr(trio, "_util"))
+    print("stands in for Trio" in str(exc), hasattr(trio, "_core"))
 try:
     from trio import no_such_name
 except ImportError:
     print("no such name")
 """
-    assert says(tmp_path, text) == ["trio._core True", "True False", "no such name"]
+    assert says(tmp_path, text) == ["trio._util True", "True True", "no such name"]
+
+
+def test_the_private_names_that_published_tools_ask_for_are_there(tmp_path: Path) -> None:
+    text = """
+trio = provide_trio()
+from importlib import import_module
+import random
+# As the entry point "trio" of the group "hypothesis" in Trio's distribution.
+import_module("trio._core._run")._hypothesis_plugin_setup()
+# As pytest-trio where hypothesis is installed.
+print(isinstance(trio._core._run._r, random.Random))
+trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True
+# As quart-trio.
+print(trio._file_io.AsyncIOWrapper is type(trio.wrap_file(sys.stdout)))
+"""
+    assert says(tmp_path, text) == ["True", "True"]
 
 
 def test_a_trio_that_is_loaded_is_not_replaced(tmp_path: Path) -> None:

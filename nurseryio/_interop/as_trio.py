@@ -10,6 +10,11 @@ Rule 2: a stand-in holds nothing of its own but what must differ: its name, the 
 that it follows, and ``run`` where a loop was chosen. Everything else is looked up in the door
 behind it, when it is asked for. So whoever patches ``trio.sleep`` in a test patches
 the stand-in alone.
+
+Rule 3: private names of Trio are not there, but for the few that published tools ask for.
+Where Trio's own distribution is installed, hypothesis loads an entry point of it that lies in
+``trio._core._run``. There pytest-trio too makes the order of tasks reproducible, which ours is
+anyway. quart-trio names the type of async files in its annotations.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import functools
 import importlib
 import importlib.abc
 import importlib.machinery
+import random
 import sys
 import types
 from typing import TYPE_CHECKING, Any
@@ -40,7 +46,24 @@ DOORS = {
         f"trio.{door}": f"{LIBRARY}.{door}"
         for door in ("abc", "from_thread", "lowlevel", "socket", "testing", "to_thread")
     },
+    "trio._core": f"{LIBRARY}.lowlevel",
+    "trio._core._run": f"{LIBRARY}.lowlevel",
+    "trio._file_io": f"{LIBRARY}._system.files",
 }
+
+
+PACKAGES = ("trio", "trio._core")
+
+
+def _private_names(module: str) -> dict[str, object]:
+    """What a stand-in has that the door behind it lacks: see rule 3."""
+    if module != "trio._core._run":
+        return {}
+    return {
+        "_ALLOW_DETERMINISTIC_SCHEDULING": True,
+        "_hypothesis_plugin_setup": lambda: None,
+        "_r": random.Random(0),
+    }
 
 
 class StandIn(types.ModuleType):
@@ -50,15 +73,19 @@ class StandIn(types.ModuleType):
         behind = importlib.import_module(DOORS[name])
         super().__init__(name, f"Stands in for {name}: {behind.__doc__}")
         self._behind = behind
+        vars(self).update(_private_names(name))
         if name == "trio":
             self.__version__ = FOLLOWS
-            # A package, or else its submodules could not be imported.
+        if name in PACKAGES:
+            # Or else its submodules could not be imported.
             self.__path__: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         if f"{self.__name__}.{name}" in DOORS:
             return importlib.import_module(f"{self.__name__}.{name}")
         try:
+            if name.startswith("_") and not name.startswith("__"):
+                raise AttributeError  # a private name of ours
             value = getattr(self._behind, name)
         except AttributeError:
             raise AttributeError(
@@ -86,7 +113,7 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """Say who makes the module; None for what does not belong to Trio."""
         if fullname in DOORS:
             return importlib.machinery.ModuleSpec(
-                fullname, self, origin=DOORS[fullname], is_package=fullname == "trio"
+                fullname, self, origin=DOORS[fullname], is_package=fullname in PACKAGES
             )
         if fullname.startswith("trio."):
             raise ModuleNotFoundError(f"No module named {fullname!r} ({_SAYS_WHO})", name=fullname)
