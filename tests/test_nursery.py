@@ -890,6 +890,19 @@ async def test_a_timeout_that_the_block_swallowed_is_known_by_a_nursery_cancelle
     await checkpoint()
 
 
+@needs_counts
+async def test_errors_beside_a_timeout_that_the_block_swallowed_leave_alone() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with asyncio.timeout(0.002):
+            async with open_nursery() as nursery:
+                nursery.start_soon(sleep_forever)
+                with contextlib.suppress(Cancelled):
+                    await sleep_forever()
+                raise ValueError("body")
+    assert [repr(leaf) for leaf in leaves(caught.value)] == ["ValueError('body')"]
+    assert cancelling() == 0
+
+
 async def test_wait_for_around_a_nursery() -> None:
     ended = []
 

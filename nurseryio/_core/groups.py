@@ -84,11 +84,18 @@ def is_cancelled(exc: BaseException) -> bool:
 
 
 def bare_cancelled(error: BaseException) -> BaseException:
-    """The first ``Cancelled`` of a group of nothing else: in a group asyncio would not know it."""
-    leaf = error
-    if isinstance(error, BaseExceptionGroup) and take_out(error, is_cancelled)[1] is None:
-        while isinstance(leaf, BaseExceptionGroup):
-            leaf = leaf.exceptions[0]
+    """What leaves of an error while a native cancel is under way: errors alone, or one ``Cancelled``.
+
+    The ``Cancelled`` is bare, as asyncio would not know it in a group.
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    rest = take_out(error, is_cancelled)[1]
+    if rest is not None:
+        return rest
+    leaf: BaseException = error
+    while isinstance(leaf, BaseExceptionGroup):
+        leaf = leaf.exceptions[0]
     return leaf
 
 
