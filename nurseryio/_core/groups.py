@@ -84,7 +84,7 @@ def is_cancelled(exc: BaseException) -> bool:
 
 
 def bare_cancelled(error: BaseException) -> BaseException:
-    """What leaves of an error while a native cancel is under way: errors alone, or one ``Cancelled``.
+    """What leaves of an error beside a native cancel: the errors alone, or one ``Cancelled``.
 
     The ``Cancelled`` is bare, as asyncio would not know it in a group.
     """
