@@ -37,6 +37,8 @@ def describe() -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "processor": processor(),
         "cores": os.cpu_count(),
+        # Of other programs, as far as the last quarter of an hour tells; near 0 is good.
+        "load": os.getloadavg()[2],
         "system": platform.platform(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "versions": versions,

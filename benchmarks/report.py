@@ -156,9 +156,13 @@ def machine_line(data: dict[str, Any]) -> str:
     if not machine:
         return ""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    load = machine.get("load", 0.0)
+    merged = " Put together from runs of parts, one after the other." if "merged" in data else ""
+    busy = " Other programs kept the machine busy, which widens the ±." if load > 1 else ""
     return (
         f"{machine['date']}: {machine['processor']}, {machine['cores']} cores, {machine['system']},"
-        f" {machine['python']}; {versions}."
+        f" {machine['python']}; {versions}. Load average when the run began: {load:.1f}."
+        f"{busy}{merged}"
     )
 
 
@@ -195,6 +199,8 @@ distance between the quartiles of nurseryio's ratio. Times are CPU time of the p
 does not count, and a busy machine disturbs it least.
 
 ![Ratios to asyncio, smaller is faster](benchmarks.png)
+
+## Figures
 
 {tables(data)}
 ## What is equal in each row and what is not

@@ -95,6 +95,8 @@ class Run:
         self.share: float = choice.share or (0.3 if quick else 1.0)
         self.loops: list[str] = choice.loops or [STOCK, UVLOOP]
         self.data: dict[str, Any] = json.loads(choice.merge.read_text()) if choice.merge else {}
+        if choice.merge:
+            self.data["merged"] = True
 
     @property
     def everything(self) -> bool:
