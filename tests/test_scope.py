@@ -886,3 +886,10 @@ async def test_a_task_that_ends_inside_a_scope_with_a_deadline_leaves_no_deadlin
     await settle()
     assert len(current_state().deadlines) == 0
     assert HAS_COUNTS or cancelling() == 0
+
+
+def test_a_scope_cannot_be_subclassed() -> None:
+    with pytest.raises(TypeError, match="does not support subclassing"):
+
+        class Mine(nurseryio.CancelScope):  # type: ignore[misc]
+            pass

@@ -122,6 +122,9 @@ class CancelScope(Node):
             False
         )
 
+    def __init_subclass__(cls) -> None:  # not by a metaclass: that makes each call slower
+        raise TypeError("CancelScope does not support subclassing")
+
     # -- entering and leaving ---------------------------------------------------
 
     def __enter__(self) -> Self:
