@@ -891,5 +891,5 @@ async def test_a_task_that_ends_inside_a_scope_with_a_deadline_leaves_no_deadlin
 def test_a_scope_cannot_be_subclassed() -> None:
     with pytest.raises(TypeError, match="does not support subclassing"):
 
-        class Mine(nurseryio.CancelScope):  # type: ignore[misc]
+        class Mine(CancelScope):  # type: ignore[misc]
             pass
