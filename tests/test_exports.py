@@ -93,7 +93,8 @@ def test_each_object_shows_its_state() -> None:
     wrong = [
         f"{where or 'nurseryio'}: {name}"
         for where, name, thing in public_things()
-        if inspect.isclass(thing) and thing.__repr__ is object.__repr__
+        # Not isclass(): an alias like Callable[[], None] passes for a class on 3.10.
+        if issubclass(type(thing), type) and thing.__repr__ is object.__repr__
         # Interfaces have no state.
         if where != "abc" and name not in ("TaskStatus", "SocketType")
     ]
