@@ -26,6 +26,7 @@ from harness.core import (
 from nurseryio import (
     Cancelled,
     CancelScope,
+    Lock,
     current_effective_deadline,
     current_time,
     move_on_after,
@@ -893,3 +894,51 @@ def test_a_scope_cannot_be_subclassed() -> None:
 
         class Mine(CancelScope):  # type: ignore[misc]
             pass
+
+
+@needs_counts
+async def test_a_native_cancel_that_is_still_to_strike_is_not_taken_for_the_scopes_own() -> None:
+    record = []
+
+    async def cancelled_before_it_enters() -> None:
+        asyncio.current_task().cancel()  # type: ignore[union-attr]
+        with CancelScope() as scope:
+            scope.cancel()
+            await checkpoint()
+        record.append("not reached")
+
+    async def cancelled_while_it_takes_a_lock(lock: Lock) -> None:
+        # Somebody is ready, so the lock lets them run when it is taken. That is not interrupted:
+        # the request is held off.
+        asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)  # type: ignore[union-attr]
+        async with lock:
+            record.append("has the lock")
+            with move_on_after(0):
+                async with open_nursery():
+                    pass
+            record.append("not reached")
+
+    task = asyncio.create_task(cancelled_before_it_enters())
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert record == []
+
+    task = asyncio.create_task(cancelled_while_it_takes_a_lock(lock := Lock()))
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert record == ["has the lock"]
+    assert not lock.locked()
+
+
+@needs_counts
+async def test_a_native_cancel_that_was_swallowed_before_the_scope_is_over() -> None:
+    async def native() -> str:
+        asyncio.current_task().cancel()  # type: ignore[union-attr]
+        with contextlib.suppress(Cancelled):
+            await checkpoint()
+        with CancelScope() as scope:
+            scope.cancel()
+            await checkpoint()
+        return "went on" if scope.cancelled_caught else "lost"
+
+    assert await asyncio.create_task(native()) == "went on"

@@ -74,6 +74,12 @@ def native_requests(task: Task) -> int:
     return cancelling(task.asyncio_task) - task._held
 
 
+def number_raised(task: Task, requests: int) -> int:
+    """How many of so many native requests the running task has seen; one may be still to strike."""
+    held_off = host.COUNTS_GO_STALE and task._look_closer
+    return requests - 1 if held_off or host.must_cancel(task.asyncio_task) else requests
+
+
 def is_native(task: Task, before: int, exc: BaseException) -> bool:
     """Whether a native request is under way beyond ``before`` of them, so that ``exc`` is its."""
     requests = native_requests(task)

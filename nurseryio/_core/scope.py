@@ -20,7 +20,7 @@ from sys import modules
 from typing import TYPE_CHECKING, Any, final
 
 from . import foreign, host
-from .delivery import give_back, is_native, tell, watch
+from .delivery import give_back, is_native, number_raised, tell, watch
 from .errors import Cancelled, CancelReason
 from .groups import bare_cancelled, is_cancelled, is_marked, raise_keeping_context, take_out
 from .host import current_task as current_asyncio_task
@@ -139,7 +139,9 @@ class CancelScope(Node):
         self._entered = True
         self._native_before = 0
         if host.HAS_CANCEL_COUNTS:  # host.cancelling() without the detour
-            self._native_before = task.asyncio_task.cancelling() - task._held  # type: ignore[attr-defined,unused-ignore]
+            self._native_before = before = task.asyncio_task.cancelling() - task._held  # type: ignore[attr-defined,unused-ignore]
+            if before > 0:
+                self._native_before = number_raised(task, before)
         self._parent = parent = task.scope
         self._occupant = task
         task.scope = self
