@@ -368,6 +368,35 @@ async def test_a_wait_after_too_many_swallowed_cancellations_is_interrupted_afte
     assert 3 <= current_time() <= 8
 
 
+async def test_what_comes_after_a_wait_that_swallowed_too_much_is_interrupted_at_once(
+    autojump_clock: Any,
+) -> None:
+    release = asyncio.Event()
+    times = []
+
+    async def stubborn() -> None:
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                pass
+        times.append(current_time())
+        try:
+            await asyncio.sleep(0.5)
+        finally:
+            times.append(current_time())
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(stubborn)
+        await settle()
+        nursery.cancel_scope.cancel()
+        with CancelScope(shield=True):
+            await asyncio.sleep(0.2)
+        release.set()
+    began, ended = times
+    assert began == ended
+
+
 async def test_pauses_grow_and_cost_nothing(autojump_clock: Any) -> None:
     asked = 0
 

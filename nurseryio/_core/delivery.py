@@ -23,7 +23,8 @@ Rule 2 (no polling): "look again" is an entry in the loop's watch list and one `
 all entries together, and is asked for only when the task is about to make a step. A task that
 sits in a shield, a worker thread or a future that refuses costs nothing while it sits there. One
 that swallows each interruption and waits again at once, as the end of an ``asyncio.TaskGroup``
-does, is interrupted a limited number of times (``PATIENCE``), and again after a pause.
+does, is interrupted a limited number of times (``PATIENCE``), and again after a pause. If it gets
+what it waits for meanwhile, its next wait is interrupted at once.
 
 Rule 3 (the ledger): while a cancellation of ours is in effect in a task it accounts for exactly
 one of ``task.cancelling()``, from the first delivery until the task is no longer effectively
@@ -264,9 +265,14 @@ class _Watcher:
     def __init__(self, task: Task) -> None:
         self.task = task
 
-    def __call__(self, _future: object) -> None:
-        if self.task.scope._effective:
-            watch(self.task)
+    def __call__(self, future: Any) -> None:
+        task = self.task
+        if task.scope._effective:
+            if task._strikes is not None and not future.cancelled():
+                # It got what it waited for: what it awaits next is interrupted at least once.
+                number, since, pause = task._strikes
+                task._strikes = (min(number, PATIENCE - 1), since, pause)
+            watch(task)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Watcher) and other.task is self.task
