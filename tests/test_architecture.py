@@ -59,6 +59,7 @@ CORE_ORDER = (
     "delivery",
     "traps",
     "parking",
+    "wakeup",
     "ki",
     "scope",
     "ending",

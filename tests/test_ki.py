@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
+from harness import matrix
 
 import nurseryio
 from nurseryio._core.ki import KIHandler
@@ -304,6 +305,25 @@ def test_a_main_task_that_has_just_been_woken_keeps_its_result_and_gets_it_then(
     with pytest.raises(KeyboardInterrupt):
         nurseryio.run(main)
     assert record == ["delivered", "result"]
+
+
+@pytest.mark.parametrize("kind", matrix.KINDS)
+def test_it_wakes_a_loop_that_sleeps_when_it_interrupts_another_thread(kind: str) -> None:
+    asleep = threading.Event()
+
+    def in_thread() -> None:
+        assert asleep.wait(30)
+        press()
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(asleep.set)
+        await nurseryio.sleep_forever()
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(main, loop_factory=lambda: matrix.new_loop(kind))
+    thread.join()
 
 
 def test_it_may_be_kept_for_checkpoints() -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import host
 from .task import records
+from .wakeup import SignalWakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,6 +124,7 @@ class KIHandler:
         self._deliver = deliver
         self._only_at_checkpoints = only_at_checkpoints
         self._installed = False
+        self._wakeup = SignalWakeup()
 
     def install(self) -> None:
         """Take over ``SIGINT``, if this is the main thread and nobody else has."""
@@ -132,6 +134,11 @@ class KIHandler:
         ):
             signal.signal(signal.SIGINT, self)
             self._installed = True
+
+    def watch(self, loop: host.Loop) -> None:
+        """On the running loop: see that Ctrl-C wakes it, if this handler is in charge."""
+        if self._installed:
+            self._wakeup.install(loop)
 
     def __call__(self, _signum: int, frame: types.FrameType | None) -> None:
         if self._only_at_checkpoints or is_protected(frame):
@@ -144,3 +151,4 @@ class KIHandler:
         if self._installed and signal.getsignal(signal.SIGINT) is self:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self._installed = False
+        self._wakeup.remove()

@@ -19,7 +19,6 @@ while a receiver is open, as loops hear of signals by the wake-up descriptor.
 from __future__ import annotations
 
 import signal
-import socket
 import threading
 from collections import OrderedDict
 from contextlib import ExitStack, contextmanager
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from .._core import ConflictDetector, checkpoint, current_trio_token
 from .._core.host import running_loop
+from .._core.wakeup import SignalWakeup
 from .._sync import ParkingLot
 
 if TYPE_CHECKING:
@@ -147,24 +147,9 @@ class _SignalReceiver:
 
 @contextmanager
 def _wake_on_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """See that a signal wakes the loop even if it interrupts another thread."""
-    ours, pythons = socket.socketpair()
-    with ours, pythons:
-        ours.setblocking(False)
-        pythons.setblocking(False)
-        before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
-        if before != -1:
-            signal.set_wakeup_fd(before)
-            yield
-            return
-
-        # Called again as long as there is more to read.
-        loop.add_reader(ours, ours.recv, 4096)
-        try:
-            yield
-        finally:
-            loop.remove_reader(ours)
-            current = signal.set_wakeup_fd(-1)
-            if current not in (-1, pythons.fileno()):
-                # A handler was added to the loop meanwhile.
-                signal.set_wakeup_fd(current)
+    wakeup = SignalWakeup()
+    wakeup.install(loop)
+    try:
+        yield
+    finally:
+        wakeup.remove()
