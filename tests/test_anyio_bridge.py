@@ -164,6 +164,17 @@ async def test_a_shield_of_ours_can_be_put_up_and_taken_down_inside_an_anyio_sco
     assert not ours.cancelled_caught
 
 
+async def test_a_shield_that_a_child_puts_up_does_no_harm_inside_an_anyio_scope() -> None:
+    async def child() -> None:
+        nursery.cancel_scope.shield = True
+
+    with anyio.CancelScope():
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(child)
+        assert nursery.cancel_scope.shield
+        await anyio.sleep(0)
+
+
 async def test_a_shield_that_is_put_up_again_keeps_anyio_cancellation_out_again() -> None:
     with anyio.CancelScope() as scope:
         with nurseryio.CancelScope(shield=True) as ours:
@@ -286,6 +297,27 @@ async def test_anyio_fail_after_around_a_nursery_raises_its_own_timeout() -> Non
         with anyio.fail_after(0.005):
             async with nurseryio.open_nursery() as nursery:
                 nursery.start_soon(nurseryio.sleep_forever)
+
+
+@needs_counts
+async def test_an_anyio_timeout_ends_a_nursery_that_a_native_one_struck_as_well() -> None:
+    async def refuses() -> None:
+        with nurseryio.CancelScope(shield=True):
+            await released.wait()
+
+    released = nurseryio.Event()
+    with anyio.CancelScope() as theirs:
+        async with asyncio.timeout(None) as native:
+            async with nurseryio.open_nursery() as nursery:
+                nursery.start_soon(refuses)
+                loop = asyncio.get_running_loop()
+                loop.call_soon(theirs.cancel)
+                # When anyio's cancellation has arrived, and before the children have ended.
+                loop.call_later(0.005, native.reschedule, 0)
+                loop.call_later(0.01, released.set)
+    assert theirs.cancelled_caught
+    assert native.expired()
+    assert cancelling() == 0
 
 
 async def test_a_failing_child_of_a_task_group_cancels_the_nursery_inside() -> None:

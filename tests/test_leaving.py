@@ -121,3 +121,22 @@ async def test_a_native_cancel_leaves_after_the_errors_and_strikes_again() -> No
     await asyncio.wait([task])
     assert steps == [[ValueError]]
     assert task.cancelled()
+
+
+async def test_children_cancelled_after_the_host_swallowed_a_native_cancel_end_in_the_nursery() -> (
+    None
+):
+    async def host() -> object:
+        async with open_nursery() as nursery:
+            nursery.start_soon(nurseryio.sleep_forever)
+            try:
+                await nurseryio.sleep_forever()
+            except asyncio.CancelledError:
+                nursery.cancel_scope.cancel()  # and the native cancel is not heard of again
+        return nursery.cancel_scope.cancelled_caught
+
+    task = asyncio.create_task(host())
+    await checkpoint()
+    await checkpoint()
+    task.cancel()
+    assert await task is True

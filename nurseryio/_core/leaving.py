@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from . import host
+from . import foreign, host
 from .delivery import native_requests
 from .errors import Cancelled
 from .groups import bare_exit, combine, without_cancelled
@@ -36,19 +36,25 @@ MAY_BE_OURS = (Cancelled, BaseExceptionGroup)
 
 
 def leave_with(
-    task: Task, scope: CancelScope, strict: bool | None, errors: list[BaseException]
+    task: Task,
+    scope: CancelScope,
+    strict: bool | None,
+    errors: list[BaseException],
+    body: BaseException | None,
 ) -> BaseException | None:
     """Leave the scope of a nursery with these errors: what goes on from here."""
+    # A native cancel of the host can have come up in the body alone; bare it is known already.
+    ours = not isinstance(body, BaseExceptionGroup)
     kinds = set(map(type, errors))
     if kinds == {Cancelled}:
         # All or nothing: no need to make a group in order to take it apart.
-        left = scope._close(errors[0])
+        left = scope._close(errors[0], ours)
         return left if left is not errors[0] else combine(strict, errors)
     left = combine(strict, errors)
     if task.scope is scope and not any(issubclass(kind, MAY_BE_OURS) for kind in kinds):
         scope._close(None)  # there is nothing that it could take out
     else:
-        left = scope._close(left)
+        left = scope._close(left, ours)
     return at_border(task, strict, left)
 
 
@@ -69,6 +75,11 @@ def leave_natively(
     if native_requests(task) > 0 or not host.HAS_CANCEL_COUNTS:
         hold_off(task, native)
     return at_border(task, strict, combine(strict, rest))
+
+
+def goes_on(native: BaseException | None, new: BaseException | None) -> BaseException | None:
+    """Which of two native cancels goes on: anyio's, which it knows by name, else the new one."""
+    return native if new is None or (native is not None and foreign.repeats(native)) else new
 
 
 def at_border(task: Task, strict: bool | None, error: BaseException | None) -> BaseException | None:

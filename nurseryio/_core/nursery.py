@@ -40,7 +40,7 @@ from .groups import (
 )
 from .host import BARE_YIELD, current_task as current_asyncio_task, running_loop
 from .ki import border
-from .leaving import leave_natively, leave_with
+from .leaving import goes_on, leave_natively, leave_with
 from .scope import CancelScope, is_foreign
 from .status import NOT_STARTED, Starting
 from .task import Task, make_task, records
@@ -378,7 +378,7 @@ class Nursery(metaclass=NoPublicConstructor):
         try:
             await BARE_YIELD
         except BaseException as stray:
-            native = self._struck(stray, waiting=True) or native
+            native = goes_on(native, self._struck(stray, waiting=True))
         finally:
             task._shielded_step = False
         if not self._closed:
@@ -390,7 +390,7 @@ class Nursery(metaclass=NoPublicConstructor):
         errors, self._errors = self._errors or [], None
         try:
             if native is None:
-                left = leave_with(task, scope, self._strict, errors)
+                left = leave_with(task, scope, self._strict, errors, exc)
             else:
                 left = leave_natively(task, scope, self._strict, errors, native)
             return leave_block(exc, left)
@@ -429,7 +429,7 @@ class Nursery(metaclass=NoPublicConstructor):
                 try:
                     await waiter
                 except BaseException as exc:
-                    native = self._struck(exc, waiting=True) or native
+                    native = goes_on(native, self._struck(exc, waiting=True))
                     shield = shield or self._foreign_shield(native, task)
         finally:
             task._park = task._abort = self._waiter = None

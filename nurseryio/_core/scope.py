@@ -210,23 +210,24 @@ class CancelScope(Node):
             return True
         raise_keeping_context(remaining)
 
-    def _close(self, exc: BaseException | None) -> BaseException | None:
-        """Leave the scope with ``exc`` passing by: what is left of it."""
+    def _close(self, exc: BaseException | None, ours: bool = False) -> BaseException | None:
+        """Leave with ``exc`` passing by: what is left. ``ours``: no native cancel is in it."""
         if self._occupant is None and not self._abandoned:
             return misnested(f"attempted to exit {self!r} which had already been exited", exc)
         task = current_task()
         if task.scope is self:
-            return self._leave(task, exc)
+            return self._leave(task, exc, ours)
         return self._leave_misnested(task, exc)
 
-    def _leave(self, task: Task, exc: BaseException | None) -> BaseException | None:
+    def _leave(self, task: Task, exc: BaseException | None, ours: bool) -> BaseException | None:
         parent = self._parent
         if parent is None:  # cut off earlier by an outer scope that was left too soon
             self._forget(task)
             return self._take_own(exc)
         visible_from_outside = parent._effective and not self._shielded
         was_effective = self._effective
-        native = was_effective and exc is not None and is_native(task, self._native_before, exc)
+        native = was_effective and not (ours or exc is None)
+        native = native and is_native(task, self._native_before, exc)
         task.scope = parent
         self._forget(task)
         if not parent._effective:
@@ -419,9 +420,8 @@ class CancelScope(Node):
             return
         if self._entry is not None:
             task._state.deadlines.drop(self._entry)
-            self._entry = None
-        if deadline != inf:
-            self._entry = task._state.add_deadline(deadline, _expire, self)
+        timed = deadline != inf
+        self._entry = task._state.add_deadline(deadline, _expire, self) if timed else None
 
     @property
     def relative_deadline(self) -> float:

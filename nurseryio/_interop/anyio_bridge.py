@@ -11,7 +11,8 @@ interrupted; a scope of ours that is entered behind such a shield becomes a shie
 
 Rule 2 (ours against theirs): anyio cancels by ``Task.cancel()``, at every turn of the loop. Where a
 shield of ours is entered in a task with an anyio scope around, an anyio shield is entered beside
-it, and left with it.
+it, and left with it. If it becomes a shield later there is one too, provided that its own task says
+so: anyio's scopes can be entered in the running task only.
 
 Rule 3: a nursery that waits for its children under a cancellation by anyio sits in such a shield,
 or else anyio would wake it at every turn, in vain.
@@ -28,6 +29,8 @@ scope of the task, noted as ``_beside``.
 from __future__ import annotations
 
 from typing import Any
+
+from .._core.host import current_task_or_none
 
 NEEDED = ("_shield", "_parent_scope")
 
@@ -88,7 +91,12 @@ class Bridge:
         beside = scope._beside
         if beside.pair is not None:
             beside.pair.shield = shield
-        elif shield and task.scope is scope and self._innermost(task) is beside.innermost:
+        elif (
+            shield
+            and task.scope is scope
+            and self._innermost(task) is beside.innermost
+            and current_task_or_none() is task.asyncio_task
+        ):
             self._pair(beside)
         if beside.asked is None:
             return shield
