@@ -226,8 +226,8 @@ class CancelScope(Node):
             return self._take_own(exc)
         visible_from_outside = parent._effective and not self._shielded
         was_effective = self._effective
-        native = was_effective and not (ours or exc is None)
-        native = native and is_native(task, self._native_before, exc)
+        before = self._native_before
+        native = not ours and was_effective and exc is not None and is_native(task, before, exc)
         task.scope = parent
         self._forget(task)
         if not parent._effective:
