@@ -343,6 +343,20 @@ def _ignore(_handle: asyncio.TimerHandle) -> None:
     """Nothing to do."""
 
 
+# -- signals --------------------------------------------------------------------
+
+
+def waking_descriptor(loop: Loop) -> int | None:
+    """What asyncio's loops are woken by when a byte is written to it; None for other loops."""
+    wakes = getattr(loop, "_csock", None)
+    return wakes.fileno() if isinstance(wakes, socket.socket) else None
+
+
+def has_signal_handlers(loop: Loop) -> bool:
+    """Whether a loop of asyncio's has signal handlers of its own, and thus needs to be woken."""
+    return bool(getattr(loop, "_signal_handlers", None))
+
+
 # -- sockets --------------------------------------------------------------------
 
 
