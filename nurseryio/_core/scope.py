@@ -19,11 +19,12 @@ from math import inf, isnan
 from sys import modules
 from typing import TYPE_CHECKING, Any, final
 
-from . import foreign, host
+from . import foreign
 from .delivery import give_back, is_native, number_raised, tell, watch
 from .errors import Cancelled, CancelReason
+from .foreign import BACKEND
 from .groups import bare_cancelled, is_cancelled, is_marked, raise_keeping_context, take_out
-from .host import current_task as current_asyncio_task
+from .host import HAS_CANCEL_COUNTS, current_task as current_asyncio_task
 from .task import Task, current_state, current_task, records
 from .tree import Node, abandon, encloses, refresh
 
@@ -137,15 +138,14 @@ class CancelScope(Node):
                 "Each CancelScope may only be used for a single 'with' block: make a new one"
             )
         self._entered = True
-        self._native_before = 0
-        if host.HAS_CANCEL_COUNTS:  # host.cancelling() without the detour
-            self._native_before = before = task.asyncio_task.cancelling() - task._held  # type: ignore[attr-defined,unused-ignore]
-            if before > 0:
-                self._native_before = number_raised(task, before)
+        before = 0
+        if HAS_CANCEL_COUNTS:  # host.cancelling() without the detour
+            before = task.asyncio_task.cancelling() - task._held  # type: ignore[attr-defined,unused-ignore]
+        self._native_before = number_raised(task, before) if before > 0 else before
         self._parent = parent = task.scope
         self._occupant = task
         task.scope = self
-        if foreign.bridge is not None or foreign.BACKEND in modules:
+        if BACKEND in modules:
             foreign.enter(self, task)
         relative = self._relative
         if relative != inf:
@@ -165,7 +165,6 @@ class CancelScope(Node):
         return self
 
     def _enter_timed(self, task: Task) -> None:
-        """Entered with a deadline on the clock, which may have passed."""
         if task._state.time() >= self._deadline:
             self._called = True
             self._reason = DEADLINE
@@ -236,7 +235,7 @@ class CancelScope(Node):
             watch(task)  # a shield is gone: foreign awaits have to be interrupted again
         if exc is None or not was_effective or visible_from_outside:
             return exc
-        if not host.HAS_CANCEL_COUNTS:
+        if not HAS_CANCEL_COUNTS:
             return self._take_own(exc, marked_only=True)
         if native:
             return bare_cancelled(exc)
@@ -486,7 +485,7 @@ def _expire(scope: CancelScope) -> None:
 
 def is_foreign(task: Task, scope: CancelScope, exc: BaseException) -> bool:
     """Whether a ``CancelledError`` that came up inside ``scope`` is somebody else's than ours."""
-    if not host.HAS_CANCEL_COUNTS:
+    if not HAS_CANCEL_COUNTS:
         return not is_marked(exc)
     if is_native(task, scope._native_before, exc):
         return True
