@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from math import inf, nan
 
 import pytest
@@ -145,14 +146,45 @@ async def test_a_scope_inside_the_island_cancels_as_always() -> None:
     assert not island.struck_once
 
 
-async def test_a_timeout_inside_works_during_the_grace_period() -> None:
+async def sleep_on_asyncio() -> None:
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("wait", [sleep_on_asyncio, nurseryio.sleep_forever])
+async def test_a_timeout_inside_works_during_the_grace_period(
+    wait: Callable[[], Awaitable[None]],
+) -> None:
+    with nurseryio.CancelScope() as outer, edge_island(grace=60) as island:
+        outer.cancel()
+        with nurseryio.move_on_after(60) as passed:
+            await asyncio.sleep(1)
+    assert island.struck_once
+    assert not passed.cancelled_caught
     with nurseryio.CancelScope() as outer, edge_island(grace=60):
         outer.cancel()
         with pytest.raises(nurseryio.Cancelled):
             await asyncio.sleep(1)
         with nurseryio.move_on_after(0.001) as inside:
-            await asyncio.sleep(10)
-        assert inside.cancel_called
+            await wait()
+        assert inside.cancelled_caught
+        with pytest.raises(nurseryio.TooSlowError):
+            with nurseryio.fail_after(0.001):
+                await wait()
+        await asyncio.sleep(0)  # cleanup goes on
+    await nurseryio.lowlevel.checkpoint()
+    assert cancelling() == 0
+
+
+async def test_a_scope_from_before_the_cancellation_works_during_the_grace_period() -> None:
+    with nurseryio.CancelScope() as outer, edge_island(grace=60):
+        with nurseryio.CancelScope() as inside:
+            outer.cancel()
+            with pytest.raises(nurseryio.Cancelled):
+                await asyncio.sleep(1)
+            asyncio.get_running_loop().call_soon(inside.cancel)
+            await asyncio.sleep(60)
+        assert inside.cancelled_caught
+        await asyncio.sleep(0)
     assert cancelling() == 0
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .errors import CancelReason
-from .scope import CancelScope, misnested
+from .errors import CancelReason, misnested
+from .scope import CancelScope
 from .task import end_hooks, records
 from .tree import ROOT, chain
 

@@ -1,7 +1,7 @@
 """Every exception that nurseryio raises, and the reason that a cancellation carries.
 
-What lives here: exception classes and :class:`CancelReason`, as plain data. What does not: any
-decision about when they are raised.
+What lives here: exception classes and :class:`CancelReason`, as plain data, and the long text about
+scopes that are not left in order. What does not: any decision about when they are raised.
 
 Rule 1: this module imports nothing of ours.
 
@@ -195,3 +195,22 @@ class TrioDeprecationWarning(FutureWarning):
 
     Trio: ``trio.TrioDeprecationWarning``.
     """
+
+
+MISNESTING_ADVICE = """
+Cancel scopes and nurseries must be left in the task that entered them, innermost first. This
+one was not; what is inside it has been cancelled and cut off, the rest goes on. Usual causes:
+  - a yield inside a scope or nursery, in an async generator or a fixture that is not an
+    @asynccontextmanager: wrap the generator with nurseryio.as_safe_channel, or let the caller
+    open the scope;
+  - __enter__/__exit__ or __aenter__/__aexit__ called by hand, or an (Async)ExitStack that
+    mixes the order: use 'with' and 'async with' blocks;
+  - a context manager entered in one task and closed in another: give it a task of its own.
+"""
+
+
+def misnested(what: str, exc: BaseException | None) -> RuntimeError:
+    """The error for scopes that are not left in order."""
+    error = RuntimeError(f"Cancel scope stack corrupted: {what}\n{MISNESTING_ADVICE}")
+    error.__context__ = exc
+    return error

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from . import foreign
 from .delivery import give_back, is_native, number_raised, tell, watch
-from .errors import Cancelled, CancelReason
+from .errors import Cancelled, CancelReason, misnested
 from .foreign import BACKEND
 from .groups import bare_cancelled, is_cancelled, is_marked, raise_keeping_context, take_out
 from .host import HAS_CANCEL_COUNTS, current_task as current_asyncio_task
@@ -38,17 +38,6 @@ if TYPE_CHECKING:
 
     from .deadlines import Entry
 
-
-MISNESTING_ADVICE = """
-Cancel scopes and nurseries must be left in the task that entered them, innermost first. This
-one was not; what is inside it has been cancelled and cut off, the rest goes on. Usual causes:
-  - a yield inside a scope or nursery, in an async generator or a fixture that is not an
-    @asynccontextmanager: wrap the generator with nurseryio.as_safe_channel, or let the caller
-    open the scope;
-  - __enter__/__exit__ or __aenter__/__aexit__ called by hand, or an (Async)ExitStack that
-    mixes the order: use 'with' and 'async with' blocks;
-  - a context manager entered in one task and closed in another: give it a task of its own.
-"""
 
 DEADLINE = CancelReason("deadline")
 
@@ -223,7 +212,6 @@ class CancelScope(Node):
         if parent is None:  # cut off earlier by an outer scope that was left too soon
             self._forget(task)
             return self._take_own(exc)
-        visible_from_outside = parent._effective and not self._shielded
         was_effective = self._effective
         before = self._native_before
         native = not ours and was_effective and exc is not None and is_native(task, before, exc)
@@ -233,6 +221,9 @@ class CancelScope(Node):
             give_back(task)
         elif not was_effective or self._shielded:
             watch(task)  # a shield is gone: foreign awaits have to be interrupted again
+        visible_from_outside = parent._effective and not self._shielded
+        if visible_from_outside and self._called:
+            visible_from_outside = not foreign.protects(task)
         if exc is None or not was_effective or visible_from_outside:
             return exc
         if not HAS_CANCEL_COUNTS:
@@ -329,6 +320,8 @@ class CancelScope(Node):
             self._entry = None
         if task is not None:
             tell(refresh(self))
+            if task._island is not None:
+                watch(task)  # it may have kept out what was in force already
 
     def _cancel_alone(self, reason: CancelReason) -> None:
         """The same where it changes nothing for anybody: the only one inside is about to leave."""
@@ -490,10 +483,3 @@ def is_foreign(task: Task, scope: CancelScope, exc: BaseException) -> bool:
     if is_native(task, scope._native_before, exc):
         return True
     return not task.scope._effective and not is_marked(exc)
-
-
-def misnested(what: str, exc: BaseException | None) -> RuntimeError:
-    """The error for scopes that are not left in order."""
-    error = RuntimeError(f"Cancel scope stack corrupted: {what}\n{MISNESTING_ADVICE}")
-    error.__context__ = exc
-    return error
