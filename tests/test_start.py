@@ -567,3 +567,17 @@ async def test_a_group_of_two_cannot_hide_in_start() -> None:
         with pytest.raises(BaseExceptionGroup) as caught:
             await nursery.start(child)
         assert [type(leaf) for leaf in leaves(caught.value)] == [KeyError]
+
+
+async def test_started_notices_a_deadline_that_has_passed_meanwhile() -> None:
+    noticed = []
+
+    async def child(task_status: nurseryio.TaskStatus[None]) -> None:
+        with nurseryio.CancelScope() as scope:
+            scope.deadline = nurseryio.current_time() - 1
+            task_status.started()
+        noticed.append((scope.cancel_called, scope.cancelled_caught))
+
+    async with nurseryio.open_nursery() as nursery:
+        await nursery.start(child)
+    assert noticed == [(True, False)]

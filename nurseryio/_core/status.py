@@ -90,8 +90,9 @@ class Starting(TaskStatus[StatusT]):
                 inside[-1]._parent = new.cancel_scope
             else:
                 task.scope = new.cancel_scope
-            # The old nursery was not cancelled, so only a cancelled new one changes anything.
-            if new.cancel_scope._effective:
+            # The old nursery was not cancelled, so only a cancelled new one changes anything, and
+            # a deadline that has passed unnoticed.
+            if inside or new.cancel_scope._effective:
                 flipped += refresh_chain(task, new.cancel_scope)
             if not task._started:
                 task.asyncio_task.add_done_callback(new._look_after)
