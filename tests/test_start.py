@@ -572,12 +572,12 @@ async def test_a_group_of_two_cannot_hide_in_start() -> None:
 async def test_started_notices_a_deadline_that_has_passed_meanwhile() -> None:
     noticed = []
 
-    async def child(task_status: nurseryio.TaskStatus[None]) -> None:
-        with nurseryio.CancelScope() as scope:
-            scope.deadline = nurseryio.current_time() - 1
+    async def child(task_status: TaskStatus[None]) -> None:
+        with CancelScope() as scope:
+            scope.deadline = current_time() - 1
             task_status.started()
         noticed.append((scope.cancel_called, scope.cancelled_caught))
 
-    async with nurseryio.open_nursery() as nursery:
+    async with open_nursery() as nursery:
         await nursery.start(child)
     assert noticed == [(True, False)]
