@@ -8,6 +8,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from math import inf, nan
 from typing import Any
 
@@ -414,6 +415,28 @@ async def test_an_item_handed_over_before_a_native_cancel_has_arrived() -> None:
         assert got == [1]
 
 
+async def test_of_two_operations_in_a_row_one_lets_those_run_who_are_ready() -> None:
+    sending, receiving = open_memory_channel[int](inf)
+    seen = 0
+
+    async def always_ready() -> None:
+        nonlocal seen
+        while True:
+            seen += 1
+            await nurseryio.lowlevel.checkpoint()
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(always_ready)
+        await nurseryio.lowlevel.checkpoint()
+        for operation in (partial(sending.send, 1), receiving.receive):
+            for _ in range(20):
+                before = seen
+                await operation()
+                await operation()
+                assert seen > before
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("size", [0, 1, 3])
 async def test_under_any_schedule_every_item_that_was_sent_is_somewhere(
     loop_case: Case, size: int
@@ -421,7 +444,8 @@ async def test_under_any_schedule_every_item_that_was_sent_is_somewhere(
     async def scenario(schedule: Schedule) -> None:
         sending, receiving = open_memory_channel[tuple[int, int]](size)
         sent: list[tuple[int, int]] = []
-        received: list[tuple[int, int]] = []
+        # By each of the consumers: who takes an item first need not go on first.
+        received: list[list[tuple[int, int]]] = []
         names = iter(range(100))
 
         async def produce() -> None:
@@ -433,10 +457,12 @@ async def test_under_any_schedule_every_item_that_was_sent_is_somewhere(
                     sent.append((name, number))
 
         async def consume() -> None:
+            mine: list[tuple[int, int]] = []
+            received.append(mine)
             with receiving.clone() as end:
                 await schedule.pause()
                 async for item in end:
-                    received.append(item)
+                    mine.append(item)
                     await schedule.pause()
 
         # Left open until the end, so that nobody's items are dropped.
@@ -476,9 +502,10 @@ async def test_under_any_schedule_every_item_that_was_sent_is_somewhere(
         statistics = sending.statistics()
         assert statistics.tasks_waiting_send == statistics.tasks_waiting_receive == 0
         assert statistics.current_buffer_used == 0
-        assert sorted(received + drain) == sorted(sent)
+        received.append(drain)
+        assert sorted(item for items in received for item in items) == sorted(sent)
         for name in (0, 1):
-            for receiver in (received, drain):
+            for receiver in received:
                 numbers = [number for who, number in receiver if who == name]
                 assert numbers == sorted(numbers)
 

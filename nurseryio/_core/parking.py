@@ -19,6 +19,11 @@ Rule 3: an operation begins with ``checkpoint_if_cancelled``. It may be skipped 
 Rule 4: letting others run while nobody is ready is a walk around the loop for nothing. Up to
 ``RESTED`` operations in a row do without it; so the loop hears of what it does not know of yet,
 new data and timers that are due, in less than a millisecond.
+
+Rule 5: ``Task._rested`` is ``RESTED`` only if the task has slept or yielded since its last
+operation, or has just begun: everybody who was ready has had a turn. A channel's operation then
+owes them none, so that of two in a row at least one lets others run. Locks and their kin do not go
+that far: there, who comes first is what they are for.
 """
 
 from __future__ import annotations
@@ -82,6 +87,7 @@ async def park(task: Task, queue: Queue) -> Any:
         hold_off(task, error)
     finally:
         task._park = task._abort = task._outcome = None
+        task._rested = RESTED
         if task.scope._effective:
             watch(task)  # what it awaits next may be foreign
     if outcome is None:

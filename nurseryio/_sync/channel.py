@@ -36,6 +36,7 @@ from .._core import (
 )
 from .._core.abcs import ReceiveChannel, SendChannel
 from .._core.parking import let_others_run, park
+from .._core.task import RESTED
 from .._core.util import NoPublicConstructor, generic_function
 from .channel_state import ChannelEnd, ChannelState
 
@@ -116,7 +117,10 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
         if task.scope._effective or task._look_closer:
             await checkpoint_if_cancelled()
         if self._put(value):
-            await let_others_run(task)
+            if task._rested == RESTED:
+                task._rested = RESTED - 1  # the others have just had their turn
+            else:
+                await let_others_run(task)
             return
         senders = self._state.senders
         senders[task] = (self, value)
@@ -243,7 +247,10 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
         try:
             if self._can_take():
                 value = self._take()
-                await let_others_run(task)
+                if task._rested == RESTED:
+                    task._rested = RESTED - 1  # the others have just had their turn
+                else:
+                    await let_others_run(task)
                 return value
             receivers = self._state.receivers
             receivers[task] = self
