@@ -21,9 +21,9 @@ Rule 4: letting others run while nobody is ready is a walk around the loop for n
 new data and timers that are due, in less than a millisecond.
 
 Rule 5: ``Task._rested`` is ``RESTED`` only if the task has slept or yielded since its last
-operation, or has just begun: everybody who was ready has had a turn. A channel's operation then
-owes them none, so that of two in a row at least one lets others run. Locks and their kin do not go
-that far: there, who comes first is what they are for.
+operation: everybody who was ready has had a turn. A channel's operation then owes them none, so
+that of two in a row at least one lets others run. Locks and their kin do not go that far: there,
+who comes first is what they are for.
 """
 
 from __future__ import annotations

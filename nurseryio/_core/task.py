@@ -34,8 +34,11 @@ if TYPE_CHECKING:
     from .nursery import Nursery
 
 
-# What Task._rested is after others have had their turn: the task has just begun, or has waited.
+# What Task._rested is after others have had their turn, because the task has waited.
 RESTED = 16
+
+# ... and for a task that has just begun: there may be others behind it that are still to begin.
+NEW = RESTED - 1
 
 
 class Task(metaclass=NoPublicConstructor):
@@ -137,7 +140,7 @@ class Task(metaclass=NoPublicConstructor):
         self.scope = scope
         self._started = self._held = self._watched = False
         self._shielded_step = self._look_closer = False
-        self._rested = RESTED
+        self._rested = NEW
         self._over = self._passing = 0
         self._park = self._abort = self._outcome = self._refused = self._strikes = None
         self._island = None
