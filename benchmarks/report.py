@@ -158,7 +158,11 @@ def machine_line(data: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     load = machine.get("load", 0.0)
     merged = " Put together from runs of parts, one after the other." if "merged" in data else ""
-    busy = " Other programs kept the machine busy, which widens the ±." if load > 1 else ""
+    busy = (
+        " The machine was busy, or had been shortly before, which may widen the ±."
+        if load > 1
+        else ""
+    )
     return (
         f"{machine['date']}: {machine['processor']}, {machine['cores']} cores, {machine['system']},"
         f" {machine['python']}; {versions}. Load average when the run began: {load:.1f}."

@@ -270,19 +270,25 @@ async def test_a_future_that_refuses_is_asked_a_few_times_and_costs_no_cpu() -> 
     assert 1 <= future.asked <= 3
 
 
-async def test_a_task_that_never_ends_is_asked_a_few_times_and_costs_no_cpu() -> None:
-    release = asyncio.Event()
-    asked = 0
+class Stubborn:
+    """Swallows each interruption of its wait and waits again, until it is released."""
 
-    async def stubborn() -> None:
-        nonlocal asked
-        while not release.is_set():
+    def __init__(self) -> None:
+        self.release = asyncio.Event()
+        self.asked = 0
+
+    async def wait(self) -> None:
+        while not self.release.is_set():
             try:
-                await release.wait()
+                await self.release.wait()
             except asyncio.CancelledError:
-                asked += 1
+                self.asked += 1
 
-    inner = asyncio.get_running_loop().create_task(stubborn())
+
+async def test_a_task_that_never_ends_is_asked_a_few_times_and_costs_no_cpu() -> None:
+    stubborn = Stubborn()
+
+    inner = asyncio.get_running_loop().create_task(stubborn.wait())
 
     async def child() -> None:
         await inner
@@ -293,26 +299,17 @@ async def test_a_task_that_never_ends_is_asked_a_few_times_and_costs_no_cpu() ->
         nursery.cancel_scope.cancel()
         with little_cpu(), CancelScope(shield=True):
             await asyncio.sleep(0.2)
-        release.set()
-    assert 1 <= asked <= 3
+        stubborn.release.set()
+    assert 1 <= stubborn.asked <= 3
 
 
 @needs_counts
 async def test_a_task_group_whose_child_swallows_costs_little_cpu() -> None:
-    release = asyncio.Event()
-    asked = 0
-
-    async def stubborn() -> None:
-        nonlocal asked
-        while not release.is_set():
-            try:
-                await release.wait()
-            except asyncio.CancelledError:
-                asked += 1
+    stubborn = Stubborn()
 
     async def child() -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(stubborn())
+            group.create_task(stubborn.wait())
             await forever()
 
     async with open_nursery() as nursery:
@@ -321,30 +318,21 @@ async def test_a_task_group_whose_child_swallows_costs_little_cpu() -> None:
         nursery.cancel_scope.cancel()
         with little_cpu(), CancelScope(shield=True):
             await asyncio.sleep(0.2)
-        release.set()
-    assert 1 <= asked <= 3
+        stubborn.release.set()
+    assert 1 <= stubborn.asked <= 3
 
 
 async def test_a_task_that_swallows_at_once_and_waits_again_is_not_asked_for_ever() -> None:
-    release = asyncio.Event()
-    asked = 0
-
-    async def stubborn() -> None:
-        nonlocal asked
-        while not release.is_set():
-            try:
-                await release.wait()
-            except asyncio.CancelledError:
-                asked += 1
+    stubborn = Stubborn()
 
     async with open_nursery() as nursery:
-        nursery.start_soon(stubborn)
+        nursery.start_soon(stubborn.wait)
         await settle()
         nursery.cancel_scope.cancel()
         with little_cpu(), CancelScope(shield=True):
             await asyncio.sleep(0.2)
-        release.set()
-    assert delivery.PATIENCE <= asked <= delivery.PATIENCE + 2
+        stubborn.release.set()
+    assert delivery.PATIENCE <= stubborn.asked <= delivery.PATIENCE + 2
 
 
 async def test_a_wait_after_too_many_swallowed_cancellations_is_interrupted_after_a_pause(
@@ -371,15 +359,11 @@ async def test_a_wait_after_too_many_swallowed_cancellations_is_interrupted_afte
 async def test_what_comes_after_a_wait_that_swallowed_too_much_is_interrupted_at_once(
     autojump_clock: Any,
 ) -> None:
-    release = asyncio.Event()
+    stubborn = Stubborn()
     times = []
 
-    async def stubborn() -> None:
-        while not release.is_set():
-            try:
-                await release.wait()
-            except asyncio.CancelledError:
-                pass
+    async def wait_and_go_on() -> None:
+        await stubborn.wait()
         times.append(current_time())
         try:
             await asyncio.sleep(0.5)
@@ -387,36 +371,26 @@ async def test_what_comes_after_a_wait_that_swallowed_too_much_is_interrupted_at
             times.append(current_time())
 
     async with open_nursery() as nursery:
-        nursery.start_soon(stubborn)
+        nursery.start_soon(wait_and_go_on)
         await settle()
         nursery.cancel_scope.cancel()
         with CancelScope(shield=True):
             await asyncio.sleep(0.2)
-        release.set()
+        stubborn.release.set()
     began, ended = times
     assert began == ended
 
 
 async def test_pauses_grow_and_cost_nothing(autojump_clock: Any) -> None:
-    asked = 0
-
-    async def stubborn() -> None:
-        nonlocal asked
-        while not release.is_set():
-            try:
-                await release.wait()
-            except asyncio.CancelledError:
-                asked += 1
-
-    release = asyncio.Event()
+    stubborn = Stubborn()
     async with open_nursery() as nursery:
-        nursery.start_soon(stubborn)
+        nursery.start_soon(stubborn.wait)
         await settle()
         nursery.cancel_scope.cancel()
         with CancelScope(shield=True):
             await asyncio.sleep(1000)
-        release.set()
-    assert 9 * delivery.PATIENCE < asked < 12 * delivery.PATIENCE
+        stubborn.release.set()
+    assert 9 * delivery.PATIENCE < stubborn.asked < 12 * delivery.PATIENCE
 
 
 async def test_a_shield_in_a_cancelled_scope_costs_no_cpu() -> None:

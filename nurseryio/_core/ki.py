@@ -126,19 +126,15 @@ class KIHandler:
         self._installed = False
         self._wakeup = SignalWakeup()
 
-    def install(self) -> None:
-        """Take over ``SIGINT``, if this is the main thread and nobody else has."""
+    def install(self, loop: host.Loop) -> None:
+        """Take over ``SIGINT`` for a loop, if this is the main thread and nobody else has."""
         if (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) == signal.default_int_handler
         ):
             signal.signal(signal.SIGINT, self)
             self._installed = True
-
-    def watch(self, loop: host.Loop) -> None:
-        """On the running loop: see that Ctrl-C wakes it, if this handler is in charge."""
-        if self._installed:
-            self._wakeup.install(loop)
+            loop.call_soon(self._wakeup.install, loop)  # on the running loop
 
     def __call__(self, _signum: int, frame: types.FrameType | None) -> None:
         if self._only_at_checkpoints or is_protected(frame):

@@ -213,8 +213,7 @@ class Run:
         loop = self.state.loop
         # The loop installs hooks of its own whenever it begins to run.
         loop.call_soon(self.asyncgens.install)
-        self._ki.install()
-        loop.call_soon(self._ki.watch, loop)
+        self._ki.install(loop)
         try:
             loop.run_until_complete(self.root_future if until is None else until)
         except BaseException as exc:
@@ -225,8 +224,7 @@ class Run:
     def finish(self) -> None:
         """After the root task: end what asyncio code left behind."""
         loop = self.state.loop
-        self._ki.install()
-        loop.call_soon(self._ki.watch, loop)
+        self._ki.install(loop)
         try:
             _cancel_leftovers(loop)
             loop.run_until_complete(self._spawn_inside(loop.shutdown_asyncgens, "<end>"))

@@ -154,6 +154,7 @@ class CancelScope(Node):
         return self
 
     def _enter_timed(self, task: Task) -> None:
+        """Entered with a deadline on the clock, which may have passed."""
         if task._state.time() >= self._deadline:
             self._called = True
             self._reason = DEADLINE
@@ -412,8 +413,9 @@ class CancelScope(Node):
             return
         if self._entry is not None:
             task._state.deadlines.drop(self._entry)
-        timed = deadline != inf
-        self._entry = task._state.add_deadline(deadline, _expire, self) if timed else None
+            self._entry = None
+        if deadline != inf:
+            self._entry = task._state.add_deadline(deadline, _expire, self)
 
     @property
     def relative_deadline(self) -> float:

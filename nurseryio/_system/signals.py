@@ -30,7 +30,6 @@ from .._core.wakeup import SignalWakeup
 from .._sync import ParkingLot
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import AsyncIterator, Iterator
     from types import FrameType
 
@@ -83,14 +82,17 @@ def open_signal_receiver(*signals: signal.Signals | int) -> Iterator[AsyncIterat
         )
     token = current_trio_token()
     receiver = _SignalReceiver()
+    wakeup = SignalWakeup()
 
     def on_signal(signum: int, _frame: FrameType | None) -> None:
         token.run_sync_soon(receiver.note, signum, idempotent=True)
 
     try:
-        with _wake_on_signals(running_loop()), ExitStack() as handlers:
+        with ExitStack() as undo:
+            undo.callback(wakeup.remove)
+            wakeup.install(running_loop())
             for signum in dict.fromkeys(signals):
-                handlers.callback(signal.signal, signum, signal.signal(signum, on_signal))
+                undo.callback(signal.signal, signum, signal.signal(signum, on_signal))
             yield receiver
     finally:
         receiver.close()
@@ -143,13 +145,3 @@ class _SignalReceiver:
                 await self._waiting.park()
             signum, _ = self._arrived.popitem(last=False)
         return signum
-
-
-@contextmanager
-def _wake_on_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    wakeup = SignalWakeup()
-    wakeup.install(loop)
-    try:
-        yield
-    finally:
-        wakeup.remove()
