@@ -55,6 +55,7 @@ CORE_ORDER = (
     "host",
     "groups",
     "foreign",
+    "extra",
     "task",
     "delivery",
     "traps",
@@ -83,6 +84,7 @@ CORE_ORDER = (
 # Imports against the order that exist for type checkers alone: (importer, imported).
 UPWARD_FOR_TYPES = {
     ("_core.abcs", "_core.task"),
+    ("_core.extra", "_core.nursery"),
     ("_core.status", "_core.nursery"),
     ("_core.task", "_core.nursery"),
     ("_core.tracer", "_core.task"),

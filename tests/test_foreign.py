@@ -11,6 +11,7 @@ import pytest
 
 import nurseryio
 from nurseryio._core import foreign
+from nurseryio._core.extra import NO_EXTRA
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_without_the_backend_looking_changes_nothing(
     foreign.look()
     assert foreign.bridge is None
     assert not foreign._refused
-    assert foreign.protects(SimpleNamespace(_island=None)) is False
+    assert foreign.protects(SimpleNamespace(_extra=NO_EXTRA)) is False
 
 
 def test_a_backend_without_the_parts_that_are_needed_is_asked_once(
@@ -112,7 +113,7 @@ def test_whether_a_shield_protects_is_for_the_bridge_to_say(
         return True
 
     monkeypatch.setattr(foreign, "bridge", SimpleNamespace(protects=protects))
-    task = SimpleNamespace(_island=None)
+    task = SimpleNamespace(_extra=NO_EXTRA)
     assert foreign.protects(task) is True
     assert asked == [task]
 

@@ -43,7 +43,7 @@ class Sleepers:
             self.ends.append(type(error))
             raise
         finally:
-            assert task._park is task._abort is task._outcome is None
+            assert task._park is task._abort is task._extra.outcome is None
 
     def wake(self, outcome: Any = None) -> None:
         task, _ = self.queue.popitem(last=False)

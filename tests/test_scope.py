@@ -942,3 +942,14 @@ async def test_a_native_cancel_that_was_swallowed_before_the_scope_is_over() -> 
         return "went on" if scope.cancelled_caught else "lost"
 
     assert await asyncio.create_task(native()) == "went on"
+
+
+async def test_a_nurserys_scope_begins_as_any_other_does() -> None:
+    plain, nurserys = CancelScope(), open_nursery().cancel_scope
+    slots = [name for cls in type(plain).__mro__ for name in getattr(cls, "__slots__", ())]
+    empty = object()
+    values = [
+        [getattr(scope, name, empty) for name in slots if name != "__weakref__"]
+        for scope in (plain, nurserys)
+    ]
+    assert values[0] == values[1]

@@ -91,7 +91,7 @@ def is_native(task: Task, before: int, exc: BaseException) -> bool:
     if host.COUNTS_GO_STALE:
         if requests <= _number_over(task) and ours_alone(exc):
             return False
-        task._passing = requests
+        task._own_extra().passing = requests
     return True
 
 
@@ -102,11 +102,12 @@ def _number_over(task: Task) -> int:
     counts go stale (see ``host``).
     """
     if task._held:
-        return task._over
+        return task._extra.over
     requests = native_requests(task)
-    if requests < task._passing:
-        task._passing = 0  # taken back
-    if task._passing or task._look_closer or not host.all_raised(task.asyncio_task):
+    extra = task._extra
+    if requests < extra.passing:
+        extra.passing = 0  # taken back
+    if extra.passing or task._look_closer or not host.all_raised(task.asyncio_task):
         return 0
     return requests
 
@@ -128,9 +129,9 @@ def tell(flipped: Iterable[Any]) -> None:
 def give_back(task: Task) -> None:
     """The task is no longer effectively cancelled: clear our share of its cancel count."""
     if task._held:
-        if host.COUNTS_GO_STALE and native_requests(task) > task._over:
+        if host.COUNTS_GO_STALE and native_requests(task) > task._extra.over:
             # One that came together with ours is still to be told, after a shield for instance.
-            task._passing = native_requests(task)
+            task._own_extra().passing = native_requests(task)
         task._held = False
         task._refused = task._strikes = None
         uncancel(task.asyncio_task)
@@ -138,7 +139,7 @@ def give_back(task: Task) -> None:
 
 def interrupt(task: Task) -> None:
     """Have ``CancelledError`` raised at the current or next await, if nothing protects the task."""
-    if (foreign.bridge is not None or task._island is not None) and foreign.protects(task):
+    if (foreign.bridge is not None or task._extra.island is not None) and foreign.protects(task):
         watch(task)
     else:
         _strike(task)
@@ -147,14 +148,16 @@ def interrupt(task: Task) -> None:
 def _strike(task: Task) -> None:
     """Have ``CancelledError`` raised at the task's current or next await."""
     if host.COUNTS_GO_STALE:
-        task._over = _number_over(task)
+        over = _number_over(task)
+        if over != task._extra.over:
+            task._own_extra().over = over
     task.asyncio_task.cancel(task.scope._reason or UNKNOWN)
     if not task._held:
         task._held = True
     elif cancelling(task.asyncio_task) > 1:  # not if somebody has taken our share back
         uncancel(task.asyncio_task)
-    if task._island is not None:
-        task._island.struck(task)
+    if task._extra.island is not None:
+        task._extra.island.struck(task)
 
 
 def watch(task: Task) -> None:
@@ -185,7 +188,7 @@ def _deliver(task: Task) -> None:
     """One row of rule 1 for a task whose scope is effective."""
     asyncio_task = task.asyncio_task
     park = task._park
-    if (foreign.bridge is not None or task._island is not None) and foreign.protects(task):
+    if (foreign.bridge is not None or task._extra.island is not None) and foreign.protects(task):
         future = host.waiter(asyncio_task)
         if future is not None and not future.done():
             _wait_for(task, future)

@@ -47,8 +47,9 @@ def end_child(task: Task, error: BaseException | None) -> None:
 
 def _break_lots(task: Task) -> None:
     """Whoever waits for something that only this task could have released must hear of its end."""
-    if task._breakers is not None:
-        lots, task._breakers = task._breakers, None
+    extra = task._extra
+    if extra.breakers is not None:
+        lots, extra.breakers = extra.breakers, None
         for lot in lots:
             lot.break_lot(task)
 

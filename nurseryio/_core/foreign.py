@@ -54,7 +54,7 @@ def protects(task: Any) -> bool:
 
     That is a foreign shield, or an island (``_interop.island``) whose time is not over.
     """
-    island = task._island
+    island = task._extra.island
     if island is not None and island.protects(task):
         return True
     return bridge is not None and bridge.protects(task)

@@ -106,7 +106,7 @@ def is_protected(frame: types.FrameType | None) -> bool:
         if code.co_name == "__del__":
             return True
         if code in _borders:
-            return task is None or getattr(task, "_is_system", False)
+            return task is None or task._extra.is_system
         name = code.co_filename
         if name.startswith(_OWN_CODE) and not name.startswith(_OPEN_CODE):
             return True

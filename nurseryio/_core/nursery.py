@@ -28,6 +28,7 @@ from . import foreign, host
 from .delivery import Abort, tell, watch
 from .ending import end_child
 from .errors import Cancelled, CancelReason, TrioInternalError
+from .extra import NO_EXTRA
 from .groups import (
     FAILED,
     NATIVE,
@@ -41,12 +42,13 @@ from .groups import (
 from .host import BARE_YIELD, current_task as current_asyncio_task, running_loop
 from .ki import border
 from .leaving import goes_on, leave_natively, leave_with
-from .scope import CancelScope, is_foreign
+from .scope import is_foreign, new_scope
 from .status import NOT_STARTED, Starting
 from .task import Task, make_task, records
 from .tree import ROOT
 from .util import (
     NoPublicConstructor,
+    blank,
     checked_coroutine,
     coroutine_or_error,
     reject_non_functions,
@@ -62,6 +64,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import TypeVarTuple, Unpack
+
+    from .scope import CancelScope
 
     PosArgsT = TypeVarTuple("PosArgsT")
 
@@ -91,8 +95,9 @@ class Nursery(metaclass=NoPublicConstructor):
 
     cancel_scope: CancelScope
     _parent_task: Task
-    # Children that have not ended, starts in their temporary nursery excepted.
-    _children: set[Task]
+    # Children that have not ended, starts in their temporary nursery excepted: the keys, in the
+    # order in which they came. Ten thousand met in a set's order are met all over the memory.
+    _children: dict[Task, None]
     # What children and the body have raised so far, in order; None while there is nothing.
     _errors: list[BaseException] | None
     # Calls of start() under way: they keep the nursery open.
@@ -104,14 +109,6 @@ class Nursery(metaclass=NoPublicConstructor):
     _waiter: asyncio.Future[None] | None
     # None: nobody said, so groups, and clean exits at the border to asyncio.
     _strict: bool | None
-
-    def __init__(self, strict: bool | None) -> None:
-        self.cancel_scope = CancelScope()
-        self._strict = strict
-        self._children = set()
-        self._errors = self._waiter = None
-        self._pending_starts = 0
-        self._body_running = self._closed = True  # closed until entered
 
     @property
     def child_tasks(self) -> frozenset[Task]:
@@ -193,11 +190,11 @@ class Nursery(metaclass=NoPublicConstructor):
             state.loop, self._run_child(task, coro), asyncio_name, context, coro
         )
         records[asyncio_task] = task
-        self._children.add(task)
+        self._children[task] = None
         if system:
-            task._is_system = True
+            task._own_extra().is_system = True
         if context is not None:
-            task._context = context
+            task._own_extra().context = context
         if not self._body_running:
             asyncio_task.add_done_callback(self._look_after)
         if scope._effective:
@@ -225,7 +222,7 @@ class Nursery(metaclass=NoPublicConstructor):
             nursery: Any = task._parent_nursery
             if (
                 task.scope is nursery.cancel_scope
-                and task._breakers is None
+                and task._extra is NO_EXTRA
                 and task._state.gauge is None
             ):
                 # end_child() for the ordinary case.
@@ -236,7 +233,7 @@ class Nursery(metaclass=NoPublicConstructor):
                     nursery._child_ended(task, error)
                 else:
                     children = nursery._children
-                    children.discard(task)
+                    children.pop(task, None)
                     if not children and not nursery._body_running:
                         nursery._wake()
             else:
@@ -246,7 +243,7 @@ class Nursery(metaclass=NoPublicConstructor):
 
     def _child_ended(self, task: Task, error: BaseException | None) -> None:
         children = self._children
-        children.discard(task)
+        children.pop(task, None)
         if error is not None:
             last = self._errors[-1] if self._errors is not None else None
             if type(error) is type(last) is Cancelled and error.args == last.args:
@@ -328,7 +325,7 @@ class Nursery(metaclass=NoPublicConstructor):
                     status: Starting[Any] = Starting(temporary, self)
                     coro = coroutine_or_error(partial(async_fn, task_status=status), *args)
                     task = temporary._spawn(coro, async_fn, name)
-                    task._eventual_parent_nursery = self
+                    task._own_extra().eventual_parent_nursery = self
             except BaseExceptionGroup as group:
                 if len(group.exceptions) != 1:
                     raise TrioInternalError(
@@ -492,8 +489,11 @@ def open_nursery(strict_exception_groups: bool | None = None) -> Nursery:
     """
     if strict_exception_groups is not None and not strict_exception_groups:
         warn_loose("open_nursery", stacklevel=3)
-    return make_nursery(strict_exception_groups)
-
-
-# Without the frames of ``_create``.
-make_nursery: Callable[[bool | None], Nursery] = partial(type.__call__, Nursery)
+    nursery: Nursery = blank(Nursery)
+    nursery.cancel_scope = new_scope()
+    nursery._strict = strict_exception_groups
+    nursery._children = {}
+    nursery._errors = nursery._waiter = None
+    nursery._pending_starts = 0
+    nursery._body_running = nursery._closed = True  # closed until entered
+    return nursery

@@ -86,7 +86,7 @@ async def park(task: Task, queue: Queue) -> Any:
             raise
         hold_off(task, error)
     finally:
-        task._park = task._abort = task._outcome = None
+        task._park = task._abort = None
         task._rested = RESTED
         if task.scope._effective:
             watch(task)  # what it awaits next may be foreign

@@ -27,6 +27,7 @@ from .groups import bare_cancelled, is_cancelled, is_marked, raise_keeping_conte
 from .host import HAS_CANCEL_COUNTS, current_task as current_asyncio_task
 from .task import Task, current_state, current_task, records
 from .tree import Node, abandon, encloses, refresh
+from .util import blank
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -321,7 +322,7 @@ class CancelScope(Node):
             self._entry = None
         if task is not None:
             tell(refresh(self))
-            if task._island is not None:
+            if task._extra.island is not None:
                 watch(task)  # it may have kept out what was in force already
 
     def _cancel_alone(self, reason: CancelReason) -> None:
@@ -471,6 +472,17 @@ class CancelScope(Node):
                 when = "from now" if left >= 0 else "ago"
                 state += f", deadline is {abs(left):.2f} seconds {when}"
         return f"<nurseryio.CancelScope at {id(self):#x}, {state}>"
+
+
+def new_scope() -> CancelScope:
+    """``CancelScope()`` without the detour through the class."""
+    self: CancelScope = blank(CancelScope)
+    self._deadline = self._relative = inf
+    self._occupant = self._nest = self._reason = self._entry = self._beside = None
+    self._called = self._effective = self._abandoned = self._entered = self.cancelled_caught = (
+        self._shielded
+    ) = False
+    return self
 
 
 def _expire(scope: CancelScope) -> None:

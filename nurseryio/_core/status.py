@@ -79,12 +79,12 @@ class Starting(TaskStatus[StatusT]):
         if old.cancel_scope._effective:
             return
         assert not new._closed  # start() is counted as pending there
-        children, old._children = old._children, set()
+        children, old._children = old._children, {}
         flipped = []
         for task in children:
             task._parent_nursery = new
-            task._eventual_parent_nursery = None
-            new._children.add(task)
+            task._own_extra().eventual_parent_nursery = None
+            new._children[task] = None
             inside = list(chain(task.scope, old.cancel_scope))
             if inside:
                 inside[-1]._parent = new.cancel_scope

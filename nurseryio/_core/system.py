@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import host
 from .ending import end_alone
 from .errors import Cancelled
-from .task import LoopState, Task, current_state, records
+from .task import LoopState, Task, current_state, make_task, records
 from .token import token_of
 from .tree import ROOT
 from .util import Frozen, coroutine_or_error
@@ -66,14 +66,14 @@ def spawn_system_task(
         context = contextvars.Context()
     call: Any = coroutine_or_error
     coro = context.run(call, async_fn, *args)
-    record = Task._create(state, coro, async_fn if name is None else name, None, ROOT)
-    record._is_system = True
+    record = make_task(state, coro, async_fn if name is None else name, None, ROOT)
+    record._own_extra().is_system = True
     alone: set[Any] = state.locals.setdefault(_ALONE, set())
     asyncio_name = name if isinstance(name, str) else getattr(async_fn, "__qualname__", None)
     runner = _run_alone(record, coro)
     asyncio_task = host.create_task(state.loop, runner, asyncio_name, context, coro)
     record.asyncio_task = asyncio_task
-    record._context = context
+    record._own_extra().context = context
     records[asyncio_task] = record
     alone.add(asyncio_task)
     asyncio_task.add_done_callback(alone.discard, context=state.context)

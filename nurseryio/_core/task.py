@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import foreign, host
 from .deadlines import Deadlines
+from .extra import NO_EXTRA, Extra
 from .host import current_task as current_asyncio_task
 from .tree import ROOT, Node, chain
-from .util import NoPublicConstructor
+from .util import NoPublicConstructor, blank
 
 if TYPE_CHECKING:
     import asyncio
@@ -51,7 +52,6 @@ class Task(metaclass=NoPublicConstructor):
         asyncio_task: the asyncio task itself; None once a task that asyncio code started has
             ended.
         coro: the coroutine object that the task runs.
-        custom_sleep_data: free for whoever calls ``wait_task_rescheduled``; reset on waking.
 
     Trio: ``trio.lowlevel.Task``, with ``asyncio_task`` added.
     """
@@ -59,20 +59,13 @@ class Task(metaclass=NoPublicConstructor):
     __slots__ = (
         "__weakref__",
         "_abort",
-        "_breakers",
-        "_context",
         "_coro",
-        "_eventual_parent_nursery",
+        "_extra",
         "_held",
-        "_is_system",
-        "_island",
+        "_look_closer",
         "_name",
-        "_outcome",
-        "_over",
         "_park",
         "_parent_nursery",
-        "_passing",
-        "_look_closer",
         "_refused",
         "_rested",
         "_shielded_step",
@@ -81,7 +74,6 @@ class Task(metaclass=NoPublicConstructor):
         "_strikes",
         "_watched",
         "asyncio_task",
-        "custom_sleep_data",
         "scope",
     )
 
@@ -89,16 +81,18 @@ class Task(metaclass=NoPublicConstructor):
     # The innermost open scope; ROOT for an adopted task outside any scope, and after the end.
     scope: Node
     _parent_nursery: Nursery | None
+    _state: LoopState
+    _coro: Any
+    # What the name is made of when somebody asks; None for an adopted task.
+    _name: Any
     # -- what it is doing --
     # False until the first step; always True for an adopted task.
     _started: bool
     # The future of wait_task_rescheduled() while the task waits there.
     _park: asyncio.Future[Any] | None
-    # Its abort function, None once called. Only looked at while _park is set. A dict is a queue to
-    # take the task out of (see parking).
+    # Its abort function, None once called. Only there while _park is set. A dict is a queue to take
+    # the task out of (see parking).
     _abort: Any
-    # The outcome handed over although a native cancel had already ended the future.
-    _outcome: Any
     # In a yield that scope cancellation must not interrupt.
     _shielded_step: bool
     # How many operations the task may make while nobody else is ready, before it asks the loop
@@ -107,10 +101,6 @@ class Task(metaclass=NoPublicConstructor):
     # -- the ledger (see delivery) --
     # Invariant: True only while scope._effective; then one of asyncio_task.cancelling() is ours.
     _held: bool
-    # Kept only where counts go stale (host): how many native requests were over when ours came,
-    # and how many there were when a scope let one of them pass, which is on its way since.
-    _over: int
-    _passing: int
     # Invariant: True exactly while the record is on its loop's watch list.
     _watched: bool
     # The future that was interrupted last and may be refusing.
@@ -118,37 +108,18 @@ class Task(metaclass=NoPublicConstructor):
     # Interruptions of foreign awaits: their number, since when they are counted, and for how many
     # seconds it is waited after too many.
     _strikes: tuple[int, float, float] | None
-    # What the task is in that wants cancellation at an edge instead of a level, or None.
-    _island: Any
     # checkpoint_if_cancelled() must look closer: a native cancel was held off and put back, so
     # that it may be pending in the asyncio task.
     _look_closer: bool
-    # -- what few tasks have: these slots are empty in the others, which costs no time; getattr --
-    # Where a task spawned by start() goes once it is ready.
-    _eventual_parent_nursery: Nursery | None
-    _is_system: bool
-    # The context that it was given at the spawn.
-    _context: contextvars.Context
+    _extra: Extra
+    # None until the asyncio task is made, which may run at once (see Nursery._run_child).
+    asyncio_task: asyncio.Task[Any]
 
-    def __init__(
-        self, state: LoopState, coro: Any, name: object, parent: Nursery | None, scope: Node
-    ) -> None:
-        self._state = state
-        self._coro = coro
-        self._name = name
-        self._parent_nursery = parent
-        self.scope = scope
-        self._started = self._held = self._watched = False
-        self._shielded_step = self._look_closer = False
-        self._rested = NEW
-        self._over = self._passing = 0
-        self._park = self._abort = self._outcome = self._refused = self._strikes = None
-        self._island = None
-        # None until the asyncio task is made, which may run at once (see Nursery._run_child).
-        self.asyncio_task: asyncio.Task[Any] = None  # type: ignore[assignment]
-        # Parking lots to break when the task ends.
-        self._breakers: list[Any] | None = None
-        self.custom_sleep_data: Any = None
+    def _own_extra(self) -> Extra:
+        """The task's own :class:`Extra`, to note something there."""
+        if self._extra is NO_EXTRA:
+            self._extra = Extra()
+        return self._extra
 
     def __repr__(self) -> str:
         return f"<Task {self.name!r} at {id(self):#x}>"
@@ -186,7 +157,7 @@ class Task(metaclass=NoPublicConstructor):
             TypeError: on assigning anything but a ``contextvars.Context``.
             RuntimeError: on assigning when the task has ended.
         """
-        context: contextvars.Context | None = getattr(self, "_context", None)
+        context = self._extra.context
         if context is None:
             context = host.task_context(self.asyncio_task)
         return contextvars.copy_context() if context is None else context
@@ -197,7 +168,7 @@ class Task(metaclass=NoPublicConstructor):
             raise TypeError(f"context must be a contextvars.Context, not {context!r}")
         if host.is_over(self.asyncio_task):
             raise RuntimeError(f"{self!r} has ended")
-        self._context = context
+        self._own_extra().context = context
         for hook in context_hooks:
             hook(self, context)
 
@@ -209,7 +180,16 @@ class Task(metaclass=NoPublicConstructor):
     @property
     def eventual_parent_nursery(self) -> Nursery | None:
         """Where a task spawned by ``nursery.start()`` goes once it is ready; else None."""
-        return getattr(self, "_eventual_parent_nursery", None)
+        return self._extra.eventual_parent_nursery
+
+    @property
+    def custom_sleep_data(self) -> Any:
+        """Free for whoever calls ``wait_task_rescheduled``; None again when the task wakes."""
+        return self._extra.custom_sleep_data
+
+    @custom_sleep_data.setter
+    def custom_sleep_data(self, data: Any) -> None:
+        self._own_extra().custom_sleep_data = data
 
     @property
     def child_nurseries(self) -> list[Nursery]:
@@ -249,8 +229,21 @@ def await_frames(awaited: Any) -> Iterator[tuple[types.FrameType, int]]:
             awaited = _generator_behind(awaited)
 
 
-# Without the frames of ``_create``.
-make_task: Callable[..., Task] = functools.partial(type.__call__, Task)
+def make_task(
+    state: LoopState, coro: Any, name: object, parent: Nursery | None, scope: Node
+) -> Task:
+    """A new record."""
+    self: Task = blank(Task)
+    self._state = state
+    self._coro = coro
+    self._name = name
+    self._parent_nursery = parent
+    self.scope = scope
+    self._started = self._held = self._watched = self._shielded_step = self._look_closer = False
+    self._rested = NEW
+    self._park = self._refused = self._strikes = self.asyncio_task = None  # type: ignore[assignment]
+    self._extra = NO_EXTRA
+    return self
 
 
 def _generator_behind(awaited: Any) -> Any:

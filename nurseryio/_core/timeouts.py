@@ -3,8 +3,8 @@
 Rule 1: times are seconds on the loop's own clock, ``loop.time()``; under ``run(clock=...)`` the
 loop shows that clock, so asyncio's timers and ours never disagree.
 
-Rule 2: a sleep is a future and one entry in the loop's heap of deadlines: no scope, no
-``TimerHandle``.
+Rule 2: a sleep is one coroutine, one future and one entry in the loop's heap of deadlines: no scope,
+no ``TimerHandle``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from .traps import checkpoint, hold_off
 if TYPE_CHECKING:
     import asyncio
     from types import TracebackType
+
+    from .deadlines import Entry
+    from .task import Task
 
 
 def current_time() -> float:
@@ -83,7 +86,18 @@ async def sleep(seconds: float) -> None:
     Trio: ``trio.sleep``.
     """
     if seconds > 0:
-        await _sleep(current_task(), seconds, relative=True)
+        # _sleep() again: a frame less in each of ten thousand tasks that sleep.
+        task = current_task()
+        if task.scope._effective:
+            await checkpoint()
+        state = task._state
+        future = state.loop.create_future()
+        entry = state.add_deadline(state.time() + seconds, _wake, future)
+        try:
+            await future
+        except BaseException as exc:
+            if _is_cut_short(task, entry, future, exc):
+                raise
     elif seconds == 0:
         await checkpoint()
     else:
@@ -112,7 +126,7 @@ async def sleep_until(deadline: float) -> None:
     if deadline <= task._state.time():
         await checkpoint()
     else:
-        await _sleep(task, deadline, relative=False)
+        await _sleep(task, deadline)
 
 
 async def sleep_forever() -> None:
@@ -125,26 +139,31 @@ async def sleep_forever() -> None:
 
     Trio: ``trio.sleep_forever``.
     """
-    await _sleep(current_task(), inf, relative=False)
+    await _sleep(current_task(), inf)
 
 
-async def _sleep(task: Any, when: float, relative: bool) -> None:
+async def _sleep(task: Task, when: float) -> None:
     if task.scope._effective:
         await checkpoint()  # raises, unless something protects the task
     state = task._state
     future = state.loop.create_future()
-    entry = None
-    if when != inf:
-        entry = state.add_deadline(state.time() + when if relative else when, _wake, future)
+    entry = state.add_deadline(when, _wake, future)
     try:
         await future
     except BaseException as exc:
-        if not isinstance(exc, Cancelled) or not future.done() or future.cancelled():
-            if entry is not None:
-                state.deadlines.drop(entry)
+        if _is_cut_short(task, entry, future, exc):
             raise
-        # The time was up when a native cancel arrived.
+
+
+def _is_cut_short(
+    task: Task, entry: Entry, future: asyncio.Future[None], exc: BaseException
+) -> bool:
+    """Whether a sleep ends before its time; if its time was up, a native cancel is held off."""
+    if isinstance(exc, Cancelled) and future.done() and not future.cancelled():
         hold_off(task, exc)
+        return False
+    task._state.deadlines.drop(entry)
+    return True
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from . import foreign, host
 from .delivery import Abort, abort_wait, interrupt, native_requests, raiser, watch
 from .errors import Cancelled
+from .extra import NO_EXTRA
 from .host import BARE_YIELD, current_task as current_asyncio_task, new_future
 from .outcome import Value
 from .task import current_task, records
@@ -51,7 +52,8 @@ async def checkpoint() -> None:
     if task.scope._effective:
         interrupt(task)
     await BARE_YIELD
-    task.custom_sleep_data = None
+    if task._extra is not NO_EXTRA:
+        task._extra.custom_sleep_data = None
 
 
 async def checkpoint_if_cancelled() -> None:
@@ -171,7 +173,9 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
                     continue
             break
     finally:
-        task._park = task._abort = task._outcome = task.custom_sleep_data = None
+        task._park = task._abort = None
+        if task._extra is not NO_EXTRA:
+            task._extra.custom_sleep_data = None
         if task.scope._effective:
             watch(task)  # what it awaits next may be foreign
     if native is not None and not isinstance(getattr(outcome, "error", None), Cancelled):
@@ -188,7 +192,11 @@ def handed_over(task: Task, future: asyncio.Future[Any]) -> Any:
     """The outcome that a task which woke with a native cancel has got nevertheless, or None."""
     if future.done() and not future.cancelled():
         return future.result() or DONE
-    return task._outcome
+    extra = task._extra
+    outcome = extra.outcome
+    if outcome is not None:
+        extra.outcome = None
+    return outcome
 
 
 def _raiser_of(native: BaseException) -> Callable[[], NoReturn]:
@@ -220,14 +228,18 @@ def reschedule(task: Task, next_send: Any = None) -> None:
     park = task._park
     if park is not None:
         if not park.done():
-            task._abort = task.custom_sleep_data = None
+            task._abort = None
+            if task._extra is not NO_EXTRA:
+                task._extra.custom_sleep_data = None
             park.set_result(next_send)
             return
-        if park.cancelled() and task._refused is not park and task._outcome is None:
+        if park.cancelled() and task._refused is not park and task._extra.outcome is None:
             # A native cancel has ended the future, but the task does not know yet. The
             # hand-over counts: see rule 3.
-            task._abort = task.custom_sleep_data = None
-            task._outcome = DONE if next_send is None else next_send
+            task._abort = None
+            extra = task._own_extra()
+            extra.custom_sleep_data = None
+            extra.outcome = DONE if next_send is None else next_send
             return
     raise RuntimeError(f"{task!r} is not waiting in wait_task_rescheduled() any more")
 

@@ -126,21 +126,33 @@ def _update(node: Node) -> bool:
 
 def _descend(task: Occupant, node: Node, flipped: list[Occupant], members: bool = True) -> None:
     """Push the change of ``node`` down ``task``'s chain, then into the nurseries met there."""
-    todo: list[tuple[Occupant, Node]] = [(task, node)]
+    todo: list[tuple[Occupant, Node]] = []
+    if task.scope is node:
+        flipped.append(task)
+    else:
+        todo.append((task, node))
     if members and node._nest is not None:
-        todo.extend((child, node) for child in node._nest._children)
+        _sort_out(node._nest, node, flipped, todo)
     while todo:
         task, node = todo.pop()
-        if task.scope is node:
-            flipped.append(task)
-            continue
         for inner in reversed(list(chain(task.scope, node))):
             if not _update(inner):
                 break
             if inner._nest is not None:
-                todo.extend((child, inner) for child in inner._nest._children)
+                _sort_out(inner._nest, inner, flipped, todo)
         else:
             flipped.append(task)
+
+
+def _sort_out(
+    nest: Nest, node: Node, flipped: list[Occupant], todo: list[tuple[Occupant, Node]]
+) -> None:
+    """The children at ``node``: one with no node of its own flips, others are still to do."""
+    for child in nest._children:
+        if child.scope is node:
+            flipped.append(child)
+        else:
+            todo.append((child, node))
 
 
 def chain(inner: Node, outer: Node | None) -> Iterator[Node]:

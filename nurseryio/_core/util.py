@@ -47,6 +47,13 @@ RetT = TypeVar("RetT")
 P = ParamSpec("P")
 
 
+# -- objects ----------------------------------------------------------------------
+
+# An instance with all its slots empty. The detour through the class and its ``__init__`` takes as
+# long as filling them does; this is for what is made with every task.
+blank: Callable[[type[T]], T] = object.__new__
+
+
 # -- classes --------------------------------------------------------------------
 
 

@@ -59,8 +59,8 @@ class EdgeIsland:
             raise RuntimeError("each edge island is for a single 'with' block: make a new one")
         self._task = task = current_task()
         self._base = task.scope
-        self._around = task._island
-        task._island = self
+        self._around = task._extra.island
+        task._own_extra().island = self
         return self
 
     def __exit__(
@@ -70,12 +70,12 @@ class EdgeIsland:
         tb: TracebackType | None,
     ) -> None:
         task = current_task()
-        if task is not self._task or task._island is not self:
+        if task is not self._task or task._extra.island is not self:
             raise RuntimeError(
                 f"an edge island must be left in the task that entered it, innermost first: "
                 f"entered in {self._task!r}, left in {task!r}"
             )
-        task._island = self._around
+        task._extra.island = self._around
         self._in_grace = False
         if self._entry is not None:
             task._state.deadlines.drop(self._entry)

@@ -210,10 +210,11 @@ def add_parking_lot_breaker(task: Task, lot: ParkingLot) -> None:
     """
     if is_over(task.asyncio_task):
         raise BrokenResourceError("Attempted to add already exited task as lot breaker.")
-    if task._breakers is None:
-        task._breakers = [lot]
+    extra = task._own_extra()
+    if extra.breakers is None:
+        extra.breakers = [lot]
     else:
-        task._breakers.append(lot)
+        extra.breakers.append(lot)
 
 
 def remove_parking_lot_breaker(task: Task, lot: ParkingLot) -> None:
@@ -224,7 +225,7 @@ def remove_parking_lot_breaker(task: Task, lot: ParkingLot) -> None:
 
     Trio: ``trio.lowlevel.remove_parking_lot_breaker``.
     """
-    breaks = task._breakers
+    breaks = task._extra.breakers
     if breaks is None or lot not in breaks:
         raise RuntimeError("Attempted to remove task as breaker for a lot it is not registered for")
     breaks.remove(lot)

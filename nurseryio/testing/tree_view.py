@@ -76,7 +76,7 @@ def _draw(top: Task) -> Iterator[str]:
             yield f"{first}nursery{shield}"
             below = _children(node)
         else:
-            kind = "system task " if getattr(node, "_is_system", False) else ""
+            kind = "system task " if node._extra.is_system else ""
             yield f"{first}{kind}{_describe(node.name, node.coro)}"
             below = node.child_nurseries
         last = True

@@ -84,7 +84,7 @@ class LoopWatch:
 def is_system(task: asyncio.Task[Any]) -> bool:
     """Whether a task is one of the library's system tasks, which may live as long as the loop."""
     record = records.get(task)
-    return record is not None and record._is_system
+    return record is not None and record._extra.is_system
 
 
 def live_timers(loop: asyncio.AbstractEventLoop) -> Callable[[], list[asyncio.TimerHandle]]:

@@ -1,0 +1,52 @@
+"""What few tasks have, kept apart from their records.
+
+Rule: a record has slots for what every task needs. The rest is here, and a task that has nothing of
+it shares the one empty instance, :data:`NO_EXTRA`: nine slots more would make each spawn a tenth
+dearer, and each of ten thousand tasks heavier. Who has something to note asks the record for an
+instance of its own; ``NO_EXTRA`` is never written to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import contextvars
+
+    from .nursery import Nursery
+
+
+class Extra:
+    """The rare part of a :class:`~nurseryio.lowlevel.Task`."""
+
+    __slots__ = (
+        "breakers",
+        "context",
+        "custom_sleep_data",
+        "eventual_parent_nursery",
+        "is_system",
+        "island",
+        "outcome",
+        "over",
+        "passing",
+    )
+
+    def __init__(self) -> None:
+        # The outcome handed over although a native cancel had already ended the task's future.
+        self.outcome: Any = None
+        # What the task is in that wants cancellation at an edge instead of a level.
+        self.island: Any = None
+        # Kept only where counts go stale (host): how many native requests were over when ours came,
+        # and how many there were when a scope let one of them pass, which is on its way since.
+        self.over = self.passing = 0
+        # Parking lots to break when the task ends.
+        self.breakers: list[Any] | None = None
+        # Where a task spawned by start() goes once it is ready.
+        self.eventual_parent_nursery: Nursery | None = None
+        self.is_system = False
+        # The context that the task was given at the spawn.
+        self.context: contextvars.Context | None = None
+        self.custom_sleep_data: Any = None
+
+
+NO_EXTRA = Extra()
