@@ -85,6 +85,7 @@ CORE_ORDER = (
 UPWARD_FOR_TYPES = {
     ("_core.abcs", "_core.task"),
     ("_core.extra", "_core.nursery"),
+    ("_core.leaving", "_core.nursery"),
     ("_core.status", "_core.nursery"),
     ("_core.task", "_core.nursery"),
     ("_core.tracer", "_core.task"),

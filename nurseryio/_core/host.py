@@ -36,6 +36,7 @@ __all__ = [
     "has_run",
     "is_running",
     "must_cancel",
+    "new_task",
     "own_name",
     "put_back",
     "running_loop",
@@ -185,6 +186,10 @@ forget_who_awaits: Callable[[asyncio.Future[Any], AsyncioTask], object] | None =
 # -- tasks ----------------------------------------------------------------------
 
 
+# What loop.create_task does for a loop without a task factory.
+new_task: Callable[..., AsyncioTask] = asyncio.Task
+
+
 def create_task(
     loop: Loop,
     coro: Coroutine[Any, Any, Any],
@@ -196,12 +201,6 @@ def create_task(
 
     If that fails, ``coro`` and the coroutine ``inner`` that it would have run are closed.
     """
-    if loop.get_task_factory() is None:
-        # What loop.create_task does as well, without the frame in between.
-        if context is None:
-            return asyncio.Task(coro, loop=loop, name=name)
-        if sys.version_info >= (3, 11):
-            return asyncio.Task(coro, loop=loop, name=name, context=context)
     try:
         if context is None:
             return loop.create_task(coro, name=name)

@@ -1,8 +1,8 @@
-"""Leaving a nursery: what goes on from the end of its block, once all of its tasks have ended.
+"""Leaving a nursery: what strikes its host at the end of the block, and what goes on from there.
 
-What lives here: closing the nursery's scope with what the body and the children have raised. What
-counts as an error, and waiting for the end, is the nursery's business; what a scope takes out of a
-group is the scope's.
+What lives here: telling whose cancellation has struck the host, and closing the nursery's scope
+with what the body and the children have raised. Which child's error counts, and waiting for the
+end, is the nursery's business; what a scope takes out of a group is the scope's.
 
 Rule 1: errors leave in a group, every one of them once. Where one of our scopes is the cause,
 ``Cancelled`` of children stay in that group until the responsible scope takes them out.
@@ -15,12 +15,13 @@ put back.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import foreign, host
-from .delivery import native_requests
-from .errors import Cancelled
-from .groups import bare_exit, combine, without_cancelled
+from .delivery import Abort, native_requests
+from .errors import Cancelled, CancelReason
+from .groups import NATIVE, bare_exit, combine, without_cancelled
+from .scope import is_foreign
 from .traps import hold_off
 from .tree import chain
 
@@ -28,11 +29,59 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from .nursery import Nursery
     from .scope import CancelScope
     from .task import Task
 
 # The errors that a scope may have to do with when it is left.
 MAY_BE_OURS = (Cancelled, BaseExceptionGroup)
+
+
+# -- what strikes the host ------------------------------------------------------
+
+
+def struck(nursery: Nursery, exc: BaseException, waiting: bool = False) -> BaseException | None:
+    """The block or the wait raised: returns it if it is a native cancel, else notes it."""
+    if isinstance(exc, Cancelled):
+        if is_foreign(nursery._parent_task, nursery.cancel_scope, exc):
+            nursery.cancel_scope._cancel(NATIVE)
+            return exc
+        if waiting:  # an echo of ours: the end of an asyncio.TaskGroup cancels its task anew
+            return None
+    nursery._fail(exc, nursery._parent_task)
+    return None
+
+
+def goes_on(native: BaseException | None, new: BaseException | None) -> BaseException | None:
+    """Which of two native cancels goes on: anyio's, which it knows by name, else the new one."""
+    return native if new is None or (native is not None and foreign.repeats(native)) else new
+
+
+def foreign_shield(native: BaseException | None, task: Task) -> Any:
+    """A native cancel may be anyio's, which would wake the wait again at every turn."""
+    if native is None or foreign.bridge is None:
+        return None
+    return foreign.bridge.shield(task)
+
+
+def interrupted(nursery: Nursery, raise_cancel: Callable[[], NoReturn]) -> Abort:
+    """The abort function of the wait: never agrees, but keeps a KeyboardInterrupt."""
+    try:
+        raise_cancel()
+    except Cancelled:
+        pass  # the children are what gets cancelled
+    except BaseException as exc:
+        nursery._errors = [*(nursery._errors or ()), exc]
+        nursery.cancel_scope._cancel(
+            CancelReason("KeyboardInterrupt", source_task=repr(nursery._parent_task))
+        )
+    return Abort.FAILED
+
+
+# -- what goes on ---------------------------------------------------------------
 
 
 def leave_with(
@@ -77,9 +126,12 @@ def leave_natively(
     return at_border(task, strict, combine(strict, rest))
 
 
-def goes_on(native: BaseException | None, new: BaseException | None) -> BaseException | None:
-    """Which of two native cancels goes on: anyio's, which it knows by name, else the new one."""
-    return native if new is None or (native is not None and foreign.repeats(native)) else new
+def leave_elsewhere(nursery: Nursery, exc: BaseException | None) -> BaseException | None:
+    """The block is left in another task than the one that entered it."""
+    if nursery.cancel_scope._abandoned:
+        # The owner has ended, and has complained. What passes by leaves as from any nursery.
+        return None if exc is None else combine(nursery._strict, [exc])
+    return nursery.cancel_scope._close(exc)
 
 
 def at_border(task: Task, strict: bool | None, error: BaseException | None) -> BaseException | None:

@@ -24,15 +24,13 @@ from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import foreign, host
-from .delivery import Abort, tell, watch
+from . import host, leaving
+from .delivery import tell, watch
 from .ending import end_child
-from .errors import Cancelled, CancelReason, TrioInternalError
+from .errors import Cancelled, TrioInternalError
 from .extra import NO_EXTRA
 from .groups import (
     FAILED,
-    NATIVE,
-    combine,
     ends_quietly,
     failure,
     leave_block,
@@ -41,10 +39,9 @@ from .groups import (
 )
 from .host import BARE_YIELD, current_task as current_asyncio_task, running_loop
 from .ki import border
-from .leaving import goes_on, leave_natively, leave_with
-from .scope import is_foreign, new_scope
+from .scope import new_scope
 from .status import NOT_STARTED, Starting
-from .task import Task, make_task, records
+from .task import NEW, Task, make_task, records
 from .tree import ROOT
 from .util import (
     NoPublicConstructor,
@@ -66,6 +63,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack
 
     from .scope import CancelScope
+    from .task import LoopState
 
     PosArgsT = TypeVarTuple("PosArgsT")
 
@@ -88,13 +86,16 @@ class Nursery(metaclass=NoPublicConstructor):
         "_errors",
         "_parent_task",
         "_pending_starts",
+        "_state",
         "_strict",
         "_waiter",
         "cancel_scope",
     )
 
     cancel_scope: CancelScope
+    # The task that opened it, and its loop's state; not there before.
     _parent_task: Task
+    _state: LoopState
     # Children that have not ended, starts in their temporary nursery excepted: the keys, in the
     # order in which they came. Ten thousand met in a set's order are met all over the memory.
     _children: dict[Task, None]
@@ -151,7 +152,7 @@ class Nursery(metaclass=NoPublicConstructor):
 
         Trio: ``trio.Nursery.start_soon``.
         """
-        if self._closed or running_loop() is not self._parent_task._state.loop:
+        if self._closed or running_loop() is not self._state.loop:
             self._refuse()
         # coroutine_or_error(), without a second call of everything.
         try:
@@ -161,7 +162,35 @@ class Nursery(metaclass=NoPublicConstructor):
             raise
         if type(coro) is not CoroutineType:
             coro = checked_coroutine(async_fn, coro)
-        self._spawn(coro, async_fn, name)
+        state = self._state
+        scope = self.cancel_scope
+        if (
+            name is not None
+            or scope._effective
+            or not self._body_running
+            or state.gauge is not None
+            or state.task_factory() is not None
+        ):
+            self._spawn(coro, async_fn, name)
+            return
+        # The ordinary case of _spawn() and make_task(): three calls less are a tenth of the work.
+        task = blank(Task)
+        task._state = state
+        task._coro = coro
+        task._name = async_fn
+        task._parent_nursery = self
+        task.scope = scope
+        task._started = task._held = task._watched = task._shielded_step = task._look_closer = False
+        task._rested = NEW
+        task._park = task._refused = task._strikes = None
+        task._extra = NO_EXTRA
+        task.asyncio_task = asyncio_task = host.new_task(
+            self._run_child(task, coro),
+            loop=state.loop,
+            name=getattr(async_fn, "__qualname__", None),
+        )
+        records[asyncio_task] = task
+        self._children[task] = None
 
     def _refuse(self) -> NoReturn:
         """Say why no child can be started."""
@@ -180,7 +209,7 @@ class Nursery(metaclass=NoPublicConstructor):
         system: bool = False,
     ) -> Task:
         scope = self.cancel_scope
-        state = self._parent_task._state
+        state = self._state
         gauge = state.gauge
         if gauge is not None:
             gauge.hold()
@@ -223,7 +252,7 @@ class Nursery(metaclass=NoPublicConstructor):
             if (
                 task.scope is nursery.cancel_scope
                 and task._extra is NO_EXTRA
-                and task._state.gauge is None
+                and nursery._state.gauge is None
             ):
                 # end_child() for the ordinary case.
                 del records[task.asyncio_task]
@@ -233,7 +262,7 @@ class Nursery(metaclass=NoPublicConstructor):
                     nursery._child_ended(task, error)
                 else:
                     children = nursery._children
-                    children.pop(task, None)
+                    del children[task]
                     if not children and not nursery._body_running:
                         nursery._wake()
             else:
@@ -314,7 +343,7 @@ class Nursery(metaclass=NoPublicConstructor):
 
         Trio: ``trio.Nursery.start``.
         """
-        if self._closed or running_loop() is not self._parent_task._state.loop:
+        if self._closed or running_loop() is not self._state.loop:
             self._refuse()
         if not callable(async_fn):
             coroutine_or_error(async_fn)  # says what is wrong with it
@@ -353,9 +382,10 @@ class Nursery(metaclass=NoPublicConstructor):
         task = scope._occupant
         assert task is not None
         self._parent_task = task
+        self._state = state = task._state
         self._closed = False
         if self._strict is None:
-            self._strict = task._state.strict
+            self._strict = state.strict
         return self
 
     async def __aexit__(
@@ -366,16 +396,16 @@ class Nursery(metaclass=NoPublicConstructor):
     ) -> bool:
         task = self._parent_task
         if current_asyncio_task() is not task.asyncio_task:
-            return leave_block(exc, self._finish_elsewhere(exc))
+            return leave_block(exc, leaving.leave_elsewhere(self, exc))
         self._body_running = False
-        native = None if exc is None else self._struck(exc)
+        native = None if exc is None else leaving.struck(self, exc)
         if not self._children and not self._pending_starts:
             self._closed = True
         task._shielded_step = True
         try:
             await BARE_YIELD
         except BaseException as stray:
-            native = goes_on(native, self._struck(stray, waiting=True))
+            native = leaving.goes_on(native, leaving.struck(self, stray, waiting=True))
         finally:
             task._shielded_step = False
         if not self._closed:
@@ -387,47 +417,29 @@ class Nursery(metaclass=NoPublicConstructor):
         errors, self._errors = self._errors or [], None
         try:
             if native is None:
-                left = leave_with(task, scope, self._strict, errors, exc)
+                left = leaving.leave_with(task, scope, self._strict, errors, exc)
             else:
-                left = leave_natively(task, scope, self._strict, errors, native)
+                left = leaving.leave_natively(task, scope, self._strict, errors, native)
             return leave_block(exc, left)
         finally:
             del exc, native, errors, left
 
-    def _struck(self, exc: BaseException, waiting: bool = False) -> BaseException | None:
-        """The block or the wait raised: returns it if it is a native cancel, else notes it."""
-        if isinstance(exc, Cancelled):
-            if is_foreign(self._parent_task, self.cancel_scope, exc):
-                self.cancel_scope._cancel(NATIVE)
-                return exc
-            if waiting:  # an echo of ours: the end of an asyncio.TaskGroup cancels its task anew
-                return None
-        self._fail(exc, self._parent_task)
-        return None
-
-    def _finish_elsewhere(self, exc: BaseException | None) -> BaseException | None:
-        """The block is left in another task than the one that entered it."""
-        if self.cancel_scope._abandoned:
-            # The owner has ended, and has complained. What passes by leaves as from any nursery.
-            return None if exc is None else combine(self._strict, [exc])
-        return self.cancel_scope._close(exc)
-
     async def _wait(self, task: Task, native: BaseException | None) -> BaseException | None:
         """Wait for the children: the last native cancel that arrived meanwhile, if any."""
-        shield = self._foreign_shield(native, task)
+        shield = leaving.foreign_shield(native, task)
         # After a turn of the loop: who was there before it has made a step, or never will.
         for child in self._children:
             if not child._started:
                 child.asyncio_task.add_done_callback(self._look_after)
         try:
             while not self._closed:
-                task._abort = self._interrupted
-                task._park = self._waiter = waiter = task._state.loop.create_future()
+                task._abort = partial(leaving.interrupted, self)
+                task._park = self._waiter = waiter = self._state.loop.create_future()
                 try:
                     await waiter
                 except BaseException as exc:
-                    native = goes_on(native, self._struck(exc, waiting=True))
-                    shield = shield or self._foreign_shield(native, task)
+                    native = leaving.goes_on(native, leaving.struck(self, exc, waiting=True))
+                    shield = shield or leaving.foreign_shield(native, task)
         finally:
             task._park = task._abort = self._waiter = None
             if shield is not None:
@@ -435,25 +447,6 @@ class Nursery(metaclass=NoPublicConstructor):
         if task.scope._effective:
             watch(task)
         return native
-
-    def _foreign_shield(self, native: BaseException | None, task: Task) -> Any:
-        """A native cancel may be anyio's, which would wake the wait again at every turn."""
-        if native is None or foreign.bridge is None:
-            return None
-        return foreign.bridge.shield(task)
-
-    def _interrupted(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
-        """The abort function of the wait: never agrees, but keeps a KeyboardInterrupt."""
-        try:
-            raise_cancel()
-        except Cancelled:
-            pass  # the children are what gets cancelled
-        except BaseException as exc:
-            self._errors = [*(self._errors or ()), exc]
-            self.cancel_scope._cancel(
-                CancelReason("KeyboardInterrupt", source_task=repr(self._parent_task))
-            )
-        return Abort.FAILED
 
     if not TYPE_CHECKING:
 

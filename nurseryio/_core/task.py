@@ -281,6 +281,7 @@ class LoopState:
         "ready",
         "run",
         "strict",
+        "task_factory",
         "time",
         "timer",
         "watch_due",
@@ -292,6 +293,8 @@ class LoopState:
         # Empty while nobody is ready to make a step (never, where the loop does not show it).
         self.ready: Sized = host.ready_queue(loop)
         self.time: Callable[[], float] = loop.time
+        # Returns the loop's task factory, None if it has none.
+        self.task_factory: Callable[[], object] = loop.get_task_factory
         self.deadlines: Deadlines = Deadlines()
         # Invariant: a loop timer is armed at armed_at, which is not later than the earliest
         # live deadline; inf and None mean that none is armed.

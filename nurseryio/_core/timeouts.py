@@ -3,8 +3,8 @@
 Rule 1: times are seconds on the loop's own clock, ``loop.time()``; under ``run(clock=...)`` the
 loop shows that clock, so asyncio's timers and ours never disagree.
 
-Rule 2: a sleep is one coroutine, one future and one entry in the loop's heap of deadlines: no scope,
-no ``TimerHandle``.
+Rule 2: a sleep is one coroutine, one future and one entry in the loop's heap of deadlines: no
+scope, no ``TimerHandle``.
 """
 
 from __future__ import annotations
