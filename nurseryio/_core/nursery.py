@@ -3,13 +3,14 @@
 Rule 1: a child is an asyncio task around one wrapper coroutine, :meth:`Nursery._run_child`. The
 wrapper lets nothing escape into asyncio's own step function (a ``SystemExit`` there would tear
 the loop down from under the siblings) and does the bookkeeping at its end, which is cheaper
-than a done-callback. A child that is natively cancelled before its first step never enters the
-wrapper; :meth:`Nursery._look_after` notices.
+than a done-callback. It has been run up to its first await before the task is made: so a native
+cancel that comes before the child's first step strikes inside the wrapper as well.
 
 Rule 2: the end of the block waits for the children and for the starts under way; nothing
-interrupts this wait. Cancelling the nursery's scope cancels the children, not the wait. It begins
-with one turn of the loop for everybody: a schedule point is owed anyway, every child made so far
-makes its first step in it, and a nursery whose children are short needs no future to wait for.
+interrupts this wait. Cancelling the nursery's scope cancels the children, not the wait. If all
+children end in one turn of the loop, which is owed to others anyway, the wait needs no future; if
+not, the turn was for nothing. So a nursery is taken to go as the one before it on the same loop
+did, and now and then the turn is tried again (``GUESSES``).
 
 Rule 3: what the body and the children raise is kept until then, and leaves as ``leaving`` says.
 Equal ``Cancelled`` that come one after another stand there as the first of them, each counted.
@@ -66,6 +67,10 @@ if TYPE_CHECKING:
     from .task import LoopState
 
     PosArgsT = TypeVarTuple("PosArgsT")
+
+
+# How many nurseries to come are taken to last longer than a turn of the loop, after one that did.
+GUESSES = 8
 
 
 class Nursery(metaclass=NoPublicConstructor):
@@ -167,7 +172,6 @@ class Nursery(metaclass=NoPublicConstructor):
         if (
             name is not None
             or scope._effective
-            or not self._body_running
             or state.gauge is not None
             or state.task_factory() is not None
         ):
@@ -184,10 +188,10 @@ class Nursery(metaclass=NoPublicConstructor):
         task._rested = NEW
         task._park = task._refused = task._strikes = None
         task._extra = NO_EXTRA
+        runner = self._run_child(task, coro)
+        runner.send(None)  # rule 1
         task.asyncio_task = asyncio_task = host.new_task(
-            self._run_child(task, coro),
-            loop=state.loop,
-            name=getattr(async_fn, "__qualname__", None),
+            runner, loop=state.loop, name=getattr(async_fn, "__qualname__", None)
         )
         records[asyncio_task] = task
         self._children[task] = None
@@ -215,8 +219,10 @@ class Nursery(metaclass=NoPublicConstructor):
             gauge.hold()
         task = make_task(state, coro, async_fn if name is None else name, self, scope)
         asyncio_name = name if type(name) is str else getattr(async_fn, "__qualname__", None)
+        runner = self._run_child(task, coro)
+        runner.send(None)  # rule 1
         task.asyncio_task = asyncio_task = host.create_task(
-            state.loop, self._run_child(task, coro), asyncio_name, context, coro
+            state.loop, runner, asyncio_name, context, coro
         )
         records[asyncio_task] = task
         self._children[task] = None
@@ -224,8 +230,6 @@ class Nursery(metaclass=NoPublicConstructor):
             task._own_extra().is_system = True
         if context is not None:
             task._own_extra().context = context
-        if not self._body_running:
-            asyncio_task.add_done_callback(self._look_after)
         if scope._effective:
             tell((task,))
         if gauge is not None:
@@ -235,6 +239,7 @@ class Nursery(metaclass=NoPublicConstructor):
     @border
     async def _run_child(self, task: Task, coro: Any) -> None:
         try:
+            await BARE_YIELD  # as far as whoever makes the task brings us
             if task.asyncio_task is None:
                 # An eager task factory runs us inside start_soon(), which must return first.
                 await BARE_YIELD
@@ -245,6 +250,8 @@ class Nursery(metaclass=NoPublicConstructor):
             error = exc.with_traceback(exc.__traceback__.tb_next)  # type: ignore[union-attr]
             if not task._started:
                 coro.close()
+                if task.asyncio_task is None:
+                    return  # no task could be made
         else:
             error = None  # type: ignore[assignment]
         try:
@@ -303,15 +310,6 @@ class Nursery(metaclass=NoPublicConstructor):
             waiter = self._waiter
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
-
-    # -- children that never ran ------------------------------------------------
-
-    def _look_after(self, asyncio_task: asyncio.Task[Any]) -> None:
-        """Done-callback for a child that may never have made its first step."""
-        task = records.get(asyncio_task)
-        if task is not None and not task._started:
-            task.coro.close()
-            end_child(task, None)
 
     # -- starting and waiting ---------------------------------------------------
 
@@ -401,13 +399,19 @@ class Nursery(metaclass=NoPublicConstructor):
         native = None if exc is None else leaving.struck(self, exc)
         if not self._children and not self._pending_starts:
             self._closed = True
-        task._shielded_step = True
-        try:
-            await BARE_YIELD
-        except BaseException as stray:
-            native = leaving.goes_on(native, leaving.struck(self, stray, waiting=True))
-        finally:
-            task._shielded_step = False
+        state = self._state
+        if self._closed or not state.long_nurseries:
+            task._shielded_step = True
+            try:
+                await BARE_YIELD
+            except BaseException as stray:
+                native = leaving.goes_on(native, leaving.struck(self, stray, waiting=True))
+            finally:
+                task._shielded_step = False
+            if not self._closed:
+                state.long_nurseries = GUESSES
+        else:
+            state.long_nurseries -= 1
         if not self._closed:
             native = await self._wait(task, native)
         scope = self.cancel_scope
@@ -427,10 +431,6 @@ class Nursery(metaclass=NoPublicConstructor):
     async def _wait(self, task: Task, native: BaseException | None) -> BaseException | None:
         """Wait for the children: the last native cancel that arrived meanwhile, if any."""
         shield = leaving.foreign_shield(native, task)
-        # After a turn of the loop: who was there before it has made a step, or never will.
-        for child in self._children:
-            if not child._started:
-                child.asyncio_task.add_done_callback(self._look_after)
         try:
             while not self._closed:
                 task._abort = partial(leaving.interrupted, self)
@@ -446,7 +446,10 @@ class Nursery(metaclass=NoPublicConstructor):
                 shield.__exit__(None, None, None)
         if task.scope._effective:
             watch(task)
-        return native
+        try:
+            return native
+        finally:
+            del native  # its traceback holds this frame: no circle
 
     if not TYPE_CHECKING:
 

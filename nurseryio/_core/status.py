@@ -94,7 +94,5 @@ class Starting(TaskStatus[StatusT]):
             # a deadline that has passed unnoticed.
             if inside or new.cancel_scope._effective:
                 flipped += refresh_chain(task, new.cancel_scope)
-            if not task._started:
-                task.asyncio_task.add_done_callback(new._look_after)
         tell(flipped)
         old._wake()

@@ -277,6 +277,7 @@ class LoopState:
         "gauge",
         "instruments",
         "locals",
+        "long_nurseries",
         "loop",
         "ready",
         "run",
@@ -303,6 +304,8 @@ class LoopState:
         # Records to look at again, and whether the call that will do it is scheduled.
         self.watch_list: list[Task] = []
         self.watch_due: bool = False
+        # How many nurseries to come are taken to last longer than a turn of the loop.
+        self.long_nurseries: int = 0
         # None while there are none: the hot paths test for that.
         self.instruments: Instruments | None = None
         # Set while instruments are installed: the hook into the loop (see gauge.py).
