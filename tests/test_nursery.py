@@ -37,6 +37,7 @@ from nurseryio import (
     sleep_forever,
 )
 from nurseryio._core.host import COUNTS_GO_STALE
+from nurseryio._core.nursery import GUESSES
 from nurseryio._core.task import records
 from nurseryio.lowlevel import checkpoint, current_task
 
@@ -48,6 +49,18 @@ pytestmark = pytest.mark.limit(20)
 
 async def forever() -> None:
     await asyncio.get_running_loop().create_future()
+
+
+# How a nursery waits for its end depends on whether the one before it lasted (rule 2 there).
+both_ends = pytest.mark.parametrize("previous", ["short", "long"])
+
+
+async def a_nursery_before(previous: str) -> None:
+    # One more: during the first, that of run() itself turns out to last.
+    lengths = [0] * (GUESSES + 1) if previous == "short" else [3]
+    for length in lengths:
+        async with open_nursery() as nursery:
+            nursery.start_soon(turns, length)
 
 
 async def fail(error: BaseException) -> None:
@@ -564,7 +577,9 @@ async def test_errors_and_cancellations_leave_together_and_the_scope_takes_its_o
     assert scope.cancelled_caught
 
 
-async def test_the_end_of_a_nursery_is_no_cancellation_point_of_its_own() -> None:
+@both_ends
+async def test_the_end_of_a_nursery_is_no_cancellation_point_of_its_own(previous: str) -> None:
+    await a_nursery_before(previous)
     with CancelScope() as scope:
         scope.cancel()
         async with open_nursery():
@@ -574,12 +589,37 @@ async def test_the_end_of_a_nursery_is_no_cancellation_point_of_its_own() -> Non
     assert not scope.cancelled_caught
 
 
-async def test_the_end_of_a_nursery_always_lets_others_run() -> None:
+@both_ends
+async def test_the_end_of_a_nursery_always_lets_others_run(previous: str) -> None:
+    await a_nursery_before(previous)
     seen: list[int] = []
     asyncio.get_running_loop().call_soon(seen.append, 1)
     async with open_nursery():
         pass
     assert seen == [1]
+
+
+async def test_after_a_long_nursery_some_wait_without_a_turn_and_then_it_is_tried_again() -> None:
+    async def turns_at_the_end() -> int:
+        passed = 0
+
+        def another() -> None:
+            nonlocal handle, passed
+            passed += 1
+            handle = loop.call_soon(another)
+
+        loop = asyncio.get_running_loop()
+        async with open_nursery() as nursery:
+            handle = loop.call_soon(another)
+            nursery.start_soon(turns, 0)
+        handle.cancel()
+        return passed
+
+    await a_nursery_before("short")
+    assert [await turns_at_the_end() for _ in range(3)] == [1] * 3
+    await a_nursery_before("long")
+    assert [await turns_at_the_end() for _ in range(GUESSES)] == [2] * GUESSES
+    assert [await turns_at_the_end() for _ in range(3)] == [1] * 3
 
 
 async def test_a_scope_cancelled_while_its_nursery_waits_cancels_the_children() -> None:
@@ -655,7 +695,11 @@ async def test_a_child_cancelled_natively_ends_quietly_and_alone() -> None:
         assert not nursery.cancel_scope.cancel_called
 
 
-async def test_a_child_cancelled_before_its_first_step_does_not_hang_the_nursery() -> None:
+@both_ends
+async def test_a_child_cancelled_before_its_first_step_does_not_hang_the_nursery(
+    previous: str,
+) -> None:
+    await a_nursery_before(previous)
     started = []
 
     async def child() -> None:
@@ -675,7 +719,12 @@ async def test_a_child_cancelled_before_its_first_step_does_not_hang_the_nursery
     await settle()
 
 
-async def test_a_child_spawned_while_the_nursery_waits_may_be_cancelled_before_its_step() -> None:
+@both_ends
+async def test_a_child_spawned_while_the_nursery_waits_may_be_cancelled_before_its_step(
+    previous: str,
+) -> None:
+    await a_nursery_before(previous)
+
     async def spawner(nursery: Nursery) -> None:
         await turns(3)
         nursery.start_soon(forever)
@@ -687,7 +736,12 @@ async def test_a_child_spawned_while_the_nursery_waits_may_be_cancelled_before_i
     validate()
 
 
-async def test_a_native_cancel_of_a_child_in_a_cancelled_nursery_is_no_matter() -> None:
+@both_ends
+async def test_a_native_cancel_of_a_child_in_a_cancelled_nursery_is_no_matter(
+    previous: str,
+) -> None:
+    await a_nursery_before(previous)
+
     async def stubborn() -> None:
         with contextlib.suppress(Cancelled):
             await forever()
@@ -730,9 +784,12 @@ class Host:
 
 
 @pytest.mark.parametrize("wait", [None, forever, sleep_forever])
+@both_ends
 async def test_a_native_cancel_of_the_host_ends_the_children_and_comes_out_bare(
     wait: Any,
+    previous: str,
 ) -> None:
+    await a_nursery_before(previous)
     ended = []
 
     async def child() -> None:
@@ -759,7 +816,12 @@ async def test_a_native_cancel_of_the_host_ends_the_children_and_comes_out_bare(
     assert not host.nursery.cancel_scope.cancelled_caught
 
 
-async def test_errors_of_children_go_first_and_the_native_cancel_strikes_next() -> None:
+@both_ends
+async def test_errors_of_children_go_first_and_the_native_cancel_strikes_next(
+    previous: str,
+) -> None:
+    await a_nursery_before(previous)
+
     async def child() -> None:
         try:
             await forever()
@@ -780,7 +842,9 @@ async def test_errors_of_children_go_first_and_the_native_cancel_strikes_next() 
     assert type(host.next_error) is Cancelled
 
 
-async def test_a_native_cancel_again_and_again_does_not_shake_the_wait_off() -> None:
+@both_ends
+async def test_a_native_cancel_again_and_again_does_not_shake_the_wait_off(previous: str) -> None:
+    await a_nursery_before(previous)
     release = asyncio.Event()
 
     async def child() -> None:
@@ -803,7 +867,12 @@ async def test_a_native_cancel_again_and_again_does_not_shake_the_wait_off() -> 
     assert host.count == (5 if sys.version_info >= (3, 11) else 0)
 
 
-async def test_a_native_cancel_at_the_very_end_of_an_empty_nursery_is_not_lost() -> None:
+@both_ends
+async def test_a_native_cancel_at_the_very_end_of_an_empty_nursery_is_not_lost(
+    previous: str,
+) -> None:
+    await a_nursery_before(previous)
+
     async def body(_nursery: Nursery) -> None:
         asyncio.current_task().cancel("late")  # type: ignore[union-attr]
 
@@ -813,7 +882,12 @@ async def test_a_native_cancel_at_the_very_end_of_an_empty_nursery_is_not_lost()
     assert host.next_error is None
 
 
-async def test_a_native_cancel_that_comes_when_the_last_child_ends_is_not_lost() -> None:
+@both_ends
+async def test_a_native_cancel_that_comes_when_the_last_child_ends_is_not_lost(
+    previous: str,
+) -> None:
+    await a_nursery_before(previous)
+
     async def body(nursery: Nursery) -> None:
         async def child() -> None:
             await turns(2)
@@ -828,7 +902,13 @@ async def test_a_native_cancel_that_comes_when_the_last_child_ends_is_not_lost()
 
 @needs_counts
 @pytest.mark.parametrize("native_first", [True, False])
-async def test_native_and_own_cancel_in_one_turn_both_count(native_first: bool) -> None:
+@both_ends
+async def test_native_and_own_cancel_in_one_turn_both_count(
+    native_first: bool,
+    previous: str,
+) -> None:
+    await a_nursery_before(previous)
+
     async def body(nursery: Nursery) -> None:
         nursery.start_soon(forever)
         await forever()
