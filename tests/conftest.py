@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import signal
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -57,6 +58,10 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_sessionstart() -> None:
+    # A shell makes what it starts in the background ignore Ctrl-C, and so would the programs that
+    # the tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # The first loop of a kind may open descriptors that stay for the process.
     for kind in matrix.KINDS:
         matrix.new_loop(kind).close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 from math import inf
 
 import hypothesis
+import pytest
 from hypothesis import strategies as st
 
-from nurseryio._core.deadlines import SWEEP_AT, Deadlines
+from nurseryio._core.deadlines import SWEEP_AT, Deadlines, Entry
 
 
 def taken(deadlines: Deadlines, now: float) -> list[object]:
@@ -78,13 +80,27 @@ def test_a_dropped_entry_keeps_nothing_alive() -> None:
     assert "argument" not in entry and print not in entry
 
 
-def test_a_million_timeouts_that_never_fire_leave_nothing_behind() -> None:
+@pytest.mark.parametrize("at_once", [1, 2, 10])
+def test_a_million_timeouts_that_never_fire_leave_nothing_behind(at_once: int) -> None:
     deadlines = Deadlines()
     most = 0
+    alive: collections.deque[Entry] = collections.deque()
     for n in range(100_000):
-        deadlines.drop(deadlines.add(1000.0 + n, print, n))
+        alive.append(deadlines.add(1000.0 + n, print, n))
+        if len(alive) == at_once:
+            deadlines.drop(alive.popleft())
         most = max(most, len(deadlines._heap))
-    assert most <= SWEEP_AT + 2
+    assert most <= SWEEP_AT + 2 * at_once
+    deadlines._validate()
+    assert len(deadlines) == at_once - 1
+
+
+def test_of_timeouts_inside_one_another_none_stays_in_the_heap() -> None:
+    deadlines = Deadlines()
+    entries = [deadlines.add(1000.0 + n, print, n) for n in range(10)]
+    while entries:
+        deadlines.drop(entries.pop())
+        assert len(deadlines._heap) == len(entries)
     deadlines._validate()
 
 

@@ -144,7 +144,10 @@ class CancelScope(Node):
             self._relative = inf
             if not self._called:
                 if relative > 0:
-                    self._entry = state.add_deadline(deadline, _expire, self)
+                    # state.add_deadline() without its frame
+                    self._entry = state.deadlines.add(deadline, _expire, self)
+                    if deadline < state.armed_at:
+                        state._arm(deadline)
                 else:
                     self._called = True
                     self._reason = DEADLINE
@@ -474,10 +477,11 @@ class CancelScope(Node):
         return f"<nurseryio.CancelScope at {id(self):#x}, {state}>"
 
 
-def new_scope() -> CancelScope:
-    """``CancelScope()`` without the detour through the class."""
+def new_scope(relative: float = inf) -> CancelScope:
+    """``CancelScope(relative_deadline=relative)``, checked already, not through the class."""
     self: CancelScope = blank(CancelScope)
-    self._deadline = self._relative = inf
+    self._deadline = inf
+    self._relative = relative
     self._occupant = self._nest = self._reason = self._entry = self._beside = None
     self._called = self._effective = self._abandoned = self._entered = self.cancelled_caught = (
         self._shielded

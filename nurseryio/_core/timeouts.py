@@ -13,7 +13,7 @@ from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 from .errors import Cancelled, TooSlowError
-from .scope import CancelScope
+from .scope import CancelScope, new_scope
 from .task import current_state, current_task
 from .traps import checkpoint, hold_off
 
@@ -212,8 +212,7 @@ def move_on_after(seconds: float, *, shield: bool = False) -> CancelScope:
 
     Trio: ``trio.move_on_after``.
     """
-    _check_timeout(seconds)
-    return CancelScope(relative_deadline=seconds, shield=shield)
+    return _limited(seconds, shield)
 
 
 def fail_at(deadline: float, *, shield: bool = False) -> _Fail:
@@ -256,11 +255,10 @@ def fail_after(seconds: float, *, shield: bool = False) -> _Fail:
 
     Trio: ``trio.fail_after``.
     """
-    _check_timeout(seconds)
-    return _Fail(CancelScope(relative_deadline=seconds, shield=shield))
+    return _Fail(_limited(seconds, shield))
 
 
-def _check_timeout(seconds: float) -> None:
+def _limited(seconds: float, shield: bool) -> CancelScope:
     try:
         valid = seconds >= 0
     except TypeError:
@@ -272,6 +270,10 @@ def _check_timeout(seconds: float) -> None:
         raise ValueError(
             "`seconds` must not be NaN" if isnan(seconds) else "`seconds` must be non-negative"
         )
+    scope = new_scope(seconds)
+    if shield is not False:
+        scope.shield = shield
+    return scope
 
 
 class _Fail:
