@@ -8,8 +8,10 @@ import functools
 import gc
 import sys
 import weakref
+from math import inf
 
 import pytest
+from harness.core import turns
 
 import nurseryio
 from nurseryio import open_nursery
@@ -201,6 +203,20 @@ async def test_a_dropped_deadline_does_not_keep_the_timer_early() -> None:
         assert state.armed_at < state.deadlines.next()
         state.arm_exactly()
         assert state.armed_at == state.deadlines.next()
+
+
+async def test_after_a_deadline_that_cancels_the_timer_is_armed_once_and_for_what_is_left() -> None:
+    state = current_state()
+    seen = []
+    with nurseryio.move_on_after(60):
+        with nurseryio.move_on_after(0.001):
+            try:
+                await nurseryio.sleep(50)
+            finally:
+                seen.append(state.armed_at)
+        await turns(1)
+        assert seen == [inf]
+        assert state.armed_at == state.deadlines.next() < inf
 
 
 def test_the_state_of_a_closed_loop_goes_when_another_is_made() -> None:

@@ -182,6 +182,9 @@ def _look_again(state: LoopState) -> None:
         if task.scope._effective:
             _deliver(task)
     _schedule(state)
+    when = state.deadlines.next()
+    if when < state.armed_at:  # left to us by the timer
+        state._arm(when)
 
 
 def _deliver(task: Task) -> None:
@@ -323,7 +326,7 @@ def raiser(scope: Node) -> Callable[[], NoReturn]:
 def _validate(state: LoopState) -> None:
     """Check what must hold of a loop's records and scopes whenever no function here is running."""
     state.deadlines._validate()
-    assert state.armed_at <= state.deadlines.next()
+    assert state.armed_at <= state.deadlines.next() or state.watch_due
     assert (state.timer is None) == (state.armed_at == inf)
     watched = state.watch_list
     assert len(set(watched)) == len(watched) and all(task._watched for task in watched)

@@ -298,7 +298,7 @@ class LoopState:
         self.task_factory: Callable[[], object] = loop.get_task_factory
         self.deadlines: Deadlines = Deadlines()
         # Invariant: a loop timer is armed at armed_at, which is not later than the earliest
-        # live deadline; inf and None mean that none is armed.
+        # live deadline; inf and None mean that none is armed. While watch_due it may be later.
         self.armed_at: float = inf
         self.timer: asyncio.Handle | None = None
         # Records to look at again, and whether the call that will do it is scheduled.
@@ -371,7 +371,9 @@ def nurseryio_deadline_timer(state: LoopState) -> None:
     while (due := deadlines.pop_due(now)) is not None:
         due[0](due[1])
     when = deadlines.next()
-    if when < state.armed_at:
+    # Those who have just been cancelled will drop deadlines of their own: whoever looks at them
+    # again after their step arms the timer (delivery), once and not twice.
+    if when < state.armed_at and not state.watch_due:
         # Still to come although the timer was set for it: the timer came early.
         state._arm(max(when, now + EARLY) if when <= promised else when)
 
