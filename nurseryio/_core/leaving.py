@@ -18,10 +18,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from . import foreign, host
-from .delivery import Abort, native_requests
+from .delivery import Abort, is_native, native_requests
 from .errors import Cancelled, CancelReason
-from .groups import NATIVE, bare_exit, combine, without_cancelled
-from .scope import is_foreign
+from .groups import NATIVE, bare_exit, combine, is_marked, without_cancelled
 from .traps import hold_off
 from .tree import chain
 
@@ -46,13 +45,23 @@ MAY_BE_OURS = (Cancelled, BaseExceptionGroup)
 def struck(nursery: Nursery, exc: BaseException, waiting: bool = False) -> BaseException | None:
     """The block or the wait raised: returns it if it is a native cancel, else notes it."""
     if isinstance(exc, Cancelled):
-        if is_foreign(nursery._parent_task, nursery.cancel_scope, exc):
+        if _is_foreign(nursery, exc):
             nursery.cancel_scope._cancel(NATIVE)
             return exc
         if waiting:  # an echo of ours: the end of an asyncio.TaskGroup cancels its task anew
             return None
     nursery._fail(exc, nursery._parent_task)
     return None
+
+
+def _is_foreign(nursery: Nursery, exc: Cancelled) -> bool:
+    """Whether a ``CancelledError`` that came up in the nursery's scope is not ours."""
+    task = nursery._parent_task
+    if not host.HAS_CANCEL_COUNTS:
+        return not is_marked(exc)
+    if is_native(task, nursery.cancel_scope._native_before, exc):
+        return True
+    return not task.scope._effective and not is_marked(exc)
 
 
 def goes_on(native: BaseException | None, new: BaseException | None) -> BaseException | None:

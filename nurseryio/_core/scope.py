@@ -492,12 +492,3 @@ def new_scope(relative: float = inf) -> CancelScope:
 def _expire(scope: CancelScope) -> None:
     scope._entry = None
     scope._cancel(DEADLINE)
-
-
-def is_foreign(task: Task, scope: CancelScope, exc: BaseException) -> bool:
-    """Whether a ``CancelledError`` that came up inside ``scope`` is somebody else's than ours."""
-    if not HAS_CANCEL_COUNTS:
-        return not is_marked(exc)
-    if is_native(task, scope._native_before, exc):
-        return True
-    return not task.scope._effective and not is_marked(exc)
