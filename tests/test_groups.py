@@ -94,6 +94,35 @@ def test_only_loose_groups_collapse_when_something_is_taken_out() -> None:
     assert (matched, left) == (True, None)
 
 
+def test_a_group_that_was_looked_through_is_not_looked_through_again() -> None:
+    asked = []
+
+    def matches(error: BaseException) -> bool:
+        asked.append(error)
+        return is_cancelled(error)
+
+    inner = BaseExceptionGroup("inner", [KeyError(), ValueError()])
+    assert take_out(inner, matches) == (False, inner)
+    assert len(asked) == 2
+    error = Cancelled()
+    matched, left = take_out(BaseExceptionGroup("outer", [inner, error]), matches)
+    assert matched
+    assert isinstance(left, BaseExceptionGroup)
+    assert left.exceptions == (inner,)
+    assert asked[2:] == [error]
+    assert take_out(left, matches) == (False, left)
+    assert len(asked) == 3
+
+
+def test_a_group_in_which_a_cancelled_was_left_is_looked_through_again() -> None:
+    group = BaseExceptionGroup("g", [BaseExceptionGroup("h", [Cancelled(), KeyError()])])
+    assert take_out(group, lambda _: False) == (False, group)
+    matched, left = take_out(group, is_cancelled)
+    assert matched
+    assert isinstance(left, BaseExceptionGroup)
+    assert str(left.exceptions[0]) == "h (1 sub-exception)"
+
+
 def test_raising_keeps_the_context_that_an_error_came_with() -> None:
     error, context = ValueError(), KeyError()
     error.__context__ = context

@@ -27,6 +27,8 @@ GROUP_MESSAGE = "Exceptions from nurseryio nursery"
 # about.
 NATIVE = CancelReason("native")
 FAILED = CancelReason("nursery")
+# Stands in the __dict__ of a group that was looked through and has no Cancelled in it.
+FREE = "_nurseryio_free_of_cancelled"
 LOOSE_NOTE = "collapsible: made by a nursery with strict_exception_groups=False"
 
 
@@ -171,13 +173,17 @@ def take_out(
 ) -> tuple[bool, BaseException | None]:
     """Take the errors that match out of a group, of groups in it and so on.
 
-    Like ``group.split()``, but a thousand groups in each other do not meet the recursion limit.
-    What is left of the group of a non-strict nursery is the error itself if it is only one.
+    Like ``group.split()``, but a thousand groups in each other do not meet the recursion limit,
+    nor are they all looked through again by each of a thousand scopes that they leave. What is left
+    of the group of a non-strict nursery is the error itself if it is only one.
 
     Returns:
         Whether something matched, and what is left, None for nothing.
     """
+    if FREE in group.__dict__:
+        return False, group
     found = False
+    free = True  # of Cancelled, what is left
     # For each level from the outside in: its group, what is still to look at, what is kept.
     levels: list[tuple[Any, Iterator[BaseException], list[BaseException]]]
     levels = [(group, iter(group.exceptions), [])]
@@ -185,16 +191,21 @@ def take_out(
         current, members, kept = levels[-1]
         for member in members:
             if isinstance(member, BaseExceptionGroup):
-                levels.append((member, iter(member.exceptions), []))
-                break
-            if matches(member):
+                if FREE not in member.__dict__:
+                    levels.append((member, iter(member.exceptions), []))
+                    break
+                kept.append(member)
+            elif matches(member):
                 found = True
             else:
                 kept.append(member)
+                free = free and not isinstance(member, Cancelled)
         else:
             levels.pop()
             rest = _left_of(current, kept)
             if not levels:
+                if free and isinstance(rest, BaseExceptionGroup):
+                    rest.__dict__[FREE] = True
                 return found, rest
             if rest is not None:
                 levels[-1][2].append(rest)
