@@ -147,7 +147,6 @@ def at_border(task: Task, strict: bool | None, error: BaseException | None) -> B
     """A lone SystemExit or KeyboardInterrupt leaves the outermost nursery bare, for asyncio."""
     if error is None or strict is True or task._parent_nursery is not None:
         return error
-    bare = bare_exit(error)
-    if bare is not error and any(node._nest is not None for node in chain(task.scope, None)):
-        return error
-    return bare
+    if any(node._nest is not None for node in chain(task.scope, None)):
+        return error  # not the outermost
+    return bare_exit(error)
