@@ -636,6 +636,7 @@ class Bridge:
 
     def __init__(self) -> None:
         self.shielded: set[Any] = set()
+        self.held_off: set[Any] = set()
 
     def protects(self, task: Any) -> bool:
         """Whether a shield of the other library is around the task."""

@@ -86,11 +86,10 @@ async def test_tasks_are_made_with_name_and_context() -> None:
 
     context = contextvars.copy_context()
     context.run(VAR.set, "given")
-    loop = asyncio.get_running_loop()
+    making = host.TaskMaking(asyncio.get_running_loop())
 
     def make(name: str | None, context: contextvars.Context | None) -> asyncio.Task[None]:
-        coro = child()
-        return host.create_task(loop, coro, name, context, coro)
+        return host.make_task(making, child(), name, context)
 
     first = make("first", context)
     second = make(None, None)

@@ -9,6 +9,7 @@ the task                                   what happens
 =========================================  ===================================================
 has not made its first step                look again after it has
 is running                                 look again at the next tick
+is over                                    nothing
 waits in a trap of ours                    its abort function decides, once
 waits for a future that is done            nothing, its result must not be lost; look again
 waits for a pending future                 ``Task.cancel``; look again after its next step
@@ -26,7 +27,12 @@ that swallows each interruption and waits again at once, as the end of an ``asyn
 does, is interrupted a limited number of times (``PATIENCE``), and again after a pause. If it gets
 what it waits for meanwhile, its next wait is interrupted at once.
 
-Rule 3 (the ledger): while a cancellation of ours is in effect in a task it accounts for exactly
+Rule 3 (failures): each task is served for itself. If something fails on the way to one of them,
+the others are served all the same, that one is tried once more in the next iteration of the loop,
+and the error goes to the caller. A future whose ``cancel()`` raises cannot be interrupted: the task
+that waits for it gets that error instead.
+
+Rule 4 (the ledger): while a cancellation of ours is in effect in a task it accounts for exactly
 one of ``task.cancelling()``, from the first delivery until the task is no longer effectively
 cancelled. Later deliveries are paired with ``uncancel`` at once. What the count exceeds this by
 are requests of asyncio code, which are never ours to swallow.
@@ -42,10 +48,11 @@ from weakref import ref
 from . import foreign, host
 from .errors import Cancelled, CancelReason, TrioInternalError
 from .groups import ours_alone
-from .host import cancelling, uncancel
+from .host import ChildTask, cancelling, plain_cancel, uncancel
 from .outcome import Error
 from .task import records
-from .tree import ROOT, chain, encloses
+from .tree import ROOT, chain, encloses, refresh
+from .util import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -66,6 +73,9 @@ class Abort(enum.Enum):
     SUCCEEDED = 1
     FAILED = 2
 
+
+# What Task._abort is once the abort function has agreed: the wait is over.
+AGREED = object()
 
 UNKNOWN = CancelReason("unknown", reason="misnesting")
 
@@ -113,17 +123,53 @@ def _number_over(task: Task) -> int:
 
 
 def tell(flipped: Iterable[Any]) -> None:
-    """Act on tasks whose answer to "am I cancelled?" has changed."""
+    """Act on tasks whose answer to "am I cancelled?" has changed.
+
+    Raises:
+        BaseException: The first error on the way to one of them, when all have been served.
+    """
     foreign.look()
+    failed: BaseException | None = None
     state: LoopState | None = None
     for task in flipped:
-        if task.scope._effective:
-            state = task._state
-            _deliver(task)
-        else:
-            give_back(task)
+        state = task._state
+        try:
+            if task.scope._effective:
+                _deliver(task)
+            else:
+                give_back(task)
+        except BaseException as error:
+            state.finish_later(_tell_again, task)
+            failed = failed or error
     if state is not None:
         _schedule(state)
+    if failed is not None:
+        try:
+            raise failed
+        finally:
+            del failed
+
+
+def _tell_again(task: Task) -> None:
+    """Serve a task on whose way something has failed, once more (rule 3)."""
+    if host.is_over(task.asyncio_task):
+        return
+    if not task.scope._effective:
+        give_back(task)
+    else:
+        _deliver(task)
+        _schedule(task._state)
+
+
+def push_later(scope: Any) -> None:
+    """A change of a scope that is entered has failed on its way to the tasks inside: finish it."""
+    scope._occupant._state.finish_later(_push_again, scope)
+
+
+def _push_again(scope: Any) -> None:
+    """Carry a change of a scope through that was broken off when some nodes had it already."""
+    if scope._occupant is not None:
+        tell(refresh(scope, everything=True))
 
 
 def give_back(task: Task) -> None:
@@ -133,7 +179,7 @@ def give_back(task: Task) -> None:
             # One that came together with ours is still to be told, after a shield for instance.
             task._own_extra().passing = native_requests(task)
         task._held = False
-        task._refused = task._strikes = None
+        task._last_interrupted = task._strikes = None
         uncancel(task.asyncio_task)
 
 
@@ -151,13 +197,43 @@ def _strike(task: Task) -> None:
         over = _number_over(task)
         if over != task._extra.over:
             task._own_extra().over = over
-    task.asyncio_task.cancel(task.scope._reason or UNKNOWN)
+    asyncio_task = task.asyncio_task
+    before = cancelling(asyncio_task)
+    try:
+        if type(asyncio_task) is ChildTask:
+            plain_cancel(asyncio_task, task.scope._reason or UNKNOWN)
+        else:
+            asyncio_task.cancel(task.scope._reason or UNKNOWN)
+    except BaseException as error:
+        if cancelling(asyncio_task) > before:
+            uncancel(asyncio_task)
+        if not isinstance(error, Exception):
+            raise
+        _throw(task, error)
+        return
     if not task._held:
         task._held = True
-    elif cancelling(task.asyncio_task) > 1:  # not if somebody has taken our share back
-        uncancel(task.asyncio_task)
+    elif before > 0:  # not if somebody has taken our share back
+        uncancel(asyncio_task)
     if task._extra.island is not None:
         task._extra.island.struck(task)
+
+
+def _throw(task: Task, error: Exception) -> None:
+    """Cancelling what the task waits for has failed: the task gets the error (rule 3)."""
+    future = host.waiter(task.asyncio_task)
+    if future is None:
+        raise error
+    if not host.throw_into(task.asyncio_task, future, error):
+        task._last_interrupted = future
+        _wait_for(task, future)
+        task._state.loop.call_exception_handler(
+            {
+                "message": f"nurseryio cannot interrupt {task!r}: cancelling what it waits for, "
+                f"{safe_repr(future)}, has failed",
+                "exception": error,
+            }
+        )
 
 
 def watch(task: Task) -> None:
@@ -170,21 +246,44 @@ def watch(task: Task) -> None:
 
 def _schedule(state: LoopState) -> None:
     if state.watch_list and not state.watch_due:
+        try:
+            state.loop.call_soon(_look_again, state, context=state.context)
+        except RuntimeError:
+            if not state.loop.is_closed():
+                raise
         state.watch_due = True
-        state.loop.call_soon(_look_again, state, context=state.context)
 
 
 def _look_again(state: LoopState) -> None:
-    state.watch_due = False
-    tasks, state.watch_list = state.watch_list, []
-    for task in tasks:
-        task._watched = False
-        if task.scope._effective:
-            _deliver(task)
-    _schedule(state)
-    when = state.deadlines.next()
-    if when < state.armed_at:  # left to us by the timer
-        state._arm(when)
+    try:
+        state.watch_due = False
+        tasks, state.watch_list = state.watch_list, []
+        for task in tasks:
+            task._watched = False
+        for task in tasks:
+            try:
+                if task.scope._effective:
+                    _deliver(task)
+            except BaseException as error:
+                state.finish_later(_tell_again, task)
+                state.report(error)
+        _schedule(state)
+        when = state.deadlines.next()
+        if when < state.armed_at:  # left to us by the timer
+            state._arm(when)
+    except BaseException:
+        state.finish_later(_look_at_all, state)
+        raise
+
+
+def _look_at_all(state: LoopState) -> None:
+    """Look again was broken off. Which tasks are left is not known: all that are cancelled."""
+    for task in list(records.values()):
+        if task._state is state and task.scope._effective and not host.is_over(task.asyncio_task):
+            task._watched = True
+            if task not in state.watch_list:
+                state.watch_list.append(task)
+    _look_again(state)
 
 
 def _deliver(task: Task) -> None:
@@ -194,31 +293,32 @@ def _deliver(task: Task) -> None:
     if (foreign.bridge is not None or task._extra.island is not None) and foreign.protects(task):
         future = host.waiter(asyncio_task)
         if future is not None and not future.done():
+            foreign.hold_off(task)
             _wait_for(task, future)
             return
     elif park is not None:
-        if task._abort is None or park.done() or not _agrees(task, park):
+        if park.done() or not _agrees(task, park):
             return  # a trap looks at the scope itself when it wakes
-        task._refused = park
         _strike(task)
-    else:
+    elif task._started:
         future = host.waiter(asyncio_task)
         if future is None:
+            if asyncio_task.done():
+                return
             if (
-                task._started
-                and not task._shielded_step
+                not task._shielded_step
                 and not host.must_cancel(asyncio_task)
                 and not host.is_running(asyncio_task)
             ):
                 _strike(task)
-        elif task._started and not future.done():
+        elif not future.done():
             strikes = task._strikes
-            if future is task._refused or (strikes is not None and _out_of_patience(task)):
+            if future is task._last_interrupted or (strikes is not None and _out_of_patience(task)):
                 _wait_for(task, future)
                 return
             if strikes is None:
                 task._strikes = NO_STRIKES
-            task._refused = future
+            task._last_interrupted = future
             _strike(task)
     # Look again after its next step. Whoever handles a batch schedules that once, at its end.
     if not task._watched:
@@ -236,7 +336,7 @@ NO_STRIKES = (0, -inf, 1.0)
 
 
 def _out_of_patience(task: Task) -> bool:
-    now = task._state.time()
+    now = task._state.loop.time()
     number, since, pause = task._strikes  # type: ignore[misc]
     if now - since >= pause:
         if number > PATIENCE:
@@ -290,18 +390,27 @@ def abort_wait(task: Task, raise_cancel: Callable[[], NoReturn]) -> bool:
     """Ask the abort function of a task in ``wait_task_rescheduled``, once: may it be woken?"""
     abort = task._abort
     task._abort = None
-    assert abort is not None
     if isinstance(abort, dict):
-        del abort[task]  # see ``parking``
-        return True
-    verdict = abort(raise_cancel)
-    if type(verdict) is not Abort:
-        raise TrioInternalError("abort function must return Abort.SUCCEEDED or Abort.FAILED")
-    return verdict is Abort.SUCCEEDED
+        abort.pop(task, None)  # see ``parking``
+    else:
+        verdict = abort(raise_cancel)
+        if type(verdict) is not Abort:
+            raise TrioInternalError("abort function must return Abort.SUCCEEDED or Abort.FAILED")
+        if verdict is not Abort.SUCCEEDED:
+            return False
+    task._abort = AGREED
+    return True
+
+
+def can_abort(task: Task) -> bool:
+    """Whether the abort function of a waiting task has not been called yet."""
+    return task._abort is not None and task._abort is not AGREED
 
 
 def _agrees(task: Task, park: Any) -> bool:
-    """Ask the abort function. If it fails its own task hears of it, not whoever cancels."""
+    """Ask the abort function. If it fails its own task gets the error, not the one that cancels."""
+    if not can_abort(task):
+        return False
     try:
         return abort_wait(task, raiser(task.scope))
     except BaseException as exc:
@@ -336,7 +445,7 @@ def _validate(state: LoopState) -> None:
             continue
         assert task.asyncio_task is asyncio_task
         assert task._watched == (task in watched)
-        # Rule 3. The share of somebody who has called uncancel() too often may be missing.
+        # Rule 4. The share of somebody who has called uncancel() too often may be missing.
         assert not task._held or task.scope._effective
         assert (task._park is None) or not host.is_running(asyncio_task)
         for node in chain(task.scope, None):

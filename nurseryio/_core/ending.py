@@ -8,26 +8,37 @@ Rule 1: whoever waits for something that only the ended task could have released
 Rule 2: a task that ends inside scopes or nurseries which it has not left has broken the tree. Its
 own part is cancelled and cut off, and the error says so: a nursery's child raises it, for a task
 that asyncio started the loop's exception handler gets it.
+
+Rule 3: a child ends once. The functions for ends that went wrong may find it half-way there.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from .errors import CancelReason, misnested
+from . import host
+from .errors import Cancelled, CancelReason, misnested
+from .host import current_task as current_asyncio_task, forget_who_awaits
 from .scope import CancelScope
 from .task import end_hooks, records
 from .tree import ROOT, chain
 
 if TYPE_CHECKING:
+    import asyncio
+
     from .task import Task
 
 
 def end_child(task: Task, error: BaseException | None) -> None:
     """Bookkeeping at the end of a child's last step."""
+    if task._extra.has_ended:
+        return
     records.pop(task.asyncio_task, None)
     nursery = task._parent_nursery
     assert nursery is not None
+    if forget_who_awaits is not None:
+        forget_who_awaits(task.asyncio_task, nursery._parent_task.asyncio_task)
     if task.scope is not nursery.cancel_scope:
         error = _left_open(task, error)
     _break_lots(task)
@@ -45,13 +56,135 @@ def end_child(task: Task, error: BaseException | None) -> None:
         gauge.exited(task)
 
 
+def end_broken_off(
+    task: Task, coro: Any, error: BaseException | None, failure: BaseException
+) -> None:
+    """The wrapper of a child has failed outside the child's function: end it all the same.
+
+    Args:
+        task: the child.
+        coro: the coroutine of its function.
+        error: what the function has raised.
+        failure: what was raised outside the function.
+    """
+    if task._extra.has_ended:
+        return  # the wrapper was closed by end_unnoticed()
+    nursery = task._parent_nursery
+    assert nursery is not None
+    state = task._state
+    if isinstance(failure, GeneratorExit) and state.loop.is_closed():
+        return
+    if not task._started:
+        coro.close()
+    records.pop(task.asyncio_task, None)
+    task._held = False
+    errors = [failure] if error is None else [error, failure]
+    run = state.run
+    if run is not None and task is run.main_task:
+        run.main_ended(errors[0])
+        errors = errors[1:]
+    try:
+        if task.scope not in (ROOT, nursery.cancel_scope):
+            corrupted = _left_open(task, None)
+            if corrupted is not None:
+                errors.append(corrupted)
+        task.scope = ROOT
+        _break_lots(task)
+    except BaseException as other:
+        errors.append(other)
+    nursery._end_all(task, errors)
+    gauge = state.gauge
+    if gauge is not None:
+        gauge.exited(task)
+
+
+def end_unnoticed(task: Task, runner: Any, made: asyncio.Future[Any]) -> None:
+    """Done-callback of a child's task that was made elsewhere: has the wrapper seen its end?
+
+    Args:
+        task: the child.
+        runner: the wrapper's coroutine.
+        made: what the task factory, or whatever made the task, has returned.
+    """
+    nursery = task._parent_nursery
+    if nursery is None or task not in nursery._children:
+        return
+    actual = task.asyncio_task
+    if actual is not made and not actual.done():
+        # The wrapper runs in another task than the one that was returned.
+        actual.add_done_callback(partial(end_unnoticed, task, runner), context=task._state.context)
+        return
+    error = _outcome_of(made)
+    if error is None or host.has_run(runner):
+        lost = RuntimeError(
+            f"the asyncio task of {task!r} has ended, but the child's function has not: a task "
+            "factory, or something in the place of loop.create_task(), has not run the coroutine "
+            "that it was given to its end"
+        )
+        lost.__cause__ = error
+        error = lost
+    extra = task._own_extra()
+    extra.has_ended = True  # the wrapper does nothing when it is closed
+    try:
+        runner.close()
+        if not task._started:
+            task._coro.close()
+    except BaseException as failure:
+        failure.__context__ = error
+        error = failure
+    extra.has_ended = False
+    try:
+        end_child(task, error)
+    finally:
+        extra.has_ended = True
+        records.pop(made, None)  # type: ignore[call-overload]
+        del error
+
+
+def _outcome_of(made: asyncio.Future[Any]) -> BaseException | None:
+    """The error that a task has ended with, ``Cancelled`` included."""
+    try:
+        return made.exception()
+    except Cancelled as error:
+        return error
+
+
+def _never_ran(asyncio_task: asyncio.Task[Any]) -> None:
+    """Done-callback of a child that was cancelled natively, perhaps before its first step."""
+    task = records.get(asyncio_task)
+    if task is not None and not task._started:
+        task._coro.close()
+        end_child(task, _outcome_of(asyncio_task))
+
+
+host.ChildTask.may_have_never_run = _never_ran
+
+
+def settle_in(task: Task) -> None:
+    """A child whose task was made elsewhere makes its first step: note in which task."""
+    actual = current_asyncio_task()
+    if actual is task.asyncio_task:
+        return
+    if actual is None or actual in records:
+        raise RuntimeError(
+            f"{task!r} was to run in {actual!r}, which has work of its own: a task factory must "
+            "give each coroutine a task"
+        )
+    records.pop(task.asyncio_task, None)
+    task.asyncio_task = actual
+    records[actual] = task
+
+
 def _break_lots(task: Task) -> None:
     """Whoever waits for something that only this task could have released must hear of its end."""
     extra = task._extra
     if extra.breakers is not None:
         lots, extra.breakers = extra.breakers, None
         for lot in lots:
-            lot.break_lot(task)
+            try:
+                lot.break_lot(task)
+            except BaseException as error:
+                task._state.report(error)
 
 
 def _left_open(task: Task, error: BaseException | None) -> BaseException | None:

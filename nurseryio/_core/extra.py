@@ -1,7 +1,7 @@
 """What few tasks have, kept apart from their records.
 
 Rule: a record has slots for what every task needs. The rest is here, and a task that has nothing of
-it shares the one empty instance, :data:`NO_EXTRA`: nine slots more would make each spawn a tenth
+it shares the one empty instance, :data:`NO_EXTRA`: ten slots more would make each spawn a tenth
 dearer, and each of ten thousand tasks heavier. Who has something to note asks the record for an
 instance of its own; ``NO_EXTRA`` is never written to.
 """
@@ -24,6 +24,7 @@ class Extra:
         "context",
         "custom_sleep_data",
         "eventual_parent_nursery",
+        "has_ended",
         "is_system",
         "island",
         "outcome",
@@ -44,6 +45,8 @@ class Extra:
         # Where a task spawned by start() goes once it is ready.
         self.eventual_parent_nursery: Nursery | None = None
         self.is_system = False
+        # The end was noticed although the nursery's wrapper did not get there.
+        self.has_ended = False
         # The context that the task was given at the spawn.
         self.context: contextvars.Context | None = None
         self.custom_sleep_data: Any = None

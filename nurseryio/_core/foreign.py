@@ -35,6 +35,12 @@ def look() -> None:
             _refused = bridge is None
 
 
+def hold_off(task: Any) -> None:
+    """A cancellation of a waiting task is kept out by a foreign shield, which may be lowered."""
+    if bridge is not None:
+        bridge.held_off.add(task)
+
+
 def enter(scope: Any, task: Any) -> None:
     """A scope of ours is being entered while there may be somebody on the other side."""
     if bridge is None:

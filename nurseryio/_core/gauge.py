@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from . import host
 from .idle import idle_of
 from .instruments import Instruments
-from .task import LoopState, Task, adopt, context_hooks, current_state, records
+from .task import LoopState, Task, adopt, context_hooks, current_state, end_hooks, records
 
 if TYPE_CHECKING:
     import contextvars
@@ -38,10 +38,13 @@ class Gauge:
         self._instruments = Instruments()
         # The tasks whose context was assigned, and these contexts.
         self._contexts: dict[Any, contextvars.Context] = {}
+        # What the loop object had in the place of its own method before, if anything.
+        self._before = vars(state.loop).get("call_soon")
         self._call_soon = state.loop.call_soon
         # A nursery is making a task; whether that task has been scheduled already.
         self._holding = self._scheduled = False
-        state.loop.call_soon = self.call_soon  # type: ignore[method-assign,assignment]
+        self._hook = self.call_soon
+        state.loop.call_soon = self._hook  # type: ignore[method-assign,assignment]
 
     def add(self, instrument: Instrument) -> None:
         """Call this instrument from now on."""
@@ -60,7 +63,13 @@ class Gauge:
                 idle_of(state).release()
         if state.instruments is None and not self._contexts and state.gauge is self:
             state.gauge = None
-            del state.loop.call_soon
+            # Somebody else's hook that was put over this one stays, and calls it as before.
+            if vars(state.loop).get("call_soon") is self._hook:
+                if self._before is None:
+                    del state.loop.call_soon
+                else:
+                    state.loop.call_soon = self._before  # type: ignore[method-assign]
+            del self._hook  # no circle
 
     def use_context(self, task: Task, context: contextvars.Context) -> None:
         """Have the task make its steps in another context from the next one on."""
@@ -116,9 +125,18 @@ class Gauge:
                 if owner.done():
                     records.pop(owner, None)
 
+    def forget(self, owner: Any) -> None:
+        """A task is over: it needs no context any more."""
+        self._contexts.pop(owner, None)
+        self.settle()
+
     def hold(self) -> None:
         """A nursery is about to make a task."""
         self._holding, self._scheduled = True, False
+
+    def release(self) -> None:
+        """No task was made after all."""
+        self._holding = False
 
     def spawned(self, task: Task) -> None:
         """The nursery has made it."""
@@ -130,6 +148,8 @@ class Gauge:
     def exited(self, task: Task) -> None:
         """A nursery's child has ended."""
         self._instruments.call("task_exited", task)
+        if task.asyncio_task in self._contexts:
+            self.forget(task.asyncio_task)
 
 
 def gauge_of(state: LoopState) -> Gauge:
@@ -146,6 +166,15 @@ def switch_context(task: Task, context: contextvars.Context) -> None:
 
 
 context_hooks.append(switch_context)
+
+
+def _forget_context(task: Task) -> None:
+    gauge = task._state.gauge
+    if gauge is not None:
+        gauge.forget(task.asyncio_task)
+
+
+end_hooks.append(_forget_context)
 
 
 def install(state: LoopState, instrument: Instrument) -> None:

@@ -18,26 +18,29 @@ Rule 3: what a version lacks is made up for here, with the loss stated:
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextvars
+import functools
+import inspect
 import operator
 import socket
 import sys
 import threading
+import types
 from collections.abc import Callable, Coroutine, Sized
 from math import inf
-from typing import Any
+from typing import Any, ClassVar
 
 __all__ = [
     "BARE_YIELD",
     "HAS_CANCEL_COUNTS",
+    "ChildTask",
     "cancelling",
-    "create_task",
     "current_task_or_none",
     "has_run",
     "is_running",
+    "make_child",
     "must_cancel",
-    "new_task",
-    "own_name",
     "put_back",
     "running_loop",
     "task_context",
@@ -51,6 +54,9 @@ Loop = asyncio.AbstractEventLoop
 HAS_CANCEL_COUNTS = sys.version_info >= (3, 11)
 
 running_loop: Callable[[], Loop] = asyncio.get_running_loop
+
+# The same, and None where no loop is running.
+running_loop_or_none: Callable[[], Loop | None] = asyncio._get_running_loop
 
 # -- which task runs ------------------------------------------------------------
 
@@ -90,7 +96,7 @@ must_cancel: Callable[[AsyncioTask], bool] = operator.attrgetter("_must_cancel")
 
 def is_running(task: AsyncioTask) -> bool:
     """Whether the task is on the stack: running, or below an eagerly started one."""
-    coro = task.get_coro()
+    coro = outermost_coroutine(task)
     return bool(getattr(coro, "cr_running", False) or getattr(coro, "gi_running", False))
 
 
@@ -182,35 +188,184 @@ forget_who_awaits: Callable[[asyncio.Future[Any], AsyncioTask], object] | None =
     asyncio, "future_discard_from_awaited_by", None
 )
 
+# The same the other way round: asyncio's tools draw a child below the task that opened its nursery.
+note_who_awaits: Callable[[asyncio.Future[Any], AsyncioTask], object] | None = getattr(
+    asyncio, "future_add_to_awaited_by", None
+)
+
+
+def throw_into(task: AsyncioTask, future: Any, error: Exception) -> bool:
+    """Have a suspended task go on with ``error`` instead of the result of the future.
+
+    Returns:
+        False if the future does not show how it would wake the task.
+    """
+    for wakeup, context in getattr(future, "_callbacks", None) or ():
+        if getattr(wakeup, "__self__", None) is task:
+            loop = task.get_loop()
+            failed = new_future(loop=loop)
+            failed.set_exception(error)
+            future.remove_done_callback(wakeup)
+            loop.call_soon(wakeup, failed, context=context)
+            return True
+    return False
+
 
 # -- tasks ----------------------------------------------------------------------
 
 
-# What loop.create_task does for a loop without a task factory.
-new_task: Callable[..., AsyncioTask] = asyncio.Task
+# Task.cancel() for a ChildTask that has made its first step, without the look at that.
+plain_cancel: Callable[..., bool] = asyncio.Task.cancel
+_plain_get_coro: Callable[[AsyncioTask], Any] = asyncio.Task.get_coro
 
 
-def create_task(
-    loop: Loop,
-    coro: Coroutine[Any, Any, Any],
-    name: str | None,
-    context: contextvars.Context | None,
-    inner: Coroutine[Any, Any, Any],
-) -> AsyncioTask:
-    """Make an asyncio task, through the loop's task factory if it has one.
+class ChildTask(asyncio.Task[Any]):
+    """The asyncio task of a nursery's child, where nothing stands between the nursery and asyncio.
 
-    If that fails, ``coro`` and the coroutine ``inner`` that it would have run are closed.
+    It runs the nursery's wrapper. Tools that ask a task for its coroutine (``repr``, ``get_stack``,
+    debug mode, the call graph) are given the coroutine of the user's function.
     """
+
+    __slots__ = ("_coro",)
+
+    # The coroutine of the user's function. The base class has an attribute of this name for the
+    # coroutine that it runs, which asyncio's own functions for display read.
+    _coro: Any
+
+    def get_coro(self) -> Any:
+        """The coroutine of the user's function."""
+        return self._coro
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel the task; if it has not made its first step, its nursery is told of its end."""
+        if not has_run(_plain_get_coro(self)):
+            self.add_done_callback(ChildTask.may_have_never_run)
+        return super().cancel(msg)
+
+    # The done-callback of one that was cancelled before its first step; set by ``ending``.
+    may_have_never_run: ClassVar[Callable[[AsyncioTask], object]]
+
+
+ChildTask.__name__ = ChildTask.__qualname__ = "Task"
+
+
+def outermost_coroutine(task: AsyncioTask) -> Any:
+    """The coroutine that asyncio steps, also where ``get_coro()`` shows another one."""
+    return _plain_get_coro(task) if type(task) is ChildTask else task.get_coro()
+
+
+class TaskMaking:
+    """How one loop makes tasks, and whether anything stands between it and ``asyncio.Task``.
+
+    Task factories, loops with a ``create_task`` of their own, and tools that replace
+    ``create_task`` on a loop or on its class all want to see every task.
+    """
+
+    __slots__ = ("create_task", "factory", "loop", "loop_type", "namespace")
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.loop_type = type(loop)
+        self.namespace: dict[str, Any] = getattr(loop, "__dict__", {})
+        # Returns the loop's task factory, None if it has none.
+        self.factory: Callable[[], object] = loop.get_task_factory
+        # The loop's method as asyncio or uvloop wrote it; something that nothing is equal to if
+        # it comes from elsewhere.
+        self.create_task: object = _genuine_create_task(type(loop)) or object()
+
+    def is_plain(self) -> bool:
+        """Whether a task made directly is what ``loop.create_task`` would make."""
+        return (
+            self.factory() is None
+            and self.loop_type.create_task is self.create_task
+            and "create_task" not in self.namespace
+            and asyncio.tasks.Task is _Task
+        )
+
+    def accepted(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Those of the keyword arguments that everything on the way to a new task takes."""
+        takers: list[Any] = []
+        if self.loop_type.create_task is not self.create_task or "create_task" in self.namespace:
+            takers.append(self.loop.create_task)
+        if sys.version_info >= (3, 14):  # before, the loop keeps the name to itself
+            takers.append(self.factory())
+        elif sys.version_info < (3, 11):
+            options = {key: value for key, value in options.items() if key != "context"}
+        for taker in takers:
+            if taker is not None:
+                options = _taken_by(taker, options)
+        return options
+
+
+def _taken_by(function: Any, options: dict[str, Any]) -> dict[str, Any]:
     try:
-        if context is None:
-            return loop.create_task(coro, name=name)
-        if sys.version_info >= (3, 11):
-            return loop.create_task(coro, name=name, context=context)
-        return context.run(loop.create_task, coro, name=name)
-    except BaseException:
-        coro.close()
-        inner.close()
-        raise
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return options
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return options
+    names = {parameter.name for parameter in parameters}
+    return {key: value for key, value in options.items() if key in names}
+
+
+_Task = asyncio.tasks.Task
+
+
+def _genuine_create_task(loop_type: type[Loop]) -> object:
+    """The ``create_task`` of a class of loops if asyncio or uvloop wrote it, else None."""
+    for cls in loop_type.__mro__:
+        if "create_task" in vars(cls):
+            found: Any = vars(cls)["create_task"]
+            if type(found) is types.FunctionType:
+                genuine = found.__globals__ is vars(asyncio.base_events)
+            else:
+                # A compiled class cannot be patched, a Python class above it would be found first.
+                genuine = cls.__module__ == "uvloop.loop"
+            return found if genuine else None
+    return None
+
+
+def make_child(
+    loop: Loop, runner: Coroutine[Any, Any, Any], coro: Any, name: str | None, context: Any
+) -> ChildTask:
+    """Make the asyncio task of a child directly: it runs ``runner`` and shows ``coro``."""
+    if context is None:
+        task = ChildTask(runner, loop=loop, name=name)
+    elif sys.version_info >= (3, 11):
+        task = ChildTask(runner, loop=loop, name=name, context=context)
+    else:
+        task = context.run(functools.partial(ChildTask, runner, loop=loop, name=name))
+    task._coro = coro
+    return task
+
+
+def make_task(
+    making: TaskMaking, coro: Coroutine[Any, Any, Any], name: str | None, context: Any
+) -> AsyncioTask:
+    """Make an asyncio task by ``loop.create_task``, with all that stands there.
+
+    Whatever takes no ``name`` or no ``context`` is not given one.
+
+    Raises:
+        TypeError: A task factory has returned something that is not a task.
+        Exception: Whatever ``create_task`` raises.
+    """
+    create: Any = making.loop.create_task
+    options = {"name": name, "context": context}
+    if context is None:
+        del options["context"]
+    given = making.accepted(options)
+    call = functools.partial(create, coro, **given)
+    task = context.run(call) if "context" in options and "context" not in given else call()
+    if not asyncio.isfuture(task):
+        raise TypeError(
+            f"the task factory or the create_task() of {type(making.loop).__name__} must return "
+            f"an asyncio task, but it has returned an object of type {type(task).__name__}"
+        )
+    made: Any = task
+    if "name" not in given and hasattr(made, "set_name"):
+        made.set_name(name)
+    return made  # type: ignore[no-any-return]
 
 
 def task_context(task: AsyncioTask) -> contextvars.Context | None:
@@ -220,17 +375,6 @@ def task_context(task: AsyncioTask) -> contextvars.Context | None:
         return None
     context: contextvars.Context = get()
     return context
-
-
-# -- timers ---------------------------------------------------------------------
-
-OWN_TIMER = "nurseryio_deadline_timer"
-
-
-def own_name(handle: asyncio.TimerHandle) -> bool:
-    """Whether a loop timer is the one that this library keeps armed for its deadlines."""
-    callback = getattr(handle, "_callback", None)
-    return getattr(callback, "__name__", None) == OWN_TIMER
 
 
 # -- exceptions -----------------------------------------------------------------
@@ -340,6 +484,37 @@ def ignore_cancelled_timers(loop: Loop) -> None:
 
 def _ignore(_handle: asyncio.TimerHandle) -> None:
     """Nothing to do."""
+
+
+# -- when hardly anything works any more -----------------------------------------
+
+
+def emergency_call(
+    loop: Loop, callback: Callable[[], object], context: contextvars.Context
+) -> Callable[[], object]:
+    """A function that has ``callback`` called in the loop's next iteration, and runs no Python.
+
+    ``call_soon`` of a stock loop is Python: near the recursion limit it fails. For the thread of
+    a loop that runs, or will run.
+    """
+    queue = getattr(loop, "_ready", None)
+    if isinstance(queue, collections.deque):
+        return functools.partial(queue.append, asyncio.Handle(callback, (), loop, context))
+    return functools.partial(loop.call_soon, callback, context=context)
+
+
+# So many frames the longest way from an operation through the engine and asyncio takes.
+STACK_NEEDED = 16
+
+
+def ensure_stack(frames: int = STACK_NEEDED) -> None:
+    """Raise RecursionError if there is no room for so many more frames on the stack.
+
+    For operations that change state in several calls: either they fail before the first of them,
+    or not for want of stack.
+    """
+    if frames:
+        ensure_stack(frames - 1)
 
 
 # -- signals --------------------------------------------------------------------

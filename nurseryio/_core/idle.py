@@ -169,7 +169,6 @@ def use_clock(state: LoopState, clock: Clock) -> None:
     """Have a loop go by ``clock``, asyncio's own timers included."""
     state.clock = clock
     state.loop.time = clock.current_time  # type: ignore[method-assign]
-    state.time = clock.current_time
     if host.selector_of(state.loop) is None:
         turns_of(state).use_clock(clock)
     else:
@@ -201,7 +200,6 @@ class _LoopClock:
 
     def __init__(self, state: LoopState) -> None:
         self._loop = state.loop
-        self._time = state.time
 
     def __repr__(self) -> str:
         return f"<clock of {self._loop!r}>"
@@ -211,8 +209,8 @@ class _LoopClock:
 
     def current_time(self) -> float:
         """The loop's time in seconds."""
-        return self._time()
+        return self._loop.time()
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
         """Seconds until ``deadline``."""
-        return deadline - self._time()
+        return deadline - self._loop.time()

@@ -18,11 +18,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from . import foreign, host
-from .delivery import Abort, is_native, native_requests
-from .errors import Cancelled, CancelReason
-from .groups import NATIVE, bare_exit, combine, is_marked, without_cancelled
+from .delivery import Abort, is_native, native_requests, tell
+from .errors import Cancelled, CancelReason, misnested
+from .groups import FAILED, NATIVE, bare_exit, combine, is_marked, without_cancelled
 from .traps import hold_off
-from .tree import chain
+from .tree import abandon, chain
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -90,7 +90,75 @@ def interrupted(nursery: Nursery, raise_cancel: Callable[[], NoReturn]) -> Abort
     return Abort.FAILED
 
 
+def note(nursery: Nursery, *errors: BaseException | None) -> None:
+    """Note errors that came up while the block was being left, and cancel the nursery."""
+    kept = nursery._errors or []
+    for error in errors:
+        if error is not None and not any(error is other for other in kept):
+            kept.append(error)
+    nursery._errors = kept
+    try:
+        nursery.cancel_scope._cancel(FAILED)
+    except BaseException as error:
+        kept.append(error)
+
+
+def collapse(nursery: Nursery) -> None:
+    """The coroutine of the block's task is being closed, so it cannot wait for the children.
+
+    They are cancelled and cut off. On a loop that was closed before nothing happens to them.
+    """
+    scope = nursery.cancel_scope
+    task = nursery._parent_task
+    nursery._closed = True
+    told = abandon(scope) if scope._occupant is not None else []
+    scope._nest = None
+    if not nursery._state.loop.is_closed():
+        scope._force_out(task)
+        tell(told)
+
+
 # -- what goes on ---------------------------------------------------------------
+
+
+def leave(
+    nursery: Nursery, exc: BaseException | None, native: BaseException | None
+) -> BaseException | None:
+    """Leave the block of a nursery in which something was raised: what goes on from here."""
+    task, scope, strict = nursery._parent_task, nursery.cancel_scope, nursery._strict
+    errors = nursery._errors or []
+    left: BaseException | None
+    if scope._abandoned and scope._occupant is None:
+        left = _leave_abandoned(nursery, errors)
+    elif native is None:
+        left = leave_with(task, scope, strict, errors, exc)
+    else:
+        left = leave_natively(task, scope, strict, errors, native)
+    nursery._errors = None
+    return left
+
+
+def _leave_abandoned(nursery: Nursery, errors: list[BaseException]) -> BaseException:
+    """The nursery's own scope was left by hand before the block, which cancelled the children."""
+    error = misnested(
+        f"the cancel scope of {nursery!r} was exited before its 'async with' block", None
+    )
+    rest = without_cancelled(errors)
+    return combine(nursery._strict, [error, *rest]) if rest else error
+
+
+def leave_by_force(nursery: Nursery) -> BaseException | None:
+    """The same after something has failed on the way: whatever was done, the scope is left."""
+    task, scope, strict = nursery._parent_task, nursery.cancel_scope, nursery._strict
+    errors, nursery._errors = list(nursery._errors or ()), None
+    scope._nest = None
+    if scope._occupant is None:
+        return at_border(task, strict, combine(strict, errors))
+    try:
+        return leave_with(task, scope, strict, errors, None)
+    except BaseException as error:
+        scope._force_out(task)
+        return combine(strict, [*errors, error])
 
 
 def leave_with(

@@ -3,8 +3,9 @@
 Rule 1: a child is an asyncio task around one wrapper coroutine, :meth:`Nursery._run_child`. The
 wrapper lets nothing escape into asyncio's own step function (a ``SystemExit`` there would tear
 the loop down from under the siblings) and does the bookkeeping at its end, which is cheaper
-than a done-callback. It has been run up to its first await before the task is made: so a native
-cancel that comes before the child's first step strikes inside the wrapper as well.
+than a done-callback. Where something may stand between the nursery and asyncio (a task factory, a
+``create_task`` that was replaced), every child goes through it, and a done-callback notices a task
+that ends without the wrapper. That is an error of the child.
 
 Rule 2: the end of the block waits for the children and for the starts under way; nothing
 interrupts this wait. Cancelling the nursery's scope cancels the children, not the wait. If all
@@ -16,6 +17,9 @@ Rule 3: what the body and the children raise is kept until then, and leaves as `
 Equal ``Cancelled`` that come one after another stand there as the first of them, each counted.
 Those of ten thousand tasks, with all their frames, would be kept only to be dropped when the scope
 is left.
+
+Rule 4: whatever fails while the block is left or a child ends, no child outlives the block, and
+what failed is among the errors.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import host, leaving
 from .delivery import tell, watch
-from .ending import end_child
+from .ending import end_broken_off, end_child, end_unnoticed, settle_in
 from .errors import Cancelled, TrioInternalError
 from .extra import NO_EXTRA
 from .groups import (
@@ -38,11 +42,19 @@ from .groups import (
     raise_keeping_context,
     warn_loose,
 )
-from .host import BARE_YIELD, current_task as current_asyncio_task, running_loop
+from .host import (
+    BARE_YIELD,
+    ChildTask,
+    current_task as current_asyncio_task,
+    ensure_stack,
+    forget_who_awaits,
+    note_who_awaits,
+    running_loop_or_none,
+)
 from .ki import border
 from .scope import new_scope
 from .status import NOT_STARTED, Starting
-from .task import NEW, Task, make_task, records
+from .task import NEW, Task, check_home, make_task, records
 from .tree import ROOT
 from .util import (
     NoPublicConstructor,
@@ -50,6 +62,7 @@ from .util import (
     checked_coroutine,
     coroutine_or_error,
     reject_non_functions,
+    set_traceback,
 )
 
 if sys.version_info < (3, 11):
@@ -71,6 +84,8 @@ if TYPE_CHECKING:
 
 # How many nurseries to come are taken to last longer than a turn of the loop, after one that did.
 GUESSES = 8
+
+ENTER_FIRST = "enter the nursery first: 'async with open_nursery() as nursery:'"
 
 
 class Nursery(metaclass=NoPublicConstructor):
@@ -123,7 +138,13 @@ class Nursery(metaclass=NoPublicConstructor):
 
     @property
     def parent_task(self) -> Task:
-        """The task that opened the nursery."""
+        """The task that opened the nursery.
+
+        Raises:
+            RuntimeError: The nursery has not been entered yet.
+        """
+        if not self.cancel_scope._entered:
+            raise RuntimeError(ENTER_FIRST)
         return self._parent_task
 
     def __repr__(self) -> str:
@@ -151,13 +172,14 @@ class Nursery(metaclass=NoPublicConstructor):
 
         Raises:
             TypeError: ``async_fn`` is no async function; the message says what it is.
-            RuntimeError: the nursery is closed.
+            RuntimeError: the nursery is closed, or the caller is in another thread or event loop.
+            Exception: what the loop's task factory raises.
 
         Checkpoint: no.
 
         Trio: ``trio.Nursery.start_soon``.
         """
-        if self._closed or running_loop() is not self._state.loop:
+        if self._closed or running_loop_or_none() is not self._state.loop:
             self._refuse()
         # coroutine_or_error(), without a second call of everything.
         try:
@@ -173,36 +195,58 @@ class Nursery(metaclass=NoPublicConstructor):
             name is not None
             or scope._effective
             or state.gauge is not None
-            or state.task_factory() is not None
+            or not state.making.is_plain()
         ):
             self._spawn(coro, async_fn, name)
             return
         # The ordinary case of _spawn() and make_task(): three calls less are a tenth of the work.
+        asyncio_task = runner = None
         task = blank(Task)
-        task._state = state
-        task._coro = coro
-        task._name = async_fn
-        task._parent_nursery = self
-        task.scope = scope
-        task._started = task._held = task._watched = task._shielded_step = task._look_closer = False
-        task._rested = NEW
-        task._park = task._refused = task._strikes = None
-        task._extra = NO_EXTRA
-        runner = self._run_child(task, coro)
-        runner.send(None)  # rule 1
-        task.asyncio_task = asyncio_task = host.new_task(
-            runner, loop=state.loop, name=getattr(async_fn, "__qualname__", None)
-        )
-        records[asyncio_task] = task
-        self._children[task] = None
+        try:
+            task._state = state
+            task._coro = coro
+            task._name = async_fn
+            task._parent_nursery = self
+            task.scope = scope
+            task._started = task._held = task._watched = task._shielded_step = False
+            task._look_closer = False
+            task._rested = NEW
+            task._park = task._last_interrupted = task._strikes = task._wakeup = None
+            task._extra = NO_EXTRA
+            task.asyncio_task = None  # type: ignore[assignment]
+            runner = self._run_child(task, coro)
+            asyncio_task = ChildTask(
+                runner, loop=state.loop, name=getattr(async_fn, "__qualname__", None)
+            )
+            asyncio_task._coro = coro
+            task.asyncio_task = asyncio_task
+            records[asyncio_task] = task
+            self._children[task] = None
+            if note_who_awaits is not None:
+                note_who_awaits(asyncio_task, self._parent_task.asyncio_task)
+        except BaseException:
+            self._unmake(task, asyncio_task, runner, coro)
+            raise
 
     def _refuse(self) -> NoReturn:
         """Say why no child can be started."""
         if not self.cancel_scope._entered:
-            raise RuntimeError("enter the nursery first: 'async with open_nursery() as nursery:'")
+            raise RuntimeError(ENTER_FIRST)
+        check_home(self._state)
         if self._closed:
             raise RuntimeError("Nursery is closed to new arrivals")
-        raise RuntimeError("a nursery can be used only on the event loop that it was opened on")
+        raise RuntimeError("a child can be started only while the nursery's event loop runs")
+
+    def _unmake(self, task: Task, asyncio_task: Any, runner: Any, coro: Any) -> None:
+        """Starting a child has failed half-way: there is no child, and its function never runs."""
+        self._children.pop(task, None)
+        task.scope = ROOT
+        if asyncio_task is not None:
+            records.pop(asyncio_task, None)
+            asyncio_task.cancel()
+        elif runner is not None:
+            runner.close()
+        coro.close()
 
     def _spawn(
         self,
@@ -212,49 +256,72 @@ class Nursery(metaclass=NoPublicConstructor):
         context: contextvars.Context | None = None,
         system: bool = False,
     ) -> Task:
+        """Start a child in the general way; for ``start_soon`` and for other modules."""
         scope = self.cancel_scope
         state = self._state
         gauge = state.gauge
-        if gauge is not None:
-            gauge.hold()
         task = make_task(state, coro, async_fn if name is None else name, self, scope)
-        asyncio_name = name if type(name) is str else getattr(async_fn, "__qualname__", None)
-        runner = self._run_child(task, coro)
-        runner.send(None)  # rule 1
-        task.asyncio_task = asyncio_task = host.create_task(
-            state.loop, runner, asyncio_name, context, coro
-        )
-        records[asyncio_task] = task
-        self._children[task] = None
-        if system:
-            task._own_extra().is_system = True
-        if context is not None:
-            task._own_extra().context = context
-        if scope._effective:
-            tell((task,))
+        asyncio_task = runner = None
+        try:
+            ensure_stack()
+            asyncio_name = (
+                name if isinstance(name, str) else getattr(async_fn, "__qualname__", None)
+            )
+            if system:
+                task._own_extra().is_system = True
+            if context is not None:
+                task._own_extra().context = context
+            if gauge is not None:
+                gauge.hold()
+            runner = self._run_child(task, coro)
+            if state.making.is_plain():
+                asyncio_task = host.make_child(state.loop, runner, coro, asyncio_name, context)
+            else:
+                asyncio_task = self._make_elsewhere(task, runner, asyncio_name, context)
+            if task.asyncio_task is None:
+                task.asyncio_task = asyncio_task
+            records[asyncio_task] = task
+            self._children[task] = None
+            if note_who_awaits is not None:
+                note_who_awaits(asyncio_task, self._parent_task.asyncio_task)
+            if scope._effective:
+                tell((task,))
+        except BaseException:
+            if gauge is not None:
+                gauge.release()
+            self._unmake(task, asyncio_task, runner, coro)
+            raise
         if gauge is not None:
             gauge.spawned(task)
         return task
 
+    def _make_elsewhere(self, task: Task, runner: Any, name: str | None, context: Any) -> Any:
+        """Have a child's task made by whatever stands between the nursery and asyncio."""
+        # What tools show as the name of the coroutine that they are given.
+        runner.__qualname__ = getattr(task._coro, "__qualname__", runner.__qualname__)
+        runner.__name__ = getattr(task._coro, "__name__", runner.__name__)
+        made = host.make_task(task._state.making, runner, name, context)
+        made.add_done_callback(partial(end_unnoticed, task, runner), context=task._state.context)
+        return made
+
     @border
     async def _run_child(self, task: Task, coro: Any) -> None:
+        error: BaseException | None = None
         try:
-            await BARE_YIELD  # as far as whoever makes the task brings us
-            if task.asyncio_task is None:
-                # An eager task factory runs us inside start_soon(), which must return first.
-                await BARE_YIELD
-            task._started = True
-            await coro
-        except BaseException as exc:
-            # Without our own frame: what the user reads begins in the user's function.
-            error = exc.with_traceback(exc.__traceback__.tb_next)  # type: ignore[union-attr]
-            if not task._started:
-                coro.close()
+            if type(task.asyncio_task) is not ChildTask:
                 if task.asyncio_task is None:
-                    return  # no task could be made
-        else:
-            error = None  # type: ignore[assignment]
-        try:
+                    # An eager task factory runs us inside start_soon(), which must return first.
+                    await BARE_YIELD
+                settle_in(task)
+            task._started = True
+            try:
+                await coro
+            except BaseException as exc:
+                # Without our own frame: what the user reads begins in the user's function.
+                set_traceback(exc, exc.__traceback__.tb_next)  # type: ignore[union-attr]
+                error = exc
+                if type(exc) is GeneratorExit and task._state.loop.is_closed():
+                    return  # nothing of the loop is to be touched any more
             nursery: Any = task._parent_nursery
             if (
                 task.scope is nursery.cancel_scope
@@ -265,6 +332,8 @@ class Nursery(metaclass=NoPublicConstructor):
                 del records[task.asyncio_task]
                 task._held = False
                 task.scope = ROOT
+                if forget_who_awaits is not None:
+                    forget_who_awaits(task.asyncio_task, nursery._parent_task.asyncio_task)
                 if error is not None:
                     nursery._child_ended(task, error)
                 else:
@@ -274,6 +343,8 @@ class Nursery(metaclass=NoPublicConstructor):
                         nursery._wake()
             else:
                 end_child(task, error)
+        except BaseException as failure:
+            end_broken_off(task, coro, error, failure)
         finally:
             del error, task, coro
 
@@ -281,7 +352,7 @@ class Nursery(metaclass=NoPublicConstructor):
         children = self._children
         children.pop(task, None)
         if error is not None:
-            last = self._errors[-1] if self._errors is not None else None
+            last = self._errors[-1] if self._errors else None
             if type(error) is type(last) is Cancelled and error.args == last.args:
                 self._errors.append(last)  # type: ignore[union-attr]  # rule 3
             elif not ends_quietly(error, self.cancel_scope._effective):
@@ -291,6 +362,9 @@ class Nursery(metaclass=NoPublicConstructor):
 
     def _fail(self, error: BaseException, task: Task) -> None:
         """Note an error and cancel the nursery because of it."""
+        if host.is_over(self._parent_task.asyncio_task):
+            self._report(error)  # the block's task has ended without leaving the block
+            return
         if self._errors is None:
             self._errors = [error]
         else:
@@ -303,6 +377,26 @@ class Nursery(metaclass=NoPublicConstructor):
                 scope._cancel_alone(FAILED)  # nobody is left to be told
             else:
                 scope._cancel(FAILED)
+
+    def _end_all(self, task: Task, errors: list[BaseException]) -> None:
+        """End a child whose end was broken off, and may have been noted in part."""
+        self._children.pop(task, None)
+        for error in errors:
+            if not any(error is other for other in self._errors or ()):
+                try:
+                    self._child_ended(task, error)
+                except BaseException as failure:
+                    self._state.report(failure)
+        self._wake()
+
+    def _report(self, error: BaseException) -> None:
+        if not isinstance(error, Cancelled):
+            self._state.loop.call_exception_handler(
+                {
+                    "message": f"a child of {self!r} failed after its block was gone",
+                    "exception": error,
+                }
+            )
 
     def _wake(self) -> None:
         if not self._children and not self._pending_starts and not self._body_running:
@@ -341,7 +435,7 @@ class Nursery(metaclass=NoPublicConstructor):
 
         Trio: ``trio.Nursery.start``.
         """
-        if self._closed or running_loop() is not self._state.loop:
+        if self._closed or running_loop_or_none() is not self._state.loop:
             self._refuse()
         if not callable(async_fn):
             coroutine_or_error(async_fn)  # says what is wrong with it
@@ -369,22 +463,37 @@ class Nursery(metaclass=NoPublicConstructor):
             finally:
                 del only
         finally:
-            self._pending_starts -= 1
-            if not self._children:
+            left = self._pending_starts - 1
+            try:
+                self._pending_starts = left
                 self._wake()
+            except BaseException:
+                self._pending_starts = left
+                self._wake()
+                raise
 
     async def __aenter__(self) -> Nursery:
         scope = self.cancel_scope
+        if scope._entered:
+            raise RuntimeError(
+                "Each nursery may only be used for a single 'with' block: make a new one"
+            )
         scope.__enter__()
-        scope._nest = self
-        task = scope._occupant
-        assert task is not None
-        self._parent_task = task
-        self._state = state = task._state
-        self._closed = False
-        if self._strict is None:
-            self._strict = state.strict
-        return self
+        try:
+            task = scope._occupant
+            assert task is not None
+            self._parent_task = task
+            self._state = state = task._state
+            if self._strict is None:
+                self._strict = state.strict
+            scope._nest = self
+            self._closed = False
+            return self
+        except BaseException:
+            scope._nest = None
+            self._closed = True
+            scope.__exit__(None, None, None)
+            raise
 
     async def __aexit__(
         self,
@@ -395,38 +504,42 @@ class Nursery(metaclass=NoPublicConstructor):
         task = self._parent_task
         if current_asyncio_task() is not task.asyncio_task:
             return leave_block(exc, leaving.leave_elsewhere(self, exc))
-        self._body_running = False
-        native = None if exc is None else leaving.struck(self, exc)
-        if not self._children and not self._pending_starts:
-            self._closed = True
-        state = self._state
-        if self._closed or not state.long_nurseries:
-            task._shielded_step = True
-            try:
-                await BARE_YIELD
-            except BaseException as stray:
-                native = leaving.goes_on(native, leaving.struck(self, stray, waiting=True))
-            finally:
-                task._shielded_step = False
-            if not self._closed:
-                state.long_nurseries = GUESSES
-        else:
-            state.long_nurseries -= 1
-        if not self._closed:
-            native = await self._wait(task, native)
         scope = self.cancel_scope
-        scope._nest = None
-        if native is None and self._errors is None:
-            return scope.__exit__(None, None, None)
-        errors, self._errors = self._errors or [], None
+        native = left = None
         try:
-            if native is None:
-                left = leaving.leave_with(task, scope, self._strict, errors, exc)
+            self._body_running = False
+            if exc is not None:
+                native = leaving.struck(self, exc)
+            if not self._children and not self._pending_starts:
+                self._closed = True
+            state = self._state
+            if self._closed or not state.long_nurseries:
+                task._shielded_step = True
+                try:
+                    await BARE_YIELD
+                except GeneratorExit:
+                    raise
+                except BaseException as stray:
+                    native = leaving.goes_on(native, leaving.struck(self, stray, waiting=True))
+                finally:
+                    task._shielded_step = False
+                if not self._closed:
+                    state.long_nurseries = GUESSES
             else:
-                left = leaving.leave_natively(task, scope, self._strict, errors, native)
+                state.long_nurseries -= 1
+            if not self._closed:
+                native = await self._wait(task, native)
+            scope._nest = None
+            if self._errors is not None or native is not None or scope._abandoned:
+                left = leaving.leave(self, exc, native)
+        except BaseException as failure:
+            left = await self._leave_in_trouble(exc, failure)
+        try:
+            if left is None and scope._occupant is not None:
+                return scope.__exit__(None, None, None)
             return leave_block(exc, left)
         finally:
-            del exc, native, errors, left
+            del exc, native, left
 
     async def _wait(self, task: Task, native: BaseException | None) -> BaseException | None:
         """Wait for the children: the last native cancel that arrived meanwhile, if any."""
@@ -437,6 +550,8 @@ class Nursery(metaclass=NoPublicConstructor):
                 task._park = self._waiter = waiter = self._state.loop.create_future()
                 try:
                     await waiter
+                except GeneratorExit:
+                    raise
                 except BaseException as exc:
                     native = leaving.goes_on(native, leaving.struck(self, exc, waiting=True))
                     shield = shield or leaving.foreign_shield(native, task)
@@ -450,6 +565,33 @@ class Nursery(metaclass=NoPublicConstructor):
             return native
         finally:
             del native  # its traceback holds this frame: no circle
+
+    async def _leave_in_trouble(
+        self, exc: BaseException | None, failure: BaseException
+    ) -> BaseException | None:
+        """Leaving the block has failed half-way: still no child outlives it, see rule 4."""
+        task = self._parent_task
+        try:
+            if type(failure) is GeneratorExit:
+                leaving.collapse(self)
+                return failure
+            self._body_running = False
+            leaving.note(self, exc, failure)
+            while self._children or self._pending_starts:
+                task._abort = None
+                task._park = self._waiter = waiter = self._state.loop.create_future()
+                try:
+                    await waiter
+                except GeneratorExit:
+                    leaving.collapse(self)
+                    raise
+                except BaseException as more:
+                    leaving.note(self, more)
+            task._park = self._waiter = None
+            self._closed = True
+            return leaving.leave_by_force(self)
+        finally:
+            del exc, failure
 
     if not TYPE_CHECKING:
 

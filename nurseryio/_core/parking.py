@@ -31,23 +31,25 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .delivery import Abort, watch
+from .delivery import AGREED, Abort, watch
 from .errors import Cancelled
 from .host import BARE_YIELD, new_future
 from .task import RESTED
-from .traps import handed_over, hold_off, wait_task_rescheduled
+from .traps import handed_over, hold_off, is_waiting, reschedule, wait_task_rescheduled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .task import Task
 
-__all__ = ["leave", "let_others_run", "move", "park"]
+__all__ = ["leave", "let_others_run", "move", "park", "wake_all", "wake_first", "wake_some"]
 
 Queue = dict[Any, Any]
 
 
 def leave(queue: Queue, task: Task, _raise_cancel: object) -> Abort:
     """The abort function of a task in a queue, for the general way to sleep."""
-    del queue[task]
+    queue.pop(task, None)
     return Abort.SUCCEEDED
 
 
@@ -56,12 +58,13 @@ def move(task: Task, queue: Queue) -> None:
     task._abort = queue
 
 
-async def park(task: Task, queue: Queue) -> Any:
-    """Put the current task, which stands in ``queue``, to sleep until it is rescheduled.
+async def park(task: Task, queue: Queue, entry: Any = None) -> Any:
+    """Put the current task into ``queue`` and to sleep until it is rescheduled.
 
     Args:
         task: The current task.
-        queue: A dict with the task as a key.
+        queue: A dict; while the task sleeps it is a key there.
+        entry: What stands in the queue for the task.
 
     Returns:
         What the outcome given to ``reschedule`` holds.
@@ -72,19 +75,25 @@ async def park(task: Task, queue: Queue) -> Any:
 
     Checkpoint: yes.
     """
-    if task.scope._effective:
-        return await wait_task_rescheduled(partial(leave, queue, task))
-    task._abort = queue
-    task._park = future = new_future(loop=task._state.loop)
     try:
+        if task.scope._effective:
+            queue[task] = entry
+            return await wait_task_rescheduled(partial(leave, queue, task))
+        task._abort = queue
+        task._park = future = new_future(loop=task._state.loop)
+        queue[task] = entry
         outcome = await future
     except Cancelled as error:
-        outcome = None if task._refused is future else handed_over(task, future)
+        outcome = None
+        if task._park is not None and task._abort is not AGREED:
+            outcome = handed_over(task, future)
         if outcome is None:
-            if task._abort is not None:
-                del task._abort[task]  # a native cancel: the task is still in the queue
+            _leave_queue(task, queue)
             raise
         hold_off(task, error)
+    except BaseException:
+        _leave_queue(task, queue)
+        raise
     finally:
         task._park = task._abort = None
         task._rested = RESTED
@@ -96,6 +105,90 @@ async def park(task: Task, queue: Queue) -> Any:
         return outcome.unwrap()
     finally:
         del outcome, future  # an error holds this frame: no circle
+
+
+def _leave_queue(task: Task, queue: Queue) -> None:
+    """The task does not sleep any more, and was not woken: it leaves the queue that it is in."""
+    now_in = task._abort
+    queue.pop(task, None)
+    if isinstance(now_in, dict):
+        now_in.pop(task, None)
+
+
+def wake_first(queue: Queue, next_send: Any = None) -> tuple[Task, Any]:
+    """Wake the task that has been in a queue longest.
+
+    Args:
+        queue: An ``OrderedDict`` that is not empty.
+        next_send: What ``reschedule`` is given.
+
+    Returns:
+        The task and its entry.
+
+    Raises:
+        RuntimeError: The caller is in another thread or event loop. Nothing has changed.
+    """
+    task, entry = queue.popitem(last=False)  # type: ignore[call-arg]
+    try:
+        reschedule(task, next_send)
+    except BaseException:
+        if is_waiting(task):
+            _put_first(queue, task, entry)
+        raise
+    return task, entry
+
+
+def _put_first(queue: Queue, task: Task, entry: Any) -> None:
+    others = list(queue.items())
+    queue.clear()
+    queue[task] = entry
+    queue.update(others)
+
+
+def wake_all(queue: Queue, outcome: Callable[[], Any] | None = None) -> None:
+    """Wake every task of a queue, in the order in which they came, and empty it.
+
+    Args:
+        queue: A dict.
+        outcome: Makes what ``reschedule`` is given, for each task.
+
+    Raises:
+        RuntimeError: The caller is in another thread or event loop. Nothing has changed.
+        BaseException: What went wrong with one of several tasks. The others were woken, and that
+            one is woken as soon as the loop goes on.
+    """
+    try:
+        for task in queue:
+            reschedule(task, None if outcome is None else outcome())
+        queue.clear()
+    except BaseException as error:
+        _wake_rest(queue, outcome, error)
+        raise
+
+
+def wake_some(queue: Queue, tasks: list[Task], outcome: Callable[[], Any] | None = None) -> None:
+    """The same for some tasks of a queue; the others stay."""
+    chosen = {task: queue[task] for task in tasks}
+    try:
+        wake_all(chosen, outcome)
+    finally:
+        for task in tasks:
+            if task not in chosen:
+                queue.pop(task, None)
+
+
+def _wake_rest(queue: Queue, outcome: Callable[[], Any] | None, error: BaseException) -> None:
+    """Waking the tasks of a queue has failed on the way: if some are awake, wake the others too."""
+    rest = {task: entry for task, entry in queue.items() if is_waiting(task)}
+    if len(rest) == len(queue):
+        return
+    queue.clear()
+    for task in rest:
+        next_send = None if outcome is None else outcome()
+        try:
+            reschedule(task, next_send)
+        except BaseException:
+            task._state.finish_later(reschedule, task, next_send)
 
 
 async def let_others_run(task: Task) -> None:

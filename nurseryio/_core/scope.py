@@ -20,13 +20,13 @@ from sys import modules
 from typing import TYPE_CHECKING, Any, final
 
 from . import foreign
-from .delivery import give_back, is_native, number_raised, tell, watch
+from .delivery import give_back, is_native, number_raised, push_later, tell, watch
 from .errors import Cancelled, CancelReason, misnested
 from .foreign import BACKEND
 from .groups import bare_cancelled, is_cancelled, is_marked, raise_keeping_context, take_out
-from .host import HAS_CANCEL_COUNTS, current_task as current_asyncio_task
-from .task import Task, current_state, current_task, records
-from .tree import Node, abandon, encloses, refresh
+from .host import HAS_CANCEL_COUNTS, current_task as current_asyncio_task, ensure_stack
+from .task import Task, check_home, current_state, current_task, records
+from .tree import ROOT, Node, abandon, encloses, refresh
 from .util import blank
 
 if sys.version_info < (3, 11):
@@ -61,7 +61,7 @@ class CancelScope(Node):
 
     Raises:
         ValueError: a deadline is NaN, ``relative_deadline`` is negative, or both are given.
-        TypeError: ``shield`` is not a bool.
+        TypeError: ``shield`` is not a bool, or a deadline is not a number.
 
     Trio: ``trio.CancelScope``.
     """
@@ -95,10 +95,8 @@ class CancelScope(Node):
         self, *, deadline: float = inf, relative_deadline: float = inf, shield: bool = False
     ) -> None:
         if deadline != inf or relative_deadline != inf:
-            if isnan(deadline):
-                raise ValueError("deadline must not be NaN")
-            if isnan(relative_deadline):
-                raise ValueError("relative deadline must not be NaN")
+            deadline = _number(deadline, "deadline")
+            relative_deadline = _number(relative_deadline, "relative deadline")
             if relative_deadline < 0:
                 raise ValueError("timeout must be non-negative")
             if deadline != inf and relative_deadline != inf:
@@ -127,39 +125,44 @@ class CancelScope(Node):
             raise RuntimeError(
                 "Each CancelScope may only be used for a single 'with' block: make a new one"
             )
-        self._entered = True
-        before = 0
-        if HAS_CANCEL_COUNTS:  # host.cancelling() without the detour
-            before = task.asyncio_task.cancelling() - task._held  # type: ignore[attr-defined,unused-ignore]
-        self._native_before = number_raised(task, before) if before > 0 else before
-        self._parent = parent = task.scope
-        self._occupant = task
-        task.scope = self
-        if BACKEND in modules:
-            foreign.enter(self, task)
-        relative = self._relative
-        if relative != inf:
-            state = task._state
-            self._deadline = deadline = state.time() + relative
-            self._relative = inf
-            if not self._called:
-                if relative > 0:
-                    # state.add_deadline() without its frame
-                    self._entry = state.deadlines.add(deadline, _expire, self)
-                    if deadline < state.armed_at:
-                        state._arm(deadline)
-                else:
-                    self._called = True
-                    self._reason = DEADLINE
-        elif self._deadline != inf and not self._called:
-            self._enter_timed(task)
-        if self._called or parent._effective:
-            self._enter_cancelled(task, parent)
-        return self
+        try:
+            before = 0
+            if HAS_CANCEL_COUNTS:  # host.cancelling() without the detour
+                before = task.asyncio_task.cancelling() - task._held  # type: ignore[attr-defined,unused-ignore]
+            self._native_before = number_raised(task, before) if before > 0 else before
+            self._parent = parent = task.scope
+            relative = self._relative
+            if relative != inf:
+                state = task._state
+                deadline = state.loop.time() + relative
+                if not self._called:
+                    if relative > 0:
+                        # state.add_deadline() without its frame
+                        self._entry = state.deadlines.add(deadline, _expire, self)
+                        if deadline < state.armed_at:
+                            state._arm(deadline)
+                    else:
+                        self._called = True
+                        self._reason = DEADLINE
+                self._deadline = deadline
+                self._relative = inf
+            elif self._deadline != inf and not self._called:
+                self._enter_timed(task)
+            self._occupant = task
+            self._entered = True
+            if BACKEND in modules:
+                foreign.enter(self, task)
+            if self._called or parent._effective:
+                self._enter_cancelled(task, parent)
+            task.scope = self
+            return self
+        except BaseException:
+            self._force_out(task)
+            raise
 
     def _enter_timed(self, task: Task) -> None:
         """Entered with a deadline on the clock, which may have passed."""
-        if task._state.time() >= self._deadline:
+        if task._state.loop.time() >= self._deadline:
             self._called = True
             self._reason = DEADLINE
         else:
@@ -181,51 +184,76 @@ class CancelScope(Node):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
-        task = self._occupant
-        if (
-            task is not None
-            and task.scope is self
-            and not self._effective
-            and not self._shielded
-            and self._beside is None
-            and current_asyncio_task() is task.asyncio_task
-        ):
-            task.scope = self._parent  # type: ignore[assignment]
-            self._occupant = None
-            if self._entry is not None:
-                task._state.deadlines.drop(self._entry)
-                self._entry = None
-            return False
-        remaining = self._close(exc)
+        try:
+            task = self._occupant
+            if (
+                task is not None
+                and task.scope is self
+                and not self._effective
+                and not self._shielded
+                and self._beside is None
+                and self._nest is None
+                and current_asyncio_task() is task.asyncio_task
+            ):
+                task.scope = self._parent  # type: ignore[assignment]
+                if self._entry is not None:
+                    task._state.deadlines.drop(self._entry)
+                    self._entry = None
+                self._occupant = None
+                return False
+            remaining = self._close(exc)
+        except BaseException:
+            self._force_out(self._occupant)
+            raise
         if remaining is exc:
             return False
         if remaining is None:
             return True
-        raise_keeping_context(remaining)
+        try:
+            raise_keeping_context(remaining)
+        finally:
+            del remaining, exc, tb  # no circle: the traceback holds this frame
+
+    def _force_out(self, task: Task | None) -> None:
+        """Entering or leaving has failed half-way: the task goes on outside, whatever was done."""
+        self._occupant = None
+        if task is None:
+            return
+        if self._beside is not None:
+            foreign.bridge.leave(self)
+        if self._entry is not None:
+            task._state.deadlines.drop(self._entry)
+            self._entry = None
+        if task.scope is self:
+            task.scope = ROOT if self._parent is None else self._parent
+        if not task.scope._effective:
+            give_back(task)
+        else:
+            watch(task)
 
     def _close(self, exc: BaseException | None, ours: bool = False) -> BaseException | None:
         """Leave with ``exc`` passing by: what is left. ``ours``: no native cancel is in it."""
         if self._occupant is None and not self._abandoned:
             return misnested(f"attempted to exit {self!r} which had already been exited", exc)
         task = current_task()
-        if task.scope is self:
+        if task.scope is self and self._nest is None:
             return self._leave(task, exc, ours)
         return self._leave_misnested(task, exc)
 
     def _leave(self, task: Task, exc: BaseException | None, ours: bool) -> BaseException | None:
         parent = self._parent
         if parent is None:  # cut off earlier by an outer scope that was left too soon
-            self._forget(task)
+            self._release(task)
             return self._take_own(exc)
         was_effective = self._effective
         before = self._native_before
         native = not ours and was_effective and exc is not None and is_native(task, before, exc)
         task.scope = parent
-        self._forget(task)
         if not parent._effective:
             give_back(task)
         elif not was_effective or self._shielded:
             watch(task)  # a shield is gone: foreign awaits have to be interrupted again
+        self._release(task)
         visible_from_outside = parent._effective and not self._shielded
         if visible_from_outside and self._called:
             visible_from_outside = not foreign.protects(task)
@@ -253,13 +281,13 @@ class CancelScope(Node):
                 return rest
         return exc
 
-    def _forget(self, task: Task) -> None:
-        self._occupant = None
+    def _release(self, task: Task) -> None:
         if self._beside is not None:
             foreign.bridge.leave(self)
         if self._entry is not None:
             task._state.deadlines.drop(self._entry)
             self._entry = None
+        self._occupant = None
 
     def _leave_misnested(self, task: Task, exc: BaseException | None) -> BaseException | None:
         owner = self._occupant
@@ -272,17 +300,20 @@ class CancelScope(Node):
             return misnested(
                 f"attempted to exit {self!r}, entered in {owner!r}, from unrelated {task!r}", exc
             )
-        error = misnested(
-            f"attempted to exit {self!r} in {task!r} that's still within its child {task.scope!r}"
-            + ("" if owner is task else f"; it was entered in {owner!r}"),
-            exc,
-        )
+        if task.scope is self:
+            what = f"attempted to exit the cancel scope of {self._nest!r} before its block"
+        else:
+            what = (
+                f"attempted to exit {self!r} in {task!r} that's still within its child "
+                f"{task.scope!r}"
+            )
+        error = misnested(what + ("" if owner is task else f"; it was entered in {owner!r}"), exc)
         parent = self._parent
         told = abandon(self)
         if owner.scope is self:
             owner.scope = parent  # type: ignore[assignment]
         task.scope = parent  # type: ignore[assignment]
-        self._forget(owner)
+        self._release(owner)
         tell(told)
         if not parent._effective:  # type: ignore[union-attr]
             give_back(task)
@@ -298,6 +329,8 @@ class CancelScope(Node):
 
         Raises:
             TypeError: ``reason`` is not a string.
+            RuntimeError: called from another thread, or on another event loop, while a task is
+                in the scope.
 
         Checkpoint: no. May be called from any code running on the same loop.
 
@@ -307,26 +340,39 @@ class CancelScope(Node):
             return
         if reason is not None and not isinstance(reason, str):
             raise TypeError(f"reason must be a string or None, not {type(reason).__name__}")
+        self._check_caller()
         try:
             source_task: str | None = repr(current_task())
         except RuntimeError:
             source_task = None
         self._cancel(CancelReason("explicit", reason=reason, source_task=source_task))
 
+    def _check_caller(self) -> None:
+        """Raise if a change of this scope could not be carried through to the tasks inside."""
+        if self._occupant is not None:
+            check_home(self._occupant._state)
+            ensure_stack()
+
     def _cancel(self, reason: CancelReason | None) -> None:
         if self._called:
             return
-        self._called = True
         if self._reason is None:
             self._reason = reason
         task = self._occupant
-        if self._entry is not None and task is not None:
-            task._state.deadlines.drop(self._entry)
-            self._entry = None
-        if task is not None:
+        if task is None:
+            self._called = True
+            return
+        try:
+            self._called = True
+            if self._entry is not None:
+                task._state.deadlines.drop(self._entry)
+                self._entry = None
             tell(refresh(self))
             if task._extra.island is not None:
                 watch(task)  # it may have kept out what was in force already
+        except BaseException:
+            push_later(self)
+            raise
 
     def _cancel_alone(self, reason: CancelReason) -> None:
         """The same where it changes nothing for anybody: the only one inside is about to leave."""
@@ -351,7 +397,7 @@ class CancelScope(Node):
         return self._called
 
     def _is_due(self) -> bool:
-        return self._deadline != inf and current_state().time() >= self._deadline
+        return self._deadline != inf and current_state().loop.time() >= self._deadline
 
     def _is_called(self) -> bool:
         if not self._called and self._is_due():
@@ -370,6 +416,7 @@ class CancelScope(Node):
 
         Raises:
             TypeError: on assigning anything but a bool.
+            RuntimeError: on assigning from another thread or event loop, while a task is inside.
         """
         beside = self._beside
         return self._shielded if beside is None or beside.asked is None else beside.asked
@@ -378,11 +425,18 @@ class CancelScope(Node):
     def shield(self, shield: bool) -> None:
         if not isinstance(shield, bool):
             raise TypeError("shield must be a bool")
+        self._check_caller()
         if self._beside is not None:
             shield = foreign.bridge.set_shield(self, self._occupant, shield)
-        self._shielded = shield
-        if self._occupant is not None:
+        if self._occupant is None:
+            self._shielded = shield
+            return
+        try:
+            self._shielded = shield
             tell(refresh(self))
+        except BaseException:
+            push_later(self)
+            raise
 
     @property
     def deadline(self) -> float:
@@ -391,18 +445,19 @@ class CancelScope(Node):
         ``inf`` means never. May be changed at any time; a time in the past cancels.
 
         Raises:
+            TypeError: on assigning something that is not a number.
             ValueError: on assigning NaN.
-            RuntimeError: while the scope has a relative deadline and is not entered yet.
+            RuntimeError: while the scope has a relative deadline and is not entered yet; on
+                assigning from another thread or event loop, while a task is inside.
         """
         self._must_not_be_relative()
         return self._deadline
 
     @deadline.setter
     def deadline(self, deadline: float) -> None:
-        if isnan(deadline):
-            raise ValueError("deadline must not be NaN")
+        deadline = _number(deadline, "deadline")
         self._must_not_be_relative()
-        self._set_deadline(float(deadline))
+        self._set_deadline(deadline)
 
     def _must_not_be_relative(self) -> None:
         if self._relative != inf:
@@ -411,37 +466,40 @@ class CancelScope(Node):
             )
 
     def _set_deadline(self, deadline: float) -> None:
-        self._deadline = deadline
         task = self._occupant
         if task is None or self._called:
+            self._deadline = deadline
             return
-        if self._entry is not None:
-            task._state.deadlines.drop(self._entry)
-            self._entry = None
-        if deadline != inf:
-            self._entry = task._state.add_deadline(deadline, _expire, self)
+        self._check_caller()
+        state = task._state
+        entry = None if deadline == inf else state.add_deadline(deadline, _expire, self)
+        before, self._entry = self._entry, entry
+        self._deadline = deadline
+        if before is not None:
+            state.deadlines.drop(before)
 
     @property
     def relative_deadline(self) -> float:
         """Seconds until the deadline: from entering the scope, and once entered from now.
 
         Raises:
+            TypeError: on assigning something that is not a number.
             ValueError: on assigning NaN or a negative number.
-            RuntimeError: before entry, if the scope has an absolute deadline.
+            RuntimeError: before entry, if the scope has an absolute deadline; on assigning from
+                another thread or event loop, while a task is inside.
         """
         if self._entered:
-            return self._deadline - current_state().time()
+            return self._deadline - current_state().loop.time()
         self._must_not_be_absolute()
         return self._relative
 
     @relative_deadline.setter
     def relative_deadline(self, seconds: float) -> None:
-        if isnan(seconds):
-            raise ValueError("relative deadline must not be NaN")
+        seconds = _number(seconds, "relative deadline")
         if seconds < 0:
             raise ValueError("relative deadline must be non-negative")
         if self._entered:
-            self._set_deadline(current_state().time() + float(seconds))
+            self._set_deadline(current_state().loop.time() + seconds)
         else:
             self._must_not_be_absolute()
             self._relative = seconds
@@ -468,13 +526,27 @@ class CancelScope(Node):
             state += f", deadline is {self._relative:.2f} seconds after entry"
         elif self._deadline != inf:
             try:
-                left = self._deadline - current_state().time()
+                left = self._deadline - current_state().loop.time()
             except RuntimeError:
                 pass
             else:
                 when = "from now" if left >= 0 else "ago"
                 state += f", deadline is {abs(left):.2f} seconds {when}"
         return f"<nurseryio.CancelScope at {id(self):#x}, {state}>"
+
+
+def _number(value: float, what: str) -> float:
+    """A deadline that a user has given, as a float."""
+    try:
+        number = value + 0.0
+        invalid = isnan(number)
+    except TypeError:
+        raise TypeError(
+            f"{what} must be a number of seconds, not {value!r}; for no deadline give math.inf"
+        ) from None
+    if invalid:
+        raise ValueError(f"{what} must not be NaN")
+    return number
 
 
 def new_scope(relative: float = inf) -> CancelScope:

@@ -71,7 +71,12 @@ def spawn_system_task(
     alone: set[Any] = state.locals.setdefault(_ALONE, set())
     asyncio_name = name if isinstance(name, str) else getattr(async_fn, "__qualname__", None)
     runner = _run_alone(record, coro)
-    asyncio_task = host.create_task(state.loop, runner, asyncio_name, context, coro)
+    try:
+        asyncio_task = host.make_task(state.making, runner, asyncio_name, context)
+    except BaseException:
+        runner.close()
+        coro.close()
+        raise
     record.asyncio_task = asyncio_task
     record._own_extra().context = context
     records[asyncio_task] = record
@@ -185,7 +190,7 @@ def current_statistics() -> RunStatistics:
     return RunStatistics(
         tasks_living=living,
         tasks_runnable=runnable,
-        seconds_to_next_deadline=state.deadlines.next() - state.time(),
+        seconds_to_next_deadline=state.deadlines.next() - state.loop.time(),
         io_statistics=IOStatistics(backend=type(state.loop).__name__),
         run_sync_soon_queue_size=token_of(state)._size(),
     )

@@ -23,7 +23,7 @@ from .deadlines import Deadlines
 from .extra import NO_EXTRA, Extra
 from .host import current_task as current_asyncio_task
 from .tree import ROOT, Node, chain
-from .util import NoPublicConstructor, blank
+from .util import NoPublicConstructor, blank, safe_repr
 
 if TYPE_CHECKING:
     import asyncio
@@ -62,16 +62,17 @@ class Task(metaclass=NoPublicConstructor):
         "_coro",
         "_extra",
         "_held",
+        "_last_interrupted",
         "_look_closer",
         "_name",
         "_park",
         "_parent_nursery",
-        "_refused",
         "_rested",
         "_shielded_step",
         "_started",
         "_state",
         "_strikes",
+        "_wakeup",
         "_watched",
         "asyncio_task",
         "scope",
@@ -90,9 +91,11 @@ class Task(metaclass=NoPublicConstructor):
     _started: bool
     # The future of wait_task_rescheduled() while the task waits there.
     _park: asyncio.Future[Any] | None
-    # Its abort function, None once called. Only there while _park is set. A dict is a queue to take
-    # the task out of (see parking).
+    # Its abort function, only there while _park is set. A dict is a queue to take the task out of
+    # (see parking). Once called it is replaced: by AGREED if the wait is over, else by None.
     _abort: Any
+    # The callback by which asyncio wakes the task, noted when the task was first rescheduled.
+    _wakeup: Any
     # In a yield that scope cancellation must not interrupt.
     _shielded_step: bool
     # How many operations the task may make while nobody else is ready, before it asks the loop
@@ -103,8 +106,8 @@ class Task(metaclass=NoPublicConstructor):
     _held: bool
     # Invariant: True exactly while the record is on its loop's watch list.
     _watched: bool
-    # The future that was interrupted last and may be refusing.
-    _refused: Any
+    # The future of foreign code that was interrupted last. It refuses while it is not done.
+    _last_interrupted: Any
     # Interruptions of foreign awaits: their number, since when they are counted, and for how many
     # seconds it is waited after too many.
     _strikes: tuple[int, float, float] | None
@@ -112,7 +115,7 @@ class Task(metaclass=NoPublicConstructor):
     # that it may be pending in the asyncio task.
     _look_closer: bool
     _extra: Extra
-    # None until the asyncio task is made, which may run at once (see Nursery._run_child).
+    # None until the asyncio task is made, and in an adopted task after its end.
     asyncio_task: asyncio.Task[Any]
 
     def _own_extra(self) -> Extra:
@@ -135,16 +138,16 @@ class Task(metaclass=NoPublicConstructor):
         name = self._name
         if name is None:
             # An adopted task: asyncio may name it after it has been seen for the first time.
-            return self.asyncio_task.get_name()
+            return str(self.asyncio_task.get_name())
         if not isinstance(name, str):
             name = self._name = name_of(name)
         return name
 
     @name.setter
     def name(self, name: str) -> None:
-        self._name = name
         if self.asyncio_task is not None:
             self.asyncio_task.set_name(str(name))
+        self._name = name
 
     @property
     def context(self) -> contextvars.Context:
@@ -241,7 +244,8 @@ def make_task(
     self.scope = scope
     self._started = self._held = self._watched = self._shielded_step = self._look_closer = False
     self._rested = NEW
-    self._park = self._refused = self._strikes = self.asyncio_task = None  # type: ignore[assignment]
+    self._park = self._last_interrupted = self._strikes = self._wakeup = None
+    self.asyncio_task = None  # type: ignore[assignment]
     self._extra = NO_EXTRA
     return self
 
@@ -254,15 +258,18 @@ def _generator_behind(awaited: Any) -> Any:
 
 
 def name_of(thing: object) -> str:
-    """The name of a task that runs ``thing``: ``module.qualname`` where it has them."""
-    while isinstance(thing, functools.partial):
-        thing = thing.func
-    if isinstance(thing, str):
-        return thing
+    """The name of a task that runs ``thing``: ``module.qualname`` where it has them.
+
+    Never raises, whatever the attributes and the ``repr()`` of the object do.
+    """
     try:
+        while isinstance(thing, functools.partial):
+            thing = thing.func
+        if isinstance(thing, str):
+            return thing
         return f"{thing.__module__}.{thing.__qualname__}"  # type: ignore[attr-defined]
-    except AttributeError:
-        return repr(thing)
+    except Exception:
+        return safe_repr(thing)
 
 
 class LoopState:
@@ -279,23 +286,25 @@ class LoopState:
         "locals",
         "long_nurseries",
         "loop",
+        "making",
         "ready",
         "run",
+        "run_soon",
         "strict",
-        "task_factory",
-        "time",
         "timer",
+        "unfinished",
         "watch_due",
         "watch_list",
     )
 
     def __init__(self, loop: host.Loop) -> None:
         self.loop: host.Loop = loop
+        # The library's callbacks run in an empty context: they must not keep a user's values alive.
+        self.context: contextvars.Context = contextvars.Context()
         # Empty while nobody is ready to make a step (never, where the loop does not show it).
         self.ready: Sized = host.ready_queue(loop)
-        self.time: Callable[[], float] = loop.time
-        # Returns the loop's task factory, None if it has none.
-        self.task_factory: Callable[[], object] = loop.get_task_factory
+        # How the loop makes tasks, and whether something stands there.
+        self.making: host.TaskMaking = host.TaskMaking(loop)
         self.deadlines: Deadlines = Deadlines()
         # Invariant: a loop timer is armed at armed_at, which is not later than the earliest
         # live deadline; inf and None mean that none is armed. While watch_due it may be later.
@@ -304,6 +313,10 @@ class LoopState:
         # Records to look at again, and whether the call that will do it is scheduled.
         self.watch_list: list[Task] = []
         self.watch_due: bool = False
+        # Calls that failed half-way, to be made again in the next iteration of the loop (see
+        # finish_later); and the function that schedules that, which needs no stack.
+        self.unfinished: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self.run_soon: Callable[[], object] = host.emergency_call(loop, self._finish, self.context)
         # How many nurseries to come are taken to last longer than a turn of the loop.
         self.long_nurseries: int = 0
         # None while there are none: the hot paths test for that.
@@ -316,34 +329,38 @@ class LoopState:
         self.strict: bool | None = None
         # Values of RunVars.
         self.locals: dict[Any, Any] = {}
-        # Callbacks of ours run in an empty context: they must not keep a user's values alive.
-        self.context: contextvars.Context = contextvars.Context()
 
     def add_deadline(self, when: float, function: Any, argument: Any) -> Entry:
         """Have ``function(argument)`` called once the loop's time reaches ``when``."""
         entry = self.deadlines.add(when, function, argument)
         if when < self.armed_at:
-            self._arm(when)
+            try:
+                self._arm(when)
+            except BaseException:
+                self.deadlines.drop(entry)
+                raise
         return entry
 
     def _arm(self, when: float) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-        self.armed_at = when
         loop = self.loop
-        if when > self.time():
-            self.timer = loop.call_at(when, nurseryio_deadline_timer, self, context=self.context)
+        if when > loop.time():
+            timer: asyncio.Handle = loop.call_at(when, fire, self, context=self.context)
         else:
             # Not a timer: those are looked at only after the callbacks that are ready now, and
             # a task's next checkpoint must notice a deadline that has passed.
-            self.timer = loop.call_soon(nurseryio_deadline_timer, self, context=self.context)
+            timer = loop.call_soon(fire, self, context=self.context)
+        before = self.timer
+        self.timer = timer
+        self.armed_at = when
+        if before is not None:
+            before.cancel()
 
     def expire(self) -> None:
         """Hand out what is due, now."""
-        if self.deadlines.next() <= self.time():
+        if self.deadlines.next() <= self.loop.time():
             if self.timer is not None:
                 self.timer.cancel()
-            nurseryio_deadline_timer(self)
+            fire(self)
 
     def arm_exactly(self) -> None:
         """Set the loop timer to the earliest live deadline: a dropped one may have been earlier."""
@@ -355,27 +372,78 @@ class LoopState:
             if when != inf:
                 self._arm(when)
 
+    # -- when something fails ----------------------------------------------------
+
+    def finish_later(self, function: Callable[..., object], *args: Any) -> None:
+        """Call ``function(*args)`` in the next iteration of the loop, to finish what failed.
+
+        Needs neither stack nor the loop's Python code, so it works where almost nothing does.
+        """
+        self.unfinished.append((function, args))
+        try:
+            self.run_soon()
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
+
+    def _finish(self) -> None:
+        try:
+            while self.unfinished:
+                function, args = self.unfinished.pop(0)
+                try:
+                    function(*args)
+                except BaseException as error:
+                    self.report(error)
+        finally:
+            if self.unfinished:
+                self.run_soon()
+
+    def report(self, error: BaseException) -> None:
+        """Report an error of the library's own bookkeeping, for which no caller waits.
+
+        It ends a ``run`` with :exc:`TrioInternalError`; in another program the loop's exception
+        handler gets it.
+
+        Raises:
+            BaseException: The error itself if it is one that ends the loop.
+        """
+        if not isinstance(error, Exception):
+            raise error
+        if self.run is not None:
+            self.run.token._crash(error)
+        else:
+            self.loop.call_exception_handler(
+                {"message": "nurseryio: an internal operation failed", "exception": error}
+            )
+
 
 # The least time (seconds) before a timer that came too early is armed again. uvloop counts in
 # whole milliseconds and rounds; without this it would spin through the rest of one.
 EARLY = 0.001
 
 
-def nurseryio_deadline_timer(state: LoopState) -> None:
-    """The one loop timer: hand out what is due, then arm for the next. Named for ``host``."""
-    promised = state.armed_at
-    state.timer = None
-    state.armed_at = inf
-    deadlines = state.deadlines
-    now = state.time() + CLOCK_RESOLUTION
-    while (due := deadlines.pop_due(now)) is not None:
-        due[0](due[1])
-    when = deadlines.next()
-    # Those who have just been cancelled will drop deadlines of their own: whoever looks at them
-    # again after their step arms the timer (delivery), once and not twice.
-    if when < state.armed_at and not state.watch_due:
-        # Still to come although the timer was set for it: the timer came early.
-        state._arm(max(when, now + EARLY) if when <= promised else when)
+def fire(state: LoopState) -> None:
+    """The callback of the loop timer: hand out what is due, then arm for the next."""
+    try:
+        promised = state.armed_at
+        state.timer = None
+        state.armed_at = inf
+        deadlines = state.deadlines
+        now = state.loop.time() + CLOCK_RESOLUTION
+        while (due := deadlines.pop_due(now)) is not None:
+            try:
+                due[0](due[1])
+            except BaseException as error:
+                state.report(error)
+        when = deadlines.next()
+        # Those who have just been cancelled will drop deadlines of their own: whoever looks at
+        # them again after their step arms the timer (delivery), once and not twice.
+        if when < state.armed_at and not state.watch_due:
+            # Still to come although the timer was set for it: the timer came early.
+            state._arm(max(when, now + EARLY) if when <= promised else when)
+    except BaseException:
+        state.finish_later(fire, state)
+        raise
 
 
 # Stock loops fire a timer up to this many seconds before its time.
@@ -444,6 +512,24 @@ def current_task() -> Task:
     return adopt(task)
 
 
+def check_home(state: LoopState) -> None:
+    """Raise RuntimeError unless the caller may touch what belongs to the loop of ``state``.
+
+    That is code that this loop runs; while it does not run, any code.
+    """
+    loop = host.running_loop_or_none()
+    if loop is state.loop or (loop is None and not state.loop.is_running()):
+        return
+    if state.loop.is_closed():
+        return  # its tasks make no step any more, whatever is done to them
+    raise RuntimeError(
+        "called from another thread or event loop than the one that this belongs to, where it "
+        "would be lost: in a thread use nurseryio.from_thread.run_sync(function, "
+        "trio_token=token), with a token that nurseryio.lowlevel.current_trio_token() has "
+        "returned in the loop"
+    )
+
+
 def adopt(task: asyncio.Task[Any]) -> Task:
     """Make the record of a task that somebody else has started."""
     foreign.look()
@@ -451,8 +537,8 @@ def adopt(task: asyncio.Task[Any]) -> Task:
     record = make_task(state, task.get_coro(), None, None, ROOT)
     record.asyncio_task = task
     record._started = True
-    records[task] = record
     task.add_done_callback(_forget, context=state.context)
+    records[task] = record
     return record
 
 
@@ -468,9 +554,13 @@ def _forget(task: asyncio.Task[Any]) -> None:
     record = records.pop(task, None)
     if record is not None:
         for hook in end_hooks:
-            hook(record)
+            try:
+                hook(record)
+            except BaseException as error:
+                record._state.report(error)
         record.scope = ROOT
         record._held = False
         # What the task has raised holds frames that hold the record: no circle back to the task.
         record._name = record.name
+        record._wakeup = None
         record.asyncio_task = None  # type: ignore[assignment]

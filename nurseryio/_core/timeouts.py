@@ -38,7 +38,7 @@ def current_time() -> float:
 
     Trio: ``trio.current_time``.
     """
-    return current_state().time()
+    return current_state().loop.time()
 
 
 def current_effective_deadline() -> float:
@@ -92,7 +92,7 @@ async def sleep(seconds: float) -> None:
             await checkpoint()
         state = task._state
         future = state.loop.create_future()
-        entry = state.add_deadline(state.time() + seconds, _wake, future)
+        entry = state.add_deadline(state.loop.time() + seconds, _wake, future)
         try:
             await future
         except BaseException as exc:
@@ -123,7 +123,7 @@ async def sleep_until(deadline: float) -> None:
     if isnan(deadline):
         raise ValueError("deadline must not be NaN")
     task = current_task()
-    if deadline <= task._state.time():
+    if deadline <= task._state.loop.time():
         await checkpoint()
     else:
         await _sleep(task, deadline)

@@ -9,20 +9,40 @@ raise by hand but have the asyncio task cancel itself, so that asyncio's books a
 
 Rule 3: an operation that completed keeps its result. A native cancel that arrives between the
 hand-over and the task's next step is put back and strikes at the next checkpoint.
+
+Rule 4: :func:`reschedule` either raises and has changed nothing, or the task wakes. A future that
+gets its result near the recursion limit loses its callbacks, because asyncio schedules them by
+Python code; so the callback that wakes the task is noted when the task is first rescheduled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from . import foreign, host
-from .delivery import Abort, abort_wait, interrupt, native_requests, raiser, watch
+from .delivery import (
+    AGREED,
+    Abort,
+    abort_wait,
+    can_abort,
+    interrupt,
+    native_requests,
+    raiser,
+    watch,
+)
 from .errors import Cancelled
 from .extra import NO_EXTRA
-from .host import BARE_YIELD, current_task as current_asyncio_task, new_future
+from .host import (
+    BARE_YIELD,
+    callbacks_of,
+    current_task as current_asyncio_task,
+    new_future,
+    running_loop_or_none,
+)
 from .outcome import Value
-from .task import current_task, records
+from .task import check_home, current_task, records
 
 if TYPE_CHECKING:
     import asyncio
@@ -155,19 +175,18 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
             and not foreign.protects(task)
             and abort_wait(task, raiser(task.scope))
         ):
-            task._refused = future
             interrupt(task)
         while True:
             try:
                 outcome = await future
             except Cancelled as exc:
-                if task._refused is future:
-                    raise  # ours, and the abort function has agreed
+                if task._abort is AGREED:
+                    raise  # a cancellation by a scope, and the abort function has agreed
                 outcome = handed_over(task, future)
                 # A copy: the original's traceback holds this frame.
                 native = Cancelled(*exc.args)
                 if outcome is None:
-                    if task._abort is not None and abort_wait(task, _raiser_of(native)):
+                    if can_abort(task) and abort_wait(task, _raiser_of(native)):
                         raise
                     task._park = future = task._state.loop.create_future()
                     continue
@@ -221,27 +240,72 @@ def reschedule(task: Task, next_send: Any = None) -> None:
             and ``Error`` of the ``outcome`` package. None stands for the value None.
 
     Raises:
-        RuntimeError: if the task is not waiting, or has been rescheduled already.
+        RuntimeError: if the task is not waiting, or has been rescheduled already; or the caller is
+            in another thread or event loop. Nothing has changed then.
 
     Trio: ``trio.lowlevel.reschedule``.
     """
+    state = task._state
+    if running_loop_or_none() is not state.loop:
+        check_home(state)
     park = task._park
-    if park is not None:
+    if park is None or park.done():
+        _hand_over(task, park, next_send)
+        return
+    wakeup = task._wakeup
+    if wakeup is None:
+        wakeup = _note_wakeup(task, park)
+    abort, task._abort = task._abort, None
+    if task._extra is not NO_EXTRA:
+        task._extra.custom_sleep_data = None
+    try:
+        park.set_result(next_send)
+    except BaseException as error:
         if not park.done():
-            task._abort = None
-            if task._extra is not NO_EXTRA:
-                task._extra.custom_sleep_data = None
-            park.set_result(next_send)
-            return
-        if park.cancelled() and task._refused is not park and task._extra.outcome is None:
-            # A native cancel has ended the future, but the task does not know yet. The
-            # hand-over counts: see rule 3.
-            task._abort = None
-            extra = task._own_extra()
-            extra.custom_sleep_data = None
-            extra.outcome = DONE if next_send is None else next_send
-            return
+            task._abort = abort
+            raise
+        # The result is there, but the task's callback is lost: rule 4.
+        state.finish_later(wakeup, park)
+        if not isinstance(error, Exception):
+            raise
+
+
+def _hand_over(task: Task, park: asyncio.Future[Any] | None, next_send: Any) -> None:
+    """Reschedule a task whose future is over, or which does not wait."""
+    extra = task._extra
+    if (
+        park is not None
+        and park.cancelled()
+        and task._abort is not AGREED
+        and extra.outcome is None
+    ):
+        # A native cancel has ended the future, but the task does not know yet. The hand-over
+        # counts: see rule 3.
+        task._abort = None
+        extra = task._own_extra()
+        extra.custom_sleep_data = None
+        extra.outcome = DONE if next_send is None else next_send
+        return
     raise RuntimeError(f"{task!r} is not waiting in wait_task_rescheduled() any more")
+
+
+def is_waiting(task: Task) -> bool:
+    """Whether a task in ``wait_task_rescheduled`` has not been rescheduled yet."""
+    park = task._park
+    return park is not None and (not park.done() or (park.cancelled() and can_abort(task)))
+
+
+def _note_wakeup(task: Task, park: asyncio.Future[Any]) -> Any:
+    """Note the callback by which asyncio wakes a task that waits for ``park``."""
+    for wakeup, context in callbacks_of(park) or ():
+        if getattr(wakeup, "__self__", None) is task.asyncio_task:
+            task._wakeup = partial(context.run, wakeup)
+            return task._wakeup
+    return _nobody_waits
+
+
+def _nobody_waits(_park: object) -> None:
+    """Stands for the callback of a task that has not got to its await yet."""
 
 
 async def wait_future(future: asyncio.Future[T]) -> T:

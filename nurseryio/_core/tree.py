@@ -95,15 +95,20 @@ def should_be_effective(node: Node) -> bool:
     return parent is not None and not node._shielded and parent._effective
 
 
-def refresh(node: Node) -> list[Occupant]:
+def refresh(node: Node, everything: bool = False) -> list[Occupant]:
     """Recompute ``effective`` in the subtree of an entered node that has changed.
+
+    Args:
+        node: the node.
+        everything: go through the whole subtree and return all its tasks; for a change that was
+            broken off on its way.
 
     Returns:
         The tasks for which the answer to "am I cancelled?" has flipped.
     """
     flipped: list[Occupant] = []
-    if _update(node) and node._occupant is not None:
-        _descend(node._occupant, node, flipped)
+    if (_update(node) or everything) and node._occupant is not None:
+        _descend(node._occupant, node, flipped, everything=everything)
     return flipped
 
 
@@ -124,7 +129,13 @@ def _update(node: Node) -> bool:
     return True
 
 
-def _descend(task: Occupant, node: Node, flipped: list[Occupant], members: bool = True) -> None:
+def _descend(
+    task: Occupant,
+    node: Node,
+    flipped: list[Occupant],
+    members: bool = True,
+    everything: bool = False,
+) -> None:
     """Push the change of ``node`` down ``task``'s chain, then into the nurseries met there."""
     todo: list[tuple[Occupant, Node]] = []
     if task.scope is node:
@@ -136,7 +147,7 @@ def _descend(task: Occupant, node: Node, flipped: list[Occupant], members: bool 
     while todo:
         task, node = todo.pop()
         for inner in reversed(list(chain(task.scope, node))):
-            if not _update(inner):
+            if not _update(inner) and not everything:
                 break
             if inner._nest is not None:
                 _sort_out(inner._nest, inner, flipped, todo)

@@ -22,6 +22,10 @@ every turn, for as long as that is called for, and a cancellation of ours would 
 shields. Likewise one that came together with ours is not passed on with our error: anyio knows its
 own by their message.
 
+Rule 5: an anyio shield that is lowered, by whichever task, lets through what it has kept out. So
+the setter of its property ``shield`` is extended, for the whole process, as long as that looks as
+expected.
+
 Which scope was entered first is told by what each of ours finds at entry: the innermost anyio
 scope of the task, noted as ``_beside``.
 """
@@ -29,8 +33,10 @@ scope of the task, noted as ``_beside``.
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakSet
 
-from .._core.host import current_task_or_none
+from .._core.delivery import watch
+from .._core.host import current_task_or_none, running_loop
 
 NEEDED = ("_shield", "_parent_scope")
 
@@ -58,6 +64,34 @@ class Bridge:
     def __init__(self, backend: Any) -> None:
         self._states = backend._task_states
         self._scope_type = backend.CancelScope
+        # Tasks that a cancellation of ours has not reached because of an anyio shield.
+        self.held_off: WeakSet[Any] = WeakSet()
+        self._watch_shields()
+
+    def _watch_shields(self) -> None:
+        """Have a shield of anyio's that is lowered let through what it has kept out.
+
+        Its setter is the only place that knows; another task may call it.
+        """
+        shield = vars(self._scope_type).get("shield")
+        if not isinstance(shield, property) or shield.fset is None:
+            return
+        assign: Any = shield.fset
+
+        def set_shield(scope: Any, value: bool) -> None:
+            assign(scope, value)
+            if not value and self.held_off:
+                self._recheck()
+
+        self._scope_type.shield = property(shield.fget, set_shield, shield.fdel, shield.__doc__)
+
+    def _recheck(self) -> None:
+        loop = running_loop()
+        for task in list(self.held_off):
+            if task._state.loop is loop:
+                self.held_off.discard(task)
+                if task.scope._effective:
+                    watch(task)
 
     def _innermost(self, task: Any) -> Any:
         state = self._states.get(task.asyncio_task)

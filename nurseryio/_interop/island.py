@@ -96,7 +96,7 @@ class EdgeIsland:
         self.struck_once = self._in_grace = True
         if self._grace != inf:
             state = task._state
-            self._entry = state.add_deadline(state.time() + self._grace, _end_grace, self)
+            self._entry = state.add_deadline(state.loop.time() + self._grace, _end_grace, self)
 
     def _is_cancelled_inside(self, task: Task) -> bool:
         node: Any = task.scope

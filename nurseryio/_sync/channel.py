@@ -32,10 +32,9 @@ from .._core import (
     WouldBlock,
     checkpoint_if_cancelled,
     current_task,
-    reschedule,
 )
 from .._core.abcs import ReceiveChannel, SendChannel
-from .._core.parking import let_others_run, park
+from .._core.parking import let_others_run, park, wake_all, wake_first, wake_some
 from .._core.task import RESTED
 from .._core.util import NoPublicConstructor, generic_function
 from .channel_state import ChannelEnd, ChannelState
@@ -77,8 +76,7 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
         if state.open_receivers == 0:
             raise BrokenResourceError("all receiving ends were closed")
         if state.receivers:
-            task, _end = state.receivers.popitem(last=False)
-            reschedule(task, Value(value))
+            wake_first(state.receivers, Value(value))
             return True
         used = len(state.buffer)
         if used < state.max_buffer_size:
@@ -122,11 +120,9 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
             else:
                 await let_others_run(task)
             return
-        senders = self._state.senders
-        senders[task] = (self, value)
         self._waiting += 1
         try:
-            await park(task, senders)
+            await park(task, self._state.senders, (self, value))
         finally:
             self._waiting -= 1
 
@@ -155,18 +151,18 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
         """
         if self._closed:
             return
-        self._closed = True
         state = self._state
-        state.open_senders -= 1
         if self._waiting:
-            for task, (end, _value) in list(state.senders.items()):
-                if end is self:
-                    del state.senders[task]
-                    reschedule(task, Error(ClosedResourceError("this sending end was closed")))
-        if state.open_senders == 0:
-            while state.receivers:
-                task, _end = state.receivers.popitem(last=False)
-                reschedule(task, Error(EndOfChannel()))
+            own = [task for task, (end, _value) in state.senders.items() if end is self]
+            wake_some(
+                state.senders,
+                own,
+                lambda: Error(ClosedResourceError("this sending end was closed")),
+            )
+        if state.open_senders == 1:
+            wake_all(state.receivers, lambda: Error(EndOfChannel()))
+        self._closed = True
+        state.open_senders -= 1
 
 
 class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=NoPublicConstructor):
@@ -199,8 +195,7 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
         """Remove the oldest item, and let a waiting sender's follow it into the buffer."""
         state = self._state
         if state.senders:
-            task, (_end, value) = state.senders.popitem(last=False)
-            reschedule(task)
+            _task, (_end, value) = wake_first(state.senders)
             state.buffer.append(value)
         taken: ReceiveType = state.buffer.popleft()
         return taken
@@ -250,13 +245,15 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
                 if task._rested == RESTED:
                     task._rested = RESTED - 1  # the others have just had their turn
                 else:
-                    await let_others_run(task)
+                    try:
+                        await let_others_run(task)
+                    except BaseException:
+                        self._state.buffer.appendleft(value)
+                        raise
                 return value
-            receivers = self._state.receivers
-            receivers[task] = self
             self._waiting += 1
             try:
-                received: ReceiveType = await park(task, receivers)
+                received: ReceiveType = await park(task, self._state.receivers, self)
             finally:
                 self._waiting -= 1
             return received
@@ -289,19 +286,22 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
         """
         if self._closed:
             return
-        self._closed = True
         state = self._state
-        state.open_receivers -= 1
         if self._waiting:
-            for task, end in list(state.receivers.items()):
-                if end is self:
-                    del state.receivers[task]
-                    reschedule(task, Error(ClosedResourceError("this receiving end was closed")))
-        if state.open_receivers == 0:
-            while state.senders:
-                task, _send = state.senders.popitem(last=False)
-                reschedule(task, Error(BrokenResourceError("all receiving ends were closed")))
+            own = [task for task, end in state.receivers.items() if end is self]
+            wake_some(
+                state.receivers,
+                own,
+                lambda: Error(ClosedResourceError("this receiving end was closed")),
+            )
+        if state.open_receivers == 1:
+            wake_all(
+                state.senders,
+                lambda: Error(BrokenResourceError("all receiving ends were closed")),
+            )
             state.buffer.clear()
+        self._closed = True
+        state.open_receivers -= 1
 
 
 if TYPE_CHECKING:

@@ -142,7 +142,7 @@ class Condition(metaclass=Final):
         self._lock.release()
         interruption: BaseException | None = None
         try:
-            await park(task, self._lot._enter(task))
+            await park(task, self._lot._queue())
         except BaseException as error:
             interruption = error
         # Outside the handler: what comes up from here on is not a consequence of the interruption.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-from .._core import checkpoint, current_task, reschedule
-from .._core.parking import park
+from .._core import checkpoint, current_task
+from .._core.parking import park, wake_all
 from .._core.util import Final, Frozen
 
 if TYPE_CHECKING:
@@ -65,13 +65,16 @@ class Event(metaclass=Final):
     def set(self) -> None:
         """Let the event happen, and wake all who wait for it. Doing it again does nothing.
 
+        Raises:
+            RuntimeError: A task waits, and the caller is in another thread or event loop than it;
+                the event has not happened then. From a thread use ``from_thread.run_sync``.
+
         Trio: ``trio.Event.set``.
         """
         if not self._happened:
+            if self._waiting:
+                wake_all(self._waiting)
             self._happened = True
-            for task in self._waiting:
-                reschedule(task)
-            self._waiting.clear()
 
     async def wait(self) -> None:
         """Wait until the event has happened.
@@ -86,9 +89,7 @@ class Event(metaclass=Final):
         if self._happened:
             await checkpoint()
             return
-        task = current_task()
-        self._waiting[task] = None
-        await park(task, self._waiting)
+        await park(current_task(), self._waiting)
 
     def statistics(self) -> EventStatistics:
         """Return the present state, for debugging.

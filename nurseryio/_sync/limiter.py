@@ -13,8 +13,8 @@ from collections import OrderedDict
 from math import inf
 from typing import TYPE_CHECKING
 
-from .._core import WouldBlock, checkpoint_if_cancelled, current_task, reschedule
-from .._core.parking import let_others_run, park
+from .._core import WouldBlock, checkpoint_if_cancelled, current_task
+from .._core.parking import let_others_run, park, wake_first
 from .._core.util import Final, Frozen
 
 if TYPE_CHECKING:
@@ -98,9 +98,8 @@ class CapacityLimiter(metaclass=Final):
         """Give free tokens to those who wait."""
         borrowers = self._borrowers
         while self._waiting and len(borrowers) < self._total_tokens:
-            task, borrower = self._waiting.popitem(last=False)
+            _task, borrower = wake_first(self._waiting)
             borrowers[borrower] = None
-            reschedule(task)
 
     @property
     def borrowed_tokens(self) -> int:
@@ -181,10 +180,13 @@ class CapacityLimiter(metaclass=Final):
         if task.scope._effective or task._look_closer:
             await checkpoint_if_cancelled()
         if self._try(borrower):
-            await let_others_run(task)
+            try:
+                await let_others_run(task)
+            except BaseException:
+                self.release_on_behalf_of(borrower)
+                raise
             return
-        self._waiting[task] = borrower
-        await park(task, self._waiting)
+        await park(task, self._waiting, borrower)
 
     def release(self) -> None:
         """Bring back the current task's token.
@@ -206,8 +208,14 @@ class CapacityLimiter(metaclass=Final):
         """
         if borrower not in self._borrowers:
             raise RuntimeError("this borrower isn't holding any of this CapacityLimiter's tokens")
-        del self._borrowers[borrower]
-        self._hand_out()
+        borrowers = self._borrowers
+        del borrowers[borrower]
+        try:
+            self._hand_out()
+        except BaseException:
+            if self._waiting and len(borrowers) < self._total_tokens:
+                borrowers[borrower] = None  # the token has found nobody: it was not brought back
+            raise
 
     def statistics(self) -> CapacityLimiterStatistics:
         """Return the present state, for debugging.

@@ -21,6 +21,7 @@ from .._core import (
     current_task,
 )
 from .._core.parking import let_others_run, park
+from .._core.traps import is_waiting
 from .._core.util import Final, Frozen
 from .parking_lot import ParkingLot, add_parking_lot_breaker, remove_parking_lot_breaker
 
@@ -115,10 +116,14 @@ class _Lock:
         if task.scope._effective or task._look_closer:
             await checkpoint_if_cancelled()
         if self._try(task):
-            await let_others_run(task)
+            try:
+                await let_others_run(task)
+            except BaseException:
+                self.release()
+                raise
             return
         try:
-            await park(task, self._lot._enter(task))
+            await park(task, self._lot._queue())
         except BrokenResourceError:
             raise BrokenResourceError(
                 f"Owner of this lock exited without releasing: {self._owner}"
@@ -136,12 +141,22 @@ class _Lock:
         if task is not self._owner:
             raise RuntimeError("can't release a Lock you don't own")
         lot = self._lot
-        remove_parking_lot_breaker(task, lot)
-        if lot:
-            self._owner = heir = lot._wake_first()
-            add_parking_lot_breaker(heir, lot)
-        else:
+        if not lot:
             self._owner = None
+        else:
+            heir = next(iter(lot._parked))
+            add_parking_lot_breaker(heir, lot)
+            try:
+                self._owner = heir
+                lot._wake_first()
+            except BaseException:
+                if is_waiting(heir):
+                    self._owner = task
+                    remove_parking_lot_breaker(heir, lot)
+                else:
+                    remove_parking_lot_breaker(task, lot)
+                raise
+        remove_parking_lot_breaker(task, lot)
 
     def statistics(self) -> LockStatistics:
         """Return the present state, for debugging.

@@ -15,12 +15,13 @@ there as long as there never was one. The core calls ``break_lot`` on each of th
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING
 
-from .._core import BrokenResourceError, Error, current_task, reschedule
+from .._core import BrokenResourceError, Error, current_task
 from .._core.host import is_over
-from .._core.parking import move, park
+from .._core.parking import move, park, wake_all, wake_first, wake_some
 from .._core.util import Final, Frozen
 
 if TYPE_CHECKING:
@@ -92,10 +93,10 @@ class ParkingLot(metaclass=Final):
         Trio: ``trio.lowlevel.ParkingLot.park``.
         """
         task = current_task()
-        await park(task, self._enter(task))
+        await park(task, self._queue())
 
-    def _enter(self, task: Task) -> OrderedDict[Task, None]:
-        """Queue the current task; returns what it must give to ``_core.parking.park`` at once.
+    def _queue(self) -> OrderedDict[Task, None]:
+        """What a task that parks must give to ``_core.parking.park``.
 
         Apart from :meth:`park`, so that other primitives get by with one coroutine less.
         """
@@ -103,23 +104,19 @@ class ParkingLot(metaclass=Final):
             raise BrokenResourceError(
                 f"Attempted to park in parking lot broken by {self.broken_by}"
             )
-        self._parked[task] = None
         return self._parked
 
     def _wake_first(self) -> Task:
         """Wake the task that has waited longest, in a lot that is not empty."""
-        task, _ = self._parked.popitem(last=False)
-        reschedule(task)
-        return task
+        return wake_first(self._parked)[0]
 
-    def _take(self, count: int | float) -> list[Task]:
-        """Remove up to ``count`` tasks from the head of the queue."""
-        parked = self._parked
+    def _first(self, count: int | float) -> list[Task]:
+        """Up to ``count`` tasks from the head of the queue."""
         if count == inf:
-            count = len(parked)
-        elif not isinstance(count, int):
+            return list(self._parked)
+        if not isinstance(count, int):
             raise ValueError("Cannot pop a non-integer number of tasks.")
-        return [parked.popitem(last=False)[0] for _ in range(min(count, len(parked)))]
+        return list(islice(self._parked, max(count, 0)))
 
     def unpark(self, *, count: int | float = 1) -> list[Task]:
         """Wake the tasks that have waited longest.
@@ -133,12 +130,12 @@ class ParkingLot(metaclass=Final):
 
         Raises:
             ValueError: ``count`` is a fraction.
+            RuntimeError: The caller is in another thread or event loop than the tasks.
 
         Trio: ``trio.lowlevel.ParkingLot.unpark``.
         """
-        tasks = self._take(count)
-        for task in tasks:
-            reschedule(task)
+        tasks = self._first(count)
+        wake_some(self._parked, tasks)
         return tasks
 
     def unpark_all(self) -> list[Task]:
@@ -163,9 +160,14 @@ class ParkingLot(metaclass=Final):
         """
         if not isinstance(new_lot, ParkingLot):
             raise TypeError(f"new_lot must be a ParkingLot, not {new_lot!r}")
-        for task in self._take(count):
+        for task in self._first(count):
+            # In an order that leaves the task in a queue, and known to be there, at each moment.
             new_lot._parked[task] = None
             move(task, new_lot._parked)
+            if new_lot is not self:
+                del self._parked[task]
+            else:
+                self._parked.move_to_end(task)
 
     def repark_all(self, new_lot: ParkingLot) -> None:
         """Move every parked task to another lot; see :meth:`repark`.
@@ -186,9 +188,9 @@ class ParkingLot(metaclass=Final):
         """
         if task is None:
             task = current_task()
+        message = f"Parking lot broken by {task}"
+        wake_all(self._parked, lambda: Error(BrokenResourceError(message)))
         self.broken_by.append(task)
-        for parked in self._take(inf):
-            reschedule(parked, Error(BrokenResourceError(f"Parking lot broken by {task}")))
 
     def statistics(self) -> ParkingLotStatistics:
         """Return the present state, for debugging.

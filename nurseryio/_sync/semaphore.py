@@ -98,9 +98,13 @@ class Semaphore(metaclass=Final):
             await checkpoint_if_cancelled()
         if self._value > 0:
             self._value -= 1
-            await let_others_run(task)
+            try:
+                await let_others_run(task)
+            except BaseException:
+                self.release()
+                raise
         else:
-            await park(task, self._lot._enter(task))
+            await park(task, self._lot._queue())
 
     def release(self) -> None:
         """Count up, or let the task through that has waited longest if one does.

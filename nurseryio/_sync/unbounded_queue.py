@@ -137,7 +137,7 @@ class UnboundedQueue(Generic[T], metaclass=Final):
             batch = self._take()
             await let_others_run(task)
             return batch
-        await park(task, self._lot._enter(task))
+        await park(task, self._lot._queue())
         return self._take()
 
     def statistics(self) -> UnboundedQueueStatistics:
