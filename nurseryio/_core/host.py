@@ -226,15 +226,17 @@ class ChildTask(asyncio.Task[Any]):
     debug mode, the call graph) are given the coroutine of the user's function.
     """
 
-    __slots__ = ("_coro",)
+    __slots__ = ("shown",)
 
-    # The coroutine of the user's function. The base class has an attribute of this name for the
-    # coroutine that it runs, which asyncio's own functions for display read.
-    _coro: Any
+    # The coroutine of the user's function; not there before the task is complete.
+    shown: Any
 
     def get_coro(self) -> Any:
         """The coroutine of the user's function."""
-        return self._coro
+        return getattr(self, "shown", None) or _plain_get_coro(self)
+
+    # What asyncio's own functions for display read.
+    _coro = property(get_coro)
 
     def cancel(self, msg: Any = None) -> bool:
         """Cancel the task; if it has not made its first step, its nursery is told of its end."""
@@ -335,7 +337,7 @@ def make_child(
         task = ChildTask(runner, loop=loop, name=name, context=context)
     else:
         task = context.run(functools.partial(ChildTask, runner, loop=loop, name=name))
-    task._coro = coro
+    task.shown = coro
     return task
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from . import foreign, host
 from .delivery import Abort, is_native, native_requests, tell
 from .errors import Cancelled, CancelReason, misnested
-from .groups import FAILED, NATIVE, bare_exit, combine, is_marked, without_cancelled
+from .groups import NATIVE, bare_exit, combine, is_marked, without_cancelled
 from .traps import hold_off
 from .tree import abandon, chain
 
@@ -90,19 +90,6 @@ def interrupted(nursery: Nursery, raise_cancel: Callable[[], NoReturn]) -> Abort
     return Abort.FAILED
 
 
-def note(nursery: Nursery, *errors: BaseException | None) -> None:
-    """Note errors that came up while the block was being left, and cancel the nursery."""
-    kept = nursery._errors or []
-    for error in errors:
-        if error is not None and not any(error is other for other in kept):
-            kept.append(error)
-    nursery._errors = kept
-    try:
-        nursery.cancel_scope._cancel(FAILED)
-    except BaseException as error:
-        kept.append(error)
-
-
 def collapse(nursery: Nursery) -> None:
     """The coroutine of the block's task is being closed, so it cannot wait for the children.
 
@@ -145,20 +132,6 @@ def _leave_abandoned(nursery: Nursery, errors: list[BaseException]) -> BaseExcep
     )
     rest = without_cancelled(errors)
     return combine(nursery._strict, [error, *rest]) if rest else error
-
-
-def leave_by_force(nursery: Nursery) -> BaseException | None:
-    """The same after something has failed on the way: whatever was done, the scope is left."""
-    task, scope, strict = nursery._parent_task, nursery.cancel_scope, nursery._strict
-    errors, nursery._errors = list(nursery._errors or ()), None
-    scope._nest = None
-    if scope._occupant is None:
-        return at_border(task, strict, combine(strict, errors))
-    try:
-        return leave_with(task, scope, strict, errors, None)
-    except BaseException as error:
-        scope._force_out(task)
-        return combine(strict, [*errors, error])
 
 
 def leave_with(

@@ -36,6 +36,7 @@ from .errors import Cancelled, TrioInternalError
 from .extra import NO_EXTRA
 from .groups import (
     FAILED,
+    GROUP_MESSAGE,
     ends_quietly,
     failure,
     leave_block,
@@ -48,6 +49,7 @@ from .host import (
     current_task as current_asyncio_task,
     ensure_stack,
     forget_who_awaits,
+    new_future,
     note_who_awaits,
     running_loop_or_none,
 )
@@ -218,7 +220,7 @@ class Nursery(metaclass=NoPublicConstructor):
             asyncio_task = ChildTask(
                 runner, loop=state.loop, name=getattr(async_fn, "__qualname__", None)
             )
-            asyncio_task._coro = coro
+            asyncio_task.shown = coro
             task.asyncio_task = asyncio_task
             records[asyncio_task] = task
             self._children[task] = None
@@ -569,29 +571,48 @@ class Nursery(metaclass=NoPublicConstructor):
     async def _leave_in_trouble(
         self, exc: BaseException | None, failure: BaseException
     ) -> BaseException | None:
-        """Leaving the block has failed half-way: still no child outlives it, see rule 4."""
-        task = self._parent_task
+        """Leaving the block has failed half-way: still no child outlives it, see rule 4.
+
+        There may be no stack left, so no function written in Python is called here.
+        """
+        task, scope, state = self._parent_task, self.cancel_scope, self._state
+        if type(failure) is GeneratorExit:
+            leaving.collapse(self)
+            return failure
+        # Each error once, by identity.
+        errors: dict[int, BaseException] = {}
         try:
-            if type(failure) is GeneratorExit:
-                leaving.collapse(self)
-                return failure
+            for error in (*(self._errors or ()), exc, failure):
+                if error is not None:
+                    errors[id(error)] = error
+            self._errors = None
             self._body_running = False
-            leaving.note(self, exc, failure)
+            state.unfinished.append((scope._cancel, (FAILED,)))
+            state.run_soon()
             while self._children or self._pending_starts:
                 task._abort = None
-                task._park = self._waiter = waiter = self._state.loop.create_future()
+                task._park = self._waiter = waiter = new_future(loop=state.loop)
                 try:
                     await waiter
                 except GeneratorExit:
                     leaving.collapse(self)
                     raise
                 except BaseException as more:
-                    leaving.note(self, more)
-            task._park = self._waiter = None
+                    errors[id(more)] = more
+            for error in self._errors or ():
+                errors[id(error)] = error
+            self._errors = task._park = self._waiter = None
             self._closed = True
-            return leaving.leave_by_force(self)
+            scope._nest = None
+            if task.scope is scope:
+                task.scope = ROOT if scope._parent is None else scope._parent
+            state.unfinished.append((scope._force_out, (task,)))
+            state.run_soon()
+            # A cancellation that is still in force is raised at the next checkpoint again.
+            left = [error for error in errors.values() if not isinstance(error, Cancelled)]
+            return BaseExceptionGroup(GROUP_MESSAGE, left or list(errors.values()))
         finally:
-            del exc, failure
+            del exc, failure, errors
 
     if not TYPE_CHECKING:
 

@@ -29,7 +29,7 @@ who comes first is what they are for.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .delivery import AGREED, Abort, watch
 from .errors import Cancelled
@@ -42,7 +42,16 @@ if TYPE_CHECKING:
 
     from .task import Task
 
-__all__ = ["leave", "let_others_run", "move", "park", "wake_all", "wake_first", "wake_some"]
+__all__ = [
+    "leave",
+    "let_others_run",
+    "move",
+    "park",
+    "wake_all",
+    "wake_first",
+    "wake_rest",
+    "wake_some",
+]
 
 Queue = dict[Any, Any]
 
@@ -132,17 +141,13 @@ def wake_first(queue: Queue, next_send: Any = None) -> tuple[Task, Any]:
     try:
         reschedule(task, next_send)
     except BaseException:
-        if is_waiting(task):
-            _put_first(queue, task, entry)
+        # is_waiting() without its frame, for which there may be no stack.
+        future = task._park
+        if future is not None and (not future.done() or task._extra.outcome is None):
+            queue[task] = entry
+            queue.move_to_end(task, last=False)  # type: ignore[attr-defined]
         raise
     return task, entry
-
-
-def _put_first(queue: Queue, task: Task, entry: Any) -> None:
-    others = list(queue.items())
-    queue.clear()
-    queue[task] = entry
-    queue.update(others)
 
 
 def wake_all(queue: Queue, outcome: Callable[[], Any] | None = None) -> None:
@@ -160,10 +165,9 @@ def wake_all(queue: Queue, outcome: Callable[[], Any] | None = None) -> None:
     try:
         for task in queue:
             reschedule(task, None if outcome is None else outcome())
-        queue.clear()
     except BaseException as error:
-        _wake_rest(queue, outcome, error)
-        raise
+        wake_rest(queue, error, outcome)
+    queue.clear()
 
 
 def wake_some(queue: Queue, tasks: list[Task], outcome: Callable[[], Any] | None = None) -> None:
@@ -177,18 +181,27 @@ def wake_some(queue: Queue, tasks: list[Task], outcome: Callable[[], Any] | None
                 queue.pop(task, None)
 
 
-def _wake_rest(queue: Queue, outcome: Callable[[], Any] | None, error: BaseException) -> None:
-    """Waking the tasks of a queue has failed on the way: if some are awake, wake the others too."""
-    rest = {task: entry for task, entry in queue.items() if is_waiting(task)}
-    if len(rest) == len(queue):
-        return
-    queue.clear()
-    for task in rest:
-        next_send = None if outcome is None else outcome()
-        try:
-            reschedule(task, next_send)
-        except BaseException:
-            task._state.finish_later(reschedule, task, next_send)
+def wake_rest(
+    queue: Queue, error: BaseException, outcome: Callable[[], Any] | None = None
+) -> NoReturn:
+    """Waking the tasks of a queue has failed on the way: if some are awake, wake the others too.
+
+    Raises:
+        BaseException: ``error``; if that left nobody awake, nothing has changed.
+    """
+    rest = [task for task in queue if is_waiting(task)]
+    if len(rest) < len(queue):
+        queue.clear()
+        for task in rest:
+            next_send = None if outcome is None else outcome()
+            try:
+                reschedule(task, next_send)
+            except BaseException:
+                task._state.finish_later(reschedule, task, next_send)
+    try:
+        raise error
+    finally:
+        del error
 
 
 async def let_others_run(task: Task) -> None:

@@ -184,8 +184,8 @@ class CancelScope(Node):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
+        task = self._occupant
         try:
-            task = self._occupant
             if (
                 task is not None
                 and task.scope is self
@@ -203,7 +203,13 @@ class CancelScope(Node):
                 return False
             remaining = self._close(exc)
         except BaseException:
-            self._force_out(self._occupant)
+            # What matters most first: there may be no stack for a call.
+            if task is not None:
+                if task.scope is self:
+                    task.scope = ROOT if self._parent is None else self._parent
+                self._occupant = None
+                task._state.unfinished.append((self._force_out, (task,)))
+                task._state.run_soon()
             raise
         if remaining is exc:
             return False
@@ -214,18 +220,18 @@ class CancelScope(Node):
         finally:
             del remaining, exc, tb  # no circle: the traceback holds this frame
 
-    def _force_out(self, task: Task | None) -> None:
+    def _force_out(self, task: Task) -> None:
         """Entering or leaving has failed half-way: the task goes on outside, whatever was done."""
+        if task.scope is self:
+            task.scope = ROOT if self._parent is None else self._parent
         self._occupant = None
-        if task is None:
-            return
-        if self._beside is not None:
-            foreign.bridge.leave(self)
         if self._entry is not None:
             task._state.deadlines.drop(self._entry)
             self._entry = None
-        if task.scope is self:
-            task.scope = ROOT if self._parent is None else self._parent
+        if self._beside is not None:
+            foreign.bridge.leave(self)
+        if task.asyncio_task is None:
+            return
         if not task.scope._effective:
             give_back(task)
         else:

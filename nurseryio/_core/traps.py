@@ -17,6 +17,7 @@ Python code; so the callback that wakes the task is noted when the task is first
 
 from __future__ import annotations
 
+from asyncio import InvalidStateError
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -249,9 +250,8 @@ def reschedule(task: Task, next_send: Any = None) -> None:
     if running_loop_or_none() is not state.loop:
         check_home(state)
     park = task._park
-    if park is None or park.done():
-        _hand_over(task, park, next_send)
-        return
+    if park is None:
+        raise _not_waiting(task)
     wakeup = task._wakeup
     if wakeup is None:
         wakeup = _note_wakeup(task, park)
@@ -261,32 +261,35 @@ def reschedule(task: Task, next_send: Any = None) -> None:
     try:
         park.set_result(next_send)
     except BaseException as error:
+        if type(error) is InvalidStateError:
+            task._abort = abort
+            _hand_over(task, park, next_send)
+            return
         if not park.done():
             task._abort = abort
             raise
-        # The result is there, but the task's callback is lost: rule 4.
-        state.finish_later(wakeup, park)
+        # The result is there, but the task's callback is lost: rule 4. This is finish_later()
+        # without its frame, for which there may be no stack.
+        state.unfinished.append((wakeup, (park,)))
+        state.run_soon()
         if not isinstance(error, Exception):
             raise
 
 
-def _hand_over(task: Task, park: asyncio.Future[Any] | None, next_send: Any) -> None:
-    """Reschedule a task whose future is over, or which does not wait."""
-    extra = task._extra
-    if (
-        park is not None
-        and park.cancelled()
-        and task._abort is not AGREED
-        and extra.outcome is None
-    ):
-        # A native cancel has ended the future, but the task does not know yet. The hand-over
-        # counts: see rule 3.
-        task._abort = None
-        extra = task._own_extra()
-        extra.custom_sleep_data = None
-        extra.outcome = DONE if next_send is None else next_send
-        return
-    raise RuntimeError(f"{task!r} is not waiting in wait_task_rescheduled() any more")
+def _hand_over(task: Task, park: asyncio.Future[Any], next_send: Any) -> None:
+    """Reschedule a task whose future is over."""
+    if not park.cancelled() or task._abort is AGREED or task._extra.outcome is not None:
+        raise _not_waiting(task)
+    # A native cancel has ended the future, but the task does not know yet. The hand-over counts:
+    # see rule 3.
+    task._abort = None
+    extra = task._own_extra()
+    extra.custom_sleep_data = None
+    extra.outcome = DONE if next_send is None else next_send
+
+
+def _not_waiting(task: Task) -> RuntimeError:
+    return RuntimeError(f"{task!r} is not waiting in wait_task_rescheduled() any more")
 
 
 def is_waiting(task: Task) -> bool:

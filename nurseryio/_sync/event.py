@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-from .._core import checkpoint, current_task
-from .._core.parking import park, wake_all
+from .._core import checkpoint, current_task, reschedule
+from .._core.parking import park, wake_rest
 from .._core.util import Final, Frozen
 
 if TYPE_CHECKING:
@@ -72,8 +72,13 @@ class Event(metaclass=Final):
         Trio: ``trio.Event.set``.
         """
         if not self._happened:
-            if self._waiting:
-                wake_all(self._waiting)
+            waiting = self._waiting
+            try:
+                for task in waiting:
+                    reschedule(task)
+            except BaseException as error:
+                wake_rest(waiting, error)
+            waiting.clear()
             self._happened = True
 
     async def wait(self) -> None:
