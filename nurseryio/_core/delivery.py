@@ -305,11 +305,12 @@ def _deliver(task: Task) -> None:
         if future is None:
             if asyncio_task.done():
                 return
-            if (
-                not task._shielded_step
-                and not host.must_cancel(asyncio_task)
-                and not host.is_running(asyncio_task)
-            ):
+            if host.is_running(asyncio_task):
+                if host.current_task_or_none() is None:
+                    # In a callback, so the loop runs nested inside a step of the task.
+                    _look_after_pause(task)
+                    return
+            elif not task._shielded_step and not host.must_cancel(asyncio_task):
                 _strike(task)
         elif not future.done():
             strikes = task._strikes
@@ -346,6 +347,22 @@ def _out_of_patience(task: Task) -> bool:
     if number == PATIENCE and pause < LONGEST_PAUSE:
         task._state.add_deadline(since + pause, _after_pause, ref(task))
     return number >= PATIENCE
+
+
+# How long (seconds) until a task is looked at again that is in a step of which the loop runs nested,
+# as some tools let it. Nothing signals the end of such a step.
+NESTED_PAUSE = 0.05
+
+
+def _look_after_pause(task: Task) -> None:
+    state = task._state
+    state.add_deadline(state.loop.time() + NESTED_PAUSE, _recheck, ref(task))
+
+
+def _recheck(reference: ref[Task]) -> None:
+    task = reference()
+    if task is not None and task.scope._effective and not host.is_over(task.asyncio_task):
+        watch(task)
 
 
 def _after_pause(reference: ref[Task]) -> None:

@@ -115,7 +115,7 @@ def end_unnoticed(task: Task, runner: Any, made: asyncio.Future[Any]) -> None:
         actual.add_done_callback(partial(end_unnoticed, task, runner), context=task._state.context)
         return
     error = _outcome_of(made)
-    if error is None or host.has_run(runner):
+    if error is None or task._started:
         lost = RuntimeError(
             f"the asyncio task of {task!r} has ended, but the child's function has not: a task "
             "factory, or something in the place of loop.create_task(), has not run the coroutine "

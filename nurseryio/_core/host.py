@@ -214,12 +214,17 @@ def throw_into(task: AsyncioTask, future: Any, error: Exception) -> bool:
 # -- tasks ----------------------------------------------------------------------
 
 
+# The task class that asyncio comes with. Some tools put the one written in Python in its place;
+# that one cannot show another coroutine than it runs, so no ChildTask is made of it.
+_Task: Any = getattr(sys.modules.get("_asyncio"), "Task", None)
+_TaskBase: Any = _Task or asyncio.Task
+
 # Task.cancel() for a ChildTask that has made its first step, without the look at that.
-plain_cancel: Callable[..., bool] = asyncio.Task.cancel
-_plain_get_coro: Callable[[AsyncioTask], Any] = asyncio.Task.get_coro
+plain_cancel: Callable[..., bool] = _TaskBase.cancel
+_plain_get_coro: Callable[[AsyncioTask], Any] = _TaskBase.get_coro
 
 
-class ChildTask(asyncio.Task[Any]):
+class ChildTask(_TaskBase):  # type: ignore[misc]
     """The asyncio task of a nursery's child, where nothing stands between the nursery and asyncio.
 
     It runs the nursery's wrapper. Tools that ask a task for its coroutine (``repr``, ``get_stack``,
@@ -242,7 +247,7 @@ class ChildTask(asyncio.Task[Any]):
         """Cancel the task; if it has not made its first step, its nursery is told of its end."""
         if not has_run(_plain_get_coro(self)):
             self.add_done_callback(ChildTask.may_have_never_run)
-        return super().cancel(msg)
+        return plain_cancel(self, msg)
 
     # The done-callback of one that was cancelled before its first step; set by ``ending``.
     may_have_never_run: ClassVar[Callable[[AsyncioTask], object]]
@@ -263,7 +268,7 @@ class TaskMaking:
     ``create_task`` on a loop or on its class all want to see every task.
     """
 
-    __slots__ = ("create_task", "factory", "loop", "loop_type", "namespace")
+    __slots__ = ("code", "create_task", "factory", "loop", "loop_type", "namespace")
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -273,13 +278,17 @@ class TaskMaking:
         self.factory: Callable[[], object] = loop.get_task_factory
         # The loop's method as asyncio or uvloop wrote it; something that nothing is equal to if
         # it comes from elsewhere.
-        self.create_task: object = _genuine_create_task(type(loop)) or object()
+        self.create_task: Any = _genuine_create_task(type(loop)) or _Unequal
+        # Some tools leave the function in its place and change its code.
+        self.code: object = getattr(self.create_task, "__code__", None)
 
     def is_plain(self) -> bool:
         """Whether a task made directly is what ``loop.create_task`` would make."""
+        original = self.create_task
         return (
             self.factory() is None
-            and self.loop_type.create_task is self.create_task
+            and self.loop_type.create_task is original
+            and (self.code is None or original.__code__ is self.code)
             and "create_task" not in self.namespace
             and asyncio.tasks.Task is _Task
         )
@@ -310,7 +319,8 @@ def _taken_by(function: Any, options: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key in names}
 
 
-_Task = asyncio.tasks.Task
+class _Unequal:
+    """Stands for the ``create_task`` of a loop that neither asyncio nor uvloop wrote."""
 
 
 def _genuine_create_task(loop_type: type[Loop]) -> object:
@@ -319,7 +329,10 @@ def _genuine_create_task(loop_type: type[Loop]) -> object:
         if "create_task" in vars(cls):
             found: Any = vars(cls)["create_task"]
             if type(found) is types.FunctionType:
-                genuine = found.__globals__ is vars(asyncio.base_events)
+                genuine = (
+                    found.__globals__ is vars(asyncio.base_events)
+                    and "_task_factory" in found.__code__.co_names
+                )
             else:
                 # A compiled class cannot be patched, a Python class above it would be found first.
                 genuine = cls.__module__ == "uvloop.loop"

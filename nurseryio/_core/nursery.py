@@ -218,7 +218,7 @@ class Nursery(metaclass=NoPublicConstructor):
             task.asyncio_task = None  # type: ignore[assignment]
             runner = self._run_child(task, coro)
             asyncio_task = ChildTask(
-                runner, loop=state.loop, name=getattr(async_fn, "__qualname__", None)
+                runner, loop=state.loop, name=getattr(coro, "__qualname__", None)
             )
             asyncio_task.shown = coro
             task.asyncio_task = asyncio_task
@@ -266,9 +266,9 @@ class Nursery(metaclass=NoPublicConstructor):
         asyncio_task = runner = None
         try:
             ensure_stack()
-            asyncio_name = (
-                name if isinstance(name, str) else getattr(async_fn, "__qualname__", None)
-            )
+            asyncio_name = getattr(coro if name is None else name, "__qualname__", None) or name
+            if not isinstance(asyncio_name, str):
+                asyncio_name = task.name
             if system:
                 task._own_extra().is_system = True
             if context is not None:
