@@ -42,6 +42,7 @@ DOORS = {
 # Inside ``_core`` each module imports only those before it.
 CORE_ORDER = (
     "errors",
+    "exc_fields",
     "util",
     "outcome",
     "thread_cache",

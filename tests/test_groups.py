@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 
 import pytest
+from harness.resisting import (
+    GROUPS,
+    KINDS,
+    DeriveRaises,
+    HidesErrors,
+    Nameless,
+    Text,
+    make,
+    make_group,
+)
 
 from nurseryio import Cancelled, CancelReason, TrioDeprecationWarning
+from nurseryio._core import exc_fields as fields
 from nurseryio._core.groups import (
     GROUP_MESSAGE,
+    bare_cancelled,
     bare_exit,
+    brief,
     combine,
     failure,
     is_cancelled,
     is_marked,
     leave_block,
+    ours_alone,
     raise_keeping_context,
     take_out,
     warn_loose,
@@ -148,6 +163,82 @@ def test_a_failure_names_the_error_and_the_task() -> None:
     assert reason.reason == "child task raised exception ValueError('x')"
     assert reason.source_task == "'the task'"
     assert "Code block inside nursery" in str(failure(ValueError(), "the task", body=True))
+
+
+@pytest.mark.parametrize("kind", GROUPS, ids=lambda kind: kind.__name__)
+def test_no_error_is_lost_when_a_group_resists_being_split(kind: Any) -> None:
+    errors = [KeyError("k"), make_group(kind, [OSError(), Cancelled(CancelReason("deadline"))])]
+    group = make_group(kind, [*errors, Cancelled()])
+    cause, context = ValueError(), TypeError()
+    with pytest.raises(BaseExceptionGroup):
+        try:
+            raise context
+        except TypeError:
+            raise group from cause
+    assert not ours_alone(group)
+    assert brief(group) == f"{kind.__name__}('a message', <3 exceptions>)"
+    found, left = take_out(group, is_cancelled)
+    assert found
+    assert [type(leaf) for leaf in leaves_of(left)] == [KeyError, OSError]
+    assert fields.message_of(left) == "a message"
+    assert fields.traceback_of(left) is fields.traceback_of(group)  # type: ignore[arg-type]
+    assert fields.cause_of(left) is cause  # type: ignore[arg-type]
+    assert fields.context_of(left) is context  # type: ignore[arg-type]
+    assert take_out(left, is_cancelled) == (False, left)  # type: ignore[arg-type]
+    assert leaves_of(bare_cancelled(group)) == leaves_of(left)
+    assert leaves_of(without_cancelled([group])[0]) == leaves_of(left)
+    exit_ = SystemExit(3)
+    assert bare_exit(make_group(kind, [exit_])) is exit_
+
+
+def leaves_of(error: Any) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for member in fields.members_of(error) for leaf in leaves_of(member)]
+
+
+def test_a_note_says_why_a_group_could_not_be_derived() -> None:
+    group = make_group(DeriveRaises, [KeyError(), Cancelled()])
+    fields.add_note(group, "of its own")
+    _found, left = take_out(group, is_cancelled)
+    assert type(left) is ExceptionGroup
+    assert fields.notes_of(left) == [
+        "of its own",
+        "DeriveRaises.derive() raised ZeroDivisionError('derive')",
+    ]
+    assert fields.notes_of(group) == ["of its own"]
+
+
+def test_an_exit_raised_while_a_group_is_derived_is_an_error_like_the_others() -> None:
+    class Interrupted(BaseExceptionGroup[BaseException]):
+        def derive(self, excs: Any) -> Any:
+            raise KeyboardInterrupt
+
+    _found, left = take_out(Interrupted("g", [KeyError(), Cancelled()]), is_cancelled)
+    assert [type(leaf) for leaf in leaves_of(left)] == [KeyError, KeyboardInterrupt]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_an_error_that_resists_is_raised_with_its_own_context(kind: Any) -> None:
+    error, context = make(kind), KeyError()
+    fields.set_context(error, context)
+    with pytest.raises(kind) as caught:
+        try:
+            raise TypeError
+        except TypeError:
+            raise_keeping_context(error)
+    assert caught.value is error
+    assert fields.context_of(error) is context
+
+
+def test_a_failure_is_noted_whatever_cannot_be_shown() -> None:
+    for kind in KINDS:
+        assert kind.__name__ in str(failure(make(kind), "the task", body=False))
+    group = HidesErrors(Text("m"), [ValueError()])
+    reason = failure(group, Nameless(), body=True)
+    assert reason.reason is not None
+    assert "HidesErrors(<Text, whose repr() failed>, <1 exceptions>)" in reason.reason
+    assert reason.source_task == "<Nameless, whose repr() failed>"
 
 
 def test_asking_for_loose_groups_is_warned_of() -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from typing import Any
 
 import pytest
+from harness.resisting import Nameless, OddName, Text
 
 import nurseryio
 from nurseryio._core.util import (
@@ -21,7 +22,10 @@ from nurseryio._core.util import (
     NoPublicConstructor,
     coroutine_or_error,
     generic_function,
+    name_of,
+    qualname_of,
     reject_non_functions,
+    safe_repr,
 )
 
 # -- classes --------------------------------------------------------------------
@@ -250,3 +254,47 @@ def test_a_conflict_detector_lets_go_after_an_error() -> None:
         raise ZeroDivisionError
     with detector:
         pass
+
+
+# -- names ----------------------------------------------------------------------
+
+
+class NamelessFunction(Nameless):
+    def __call__(self) -> None:
+        """Do nothing."""
+
+
+class Circle(functools.partial):  # type: ignore[type-arg]
+    def __new__(cls) -> Circle:
+        made = super().__new__(cls, print)
+        made.__setstate__((made, (), {}, {}))
+        return made
+
+
+def test_things_are_shown_and_named_whatever_they_are() -> None:
+    nameless = "<Nameless, whose repr() failed>"
+    assert safe_repr(Nameless()) == name_of(Nameless()) == nameless
+    assert qualname_of(Nameless()) is None
+    called = functools.partial(functools.partial(NamelessFunction()))
+    assert name_of(called) == "<NamelessFunction, whose repr() failed>"
+    assert name_of(OddName()).startswith("<harness.resisting.OddName object")
+    assert qualname_of(OddName()) is None
+    assert "Circle" in name_of(Circle())
+    assert safe_repr("x") == "'x'"
+    assert name_of(safe_repr) == "nurseryio._core.util.safe_repr"
+    assert qualname_of(Circle) == "Circle"
+    assert name_of([].append) == "list.append"
+
+
+def test_a_name_is_a_plain_string() -> None:
+    assert type(name_of(Text("x"))) is str
+    assert name_of(Text("x")) == "x"
+    assert safe_repr(Text("x")) == "<Text, whose repr() failed>"
+
+
+def test_the_message_about_a_wrong_function_comes_to_be_whatever_was_given() -> None:
+    for wrong in (Nameless(), OddName()):
+        with pytest.raises(TypeError, match="was expecting an async function"):
+            coroutine_or_error(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="appears to be synchronous"):
+        coroutine_or_error(functools.partial(safe_repr, Nameless()))  # type: ignore[arg-type]

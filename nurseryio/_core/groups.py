@@ -4,6 +4,10 @@ Rule 1: no error is ever dropped here but ``Cancelled``, and that only where a f
 
 Rule 2: no function leaves a reference cycle behind: an exception's traceback holds the frames in
 which a variable held the exception.
+
+Rule 3: no function raises because of an exception's class. Fields are read and written by
+:mod:`exc_fields`; of a class's own methods only ``derive()`` and ``__repr__`` are called, and both
+may fail.
 """
 
 from __future__ import annotations
@@ -14,13 +18,26 @@ from operator import is_
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import Cancelled, CancelReason, TrioDeprecationWarning
-from .host import COUNTS_GO_STALE, HAS_CANCEL_COUNTS, add_note
+from .exc_fields import (
+    add_note,
+    args_of,
+    class_name,
+    context_of,
+    copy_fields,
+    dict_of,
+    members_of,
+    message_of,
+    notes_of,
+    set_context,
+)
+from .host import COUNTS_GO_STALE, HAS_CANCEL_COUNTS
+from .util import safe_repr
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 GROUP_MESSAGE = "Exceptions from nurseryio nursery"
 # Why a nursery was cancelled: a native cancel of its host, or a failure that nobody is left to ask
@@ -36,18 +53,16 @@ def failure(error: BaseException, task: object, body: bool) -> CancelReason:
     """Why a nursery is cancelled when ``task``, its host (``body``) or a child, has raised."""
     what = "Code block inside nursery contextmanager" if body else "child task"
     return CancelReason(
-        "nursery", reason=f"{what} raised exception {brief(error)}", source_task=repr(task)
+        "nursery", reason=f"{what} raised exception {brief(error)}", source_task=safe_repr(task)
     )
 
 
 def brief(error: BaseException) -> str:
     """``repr(error)``, but not of all that is in a group, and not trusting the user's code."""
     if isinstance(error, BaseExceptionGroup):
-        return f"{type(error).__name__}({error.message!r}, <{len(error.exceptions)} exceptions>)"
-    try:
-        return repr(error)
-    except Exception:
-        return f"<{type(error).__name__}, whose repr() failed>"
+        message = safe_repr(message_of(error))
+        return f"{class_name(type(error))}({message}, <{len(members_of(error))} exceptions>)"
+    return safe_repr(error)
 
 
 def combine(strict: bool | None, errors: list[BaseException]) -> BaseException:
@@ -75,8 +90,8 @@ def without_cancelled(errors: list[BaseException]) -> list[BaseException]:
 def bare_exit(error: BaseException) -> BaseException:
     """The only leaf of a group if it is a SystemExit or KeyboardInterrupt, else ``error``."""
     leaf = error
-    while isinstance(leaf, BaseExceptionGroup) and len(leaf.exceptions) == 1:
-        leaf = leaf.exceptions[0]
+    while isinstance(leaf, BaseExceptionGroup) and len(members_of(leaf)) == 1:
+        leaf = members_of(leaf)[0]
     return leaf if isinstance(leaf, (SystemExit, KeyboardInterrupt)) else error
 
 
@@ -97,7 +112,7 @@ def bare_cancelled(error: BaseException) -> BaseException:
         return rest
     leaf: BaseException = error
     while isinstance(leaf, BaseExceptionGroup):
-        leaf = leaf.exceptions[0]
+        leaf = members_of(leaf)[0]
     return leaf
 
 
@@ -105,12 +120,13 @@ def is_marked(exc: BaseException) -> bool:
     """Whether a ``Cancelled`` says of itself that a scope of ours is the cause."""
     cause: BaseException | None = exc
     while isinstance(cause, Cancelled):
-        if cause.args and type(cause.args[0]) is CancelReason:
+        args = args_of(cause)
+        if args and type(args[0]) is CancelReason:
             return True
         if HAS_CANCEL_COUNTS:
             return False
         # 3.10 raises a new error where a cancelled asyncio task was awaited, and only chains it.
-        cause = cause.__context__
+        cause = context_of(cause)
     return False
 
 
@@ -126,8 +142,8 @@ def ours_alone(error: BaseException) -> bool:
         if isinstance(exc, Cancelled) and not is_marked(exc):
             return False
         if isinstance(exc, BaseExceptionGroup):
-            todo += exc.exceptions
-        todo.append(exc.__context__)
+            todo += members_of(exc)
+        todo.append(context_of(exc))
     return True
 
 
@@ -147,12 +163,12 @@ def raise_keeping_context(error: BaseException) -> NoReturn:
 
     Where counts go stale (see ``host``) a native cancel that is replaced has to be found there.
     """
-    context = error.__context__
+    context = context_of(error)
     try:
         raise error
     finally:
         if context is not None or not COUNTS_GO_STALE or ours_alone(error):
-            error.__context__ = context
+            set_context(error, context)
         del error, context
 
 
@@ -180,19 +196,19 @@ def take_out(
     Returns:
         Whether something matched, and what is left, None for nothing.
     """
-    if FREE in group.__dict__:
+    if FREE in dict_of(group):
         return False, group
     found = False
     free = True  # of Cancelled, what is left
     # For each level from the outside in: its group, what is still to look at, what is kept.
     levels: list[tuple[Any, Iterator[BaseException], list[BaseException]]]
-    levels = [(group, iter(group.exceptions), [])]
+    levels = [(group, iter(members_of(group)), [])]
     while True:
         current, members, kept = levels[-1]
         for member in members:
             if isinstance(member, BaseExceptionGroup):
-                if FREE not in member.__dict__:
-                    levels.append((member, iter(member.exceptions), []))
+                if FREE not in dict_of(member):
+                    levels.append((member, iter(members_of(member)), []))
                     break
                 kept.append(member)
             elif matches(member):
@@ -205,7 +221,7 @@ def take_out(
             rest = _left_of(current, kept)
             if not levels:
                 if free and isinstance(rest, BaseExceptionGroup):
-                    rest.__dict__[FREE] = True
+                    dict_of(rest)[FREE] = True
                 return found, rest
             if rest is not None:
                 levels[-1][2].append(rest)
@@ -217,19 +233,38 @@ def _left_of(
     """The group with only the members that were kept: itself, a smaller one, or nothing."""
     if not kept:
         return None
-    if len(kept) == len(group.exceptions) and all(map(is_, kept, group.exceptions)):
+    if _are(members_of(group), kept):
         return group
-    notes = getattr(group, "__notes__", ())
-    if len(kept) == 1 and LOOSE_NOTE in notes:
+    if len(kept) == 1 and any(note is LOOSE_NOTE for note in notes_of(group)):
         return kept[0]
-    left: BaseExceptionGroup[BaseException] = group.derive(kept)
-    left.__traceback__ = group.__traceback__
-    left.__context__ = group.__context__
-    left.__cause__ = group.__cause__
-    left.__suppress_context__ = group.__suppress_context__
-    for note in notes:
-        add_note(left, note)
+    left, problem = _derived(group, kept)
+    copy_fields(group, left)
+    if problem is not None:
+        add_note(left, f"{class_name(type(group))}.derive() {problem}")
     return left
+
+
+def _are(members: Sequence[BaseException], kept: Sequence[BaseException]) -> bool:
+    return len(members) == len(kept) and all(map(is_, members, kept))
+
+
+def _derived(
+    group: BaseExceptionGroup[BaseException], kept: list[BaseException]
+) -> tuple[BaseExceptionGroup[BaseException], str | None]:
+    """``group.derive(kept)``, or a plain group and why that has not served."""
+    try:
+        left: Any = group.derive(kept)
+        if not isinstance(left, BaseExceptionGroup):
+            problem = f"returned {safe_repr(left)}"
+        elif _are(members_of(left), kept):
+            return left, None
+        else:
+            problem = "returned a group of other errors"
+    except BaseException as error:
+        problem = f"raised {safe_repr(error)}"
+        if not isinstance(error, Exception):
+            kept = [*kept, error]  # Ctrl-C or an exit while it ran: an error like the others
+    return BaseExceptionGroup(message_of(group), kept), problem
 
 
 def warn_loose(caller: str, stacklevel: int) -> None:

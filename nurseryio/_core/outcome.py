@@ -4,7 +4,7 @@ What lives here: :class:`Value`, :class:`Error` and the two functions that make 
 the methods of the ``outcome`` package and may stand wherever one of its objects is expected, and
 the reverse; they are our own so that the package need not be installed.
 
-Rule: imports nothing of ours, and leaves no reference cycle behind. An exception holds its
+Rule: imports :mod:`exc_fields` alone, and leaves no reference cycle behind. An exception holds its
 traceback, the traceback its frames, the frames their variables; a variable that holds the
 exception would close the circle.
 """
@@ -12,6 +12,8 @@ exception would close the circle.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeAlias, TypeVar
+
+from .exc_fields import without_own_frame
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -94,19 +96,12 @@ class Error:
 Outcome: TypeAlias = Value[T] | Error
 
 
-def _without_own_frame(error: BaseException) -> Error:
-    traceback = error.__traceback__
-    if traceback is not None:
-        error.__traceback__ = traceback.tb_next
-    return Error(error)
-
-
 def capture(fn: Callable[P, ResultT], *args: P.args, **kwargs: P.kwargs) -> Outcome[ResultT]:
     """Call ``fn`` and return what it returned or raised, as an object."""
     try:
         return Value(fn(*args, **kwargs))
     except BaseException as error:
-        return _without_own_frame(error)
+        return Error(without_own_frame(error))
 
 
 async def acapture(
@@ -116,4 +111,4 @@ async def acapture(
     try:
         return Value(await async_fn(*args, **kwargs))
     except BaseException as error:
-        return _without_own_frame(error)
+        return Error(without_own_frame(error))

@@ -15,6 +15,9 @@ Rule 4: a thread counts as idle *before* it delivers its result. Whoever answers
 the next job gets the same thread, not a new one.
 
 Rule 5: an idle thread refers to nothing of the job that it did last.
+
+Rule 6: each job gets its answer: an error of this module itself is delivered as the job's. Names
+of threads are for people; no job fails because of them.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from contextvars import Context
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .outcome import capture
+from .outcome import Error, capture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,14 +61,14 @@ def _find_os_rename() -> Callable[[str], object] | None:
     """
     if sys.version_info >= (3, 14) or sys.platform == "win32":
         return None
-    # Here, not at the top: this is needed when the first thread starts, not when we are imported.
-    import ctypes
-
     try:
+        # Here, not at the top: this is needed when the first thread starts, not at import.
+        import ctypes
+
         # PyDLL keeps the interpreter's lock for the call, which is far shorter than a hand-over.
         rename = ctypes.PyDLL(None).pthread_setname_np
-    except (OSError, AttributeError):
-        return None
+    except Exception:
+        return None  # no such function, or a Python without ctypes
     rename.restype = ctypes.c_int
     if sys.platform == "darwin":
         rename.argtypes = [ctypes.c_char_p]
@@ -116,35 +119,57 @@ class _Worker:
         self._set_name(self._usual_name)
         while True:
             if self.ready.acquire(timeout=IDLE_SECONDS):
-                self._do_job()
+                if not self._do_job():
+                    return
             elif self._cache.withdraw(self):
                 return
 
     # A function of its own, so that its variables are gone while the thread is idle.
-    def _do_job(self) -> None:
+    def _do_job(self) -> bool:
+        """Do the job that lies ready. False if the worker could not be offered for another one."""
         assert self.job is not None
         fn, deliver, name = self.job
         self.job = None
-        if name is not None:
-            self._set_name(name)
-        outcome = capture(fn)
-        # What fn refers to must be free once the result is there, not some time after.
-        del fn
-        if name is not None:
-            self._set_name(self._usual_name)
-        self.delivering = True
-        self._cache.offer(self)
+        offered = False
+        try:
+            if name is not None:
+                self._set_name(name)
+            outcome = capture(fn)
+            # What fn refers to must be free once the result is there, not some time after.
+            del fn
+            if name is not None:
+                self._set_name(self._usual_name)
+            self.delivering = True
+            self._cache.offer(self)
+            offered = True
+        except BaseException as error:  # of memory, perhaps
+            outcome = Error(error)
         try:
             deliver(outcome)
         except BaseException:
-            print("nurseryio: exception while delivering result of a thread", file=sys.stderr)
-            traceback.print_exc()
+            _report("nurseryio: exception while delivering result of a thread")
+        finally:
+            # An error's frames know this one, as the one that called them: no circle.
+            del outcome, deliver
         self.delivering = False
+        return offered
 
     def _set_name(self, name: str) -> None:
-        self._thread.name = name
-        if self._rename is not None:
-            self._rename(name)
+        try:
+            self._thread.name = name
+            if self._rename is not None:
+                self._rename(name)
+        except Exception:
+            pass
+
+
+def _report(what: str) -> None:
+    """Print the error that is being handled. There may be nothing to print to."""
+    try:
+        print(what, file=sys.stderr)
+        traceback.print_exc()
+    except Exception:
+        pass
 
 
 class ThreadCache:
@@ -167,11 +192,12 @@ class ThreadCache:
         name: str | None = None,
     ) -> None:
         """See :func:`start_thread_soon` of the module."""
+        job = (fn, deliver, name)
         try:
             worker = self._idle.pop()
         except IndexError:
             worker = _Worker(self)
-        worker.job = (fn, deliver, name)
+        worker.job = job
         worker.ready.release()
 
     def offer(self, worker: _Worker) -> None:

@@ -1,6 +1,6 @@
 """Small helpers that know nothing of tasks: restricted classes, checks of calls and of conflicts.
 
-Rule 1: imports :mod:`errors` alone.
+Rule 1: imports :mod:`errors` and :mod:`exc_fields` alone.
 
 Rule 2: what lies on the way of every spawn (:func:`coroutine_or_error`) costs one call and one
 type check while nothing is wrong; all diagnosis happens after something has gone wrong.
@@ -16,6 +16,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from .errors import BusyResourceError
+from .exc_fields import class_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -39,7 +40,11 @@ __all__ = [
     "checked_coroutine",
     "coroutine_or_error",
     "generic_function",
+    "name_of",
+    "qualname_of",
     "reject_non_functions",
+    "safe_repr",
+    "text_of",
 ]
 
 T = TypeVar("T")
@@ -152,6 +157,67 @@ def _thaw(cls: type[T], fields: dict[str, object]) -> T:
     return cls(**fields)
 
 
+# -- names ----------------------------------------------------------------------
+
+# How many partials around a function are taken off for its name. There may be circles.
+_PARTIALS = 100
+
+
+def safe_repr(thing: object) -> str:
+    """``repr(thing)`` for messages that must come to be, whatever the object's class does."""
+    try:
+        return str.__str__(repr(thing))
+    except BaseException:
+        return f"<{class_name(type(thing))}, whose repr() failed>"
+
+
+def qualname_of(fn: object) -> str | None:
+    """The ``__qualname__`` of a function, None for an object that has none."""
+    name = text_of(fn, "__qualname__")
+    return name or None
+
+
+def name_of(thing: object) -> str:
+    """The name of a task that runs ``thing``: ``module.qualname`` where it has them.
+
+    Never raises, and returns a plain string.
+    """
+    thing = _unwrapped(thing)
+    if issubclass(type(thing), str):
+        return str.__str__(thing)
+    name = text_of(thing, "__qualname__")
+    if name is None:
+        return safe_repr(thing)
+    module = text_of(thing, "__module__")
+    return name if module is None else f"{module}.{name}"
+
+
+def _unwrapped(fn: object) -> object:
+    """The function in ``functools.partial`` objects."""
+    for _ in range(_PARTIALS):
+        if not issubclass(type(fn), partial):
+            break
+        fn = _PARTIAL_FUNC(fn)
+    return fn
+
+
+_PARTIAL_FUNC: Callable[[Any], object] = vars(partial)["func"].__get__
+
+
+def text_of(thing: object, attribute: str) -> str | None:
+    """An attribute that should be a string, as a plain one; None if it is not there."""
+    text = _attribute(thing, attribute)
+    return str.__str__(text) if issubclass(type(text), str) else None
+
+
+def _attribute(thing: object, attribute: str) -> Any:
+    """An attribute, None if it is not there or raises."""
+    try:
+        return getattr(thing, attribute, None)
+    except BaseException:
+        return None
+
+
 # -- functions ------------------------------------------------------------------
 
 
@@ -223,65 +289,69 @@ def reject_non_functions(async_fns: Iterable[object]) -> None:
     """
     errors = [_not_a_function(fn) for fn in async_fns if not callable(fn)]
     if errors:
-        # From None: that it "is not callable" is what the error says better.
-        raise errors[0] from None
-
-
-def _name_of(fn: object) -> str:
-    while isinstance(fn, partial):
-        fn = fn.func
-    return getattr(fn, "__qualname__", None) or repr(fn)
+        try:
+            # From None: that it "is not callable" is what the error says better.
+            raise errors[0] from None
+        finally:
+            del errors
 
 
 def _not_a_function(given: object) -> TypeError:
     """The error for something that cannot be called."""
+    shown = safe_repr(given)
     if isinstance(given, Coroutine):
         # The short name is what the user typed, without the "<locals>" of the qualified one.
-        name = getattr(given, "__name__", "f")
+        name = text_of(given, "__name__") or "f"
         error = TypeError(
             "nurseryio was expecting an async function, but instead it got a coroutine object "
-            f"{given!r} (expected an async function, got a coroutine object; "
+            f"{shown} (expected an async function, got a coroutine object; "
             f"did you write {name}(x) instead of {name}, x?)"
         )
         given.close()
         return error
     if _is_future_like(given):
         return TypeError(
-            f"nurseryio was expecting an async function, but instead it got {given!r}, which is "
+            f"nurseryio was expecting an async function, but instead it got {shown}, which is "
             "already running. Await it inside an async function of your own and give that "
             "function instead. (asyncio's futures and tasks can be awaited anywhere in nurseryio; "
             "those of twisted or tornado need an adapter.)"
         )
-    return TypeError(f"nurseryio was expecting an async function, but instead it got {given!r}")
+    return TypeError(f"nurseryio was expecting an async function, but instead it got {shown}")
 
 
 def _not_async(fn: object, result: object) -> TypeError:
     """The error for a call that went well but gave no coroutine."""
     if inspect.isasyncgen(result):
         return TypeError(
-            f"expected an async function but got an async generator {result!r}; "
+            f"expected an async function but got an async generator {safe_repr(result)}; "
             "write an async function that loops over it with 'async for'"
         )
+    name = _function_name(fn)
     if _is_future_like(result):
         return TypeError(
-            f"nurseryio expected an async function, but {_name_of(fn)!r} returned {result!r}. "
+            f"nurseryio expected an async function, but {name!r} returned {safe_repr(result)}. "
             "Await it inside an 'async def' function and give that function instead. (asyncio's "
             "futures can be awaited anywhere in nurseryio; those of twisted or tornado need an "
             "adapter.)"
         )
     return TypeError(
-        f"nurseryio expected an async function, but {_name_of(fn)!r} appears to be synchronous"
+        f"nurseryio expected an async function, but {name!r} appears to be synchronous"
     )
+
+
+def _function_name(fn: object) -> str:
+    fn = _unwrapped(fn)
+    return qualname_of(fn) or safe_repr(fn)
 
 
 def _is_future_like(value: object) -> bool:
     return (
         # asyncio's own protocol for futures, its tasks and uvloop's included
-        getattr(value, "_asyncio_future_blocking", None) is not None
+        _attribute(value, "_asyncio_future_blocking") is not None
         # an old-style generator coroutine
         or isinstance(value, Generator)
         # concurrent.futures and tornado; twisted
-        or type(value).__name__ in ("Future", "Deferred")
+        or class_name(type(value)) in ("Future", "Deferred")
     )
 
 

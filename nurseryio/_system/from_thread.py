@@ -8,9 +8,11 @@ Two ways lead into the loop. A thread that a task waits for, and that the task c
 asks that task (``Hop.ask``). All others, with a token or abandonable, get a system task or a
 callback of the loop.
 
-Rule 1: the calling thread sleeps until it is answered, and it *is* answered. The loop alone owns
-the :class:`_Request`; if it is closed without serving it, the request answers as it dies. (So it
-does not go by ``TrioToken.run_sync_soon``, as a token may be held for ever.)
+Rule 1: the calling thread sleeps until it is answered, and it *is* answered: by the call's end,
+by the failure to begin it, by the end of the task that should have made it. A loop that is closed
+while the request is in its queue calls nothing any more. So the loop alone owns the
+:class:`_Request`, and there the request answers as it dies. (For this reason it does not go by
+``TrioToken.run_sync_soon``: a token may be held for ever.)
 
 Rule 2: what is called runs in a copy of the thread's context, and leaves no trace in the task's.
 """
@@ -34,12 +36,13 @@ from .._core import (
     spawn_system_task,
 )
 from .._core.host import running_loop
+from .._core.task import current_state
+from .._core.util import safe_repr
 from .hop import call_in_loop, current_hop, function_name
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Coroutine, Generator
-    from contextvars import Context
 
     from typing_extensions import TypeVarTuple, Unpack
 
@@ -65,17 +68,14 @@ class _Request(ABC, Generic[RetT]):
     def __init__(
         self, fn: Callable[..., Any], args: tuple[Any, ...], answers: SimpleQueue[Outcome[RetT]]
     ) -> None:
+        # None once the thread has been answered.
+        self._answers: SimpleQueue[Outcome[RetT]] | None = answers
         self._fn = fn
         self._args = args
         self._context = copy_context()
-        # None once the thread has been answered.
-        self._answers: SimpleQueue[Outcome[RetT]] | None = answers
 
     def __del__(self) -> None:
-        if self._answers is not None:
-            self._answers.put(
-                Error(RunFinishedError("the event loop ended before it could make this call"))
-            )
+        self.refuse()
 
     @abstractmethod
     async def serve(self) -> None:
@@ -84,6 +84,13 @@ class _Request(ABC, Generic[RetT]):
     @abstractmethod
     def serve_in_callback(self) -> None:
         """Make the call, or start a task that does, in a callback of the loop."""
+
+    def refuse(self, error: BaseException | None = None) -> None:
+        """Answer the thread with an error, unless it has been answered."""
+        if self._answers is not None:
+            if error is None:
+                error = RunFinishedError("the event loop ended before it could make this call")
+            self._answer(Error(error))
 
     def _answer(self, outcome: Outcome[RetT]) -> None:
         answers, self._answers = self._answers, None
@@ -116,7 +123,7 @@ class _SyncRequest(_Request[RetT]):
             result.close()
             raise TypeError(
                 "from_thread.run_sync expected a synchronous function, but "
-                f"{function_name(self._fn)!r} appears to be asynchronous; use from_thread.run"
+                f"{function_name(self._fn)} appears to be asynchronous; use from_thread.run"
             )
         return result  # type: ignore[no-any-return]
 
@@ -128,16 +135,22 @@ class _AsyncRequest(_Request[RetT]):
 
     async def serve(self) -> None:
         """Make the call, in the task that waits for the thread."""
-        await self._answer_with(_in_context(self._context, self._call()))
+        await self._answer_with(self._in_context(self._call()))
 
     def serve_in_callback(self) -> None:
         """Make the call, in a system task."""
         try:
-            spawn_system_task(self._serve_in_own_task, name=self._fn, context=self._context)
-        except RuntimeError:
-            self._answer(
-                Error(RunFinishedError("the run is ending and starts no more system tasks"))
-            )
+            task = spawn_system_task(self._serve_in_own_task, name=self._fn, context=self._context)
+            # It may end without having made a step.
+            task.asyncio_task.add_done_callback(self._task_ended)
+        except BaseException as error:
+            if _is_ending():
+                self.refuse(RunFinishedError("the run is ending and starts no more system tasks"))
+            else:
+                self.refuse(error)
+
+    def _task_ended(self, _asyncio_task: object) -> None:
+        self.refuse()
 
     async def _serve_in_own_task(self) -> None:
         await self._answer_with(self._call())
@@ -145,11 +158,13 @@ class _AsyncRequest(_Request[RetT]):
     async def _answer_with(self, call: Awaitable[RetT]) -> None:
         try:
             result = await call
-        except GeneratorExit:
-            # The loop was closed under us. No answer to give: __del__ does.
-            raise
         except BaseException as error:
-            self._answer(Error(error))
+            if self._answers is None:
+                raise  # the task is being destroyed, see _in_context()
+            if isinstance(error, GeneratorExit) and not _in_loop():
+                self.refuse()  # the same, for a task that only makes this call
+            else:
+                self._answer(Error(error))
         else:
             self._answer(Value(result))
 
@@ -157,28 +172,47 @@ class _AsyncRequest(_Request[RetT]):
     async def _call(self) -> RetT:
         return await coroutine_or_error(self._fn, *self._args)
 
+    @types.coroutine
+    def _in_context(self, coro: Coroutine[Any, Any, RetT]) -> Generator[Any, Any, RetT]:
+        """Await a coroutine with the thread's context, not the task's own.
 
-@types.coroutine
-def _in_context(context: Context, coro: Coroutine[Any, Any, RetT]) -> Generator[Any, Any, RetT]:
-    """Await a coroutine with another context than the task's own.
+        asyncio fixes a task's context for good, so each step enters the other one.
+        """
+        context = self._context
+        step: Callable[..., Any] = coro.send
+        arg: Any = None
+        try:
+            while True:
+                try:
+                    waits_for = context.run(step, arg)
+                except StopIteration as stop:
+                    return stop.value  # type: ignore[no-any-return]
+                try:
+                    arg = yield waits_for
+                    step = coro.send
+                except GeneratorExit:
+                    self.refuse()
+                    context.run(coro.close)
+                    raise
+                except BaseException as error:
+                    step, arg = coro.throw, error
+        finally:
+            del arg  # an error's frames know this one: no circle
 
-    asyncio fixes a task's context for good, so each step enters the other one.
-    """
-    step: Callable[..., Any] = coro.send
-    arg: Any = None
-    while True:
-        try:
-            waits_for = context.run(step, arg)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        try:
-            arg = yield waits_for
-            step = coro.send
-        except GeneratorExit:
-            context.run(coro.close)
-            raise
-        except BaseException as error:
-            step, arg = coro.throw, error
+
+def _in_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    try:
+        running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _is_ending() -> bool:
+    """Whether the running loop is that of a run which starts no more system tasks."""
+    run = current_state().run
+    return run is not None and (run.system_nursery is None or run.system_nursery._closed)
 
 
 # -- the calling thread ---------------------------------------------------------
@@ -188,7 +222,7 @@ def _way_in(token: TrioToken | None) -> Callable[[_Request[Any]], None]:
     """How the calling thread sends a request to the loop that is meant."""
     if token is not None:
         if not isinstance(token, TrioToken):
-            raise RuntimeError(f"trio_token must be a TrioToken, not {token!r}")
+            raise RuntimeError(f"trio_token must be a TrioToken, not {safe_repr(token)}")
         return partial(_send, token._state.loop)
     hop = current_hop()
     if hop is None:
@@ -208,11 +242,7 @@ def _ask(
 ) -> Any:
     """Send a request, and wait for its answer."""
     send = _way_in(token)
-    try:
-        running_loop()
-    except RuntimeError:
-        pass
-    else:
+    if _in_loop():
         raise RuntimeError(
             "this is a blocking function; call it from a thread that runs no event loop"
         )

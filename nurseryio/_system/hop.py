@@ -8,7 +8,10 @@ Rule 1: what a thread wants of the event loop goes through ``loop.call_soon_thre
 function of a loop that may be called from elsewhere. A message to the waiting task therefore
 never finds it running.
 
-Rule 2: the hop lets go of the function, its arguments and its context before the result is
+Rule 2: each side gets its answer. Where handing over a result or a request fails, the error is the
+answer.
+
+Rule 3: the hop lets go of the function, its arguments and its context before the result is
 delivered: whoever gets the result can rely on their being free.
 """
 
@@ -21,6 +24,8 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from .._core import Abort, Error, RunFinishedError, Value, reschedule
+from .._core.exc_fields import chain
+from .._core.util import qualname_of, safe_repr
 
 if TYPE_CHECKING:
     import asyncio
@@ -45,6 +50,9 @@ if TYPE_CHECKING:
         async def serve(self) -> None:
             """Do it, and answer the thread."""
 
+        def refuse(self, error: BaseException | None = None) -> None:
+            """Answer the thread with an error."""
+
 
 _numbers = count()
 
@@ -61,9 +69,10 @@ def current_hop() -> Hop | None:
     return _this_thread.hop
 
 
-def function_name(fn: object) -> object:
-    """What to call a function in an error message."""
-    return getattr(fn, "__qualname__", fn)
+def function_name(fn: object) -> str:
+    """The name of a function in an error message, in quotes."""
+    name = qualname_of(fn)
+    return safe_repr(fn if name is None else name)
 
 
 def call_in_loop(loop: asyncio.AbstractEventLoop, fn: Callable[..., object], *args: object) -> None:
@@ -138,7 +147,7 @@ class Hop:
         if isinstance(result, CoroutineType):
             result.close()
             raise TypeError(
-                f"to_thread.run_sync expected a sync function, but {function_name(fn)!r} appears "
+                f"to_thread.run_sync expected a sync function, but {function_name(fn)} appears "
                 "to be asynchronous; await it directly instead"
             )
         return result
@@ -149,6 +158,12 @@ class Hop:
             call_in_loop(self.loop, self._finish, outcome)
         except RunFinishedError:
             pass  # the task has been abandoned with its loop
+        except BaseException as error:
+            # Once more: nobody else would answer the task.
+            call_in_loop(self.loop, self._finish, Error(error))
+            raise
+        finally:
+            del outcome
 
     def ask(self, request: Request) -> None:
         """Have the waiting task serve a request. Only while this thread waits for the answer."""
@@ -158,22 +173,47 @@ class Hop:
 
     def _finish(self, outcome: Outcome[Any]) -> None:
         try:
-            self._limiter.release_on_behalf_of(self)
+            try:
+                self._limiter.release_on_behalf_of(self)
+            except BaseException as error:
+                # Any object may serve as a limiter, so this may be any error.
+                if self._task is None:
+                    raise
+                if isinstance(outcome, Error):
+                    chain(error, outcome.error)
+                outcome = Error(error)
+            self._wake(outcome)
+        finally:
+            del outcome  # no circle
+
+    def _wake(self, outcome: Outcome[Any]) -> None:
+        """Give the task its result; it may have gone away."""
+        task = self._task
+        if task is None:
+            return
+        self.finished = True
+        try:
+            reschedule(task, outcome)
         except BaseException as error:
-            # Any object may serve as a limiter, so this may be any error.
-            if self._task is None:
+            park = task._park
+            if park is None or park.done():
                 raise
-            if isinstance(outcome, Error) and error.__context__ is None:
-                error.__context__ = outcome.error
-            outcome = Error(error)
-        if self._task is not None:
-            self.finished = True
-            reschedule(self._task, outcome)
+            reschedule(task, Error(error))
+        finally:
+            del outcome
 
     def _hand_over(self, request: Request) -> None:
-        # A thread asks its task only if the task cannot abandon it.
-        assert self._task is not None
-        reschedule(self._task, Value(request))
+        try:
+            if self._task is None:
+                # A thread asks its task only if the task cannot abandon it.
+                raise RunFinishedError("the task that waited for this thread is gone")
+            reschedule(self._task, Value(request))
+        except BaseException as error:
+            request.refuse(error)
+
+    def forsake(self) -> None:
+        """The task does not wait any more, for whatever reason."""
+        self._task = None
 
     def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
         """The task is cancelled while it waits: may it stop waiting?"""

@@ -76,14 +76,21 @@ class _ExitThread:
 
     def _tell(self, _outcome: Outcome[None]) -> None:
         # Also after an error, which means that there is no such child any more.
+        failed: BaseException | None = None
         with self._lock:
             self._exited = True
             for loop, event in self._waiting:
                 try:
                     loop.call_soon_threadsafe(event.set)
-                except RuntimeError:
-                    if not loop.is_closed():
-                        raise
+                except BaseException as error:
+                    # The tasks of other loops wait as well.
+                    if not (isinstance(error, RuntimeError) and loop.is_closed()):
+                        failed = error
+        if failed is not None:
+            try:
+                raise failed
+            finally:
+                del failed
 
     async def wait(self) -> None:
         """Wait until the child has exited."""

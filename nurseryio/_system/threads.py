@@ -28,6 +28,7 @@ from .._core import (
 )
 from .._core.host import running_loop
 from .._core.thread_cache import start_thread_soon
+from .._core.util import safe_repr, text_of
 from .._sync import CapacityLimiter, Event
 from .hop import Hop, hide_library_name
 
@@ -194,9 +195,9 @@ async def to_thread_run_sync(
     abandon = bool(abandon_on_cancel)
     task = current_task()
     if not callable(sync_fn):
-        raise TypeError(f"to_thread.run_sync needs a function to call, not {sync_fn!r}")
+        raise TypeError(f"to_thread.run_sync needs a function to call, not {safe_repr(sync_fn)}")
     if thread_name is None:
-        thread_name = f"{getattr(sync_fn, '__name__', None)} from {task.name}"
+        thread_name = f"{text_of(sync_fn, '__name__')} from {task.name}"
     elif not isinstance(thread_name, str):
         raise TypeError(f"thread_name must be a string or None, not {thread_name!r}")
     threads = _threads_of_this_loop()
@@ -220,6 +221,7 @@ async def to_thread_run_sync(
             await result.serve()
             del result
     finally:
+        hop.forsake()
         threads.leave()
 
 
@@ -235,5 +237,5 @@ async def _acquire(limiter: Borrowable, hop: Hop) -> None:
     else:
         raise TypeError(
             "limiter must be a CapacityLimiter or have the methods acquire_on_behalf_of and "
-            f"release_on_behalf_of, but {limiter!r} has not"
+            f"release_on_behalf_of, but {safe_repr(limiter)} has not"
         )
