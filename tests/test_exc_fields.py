@@ -90,19 +90,31 @@ def test_members_and_message_of_a_group_are_those_that_it_was_made_of() -> None:
         assert fields.message_of(group) == "a message"
 
 
-def test_a_context_is_given_once_and_never_in_a_circle() -> None:
+def test_an_error_is_added_at_the_end_of_a_chain_and_never_in_a_circle() -> None:
     error, context = make(KINDS[0]), ValueError()
     fields.chain(error, context)
     assert fields.context_of(error) is context
-    fields.chain(error, KeyError())
-    assert fields.context_of(error) is context
     fields.chain(context, BaseExceptionGroup("g", [error]))
-    assert context.__context__ is None
     fields.chain(context, context)
     assert context.__context__ is None
     with_cause = caught(ValueError())
-    fields.chain(context, with_cause)
+    fields.chain(error, with_cause)
     assert context.__context__ is with_cause
+    last = KeyError()
+    fields.chain(error, last)
+    cause = with_cause.__cause__
+    assert cause is not None
+    assert cause.__context__ is last
+    last.__context__ = error
+    fields.chain(error, KeyError())
+    assert last.__context__ is error
+
+
+def test_what_is_added_to_a_chain_is_shown() -> None:
+    error = ValueError()
+    error.__cause__ = None
+    fields.chain(error, KeyError())
+    assert not error.__suppress_context__
 
 
 def test_the_name_of_a_class_is_not_asked_of_its_metaclass() -> None:

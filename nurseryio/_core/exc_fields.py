@@ -115,19 +115,37 @@ def copy_fields(source: BaseException, target: BaseException) -> None:
         _set_notes(target, notes)
 
 
-def chain(error: BaseException, context: BaseException) -> None:
-    """Make one error the context of another that has none, unless that would close a circle."""
-    if context_of(error) is not None:
-        return
-    todo: list[BaseException | None] = [context]
+def chain(error: BaseException, older: BaseException) -> None:
+    """Have ``older`` shown before ``error``, at the end of what is shown there already.
+
+    Does nothing where that would close a circle.
+    """
+    last = error
+    seen = {id(last)}
+    while True:
+        before = cause_of(last)
+        if before is None:
+            before = context_of(last)
+        if before is None or id(before) in seen:
+            break
+        last = before
+        seen.add(id(last))
+    if before is None and not _leads_to(older, last):
+        set_context(last, older)
+        _set_suppresses(last, False)
+
+
+def _leads_to(start: BaseException, end: BaseException) -> bool:
+    """Whether an exception is among the causes, contexts and members of another one."""
+    todo: list[BaseException | None] = [start]
     seen: set[int] = set()
     while todo:
         exc = todo.pop()
-        if exc is error:
-            return
+        if exc is end:
+            return True
         if exc is not None and id(exc) not in seen:
             seen.add(id(exc))
             todo += (context_of(exc), cause_of(exc))
             if isinstance(exc, BaseExceptionGroup):
                 todo += members_of(exc)
-    set_context(error, context)
+    return False

@@ -185,7 +185,9 @@ def leave_block(exc: BaseException | None, remaining: BaseException | None) -> b
 
 
 def take_out(
-    group: BaseExceptionGroup[BaseException], matches: Callable[[BaseException], bool]
+    group: BaseExceptionGroup[BaseException],
+    matches: Callable[[BaseException], bool],
+    cancelled: bool = True,
 ) -> tuple[bool, BaseException | None]:
     """Take the errors that match out of a group, of groups in it and so on.
 
@@ -193,10 +195,16 @@ def take_out(
     nor are they all looked through again by each of a thousand scopes that they leave. What is left
     of the group of a non-strict nursery is the error itself if it is only one.
 
+    Args:
+        group: The group.
+        matches: What to take out, asked of errors that are not groups.
+        cancelled: Whether nothing but ``Cancelled`` matches, so that groups known to be free of
+            them can be passed over.
+
     Returns:
         Whether something matched, and what is left, None for nothing.
     """
-    if FREE in dict_of(group):
+    if cancelled and FREE in dict_of(group):
         return False, group
     found = False
     free = True  # of Cancelled, what is left
@@ -207,7 +215,7 @@ def take_out(
         current, members, kept = levels[-1]
         for member in members:
             if isinstance(member, BaseExceptionGroup):
-                if FREE not in dict_of(member):
+                if not cancelled or FREE not in dict_of(member):
                     levels.append((member, iter(members_of(member)), []))
                     break
                 kept.append(member)
@@ -218,7 +226,7 @@ def take_out(
                 free = free and not isinstance(member, Cancelled)
         else:
             levels.pop()
-            rest = _left_of(current, kept)
+            rest = regroup(current, kept)
             if not levels:
                 if free and isinstance(rest, BaseExceptionGroup):
                     dict_of(rest)[FREE] = True
@@ -227,10 +235,10 @@ def take_out(
                 levels[-1][2].append(rest)
 
 
-def _left_of(
+def regroup(
     group: BaseExceptionGroup[BaseException], kept: list[BaseException]
 ) -> BaseException | None:
-    """The group with only the members that were kept: itself, a smaller one, or nothing."""
+    """The group with these members in the place of its own: itself, another one, or nothing."""
     if not kept:
         return None
     if _are(members_of(group), kept):

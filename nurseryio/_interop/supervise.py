@@ -11,6 +11,7 @@ import concurrent.futures
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core.task import records
+from .._core.util import safe_repr
 
 if TYPE_CHECKING:
     from .._core import Nursery
@@ -48,7 +49,7 @@ def supervise(
     """
     _check(nursery, future)
     if name is None:
-        name = future.get_name() if isinstance(future, asyncio.Task) else repr(future)
+        name = future.get_name() if isinstance(future, asyncio.Task) else safe_repr(future)
     nursery.start_soon(_wait_for, future, name=f"supervises {name}")
     return future
 
@@ -63,17 +64,24 @@ def _check(nursery: Nursery, future: Any) -> None:
         if asyncio.iscoroutine(future):
             future.close()
             hint = "; start a coroutine function with nursery.start_soon(async_fn, *args)"
-        raise TypeError(f"supervise() takes an asyncio task or future, not {future!r}{hint}")
+        raise TypeError(
+            f"supervise() takes an asyncio task or future, not {safe_repr(future)}{hint}"
+        )
     parent = nursery.parent_task.asyncio_task
     if future.get_loop() is not parent.get_loop():
-        raise ValueError(f"{future!r} belongs to another event loop than the nursery")
+        raise ValueError(f"{safe_repr(future)} belongs to another event loop than the nursery")
     if future is parent:
         raise ValueError("a nursery cannot supervise the task that opened it: it waits for itself")
     record = records.get(future)  # type: ignore[call-overload]
     if record is not None and record.parent_nursery is not None:
-        raise ValueError(f"{future!r} is a child of a nursery already: {record.parent_nursery!r}")
+        raise ValueError(
+            f"{safe_repr(future)} is a child of a nursery already: {record.parent_nursery!r}"
+        )
 
 
 async def _wait_for(future: asyncio.Future[Any]) -> None:
-    # A cancellation of this await cancels the future, and raises once that has ended.
-    await future
+    try:
+        # A cancellation of this await cancels the future, and raises once that has ended.
+        await future
+    finally:
+        del future  # it holds the error, whose traceback holds this frame: no circle

@@ -13,7 +13,7 @@ Rule 2: nothing runs on after the call has returned or the block was left.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -26,15 +26,15 @@ from .._core import (
     current_effective_deadline,
     open_nursery,
 )
-from .._core.util import reject_non_functions
+from .._core.util import reject_non_functions, safe_repr
 from .channel import open_memory_channel
 from .event import Event
 from .semaphore import Semaphore
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from types import TracebackType
     from typing import TypeAlias
 
     from .._core import Nursery, Task
@@ -119,7 +119,9 @@ async def gather(*async_fns: AsyncFn[Any]) -> tuple[Any, ...]:
 
 
 def _no_result(async_fn: object) -> RuntimeError:
-    return RuntimeError(f"the task of {async_fn!r} was cancelled on its own and has no result")
+    return RuntimeError(
+        f"the task of {safe_repr(async_fn)} was cancelled on its own and has no result"
+    )
 
 
 # -- the first ------------------------------------------------------------------
@@ -230,7 +232,7 @@ def amap(
     if limit < 1:
         raise ValueError(f"limit must be 1 or more, not {limit}")
     source = aiter(items) if isinstance(items, AsyncIterable) else _Each(items)
-    return _open_map(async_fn, source, limit, ordered)
+    return _Map(async_fn, source, limit, ordered)
 
 
 class _Each(AsyncIterator[T]):
@@ -246,17 +248,46 @@ class _Each(AsyncIterator[T]):
             raise StopAsyncIteration from None
 
 
-@asynccontextmanager
-async def _open_map(
-    async_fn: Callable[[T], Awaitable[R]], source: AsyncIterator[T], limit: int, ordered: bool
-) -> AsyncIterator[MemoryReceiveChannel[R]]:
-    sending, receiving = open_memory_channel[R](0)
-    async with open_nursery() as nursery:
-        workshop = _Workshop(nursery, async_fn, limit, ordered, sending)
-        workshop.start(workshop.feed, source)
-        with receiving:
-            yield receiving
-        nursery.cancel_scope.cancel(reason="the amap block was left")
+class _Map(AbstractAsyncContextManager[Any], Generic[T, R]):
+    """The context manager of :func:`amap`: a nursery with a channel.
+
+    Not an ``@asynccontextmanager``, which assigns to fields of the exceptions that pass it.
+    """
+
+    def __init__(
+        self,
+        async_fn: Callable[[T], Awaitable[R]],
+        source: AsyncIterator[T],
+        limit: int,
+        ordered: bool,
+    ) -> None:
+        self._nursery = open_nursery()
+        sending, self._receiving = open_memory_channel[R](0)
+        self._source = source
+        self._workshop = _Workshop(self._nursery, async_fn, limit, ordered, sending)
+
+    async def __aenter__(self) -> MemoryReceiveChannel[R]:
+        await self._nursery.__aenter__()
+        try:
+            self._workshop.start(self._workshop.feed, self._source)
+        except BaseException as exc:
+            await self.__aexit__(None, exc, None)
+            raise
+        return self._receiving
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._receiving.close()
+        if exc_value is None:
+            self._nursery.cancel_scope.cancel(reason="the amap block was left")
+        try:
+            return await self._nursery.__aexit__(exc_type, exc_value, traceback)
+        finally:
+            del exc_value, traceback
 
 
 class _Workshop(Generic[T, R]):
@@ -298,7 +329,7 @@ class _Workshop(Generic[T, R]):
         """Start a worker for each item, once there is room for it."""
         turn = Event()
         turn.set()
-        with self.sending, self.cancelled_is_an_error():
+        with self.sending, _CancelledIsAnError(self.async_fn):
             while True:
                 await self.room.acquire()
                 try:
@@ -315,7 +346,7 @@ class _Workshop(Generic[T, R]):
     ) -> None:
         """Treat one item, and deliver its result when its turn has come."""
         # A clone each: the receiver learns of the end when the last worker is done.
-        with sending, self.cancelled_is_an_error():
+        with sending, _CancelledIsAnError(self.async_fn):
             result = await coroutine_or_error(self.async_fn, item)
             await turn.wait()
             try:
@@ -326,12 +357,23 @@ class _Workshop(Generic[T, R]):
         next_turn.set()
         self.room.release()
 
-    @contextmanager
-    def cancelled_is_an_error(self) -> Iterator[None]:
-        """Around what a task does: see the rule above."""
-        try:
-            yield
-        except Cancelled as error:
-            if current_effective_deadline() == -inf:
-                raise
-            raise _no_result(self.async_fn) from error
+
+class _CancelledIsAnError:
+    """Around what a task of a workshop does: see the rule there."""
+
+    __slots__ = ("_async_fn",)
+
+    def __init__(self, async_fn: object) -> None:
+        self._async_fn = async_fn
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(exc_value, Cancelled) and current_effective_deadline() != -inf:
+            raise _no_result(self._async_fn) from exc_value

@@ -17,12 +17,14 @@ as a group.
 from __future__ import annotations
 
 import sys
-from contextlib import asynccontextmanager
-from functools import wraps
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+from contextlib import AbstractAsyncContextManager
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .._core import BrokenResourceError, Cancelled, open_nursery
 from .._core.abcs import ReceiveChannel
+from .._core.exc_fields import add_note, args_of, chain, members_of, message_of, set_cause
+from .._core.groups import leave_block, regroup, take_out
 from .channel import open_memory_channel
 from .semaphore import Semaphore
 
@@ -30,11 +32,8 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator, Callable
     from types import TracebackType
-
-    from typing_extensions import Self
 
     from .._core import TaskStatus
     from .channel import MemoryReceiveChannel, MemorySendChannel
@@ -74,23 +73,63 @@ def as_safe_channel(
     Trio: ``trio.as_safe_channel``.
     """
 
-    @asynccontextmanager
     @wraps(fn)
-    async def open_channel(*args: P.args, **kwargs: P.kwargs) -> AsyncIterator[ReceiveChannel[T]]:
-        sending, receiving = open_memory_channel[T](0)
-        asked = Semaphore(0)
-        try:
-            async with open_nursery(strict_exception_groups=True) as nursery:
-                generator = fn(*args, **kwargs)
-                # start() and not start_soon(): from here on the task closes the generator.
-                await nursery.start(_run, generator, sending, asked)
-                with _AskingChannel(receiving, asked) as channel:
-                    yield channel
-                nursery.cancel_scope.cancel(reason="the as_safe_channel block was left")
-        except BaseExceptionGroup as group:
-            _raise_simplified(group)
+    def open_channel(*args: P.args, **kwargs: P.kwargs) -> _SafeChannel[T]:
+        return _SafeChannel(partial(fn, *args, **kwargs))
 
     return open_channel
+
+
+class _SafeChannel(AbstractAsyncContextManager[ReceiveChannel[T]]):
+    """The context manager: a nursery with the generator's task, whose errors leave as rule 3 says.
+
+    Not an ``@asynccontextmanager``, which assigns to fields of the exceptions that pass it.
+    """
+
+    def __init__(self, open_generator: Callable[[], AsyncGenerator[T, None]]) -> None:
+        self._open_generator = open_generator
+        self._nursery = open_nursery(strict_exception_groups=True)
+        self._channel: _AskingChannel[T] | None = None
+
+    async def __aenter__(self) -> ReceiveChannel[T]:
+        generator = self._open_generator()
+        sending, receiving = open_memory_channel[T](0)
+        asked = Semaphore(0)
+        nursery = await self._nursery.__aenter__()
+        try:
+            # start() and not start_soon(): from here on the task closes the generator.
+            await nursery.start(_run, generator, sending, asked)
+        except BaseException as exc:
+            await self._leave(exc)
+            raise
+        self._channel = _AskingChannel(receiving, asked)
+        return self._channel
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        assert self._channel is not None
+        self._channel.close()
+        if exc_value is None:
+            self._nursery.cancel_scope.cancel(reason="the as_safe_channel block was left")
+        try:
+            return await self._leave(exc_value)
+        finally:
+            del exc_value
+
+    async def _leave(self, exc: BaseException | None) -> bool:
+        """Leave the nursery: True if nothing is raised, False if it is what was raised before."""
+        try:
+            return await self._nursery.__aexit__(None, exc, None) or exc is None
+        except BaseExceptionGroup as group:
+            raised = _simplified(group)
+        try:
+            return leave_block(exc, raised)
+        finally:
+            del exc, raised
 
 
 class _AskingChannel(ReceiveChannel[T]):
@@ -112,15 +151,8 @@ class _AskingChannel(ReceiveChannel[T]):
     async def aclose(self) -> None:
         await self._items.aclose()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Like :meth:`aclose`, without a checkpoint."""
         self._items.close()
 
 
@@ -161,44 +193,60 @@ async def _close(generator: AsyncGenerator[Any, None]) -> None:
     try:
         await generator.aclose()
     except BaseExceptionGroup as group:
-        exits, errors = group.split(GeneratorExit)
-        if _count_leaves(exits) > 1:
-            # One was aclose's. Somebody inside raised another, which must not pass unnoticed.
-            surplus = AssertionError("More than one GeneratorExit found.")
-            others = () if errors is None else errors.exceptions
-            errors = group.derive([*others, surplus])
+        errors = _without_exit(group)
         if errors is not None:
-            raise errors from None
+            try:
+                raise errors from None
+            finally:
+                del errors
 
 
-def _count_leaves(error: BaseException | None) -> int:
-    if isinstance(error, BaseExceptionGroup):
-        return sum(map(_count_leaves, error.exceptions))
-    return error is not None
+def _without_exit(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """What is left of a group without the one ``GeneratorExit`` that ``aclose`` has thrown in."""
+    exits = 0
+
+    def is_exit(error: BaseException) -> bool:
+        nonlocal exits
+        if isinstance(error, GeneratorExit):
+            exits += 1
+            return True
+        return False
+
+    _found, errors = take_out(group, is_exit, cancelled=False)
+    if exits <= 1:
+        return errors
+    # One was aclose's. Code inside raised another, which must not pass unnoticed.
+    others = members_of(errors) if isinstance(errors, BaseExceptionGroup) else ()
+    return regroup(group, [*others, AssertionError("More than one GeneratorExit found.")])
 
 
-def _raise_simplified(group: BaseExceptionGroup[BaseException]) -> NoReturn:
-    """Raise what a nursery's group amounts to for somebody who does not know of the nursery."""
-    errors = [error for error in group.exceptions if not isinstance(error, Cancelled)]
+def _simplified(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a nursery's group amounts to for somebody who does not know of the nursery."""
+    errors = [error for error in members_of(group) if not isinstance(error, Cancelled)]
     for error in errors:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            # These outrank all others; a new one, so that the group can be its cause.
-            raise type(error)(*error.args) from group
+            return _exit_from(error, group)  # these outrank all others
     if len(errors) > 1:
-        if sys.version_info >= (3, 11):
-            group.add_note(
-                "Encountered exception during cleanup of generator object, as "
-                "well as exception in the contextmanager body - unable to unwrap."
-            )
-        raise group from None
-    _raise_with_own_context(errors[0] if errors else group.exceptions[0])
+        add_note(
+            group,
+            "Encountered exception during cleanup of generator object, as "
+            "well as exception in the contextmanager body - unable to unwrap.",
+        )
+        set_cause(group, None)
+        return group
+    return errors[0] if errors else members_of(group)[0]
 
 
-def _raise_with_own_context(error: BaseException) -> NoReturn:
-    """Raise an error whose ``__context__`` shall not become the group that it was in."""
-    context = error.__context__
-    try:
-        raise error
-    finally:
-        error.__context__ = context
-        del error, context
+def _exit_from(error: BaseException, group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """An exit that stands for its whole group."""
+    if type(error) is KeyboardInterrupt or type(error) is SystemExit:
+        # A copy, so that the group can be its cause.
+        exit_ = type(error)(*args_of(error))
+        if isinstance(error, SystemExit) and isinstance(exit_, SystemExit):
+            exit_.code = error.code
+        set_cause(exit_, group)
+        return exit_
+    others = [other for other in members_of(group) if other is not error]
+    if others:
+        chain(error, BaseExceptionGroup(message_of(group), others))
+    return error
