@@ -57,6 +57,48 @@ def test_adding_twice_is_adding_once() -> None:
         instruments.remove(noter)
 
 
+class Unlike(Noter):
+    """Neither hashed, compared nor shown."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+    def task_exited(self, task: object) -> None:
+        raise ValueError("instrument failed")
+
+
+def test_an_instrument_is_known_by_identity(caplog: pytest.LogCaptureFixture) -> None:
+    one, two = Unlike(), Unlike()
+    instruments = Instruments([one, two])
+    instruments.call("task_spawned", 1)
+    instruments.remove(one)
+    instruments.call("task_spawned", 2)
+    assert (one.heard, two.heard) == ([1], [1, 2])
+    instruments.call("task_exited", 2)
+    assert not instruments
+    assert "<Unlike, whose repr() failed>" in caplog.text
+
+
+def test_a_log_that_fails_disturbs_no_more_than_an_instrument(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_args: object) -> None:
+        raise OSError("the log is full")
+
+    monkeypatch.setattr(logging.getLogger("nurseryio.abc.Instrument"), "exception", fail)
+    instruments = Instruments([Failing()])
+    instruments.call("task_spawned", 1)
+    assert not instruments
+    printed = capsys.readouterr().err
+    assert "instrument failed" in printed
+    assert "the log is full" in printed
+
+
 def test_one_that_raises_is_logged_and_removed_and_the_others_go_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
+from decimal import Decimal
+from fractions import Fraction
 from math import inf, nan
 from typing import Any
 
 import pytest
 from harness.core import cancelling, needs_counts, settle, validate
+from harness.resisting import Nameless
 
 import nurseryio
 from nurseryio import (
@@ -27,6 +31,7 @@ from nurseryio import (
 )
 from nurseryio._core.deadlines import SWEEP_AT
 from nurseryio._core.task import current_state
+from nurseryio._core.util import safe_repr
 from nurseryio.lowlevel import checkpoint
 
 pytestmark = pytest.mark.limit(20)
@@ -93,6 +98,48 @@ async def test_a_negative_or_senseless_sleep_is_refused_at_once() -> None:
         await sleep(nan)
     with pytest.raises(ValueError, match="must not be NaN"):
         await sleep_until(nan)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["1", None, [], b"1", timedelta(seconds=1), Nameless()], ids=safe_repr
+)
+async def test_a_sleep_of_something_else_than_a_number_is_refused_with_the_way_out(
+    wrong: Any,
+) -> None:
+    advice = "total_seconds" if isinstance(wrong, timedelta) else "sleep_forever"
+    with pytest.raises(TypeError, match=rf"`seconds` must be a number, not .*; .*{advice}"):
+        await sleep(wrong)
+    with pytest.raises(TypeError, match="`deadline` must be a time on the clock of current_time"):
+        await sleep_until(wrong)
+    for limit in (move_on_at, fail_at):
+        with pytest.raises(TypeError, match=r"`deadline` must be .*; .* give math.inf"):
+            limit(wrong)
+
+
+@pytest.mark.parametrize("kind", [Decimal, Fraction])
+async def test_other_kinds_of_numbers_are_seconds_too(kind: Any, autojump_clock: Any) -> None:
+    start = current_time()
+    await sleep(kind("0.5"))
+    with move_on_after(kind("0.5")) as scope:
+        await sleep_forever()
+    assert scope.cancelled_caught
+    await sleep_until(kind(start + 2))
+    assert current_time() - start == 2
+    validate()
+
+
+async def test_an_object_that_only_compares_like_a_number_is_refused() -> None:
+    class Compares:
+        def __gt__(self, other: object) -> bool:
+            return True
+
+        __ge__ = __gt__
+
+    wrong: Any = Compares()
+    for wait in (sleep, move_on_after):
+        with pytest.raises(TypeError, match="must be a number"):
+            await wait(wrong)
+    validate()
 
 
 @pytest.mark.parametrize("seconds", [0, 100, inf])

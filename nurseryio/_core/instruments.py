@@ -4,16 +4,19 @@ Rule 1: an instrument is filed only under the hooks that it really implements, s
 expensive hook nobody listens to costs one dict look-up.
 
 Rule 2: an instrument that raises is logged with its traceback and removed; it never disturbs
-the program it watches.
+the program it watches. That includes its ``__hash__``, ``__eq__`` and ``__repr__``, which are not
+used or may fail, and the handlers of the log.
 """
 
 from __future__ import annotations
 
 import logging
+import traceback
 import types
 from typing import TYPE_CHECKING
 
 from .abcs import Instrument
+from .util import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,8 +42,9 @@ class Instruments:
     __slots__ = ("_all", "_by_hook")
 
     def __init__(self, instruments: Iterable[Instrument] = ()) -> None:
-        self._all: dict[Instrument, None] = {}
-        self._by_hook: dict[str, dict[Instrument, None]] = {}
+        # By identity.
+        self._all: dict[int, Instrument] = {}
+        self._by_hook: dict[str, dict[int, Instrument]] = {}
         for instrument in instruments:
             self.add(instrument)
 
@@ -51,16 +55,17 @@ class Instruments:
         return hook in self._by_hook
 
     def __iter__(self) -> Iterator[Instrument]:
-        return iter(list(self._all))
+        return iter(list(self._all.values()))
 
     def add(self, instrument: Instrument) -> None:
         """Start calling ``instrument``; does nothing if it is installed already."""
-        if instrument in self._all:
+        key = id(instrument)
+        if key in self._all:
             return
         found = [hook for hook in HOOKS if _implements(instrument, hook)]
-        self._all[instrument] = None
+        self._all[key] = instrument
         for hook in found:
-            self._by_hook.setdefault(hook, {})[instrument] = None
+            self._by_hook.setdefault(hook, {})[key] = instrument
 
     def remove(self, instrument: Instrument) -> None:
         """Stop calling ``instrument``.
@@ -68,25 +73,34 @@ class Instruments:
         Raises:
             KeyError: if it is not installed (or was removed because it raised).
         """
-        del self._all[instrument]
+        key = id(instrument)
+        if self._all.pop(key, None) is None:
+            raise KeyError(instrument)
         for hook, listeners in list(self._by_hook.items()):
-            if listeners.pop(instrument, self) is None and not listeners:
+            if listeners.pop(key, None) is not None and not listeners:
                 del self._by_hook[hook]
 
     def call(self, hook: str, *args: object) -> None:
         """Call one hook of every instrument that implements it."""
-        for instrument in tuple(self._by_hook.get(hook, ())):
+        for instrument in tuple(self._by_hook.get(hook, {}).values()):
             try:
                 getattr(instrument, hook)(*args)
             except BaseException:
-                if instrument in self._all:
+                if id(instrument) in self._all:
                     self.remove(instrument)
-                LOGGER.exception(
-                    "Exception raised when calling %r on instrument %r. "
-                    "Instrument has been disabled.",
-                    hook,
-                    instrument,
-                )
+                _log(hook, instrument)
+
+
+def _log(hook: str, instrument: Instrument) -> None:
+    """Log the error that is being handled."""
+    try:
+        LOGGER.exception(
+            "Exception raised when calling %r on instrument %s. Instrument has been disabled.",
+            hook,
+            safe_repr(instrument),
+        )
+    except Exception:
+        traceback.print_exc()  # with the instrument's own error, as its context
 
 
 def _implements(instrument: Instrument, hook: str) -> bool:

@@ -16,6 +16,7 @@ from .errors import Cancelled, TooSlowError
 from .scope import CancelScope, new_scope
 from .task import current_state, current_task
 from .traps import checkpoint, hold_off
+from .util import safe_repr
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
     from .deadlines import Entry
     from .task import Task
+
+
+# Types of numbers that go together with those of every clock. Others are made floats.
+PLAIN = (float, int)
 
 
 def current_time() -> float:
@@ -70,6 +75,8 @@ def current_effective_deadline() -> float:
 
 # -- sleeping -------------------------------------------------------------------
 
+FOR_EVER = "to sleep until cancelled call sleep_forever()"
+
 
 async def sleep(seconds: float) -> None:
     """Do nothing for a while.
@@ -78,6 +85,7 @@ async def sleep(seconds: float) -> None:
         seconds: how long, not negative. 0 only lets other tasks run.
 
     Raises:
+        TypeError: ``seconds`` is not a number.
         ValueError: ``seconds`` is negative or NaN.
         Cancelled: if the task is cancelled while it sleeps.
 
@@ -85,13 +93,19 @@ async def sleep(seconds: float) -> None:
 
     Trio: ``trio.sleep``.
     """
-    if seconds > 0:
+    try:
+        positive = seconds > 0
+    except TypeError:
+        raise _not_seconds(seconds, FOR_EVER) from None
+    if positive:
         # _sleep() again: a frame less in each of ten thousand tasks that sleep.
         task = current_task()
         if task.scope._effective:
             await checkpoint()
         state = task._state
         future = state.loop.create_future()
+        if type(seconds) not in PLAIN:
+            seconds = _as_seconds(seconds, FOR_EVER)
         entry = state.add_deadline(state.loop.time() + seconds, _wake, future)
         try:
             await future
@@ -113,6 +127,7 @@ async def sleep_until(deadline: float) -> None:
         deadline: when to go on, in seconds on :func:`current_time`'s clock; may be in the past.
 
     Raises:
+        TypeError: ``deadline`` is not a number.
         ValueError: ``deadline`` is NaN.
         Cancelled: if the task is cancelled while it sleeps.
 
@@ -120,8 +135,7 @@ async def sleep_until(deadline: float) -> None:
 
     Trio: ``trio.sleep_until``.
     """
-    if isnan(deadline):
-        raise ValueError("deadline must not be NaN")
+    deadline = _as_deadline(deadline)
     task = current_task()
     if deadline <= task._state.loop.time():
         await checkpoint()
@@ -185,13 +199,14 @@ def move_on_at(deadline: float, *, shield: bool = False) -> CancelScope:
         A new :class:`CancelScope`.
 
     Raises:
+        TypeError: ``deadline`` is not a number.
         ValueError: ``deadline`` is NaN.
 
     Checkpoint: no.
 
     Trio: ``trio.move_on_at``.
     """
-    return CancelScope(deadline=deadline, shield=shield)
+    return CancelScope(deadline=_as_deadline(deadline), shield=shield)
 
 
 def move_on_after(seconds: float, *, shield: bool = False) -> CancelScope:
@@ -205,7 +220,7 @@ def move_on_after(seconds: float, *, shield: bool = False) -> CancelScope:
         A new :class:`CancelScope`; its ``cancelled_caught`` tells afterwards what happened.
 
     Raises:
-        TypeError: ``seconds`` is no number.
+        TypeError: ``seconds`` is not a number.
         ValueError: ``seconds`` is negative or NaN.
 
     Checkpoint: no.
@@ -227,13 +242,14 @@ def fail_at(deadline: float, *, shield: bool = False) -> _Fail:
 
     Raises:
         TooSlowError: at the end of the block, if the scope was cancelled and caught it.
+        TypeError: ``deadline`` is not a number.
         ValueError: ``deadline`` is NaN.
 
     Checkpoint: no.
 
     Trio: ``trio.fail_at``.
     """
-    return _Fail(CancelScope(deadline=deadline, shield=shield))
+    return _Fail(CancelScope(deadline=_as_deadline(deadline), shield=shield))
 
 
 def fail_after(seconds: float, *, shield: bool = False) -> _Fail:
@@ -248,7 +264,7 @@ def fail_after(seconds: float, *, shield: bool = False) -> _Fail:
 
     Raises:
         TooSlowError: at the end of the block, if the scope was cancelled and caught it.
-        TypeError: ``seconds`` is no number.
+        TypeError: ``seconds`` is not a number.
         ValueError: ``seconds`` is negative or NaN.
 
     Checkpoint: no.
@@ -258,19 +274,47 @@ def fail_after(seconds: float, *, shield: bool = False) -> _Fail:
     return _Fail(_limited(seconds, shield))
 
 
+NO_LIMIT = "for no time limit give math.inf"
+
+
+def _not_seconds(given: object, advice: str) -> TypeError:
+    if hasattr(type(given), "total_seconds"):  # a datetime.timedelta
+        advice = "give its total_seconds()"
+    return TypeError(f"`seconds` must be a number, not {safe_repr(given)}; {advice}")
+
+
+def _as_seconds(given: object, advice: str) -> float:
+    """A number of another type, which need not go together with the loop's clock, as a float."""
+    try:
+        return float(given)  # type: ignore[arg-type]
+    except TypeError:
+        raise _not_seconds(given, advice) from None
+
+
+def _as_deadline(given: float) -> float:
+    try:
+        invalid = isnan(given)
+    except TypeError:
+        raise TypeError(
+            f"`deadline` must be a time on the clock of current_time(), not {safe_repr(given)}; "
+            "for no time limit give math.inf"
+        ) from None
+    if invalid:
+        raise ValueError("deadline must not be NaN")
+    return float(given)
+
+
 def _limited(seconds: float, shield: bool) -> CancelScope:
     try:
         valid = seconds >= 0
     except TypeError:
         # None above all, which asyncio and anyio take for "no limit".
-        raise TypeError(
-            f"`seconds` must be a number, not {seconds!r}; for no time limit give math.inf"
-        ) from None
+        raise _not_seconds(seconds, NO_LIMIT) from None
     if not valid:
         raise ValueError(
             "`seconds` must not be NaN" if isnan(seconds) else "`seconds` must be non-negative"
         )
-    scope = new_scope(seconds)
+    scope = new_scope(seconds if type(seconds) in PLAIN else _as_seconds(seconds, NO_LIMIT))
     if shield is not False:
         scope.shield = shield
     return scope

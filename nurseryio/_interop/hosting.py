@@ -3,9 +3,9 @@
 Rule 1: one task enters and exits the manager; that is what cancel scopes, nurseries and anyio's
 task groups inside it need.
 
-Rule 2: an error has one place to go. What is raised while the manager is entered goes to whoever
-asked for that; while it is exited because of :meth:`Hosted.aclose`, to whoever closes; at any other
-time the manager has failed in the background, and the nursery hears of it.
+Rule 2: an error has one place to go. What is raised while the manager is entered comes out of
+:func:`host`; while it is exited because of :meth:`Hosted.aclose`, out of the first call of that
+which still waits. At any other time, and where no call waits any more, the nursery gets it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from .._core import (
     CancelScope,
     TaskStatus,
 )
+from .._core.exc_fields import class_name
 from .._core.groups import is_marked
+from .._core.util import safe_repr
 from .._sync import Event
 
 if TYPE_CHECKING:
@@ -46,12 +48,14 @@ class Hosted(AsyncResource, Generic[T]):
         self._closing = Event()
         self._closed = Event()
         self._scope = CancelScope()
-        # What exiting raised, for the first who closes.
+        # How many calls of aclose() wait for the end.
+        self._closers = 0
+        # What exiting raised, for the first of them to wake.
         self._error: BaseException | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "closing" if self._closing.is_set() else "open"
-        return f"<Hosted at {id(self):#x}, {state}, {self._manager!r}>"
+        return f"<Hosted at {id(self):#x}, {state}, {safe_repr(self._manager)}>"
 
     @property
     def closed(self) -> bool:
@@ -71,15 +75,19 @@ class Hosted(AsyncResource, Generic[T]):
         Checkpoint: yes.
         """
         self._closing.set()
+        self._closers += 1
         try:
-            await self._closed.wait()
-        except Cancelled:
-            self._scope.cancel(reason="the task that closes it was cancelled")
-            with CancelScope(shield=True):
+            try:
                 await self._closed.wait()
-            self._raise_error()
-            raise
-        self._raise_error()
+            except Cancelled:
+                self._scope.cancel(reason="the task that closes it was cancelled")
+                with CancelScope(shield=True):
+                    await self._closed.wait()
+                raise
+        finally:
+            self._closers -= 1
+            if self._closed.is_set():
+                self._raise_error()
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None
@@ -96,7 +104,7 @@ class Hosted(AsyncResource, Generic[T]):
                     task_status.started()
                     await self._closing.wait()
         except BaseException as exc:
-            if not self._closing.is_set() or _is_ours(exc):
+            if not self._closers or _is_ours(exc):
                 raise
             self._error = exc
         finally:
@@ -134,7 +142,7 @@ async def host(nursery: Nursery, manager: AbstractAsyncContextManager[T]) -> Hos
     """
     if not (hasattr(type(manager), "__aenter__") and hasattr(type(manager), "__aexit__")):
         hint = "; call the function to get the manager" if callable(manager) else ""
-        raise TypeError(f"host() takes an async context manager, not {manager!r}{hint}")
+        raise TypeError(f"host() takes an async context manager, not {safe_repr(manager)}{hint}")
     hosted = Hosted(manager)
-    await nursery.start(hosted._run, name=f"hosts {type(manager).__qualname__}")
+    await nursery.start(hosted._run, name=f"hosts {class_name(type(manager))}")
     return hosted

@@ -96,10 +96,7 @@ async def open_tcp_stream(
     attempts = Attempts(local_address)
     winner = await attempts.run(targets, delay)
     if winner is None:
-        text = f"all attempts to connect to {spelled(host, port)} failed"
-        raise OSError(text + _details(spelled(host, port), attempts)) from ExceptionGroup(
-            text, [error for _address, error in attempts.failed]
-        )
+        raise _failure(spelled(host, port), attempts)
     try:
         return SocketStream(winner)
     except BaseException:
@@ -122,9 +119,19 @@ def spelled(host: str | bytes, port: int | str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _details(asked_for: str, attempts: Attempts) -> str:
+def _failure(asked_for: str, attempts: Attempts) -> OSError:
+    """The error when no address could be connected to."""
+    # Taken out of there: the frames of these errors hold the attempts.
+    failed, attempts.failed = attempts.failed, []
+    text = f"all attempts to connect to {asked_for} failed"
+    error = OSError(text + _details(asked_for, failed))
+    error.__cause__ = ExceptionGroup(text, [error for _address, error in failed])
+    return error
+
+
+def _details(asked_for: str, failed: list[tuple[AddressFormat, OSError]]) -> str:
     """Each address with what went wrong, unless the host was the one address itself."""
-    tried = [(spelled(*address[:2]), error) for address, error in attempts.failed]
+    tried = [(spelled(*address[:2]), error) for address, error in failed]
     if [address for address, _error in tried] == [asked_for]:
         return ""
     return ": " + ", ".join(
