@@ -21,7 +21,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections import OrderedDict
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING
 
 from .._core import ConflictDetector, checkpoint, current_trio_token
@@ -30,7 +30,7 @@ from .._core.wakeup import SignalWakeup
 from .._sync import ParkingLot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from types import FrameType
 
     from typing_extensions import Self
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["open_signal_receiver"]
 
 
-@contextmanager
-def open_signal_receiver(*signals: signal.Signals | int) -> Iterator[AsyncIterator[int]]:
+def open_signal_receiver(
+    *signals: signal.Signals | int,
+) -> AbstractContextManager[AsyncIterator[int]]:
     """Receive signals in a task, while the ``with`` block lasts, instead of having handlers called.
 
     ::
@@ -54,9 +55,9 @@ def open_signal_receiver(*signals: signal.Signals | int) -> Iterator[AsyncIterat
     Args:
         *signals: The signals to receive.
 
-    Yields:
-        An async iterator of signal numbers, in the order of arrival, for one task at a time. It
-        never ends by itself.
+    Returns:
+        A context manager that gives an async iterator of signal numbers, in the order of arrival,
+        for one task at a time. It never ends by itself.
 
     Raises:
         TypeError: No signal was given, or something else than the number of one.
@@ -70,6 +71,49 @@ def open_signal_receiver(*signals: signal.Signals | int) -> Iterator[AsyncIterat
 
     Trio: ``trio.open_signal_receiver``.
     """
+    return _Receiving(signals)
+
+
+class _Receiving(AbstractContextManager["AsyncIterator[int]"]):
+    """The context manager: while it is open its handlers are in the place of others.
+
+    Not a ``@contextmanager``, which assigns to fields of the exceptions that pass it.
+    """
+
+    def __init__(self, signals: tuple[signal.Signals | int, ...]) -> None:
+        self._signals = signals
+        self._receiver = _SignalReceiver()
+        self._undo = ExitStack()
+
+    def __enter__(self) -> AsyncIterator[int]:
+        _check(self._signals)
+        token = current_trio_token()
+        receiver = self._receiver
+        wakeup = SignalWakeup()
+
+        def on_signal(signum: int, _frame: FrameType | None) -> None:
+            token.run_sync_soon(receiver.note, signum, idempotent=True)
+
+        try:
+            with ExitStack() as undo:
+                undo.callback(wakeup.remove)
+                wakeup.install(running_loop())
+                for signum in dict.fromkeys(self._signals):
+                    undo.callback(signal.signal, signum, signal.signal(signum, on_signal))
+                self._undo = undo.pop_all()
+        except BaseException:
+            receiver.close()
+            raise
+        return receiver
+
+    def __exit__(self, *_exc_details: object) -> None:
+        try:
+            self._undo.close()
+        finally:
+            self._receiver.close()
+
+
+def _check(signals: tuple[signal.Signals | int, ...]) -> None:
     if not signals:
         raise TypeError("No signals were provided: name at least one to wait for")
     for signum in signals:
@@ -80,22 +124,6 @@ def open_signal_receiver(*signals: signal.Signals | int) -> Iterator[AsyncIterat
             "open_signal_receiver works in Python's main thread only: open it in a loop that runs "
             "there"
         )
-    token = current_trio_token()
-    receiver = _SignalReceiver()
-    wakeup = SignalWakeup()
-
-    def on_signal(signum: int, _frame: FrameType | None) -> None:
-        token.run_sync_soon(receiver.note, signum, idempotent=True)
-
-    try:
-        with ExitStack() as undo:
-            undo.callback(wakeup.remove)
-            wakeup.install(running_loop())
-            for signum in dict.fromkeys(signals):
-                undo.callback(signal.signal, signum, signal.signal(signum, on_signal))
-            yield receiver
-    finally:
-        receiver.close()
 
 
 class _SignalReceiver:
