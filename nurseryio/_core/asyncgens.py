@@ -6,7 +6,8 @@ a scope that is cancelled already: its ``finally`` blocks run, but may not wait 
 Rule 2: at the end of the run the ones that are left are closed in the same way, in no
 particular order, until there are none; a generator that starts then is closed as well.
 
-Rule 3: errors in them are logged and go no further. On a loop that ``run`` did not make,
+Rule 3: errors in them are logged and go no further, except ``SystemExit`` and
+``KeyboardInterrupt``, which end the run once all are closed. On a loop that ``run`` did not make,
 asyncio's own hooks stay in charge.
 """
 
@@ -18,8 +19,12 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from .driving import EXITS
 from .errors import RunFinishedError
 from .scope import CancelScope
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,12 +83,18 @@ class AsyncGenerators:
     async def finish(self) -> None:
         """Close all that are left (rule 2)."""
         self._finishing = True
+        exits: list[BaseException] = []
         while self._alive or self._late:
             batch = {*self._alive, *self._late}
             self._alive.clear()
             self._late.clear()
             for generator in batch:
-                await close(generator, name_of_generator(generator))
+                try:
+                    await close(generator, name_of_generator(generator))
+                except EXITS as exc:
+                    exits.append(exc)
+        if exits:
+            raise BaseExceptionGroup("exits in async generators", exits)
 
 
 def name_of_generator(generator: Generator) -> str:
@@ -94,11 +105,13 @@ def name_of_generator(generator: Generator) -> str:
 
 
 async def close(generator: Generator, name: str) -> None:
-    """Close one generator (rule 1)."""
+    """Close one generator (rules 1 and 3)."""
     try:
         with CancelScope(shield=True) as scope:
             scope.cancel(reason="disallow async work when closing async generators during shutdown")
             await generator.aclose()
+    except (GeneratorExit, *EXITS):
+        raise
     except BaseException:
         LOGGER.exception(
             "Exception ignored during finalization of async generator %r -- "

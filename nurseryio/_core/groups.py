@@ -87,6 +87,19 @@ def without_cancelled(errors: list[BaseException]) -> list[BaseException]:
     return rest
 
 
+def leaves(error: BaseException) -> list[BaseException]:
+    """The errors in a group, in groups in it and so on; an error that is no group, alone."""
+    found = []
+    todo = [error]
+    while todo:
+        inner = todo.pop()
+        if isinstance(inner, BaseExceptionGroup):
+            todo += reversed(inner.exceptions)
+        else:
+            found.append(inner)
+    return found
+
+
 def bare_exit(error: BaseException) -> BaseException:
     """The only leaf of a group if it is a SystemExit or KeyboardInterrupt, else ``error``."""
     leaf = error

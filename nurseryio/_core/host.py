@@ -557,3 +557,15 @@ def accept_plainly(sock: socket.socket, kind: tuple[int, int, int]) -> socket.so
     """
     fd, _address = sock._accept()  # type: ignore[attr-defined]
     return socket.socket(*kind, fileno=fd)
+
+
+# -- callbacks ------------------------------------------------------------------
+
+# The code in which a stock loop calls a callback. Other loops do so without a frame of Python's.
+CALLBACK_CODE: types.CodeType = asyncio.Handle._run.__code__
+
+
+def executor_threads(loop: Loop) -> list[str]:
+    """The names of the threads of a loop's default executor, where the loop shows them."""
+    executor = getattr(loop, "_default_executor", None)
+    return sorted(thread.name for thread in list(getattr(executor, "_threads", ())))

@@ -1,16 +1,32 @@
-"""Ctrl-C: which code must not be interrupted by it, and the signal handler that ``run`` installs.
+"""Which code Ctrl-C must not interrupt, where a program was interrupted, and the signal handler.
 
-Rule 1: a ``KeyboardInterrupt`` is raised on the spot only where user code of one of our own
-tasks runs, because there a wrapper catches it and the nursery acts on it. Anywhere else (our
-own code, asyncio's, a task that asyncio started, code marked as protected) it is delivered to
-the main task at its next opportunity.
+What lives here: the decision whether ``KeyboardInterrupt`` may be raised in a frame, and the
+handler of ``SIGINT``. What does not: what happens instead of raising it, see ``presses``.
 
-Rule 2: protection belongs to code objects, and the innermost mark on the stack decides.
+Rule 1: the stack is read from the innermost frame outwards, and the first of these decides:
+
+=====================================================  =====================================
+the frame                                              ``KeyboardInterrupt``
+=====================================================  =====================================
+has a mark (``enable_ki_protection`` and its inverse)  as the mark says
+is a finalizer                                         must not be raised
+is the innermost, and is this library's or asyncio's   must not be raised
+belongs to the engine (this package)                   must not be raised
+is a callback of the loop                              must not be raised
+is the wrapper of a task (a border)                    may be raised, unless the task is a
+                                                       system task or one of asyncio's
+=====================================================  =====================================
+
+So user code may be interrupted wherever the engine is not in the middle of something, also where
+an upper part of the library (a server, a channel of results) has called it. At the end of the
+stack, outside all tasks, it must not be raised.
+
+Rule 2: marks belong to code objects, not to names or files.
 """
 
 from __future__ import annotations
 
-import os
+import inspect
 import signal
 import sys
 import threading
@@ -18,23 +34,34 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import host
+from . import abcs, host, outcome, util
 from .task import records
 from .wakeup import SignalWakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .task import Task
+
 F = TypeVar("F")
 
 # By identity: equal code objects of two functions are not one.
 _marks: dict[int, tuple[weakref.ref[types.CodeType], bool]] = {}
 
-# Our functions that do nothing but run a user's function: below them begins user code.
+# The wrapper coroutines of tasks: what they await is user code.
 _borders: set[types.CodeType] = set()
 
-_OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_OPEN_CODE = _OWN_CODE + "testing" + os.sep
+# Functions of the engine that call a user's function while nothing is half done.
+_callers: set[types.CodeType] = set()
+
+# Modules of this package that are not part of the engine: they call user code, and keep no state.
+_OUTSIDE_ENGINE = {abcs.__name__, outcome.__name__, util.__name__}
+
+_LIBRARY = (__package__ or "").partition(".")[0] + "."
+_TESTING = _LIBRARY + "testing."
+
+# The kinds of code objects whose frame can be awaited.
+_AWAITED = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_GENERATOR
 
 
 def _mark(function: Any, protected: bool) -> None:
@@ -46,8 +73,14 @@ def _mark(function: Any, protected: bool) -> None:
 
 
 def border(f: F) -> F:
-    """Decorator for the wrapper coroutines of tasks: what runs under them is user code."""
+    """Decorator for the wrapper coroutines of tasks: what they await is user code."""
     _borders.add(f.__code__)  # type: ignore[attr-defined]
+    return f
+
+
+def calls_users(f: F) -> F:
+    """Decorator for functions of the engine that call a user's function with nothing half done."""
+    _callers.add(f.__code__)  # type: ignore[attr-defined]
     return f
 
 
@@ -95,56 +128,121 @@ def currently_ki_protected() -> bool:
 
 
 def is_protected(frame: types.FrameType | None) -> bool:
-    """Whether code that runs in ``frame`` must not get a ``KeyboardInterrupt`` (rules 1 and 2)."""
-    asyncio_task = host.current_task_or_none()
-    task = None if asyncio_task is None else records.get(asyncio_task)
+    """Whether code that runs in ``frame`` must not get a ``KeyboardInterrupt`` (rule 1)."""
+    inner: types.CodeType | None = None
     while frame is not None:
         code = frame.f_code
         mark = _marks.get(id(code))
         if mark is not None and mark[0]() is code:
             return mark[1]
-        if code.co_name == "__del__":
+        if code.co_name == "__del__" or code is host.CALLBACK_CODE:
             return True
         if code in _borders:
-            return task is None or task._extra.is_system
-        name = code.co_filename
-        if name.startswith(_OWN_CODE) and not name.startswith(_OPEN_CODE):
+            # The wrapper itself has work to do before and after what it awaits.
+            return inner is None or not inner.co_flags & _AWAITED or not _may_be_raised()
+        if code not in _callers and _is_engine(frame):
             return True
+        if inner is None and (_is_library(frame) or is_asyncio(frame)):
+            return True
+        inner = code
         frame = frame.f_back
     return True
+
+
+def _may_be_raised() -> bool:
+    """Whether the running task is one that catches a ``KeyboardInterrupt`` and acts on it."""
+    asyncio_task = host.current_task_or_none()
+    task = None if asyncio_task is None else records.get(asyncio_task)
+    return task is not None and task._parent_nursery is not None and not task._extra.is_system
+
+
+def _module(frame: types.FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def _is_engine(frame: types.FrameType) -> bool:
+    module = _module(frame)
+    return module.rpartition(".")[0] == __package__ and module not in _OUTSIDE_ENGINE
+
+
+def _is_library(frame: types.FrameType) -> bool:
+    module = _module(frame)
+    return module.startswith(_LIBRARY) and not module.startswith(_TESTING)
+
+
+def is_asyncio(frame: types.FrameType) -> bool:
+    """Whether asyncio's own code runs in the frame, or the wait of its loop for events."""
+    return _module(frame).partition(".")[0] in ("asyncio", "selectors")
+
+
+def may_be_torn(frame: types.FrameType | None) -> bool:
+    """Whether an exception that is raised in ``frame`` would break the books of a loop."""
+    return frame is None or _is_library(frame) or is_asyncio(frame)
+
+
+def place_of(task: Task) -> types.TracebackType | None:
+    """Where a task waits, as a traceback.
+
+    If it waits for the end of a nursery with a single child, the traceback goes on in the child.
+    """
+    steps: list[tuple[types.FrameType, int]] = []
+    seen = set()
+    while task not in seen:
+        seen.add(task)
+        steps += task.iter_await_frames()
+        nurseries = task.child_nurseries
+        if nurseries and not nurseries[-1]._body_running and len(nurseries[-1]._children) == 1:
+            (task,) = nurseries[-1]._children
+    place = None
+    for frame, line in reversed(steps):
+        place = types.TracebackType(place, frame, frame.f_lasti, line)
+    return place
 
 
 class KIHandler:
     """The handler of ``SIGINT`` for one call of ``run``.
 
     It replaces Python's default handler only; somebody else's stays in charge.
+
+    Args:
+        pressed: called in the signal handler with the interrupted frame.
     """
 
-    def __init__(self, deliver: Callable[[], object], only_at_checkpoints: bool) -> None:
-        self._deliver = deliver
-        self._only_at_checkpoints = only_at_checkpoints
+    def __init__(self, pressed: Callable[[types.FrameType | None], object]) -> None:
+        self._pressed = pressed
         self._installed = False
+        # How many calls of install() have not been taken back by remove().
+        self._depth = 0
         self._wakeup = SignalWakeup()
 
-    def install(self, loop: host.Loop) -> None:
-        """Take over ``SIGINT`` for a loop, if this is the main thread and nobody else has."""
+    def install(self) -> None:
+        """Take over ``SIGINT``, if this is the main thread and nobody else has."""
+        self._depth += 1
+        if self._depth > 1:
+            return
         if (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) == signal.default_int_handler
         ):
             signal.signal(signal.SIGINT, self)
             self._installed = True
-            loop.call_soon(self._wakeup.install, loop)  # on the running loop
+
+    def loop_begins(self, loop: host.Loop) -> None:
+        """The loop has begun to run: have signals wake it."""
+        if self._installed:
+            self._wakeup.install(loop)
+
+    def loop_ends(self) -> None:
+        """The loop has stopped."""
+        self._wakeup.remove()
 
     def __call__(self, _signum: int, frame: types.FrameType | None) -> None:
-        if self._only_at_checkpoints or is_protected(frame):
-            self._deliver()
-        else:
-            raise KeyboardInterrupt
+        self._pressed(frame)
 
     def remove(self) -> None:
         """Give ``SIGINT`` back, unless somebody has taken it meanwhile."""
-        if self._installed and signal.getsignal(signal.SIGINT) is self:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        self._installed = False
-        self._wakeup.remove()
+        self._depth -= 1
+        if self._depth == 0:
+            if self._installed and signal.getsignal(signal.SIGINT) is self:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            self._installed = False

@@ -21,6 +21,7 @@ from . import foreign, host
 from .delivery import Abort, is_native, native_requests, tell
 from .errors import Cancelled, CancelReason, misnested
 from .groups import NATIVE, bare_exit, combine, is_marked, without_cancelled
+from .ki import place_of
 from .traps import hold_off
 from .tree import abandon, chain
 
@@ -78,15 +79,16 @@ def foreign_shield(native: BaseException | None, task: Task) -> Any:
 
 def interrupted(nursery: Nursery, raise_cancel: Callable[[], NoReturn]) -> Abort:
     """The abort function of the wait: never agrees, but keeps a KeyboardInterrupt."""
+    task = nursery._parent_task
     try:
         raise_cancel()
     except Cancelled:
         pass  # the children are what gets cancelled
     except BaseException as exc:
+        # It is raised nowhere in the program; the place that matters is where the task waits.
+        exc.__traceback__ = place_of(task)
         nursery._errors = [*(nursery._errors or ()), exc]
-        nursery.cancel_scope._cancel(
-            CancelReason("KeyboardInterrupt", source_task=repr(nursery._parent_task))
-        )
+        nursery.cancel_scope._cancel(CancelReason("KeyboardInterrupt", source_task=repr(task)))
     return Abort.FAILED
 
 

@@ -33,6 +33,7 @@ from . import host, leaving
 from .delivery import tell, watch
 from .ending import end_broken_off, end_child, end_unnoticed, settle_in
 from .errors import Cancelled, TrioInternalError
+from .exc_fields import without_own_frame
 from .extra import NO_EXTRA
 from .groups import (
     FAILED,
@@ -64,7 +65,6 @@ from .util import (
     checked_coroutine,
     coroutine_or_error,
     reject_non_functions,
-    set_traceback,
 )
 
 if sys.version_info < (3, 11):
@@ -320,8 +320,7 @@ class Nursery(metaclass=NoPublicConstructor):
                 await coro
             except BaseException as exc:
                 # Without our own frame: what the user reads begins in the user's function.
-                set_traceback(exc, exc.__traceback__.tb_next)  # type: ignore[union-attr]
-                error = exc
+                error = without_own_frame(exc)
                 if type(exc) is GeneratorExit and task._state.loop.is_closed():
                     return  # nothing of the loop is to be touched any more
             nursery: Any = task._parent_nursery

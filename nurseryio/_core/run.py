@@ -9,25 +9,30 @@ generators; tasks that asyncio code left behind (cancelled); the loop and its ex
 Rule 3: what the main task raised leaves as it is, except that a group around a lone
 ``SystemExit`` or ``KeyboardInterrupt`` is taken off (unless groups were asked for by
 ``strict_exception_groups=True``), so that exit codes survive.
+
+Rule 4: ``SystemExit`` and ``KeyboardInterrupt`` that asyncio code has raised (a task, a callback,
+a signal handler) cancel everything. Once all has ended, the first of them leaves ``run``. If the
+main task has failed too, that error is its context.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import gauge, host
 from .asyncgens import AsyncGenerators
-from .delivery import abort_wait
+from .driving import EXITS, Driver
 from .errors import Cancelled, CancelReason, TrioInternalError
-from .groups import bare_exit, warn_loose
+from .groups import bare_exit, is_cancelled, leaves, warn_loose
 from .idle import use_clock
-from .ki import KIHandler, border
-from .nursery import open_nursery
+from .ki import KIHandler, border, calls_users, disable_ki_protection
+from .leftovers import GENERATORS, THREADS, Leftovers
+from .nursery import Nursery, open_nursery
 from .outcome import Error, Outcome, Value
+from .presses import Presses
 from .task import LoopState, Task, current_task, loop_state, records
 from .token import token_of
 from .util import coroutine_or_error
@@ -38,14 +43,14 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack
 
     from .abcs import Clock, Instrument
-    from .nursery import Nursery
 
     PosArgsT = TypeVarTuple("PosArgsT")
 
 RetT = TypeVar("RetT")
 
-# What the main task is cancelled with where no KeyboardInterrupt can be raised in it.
-KI_REASON = CancelReason("KeyboardInterrupt")
+# They call the user's function before anything else, so that it may be interrupted.
+calls_users(Nursery.start_soon)
+calls_users(Nursery.start)
 
 
 def run(
@@ -77,9 +82,12 @@ def run(
     Raises:
         RuntimeError: an event loop is running in this thread already; await the function there.
         TypeError: ``async_fn`` is no async function.
-        KeyboardInterrupt: Ctrl-C was pressed and nothing else was raised because of it.
+        KeyboardInterrupt: Ctrl-C was pressed and nothing else was raised because of it. The tasks
+            of that moment are a note of the error.
+        SystemExit: raised in ``async_fn``, or in any code on the loop; then everything was
+            cancelled, and an error of ``async_fn`` is the context of this one.
         TrioInternalError: a system task or a ``run_sync_soon`` function failed.
-        BaseException: whatever ``async_fn`` raises.
+        BaseException: whatever ``async_fn`` raises, or the loop's task factory.
 
     Checkpoint: no, this is not an async function.
 
@@ -95,14 +103,18 @@ def run(
         strict_exception_groups,
         loop_factory,
     )
+    this.take_signals()
     try:
-        asyncio.set_event_loop(this.state.loop)
-        this.start(async_fn, args)
-        this.drive()
-        this.finish()
+        try:
+            asyncio.set_event_loop(this.state.loop)
+            this.start(async_fn, args)
+            this.drive()
+            this.finish()
+        finally:
+            asyncio.set_event_loop(None)
+            this.close()
     finally:
-        asyncio.set_event_loop(None)
-        this.close()
+        this.give_signals_back()
     result: RetT = this.result(strict_exception_groups)
     return result
 
@@ -165,76 +177,84 @@ class Run:
         self.internal_error: BaseException | None = None
         # What run() raises, whatever else comes of the run.
         self.verdict: BaseException | None = None
-        self.ki_pending = False
-        # The thread in which an abort function is being asked about a KeyboardInterrupt.
-        self._asking: int | None = None
+        # What has left the loop, exits above all, and what run() could not do at the start or end.
+        self.exits: list[BaseException] = []
+        self.troubles: list[BaseException] = []
         self.token = token_of(state)
         self.token._crash = self._crash
         self.asyncgens = AsyncGenerators(self.token.run_sync_soon, self.spawn_system_task)
-        self._strong: dict[asyncio.Task[Any], None] = {}
-        self._ki = KIHandler(self._deliver_ki, ki_at_checkpoints)
+        self.driver = Driver(state.loop, self._loop_begins, self._loop_stopped, self._left_by)
+        self.leftovers = Leftovers(state.loop)
+        self.presses = Presses(state.loop, self.driver, self.leftovers, ki_at_checkpoints)
+        self._ki = KIHandler(self.presses.press)
 
     # -- the life of a run ------------------------------------------------------
+
+    def take_signals(self) -> None:
+        """Ctrl-C is ours, until :meth:`give_signals_back` is called as often."""
+        self._ki.install()
+
+    def give_signals_back(self) -> None:
+        """Ctrl-C is Python's again."""
+        self._ki.remove()
 
     def start(self, async_fn: Any, args: tuple[Any, ...]) -> None:
         """Make the root task. Nothing runs before :meth:`drive`."""
         self.state.loop.call_soon(self._begin_instruments)
-        self.root_future = self._spawn_inside(partial(self._root, async_fn, args), "<init>")
-
-    def _spawn_inside(self, async_fn: Any, name: str) -> asyncio.Future[None]:
-        """Make a task once the loop runs, so that instruments are called on a running loop only."""
-        loop = self.state.loop
-        ended = loop.create_future()
-
-        def begin() -> None:
-            task = loop.create_task(async_fn(), name=name)
-            self._strong[task] = None  # asyncio itself holds tasks weakly
-            task.add_done_callback(end)
-
-        def end(task: asyncio.Task[Any]) -> None:
-            self._strong.pop(task)
-            if ended.done():
-                return
-            if task.cancelled():
-                ended.cancel()
-            elif (error := task.exception()) is not None:
-                ended.set_exception(error)
-            else:
-                ended.set_result(None)
-
-        loop.call_soon(begin)
-        return ended
+        self.root_future = self.driver.spawn(
+            partial(self._root, async_fn, args), "<init>", self._root_failed
+        )
 
     def drive(self, until: asyncio.Future[Any] | None = None) -> None:
         """Let the loop run until the root task has ended, or the given future is done.
 
         With a future this may be called again, to go on where the loop has stopped.
         """
-        loop = self.state.loop
-        # The loop installs hooks of its own whenever it begins to run.
-        loop.call_soon(self.asyncgens.install)
-        self._ki.install(loop)
+        self.take_signals()
         try:
-            loop.run_until_complete(self.root_future if until is None else until)
-        except BaseException as exc:
-            self.internal_error = exc
+            self.driver.until(self.root_future if until is None else until)
         finally:
-            self._ki.remove()
+            self.give_signals_back()
+
+    def _loop_begins(self) -> None:
+        # The loop installs hooks of its own whenever it begins to run.
+        self.asyncgens.install()
+        self._ki.loop_begins(self.state.loop)
+
+    def _loop_stopped(self) -> None:
+        self._ki.loop_ends()
+
+    def _left_by(self, error: BaseException) -> None:
+        self.presses.has_left()
+        self.exit(error)
+
+    def exit(self, error: BaseException) -> None:
+        """An error that is to end the program: everything is cancelled, and then it leaves."""
+        self.exits.append(error)
+        self._cancel_everything(f"{type(error).__name__} was raised")
 
     def finish(self) -> None:
         """After the root task: end what asyncio code left behind."""
-        loop = self.state.loop
-        self._ki.install(loop)
+        loop, driver = self.state.loop, self.driver
+        self.take_signals()
         try:
-            _cancel_leftovers(loop)
-            loop.run_until_complete(self._spawn_inside(loop.shutdown_asyncgens, "<end>"))
-            loop.run_until_complete(self._spawn_inside(loop.shutdown_default_executor, "<end>"))
+            self.leftovers.cancel_tasks(driver)
+            for phase, end in (
+                (GENERATORS, loop.shutdown_asyncgens),
+                (THREADS, loop.shutdown_default_executor),
+            ):
+                self.leftovers.phase = phase
+                if not driver.given_up:
+                    driver.until(driver.spawn(end, "<end>", self.troubles.append))
+            if not driver.given_up:
+                last = loop.create_future()
+                loop.call_soon(self.token._close)
+                loop.call_soon(self._instrument, "after_run")
+                loop.call_soon(last.set_result, None)
+                driver.until(last)
         finally:
-            self.token._close()
-            loop.call_soon(self._instrument, "after_run")
-            loop.call_soon(loop.stop)
-            loop.run_forever()
-            self._ki.remove()
+            self.leftovers.stop()
+            self.give_signals_back()
 
     def _begin_instruments(self) -> None:
         # On the running loop, in one go: the first thing that instruments hear is before_run().
@@ -249,75 +269,161 @@ class Run:
     def close(self) -> None:
         """After everything: the loop is closed."""
         state = self.state
-        if state.instruments is not None:
-            for instrument in list(state.instruments):
-                gauge.uninstall(state, instrument)
-        for task, record in list(records.items()):
-            if record._state is state:
-                del records[task]
-        state.loop.close()
+        self.leftovers.stop()
+        try:
+            self.token._close()
+            if state.instruments is not None:
+                for instrument in list(state.instruments):
+                    gauge.uninstall(state, instrument)
+        finally:
+            for task, record in list(records.items()):
+                if record._state is state:
+                    del records[task]
+            state.loop.close()
 
     def result(self, strict: bool | None) -> Any:
         """What the main task returned, or raise what came of the run."""
-        if self.verdict is not None:
-            outcome = self.main_outcome
-            error = outcome.error if isinstance(outcome, Error) else None
-            raise self.verdict from (None if isinstance(error, Cancelled) else error)
-        if self.internal_error is not None:
-            raise TrioInternalError(
-                "a system task or a run_sync_soon() function failed, or nurseryio has a bug"
-            ) from self.internal_error
         outcome, self.main_outcome = self.main_outcome, None
-        assert outcome is not None
+        error = outcome.error if isinstance(outcome, Error) else None
+        if error is not None and strict is not True:
+            error = self._bare_interrupt(bare_exit(error))
+        leaving = self._what_leaves(error)
         try:
-            if isinstance(outcome, Error):
-                error = outcome.error
-                if self.ki_pending and isinstance(error, Cancelled):
-                    return None
-                if strict is not True:
-                    outcome = Error(bare_exit(error))
-                del error
-            return outcome.unwrap()
+            if leaving is not None:
+                raise leaving
+            assert isinstance(outcome, Value), "the main task has ended without an outcome"
+            return outcome.value
         finally:
-            del outcome
-            if self.ki_pending:
-                self.ki_pending = False
-                raise KeyboardInterrupt
+            del outcome, error, leaving
+
+    def _bare_interrupt(self, error: BaseException) -> BaseException:
+        """One of the errors in a group that Ctrl-C, pressed more than once, has raised alone."""
+        found = leaves(error)
+        if self.presses.ever and all(isinstance(leaf, KeyboardInterrupt) for leaf in found):
+            return found[0]
+        return error
+
+    def _what_leaves(self, error: BaseException | None) -> BaseException | None:
+        """Of all that went wrong, what ``run`` raises; ``error`` is the main task's."""
+        cancelled = isinstance(error, Cancelled)
+        rest = [*self.exits, *self.troubles]
+        if self.internal_error is not None:
+            rest.insert(len(self.exits), self.internal_error)
+        if self.verdict is not None:
+            leaving = self.verdict
+            leaving.__cause__ = None if cancelled else error
+            error = None
+        elif isinstance(error, KeyboardInterrupt) and self.presses.ever:
+            return error  # it knows best where the program was
+        elif self.exits:
+            leaving = rest.pop(0)
+        elif self.internal_error is not None:
+            leaving = TrioInternalError(
+                "a system task or a run_sync_soon() function failed, or nurseryio has a bug"
+            )
+            leaving.__cause__ = rest.pop(0)
+        elif self.presses.pending:
+            leaving = self.presses.take(error)
+            error = None
+        elif error is not None:
+            leaving, error = error, None
+        elif rest:
+            leaving = rest.pop(0)
+        else:
+            return None
+        self._keep([] if error is None or cancelled else [error], leaving)
+        self._keep(rest, leaving)
+        return leaving
+
+    def _keep(self, errors: list[BaseException], leaving: BaseException) -> None:
+        """Errors that do not leave ``run`` must be seen nevertheless."""
+        for error in errors:
+            if all(is_cancelled(leaf) or leaf in self.exits for leaf in leaves(error)):
+                continue
+            if not attach(error, leaving) or isinstance(leaving, SystemExit):
+                # Nothing prints a SystemExit and what belongs to it.
+                self.state.loop.call_exception_handler(
+                    {
+                        "message": f"another error while {type(leaving).__name__} ended the run",
+                        "exception": error,
+                    }
+                )
 
     async def _root(self, async_fn: Any, args: tuple[Any, ...]) -> None:
         self.root_task = current_task()
-        async with open_nursery(strict_exception_groups=True) as self.system_nursery:
-            async with open_nursery(strict_exception_groups=True) as main_nursery:
-                try:
-                    coro = coroutine_or_error(async_fn, *args)
-                except BaseException as exc:
-                    self.main_outcome = Error(exc)
-                else:
-                    self.main_task = main_nursery._spawn(self._keep_result(coro), async_fn, None)
-                    self.main_task._coro = coro
-            self.system_nursery.cancel_scope._cancel(
-                CancelReason(
-                    "shutdown",
-                    reason="main task done, shutting down system tasks",
-                    source_task=repr(self.root_task),
+        try:
+            async with open_nursery(strict_exception_groups=True) as self.system_nursery:
+                async with open_nursery(strict_exception_groups=True) as main_nursery:
+                    self._spawn_main(main_nursery, async_fn, args)
+                self._main_is_over()
+                self.system_nursery.cancel_scope._cancel(
+                    CancelReason(
+                        "shutdown",
+                        reason="main task done, shutting down system tasks",
+                        source_task=repr(self.root_task),
+                    )
                 )
-            )
+        except GeneratorExit:
+            raise
+        except BaseException as exc:
+            self._root_failed(exc)
+        self._main_is_over()
+        self.leftovers.phase = GENERATORS
         await self.asyncgens.finish()
+
+    def _spawn_main(self, nursery: Nursery, async_fn: Any, args: tuple[Any, ...]) -> None:
+        if self.presses.pending or self.exits or self.verdict is not None:
+            self.main_outcome = Error(Cancelled(CancelReason("shutdown", reason="never begun")))
+            return
+        try:
+            coro = _call(async_fn, args)
+        except BaseException as exc:
+            self.main_outcome = Error(exc)
+        else:
+            self.main_task = nursery._spawn(self._keep_result(coro), async_fn, None)
+            self.main_task._coro = coro
+            self.presses.main = self.main_task
 
     @border
     async def _keep_result(self, coro: Any) -> None:
         self.main_outcome = await _outcome_of(coro)
+        self._main_is_over()
 
     def main_ended(self, error: BaseException | None) -> None:
         """The main task has ended inside scopes of its own: that error leaves through ``run``."""
         if error is not None:
             self.main_outcome = Error(error)
 
+    def _main_is_over(self) -> None:
+        if self.main_outcome is None:  # cancelled before its first step
+            self.main_outcome = Error(Cancelled())
+        self.presses.main_over = True
+        self.leftovers.watch()
+
+    def _root_failed(self, error: BaseException) -> None:
+        """The root task has failed: by its system tasks, its factory, or a bug."""
+        if self.root_task is None:
+            self.troubles.append(error)  # there was none
+            return
+        found = leaves(error)
+        exits = [leaf for leaf in found if isinstance(leaf, EXITS)]
+        if not self.presses.ever:
+            # Ctrl-C apart, a KeyboardInterrupt of a system task is as wrong as any other error.
+            exits = [leaf for leaf in exits if isinstance(leaf, SystemExit)]
+        self.exits += exits
+        if len(exits) < len(found):
+            self._crash(error)
+
     def _crash(self, error: BaseException) -> None:
-        """A ``run_sync_soon`` function failed: end the run."""
+        """A system task or a ``run_sync_soon`` function failed: end the run."""
+        if isinstance(error, EXITS):
+            self.exit(error)
+            return
         if self.internal_error is None:
             self.internal_error = error
-        self._cancel_everything(f"run_sync_soon() function raised {error!r}")
+        else:
+            self.troubles.append(error)
+        self._cancel_everything("a run_sync_soon() function has failed")
 
     def fail(self, error: BaseException) -> None:
         """End the run: everything is cancelled, and then :func:`run` raises ``error``."""
@@ -344,40 +450,10 @@ class Run:
         coro = context.run(coroutine_or_error, async_fn, *args)
         return nursery._spawn(coro, async_fn, name, context=context, system=True)
 
-    # -- Ctrl-C -----------------------------------------------------------------
 
-    def _deliver_ki(self) -> None:
-        """In the signal handler: have the main task interrupted at its next opportunity."""
-        self.ki_pending = True
-        loop = self.state.loop
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(self._interrupt_main)
-
-    def _interrupt_main(self) -> None:
-        task = self.main_task
-        if not self.ki_pending or task is None or self.main_outcome is not None:
-            return
-        park = task._park
-        if park is not None and not park.done() and task._abort is not None:
-            self._asking = threading.get_ident()
-            try:
-                agreed = abort_wait(task, self._raise_ki)
-            finally:
-                self._asking = None
-            if agreed:
-                park.set_result(Error(KeyboardInterrupt()))
-                self.ki_pending = False
-        if self.ki_pending:
-            # A checkpoint, a foreign await, or a wait that has an end of its own: CancelledError
-            # there or at the next await, KeyboardInterrupt from run().
-            task.asyncio_task.cancel(KI_REASON)
-
-    def _raise_ki(self) -> Any:
-        if self._asking == threading.get_ident():
-            self.ki_pending = False
-            raise KeyboardInterrupt
-        # Called later, by whom did not agree: a worker thread, for example. The task is cancelled.
-        raise Cancelled(KI_REASON)
+@disable_ki_protection
+def _call(async_fn: Any, args: tuple[Any, ...]) -> Any:
+    return coroutine_or_error(async_fn, *args)
 
 
 @border
@@ -389,23 +465,22 @@ async def _outcome_of(coro: Any) -> Outcome[Any]:
         return Error(exc.with_traceback(exc.__traceback__.tb_next))  # type: ignore[union-attr]
 
 
-def _cancel_leftovers(loop: host.Loop) -> None:
-    """Cancel what asyncio code has left running and wait for it, as ``asyncio.run`` does."""
-    left = asyncio.all_tasks(loop)
-    if not left:
-        return
-    for task in left:
-        task.cancel(CancelReason("shutdown"))
-    loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-    for task in left:
-        if not task.cancelled() and task.exception() is not None:
-            loop.call_exception_handler(
-                {
-                    "message": "unhandled exception during run() shutdown",
-                    "exception": task.exception(),
-                    "task": task,
-                }
-            )
+def attach(error: BaseException, leaving: BaseException) -> bool:
+    """Make an error part of the context of another one that is raised. False: it cannot be."""
+    last = leaving
+    seen = {id(last)}
+    while last.__context__ is not None and id(last.__context__) not in seen:
+        last = last.__context__
+        seen.add(id(last))
+    if id(error) in seen:
+        return True
+    inner: BaseException | None = error
+    while inner is not None and id(inner) not in seen:
+        inner = inner.__context__
+    if inner is not None:
+        return False  # it would lead back to itself
+    last.__context__ = error
+    return True
 
 
 # -- asking about the run -------------------------------------------------------

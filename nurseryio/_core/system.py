@@ -8,9 +8,11 @@ latest (asyncio cancels what is left), and whose error goes to the loop's except
 from __future__ import annotations
 
 import contextvars
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import host
+from .driving import EXITS
 from .ending import end_alone
 from .errors import Cancelled
 from .task import LoopState, Task, current_state, make_task, records
@@ -38,7 +40,8 @@ def spawn_system_task(
 
     It ends at the latest, by being cancelled, when the main task has ended. It must not raise:
     under ``run`` an error ends everything with :exc:`TrioInternalError`, on a plain asyncio loop
-    it goes to the loop's exception handler. Ctrl-C does not strike in it.
+    it goes to the loop's exception handler. ``SystemExit`` ends the program with its exit code.
+    Ctrl-C raises nothing in it.
 
     Args:
         async_fn: an async function.
@@ -82,7 +85,7 @@ def spawn_system_task(
     records[asyncio_task] = record
     alone.add(asyncio_task)
     asyncio_task.add_done_callback(alone.discard, context=state.context)
-    asyncio_task.add_done_callback(lambda _task: _forget(record), context=state.context)
+    asyncio_task.add_done_callback(partial(_forget, record), context=state.context)
     return record
 
 
@@ -94,13 +97,22 @@ async def _run_alone(task: Task, coro: Any) -> None:
         await coro
     except Cancelled:
         pass
+    except EXITS:
+        raise  # asyncio's to handle: they leave the loop
     except BaseException as exc:
         task._state.loop.call_exception_handler(
-            {"message": f"system task {task.name!r} failed", "exception": exc}
+            {"message": f"system task {_name(task)} failed", "exception": exc}
         )
 
 
-def _forget(task: Task) -> None:
+def _name(task: Task) -> str:
+    try:
+        return repr(task.name)
+    except Exception:
+        return "whose name cannot be shown"
+
+
+def _forget(task: Task, _asyncio_task: object) -> None:
     if not task._started:
         task.coro.close()
     records.pop(task.asyncio_task, None)

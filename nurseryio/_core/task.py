@@ -13,7 +13,6 @@ in its :class:`LoopState`, never in a module global: several loops may run in se
 from __future__ import annotations
 
 import contextvars
-import functools
 import gc
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from .deadlines import Deadlines
 from .extra import NO_EXTRA, Extra
 from .host import current_task as current_asyncio_task
 from .tree import ROOT, Node, chain
-from .util import NoPublicConstructor, blank, safe_repr
+from .util import NoPublicConstructor, blank, name_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -255,21 +254,6 @@ def _generator_behind(awaited: Any) -> Any:
     if type(awaited).__name__ not in ("async_generator_asend", "async_generator_athrow"):
         return None
     return next((ref for ref in gc.get_referents(awaited) if hasattr(ref, "ag_frame")), None)
-
-
-def name_of(thing: object) -> str:
-    """The name of a task that runs ``thing``: ``module.qualname`` where it has them.
-
-    Never raises, whatever the attributes and the ``repr()`` of the object do.
-    """
-    try:
-        while isinstance(thing, functools.partial):
-            thing = thing.func
-        if isinstance(thing, str):
-            return thing
-        return f"{thing.__module__}.{thing.__qualname__}"  # type: ignore[attr-defined]
-    except Exception:
-        return safe_repr(thing)
 
 
 class LoopState:

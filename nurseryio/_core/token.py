@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import RunFinishedError
 from .task import LoopState, current_state
-from .util import NoPublicConstructor
+from .util import NoPublicConstructor, safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ class LoopToken(metaclass=NoPublicConstructor):
         self._queue: deque[tuple[Any, tuple[Any, ...]]] = deque()
         self._idempotent: dict[tuple[Any, tuple[Any, ...]], None] = {}
         self._closed = False
-        # Invariant: True while _drain is scheduled.
+        # Invariant: _drain is scheduled while this is True.
         self._due = False
         # What to do with an error of a queued function; None: the loop's exception handler.
         self._crash: Callable[[BaseException], object] | None = None
@@ -70,7 +70,8 @@ class LoopToken(metaclass=NoPublicConstructor):
 
         May be called from any thread, and from signal handlers. An error in ``sync_fn`` ends a
         ``nurseryio.run`` with :exc:`TrioInternalError`; on another loop it goes to the loop's
-        exception handler.
+        exception handler. ``SystemExit`` and ``KeyboardInterrupt`` end the program, as from any
+        callback of the loop. Functions that were queued after one that fails run nevertheless.
 
         Args:
             sync_fn: a function that does not block.
@@ -80,6 +81,7 @@ class LoopToken(metaclass=NoPublicConstructor):
 
         Raises:
             RunFinishedError: the loop is over.
+            TypeError: the call is to be idempotent and cannot be hashed.
 
         Checkpoint: no.
 
@@ -88,27 +90,46 @@ class LoopToken(metaclass=NoPublicConstructor):
         with self._lock:
             if self._closed:
                 raise RunFinishedError("run() has exited")
+            if self._state.loop.is_closed():
+                raise RunFinishedError("the event loop is closed")
+            if idempotent and (sync_fn, args) in self._idempotent:
+                return
+            # First the call that can fail: without it nothing would run what is in the queue.
+            self._schedule()
             if idempotent:
-                self._idempotent.setdefault((sync_fn, args))
+                self._idempotent[sync_fn, args] = None
             else:
                 self._queue.append((sync_fn, args))
-            if not self._due:
-                self._due = True
-                try:
-                    self._state.loop.call_soon_threadsafe(self._drain, context=self._state.context)
-                except RuntimeError:
-                    raise RunFinishedError("the event loop is closed") from None
+
+    def _schedule(self) -> None:
+        """Have the queue run soon."""
+        if self._due:
+            return
+        loop = self._state.loop
+        try:
+            loop.call_soon_threadsafe(self._drain, context=self._state.context)
+        except RuntimeError:
+            if loop.is_closed():
+                raise RunFinishedError("the event loop is closed") from None
+            raise
+        self._due = True
 
     def _drain(self) -> None:
         """Run what is there now; what comes meanwhile waits for the next turn of the loop, so
         that a function that queues itself again does not keep everybody else from running."""
         with self._lock:
             self._due = False
-            calls = [*self._queue, *self._idempotent]
+            calls = deque([*self._queue, *self._idempotent])
             self._queue.clear()
             self._idempotent.clear()
-        for sync_fn, args in calls:
-            self._call(sync_fn, args)
+        try:
+            while calls:
+                self._call(*calls.popleft())
+        finally:
+            if calls:  # an exit passes through the loop; the others come when it runs again
+                with self._lock:
+                    self._queue.extendleft(reversed(calls))
+                    self._schedule()
 
     def _call(self, sync_fn: Any, args: tuple[Any, ...]) -> None:
         try:
@@ -123,7 +144,7 @@ class LoopToken(metaclass=NoPublicConstructor):
             else:
                 self._state.loop.call_exception_handler(
                     {
-                        "message": f"error in a run_sync_soon() function {sync_fn!r}",
+                        "message": f"error in a run_sync_soon() function {safe_repr(sync_fn)}",
                         "exception": exc,
                     }
                 )

@@ -59,20 +59,6 @@ P = ParamSpec("P")
 blank: Callable[[type[T]], T] = object.__new__
 
 
-def safe_repr(thing: object) -> str:
-    """``repr(thing)``, or something in its place where that raises."""
-    try:
-        return repr(thing)
-    except Exception:
-        return f"<{type(thing).__name__} at {id(thing):#x}, whose repr() failed>"
-
-
-# ``error.__traceback__ = traceback``, whatever the class of the error makes of assignments.
-set_traceback: Callable[[BaseException, object], None] = BaseException.__dict__[
-    "__traceback__"
-].__set__
-
-
 # -- classes --------------------------------------------------------------------
 
 

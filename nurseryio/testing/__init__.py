@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import wait_all_tasks_blocked as wait_all_tasks_blocked
 from .._core.lazy import lazy_door
+from .._core.tree_view import task_tree as task_tree
 from .check_streams import (
     check_half_closeable_stream as check_half_closeable_stream,
     check_one_way_stream as check_one_way_stream,
@@ -34,7 +35,6 @@ from .memory_streams import (
 from .network import open_stream_to_socket_listener as open_stream_to_socket_listener
 from .plain_test import nurseryio_test as nurseryio_test, trio_test as trio_test
 from .sequencer import Sequencer as Sequencer
-from .tree_view import task_tree as task_tree
 
 if TYPE_CHECKING:
     from .._system.threads import (

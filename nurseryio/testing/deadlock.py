@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from .._core import host
 from .._core.thread_cache import idle_threads
-from .tree_view import task_tree
+from .._core.tree_view import task_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable

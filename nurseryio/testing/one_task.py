@@ -121,7 +121,8 @@ class OneTask:
         self._run.root_future.remove_done_callback(step.finish)
         outcome, step.outcome = step.outcome, None
         if outcome is None:
-            raise self._run.internal_error or RuntimeError("the run has come to an end")
+            self._run.result(None)
+            raise RuntimeError("the run has come to an end")
         self._step = None
         self._raise_from_outside(outcome)
         if isinstance(outcome, Error):
@@ -197,6 +198,6 @@ class OneTask:
             if isinstance(outcome, Error):
                 error = error.with_traceback(outcome.error.__traceback__)
             raise error
-        if self._run.ki_pending:
-            self._run.ki_pending = False
-            raise KeyboardInterrupt
+        presses = self._run.presses
+        if presses.pending:
+            raise presses.take(outcome.error if isinstance(outcome, Error) else None)

@@ -1,10 +1,13 @@
-"""Drawing the tasks of a loop: who is whose child, and what each one waits for.
+"""Drawing the tasks of a loop: the parents and children, and where each task waits.
 
-What lives here: :func:`task_tree`. What does not: any way to have it drawn at some moment.
+What lives here: :func:`task_tree`, and :func:`draw_tasks` for the reports that the library makes
+itself. What does not: the occasions for such a report.
 
 Rule 1: looking changes nothing: no record is made for a task that has none.
 
 Rule 2: the tasks that :func:`nurseryio.run` makes for itself are left out.
+
+Rule 3: one task that cannot be drawn does not keep the others from being drawn.
 """
 
 from __future__ import annotations
@@ -12,21 +15,26 @@ from __future__ import annotations
 import asyncio
 import linecache
 import os
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from .._core.host import running_loop
-from .._core.task import await_frames, records
+from .host import running_loop
+from .task import await_frames, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .._core import Nursery
-    from .._core.task import Task
+    from .host import Loop
+    from .nursery import Nursery
+    from .task import Task
 
 _LIBRARIES = tuple(
     os.path.dirname(os.path.abspath(path)) + os.sep
     for path in (os.path.dirname(os.path.abspath(__file__)), asyncio.__file__)
 )
+
+# The most lines of a drawing that goes into a report or an error.
+MOST_LINES = 200
 
 
 def task_tree() -> str:
@@ -42,7 +50,19 @@ def task_tree() -> str:
     Raises:
         RuntimeError: where no loop is running.
     """
-    tasks = asyncio.all_tasks(running_loop())
+    return "\n".join(_lines(running_loop()))
+
+
+def draw_tasks(loop: Loop) -> str:
+    """The same for a loop that may be standing still, and at most ``MOST_LINES`` of it."""
+    lines = list(islice(_lines(loop), MOST_LINES + 1))
+    if len(lines) > MOST_LINES:
+        lines[-1] = "... and more"
+    return "\n".join(lines)
+
+
+def _lines(loop: Loop) -> Iterator[str]:
+    tasks = asyncio.all_tasks(loop)
     known = [records[task] for task in tasks if task in records]
     ours = [task for task in known if task._parent_nursery is not None or task.child_nurseries]
     run = ours[0]._state.run if ours else None
@@ -53,16 +73,21 @@ def task_tree() -> str:
     strangers = tasks - {task.asyncio_task for task in ours}
     if root is not None:
         strangers.discard(root.asyncio_task)
-    lines: list[str] = []
     for top in tops:
-        lines += _draw(top)
+        yield from _draw(top)
     for stranger in sorted(strangers, key=lambda task: task.get_name()):
-        lines.append(f"asyncio task {_describe(stranger.get_name(), stranger.get_coro())}")
-    return "\n".join(lines)
+        yield f"asyncio task {_describe(stranger.get_name(), stranger.get_coro())}"
+
+
+def _name(task: Task) -> str:
+    try:
+        return str(task.name)
+    except Exception:
+        return "a task whose name cannot be shown"
 
 
 def _children(nursery: Nursery) -> list[Task]:
-    return sorted(nursery.child_tasks, key=lambda task: task.name)
+    return sorted(nursery.child_tasks, key=_name)
 
 
 def _draw(top: Task) -> Iterator[str]:
@@ -77,7 +102,7 @@ def _draw(top: Task) -> Iterator[str]:
             below = _children(node)
         else:
             kind = "system task " if node._extra.is_system else ""
-            yield f"{first}{kind}{_describe(node.name, node.coro)}"
+            yield f"{first}{kind}{_describe(_name(node), node.coro)}"
             below = node.child_nurseries
         last = True
         for child in reversed(list(below)):

@@ -1,0 +1,194 @@
+"""What Ctrl-C does to a run, the first time and again.
+
+==============================  ===============================  ===============================
+Ctrl-C is pressed               before the main task has ended   after that
+==============================  ===============================  ===============================
+where it may be raised (``ki``) ``KeyboardInterrupt``, on the    the same
+                                spot
+elsewhere, for the first time   the main task is interrupted at  stderr shows what the run waits
+                                its next opportunity             for
+again                           all tasks are cancelled          the run gives up and ends
+once more                       the run gives up and ends
+==============================  ===============================  ===============================
+
+Rule 1: Ctrl-C is pressed "again" while the interruption before it has not been raised in the main
+task as a ``KeyboardInterrupt``. A program may catch that and go on; then counting begins anew.
+
+Rule 2: from the second time on, a ``KeyboardInterrupt`` leaves the loop. It is raised in whatever
+user code runs, or else in a callback. The engine and asyncio are interrupted in the middle of
+something only when a run that has given up does not end.
+
+Rule 3: the ``KeyboardInterrupt`` has the tasks of that moment as a note. If it was not raised in
+the program, its traceback is the place where the main task was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from . import host
+from .delivery import abort_wait
+from .errors import Cancelled, CancelReason
+from .ki import is_protected, may_be_torn, place_of
+from .outcome import Error
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from .driving import Driver
+    from .leftovers import Leftovers
+    from .task import Task
+
+# What the main task is cancelled with where no KeyboardInterrupt can be raised in it.
+KI_REASON = CancelReason("KeyboardInterrupt")
+
+
+class Presses:
+    """Ctrl-C in one run.
+
+    Attributes:
+        pending: one was pressed that has not been raised as a ``KeyboardInterrupt`` yet.
+        ever: one was pressed.
+        main: the main task, once it exists.
+        main_over: the main task has ended.
+    """
+
+    def __init__(
+        self, loop: host.Loop, driver: Driver, leftovers: Leftovers, at_checkpoints: bool
+    ) -> None:
+        self._loop = loop
+        self._driver = driver
+        self._leftovers = leftovers
+        self._at_checkpoints = at_checkpoints
+        self.pending = self.ever = self.main_over = False
+        self.main: Task | None = None
+        # How many times in a row, see rule 1.
+        self._times = 0
+        # The latest, and where the main task was then.
+        self._error = KeyboardInterrupt()
+        self._place: types.TracebackType | None = None
+        # It is to leave the loop.
+        self._leaving = False
+        # What the main task waited for when its abort function kept the interruption for later.
+        self._kept_in: Any = None
+        # The thread in which an abort function is being asked.
+        self._asking: int | None = None
+
+    # -- in the signal handler --------------------------------------------------
+
+    def press(self, frame: types.FrameType | None) -> None:
+        """Ctrl-C was pressed while ``frame`` was running."""
+        self.ever = True
+        if not self._at_checkpoints and not is_protected(frame):
+            raise self._interrupt()
+        if not self.pending and not self._is_kept():
+            self._times = 0
+        self._times += 1
+        self.pending = True
+        self._error = self._interrupt()
+        if self._times == 1:
+            self._soon(self._say if self.main_over else self.interrupt_main)
+            return
+        hopeless = self._driver.given_up
+        if self.main_over or self._times > 2:
+            self._driver.given_up = True
+        self._leaving = True
+        self._soon(self._leave)
+        if hopeless or not may_be_torn(frame):
+            raise self._error
+
+    def _soon(self, callback: Callable[[], object]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback)
+
+    def _interrupt(self) -> KeyboardInterrupt:
+        error = KeyboardInterrupt()
+        host.add_note(error, f"When Ctrl-C was pressed, there were {self._leftovers.describe()}")
+        return error
+
+    def _is_kept(self) -> bool:
+        """Whether the main task still waits where the interruption before is kept for later."""
+        main = self.main
+        return self._kept_in is not None and main is not None and main._park is self._kept_in
+
+    # -- on the loop ------------------------------------------------------------
+
+    def _say(self) -> None:
+        """Show what the run waits for."""
+        with contextlib.suppress(Exception):  # stderr may be closed, or not there
+            sys.stderr.write(
+                "Ctrl-C: the main task has ended, and run() waits for "
+                f"{self._leftovers.describe()}\nPress Ctrl-C again to end at once.\n"
+            )
+            sys.stderr.flush()
+
+    def _leave(self) -> None:
+        if self._leaving:
+            raise self._error.with_traceback(self._find_main())
+
+    def has_left(self) -> None:
+        """Something has left the loop."""
+        self._leaving = False
+
+    def interrupt_main(self) -> None:
+        """Raise ``KeyboardInterrupt`` where the main task waits, or cancel the task."""
+        task = self.main
+        if not self.pending or task is None or self.main_over:
+            return
+        self._place = self._find_main()
+        park = task._park
+        if park is not None and not park.done() and task._abort is not None:
+            self._asking = threading.get_ident()
+            try:
+                agreed = abort_wait(task, self._raise_ki)
+            except BaseException as exc:
+                if not park.done():
+                    park.set_result(Error(exc))
+                return
+            finally:
+                self._asking = None
+            if agreed and not park.done():
+                park.set_result(Error(self._error))
+                self.pending = False
+            elif not self.pending:
+                self._kept_in = park
+        if self.pending:
+            # A checkpoint, a foreign await, or a wait that has an end of its own: CancelledError
+            # there or at the next await, KeyboardInterrupt from run().
+            task.asyncio_task.cancel(KI_REASON)
+
+    def _raise_ki(self) -> NoReturn:
+        if self._asking == threading.get_ident():
+            self.pending = False
+            raise self._error
+        # Called later, after the abort function returned FAILED: by a worker thread, for example.
+        raise Cancelled(KI_REASON)
+
+    def _find_main(self) -> types.TracebackType | None:
+        if self.main is None:
+            return None
+        with contextlib.suppress(Exception):
+            return place_of(self.main)
+        return None
+
+    # -- at the end -------------------------------------------------------------
+
+    def take(self, error: BaseException | None) -> KeyboardInterrupt:
+        """The pending ``KeyboardInterrupt``, for the caller to raise.
+
+        Args:
+            error: what the main task has raised.
+        """
+        self.pending = False
+        place = self._place
+        if isinstance(error, Cancelled):
+            place = error.__traceback__
+        elif error is not None:
+            self._error.__context__ = error
+        self._place = None
+        return self._error.with_traceback(place)
