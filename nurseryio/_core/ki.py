@@ -61,7 +61,12 @@ _LIBRARY = (__package__ or "").partition(".")[0] + "."
 _TESTING = _LIBRARY + "testing."
 
 # The kinds of code objects whose frame can be awaited.
-_AWAITED = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_GENERATOR
+_AWAITED = (
+    inspect.CO_COROUTINE
+    | inspect.CO_ITERABLE_COROUTINE
+    | inspect.CO_GENERATOR
+    | inspect.CO_ASYNC_GENERATOR
+)
 
 
 def _mark(function: Any, protected: bool) -> None:
