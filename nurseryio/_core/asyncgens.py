@@ -48,6 +48,8 @@ class AsyncGenerators:
         # Collected so late that no system task could be had: closed at the end.
         self._late: set[Generator] = set()
         self._finishing = False
+        # The name of the one that is being closed at the end of the run.
+        self.closing: list[str] = []
 
     def install(self) -> None:
         """Take over the hooks of this thread; asyncio puts its own back when the loop stops."""
@@ -89,10 +91,12 @@ class AsyncGenerators:
             self._alive.clear()
             self._late.clear()
             for generator in batch:
+                self.closing = [name_of_generator(generator)]
                 try:
-                    await close(generator, name_of_generator(generator))
+                    await close(generator, self.closing[0])
                 except EXITS as exc:
                     exits.append(exc)
+        self.closing = []
         if exits:
             raise BaseExceptionGroup("exits in async generators", exits)
 

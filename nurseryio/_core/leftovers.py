@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import host
@@ -21,6 +22,8 @@ from .driving import EXITS
 from .errors import CancelReason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .driving import Driver
     from .host import Loop
 
@@ -44,13 +47,21 @@ class Leftovers:
 
     Attributes:
         phase: the kind of things that it waits for now.
+        names: for each phase a function that names these things, as far as they are not tasks.
+        over: it waits for nothing any more.
     """
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self.phase = CHILDREN
+        self.names: dict[str, Callable[[], list[str]]] = {
+            CHILDREN: list,
+            OF_ASYNCIO: list,
+            GENERATORS: list,
+            THREADS: partial(host.executor_threads, loop),
+        }
         self._timer: threading.Timer | None = None
-        self._over = False
+        self.over = False
         self._begun = False
 
     def describe(self) -> str:
@@ -58,12 +69,11 @@ class Leftovers:
         from .tree_view import draw_tasks
 
         what = self.phase
-        threads = host.executor_threads(self._loop) if what is THREADS else []
         try:
             tree = draw_tasks(self._loop)
         except Exception as exc:
             tree = f"(the tasks cannot be shown: {type(exc).__name__})"
-        return "\n".join(filter(None, [f"{what}:", ", ".join(threads), tree]))
+        return "\n".join(filter(None, [f"{what}:", *self.names[what](), tree]))
 
     def cancel_tasks(self, driver: Driver) -> None:
         """Cancel the tasks that asyncio code has left, and wait for them."""
@@ -97,7 +107,7 @@ class Leftovers:
             self._turn(TURNS)
 
     def _turn(self, left: int) -> None:
-        if self._over:
+        if self.over:
             return
         if left:
             self._loop.call_soon(self._turn, left - 1)
@@ -112,11 +122,11 @@ class Leftovers:
             self._loop.call_soon_threadsafe(self._say)
 
     def _say(self) -> None:
-        if not self._over:
+        if not self.over:
             LOGGER.warning("run() has waited for %g s, for %s", SILENCE, self.describe())
 
     def stop(self) -> None:
         """The run does not wait any more."""
-        self._over = True
+        self.over = True
         if self._timer is not None:
             self._timer.cancel()

@@ -27,12 +27,14 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import host
 from .delivery import abort_wait
 from .errors import Cancelled, CancelReason
 from .ki import is_protected, may_be_torn, place_of
+from .leftovers import TURNS
 from .outcome import Error
 
 if TYPE_CHECKING:
@@ -99,6 +101,7 @@ class Presses:
             self._driver.given_up = True
         self._leaving = True
         self._soon(self._leave)
+        self._soon(partial(self._say_later, TURNS))
         if hopeless or not may_be_torn(frame):
             raise self._error
 
@@ -118,12 +121,23 @@ class Presses:
 
     # -- on the loop ------------------------------------------------------------
 
+    def _say_later(self, turns: int) -> None:
+        """Show what the run waits for if it does not end in so many iterations of the loop."""
+        if turns:
+            self._loop.call_soon(self._say_later, turns - 1)
+        elif not self._leftovers.over:
+            self._show()
+
     def _say(self) -> None:
+        if self._times == 1:
+            self._show()
+
+    def _show(self) -> None:
         """Show what the run waits for."""
         with contextlib.suppress(Exception):  # stderr may be closed, or not there
             sys.stderr.write(
-                "Ctrl-C: the main task has ended, and run() waits for "
-                f"{self._leftovers.describe()}\nPress Ctrl-C again to end at once.\n"
+                f"Ctrl-C: run() waits for {self._leftovers.describe()}\n"
+                "Press Ctrl-C again to end at once.\n"
             )
             sys.stderr.flush()
 

@@ -185,6 +185,7 @@ class Run:
         self.asyncgens = AsyncGenerators(self.token.run_sync_soon, self.spawn_system_task)
         self.driver = Driver(state.loop, self._loop_begins, self._loop_stopped, self._left_by)
         self.leftovers = Leftovers(state.loop)
+        self.leftovers.names[GENERATORS] = lambda: self.asyncgens.closing
         self.presses = Presses(state.loop, self.driver, self.leftovers, ki_at_checkpoints)
         self._ki = KIHandler(self.presses.press)
 

@@ -65,7 +65,7 @@ def _lines(loop: Loop) -> Iterator[str]:
     tasks = asyncio.all_tasks(loop)
     known = [records[task] for task in tasks if task in records]
     ours = [task for task in known if task._parent_nursery is not None or task.child_nurseries]
-    run = ours[0]._state.run if ours else None
+    run = known[0]._state.run if known else None
     root = None if run is None else run.root_task
     tops = [task for task in ours if task._parent_nursery is None and task is not root]
     if root is not None:
