@@ -71,6 +71,25 @@ class Program:
         """Press Ctrl-C."""
         self.send_signal(signal.SIGINT)
 
+    def interrupt_and_wait_for(self, text: str) -> None:
+        """Press Ctrl-C, and wait until the program has written ``text`` to stderr."""
+        self.interrupt()
+        give_up = time.monotonic() + PATIENCE
+        # Not by seek(), because the program writes where the common position is.
+        while text.encode() not in os.pread(self._errors.fileno(), 1 << 20, 0):
+            assert time.monotonic() < give_up, text
+            assert self._process.poll() is None, text
+            time.sleep(0.01)
+
+    def interrupt_until_it_ends(self) -> None:
+        """Press Ctrl-C again: signals that come too close together are one."""
+        give_up = time.monotonic() + PATIENCE
+        while self._process.poll() is None:
+            assert time.monotonic() < give_up
+            self.interrupt()
+            time.sleep(0.05)
+        self.end()
+
     def send_signal(self, number: signal.Signals) -> None:
         """Send the process a signal."""
         self._process.send_signal(number)

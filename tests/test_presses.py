@@ -1,0 +1,402 @@
+"""Ctrl-C pressed once and again, before and after the end of the main task."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from harness import matrix, programs
+
+import nurseryio
+from nurseryio.lowlevel import (
+    Abort,
+    checkpoint,
+    current_task,
+    enable_ki_protection,
+    reschedule,
+    wait_task_rescheduled,
+)
+
+
+def press() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+# -- early ----------------------------------------------------------------------
+
+
+class Early(nurseryio.abc.Instrument):
+    """Presses Ctrl-C in a hook."""
+
+    def __init__(self, hook: str) -> None:
+        setattr(self, hook, self.press)
+
+    def press(self, *args: nurseryio.lowlevel.Task) -> None:
+        if all("begun_early" in task.name for task in args):
+            press()
+
+
+@pytest.mark.parametrize("kind", matrix.KINDS)
+@pytest.mark.parametrize("hook", ["before_run", "task_spawned", "before_task_step"])
+def test_early_it_is_neither_lost_nor_an_internal_error(hook: str, kind: str) -> None:
+    async def begun_early() -> None:
+        await nurseryio.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(
+            begun_early, instruments=[Early(hook)], loop_factory=lambda: matrix.new_loop(kind)
+        )
+
+
+def test_it_is_raised_on_the_spot_in_a_sync_function_that_makes_the_coroutine() -> None:
+    async def main() -> None:
+        raise AssertionError("must not run")
+
+    def make() -> Awaitable[None]:
+        press()
+        return main()
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        nurseryio.run(make)
+    assert "make" in [entry.name for entry in caught.traceback]
+
+
+# -- where the program was ------------------------------------------------------
+
+
+def lines_of(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+async def wait_on_an_event() -> None:
+    await nurseryio.Event().wait()
+
+
+async def wait_in_asyncio() -> None:
+    await asyncio.sleep(60)
+
+
+async def wait_for_a_child() -> None:
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(wait_on_an_event)
+
+
+async def wait_for_a_grandchild() -> None:
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(wait_for_a_child)
+
+
+@pytest.mark.parametrize(
+    "wait, places",
+    [
+        (wait_on_an_event, ["wait_on_an_event"]),
+        (wait_in_asyncio, ["wait_in_asyncio"]),
+        (wait_for_a_child, ["wait_for_a_child", "wait_on_an_event"]),
+        (wait_for_a_grandchild, ["wait_for_a_grandchild", "wait_for_a_child", "wait_on_an_event"]),
+    ],
+)
+def test_the_traceback_shows_where_the_program_was(
+    wait: Callable[[], Awaitable[None]], places: list[str]
+) -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(0.01, press)
+        await wait()
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        nurseryio.run(main)
+    names = [entry.name for entry in caught.traceback]
+    assert [name for name in names if name.startswith(("main", "wait_"))] == ["main", *places]
+
+
+def test_the_traceback_shows_it_also_if_the_main_task_swallows_the_cancellation() -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(press)
+        try:
+            await wait_in_asyncio()
+        except asyncio.CancelledError:
+            pass
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        nurseryio.run(main)
+    assert "wait_in_asyncio" in [entry.name for entry in caught.traceback]
+
+
+def test_an_error_of_the_main_task_is_the_context() -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(press)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise KeyError("cleanup")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        nurseryio.run(main)
+    assert repr(caught.value.__context__) == "KeyError('cleanup')"
+
+
+@pytest.mark.parametrize("where", ["child", "nursery", "event", "asyncio"])
+def test_the_tasks_of_that_moment_are_a_note(where: str) -> None:
+    async def sleeper() -> None:
+        await nurseryio.sleep(60)
+
+    async def main() -> None:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(sleeper, name="the sleeper")
+            await checkpoint()
+            await checkpoint()
+            if where == "child":
+                press()
+            asyncio.get_running_loop().call_soon(press)
+            if where == "event":
+                await wait_on_an_event()
+            if where == "asyncio":
+                await wait_in_asyncio()
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        nurseryio.run(main)
+    (note,) = caught.value.__notes__
+    assert note.startswith("When Ctrl-C was pressed, there were tasks:\n")
+    assert "─ the sleeper at test_presses.py:" in note
+    assert "<init>" not in note
+
+
+def test_two_of_them_leave_as_one() -> None:
+    async def presser() -> None:
+        press()
+
+    async def main() -> None:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(presser)
+            nursery.start_soon(presser)
+
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(main)
+
+
+# -- again ----------------------------------------------------------------------
+
+
+def test_a_program_may_catch_it_as_often_as_it_is_pressed() -> None:
+    caught = 0
+
+    async def main() -> None:
+        nonlocal caught
+        for _ in range(5):
+            asyncio.get_running_loop().call_soon(press)
+            try:
+                await wait_on_an_event()
+            except KeyboardInterrupt:
+                caught += 1
+        for _ in range(5):
+            asyncio.get_running_loop().call_soon(press)
+            try:
+                async with nurseryio.open_nursery() as nursery:
+                    nursery.start_soon(wait_on_an_event)
+            except BaseException as error:
+                assert "KeyboardInterrupt" in repr(error)
+                caught += 1
+
+    nurseryio.run(main)
+    assert caught == 10
+
+
+@pytest.mark.parametrize("kind", matrix.KINDS)
+def test_the_second_cancels_everything_for_good(kind: str) -> None:
+    record = []
+
+    async def sibling() -> None:
+        try:
+            await nurseryio.sleep(60)
+        finally:
+            record.append("sibling cleaned up")
+
+    async def main() -> None:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(sibling)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(press)
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                record.append("swallowed")
+            loop.call_soon(signal.raise_signal, signal.SIGINT)  # in no code of the user's
+            await asyncio.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        nurseryio.run(main, loop_factory=lambda: matrix.new_loop(kind))
+    assert record == ["swallowed", "sibling cleaned up"]
+    assert "main" in [entry.name for entry in caught.traceback]
+
+
+def test_the_second_is_raised_in_protected_user_code() -> None:
+    record = []
+
+    @enable_ki_protection
+    async def main() -> None:
+        press()
+        record.append("not the first")
+        press()
+        record.append("not here")
+
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(main)
+    assert record == ["not the first"]
+
+
+def test_an_abort_function_that_fails_does_not_lose_it() -> None:
+    def fail(_raise_cancel: object) -> Abort:
+        raise KeyError("abort")
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(press)
+        with pytest.raises(KeyError, match="abort"):
+            await wait_task_rescheduled(fail)
+
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(main)
+
+
+def test_an_abort_function_that_reschedules_and_agrees_does_not_lose_it() -> None:
+    async def main() -> None:
+        task = current_task()
+
+        def reschedule_too(_raise_cancel: object) -> Abort:
+            reschedule(task)
+            return Abort.SUCCEEDED
+
+        asyncio.get_running_loop().call_soon(press)
+        await wait_task_rescheduled(reschedule_too)
+        await nurseryio.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(main)
+
+
+# -- programs -------------------------------------------------------------------
+
+STUBBORN = """
+import asyncio, sys, threading, time
+import nurseryio
+from nurseryio.lowlevel import spawn_system_task
+
+async def stubborn():
+    print("begun")
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            print("swallowed")
+
+async def generator():
+    try:
+        yield
+    finally:
+        await stubborn()
+
+main_over = threading.Event()
+
+async def system():
+    try:
+        await nurseryio.sleep_forever()
+    finally:
+        main_over.set()
+
+def sleep_on():
+    main_over.wait(3600)
+    print("begun")
+    threading.Event().wait(3600)
+
+async def spin():
+    print("begun")
+    while True:
+        pass
+
+async def main():
+    global keep
+    how = sys.argv[1]
+    if how == "main":
+        await stubborn()
+    elif how == "child":
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(stubborn)
+    elif how == "task":
+        keep = asyncio.create_task(stubborn(), name="stubborn task")
+    elif how == "spinning":
+        keep = asyncio.create_task(spin(), name="spinning task")
+        await nurseryio.sleep_forever()
+    elif how == "system":
+        spawn_system_task(stubborn)
+    elif how == "generator":
+        keep = generator()
+        await keep.__anext__()
+    elif how == "thread":
+        spawn_system_task(system)
+        asyncio.get_running_loop().run_in_executor(None, sleep_on)
+    await asyncio.sleep(0.01)
+
+try:
+    nurseryio.run(main)
+except KeyboardInterrupt:
+    print("KeyboardInterrupt")
+    sys.stdout.flush()
+    import os
+    os._exit(7)
+"""
+
+
+@pytest.mark.parametrize("loop", programs.LOOPS)
+@pytest.mark.parametrize(
+    "how, waits_for",
+    [
+        ("task", "tasks of asyncio code:\nasyncio task stubborn task at "),
+        ("system", "tasks:\nsystem task __main__.stubborn at "),
+        ("generator", "async generators to be closed:\n__main__.generator"),
+        ("thread", "threads of the loop's default executor:\n"),
+    ],
+)
+def test_after_the_main_task_the_first_says_what_is_waited_for_and_the_second_ends_it(
+    tmp_path: Path, how: str, waits_for: str, loop: str
+) -> None:
+    file = tmp_path / "program.py"
+    file.write_text(STUBBORN, encoding="utf-8")
+    with programs.started(file, how, loop=loop) as program:
+        program.read_until("begun")
+        if how in ("task", "system"):
+            program.read_until("swallowed")
+        program.interrupt_and_wait_for("Press Ctrl-C again to end at once.")
+        program.interrupt()
+        program.end()
+    assert program.returncode == 7
+    assert program.lines[-1] == "KeyboardInterrupt"
+    assert f"Ctrl-C: run() waits for {waits_for}" in program.errors
+
+
+@pytest.mark.parametrize("loop", programs.LOOPS)
+@pytest.mark.parametrize("how", ["main", "child"])
+def test_the_third_ends_what_swallows_the_second(tmp_path: Path, how: str, loop: str) -> None:
+    file = tmp_path / "program.py"
+    file.write_text(STUBBORN, encoding="utf-8")
+    with programs.started(file, how, loop=loop) as program:
+        program.read_until("begun")
+        program.interrupt()
+        program.read_until("swallowed")
+        program.interrupt_and_wait_for("Press Ctrl-C again to end at once.")
+        program.interrupt()
+        program.end()
+    assert program.returncode == 7
+    assert f"__main__.{'main' if how == 'main' else 'stubborn'} at program.py" in program.errors
+
+
+@pytest.mark.parametrize("loop", programs.LOOPS)
+def test_a_task_of_asyncio_that_spins_is_ended_by_the_second(tmp_path: Path, loop: str) -> None:
+    file = tmp_path / "program.py"
+    file.write_text(STUBBORN, encoding="utf-8")
+    with programs.started(file, "spinning", loop=loop) as program:
+        program.read_until("begun")
+        program.interrupt()
+        program.interrupt_until_it_ends()
+    assert program.returncode == 7
