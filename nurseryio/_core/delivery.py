@@ -349,8 +349,8 @@ def _out_of_patience(task: Task) -> bool:
     return number >= PATIENCE
 
 
-# How long (seconds) until a task is looked at again that has the loop run nested inside its step, as
-# some tools do. Nothing signals the end of such a step.
+# How long (seconds) until a task is looked at again that has the loop run nested inside its step,
+# as some tools do. Nothing signals the end of such a step.
 NESTED_PAUSE = 0.05
 
 
