@@ -1,0 +1,502 @@
+"""One run of a program in a process of its own, and the verdict on it.
+
+This file holds :class:`Trial`, which runs a program on one of the cases ("host-loop") with an
+:class:`Injector`, and :func:`in_child`, which forks. Which lines are tried is decided in
+``injection``.
+
+The verdict, for a run in which an exception was raised at a line of the engine:
+
+1. *hangs, late, spins*: the program ends within its virtual time, its iterations and a limit of
+   real time.
+2. *lost, twice*: the injected error is reported exactly once. One that the engine itself catches,
+   as it does RuntimeError at some lines, may be absorbed if the run is the same in all else.
+   *original lost, original twice*: the same for errors that the program raised before.
+3. *bystander*: tasks that have nothing to do with the program do what they always do. When
+   ``run`` fails as a whole (TrioInternalError, or an exit raised in a callback), they are
+   cancelled.
+4. *invalid*: ``_validate`` holds. *scope open, cancel count, stray cancel*: the program's own
+   task is as it was before.
+5. *child runs, task left, record left, loop open, handler left*: nothing runs or stays.
+6. *engine error*: no AssertionError or KeyError and the like comes out of the engine besides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import gc
+import io
+import os
+import pickle
+import re
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import nurseryio
+from nurseryio._core.delivery import _validate
+from nurseryio._core.task import loop_state, records
+from nurseryio._core.thread_cache import ThreadCache
+from nurseryio.testing import MockClock
+
+from .injection_lines import WHOSE, Injector, Line
+from .injection_loops import StockLoop, Watch, new_uvloop
+from .injection_probe import Probe, leaves, marked, shape, times_in
+from .injection_programs import Program, bystander
+
+# Real seconds that a run may take.
+WALL_SECONDS = 2.0
+
+# How much later (virtual seconds) than without an injected error a program may end.
+MORE_SECONDS = 5.0
+
+# Times (virtual seconds) of the bystander may differ by this.
+SLACK = 0.05
+
+# Turns of the loop that tasks on their way out are given.
+TURNS = 15
+
+# Errors by which the engine shows that its own state has confused it.
+CONFUSED = (AssertionError, AttributeError, KeyError, asyncio.InvalidStateError, UnboundLocalError)
+
+
+@dataclass
+class Result:
+    """What came of one run."""
+
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+    bystander: list[str] = field(default_factory=list)
+    outcome: str = ""
+    ticks: int = 0
+    end: float = 0.0
+    # Recording only: how often each line was executed.
+    counts: dict[Line, int] = field(default_factory=dict)
+    # Whose code was hit, None if the line was not reached.
+    fired: str | None = None
+    stack: list[str] = field(default_factory=list)
+
+
+class Trial:
+    """One run.
+
+    Args:
+        program: what to run.
+        case: "host-loop".
+        injector: records lines, or raises at one.
+        expected: the run without an injected error; None while that is recorded.
+        send: called with the result when the run must end at once.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        case: str,
+        injector: Injector,
+        expected: Result | None,
+        send: Callable[[Result], NoReturn],
+    ) -> None:
+        self.program = program
+        self.host, _, self.kind = case.partition("-")
+        self.injector = injector
+        self.expected = expected
+        self.send = send
+        self.probe = Probe(self.host)
+        self.watch = Watch(self.abort)
+        if expected is not None:
+            self.watch.most_ticks = 10 * expected.ticks + 500
+            self.watch.latest = expected.end + MORE_SECONDS
+        self.loop: Any = None
+        self.result = Result()
+        self.bystander: asyncio.Task[None] | None = None
+        self.began = self.ended = False
+        self.value: object = None
+        # What left the program (host "app") or run() (host "run").
+        self.error: BaseException | None = None
+
+    def run(self) -> Result:
+        """Run the program. To be called once, in a process of its own."""
+        self.probe.install()
+        stderr, sys.stderr = sys.stderr, io.StringIO()
+        self._watch_threads()
+        with self.injector:
+            if self.host == "run":
+                self._run_own()
+            else:
+                self._run_app()
+        self.injector.active = False
+        gc.collect()
+        if "injected at" in sys.stderr.getvalue():
+            self.probe.reports.append(("stderr", self.injector.error))
+        sys.stderr = stderr
+        self._look_after_run()
+        self._judge()
+        return self._filled()
+
+    def abort(self, kind: str, detail: str) -> NoReturn:
+        """A limit was passed: send what is known, and end the process."""
+        self.injector.active = False
+        self.probe.fault(kind, f"{detail}; {self._where_tasks_stand()}")
+        self.send(self._filled())
+
+    def _filled(self) -> Result:
+        result, probe = self.result, self.probe
+        result.faults, result.remarks, result.log = probe.faults, probe.remarks, probe.log
+        result.ticks = self.watch.ticks
+        result.counts = dict(self.injector.counts)
+        result.fired, result.stack = self.injector.fired, self.injector.stack
+        error = self.error
+        result.outcome = repr(self.value) if error is None else shape(error)
+        return result
+
+    def _watch_threads(self) -> None:
+        """Have the loop know when worker threads are at work."""
+        watch, start = self.watch, ThreadCache.start_thread_soon
+
+        def start_thread_soon(cache: Any, fn: Any, deliver: Any, name: Any = None) -> None:
+            def delivered(outcome: Any) -> None:
+                try:
+                    deliver(outcome)
+                finally:
+                    watch.done()
+
+            watch.given()
+            start(cache, fn, delivered, name)
+
+        ThreadCache.start_thread_soon = start_thread_soon  # type: ignore[method-assign]
+
+    # -- the two hosts --
+
+    def _new_loop(self) -> Any:
+        loop = StockLoop(self.watch) if self.kind == "stock" else new_uvloop(self.watch)
+        loop.set_exception_handler(self.probe.loop_error)
+        self.loop = self.probe.loop = loop
+        return loop
+
+    def _run_own(self) -> None:
+        clock = MockClock(autojump_threshold=0) if self.kind == "stock" else None
+        self.injector.active = True
+        try:
+            self.value = nurseryio.run(self._main, clock=clock, loop_factory=self._new_loop)
+        except BaseException as error:
+            self.error = error
+        if self.began and not self.ended:
+            self.probe.fault("abandoned", "run() was left before the main task had ended")
+
+    async def _main(self) -> object:
+        self.began = True
+        WHOSE.set("victim")
+        self._start_bystander()
+        scope_before = self._scope()
+        try:
+            return await self.program.run(self.probe)
+        finally:
+            # Off for the look at the end, on again for the end of the run.
+            self.injector.active = False
+            await self._look_at_victim(scope_before)
+            await self._look_at_end()
+            self.ended = True
+            self.injector.active = self.injector.fired is None
+
+    def _run_app(self) -> None:
+        self.injector.active = True
+        loop = self._new_loop()
+        victim = marked("victim", loop.create_task, self._victim())
+        self._start_bystander()
+        ended = loop.create_future()
+        left = {victim, self.bystander}
+
+        def end(task: asyncio.Task[None]) -> None:
+            left.discard(task)
+            if not left and not ended.done():
+                ended.set_result(None)
+
+        for task in list(left):
+            task.add_done_callback(end)
+        for _ in range(5):
+            try:
+                loop.run_until_complete(ended)
+                break
+            except BaseException as error:
+                # As it would leave asyncio.run. Here the loop goes on.
+                self.probe.reports.append(("loop", error))
+        else:
+            self.abort("loop", "was left again and again")
+        loop.run_until_complete(self._look_at_end())
+        loop.close()
+
+    async def _victim(self) -> None:
+        scope_before = self._scope()
+        try:
+            self.value = await self.program.run(self.probe)
+        except BaseException as error:
+            self.error = error
+        self.injector.active = False
+        await self._look_at_victim(scope_before)
+
+    def _start_bystander(self) -> None:
+        assert self.loop is not None
+        self.bystander = marked(
+            "bystander", self.loop.create_task, bystander(self.result.bystander)
+        )
+
+    # -- looks at the end, in the loop --
+
+    def _scope(self) -> Any:
+        record = records.get(asyncio.current_task())  # type: ignore[arg-type]
+        return None if record is None else record.scope
+
+    async def _look_at_victim(self, scope_before: Any) -> None:
+        """In the program's own task, when the program has been left."""
+        probe = self.probe
+        record = records.get(asyncio.current_task())  # type: ignore[arg-type]
+        scope = self._scope()
+        if record is not None and scope is not scope_before:
+            if not (scope_before is None and scope._parent is None):
+                probe.fault("scope open", f"{scope!r}")
+        count = getattr(asyncio.current_task(), "cancelling", lambda: 0)()
+        if count != probe.requests and not self._failing:
+            probe.fault("cancel count", f"{count} instead of {probe.requests}")
+        for _ in range(3):
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError as error:
+                if not self._failing:
+                    probe.fault("stray cancel", str(error)[:100])
+
+    @property
+    def _failing(self) -> bool:
+        """Whether ``run`` fails as a whole: everything is cancelled then."""
+        run = loop_state(self.loop).run
+        return run is not None and (
+            run.internal_error is not None or run.verdict is not None or run.ki_pending
+        )
+
+    async def _look_at_end(self) -> None:
+        """When the program has been left; the bystander may still run."""
+        probe, before = self.probe, self.result
+        for _ in range(5):
+            try:
+                if self.bystander is not None and not self.bystander.done():
+                    await asyncio.wait([self.bystander])
+            except asyncio.CancelledError as error:
+                if not self._failing:
+                    probe.fault("stray cancel", str(error)[:100])
+        before.end = self.loop.time()
+        for _ in range(TURNS):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        me = asyncio.current_task()
+        for task in asyncio.all_tasks():
+            if task is not me and not _is_of_run(task):
+                probe.fault("task left", f"{task.get_name()} {_where(task)}")
+        try:
+            _validate(loop_state(self.loop))
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            probe.fault("invalid", f"{where.line}")
+
+    # -- looks after the run --
+
+    def _look_after_run(self) -> None:
+        probe = self.probe
+        if self.loop is not None:
+            if not self.loop.is_closed():
+                probe.fault("loop open", "after the run")
+            left = [record for record in records.values() if record._state.loop is self.loop]
+            if left:
+                probe.fault("record left", f"{left[0]!r}"[:80])
+        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            probe.fault("handler left", "of SIGINT")
+        if sys.get_asyncgen_hooks() != (None, None):
+            probe.fault("handler left", "of async generators")
+        with contextlib.suppress(ValueError):
+            if signal.set_wakeup_fd(-1) != -1:
+                probe.fault("handler left", "signal wake-up descriptor")
+
+    def _judge(self) -> None:
+        expected = self.expected
+        if self.error is not None:
+            self.probe.reports.append((self.host, self.error))
+        if expected is not None:
+            if self.injector.fired is not None:
+                self._judge_injected(expected)
+            self._judge_bystander(expected)
+        self._judge_originals()
+
+    def _judge_injected(self, expected: Result) -> None:
+        probe, wanted = self.probe, self.injector.error
+        found = [
+            (channel, times_in(error, wanted))
+            for channel, error in probe.reports
+            if times_in(error, wanted)
+        ]
+        if isinstance(wanted, KeyboardInterrupt) and len(found) > 1:
+            # Out of asyncio's own task it leaves twice: through the loop and to who awaits it.
+            found = [
+                item for item in found if item[0] != "loop" and "never retrieved" not in item[0]
+            ] or found[:1]
+        total = sum(times for _, times in found)
+        if total > 1:
+            probe.fault("twice", " and ".join(channel for channel, _ in found))
+        elif total == 0 and not self._absorbed(expected):
+            what = "nothing" if self.error is None else shape(self.error)
+            probe.fault("lost", f"{what} came out")
+        for _, error in probe.reports:
+            for leaf in leaves(error):
+                if isinstance(leaf, CONFUSED) and not times_in(leaf, wanted):
+                    probe.fault("engine error", f"{leaf!r}"[:80])
+
+    def _absorbed(self, expected: Result) -> bool:
+        if not isinstance(self.injector.error, RuntimeError):
+            return False
+        outcome = repr(self.value) if self.error is None else shape(self.error)
+        return outcome == expected.outcome and self.probe.log == expected.log
+
+    def _judge_originals(self) -> None:
+        for error in self.probe.originals:
+            times = sum(times_in(report, error) for _, report in self.probe.reports)
+            if times == 0:
+                self.probe.fault("original lost", str(error))
+            elif times > 1:
+                self.probe.fault("original twice", str(error))
+
+    def _judge_bystander(self, expected: Result) -> None:
+        if self.bystander is None or self._is_excused():
+            return
+        got = self.result.bystander
+        if not _alike(got, expected.bystander):
+            missing = [line for line in expected.bystander if line not in got]
+            error = None
+            if self.bystander.done() and not self.bystander.cancelled():
+                error = self.bystander.exception()
+            what = "" if error is None else f", raised {shape(error)}"
+            self.probe.fault("bystander", f"without {missing[:2]}{what}")
+
+    def _is_excused(self) -> bool:
+        """Whether ``run`` has failed as a whole, and said so."""
+        if self.host != "run" or self.error is None:
+            return False
+        if isinstance(self.error, nurseryio.TrioInternalError):
+            return True
+        return self.injector.fired != "victim" and times_in(self.error, self.injector.error) > 0
+
+    def _where_tasks_stand(self) -> str:
+        if self.loop is None:
+            return "no loop"
+        found = [
+            f"{task.get_name()}: {_where(task)}"
+            for task in asyncio.all_tasks(self.loop)
+            if not _is_of_run(task)
+        ]
+        return "; ".join(found[:6]) or "no task"
+
+
+def _is_of_run(task: asyncio.Task[Any]) -> bool:
+    record = records.get(task)
+    return task.get_name().startswith("<") or (record is not None and record._extra.is_system)
+
+
+def _where(task: asyncio.Task[Any]) -> str:
+    """The innermost two functions that a task waits in."""
+    awaitable: Any = task.get_coro()
+    frames = []
+    while awaitable is not None:
+        frame = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "gi_frame", None)
+        if frame is not None:
+            name = os.path.basename(frame.f_code.co_filename)
+            frames.append(f"{name}:{frame.f_lineno} {frame.f_code.co_name}")
+        awaitable = getattr(awaitable, "cr_await", None) or getattr(awaitable, "gi_yieldfrom", None)
+    return " > ".join(frames[-2:])
+
+
+def _alike(one: list[str], other: list[str]) -> bool:
+    """Whether two logs hold the same lines at about the same times; order in a moment is free."""
+    if len(one) != len(other):
+        return False
+
+    def split(lines: list[str]) -> list[tuple[str, float]]:
+        pairs = [line.partition(" ") for line in lines]
+        return sorted((what, float(when)) for when, _, what in pairs)
+
+    return all(
+        a[0] == b[0] and abs(a[1] - b[1]) <= SLACK
+        for a, b in zip(split(one), split(other), strict=True)
+    )
+
+
+# -- processes ------------------------------------------------------------------
+
+
+def in_child(
+    program: Program, case: str, injector: Injector, expected: Result | None = None
+) -> Result:
+    """Run a trial in a forked process, for at most ``WALL_SECONDS``."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _child(program, case, injector, expected, writing)
+    os.close(writing)
+    data, killed = b"", False
+    try:
+        while True:
+            ready, _, _ = select.select([reading], [], [], WALL_SECONDS)
+            if not ready:
+                if killed:
+                    break
+                killed = True
+                os.kill(child, signal.SIGUSR1)  # says where it stands, see _child
+                ready, _, _ = select.select([reading], [], [], 0.5)
+                if ready:
+                    data += os.read(reading, 1 << 16)
+                break
+            part = os.read(reading, 1 << 16)
+            if not part:
+                break
+            data += part
+    finally:
+        os.close(reading)
+        if killed:
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+    if not killed:
+        with contextlib.suppress(Exception):
+            result: Result = pickle.loads(data)
+            return result
+    text = data.decode("utf-8", "replace")
+    frames = re.findall(r'File "[^"]*?([^/"]*)", line (\d+) in (\w+)', text)
+    where = " < ".join(":".join(frame) for frame in frames[:5])
+    kind = "hangs" if killed else "died"
+    if killed:
+        detail = f"{WALL_SECONDS} s of real time; {where}"
+    else:
+        detail = f"status {status}; {text[-300:]}"
+    return Result(faults=[(kind, detail)], fired="unknown")
+
+
+def _child(
+    program: Program, case: str, injector: Injector, expected: Result | None, writing: int
+) -> NoReturn:
+    file = os.fdopen(writing, "wb", closefd=False)
+
+    def send(result: Result) -> NoReturn:
+        file.write(pickle.dumps(result))
+        file.flush()
+        os._exit(0)
+
+    try:
+        faulthandler.register(signal.SIGUSR1, file, all_threads=True)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.set_wakeup_fd(-1)
+        send(Trial(program, case, injector, expected, send).run())
+    except BaseException:
+        file.write(traceback.format_exc().encode())
+        file.flush()
+    os._exit(1)
