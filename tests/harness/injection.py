@@ -28,10 +28,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .injection_lines import EXCEPTIONS, Injector, Line, engine_files, source_lines
+from .injection_lines import (
+    EXCEPTIONS,
+    Injector,
+    Line,
+    engine_code,
+    engine_files,
+    source_lines,
+)
 from .injection_programs import CASES, PROGRAMS, Program
 from .injection_shortlist import SHORT_LIST
-from .injection_trial import Result, in_child
+from .injection_trial import Result, run_each
 
 SEED = 1
 
@@ -55,6 +62,10 @@ class Shot:
     line: Line
     occurrence: int
     exception: str
+
+    def injector(self) -> Injector:
+        """What makes the run."""
+        return Injector(self.line, self.occurrence, EXCEPTIONS[self.exception])
 
     def __str__(self) -> str:
         return f"{self.exception} in {self.program} on {self.case}, execution {self.occurrence}"
@@ -113,6 +124,7 @@ def warm_up() -> None:
         # Not anyio's backend: whether that is loaded matters to the engine.
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    engine_code()
     gc.collect()
     gc.freeze()
 
@@ -129,23 +141,29 @@ def occurrences(count: int, chosen: random.Random) -> list[int]:
 
 
 def shots(program: str, case: str, counts: dict[Line, int], seed: int) -> Iterator[Shot]:
-    """Every run for a program on a case."""
+    """Every run for a program on a case: on uvloop one exception for each execution."""
     chosen = random.Random(f"{seed} {program} {case}")
     for line, count in sorted(counts.items()):
         for occurrence in occurrences(count, chosen):
-            for exception in EXCEPTIONS:
+            exceptions = list(EXCEPTIONS)
+            if case.endswith("uvloop"):
+                exceptions = [chosen.choice(exceptions)]
+            for exception in exceptions:
                 yield Shot(program, case, line, occurrence, exception)
 
 
-def fire(shot: Shot, expected: Result) -> Result:
-    """Make one run."""
-    injector = Injector(shot.line, shot.occurrence, EXCEPTIONS[shot.exception])
-    return in_child(PROGRAMS[shot.program], shot.case, injector, expected)
+def fire(found: list[Shot], expected: Result) -> Iterator[tuple[Shot, Result]]:
+    """Make runs for one program on one case."""
+    if found:
+        program, case = PROGRAMS[found[0].program], found[0].case
+        yield from zip(
+            found, run_each(program, case, [shot.injector for shot in found], expected), strict=True
+        )
 
 
 def record(program: Program, case: str) -> Result:
     """Run a program without an injected error."""
-    return in_child(program, case, Injector())
+    return next(run_each(program, case, [Injector]))
 
 
 @dataclass(frozen=True)
@@ -188,8 +206,7 @@ def attempt(choice: Choice, pairs: Iterable[tuple[str, str]], loud: bool = False
             chosen = random.Random(f"{choice.seed} {name} {case}")
             todo = chosen.sample(todo, min(choice.sample, len(todo)))
         before, started = len(report.faults), time.monotonic()
-        for shot in todo:
-            result = fire(shot, expected)
+        for shot, result in fire(todo, expected):
             report.runs += 1
             report.not_reached += result.fired is None
             if result.faults:
@@ -270,23 +287,44 @@ def describe(report: Report, faults: list[tuple[Shot, Result]]) -> str:
     lines += [", ".join(f"{kind}: {number}" for kind, number in kinds.most_common()), ""]
     for name, case, result in report.broken:
         lines.append(f"WITHOUT AN INJECTED ERROR: {name} on {case}: {result.faults}")
-    for line, found in sorted(by_line.items()):
-        lines += _describe_line(line, found)
+    for block in _blocks(by_line):
+        lines += _describe_block(block, by_line)
     return "\n".join(lines)
 
 
-def _describe_line(line: Line, found: list[tuple[Shot, Result]]) -> list[str]:
-    lines = [f"{line}  ({len(found)} runs)"]
+def _blocks(by_line: dict[Line, list[tuple[Shot, Result]]]) -> list[list[Line]]:
+    """Lines of one function that stand near each other and do the same harm."""
+    found: list[list[Line]] = []
+    kinds: set[str] = set()
+    for line in sorted(by_line):
+        now = {kind for _, result in by_line[line] for kind, _ in result.faults}
+        last = found[-1][-1] if found else None
+        if last and last[:3] == line[:3] and line.line - last.line <= 4 and now == kinds:
+            found[-1].append(line)
+        else:
+            found.append([line])
+        kinds = now
+    return found
+
+
+def _describe_block(
+    block: list[Line], by_line: dict[Line, list[tuple[Shot, Result]]]
+) -> list[str]:
+    first, last = block[0], block[-1]
+    lines = [f"{first}"] if first == last else [f"{first}", f"    ... to {last.line}: {last.text}"]
     by_kind: dict[str, list[tuple[Shot, Result, str]]] = defaultdict(list)
-    for shot, result in found:
-        for kind, detail in dict(reversed(result.faults)).items():
-            by_kind[kind].append((shot, result, detail))
+    for line in block:
+        for shot, result in by_line[line]:
+            for kind, detail in dict(reversed(result.faults)).items():
+                by_kind[kind].append((shot, result, detail))
     for kind, cases in sorted(by_kind.items()):
         exceptions = Counter(shot.exception for shot, _, _ in cases)
         names = ", ".join(f"{name} {number}" for name, number in exceptions.items())
         shot, result, detail = cases[0]
-        lines.append(f"    {kind}: {names}; {len({shot.program for shot, _, _ in cases})} programs")
-        lines.append(f"        e.g. {shot} ({result.fired}): {detail[:300]}")
+        programs = {shot.program for shot, _, _ in cases}
+        hosts = {shot.case for shot, _, _ in cases}
+        lines.append(f"    {kind}: {names}; {len(programs)} programs, {' '.join(sorted(hosts))}")
+        lines.append(f"        {shot}, in code of the {result.fired}: {detail[:260]}")
         if result.stack:
             lines.append(f"        from {' < '.join(result.stack[1:4])}")
     return lines

@@ -14,14 +14,14 @@ marked by a context variable. Callbacks of the loop belong to all tasks, so they
 from __future__ import annotations
 
 import ast
-import asyncio
 import contextvars
 import functools
+import gc
 import sys
 import threading
 from collections import Counter
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import Any, NamedTuple
 
 import nurseryio
@@ -121,6 +121,24 @@ def line_of(code: CodeType, number: int) -> Line | None:
     return Line(file, code.co_firstlineno, code.co_name, number)
 
 
+@functools.cache
+def engine_code() -> dict[tuple[str, int, str], CodeType]:
+    """The code objects of the engine's functions, nested ones too."""
+    found: dict[tuple[str, int, str], CodeType] = {}
+    todo = [
+        thing.__code__
+        for thing in gc.get_objects()
+        if type(thing) is FunctionType and thing.__code__.co_filename in _FILES
+    ]
+    while todo:
+        code = todo.pop()
+        line = line_of(code, 0)
+        if line is not None:
+            found[line[:3]] = code
+        todo += [const for const in code.co_consts if isinstance(const, CodeType)]
+    return found
+
+
 class Injector:
     """Records lines, or raises at one of them.
 
@@ -128,6 +146,7 @@ class Injector:
         target: the line at which to raise, None to record.
         occurrence: which execution of that line is hit, counted from 1.
         exception: the class to raise.
+        off: neither.
     """
 
     def __init__(
@@ -135,7 +154,9 @@ class Injector:
         target: Line | None = None,
         occurrence: int = 1,
         exception: type[BaseException] = RecursionError,
+        off: bool = False,
     ) -> None:
+        self._off = off
         self.target = target
         self.counts: Counter[Line] = Counter()
         self.active = False
@@ -147,6 +168,8 @@ class Injector:
         self._left = occurrence
 
     def __enter__(self) -> Injector:
+        if self._off:
+            return self
         if sys.version_info >= (3, 12):
             self._begin_monitoring()
         else:
@@ -156,7 +179,11 @@ class Injector:
 
     def __exit__(self, *_exc: object) -> None:
         self.active = False
+        if self._off:
+            return
         if sys.version_info >= (3, 12):
+            if self._code is not None:
+                sys.monitoring.set_local_events(self._tool, self._code, 0)
             sys.monitoring.set_events(self._tool, 0)
             sys.monitoring.free_tool_id(self._tool)
         else:
@@ -183,12 +210,20 @@ class Injector:
     # -- sys.monitoring --
 
     _tool = 3
+    _code: CodeType | None = None
 
     def _begin_monitoring(self) -> None:
         monitoring = sys.monitoring
+        line = monitoring.events.LINE
         monitoring.use_tool_id(self._tool, "injection")
-        monitoring.register_callback(self._tool, monitoring.events.LINE, self._on_line)
-        monitoring.set_events(self._tool, monitoring.events.LINE)
+        monitoring.register_callback(self._tool, line, self._on_line)
+        code = None if self.target is None else engine_code().get(self.target[:3])
+        self._code = code
+        if code is None:
+            monitoring.set_events(self._tool, line)
+        else:
+            # One function alone: that keeps a run in a forked process short.
+            monitoring.set_local_events(self._tool, code, line)
 
     def _on_line(self, code: CodeType, number: int) -> Any:
         line = line_of(code, number)

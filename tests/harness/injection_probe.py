@@ -194,6 +194,7 @@ class Probe(logging.Handler):
     def install(self) -> None:
         """Take over what else reports errors. For a process of its own."""
         logging.getLogger().addHandler(self)
+        self._before = (sys.unraisablehook, threading.excepthook, warnings.showwarning)
 
         def unraisable(args: Any) -> None:
             self.reports.append(("unraisable", args.exc_value))
@@ -208,6 +209,11 @@ class Probe(logging.Handler):
         threading.excepthook = in_thread
         warnings.simplefilter("always")
         warnings.showwarning = warning
+
+    def remove(self) -> None:
+        """Undo :meth:`install`."""
+        logging.getLogger().removeHandler(self)
+        sys.unraisablehook, threading.excepthook, warnings.showwarning = self._before
 
 
 def marked(whose: str, function: Callable[..., Any], *args: Any) -> Any:

@@ -43,6 +43,8 @@ class Program:
 
     run: Callable[[Probe], Awaitable[object]]
     cases: tuple[str, ...] = CASES
+    # Each run needs a process of its own: worker threads stay.
+    fresh: bool = False
 
     @property
     def name(self) -> str:
@@ -54,13 +56,13 @@ PROGRAMS: dict[str, Program] = {}
 
 
 def program(
-    *cases: str, since: tuple[int, int] = (3, 10)
+    *cases: str, since: tuple[int, int] = (3, 10), fresh: bool = False
 ) -> Callable[[Callable[[Probe], Awaitable[object]]], Callable[[Probe], Awaitable[object]]]:
     """Decorator: a program, for all cases or for some."""
 
     def add(run: Callable[[Probe], Awaitable[object]]) -> Callable[[Probe], Awaitable[object]]:
         if sys.version_info >= since:
-            PROGRAMS[run.__name__] = Program(run, cases or CASES)
+            PROGRAMS[run.__name__] = Program(run, cases or CASES, fresh)
         return run
 
     return add
@@ -738,7 +740,7 @@ async def instrument(p: Probe) -> bool:
     return instrument.calls > 0
 
 
-@program("run-stock", "app-stock")
+@program("run-stock", "app-stock", fresh=True)
 async def thread_hop(p: Probe) -> object:
     """Worker threads: a result, an error, a cancelled call, calls back into the loop."""
 

@@ -1,7 +1,7 @@
 """One run of a program in a process of its own, and the verdict on it.
 
 This file holds :class:`Trial`, which runs a program on one of the cases ("host-loop") with an
-:class:`Injector`, and :func:`in_child`, which forks. Which lines are tried is decided in
+:class:`Injector`, and :func:`run_each`, which forks. Which lines are tried is decided in
 ``injection``.
 
 The verdict, for a run in which an exception was raised at a line of the engine:
@@ -34,7 +34,7 @@ import select
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -48,6 +48,11 @@ from .injection_lines import WHOSE, Injector, Line
 from .injection_loops import StockLoop, Watch, new_uvloop
 from .injection_probe import Probe, leaves, marked, shape, times_in
 from .injection_programs import Program, bystander
+
+_start_thread_soon = ThreadCache.start_thread_soon
+
+# How many trials a process makes while nothing goes wrong.
+BATCH = 25
 
 # Real seconds that a run may take.
 WALL_SECONDS = 2.0
@@ -131,10 +136,12 @@ class Trial:
             else:
                 self._run_app()
         self.injector.active = False
-        gc.collect()
+        gc.collect(0)  # everything that the run has made is young
         if "injected at" in sys.stderr.getvalue():
             self.probe.reports.append(("stderr", self.injector.error))
         sys.stderr = stderr
+        ThreadCache.start_thread_soon = _start_thread_soon  # type: ignore[method-assign]
+        self.probe.remove()
         self._look_after_run()
         self._judge()
         return self._filled()
@@ -157,7 +164,7 @@ class Trial:
 
     def _watch_threads(self) -> None:
         """Have the loop know when worker threads are at work."""
-        watch, start = self.watch, ThreadCache.start_thread_soon
+        watch = self.watch
 
         def start_thread_soon(cache: Any, fn: Any, deliver: Any, name: Any = None) -> None:
             def delivered(outcome: Any) -> None:
@@ -167,7 +174,7 @@ class Trial:
                     watch.done()
 
             watch.given()
-            start(cache, fn, delivered, name)
+            _start_thread_soon(cache, fn, delivered, name)
 
         ThreadCache.start_thread_soon = start_thread_soon  # type: ignore[method-assign]
 
@@ -395,7 +402,7 @@ class Trial:
             for task in asyncio.all_tasks(self.loop)
             if not _is_of_run(task)
         ]
-        return "; ".join(found[:6]) or "no task"
+        return "; ".join(sorted(found)[:6]) or "no task"
 
 
 def _is_of_run(task: asyncio.Task[Any]) -> bool:
@@ -434,68 +441,115 @@ def _alike(one: list[str], other: list[str]) -> bool:
 # -- processes ------------------------------------------------------------------
 
 
-def in_child(
-    program: Program, case: str, injector: Injector, expected: Result | None = None
-) -> Result:
-    """Run a trial in a forked process, for at most ``WALL_SECONDS``."""
+def run_each(
+    program: Program,
+    case: str,
+    make_injectors: list[Callable[[], Injector]],
+    expected: Result | None = None,
+) -> Iterator[Result]:
+    """Run trials in forked processes, each for at most ``WALL_SECONDS``.
+
+    A process goes on with the next trial as long as nothing goes wrong. A fault that is not the
+    first trial of its process is looked at again in a new one.
+    """
+    todo = list(make_injectors)
+    size = 1 if program.fresh else BATCH
+    while todo:
+        results = _in_child(program, case, todo[:size], expected)
+        if len(results) > 1 and results[-1].faults:
+            del results[-1]
+        yield from results
+        del todo[: len(results)]
+
+
+def _in_child(
+    program: Program,
+    case: str,
+    make_injectors: list[Callable[[], Injector]],
+    expected: Result | None,
+) -> list[Result]:
+    """The results of the first trials, up to the first fault."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
-        _child(program, case, injector, expected, writing)
+        _child(program, case, make_injectors, expected, writing)
     os.close(writing)
-    data, killed = b"", False
-    try:
+    results: list[Result] = []
+    killed = False
+    with os.fdopen(reading, "rb") as file:
+        data = b""
         while True:
-            ready, _, _ = select.select([reading], [], [], WALL_SECONDS)
+            ready, _, _ = select.select([file], [], [], WALL_SECONDS)
+            if not ready and killed:
+                break
             if not ready:
-                if killed:
-                    break
                 killed = True
                 os.kill(child, signal.SIGUSR1)  # says where it stands, see _child
-                ready, _, _ = select.select([reading], [], [], 0.5)
-                if ready:
-                    data += os.read(reading, 1 << 16)
-                break
-            part = os.read(reading, 1 << 16)
+                continue
+            part = os.read(reading, 1 << 20)
             if not part:
                 break
             data += part
-    finally:
-        os.close(reading)
-        if killed:
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-    if not killed:
-        with contextlib.suppress(Exception):
-            result: Result = pickle.loads(data)
-            return result
+            while not killed and len(data) >= 4 and len(data) >= (end := 4 + _size(data)):
+                results.append(pickle.loads(data[4:end]))
+                data = data[end:]
+            if killed:
+                break
+    if killed:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if killed or len(results) < len(make_injectors) and not (results and results[-1].faults):
+        results.append(Result(faults=[_how_it_ended(killed, status, data)], fired="unknown"))
+    return results
+
+
+def _size(data: bytes) -> int:
+    return int.from_bytes(data[:4], "little")
+
+
+def _how_it_ended(killed: bool, status: int, data: bytes) -> tuple[str, str]:
+    """The fault of a process that has sent no result."""
     text = data.decode("utf-8", "replace")
+    if not killed:
+        return ("died", f"status {status}; {text[-300:]}")
     frames = re.findall(r'File "[^"]*?([^/"]*)", line (\d+) in (\w+)', text)
     where = " < ".join(":".join(frame) for frame in frames[:5])
-    kind = "hangs" if killed else "died"
-    if killed:
-        detail = f"{WALL_SECONDS} s of real time; {where}"
-    else:
-        detail = f"status {status}; {text[-300:]}"
-    return Result(faults=[(kind, detail)], fired="unknown")
+    return ("hangs", f"{WALL_SECONDS} s of real time; {where}")
 
 
 def _child(
-    program: Program, case: str, injector: Injector, expected: Result | None, writing: int
+    program: Program,
+    case: str,
+    make_injectors: list[Callable[[], Injector]],
+    expected: Result | None,
+    writing: int,
 ) -> NoReturn:
     file = os.fdopen(writing, "wb", closefd=False)
 
-    def send(result: Result) -> NoReturn:
-        file.write(pickle.dumps(result))
+    def send(result: Result) -> None:
+        data = pickle.dumps(result)
+        file.write(len(data).to_bytes(4, "little") + data)
         file.flush()
+
+    def send_and_end(result: Result) -> NoReturn:
+        send(result)
         os._exit(0)
 
     try:
         faulthandler.register(signal.SIGUSR1, file, all_threads=True)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.set_wakeup_fd(-1)
-        send(Trial(program, case, injector, expected, send).run())
+        gc.disable()
+        if not program.fresh:
+            # The first run in a process is not like the next ones.
+            Trial(program, case, Injector(off=True), None, send_and_end).run()
+        for make_injector in make_injectors:
+            result = Trial(program, case, make_injector(), expected, send_and_end).run()
+            if result.faults:
+                send_and_end(result)
+            send(result)
+        os._exit(0)
     except BaseException:
         file.write(traceback.format_exc().encode())
         file.flush()
