@@ -10,6 +10,7 @@ that a sleep of ``LONG`` is always cut short. A program that sleeps on is late.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -34,7 +35,12 @@ from .injection_probe import Block, Probe
 LONG = 60.0
 
 # What every program is run on: "host-loop".
-CASES = ("run-stock", "app-stock", "run-uvloop", "app-uvloop")
+CASES = tuple(
+    f"{host}-{loop}"
+    for loop in ("stock", "uvloop")
+    if loop == "stock" or importlib.util.find_spec(loop)
+    for host in ("run", "app")
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ def program(
 
     def add(run: Callable[[Probe], Awaitable[object]]) -> Callable[[Probe], Awaitable[object]]:
         if sys.version_info >= since:
-            PROGRAMS[run.__name__] = Program(run, cases or CASES, fresh)
+            possible = tuple(case for case in cases or CASES if case in CASES)
+            PROGRAMS[run.__name__] = Program(run, possible, fresh)
         return run
 
     return add

@@ -353,8 +353,7 @@ class Trial:
         if total > 1:
             probe.fault("twice", " and ".join(channel for channel, _ in found))
         elif total == 0 and not self._absorbed(expected):
-            what = "nothing" if self.error is None else shape(self.error)
-            probe.fault("lost", f"{what} came out")
+            probe.fault("lost", f"{self.error!r}"[:120] + " came out")
         for _, error in probe.reports:
             for leaf in leaves(error):
                 if isinstance(leaf, CONFUSED) and not times_in(leaf, wanted):
@@ -400,7 +399,6 @@ class Trial:
         found = [
             f"{task.get_name()}: {_where(task)}"
             for task in asyncio.all_tasks(self.loop)
-            if not _is_of_run(task)
         ]
         return "; ".join(sorted(found)[:6]) or "no task"
 
