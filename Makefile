@@ -4,11 +4,12 @@
 PYTHON ?= $(shell .ci/pythons | head -n 1 | cut -d ' ' -f 2)
 BIN = .venv/bin
 
-.PHONY: help demo test lint types docs bench clean
+.PHONY: help demo test injection lint types docs bench clean
 
 help:
 	@echo "make demo    run the demonstration, on the stock loop and on uvloop"
 	@echo "make test    run the tests"
+	@echo "make injection  raise an exception at every line of the engine in turn (takes long)"
 	@echo "make lint    check style and formatting"
 	@echo "make types   check the types, and that the public ones are complete"
 	@echo "make docs    build the documentation into docs/_build/html"
@@ -27,6 +28,9 @@ demo: .venv/uvloop.stamp
 
 test: .venv/test.stamp
 	$(BIN)/python -m pytest
+
+injection: .venv/test.stamp
+	cd tests && ../$(BIN)/python -W ignore -m harness.injection
 
 lint: .venv/dev.stamp
 	$(BIN)/python -m ruff check

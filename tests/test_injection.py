@@ -55,6 +55,8 @@ def flaws() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", [run.__name__ for run, *_ in injection_flaws.FLAWS])
 def test_the_harness_notices_a_flaw(name: str) -> None:
     found = [result for result in flaws() if result["flaw"] == name]
+    if name == "request_is_left" and sys.version_info < (3, 11):
+        pytest.skip("Python 3.10 does not count cancel requests")
     assert found
     for result in found:
         assert result["kind"] in result["found"], result

@@ -1,8 +1,8 @@
 """Failure injection: an exception at each line of the engine in turn, and a look at what it does.
 
-``python -m harness.injection`` (in ``tests``; ``make injection``) tries everything: each line of the
-engine that a program executes, at several of its executions, with each exception. ``--sample``
-tries a bounded part, as the ordinary tests do. Each run is a forked process (see
+``python -m harness.injection`` in ``tests``, or ``make injection``, tries everything: each line of
+the engine that a program executes, at several of its executions, with each exception. ``--sample``
+tries a bounded part, as the ordinary tests do. Runs are made in forked processes (see
 ``injection_trial``), so one that hangs does no harm to the next.
 
 Rule 1: which runs are made depends on the seed and the source alone.
@@ -26,7 +26,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from .injection_lines import (
     EXCEPTIONS,
@@ -274,6 +273,22 @@ def needless_entries(report: Report) -> list[str]:
     return [key for key in SHORT_LIST if key not in needed]
 
 
+def still_needed(choice: Choice, keys: set[str]) -> set[str]:
+    """Which entries of the short list stand for a line at which some run does harm."""
+    found: set[str] = set()
+    for name, case in choice.pairs():
+        expected = record(PROGRAMS[name], case)
+        for key in sorted(keys - found):
+            todo = [
+                shot
+                for shot in shots(name, case, expected.counts, choice.seed)
+                if shot.line.key == key
+            ]
+            if any(result.faults for _, result in fire(todo, expected)):
+                found.add(key)
+    return found
+
+
 # -- output ---------------------------------------------------------------------
 
 
@@ -307,9 +322,7 @@ def _blocks(by_line: dict[Line, list[tuple[Shot, Result]]]) -> list[list[Line]]:
     return found
 
 
-def _describe_block(
-    block: list[Line], by_line: dict[Line, list[tuple[Shot, Result]]]
-) -> list[str]:
+def _describe_block(block: list[Line], by_line: dict[Line, list[tuple[Shot, Result]]]) -> list[str]:
     first, last = block[0], block[-1]
     lines = [f"{first}"] if first == last else [f"{first}", f"    ... to {last.line}: {last.text}"]
     by_kind: dict[str, list[tuple[Shot, Result, str]]] = defaultdict(list)
@@ -354,8 +367,10 @@ def main(arguments: list[str]) -> int:
     )
     report = attempt_all(choice, options.jobs, not options.quiet)
     text = describe(report, report.unlisted)
-    whole = choice == Choice(seed=choice.seed)
-    stale = needless_entries(report) if whole else unknown_entries()
+    stale = unknown_entries()
+    if choice == Choice(seed=choice.seed, sample=choice.sample) and not report.broken:
+        needless = set(needless_entries(report))
+        stale += sorted(needless - still_needed(choice, needless) - set(stale))
     text += "".join(f"\nnot needed on the short list: {key}" for key in stale)
     if options.report:
         options.report.write_text(text + "\n", encoding="utf-8")
@@ -363,11 +378,6 @@ def main(arguments: list[str]) -> int:
         print(text)
     print(report.figures())
     return 1 if report.unlisted or report.broken or stale else 0
-
-
-def summary(report: Report) -> dict[str, Any]:
-    """Figures for a test."""
-    return {"faults": len(report.unlisted), "broken": len(report.broken), "runs": report.runs}
 
 
 if __name__ == "__main__":

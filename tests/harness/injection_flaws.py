@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -188,7 +189,7 @@ def main() -> None:
     warm_up()
     for run, kind, injected, cases in FLAWS:
         for case in cases:
-            if case not in CASES:
+            if case not in CASES or (kind == "cancel count" and sys.version_info < (3, 11)):
                 continue
             result = look_at(run, injected, case)
             found = sorted({kind for kind, _ in result.faults})

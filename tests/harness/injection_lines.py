@@ -259,5 +259,3 @@ def _callers() -> list[str]:
             found.append(f"{name}:{frame.f_lineno} {code.co_name}")
         frame = frame.f_back
     return found
-
-

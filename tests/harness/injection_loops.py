@@ -34,7 +34,7 @@ class Watch:
     def __init__(self, abort: Callable[[str, str], NoReturn]) -> None:
         self.abort = abort
         self.ticks = 0
-        self.most_ticks = 20_000
+        self.most_ticks = 3000
         self.latest = 1000.0  # virtual seconds
         # Jobs that threads have not finished, and whether one of them runs without having called
         # into the loop yet.

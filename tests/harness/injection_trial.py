@@ -396,10 +396,7 @@ class Trial:
     def _where_tasks_stand(self) -> str:
         if self.loop is None:
             return "no loop"
-        found = [
-            f"{task.get_name()}: {_where(task)}"
-            for task in asyncio.all_tasks(self.loop)
-        ]
+        found = [f"{task.get_name()}: {_where(task)}" for task in asyncio.all_tasks(self.loop)]
         return "; ".join(sorted(found)[:6]) or "no task"
 
 
@@ -497,7 +494,8 @@ def _in_child(
     if killed:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    if killed or len(results) < len(make_injectors) and not (results and results[-1].faults):
+    ended_by_fault = bool(results and results[-1].faults)
+    if killed or (len(results) < len(make_injectors) and not ended_by_fault):
         results.append(Result(faults=[_how_it_ended(killed, status, data)], fired="unknown"))
     return results
 
