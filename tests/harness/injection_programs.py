@@ -306,7 +306,7 @@ async def shields(p: Probe) -> str:
     with move_on_after(0.5) as outer:
         try:
             await sleep(LONG)
-        finally:
+        except asyncio.CancelledError:
             with CancelScope(shield=True):
                 await p.nap(0.5, "shielded")
                 with move_on_after(0.5):
@@ -386,15 +386,18 @@ async def misnested(p: Probe) -> None:
     """Scopes are left in the wrong order."""
     outer, inner = CancelScope(), CancelScope()
     outer.__enter__()
+    entered = [outer]
     try:
         inner.__enter__()
+        entered.append(inner)
         await sleep(0.5)
-        try:
-            outer.__exit__(None, None, None)
-        except RuntimeError as error:
-            p.caught(error)
+        entered.remove(outer)
+        outer.__exit__(None, None, None)
+    except RuntimeError as error:
+        p.caught(error)
     finally:
-        inner.__exit__(None, None, None)
+        for scope in reversed(entered):
+            scope.__exit__(*sys.exc_info())
 
 
 @program()

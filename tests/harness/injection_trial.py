@@ -18,6 +18,7 @@ The verdict, for a run in which an exception was raised at a line of the engine:
    task is as it was before.
 5. *child runs, task left, record left, loop open, handler left*: nothing runs or stays.
 6. *engine error*: no AssertionError or KeyError and the like comes out of the engine besides.
+   *other error*: no error is reported that the program does not report otherwise.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ class Result:
     log: list[str] = field(default_factory=list)
     bystander: list[str] = field(default_factory=list)
     outcome: str = ""
+    # The types of all errors that were reported.
+    errors: set[str] = field(default_factory=set)
     ticks: int = 0
     end: float = 0.0
     # Recording only: how often each line was executed.
@@ -158,6 +161,9 @@ class Trial:
         result.ticks = self.watch.ticks
         result.counts = dict(self.injector.counts)
         result.fired, result.stack = self.injector.fired, self.injector.stack
+        result.errors = {
+            type(leaf).__name__ for _, error in probe.reports for leaf in leaves(error)
+        }
         error = self.error
         result.outcome = repr(self.value) if error is None else shape(error)
         return result
@@ -354,10 +360,15 @@ class Trial:
             probe.fault("twice", " and ".join(channel for channel, _ in found))
         elif total == 0 and not self._absorbed(expected):
             probe.fault("lost", f"{self.error!r}"[:120] + " came out")
-        for _, error in probe.reports:
+        for channel, error in probe.reports:
             for leaf in leaves(error):
-                if isinstance(leaf, CONFUSED) and not times_in(leaf, wanted):
+                if times_in(leaf, wanted) or any(times_in(leaf, own) for own in probe.originals):
+                    continue
+                if isinstance(leaf, CONFUSED):
                     probe.fault("engine error", f"{leaf!r}"[:80])
+                elif not isinstance(leaf, asyncio.CancelledError):
+                    if type(leaf).__name__ not in expected.errors:
+                        probe.fault("other error", f"{channel}: {leaf!r}"[:150])
 
     def _absorbed(self, expected: Result) -> bool:
         if not isinstance(self.injector.error, RuntimeError):
@@ -371,7 +382,8 @@ class Trial:
             if times == 0:
                 self.probe.fault("original lost", str(error))
             elif times > 1:
-                self.probe.fault("original twice", str(error))
+                channels = [name for name, report in self.probe.reports if times_in(report, error)]
+                self.probe.fault("original twice", f"{error}: {' and '.join(channels)}")
 
     def _judge_bystander(self, expected: Result) -> None:
         if self.bystander is None or self._is_excused():
@@ -391,7 +403,11 @@ class Trial:
             return False
         if isinstance(self.error, nurseryio.TrioInternalError):
             return True
-        return self.injector.fired != "victim" and times_in(self.error, self.injector.error) > 0
+        injected = self.injector.error
+        if self.injector.fired != "victim":
+            return times_in(self.error, injected) > 0
+        # An exit in a task that asyncio started ends the run at once.
+        return self.error is injected and isinstance(injected, KeyboardInterrupt)
 
     def _where_tasks_stand(self) -> str:
         if self.loop is None:
