@@ -73,7 +73,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     if {"mock_clock", "autojump_clock"}.intersection(metafunc.fixturenames):
         markers |= {"run_only", "stock_only"}
-    cases = matrix.choose(markers, metafunc.config.getoption("--matrix") == "quick")
+    quick = metafunc.config.getoption("--matrix") == "quick"
+    engine = matrix.is_about_the_engine(metafunc.module.__name__)
+    cases = matrix.choose(markers, quick, engine)
     metafunc.parametrize("loop_case", cases, ids=str, indirect=True)
 
 
@@ -167,7 +169,7 @@ def loop_case(request: pytest.FixtureRequest) -> matrix.Case | None:
 
 @pytest.fixture
 def loop_kind(loop_case: matrix.Case) -> str:
-    """The kind of loop: "stock", "uvloop", "eager" or "debug"."""
+    """The kind of loop: "stock", "uvloop", "eager", "debug" or "wrapping"."""
     return loop_case.kind
 
 

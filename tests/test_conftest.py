@@ -44,7 +44,7 @@ def run_pytest(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Ru
 
 def test_an_async_test_runs_in_each_cell_of_the_matrix(run_pytest: Run) -> None:
     result = run_pytest("async def test_it(): pass", "--collect-only", "-q")
-    kinds = ["stock", "debug"]
+    kinds = ["stock", "debug", "wrapping"]
     if "uvloop" in matrix.KINDS:
         kinds.append("uvloop")
     if sys.version_info >= (3, 12):
@@ -68,6 +68,10 @@ async def test_it(loop_kind):
     assert loop.get_debug() == (loop_kind == "debug")
     eager = getattr(asyncio, "eager_task_factory", "none here")
     assert (loop.get_task_factory() is eager) == (loop_kind == "eager")
+    task = asyncio.create_task(asyncio.sleep(0.001))
+    is_wrapped = task.get_coro().cr_code is not asyncio.sleep.__code__
+    assert is_wrapped == (loop_kind == "wrapping")
+    await task
 """
     )
     result.assert_outcomes(passed=len(matrix.FULL))
@@ -104,6 +108,13 @@ def test_the_quick_matrix_has_both_hosts_and_both_loops() -> None:
     quick = matrix.choose((), quick=True)
     assert {case.host for case in quick} == set(matrix.HOSTS)
     assert {case.kind for case in quick} == {"stock", "uvloop"}.intersection(matrix.KINDS)
+
+
+def test_the_quick_matrix_is_larger_for_tests_of_the_engine() -> None:
+    rest = matrix.choose((), quick=True)
+    assert matrix.choose((), quick=True, engine=True) == [*rest, matrix.Case("wrapping", "app")]
+    assert matrix.is_about_the_engine("test_nursery")
+    assert not matrix.is_about_the_engine("test_channel")
 
 
 def test_the_quick_matrix_leaves_no_test_out() -> None:

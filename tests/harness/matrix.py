@@ -1,8 +1,8 @@
 """The loop matrix: the event loops and hosts that each async test runs on.
 
 What lives here: the kinds of loop, the two hosts, the choice of cases for a test by its
-markers, and the running of one case. What does not: pytest's hooks (conftest.py) and the checks
-at a test's end (clean.py).
+markers and its module, and the running of one case. What does not: pytest's hooks (conftest.py)
+and the checks at a test's end (clean.py).
 
 A *kind* is an event loop in some state; a *host* is who makes the task that the test runs in:
 ``run`` is ``nurseryio.run``, ``app`` is an asyncio program that knows nothing of nurseryio.
@@ -21,6 +21,8 @@ from typing import Any
 
 import nurseryio
 
+from . import source
+
 AsyncFn = Callable[[], Awaitable[None]]
 
 KINDS: dict[str, str] = {"stock": "asyncio's own loop"}
@@ -29,6 +31,7 @@ if importlib.util.find_spec("uvloop"):
 if sys.version_info >= (3, 12):
     KINDS["eager"] = "asyncio's own loop with asyncio.eager_task_factory"
 KINDS["debug"] = "asyncio's own loop in debug mode"
+KINDS["wrapping"] = "asyncio's own loop with a task factory that wraps each coroutine"
 
 HOSTS = ("run", "app")
 
@@ -47,6 +50,15 @@ class Case:
 FULL = tuple(Case(kind, host) for kind in KINDS for host in HOSTS)
 # Each host once, and both of the loops that users have.
 QUICK = (Case("stock", "run"), Case("uvloop" if "uvloop" in KINDS else "stock", "app"))
+# For the tests of the engine also a loop on which no child is made the fast way.
+QUICK_FOR_ENGINE = (*QUICK, Case("wrapping", "app"))
+
+_ENGINE = {path.stem for path in (source.PACKAGE / "_core").glob("*.py")}
+
+
+def is_about_the_engine(module: str) -> bool:
+    """Whether a test module, by its name, is about a module of ``_core``."""
+    return module.rpartition(".")[2].removeprefix("test_") in _ENGINE
 
 
 def is_async_test(function: Any) -> bool:
@@ -59,13 +71,14 @@ def inner_test(function: Any) -> Any:
     return getattr(getattr(function, "hypothesis", None), "inner_test", function)
 
 
-def choose(markers: Collection[str], quick: bool) -> list[Case]:
+def choose(markers: Collection[str], quick: bool, engine: bool = False) -> list[Case]:
     """The cases for a test with these markers.
 
     Args:
         markers: names of markers; ``run_only``, ``app_only`` and ``stock_only`` count.
         quick: whether a small share of the matrix is asked for. A test that has no case in that
             share gets the first one that it may have: it is never left out.
+        engine: whether the test is about the engine; that share is larger for it.
 
     Raises:
         ValueError: if the markers leave nothing to run.
@@ -80,7 +93,8 @@ def choose(markers: Collection[str], quick: bool) -> list[Case]:
     if not allowed:
         raise ValueError("run_only and app_only exclude each other")
     if quick:
-        return [case for case in allowed if case in QUICK] or allowed[:1]
+        share = QUICK_FOR_ENGINE if engine else QUICK
+        return [case for case in allowed if case in share] or allowed[:1]
     return allowed
 
 
@@ -95,7 +109,22 @@ def new_loop(kind: str) -> asyncio.AbstractEventLoop:
         loop.set_debug(True)
     elif kind == "eager":
         loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+    elif kind == "wrapping":
+        loop.set_task_factory(wrapping_task_factory)
     return loop
+
+
+def wrapping_task_factory(
+    loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any
+) -> asyncio.Task[Any]:
+    """Run each coroutine inside another one that bears its name, as Sentry's task factory does."""
+
+    async def wrapper() -> Any:
+        return await coro
+
+    outer = wrapper()
+    outer.__name__, outer.__qualname__ = coro.__name__, coro.__qualname__
+    return asyncio.Task(outer, loop=loop, **kwargs)
 
 
 def run_case(case: Case, main: AsyncFn, clock: Any = None) -> None:
