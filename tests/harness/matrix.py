@@ -117,13 +117,14 @@ def new_loop(kind: str) -> asyncio.AbstractEventLoop:
 def wrapping_task_factory(
     loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any
 ) -> asyncio.Task[Any]:
-    """Run each coroutine inside another one that bears its name, as Sentry's task factory does."""
+    """Run each coroutine inside another one that has its name, as Sentry's task factory does."""
 
     async def wrapper() -> Any:
         return await coro
 
     outer = wrapper()
-    outer.__name__, outer.__qualname__ = coro.__name__, coro.__qualname__
+    outer.__name__ = getattr(coro, "__name__", outer.__name__)
+    outer.__qualname__ = getattr(coro, "__qualname__", outer.__qualname__)
     return asyncio.Task(outer, loop=loop, **kwargs)
 
 
