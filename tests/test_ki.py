@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import signal
+import ssl
+import sys
+import tempfile
 import threading
+import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 import pytest
 from harness import matrix
 
 import nurseryio
-from nurseryio._core.ki import KIHandler
+import nurseryio.aio
+import nurseryio.instruments
+import nurseryio.testing
+from nurseryio._core.ki import KIHandler, border, is_protected
 from nurseryio._core.outcome import Value
 from nurseryio.lowlevel import (
     Abort,
@@ -21,6 +32,7 @@ from nurseryio.lowlevel import (
     enable_ki_protection,
     wait_task_rescheduled,
 )
+from nurseryio.testing.one_task import OneTask
 
 
 def press() -> None:
@@ -120,6 +132,335 @@ def test_equal_functions_have_marks_of_their_own() -> None:
     disable_ki_protection(marked)
     assert marked.__code__ is unmarked.__code__  # type: ignore[attr-defined]
     assert marked() is False  # type: ignore[operator]
+
+
+# -- user code that the library calls -------------------------------------------
+
+
+@border
+async def wrapper(seen: list[bool]) -> None:
+    seen.append(is_protected(sys._getframe()))
+    await checkpoint()
+    seen.append(is_protected(sys._getframe()))
+
+
+async def test_the_wrapper_of_a_task_is_protected_itself() -> None:
+    seen: list[bool] = []
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(wrapper, seen)
+    assert seen == [True, True]
+
+
+Seen = list[bool]
+
+
+class Program:
+    """User code of all kinds that notes whether Ctrl-C would be raised in it."""
+
+    def __init__(self) -> None:
+        self.seen: Seen = []
+
+    def note(self, *_: object) -> None:
+        self.seen.append(currently_ki_protected())
+
+    async def function(self, *_: object, **_also: object) -> None:
+        self.note()
+        await checkpoint()
+        self.note()
+
+    def sync_function(self, *_: object, **_also: object) -> Awaitable[None]:
+        self.note()
+        return self.function()
+
+    async def started(self, *, task_status: nurseryio.TaskStatus[None]) -> None:
+        self.note()
+        task_status.started()
+        await self.function()
+
+    async def serving(self, stream: nurseryio.abc.AsyncResource) -> None:
+        await self.function()
+        self.served.set()
+
+    async def generator(self) -> AsyncIterator[int]:
+        self.note()
+        yield 1
+        await self.function()
+
+    def iterator(self) -> Iterator[int]:
+        self.note()
+        yield 1
+        self.note()
+
+    @asynccontextmanager
+    async def manager(self) -> AsyncIterator[None]:
+        await self.function()
+        yield
+        await self.function()
+
+    async def serve(self, serve: Callable[..., Awaitable[object]], connect: Any) -> None:
+        self.served = nurseryio.Event()
+        async with nurseryio.open_nursery() as nursery:
+            listeners = await nursery.start(partial(serve, self.serving))
+            async with await connect(listeners[0]):
+                await self.served.wait()
+            nursery.cancel_scope.cancel()
+
+
+async def connect_tcp(listener: nurseryio.SocketListener) -> nurseryio.SocketStream:
+    return await nurseryio.testing.open_stream_to_socket_listener(listener)
+
+
+async def by_start_soon(program: Program) -> None:
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(program.function)
+        nursery.start_soon(program.sync_function)  # type: ignore[arg-type]
+
+
+async def by_start(program: Program) -> None:
+    async with nurseryio.open_nursery() as nursery:
+        await nursery.start(program.started)
+
+
+async def by_gather(program: Program) -> None:
+    await nurseryio.gather(program.function, program.sync_function)
+
+
+async def by_race(program: Program) -> None:
+    await nurseryio.race(program.function, program.sync_function)
+
+
+async def by_amap(program: Program) -> None:
+    async with nurseryio.amap(program.sync_function, program.iterator(), limit=1) as results:
+        assert [result async for result in results] == [None]
+    async with nurseryio.amap(program.function, program.generator(), limit=1) as results:
+        assert [result async for result in results] == [None]
+
+
+async def by_as_safe_channel(program: Program) -> None:
+    async with nurseryio.as_safe_channel(program.generator)() as channel:
+        assert [item async for item in channel] == [1]
+
+
+async def by_serve_listeners(program: Program) -> None:
+    async def serve(handler: Any, *, task_status: Any) -> None:
+        listeners = await nurseryio.open_tcp_listeners(0, host="127.0.0.1")
+        await nurseryio.serve_listeners(handler, listeners, task_status=task_status)
+
+    await program.serve(serve, connect_tcp)
+
+
+async def by_serve_tcp(program: Program) -> None:
+    await program.serve(partial(nurseryio.serve_tcp, port=0, host="127.0.0.1"), connect_tcp)
+
+
+async def by_serve_unix(program: Program) -> None:
+    async def connect(listener: nurseryio.SocketListener) -> nurseryio.SocketStream:
+        return await nurseryio.open_unix_socket(listener.socket.getsockname())
+
+    with tempfile.TemporaryDirectory() as directory:
+
+        async def serve(handler: Any, *, task_status: Any) -> None:
+            await nurseryio.serve_unix(handler, f"{directory}/socket", task_status=task_status)
+
+        await program.serve(serve, connect)
+
+
+async def by_serve_ssl_over_tcp(program: Program) -> None:
+    async def connect(listener: nurseryio.SSLListener[Any]) -> nurseryio.SocketStream:
+        return await connect_tcp(listener.transport_listener)
+
+    serve = partial(
+        nurseryio.serve_ssl_over_tcp,
+        port=0,
+        ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+        host="127.0.0.1",
+    )
+    await program.serve(serve, connect)
+
+
+async def by_host(program: Program) -> None:
+    async with nurseryio.open_nursery() as nursery:
+        await (await nurseryio.aio.host(nursery, program.manager())).aclose()
+
+
+async def by_from_thread_run(program: Program) -> None:
+    await nurseryio.to_thread.run_sync(nurseryio.from_thread.run, program.function)
+    token = nurseryio.lowlevel.current_trio_token()
+    call = partial(nurseryio.from_thread.run, program.function, trio_token=token)
+    await nurseryio.to_thread.run_sync(call)
+
+
+async def by_from_thread_run_sync(program: Program) -> None:
+    await nurseryio.to_thread.run_sync(nurseryio.from_thread.run_sync, program.note)
+
+
+async def by_channels_of_the_users(program: Program) -> None:
+    class Numbers(nurseryio.abc.ReceiveChannel[int]):
+        async def receive(self) -> int:
+            await program.function()
+            raise nurseryio.EndOfChannel
+
+        async def aclose(self) -> None:
+            await program.function()
+
+    async with Numbers() as numbers:
+        assert [item async for item in numbers] == []
+
+
+async def by_streams_of_the_users(program: Program) -> None:
+    class Sink(nurseryio.abc.SendStream):
+        async def send_all(self, data: object) -> None:
+            await program.function()
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await program.function()
+
+        async def aclose(self) -> None:
+            await program.function()
+
+    source = nurseryio.testing.MemoryReceiveStream()
+    stream = nurseryio.StapledStream(Sink(), source)
+    await stream.send_all(b"x")
+    await stream.aclose()
+
+
+OPEN: dict[str, Callable[[Program], Awaitable[None]]] = {
+    "Nursery.start_soon": by_start_soon,
+    "Nursery.start": by_start,
+    "gather": by_gather,
+    "race": by_race,
+    "amap": by_amap,
+    "as_safe_channel": by_as_safe_channel,
+    "serve_listeners": by_serve_listeners,
+    "serve_tcp": by_serve_tcp,
+    "serve_unix": by_serve_unix,
+    "serve_ssl_over_tcp": by_serve_ssl_over_tcp,
+    "host": by_host,
+    "run": by_from_thread_run,
+    "run_sync": by_from_thread_run_sync,
+    "ReceiveChannel": by_channels_of_the_users,
+    "StapledStream": by_streams_of_the_users,
+}
+
+
+async def by_run_sync_soon(program: Program) -> None:
+    nurseryio.lowlevel.current_trio_token().run_sync_soon(program.note)
+    await checkpoint()
+    await checkpoint()
+
+
+async def by_spawn_system_task(program: Program) -> None:
+    done = nurseryio.Event()
+
+    async def system() -> None:
+        await program.function()
+        done.set()
+
+    nurseryio.lowlevel.spawn_system_task(system)
+    await done.wait()
+
+
+async def by_wait_task_rescheduled(program: Program) -> None:
+    def abort(_raise_cancel: object) -> Abort:
+        program.note()
+        return Abort.SUCCEEDED
+
+    with nurseryio.CancelScope() as scope:
+        asyncio.get_running_loop().call_soon(scope.cancel)
+        await wait_task_rescheduled(abort)
+    with nurseryio.CancelScope() as scope:
+        scope.cancel()
+        await wait_task_rescheduled(abort)
+
+
+async def by_add_instrument(program: Program) -> None:
+    class Noting(nurseryio.abc.Instrument):
+        def task_spawned(self, task: nurseryio.lowlevel.Task) -> None:
+            program.note()
+
+    instrument = Noting()
+    nurseryio.lowlevel.add_instrument(instrument)
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(checkpoint)
+    nurseryio.lowlevel.remove_instrument(instrument)
+
+
+async def by_create_task(program: Program) -> None:
+    await asyncio.create_task(program.function())
+
+
+async def by_call_soon(program: Program) -> None:
+    asyncio.get_running_loop().call_soon(program.note)
+    await checkpoint()
+    await checkpoint()
+
+
+PROTECTED: dict[str, Callable[[Program], Awaitable[None]]] = {
+    "LoopToken.run_sync_soon": by_run_sync_soon,
+    "TrioToken.run_sync_soon": by_run_sync_soon,
+    "spawn_system_task": by_spawn_system_task,
+    "wait_task_rescheduled": by_wait_task_rescheduled,
+    "add_instrument": by_add_instrument,
+    "asyncio.create_task": by_create_task,
+    "call_soon": by_call_soon,
+}
+
+# Functions with a callable among their parameters that is not called on the loop of a run, or
+# that is run by one of the functions above.
+ELSEWHERE = {
+    "DTLSEndpoint.serve",
+    "Path.walk",
+    "Tracer.__init__",
+    "run_process",
+    "start_thread_soon",
+    "provide_trio",
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_user_code_is_open_when_it_is_called_through(name: str) -> None:
+    program = Program()
+    nurseryio.run(OPEN[name], program)
+    assert set(program.seen) == {False}
+
+
+@pytest.mark.parametrize("name", PROTECTED)
+def test_user_code_is_protected_when_it_is_called_by(name: str) -> None:
+    program = Program()
+    nurseryio.run(PROTECTED[name], program)
+    assert set(program.seen) == {True}
+
+
+def test_user_code_below_the_pytest_plugin_and_the_main_function_is_open() -> None:
+    program = Program()
+    nurseryio.run(program.sync_function)
+    steps = OneTask(name="steps")
+    try:
+        steps.do(program.function)
+    finally:
+        steps.close()
+    assert set(program.seen) == {False}
+
+
+def test_each_public_function_that_takes_a_callable_is_in_one_of_the_lists() -> None:
+    doors = (nurseryio, nurseryio.lowlevel, nurseryio.aio, nurseryio.from_thread)
+    found = set()
+    for door in (*doors, nurseryio.to_thread, nurseryio.instruments):
+        for name in dir(door):
+            thing = getattr(door, name, None)
+            if name.startswith("_") or isinstance(thing, types.ModuleType):
+                continue
+            functions = {name: thing}
+            if isinstance(thing, type):
+                functions = {f"{name}.{key}": value for key, value in vars(thing).items()}
+            found |= {key for key, function in functions.items() if takes_a_callable(function)}
+    assert found <= {*OPEN, *PROTECTED, *ELSEWHERE}
+
+
+def takes_a_callable(function: object) -> bool:
+    hints = getattr(function, "__annotations__", {})
+    hints = {name: hint for name, hint in hints.items() if name != "return"}
+    return any("Callable[" in str(hint) or "AsyncFn[" in str(hint) for hint in hints.values())
 
 
 # -- the key --------------------------------------------------------------------
@@ -364,3 +705,47 @@ def test_in_other_threads_signals_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [signal.default_int_handler]
+
+
+# -- C code ---------------------------------------------------------------------
+
+
+def press_in_c_code_that_fails() -> None:
+    # One call in C: the signal arrives in it, and its handler is called only after the failure.
+    list(map(_thread.interrupt_main, [signal.SIGINT, "no signal"]))
+
+
+async def failing() -> None:
+    press_in_c_code_that_fails()
+
+
+async def failing_after_a_wait() -> None:
+    await checkpoint()
+    press_in_c_code_that_fails()
+
+
+async def failing_when_started(*, task_status: object) -> None:
+    press_in_c_code_that_fails()
+
+
+@pytest.mark.parametrize("how", ["main", "child", "last child", "start", "two nurseries"])
+@pytest.mark.parametrize("fail", [failing, failing_after_a_wait])
+def test_it_is_not_lost_if_it_arrives_in_c_code_that_fails(
+    how: str, fail: Callable[[], Awaitable[None]]
+) -> None:
+    async def main() -> None:
+        if how == "main":
+            await fail()
+        async with nurseryio.open_nursery() as nursery:
+            if how == "start":
+                await nursery.start(failing_when_started)
+            elif how == "two nurseries":
+                async with nurseryio.open_nursery() as inner:
+                    inner.start_soon(fail)
+            else:
+                nursery.start_soon(fail)
+            if how == "child":
+                await nurseryio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(main)

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from harness import matrix
 
 import nurseryio
 from nurseryio import TrioInternalError, open_nursery, run
-from nurseryio.lowlevel import checkpoint, current_task
+from nurseryio.lowlevel import (
+    checkpoint,
+    current_task,
+    current_trio_token,
+    spawn_system_task,
+)
 from nurseryio.testing import MockClock
 
 VAR = contextvars.ContextVar("VAR", default="outside")
@@ -218,6 +227,330 @@ def test_a_root_task_that_somebody_cancels_is_an_internal_error() -> None:
     with pytest.raises((TrioInternalError, nurseryio.Cancelled)):
         run(main)
 
+
+# -- exits of asyncio code ------------------------------------------------------
+
+
+async def exiting(code: int = 3) -> None:
+    sys.exit(code)
+
+
+async def exit_in_a_task() -> None:
+    exit_in_a_task.task = asyncio.create_task(exiting())  # type: ignore[attr-defined]
+
+
+async def exit_in_a_callback() -> None:
+    asyncio.get_running_loop().call_soon(sys.exit, 3)
+
+
+async def exit_in_a_timer() -> None:
+    asyncio.get_running_loop().call_later(0.01, sys.exit, 3)
+
+
+async def exit_from_a_thread() -> None:
+    loop = asyncio.get_running_loop()
+    threading.Thread(target=loop.call_soon_threadsafe, args=(sys.exit, 3)).start()
+
+
+async def exit_in_a_signal_handler() -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, sys.exit, 3)
+    signal.raise_signal(signal.SIGUSR1)
+
+
+async def exit_in_a_task_group() -> None:
+    if sys.version_info >= (3, 11):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(exiting())
+    else:
+        await exit_in_a_task()
+
+
+async def exit_in_run_sync_soon() -> None:
+    current_trio_token().run_sync_soon(sys.exit, 3)
+
+
+async def exit_in_a_system_task() -> None:
+    spawn_system_task(exiting)
+
+
+async def exit_by_ctrl_c_twice() -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    asyncio.get_running_loop().call_soon(interrupt)
+
+
+EXITS = [
+    exit_in_a_task,
+    exit_in_a_callback,
+    exit_in_a_timer,
+    exit_from_a_thread,
+    exit_in_a_signal_handler,
+    exit_in_a_task_group,
+    exit_in_run_sync_soon,
+    exit_in_a_system_task,
+    exit_by_ctrl_c_twice,
+]
+
+
+@pytest.mark.parametrize("kind", matrix.KINDS)
+@pytest.mark.parametrize("leave", EXITS)
+def test_an_exit_of_asyncio_code_leaves_bare_after_the_cleanup(
+    leave: Callable[[], Awaitable[None]], kind: str
+) -> None:
+    record: list[str] = []
+
+    async def clean_up(name: str) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            with nurseryio.CancelScope(shield=True):
+                await nurseryio.sleep(0.001)
+            record.append(name)
+
+    async def main() -> None:
+        task = asyncio.create_task(clean_up("asyncio"))
+        try:
+            async with open_nursery() as nursery:
+                nursery.start_soon(clean_up, "child")
+                spawn_system_task(clean_up, "system")
+                await nurseryio.sleep(0.001)
+                await leave()
+                await nurseryio.sleep(60)
+        finally:
+            record.append("main")
+        await task
+
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as caught:
+        run(main, loop_factory=lambda: quiet(matrix.new_loop(kind)))
+    if isinstance(caught.value, SystemExit):
+        assert caught.value.code == 3
+    assert sorted(record) == ["asyncio", "child", "main", "system"]
+
+
+def quiet(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
+    """A task whose exit has left the loop is said to be one whose error nobody has seen."""
+    loop.set_exception_handler(lambda _loop, _context: None)
+    return loop
+
+
+def test_the_error_of_a_main_task_that_fails_because_of_an_exit_is_its_context() -> None:
+    reports: list[Any] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: reports.append(context["exception"]))
+        loop.call_soon(sys.exit, 3)
+        try:
+            await nurseryio.sleep(60)
+        finally:
+            raise KeyError("cleanup")
+
+    with pytest.raises(SystemExit) as caught:
+        run(main)
+    assert repr(caught.value.__context__) == "KeyError('cleanup')"
+    # Python prints nothing for a SystemExit, so it is logged too.
+    assert reports == [caught.value.__context__]
+
+
+@pytest.mark.parametrize("kind", ["stock", "eager"] if "eager" in matrix.KINDS else ["stock"])
+def test_the_first_of_many_exits_counts_and_all_tasks_end(kind: str) -> None:
+    record = []
+
+    async def exits_again(code: int) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            record.append(code)
+            sys.exit(code)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        tasks = [asyncio.create_task(exits_again(code)) for code in range(100, 250)]
+        await nurseryio.sleep(0.001)
+        for code in range(3, 9):
+            loop.call_soon(sys.exit, code)
+        try:
+            await nurseryio.sleep(60)
+        finally:
+            del tasks
+            sys.exit(99)
+
+    with pytest.raises(SystemExit) as caught:
+        run(main, loop_factory=lambda: quiet(matrix.new_loop(kind)))
+    assert caught.value.code == 3
+    assert sorted(record) == list(range(100, 250))
+
+
+def test_a_callback_that_exits_for_ever_does_not_keep_the_program() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def again() -> None:
+            loop.call_soon(again)
+            sys.exit(3)
+
+        loop.call_soon(again)
+        await nurseryio.sleep(60)
+
+    with pytest.raises(SystemExit):
+        run(main)
+
+
+def test_a_loop_that_somebody_stops_ends_the_run_with_an_error_of_asyncio() -> None:
+    record = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().stop()
+        try:
+            await nurseryio.sleep(60)
+        finally:
+            record.append("cleaned up")
+
+    with pytest.raises(RuntimeError, match="stopped before Future completed"):
+        run(main)
+    assert record == ["cleaned up"]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_an_exit_before_the_main_task_keeps_it_from_beginning(error: BaseException) -> None:
+    async def main() -> None:
+        raise AssertionError("must not run")
+
+    def leave() -> None:
+        raise error
+
+    def factory() -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        loop.call_soon(leave)
+        return loop
+
+    with pytest.raises(type(error)) as caught:
+        run(main, loop_factory=factory)
+    assert caught.value is error
+
+
+def test_an_exit_in_an_async_generator_at_the_end_leaves_after_the_others_are_closed() -> None:
+    record = []
+    held = []
+
+    async def generator(code: int) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            record.append(code)
+            sys.exit(code)
+
+    async def main() -> None:
+        for code in (3, 4):
+            held.append(generator(code))
+            await held[-1].__anext__()
+
+    with pytest.raises(SystemExit) as caught:
+        run(main)
+    assert caught.value.code in (3, 4)
+    assert sorted(record) == [3, 4]
+
+
+# -- loops that make no tasks ---------------------------------------------------
+
+
+def loop_with(factory: Any, kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    def make() -> asyncio.AbstractEventLoop:
+        loop = matrix.new_loop(kind)
+        loop.set_task_factory(factory)
+        return loop
+
+    return make
+
+
+PLAIN_KINDS = [kind for kind in matrix.KINDS if kind != "eager"]
+
+
+@pytest.mark.parametrize("kind", PLAIN_KINDS)
+def test_a_task_factory_that_raises_has_its_error_raised(kind: str) -> None:
+    def factory(_loop: object, coro: Any, **_options: object) -> Any:
+        coro.close()
+        raise ZeroDivisionError("factory")
+
+    with pytest.raises(ZeroDivisionError, match="factory"):
+        run(give, 5, loop_factory=loop_with(factory, kind))
+
+
+@pytest.mark.parametrize("kind", PLAIN_KINDS)
+def test_a_task_factory_that_raises_at_the_end_has_its_error_raised(kind: str) -> None:
+    failing = False
+
+    def factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
+        if failing:
+            raise ZeroDivisionError("factory")
+        return asyncio.Task(coro, loop=loop, **options)
+
+    async def main() -> None:
+        nonlocal failing
+        failing = True
+
+    with pytest.raises(ZeroDivisionError, match="factory"):
+        run(main, loop_factory=loop_with(factory, kind))
+
+
+@pytest.mark.parametrize("kind", PLAIN_KINDS)
+@pytest.mark.parametrize("what", ["nothing", "a future", "a done task"])
+def test_a_task_factory_that_returns_something_else_is_an_error(what: str, kind: str) -> None:
+    async def nothing() -> None:
+        pass
+
+    def factory(loop: asyncio.AbstractEventLoop, coro: Any, **_options: object) -> Any:
+        coro.close()
+        if what == "nothing":
+            return None
+        if what == "a future":
+            return loop.create_future()
+        return asyncio.Task(nothing(), loop=loop)
+
+    with (
+        pytest.warns(DeprecationWarning)
+        if what != "a done task"
+        and sys.version_info
+        < (
+            3,
+            13,
+        )
+        else contextlib.nullcontext(),
+        pytest.raises((TypeError, AttributeError, RuntimeError)),
+    ):
+        run(give, 5, loop_factory=loop_with(factory, kind))
+
+
+@pytest.mark.parametrize("kind", PLAIN_KINDS)
+def test_a_task_factory_may_wrap_the_root_task_s_coroutine(kind: str) -> None:
+    async def wrapping(coro: Any) -> Any:
+        return await coro
+
+    def factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
+        first = not made
+        made.append(coro)
+        return asyncio.Task(wrapping(coro) if first else coro, loop=loop, **options)
+
+    made: list[Any] = []
+    assert run(give, 5, loop_factory=loop_with(factory, kind)) == 5
+
+
+@pytest.mark.parametrize("method", ["shutdown_asyncgens", "shutdown_default_executor"])
+def test_a_loop_that_cannot_be_shut_down_has_its_error_raised(method: str) -> None:
+    async def fail() -> None:
+        raise KeyError(method)
+
+    def factory() -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        setattr(loop, method, fail)
+        return loop
+
+    with pytest.raises(KeyError, match=method):
+        run(give, 5, loop_factory=factory)
+
+
+# -- exit codes -----------------------------------------------------------------
 
 EXIT = """
 import sys, nurseryio

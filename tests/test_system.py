@@ -86,6 +86,39 @@ async def test_a_failing_system_task_of_a_plain_loop_is_reported(loop_errors: li
     assert len(loop_errors) == 1
 
 
+@pytest.mark.app_only
+async def test_a_repr_that_fails_does_not_keep_the_error_from_being_reported(
+    loop_errors: list[str],
+) -> None:
+    class Function:
+        async def __call__(self) -> None:
+            raise KeyError("system")
+
+        def __repr__(self) -> str:
+            raise ValueError("repr")
+
+    task = spawn_system_task(Function())
+    await asyncio.wait([task.asyncio_task])
+    await checkpoint()
+    assert len(loop_errors) == 1
+    assert "KeyError('system')" in loop_errors[0]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_an_exit_of_a_system_task_leaves_a_plain_loop(error: BaseException) -> None:
+    async def system() -> None:
+        raise error
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+        spawn_system_task(system)
+        await asyncio.sleep(60)
+
+    with pytest.raises(type(error)) as caught:
+        asyncio.run(main())
+    assert caught.value is error
+
+
 async def test_a_system_task_that_never_ran_leaves_nothing() -> None:
     async def system() -> None:
         raise AssertionError("must not run")

@@ -105,8 +105,101 @@ def test_a_closed_loop_of_somebody_else_accepts_nothing() -> None:
         return current_trio_token()
 
     token = asyncio.run(main())
-    with pytest.raises(nurseryio.RunFinishedError):
+    for _ in range(3):
+        with pytest.raises(nurseryio.RunFinishedError):
+            token.run_sync_soon(print)
+        with pytest.raises(nurseryio.RunFinishedError):
+            token.run_sync_soon(print, idempotent=True)
+    assert token._size() == 0
+
+
+def test_a_loop_that_is_closed_before_its_turn_accepts_nothing() -> None:
+    async def main() -> LoopToken:
+        token = current_trio_token()
+        asyncio.get_running_loop().stop()
         token.run_sync_soon(print)
+        return token
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(main())
+    loop.run_forever()
+    loop.close()
+    with pytest.raises(nurseryio.RunFinishedError):
+        task.result().run_sync_soon(print)
+
+
+async def test_a_call_that_the_loop_refuses_is_not_taken_as_scheduled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    token = current_trio_token()
+    state = token._state
+    record: list[int] = []
+    done = nurseryio.Event()
+
+    class Refusing:
+        def call_soon_threadsafe(self, *_args: object, **_options: object) -> None:
+            raise RecursionError
+
+        def is_closed(self) -> bool:
+            return False
+
+    loop = state.loop
+    state.loop = Refusing()  # type: ignore[assignment]
+    try:
+        with pytest.raises(RecursionError):
+            token.run_sync_soon(record.append, 1)
+    finally:
+        state.loop = loop
+    token.run_sync_soon(record.append, 2)
+    token.run_sync_soon(done.set)
+    await done.wait()
+    assert record == [2]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_an_exit_leaves_a_plain_loop_and_the_functions_behind_it_run_nevertheless(
+    error: BaseException,
+) -> None:
+    record: list[int] = []
+
+    def leave() -> None:
+        raise error
+
+    async def main() -> None:
+        token = current_trio_token()
+        token.run_sync_soon(leave)
+        token.run_sync_soon(record.append, 1)
+        token.run_sync_soon(record.append, 2)
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(main())
+    with pytest.raises(type(error)):
+        loop.run_forever()
+    assert task.done()
+    loop.call_soon(loop.call_soon, loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert record == [1, 2]
+
+
+@pytest.mark.parametrize("error", [KeyError("function"), asyncio.CancelledError(), SystemExit(3)])
+def test_a_function_that_fails_does_not_keep_the_others_from_running(error: BaseException) -> None:
+    record: list[int] = []
+
+    def fail() -> None:
+        raise error
+
+    async def main() -> None:
+        token = current_trio_token()
+        token.run_sync_soon(fail)
+        token.run_sync_soon(record.append, 1)
+        token.run_sync_soon(fail, idempotent=True)
+        token.run_sync_soon(record.append, 2)
+        await nurseryio.sleep_forever()
+
+    with pytest.raises((nurseryio.TrioInternalError, SystemExit)):
+        nurseryio.run(main)
+    assert record == [1, 2]
 
 
 def test_an_error_in_a_function_ends_a_run() -> None:

@@ -339,10 +339,14 @@ class Run:
     def _keep(self, errors: list[BaseException], leaving: BaseException) -> None:
         """Errors that do not leave ``run`` must be seen nevertheless."""
         for error in errors:
-            if all(is_cancelled(leaf) or leaf in self.exits for leaf in leaves(error)):
+            found = [leaf for leaf in leaves(error) if not is_cancelled(leaf)]
+            if all(leaf in self.exits for leaf in found):
                 continue
-            if not attach(error, leaving) or isinstance(leaving, SystemExit):
-                # Nothing prints a SystemExit and what belongs to it.
+            attached = attach(error, leaving)
+            if all(isinstance(leaf, EXITS) for leaf in found):
+                continue  # there is nothing in them to be seen
+            # Nothing prints a SystemExit and what belongs to it.
+            if not attached or isinstance(leaving, SystemExit):
                 self.state.loop.call_exception_handler(
                     {
                         "message": f"another error while {type(leaving).__name__} ended the run",
