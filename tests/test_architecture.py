@@ -76,6 +76,7 @@ CORE_ORDER = (
     "driving",
     "leftovers",
     "presses",
+    "verdict",
     "asyncgens",
     "turns",
     "idle",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -42,9 +43,10 @@ def drive(request: pytest.FixtureRequest) -> Iterator[Drive]:
     yield drive
     for task in asyncio.all_tasks(drive.loop):
         task.cancel()
-    if not drive.loop.is_closed():
-        drive.loop.run_until_complete(asyncio.sleep(0))
-        drive.loop.close()
+    while not drive.loop.is_closed():
+        with contextlib.suppress(SystemExit):  # one may be on its way
+            drive.loop.run_until_complete(asyncio.sleep(0))
+            drive.loop.close()
 
 
 def test_a_function_runs_in_a_task_to_its_end(drive: Drive) -> None:

@@ -202,7 +202,5 @@ class Presses:
         place = self._place
         if isinstance(error, Cancelled):
             place = error.__traceback__
-        elif error is not None:
-            self._error.__context__ = error
         self._place = None
         return self._error.with_traceback(place)

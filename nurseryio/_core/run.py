@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import gauge, host
 from .asyncgens import AsyncGenerators
 from .driving import EXITS, Driver
-from .errors import Cancelled, CancelReason, TrioInternalError
-from .groups import bare_exit, is_cancelled, leaves, warn_loose
+from .errors import Cancelled, CancelReason
+from .groups import leaves, warn_loose
 from .idle import use_clock
 from .ki import KIHandler, border, calls_users, disable_ki_protection
 from .leftovers import GENERATORS, THREADS, Leftovers
@@ -36,6 +36,7 @@ from .presses import Presses
 from .task import LoopState, Task, current_task, loop_state, records
 from .token import token_of
 from .util import coroutine_or_error
+from .verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -174,12 +175,7 @@ class Run:
         self.root_task: Task | None = None
         self.system_nursery: Nursery | None = None
         self.system_context = contextvars.copy_context()
-        self.internal_error: BaseException | None = None
-        # What run() raises, whatever else comes of the run.
-        self.verdict: BaseException | None = None
-        # What has left the loop, exits above all, and what run() could not do at the start or end.
-        self.exits: list[BaseException] = []
-        self.troubles: list[BaseException] = []
+        self.verdict = Verdict(state.loop)
         self.token = token_of(state)
         self.token._crash = self._crash
         self.asyncgens = AsyncGenerators(self.token.run_sync_soon, self.spawn_system_task)
@@ -231,7 +227,7 @@ class Run:
 
     def exit(self, error: BaseException) -> None:
         """An error that is to end the program: everything is cancelled, and then it leaves."""
-        self.exits.append(error)
+        self.verdict.exits.append(error)
         self._cancel_everything(f"{type(error).__name__} was raised")
 
     def finish(self) -> None:
@@ -246,7 +242,7 @@ class Run:
             ):
                 self.leftovers.phase = phase
                 if not driver.given_up:
-                    driver.until(driver.spawn(end, "<end>", self.troubles.append))
+                    driver.until(driver.spawn(end, "<end>", self.verdict.troubles.append))
             if not driver.given_up:
                 last = loop.create_future()
                 loop.call_soon(self.token._close)
@@ -286,9 +282,7 @@ class Run:
         """What the main task returned, or raise what came of the run."""
         outcome, self.main_outcome = self.main_outcome, None
         error = outcome.error if isinstance(outcome, Error) else None
-        if error is not None and strict is not True:
-            error = self._bare_interrupt(bare_exit(error))
-        leaving = self._what_leaves(error)
+        leaving = self.verdict.decide(error, self.presses, strict)
         try:
             if leaving is not None:
                 raise leaving
@@ -296,63 +290,6 @@ class Run:
             return outcome.value
         finally:
             del outcome, error, leaving
-
-    def _bare_interrupt(self, error: BaseException) -> BaseException:
-        """One of the errors in a group that Ctrl-C, pressed more than once, has raised alone."""
-        found = leaves(error)
-        if self.presses.ever and all(isinstance(leaf, KeyboardInterrupt) for leaf in found):
-            return found[0]
-        return error
-
-    def _what_leaves(self, error: BaseException | None) -> BaseException | None:
-        """Of all that went wrong, what ``run`` raises; ``error`` is the main task's."""
-        cancelled = isinstance(error, Cancelled)
-        rest = [*self.exits, *self.troubles]
-        if self.internal_error is not None:
-            rest.insert(len(self.exits), self.internal_error)
-        if self.verdict is not None:
-            leaving = self.verdict
-            leaving.__cause__ = None if cancelled else error
-            error = None
-        elif isinstance(error, KeyboardInterrupt) and self.presses.ever:
-            return error  # it knows best where the program was
-        elif self.exits:
-            leaving = rest.pop(0)
-        elif self.internal_error is not None:
-            leaving = TrioInternalError(
-                "a system task or a run_sync_soon() function failed, or nurseryio has a bug"
-            )
-            leaving.__cause__ = rest.pop(0)
-        elif self.presses.pending:
-            leaving = self.presses.take(error)
-            error = None
-        elif error is not None:
-            leaving, error = error, None
-        elif rest:
-            leaving = rest.pop(0)
-        else:
-            return None
-        self._keep([] if error is None or cancelled else [error], leaving)
-        self._keep(rest, leaving)
-        return leaving
-
-    def _keep(self, errors: list[BaseException], leaving: BaseException) -> None:
-        """Errors that do not leave ``run`` must be seen nevertheless."""
-        for error in errors:
-            found = [leaf for leaf in leaves(error) if not is_cancelled(leaf)]
-            if all(leaf in self.exits for leaf in found):
-                continue
-            attached = attach(error, leaving)
-            if all(isinstance(leaf, EXITS) for leaf in found):
-                continue  # there is nothing in them to be seen
-            # Nothing prints a SystemExit and what belongs to it.
-            if not attached or isinstance(leaving, SystemExit):
-                self.state.loop.call_exception_handler(
-                    {
-                        "message": f"another error while {type(leaving).__name__} ended the run",
-                        "exception": error,
-                    }
-                )
 
     async def _root(self, async_fn: Any, args: tuple[Any, ...]) -> None:
         self.root_task = current_task()
@@ -377,7 +314,7 @@ class Run:
         await self.asyncgens.finish()
 
     def _spawn_main(self, nursery: Nursery, async_fn: Any, args: tuple[Any, ...]) -> None:
-        if self.presses.pending or self.exits or self.verdict is not None:
+        if self.presses.pending or self.verdict:
             self.main_outcome = Error(Cancelled(CancelReason("shutdown", reason="never begun")))
             return
         try:
@@ -408,14 +345,14 @@ class Run:
     def _root_failed(self, error: BaseException) -> None:
         """The root task has failed: by its system tasks, its factory, or a bug."""
         if self.root_task is None:
-            self.troubles.append(error)  # there was none
+            self.verdict.troubles.append(error)  # there was none
             return
         found = leaves(error)
         exits = [leaf for leaf in found if isinstance(leaf, EXITS)]
         if not self.presses.ever:
             # Ctrl-C apart, a KeyboardInterrupt of a system task is as wrong as any other error.
             exits = [leaf for leaf in exits if isinstance(leaf, SystemExit)]
-        self.exits += exits
+        self.verdict.exits += exits
         if len(exits) < len(found):
             self._crash(error)
 
@@ -424,15 +361,15 @@ class Run:
         if isinstance(error, EXITS):
             self.exit(error)
             return
-        if self.internal_error is None:
-            self.internal_error = error
+        if self.verdict.internal is None:
+            self.verdict.internal = error
         else:
-            self.troubles.append(error)
+            self.verdict.troubles.append(error)
         self._cancel_everything("a run_sync_soon() function has failed")
 
     def fail(self, error: BaseException) -> None:
         """End the run: everything is cancelled, and then :func:`run` raises ``error``."""
-        self.verdict = error
+        self.verdict.failure = error
         self._cancel_everything(f"the run failed: {type(error).__name__}")
 
     def _cancel_everything(self, reason: str) -> None:
@@ -468,24 +405,6 @@ async def _outcome_of(coro: Any) -> Outcome[Any]:
     except BaseException as exc:
         # Without our own frame: what the user reads begins in the user's function.
         return Error(exc.with_traceback(exc.__traceback__.tb_next))  # type: ignore[union-attr]
-
-
-def attach(error: BaseException, leaving: BaseException) -> bool:
-    """Make an error part of the context of another one that is raised. False: it cannot be."""
-    last = leaving
-    seen = {id(last)}
-    while last.__context__ is not None and id(last.__context__) not in seen:
-        last = last.__context__
-        seen.add(id(last))
-    if id(error) in seen:
-        return True
-    inner: BaseException | None = error
-    while inner is not None and id(inner) not in seen:
-        inner = inner.__context__
-    if inner is not None:
-        return False  # it would lead back to itself
-    last.__context__ = error
-    return True
 
 
 # -- asking about the run -------------------------------------------------------

@@ -200,4 +200,5 @@ class OneTask:
             raise error
         presses = self._run.presses
         if presses.pending:
-            raise presses.take(outcome.error if isinstance(outcome, Error) else None)
+            raised = outcome.error if isinstance(outcome, Error) else None
+            raise presses.take(raised) from raised

@@ -1,0 +1,105 @@
+"""Which of many errors leaves a run, and what becomes of the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from nurseryio import Cancelled, TrioInternalError
+from nurseryio._core.driving import Driver
+from nurseryio._core.leftovers import Leftovers
+from nurseryio._core.presses import Presses
+from nurseryio._core.verdict import Verdict, attach
+
+
+class Case:
+    """A verdict and Ctrl-C on a loop that does not run."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.reports: list[BaseException] = []
+        self.loop.set_exception_handler(self.report)
+        self.verdict = Verdict(self.loop)
+        driver = Driver(self.loop, list, list, list)
+        self.presses = Presses(self.loop, driver, Leftovers(self.loop), False)
+
+    def report(self, _loop: object, context: dict[str, Any]) -> None:
+        self.reports.append(context["exception"])
+
+    def decide(self, error: BaseException | None) -> BaseException | None:
+        return self.verdict.decide(error, self.presses, None)
+
+
+@pytest.fixture
+def case() -> Iterator[Case]:
+    case = Case()
+    yield case
+    case.loop.close()
+
+
+def test_where_nothing_went_wrong_nothing_leaves(case: Case) -> None:
+    assert not case.verdict
+    assert case.decide(None) is None
+
+
+def test_the_first_in_the_order_leaves_and_the_others_are_its_context(case: Case) -> None:
+    errors = [KeyError(number) for number in range(4)]
+    case.verdict.exits.append(exit := KeyboardInterrupt())
+    case.verdict.internal = errors[1]
+    case.verdict.troubles += errors[2:]
+    assert case.verdict
+    assert case.decide(errors[0]) is exit
+    chain = []
+    error: BaseException | None = exit
+    while (error := error.__context__) is not None:  # type: ignore[union-attr]
+        chain.append(error)
+    assert chain == errors
+    assert not case.reports
+
+
+def test_a_failure_has_the_main_task_s_error_as_its_cause(case: Case) -> None:
+    case.verdict.failure = ValueError()
+    error = KeyError()
+    assert case.decide(error) is case.verdict.failure
+    assert case.verdict.failure.__cause__ is error
+
+
+def test_an_internal_error_is_the_cause_of_one(case: Case) -> None:
+    case.verdict.internal = KeyError("system")
+    error = case.decide(Cancelled())
+    assert isinstance(error, TrioInternalError)
+    assert error.__cause__ is case.verdict.internal
+    assert error.__context__ is None
+
+
+def test_what_a_system_exit_hides_is_reported(case: Case) -> None:
+    case.verdict.exits += [first := SystemExit(3), SystemExit(4)]
+    error = KeyError()
+    assert case.decide(error) is first
+    assert case.reports == [error]
+
+
+def test_the_keyboard_interrupt_of_the_main_task_is_preferred(case: Case) -> None:
+    case.presses.ever = case.presses.pending = True
+    case.verdict.exits.append(KeyboardInterrupt())
+    error = KeyboardInterrupt()
+    assert case.decide(error) is error
+
+
+def test_an_error_that_leads_back_to_the_one_that_leaves_is_reported(case: Case) -> None:
+    case.verdict.exits.append(exit := KeyboardInterrupt())
+    error = KeyError()
+    error.__context__ = exit
+    assert case.decide(error) is exit
+    assert case.reports == [error]
+    assert exit.__context__ is None
+
+
+def test_attaching_ends_where_contexts_go_round_in_a_circle() -> None:
+    first, second, third = KeyError(1), KeyError(2), KeyError(3)
+    first.__context__, second.__context__ = second, first
+    assert attach(second, first)
+    assert not attach(first, third)
