@@ -284,12 +284,12 @@ import nurseryio
 from nurseryio.lowlevel import spawn_system_task
 
 async def stubborn():
-    print("begun")
+    # Printed when the task waits: until then Ctrl-C is raised in it.
+    asyncio.get_running_loop().call_soon(print, "begun")
     while True:
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
-            # Printed when the task waits again: until then Ctrl-C is raised in it.
             asyncio.get_running_loop().call_soon(print, "swallowed")
 
 async def generator():
