@@ -10,7 +10,7 @@ the stream is closed and both tasks have ended.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from .._core import (
@@ -25,7 +25,7 @@ from .._core.host import running_loop
 from .._sync import Event
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from types import TracebackType
 
 __all__ = ["asyncio_from_stream"]
 
@@ -205,10 +205,9 @@ class StreamTransport(asyncio.Transport):
         self._protocol.connection_lost(reason)
 
 
-@asynccontextmanager
-async def asyncio_from_stream(
+def asyncio_from_stream(
     stream: Stream,
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+) -> AbstractAsyncContextManager[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Hand a stream of ours to code that wants asyncio's reader and writer.
 
     ::
@@ -233,15 +232,41 @@ async def asyncio_from_stream(
     """
     if not isinstance(stream, Stream):
         raise TypeError(f"asyncio_from_stream() takes a stream of nurseryio's, not {stream!r}")
-    loop = running_loop()
-    transport = StreamTransport(stream)
-    reader = asyncio.StreamReader(limit=HIGH_WATER, loop=loop)
-    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-    transport.set_protocol(protocol)
-    protocol.connection_made(transport)
-    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-    async with open_nursery() as nursery:
+    return _Lent(stream)
+
+
+class _Lent(AbstractAsyncContextManager["tuple[asyncio.StreamReader, asyncio.StreamWriter]"]):
+    """The context manager: a nursery with the tasks that move the data.
+
+    Not an ``@asynccontextmanager``, whose frames keep the exceptions that pass it.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._transport = StreamTransport(stream)
+        self._nursery = open_nursery()
+
+    async def __aenter__(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        loop = running_loop()
+        transport = self._transport
+        reader = asyncio.StreamReader(limit=HIGH_WATER, loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        nursery = await self._nursery.__aenter__()
         nursery.start_soon(transport.receive)
         nursery.start_soon(transport.send)
-        yield reader, writer
-        transport.close()
+        return reader, writer
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if exc_value is None:
+            self._transport.close()
+        try:
+            return await self._nursery.__aexit__(exc_type, exc_value, traceback)
+        finally:
+            del exc_value, traceback

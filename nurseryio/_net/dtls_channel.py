@@ -12,6 +12,7 @@ Rule 2: a channel that was cancelled in any of its methods can be used as before
 
 from __future__ import annotations
 
+import copy
 import math
 import socket
 from types import TracebackType
@@ -185,7 +186,9 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
     def _break(self, reason: str, cause: BaseException | None) -> None:
         """The channel cannot be used any more: whoever waits for a packet wakes and finds out."""
         if not self._broken:
-            self._broken, self._cause = reason, cause
+            self._broken = reason
+            # A copy: the frames of the error hold this channel.
+            self._cause = copy.copy(cause)
         self._deliver.close()
 
     # -- handshake --------------------------------------------------------------------

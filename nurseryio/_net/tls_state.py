@@ -11,6 +11,7 @@ stream.
 
 from __future__ import annotations
 
+import copy
 import ssl
 from enum import Enum
 
@@ -63,7 +64,8 @@ class TLSState:
         self._reason = reason
         if isinstance(error, ssl.SSLError):
             self._reason += f": {explain(error)}"
-            self._cause = error
+            # A copy: the error's frames hold the stream, and so this state.
+            self._cause = copy.copy(error)
         elif error is not None:
             self._reason += f" ({type(error).__name__})"
 
