@@ -302,9 +302,26 @@ def describe(report: Report, faults: list[tuple[Shot, Result]]) -> str:
     lines += [", ".join(f"{kind}: {number}" for kind, number in kinds.most_common()), ""]
     for name, case, result in report.broken:
         lines.append(f"WITHOUT AN INJECTED ERROR: {name} on {case}: {result.faults}")
+    lines += _describe_functions(by_line)
     for block in _blocks(by_line):
         lines += _describe_block(block, by_line)
     return "\n".join(lines)
+
+
+def _describe_functions(by_line: dict[Line, list[tuple[Shot, Result]]]) -> list[str]:
+    """One line for each function: its lines with faults, and how many runs had which fault."""
+    numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
+    kinds: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for line in sorted(by_line):
+        function = (line.file, line.function)
+        numbers[function].append(line.line)
+        for _, result in by_line[line]:
+            kinds[function].update({kind for kind, _ in result.faults})
+    lines = []
+    for function, found in numbers.items():
+        faults = ", ".join(f"{kind} {count}" for kind, count in kinds[function].most_common())
+        lines.append(f"{' '.join(function)}, lines {', '.join(map(str, found))}: {faults}")
+    return [*lines, ""]
 
 
 def _blocks(by_line: dict[Line, list[tuple[Shot, Result]]]) -> list[list[Line]]:

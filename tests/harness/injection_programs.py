@@ -329,19 +329,30 @@ async def shield_changes(p: Probe) -> str:
             finally:
                 p.note(name)
 
+    def lower(scopes: list[CancelScope]) -> None:
+        # Once more for each if one fails: with a shield that stays up the program must be late.
+        try:
+            for scope in scopes:
+                scope.shield = False
+        except BaseException:
+            for scope in scopes:
+                scope.shield = False
+            raise
+
     async with p.nursery() as outer:
         with CancelScope(shield=True):
             async with p.nursery() as block:
                 block.spawn(sleeper, "one", sleep)
                 block.spawn(sleeper, "two", asyncio.sleep)
                 await sleep(0.5)
-                for scope in inside.values():
-                    scope.shield = True
-                block.scope.cancel()
-                await lowlevel.cancel_shielded_checkpoint()
-                p.note("still there")
-                for scope in inside.values():
-                    scope.shield = False
+                try:
+                    for scope in inside.values():
+                        scope.shield = True
+                    block.scope.cancel()
+                    await lowlevel.cancel_shielded_checkpoint()
+                    p.note("still there")
+                finally:
+                    lower(list(inside.values()))
         outer.spawn(p.nap, 0.5)
     return f"{block.scope.cancelled_caught}"
 

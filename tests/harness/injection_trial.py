@@ -272,7 +272,9 @@ class Trial:
         scope = self._scope()
         if record is not None and scope is not scope_before:
             if not (scope_before is None and scope._parent is None):
+                # Whatever else is wrong with the task follows from it.
                 probe.fault("scope open", f"{scope!r}")
+                return
         count = getattr(asyncio.current_task(), "cancelling", lambda: 0)()
         if count != probe.requests and not self._failing:
             probe.fault("cancel count", f"{count} instead of {probe.requests}")
@@ -287,27 +289,32 @@ class Trial:
     def _failing(self) -> bool:
         """Whether ``run`` fails as a whole: everything is cancelled then."""
         run = loop_state(self.loop).run
-        return run is not None and (
-            run.internal_error is not None or run.verdict is not None or run.ki_pending
-        )
+        if run is None:
+            return False
+        if run.internal_error is not None or run.verdict is not None or run.ki_pending:
+            return True
+        record = records.get(asyncio.current_task())  # type: ignore[arg-type]
+        nursery = None if record is None else record.parent_nursery
+        return nursery is not None and nursery.cancel_scope._effective
 
     async def _look_at_end(self) -> None:
         """When the program has been left; the bystander may still run."""
         probe, before = self.probe, self.result
-        for _ in range(5):
+        allowed = {asyncio.current_task()}
+        while self.bystander is not None and not self.bystander.done():
             try:
-                if self.bystander is not None and not self.bystander.done():
-                    await asyncio.wait([self.bystander])
+                await asyncio.wait([self.bystander])
             except asyncio.CancelledError as error:
-                if not self._failing:
+                allowed.add(self.bystander)
+                if not self._failing and not probe.faults:
                     probe.fault("stray cancel", str(error)[:100])
+                break
         before.end = self.loop.time()
         for _ in range(TURNS):
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
-        me = asyncio.current_task()
         for task in asyncio.all_tasks():
-            if task is not me and not _is_of_run(task):
+            if task not in allowed and not _is_of_run(task):
                 probe.fault("task left", f"{task.get_name()} {_where(task)}")
         try:
             _validate(loop_state(self.loop))
