@@ -205,6 +205,24 @@ def test_a_failing_system_task_ends_the_run_and_is_told_at_the_close() -> None:
     assert "boom" in repr(caught.value.__cause__)
 
 
+def test_an_error_that_leaves_the_loop_is_raised_by_the_step_and_once(steps: OneTask) -> None:
+    error = SystemExit("raised by a callback")
+
+    def leave() -> None:
+        raise error
+
+    async def children_wait() -> None:
+        asyncio.get_running_loop().call_soon(leave)
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(nurseryio.sleep_forever)
+
+    with pytest.raises(SystemExit) as caught:
+        steps.do(children_wait)
+    assert caught.value is error
+    with pytest.raises(nurseryio.Cancelled):  # the run is to end
+        steps.do(nurseryio.sleep_forever)
+
+
 def test_an_async_generator_that_is_dropped_is_closed_in_the_run(steps: OneTask) -> None:
     record = []
 
