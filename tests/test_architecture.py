@@ -57,6 +57,7 @@ CORE_ORDER = (
     "groups",
     "foreign",
     "extra",
+    "loop_state",
     "task",
     "delivery",
     "traps",
@@ -92,6 +93,7 @@ UPWARD_FOR_TYPES = {
     ("_core.abcs", "_core.task"),
     ("_core.extra", "_core.nursery"),
     ("_core.leaving", "_core.nursery"),
+    ("_core.loop_state", "_core.task"),
     ("_core.status", "_core.nursery"),
     ("_core.task", "_core.nursery"),
     ("_core.tracer", "_core.task"),
@@ -147,7 +149,7 @@ PUBLIC_IN_SPITE_OF_SPELLING = {
     "_replace",
 }
 
-MOST_LINES_OF_A_MODULE = 500
+MOST_LINES_OF_A_MODULE = 600
 MOST_LINES_OF_A_FUNCTION = 60
 
 

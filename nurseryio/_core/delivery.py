@@ -57,7 +57,8 @@ from .util import safe_repr
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from .task import LoopState, Task
+    from .loop_state import LoopState
+    from .task import Task
     from .tree import Node
 
 

@@ -92,7 +92,15 @@ def end_broken_off(
         _break_lots(task)
     except BaseException as other:
         errors.append(other)
-    nursery._end_all(task, errors)
+    nursery._children.pop(task, None)
+    for one in errors:
+        if any(one is other for other in nursery._errors or ()):
+            continue
+        try:
+            nursery._child_ended(task, one)
+        except BaseException as other:
+            state.report(other)
+    nursery._wake()
     gauge = state.gauge
     if gauge is not None:
         gauge.exited(task)

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from . import host
 from .idle import idle_of
 from .instruments import Instruments
-from .task import LoopState, Task, adopt, context_hooks, current_state, end_hooks, records
+from .loop_state import LoopState
+from .task import Task, adopt, context_hooks, current_state, end_hooks, records
 
 if TYPE_CHECKING:
     import contextvars

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import host
 from .delivery import Abort
-from .task import LoopState, Task, current_state, current_task
+from .loop_state import LoopState
+from .task import Task, current_state, current_task
 from .traps import reschedule, wait_task_rescheduled
 from .turns import turns_of
 

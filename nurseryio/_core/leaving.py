@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 from . import foreign, host
 from .delivery import Abort, is_native, native_requests, tell
 from .errors import Cancelled, CancelReason, misnested
-from .groups import NATIVE, bare_exit, combine, is_marked, without_cancelled
+from .groups import FAILED, GROUP_MESSAGE, NATIVE, bare_exit, combine, is_marked, without_cancelled
+from .host import new_future
 from .ki import place_of
 from .traps import hold_off
-from .tree import abandon, chain
+from .tree import ROOT, abandon, chain
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -105,6 +106,53 @@ def collapse(nursery: Nursery) -> None:
     if not nursery._state.loop.is_closed():
         scope._force_out(task)
         tell(told)
+
+
+async def leave_in_trouble(
+    nursery: Nursery, exc: BaseException | None, failure: BaseException
+) -> BaseException | None:
+    """Leaving the block has failed half-way: still no child outlives it.
+
+    There may be no stack left, so no function written in Python is called here.
+    """
+    task, scope, state = nursery._parent_task, nursery.cancel_scope, nursery._state
+    if type(failure) is GeneratorExit:
+        collapse(nursery)
+        return failure
+    # Each error once, by identity.
+    errors: dict[int, BaseException] = {}
+    try:
+        for error in (*(nursery._errors or ()), exc, failure):
+            if error is not None:
+                errors[id(error)] = error
+        nursery._errors = None
+        nursery._body_running = False
+        state.unfinished.append((scope._cancel, (FAILED,)))
+        state.run_soon()
+        while nursery._children or nursery._pending_starts:
+            task._abort = None
+            task._park = nursery._waiter = waiter = new_future(loop=state.loop)
+            try:
+                await waiter
+            except GeneratorExit:
+                collapse(nursery)
+                raise
+            except BaseException as more:
+                errors[id(more)] = more
+        for error in nursery._errors or ():
+            errors[id(error)] = error
+        nursery._errors = task._park = nursery._waiter = None
+        nursery._closed = True
+        scope._nest = None
+        if task.scope is scope:
+            task.scope = ROOT if scope._parent is None else scope._parent
+        state.unfinished.append((scope._force_out, (task,)))
+        state.run_soon()
+        # A cancellation that is still in force is raised at the next checkpoint again.
+        left = [error for error in errors.values() if not isinstance(error, Cancelled)]
+        return BaseExceptionGroup(GROUP_MESSAGE, left or list(errors.values()))
+    finally:
+        del exc, failure, errors
 
 
 # -- what goes on ---------------------------------------------------------------

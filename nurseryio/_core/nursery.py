@@ -37,7 +37,6 @@ from .exc_fields import without_own_frame
 from .extra import NO_EXTRA
 from .groups import (
     FAILED,
-    GROUP_MESSAGE,
     ends_quietly,
     failure,
     leave_block,
@@ -50,14 +49,14 @@ from .host import (
     current_task as current_asyncio_task,
     ensure_stack,
     forget_who_awaits,
-    new_future,
     note_who_awaits,
     running_loop_or_none,
 )
 from .ki import border
+from .loop_state import check_home
 from .scope import new_scope
 from .status import NOT_STARTED, Starting
-from .task import NEW, Task, check_home, make_task, records
+from .task import NEW, Task, make_task, records
 from .tree import ROOT
 from .util import (
     NoPublicConstructor,
@@ -78,8 +77,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVarTuple, Unpack
 
+    from .loop_state import LoopState
     from .scope import CancelScope
-    from .task import LoopState
 
     PosArgsT = TypeVarTuple("PosArgsT")
 
@@ -379,17 +378,6 @@ class Nursery(metaclass=NoPublicConstructor):
             else:
                 scope._cancel(FAILED)
 
-    def _end_all(self, task: Task, errors: list[BaseException]) -> None:
-        """End a child whose end was broken off, and may have been noted in part."""
-        self._children.pop(task, None)
-        for error in errors:
-            if not any(error is other for other in self._errors or ()):
-                try:
-                    self._child_ended(task, error)
-                except BaseException as failure:
-                    self._state.report(failure)
-        self._wake()
-
     def _report(self, error: BaseException) -> None:
         if not isinstance(error, Cancelled):
             self._state.loop.call_exception_handler(
@@ -534,7 +522,7 @@ class Nursery(metaclass=NoPublicConstructor):
             if self._errors is not None or native is not None or scope._abandoned:
                 left = leaving.leave(self, exc, native)
         except BaseException as failure:
-            left = await self._leave_in_trouble(exc, failure)
+            left = await leaving.leave_in_trouble(self, exc, failure)
         try:
             if left is None and scope._occupant is not None:
                 return scope.__exit__(None, None, None)
@@ -566,52 +554,6 @@ class Nursery(metaclass=NoPublicConstructor):
             return native
         finally:
             del native  # its traceback holds this frame: no circle
-
-    async def _leave_in_trouble(
-        self, exc: BaseException | None, failure: BaseException
-    ) -> BaseException | None:
-        """Leaving the block has failed half-way: still no child outlives it, see rule 4.
-
-        There may be no stack left, so no function written in Python is called here.
-        """
-        task, scope, state = self._parent_task, self.cancel_scope, self._state
-        if type(failure) is GeneratorExit:
-            leaving.collapse(self)
-            return failure
-        # Each error once, by identity.
-        errors: dict[int, BaseException] = {}
-        try:
-            for error in (*(self._errors or ()), exc, failure):
-                if error is not None:
-                    errors[id(error)] = error
-            self._errors = None
-            self._body_running = False
-            state.unfinished.append((scope._cancel, (FAILED,)))
-            state.run_soon()
-            while self._children or self._pending_starts:
-                task._abort = None
-                task._park = self._waiter = waiter = new_future(loop=state.loop)
-                try:
-                    await waiter
-                except GeneratorExit:
-                    leaving.collapse(self)
-                    raise
-                except BaseException as more:
-                    errors[id(more)] = more
-            for error in self._errors or ():
-                errors[id(error)] = error
-            self._errors = task._park = self._waiter = None
-            self._closed = True
-            scope._nest = None
-            if task.scope is scope:
-                task.scope = ROOT if scope._parent is None else scope._parent
-            state.unfinished.append((scope._force_out, (task,)))
-            state.run_soon()
-            # A cancellation that is still in force is raised at the next checkpoint again.
-            left = [error for error in errors.values() if not isinstance(error, Cancelled)]
-            return BaseExceptionGroup(GROUP_MESSAGE, left or list(errors.values()))
-        finally:
-            del exc, failure, errors
 
     if not TYPE_CHECKING:
 

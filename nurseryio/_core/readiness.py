@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Generator
 
-    from .task import LoopState, Task
+    from .loop_state import LoopState
+    from .task import Task
 
 __all__ = ["Readable", "Readiness", "Writable", "waits"]
 

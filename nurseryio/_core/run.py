@@ -30,10 +30,11 @@ from .groups import leaves, warn_loose
 from .idle import use_clock
 from .ki import KIHandler, border, calls_users, disable_ki_protection
 from .leftovers import GENERATORS, THREADS, Leftovers
+from .loop_state import LoopState
 from .nursery import Nursery, open_nursery
 from .outcome import Error, Outcome, Value
 from .presses import Presses
-from .task import LoopState, Task, current_task, loop_state, records
+from .task import Task, current_task, loop_state, records
 from .token import token_of
 from .util import coroutine_or_error
 from .verdict import Verdict

@@ -11,7 +11,7 @@ from .task import current_state
 from .util import Final, NoPublicConstructor
 
 if TYPE_CHECKING:
-    from .task import LoopState
+    from .loop_state import LoopState
 
 T = TypeVar("T")
 _NOTHING: Any = object()

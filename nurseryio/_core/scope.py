@@ -25,7 +25,8 @@ from .errors import Cancelled, CancelReason, misnested
 from .foreign import BACKEND
 from .groups import bare_cancelled, is_cancelled, is_marked, raise_keeping_context, take_out
 from .host import HAS_CANCEL_COUNTS, current_task as current_asyncio_task, ensure_stack
-from .task import Task, check_home, current_state, current_task, records
+from .loop_state import check_home
+from .task import Task, current_state, current_task, records
 from .tree import ROOT, Node, abandon, encloses, refresh
 from .util import blank
 

@@ -15,7 +15,8 @@ from . import host
 from .driving import EXITS
 from .ending import end_alone
 from .errors import Cancelled
-from .task import LoopState, Task, current_state, make_task, records
+from .loop_state import LoopState
+from .task import Task, current_state, make_task, records
 from .token import token_of
 from .tree import ROOT
 from .util import Frozen, coroutine_or_error

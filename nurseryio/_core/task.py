@@ -1,36 +1,30 @@
-"""Records: one :class:`Task` per asyncio task that takes part, one :class:`LoopState` per loop.
+"""Records: one :class:`Task` per asyncio task that takes part, and how they are found.
 
 Rule 1: a record is found through one dict keyed by the asyncio task. A nursery child's record
 is entered when it is spawned and removed at the end of its last step; for a task that somebody
 else started it is made at first use (*adopted*) and removed by a done-callback.
 
 Rule 2: a record never keeps a finished task's coroutine, result or error alive.
-
-Rule 3: what belongs to a whole loop (deadlines, instruments, the watch list of delivery) lives
-in its :class:`LoopState`, never in a module global: several loops may run in several threads.
 """
 
 from __future__ import annotations
 
 import contextvars
 import gc
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from . import foreign, host
-from .deadlines import Deadlines
 from .extra import NO_EXTRA, Extra
 from .host import current_task as current_asyncio_task
+from .loop_state import LoopState
 from .tree import ROOT, Node, chain
 from .util import NoPublicConstructor, blank, name_of
 
 if TYPE_CHECKING:
     import asyncio
     import types
-    from collections.abc import Callable, Iterator, Sized
+    from collections.abc import Callable, Iterator
 
-    from .deadlines import Entry
-    from .instruments import Instruments
     from .nursery import Nursery
 
 
@@ -256,183 +250,6 @@ def _generator_behind(awaited: Any) -> Any:
     return next((ref for ref in gc.get_referents(awaited) if hasattr(ref, "ag_frame")), None)
 
 
-class LoopState:
-    """What the library keeps for one event loop."""
-
-    __slots__ = (
-        "__weakref__",
-        "armed_at",
-        "clock",
-        "context",
-        "deadlines",
-        "gauge",
-        "instruments",
-        "locals",
-        "long_nurseries",
-        "loop",
-        "making",
-        "ready",
-        "run",
-        "run_soon",
-        "strict",
-        "timer",
-        "unfinished",
-        "watch_due",
-        "watch_list",
-    )
-
-    def __init__(self, loop: host.Loop) -> None:
-        self.loop: host.Loop = loop
-        # The library's callbacks run in an empty context: they must not keep a user's values alive.
-        self.context: contextvars.Context = contextvars.Context()
-        # Empty while nobody is ready to make a step (never, where the loop does not show it).
-        self.ready: Sized = host.ready_queue(loop)
-        # How the loop makes tasks, and whether something stands there.
-        self.making: host.TaskMaking = host.TaskMaking(loop)
-        self.deadlines: Deadlines = Deadlines()
-        # Invariant: a loop timer is armed at armed_at, which is not later than the earliest
-        # live deadline; inf and None mean that none is armed. While watch_due it may be later.
-        self.armed_at: float = inf
-        self.timer: asyncio.Handle | None = None
-        # Records to look at again, and whether the call that will do it is scheduled.
-        self.watch_list: list[Task] = []
-        self.watch_due: bool = False
-        # Calls that failed half-way, to be made again in the next iteration of the loop (see
-        # finish_later); and the function that schedules that, which needs no stack.
-        self.unfinished: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
-        self.run_soon: Callable[[], object] = host.emergency_call(loop, self._finish, self.context)
-        # How many nurseries to come are taken to last longer than a turn of the loop.
-        self.long_nurseries: int = 0
-        # None while there are none: the hot paths test for that.
-        self.instruments: Instruments | None = None
-        # Set while instruments are installed: the hook into the loop (see gauge.py).
-        self.gauge: Any = None
-        # Set by run(): its Run object, its clock, its default for nurseries.
-        self.run: Any = None
-        self.clock: Any = None
-        self.strict: bool | None = None
-        # Values of RunVars.
-        self.locals: dict[Any, Any] = {}
-
-    def add_deadline(self, when: float, function: Any, argument: Any) -> Entry:
-        """Have ``function(argument)`` called once the loop's time reaches ``when``."""
-        entry = self.deadlines.add(when, function, argument)
-        if when < self.armed_at:
-            try:
-                self._arm(when)
-            except BaseException:
-                self.deadlines.drop(entry)
-                raise
-        return entry
-
-    def _arm(self, when: float) -> None:
-        loop = self.loop
-        if when > loop.time():
-            timer: asyncio.Handle = loop.call_at(when, fire, self, context=self.context)
-        else:
-            # Not a timer: those are looked at only after the callbacks that are ready now, and
-            # a task's next checkpoint must notice a deadline that has passed.
-            timer = loop.call_soon(fire, self, context=self.context)
-        before = self.timer
-        self.timer = timer
-        self.armed_at = when
-        if before is not None:
-            before.cancel()
-
-    def expire(self) -> None:
-        """Hand out what is due, now."""
-        if self.deadlines.next() <= self.loop.time():
-            if self.timer is not None:
-                self.timer.cancel()
-            fire(self)
-
-    def arm_exactly(self) -> None:
-        """Set the loop timer to the earliest live deadline: a dropped one may have been earlier."""
-        when = self.deadlines.next()
-        if when != self.armed_at and self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-            self.armed_at = inf
-            if when != inf:
-                self._arm(when)
-
-    # -- when something fails ----------------------------------------------------
-
-    def finish_later(self, function: Callable[..., object], *args: Any) -> None:
-        """Call ``function(*args)`` in the next iteration of the loop, to finish what failed.
-
-        Needs neither stack nor the loop's Python code, so it works where almost nothing does.
-        """
-        self.unfinished.append((function, args))
-        try:
-            self.run_soon()
-        except RuntimeError:
-            if not self.loop.is_closed():
-                raise
-
-    def _finish(self) -> None:
-        try:
-            while self.unfinished:
-                function, args = self.unfinished.pop(0)
-                try:
-                    function(*args)
-                except BaseException as error:
-                    self.report(error)
-        finally:
-            if self.unfinished:
-                self.run_soon()
-
-    def report(self, error: BaseException) -> None:
-        """Report an error of the library's own bookkeeping, for which no caller waits.
-
-        It ends a ``run`` with :exc:`TrioInternalError`; in another program the loop's exception
-        handler gets it.
-
-        Raises:
-            BaseException: The error itself if it is one that ends the loop.
-        """
-        if not isinstance(error, Exception):
-            raise error
-        if self.run is not None:
-            self.run.token._crash(error)
-        else:
-            self.loop.call_exception_handler(
-                {"message": "nurseryio: an internal operation failed", "exception": error}
-            )
-
-
-# The least time (seconds) before a timer that came too early is armed again. uvloop counts in
-# whole milliseconds and rounds; without this it would spin through the rest of one.
-EARLY = 0.001
-
-
-def fire(state: LoopState) -> None:
-    """The callback of the loop timer: hand out what is due, then arm for the next."""
-    try:
-        promised = state.armed_at
-        state.timer = None
-        state.armed_at = inf
-        deadlines = state.deadlines
-        now = state.loop.time() + CLOCK_RESOLUTION
-        while (due := deadlines.pop_due(now)) is not None:
-            try:
-                due[0](due[1])
-            except BaseException as error:
-                state.report(error)
-        when = deadlines.next()
-        # Those who have just been cancelled will drop deadlines of their own: whoever looks at
-        # them again after their step arms the timer (delivery), once and not twice.
-        if when < state.armed_at and not state.watch_due:
-            # Still to come although the timer was set for it: the timer came early.
-            state._arm(max(when, now + EARLY) if when <= promised else when)
-    except BaseException:
-        state.finish_later(fire, state)
-        raise
-
-
-# Stock loops fire a timer up to this many seconds before its time.
-CLOCK_RESOLUTION = 1e-9
-
 # -- finding records ------------------------------------------------------------
 
 records: dict[asyncio.Task[Any], Task] = {}
@@ -494,24 +311,6 @@ def current_task() -> Task:
     if task is None:
         raise RuntimeError("must be called from async context (inside a task, not a callback)")
     return adopt(task)
-
-
-def check_home(state: LoopState) -> None:
-    """Raise RuntimeError unless the caller may touch what belongs to the loop of ``state``.
-
-    That is code that this loop runs; while it does not run, any code.
-    """
-    loop = host.running_loop_or_none()
-    if loop is state.loop or (loop is None and not state.loop.is_running()):
-        return
-    if state.loop.is_closed():
-        return  # its tasks make no step any more, whatever is done to them
-    raise RuntimeError(
-        "called from another thread or event loop than the one that this belongs to, where it "
-        "would be lost: in a thread use nurseryio.from_thread.run_sync(function, "
-        "trio_token=token), with a token that nurseryio.lowlevel.current_trio_token() has "
-        "returned in the loop"
-    )
 
 
 def adopt(task: asyncio.Task[Any]) -> Task:

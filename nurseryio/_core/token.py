@@ -14,7 +14,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .errors import RunFinishedError
-from .task import LoopState, current_state
+from .loop_state import LoopState
+from .task import current_state
 from .util import NoPublicConstructor, safe_repr
 
 if TYPE_CHECKING:

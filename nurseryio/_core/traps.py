@@ -42,8 +42,9 @@ from .host import (
     new_future,
     running_loop_or_none,
 )
+from .loop_state import check_home
 from .outcome import Value
-from .task import check_home, current_task, records
+from .task import current_task, records
 
 if TYPE_CHECKING:
     import asyncio

@@ -21,7 +21,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from . import host
-from .task import CLOCK_RESOLUTION, LoopState, Task
+from .loop_state import CLOCK_RESOLUTION, LoopState
+from .task import Task
 from .traps import reschedule
 
 if TYPE_CHECKING:

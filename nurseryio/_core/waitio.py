@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from .delivery import Abort
 from .errors import BusyResourceError, ClosedResourceError
+from .loop_state import LoopState
 from .outcome import Error
 from .readiness import Readiness, waits
-from .task import LoopState, Task, current_state, current_task
+from .task import Task, current_state, current_task
 from .traps import checkpoint_if_cancelled, reschedule, wait_task_rescheduled
 
 if TYPE_CHECKING:

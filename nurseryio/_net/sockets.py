@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer, ParamSpec, Self
 
-    from .._core.task import LoopState
+    from .._core.loop_state import LoopState
     from .resolver import AddressFormat
 
     P = ParamSpec("P")

@@ -21,7 +21,7 @@ from .deadlock import report_if_stuck
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .._core.task import LoopState
+    from .._core.loop_state import LoopState
 
 # What ``deadline_to_sleep_time`` says for a time that never comes by itself (real seconds).
 NEVER = 999999999.0

@@ -24,7 +24,7 @@ from .._core.tree_view import task_tree
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .._core.task import LoopState
+    from .._core.loop_state import LoopState
 
 
 class DeadlockError(RuntimeError):

@@ -198,9 +198,9 @@ class OneTask:
             if isinstance(outcome, Error):
                 error = error.with_traceback(outcome.error.__traceback__)
             raise error
-        if self._run.exits:
+        if self._run.verdict.exits:
             # It has left the loop, and the step was only cancelled because of it.
-            raise self._run.exits.pop(0)
+            raise self._run.verdict.exits.pop(0)
         presses = self._run.presses
         if presses.pending:
             raised = outcome.error if isinstance(outcome, Error) else None
