@@ -14,8 +14,10 @@ Rule 3: an operation that has changed something and then fails is finished by
 from __future__ import annotations
 
 import contextvars
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from . import host
 from .deadlines import Deadlines
@@ -73,7 +75,9 @@ class LoopState:
         # Calls that failed half-way, to be made again in the next iteration of the loop (see
         # finish_later); and the function that schedules that, which needs no stack.
         self.unfinished: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
-        self.run_soon: Callable[[], object] = host.emergency_call(loop, self._finish, self.context)
+        self.run_soon: Callable[[], object] = host.emergency_call(
+            loop, partial(_finish, ref(self)), self.context
+        )
         # How many nurseries to come are taken to last longer than a turn of the loop.
         self.long_nurseries: int = 0
         # None while there are none: the hot paths test for that.
@@ -143,7 +147,8 @@ class LoopState:
             if not self.loop.is_closed():
                 raise
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Make the calls of :meth:`finish_later`."""
         try:
             while self.unfinished:
                 function, args = self.unfinished.pop(0)
@@ -172,6 +177,13 @@ class LoopState:
             self.loop.call_exception_handler(
                 {"message": "nurseryio: an internal operation failed", "exception": error}
             )
+
+
+def _finish(reference: ref[LoopState]) -> None:
+    # By a reference, so that a state is not part of a circle.
+    state = reference()
+    if state is not None:
+        state.finish()
 
 
 # The least time (seconds) before a timer that came too early is armed again. uvloop counts in
