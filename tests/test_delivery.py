@@ -205,7 +205,11 @@ async def test_own_operations_and_foreign_awaits_may_alternate() -> None:
     assert struck == waits
 
 
-async def test_a_gather_after_a_caught_cancellation_of_a_trap_is_interrupted() -> None:
+async def test_a_gather_after_a_caught_cancellation_of_a_trap_is_interrupted(
+    loop_kind: str,
+) -> None:
+    if loop_kind == "wrapping":
+        pytest.skip("the factory's coroutines, cancelled before their first step, await nothing")
     with CancelScope() as scope:
         asyncio.get_running_loop().call_soon(scope.cancel)
         try:

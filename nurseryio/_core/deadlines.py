@@ -29,7 +29,8 @@ class Deadlines:
     def __init__(self) -> None:
         self._heap: list[Entry] = []
         self._sequence = 0
-        # Invariant: the number of blank entries in the heap.
+        # Invariant: not less than the number of blank entries in the heap. It is more only after
+        # a failure between two lines, and then the heap is swept a little earlier.
         self._dropped = 0
 
     def __len__(self) -> int:
@@ -46,12 +47,13 @@ class Deadlines:
         """Forget an entry that has not been handed out yet. Doing so twice is harmless."""
         if entry[2] is None:
             return
-        entry[2] = entry[3] = None
         heap = self._heap
         if heap[-1] is entry:
             del heap[-1]
+            entry[2] = entry[3] = None
             return
         self._dropped = dropped = self._dropped + 1
+        entry[2] = entry[3] = None
         if dropped > SWEEP_AT and dropped * 2 > len(heap):
             self._heap = [entry for entry in heap if entry[2] is not None]
             heapify(self._heap)
@@ -68,21 +70,28 @@ class Deadlines:
             self._dropped -= 1
         return inf
 
-    def pop_due(self, now: float) -> tuple[Any, Any] | None:
-        """Take out the earliest entry if its time has come: its function and argument."""
+    def due(self, now: float) -> Entry | None:
+        """The earliest live entry if its time has come. It stays until :meth:`remove` is called."""
         heap = self._heap
         while heap and heap[0][0] <= now:
-            entry = heappop(heap)
-            function, argument = entry[2], entry[3]
-            if function is not None:
-                entry[2] = entry[3] = None  # a later drop() must not count it
-                return function, argument
+            if heap[0][2] is not None:
+                return heap[0]
+            heappop(heap)
             self._dropped -= 1
         return None
 
+    def remove(self, entry: Entry) -> None:
+        """Take out an entry that was handed out."""
+        heap = self._heap
+        if heap and heap[0] is entry:
+            heappop(heap)
+            entry[2] = entry[3] = None  # a later drop() must not count it
+        else:
+            self.drop(entry)
+
     def _validate(self) -> None:
         """Check the invariants of this file (for tests and fuzzers)."""
-        assert self._dropped == sum(entry[2] is None for entry in self._heap)
+        assert self._dropped >= sum(entry[2] is None for entry in self._heap)
         assert all(
             self._heap[(i - 1) // 2][:2] <= self._heap[i][:2] for i in range(1, len(self._heap))
         )

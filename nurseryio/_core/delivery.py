@@ -199,23 +199,24 @@ def _strike(task: Task) -> None:
         if over != task._extra.over:
             task._own_extra().over = over
     asyncio_task = task.asyncio_task
+    held = task._held
     before = cancelling(asyncio_task)
     try:
+        task._held = True
         if type(asyncio_task) is ChildTask:
             plain_cancel(asyncio_task, task.scope._reason or UNKNOWN)
         else:
             asyncio_task.cancel(task.scope._reason or UNKNOWN)
+        if held and before > 0:  # not if somebody has taken our share back
+            uncancel(asyncio_task)
     except BaseException as error:
+        task._held = held
         if cancelling(asyncio_task) > before:
             uncancel(asyncio_task)
         if not isinstance(error, Exception):
             raise
         _throw(task, error)
         return
-    if not task._held:
-        task._held = True
-    elif before > 0:  # not if somebody has taken our share back
-        uncancel(asyncio_task)
     if task._extra.island is not None:
         task._extra.island.struck(task)
 
@@ -226,7 +227,6 @@ def _throw(task: Task, error: Exception) -> None:
     if future is None:
         raise error
     if not host.throw_into(task.asyncio_task, future, error):
-        task._last_interrupted = future
         _wait_for(task, future)
         task._state.loop.call_exception_handler(
             {
@@ -298,7 +298,8 @@ def _deliver(task: Task) -> None:
             _wait_for(task, future)
             return
     elif park is not None:
-        if park.done() or not _agrees(task, park):
+        # An abort function that has agreed is not asked again if interrupting the task has failed.
+        if park.done() or (task._abort is not AGREED and not _agrees(task, park)):
             return  # a trap looks at the scope itself when it wakes
         _strike(task)
     elif task._started:
@@ -320,8 +321,8 @@ def _deliver(task: Task) -> None:
                 return
             if strikes is None:
                 task._strikes = NO_STRIKES
-            task._last_interrupted = future
             _strike(task)
+            task._last_interrupted = future
     # Look again after its next step. Whoever handles a batch schedules that once, at its end.
     if not task._watched:
         task._watched = True

@@ -143,6 +143,8 @@ def end_unnoticed(task: Task, runner: Any, made: asyncio.Future[Any]) -> None:
     extra.has_ended = False
     try:
         end_child(task, error)
+    except BaseException as failure:
+        end_broken_off(task, task._coro, error, failure)
     finally:
         extra.has_ended = True
         records.pop(made, None)  # type: ignore[call-overload]
@@ -161,8 +163,11 @@ def _never_ran(asyncio_task: asyncio.Task[Any]) -> None:
     """Done-callback of a child that was cancelled natively, perhaps before its first step."""
     task = records.get(asyncio_task)
     if task is not None and not task._started:
-        task._coro.close()
-        end_child(task, _outcome_of(asyncio_task))
+        try:
+            task._coro.close()
+            end_child(task, _outcome_of(asyncio_task))
+        except BaseException as failure:
+            end_broken_off(task, task._coro, _outcome_of(asyncio_task), failure)
 
 
 host.ChildTask.may_have_never_run = _never_ran
@@ -181,6 +186,14 @@ def settle_in(task: Task) -> None:
     records.pop(task.asyncio_task, None)
     task.asyncio_task = actual
     records[actual] = task
+
+
+def report_orphan(task: Task, error: BaseException) -> None:
+    """A child has failed whose nursery's block is gone: only the loop can be given the error."""
+    if not isinstance(error, Cancelled):
+        task._state.loop.call_exception_handler(
+            {"message": f"{task!r} failed after its nursery's block was gone", "exception": error}
+        )
 
 
 def _break_lots(task: Task) -> None:

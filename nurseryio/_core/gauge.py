@@ -78,40 +78,50 @@ class Gauge:
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
         """``loop.call_soon``, with the steps of tasks reported."""
-        owner = host.owner_of(callback)
-        if owner is None:
-            return self._call_soon(callback, *args, context=context)
-        own = self._contexts.get(owner)
-        if own is not None:
-            context = own
-        elif self._state.instruments is None:
-            return self._call_soon(callback, *args, context=context)
+        step = callback
+        try:
+            owner = host.owner_of(callback)
+            if owner is not None:
+                context = self._contexts.get(owner, context)
+                if self._state.instruments is not None or owner in self._contexts:
+                    self._note_scheduled(owner)
+                    step, args = self._step, (callback, owner, args)
+        except BaseException as error:
+            # The step is to be made, whatever becomes of the report.
+            self._state.finish_later(_raise, error)
+        return self._call_soon(step, *args, context=context)
+
+    def _note_scheduled(self, owner: Any) -> None:
         task = records.get(owner)
         if task is None and self._holding:
             self._scheduled = True
-        else:
-            if task is None:
-                task = adopt(owner)
-                if not host.has_run(task.coro):
-                    self._instruments.call("task_spawned", task)
-            self._instruments.call("task_scheduled", task)
-        return self._call_soon(self._step, callback, owner, args, context=context)
+            return
+        if task is None:
+            task = adopt(owner)
+            if not host.has_run(task.coro):
+                self._instruments.call("task_spawned", task)
+        self._instruments.call("task_scheduled", task)
 
     def _step(self, callback: Any, owner: Any, args: tuple[Any, ...]) -> None:
-        task = records.get(owner)
-        if task is None or self._state.gauge is not self:
-            callback(*args)
-            return
-        self._call_inside(owner, "before_task_step", task)
+        task = None
+        try:
+            task = records.get(owner)
+            if task is not None and self._state.gauge is self:
+                self._call_inside(owner, "before_task_step", task)
+            else:
+                task = None
+        except BaseException as error:
+            self._state.finish_later(_raise, error)
         try:
             callback(*args)
         finally:
-            if task._parent_nursery is None and owner.done():
-                self._call_inside(owner, "task_exited", task)
-            self._call_inside(owner, "after_task_step", task)
-            if owner.done():
-                self._contexts.pop(owner, None)
-            self.settle()
+            if task is not None:
+                if task._parent_nursery is None and owner.done():
+                    self._call_inside(owner, "task_exited", task)
+                self._call_inside(owner, "after_task_step", task)
+                if owner.done():
+                    self._contexts.pop(owner, None)
+                self.settle()
 
     def _call_inside(self, owner: Any, hook: str, task: Task) -> None:
         """Call a hook that may ask for the running task, just before or after its step."""
@@ -151,6 +161,11 @@ class Gauge:
         self._instruments.call("task_exited", task)
         if task.asyncio_task in self._contexts:
             self.forget(task.asyncio_task)
+
+
+def _raise(error: BaseException) -> None:
+    """Have an error reported that came up where it could not be raised."""
+    raise error
 
 
 def gauge_of(state: LoopState) -> Gauge:

@@ -199,11 +199,15 @@ def fire(state: LoopState) -> None:
         state.armed_at = inf
         deadlines = state.deadlines
         now = state.loop.time() + CLOCK_RESOLUTION
-        while (due := deadlines.pop_due(now)) is not None:
+        while (entry := deadlines.due(now)) is not None:
+            function, argument = entry[2], entry[3]
             try:
-                due[0](due[1])
+                function(argument)
             except BaseException as error:
+                state.finish_later(function, argument)
                 state.report(error)
+            finally:
+                deadlines.remove(entry)
         when = deadlines.next()
         # Those who have just been cancelled will drop deadlines of their own: whoever looks at
         # them again after their step arms the timer (delivery), once and not twice.

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import host, leaving
 from .delivery import tell, watch
-from .ending import end_broken_off, end_child, end_unnoticed, settle_in
+from .ending import end_broken_off, end_child, end_unnoticed, report_orphan, settle_in
 from .errors import Cancelled, TrioInternalError
 from .exc_fields import without_own_frame
 from .extra import NO_EXTRA
@@ -86,6 +86,9 @@ if TYPE_CHECKING:
 # How many nurseries to come are taken to last longer than a turn of the loop, after one that did.
 GUESSES = 8
 
+# What Nursery._pending_starts is before the first start(); never written to.
+NO_STARTS: dict[Nursery, None] = {}
+
 ENTER_FIRST = "enter the nursery first: 'async with open_nursery() as nursery:'"
 
 
@@ -122,8 +125,8 @@ class Nursery(metaclass=NoPublicConstructor):
     _children: dict[Task, None]
     # What children and the body have raised so far, in order; None while there is nothing.
     _errors: list[BaseException] | None
-    # Calls of start() under way: they keep the nursery open.
-    _pending_starts: int
+    # The temporary nurseries of the calls of start() under way, which keep the nursery open.
+    _pending_starts: dict[Nursery, None]
     _body_running: bool
     # No more children are accepted. Once True, _children is empty.
     _closed: bool
@@ -306,8 +309,7 @@ class Nursery(metaclass=NoPublicConstructor):
         return made
 
     @border
-    async def _run_child(self, task: Task, coro: Any) -> None:
-        error: BaseException | None = None
+    async def _run_child(self, task: Task, coro: Any, error: BaseException | None = None) -> None:
         try:
             if type(task.asyncio_task) is not ChildTask:
                 if task.asyncio_task is None:
@@ -363,7 +365,7 @@ class Nursery(metaclass=NoPublicConstructor):
     def _fail(self, error: BaseException, task: Task) -> None:
         """Note an error and cancel the nursery because of it."""
         if host.is_over(self._parent_task.asyncio_task):
-            self._report(error)  # the block's task has ended without leaving the block
+            report_orphan(task, error)  # the block's task has ended without leaving the block
             return
         if self._errors is None:
             self._errors = [error]
@@ -377,15 +379,6 @@ class Nursery(metaclass=NoPublicConstructor):
                 scope._cancel_alone(FAILED)  # nobody is left to be told
             else:
                 scope._cancel(FAILED)
-
-    def _report(self, error: BaseException) -> None:
-        if not isinstance(error, Cancelled):
-            self._state.loop.call_exception_handler(
-                {
-                    "message": f"a child of {self!r} failed after its block was gone",
-                    "exception": error,
-                }
-            )
 
     def _wake(self) -> None:
         if not self._children and not self._pending_starts and not self._body_running:
@@ -428,10 +421,13 @@ class Nursery(metaclass=NoPublicConstructor):
             self._refuse()
         if not callable(async_fn):
             coroutine_or_error(async_fn)  # says what is wrong with it
-        self._pending_starts += 1
+        temporary = open_nursery(strict_exception_groups=True)
+        if self._pending_starts is NO_STARTS:
+            self._pending_starts = {}
         try:
+            self._pending_starts[temporary] = None
             try:
-                async with open_nursery(strict_exception_groups=True) as temporary:
+                async with temporary:
                     status: Starting[Any] = Starting(temporary, self)
                     coro = coroutine_or_error(partial(async_fn, task_status=status), *args)
                     task = temporary._spawn(coro, async_fn, name)
@@ -452,12 +448,11 @@ class Nursery(metaclass=NoPublicConstructor):
             finally:
                 del only
         finally:
-            left = self._pending_starts - 1
             try:
-                self._pending_starts = left
+                self._pending_starts.pop(temporary, None)
                 self._wake()
             except BaseException:
-                self._pending_starts = left
+                self._pending_starts.pop(temporary, None)
                 self._wake()
                 raise
 
@@ -490,41 +485,44 @@ class Nursery(metaclass=NoPublicConstructor):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
-        task = self._parent_task
-        if current_asyncio_task() is not task.asyncio_task:
-            return leave_block(exc, leaving.leave_elsewhere(self, exc))
-        scope = self.cancel_scope
-        native = left = None
         try:
-            self._body_running = False
-            if exc is not None:
-                native = leaving.struck(self, exc)
-            if not self._children and not self._pending_starts:
-                self._closed = True
-            state = self._state
-            if self._closed or not state.long_nurseries:
-                task._shielded_step = True
-                try:
-                    await BARE_YIELD
-                except GeneratorExit:
-                    raise
-                except BaseException as stray:
-                    native = leaving.goes_on(native, leaving.struck(self, stray, waiting=True))
-                finally:
-                    task._shielded_step = False
-                if not self._closed:
-                    state.long_nurseries = GUESSES
+            task, scope = self._parent_task, self.cancel_scope
+            native = left = None
+            quiet = False
+            if current_asyncio_task() is not task.asyncio_task:
+                left = leaving.leave_elsewhere(self, exc)
             else:
-                state.long_nurseries -= 1
-            if not self._closed:
-                native = await self._wait(task, native)
-            scope._nest = None
-            if self._errors is not None or native is not None or scope._abandoned:
-                left = leaving.leave(self, exc, native)
+                self._body_running = False
+                if exc is not None:
+                    native = leaving.struck(self, exc)
+                if not self._children and not self._pending_starts:
+                    self._closed = True
+                state = self._state
+                if self._closed or not state.long_nurseries:
+                    task._shielded_step = True
+                    try:
+                        await BARE_YIELD
+                    except GeneratorExit:
+                        raise
+                    except BaseException as stray:
+                        native = leaving.goes_on(native, leaving.struck(self, stray, waiting=True))
+                    finally:
+                        task._shielded_step = False
+                    if not self._closed:
+                        state.long_nurseries = GUESSES
+                else:
+                    state.long_nurseries -= 1
+                if not self._closed:
+                    native = await self._wait(task, native)
+                scope._nest = None
+                if self._errors is not None or native is not None or scope._abandoned:
+                    left = leaving.leave(self, exc, native)
+                else:
+                    quiet = True
         except BaseException as failure:
-            left = await leaving.leave_in_trouble(self, exc, failure)
+            left, quiet = await leaving.leave_in_trouble(self, exc, failure), False
         try:
-            if left is None and scope._occupant is not None:
+            if quiet:
                 return scope.__exit__(None, None, None)
             return leave_block(exc, left)
         finally:
@@ -538,7 +536,9 @@ class Nursery(metaclass=NoPublicConstructor):
                 task._abort = partial(leaving.interrupted, self)
                 task._park = self._waiter = waiter = self._state.loop.create_future()
                 try:
-                    await waiter
+                    outcome: Any = await waiter
+                    if outcome is not None:
+                        self._fail(outcome.error, task)  # of the abort function
                 except GeneratorExit:
                     raise
                 except BaseException as exc:
@@ -594,6 +594,6 @@ def open_nursery(strict_exception_groups: bool | None = None) -> Nursery:
     nursery._strict = strict_exception_groups
     nursery._children = {}
     nursery._errors = nursery._waiter = None
-    nursery._pending_starts = 0
+    nursery._pending_starts = NO_STARTS
     nursery._body_running = nursery._closed = True  # closed until entered
     return nursery

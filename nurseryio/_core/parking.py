@@ -137,12 +137,13 @@ def wake_first(queue: Queue, next_send: Any = None) -> tuple[Task, Any]:
     Raises:
         RuntimeError: The caller is in another thread or event loop. Nothing has changed.
     """
-    task, entry = queue.popitem(last=False)  # type: ignore[call-arg]
+    task: Any = None
     try:
+        task, entry = queue.popitem(last=False)  # type: ignore[call-arg]
         reschedule(task, next_send)
     except BaseException:
         # is_waiting() without its frame, for which there may be no stack.
-        future = task._park
+        future = None if task is None else task._park
         if future is not None and (not future.done() or task._extra.outcome is None):
             queue[task] = entry
             queue.move_to_end(task, last=False)  # type: ignore[attr-defined]

@@ -26,7 +26,7 @@ from .foreign import BACKEND
 from .groups import bare_cancelled, is_cancelled, is_marked, raise_keeping_context, take_out
 from .host import HAS_CANCEL_COUNTS, current_task as current_asyncio_task, ensure_stack
 from .loop_state import check_home
-from .task import Task, current_state, current_task, records
+from .task import Task, current_state, current_task, not_in_a_task, records
 from .tree import ROOT, Node, abandon, encloses, refresh
 from .util import blank
 
@@ -120,8 +120,10 @@ class CancelScope(Node):
     def __enter__(self) -> Self:
         try:
             task = records[current_asyncio_task()]  # type: ignore[index]
-        except (KeyError, RuntimeError):
+        except KeyError:
             task = current_task()
+        except RuntimeError as error:
+            not_in_a_task(error)
         if self._entered:
             raise RuntimeError(
                 "Each CancelScope may only be used for a single 'with' block: make a new one"
@@ -208,9 +210,11 @@ class CancelScope(Node):
             if task is not None:
                 if task.scope is self:
                     task.scope = ROOT if self._parent is None else self._parent
-                self._occupant = None
-                task._state.unfinished.append((self._force_out, (task,)))
-                task._state.run_soon()
+                try:
+                    self._force_out(task)
+                except BaseException:
+                    task._state.unfinished.append((self._force_out, (task,)))
+                    task._state.run_soon()
             raise
         if remaining is exc:
             return False
@@ -223,8 +227,12 @@ class CancelScope(Node):
 
     def _force_out(self, task: Task) -> None:
         """Entering or leaving has failed half-way: the task goes on outside, whatever was done."""
+        outside = ROOT if self._parent is None else self._parent
         if task.scope is self:
-            task.scope = ROOT if self._parent is None else self._parent
+            task.scope = outside
+        elif self._occupant is not None and encloses(self, task.scope):
+            tell(abandon(self))  # scopes inside are still open
+            task.scope = outside
         self._occupant = None
         if self._entry is not None:
             task._state.deadlines.drop(self._entry)
@@ -404,7 +412,11 @@ class CancelScope(Node):
         return self._called
 
     def _is_due(self) -> bool:
-        return self._deadline != inf and current_state().loop.time() >= self._deadline
+        if self._deadline == inf:
+            return False
+        task = self._occupant
+        state = current_state() if task is None else task._state
+        return state.loop.time() >= self._deadline
 
     def _is_called(self) -> bool:
         if not self._called and self._is_due():

@@ -13,10 +13,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from .delivery import tell
-from .tree import chain, refresh_chain
+from .host import forget_who_awaits, note_who_awaits
+from .tree import chain, encloses, refresh_chain
 
 if TYPE_CHECKING:
     from .nursery import Nursery
+    from .task import Task
 
 StatusT = TypeVar("StatusT")
 StatusT_contra = TypeVar("StatusT_contra", contravariant=True)
@@ -73,26 +75,43 @@ class Starting(TaskStatus[StatusT]):
     def started(self, value: Any = None) -> None:
         if self.value is not NOT_STARTED:
             raise RuntimeError("called 'started' twice on the same task status")
-        self.value = value
         old, new = self._temporary, self._target
+        self.value = value
         # A cancelled child stays where it is: its Cancelled must meet the scope it belongs to.
         if old.cancel_scope._effective:
             return
         assert not new._closed  # start() is counted as pending there
-        children, old._children = old._children, {}
-        flipped = []
-        for task in children:
+        moved: list[Task] = []
+        try:
+            self._move_all(moved)
+        except BaseException:
+            # What was moved stays moved. The rest follows, and all are looked at again.
+            self._move_all(moved)
+            tell(moved)
+            raise
+
+    def _move_all(self, moved: list[Task]) -> None:
+        """Move the children to the nursery that they were meant for; those who have moved stay."""
+        old, new = self._temporary, self._target
+        flipped: list[Any] = []
+        for task in list(old._children):
+            moved.append(task)
+            new._children[task] = None
             task._parent_nursery = new
             task._own_extra().eventual_parent_nursery = None
-            new._children[task] = None
-            inside = list(chain(task.scope, old.cancel_scope))
-            if inside:
-                inside[-1]._parent = new.cancel_scope
-            else:
-                task.scope = new.cancel_scope
-            # The old nursery was not cancelled, so only a cancelled new one changes anything, and
-            # a deadline that has passed unnoticed.
-            if inside or new.cancel_scope._effective:
-                flipped += refresh_chain(task, new.cancel_scope)
+            if encloses(old.cancel_scope, task.scope):
+                inside = list(chain(task.scope, old.cancel_scope))
+                if inside:
+                    inside[-1]._parent = new.cancel_scope
+                else:
+                    task.scope = new.cancel_scope
+                # The old nursery was not cancelled, so only a cancelled new one changes anything,
+                # and a deadline that has passed unnoticed.
+                if inside or new.cancel_scope._effective:
+                    flipped += refresh_chain(task, new.cancel_scope)
+            if note_who_awaits is not None and forget_who_awaits is not None:
+                forget_who_awaits(task.asyncio_task, old._parent_task.asyncio_task)
+                note_who_awaits(task.asyncio_task, new._parent_task.asyncio_task)
+            old._children.pop(task, None)
         tell(flipped)
         old._wake()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import foreign, host
 from .extra import NO_EXTRA, Extra
@@ -282,11 +282,17 @@ def current_state() -> LoopState:
     Raises:
         RuntimeError: where no loop is running.
     """
-    try:
-        loop = host.running_loop()
-    except RuntimeError:
-        raise RuntimeError("must be called from async context") from None
+    loop = host.running_loop_or_none()
+    if loop is None:
+        raise RuntimeError("must be called from async context")
     return loop_state(loop)
+
+
+def not_in_a_task(error: RuntimeError) -> NoReturn:
+    """Asking asyncio for the running task has failed: say that no loop is running, if so."""
+    if host.running_loop_or_none() is None:
+        raise RuntimeError("must be called from async context") from None
+    raise error
 
 
 def current_task() -> Task:
@@ -306,8 +312,8 @@ def current_task() -> Task:
         return records[task]  # type: ignore[index]
     except KeyError:
         pass
-    except RuntimeError:
-        raise RuntimeError("must be called from async context") from None
+    except RuntimeError as error:
+        not_in_a_task(error)
     if task is None:
         raise RuntimeError("must be called from async context (inside a task, not a callback)")
     return adopt(task)

@@ -44,7 +44,7 @@ from .host import (
 )
 from .loop_state import check_home
 from .outcome import Value
-from .task import current_task, records
+from .task import current_task, not_in_a_task, records
 
 if TYPE_CHECKING:
     import asyncio
@@ -69,8 +69,10 @@ async def checkpoint() -> None:
     """
     try:
         task = records[current_asyncio_task()]  # type: ignore[index]
-    except (KeyError, RuntimeError):
+    except KeyError:
         task = current_task()
+    except RuntimeError as error:
+        not_in_a_task(error)
     if task.scope._effective:
         interrupt(task)
     await BARE_YIELD
@@ -166,12 +168,14 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
         raise TypeError(f"abort_func must be a function of one argument, not {abort_func!r}")
     try:
         task = records[current_asyncio_task()]  # type: ignore[index]
-    except (KeyError, RuntimeError):
+    except KeyError:
         task = current_task()
-    task._abort = abort_func
-    task._park = future = new_future(loop=task._state.loop)
+    except RuntimeError as error:
+        not_in_a_task(error)
     native: BaseException | None = None
     try:
+        task._abort = abort_func
+        task._park = future = new_future(loop=task._state.loop)
         if (
             task.scope._effective
             and not foreign.protects(task)
@@ -256,10 +260,11 @@ def reschedule(task: Task, next_send: Any = None) -> None:
     wakeup = task._wakeup
     if wakeup is None:
         wakeup = _note_wakeup(task, park)
-    abort, task._abort = task._abort, None
-    if task._extra is not NO_EXTRA:
-        task._extra.custom_sleep_data = None
+    abort = task._abort
     try:
+        task._abort = None
+        if task._extra is not NO_EXTRA:
+            task._extra.custom_sleep_data = None
         park.set_result(next_send)
     except BaseException as error:
         if type(error) is InvalidStateError:

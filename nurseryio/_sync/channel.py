@@ -36,6 +36,7 @@ from .._core import (
 from .._core.abcs import ReceiveChannel, SendChannel
 from .._core.parking import let_others_run, park, wake_all, wake_first, wake_some
 from .._core.task import RESTED
+from .._core.traps import is_waiting
 from .._core.util import NoPublicConstructor, generic_function
 from .channel_state import ChannelEnd, ChannelState
 
@@ -195,8 +196,15 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
         """Remove the oldest item, and let a waiting sender's follow it into the buffer."""
         state = self._state
         if state.senders:
-            _task, (_end, value) = wake_first(state.senders)
-            state.buffer.append(value)
+            task, (_end, value) = next(iter(state.senders.items()))
+            buffer = state.buffer
+            buffer.append(value)
+            try:
+                wake_first(state.senders)
+            except BaseException:
+                if is_waiting(task):
+                    buffer.pop()
+                raise
         taken: ReceiveType = state.buffer.popleft()
         return taken
 

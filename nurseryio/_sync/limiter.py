@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from .._core import WouldBlock, checkpoint_if_cancelled, current_task
 from .._core.parking import let_others_run, park, wake_first
+from .._core.traps import is_waiting
 from .._core.util import Final, Frozen
 
 if TYPE_CHECKING:
@@ -98,8 +99,14 @@ class CapacityLimiter(metaclass=Final):
         """Give free tokens to those who wait."""
         borrowers = self._borrowers
         while self._waiting and len(borrowers) < self._total_tokens:
-            _task, borrower = wake_first(self._waiting)
-            borrowers[borrower] = None
+            task, borrower = next(iter(self._waiting.items()))
+            try:
+                borrowers[borrower] = None
+                wake_first(self._waiting)
+            except BaseException:
+                if is_waiting(task):
+                    borrowers.pop(borrower, None)
+                raise
 
     @property
     def borrowed_tokens(self) -> int:

@@ -78,15 +78,27 @@ class _Lock:
         """Take the lock for ``task`` if it is free."""
         owner = self._owner
         if owner is None:
-            self._owner = task
-            add_parking_lot_breaker(task, self._lot)
-            return True
+            try:
+                self._owner = task
+                add_parking_lot_breaker(task, self._lot)
+                return True
+            except BaseException:
+                self._let_go(task)
+                raise
         if owner is task:
             raise RuntimeError(
                 "attempt to re-acquire an already held Lock: this task holds it; "
                 "locks do not count how often they were acquired"
             )
         return False
+
+    def _let_go(self, task: Task) -> None:
+        """Taking the lock has failed half-way."""
+        breakers = task._extra.breakers
+        if breakers and self._lot in breakers:
+            self.release()
+        else:
+            self._owner = None
 
     def acquire_nowait(self) -> None:
         """Take the lock if it is free.
@@ -119,7 +131,7 @@ class _Lock:
             try:
                 await let_others_run(task)
             except BaseException:
-                self.release()
+                self._let_go(task)
                 raise
             return
         try:
