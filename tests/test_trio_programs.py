@@ -89,4 +89,4 @@ def test_the_echo_programs_print_what_they_print_on_trio(loop: str) -> None:
     # Here nurseryio does better than Trio 0.35: sys.exit() and Ctrl-C keep their meaning.
     assert (client.returncode, client.errors) == (0, "")
     assert server.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
-    assert server.errors.endswith("\nKeyboardInterrupt\n")
+    assert "\nKeyboardInterrupt\n" in server.errors  # the tasks follow as a note

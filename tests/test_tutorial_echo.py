@@ -206,7 +206,7 @@ def test_ctrl_c_on_the_server_cancels_all_handlers_and_frees_the_port(
     assert server.lines[-2:] == ["serve_tcp has ended", "KeyboardInterrupt, bare"]
     # Python ends itself by the signal, which a shell shows as 130.
     assert server.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
-    assert server.errors.splitlines()[-1] == "KeyboardInterrupt"
+    assert "KeyboardInterrupt" in server.errors.splitlines()  # the tasks follow as a note
 
 
 @each_loop

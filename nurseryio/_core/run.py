@@ -247,8 +247,9 @@ class Run:
             if not driver.given_up:
                 last = loop.create_future()
                 loop.call_soon(self.token._close)
-                loop.call_soon(self._instrument, "after_run")
                 loop.call_soon(last.set_result, None)
+                # In the loop's last iteration: the callback that stops the loop is added later.
+                last.add_done_callback(lambda _: self._instrument("after_run"))
                 driver.until(last)
         finally:
             self.leftovers.stop()
