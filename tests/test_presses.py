@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import signal
+import sys
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -175,6 +178,35 @@ def test_two_of_them_leave_as_one() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         nurseryio.run(main)
+
+
+def garbage_of(main: Callable[[], Awaitable[None]]) -> int:
+    """The number of objects that only the collector can free after a run."""
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):
+            nurseryio.run(main)
+        return gc.collect()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("wait", [wait_on_an_event, wait_in_asyncio, wait_for_a_child])
+@pytest.mark.parametrize("callback", [press, sys.exit])
+def test_neither_it_nor_an_exit_leaves_cyclic_garbage(
+    callback: Callable[[], object], wait: Callable[[], Awaitable[None]]
+) -> None:
+    async def quiet() -> None:
+        pass
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(callback)
+        await wait()
+
+    garbage_of(quiet)
+    # The run itself is a circle: a loop and what belongs to it.
+    assert garbage_of(main) <= garbage_of(quiet) + 2
 
 
 # -- again ----------------------------------------------------------------------

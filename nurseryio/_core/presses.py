@@ -155,6 +155,7 @@ class Presses:
         if not self.pending or task is None or self.main_over:
             return
         self._place = self._find_main()
+        error = self._error
         park = task._park
         if park is not None and not park.done() and task._abort is not None:
             self._asking = threading.get_ident()
@@ -167,10 +168,12 @@ class Presses:
             finally:
                 self._asking = None
             if agreed and not park.done():
-                park.set_result(Error(self._error))
+                park.set_result(Error(error))
                 self.pending = False
             elif not self.pending:
                 self._kept_in = park
+            if not self.pending:
+                self.forget()
         if self.pending:
             # A checkpoint, a foreign await, or a wait that has an end of its own: CancelledError
             # there or at the next await, KeyboardInterrupt from run().
@@ -199,8 +202,12 @@ class Presses:
             error: what the main task has raised.
         """
         self.pending = False
-        place = self._place
-        if isinstance(error, Cancelled):
-            place = error.__traceback__
+        place = error.__traceback__ if isinstance(error, Cancelled) else self._place
+        interrupt = self._error.with_traceback(place)
+        self.forget()
+        return interrupt
+
+    def forget(self) -> None:
+        """Let go of the latest. Its traceback leads here: nothing here may lead to it."""
+        self._error = KeyboardInterrupt()
         self._place = None
-        return self._error.with_traceback(place)

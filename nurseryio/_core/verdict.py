@@ -83,7 +83,14 @@ class Verdict:
             return None
         self._keep([] if error is None or cancelled else [error], leaving)
         self._keep(rest, leaving)
-        return leaving
+        # The traceback of what leaves leads here: nothing here may lead to it.
+        self.failure = self.internal = None
+        self.exits, self.troubles = [], []
+        presses.forget()
+        try:
+            return leaving
+        finally:
+            del leaving, rest, internal, error
 
     def _keep(self, errors: Iterable[BaseException], leaving: BaseException) -> None:
         """Rule 2."""
