@@ -61,17 +61,17 @@ def test_the_first_in_the_order_leaves_and_the_others_are_its_context(case: Case
 
 
 def test_a_failure_has_the_main_task_s_error_as_its_cause(case: Case) -> None:
-    case.verdict.failure = ValueError()
+    case.verdict.failure = failure = ValueError()
     error = KeyError()
-    assert case.decide(error) is case.verdict.failure
-    assert case.verdict.failure.__cause__ is error
+    assert case.decide(error) is failure
+    assert failure.__cause__ is error
 
 
 def test_an_internal_error_is_the_cause_of_one(case: Case) -> None:
-    case.verdict.internal = KeyError("system")
+    case.verdict.internal = cause = KeyError("system")
     error = case.decide(Cancelled())
     assert isinstance(error, TrioInternalError)
-    assert error.__cause__ is case.verdict.internal
+    assert error.__cause__ is cause
     assert error.__context__ is None
 
 
