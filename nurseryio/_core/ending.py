@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import host
 from .errors import Cancelled, CancelReason, misnested
+from .exc_fields import set_context
 from .host import current_task as current_asyncio_task, forget_who_awaits
 from .scope import CancelScope
 from .task import end_hooks, records
@@ -133,13 +134,12 @@ def end_unnoticed(task: Task, runner: Any, made: asyncio.Future[Any]) -> None:
         error = lost
     extra = task._own_extra()
     extra.has_ended = True  # the wrapper does nothing when it is closed
-    try:
-        runner.close()
-        if not task._started:
-            task._coro.close()
-    except BaseException as failure:
-        failure.__context__ = error
-        error = failure
+    for coro in (task._coro, runner):  # the child's first: the wrapper would keep its error
+        try:
+            coro.close()
+        except BaseException as failure:
+            set_context(failure, error)
+            error = failure
     extra.has_ended = False
     try:
         end_child(task, error)

@@ -295,16 +295,16 @@ class TaskMaking:
 
     def accepted(self, options: dict[str, Any]) -> dict[str, Any]:
         """Those of the keyword arguments that everything on the way to a new task takes."""
-        takers: list[Any] = []
-        if self.loop_type.create_task is not self.create_task or "create_task" in self.namespace:
-            takers.append(self.loop.create_task)
-        if sys.version_info >= (3, 14):  # before, the loop keeps the name to itself
-            takers.append(self.factory())
-        elif sys.version_info < (3, 11):
+        if sys.version_info < (3, 11):
             options = {key: value for key, value in options.items() if key != "context"}
-        for taker in takers:
-            if taker is not None:
-                options = _taken_by(taker, options)
+        if self.loop_type.create_task is not self.create_task or "create_task" in self.namespace:
+            options = _taken_by(self.loop.create_task, options)
+        factory = self.factory()
+        if factory is not None:
+            given = _taken_by(factory, options)
+            if sys.version_info < (3, 14) and "name" in options:
+                given["name"] = options["name"]  # the loop keeps the name to itself
+            options = given
         return options
 
 
@@ -312,9 +312,9 @@ def _taken_by(function: Any, options: dict[str, Any]) -> dict[str, Any]:
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        return options
+        return dict(options)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return options
+        return dict(options)
     names = {parameter.name for parameter in parameters}
     return {key: value for key, value in options.items() if key in names}
 

@@ -249,6 +249,7 @@ class Nursery(metaclass=NoPublicConstructor):
             records.pop(asyncio_task, None)
             asyncio_task.cancel()
         elif runner is not None:
+            task._own_extra().has_ended = True  # the wrapper does nothing when it is closed
             runner.close()
         coro.close()
 
