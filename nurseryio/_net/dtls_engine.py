@@ -150,9 +150,12 @@ class DTLSEngine:
         if self.flight or self.done:
             return
         problem = self._step()
-        self.flight = self._take_output()
-        if problem is not None or not self.flight:
-            raise HandshakeFailed("the handshake cannot begin") from problem
+        try:
+            self.flight = self._take_output()
+            if problem is not None or not self.flight:
+                raise HandshakeFailed("the handshake cannot begin") from problem
+        finally:
+            del problem  # no circle
 
     def advance(self, datagram: bytes) -> bool:
         """Take in a datagram from the peer.
@@ -177,7 +180,10 @@ class DTLSEngine:
         output = self._take_output()
         self.alerts = [m for m in output if isinstance(m, Short) and m.kind == ALERT]
         if failed:
-            raise HandshakeFailed(describe(problem)) from problem
+            try:
+                raise HandshakeFailed(describe(problem)) from problem
+            finally:
+                del problem  # no circle
         if self.done or (output and not self.alerts and not self._repeats(output)):
             self.flight = output
             return True
