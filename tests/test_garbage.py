@@ -27,7 +27,7 @@ import pytest
 from harness import certs, tlspairs
 from harness.core import without_gc
 from harness.datagrams import Network
-from harness.dtlspairs import endpoint
+from harness.dtlspairs import echo, endpoint
 from harness.net import reset, tcp_pair, unix_pair
 from harness.resisting import Frozen
 
@@ -622,7 +622,7 @@ async def dtls_certificate_is_not_trusted() -> None:
     network = Network()
     with endpoint(network) as server, endpoint(network) as client:
         async with open_nursery() as nursery:
-            await nursery.start(server.serve, certs.dtls_server_context(), ignore)
+            await nursery.start(server.serve, certs.dtls_server_context(), echo)
             context = certs.dtls_client_context(trusting=False)
             await client.connect(server.socket.getsockname(), context).do_handshake()
 
