@@ -7,12 +7,14 @@ import contextvars
 import functools
 import sys
 import threading
+import types
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
 import pytest
 from harness import matrix
+from harness.resisting import KINDS, make
 
 import nurseryio
 from nurseryio import (
@@ -26,6 +28,7 @@ from nurseryio import (
 )
 from nurseryio._core import Outcome, acapture, capture
 from nurseryio._core.thread_cache import start_thread_soon
+from nurseryio._system import from_thread as from_thread_module
 from nurseryio.lowlevel import TrioToken, checkpoint, current_task, current_trio_token
 
 TIMEOUT = 10.0
@@ -535,3 +538,124 @@ async def test_a_run_that_is_ending_starts_no_more_tasks_for_threads(loop_kind: 
         seen[0].unwrap()
     # The task that waits for the thread is there, so that one works.
     assert seen[1].unwrap() is None
+
+
+# -- each call is answered ----------------------------------------------------------
+
+EXITS = [GeneratorExit, KeyboardInterrupt, SystemExit, StopIteration, *KINDS]
+
+
+@pytest.mark.parametrize("kind", EXITS, ids=lambda kind: kind.__name__)
+async def test_every_kind_of_error_reaches_the_thread_once(kind: Any) -> None:
+    def fail_sync() -> NoReturn:
+        raise make(kind)
+
+    async def fail() -> NoReturn:
+        await checkpoint()
+        raise make(kind)
+
+    expected = RuntimeError if kind is StopIteration else kind
+    token = current_trio_token()
+
+    def work(**options: Any) -> None:
+        with pytest.raises(expected):
+            from_thread.run(fail, **options)
+        with pytest.raises(kind):
+            from_thread.run_sync(fail_sync, **options)
+        assert from_thread.run(acapture, checkpoint, **options).unwrap() is None
+
+    await to_thread.run_sync(work)
+    await to_thread.run_sync(work, abandon_on_cancel=True)
+    await in_foreign_thread(functools.partial(work, trio_token=token))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+async def test_an_error_that_resists_comes_out_of_the_thread_as_itself(kind: Any) -> None:
+    error = make(kind)
+
+    async def fail() -> NoReturn:
+        raise error
+
+    for abandon in (False, True):
+        with pytest.raises(kind) as caught:
+            await to_thread.run_sync(from_thread.run, fail, abandon_on_cancel=abandon)
+        assert caught.value is error
+
+
+class Factory:
+    """A task factory that does something else than to make a task of what it is given."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __call__(self, loop: Any, coro: Any, **options: Any) -> Any:
+        if "_serve_in_own_task" in coro.__qualname__ or "_run_alone" in coro.__qualname__:
+            if self.what == "raises":
+                raise ValueError("the factory failed")
+            task = asyncio.Task(coro, loop=loop, **options)
+            task.cancel()
+            return task
+        return asyncio.Task(coro, loop=loop, **options)
+
+
+@pytest.mark.app_only
+@pytest.mark.stock_only("an eager factory would be replaced")
+@pytest.mark.parametrize(("what", "error"), [("raises", ValueError), ("cancels", RunFinishedError)])
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+async def test_a_call_whose_task_never_runs_is_answered(what: str, error: Any) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(Factory(what))
+    try:
+        token = current_trio_token()
+
+        def work() -> None:
+            with pytest.raises(error):
+                from_thread.run(checkpoint, trio_token=token)
+
+        await in_foreign_thread(work)
+    finally:
+        loop.set_task_factory(None)
+
+
+async def test_a_call_is_answered_when_the_task_that_makes_it_is_destroyed() -> None:
+    answers: SimpleQueue[Any] = SimpleQueue()
+    ended = []
+
+    async def wait() -> None:
+        try:
+            await nurseryio.sleep_forever()
+        finally:
+            ended.append(True)
+
+    request = from_thread_module._AsyncRequest(wait, (), answers)
+
+    async def waiting_task() -> None:
+        try:
+            await request.serve()
+        finally:
+            ended.append(False)
+
+    serving: Any = waiting_task()
+    serving.send(None)
+    serving.close()
+    assert ended == [True, False]
+    with pytest.raises(RunFinishedError, match="ended before it could make this call"):
+        answers.get_nowait().unwrap()
+
+
+def test_a_call_is_answered_when_its_loop_is_destroyed_under_its_task() -> None:
+    answers: SimpleQueue[Any] = SimpleQueue()
+
+    @types.coroutine
+    def suspend() -> Any:
+        yield
+
+    async def wait() -> None:
+        await suspend()
+
+    request = from_thread_module._AsyncRequest(wait, (), answers)
+    serving: Any = request._serve_in_own_task()
+    serving.send(None)
+    serving.close()
+    with pytest.raises(RunFinishedError):
+        answers.get_nowait().unwrap()

@@ -10,10 +10,20 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
+from harness.resisting import KINDS, Nameless, make
 
 from nurseryio import Cancelled, CapacityLimiter, RunFinishedError
-from nurseryio._core import Abort, Error, Value, current_task
-from nurseryio._system.hop import Hop, current_hop, hide_library_name
+from nurseryio._core import (
+    Abort,
+    Error,
+    Value,
+    current_task,
+    reschedule,
+    wait_task_rescheduled,
+)
+from nurseryio._core.exc_fields import context_of
+from nurseryio._system import hop as hop_module
+from nurseryio._system.hop import Hop, current_hop, function_name, hide_library_name
 
 
 class NoLimit:
@@ -167,3 +177,106 @@ def test_no_name_is_hidden_where_nobody_asks_for_one(monkeypatch: pytest.MonkeyP
     before = dict(context)
     hide_library_name(context)
     assert dict(context) == before
+
+
+# -- each side gets its answer ------------------------------------------------------
+
+
+class Flaky:
+    """A loop that refuses some calls from other threads."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+        self.calls: list[tuple[Any, ...]] = []
+
+    def call_soon_threadsafe(self, *call: Any) -> None:
+        if len(self.calls) < self.refusals:
+            self.calls.append(())
+            raise MemoryError
+        self.calls.append(call)
+
+    def is_closed(self) -> bool:
+        return False
+
+
+async def test_a_result_that_could_not_be_sent_is_answered_with_the_error() -> None:
+    loop = Flaky(1)
+    hop = new_hop(loop=loop)
+    with pytest.raises(MemoryError):
+        hop.deliver(Value(5))
+    (_, (finish, outcome)) = loop.calls
+    assert finish == hop._finish
+    assert isinstance(outcome.error, MemoryError)
+
+
+class FailingLimit(NoLimit):
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def release_on_behalf_of(self, borrower: object) -> NoReturn:
+        raise self.error
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+async def test_the_error_of_a_limiter_comes_with_that_of_the_function(kind: Any) -> None:
+    error, of_limiter = make(kind), make(kind)
+    hop = new_hop(limiter=FailingLimit(of_limiter))
+    asyncio.get_running_loop().call_soon(hop._finish, Error(error))
+    with pytest.raises(kind) as caught:
+        await wait_task_rescheduled(hop.abort)
+    assert caught.value is of_limiter
+    assert context_of(of_limiter) is error
+
+
+async def test_a_limiter_may_raise_the_functions_own_error() -> None:
+    error = ValueError()
+    hop = new_hop(limiter=FailingLimit(error))
+    asyncio.get_running_loop().call_soon(hop._finish, Error(error))
+    with pytest.raises(ValueError) as caught:
+        await wait_task_rescheduled(hop.abort)
+    assert caught.value is error
+    assert error.__context__ is None
+
+
+async def test_a_task_that_could_not_be_woken_is_woken_with_the_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused = []
+
+    def refuse_once(task: Any, outcome: Any) -> None:
+        if not refused:
+            refused.append(outcome)
+            raise MemoryError
+        reschedule(task, outcome)
+
+    monkeypatch.setattr(hop_module, "reschedule", refuse_once)
+    hop = new_hop()
+    asyncio.get_running_loop().call_soon(hop._finish, Value(1))
+    with pytest.raises(MemoryError):
+        await wait_task_rescheduled(hop.abort)
+    assert hop.finished
+
+
+async def test_a_request_to_a_task_that_cannot_serve_it_is_refused() -> None:
+    refused: list[BaseException] = []
+
+    class Asked:
+        async def serve(self) -> None:
+            raise AssertionError
+
+        def refuse(self, error: BaseException | None = None) -> None:
+            assert error is not None
+            refused.append(error)
+
+    hop = new_hop()
+    hop._hand_over(Asked())  # the task does not wait
+    hop.forsake()
+    hop._hand_over(Asked())
+    assert [type(error) for error in refused] == [RuntimeError, RunFinishedError]
+    hop._finish(Value(1))  # and there is nobody to be woken
+
+
+def test_a_function_is_named_in_messages_whatever_it_is() -> None:
+    assert function_name(function_name) == "'function_name'"
+    assert function_name(Nameless()) == "<Nameless, whose repr() failed>"

@@ -154,3 +154,49 @@ async def test_what_is_no_async_context_manager_is_refused() -> None:
             await wrong(nursery, 7)
         with pytest.raises(TypeError, match="call the function"):
             await wrong(nursery, client)
+
+
+class FailsAtExit:
+    """Takes its time to exit, and fails."""
+
+    def __init__(self) -> None:
+        self.go_on = nurseryio.Event()
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *_details: object) -> None:
+        with nurseryio.CancelScope(shield=True):
+            await self.go_on.wait()
+        raise ValueError("cannot close")
+
+
+async def test_an_error_while_exiting_is_reported_when_the_closing_task_has_gone() -> None:
+    manager = FailsAtExit()
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with nurseryio.open_nursery() as nursery:
+            hosted = await host(nursery, manager)
+            task = asyncio.ensure_future(hosted.aclose())
+            for _ in range(2):  # the second one ends the wait in the shield
+                await settle()
+                task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            manager.go_on.set()
+    assert [str(leaf) for leaf in leaves(caught.value)] == ["cannot close"]
+
+
+async def test_an_error_while_exiting_is_reported_once_whatever_is_cancelled_meanwhile() -> None:
+    manager = FailsAtExit()
+    async with nurseryio.open_nursery() as nursery:
+        hosted = await host(nursery, manager)
+        task = asyncio.ensure_future(hosted.aclose())
+        await settle()
+        task.cancel()
+        await settle()
+        manager.go_on.set()
+        await nurseryio.lowlevel.checkpoint()
+        task.cancel()
+        with pytest.raises(ValueError, match="cannot close"):
+            await task
+        await hosted.aclose()

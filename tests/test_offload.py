@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
@@ -123,3 +124,44 @@ def test_a_stuck_call_does_not_keep_a_run_from_ending() -> None:
     nurseryio.run(main)
     assert not release.is_set()
     release.set()
+
+
+async def test_an_error_in_giving_back_the_token_does_not_leave_the_caller_waiting(
+    loop_errors: list[str],
+) -> None:
+    await call_in_thread(int)
+    limiter = offload._limiter.get()
+
+    class Failing:
+        acquire_on_behalf_of = limiter.acquire_on_behalf_of
+
+        def release_on_behalf_of(self, borrower: object) -> None:
+            limiter.release_on_behalf_of(borrower)
+            raise ZeroDivisionError
+
+    token = offload._limiter.set(Failing())  # type: ignore[arg-type]
+    assert await call_in_thread(int) == 0
+    offload._limiter.reset(token)
+    assert "ZeroDivisionError" in loop_errors[0]
+
+
+async def test_a_result_that_could_not_be_sent_is_answered_with_the_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    loop: Any = asyncio.get_running_loop()
+    refused = []
+    original = loop.call_soon_threadsafe
+
+    def refuse_once(*args: Any, **options: Any) -> Any:
+        if not refused:
+            refused.append(args)
+            raise MemoryError
+        return original(*args, **options)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", refuse_once, raising=False)
+    with pytest.raises(MemoryError):
+        await call_in_thread(int)
+    monkeypatch.undo()
+    assert offload._limiter.get().borrowed_tokens == 0
+    await nurseryio.lowlevel.checkpoint()
+    assert len(refused) == 1

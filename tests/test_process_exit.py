@@ -158,3 +158,19 @@ async def test_a_loop_that_has_closed_is_not_told(
     thread._waiting[:] = [(Interrupted(closed=False), nurseryio.Event())]  # type: ignore[list-item]
     with pytest.raises(RuntimeError, match="no more calls"):
         thread._tell(None)  # type: ignore[arg-type]
+    # A task of another loop is told nevertheless.
+    seen: list[object] = []
+
+    class Flaky(Interrupted):
+        def call_soon_threadsafe(self, *args: object) -> Any:
+            seen.append(args)
+            if len(seen) == 1:
+                raise MemoryError
+
+    thread._waiting[:] = [
+        (Interrupted(closed=False), nurseryio.Event()),  # type: ignore[list-item]
+        (Flaky(closed=False), nurseryio.Event()),  # type: ignore[list-item]
+    ]
+    with pytest.raises(RuntimeError, match="no more calls"):
+        thread._tell(None)  # type: ignore[arg-type]
+    assert len(seen) == 2

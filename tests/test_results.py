@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 from harness.matrix import Case
+from harness.resisting import Frozen, NeedsArguments, Refusing, Unhashable, make
 from harness.stress import stress
 
 import nurseryio
 from nurseryio import Event, amap, gather, open_memory_channel, race
-from nurseryio.lowlevel import current_task
+from nurseryio.lowlevel import checkpoint, current_task
 from nurseryio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 from nurseryio.testing.schedules import Schedule
 
 if sys.version_info < (3, 11):
-    from exceptiongroup import ExceptionGroup
+    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 
 async def give(value: Any, after: Event | None = None) -> Any:
@@ -456,3 +457,43 @@ async def test_under_any_schedule_results_are_whole_or_there_are_none(loop_case:
         assert mapped == list(range(len(mapped)))
 
     await stress(scenario, loop_case)
+
+
+@pytest.mark.parametrize("kind", [Frozen, Unhashable, Refusing, NeedsArguments])
+async def test_an_error_that_resists_is_in_the_group_itself(kind: Any) -> None:
+    error = make(kind)
+
+    async def fail(*_args: object) -> None:
+        await checkpoint()
+        raise error
+
+    async def map_them() -> None:
+        async with amap(fail, [1], limit=1) as results:
+            async for _ in results:
+                pass
+
+    async def fail_beside() -> None:
+        async with amap(checkpoint_for, [1], limit=1):
+            raise error
+
+    for call in (lambda: gather(fail), lambda: race(fail), map_them, fail_beside):
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await call()
+        assert [leaf for leaf in caught.value.exceptions if leaf is error]
+
+
+async def checkpoint_for(_item: object) -> None:
+    await checkpoint()
+
+
+@pytest.mark.filterwarnings("ignore::nurseryio.TrioDeprecationWarning")
+def test_an_error_that_resists_passes_a_loose_amap_as_itself() -> None:
+    error = make(Frozen)
+
+    async def main() -> None:
+        async with amap(checkpoint_for, [1], limit=1):
+            raise error
+
+    with pytest.raises(Frozen) as caught:
+        nurseryio.run(main, strict_exception_groups=False)
+    assert caught.value is error

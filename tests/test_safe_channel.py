@@ -6,13 +6,23 @@ import asyncio
 import gc
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
 
 import pytest
 from harness.matrix import Case
+from harness.resisting import (
+    DeriveRaises,
+    Frozen,
+    NeedsArguments,
+    Refusing,
+    Unhashable,
+    make,
+)
 from harness.stress import stress
 
 import nurseryio
 from nurseryio import as_safe_channel
+from nurseryio._core.exc_fields import context_of, set_context
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 from nurseryio.testing.schedules import Schedule
 
@@ -374,3 +384,85 @@ async def iterate(source: AsyncIterator[int]) -> list[int]:
 async def test_a_channel_is_an_async_iterator_for_functions_that_want_one() -> None:
     async with count(3) as channel:
         assert await iterate(channel) == [0, 1, 2]
+
+
+# -- errors that resist -----------------------------------------------------------
+
+
+@as_safe_channel
+async def failing_with(error: BaseException) -> AsyncGenerator[int, None]:
+    yield 1
+    raise error
+
+
+@pytest.mark.parametrize("kind", [Frozen, Unhashable, Refusing, NeedsArguments])
+async def test_an_error_that_resists_comes_out_as_itself(kind: Any) -> None:
+    error, context = make(kind), KeyError()
+    set_context(error, context)
+    with pytest.raises(kind) as caught:
+        async with failing_with(error) as channel:
+            await iterate(channel)
+    assert caught.value is error
+    assert context_of(error) is context
+    with pytest.raises(kind) as caught:
+        async with count(3):
+            raise error
+    assert caught.value is error
+
+
+class Exit(SystemExit):
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(3)
+        self.reason = reason
+
+
+@pytest.mark.parametrize("with_cause", [False, True])
+async def test_an_exit_of_a_class_of_its_own_comes_out_as_itself(with_cause: bool) -> None:
+    exit_ = Exit(reason="enough")
+    cause = exit_.__cause__ = OSError() if with_cause else None
+    with pytest.raises(Exit) as caught:
+        async with failing_with(exit_) as channel:
+            await iterate(channel)
+    assert caught.value is exit_
+
+    @as_safe_channel
+    async def failing_too() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        finally:
+            raise exit_
+
+    with pytest.raises(Exit) as caught:
+        async with failing_too() as channel:
+            await channel.receive()
+            raise KeyError
+    assert caught.value is exit_
+    assert exit_.__cause__ is cause
+    # The other error is not lost.
+    shown: list[BaseException | None] = [exit_]
+    while shown[-1] is not None:
+        shown.append(shown[-1].__cause__ or shown[-1].__context__)
+    assert any("KeyError" in repr(error) for error in shown)
+
+
+async def test_a_changed_code_of_an_exit_is_kept() -> None:
+    exit_ = SystemExit(3)
+    exit_.code = 4
+    with pytest.raises(SystemExit) as caught:
+        async with failing_with(exit_) as channel:
+            await iterate(channel)
+    assert caught.value.code == 4
+
+
+async def test_a_group_that_resists_around_the_generators_exit_loses_nothing() -> None:
+    @as_safe_channel
+    async def ticks() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        except GeneratorExit as exit_:
+            raise DeriveRaises("g", [exit_, ValueError()]) from None
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with ticks() as channel:
+            await channel.receive()
+    assert [type(error) for error in caught.value.exceptions] == [ValueError]

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import pytest
 from harness import matrix
+from harness.resisting import Frozen, make
 
 import nurseryio
 from nurseryio import CancelScope, open_nursery, open_signal_receiver, to_thread
@@ -326,3 +327,13 @@ async def test_many_signals_do_not_fill_anything_up() -> None:
         with nurseryio.move_on_after(0):
             got.append(await received.__anext__())
         assert len(got) <= 1
+
+
+async def test_an_error_that_resists_passes_the_block_as_itself() -> None:
+    error = make(Frozen)
+    before = signal.getsignal(signal.SIGUSR1)
+    with pytest.raises(Frozen) as caught:
+        with nurseryio.open_signal_receiver(signal.SIGUSR1):
+            raise error
+    assert caught.value is error
+    assert signal.getsignal(signal.SIGUSR1) is before

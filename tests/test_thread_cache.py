@@ -14,8 +14,10 @@ from queue import SimpleQueue
 from typing import Any, NoReturn
 
 import pytest
+from harness.resisting import KINDS, Text, make
 
-from nurseryio._core import Outcome, thread_cache
+from nurseryio._core import Error, Outcome, thread_cache
+from nurseryio._core.exc_fields import traceback_of
 from nurseryio._core.thread_cache import ThreadCache, start_thread_soon
 
 TIMEOUT = 10.0
@@ -275,3 +277,82 @@ def test_a_thread_counts_as_idle_when_it_has_delivered_its_result(cache: ThreadC
     while not cache.idle_threads() and time.monotonic() < deadline:
         time.sleep(0.001)
     assert len(cache.idle_threads()) == 1
+
+
+# -- each job gets its answer -----------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_an_error_that_resists_is_delivered(cache: ThreadCache, kind: Any) -> None:
+    error = make(kind)
+
+    def fail() -> NoReturn:
+        raise error
+
+    outcome = call(cache, fail)
+    assert isinstance(outcome, Error)
+    assert outcome.error is error
+    traceback = traceback_of(error)
+    assert traceback is not None
+    assert traceback.tb_frame.f_code is fail.__code__
+
+
+def test_names_are_left_out_where_they_cannot_be_set(
+    cache: ThreadCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object) -> NoReturn:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cache, "_os_rename", fail)
+    monkeypatch.setattr(cache, "_os_rename_known", True)
+    assert call(cache, lambda: 1, "a name").unwrap() == 1
+    assert call(cache, lambda: 2, Text("a name")).unwrap() == 2
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="threading does it itself")
+def test_threads_work_without_ctypes(cache: ThreadCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    assert thread_cache._find_os_rename() is None
+    assert call(cache, lambda: 1, "a name").unwrap() == 1
+    monkeypatch.undo()
+
+    def fail(*_args: object) -> NoReturn:
+        raise ValueError("a sandbox")
+
+    monkeypatch.setattr("ctypes.PyDLL", fail)
+    assert thread_cache._find_os_rename() is None
+
+
+@pytest.mark.parametrize("place", ["capture", "offer"])
+def test_an_error_around_a_job_is_the_jobs_and_the_next_one_is_done(
+    cache: ThreadCache, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def fail(*_args: object) -> NoReturn:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(thread_cache if place == "capture" else cache, place, fail)
+        with pytest.raises(MemoryError):
+            call(cache, lambda: 1).unwrap()
+    assert call(cache, lambda: 2).unwrap() == 2
+
+
+def test_a_thread_goes_on_when_there_is_nothing_to_print_an_error_to(
+    cache: ThreadCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivered = threading.Event()
+
+    class Closed:
+        def write(self, _text: str) -> NoReturn:
+            delivered.set()
+            raise ValueError("I/O operation on closed file")
+
+    def fail(_outcome: object) -> NoReturn:
+        raise KeyError
+
+    first = call(cache, threading.current_thread).unwrap()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", Closed())
+        cache.start_thread_soon(lambda: 1, fail)
+        assert delivered.wait(TIMEOUT)
+    assert call(cache, threading.current_thread).unwrap() is first

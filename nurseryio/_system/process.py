@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .._core.util import NoPublicConstructor
+from .._core.util import NoPublicConstructor, safe_repr
 from .._net.fd_stream import FdStream
 from .._net.generic import StapledStream
 from .._sync import Lock
@@ -201,7 +201,7 @@ def _check_command(command: Command, shell: object) -> None:
     if is_text and not shell:
         raise TypeError(
             "command must be a sequence (not a string or bytes) if shell=False on Unix systems; "
-            f"write {command!r}.split() or shlex.split(), or pass shell=True"
+            f"write {safe_repr(command)}.split() or shlex.split(), or pass shell=True"
         )
     if not is_text and shell:
         raise TypeError(

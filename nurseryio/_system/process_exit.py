@@ -19,6 +19,7 @@ from .._sync import Event
 if TYPE_CHECKING:
     import asyncio
     import subprocess
+    from collections.abc import Callable
 
     from .._core import Outcome
 
@@ -81,11 +82,9 @@ class _ExitThread:
             self._exited = True
             for loop, event in self._waiting:
                 try:
-                    loop.call_soon_threadsafe(event.set)
+                    _call(loop, event.set)
                 except BaseException as error:
-                    # The tasks of other loops wait as well.
-                    if not (isinstance(error, RuntimeError) and loop.is_closed()):
-                        failed = error
+                    failed = error  # the tasks of other loops wait as well
         if failed is not None:
             try:
                 raise failed
@@ -104,3 +103,17 @@ class _ExitThread:
         finally:
             with self._lock:
                 self._waiting.remove(entry)
+
+
+def _call(loop: asyncio.AbstractEventLoop, fn: Callable[[], object]) -> None:
+    """Have a function called in the loop's thread; once more if that fails, but for good."""
+    for last in (False, True):
+        try:
+            loop.call_soon_threadsafe(fn)
+        except BaseException:
+            if loop.is_closed():
+                return
+            if last:
+                raise
+        else:
+            return

@@ -26,7 +26,7 @@ from .._core import (
     open_nursery,
     sleep,
 )
-from .._core.util import reject_non_functions
+from .._core.util import reject_non_functions, safe_repr
 from .process import start_process
 
 if TYPE_CHECKING:
@@ -244,12 +244,14 @@ async def _deliver_cancel(process: Process) -> None:
             process.kill()
     except OSError as error:
         warnings.warn(
-            f"tried to end {process!r}, but failed with: {error!r}", RuntimeWarning, stacklevel=1
+            f"tried to end {safe_repr(process)}, but failed with: {error!r}",
+            RuntimeWarning,
+            stacklevel=1,
         )
     # After the kill: this may be turned into an error.
     if ignored:
         warnings.warn(
-            f"process {process!r} ignored SIGTERM for {GRACE_SECONDS:g} seconds and got SIGKILL; "
+            f"process {safe_repr(process)} ignored SIGTERM for {GRACE_SECONDS:g} seconds and got SIGKILL; "
             "pass deliver_cancel to end it in another way",
             RuntimeWarning,
             stacklevel=1,
