@@ -236,6 +236,7 @@ def _make_end(process: Process, deliver_cancel: DeliverCancel, nursery: Nursery)
 async def _deliver_cancel(process: Process) -> None:
     """Ask the child to end, and insist."""
     ignored = False
+    shown = safe_repr(process)
     try:
         process.terminate()
         if os.name == "posix":
@@ -244,14 +245,14 @@ async def _deliver_cancel(process: Process) -> None:
             process.kill()
     except OSError as error:
         warnings.warn(
-            f"tried to end {safe_repr(process)}, but failed with: {error!r}",
+            f"tried to end {shown}, but failed with: {error!r}",
             RuntimeWarning,
             stacklevel=1,
         )
     # After the kill: this may be turned into an error.
     if ignored:
         warnings.warn(
-            f"process {safe_repr(process)} ignored SIGTERM for {GRACE_SECONDS:g} seconds and got SIGKILL; "
+            f"process {shown} ignored SIGTERM for {GRACE_SECONDS:g} seconds and got SIGKILL; "
             "pass deliver_cancel to end it in another way",
             RuntimeWarning,
             stacklevel=1,
