@@ -20,12 +20,17 @@ def test_a_new_stream_can_be_used_and_has_no_handshake() -> None:
 def test_a_lost_stream_says_why_and_the_first_reason_counts() -> None:
     state = TLSState()
     error = ssl.SSLError(1, "[SSL] bad record")
+    error.__context__ = KeyError()
     state.lose("receiving failed", error)
     state.lose("sending failed", KeyError())
     for _ in range(2):
         with pytest.raises(BrokenResourceError, match=r"receiving failed: \[SSL\] bad") as caught:
             state.check()
-        assert caught.value.__cause__ is error
+        cause = caught.value.__cause__
+        # A copy: the error itself holds the frames that it has passed, and they the stream.
+        assert isinstance(cause, ssl.SSLError)
+        assert (cause.args, cause.errno) == (error.args, 1)
+        assert cause.__context__ is cause.__traceback__ is None
     assert str(state) == "broken"
 
 
