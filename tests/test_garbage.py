@@ -61,6 +61,10 @@ async def crash(*_args: object) -> Any:
     raise Failure
 
 
+async def crash_at_once() -> None:
+    raise Failure
+
+
 async def crash_at_end(error: type[BaseException] = Failure) -> None:
     try:
         await nurseryio.sleep_forever()
@@ -164,6 +168,24 @@ async def resisting_group() -> None:
             raise BaseExceptionGroup("g", [error, Group("g", [Frozen()])]) from None
 
 
+async def child_fails_in_a_cancelled_scope() -> None:
+    with nurseryio.CancelScope() as scope:
+        async with open_nursery() as nursery:
+            nursery.start_soon(nurseryio.sleep_forever)
+            scope.cancel()
+            nursery.start_soon(crash_at_once)
+
+
+async def child_fails_when_a_scope_is_cancelled() -> None:
+    with nurseryio.CancelScope() as scope:
+        async with open_nursery() as nursery:
+            nursery.start_soon(crash_at_end)
+            nursery.start_soon(nurseryio.sleep_forever)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+            await nurseryio.sleep_forever()
+
+
 async def too_slow() -> None:
     with nurseryio.fail_after(0):
         await nurseryio.sleep_forever()
@@ -172,6 +194,11 @@ async def too_slow() -> None:
 async def scope_entered_twice() -> None:
     with nurseryio.CancelScope() as scope, scope:
         pass
+
+
+async def scope_left_twice() -> None:
+    with nurseryio.CancelScope() as scope:
+        scope.__exit__(None, None, None)
 
 
 async def cancelled_natively() -> None:
@@ -411,6 +438,15 @@ async def process_fails(**options: Any) -> None:
 
 async def no_such_program() -> None:
     await nurseryio.run_process(["/no/such/program"], capture_stdout=True)
+
+
+async def process_cannot_be_ended() -> None:
+    async def deliver(process: nurseryio.Process) -> None:
+        process.kill()
+        fail()
+
+    with nurseryio.move_on_after(0.01):
+        await nurseryio.run_process(["sleep", "60"], deliver_cancel=deliver)
 
 
 async def no_such_file() -> None:
@@ -703,8 +739,11 @@ PATHS: list[Path] = [
     coroutine_to_start,
     sync_function_to_start,
     resisting_group,
+    child_fails_in_a_cancelled_scope,
+    child_fails_when_a_scope_is_cancelled,
     too_slow,
     scope_entered_twice,
+    scope_left_twice,
     cancelled_natively,
     bad_sleep,
     bad_limit,
@@ -750,6 +789,7 @@ PATHS: list[Path] = [
     partial(process_fails, capture_stdout=True),
     partial(process_fails, no_such_option=1),
     no_such_program,
+    process_cannot_be_ended,
     no_such_file,
     no_such_path,
     closed_file,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from harness.matrix import Case
-from harness.resisting import Frozen, NeedsArguments, Refusing, Unhashable, make
+from harness.resisting import KINDS, Frozen, make
 from harness.stress import stress
 
 import nurseryio
@@ -459,7 +459,7 @@ async def test_under_any_schedule_results_are_whole_or_there_are_none(loop_case:
     await stress(scenario, loop_case)
 
 
-@pytest.mark.parametrize("kind", [Frozen, Unhashable, Refusing, NeedsArguments])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 async def test_an_error_that_resists_is_in_the_group_itself(kind: Any) -> None:
     error = make(kind)
 

@@ -10,14 +10,7 @@ from typing import Any
 
 import pytest
 from harness.matrix import Case
-from harness.resisting import (
-    DeriveRaises,
-    Frozen,
-    NeedsArguments,
-    Refusing,
-    Unhashable,
-    make,
-)
+from harness.resisting import KINDS, DeriveRaises, make
 from harness.stress import stress
 
 import nurseryio
@@ -395,7 +388,7 @@ async def failing_with(error: BaseException) -> AsyncGenerator[int, None]:
     raise error
 
 
-@pytest.mark.parametrize("kind", [Frozen, Unhashable, Refusing, NeedsArguments])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 async def test_an_error_that_resists_comes_out_as_itself(kind: Any) -> None:
     error, context = make(kind), KeyError()
     set_context(error, context)
