@@ -32,6 +32,7 @@ from nurseryio._core.groups import (
     leave_block,
     ours_alone,
     raise_keeping_context,
+    same_cancelled,
     take_out,
     warn_loose,
     without_cancelled,
@@ -92,6 +93,24 @@ async def test_marks_survive_asyncios_own_handling() -> None:
     with pytest.raises(Cancelled) as caught:
         await task
     assert is_marked(caught.value)
+
+
+def test_cancellations_are_the_same_by_what_they_say_and_nothing_strange_is_compared() -> None:
+    class Array:
+        def __eq__(self, other: object) -> bool:
+            raise ValueError("ambiguous")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    array = Array()
+    assert same_cancelled(Cancelled(), Cancelled())
+    assert same_cancelled(Cancelled(CancelReason("deadline")), Cancelled(CancelReason("deadline")))
+    assert same_cancelled(Cancelled("".join("ab")), Cancelled("".join("ab")))
+    assert same_cancelled(Cancelled(array), Cancelled(array))
+    assert not same_cancelled(Cancelled(array), Cancelled(Array()))
+    assert not same_cancelled(Cancelled("a"), Cancelled())
+    assert not same_cancelled(Cancelled(), ValueError())
+    assert not same_cancelled(Cancelled(), None)
 
 
 def test_only_loose_groups_collapse_when_something_is_taken_out() -> None:

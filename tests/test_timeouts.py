@@ -109,7 +109,7 @@ async def test_a_sleep_of_something_else_than_a_number_is_refused_with_the_way_o
     advice = "total_seconds" if isinstance(wrong, timedelta) else "sleep_forever"
     with pytest.raises(TypeError, match=rf"`seconds` must be a number, not .*; .*{advice}"):
         await sleep(wrong)
-    with pytest.raises(TypeError, match="`deadline` must be a time on the clock of current_time"):
+    with pytest.raises(TypeError, match=r"`deadline` must be a time on .*; .* sleep_forever"):
         await sleep_until(wrong)
     for limit in (move_on_at, fail_at):
         with pytest.raises(TypeError, match=r"`deadline` must be .*; .* give math.inf"):

@@ -94,7 +94,7 @@ def leaves(error: BaseException) -> list[BaseException]:
     while todo:
         inner = todo.pop()
         if isinstance(inner, BaseExceptionGroup):
-            todo += reversed(inner.exceptions)
+            todo += reversed(members_of(inner))
         else:
             found.append(inner)
     return found
@@ -111,6 +111,23 @@ def bare_exit(error: BaseException) -> BaseException:
 def is_cancelled(exc: BaseException) -> bool:
     """Whether it is a ``Cancelled``, whoever is the cause."""
     return isinstance(exc, Cancelled)
+
+
+def same_cancelled(error: BaseException, other: BaseException | None) -> bool:
+    """Whether two errors are plain ``Cancelled`` that say the same.
+
+    What was given to ``task.cancel()`` may be any object, and is not asked whether it is equal.
+    """
+    if not type(error) is type(other) is Cancelled:
+        return False
+    args, others = args_of(error), args_of(other)
+    return len(args) == len(others) and all(map(_same_argument, args, others))
+
+
+def _same_argument(one: object, other: object) -> bool:
+    if one is other:
+        return True
+    return type(one) is type(other) and type(one) in (CancelReason, str) and one == other
 
 
 def bare_cancelled(error: BaseException) -> BaseException:

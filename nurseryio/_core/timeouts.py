@@ -135,7 +135,7 @@ async def sleep_until(deadline: float) -> None:
 
     Trio: ``trio.sleep_until``.
     """
-    deadline = _as_deadline(deadline)
+    deadline = _as_deadline(deadline, FOR_EVER)
     task = current_task()
     if deadline <= task._state.loop.time():
         await checkpoint()
@@ -206,7 +206,7 @@ def move_on_at(deadline: float, *, shield: bool = False) -> CancelScope:
 
     Trio: ``trio.move_on_at``.
     """
-    return CancelScope(deadline=_as_deadline(deadline), shield=shield)
+    return CancelScope(deadline=_as_deadline(deadline, NO_LIMIT), shield=shield)
 
 
 def move_on_after(seconds: float, *, shield: bool = False) -> CancelScope:
@@ -249,7 +249,7 @@ def fail_at(deadline: float, *, shield: bool = False) -> _Fail:
 
     Trio: ``trio.fail_at``.
     """
-    return _Fail(CancelScope(deadline=_as_deadline(deadline), shield=shield))
+    return _Fail(CancelScope(deadline=_as_deadline(deadline, NO_LIMIT), shield=shield))
 
 
 def fail_after(seconds: float, *, shield: bool = False) -> _Fail:
@@ -291,13 +291,13 @@ def _as_seconds(given: object, advice: str) -> float:
         raise _not_seconds(given, advice) from None
 
 
-def _as_deadline(given: float) -> float:
+def _as_deadline(given: float, advice: str) -> float:
     try:
         invalid = isnan(given)
     except TypeError:
         raise TypeError(
             f"`deadline` must be a time on the clock of current_time(), not {safe_repr(given)}; "
-            "for no time limit give math.inf"
+            + advice
         ) from None
     if invalid:
         raise ValueError("deadline must not be NaN")
