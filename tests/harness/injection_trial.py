@@ -212,8 +212,11 @@ class Trial:
         finally:
             # Off for the look at the end, on again for the end of the run.
             self.injector.active = False
-            await self._look_at_victim(scope_before)
-            await self._look_at_end()
+            try:
+                await self._look_at_victim(scope_before)
+                await self._look_at_end()
+            except Exception:
+                self.probe.fault("harness", traceback.format_exc()[-300:])
             self.ended = True
             self.injector.active = self.injector.fired is None
 
@@ -291,7 +294,7 @@ class Trial:
         run = loop_state(self.loop).run
         if run is None:
             return False
-        if run.internal_error is not None or run.verdict is not None or run.ki_pending:
+        if any(getattr(run, name, None) for name in ("internal_error", "verdict", "exits")):
             return True
         record = records.get(asyncio.current_task())  # type: ignore[arg-type]
         nursery = None if record is None else record.parent_nursery
@@ -300,12 +303,10 @@ class Trial:
     async def _look_at_end(self) -> None:
         """When the program has been left; the bystander may still run."""
         probe, before = self.probe, self.result
-        allowed = {asyncio.current_task()}
         while self.bystander is not None and not self.bystander.done():
             try:
                 await asyncio.wait([self.bystander])
             except asyncio.CancelledError as error:
-                allowed.add(self.bystander)
                 if not self._failing and not probe.faults:
                     probe.fault("stray cancel", str(error)[:100])
                 break
@@ -314,7 +315,7 @@ class Trial:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
         for task in asyncio.all_tasks():
-            if task not in allowed and not _is_of_run(task):
+            if task is not asyncio.current_task() and not _is_of_run(task) and not self._failing:
                 probe.fault("task left", f"{task.get_name()} {_where(task)}")
         try:
             _validate(loop_state(self.loop))
@@ -329,6 +330,8 @@ class Trial:
         if self.loop is not None:
             if not self.loop.is_closed():
                 probe.fault("loop open", "after the run")
+            for task in asyncio.all_tasks(self.loop):
+                probe.fault("task left", f"{task.get_name()} {_where(task)} after the run")
             left = [record for record in records.values() if record._state.loop is self.loop]
             if left:
                 probe.fault("record left", f"{left[0]!r}"[:80])
@@ -358,10 +361,9 @@ class Trial:
             if times_in(error, wanted)
         ]
         if isinstance(wanted, KeyboardInterrupt) and len(found) > 1:
-            # Out of asyncio's own task it leaves twice: through the loop and to who awaits it.
-            found = [
-                item for item in found if item[0] != "loop" and "never retrieved" not in item[0]
-            ] or found[:1]
+            # It leaves asyncio's own task twice: through the loop, and to whoever awaits the task.
+            through = [item for item in found if item[0] in ("loop", "run")]
+            found = through[:1] or found
         total = sum(times for _, times in found)
         if total > 1:
             probe.fault("twice", " and ".join(channel for channel, _ in found))
