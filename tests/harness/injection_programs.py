@@ -10,6 +10,7 @@ that a sleep of ``LONG`` is always cut short. A program that sleeps on is late.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Awaitable, Callable
@@ -587,7 +588,12 @@ async def traps(p: Probe) -> object:
     task = lowlevel.current_task()
 
     def wake() -> None:
-        lowlevel.reschedule(task, None)
+        try:
+            lowlevel.reschedule(task, None)
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # woken already
+                lowlevel.reschedule(task, None)
+            raise
 
     asyncio.get_running_loop().call_later(0.5, wake)
     await lowlevel.wait_task_rescheduled(lambda _raise: lowlevel.Abort.FAILED)
