@@ -180,8 +180,12 @@ def give_back(task: Task) -> None:
             # One that came together with ours is still to be told, after a shield for instance.
             task._own_extra().passing = native_requests(task)
         task._held = False
-        task._last_interrupted = task._strikes = None
-        uncancel(task.asyncio_task)
+        try:
+            task._last_interrupted = task._strikes = None
+            uncancel(task.asyncio_task)
+        except BaseException:
+            uncancel(task.asyncio_task)
+            raise
 
 
 def interrupt(task: Task) -> None:
@@ -213,12 +217,16 @@ def _strike(task: Task) -> None:
         task._held = held
         if cancelling(asyncio_task) > before:
             uncancel(asyncio_task)
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) or isinstance(error, OUR_OWN):
             raise
         _throw(task, error)
         return
     if task._extra.island is not None:
         task._extra.island.struck(task)
+
+
+# Failures of the engine itself, not of what a task waits for. They are tried again.
+OUR_OWN = (MemoryError, RecursionError)
 
 
 def _throw(task: Task, error: Exception) -> None:
@@ -279,11 +287,13 @@ def _look_again(state: LoopState) -> None:
 
 def _look_at_all(state: LoopState) -> None:
     """Look again was broken off. Which tasks are left is not known: all that are cancelled."""
+    again = dict.fromkeys(state.watch_list)
     for task in list(records.values()):
-        if task._state is state and task.scope._effective and not host.is_over(task.asyncio_task):
-            task._watched = True
-            if task not in state.watch_list:
-                state.watch_list.append(task)
+        if task._state is state:
+            if task.scope._effective and not host.is_over(task.asyncio_task):
+                again[task] = None
+            task._watched = task in again
+    state.watch_list = list(again)
     _look_again(state)
 
 
@@ -300,6 +310,7 @@ def _deliver(task: Task) -> None:
     elif park is not None:
         # An abort function that has agreed is not asked again if interrupting the task has failed.
         if park.done() or (task._abort is not AGREED and not _agrees(task, park)):
+            del park
             return  # a trap looks at the scope itself when it wakes
         _strike(task)
     elif task._started:
@@ -392,6 +403,13 @@ class _Watcher:
 
     def __call__(self, future: Any) -> None:
         task = self.task
+        try:
+            self._look(task, future)
+        except BaseException:
+            task._state.finish_later(_recheck, ref(task))
+            raise
+
+    def _look(self, task: Task, future: Any) -> None:
         if task.scope._effective:
             if task._strikes is not None and not future.cancelled():
                 # It got what it waited for: what it awaits next is interrupted at least once.
@@ -433,9 +451,13 @@ def _agrees(task: Task, park: Any) -> bool:
     try:
         return abort_wait(task, raiser(task.scope))
     except BaseException as exc:
+        if task._abort is AGREED:
+            raise  # it has agreed and is interrupted at the next try
         if not park.done():
             park.set_result(Error(exc))
         return False
+    finally:
+        del park  # the error holds this frame: no circle
 
 
 def raiser(scope: Node) -> Callable[[], NoReturn]:

@@ -31,6 +31,20 @@ if TYPE_CHECKING:
     from .task import Task
 
 
+def unmake(task: Task, asyncio_task: Any, runner: Any, coro: Any) -> None:
+    """Starting a child has failed half-way: there is no child, and its function never runs."""
+    assert task._parent_nursery is not None
+    task._parent_nursery._children.pop(task, None)
+    task.scope = ROOT
+    if asyncio_task is not None:
+        records.pop(asyncio_task, None)
+        asyncio_task.cancel()
+    elif runner is not None:
+        task._own_extra().has_ended = True  # the wrapper does nothing when it is closed
+        runner.close()
+    coro.close()
+
+
 def end_child(task: Task, error: BaseException | None) -> None:
     """Bookkeeping at the end of a child's last step."""
     if task._extra.has_ended:
@@ -161,12 +175,14 @@ def _outcome_of(made: asyncio.Future[Any]) -> BaseException | None:
 
 def _never_ran(asyncio_task: asyncio.Task[Any]) -> None:
     """Done-callback of a child that was cancelled natively, perhaps before its first step."""
-    task = records.get(asyncio_task)
-    if task is not None and not task._started:
-        try:
+    try:
+        task = records.get(asyncio_task)
+        if task is not None and not task._started:
             task._coro.close()
             end_child(task, _outcome_of(asyncio_task))
-        except BaseException as failure:
+    except BaseException as failure:
+        task = records.get(asyncio_task)
+        if task is not None:
             end_broken_off(task, task._coro, _outcome_of(asyncio_task), failure)
 
 

@@ -116,12 +116,18 @@ class Gauge:
             callback(*args)
         finally:
             if task is not None:
-                if task._parent_nursery is None and owner.done():
-                    self._call_inside(owner, "task_exited", task)
-                self._call_inside(owner, "after_task_step", task)
-                if owner.done():
-                    self._contexts.pop(owner, None)
-                self.settle()
+                self._after_step(owner, task)
+
+    def _after_step(self, owner: Any, task: Task) -> None:
+        try:
+            if task._parent_nursery is None and owner.done():
+                self._call_inside(owner, "task_exited", task)
+            self._call_inside(owner, "after_task_step", task)
+            if owner.done():
+                self._contexts.pop(owner, None)
+            self.settle()
+        except BaseException as error:
+            self._state.finish_later(_raise, error)
 
     def _call_inside(self, owner: Any, hook: str, task: Task) -> None:
         """Call a hook that may ask for the running task, just before or after its step."""

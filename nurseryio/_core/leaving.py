@@ -113,7 +113,7 @@ async def leave_in_trouble(
 ) -> BaseException | None:
     """Leaving the block has failed half-way: still no child outlives it.
 
-    There may be no stack left, so no function written in Python is called here.
+    There may be no stack left, so this does not rely on a function that is written in Python.
     """
     task, scope, state = nursery._parent_task, nursery.cancel_scope, nursery._state
     if type(failure) is GeneratorExit:
@@ -146,8 +146,11 @@ async def leave_in_trouble(
         scope._nest = None
         if task.scope is scope:
             task.scope = ROOT if scope._parent is None else scope._parent
-        state.unfinished.append((scope._force_out, (task,)))
-        state.run_soon()
+        try:
+            scope._force_out(task)
+        except BaseException:
+            state.unfinished.append((scope._force_out, (task,)))
+            state.run_soon()
         # A cancellation that is still in force is raised at the next checkpoint again.
         left = [error for error in errors.values() if not isinstance(error, Cancelled)]
         return BaseExceptionGroup(GROUP_MESSAGE, left or list(errors.values()))

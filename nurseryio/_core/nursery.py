@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import host, leaving
 from .delivery import tell, watch
-from .ending import end_broken_off, end_child, end_unnoticed, report_orphan, settle_in
-from .errors import Cancelled, TrioInternalError
+from .ending import end_broken_off, end_child, end_unnoticed, report_orphan, settle_in, unmake
+from .errors import TrioInternalError
 from .exc_fields import without_own_frame
 from .extra import NO_EXTRA
 from .groups import (
@@ -41,6 +41,7 @@ from .groups import (
     failure,
     leave_block,
     raise_keeping_context,
+    same_cancelled,
     warn_loose,
 )
 from .host import (
@@ -229,7 +230,7 @@ class Nursery(metaclass=NoPublicConstructor):
             if note_who_awaits is not None:
                 note_who_awaits(asyncio_task, self._parent_task.asyncio_task)
         except BaseException:
-            self._unmake(task, asyncio_task, runner, coro)
+            unmake(task, asyncio_task, runner, coro)
             raise
 
     def _refuse(self) -> NoReturn:
@@ -240,18 +241,6 @@ class Nursery(metaclass=NoPublicConstructor):
         if self._closed:
             raise RuntimeError("Nursery is closed to new arrivals")
         raise RuntimeError("a child can be started only while the nursery's event loop runs")
-
-    def _unmake(self, task: Task, asyncio_task: Any, runner: Any, coro: Any) -> None:
-        """Starting a child has failed half-way: there is no child, and its function never runs."""
-        self._children.pop(task, None)
-        task.scope = ROOT
-        if asyncio_task is not None:
-            records.pop(asyncio_task, None)
-            asyncio_task.cancel()
-        elif runner is not None:
-            task._own_extra().has_ended = True  # the wrapper does nothing when it is closed
-            runner.close()
-        coro.close()
 
     def _spawn(
         self,
@@ -294,7 +283,7 @@ class Nursery(metaclass=NoPublicConstructor):
         except BaseException:
             if gauge is not None:
                 gauge.release()
-            self._unmake(task, asyncio_task, runner, coro)
+            unmake(task, asyncio_task, runner, coro)
             raise
         if gauge is not None:
             gauge.spawned(task)
@@ -349,14 +338,14 @@ class Nursery(metaclass=NoPublicConstructor):
         except BaseException as failure:
             end_broken_off(task, coro, error, failure)
         finally:
-            del error, task, coro
+            del error, task, coro  # no circle: frames in the error's traceback lead here
 
     def _child_ended(self, task: Task, error: BaseException | None) -> None:
         children = self._children
         children.pop(task, None)
         if error is not None:
             last = self._errors[-1] if self._errors else None
-            if type(error) is type(last) is Cancelled and error.args == last.args:
+            if last is not None and same_cancelled(error, last):
                 self._errors.append(last)  # type: ignore[union-attr]  # rule 3
             elif not ends_quietly(error, self.cancel_scope._effective):
                 self._fail(error, task)
@@ -489,7 +478,6 @@ class Nursery(metaclass=NoPublicConstructor):
         try:
             task, scope = self._parent_task, self.cancel_scope
             native = left = None
-            quiet = False
             if current_asyncio_task() is not task.asyncio_task:
                 left = leaving.leave_elsewhere(self, exc)
             else:
@@ -518,13 +506,19 @@ class Nursery(metaclass=NoPublicConstructor):
                 scope._nest = None
                 if self._errors is not None or native is not None or scope._abandoned:
                     left = leaving.leave(self, exc, native)
+                elif task.scope is scope and not scope._effective and scope._beside is None:
+                    # inlined: scope.CancelScope.__exit__, the ordinary case
+                    task.scope = scope._parent  # type: ignore[assignment]
+                    if scope._entry is not None:
+                        state.deadlines.drop(scope._entry)
+                        scope._entry = None
+                    scope._occupant = None
+                    return False
                 else:
-                    quiet = True
+                    left = scope._close(None)
         except BaseException as failure:
-            left, quiet = await leaving.leave_in_trouble(self, exc, failure), False
+            left = await leaving.leave_in_trouble(self, exc, failure)
         try:
-            if quiet:
-                return scope.__exit__(None, None, None)
             return leave_block(exc, left)
         finally:
             del exc, native, left

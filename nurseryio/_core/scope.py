@@ -24,7 +24,12 @@ from .delivery import give_back, is_native, number_raised, push_later, tell, wat
 from .errors import Cancelled, CancelReason, misnested
 from .foreign import BACKEND
 from .groups import bare_cancelled, is_cancelled, is_marked, raise_keeping_context, take_out
-from .host import HAS_CANCEL_COUNTS, current_task as current_asyncio_task, ensure_stack
+from .host import (
+    HAS_CANCEL_COUNTS,
+    current_task as current_asyncio_task,
+    ensure_stack,
+    running_loop_or_none,
+)
 from .loop_state import check_home
 from .task import Task, current_state, current_task, not_in_a_task, records
 from .tree import ROOT, Node, abandon, encloses, refresh
@@ -356,10 +361,8 @@ class CancelScope(Node):
         if reason is not None and not isinstance(reason, str):
             raise TypeError(f"reason must be a string or None, not {type(reason).__name__}")
         self._check_caller()
-        try:
-            source_task: str | None = repr(current_task())
-        except RuntimeError:
-            source_task = None
+        running = running_loop_or_none() is not None and current_asyncio_task() is not None
+        source_task = repr(current_task()) if running else None
         self._cancel(CancelReason("explicit", reason=reason, source_task=source_task))
 
     def _check_caller(self) -> None:

@@ -267,7 +267,7 @@ async def cancel_ends_children(tool: Tool) -> None:
 
     async def cleaning() -> None:
         with nurseryio.CancelScope(shield=True):
-            await nurseryio.sleep(0.5)
+            await nurseryio.sleep(0.3)
 
     async def child(wait: Callable[[], Awaitable[object]]) -> None:
         began.append(wait)
@@ -293,7 +293,7 @@ async def cancel_ends_children(tool: Tool) -> None:
             functools.partial(asyncio.sleep, 3600),
             loop.create_future,
         ] * 4
-        with in_time(3), nurseryio.move_on_after(0.3) as scope:
+        with in_time(3), nurseryio.move_on_after(0.1) as scope:
             async with open_nursery() as nursery:
                 for number, wait in enumerate(waits):
                     nursery.start_soon(child, wait, name="a name" if number % 2 else None)
