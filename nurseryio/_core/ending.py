@@ -175,15 +175,14 @@ def _outcome_of(made: asyncio.Future[Any]) -> BaseException | None:
 
 def _never_ran(asyncio_task: asyncio.Task[Any]) -> None:
     """Done-callback of a child that was cancelled natively, perhaps before its first step."""
+    task = records.get(asyncio_task)
+    if task is None or task._started:
+        return
     try:
-        task = records.get(asyncio_task)
-        if task is not None and not task._started:
-            task._coro.close()
-            end_child(task, _outcome_of(asyncio_task))
+        task._coro.close()
+        end_child(task, _outcome_of(asyncio_task))
     except BaseException as failure:
-        task = records.get(asyncio_task)
-        if task is not None:
-            end_broken_off(task, task._coro, _outcome_of(asyncio_task), failure)
+        end_broken_off(task, task._coro, _outcome_of(asyncio_task), failure)
 
 
 host.ChildTask.may_have_never_run = _never_ran
