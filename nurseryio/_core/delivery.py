@@ -140,6 +140,8 @@ def tell(flipped: Iterable[Any]) -> None:
             else:
                 give_back(task)
         except BaseException as error:
+            if state.loop.is_closed():
+                continue  # the task makes no step any more
             state.finish_later(_tell_again, task)
             failed = failed or error
     if state is not None:

@@ -78,10 +78,7 @@ current_task = _current_task
 
 def current_task_or_none() -> AsyncioTask | None:
     """The asyncio task that is running in this thread, None outside any."""
-    try:
-        return current_task()
-    except RuntimeError:
-        return None
+    return None if running_loop_or_none() is None else current_task()
 
 
 # -- what a task is doing -------------------------------------------------------

@@ -483,6 +483,7 @@ class Nursery(metaclass=NoPublicConstructor):
             else:
                 self._body_running = False
                 if exc is not None:
+                    ensure_stack()  # cancelling the children may need it
                     native = leaving.struck(self, exc)
                 if not self._children and not self._pending_starts:
                     self._closed = True

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .deadlines import Entry
+    from .loop_state import LoopState
 
 
 DEADLINE = CancelReason("deadline")
@@ -411,15 +412,16 @@ class CancelScope(Node):
         # A deadline that has just passed may not have been noticed by the loop yet.
         if self._occupant is not None or not self._entered:
             if not self._called and self._is_due():
+                self._check_caller()
                 self._cancel(DEADLINE)
         return self._called
 
     def _is_due(self) -> bool:
-        if self._deadline == inf:
-            return False
-        task = self._occupant
-        state = current_state() if task is None else task._state
-        return state.loop.time() >= self._deadline
+        return self._deadline != inf and self._state().loop.time() >= self._deadline
+
+    def _state(self) -> LoopState:
+        """The state of the loop that the scope's deadline goes by."""
+        return current_state() if self._occupant is None else self._occupant._state
 
     def _is_called(self) -> bool:
         if not self._called and self._is_due():
@@ -511,7 +513,7 @@ class CancelScope(Node):
                 another thread or event loop, while a task is inside.
         """
         if self._entered:
-            return self._deadline - current_state().loop.time()
+            return self._deadline - self._state().loop.time()
         self._must_not_be_absolute()
         return self._relative
 
@@ -521,7 +523,8 @@ class CancelScope(Node):
         if seconds < 0:
             raise ValueError("relative deadline must be non-negative")
         if self._entered:
-            self._set_deadline(current_state().loop.time() + seconds)
+            self._check_caller()
+            self._set_deadline(self._state().loop.time() + seconds)
         else:
             self._must_not_be_absolute()
             self._relative = seconds

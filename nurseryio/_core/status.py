@@ -13,7 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from .delivery import tell
-from .host import forget_who_awaits, note_who_awaits
+from .host import ensure_stack, forget_who_awaits, note_who_awaits
+from .loop_state import check_home
 from .tree import chain, encloses, refresh_chain
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class TaskStatus(Protocol[StatusT_contra]):
             value: what ``nursery.start()`` returns to its caller.
 
         Raises:
-            RuntimeError: on the second call.
+            RuntimeError: on the second call, or in another thread or event loop.
         """
 
 
@@ -76,6 +77,8 @@ class Starting(TaskStatus[StatusT]):
         if self.value is not NOT_STARTED:
             raise RuntimeError("called 'started' twice on the same task status")
         old, new = self._temporary, self._target
+        check_home(new._state)
+        ensure_stack()
         self.value = value
         # A cancelled child stays where it is: its Cancelled must meet the scope it belongs to.
         if old.cancel_scope._effective:

@@ -277,7 +277,11 @@ def reschedule(task: Task, next_send: Any = None) -> None:
         # The result is there, but the task's callback is lost: rule 4. This is finish_later()
         # without its frame, for which there may be no stack.
         state.unfinished.append((wakeup, (park,)))
-        state.run_soon()
+        try:
+            state.run_soon()
+        except RuntimeError:
+            if not state.loop.is_closed():
+                raise
         if not isinstance(error, Exception):
             raise
 

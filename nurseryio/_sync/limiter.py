@@ -216,13 +216,13 @@ class CapacityLimiter(metaclass=Final):
         if borrower not in self._borrowers:
             raise RuntimeError("this borrower isn't holding any of this CapacityLimiter's tokens")
         borrowers = self._borrowers
-        del borrowers[borrower]
-        try:
-            self._hand_out()
-        except BaseException:
-            if self._waiting and len(borrowers) < self._total_tokens:
-                borrowers[borrower] = None  # the token has found nobody: it was not brought back
-            raise
+        if self._waiting and len(borrowers) <= self._total_tokens:
+            # Woken first: if that fails, the token was not brought back.
+            heir = wake_first(self._waiting)[1]
+            del borrowers[borrower]
+            borrowers[heir] = None
+        else:
+            del borrowers[borrower]
 
     def statistics(self) -> CapacityLimiterStatistics:
         """Return the present state, for debugging.
