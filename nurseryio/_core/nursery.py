@@ -30,7 +30,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import host, leaving
-from .delivery import tell, watch
+from .delivery import OUR_OWN, tell, watch
 from .ending import end_broken_off, end_child, end_unnoticed, report_orphan, settle_in, unmake
 from .errors import TrioInternalError
 from .exc_fields import without_own_frame
@@ -423,6 +423,8 @@ class Nursery(metaclass=NoPublicConstructor):
                     task = temporary._spawn(coro, async_fn, name)
                     task._own_extra().eventual_parent_nursery = self
             except BaseExceptionGroup as group:
+                if any(isinstance(error, OUR_OWN) for error in group.exceptions):
+                    raise  # leaving the temporary nursery may have failed as well
                 if len(group.exceptions) != 1:
                     raise TrioInternalError(
                         "the temporary nursery of start() got a second task: somebody reached "

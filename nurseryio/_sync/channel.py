@@ -36,7 +36,6 @@ from .._core import (
 from .._core.abcs import ReceiveChannel, SendChannel
 from .._core.parking import let_others_run, park, wake_all, wake_first, wake_some
 from .._core.task import RESTED
-from .._core.traps import is_waiting
 from .._core.util import NoPublicConstructor, generic_function
 from .channel_state import ChannelEnd, ChannelState
 
@@ -202,7 +201,9 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
             try:
                 wake_first(state.senders)
             except BaseException:
-                if is_waiting(task):
+                # is_waiting() without its frame, for which there may be no stack.
+                future = task._park
+                if future is not None and not future.done():
                     buffer.pop()
                 raise
         taken: ReceiveType = state.buffer.popleft()

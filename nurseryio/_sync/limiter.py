@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from .._core import WouldBlock, checkpoint_if_cancelled, current_task
 from .._core.parking import let_others_run, park, wake_first
-from .._core.traps import is_waiting
 from .._core.util import Final, Frozen
 
 if TYPE_CHECKING:
@@ -104,7 +103,9 @@ class CapacityLimiter(metaclass=Final):
                 borrowers[borrower] = None
                 wake_first(self._waiting)
             except BaseException:
-                if is_waiting(task):
+                # is_waiting() without its frame, for which there may be no stack.
+                future = task._park
+                if future is not None and not future.done():
                     borrowers.pop(borrower, None)
                 raise
 
