@@ -15,11 +15,11 @@ from nurseryio._core.deadlines import SWEEP_AT, Deadlines, Entry
 
 def pop_due(deadlines: Deadlines, now: float) -> tuple[Any, Any] | None:
     """Hand out the earliest entry that is due, as the loop's timer does."""
-    entry = deadlines.due(now)
+    entry = deadlines.next_due(now)
     if entry is None:
         return None
     found = entry[2], entry[3]
-    deadlines.remove(entry)
+    deadlines.next_due(-inf, entry)
     return found
 
 

@@ -32,7 +32,7 @@ from nurseryio._core.groups import (
     leave_block,
     ours_alone,
     raise_keeping_context,
-    same_cancelled,
+    same_arguments,
     take_out,
     warn_loose,
     without_cancelled,
@@ -40,6 +40,13 @@ from nurseryio._core.groups import (
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
+
+
+def same_cancelled(error: BaseException, other: BaseException | None) -> bool:
+    """Whether a nursery keeps only one of the two."""
+    if not type(error) is type(other) is Cancelled:
+        return False
+    return same_arguments(error.args, other.args)
 
 
 def test_errors_leave_in_a_group_unless_groups_are_loose() -> None:

@@ -70,24 +70,31 @@ class Deadlines:
             self._dropped -= 1
         return inf
 
-    def due(self, now: float) -> Entry | None:
-        """The earliest live entry if its time has come. It stays until :meth:`remove` is called."""
+    def next_due(self, now: float, done: Entry | None = None) -> Entry | None:
+        """Take out the entry that was handed out before, and hand out the next that is due.
+
+        An entry stays in the heap while its function is called, so that a failure loses nothing.
+
+        Args:
+            now: the time (seconds).
+            done: what the last call returned.
+
+        Returns:
+            The earliest live entry, None if its time has not come.
+        """
         heap = self._heap
+        if done is not None:
+            if heap and heap[0] is done:
+                heappop(heap)
+                done[2] = done[3] = None  # a later drop() must not count it
+            else:
+                self.drop(done)
         while heap and heap[0][0] <= now:
             if heap[0][2] is not None:
                 return heap[0]
             heappop(heap)
             self._dropped -= 1
         return None
-
-    def remove(self, entry: Entry) -> None:
-        """Take out an entry that was handed out."""
-        heap = self._heap
-        if heap and heap[0] is entry:
-            heappop(heap)
-            entry[2] = entry[3] = None  # a later drop() must not count it
-        else:
-            self.drop(entry)
 
     def _validate(self) -> None:
         """Check the invariants of this file (for tests and fuzzers)."""

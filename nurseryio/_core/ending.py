@@ -31,6 +31,16 @@ if TYPE_CHECKING:
     from .task import Task
 
 
+def make_elsewhere(task: Task, runner: Any, name: str | None, context: Any) -> Any:
+    """Have a child's task made by whatever stands between the nursery and asyncio."""
+    # What tools show as the name of the coroutine that they are given.
+    runner.__qualname__ = getattr(task._coro, "__qualname__", runner.__qualname__)
+    runner.__name__ = getattr(task._coro, "__name__", runner.__name__)
+    made = host.make_task(task._state.making, runner, name, context)
+    made.add_done_callback(partial(end_unnoticed, task, runner), context=task._state.context)
+    return made
+
+
 def unmake(task: Task, asyncio_task: Any, runner: Any, coro: Any) -> None:
     """Starting a child has failed half-way: there is no child, and its function never runs."""
     assert task._parent_nursery is not None

@@ -113,14 +113,13 @@ def is_cancelled(exc: BaseException) -> bool:
     return isinstance(exc, Cancelled)
 
 
-def same_cancelled(error: BaseException, other: BaseException | None) -> bool:
-    """Whether two errors are plain ``Cancelled`` that say the same.
+def same_arguments(args: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    """Whether two plain ``Cancelled`` with these arguments say the same.
 
     What was given to ``task.cancel()`` may be any object, and is not asked whether it is equal.
     """
-    if not type(error) is type(other) is Cancelled:
-        return False
-    args, others = args_of(error), args_of(other)
+    if len(args) == len(others) == 1 and args[0] is others[0]:
+        return True
     return len(args) == len(others) and all(map(_same_argument, args, others))
 
 

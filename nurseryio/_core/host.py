@@ -213,8 +213,11 @@ def throw_into(task: AsyncioTask, future: Any, error: Exception) -> bool:
 
 # The task class that asyncio comes with. Some tools put the one written in Python in its place;
 # that one cannot show another coroutine than it runs, so no ChildTask is made of it.
-_Task: Any = getattr(sys.modules.get("_asyncio"), "Task", None)
-_TaskBase: Any = _Task or asyncio.Task
+NativeTask: Any = getattr(sys.modules.get("_asyncio"), "Task", None)
+_TaskBase: Any = NativeTask or asyncio.Task
+
+# The module whose attribute ``Task`` such tools replace.
+asyncio_tasks: Any = asyncio.tasks
 
 # Task.cancel() for a ChildTask that has made its first step, without the look at that.
 plain_cancel: Callable[..., bool] = _TaskBase.cancel
@@ -273,6 +276,9 @@ class TaskMaking:
         self.namespace: dict[str, Any] = getattr(loop, "__dict__", {})
         # Returns the loop's task factory, None if it has none.
         self.factory: Callable[[], object] = loop.get_task_factory
+        if type(loop).get_task_factory is asyncio.BaseEventLoop.get_task_factory:
+            # The same without a frame.
+            self.factory = functools.partial(operator.attrgetter("_task_factory"), loop)
         # The loop's method as asyncio or uvloop wrote it; something that nothing is equal to if
         # it comes from elsewhere.
         self.create_task: Any = _genuine_create_task(type(loop)) or _Unequal
@@ -287,7 +293,7 @@ class TaskMaking:
             and self.loop_type.create_task is original
             and (self.code is None or original.__code__ is self.code)
             and "create_task" not in self.namespace
-            and asyncio.tasks.Task is _Task
+            and asyncio_tasks.Task is NativeTask
         )
 
     def accepted(self, options: dict[str, Any]) -> dict[str, Any]:

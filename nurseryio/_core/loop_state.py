@@ -199,15 +199,14 @@ def fire(state: LoopState) -> None:
         state.armed_at = inf
         deadlines = state.deadlines
         now = state.loop.time() + CLOCK_RESOLUTION
-        while (entry := deadlines.due(now)) is not None:
+        entry = None
+        while (entry := deadlines.next_due(now, entry)) is not None:
             function, argument = entry[2], entry[3]
             try:
                 function(argument)
             except BaseException as error:
                 state.finish_later(function, argument)
                 state.report(error)
-            finally:
-                deadlines.remove(entry)
         when = deadlines.next()
         # Those who have just been cancelled will drop deadlines of their own: whoever looks at
         # them again after their step arms the timer (delivery), once and not twice.

@@ -31,9 +31,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import host, leaving
 from .delivery import OUR_OWN, tell, watch
-from .ending import end_broken_off, end_child, end_unnoticed, report_orphan, settle_in, unmake
-from .errors import TrioInternalError
-from .exc_fields import without_own_frame
+from .ending import (
+    end_broken_off,
+    end_child,
+    make_elsewhere,
+    report_orphan,
+    settle_in,
+    unmake,
+)
+from .errors import Cancelled, TrioInternalError
+from .exc_fields import set_traceback, traceback_of
 from .extra import NO_EXTRA
 from .groups import (
     FAILED,
@@ -41,12 +48,14 @@ from .groups import (
     failure,
     leave_block,
     raise_keeping_context,
-    same_cancelled,
+    same_arguments,
     warn_loose,
 )
 from .host import (
     BARE_YIELD,
     ChildTask,
+    NativeTask,
+    asyncio_tasks,
     current_task as current_asyncio_task,
     ensure_stack,
     forget_who_awaits,
@@ -196,11 +205,17 @@ class Nursery(metaclass=NoPublicConstructor):
             coro = checked_coroutine(async_fn, coro)
         state = self._state
         scope = self.cancel_scope
+        making = state.making
         if (
             name is not None
             or scope._effective
             or state.gauge is not None
-            or not state.making.is_plain()
+            # inlined: host.TaskMaking.is_plain
+            or making.factory() is not None
+            or making.loop_type.create_task is not making.create_task
+            or (making.code is not None and making.create_task.__code__ is not making.code)
+            or "create_task" in making.namespace
+            or asyncio_tasks.Task is not NativeTask
         ):
             self._spawn(coro, async_fn, name)
             return
@@ -271,7 +286,7 @@ class Nursery(metaclass=NoPublicConstructor):
             if state.making.is_plain():
                 asyncio_task = host.make_child(state.loop, runner, coro, asyncio_name, context)
             else:
-                asyncio_task = self._make_elsewhere(task, runner, asyncio_name, context)
+                asyncio_task = make_elsewhere(task, runner, asyncio_name, context)
             if task.asyncio_task is None:
                 task.asyncio_task = asyncio_task
             records[asyncio_task] = task
@@ -289,15 +304,6 @@ class Nursery(metaclass=NoPublicConstructor):
             gauge.spawned(task)
         return task
 
-    def _make_elsewhere(self, task: Task, runner: Any, name: str | None, context: Any) -> Any:
-        """Have a child's task made by whatever stands between the nursery and asyncio."""
-        # What tools show as the name of the coroutine that they are given.
-        runner.__qualname__ = getattr(task._coro, "__qualname__", runner.__qualname__)
-        runner.__name__ = getattr(task._coro, "__name__", runner.__name__)
-        made = host.make_task(task._state.making, runner, name, context)
-        made.add_done_callback(partial(end_unnoticed, task, runner), context=task._state.context)
-        return made
-
     @border
     async def _run_child(self, task: Task, coro: Any, error: BaseException | None = None) -> None:
         try:
@@ -311,7 +317,8 @@ class Nursery(metaclass=NoPublicConstructor):
                 await coro
             except BaseException as exc:
                 # Without our own frame: what the user reads begins in the user's function.
-                error = without_own_frame(exc)
+                set_traceback(exc, traceback_of(exc).tb_next)  # type: ignore[union-attr]
+                error = exc
                 if type(exc) is GeneratorExit and task._state.loop.is_closed():
                     return  # nothing of the loop is to be touched any more
             nursery: Any = task._parent_nursery
@@ -345,7 +352,7 @@ class Nursery(metaclass=NoPublicConstructor):
         children.pop(task, None)
         if error is not None:
             last = self._errors[-1] if self._errors else None
-            if last is not None and same_cancelled(error, last):
+            if type(error) is type(last) is Cancelled and same_arguments(error.args, last.args):
                 self._errors.append(last)  # type: ignore[union-attr]  # rule 3
             elif not ends_quietly(error, self.cancel_scope._effective):
                 self._fail(error, task)
@@ -354,7 +361,8 @@ class Nursery(metaclass=NoPublicConstructor):
 
     def _fail(self, error: BaseException, task: Task) -> None:
         """Note an error and cancel the nursery because of it."""
-        if host.is_over(self._parent_task.asyncio_task):
+        parent = self._parent_task.asyncio_task
+        if parent is None or parent.done():
             report_orphan(task, error)  # the block's task has ended without leaving the block
             return
         if self._errors is None:

@@ -195,17 +195,7 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
         """Remove the oldest item, and let a waiting sender's follow it into the buffer."""
         state = self._state
         if state.senders:
-            task, (_end, value) = next(iter(state.senders.items()))
-            buffer = state.buffer
-            buffer.append(value)
-            try:
-                wake_first(state.senders)
-            except BaseException:
-                # is_waiting() without its frame, for which there may be no stack.
-                future = task._park
-                if future is not None and not future.done():
-                    buffer.pop()
-                raise
+            state.buffer.append(wake_first(state.senders)[1][1])
         taken: ReceiveType = state.buffer.popleft()
         return taken
 

@@ -21,7 +21,6 @@ from .._core import (
     current_task,
 )
 from .._core.parking import let_others_run, park
-from .._core.traps import is_waiting
 from .._core.util import Final, Frozen
 from .parking_lot import ParkingLot, add_parking_lot_breaker, remove_parking_lot_breaker
 
@@ -153,22 +152,15 @@ class _Lock:
         if task is not self._owner:
             raise RuntimeError("can't release a Lock you don't own")
         lot = self._lot
-        if not lot:
-            self._owner = None
-        else:
-            heir = next(iter(lot._parked))
-            add_parking_lot_breaker(heir, lot)
+        if lot:
+            self._owner = heir = lot._wake_first()
             try:
-                self._owner = heir
-                lot._wake_first()
-            except BaseException:
-                if is_waiting(heir):
-                    self._owner = task
-                    remove_parking_lot_breaker(heir, lot)
-                else:
-                    remove_parking_lot_breaker(task, lot)
-                raise
-        remove_parking_lot_breaker(task, lot)
+                add_parking_lot_breaker(heir, lot)
+            finally:
+                remove_parking_lot_breaker(task, lot)
+        else:
+            remove_parking_lot_breaker(task, lot)
+            self._owner = None
 
     def statistics(self) -> LockStatistics:
         """Return the present state, for debugging.
