@@ -47,8 +47,9 @@ from weakref import ref
 
 from . import foreign, host
 from .errors import Cancelled, CancelReason, TrioInternalError
+from .exc_fields import is_a
 from .groups import ours_alone
-from .host import ChildTask, cancelling, plain_cancel, uncancel
+from .host import HAS_CANCEL_COUNTS, ChildTask, cancelling, plain_cancel, uncancel
 from .outcome import Error
 from .task import records
 from .tree import ROOT, chain, encloses, refresh
@@ -206,7 +207,7 @@ def _strike(task: Task) -> None:
             task._own_extra().over = over
     asyncio_task = task.asyncio_task
     held = task._held
-    before = cancelling(asyncio_task)
+    before = asyncio_task.cancelling() if HAS_CANCEL_COUNTS else 0
     try:
         task._held = True
         if type(asyncio_task) is ChildTask:
@@ -219,7 +220,7 @@ def _strike(task: Task) -> None:
         task._held = held
         if cancelling(asyncio_task) > before:
             uncancel(asyncio_task)
-        if not isinstance(error, Exception) or isinstance(error, OUR_OWN):
+        if not is_a(error, Exception) or isinstance(error, OUR_OWN):
             raise
         _throw(task, error)
         return
@@ -315,7 +316,7 @@ def _deliver(task: Task) -> None:
             del park
             return  # a trap looks at the scope itself when it wakes
         _strike(task)
-    elif task._started:
+    elif task._started or host.has_begun(asyncio_task):
         future = host.waiter(asyncio_task)
         if future is None:
             if asyncio_task.done():
@@ -336,6 +337,9 @@ def _deliver(task: Task) -> None:
                 task._strikes = NO_STRIKES
             _strike(task)
             task._last_interrupted = future
+        elif _is_late(task, future):
+            _look_after_pause(task)
+            return
     # Look again after its next step. Whoever handles a batch schedules that once, at its end.
     if not task._watched:
         task._watched = True
@@ -362,6 +366,19 @@ def _out_of_patience(task: Task) -> bool:
     if number == PATIENCE and pause < LONGEST_PAUSE:
         task._state.add_deadline(since + pause, _after_pause, ref(task))
     return number >= PATIENCE
+
+
+# So often a task may be found waiting for a future that is done. asyncio wakes it at once.
+MOST_LOOKS_AT_DONE = 4
+
+
+def _is_late(task: Task, future: Any) -> bool:
+    """Whether a future that is done fails to wake the task, as some of foreign make do."""
+    extra = task._own_extra()
+    seen, number = extra.seen_done
+    number = number + 1 if seen is future else 1
+    extra.seen_done = (future, number)
+    return number > MOST_LOOKS_AT_DONE
 
 
 # How long (seconds) until a task is looked at again that has the loop run nested inside its step,

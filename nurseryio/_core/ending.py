@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import host
 from .errors import Cancelled, CancelReason, misnested
-from .exc_fields import set_context
+from .exc_fields import is_a, set_context
 from .host import current_task as current_asyncio_task, forget_who_awaits
 from .scope import CancelScope
 from .task import end_hooks, records
@@ -97,7 +97,7 @@ def end_broken_off(
     nursery = task._parent_nursery
     assert nursery is not None
     state = task._state
-    if isinstance(failure, GeneratorExit) and state.loop.is_closed():
+    if is_a(failure, GeneratorExit) and state.loop.is_closed():
         return
     if not task._started:
         coro.close()
@@ -215,7 +215,7 @@ def settle_in(task: Task) -> None:
 
 def report_orphan(task: Task, error: BaseException) -> None:
     """A child has failed whose nursery's block is gone: only the loop can be given the error."""
-    if not isinstance(error, Cancelled):
+    if not is_a(error, Cancelled):
         task._state.loop.call_exception_handler(
             {"message": f"{task!r} failed after its nursery's block was gone", "exception": error}
         )

@@ -15,10 +15,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 __all__ = [
     "add_note",
@@ -29,6 +32,7 @@ __all__ = [
     "context_of",
     "copy_fields",
     "dict_of",
+    "is_a",
     "members_of",
     "message_of",
     "notes_of",
@@ -67,6 +71,11 @@ message_of: Callable[[Any], str] = _GROUP_FIELDS["message"].__get__
 
 # The name of a class, whatever its metaclass says.
 class_name: Callable[[type], str] = vars(type)["__name__"].__get__
+
+
+def is_a(error: object, kind: type[ErrorT]) -> TypeIs[ErrorT]:
+    """``isinstance()`` as ``except`` sees it: what ``error.__class__`` says is not asked."""
+    return issubclass(type(error), kind)
 
 
 def without_own_frame(error: ErrorT) -> ErrorT:
@@ -146,6 +155,6 @@ def _leads_to(start: BaseException, end: BaseException) -> bool:
         if exc is not None and id(exc) not in seen:
             seen.add(id(exc))
             todo += (context_of(exc), cause_of(exc))
-            if isinstance(exc, BaseExceptionGroup):
+            if is_a(exc, BaseExceptionGroup):
                 todo += members_of(exc)
     return False

@@ -1,7 +1,7 @@
 """What few tasks have, kept apart from their records.
 
 Rule: a record has slots for what every task needs. The rest is here, and a task that has nothing of
-it shares the one empty instance, :data:`NO_EXTRA`: ten slots more would make each spawn a tenth
+it shares the one empty instance, :data:`NO_EXTRA`: eleven slots more would make each spawn a tenth
 dearer, and each of ten thousand tasks heavier. Who has something to note asks the record for an
 instance of its own; ``NO_EXTRA`` is never written to.
 """
@@ -28,6 +28,7 @@ class Extra:
         "is_system",
         "island",
         "outcome",
+        "seen_done",
         "over",
         "passing",
     )
@@ -35,6 +36,8 @@ class Extra:
     def __init__(self) -> None:
         # The outcome handed over although a native cancel had already ended the task's future.
         self.outcome: Any = None
+        # The future that is done and that delivery has last found the task waiting for; how often.
+        self.seen_done: tuple[Any, int] = (None, 0)
         # What the task is in that wants cancellation at an edge instead of a level.
         self.island: Any = None
         # Kept only where counts go stale (host): how many native requests were over when ours came,

@@ -25,6 +25,7 @@ from .exc_fields import (
     context_of,
     copy_fields,
     dict_of,
+    is_a,
     members_of,
     message_of,
     notes_of,
@@ -59,7 +60,7 @@ def failure(error: BaseException, task: object, body: bool) -> CancelReason:
 
 def brief(error: BaseException) -> str:
     """``repr(error)``, but not of all that is in a group, and not trusting the user's code."""
-    if isinstance(error, BaseExceptionGroup):
+    if is_a(error, BaseExceptionGroup):
         message = safe_repr(message_of(error))
         return f"{class_name(type(error))}({message}, <{len(members_of(error))} exceptions>)"
     return safe_repr(error)
@@ -80,9 +81,9 @@ def without_cancelled(errors: list[BaseException]) -> list[BaseException]:
     rest = []
     for error in errors:
         kept: BaseException | None = error
-        if isinstance(error, BaseExceptionGroup):
+        if is_a(error, BaseExceptionGroup):
             kept = take_out(error, is_cancelled)[1]
-        if kept is not None and not isinstance(kept, Cancelled):
+        if kept is not None and not is_a(kept, Cancelled):
             rest.append(kept)
     return rest
 
@@ -93,7 +94,7 @@ def leaves(error: BaseException) -> list[BaseException]:
     todo = [error]
     while todo:
         inner = todo.pop()
-        if isinstance(inner, BaseExceptionGroup):
+        if is_a(inner, BaseExceptionGroup):
             todo += reversed(members_of(inner))
         else:
             found.append(inner)
@@ -103,14 +104,14 @@ def leaves(error: BaseException) -> list[BaseException]:
 def bare_exit(error: BaseException) -> BaseException:
     """The only leaf of a group if it is a SystemExit or KeyboardInterrupt, else ``error``."""
     leaf = error
-    while isinstance(leaf, BaseExceptionGroup) and len(members_of(leaf)) == 1:
+    while is_a(leaf, BaseExceptionGroup) and len(members_of(leaf)) == 1:
         leaf = members_of(leaf)[0]
     return leaf if isinstance(leaf, (SystemExit, KeyboardInterrupt)) else error
 
 
 def is_cancelled(exc: BaseException) -> bool:
     """Whether it is a ``Cancelled``, whoever is the cause."""
-    return isinstance(exc, Cancelled)
+    return is_a(exc, Cancelled)
 
 
 def same_arguments(args: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
@@ -134,13 +135,13 @@ def bare_cancelled(error: BaseException) -> BaseException:
 
     The ``Cancelled`` is bare, as asyncio would not know it in a group.
     """
-    if not isinstance(error, BaseExceptionGroup):
+    if not is_a(error, BaseExceptionGroup):
         return error
     rest = take_out(error, is_cancelled)[1]
     if rest is not None:
         return rest
     leaf: BaseException = error
-    while isinstance(leaf, BaseExceptionGroup):
+    while is_a(leaf, BaseExceptionGroup):
         leaf = members_of(leaf)[0]
     return leaf
 
@@ -148,7 +149,7 @@ def bare_cancelled(error: BaseException) -> BaseException:
 def is_marked(exc: BaseException) -> bool:
     """Whether a ``Cancelled`` says of itself that a scope of ours is the cause."""
     cause: BaseException | None = exc
-    while isinstance(cause, Cancelled):
+    while is_a(cause, Cancelled):
         args = args_of(cause)
         if args and type(args[0]) is CancelReason:
             return True
@@ -168,9 +169,9 @@ def ours_alone(error: BaseException) -> bool:
         if exc is None or id(exc) in seen:
             continue
         seen.add(id(exc))
-        if isinstance(exc, Cancelled) and not is_marked(exc):
+        if is_a(exc, Cancelled) and not is_marked(exc):
             return False
-        if isinstance(exc, BaseExceptionGroup):
+        if is_a(exc, BaseExceptionGroup):
             todo += members_of(exc)
         todo.append(context_of(exc))
     return True
@@ -184,7 +185,7 @@ def ends_quietly(error: BaseException, in_cancelled: bool) -> bool:
     """
     if in_cancelled and HAS_CANCEL_COUNTS:
         return False
-    return isinstance(error, Cancelled) and not is_marked(error)
+    return is_a(error, Cancelled) and not is_marked(error)
 
 
 def raise_keeping_context(error: BaseException) -> NoReturn:
@@ -243,7 +244,7 @@ def take_out(
     while True:
         current, members, kept = levels[-1]
         for member in members:
-            if isinstance(member, BaseExceptionGroup):
+            if is_a(member, BaseExceptionGroup):
                 if not cancelled or FREE not in dict_of(member):
                     levels.append((member, iter(members_of(member)), []))
                     break
@@ -252,12 +253,12 @@ def take_out(
                 found = True
             else:
                 kept.append(member)
-                free = free and not isinstance(member, Cancelled)
+                free = free and not is_a(member, Cancelled)
         else:
             levels.pop()
             rest = regroup(current, kept)
             if not levels:
-                if free and isinstance(rest, BaseExceptionGroup):
+                if free and is_a(rest, BaseExceptionGroup):
                     dict_of(rest)[FREE] = True
                 return found, rest
             if rest is not None:
@@ -291,7 +292,7 @@ def _derived(
     """``group.derive(kept)``, or a plain group and why that has not served."""
     try:
         left: Any = group.derive(kept)
-        if not isinstance(left, BaseExceptionGroup):
+        if not is_a(left, BaseExceptionGroup):
             problem = f"returned {safe_repr(left)}"
         elif _are(members_of(left), kept):
             return left, None
@@ -299,7 +300,7 @@ def _derived(
             problem = "returned a group of other errors"
     except BaseException as error:
         problem = f"raised {safe_repr(error)}"
-        if not isinstance(error, Exception):
+        if not is_a(error, Exception):
             kept = [*kept, error]  # Ctrl-C or an exit while it ran: an error like the others
     return BaseExceptionGroup(message_of(group), kept), problem
 

@@ -102,6 +102,11 @@ def is_over(task: AsyncioTask | None) -> bool:
     return task is None or task.done()
 
 
+def has_begun(task: Any) -> bool:
+    """Whether an asyncio task that a task factory has made has made its first step."""
+    return type(task) is not ChildTask and hasattr(task, "get_coro") and has_run(task.get_coro())
+
+
 def has_run(coro: Any) -> bool:
     """Whether a coroutine has made its first step."""
     frame = getattr(coro, "cr_frame", None)
@@ -381,6 +386,11 @@ def make_task(
             f"an asyncio task, but it has returned an object of type {type(task).__name__}"
         )
     made: Any = task
+    if task.get_loop() is not making.loop:
+        raise RuntimeError(
+            f"the task factory or the create_task() of {type(making.loop).__name__} must return "
+            "a task of this event loop, but it has returned one of another loop"
+        )
     if "name" not in given and hasattr(made, "set_name"):
         made.set_name(name)
     return made  # type: ignore[no-any-return]

@@ -15,11 +15,13 @@ put back.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import foreign, host
-from .delivery import Abort, is_native, native_requests, tell
+from .delivery import Abort, is_native, native_requests, tell, watch
 from .errors import Cancelled, CancelReason, misnested
+from .exc_fields import is_a
 from .groups import FAILED, GROUP_MESSAGE, NATIVE, bare_exit, combine, is_marked, without_cancelled
 from .host import new_future
 from .ki import place_of
@@ -46,7 +48,7 @@ MAY_BE_OURS = (Cancelled, BaseExceptionGroup)
 
 def struck(nursery: Nursery, exc: BaseException, waiting: bool = False) -> BaseException | None:
     """The block or the wait raised: returns it if it is a native cancel, else notes it."""
-    if isinstance(exc, Cancelled):
+    if is_a(exc, Cancelled):
         if _is_foreign(nursery, exc):
             nursery.cancel_scope._cancel(NATIVE)
             return exc
@@ -108,6 +110,36 @@ def collapse(nursery: Nursery) -> None:
         tell(told)
 
 
+async def wait_for_children(
+    nursery: Nursery, task: Task, native: BaseException | None
+) -> BaseException | None:
+    """Wait for the children: the last native cancel that arrived meanwhile, if any."""
+    shield = foreign_shield(native, task)
+    try:
+        while not nursery._closed:
+            task._abort = partial(interrupted, nursery)
+            task._park = nursery._waiter = waiter = nursery._state.loop.create_future()
+            try:
+                outcome: Any = await waiter
+                if outcome is not None:
+                    nursery._fail(outcome.error, task)  # of the abort function
+            except GeneratorExit:
+                raise
+            except BaseException as exc:
+                native = goes_on(native, struck(nursery, exc, waiting=True))
+                shield = shield or foreign_shield(native, task)
+    finally:
+        task._park = task._abort = nursery._waiter = None
+        if shield is not None:
+            shield.__exit__(None, None, None)
+    if task.scope._effective:
+        watch(task)
+    try:
+        return native
+    finally:
+        del native  # its traceback holds this frame: no circle
+
+
 async def leave_in_trouble(
     nursery: Nursery, exc: BaseException | None, failure: BaseException
 ) -> BaseException | None:
@@ -152,7 +184,7 @@ async def leave_in_trouble(
             state.unfinished.append((scope._force_out, (task,)))
             state.run_soon()
         # A cancellation that is still in force is raised at the next checkpoint again.
-        left = [error for error in errors.values() if not isinstance(error, Cancelled)]
+        left = [error for error in errors.values() if not is_a(error, Cancelled)]
         return BaseExceptionGroup(GROUP_MESSAGE, left or list(errors.values()))
     finally:
         del exc, failure, errors
@@ -196,7 +228,7 @@ def leave_with(
 ) -> BaseException | None:
     """Leave the scope of a nursery with these errors: what goes on from here."""
     # A native cancel of the host can have come up in the body alone; bare it is known already.
-    ours = not isinstance(body, BaseExceptionGroup)
+    ours = not is_a(body, BaseExceptionGroup)
     kinds = set(map(type, errors))
     if kinds == {Cancelled}:
         # All or nothing: no need to make a group in order to take it apart.

@@ -21,6 +21,7 @@ from weakref import ref
 
 from . import host
 from .deadlines import Deadlines
+from .exc_fields import is_a
 
 if TYPE_CHECKING:
     import asyncio
@@ -169,7 +170,7 @@ class LoopState:
         Raises:
             BaseException: The error itself if it is one that ends the loop.
         """
-        if not isinstance(error, Exception):
+        if not is_a(error, Exception):
             raise error
         if self.run is not None:
             self.run.token._crash(error)

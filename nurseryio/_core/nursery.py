@@ -30,7 +30,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import host, leaving
-from .delivery import OUR_OWN, tell, watch
+from .delivery import OUR_OWN, tell
 from .ending import (
     end_broken_off,
     end_child,
@@ -40,7 +40,7 @@ from .ending import (
     unmake,
 )
 from .errors import Cancelled, TrioInternalError
-from .exc_fields import set_traceback, traceback_of
+from .exc_fields import without_own_frame
 from .extra import NO_EXTRA
 from .groups import (
     FAILED,
@@ -95,7 +95,6 @@ if TYPE_CHECKING:
 
 # How many nurseries to come are taken to last longer than a turn of the loop, after one that did.
 GUESSES = 8
-
 # What Nursery._pending_starts is before the first start(); never written to.
 NO_STARTS: dict[Nursery, None] = {}
 
@@ -131,7 +130,7 @@ class Nursery(metaclass=NoPublicConstructor):
     _parent_task: Task
     _state: LoopState
     # Children that have not ended, starts in their temporary nursery excepted: the keys, in the
-    # order in which they came. Ten thousand met in a set's order are met all over the memory.
+    # order in which they came. Iterating a set visits the records in random memory order.
     _children: dict[Task, None]
     # What children and the body have raised so far, in order; None while there is nothing.
     _errors: list[BaseException] | None
@@ -253,9 +252,8 @@ class Nursery(metaclass=NoPublicConstructor):
         if not self.cancel_scope._entered:
             raise RuntimeError(ENTER_FIRST)
         check_home(self._state)
-        if self._closed:
-            raise RuntimeError("Nursery is closed to new arrivals")
-        raise RuntimeError("a child can be started only while the nursery's event loop runs")
+        reason = "Nursery is closed to new arrivals" if self._closed else "no event loop is running"
+        raise RuntimeError(reason)
 
     def _spawn(
         self,
@@ -317,8 +315,11 @@ class Nursery(metaclass=NoPublicConstructor):
                 await coro
             except BaseException as exc:
                 # Without our own frame: what the user reads begins in the user's function.
-                set_traceback(exc, traceback_of(exc).tb_next)  # type: ignore[union-attr]
-                error = exc
+                if type(exc) is Cancelled:
+                    exc.__traceback__ = exc.__traceback__.tb_next  # type: ignore[union-attr]
+                    error = exc
+                else:
+                    error = without_own_frame(exc)
                 if type(exc) is GeneratorExit and task._state.loop.is_closed():
                     return  # nothing of the loop is to be touched any more
             nursery: Any = task._parent_nursery
@@ -352,7 +353,10 @@ class Nursery(metaclass=NoPublicConstructor):
         children.pop(task, None)
         if error is not None:
             last = self._errors[-1] if self._errors else None
-            if type(error) is type(last) is Cancelled and same_arguments(error.args, last.args):
+            if type(error) is type(last) is Cancelled and (
+                (error.args and last.args and error.args[0] is last.args[0])
+                or same_arguments(error.args, last.args)
+            ):
                 self._errors.append(last)  # type: ignore[union-attr]  # rule 3
             elif not ends_quietly(error, self.cancel_scope._effective):
                 self._fail(error, task)
@@ -431,9 +435,9 @@ class Nursery(metaclass=NoPublicConstructor):
                     task = temporary._spawn(coro, async_fn, name)
                     task._own_extra().eventual_parent_nursery = self
             except BaseExceptionGroup as group:
-                if any(isinstance(error, OUR_OWN) for error in group.exceptions):
-                    raise  # leaving the temporary nursery may have failed as well
                 if len(group.exceptions) != 1:
+                    if any(isinstance(error, OUR_OWN) for error in group.exceptions):
+                        raise  # leaving the temporary nursery has failed as well
                     raise TrioInternalError(
                         "the temporary nursery of start() got a second task: somebody reached "
                         "it through 'task_status' and spawned there"
@@ -513,7 +517,7 @@ class Nursery(metaclass=NoPublicConstructor):
                 else:
                     state.long_nurseries -= 1
                 if not self._closed:
-                    native = await self._wait(task, native)
+                    native = await leaving.wait_for_children(self, task, native)
                 scope._nest = None
                 if self._errors is not None or native is not None or scope._abandoned:
                     left = leaving.leave(self, exc, native)
@@ -533,33 +537,6 @@ class Nursery(metaclass=NoPublicConstructor):
             return leave_block(exc, left)
         finally:
             del exc, native, left
-
-    async def _wait(self, task: Task, native: BaseException | None) -> BaseException | None:
-        """Wait for the children: the last native cancel that arrived meanwhile, if any."""
-        shield = leaving.foreign_shield(native, task)
-        try:
-            while not self._closed:
-                task._abort = partial(leaving.interrupted, self)
-                task._park = self._waiter = waiter = self._state.loop.create_future()
-                try:
-                    outcome: Any = await waiter
-                    if outcome is not None:
-                        self._fail(outcome.error, task)  # of the abort function
-                except GeneratorExit:
-                    raise
-                except BaseException as exc:
-                    native = leaving.goes_on(native, leaving.struck(self, exc, waiting=True))
-                    shield = shield or leaving.foreign_shield(native, task)
-        finally:
-            task._park = task._abort = self._waiter = None
-            if shield is not None:
-                shield.__exit__(None, None, None)
-        if task.scope._effective:
-            watch(task)
-        try:
-            return native
-        finally:
-            del native  # its traceback holds this frame: no circle
 
     if not TYPE_CHECKING:
 

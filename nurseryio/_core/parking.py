@@ -33,7 +33,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .delivery import AGREED, Abort, watch
 from .errors import Cancelled
-from .host import BARE_YIELD, new_future
+from .host import BARE_YIELD, new_future, running_loop_or_none
+from .loop_state import check_home
 from .task import RESTED
 from .traps import handed_over, hold_off, is_waiting, reschedule, wait_task_rescheduled
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from .task import Task
 
 __all__ = [
+    "check_one_loop",
     "leave",
     "let_others_run",
     "move",
@@ -161,7 +163,7 @@ def wake_all(queue: Queue, outcome: Callable[[], Any] | None = None) -> None:
     Raises:
         RuntimeError: The caller is in another thread or event loop. Nothing has changed.
         BaseException: What went wrong with one of several tasks. The others were woken, and that
-            one is woken as soon as the loop goes on.
+            one is woken as soon as the loop goes on. Tasks of another loop stay in the queue.
     """
     try:
         for task in queue:
@@ -169,6 +171,14 @@ def wake_all(queue: Queue, outcome: Callable[[], Any] | None = None) -> None:
     except BaseException as error:
         wake_rest(queue, error, outcome)
     queue.clear()
+
+
+def check_one_loop(queue: Queue) -> None:
+    """Raise RuntimeError if a task in the queue belongs to another event loop than the caller."""
+    here = running_loop_or_none()
+    for task in queue:
+        if task._state.loop is not here:
+            check_home(task._state)
 
 
 def wake_some(queue: Queue, tasks: list[Task], outcome: Callable[[], Any] | None = None) -> None:
@@ -192,13 +202,17 @@ def wake_rest(
     """
     rest = [task for task in queue if is_waiting(task)]
     if len(rest) < len(queue):
-        queue.clear()
-        for task in rest:
-            next_send = None if outcome is None else outcome()
-            try:
-                reschedule(task, next_send)
-            except BaseException:
-                task._state.finish_later(reschedule, task, next_send)
+        here = running_loop_or_none()
+        for task in list(queue):
+            if task not in rest:
+                del queue[task]
+            elif task._state.loop is here:
+                del queue[task]
+                next_send = None if outcome is None else outcome()
+                try:
+                    reschedule(task, next_send)
+                except BaseException:
+                    task._state.finish_later(reschedule, task, next_send)
     try:
         raise error
     finally:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, final
 from . import foreign
 from .delivery import give_back, is_native, number_raised, push_later, tell, watch
 from .errors import Cancelled, CancelReason, misnested
+from .exc_fields import is_a
 from .foreign import BACKEND
 from .groups import bare_cancelled, is_cancelled, is_marked, raise_keeping_context, take_out
 from .host import (
@@ -291,11 +292,11 @@ class CancelScope(Node):
     ) -> BaseException | None:
         """Take the ``Cancelled`` out of ``exc``, note whether there was one."""
         matches = is_marked if marked_only else is_cancelled
-        if isinstance(exc, Cancelled):
+        if is_a(exc, Cancelled):
             if matches(exc):
                 self.cancelled_caught = True
                 return None
-        elif isinstance(exc, BaseExceptionGroup):
+        elif is_a(exc, BaseExceptionGroup):
             found, rest = take_out(exc, matches)
             if found:
                 self.cancelled_caught = True

@@ -13,6 +13,7 @@ from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 from .errors import Cancelled, TooSlowError
+from .exc_fields import is_a
 from .scope import CancelScope, new_scope
 from .task import current_state, current_task
 from .traps import checkpoint, hold_off
@@ -173,7 +174,7 @@ def _is_cut_short(
     task: Task, entry: Entry, future: asyncio.Future[None], exc: BaseException
 ) -> bool:
     """Whether a sleep ends before its time; if its time was up, a native cancel is held off."""
-    if isinstance(exc, Cancelled) and future.done() and not future.cancelled():
+    if is_a(exc, Cancelled) and future.done() and not future.cancelled():
         hold_off(task, exc)
         return False
     task._state.deadlines.drop(entry)

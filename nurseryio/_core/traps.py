@@ -34,6 +34,7 @@ from .delivery import (
     watch,
 )
 from .errors import Cancelled
+from .exc_fields import is_a
 from .extra import NO_EXTRA
 from .host import (
     BARE_YIELD,
@@ -216,7 +217,8 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
 def handed_over(task: Task, future: asyncio.Future[Any]) -> Any:
     """The outcome that a task which woke with a native cancel has got nevertheless, or None."""
     if future.done() and not future.cancelled():
-        return future.result() or DONE
+        outcome = future.result()
+        return DONE if outcome is None else outcome
     extra = task._extra
     outcome = extra.outcome
     if outcome is not None:
@@ -282,7 +284,7 @@ def reschedule(task: Task, next_send: Any = None) -> None:
         except RuntimeError:
             if not state.loop.is_closed():
                 raise
-        if not isinstance(error, Exception):
+        if not is_a(error, Exception):
             raise
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from .driving import EXITS
 from .errors import Cancelled, TrioInternalError
+from .exc_fields import is_a
 from .groups import bare_exit, is_cancelled, leaves
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Verdict:
             error = bare_exit(error)
             if presses.ever and all(isinstance(leaf, KeyboardInterrupt) for leaf in leaves(error)):
                 error = leaves(error)[0]  # Ctrl-C was pressed more than once
-        cancelled = isinstance(error, Cancelled)
+        cancelled = is_a(error, Cancelled)
         internal = [] if self.internal is None else [self.internal]
         rest = [*self.exits, *internal, *self.troubles]
         if self.failure is not None:

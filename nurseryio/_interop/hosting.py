@@ -19,7 +19,7 @@ from .._core import (
     CancelScope,
     TaskStatus,
 )
-from .._core.exc_fields import class_name
+from .._core.exc_fields import class_name, is_a
 from .._core.groups import is_marked
 from .._core.util import safe_repr
 from .._sync import Event
@@ -113,7 +113,7 @@ class Hosted(AsyncResource, Generic[T]):
 
 
 def _is_ours(exc: BaseException) -> bool:
-    return isinstance(exc, Cancelled) and is_marked(exc)
+    return is_a(exc, Cancelled) and is_marked(exc)
 
 
 async def host(nursery: Nursery, manager: AbstractAsyncContextManager[T]) -> Hosted[T]:

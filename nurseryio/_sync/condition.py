@@ -13,6 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from .._core import Cancelled, CancelScope, current_task
+from .._core.exc_fields import is_a
 from .._core.parking import park
 from .._core.util import Final, Frozen
 from .lock import Lock
@@ -149,7 +150,7 @@ class Condition(metaclass=Final):
         if interruption is not None:
             native = await self._acquire_again()
             try:
-                if native is not None and isinstance(interruption, Cancelled):
+                if native is not None and is_a(interruption, Cancelled):
                     # The newer one goes on: it is what asyncio code further out waits to see.
                     raise native
                 raise interruption

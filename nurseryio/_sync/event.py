@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from .._core import checkpoint, current_task, reschedule
-from .._core.parking import park, wake_rest
+from .._core.parking import check_one_loop, park, wake_rest
 from .._core.util import Final, Frozen
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class Event(metaclass=Final):
         """
         if not self._happened:
             waiting = self._waiting
+            if len(waiting) > 1:
+                check_one_loop(waiting)
             try:
                 for task in waiting:
                     reschedule(task)

@@ -26,6 +26,7 @@ from .._core import (
     current_effective_deadline,
     open_nursery,
 )
+from .._core.exc_fields import is_a
 from .._core.util import reject_non_functions, safe_repr
 from .channel import open_memory_channel
 from .event import Event
@@ -375,5 +376,5 @@ class _CancelledIsAnError:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if isinstance(exc_value, Cancelled) and current_effective_deadline() != -inf:
+        if is_a(exc_value, Cancelled) and current_effective_deadline() != -inf:
             raise _no_result(self._async_fn) from exc_value

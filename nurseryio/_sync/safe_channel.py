@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .._core import BrokenResourceError, Cancelled, open_nursery
 from .._core.abcs import ReceiveChannel
-from .._core.exc_fields import add_note, args_of, chain, members_of, message_of, set_cause
+from .._core.exc_fields import add_note, args_of, chain, is_a, members_of, message_of, set_cause
 from .._core.groups import leave_block, regroup, take_out
 from .channel import open_memory_channel
 from .semaphore import Semaphore
@@ -207,7 +207,7 @@ def _without_exit(group: BaseExceptionGroup[BaseException]) -> BaseException | N
 
     def is_exit(error: BaseException) -> bool:
         nonlocal exits
-        if isinstance(error, GeneratorExit):
+        if is_a(error, GeneratorExit):
             exits += 1
             return True
         return False
@@ -216,13 +216,13 @@ def _without_exit(group: BaseExceptionGroup[BaseException]) -> BaseException | N
     if exits <= 1:
         return errors
     # One was aclose's. Code inside raised another, which must not pass unnoticed.
-    others = members_of(errors) if isinstance(errors, BaseExceptionGroup) else ()
+    others = members_of(errors) if is_a(errors, BaseExceptionGroup) else ()
     return regroup(group, [*others, AssertionError("More than one GeneratorExit found.")])
 
 
 def _simplified(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """What a nursery's group amounts to for somebody who does not know of the nursery."""
-    errors = [error for error in members_of(group) if not isinstance(error, Cancelled)]
+    errors = [error for error in members_of(group) if not is_a(error, Cancelled)]
     for error in errors:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             return _exit_from(error, group)  # these outrank all others
