@@ -110,7 +110,7 @@ def collapse(nursery: Nursery) -> None:
         tell(told)
 
 
-async def wait_for_children(
+async def join_children(
     nursery: Nursery, task: Task, native: BaseException | None
 ) -> BaseException | None:
     """Wait for the children: the last native cancel that arrived meanwhile, if any."""

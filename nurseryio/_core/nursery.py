@@ -517,7 +517,7 @@ class Nursery(metaclass=NoPublicConstructor):
                 else:
                     state.long_nurseries -= 1
                 if not self._closed:
-                    native = await leaving.wait_for_children(self, task, native)
+                    native = await leaving.join_children(self, task, native)
                 scope._nest = None
                 if self._errors is not None or native is not None or scope._abandoned:
                     left = leaving.leave(self, exc, native)
