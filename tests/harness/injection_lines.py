@@ -7,7 +7,9 @@ before.
 Rule 1: an exception is raised once, before the line executes. Raising in the callback of
 ``sys.monitoring``, or in a trace function, raises in the frame that is about to execute the line.
 
-Rule 2: lines are counted and armed everywhere except in the bystander's own tasks, which are
+Rule 2: lines at which nothing can be raised (``try:``) are left out, see :class:`Line`.
+
+Rule 3: lines are counted and armed everywhere except in the bystander's own tasks, which are
 marked by a context variable. Callbacks of the loop belong to all tasks, so they are armed.
 """
 
@@ -58,6 +60,14 @@ class Line(NamedTuple):
     def text(self) -> str:
         """The line without its indentation."""
         return source_lines(self.file)[self.line - 1].strip()
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether the line is a mere ``try:``, ``else:`` or ``finally:``.
+
+        Nothing is called there, and Python looks for signals elsewhere, so nothing can be raised.
+        """
+        return self.text.partition("#")[0].strip() in ("try:", "else:", "finally:")
 
     @property
     def key(self) -> str:
@@ -197,7 +207,8 @@ class Injector:
         if not self.active or WHOSE.get() == "bystander":
             return
         if self.target is None:
-            self.counts[line] += 1
+            if not line.does_nothing:
+                self.counts[line] += 1
             return
         self._left -= 1
         if self._left == 0:
