@@ -20,6 +20,7 @@ from nurseryio._core.util import (
     Final,
     Frozen,
     NoPublicConstructor,
+    call_each,
     coroutine_or_error,
     generic_function,
     name_of,
@@ -298,3 +299,44 @@ def test_the_message_about_a_wrong_function_comes_to_be_whatever_was_given() -> 
             coroutine_or_error(wrong)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="appears to be synchronous"):
         coroutine_or_error(functools.partial(safe_repr, Nameless()))  # type: ignore[arg-type]
+
+
+# -- calls ------------------------------------------------------------------------
+
+
+def test_each_function_is_called_and_the_first_error_raised_with_the_others_before_it() -> None:
+    record: list[int] = []
+    first, second = KeyError("first"), SystemExit("second")
+
+    def fail(error: BaseException) -> None:
+        record.append(len(record))
+        raise error
+
+    with pytest.raises(KeyError) as caught:
+        call_each(
+            functools.partial(fail, first),
+            functools.partial(record.append, 10),
+            functools.partial(fail, second),
+            functools.partial(record.append, 20),
+        )
+    assert record == [0, 10, 2, 20]
+    assert caught.value is first
+    assert first.__context__ is second
+    record.clear()
+    call_each(functools.partial(record.append, 1))
+    assert record == [1]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), MemoryError()])
+def test_what_is_not_the_fault_of_a_class_passes_through_its_names(error: BaseException) -> None:
+    class Interrupted:
+        def __repr__(self) -> str:
+            raise error
+
+        def __getattr__(self, _name: str) -> Any:
+            raise error
+
+    for show in (safe_repr, qualname_of, name_of):
+        with pytest.raises(type(error)) as caught:
+            show(Interrupted())
+        assert caught.value is error

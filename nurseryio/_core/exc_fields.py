@@ -94,23 +94,17 @@ def without_own_frame(error: ErrorT) -> ErrorT:
 
 def notes_of(error: BaseException) -> list[Any]:
     """The notes of an error, as a list of one's own."""
-    try:
-        notes = object.__getattribute__(error, "__notes__")
-        return list(notes) if type(notes) in (list, tuple) else []
-    except BaseException:
-        return []
+    notes: Any = dict_of(error).get("__notes__")
+    return list(notes) if type(notes) in (list, tuple) else []
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """``error.add_note(note)``, also on 3.10; nothing happens where an error cannot have any."""
+    """``error.add_note(note)``, also on 3.10; it is not shown where a class says otherwise."""
     _set_notes(error, [*notes_of(error), note])
 
 
 def _set_notes(error: BaseException, notes: list[Any]) -> None:
-    try:
-        object.__setattr__(error, "__notes__", notes)
-    except BaseException:
-        pass  # a property without a setter, for example
+    dict_of(error)["__notes__"] = notes
 
 
 def copy_fields(source: BaseException, target: BaseException) -> None:

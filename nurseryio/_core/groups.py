@@ -300,8 +300,9 @@ def _derived(
             problem = "returned a group of other errors"
     except BaseException as error:
         problem = f"raised {safe_repr(error)}"
-        if not is_a(error, Exception):
-            kept = [*kept, error]  # Ctrl-C or an exit while it ran: an error like the others
+        if not is_a(error, Exception) or isinstance(error, MemoryError):
+            # Ctrl-C, an exit or lack of memory while it ran: an error like the others.
+            kept = [*kept, error]
     return BaseExceptionGroup(message_of(group), kept), problem
 
 

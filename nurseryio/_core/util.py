@@ -16,7 +16,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from .errors import BusyResourceError
-from .exc_fields import class_name
+from .exc_fields import chain, class_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -37,6 +37,7 @@ __all__ = [
     "Final",
     "Frozen",
     "NoPublicConstructor",
+    "call_each",
     "checked_coroutine",
     "coroutine_or_error",
     "generic_function",
@@ -150,10 +151,15 @@ _PARTIALS = 100
 
 
 def safe_repr(thing: object) -> str:
-    """``repr(thing)`` for messages that must come to be, whatever the object's class does."""
+    """``repr(thing)`` for messages that must come to be, whatever the object's class does.
+
+    Ctrl-C, exits and lack of memory are not the class's doing: those errors are raised.
+    """
     try:
         return str.__str__(repr(thing))
-    except BaseException:
+    except MemoryError:
+        raise  # not the fault of the class
+    except Exception:
         return f"<{class_name(type(thing))}, whose repr() failed>"
 
 
@@ -166,7 +172,7 @@ def qualname_of(fn: object) -> str | None:
 def name_of(thing: object) -> str:
     """The name of a task that runs ``thing``: ``module.qualname`` where it has them.
 
-    Never raises, and returns a plain string.
+    Returns a plain string. Raises nothing because of the object's class, see :func:`safe_repr`.
     """
     thing = _unwrapped(thing)
     if issubclass(type(thing), str):
@@ -197,14 +203,37 @@ def text_of(thing: object, attribute: str) -> str | None:
 
 
 def _attribute(thing: object, attribute: str) -> Any:
-    """An attribute, None if it is not there or raises."""
+    """An attribute, None if it is not there or raises; for the exceptions see :func:`safe_repr`."""
     try:
         return getattr(thing, attribute, None)
-    except BaseException:
+    except MemoryError:
+        raise
+    except Exception:
         return None
 
 
 # -- functions ------------------------------------------------------------------
+
+
+def call_each(*functions: Callable[[], object]) -> None:
+    """Call some functions in order, each one whatever becomes of the others.
+
+    Raises:
+        BaseException: The first error. Later ones are shown before it.
+    """
+    errors: list[BaseException] = []
+    for function in functions:
+        try:
+            function()
+        except BaseException as exc:
+            errors.append(exc)
+    if errors:
+        try:
+            for later in errors[1:]:
+                chain(errors[0], later)
+            raise errors[0]
+        finally:
+            errors.clear()  # no circle
 
 
 class generic_function(Generic[P, RetT]):
