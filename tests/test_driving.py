@@ -169,3 +169,136 @@ def test_a_task_that_is_cancelled_before_its_first_step_is_reported(drive: Drive
     drive.loop.set_task_factory(None)
     (error,) = drive.failed
     assert "has ended, but its coroutine has not" in str(error)
+
+
+def test_an_error_that_is_thrown_leaves_the_loop_once(drive: Drive) -> None:
+    error = KeyError("thrown")
+
+    async def work() -> None:
+        drive.driver.throw(error)
+        drive.driver.throw(ValueError("too late"))
+        await asyncio.sleep(0.001)
+
+    drive.run(work)
+    assert drive.left == [error]
+    assert drive.begun == 2
+    assert not drive.driver.given_up
+
+
+def test_an_error_thrown_in_the_last_iteration_is_not_lost(drive: Drive) -> None:
+    error = KeyError("thrown")
+
+    async def work() -> None:
+        drive.driver.throw(error)
+
+    drive.run(work)
+    assert drive.left == [error]
+
+
+def test_an_error_beside_the_end_of_a_task_does_not_stop_the_next_run(drive: Drive) -> None:
+    async def leave() -> None:
+        # In the iteration in which asyncio is about to stop the loop.
+        drive.loop.call_soon(drive.loop.call_soon, sys.exit, 3)
+
+    async def work() -> None:
+        await asyncio.sleep(0.001)
+
+    drive.run(leave)
+    drive.run(work)
+    assert not any(isinstance(error, RuntimeError) for error in drive.left)
+    assert not drive.failed
+
+
+def test_an_error_after_the_loop_has_stopped_is_reported(drive: Drive) -> None:
+    error = MemoryError()
+    stop = drive.driver._stopped
+
+    def fail() -> None:
+        stop()
+        if drive.stopped == 1:
+            raise error
+
+    drive.driver._stopped = fail
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+
+    drive.run(work)
+    assert drive.left == [error]
+
+
+def test_the_error_that_leaves_is_not_the_context_of_what_follows(drive: Drive) -> None:
+    contexts = []
+
+    def left_by(_error: BaseException) -> None:
+        try:
+            raise ValueError
+        except ValueError as error:
+            contexts.append(error.__context__)
+
+    drive.driver._left_by = left_by
+
+    async def work() -> None:
+        drive.loop.call_soon(sys.exit, 3)
+        await asyncio.sleep(0.001)
+
+    drive.run(work)
+    assert contexts == [None]
+
+
+@pytest.mark.parametrize("place", ["make_task", "TaskMaking"])
+def test_a_task_that_cannot_be_made_is_waited_for_by_nobody(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    error = MemoryError()
+
+    def fail(*_args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(driving, place, fail)
+
+    async def work() -> None:
+        raise AssertionError("not reached")
+
+    drive.run(work)
+    assert drive.failed == [error]
+
+
+def test_a_failure_after_the_task_was_made_cancels_it(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = MemoryError()
+
+    class Full(dict[Any, None]):
+        def __setitem__(self, _key: object, _value: object) -> None:
+            raise error
+
+    drive.driver._strong = Full()
+
+    async def work() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    drive.run(work)
+    assert error in drive.failed
+    drive.loop.run_until_complete(asyncio.sleep(0))
+    assert not asyncio.all_tasks(drive.loop)
+
+
+def test_a_failure_at_the_end_of_the_task_does_not_keep_the_driver_waiting(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[object] = []
+    drive.loop.set_exception_handler(lambda _loop, context: reports.append(context["exception"]))
+    error = MemoryError()
+
+    class Stuck(dict[Any, None]):
+        def pop(self, *_args: object) -> None:  # type: ignore[override]
+            raise error
+
+    drive.driver._strong = Stuck()
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+
+    drive.run(work)
+    assert reports == [error]

@@ -19,7 +19,9 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from .host import add_note
+from .exc_fields import add_note
+from .host import TaskMaking, make_task
+from .util import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,6 +35,9 @@ EXITS = (SystemExit, KeyboardInterrupt)
 # in a row, or after one that comes so late (real seconds).
 EXITS_IN_VAIN = 100
 LATE = 1.0
+
+# Part of the text of the RuntimeError that a loop raises if somebody stops it.
+STOPPED = "stopped before Future completed"
 
 
 class Driver:
@@ -60,8 +65,10 @@ class Driver:
         self._stopped = stopped
         self._left_by = left_by
         self.given_up = False
-        # The last error that was no exit, and the exits: how many tasks were alive then, when it
-        # was, and how many of them in a row were in vain.
+        # What throw() was given.
+        self._thrown: BaseException | None = None
+        # Whether an error has left the loop that was not an exit. Of the last exit: how many tasks
+        # were alive then, and when it was. How many exits in a row were in vain.
         self._broken = False
         self._alive = 0
         self._when = 0.0
@@ -71,15 +78,60 @@ class Driver:
 
     def until(self, future: asyncio.Future[Any]) -> None:
         """Run the loop until a future, which must not fail, is done; or until giving up."""
-        while not (future.done() or self.given_up):
+        loop = self._loop
+        stopping = False
+        left: BaseException | None = None
+        while not ((future.done() and not stopping) or self.given_up):
             try:
-                self._loop.call_soon(self._begin)
-                self._loop.run_until_complete(future)
+                try:
+                    loop.call_soon(self._begin)
+                    if future.done():
+                        self._settle()
+                    else:
+                        loop.run_until_complete(future)
+                    stopping = False
+                finally:
+                    self._stopped()
+                if self._thrown is not None:
+                    raise self._thrown
             except BaseException as exc:
-                self._judge(exc)
-                self._left_by(exc)
+                left, stopping = exc, True
+            try:
+                # Not in the except block: it is not the context of what is raised because of it.
+                if left is not None:
+                    self._report(left)
             finally:
-                self._stopped()
+                left = None
+
+    def _settle(self) -> None:
+        """An error has left the loop when the future was done, but before the loop was stopped.
+
+        The callback that stops it is still there. It must not stop the next run.
+        """
+        loop = self._loop
+        last = loop.create_future()
+        # uvloop takes two iterations to stop.
+        loop.call_soon(loop.call_soon, loop.call_soon, last.set_result, None)
+        try:
+            loop.run_until_complete(last)
+        except RuntimeError as exc:
+            if STOPPED not in str(exc):
+                raise
+
+    def throw(self, error: BaseException) -> None:
+        """Have an error leave the running loop, on which it cannot be raised for that."""
+        if self._thrown is None:
+            self._thrown = error
+        self._loop.stop()
+
+    def _report(self, exc: BaseException) -> None:
+        """Something has left the loop: an error, or the news that it was stopped by throw()."""
+        thrown, self._thrown = self._thrown, None
+        exc = exc if thrown is None else thrown
+        try:
+            self._judge(exc)
+        finally:
+            self._left_by(exc)
 
     def _judge(self, exc: BaseException) -> None:
         """Decide whether the loop may be run again."""
@@ -103,7 +155,7 @@ class Driver:
         async_fn: Callable[[], Awaitable[object]],
         name: str,
         failed: Callable[[BaseException], object],
-    ) -> asyncio.Future[None]:
+    ) -> asyncio.Future[Any]:
         """Make a task once the loop runs, so that instruments are called on a running loop only.
 
         Args:
@@ -113,10 +165,13 @@ class Driver:
 
         Returns:
             A future that is done when the task has ended, or could not be made. It never fails.
+            Its result means nothing.
         """
         loop = self._loop
         ended = loop.create_future()
         finished = False
+        task: Any = None
+        coro: Any = None
 
         async def runner() -> None:
             nonlocal finished
@@ -129,32 +184,39 @@ class Driver:
             finished = True
 
         def begin() -> None:
-            coro = runner()
+            nonlocal coro, task
             try:
-                task = loop.create_task(coro, name=name)
+                coro = runner()
+                task = make_task(TaskMaking(loop), coro, name, None)
                 if not hasattr(task, "get_coro"):
-                    raise TypeError(f"a task factory must return a task, not {task!r}")
+                    raise TypeError(f"a task factory must return a task, not {safe_repr(task)}")
                 self._strong[task] = None
                 task.add_done_callback(end)
+                # Another callback, so that it is called whatever becomes of the first one.
+                task.add_done_callback(ended.set_result)
             except BaseException as exc:
-                factory = loop.get_task_factory()
-                if factory is not None:
+                if not ended.done():
+                    ended.set_result(None)
+                if loop.get_task_factory() is not None:
                     add_note(exc, "nurseryio.run: its own task could not be made by the loop")
                 failed(exc)
-                _close(coro)
-                ended.set_result(None)
+                if task is not None:
+                    task.cancel()
+                else:
+                    _close(coro)
 
         def end(task: asyncio.Task[Any]) -> None:
             self._strong.pop(task, None)
             if not finished:
                 failed(_without_end(task, name))
-            ended.set_result(None)
 
         loop.call_soon(begin)
         return ended
 
 
 def _close(coro: Any) -> None:
+    if coro is None:
+        return
     try:
         coro.close()
     except (RuntimeError, ValueError):
