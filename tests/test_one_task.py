@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import nurseryio
+from nurseryio._core.run import Run
 from nurseryio.testing import DeadlockError, MockClock
 from nurseryio.testing.one_task import OneTask
 
@@ -260,3 +261,20 @@ def test_between_the_steps_ctrl_c_is_pythons_own(steps: OneTask) -> None:
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert steps.do(nurseryio.sleep, 0) is None
+
+
+def test_one_that_cannot_be_started_leaves_no_loop_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def make() -> asyncio.AbstractEventLoop:
+        made.append(asyncio.new_event_loop())
+        return made[-1]
+
+    def fail(*_args: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Run, "start", fail)
+    with pytest.raises(MemoryError):
+        OneTask(loop_factory=make)
+    (loop,) = made
+    assert loop.is_closed()

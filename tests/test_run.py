@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import importlib
 import signal
 import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 from harness import matrix
+from harness.resisting import Nameless
 
 import nurseryio
 from nurseryio import TrioInternalError, open_nursery, run
+from nurseryio._core.run import Run
 from nurseryio.lowlevel import (
     checkpoint,
     current_task,
@@ -24,6 +27,9 @@ from nurseryio.lowlevel import (
     spawn_system_task,
 )
 from nurseryio.testing import MockClock
+
+# The name in the package is that of the function.
+run_module = importlib.import_module("nurseryio._core.run")
 
 VAR = contextvars.ContextVar("VAR", default="outside")
 
@@ -562,3 +568,127 @@ async def main():
 def test_exit_codes_survive_and_nothing_is_printed(how: str) -> None:
     done = run_python(EXIT.format(how=how))
     assert (done.returncode, done.stdout, done.stderr) == (3, "cleaned up\n", "")
+
+
+# -- a run that itself fails ------------------------------------------------------
+
+
+class Fails:
+    """A function that fails at its first call, and a real one from then on."""
+
+    def __init__(self, real: Callable[..., Any], error: BaseException) -> None:
+        self.real = real
+        self.error: BaseException | None = error
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        return self.real(*args, **kwargs)
+
+
+@pytest.fixture
+def loops() -> Iterator[list[asyncio.AbstractEventLoop]]:
+    """The loops that :func:`tracked` has made: all are closed at the end, and signals are free."""
+    made: list[asyncio.AbstractEventLoop] = []
+    yield made
+    assert made
+    assert all(loop.is_closed() for loop in made)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.set_wakeup_fd(-1) == -1
+    assert sys.get_asyncgen_hooks() == (None, None)
+
+
+def tracked(made: list[asyncio.AbstractEventLoop], kind: str = "stock") -> Callable[[], Any]:
+    def make() -> asyncio.AbstractEventLoop:
+        made.append(matrix.new_loop(kind))
+        return made[-1]
+
+    return make
+
+
+PLACES = [
+    (run_module, "loop_state"),
+    (run_module, "Verdict"),
+    (run_module, "Driver"),
+    (run_module, "KIHandler"),
+    (run_module, "use_clock"),
+    (Run, "take_signals"),
+    (Run, "make_current"),
+    (Run, "start"),
+    (Run, "drive"),
+    (Run, "finish"),
+    (Run, "close"),
+    (Run, "give_signals_back"),
+    (Run, "_remove_records"),
+    (Run, "_loop_stopped"),
+]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError(), KeyboardInterrupt()])
+@pytest.mark.parametrize(("owner", "name"), PLACES, ids=[name for _, name in PLACES])
+def test_a_run_that_fails_raises_its_error_and_leaves_no_loop_open(
+    loops: list[asyncio.AbstractEventLoop],
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    name: str,
+    error: BaseException,
+) -> None:
+    fails = Fails(getattr(owner, name), error)
+    if owner is Run:
+        monkeypatch.setattr(Run, name, lambda *args, **kwargs: fails(*args, **kwargs))
+    else:
+        monkeypatch.setattr(owner, name, fails)
+    with pytest.raises(type(error)) as caught:
+        run(give, 5, loop_factory=tracked(loops), clock=MockClock(autojump_threshold=0))
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("name", ["finish", "close", "give_signals_back", "_loop_stopped"])
+def test_the_error_of_the_main_task_is_not_lost_when_the_end_of_the_run_fails(
+    loops: list[asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    fails = Fails(getattr(Run, name), MemoryError("the end"))
+    monkeypatch.setattr(Run, name, lambda self: fails(self))
+    own = KeyError("main")
+
+    async def main() -> None:
+        raise own
+
+    with pytest.raises(MemoryError, match="the end") as caught:
+        run(main, loop_factory=tracked(loops))
+    assert caught.value.__context__ is own
+
+
+def test_a_loop_that_cannot_be_closed_at_first_is_closed_and_its_error_raised(
+    loops: list[asyncio.AbstractEventLoop],
+) -> None:
+    def make() -> asyncio.AbstractEventLoop:
+        loop: Any = tracked(loops)()
+        loop.close = Fails(loop.close, OSError("close"))
+        return loop  # type: ignore[no-any-return]
+
+    with pytest.raises(OSError, match="close"):
+        run(give, 5, loop_factory=make)
+
+
+def test_a_clock_that_cannot_be_started_leaves_no_loop_open(
+    loops: list[asyncio.AbstractEventLoop],
+) -> None:
+    class Broken(nurseryio.abc.Clock):
+        def start_clock(self) -> None:
+            raise OSError("no clock")
+
+        def current_time(self) -> float:
+            return 0.0
+
+        def deadline_to_sleep_time(self, deadline: float) -> float:
+            return deadline
+
+    with pytest.raises(OSError, match="no clock"):
+        run(give, 5, loop_factory=tracked(loops), clock=Broken())
+
+
+def test_what_is_not_a_loop_is_named_even_if_it_has_no_repr() -> None:
+    with pytest.raises(TypeError, match="must return an event loop, not <Nameless"):
+        run(give, 5, loop_factory=Nameless)  # type: ignore[arg-type]

@@ -6,9 +6,13 @@ import asyncio
 import signal
 import socket
 import threading
+from typing import Any
+
+import pytest
 
 import nurseryio
 from nurseryio import to_thread
+from nurseryio._core import wakeup as wakeup_module
 from nurseryio._core.wakeup import SignalWakeup
 
 TIMEOUT = 30.0
@@ -74,3 +78,29 @@ async def test_installing_and_removing_may_be_said_twice() -> None:
     for _ in range(2):
         wakeup.remove()
     assert signal.set_wakeup_fd(before) == before
+
+
+async def test_an_installation_that_fails_half_way_is_undone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = signal.set_wakeup_fd(-1)
+    real = signal.set_wakeup_fd
+
+    def set_and_fail(*args: Any, **kwargs: Any) -> int:
+        real(*args, **kwargs)
+        raise MemoryError
+
+    wakeup = SignalWakeup()
+    loop = asyncio.get_running_loop()
+    try:
+        if wakeup_module.host.waking_descriptor(loop) is None:
+            wakeup.install(loop)  # uvloop wakes itself
+        else:
+            with monkeypatch.context() as patch:
+                patch.setattr(signal, "set_wakeup_fd", set_and_fail)
+                with pytest.raises(MemoryError):
+                    wakeup.install(loop)
+        wakeup.remove()
+        assert real(-1) == -1
+    finally:
+        real(before)

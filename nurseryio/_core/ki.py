@@ -216,15 +216,10 @@ class KIHandler:
     def __init__(self, pressed: Callable[[types.FrameType | None], object]) -> None:
         self._pressed = pressed
         self._installed = False
-        # How many calls of install() have not been taken back by remove().
-        self._depth = 0
         self._wakeup = SignalWakeup()
 
     def install(self) -> None:
         """Take over ``SIGINT``, if this is the main thread and nobody else has."""
-        self._depth += 1
-        if self._depth > 1:
-            return
         if (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) == signal.default_int_handler
@@ -246,8 +241,6 @@ class KIHandler:
 
     def remove(self) -> None:
         """Give ``SIGINT`` back, unless somebody has taken it meanwhile."""
-        self._depth -= 1
-        if self._depth == 0:
-            if self._installed and signal.getsignal(signal.SIGINT) is self:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-            self._installed = False
+        if signal.getsignal(signal.SIGINT) is self:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._installed = False

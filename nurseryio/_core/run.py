@@ -13,6 +13,9 @@ Rule 3: what the main task raised leaves as it is, except that a group around a 
 Rule 4: ``SystemExit`` and ``KeyboardInterrupt`` that asyncio code has raised (a task, a callback,
 a signal handler) cancel everything. Once all has ended, the first of them leaves ``run``. If the
 main task has failed too, that error is its context.
+
+Rule 5: whatever fails in here, the loop is closed, and signals are given back. Each step of the end
+is made although another one has failed, and all of them once more if their caller has failed.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from .outcome import Error, Outcome, Value
 from .presses import Presses
 from .task import Task, current_task, loop_state, records
 from .token import token_of
-from .util import coroutine_or_error
+from .util import call_each, coroutine_or_error, safe_repr
 from .verdict import Verdict
 
 if TYPE_CHECKING:
@@ -105,18 +108,21 @@ def run(
         strict_exception_groups,
         loop_factory,
     )
-    this.take_signals()
+    # An error of this function itself, or of what it calls, is one more error of the run. The loop
+    # is closed and the signals are given back even if that fails at the first attempt.
     try:
         try:
-            asyncio.set_event_loop(this.state.loop)
+            this.take_signals()
+            this.make_current()
             this.start(async_fn, args)
             this.drive()
-            this.finish()
-        finally:
-            asyncio.set_event_loop(None)
-            this.close()
-    finally:
-        this.give_signals_back()
+        except BaseException as exc:
+            this.exit(exc)
+            this.drive()  # everything has been cancelled
+        call_each(this.finish, this.close)
+    except BaseException as exc:
+        this.exit(exc)
+        this.close()
     result: RetT = this.result(strict_exception_groups)
     return result
 
@@ -129,17 +135,21 @@ def prepare(
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
 ) -> Run:
     """Make the loop of a run; for the arguments and errors see :func:`run`. To be closed."""
-    state = loop_state(_new_loop(loop_factory))
-    state.strict = strict
-    this = Run(state, ki_at_checkpoints)
-    this.first_instruments = tuple(instruments)
+    loop = _new_loop(loop_factory)
     try:
+        if not isinstance(loop, asyncio.AbstractEventLoop):
+            raise TypeError(f"loop_factory must return an event loop, not {safe_repr(loop)}")
+        state = loop_state(loop)
+        state.strict = strict
+        this = Run(state, ki_at_checkpoints)
+        this.first_instruments = tuple(instruments)
         if clock is not None:
             use_clock(state, clock)
+        return this
     except BaseException:
-        this.close()
+        if isinstance(loop, asyncio.AbstractEventLoop):
+            loop.close()
         raise
-    return this
 
 
 def _refuse_running_loop() -> None:
@@ -157,11 +167,10 @@ def _new_loop(factory: Callable[[], asyncio.AbstractEventLoop] | None) -> host.L
     if factory is None:
         return asyncio.new_event_loop()
     if not callable(factory):
-        raise TypeError(f"loop_factory must be a function that makes a loop, not {factory!r}")
-    loop = factory()
-    if not isinstance(loop, asyncio.AbstractEventLoop):
-        raise TypeError(f"loop_factory must return an event loop, not {loop!r}")
-    return loop
+        raise TypeError(
+            f"loop_factory must be a function that makes a loop, not {safe_repr(factory)}"
+        )
+    return factory()  # nothing comes after this: nothing here closes the loop
 
 
 class Run:
@@ -173,6 +182,8 @@ class Run:
         self.first_instruments: Sequence[Instrument] = ()
         self.main_task: Task | None = None
         self.main_outcome: Outcome[Any] | None = None
+        # Done when the root task has ended.
+        self.root_future: asyncio.Future[None] | None = None
         self.root_task: Task | None = None
         self.system_nursery: Nursery | None = None
         self.system_context = contextvars.copy_context()
@@ -185,16 +196,23 @@ class Run:
         self.leftovers.names[GENERATORS] = lambda: self.asyncgens.closing
         self.presses = Presses(state.loop, self.driver, self.leftovers, ki_at_checkpoints)
         self._ki = KIHandler(self.presses.press)
+        # Whether the loop was made asyncio's current one.
+        self._is_current = False
 
     # -- the life of a run ------------------------------------------------------
 
     def take_signals(self) -> None:
-        """Ctrl-C is ours, until :meth:`give_signals_back` is called as often."""
+        """Ctrl-C is ours, until :meth:`give_signals_back` is called."""
         self._ki.install()
 
     def give_signals_back(self) -> None:
         """Ctrl-C is Python's again."""
         self._ki.remove()
+
+    def make_current(self) -> None:
+        """Have ``asyncio.get_event_loop()`` return the loop, until :meth:`close`."""
+        self._is_current = True
+        asyncio.set_event_loop(self.state.loop)
 
     def start(self, async_fn: Any, args: tuple[Any, ...]) -> None:
         """Make the root task. Nothing runs before :meth:`drive`."""
@@ -208,11 +226,9 @@ class Run:
 
         With a future this may be called again, to go on where the loop has stopped.
         """
-        self.take_signals()
-        try:
-            self.driver.until(self.root_future if until is None else until)
-        finally:
-            self.give_signals_back()
+        future = self.root_future if until is None else until
+        if future is not None:
+            self.driver.until(future)
 
     def _loop_begins(self) -> None:
         # The loop installs hooks of its own whenever it begins to run.
@@ -233,27 +249,29 @@ class Run:
 
     def finish(self) -> None:
         """After the root task: end what asyncio code left behind."""
+        loop = self.state.loop
+        call_each(
+            partial(self.leftovers.cancel_tasks, self.driver),
+            partial(self._end, GENERATORS, loop.shutdown_asyncgens),
+            partial(self._end, THREADS, loop.shutdown_default_executor),
+            self._end_loop,
+        )
+
+    def _end(self, phase: str, end: Callable[[], Awaitable[object]]) -> None:
+        driver = self.driver
+        self.leftovers.phase = phase
+        if not driver.given_up:
+            driver.until(driver.spawn(end, "<end>", self.verdict.troubles.append))
+
+    def _end_loop(self) -> None:
         loop, driver = self.state.loop, self.driver
-        self.take_signals()
-        try:
-            self.leftovers.cancel_tasks(driver)
-            for phase, end in (
-                (GENERATORS, loop.shutdown_asyncgens),
-                (THREADS, loop.shutdown_default_executor),
-            ):
-                self.leftovers.phase = phase
-                if not driver.given_up:
-                    driver.until(driver.spawn(end, "<end>", self.verdict.troubles.append))
-            if not driver.given_up:
-                last = loop.create_future()
-                loop.call_soon(self.token._close)
-                loop.call_soon(last.set_result, None)
-                # In the loop's last iteration: the callback that stops the loop is added later.
-                last.add_done_callback(lambda _: self._instrument("after_run"))
-                driver.until(last)
-        finally:
-            self.leftovers.stop()
-            self.give_signals_back()
+        if not driver.given_up:
+            last = loop.create_future()
+            loop.call_soon(self.token._close)
+            loop.call_soon(last.set_result, None)
+            # In the loop's last iteration: the callback that stops the loop is added later.
+            last.add_done_callback(lambda _: self._instrument("after_run"))
+            driver.until(last)
 
     def _begin_instruments(self) -> None:
         # On the running loop, in one go: the first thing that instruments hear is before_run().
@@ -266,19 +284,32 @@ class Run:
             self.state.instruments.call(hook)
 
     def close(self) -> None:
-        """After everything: the loop is closed."""
+        """After everything: the loop is closed. If this has failed it may be called again."""
+        call_each(
+            self.leftovers.stop,
+            self._loop_stopped,
+            self.token._close,
+            self._remove_instruments,
+            self._remove_records,
+            self.state.loop.close,
+            self._unset_loop,
+            self.give_signals_back,
+        )
+
+    def _remove_instruments(self) -> None:
         state = self.state
-        self.leftovers.stop()
-        try:
-            self.token._close()
-            if state.instruments is not None:
-                for instrument in list(state.instruments):
-                    gauge.uninstall(state, instrument)
-        finally:
-            for task, record in list(records.items()):
-                if record._state is state:
-                    del records[task]
-            state.loop.close()
+        if state.instruments is not None:
+            for instrument in list(state.instruments):
+                gauge.uninstall(state, instrument)
+
+    def _remove_records(self) -> None:
+        for task, record in list(records.items()):
+            if record._state is self.state:
+                records.pop(task, None)
+
+    def _unset_loop(self) -> None:
+        if self._is_current:
+            asyncio.set_event_loop(None)
 
     def result(self, strict: bool | None) -> Any:
         """What the main task returned, or raise what came of the run."""
@@ -375,6 +406,8 @@ class Run:
         self._cancel_everything(f"the run failed: {type(error).__name__}")
 
     def _cancel_everything(self, reason: str) -> None:
+        if self.state.loop.is_closed():
+            return
         if self.system_nursery is not None and not self.system_nursery._closed:
             self.system_nursery.cancel_scope._cancel(CancelReason("shutdown", reason=reason))
 

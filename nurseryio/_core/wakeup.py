@@ -28,24 +28,25 @@ class SignalWakeup:
 
     def __init__(self) -> None:
         self._loop: Loop | None = None
-        self._descriptor = -1
+        # Which descriptor was set, and which one had been set before.
+        self._descriptor = self._before = -1
 
     def install(self, loop: Loop) -> None:
         """From now on signals wake ``loop``, which is running."""
         descriptor = host.waking_descriptor(loop)
         if descriptor is None:
             return
-        before = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
-        if before == -1:
-            self._loop, self._descriptor = loop, descriptor
-        elif before != descriptor:
-            signal.set_wakeup_fd(before)
+        self.remove()
+        # Noted first, so that remove() undoes it if something fails here.
+        self._loop, self._descriptor = loop, descriptor
+        self._before = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
+        if self._before != -1:
+            self.remove()
 
     def remove(self) -> None:
-        """Back to what was before, if anything was done."""
-        loop, self._loop = self._loop, None
-        if loop is None or host.has_signal_handlers(loop):
-            return
-        current = signal.set_wakeup_fd(-1)
-        if current != self._descriptor:
-            signal.set_wakeup_fd(current)
+        """Back to what was before, if anything was done. May be called again if it has failed."""
+        if self._loop is not None and not host.has_signal_handlers(self._loop):
+            current = signal.set_wakeup_fd(self._before)
+            if current != self._descriptor:
+                signal.set_wakeup_fd(current)  # somebody has set it since
+        self._loop, self._before = None, -1

@@ -18,6 +18,7 @@ Rule 3: no cancel request of asyncio's outlives the step that it struck.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core import (
@@ -31,6 +32,7 @@ from .._core import (
     wait_task_rescheduled,
 )
 from .._core.run import prepare
+from .._core.util import call_each
 from .deadlock import reports_of
 
 if TYPE_CHECKING:
@@ -83,8 +85,6 @@ class OneTask:
         name: str = "steps",
     ) -> None:
         self._name = name
-        self._run = prepare(clock, instruments, False, None, loop_factory)
-        self._state = self._run.state
         # The step that do() waits for; it stays here if the loop was left in the middle of it.
         self._step: _Step | None = None
         self._next: _Step | None = None
@@ -92,8 +92,14 @@ class OneTask:
         # Set while the main task waits for a step.
         self._waiting: Task | None = None
         self._deadlock: DeadlockError | None = None
-        reports_of(self._state).handler = self._on_deadlock
-        self._run.start(self._main, ())
+        self._run = prepare(clock, instruments, False, None, loop_factory)
+        try:
+            self._state = self._run.state
+            reports_of(self._state).handler = self._on_deadlock
+            self._run.start(self._main, ())
+        except BaseException:
+            self._run.close()
+            raise
 
     def do(self, async_fn: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run one async function to its end.
@@ -114,14 +120,20 @@ class OneTask:
         if self._step is not None:
             raise RuntimeError("another step is under way, or was interrupted before its end")
         step = self._step = self._next = _Step(async_fn, args, self._state.loop.create_future())
-        # Through the loop, so that the run's own hooks are in place before the step begins.
-        self._state.loop.call_soon(self._wake)
-        self._run.root_future.add_done_callback(step.finish)
-        self._run.drive(step.done)
-        self._run.root_future.remove_done_callback(step.finish)
+        run = self._run
+        root = run.root_future
+        assert root is not None
+        try:
+            run.take_signals()
+            # Through the loop, so that the run's own hooks are in place before the step begins.
+            self._state.loop.call_soon(self._wake)
+            root.add_done_callback(step.finish)
+            run.drive(step.done)
+        finally:
+            call_each(run.give_signals_back, partial(root.remove_done_callback, step.finish))
         outcome, step.outcome = step.outcome, None
         if outcome is None:
-            self._run.result(None)
+            run.result(None)
             raise RuntimeError("the run has come to an end")
         self._step = None
         self._raise_from_outside(outcome)
@@ -143,12 +155,13 @@ class OneTask:
         self._closing = True
         run = self._run
         try:
+            run.take_signals()
             if self._step is None:
                 self._wake()
                 run.drive()
-            run.finish()
-        finally:
-            run.close()
+        except BaseException as exc:
+            run.exit(exc)
+        call_each(run.finish, run.close)
         if self._step is None:
             run.result(None)
 
