@@ -252,3 +252,34 @@ def test_a_token_shows_that_its_run_is_over() -> None:
         return current_trio_token()
 
     assert ", closed, of <" in repr(nurseryio.run(main))
+
+
+class FailsOnce:
+    """A lock that cannot be taken at the first attempt."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error: BaseException | None = error
+
+    def __enter__(self) -> None:
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+
+    def __exit__(self, *_exc: object) -> None:
+        """Nothing to release."""
+
+
+async def test_calls_whose_turn_fails_come_in_the_next_one(loop_errors: list[str]) -> None:
+    token = current_trio_token()
+    record: list[int] = []
+    done = nurseryio.Event()
+    for number in range(3):
+        token.run_sync_soon(record.append, number)
+    token.run_sync_soon(done.set)
+    lock = token._lock
+    token._lock = FailsOnce(MemoryError())  # type: ignore[assignment]
+    await done.wait()
+    token._lock = lock
+    assert record == [0, 1, 2]
+    (report,) = loop_errors
+    assert "MemoryError" in report

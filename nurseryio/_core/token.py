@@ -118,19 +118,22 @@ class LoopToken(metaclass=NoPublicConstructor):
     def _drain(self) -> None:
         """Run what is there now; what comes meanwhile waits for the next turn of the loop, so
         that a function that queues itself again does not keep everybody else from running."""
-        with self._lock:
-            self._due = False
-            calls = deque([*self._queue, *self._idempotent])
-            self._queue.clear()
-            self._idempotent.clear()
         try:
-            while calls:
-                self._call(*calls.popleft())
-        finally:
-            if calls:  # an exit passes through the loop; the others come when it runs again
-                with self._lock:
-                    self._queue.extendleft(reversed(calls))
+            with self._lock:
+                self._due = False
+                self._queue.extend(self._idempotent)
+                self._idempotent.clear()
+                waiting = len(self._queue)
+            for _ in range(waiting):
+                self._call(*self._queue.popleft())
+        except BaseException:
+            # An exit passes through the loop, or this failed: the others come when the loop runs
+            # again.
+            with self._lock:
+                self._due = False
+                if self._size() and not self._state.loop.is_closed():
                     self._schedule()
+            raise
 
     def _call(self, sync_fn: Any, args: tuple[Any, ...]) -> None:
         try:
