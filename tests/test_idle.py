@@ -193,3 +193,17 @@ async def test_instruments_see_each_wait_with_its_limit(host_kind: str, loop_kin
 
 async def test_the_clock_of_a_loop_shows_which_loop() -> None:
     assert repr(current_clock()) == f"<clock of {asyncio.get_running_loop()!r}>"
+
+
+async def test_a_wait_for_idleness_that_fails_to_begin_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_args: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nurseryio._core.idle.wait_task_rescheduled", fail)
+        with pytest.raises(MemoryError):
+            await wait_all_tasks_blocked()
+    await nurseryio.sleep(0.01)  # idle: there is nobody to be woken
+    await wait_all_tasks_blocked()

@@ -113,3 +113,51 @@ def test_an_error_in_a_timer_goes_to_the_exception_handler() -> None:
 async def test_the_watcher_of_a_loop_is_made_once() -> None:
     state = loop_state(asyncio.get_running_loop())
     assert turns_of(state) is turns_of(state)
+
+
+def test_a_clock_that_fails_ends_the_run_with_its_error() -> None:
+    clock = MockClock(autojump_threshold=0)
+
+    async def main() -> None:
+        await nurseryio.sleep(1)
+        clock._real_clock = fail
+        await nurseryio.sleep(1)
+
+    def fail() -> float:
+        clock._real_clock = real
+        raise OSError("no time")
+
+    real = clock._real_clock
+    with pytest.raises(OSError, match="no time"):
+        run(main, clock)
+
+
+def test_a_clock_that_fails_for_good_ends_the_run_too() -> None:
+    clock = MockClock(autojump_threshold=0)
+
+    async def main() -> None:
+        await nurseryio.sleep(1)
+        clock._real_clock = fail
+        await nurseryio.sleep_forever()
+
+    def fail() -> float:
+        raise OSError("no time")
+
+    with pytest.raises(OSError, match="no time"):
+        run(main, clock)
+
+
+def test_a_task_that_waits_for_idleness_gets_the_error_of_the_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_args: object) -> None:
+        raise MemoryError
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("nurseryio._core.turns.host.count_tasks", fail)
+            with pytest.raises(MemoryError):
+                await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
+
+    nurseryio.run(main, loop_factory=uvloop.new_event_loop)

@@ -20,8 +20,8 @@ from . import host
 from .delivery import Abort
 from .loop_state import LoopState
 from .task import Task, current_state, current_task
-from .traps import reschedule, wait_task_rescheduled
-from .turns import turns_of
+from .traps import wait_task_rescheduled
+from .turns import turns_of, wake_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,9 +115,7 @@ class Idle:
         return min(max(0.0, clock.deadline_to_sleep_time(when)), LONGEST_WAIT)
 
     def _wake(self, cushion: float) -> None:
-        for task in [task for task, own in self.waiting.items() if own == cushion]:
-            del self.waiting[task]
-            reschedule(task)
+        wake_waiting(self.waiting, cushion)
         self.release()
 
 
@@ -155,15 +153,20 @@ async def wait_all_tasks_blocked(cushion: float = 0.0) -> None:
     task = current_task()
     state = task._state
     watcher = turns_of(state) if host.selector_of(state.loop) is None else idle_of(state)
-    watcher.waiting[task] = cushion
-    watcher.begin()
 
     def abort(_raise_cancel: object) -> Abort:
         watcher.waiting.pop(task, None)
         watcher.release()
         return Abort.SUCCEEDED
 
-    await wait_task_rescheduled(abort)
+    try:
+        watcher.waiting[task] = cushion
+        watcher.begin()
+        await wait_task_rescheduled(abort)
+    except BaseException:
+        watcher.waiting.pop(task, None)
+        watcher.release()
+        raise
 
 
 def use_clock(state: LoopState, clock: Clock) -> None:

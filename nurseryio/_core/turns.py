@@ -15,6 +15,7 @@ to, by a look every ``LOOK_AGAIN`` seconds.
 from __future__ import annotations
 
 import contextvars
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
@@ -22,8 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import host
 from .loop_state import CLOCK_RESOLUTION, LoopState
+from .outcome import Error
 from .task import Task
 from .traps import reschedule
+from .util import call_each
 
 if TYPE_CHECKING:
     import asyncio
@@ -77,7 +80,22 @@ class Turns:
     def _turn_again(self) -> None:
         if not self._turning:
             self._turning = True
-            self._state.loop.call_soon(self._turn, context=self._context)
+            self._state.loop.call_soon(self._guarded, self._turn, context=self._context)
+
+    def _guarded(self, callback: Callable[..., object], *args: object) -> None:
+        """Call one of these methods as a callback of the loop. An error in it stops no clock."""
+        try:
+            callback(*args)
+        except BaseException as exc:
+            if self._clock is None:
+                # The error of those for whom the loop was watched.
+                waiting = list(self.waiting)
+                self.waiting.clear()
+                call_each(*(partial(reschedule, task, Error(exc)) for task in waiting))
+                return
+            self._turning = False
+            self._turn_again()
+            self._state.run.driver.throw(exc)
 
     def _turn(self) -> None:
         self._turning = False
@@ -106,7 +124,9 @@ class Turns:
 
     def _rest(self, cushion: float) -> None:
         """Let the cushion pass; any task that begins to move disturbs it."""
-        self._timer = self._call_later(cushion, self._rested, cushion, context=self._context)
+        self._timer = self._call_later(
+            cushion, self._guarded, self._rested, cushion, context=self._context
+        )
         self._watched = host.waiters(self._state.loop)
         for future in self._watched:
             future.add_done_callback(self._disturbed)
@@ -127,14 +147,14 @@ class Turns:
         """The loop has been idle for so long."""
         self._stop_resting()
         if self.waiting:
-            for task in [task for task, own in self.waiting.items() if own == cushion]:
-                del self.waiting[task]
-                reschedule(task)
+            wake_waiting(self.waiting, cushion)
         else:
             when = self._next()
             self._clock._autojump(self._state, when)
             if when == inf:
-                self._timer = self._call_later(LOOK_AGAIN, self.begin, context=self._context)
+                self._timer = self._call_later(
+                    LOOK_AGAIN, self._guarded, self.begin, context=self._context
+                )
                 return
         if self.waiting or self._clock is not None:
             self.begin()
@@ -185,12 +205,24 @@ class Turns:
         if when < inf:
             left = self._clock.deadline_to_sleep_time(when)
             if left < LONGEST_WAIT:
-                self._alarm = self._call_later(left, self.begin, context=self._context)
+                self._alarm = self._call_later(
+                    left, self._guarded, self.begin, context=self._context
+                )
         return ran
 
 
 # The longest single wait (seconds), as in asyncio: the operating system's call has its limits.
 LONGEST_WAIT = 24 * 3600.0
+
+
+def wake_waiting(waiting: dict[Task, float], cushion: float) -> None:
+    """Wake the tasks in ``wait_all_tasks_blocked`` that have waited for this cushion."""
+
+    def wake(task: Task) -> None:
+        reschedule(task)
+        waiting.pop(task, None)
+
+    call_each(*(partial(wake, task) for task, own in waiting.items() if own == cushion))
 
 
 def turns_of(state: LoopState) -> Turns:
