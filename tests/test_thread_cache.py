@@ -356,3 +356,54 @@ def test_a_thread_goes_on_when_there_is_nothing_to_print_an_error_to(
         cache.start_thread_soon(lambda: 1, fail)
         assert delivered.wait(TIMEOUT)
     assert call(cache, threading.current_thread).unwrap() is first
+
+
+def test_a_worker_that_fails_while_idle_ends_and_is_not_given_a_job(
+    cache: ThreadCache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    withdraw, calls = cache.withdraw, []
+
+    def fail_once(worker: Any) -> bool:
+        calls.append(worker)
+        if len(calls) == 1:
+            raise MemoryError
+        return withdraw(worker)
+
+    monkeypatch.setattr(cache, "withdraw", fail_once)
+    first = call(cache, threading.current_thread).unwrap()
+    first.join(TIMEOUT)
+    assert not first.is_alive()
+    assert not cache._idle
+    assert "exception in an idle worker thread" in capsys.readouterr().err
+    assert call(cache, lambda: 5).unwrap() == 5
+
+
+def test_a_worker_that_fails_before_its_job_begins_answers_it(
+    cache: ThreadCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_worker: object) -> bool:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(thread_cache._Worker, "_do_job", fail)
+        with pytest.raises(MemoryError):
+            call(cache, lambda: 1).unwrap()
+    assert call(cache, lambda: 2).unwrap() == 2
+
+
+def test_a_worker_that_cannot_be_given_a_job_stays_idle(cache: ThreadCache) -> None:
+    first = call(cache, threading.current_thread).unwrap()
+    (worker,) = cache._idle
+    ready = worker.ready
+
+    class Broken:
+        def release(self) -> None:
+            raise MemoryError
+
+    worker.ready = Broken()  # type: ignore[assignment]
+    with pytest.raises(MemoryError):
+        cache.start_thread_soon(int, print)
+    worker.ready = ready
+    assert cache._idle == [worker]
+    assert worker.job is None
+    assert call(cache, threading.current_thread).unwrap() is first

@@ -28,7 +28,7 @@ import threading
 import traceback
 from contextvars import Context
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from .outcome import Error, capture
 
@@ -67,6 +67,8 @@ def _find_os_rename() -> Callable[[str], object] | None:
 
         # PyDLL keeps the interpreter's lock for the call, which is far shorter than a hand-over.
         rename = ctypes.PyDLL(None).pthread_setname_np
+    except MemoryError:
+        raise
     except Exception:
         return None  # no such function, or a Python without ctypes
     rename.restype = ctypes.c_int
@@ -92,18 +94,22 @@ def _os_name(name: str) -> bytes:
 # -- threads --------------------------------------------------------------------
 
 
+# A function, the one that gets its outcome, and the name that the thread bears meanwhile.
+Job: TypeAlias = "tuple[Callable[[], Any], Callable[[Any], object], str | None]"
+
+
 class _Worker:
     """One thread. Its lock is free exactly while a job for it lies ready in ``job``."""
 
     __slots__ = ("_cache", "_rename", "_thread", "_usual_name", "delivering", "job", "ready")
 
-    def __init__(self, cache: ThreadCache) -> None:
+    def __init__(self, cache: ThreadCache, job: Job) -> None:
         self._cache = cache
-        self.job: tuple[Callable[[], Any], Callable[[Any], object], str | None] | None = None
+        # The job to do, and while it is being done, so that it is answered whatever fails.
+        self.job: Job | None = job
         # While it counts as idle already, but the result of the last job is on its way.
         self.delivering = False
         self.ready = threading.Lock()
-        self.ready.acquire()
         self._usual_name = f"nurseryio thread {next(_numbers)}"
         self._rename = cache.os_rename()
         options: dict[str, Any] = {}
@@ -116,33 +122,54 @@ class _Worker:
         self._thread.start()
 
     def _work(self) -> None:
-        self._set_name(self._usual_name)
-        while True:
-            if self.ready.acquire(timeout=IDLE_SECONDS):
-                if not self._do_job():
-                    return
-            elif self._cache.withdraw(self):
-                return
+        """What the thread does."""
+        try:
+            self._set_name(self._usual_name)
+            while self._do_next():
+                pass
+        except BaseException as error:
+            self._fail(error)
+
+    def _do_next(self) -> bool:
+        """Wait for a job and do it. False: the thread is to end."""
+        if self.ready.acquire(timeout=IDLE_SECONDS):
+            return self._do_job()
+        return not self._cache.withdraw(self)
+
+    def _fail(self, error: BaseException) -> None:
+        """This class itself has failed: answer the job, if there is one or one is on its way."""
+        try:
+            if not self._cache.withdraw(self) and (
+                self.job is not None or self.ready.acquire(timeout=IDLE_SECONDS)
+            ):
+                assert self.job is not None
+                deliver = self.job[1]
+                self.job = None
+                deliver(Error(error))
+            else:
+                _report("nurseryio: exception in an idle worker thread")
+        finally:
+            del error  # no circle
 
     # A function of its own, so that its variables are gone while the thread is idle.
     def _do_job(self) -> bool:
         """Do the job that lies ready. False if the worker could not be offered for another one."""
         assert self.job is not None
         fn, deliver, name = self.job
-        self.job = None
         offered = False
         try:
             if name is not None:
                 self._set_name(name)
             outcome = capture(fn)
             # What fn refers to must be free once the result is there, not some time after.
+            self.job = None
             del fn
             if name is not None:
                 self._set_name(self._usual_name)
             self.delivering = True
-            self._cache.offer(self)
-            offered = True
+            offered = self._cache.offer(self)
         except BaseException as error:  # of memory, perhaps
+            self.job = None
             outcome = Error(error)
         try:
             deliver(outcome)
@@ -159,6 +186,8 @@ class _Worker:
             self._thread.name = name
             if self._rename is not None:
                 self._rename(name)
+        except MemoryError:
+            raise
         except Exception:
             pass
 
@@ -196,13 +225,19 @@ class ThreadCache:
         try:
             worker = self._idle.pop()
         except IndexError:
-            worker = _Worker(self)
-        worker.job = job
-        worker.ready.release()
+            _Worker(self, job)
+            return
+        try:
+            worker.job = job
+            worker.ready.release()
+        except BaseException:
+            worker.job = None
+            self._idle.append(worker)
+            raise
 
-    def offer(self, worker: _Worker) -> None:
-        """The worker is ready for the next job."""
-        self._idle.append(worker)
+    def offer(self, worker: _Worker) -> bool:
+        """The worker is ready for the next job. Returns True, in one go with the change."""
+        return self._idle.append(worker) is None  # type: ignore[func-returns-value]
 
     def withdraw(self, worker: _Worker) -> bool:
         """The worker wants to end. False if it must not, because a job is on its way to it."""
