@@ -202,8 +202,7 @@ class Flaky:
 async def test_a_result_that_could_not_be_sent_is_answered_with_the_error() -> None:
     loop = Flaky(1)
     hop = new_hop(loop=loop)
-    with pytest.raises(MemoryError):
-        hop.deliver(Value(5))
+    hop.deliver(Value(5))
     (_, (finish, outcome)) = loop.calls
     assert finish == hop._finish
     assert isinstance(outcome.error, MemoryError)
@@ -280,3 +279,24 @@ async def test_a_request_to_a_task_that_cannot_serve_it_is_refused() -> None:
 def test_a_function_is_named_in_messages_whatever_it_is() -> None:
     assert function_name(function_name) == "'function_name'"
     assert function_name(Nameless()) == "<Nameless, whose repr() failed>"
+
+
+async def test_a_token_that_could_not_be_given_back_is_given_back_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limiter = CapacityLimiter(1)
+    hop = new_hop(limiter=limiter)
+    limiter.acquire_on_behalf_of_nowait(hop)
+    real, refused = CapacityLimiter.release_on_behalf_of, []
+
+    def refuse_once(self: CapacityLimiter, borrower: Any) -> None:
+        if not refused:
+            refused.append(borrower)
+            raise MemoryError
+        real(self, borrower)
+
+    monkeypatch.setattr(CapacityLimiter, "release_on_behalf_of", refuse_once)
+    asyncio.get_running_loop().call_soon(hop._finish, Value(1))
+    with pytest.raises(MemoryError):
+        await wait_task_rescheduled(hop.abort)
+    assert limiter.borrowed_tokens == 0

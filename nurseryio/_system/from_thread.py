@@ -75,7 +75,8 @@ class _Request(ABC, Generic[RetT]):
         self._context = copy_context()
 
     def __del__(self) -> None:
-        self.refuse()
+        if hasattr(self, "_answers"):  # else its making has failed, and the thread knows
+            self.refuse()
 
     @abstractmethod
     async def serve(self) -> None:
@@ -93,9 +94,9 @@ class _Request(ABC, Generic[RetT]):
             self._answer(Error(error))
 
     def _answer(self, outcome: Outcome[RetT]) -> None:
-        answers, self._answers = self._answers, None
-        if answers is not None:
-            answers.put(outcome)
+        if self._answers is not None:
+            self._answers.put(outcome)
+            self._answers = None
 
 
 class _SyncRequest(_Request[RetT]):
@@ -249,7 +250,16 @@ def _ask(
     answers: SimpleQueue[Outcome[Any]] = SimpleQueue()
     # No variable may hold the request while this thread waits, see rule 1.
     send(request_type(fn, args, answers))
-    return answers.get().unwrap()
+    try:
+        outcome = answers.get()
+    except BaseException:
+        if token is None:
+            answers.get()  # until then the task serves this thread and gets nothing else from it
+        raise
+    try:
+        return outcome.unwrap()
+    finally:
+        del outcome  # no circle
 
 
 def from_thread_run(

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import suppress
 from itertools import count
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from .._core import Abort, Error, RunFinishedError, Value, reschedule
 from .._core.exc_fields import chain
 from .._core.util import qualname_of, safe_repr
+from .._sync import CapacityLimiter
 
 if TYPE_CHECKING:
     import asyncio
@@ -112,7 +114,8 @@ class Hop:
         abandon: bool,
     ) -> None:
         self._job: tuple[Callable[..., Any], tuple[Any, ...], Context] | None = job
-        self._limiter = limiter
+        # None once the token has been given back.
+        self._limiter: Borrowable | None = limiter
         self._number = next(_numbers)
         # The task that waits, None once it has gone away (only if the thread may be abandoned).
         self._task: Task | None = task
@@ -159,9 +162,10 @@ class Hop:
         except RunFinishedError:
             pass  # the task has been abandoned with its loop
         except BaseException as error:
-            # Once more: nobody else would answer the task.
+            # Nobody else would answer the task: this error is the answer, then.
+            if isinstance(outcome, Error):
+                chain(error, outcome.error)
             call_in_loop(self.loop, self._finish, Error(error))
-            raise
         finally:
             del outcome
 
@@ -173,32 +177,37 @@ class Hop:
 
     def _finish(self, outcome: Outcome[Any]) -> None:
         try:
-            try:
-                self._limiter.release_on_behalf_of(self)
-            except BaseException as error:
-                # Any object may serve as a limiter, so this may be any error.
-                if self._task is None:
-                    raise
-                if isinstance(outcome, Error):
-                    chain(error, outcome.error)
-                outcome = Error(error)
+            self.release()
             self._wake(outcome)
+        except BaseException as error:
+            # Any object may serve as a limiter, so this may be any error.
+            if type(self._limiter) is CapacityLimiter:
+                with suppress(RuntimeError):  # it was given back before the failure
+                    self.release()
+            if not self._waits():
+                raise
+            if isinstance(outcome, Error):
+                chain(error, outcome.error)
+            self._wake(Error(error))
         finally:
             del outcome  # no circle
 
+    def release(self) -> None:
+        """Give the limiter's token back, unless that has been done."""
+        if self._limiter is not None:
+            self._limiter.release_on_behalf_of(self)
+            self._limiter = None
+
+    def _waits(self) -> bool:
+        park = None if self._task is None else self._task._park
+        return park is not None and not park.done()
+
     def _wake(self, outcome: Outcome[Any]) -> None:
         """Give the task its result; it may have gone away."""
-        task = self._task
-        if task is None:
-            return
-        self.finished = True
         try:
-            reschedule(task, outcome)
-        except BaseException as error:
-            park = task._park
-            if park is None or park.done():
-                raise
-            reschedule(task, Error(error))
+            if self._task is not None:
+                self.finished = True
+                reschedule(self._task, outcome)
         finally:
             del outcome
 

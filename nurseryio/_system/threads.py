@@ -57,18 +57,28 @@ DEFAULT_LIMIT = 40
 class _LoopThreads:
     """What is kept for one event loop."""
 
-    __slots__ = ("active", "limiter", "none_active")
+    __slots__ = ("_active", "limiter", "none_active")
 
     def __init__(self) -> None:
         self.limiter = CapacityLimiter(DEFAULT_LIMIT)
-        # How many tasks wait for a thread, and the event for when there are none again.
-        self.active = 0
+        # The calls for which a task waits, and the event for when there are none again.
+        self._active: set[Hop] = set()
         self.none_active: Event | None = None
 
-    def leave(self) -> None:
-        """One task has stopped waiting."""
-        self.active -= 1
-        if self.none_active is not None and self.active == 0:
+    @property
+    def active(self) -> int:
+        """How many tasks wait for a thread."""
+        return len(self._active)
+
+    def enter(self, hop: Hop) -> None:
+        """A task begins to wait."""
+        self._active.add(hop)
+
+    def leave(self, hop: Hop) -> None:
+        """It has stopped waiting, for whatever reason. If this fails it may be called again."""
+        hop.forsake()
+        self._active.discard(hop)
+        if self.none_active is not None and not self._active:
             self.none_active.set()
             self.none_active = None
 
@@ -207,22 +217,29 @@ async def to_thread_run_sync(
     hide_library_name(context)
     hop = Hop((sync_fn, args, context), task, running_loop(), limiter, abandon)
     await _acquire(limiter, hop)
-    threads.active += 1
     try:
         try:
-            start_thread_soon(hop.work, hop.deliver, thread_name)
-        except BaseException:
-            limiter.release_on_behalf_of(hop)
-            raise
-        while True:
-            result: Any = await wait_task_rescheduled(hop.abort)
-            if hop.finished:
-                return result  # type: ignore[no-any-return]
-            await result.serve()
-            del result
-    finally:
-        hop.forsake()
-        threads.leave()
+            threads.enter(hop)
+            try:
+                start_thread_soon(hop.work, hop.deliver, thread_name)
+            except BaseException:
+                hop.release()
+                raise
+            while True:
+                result: Any = await wait_task_rescheduled(hop.abort)
+                if hop.finished:
+                    return result  # type: ignore[no-any-return]
+                try:
+                    await result.serve()
+                finally:
+                    result.refuse()  # does nothing if the thread has its answer
+                    del result
+        finally:
+            threads.leave(hop)
+    except BaseException:
+        # A hop that is not forsaken would wake the task in a later wait.
+        threads.leave(hop)
+        raise
 
 
 async def _acquire(limiter: Borrowable, hop: Hop) -> None:
