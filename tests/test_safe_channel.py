@@ -16,6 +16,7 @@ from harness.stress import stress
 import nurseryio
 from nurseryio import as_safe_channel
 from nurseryio._core.exc_fields import context_of, set_context
+from nurseryio._core.groups import leaves
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 from nurseryio.testing.schedules import Schedule
 
@@ -459,3 +460,37 @@ async def test_a_group_that_resists_around_the_generators_exit_loses_nothing() -
         async with ticks() as channel:
             await channel.receive()
     assert [type(error) for error in caught.value.exceptions] == [ValueError]
+
+
+@pytest.mark.parametrize("place", ["close", "cancel", "leave"])
+async def test_a_block_whose_end_fails_leaves_no_task_and_no_scope(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    record: list[object] = []
+    error = MemoryError()
+    failed = []
+
+    def fail_once(real: Any) -> Any:
+        def function(*args: Any, **kwargs: Any) -> Any:
+            if not failed:
+                failed.append(error)
+                raise error
+            return real(*args, **kwargs)
+
+        return function
+
+    scope = nurseryio.lowlevel.current_task().scope
+    manager: Any = count(3, record)
+    with pytest.raises(BaseException) as caught:
+        async with manager as channel:
+            assert await channel.receive() == 0
+            if place == "close":
+                monkeypatch.setattr(type(channel), "close", fail_once(type(channel).close))
+            elif place == "cancel":
+                cancel = nurseryio.CancelScope.cancel
+                monkeypatch.setattr(nurseryio.CancelScope, "cancel", fail_once(cancel))
+            else:
+                monkeypatch.setattr(manager, "_leave", fail_once(manager._leave))
+    assert leaves(caught.value) == [error]
+    assert record == [0, "closed"]
+    assert nurseryio.lowlevel.current_task().scope is scope

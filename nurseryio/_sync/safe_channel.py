@@ -97,13 +97,13 @@ class _SafeChannel(AbstractAsyncContextManager[ReceiveChannel[T]]):
         asked = Semaphore(0)
         nursery = await self._nursery.__aenter__()
         try:
+            self._channel = _AskingChannel(receiving, asked)
             # start() and not start_soon(): from here on the task closes the generator.
             await nursery.start(_run, generator, sending, asked)
+            return self._channel
         except BaseException as exc:
             await self._leave(exc)
             raise
-        self._channel = _AskingChannel(receiving, asked)
-        return self._channel
 
     async def __aexit__(
         self,
@@ -111,12 +111,16 @@ class _SafeChannel(AbstractAsyncContextManager[ReceiveChannel[T]]):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        assert self._channel is not None
-        self._channel.close()
-        if exc_value is None:
-            self._nursery.cancel_scope.cancel(reason="the as_safe_channel block was left")
         try:
+            assert self._channel is not None
+            self._channel.close()
+            if exc_value is None:
+                self._nursery.cancel_scope.cancel(reason="the as_safe_channel block was left")
             return await self._leave(exc_value)
+        except BaseException as exc:
+            if not self._nursery._closed:  # it was not left, because something failed before
+                await self._leave(exc)
+            raise
         finally:
             del exc_value
 
