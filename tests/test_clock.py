@@ -332,3 +332,14 @@ async def test_ten_thousand_timers_are_jumped_through_quickly(autojump_clock: Mo
             nursery.start_soon(nurseryio.sleep, i)
             nursery.start_soon(asyncio.sleep, i + 0.5)
     assert nurseryio.current_time() == 4999.5
+
+
+def test_a_change_that_fails_leaves_the_time_as_it_is() -> None:
+    clock = MockClock(rate=2.0)
+    clock._real_clock = iter([clock._real_base + 5.0]).__next__
+
+    with pytest.raises(StopIteration):
+        clock.rate = 3.0  # the time is read twice
+    clock._real_clock = lambda: clock._real_base + 5.0
+    assert clock.rate == 2.0
+    assert clock.current_time() == 10.0

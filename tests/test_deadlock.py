@@ -192,3 +192,14 @@ async def test_a_clock_that_does_not_jump_reports_nothing(mock_clock: MockClock)
         nursery.start_soon(nurseryio.sleep_forever)
         await nurseryio.testing.wait_all_tasks_blocked(0.01)
         nursery.cancel_scope.cancel()
+
+
+def test_tasks_that_cannot_be_shown_do_not_keep_a_deadlock_from_being_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> str:
+        raise RecursionError
+
+    monkeypatch.setattr("nurseryio.testing.deadlock.task_tree", fail)
+    with pytest.raises(DeadlockError, match="cannot be shown: RecursionError"):
+        run(nurseryio.sleep_forever)

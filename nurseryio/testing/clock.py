@@ -154,8 +154,8 @@ class MockClock(Clock, metaclass=Final):
             self._on_change()
 
     def _go_to(self, virtual: float) -> None:
-        self._real_base = self._real_clock()
-        self._virtual_base = virtual
+        # At once: one without the other would be another time.
+        self._real_base, self._virtual_base = self._real_clock(), virtual
 
     def _autojump(self, state: LoopState, next_timer: float) -> None:
         """Called by the loop when it has been idle for :attr:`autojump_threshold`.

@@ -69,12 +69,12 @@ def report_if_stuck(state: LoopState) -> None:
     # Asked last: a thread hands its result over before it becomes idle.
     if host.has_ready(state.loop):
         return
-    reports = reports_of(state)
-    reports.count += 1
     error = DeadlockError(
         "deadlock: every task waits, and there is no timer, no I/O and no thread left that could "
-        f"wake one\n{task_tree()}"
+        f"wake one\n{_tree()}"
     )
+    reports = reports_of(state)
+    reports.count += 1
     if reports.count == 1 and reports.handler is not None:
         reports.handler(error)
     elif reports.count == 1 and state.run is not None:
@@ -84,6 +84,13 @@ def report_if_stuck(state: LoopState) -> None:
             task.cancel("every task waits, for ever")
     else:
         raise error
+
+
+def _tree() -> str:
+    try:
+        return task_tree()
+    except Exception as exc:
+        return f"(the tasks cannot be shown: {type(exc).__name__})"
 
 
 def _threads_that_may_wake(state: LoopState) -> set[threading.Thread]:
