@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import socket
 import sys
 from typing import Any
 
@@ -25,10 +27,16 @@ from nurseryio import (
     Cancelled,
     CancelReason,
     CancelScope,
+    CapacityLimiter,
+    Condition,
     Event,
+    Lock,
+    Semaphore,
     TrioInternalError,
     current_time,
+    fail_after,
     move_on_after,
+    open_memory_channel,
     open_nursery,
     sleep,
     sleep_forever,
@@ -37,9 +45,11 @@ from nurseryio._core import delivery
 from nurseryio._core.task import current_task
 from nurseryio.lowlevel import (
     Abort,
+    ParkingLot,
     cancel_shielded_checkpoint,
     checkpoint,
     reschedule,
+    wait_readable,
     wait_task_rescheduled,
 )
 
@@ -784,3 +794,460 @@ async def test_a_native_cancel_beside_ours_outlives_a_shield_on_the_way_out(firs
     async with open_nursery() as nursery:
         nursery.start_soon(child)
     assert passed_on == [1]
+
+
+# -- futures that do not behave ------------------------------------------------------
+
+
+class OldSignature(asyncio.Future[Any]):
+    """Its cancel() is from before Python 3.9."""
+
+    def cancel(self) -> bool:  # type: ignore[override]
+        """Take no message."""
+        return super().cancel()
+
+
+class CancelRaises(asyncio.Future[Any]):
+    """Its cancel() fails."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Fail."""
+        raise OSError("cancel")
+
+
+class CancelRaisesLate(asyncio.Future[Any]):
+    """Its cancel() cancels, and fails then."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel and fail."""
+        super().cancel(msg)
+        raise OSError("late")
+
+
+class NoCallbacks(Refusing):
+    """It cannot be cancelled, and takes no callback but those of tasks."""
+
+    def add_done_callback(self, callback: Any, **options: Any) -> None:  # type: ignore[override]
+        """Refuse a callback of the library's."""
+        if isinstance(callback, delivery._Watcher):
+            raise OSError("add")
+        super().add_done_callback(callback, **options)
+
+
+class DoneRaises(asyncio.Future[Any]):
+    """Its done() fails as often as it is told to."""
+
+    failures = 1
+
+    def done(self) -> bool:
+        """Fail while there are failures left."""
+        if self.failures and sys._getframe(1).f_globals["__name__"] == delivery.__name__:
+            self.failures -= 1
+            raise OSError("done")
+        return super().done()
+
+
+class Siblings:
+    """Tasks that wait beside one another, in the ways that there are."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    async def one(self, name: str, wait: Any) -> None:
+        try:
+            await wait()
+        finally:
+            self.ended.append(name)
+
+    def around(self, nursery: Any, *odd: tuple[str, Any]) -> None:
+        for name, wait in (("before", sleep_forever), *odd, ("after", forever)):
+            nursery.start_soon(self.one, name, wait)
+        nursery.start_soon(self.one, "last", checkpoint_for_ever)
+
+
+async def checkpoint_for_ever() -> None:
+    while True:
+        await checkpoint()
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each time that tasks were looked at again."""
+    counted: list[int] = []
+    original = delivery._look_again
+
+    def look_again(state: Any) -> None:
+        counted.append(len(state.watch_list))
+        original(state)
+
+    monkeypatch.setattr(delivery, "_look_again", look_again)
+    return counted
+
+
+async def wait_for(future: Any) -> None:
+    await future
+
+
+@pytest.mark.parametrize("by", ["cancel", "deadline", "error of a child", "end of the body"])
+@pytest.mark.parametrize("kind", [OldSignature, CancelRaises, CancelRaisesLate])
+async def test_a_future_whose_cancel_fails_gives_the_error_to_its_own_task(
+    kind: Any, by: str, looks: list[int], loop_errors: list[str]
+) -> None:
+    siblings = Siblings()
+    futures = [kind(loop=asyncio.get_running_loop()) for _ in range(2)]
+    caught: Any = None
+
+    async def bystander() -> None:
+        await sleep(0.01)
+
+    async def fail() -> None:
+        raise KeyError("a child's")
+
+    async with open_nursery() as outer:
+        outer.start_soon(bystander)
+        try:
+            with CancelScope() as scope:
+                async with open_nursery() as nursery:
+                    siblings.around(
+                        nursery,
+                        *(
+                            (f"odd {n}", functools.partial(wait_for, f))
+                            for n, f in enumerate(futures)
+                        ),
+                    )
+                    await turns(4)
+                    if by == "cancel":
+                        scope.cancel()
+                        validate()
+                    elif by == "deadline":
+                        scope.deadline = current_time() + 0.001
+                    elif by == "error of a child":
+                        nursery.start_soon(fail)
+                    else:
+                        raise KeyError("the body's")
+        except BaseException as error:
+            caught = error
+    assert sorted(siblings.ended) == ["after", "before", "last", "odd 0", "odd 1"]
+    errors = [] if caught is None else leaves(caught)
+    expected = TypeError if kind is OldSignature else OSError
+    if kind is CancelRaisesLate:  # whose task is cancelled, so the error goes to the loop
+        assert len(loop_errors) == 2 and "late" in loop_errors[0]
+    else:
+        assert [type(e) for e in errors].count(expected) == 2
+        assert loop_errors == []
+    own = [e for e in errors if not isinstance(e, Cancelled)]
+    assert {type(e) for e in own} <= {expected, KeyError}
+    assert [type(e) for e in own].count(KeyError) == (by in ("error of a child", "end of the body"))
+    assert len(looks) < 40
+    validate()
+    if kind is not CancelRaisesLate:
+        for future in futures:
+            future.set_result(None)
+
+
+async def test_a_task_that_swallows_the_error_of_its_future_is_interrupted_again(
+    looks: list[int],
+) -> None:
+    steps: list[str] = []
+
+    async def child() -> None:
+        try:
+            await CancelRaises()
+        except OSError:
+            steps.append("swallowed")
+        await forever()
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+        await turns(2)
+        nursery.cancel_scope.cancel()
+    assert steps == ["swallowed"]
+    assert nursery.cancel_scope.cancelled_caught
+    assert len(looks) < 20
+
+
+async def test_a_future_that_takes_no_callback_costs_its_own_task_alone(
+    loop_errors: list[str], looks: list[int]
+) -> None:
+    future = NoCallbacks()
+    siblings = Siblings()
+    async with open_nursery() as nursery:
+        siblings.around(nursery, ("odd", functools.partial(wait_for, future)))
+        await turns(4)
+        nursery.cancel_scope.cancel()
+        with CancelScope(shield=True):
+            await settle()
+            assert sorted(siblings.ended) == ["after", "before", "last"]
+            future.set_result(None)
+    assert "odd" in siblings.ended
+    assert len(looks) < 40
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+@pytest.mark.app_only
+async def test_a_future_whose_done_fails_is_tried_again_and_the_caller_gets_the_error(
+    failures: int, loop_errors: list[str], looks: list[int]
+) -> None:
+    future = DoneRaises()
+    future.failures = failures
+    siblings = Siblings()
+    async with open_nursery() as nursery:
+        siblings.around(nursery, ("odd", functools.partial(wait_for, future)))
+        await turns(4)
+        with pytest.raises(OSError, match="done"):
+            nursery.cancel_scope.cancel()
+        validate()
+        with CancelScope(shield=True):
+            await settle()
+            assert sorted(siblings.ended)[:3] == ["after", "before", "last"]
+            if failures == 1:  # the second try has succeeded
+                assert "odd" in siblings.ended
+            else:
+                assert len(loop_errors) == 1 and "done" in loop_errors[0]
+            future.cancel()
+    assert sorted(siblings.ended) == ["after", "before", "last", "odd"]
+    assert len(looks) < 40
+
+
+async def test_the_timers_of_the_loop_go_on_after_a_task_that_cannot_be_cancelled() -> None:
+    woken: list[float] = []
+
+    async def sleeper(seconds: float) -> None:
+        await sleep(seconds)
+        woken.append(seconds)
+
+    async with open_nursery() as outer:
+        for seconds in (0.001, 0.02, 0.03):
+            outer.start_soon(sleeper, seconds)
+        for _ in range(3):
+            with pytest.RaisesGroup(OSError), move_on_after(0.003):
+                async with open_nursery() as nursery:
+                    nursery.start_soon(wait_for, CancelRaises())
+        validate()
+    assert woken == [0.001, 0.02, 0.03]
+
+
+@pytest.mark.app_only
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_deadline_whose_function_fails_does_not_stop_the_later_ones(
+    at_once: bool, loop_errors: list[str]
+) -> None:
+    called: list[object] = []
+    state = current_task()._state
+    now = current_time()
+
+    def fail(argument: object) -> None:
+        called.append(argument)
+        raise OSError(f"deadline {argument}")
+
+    for number in range(3):
+        state.add_deadline(now + 0.001 * (1 if at_once else number), fail, number)
+        state.add_deadline(now + 0.001 * (1 if at_once else number), called.append, "fine")
+    with move_on_after(0.01) as scope:
+        await sleep_forever()
+    assert scope.cancelled_caught
+    assert called == [0, "fine", 1, "fine", 2, "fine"]
+    assert [number for number in range(3) if f"deadline {number}" in loop_errors[number]] == [
+        0,
+        1,
+        2,
+    ]
+    validate()
+
+
+async def test_many_scopes_that_expire_at_once_are_all_cancelled_beside_a_failing_one() -> None:
+    expired: list[int] = []
+
+    async def child(number: int) -> None:
+        with CancelScope(deadline=deadline) as scope:
+            await (CancelRaises() if number == 5 else asyncio.get_running_loop().create_future())
+        expired.append(number)
+        assert scope.cancelled_caught
+
+    deadline = current_time() + 0.005
+    with pytest.RaisesGroup(OSError):
+        async with open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(child, number)
+    assert sorted([*expired, 5]) == sorted({*expired, 5})
+    assert current_time() >= deadline
+    validate()
+
+
+# -- a shield that goes up, or down, in the step of a cancel ------------------------------
+
+
+async def in_a_lock() -> None:
+    lock = Lock()
+    async with open_nursery() as nursery:
+
+        async def hold() -> None:
+            async with lock:
+                with CancelScope(shield=True) as shield:
+                    shields.append(shield)
+                    await sleep_forever()
+
+        shields: list[CancelScope] = []
+        nursery.start_soon(hold)
+        with CancelScope(shield=True):
+            await turns(3)
+        try:
+            await lock.acquire()
+        finally:
+            shields[0].cancel()
+
+
+async def in_a_condition() -> None:
+    condition = Condition()
+    async with condition:
+        await condition.wait()
+
+
+async def in_a_trap_that_refuses() -> None:
+    task = current_task()
+
+    def abort(raise_cancel: Any) -> Abort:
+        task._state.loop.call_soon(reschedule, task, Raising(raise_cancel))
+        return Abort.FAILED
+
+    await wait_task_rescheduled(abort)
+
+
+class Raising:
+    """An outcome that raises what an abort function was given."""
+
+    def __init__(self, raise_cancel: Any) -> None:
+        self.unwrap = raise_cancel
+
+
+async def in_a_socket() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        left.setblocking(False)
+        await wait_readable(left)
+
+
+async def in_a_nursery() -> None:
+    async with open_nursery() as nursery:
+        nursery.start_soon(sleep_forever)
+
+
+async def in_a_start() -> None:
+    async def child(*, task_status: Any) -> None:
+        await sleep_forever()
+
+    async with open_nursery() as nursery:
+        with contextlib.suppress(RuntimeError):  # if the child alone was cancelled, as in Trio
+            await nursery.start(child)
+
+
+async def in_a_task_group() -> None:
+    async with asyncio.TaskGroup() as group:  # type: ignore[attr-defined,unused-ignore]
+        group.create_task(forever())
+
+
+async def in_a_full_channel() -> None:
+    await open_memory_channel[int](0)[0].send(1)
+
+
+WAITS: dict[str, Any] = {
+    "sleep_forever": sleep_forever,
+    "sleep": lambda: sleep(100),
+    "event": lambda: Event().wait(),
+    "semaphore": lambda: Semaphore(0).acquire(),
+    "limiter": lambda: CapacityLimiter(0).acquire(),
+    "lock": in_a_lock,
+    "condition": in_a_condition,
+    "receive": lambda: open_memory_channel[int](0)[1].receive(),
+    "send": in_a_full_channel,
+    "lot": lambda: ParkingLot().park(),
+    "trap": lambda: wait_task_rescheduled(lambda _raise_cancel: Abort.SUCCEEDED),
+    "trap that refuses": in_a_trap_that_refuses,
+    "socket": in_a_socket,
+    "nursery": in_a_nursery,
+    "start": in_a_start,
+    "future": forever,
+    "asyncio sleep": lambda: asyncio.sleep(100),
+    "checkpoints": checkpoint_for_ever,
+}
+if sys.version_info >= (3, 11):
+    WAITS["task group"] = in_a_task_group
+
+
+@pytest.mark.parametrize("end", ["lowered", "own cancel", "native cancel"])
+@pytest.mark.parametrize("order", ["cancel first", "shield first", "to and fro"])
+@pytest.mark.parametrize("wait", WAITS)
+async def test_a_shield_raised_in_the_step_of_a_cancel_leaves_no_task_asleep(
+    wait: str, order: str, end: str
+) -> None:
+    inner = CancelScope()
+    ended: list[str] = []
+    tasks: list[Any] = []
+
+    async def waiter() -> None:
+        tasks.append(asyncio.current_task())
+        try:
+            with inner:
+                await WAITS[wait]()
+        finally:
+            ended.append("waiter")
+
+    with fail_after(5), CancelScope() as outer:
+        async with open_nursery() as nursery:
+            nursery.start_soon(waiter)
+            await turns(8)
+            if order == "cancel first":
+                outer.cancel()
+                inner.shield = True
+            elif order == "shield first":
+                inner.shield = True
+                outer.cancel()
+            else:
+                inner.shield = True
+                outer.cancel()
+                inner.shield = False
+                inner.shield = True
+            validate()
+            with CancelScope(shield=True):
+                await turns(8)
+                if order == "shield first":
+                    assert ended == []
+                if end == "lowered":
+                    inner.shield = False
+                elif end == "own cancel":
+                    inner.cancel()
+                else:
+                    tasks[0].cancel()
+                validate()
+                await turns(12)
+                assert ended == ["waiter"]
+
+
+@pytest.mark.parametrize("end", ["lowered", "own cancel"])
+@pytest.mark.parametrize("wait", WAITS)
+async def test_a_wait_begun_in_a_cancelled_scope_is_not_left_asleep_by_a_shield(
+    wait: str, end: str
+) -> None:
+    inner = CancelScope()
+    ended: list[str] = []
+
+    async def waiter() -> None:
+        try:
+            with inner:
+                outer.cancel()
+                asyncio.get_running_loop().call_soon(setattr, inner, "shield", True)
+                await WAITS[wait]()
+        finally:
+            ended.append("waiter")
+
+    with fail_after(5), CancelScope() as outer:
+        async with open_nursery() as nursery:
+            nursery.start_soon(waiter)
+            with CancelScope(shield=True):
+                await turns(8)
+                if end == "lowered":
+                    inner.shield = False
+                else:
+                    inner.cancel()
+                await turns(12)
+                assert ended == ["waiter"]

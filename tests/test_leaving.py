@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from typing import Any
+
+import pytest
+from harness.core import leaves, validate
 
 import nurseryio
 from nurseryio import Cancelled, open_nursery
 from nurseryio._core.leaving import at_border
-from nurseryio.lowlevel import checkpoint, current_task
+from nurseryio.lowlevel import cancel_shielded_checkpoint, checkpoint, current_task
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -140,3 +144,148 @@ async def test_children_cancelled_after_the_host_swallowed_a_native_cancel_end_i
     await checkpoint()
     task.cancel()
     assert await task is True
+
+
+# -- a nursery's own scope that is left by hand ------------------------------------
+
+
+async def sleep_then(record: list[str], error: Exception | None = None) -> None:
+    try:
+        await nurseryio.sleep_forever()
+    finally:
+        record.append("ended")
+        if error is not None:
+            raise error
+
+
+async def left_by_hand(
+    record: list[str], children: int, error: Exception | None, where: str
+) -> BaseException | None:
+    """Leave the scope of a nursery by hand and then its block; returns what the block raised."""
+    manager = open_nursery()
+    nursery = await manager.__aenter__()
+    for number in range(children):
+        nursery.start_soon(sleep_then, record, error if number == 0 else None)
+    for _ in range(3):
+        await checkpoint()
+
+    async def leave() -> None:
+        try:
+            nursery.cancel_scope.__exit__(None, None, None)
+        except RuntimeError as exc:
+            record.append("the scope complains")
+            assert "before its block" in str(exc) or "unrelated" in str(exc) or "within" in str(exc)
+
+    if where == "here":
+        await leave()
+    elif where == "another task":
+        await asyncio.create_task(leave())
+    else:
+        nursery.start_soon(leave)
+        for _ in range(3):
+            await cancel_shielded_checkpoint()
+    try:
+        await manager.__aexit__(None, None, None)
+    except BaseException as exc:
+        return exc
+    finally:
+        if where == "another task":
+            record.append("block left")
+    return None
+
+
+@pytest.mark.parametrize("children", [0, 1, 3])
+async def test_children_of_a_nursery_whose_scope_was_left_by_hand_are_cancelled(
+    children: int,
+) -> None:
+    record: list[str] = []
+    task = current_task()
+    before = task.scope
+    with nurseryio.fail_after(5):
+        raised = await left_by_hand(record, children, None, "here")
+        assert isinstance(raised, RuntimeError)
+        assert "exited before its 'async with' block" in str(raised)
+        await checkpoint()  # nothing of the misnesting is left
+    assert record == ["the scope complains"] + ["ended"] * children
+    assert task.scope is before
+    assert getattr(asyncio.current_task(), "cancelling", lambda: 0)() == 0
+    validate()
+
+
+async def test_an_error_of_a_child_leaves_beside_the_misnesting() -> None:
+    record: list[str] = []
+    with nurseryio.fail_after(5):
+        raised = await left_by_hand(record, 2, ValueError("a child's"), "here")
+    assert isinstance(raised, BaseExceptionGroup)
+    assert sorted(type(leaf).__name__ for leaf in leaves(raised)) == ["RuntimeError", "ValueError"]
+    assert record.count("ended") == 2
+
+
+async def test_an_error_in_the_block_of_a_nursery_whose_scope_was_left_is_kept() -> None:
+    record: list[str] = []
+    caught: Any = None
+    with nurseryio.fail_after(5):
+        try:
+            async with open_nursery() as nursery:
+                nursery.start_soon(sleep_then, record)
+                await checkpoint()
+                await checkpoint()
+                with contextlib.suppress(RuntimeError):
+                    nursery.cancel_scope.__exit__(None, None, None)
+                raise KeyError("the body's")
+        except BaseException as error:
+            caught = error
+    assert sorted(type(leaf).__name__ for leaf in leaves(caught)) == ["KeyError", "RuntimeError"]
+    assert record == ["ended"]
+
+
+@pytest.mark.parametrize("where", ["another task", "a child"])
+async def test_a_nurserys_scope_left_elsewhere_does_not_hang_its_block(where: str) -> None:
+    record: list[str] = []
+    task = current_task()
+    before = task.scope
+    ended = 2
+    with nurseryio.move_on_after(0.02 if where == "another task" else 5) as limit:
+        raised = await left_by_hand(record, ended, None, where)
+        if where == "a child":
+            assert "RuntimeError" in [type(leaf).__name__ for leaf in leaves(raised)]  # type: ignore[arg-type]
+    # In an unrelated task it is an error there alone, and the nursery goes on.
+    assert limit.cancel_called == (where == "another task")
+    assert record.count("ended") == ended
+    assert "the scope complains" in record
+    assert task.scope is before
+    validate()
+
+
+async def test_a_timeout_ends_a_nursery_inside_one_whose_scope_was_left() -> None:
+    record: list[str] = []
+    with nurseryio.fail_after(5), pytest.RaisesGroup(RuntimeError, allow_unwrapped=True):
+        async with open_nursery() as outer:
+            async with open_nursery() as inner:
+                inner.start_soon(sleep_then, record)
+                outer.start_soon(sleep_then, record)
+                await checkpoint()
+                await checkpoint()
+                with contextlib.suppress(RuntimeError):
+                    outer.cancel_scope.__exit__(None, None, None)
+    assert record == ["ended", "ended"]
+
+
+async def test_a_nursery_is_for_one_block() -> None:
+    nursery = open_nursery()
+    with pytest.raises(RuntimeError, match="enter the nursery first"):
+        _ = nursery.parent_task
+    with pytest.raises(RuntimeError, match="enter the nursery first"):
+        nursery.start_soon(checkpoint)
+    with pytest.raises(RuntimeError, match="enter the nursery first"):
+        await nursery.start(checkpoint)
+    async with nursery:
+        assert nursery.parent_task is current_task()
+        with pytest.raises(RuntimeError, match="a single 'with' block"):
+            await nursery.__aenter__()
+        nursery.start_soon(checkpoint)  # it still works
+    assert nursery.parent_task is current_task()
+    with pytest.raises(RuntimeError, match="a single 'with' block"):
+        await nursery.__aenter__()
+    with pytest.raises(RuntimeError, match="closed"):
+        nursery.start_soon(checkpoint)
