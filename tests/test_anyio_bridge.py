@@ -608,3 +608,62 @@ def test_a_release_of_anyio_without_the_needed_parts_gets_no_bridge() -> None:
     assert anyio_bridge.make(SimpleNamespace()) is None
     assert anyio_bridge.make(SimpleNamespace(_task_states={}, CancelScope=object)) is None
     assert anyio_bridge.make(backend) is not None
+
+
+# -- a shield that is lowered from outside ----------------------------------------------
+
+
+@pytest.mark.limit(10)
+@pytest.mark.parametrize("outer_kind", [nurseryio.CancelScope, anyio.CancelScope])
+@pytest.mark.parametrize("inner_kind", [nurseryio.CancelScope, anyio.CancelScope])
+@pytest.mark.parametrize("by", ["task", "callback", "child"])
+@pytest.mark.parametrize("wait", ["future", "event of ours", "event of anyio", "child"])
+async def test_a_shield_that_another_task_lowers_lets_the_cancellation_in(
+    wait: str, by: str, inner_kind: Any, outer_kind: Any
+) -> None:
+    loop = asyncio.get_running_loop()
+    inner = inner_kind(shield=True)
+    steps: list[str] = []
+
+    async def wait_in_a_nursery() -> None:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(asyncio.sleep, 100)
+
+    waits: dict[str, Any] = {
+        "future": loop.create_future,
+        "event of ours": lambda: nurseryio.Event().wait(),
+        "event of anyio": lambda: anyio.Event().wait(),
+        "child": wait_in_a_nursery,
+    }
+
+    def lower() -> None:
+        steps.append("lowered")
+        inner.shield = False
+
+    async def lower_later() -> None:
+        with nurseryio.CancelScope(shield=True), anyio.CancelScope(shield=True):
+            for _ in range(12):
+                await asyncio.sleep(0)
+        assert steps == []
+        lower()
+
+    async def victim() -> None:
+        try:
+            with outer_kind() as outer:
+                with inner:
+                    loop.call_soon(outer.cancel)
+                    if by == "callback":
+                        loop.call_later(0.002, lower)
+                    await waits[wait]()
+        finally:
+            steps.append("ended")
+
+    with nurseryio.fail_after(5):
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(victim)
+            if by == "child":
+                nursery.start_soon(lower_later)
+            elif by == "task":
+                await asyncio.create_task(lower_later())
+    assert steps == ["lowered", "ended"]
+    assert not nursery.cancel_scope.cancel_called

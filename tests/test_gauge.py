@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from typing import Any
 
@@ -257,3 +258,126 @@ async def test_a_context_must_be_one_and_its_task_alive() -> None:
         (child,) = nursery.child_tasks
     with pytest.raises(RuntimeError, match="has ended"):
         child.context = contextvars.copy_context()
+
+
+# -- patches of call_soon, by us and by others ---------------------------------------
+
+
+class Patch:
+    """Somebody else's replacement of ``call_soon`` on the loop object."""
+
+    def __init__(self) -> None:
+        self.loop: Any = asyncio.get_running_loop()
+        self.inner = self.loop.call_soon
+        self.calls = 0
+        self.loop.call_soon = self.call_soon = self._call_soon
+
+    def _call_soon(self, *args: Any, **options: Any) -> Any:
+        self.calls += 1
+        return self.inner(*args, **options)
+
+    def in_place(self) -> bool:
+        return vars(self.loop).get("call_soon") is self.call_soon
+
+
+@pytest.mark.parametrize("order", ["before", "between", "around", "removed first"])
+async def test_a_patch_of_call_soon_by_others_outlives_an_instrument(order: str) -> None:
+    loop: Any = asyncio.get_running_loop()
+    recorder = Recorder()
+    if order == "between":
+        add_instrument(recorder)
+        patch = Patch()
+    else:
+        patch = Patch()
+        add_instrument(recorder)
+    over = Patch() if order == "around" else None
+    await asyncio.sleep(0)
+    assert recorder.events and patch.calls
+    if order == "removed first":
+        # Its owner takes it away while ours stands over it.
+        loop.call_soon = patch.inner
+        remove_instrument(recorder)
+        assert vars(loop).get("call_soon") == patch.inner
+    else:
+        remove_instrument(recorder)
+        assert (over or patch).in_place()
+    seen, calls = len(recorder.events), patch.calls
+    await asyncio.sleep(0)
+    assert len(recorder.events) == seen
+    assert (patch.calls > calls) == (order != "removed first")
+    # An instrument that comes again sees everything.
+    add_instrument(recorder)
+    await asyncio.sleep(0)
+    remove_instrument(recorder)
+    assert len(recorder.events) > seen
+    vars(loop).pop("call_soon", None)
+
+
+@pytest.mark.parametrize("ends", ["at once", "after a step", "with an error", "cancelled"])
+@pytest.mark.parametrize("native", [False, True])
+async def test_a_context_assigned_in_the_last_step_leaves_nothing_behind(
+    ends: str, native: bool
+) -> None:
+    loop = asyncio.get_running_loop()
+    tasks: list[Any] = []
+    before = vars(loop).get("call_soon")
+
+    async def child() -> None:
+        tasks.append(asyncio.current_task())
+        try:
+            if ends == "after a step":
+                await checkpoint()
+            elif ends == "cancelled":
+                await nurseryio.sleep_forever()
+        finally:
+            current_task().context = contextvars.Context()
+            if ends == "with an error":
+                raise ValueError
+
+    for _ in range(3):
+        if native:
+            task = asyncio.create_task(child())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            if ends == "cancelled":
+                task.cancel()
+            await asyncio.wait([task])
+            assert ends != "with an error" or isinstance(task.exception(), ValueError)
+            del task
+        else:
+            with contextlib.ExitStack() as stack:
+                if ends == "with an error":
+                    stack.enter_context(pytest.RaisesGroup(ValueError))
+                async with nurseryio.open_nursery() as nursery:
+                    nursery.start_soon(child)
+                    if ends == "cancelled":
+                        await checkpoint()
+                        await checkpoint()
+                        nursery.cancel_scope.cancel()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(tasks) == 3
+    assert current_task()._state.gauge is None
+    assert vars(loop).get("call_soon") == before
+
+
+async def test_a_task_that_cannot_be_made_does_not_hide_the_next_from_instruments() -> None:
+    loop = asyncio.get_running_loop()
+    factory = loop.get_task_factory()
+    recorder = Recorder()
+    add_instrument(recorder)
+
+    def fails(_loop: Any, _coro: Any, **_options: Any) -> Any:
+        raise ZeroDivisionError
+
+    async with nurseryio.open_nursery() as nursery:
+        loop.set_task_factory(fails)
+        with pytest.raises(ZeroDivisionError):
+            nursery.start_soon(one_checkpoint)
+        loop.set_task_factory(None)
+        task = asyncio.create_task(one_checkpoint(), name="plain")
+        await task
+    loop.set_task_factory(factory)
+    remove_instrument(recorder)
+    assert recorder.of("plain")[:2] == ["spawned", "scheduled"]
+    assert "exited" in recorder.of("plain")

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import sys
 import weakref
 from math import inf
+from typing import Any
 
+import pytest
+from harness import matrix
 from harness.core import turns
 
 import nurseryio
@@ -77,3 +81,123 @@ def test_the_state_of_a_closed_loop_goes_when_another_is_made() -> None:
     nurseryio.run(main)
     gc.collect()
     assert kept[0]() is None
+
+
+# -- a loop whose time is replaced --------------------------------------------------
+
+
+@pytest.mark.stock_only("uvloop's own timers do not ask for loop.time()")
+@pytest.mark.limit(10)
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_loop_whose_time_is_replaced_is_followed_without_spinning(when: str) -> None:
+    loop: Any = asyncio.get_running_loop()
+    real, ahead = loop.time, 0.0
+    fired: list[str] = []
+    counted: list[int] = []
+    state = current_state()
+
+    async def ours() -> None:
+        await nurseryio.sleep(100)
+        fired.append("ours")
+
+    async def asyncios() -> None:
+        await asyncio.sleep(100)
+        fired.append("asyncio's")
+
+    def replace() -> None:
+        loop.time = lambda: real() + ahead
+
+    if when == "before":
+        replace()
+    try:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(ours)
+            await turns(3)
+            if when == "after":
+                replace()
+            assert fired == []
+            ahead = 101.0
+            await turns(2)
+            # What makes a loop look at its timers is a timer, or something new to do.
+            with nurseryio.move_on_after(0.005):
+                while True:
+                    counted.append(1)
+                    await asyncio.sleep(0.0005)
+            assert fired == ["ours"]
+            assert nurseryio.current_time() - real() > 100
+    finally:
+        del loop.time
+    assert len(counted) < 100
+    state.arm_exactly()
+
+
+# -- a loop that is closed with a live nursery ------------------------------------------
+
+
+@pytest.mark.parametrize("another", ["", "asyncio", "run"])
+@pytest.mark.parametrize("wait", ["child", "block", "start", "native"])
+@pytest.mark.parametrize("kind", [kind for kind in ("stock", "uvloop") if kind in matrix.KINDS])
+def test_a_loop_that_is_closed_with_a_live_nursery_makes_no_noise(
+    kind: str,
+    wait: str,
+    another: str,
+    monkeypatch: pytest.MonkeyPatch,
+    loop_errors: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    unraisable: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: unraisable.append(args.exc_value))
+    steps: list[str] = []
+
+    async def child() -> None:
+        try:
+            await nurseryio.sleep_forever()
+        finally:
+            steps.append("child")
+
+    async def starting(*, task_status: Any) -> None:
+        await child()
+
+    async def foreign() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            steps.append("child")
+
+    async def host() -> None:
+        try:
+            with nurseryio.move_on_after(100):
+                async with nurseryio.open_nursery() as nursery:
+                    if wait == "start":
+                        await nursery.start(starting)
+                    nursery.start_soon(foreign if wait == "native" else child)
+                    if wait == "block":
+                        await nurseryio.sleep_forever()
+        finally:
+            steps.append("host")
+
+    def leave_alone() -> Any:
+        loop = matrix.new_loop(kind)
+        task = loop.create_task(host())
+        for _ in range(3):
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        loop.close()
+        return weakref.ref(task)
+
+    reference = leave_alone()
+    if another == "asyncio":
+        asyncio.run(asyncio.sleep(0))
+    elif another == "run":
+        nurseryio.run(nurseryio.lowlevel.checkpoint)
+    gc.collect()
+    assert unraisable == []
+    if another:
+        assert reference() is None
+        assert sorted(steps) == ["child", "host"]
+    assert all("Task was destroyed but it is pending" in error for error in loop_errors)
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    nurseryio.run(nurseryio.lowlevel.checkpoint)  # the states of closed loops go
+    gc.collect()
+    assert unraisable == []

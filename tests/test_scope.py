@@ -7,6 +7,8 @@ import contextlib
 import sys
 import weakref
 from collections.abc import AsyncIterator
+from decimal import Decimal
+from fractions import Fraction
 from math import inf, nan
 from typing import Any
 
@@ -29,6 +31,7 @@ from nurseryio import (
     Lock,
     current_effective_deadline,
     current_time,
+    fail_after,
     move_on_after,
     open_nursery,
     sleep,
@@ -953,3 +956,69 @@ async def test_a_nurserys_scope_begins_as_any_other_does() -> None:
         for scope in (plain, nurserys)
     ]
     assert values[0] == values[1]
+
+
+# -- deadlines that are not numbers --------------------------------------------------
+
+
+class FailingRepr:
+    """Is not a number, and has no text either."""
+
+    def __repr__(self) -> str:
+        raise OSError("repr")
+
+
+class FailingSum:
+    """Fails when it is added to a number."""
+
+    def __add__(self, other: object) -> float:
+        raise OverflowError("sum")
+
+
+NO_NUMBERS = ["1", None, Decimal("0.5"), 1j, [], FailingRepr(), FailingSum(), 10**400, nan]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: type(value).__name__)
+async def test_a_deadline_that_is_no_number_is_refused_and_changes_nothing(value: Any) -> None:
+    errors = (TypeError, ValueError, OverflowError)
+    task = current_task()
+    before = task.scope
+    with pytest.raises(errors):
+        CancelScope(deadline=value)
+    with pytest.raises(errors):
+        CancelScope(relative_deadline=value)
+    fresh = CancelScope()
+    with pytest.raises(errors):
+        fresh.deadline = value
+    with pytest.raises(errors):
+        fresh.relative_deadline = value
+    assert fresh.deadline == fresh.relative_deadline == inf
+    if not isinstance(value, Decimal):  # which these three take
+        for limit in (move_on_after, fail_after):
+            with pytest.raises(errors), limit(value):
+                raise AssertionError
+        with pytest.raises(errors):
+            await sleep(value)
+    assert task.scope is before
+    with move_on_after(100) as scope:
+        deadline = scope.deadline
+        with pytest.raises(errors):
+            scope.deadline = value
+        with pytest.raises(errors):
+            scope.relative_deadline = value
+        assert scope.deadline == deadline
+        validate()
+        scope.deadline = current_time() - 1
+        await checkpoint()
+    assert scope.cancelled_caught
+    with CancelScope():
+        pass
+    assert task.scope is before
+
+
+async def test_what_counts_as_a_number_is_one() -> None:
+    for value in (True, 1, 1.0, Fraction(1, 2)):
+        with move_on_after(value) as scope:
+            assert scope.deadline - current_time() <= 1
+            assert type(scope.deadline) is float
+        validate()
