@@ -250,10 +250,18 @@ def _throw(task: Task, error: Exception) -> None:
 
 def watch(task: Task) -> None:
     """Look at the task again at the next tick, after the step it is about to make."""
-    if not task._watched:
-        task._watched = True
-        task._state.watch_list.append(task)
+    _put_on_watch_list(task)
     _schedule(task._state)
+
+
+def _put_on_watch_list(task: Task) -> None:
+    if not task._watched:
+        try:
+            task._watched = True
+            task._state.watch_list.append(task)
+        except BaseException:
+            task._watched = False
+            raise
 
 
 def _schedule(state: LoopState) -> None:
@@ -321,7 +329,9 @@ def _deliver(task: Task) -> None:
         if future is None:
             if asyncio_task.done():
                 return
-            if host.is_running(asyncio_task):
+            if not task._started:
+                pass  # it stands in the nursery's own yield, and is to make its first step
+            elif host.is_running(asyncio_task):
                 if host.current_task_or_none() is None:
                     # In a callback, so the loop runs nested inside a step of the task.
                     _look_after_pause(task)
@@ -340,10 +350,14 @@ def _deliver(task: Task) -> None:
         elif _is_late(task, future):
             _look_after_pause(task)
             return
-    # Look again after its next step. Whoever handles a batch schedules that once, at its end.
+    # Look again after its next step. The caller schedules that, once for all tasks of a batch.
     if not task._watched:
-        task._watched = True
-        task._state.watch_list.append(task)
+        try:
+            task._watched = True
+            task._state.watch_list.append(task)
+        except BaseException:
+            task._watched = False
+            raise
 
 
 # How many interruptions of foreign awaits a task may swallow before it is left alone for a while:

@@ -266,6 +266,12 @@ def outermost_coroutine(task: AsyncioTask) -> Any:
     return _plain_get_coro(task) if type(task) is ChildTask else task.get_coro()
 
 
+def show(task: AsyncioTask, coro: Any) -> None:
+    """Have a child show another coroutine as its own, if it can."""
+    if type(task) is ChildTask:
+        task.shown = coro
+
+
 class TaskMaking:
     """How one loop makes tasks, and whether anything stands between it and ``asyncio.Task``.
 

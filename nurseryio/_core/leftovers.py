@@ -66,10 +66,11 @@ class Leftovers:
 
     def describe(self) -> str:
         """What there is to wait for, in lines of text."""
-        from .tree_view import draw_tasks
-
         what = self.phase
         try:
+            # Imported when it is needed. This may be in a signal handler, in the middle of itself.
+            from .tree_view import draw_tasks
+
             tree = draw_tasks(self._loop)
         except Exception as exc:
             tree = f"(the tasks cannot be shown: {type(exc).__name__})"

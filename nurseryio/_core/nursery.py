@@ -66,7 +66,7 @@ from .ki import border
 from .loop_state import check_home
 from .scope import new_scope
 from .status import NOT_STARTED, Starting
-from .task import NEW, Task, make_task, records
+from .task import NEW, Task, make_task, records, wake_future
 from .tree import ROOT
 from .util import (
     NoPublicConstructor,
@@ -387,7 +387,7 @@ class Nursery(metaclass=NoPublicConstructor):
             self._closed = True
             waiter = self._waiter
             if waiter is not None and not waiter.done():
-                waiter.set_result(None)
+                wake_future(waiter)
 
     # -- starting and waiting ---------------------------------------------------
 

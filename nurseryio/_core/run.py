@@ -29,7 +29,7 @@ from . import gauge, host
 from .asyncgens import AsyncGenerators
 from .driving import EXITS, Driver
 from .errors import Cancelled, CancelReason
-from .groups import leaves, warn_loose
+from .groups import is_cancelled, leaves, warn_loose
 from .idle import use_clock
 from .ki import KIHandler, border, calls_users, disable_ki_protection
 from .leftovers import GENERATORS, THREADS, Leftovers
@@ -355,8 +355,12 @@ class Run:
         except BaseException as exc:
             self.main_outcome = Error(exc)
         else:
-            self.main_task = nursery._spawn(self._keep_result(coro), async_fn, None)
+            keeper: Any = self._keep_result(coro)
+            for name in ("__name__", "__qualname__"):  # what tools show is the main function
+                setattr(keeper, name, getattr(coro, name, "main"))
+            self.main_task = nursery._spawn(keeper, async_fn, None)
             self.main_task._coro = coro
+            host.show(self.main_task.asyncio_task, coro)
             self.presses.main = self.main_task
 
     @border
@@ -380,7 +384,9 @@ class Run:
         if self.root_task is None:
             self.verdict.troubles.append(error)  # there was none
             return
-        found = leaves(error)
+        found = [leaf for leaf in leaves(error) if not is_cancelled(leaf)]
+        if not found:
+            return  # cancelled natively, as by code that cancels every task of the loop
         exits = [leaf for leaf in found if isinstance(leaf, EXITS)]
         if not self.presses.ever:
             # Ctrl-C apart, a KeyboardInterrupt of a system task is as wrong as any other error.

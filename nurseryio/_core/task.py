@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import foreign, host
 from .extra import NO_EXTRA, Extra
-from .host import current_task as current_asyncio_task
+from .host import callbacks_of, current_task as current_asyncio_task
 from .loop_state import LoopState
 from .tree import ROOT, Node, chain
 from .util import NoPublicConstructor, blank, name_of
@@ -274,6 +274,23 @@ def _sweep_closed_loops() -> None:
     for task, record in list(records.items()):
         if record._state.loop.is_closed():
             records.pop(task, None)
+
+
+def wake_future(future: asyncio.Future[None]) -> None:
+    """Finish a future of the library, so that the task that waits for it goes on.
+
+    A future that gets its result gives up its callbacks before they are scheduled. If that fails,
+    they are called in the next iteration of the loop.
+    """
+    callbacks = callbacks_of(future)
+    try:
+        future.set_result(None)
+    except BaseException:
+        if future.done():
+            state = loop_state(future.get_loop())
+            for callback, context in callbacks or ():
+                state.finish_later(context.run, callback, future)
+        raise
 
 
 def current_state() -> LoopState:

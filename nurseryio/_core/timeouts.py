@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import Cancelled, TooSlowError
 from .exc_fields import is_a
 from .scope import CancelScope, new_scope
-from .task import current_state, current_task
+from .task import current_state, current_task, wake_future
 from .traps import checkpoint, hold_off
 from .util import safe_repr
 
@@ -183,7 +183,7 @@ def _is_cut_short(
 
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
-        future.set_result(None)
+        wake_future(future)
 
 
 # -- time limits ----------------------------------------------------------------
