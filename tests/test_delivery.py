@@ -1046,7 +1046,8 @@ async def test_a_deadline_whose_function_fails_does_not_stop_the_later_ones(
     with move_on_after(0.01) as scope:
         await sleep_forever()
     assert scope.cancelled_caught
-    assert called == [0, "fine", 1, "fine", 2, "fine"]
+    # One that fails is called once more, in case it was broken off.
+    assert sorted(map(str, called)) == ["0", "0", "1", "1", "2", "2", "fine", "fine", "fine"]
     assert [number for number in range(3) if f"deadline {number}" in loop_errors[number]] == [
         0,
         1,

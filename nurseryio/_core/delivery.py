@@ -141,8 +141,8 @@ def tell(flipped: Iterable[Any]) -> None:
             else:
                 give_back(task)
         except BaseException as error:
-            if state.loop.is_closed():
-                continue  # the task makes no step any more
+            if state.loop.is_closed() or _given_to_task(task, error):
+                continue  # on a closed loop the task makes no step any more
             state.finish_later(_tell_again, task)
             failed = failed or error
     if state is not None:
@@ -232,6 +232,14 @@ def _strike(task: Task) -> None:
 OUR_OWN = (MemoryError, RecursionError)
 
 
+def _given_to_task(task: Task, error: BaseException) -> bool:
+    """Give an error that a future of foreign make has raised to the task that waits for it."""
+    if not is_a(error, Exception) or isinstance(error, OUR_OWN) or task._park is not None:
+        return False
+    future = host.waiter(task.asyncio_task)
+    return future is not None and host.throw_into(task.asyncio_task, future, error)
+
+
 def _throw(task: Task, error: Exception) -> None:
     """Cancelling what the task waits for has failed: the task gets the error (rule 3)."""
     future = host.waiter(task.asyncio_task)
@@ -285,8 +293,9 @@ def _look_again(state: LoopState) -> None:
                 if task.scope._effective:
                     _deliver(task)
             except BaseException as error:
-                state.finish_later(_tell_again, task)
-                state.report(error)
+                if not _given_to_task(task, error):
+                    state.finish_later(_tell_again, task)
+                    state.report(error)
         _schedule(state)
         when = state.deadlines.next()
         if when < state.armed_at:  # left to us by the timer

@@ -148,9 +148,9 @@ async def leave_in_trouble(
     There may be no stack left, so this does not rely on a function that is written in Python.
     """
     task, scope, state = nursery._parent_task, nursery.cancel_scope, nursery._state
-    if type(failure) is GeneratorExit:
+    if type(failure) is GeneratorExit or state.loop.is_closed():
         collapse(nursery)
-        return failure
+        return failure if exc is None else exc
     # Each error once, by identity.
     errors: dict[int, BaseException] = {}
     try:
@@ -263,6 +263,10 @@ def leave_natively(
 
 def leave_elsewhere(nursery: Nursery, exc: BaseException | None) -> BaseException | None:
     """The block is left in another task than the one that entered it."""
+    if nursery._state.loop.is_closed():
+        collapse(nursery)
+        nursery.cancel_scope._occupant = None
+        return exc
     if nursery.cancel_scope._abandoned:
         # The owner has ended, and has complained. What passes by leaves as from any nursery.
         return None if exc is None else combine(nursery._strict, [exc])

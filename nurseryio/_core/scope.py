@@ -34,7 +34,7 @@ from .host import (
 from .loop_state import check_home
 from .task import Task, current_state, current_task, not_in_a_task, records
 from .tree import ROOT, Node, abandon, encloses, refresh
-from .util import blank
+from .util import blank, safe_repr
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -215,6 +215,8 @@ class CancelScope(Node):
         except BaseException:
             # What matters most first: there may be no stack for a call.
             if task is not None:
+                if self._is_swept(exc):
+                    return False
                 if task.scope is self:
                     task.scope = ROOT if self._parent is None else self._parent
                 try:
@@ -231,6 +233,14 @@ class CancelScope(Node):
             raise_keeping_context(remaining)
         finally:
             del remaining, exc, tb  # no circle: the traceback holds this frame
+
+    def _is_swept(self, exc: BaseException | None) -> bool:
+        """Whether a coroutine is being closed whose loop is closed: nothing is to be done then."""
+        task = self._occupant
+        if type(exc) is GeneratorExit and task is not None and task._state.loop.is_closed():
+            self._occupant = None
+            return True
+        return False
 
     def _force_out(self, task: Task) -> None:
         """Entering or leaving has failed half-way: the task goes on outside, whatever was done."""
@@ -257,6 +267,8 @@ class CancelScope(Node):
         """Leave with ``exc`` passing by: what is left. ``ours``: no native cancel is in it."""
         if self._occupant is None and not self._abandoned:
             return misnested(f"attempted to exit {self!r} which had already been exited", exc)
+        if self._is_swept(exc):
+            return exc
         task = current_task()
         if task.scope is self and self._nest is None:
             return self._leave(task, exc, ours)
@@ -568,7 +580,8 @@ def _number(value: float, what: str) -> float:
         invalid = isnan(number)
     except TypeError:
         raise TypeError(
-            f"{what} must be a number of seconds, not {value!r}; for no deadline give math.inf"
+            f"{what} must be a number of seconds, not {safe_repr(value)}; "
+            "for no deadline give math.inf"
         ) from None
     if invalid:
         raise ValueError(f"{what} must not be NaN")

@@ -35,8 +35,9 @@ from __future__ import annotations
 from typing import Any
 from weakref import WeakSet
 
-from .._core.delivery import watch
+from .._core.delivery import tell, watch
 from .._core.host import current_task_or_none, running_loop
+from .._core.tree import refresh
 
 NEEDED = ("_shield", "_parent_scope")
 
@@ -47,9 +48,11 @@ MESSAGES = ("Cancelled via cancel scope ", "Cancelled by cancel scope ")
 class Beside:
     """What a scope of ours found and did at entry."""
 
-    __slots__ = ("asked", "innermost", "pair")
+    __slots__ = ("asked", "found", "innermost", "pair")
 
     def __init__(self, innermost: Any) -> None:
+        # The innermost anyio scope at entry.
+        self.found = innermost
         # The innermost anyio scope that lies outside of ours, or is paired with it.
         self.innermost = innermost
         # The anyio shield entered beside ours.
@@ -66,6 +69,8 @@ class Bridge:
         self._scope_type = backend.CancelScope
         # Tasks that a cancellation of ours has not reached because of an anyio shield.
         self.held_off: WeakSet[Any] = WeakSet()
+        # The scopes that are walled.
+        self.walled: WeakSet[Any] = WeakSet()
         self._watch_shields()
 
     def _watch_shields(self) -> None:
@@ -80,13 +85,21 @@ class Bridge:
 
         def set_shield(scope: Any, value: bool) -> None:
             assign(scope, value)
-            if not value and self.held_off:
+            if not value and (self.held_off or self.walled):
                 self._recheck()
 
         self._scope_type.shield = property(shield.fget, set_shield, shield.fdel, shield.__doc__)
 
     def _recheck(self) -> None:
         loop = running_loop()
+        for scope in list(self.walled):
+            beside, task = scope._beside, scope._occupant
+            if task is None or task._state.loop is not loop:
+                continue
+            if not _shield_between(beside.found, scope._parent):
+                self.walled.discard(scope)
+                scope._shielded, beside.asked = beside.asked, None
+                tell(refresh(scope))
         for task in list(self.held_off):
             if task._state.loop is loop:
                 self.held_off.discard(task)
@@ -111,12 +124,14 @@ class Bridge:
         if _shield_between(innermost, scope._parent):
             beside.asked = shield
             scope._shielded = True
+            self.walled.add(scope)
         if shield:
             self._pair(beside)
 
     def leave(self, scope: Any) -> None:
         """The scope is being left."""
         beside, scope._beside = scope._beside, None
+        self.walled.discard(scope)
         if beside.pair is not None:
             beside.pair.__exit__(None, None, None)
 
