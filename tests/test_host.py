@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import functools
+import io
 import sys
 from math import inf
 from typing import Any
@@ -11,7 +14,13 @@ from typing import Any
 import pytest
 
 import nurseryio
-from nurseryio._core import host
+from nurseryio._core import (
+    ending as ending_module,
+    host,
+    nursery as nursery_module,
+    status as status_module,
+)
+from nurseryio._core.task import current_state
 
 VAR = contextvars.ContextVar("VAR", default="unset")
 
@@ -175,3 +184,190 @@ def test_notes_can_be_added_on_every_python() -> None:
     host.add_note(error, "one")
     host.add_note(error, "two")
     assert error.__notes__ == ["one", "two"]  # type: ignore[attr-defined]
+
+
+# -- what tools see of a nursery's child -----------------------------------------------
+
+
+async def inner_wait() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def a_handler() -> None:
+    await inner_wait()
+
+
+async def ready(*, task_status: Any) -> None:
+    await asyncio.sleep(0)
+    task_status.started()
+    await a_handler()
+
+
+def is_plain() -> bool:
+    return current_state().making.is_plain()
+
+
+def printed_stack(task: Any) -> str:
+    file = io.StringIO()
+    task.print_stack(file=file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("how", ["start_soon", "named", "start", "partial"])
+async def test_tools_are_shown_the_function_of_a_child(how: str) -> None:
+    function = ready if how == "start" else a_handler
+    async with nurseryio.open_nursery() as nursery:
+        if how == "start":
+            await nursery.start(ready)
+        elif how == "named":
+            nursery.start_soon(a_handler, name="a name")
+        elif how == "partial":
+            nursery.start_soon(functools.partial(a_handler))
+        else:
+            nursery.start_soon(a_handler)
+        (record,) = nursery.child_tasks
+        task: Any = record.asyncio_task
+        before = repr(task)  # of one that has not begun, except by start()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert task in asyncio.all_tasks()
+        assert task.get_name() == ("a name" if how == "named" else function.__name__)
+        assert record.coro.__qualname__ == function.__name__
+        assert task.get_coro().__qualname__ == function.__name__
+        for text in (before, repr(task), repr(record)):
+            assert "_run_child" not in text
+        assert function.__name__ in before
+        if is_plain():
+            assert task.get_coro() is record.coro
+            stack = printed_stack(task)
+            assert "nursery.py" not in stack
+            assert f"in {function.__name__}" in stack
+            assert task.get_stack()[0].f_code is function.__code__
+            assert "test_host.py" in repr(task)
+            assert type(task).__name__ == "Task"
+        nursery.cancel_scope.cancel()
+    assert task.done()
+    assert "_run_child" not in repr(task)
+    if is_plain():
+        assert printed_stack(task).startswith("No stack for")
+
+
+async def test_tools_may_ask_at_any_moment_of_a_childs_life() -> None:
+    seen: list[str] = []
+    tasks: list[Any] = []
+
+    async def child() -> None:
+        me: Any = asyncio.current_task()
+        tasks.append(me)
+        seen.extend([repr(me), me.get_coro().__qualname__])
+        assert printed_stack(me)  # of a task that runs: with everything that has called it
+        await asyncio.sleep(0)
+        raise ValueError
+
+    with pytest.RaisesGroup(ValueError):
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(child)
+    seen.extend([repr(tasks[0]), printed_stack(tasks[0])])
+    assert not any("_run_child" in text for text in seen)
+    assert sum("child" in text for text in seen) >= 3
+
+
+@pytest.mark.stock_only("uvloop writes no such message")
+async def test_the_message_about_a_slow_step_names_the_function_of_the_child(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loop = asyncio.get_running_loop()
+    debug, duration = loop.get_debug(), loop.slow_callback_duration
+
+    async def slow() -> None:
+        await asyncio.sleep(0)
+
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0.0
+    try:
+        with caplog.at_level("WARNING", "asyncio"):
+            async with nurseryio.open_nursery() as nursery:
+                nursery.start_soon(slow)
+    finally:
+        loop.slow_callback_duration = duration
+        loop.set_debug(debug)
+    told = [r.getMessage() for r in caplog.records if "name='" in r.getMessage()]
+    assert any("slow()" in message for message in told)
+    assert not any("_run_child" in message for message in told)
+
+
+class Books:
+    """Stands for asyncio's books of who awaits whom (3.14 on), on every Python."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.edges: set[tuple[Any, Any]] = set()
+        self.count = 0
+        for module in (host, nursery_module, ending_module, status_module):
+            for name, function in (
+                ("note_who_awaits", self.note),
+                ("forget_who_awaits", self.forget),
+            ):
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, function)
+
+    def note(self, task: Any, by: Any) -> None:
+        assert (task, by) not in self.edges
+        self.edges.add((task, by))
+        self.count += 1
+
+    def forget(self, task: Any, by: Any) -> None:
+        self.edges.discard((task, by))
+
+
+@pytest.mark.parametrize("end", ["returns", "fails", "cancelled", "before its first step"])
+async def test_a_child_is_noted_as_awaited_by_the_task_of_its_nursery_until_it_ends(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books = Books(monkeypatch)
+    me = asyncio.current_task()
+
+    async def child() -> None:
+        await asyncio.sleep(0)
+        if end == "fails":
+            raise ValueError
+        if end == "cancelled":
+            await nurseryio.sleep_forever()
+
+    with contextlib.ExitStack() as stack:
+        if end == "fails":
+            stack.enter_context(pytest.RaisesGroup(ValueError))
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(child)
+            (record,) = nursery.child_tasks
+            assert books.edges == {(record.asyncio_task, me)}
+            if end == "before its first step":
+                record.asyncio_task.cancel()
+            elif end == "cancelled":
+                await asyncio.sleep(0)
+                nursery.cancel_scope.cancel()
+    assert books.edges == set()
+    assert books.count == 1
+
+
+async def test_a_child_of_start_is_noted_as_awaited_before_and_after_it_is_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    books = Books(monkeypatch)
+    steps: list[set[Any]] = []
+    me = asyncio.current_task()
+
+    async def child(*, task_status: Any) -> None:
+        own = asyncio.current_task()
+        steps.append({by for task, by in books.edges if task is own})
+        task_status.started()
+        steps.append({by for task, by in books.edges if task is own})
+        await asyncio.sleep(0)
+
+    async def starter() -> None:
+        steps.append({asyncio.current_task()})
+        await nursery.start(child)
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(starter)
+    assert steps == [steps[0], steps[0], {me}]
+    assert books.edges == set()

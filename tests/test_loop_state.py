@@ -192,7 +192,7 @@ def test_a_loop_that_is_closed_with_a_live_nursery_makes_no_noise(
         nurseryio.run(nurseryio.lowlevel.checkpoint)
     gc.collect()
     assert unraisable == []
-    if another:
+    if another == "run":  # which sweeps out what is kept for loops that are closed
         assert reference() is None
         assert sorted(steps) == ["child", "host"]
     assert all("Task was destroyed but it is pending" in error for error in loop_errors)
