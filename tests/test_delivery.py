@@ -1046,13 +1046,11 @@ async def test_a_deadline_whose_function_fails_does_not_stop_the_later_ones(
     with move_on_after(0.01) as scope:
         await sleep_forever()
     assert scope.cancelled_caught
-    # One that fails is called once more, in case it was broken off.
-    assert sorted(map(str, called)) == ["0", "0", "1", "1", "2", "2", "fine", "fine", "fine"]
-    assert [number for number in range(3) if f"deadline {number}" in loop_errors[number]] == [
-        0,
-        1,
-        2,
-    ]
+    assert called.count("fine") == 3
+    # Each is tried once more, in the next iteration of the loop.
+    assert [called.count(number) for number in range(3)] == [2, 2, 2]
+    for number in range(3):
+        assert 1 <= sum(f"deadline {number}" in error for error in loop_errors) <= 2
     validate()
 
 
