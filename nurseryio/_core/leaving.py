@@ -202,6 +202,8 @@ def leave(
     left: BaseException | None
     if scope._abandoned and scope._occupant is None:
         left = _leave_abandoned(nursery, errors)
+    elif not errors and native is None:
+        left = scope._close(None)  # cut off by a scope further out that was left too soon
     elif native is None:
         left = leave_with(task, scope, strict, errors, exc)
     else:
