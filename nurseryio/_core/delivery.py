@@ -262,6 +262,16 @@ def watch(task: Task) -> None:
     _schedule(task._state)
 
 
+def _end_lost(task: Task) -> None:
+    """A task is over, and its end has passed unnoticed: see ``ending``."""
+    for hook in lost_hooks:
+        task._state.finish_later(hook, task)
+
+
+# What has to happen when a child is found whose task is over; filled by an upper floor.
+lost_hooks: list[Callable[[Task], object]] = []
+
+
 def _put_on_watch_list(task: Task) -> None:
     if not task._watched:
         try:
@@ -333,10 +343,14 @@ def _deliver(task: Task) -> None:
             del park
             return  # a trap looks at the scope itself when it wakes
         _strike(task)
+        if not park.done():  # a task of foreign make whose cancel() takes its time
+            _look_after_pause(task)
+            return
     elif task._started or host.has_begun(asyncio_task):
         future = host.waiter(asyncio_task)
         if future is None:
             if asyncio_task.done():
+                _end_lost(task)
                 return
             if not task._started:
                 pass  # it stands in the nursery's own yield, and is to make its first step
@@ -359,6 +373,9 @@ def _deliver(task: Task) -> None:
         elif _is_late(task, future):
             _look_after_pause(task)
             return
+    elif asyncio_task.done():
+        _end_lost(task)
+        return
     # Look again after its next step. The caller schedules that, once for all tasks of a batch.
     if not task._watched:
         try:

@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import host
+from .delivery import lost_hooks
 from .errors import Cancelled, CancelReason, misnested
 from .exc_fields import is_a, set_context
 from .host import current_task as current_asyncio_task, forget_who_awaits
@@ -102,6 +103,8 @@ def end_broken_off(
     if not task._started:
         coro.close()
     records.pop(task.asyncio_task, None)
+    if forget_who_awaits is not None:
+        forget_who_awaits(task.asyncio_task, nursery._parent_task.asyncio_task)
     task._held = False
     errors = [failure] if error is None else [error, failure]
     run = state.run
@@ -198,6 +201,24 @@ def _never_ran(asyncio_task: asyncio.Task[Any]) -> None:
 host.ChildTask.may_have_never_run = _never_ran
 
 
+def _end_lost(task: Task) -> None:
+    """A child's asyncio task is over, and the wrapper has not got to report that.
+
+    An exception from a signal handler can be raised before the first line of the wrapper.
+    """
+    nursery = task._parent_nursery
+    made = task.asyncio_task
+    if nursery is None or task not in nursery._children or not made.done():
+        return
+    error = _outcome_of(made)
+    if error is None:
+        error = RuntimeError(f"the asyncio task of {task!r} has ended without its nursery")
+    end_broken_off(task, task._coro, None, error)
+
+
+lost_hooks.append(_end_lost)
+
+
 def settle_in(task: Task) -> None:
     """A child whose task was made elsewhere makes its first step: note in which task."""
     actual = current_asyncio_task()
@@ -253,8 +274,8 @@ def _left_open(task: Task, error: BaseException | None) -> BaseException | None:
             )
         )
     cut_off = any(node._abandoned and node._parent is None for node in chain(task.scope, None))
-    if not open_nurseries and not cut_off:
-        return error
+    if (not open_nurseries and not cut_off) or isinstance(error, (SystemExit, KeyboardInterrupt)):
+        return error  # an exit may be raised where leaving a block begins; it keeps its code
     what = "Nursery" if open_nurseries else "Cancel scope"
     corrupted = misnested("", error)
     corrupted.args = (

@@ -92,12 +92,21 @@ class LoopState:
         # Values of RunVars.
         self.locals: dict[Any, Any] = {}
 
-    def add_deadline(self, when: float, function: Any, argument: Any) -> Entry:
-        """Have ``function(argument)`` called once the loop's time reaches ``when``."""
+    def add_deadline(self, when: float, function: Any, argument: Any, now: float = -inf) -> Entry:
+        """Have ``function(argument)`` called once the loop's time reaches ``when``.
+
+        Args:
+            when: the time (seconds).
+            function: may be called twice.
+            argument: what it is called with.
+            now: the loop's time, if the caller knows it.
+        """
         entry = self.deadlines.add(when, function, argument)
-        if when < self.armed_at:
+        # A timer that is overdue may never come: an exception from a signal handler can be raised
+        # before its first line. One that is only late does no harm.
+        if when < self.armed_at or self.armed_at < now:
             try:
-                self._arm(when)
+                self._arm(min(when, self.deadlines.next()))
             except BaseException:
                 self.deadlines.drop(entry)
                 raise

@@ -73,6 +73,7 @@ from .util import (
     blank,
     checked_coroutine,
     coroutine_or_error,
+    qualname_of,
     reject_non_functions,
 )
 
@@ -271,9 +272,7 @@ class Nursery(metaclass=NoPublicConstructor):
         asyncio_task = runner = None
         try:
             ensure_stack()
-            asyncio_name = getattr(coro if name is None else name, "__qualname__", None) or name
-            if not isinstance(asyncio_name, str):
-                asyncio_name = task.name
+            asyncio_name = qualname_of(coro if name is None else name) or task.name
             if system:
                 task._own_extra().is_system = True
             if context is not None:

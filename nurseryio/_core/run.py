@@ -33,7 +33,7 @@ from .groups import is_cancelled, leaves, warn_loose
 from .idle import use_clock
 from .ki import KIHandler, border, calls_users, disable_ki_protection
 from .leftovers import GENERATORS, THREADS, Leftovers
-from .loop_state import LoopState
+from .loop_state import LoopState, fire
 from .nursery import Nursery, open_nursery
 from .outcome import Error, Outcome, Value
 from .presses import Presses
@@ -240,6 +240,8 @@ class Run:
 
     def _left_by(self, error: BaseException) -> None:
         self.presses.has_left()
+        # What has left the loop may have kept the timer from being armed again.
+        self.state.finish_later(fire, self.state)
         self.exit(error)
 
     def exit(self, error: BaseException) -> None:

@@ -144,13 +144,14 @@ class CancelScope(Node):
             relative = self._relative
             if relative != inf:
                 state = task._state
-                deadline = state.loop.time() + relative
+                now = state.loop.time()
+                deadline = now + relative
                 if not self._called:
                     if relative > 0:
                         # state.add_deadline() without its frame
                         self._entry = state.deadlines.add(deadline, _expire, self)
-                        if deadline < state.armed_at:
-                            state._arm(deadline)
+                        if deadline < state.armed_at or state.armed_at < now:
+                            state._arm(min(deadline, state.deadlines.next()))
                     else:
                         self._called = True
                         self._reason = DEADLINE

@@ -107,7 +107,8 @@ async def sleep(seconds: float) -> None:
         future = state.loop.create_future()
         if type(seconds) not in PLAIN:
             seconds = _as_seconds(seconds, FOR_EVER)
-        entry = state.add_deadline(state.loop.time() + seconds, _wake, future)
+        now = state.loop.time()
+        entry = state.add_deadline(now + seconds, _wake, future, now)
         try:
             await future
         except BaseException as exc:
