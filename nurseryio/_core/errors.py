@@ -205,12 +205,23 @@ one was not; what is inside it has been cancelled and cut off, the rest goes on.
     open the scope;
   - __enter__/__exit__ or __aenter__/__aexit__ called by hand, or an (Async)ExitStack that
     mixes the order: use 'with' and 'async with' blocks;
-  - a context manager entered in one task and closed in another: give it a task of its own.
+  - a context manager entered in one task and closed in another: nurseryio.aio.host(nursery,
+    manager) runs it in its own task.
 """
 
 
 def misnested(what: str, exc: BaseException | None) -> RuntimeError:
     """The error for scopes that are not left in order."""
     error = RuntimeError(f"Cancel scope stack corrupted: {what}\n{MISNESTING_ADVICE}")
+    error.__context__ = exc
+    return error
+
+
+def not_entered(block: object, exc: BaseException | None) -> RuntimeError:
+    """The error for the exit of a scope or nursery that was never entered."""
+    error = RuntimeError(
+        f"attempted to exit {block!r}, which has not been entered: its entry was not called, or "
+        "failed"
+    )
     error.__context__ = exc
     return error

@@ -232,6 +232,11 @@ def fire(state: LoopState) -> None:
 CLOCK_RESOLUTION = 1e-9
 
 
+# Parts of error messages: how to reach a loop from outside.
+IN_A_THREAD = "in a thread use nurseryio.from_thread.run_sync(function, trio_token=token)"
+WHENCE = "nurseryio.lowlevel.current_trio_token(), called in the loop that is meant"
+
+
 def check_home(state: LoopState) -> None:
     """Raise RuntimeError unless the caller may touch what belongs to the loop of ``state``.
 
@@ -244,7 +249,6 @@ def check_home(state: LoopState) -> None:
         return  # its tasks make no step any more, whatever is done to them
     raise RuntimeError(
         "called from another thread or event loop than the one that this belongs to, where it "
-        "would be lost: in a thread use nurseryio.from_thread.run_sync(function, "
-        "trio_token=token), with a token that nurseryio.lowlevel.current_trio_token() has "
-        "returned in the loop"
+        f"would be lost: {IN_A_THREAD}, in another event loop token.run_sync_soon(function); the "
+        f"token comes from {WHENCE}"
     )

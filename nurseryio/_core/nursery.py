@@ -39,7 +39,7 @@ from .ending import (
     settle_in,
     unmake,
 )
-from .errors import Cancelled, TrioInternalError
+from .errors import Cancelled, TrioInternalError, not_entered
 from .exc_fields import without_own_frame
 from .extra import NO_EXTRA
 from .groups import (
@@ -99,6 +99,10 @@ GUESSES = 8
 # What Nursery._pending_starts is before the first start(); never written to.
 NO_STARTS: dict[Nursery, None] = {}
 
+CLOSED = (
+    "Nursery is closed to new arrivals, because its block has ended: start the task before, or in "
+    "a nursery that is still open"
+)
 ENTER_FIRST = "enter the nursery first: 'async with open_nursery() as nursery:'"
 
 
@@ -163,6 +167,8 @@ class Nursery(metaclass=NoPublicConstructor):
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"open, {len(self._children)} children"
+        if not self.cancel_scope._entered:
+            state = "not entered"
         return f"<nurseryio.Nursery at {id(self):#x}, {state}>"
 
     # -- spawning ---------------------------------------------------------------
@@ -253,8 +259,7 @@ class Nursery(metaclass=NoPublicConstructor):
         if not self.cancel_scope._entered:
             raise RuntimeError(ENTER_FIRST)
         check_home(self._state)
-        reason = "Nursery is closed to new arrivals" if self._closed else "no event loop is running"
-        raise RuntimeError(reason)
+        raise RuntimeError(CLOSED if self._closed else "no event loop is running")
 
     def _spawn(
         self,
@@ -531,6 +536,8 @@ class Nursery(metaclass=NoPublicConstructor):
                 else:
                     left = scope._close(None)
         except BaseException as failure:
+            if not self.cancel_scope._entered:
+                raise not_entered(self, exc) from exc
             left = await leaving.leave_in_trouble(self, exc, failure)
         try:
             return leave_block(exc, left)

@@ -15,13 +15,13 @@ and is cut off, so that nothing else is harmed.
 from __future__ import annotations
 
 import sys
-from math import inf, isnan
+from math import inf
 from sys import modules
 from typing import TYPE_CHECKING, Any, final
 
 from . import foreign
 from .delivery import give_back, is_native, number_raised, push_later, tell, watch
-from .errors import Cancelled, CancelReason, misnested
+from .errors import Cancelled, CancelReason, misnested, not_entered
 from .exc_fields import is_a
 from .foreign import BACKEND
 from .groups import bare_cancelled, is_cancelled, is_marked, raise_keeping_context, take_out
@@ -34,7 +34,7 @@ from .host import (
 from .loop_state import check_home
 from .task import Task, current_state, current_task, not_in_a_task, records
 from .tree import ROOT, Node, abandon, encloses, refresh
-from .util import blank, safe_repr
+from .util import SECONDS, OnlyWith, as_float, blank
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -52,7 +52,7 @@ DEADLINE = CancelReason("deadline")
 
 
 @final
-class CancelScope(Node):
+class CancelScope(Node, OnlyWith):
     """A piece of work that can be cancelled as a whole: ``with CancelScope() as scope: ...``.
 
     Once the scope is cancelled, by :meth:`cancel` or because its deadline has passed, every
@@ -103,8 +103,8 @@ class CancelScope(Node):
         self, *, deadline: float = inf, relative_deadline: float = inf, shield: bool = False
     ) -> None:
         if deadline != inf or relative_deadline != inf:
-            deadline = _number(deadline, "deadline")
-            relative_deadline = _number(relative_deadline, "relative deadline")
+            deadline = as_float(deadline, "deadline")
+            relative_deadline = as_float(relative_deadline, "relative_deadline", SECONDS)
             if relative_deadline < 0:
                 raise ValueError("timeout must be non-negative")
             if deadline != inf and relative_deadline != inf:
@@ -266,6 +266,8 @@ class CancelScope(Node):
 
     def _close(self, exc: BaseException | None, ours: bool = False) -> BaseException | None:
         """Leave with ``exc`` passing by: what is left. ``ours``: no native cancel is in it."""
+        if not self._entered:
+            return not_entered(self, exc)
         if self._occupant is None and not self._abandoned:
             return misnested(f"attempted to exit {self!r} which had already been exited", exc)
         if self._is_swept(exc):
@@ -493,7 +495,7 @@ class CancelScope(Node):
 
     @deadline.setter
     def deadline(self, deadline: float) -> None:
-        deadline = _number(deadline, "deadline")
+        deadline = as_float(deadline, "deadline")
         self._must_not_be_relative()
         self._set_deadline(deadline)
 
@@ -533,7 +535,7 @@ class CancelScope(Node):
 
     @relative_deadline.setter
     def relative_deadline(self, seconds: float) -> None:
-        seconds = _number(seconds, "relative deadline")
+        seconds = as_float(seconds, "relative_deadline", SECONDS)
         if seconds < 0:
             raise ValueError("relative deadline must be non-negative")
         if self._entered:
@@ -572,21 +574,6 @@ class CancelScope(Node):
                 when = "from now" if left >= 0 else "ago"
                 state += f", deadline is {abs(left):.2f} seconds {when}"
         return f"<nurseryio.CancelScope at {id(self):#x}, {state}>"
-
-
-def _number(value: float, what: str) -> float:
-    """A deadline that a user has given, as a float."""
-    try:
-        number = value + 0.0
-        invalid = isnan(number)
-    except TypeError:
-        raise TypeError(
-            f"{what} must be a number of seconds, not {safe_repr(value)}; "
-            "for no deadline give math.inf"
-        ) from None
-    if invalid:
-        raise ValueError(f"{what} must not be NaN")
-    return number
 
 
 def new_scope(relative: float = inf) -> CancelScope:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import foreign, host
 from .extra import NO_EXTRA, Extra
 from .host import callbacks_of, current_task as current_asyncio_task
-from .loop_state import LoopState
+from .loop_state import IN_A_THREAD, WHENCE, LoopState
 from .tree import ROOT, Node, chain
 from .util import NoPublicConstructor, blank, name_of
 
@@ -293,6 +293,12 @@ def wake_future(future: asyncio.Future[None]) -> None:
         raise
 
 
+NO_LOOP = (
+    "must be called from async context, but no event loop is running in this thread: call it in a "
+    f"task; {IN_A_THREAD}; the token comes from {WHENCE}"
+)
+
+
 def current_state() -> LoopState:
     """The state of the loop that runs in this thread.
 
@@ -301,14 +307,14 @@ def current_state() -> LoopState:
     """
     loop = host.running_loop_or_none()
     if loop is None:
-        raise RuntimeError("must be called from async context")
+        raise RuntimeError(NO_LOOP)
     return loop_state(loop)
 
 
 def not_in_a_task(error: RuntimeError) -> NoReturn:
     """Asking asyncio for the running task has failed: say that no loop is running, if so."""
     if host.running_loop_or_none() is None:
-        raise RuntimeError("must be called from async context") from None
+        raise RuntimeError(NO_LOOP) from None
     raise error
 
 
@@ -332,7 +338,10 @@ def current_task() -> Task:
     except RuntimeError as error:
         not_in_a_task(error)
     if task is None:
-        raise RuntimeError("must be called from async context (inside a task, not a callback)")
+        raise RuntimeError(
+            "must be called from async context (inside a task, not a callback); from a callback "
+            "start a task that does it, by nursery.start_soon(...)"
+        )
     return adopt(task)
 
 

@@ -17,7 +17,7 @@ from .exc_fields import is_a
 from .scope import CancelScope, new_scope
 from .task import current_state, current_task, wake_future
 from .traps import checkpoint, hold_off
-from .util import safe_repr
+from .util import CLOCK_TIME, NO_LIMIT, SECONDS, OnlyWith, as_float, not_a_number
 
 if TYPE_CHECKING:
     import asyncio
@@ -97,7 +97,7 @@ async def sleep(seconds: float) -> None:
     try:
         positive = seconds > 0
     except TypeError:
-        raise _not_seconds(seconds, FOR_EVER) from None
+        raise not_a_number(seconds, "seconds", SECONDS, FOR_EVER) from None
     if positive:
         # _sleep() again: a frame less in each of ten thousand tasks that sleep.
         task = current_task()
@@ -106,7 +106,7 @@ async def sleep(seconds: float) -> None:
         state = task._state
         future = state.loop.create_future()
         if type(seconds) not in PLAIN:
-            seconds = _as_seconds(seconds, FOR_EVER)
+            seconds = as_float(seconds, "seconds", SECONDS, FOR_EVER)
         now = state.loop.time()
         entry = state.add_deadline(now + seconds, _wake, future, now)
         try:
@@ -137,7 +137,7 @@ async def sleep_until(deadline: float) -> None:
 
     Trio: ``trio.sleep_until``.
     """
-    deadline = _as_deadline(deadline, FOR_EVER)
+    deadline = as_float(deadline, "deadline", CLOCK_TIME, FOR_EVER)
     task = current_task()
     if deadline <= task._state.loop.time():
         await checkpoint()
@@ -208,7 +208,7 @@ def move_on_at(deadline: float, *, shield: bool = False) -> CancelScope:
 
     Trio: ``trio.move_on_at``.
     """
-    return CancelScope(deadline=_as_deadline(deadline, NO_LIMIT), shield=shield)
+    return CancelScope(deadline=deadline, shield=shield)
 
 
 def move_on_after(seconds: float, *, shield: bool = False) -> CancelScope:
@@ -251,7 +251,7 @@ def fail_at(deadline: float, *, shield: bool = False) -> _Fail:
 
     Trio: ``trio.fail_at``.
     """
-    return _Fail(CancelScope(deadline=_as_deadline(deadline, NO_LIMIT), shield=shield))
+    return _Fail(CancelScope(deadline=deadline, shield=shield))
 
 
 def fail_after(seconds: float, *, shield: bool = False) -> _Fail:
@@ -276,53 +276,23 @@ def fail_after(seconds: float, *, shield: bool = False) -> _Fail:
     return _Fail(_limited(seconds, shield))
 
 
-NO_LIMIT = "for no time limit give math.inf"
-
-
-def _not_seconds(given: object, advice: str) -> TypeError:
-    if hasattr(type(given), "total_seconds"):  # a datetime.timedelta
-        advice = "give its total_seconds()"
-    return TypeError(f"`seconds` must be a number, not {safe_repr(given)}; {advice}")
-
-
-def _as_seconds(given: object, advice: str) -> float:
-    """A number of another type, which need not go together with the loop's clock, as a float."""
-    try:
-        return float(given)  # type: ignore[arg-type]
-    except TypeError:
-        raise _not_seconds(given, advice) from None
-
-
-def _as_deadline(given: float, advice: str) -> float:
-    try:
-        invalid = isnan(given)
-    except TypeError:
-        raise TypeError(
-            f"`deadline` must be a time on the clock of current_time(), not {safe_repr(given)}; "
-            + advice
-        ) from None
-    if invalid:
-        raise ValueError("deadline must not be NaN")
-    return float(given)
-
-
 def _limited(seconds: float, shield: bool) -> CancelScope:
     try:
         valid = seconds >= 0
     except TypeError:
         # None above all, which asyncio and anyio take for "no limit".
-        raise _not_seconds(seconds, NO_LIMIT) from None
+        raise not_a_number(seconds, "seconds", SECONDS, NO_LIMIT) from None
     if not valid:
         raise ValueError(
             "`seconds` must not be NaN" if isnan(seconds) else "`seconds` must be non-negative"
         )
-    scope = new_scope(seconds if type(seconds) in PLAIN else _as_seconds(seconds, NO_LIMIT))
+    scope = new_scope(seconds if type(seconds) in PLAIN else as_float(seconds, "seconds", SECONDS))
     if shield is not False:
         scope.shield = shield
     return scope
 
 
-class _Fail:
+class _Fail(OnlyWith):
     """``fail_at`` and ``fail_after``: a scope that turns what it caught into an error."""
 
     __slots__ = ("_scope",)

@@ -12,6 +12,7 @@ import inspect
 from abc import ABCMeta
 from collections.abc import Coroutine, Generator
 from functools import partial, update_wrapper
+from math import isnan
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
@@ -37,11 +38,14 @@ __all__ = [
     "Final",
     "Frozen",
     "NoPublicConstructor",
+    "OnlyWith",
+    "as_float",
     "call_each",
     "checked_coroutine",
     "coroutine_or_error",
     "generic_function",
     "name_of",
+    "not_a_number",
     "qualname_of",
     "reject_non_functions",
     "safe_repr",
@@ -144,6 +148,23 @@ def _thaw(cls: type[T], fields: dict[str, object]) -> T:
     return cls(**fields)
 
 
+class OnlyWith:
+    """Base of context managers for ``with``: in ``async with`` they say what to write."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:
+
+        def __aenter__(self) -> NoReturn:
+            raise RuntimeError(
+                "use 'with', not 'async with': cancel scopes and time limits do not wait when they "
+                "are entered or left"
+            )
+
+        def __aexit__(self, *_details: object) -> NoReturn:
+            raise AssertionError("never called: __aenter__ raises")
+
+
 # -- names ----------------------------------------------------------------------
 
 # How many partials around a function are taken off for its name. There may be circles.
@@ -210,6 +231,44 @@ def _attribute(thing: object, attribute: str) -> Any:
         raise
     except Exception:
         return None
+
+
+# -- numbers --------------------------------------------------------------------
+
+CLOCK_TIME = "a time on the clock of current_time()"
+SECONDS = "a number"
+NO_LIMIT = "for no time limit give math.inf"
+
+
+def as_float(given: Any, name: str, kind: str = CLOCK_TIME, advice: str = NO_LIMIT) -> float:
+    """A time that a user has given, as a float. It may be of any type that ``float()`` takes.
+
+    Args:
+        given: the number.
+        name: the name of the argument or attribute.
+        kind: ``CLOCK_TIME`` or ``SECONDS``.
+        advice: the end of the error's text.
+
+    Raises:
+        TypeError: it is not a number. A text is not one.
+        ValueError: it is NaN.
+    """
+    try:
+        invalid = isnan(given)
+        number = float(given)
+    except TypeError:
+        raise not_a_number(given, name, kind, advice) from None
+    if invalid:
+        raise ValueError(f"{name.replace('_', ' ')} must not be NaN")
+    return number
+
+
+def not_a_number(given: object, name: str, kind: str, advice: str) -> TypeError:
+    """The error for something else than a number of seconds or a time."""
+    if hasattr(type(given), "total_seconds"):  # a datetime.timedelta
+        after_now = "current_time() + " if kind is CLOCK_TIME else ""
+        advice = f"give {after_now}its total_seconds()"
+    return TypeError(f"`{name}` must be {kind}, not {safe_repr(given)}; {advice}")
 
 
 # -- functions ------------------------------------------------------------------
@@ -319,8 +378,7 @@ def _not_a_function(given: object) -> TypeError:
         name = text_of(given, "__name__") or "f"
         error = TypeError(
             "nurseryio was expecting an async function, but instead it got a coroutine object "
-            f"{shown} (expected an async function, got a coroutine object; "
-            f"did you write {name}(x) instead of {name}, x?)"
+            f"{shown}; did you write {name}(x) instead of {name}, x?"
         )
         given.close()
         return error
@@ -350,7 +408,9 @@ def _not_async(fn: object, result: object) -> TypeError:
             "adapter.)"
         )
     return TypeError(
-        f"nurseryio expected an async function, but {name!r} appears to be synchronous"
+        f"nurseryio expected an async function, but {name!r} appears to be synchronous. Call it "
+        "inside an 'async def' function and give that function instead; if it blocks, give "
+        "nurseryio.to_thread.run_sync, and the function as the first argument"
     )
 
 

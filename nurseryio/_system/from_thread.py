@@ -36,6 +36,7 @@ from .._core import (
     spawn_system_task,
 )
 from .._core.host import running_loop
+from .._core.loop_state import WHENCE
 from .._core.task import current_state
 from .._core.util import safe_repr
 from .hop import call_in_loop, current_hop, function_name
@@ -227,7 +228,10 @@ def _way_in(token: TrioToken | None) -> Callable[[_Request[Any]], None]:
         return partial(_send, token._state.loop)
     hop = current_hop()
     if hop is None:
-        raise RuntimeError(f"{_NOT_OURS}; pass trio_token=... to say which loop is meant")
+        raise RuntimeError(
+            f"{_NOT_OURS}; pass trio_token=token to say which loop is meant. The token comes from "
+            f"{WHENCE}"
+        )
     return partial(_send, hop.loop) if hop.abandon else hop.ask
 
 
@@ -242,11 +246,13 @@ def _ask(
     token: TrioToken | None,
 ) -> Any:
     """Send a request, and wait for its answer."""
-    send = _way_in(token)
     if _in_loop():
         raise RuntimeError(
-            "this is a blocking function; call it from a thread that runs no event loop"
+            "this is a blocking function, and this thread runs an event loop: in a task of that "
+            "loop call the function directly, or await it; to call a function in another loop use "
+            "token.run_sync_soon(function)"
         )
+    send = _way_in(token)
     answers: SimpleQueue[Outcome[Any]] = SimpleQueue()
     # No variable may hold the request while this thread waits, see rule 1.
     send(request_type(fn, args, answers))
