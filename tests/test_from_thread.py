@@ -242,6 +242,11 @@ async def test_an_abandoned_thread_can_ask_as_well() -> None:
         asked.get(timeout=TIMEOUT).unwrap()
 
 
+async def test_without_a_token_a_thread_of_other_origin_learns_where_to_get_one() -> None:
+    with pytest.raises(RuntimeError, match=r"trio_token=token .*lowlevel\.current_trio_token\(\)"):
+        await in_foreign_thread(functools.partial(from_thread.run_sync, int))
+
+
 async def test_a_thread_of_other_origin_cannot_ask() -> None:
     with pytest.raises(RuntimeError, match=r"not started by nurseryio\.to_thread\.run_sync"):
         from_thread.check_cancelled()
@@ -341,7 +346,7 @@ async def test_what_is_spawned_in_a_call_inherits_the_calls_context() -> None:
 
 async def test_a_foreign_thread_needs_a_token() -> None:
     for call in (from_thread.run, from_thread.run_sync):
-        with pytest.raises(RuntimeError, match=r"pass trio_token=\.\.\."):
+        with pytest.raises(RuntimeError, match="pass trio_token=token"):
             await in_foreign_thread(call, int)
 
 
@@ -409,21 +414,27 @@ async def test_wrong_functions_with_a_token_are_refused_as_well() -> None:
 
 
 async def test_the_loops_own_thread_may_not_block_itself() -> None:
-    token = current_trio_token()
-    with pytest.raises(RuntimeError, match="this is a blocking function"):
-        from_thread.run_sync(int, trio_token=token)
-    with pytest.raises(RuntimeError, match="this is a blocking function"):
-        from_thread.run(checkpoint, trio_token=token)
+    for token in (current_trio_token(), None):
+        with pytest.raises(RuntimeError, match=r"this is a blocking function.*call .* directly"):
+            from_thread.run_sync(int, trio_token=token)
+        with pytest.raises(RuntimeError, match=r"this is a blocking function.*await it"):
+            from_thread.run(checkpoint, trio_token=token)
 
 
 async def test_a_loop_in_another_thread_may_not_be_blocked_either() -> None:
     token = current_trio_token()
 
-    async def ask() -> None:
-        from_thread.run_sync(int, trio_token=token)
+    called = nurseryio.Event()
 
-    with pytest.raises(RuntimeError, match="this is a blocking function"):
-        await to_thread.run_sync(nurseryio.run, ask)
+    async def ask() -> None:
+        with pytest.raises(RuntimeError, match=r"blocking.*token\.run_sync_soon\(function\)"):
+            from_thread.run_sync(int, trio_token=token)
+        with pytest.raises(RuntimeError, match="this is a blocking function"):
+            from_thread.run_sync(int)
+        token.run_sync_soon(called.set)  # as the error says
+
+    await to_thread.run_sync(nurseryio.run, ask)
+    await called.wait()
 
 
 # -- when the loop ends ---------------------------------------------------------

@@ -165,7 +165,8 @@ async def test_a_nursery_knows_its_tasks() -> None:
             nursery.child_tasks = frozenset()  # type: ignore[misc]
         nursery.cancel_scope.cancel()
     assert nursery.child_tasks == frozenset()
-    assert "closed" in repr(nursery)
+    assert ", closed>" in repr(nursery)
+    assert ", not entered>" in repr(open_nursery())
 
 
 async def test_children_may_be_spawned_while_the_block_waits() -> None:
@@ -276,7 +277,7 @@ def test_a_plain_with_is_refused_with_advice() -> None:
 async def test_a_closed_nursery_accepts_nobody() -> None:
     async with open_nursery() as nursery:
         pass
-    with pytest.raises(RuntimeError, match="Nursery is closed to new arrivals"):
+    with pytest.raises(RuntimeError, match=r"Nursery is closed to new arrivals.*still open"):
         nursery.start_soon(do_nothing)
     with pytest.raises(RuntimeError, match="Nursery is closed to new arrivals"):
         await nursery.start(do_nothing)
@@ -291,6 +292,39 @@ async def test_a_nursery_that_is_not_entered_accepts_nobody() -> None:
         nursery.start_soon(do_nothing)
     with pytest.raises(RuntimeError, match="enter the nursery first"):
         await nursery.start(do_nothing)
+
+
+async def test_the_exit_of_a_nursery_that_was_never_entered_is_an_error_that_says_so() -> None:
+    nursery = open_nursery()
+    mistake = ValueError("the entry of the class around it")
+    for exc in (None, mistake):
+        with pytest.raises(
+            RuntimeError, match=r"not entered>, which has not been entered"
+        ) as caught:
+            await nursery.__aexit__(type(exc) if exc else None, exc, None)
+        assert caught.value.__cause__ is exc
+    async with nursery:  # it is as good as new
+        nursery.start_soon(do_nothing)
+    validate()
+
+
+async def test_a_class_whose_entry_fails_before_its_nursery_is_entered_can_still_say_why() -> None:
+    class Client:
+        nursery = open_nursery()
+
+        async def __aenter__(self) -> None:
+            try:
+                raise ConnectionError
+            except BaseException as exc:
+                await self.nursery.__aexit__(type(exc), exc, exc.__traceback__)
+
+        async def __aexit__(self, *_details: object) -> None:
+            raise AssertionError
+
+    with pytest.raises(RuntimeError, match="has not been entered") as caught:
+        async with Client():
+            raise AssertionError
+    assert type(caught.value.__cause__) is ConnectionError
 
 
 def test_a_nursery_cannot_be_made_by_hand_or_subclassed() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sys
 import weakref
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 from math import inf, nan
@@ -33,6 +36,7 @@ from nurseryio import (
     current_time,
     fail_after,
     move_on_after,
+    move_on_at,
     open_nursery,
     sleep,
     sleep_forever,
@@ -751,7 +755,43 @@ async def test_a_scope_left_twice_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="had already been exited"):
         scope.__exit__(None, None, None)
     with pytest.raises(RuntimeError, match="had already been exited"):
-        CancelScope().__exit__(None, None, None)
+        scope.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("make", [CancelScope, lambda: fail_after(1), lambda: move_on_after(1)])
+async def test_the_exit_of_a_scope_that_was_never_entered_is_an_error_that_says_so(
+    make: Any,
+) -> None:
+    mistake = ValueError("the entry")
+    with pytest.raises(RuntimeError, match=r"unbound.*, which has not been entered") as caught:
+        make().__exit__(None, None, None)
+    assert caught.value.__context__ is None
+    with pytest.raises(RuntimeError, match="which has not been entered") as caught:
+        make().__exit__(ValueError, mistake, None)
+    assert caught.value.__context__ is mistake
+    assert "stack corrupted" not in str(caught.value)
+    scope = make()
+    with pytest.raises(RuntimeError, match="which has not been entered"):
+        scope.__exit__(None, None, None)
+    with scope:  # it is as good as new
+        await checkpoint()
+    validate()
+
+
+@pytest.mark.parametrize("make", [CancelScope, lambda: fail_after(1), lambda: move_on_after(1)])
+async def test_async_with_a_scope_is_refused_with_advice_and_enters_nothing(make: Any) -> None:
+    before = current_task().scope
+    manager = make()
+    with pytest.raises(RuntimeError, match="use 'with', not 'async with'"):
+        async with manager:
+            raise AssertionError
+    async with AsyncExitStack() as stack:
+        with pytest.raises(RuntimeError, match="use 'with', not 'async with'"):
+            await stack.enter_async_context(manager)
+    assert current_task().scope is before
+    with manager:
+        await checkpoint()
+    validate()
 
 
 async def test_a_scope_left_in_an_unrelated_task_names_both_tasks_and_stays_open() -> None:
@@ -975,7 +1015,7 @@ class FailingSum:
         raise OverflowError("sum")
 
 
-NO_NUMBERS = ["1", None, Decimal("0.5"), 1j, [], FailingRepr(), FailingSum(), 10**400, nan]
+NO_NUMBERS = ["1", None, timedelta(seconds=1), 1j, [], FailingRepr(), FailingSum(), 10**400, nan]
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: type(value).__name__)
@@ -993,12 +1033,11 @@ async def test_a_deadline_that_is_no_number_is_refused_and_changes_nothing(value
     with pytest.raises(errors):
         fresh.relative_deadline = value
     assert fresh.deadline == fresh.relative_deadline == inf
-    if not isinstance(value, Decimal):  # which these three take
-        for limit in (move_on_after, fail_after):
-            with pytest.raises(errors), limit(value):
-                raise AssertionError
-        with pytest.raises(errors):
-            await sleep(value)
+    for limit in (move_on_after, fail_after):
+        with pytest.raises(errors), limit(value):
+            raise AssertionError
+    with pytest.raises(errors):
+        await sleep(value)
     assert task.scope is before
     with move_on_after(100) as scope:
         deadline = scope.deadline
@@ -1014,6 +1053,56 @@ async def test_a_deadline_that_is_no_number_is_refused_and_changes_nothing(value
     with CancelScope():
         pass
     assert task.scope is before
+
+
+@pytest.mark.parametrize("kind", [Decimal, Fraction])
+async def test_deadlines_take_every_kind_of_number(kind: Any) -> None:
+    when = kind(int(current_time()) + 50)
+    scopes = [CancelScope(deadline=when), move_on_at(when), CancelScope()]
+    scopes[2].deadline = when
+    for scope in scopes:
+        assert scope.deadline == when
+        with scope:
+            scope.deadline = when
+            assert type(scope.deadline) is float
+            scope.relative_deadline = kind("0.5")
+            assert 0 < scope.deadline - current_time() <= 0.5
+    relative = [CancelScope(relative_deadline=kind("0.5")), CancelScope()]
+    relative[1].relative_deadline = kind("0.5")
+    for scope in relative:
+        assert type(scope.relative_deadline) is float
+        with scope:
+            assert 0 < scope.deadline - current_time() <= 0.5
+    validate()
+
+
+def test_a_wrong_deadline_is_refused_with_what_to_write() -> None:
+    wrong: Any
+    scope = CancelScope()
+    for wrong, clock_advice, advice in (
+        (None, "for no time limit give math.inf", "for no time limit give math.inf"),
+        ("1", "for no time limit give math.inf", "for no time limit give math.inf"),
+        (
+            timedelta(seconds=1),
+            "give current_time() + its total_seconds()",
+            "give its total_seconds()",
+        ),
+    ):
+        clock = re.escape(
+            f"`deadline` must be a time on the clock of current_time(), not {wrong!r}; "
+            + clock_advice
+        )
+        relative = re.escape(f"`relative_deadline` must be a number, not {wrong!r}; {advice}")
+        with pytest.raises(TypeError, match=f"^{clock}$"):
+            CancelScope(deadline=wrong)
+        with pytest.raises(TypeError, match=f"^{clock}$"):
+            move_on_at(wrong)
+        with pytest.raises(TypeError, match=f"^{clock}$"):
+            scope.deadline = wrong
+        with pytest.raises(TypeError, match=f"^{relative}$"):
+            CancelScope(relative_deadline=wrong)
+        with pytest.raises(TypeError, match=f"^{relative}$"):
+            scope.relative_deadline = wrong
 
 
 async def test_what_counts_as_a_number_is_one() -> None:

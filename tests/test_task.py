@@ -8,6 +8,7 @@ import functools
 import gc
 import sys
 import weakref
+from typing import Any
 
 import pytest
 
@@ -50,9 +51,37 @@ def test_outside_of_tasks_there_is_no_record() -> None:
         await checkpoint()
         return errors
 
-    assert nurseryio.run(main) == [
-        "must be called from async context (inside a task, not a callback)"
-    ]
+    (error,) = nurseryio.run(main)
+    assert error.startswith("must be called from async context (inside a task, not a callback); ")
+    assert "start_soon" in error
+
+
+@pytest.mark.parametrize(
+    "call", [current_task, nurseryio.current_time, lambda: checkpoint().send(None)]
+)
+def test_outside_of_a_loop_the_error_names_the_way_in(call: Any) -> None:
+    with pytest.raises(
+        RuntimeError, match=r"^must be called from async context, but no "
+    ) as caught:
+        call()
+    assert "from_thread.run_sync(function, trio_token=token)" in str(caught.value)
+    assert "nurseryio.lowlevel.current_trio_token()" in str(caught.value)
+
+
+async def test_a_lock_released_in_a_thread_says_how_to_do_it_and_that_way_works() -> None:
+    lock = nurseryio.Lock()
+    token = nurseryio.lowlevel.current_trio_token()
+
+    def by_the_token() -> None:
+        nurseryio.from_thread.run_sync(event.set, trio_token=token)
+
+    event = nurseryio.Event()
+    async with lock:
+        with pytest.raises(RuntimeError, match=r"from_thread\.run_sync.*trio_token=token"):
+            await asyncio.get_running_loop().run_in_executor(None, lock.release)
+        assert lock.locked()
+        await asyncio.get_running_loop().run_in_executor(None, by_the_token)
+    assert event.is_set()
 
 
 def test_records_are_not_made_by_hand() -> None:

@@ -672,9 +672,20 @@ def exiting(_plain: Plain, _coro: Any, **_options: Any) -> Any:
     raise SystemExit(3)
 
 
+def a_future_without_a_name(_plain: Plain, coro: Any, **_options: Any) -> Any:
+    coro.close()
+    return asyncio.get_running_loop().create_future()
+
+
+def using_a_missing_attribute(_plain: Plain, _coro: Any, **_options: Any) -> Any:
+    _options["nothing"] = None
+    return _options["nothing"].name_of_the_maker
+
+
 REFUSING: list[Maker] = [
     nothing,
     a_string,
+    using_a_missing_attribute,
     raising_before,
     raising_after_closing,
     raising_after_wrapping,
@@ -686,11 +697,25 @@ refusing = pytest.mark.parametrize("maker", REFUSING, ids=lambda maker: maker.__
 
 def error_of(maker: Maker) -> Any:
     if maker in (nothing, a_string):
-        return (
-            TypeError,
-            AttributeError,
-        )  # asyncio sets a name before it returns what it was given
+        return TypeError
+    if maker is using_a_missing_attribute:
+        return AttributeError
     return SystemExit if maker is exiting else OSError
+
+
+@pytest.mark.parametrize("maker", [nothing, a_string, a_future_without_a_name])
+async def test_a_factory_that_returns_no_task_is_told_what_to_return(maker: Maker) -> None:
+    async with open_nursery() as nursery:
+        with as_factory(maker):
+            for _ in range(2):
+                with pytest.raises(
+                    TypeError, match="must return an asyncio task that runs the coroutine it"
+                ) as caught:
+                    nursery.start_soon(checkpoint)
+                name = {nothing: "NoneType", a_string: "str"}.get(maker, "Future")
+                assert str(caught.value).endswith(f"an object of type {name}")
+        assert not nursery.child_tasks
+    validate()
 
 
 @way

@@ -166,9 +166,10 @@ def test_a_coroutine_instead_of_a_function_is_explained_and_closed() -> None:
     with pytest.raises(TypeError) as caught:
         coroutine_or_error(add(1))  # type: ignore[arg-type]
     assert (
-        "expected an async function, got a coroutine object; "
-        "did you write add(x) instead of add, x?" in str(caught.value)
-    )
+        "expecting an async function, but instead it got a coroutine object <coroutine object add "
+    ) in str(caught.value)
+    assert str(caught.value).endswith("; did you write add(x) instead of add, x?")
+    assert str(caught.value).count("coroutine object") == 2  # in its repr too
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
     # A "never awaited" warning would be an error here.
@@ -197,7 +198,7 @@ def test_a_type_error_inside_a_callable_is_not_taken_for_a_wrong_call() -> None:
 
 @pytest.mark.parametrize("fn", [len, functools.partial(len)])
 def test_a_synchronous_function_is_named(fn: Callable[..., Any]) -> None:
-    with pytest.raises(TypeError, match="'len' appears to be synchronous"):
+    with pytest.raises(TypeError, match=r"'len' appears to be synchronous.*to_thread\.run_sync"):
         coroutine_or_error(fn, [1])
 
 

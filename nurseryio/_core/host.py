@@ -385,15 +385,22 @@ def make_task(
         del options["context"]
     given = making.accepted(options)
     call = functools.partial(create, coro, **given)
+    refused = None
     try:
         task = context.run(call) if "context" in options and "context" not in given else call()
     except AttributeError as error:
-        # From 3.13 on, create_task() calls set_name() of whatever the factory has returned.
+        # From 3.13 on, create_task() calls set_name() of what the factory has returned.
         if error.name != "set_name" or making.factory() is None:
             raise
-        raise _not_a_task(making, error.obj) from error
-    if not asyncio.isfuture(task):
-        raise _not_a_task(making, task)
+        task, refused = error.obj, error
+    # A future that is not a task may stand for one, but not if the coroutine has been closed.
+    closed = getattr(coro, "cr_frame", None) is None and not isinstance(task, asyncio.Task)
+    if refused or not asyncio.isfuture(task) or (closed and not task.done()):
+        raise TypeError(
+            f"the task factory or the create_task() of {type(making.loop).__name__} must return "
+            "an asyncio task that runs the coroutine it was given, but it has returned an object "
+            f"of type {type(task).__name__}"
+        ) from refused
     made: Any = task
     if task.get_loop() is not making.loop:
         raise RuntimeError(
@@ -403,14 +410,6 @@ def make_task(
     if "name" not in given and hasattr(made, "set_name"):
         made.set_name(name)
     return made  # type: ignore[no-any-return]
-
-
-def _not_a_task(making: TaskMaking, returned: object) -> TypeError:
-    return TypeError(
-        f"the task factory or the create_task() of {type(making.loop).__name__} must return an "
-        "asyncio task that runs the coroutine it was given, but it has returned an object of type "
-        f"{type(returned).__name__}"
-    )
 
 
 def task_context(task: AsyncioTask) -> contextvars.Context | None:
