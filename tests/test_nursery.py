@@ -129,6 +129,29 @@ async def test_a_child_is_an_asyncio_task_with_its_name() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_the_asyncio_task_of_a_child_ends_without_an_error() -> None:
+    ends: list[tuple[BaseException | None, bool]] = []
+
+    def note(task: asyncio.Task[Any]) -> None:
+        ends.append((task.exception(), task.cancelled()))
+
+    async def child(error: BaseException | None) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.add_done_callback(note)
+        await checkpoint()
+        if error is not None:
+            raise error
+        await sleep_forever()
+
+    with pytest.raises(ExceptionGroup):
+        async with open_nursery() as nursery:
+            nursery.start_soon(child, None)
+            nursery.start_soon(child, KeyError("x"))
+    await turns(3)
+    assert ends == [(None, False)] * 2
+
+
 async def test_a_child_runs_in_a_copy_of_the_spawners_context() -> None:
     var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="none")
     seen = []
