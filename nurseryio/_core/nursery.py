@@ -103,7 +103,6 @@ CLOSED = (
     "Nursery is closed to new arrivals, because its block has ended: start the task before, or in "
     "a nursery that is still open"
 )
-NOT_RUNNING = "a child can be started only while the nursery's event loop runs"
 ENTER_FIRST = "enter the nursery first: 'async with open_nursery() as nursery:'"
 
 
@@ -260,7 +259,7 @@ class Nursery(metaclass=NoPublicConstructor):
         if not self.cancel_scope._entered:
             raise RuntimeError(ENTER_FIRST)
         check_home(self._state)
-        raise RuntimeError(CLOSED if self._closed else NOT_RUNNING)
+        raise RuntimeError(CLOSED if self._closed else "no event loop is running")
 
     def _spawn(
         self,
