@@ -1,4 +1,4 @@
-"""Small helpers that know nothing of tasks: restricted classes, checks of calls and of conflicts.
+"""Small helpers that know nothing of tasks: restricted classes, checks of calls and numbers.
 
 Rule 1: imports :mod:`errors` and :mod:`exc_fields` alone.
 
