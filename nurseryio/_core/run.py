@@ -372,6 +372,9 @@ class Run:
 
     def main_ended(self, error: BaseException | None) -> None:
         """The main task has ended inside scopes of its own: that error leaves through ``run``."""
+        outcome = self.main_outcome
+        if isinstance(outcome, Error) and isinstance(outcome.error, EXITS):
+            return  # an exit may be raised where leaving a block begins; it keeps its code
         if error is not None:
             self.main_outcome = Error(error)
 
