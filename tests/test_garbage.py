@@ -22,7 +22,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
 
-import outcome
 import pytest
 from harness import certs, tlspairs
 from harness.core import without_gc
@@ -33,6 +32,7 @@ from harness.resisting import Frozen
 
 import nurseryio
 from nurseryio import aio, from_thread, lowlevel, to_thread
+from nurseryio._core.outcome import Error
 from nurseryio.abc import HostnameResolver
 from nurseryio.testing import memory_stream_pair, wait_all_tasks_blocked
 
@@ -232,7 +232,7 @@ async def bad_limit() -> None:
 async def rescheduled_with_an_error() -> None:
     task = lowlevel.current_task()
     asyncio.get_running_loop().call_soon(
-        lambda: lowlevel.reschedule(task, outcome.Error(Failure()))
+        lambda: lowlevel.reschedule(task, Error(Failure()))
     )
     await lowlevel.wait_task_rescheduled(lambda _: lowlevel.Abort.FAILED)
 

@@ -350,7 +350,7 @@ class Nursery(metaclass=NoPublicConstructor):
         except BaseException as failure:
             end_broken_off(task, coro, error, failure)
         finally:
-            del error, task, coro  # no circle: frames in the error's traceback lead here
+            del error, task, coro  # no circle: its traceback leads here
 
     def _child_ended(self, task: Task, error: BaseException | None) -> None:
         children = self._children
@@ -493,9 +493,9 @@ class Nursery(metaclass=NoPublicConstructor):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
+        native = left = None
         try:
             task, scope = self._parent_task, self.cancel_scope
-            native = left = None
             if current_asyncio_task() is not task.asyncio_task:
                 left = leaving.leave_elsewhere(self, exc)
             else:

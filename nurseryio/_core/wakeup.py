@@ -46,7 +46,9 @@ class SignalWakeup:
     def remove(self) -> None:
         """Back to what was before, if anything was done. May be called again if it has failed."""
         if self._loop is not None and not host.has_signal_handlers(self._loop):
-            current = signal.set_wakeup_fd(self._before)
-            if current != self._descriptor:
-                signal.set_wakeup_fd(current)  # somebody has set it since
+            # How a descriptor is warned of cannot be asked for. A loop's own is full in a burst of
+            # signals without any harm, so none is put back with the warning.
+            current = signal.set_wakeup_fd(self._before, warn_on_full_buffer=False)
+            if current != self._descriptor:  # somebody has set it since
+                signal.set_wakeup_fd(current, warn_on_full_buffer=False)
         self._loop, self._before = None, -1

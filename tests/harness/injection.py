@@ -273,22 +273,6 @@ def needless_entries(report: Report) -> list[str]:
     return [key for key in SHORT_LIST if key not in needed]
 
 
-def still_needed(choice: Choice, keys: set[str]) -> set[str]:
-    """Which entries of the short list stand for a line at which some run does harm."""
-    found: set[str] = set()
-    for name, case in choice.pairs():
-        expected = record(PROGRAMS[name], case)
-        for key in sorted(keys - found):
-            todo = [
-                shot
-                for shot in shots(name, case, expected.counts, choice.seed)
-                if shot.line.key == key
-            ]
-            if any(result.faults for _, result in fire(todo, expected)):
-                found.add(key)
-    return found
-
-
 # -- output ---------------------------------------------------------------------
 
 
@@ -385,9 +369,8 @@ def main(arguments: list[str]) -> int:
     report = attempt_all(choice, options.jobs, not options.quiet)
     text = describe(report, report.unlisted)
     stale = unknown_entries()
-    if choice == Choice(seed=choice.seed, sample=choice.sample) and not report.broken:
-        needless = set(needless_entries(report))
-        stale += sorted(needless - still_needed(choice, needless) - set(stale))
+    if choice == Choice(seed=choice.seed) and not report.broken:
+        stale += sorted(set(needless_entries(report)) - set(stale))
     text += "".join(f"\nnot needed on the short list: {key}" for key in stale)
     if options.report:
         options.report.write_text(text + "\n", encoding="utf-8")
