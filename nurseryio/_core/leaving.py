@@ -116,20 +116,22 @@ async def join_children(
     """Wait for the children: the last native cancel that arrived meanwhile, if any."""
     shield = foreign_shield(native, task)
     try:
-        while not nursery._closed:
-            task._abort = partial(interrupted, nursery)
-            task._park = nursery._waiter = waiter = nursery._state.loop.create_future()
-            try:
-                outcome: Any = await waiter
-                if outcome is not None:
-                    nursery._fail(outcome.error, task)  # of the abort function
-            except GeneratorExit:
-                raise
-            except BaseException as exc:
-                native = goes_on(native, struck(nursery, exc, waiting=True))
-                shield = shield or foreign_shield(native, task)
+        try:
+            while not nursery._closed:
+                task._abort = partial(interrupted, nursery)
+                task._park = nursery._waiter = waiter = nursery._state.loop.create_future()
+                try:
+                    outcome: Any = await waiter
+                    if outcome is not None:
+                        nursery._fail(outcome.error, task)  # of the abort function
+                except GeneratorExit:
+                    raise
+                except BaseException as exc:
+                    native = goes_on(native, struck(nursery, exc, waiting=True))
+                    shield = shield or foreign_shield(native, task)
+        finally:
+            task._park = task._abort = nursery._waiter = None
     finally:
-        task._park = task._abort = nursery._waiter = None
         if shield is not None:
             shield.__exit__(None, None, None)
     if task.scope._effective:

@@ -493,9 +493,9 @@ class Nursery(metaclass=NoPublicConstructor):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
-        native = left = None
         try:
             task, scope = self._parent_task, self.cancel_scope
+            native = left = None
             if current_asyncio_task() is not task.asyncio_task:
                 left = leaving.leave_elsewhere(self, exc)
             else:
@@ -542,7 +542,7 @@ class Nursery(metaclass=NoPublicConstructor):
         try:
             return leave_block(exc, left)
         finally:
-            del exc, native, left
+            exc = native = left = None  # they may not all be set
 
     if not TYPE_CHECKING:
 

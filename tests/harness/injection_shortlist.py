@@ -1,15 +1,168 @@
 """Lines of the engine at which an exception may do harm, each with the reason.
 
 A line is named by its module, the qualified name of its function, and its text without the
-indentation. An entry that is not needed any more fails the test.
+indentation. An entry that names no line fails the test; one that is not needed any more fails the
+complete run.
 """
 
 from __future__ import annotations
 
-SHORT_LIST: dict[str, str] = {
-    "thread_cache:_Worker._do_job:deliver(outcome)": (
-        "A call that fails before it begins cannot be told from a function that fails, and a "
-        "user's function must not be called twice. It is in a worker thread, where Ctrl-C is never "
-        "raised, and a few frames deep: only lack of memory can raise here."
-    ),
+WORKER_THREAD = (
+    "A call that fails before it begins cannot be told from a function that fails, and a "
+    "user's function must not be called twice. It is in a worker thread, where Ctrl-C is never "
+    "raised, and a few frames deep: only lack of memory can raise here."
+)
+ABORT_FAILED_TWICE = (
+    "The abort function has failed, and keeping its error fails as well. The task has been "
+    "cancelled and its abort function is not called again: what it waits for must come by "
+    "itself."
+)
+THE_CALL_FAILED = (
+    "The call itself fails, before it has changed anything: as if the caller had not made it. "
+    "The caller gets the error. A caller that has to make the call, to leave a block or to "
+    "wake somebody, can only make it again."
+)
+BLOCK_NOT_LEFT = (
+    "``async with`` calls ``__aexit__``, and this call fails before its first line: the block "
+    "is left, and no code of ours has run."
+)
+TWO_FAILURES = (
+    "The order in which blocks are left is broken already, which is an error by itself, and "
+    "repairing it fails as well. The scopes below stay open and cancelled; each error is "
+    "raised."
+)
+AFTER_THE_END = (
+    "The task has ended and its outcome is with the nursery, which may have been left: nobody "
+    "waits any more for what is raised now. asyncio reports it."
+)
+NOT_WOKEN = (
+    "An operation that wakes another task or hands a lock on fails before it has done so, and "
+    "its caller gets the error. The other task goes on waiting, for the operation to be "
+    "repeated or, with a lock, for the end of its owner."
+)
+FAILED_AS_IT_WOKE = (
+    "A task that was woken fails while it tidies up after its sleep. What the sleep would "
+    "have returned or raised is not seen: the task gets the error in its place."
+)
+RECORD_STAYS = (
+    "A note about an asyncio task is not thrown away. It goes with the task, and while it "
+    "stays it does no harm."
+)
+TIMER_FOR_NOTHING = (
+    "A timer was set and is not noted. It fires once for nothing, as the timer of a deadline "
+    "that was taken back does."
+)
+ANYIO_SHIELD = (
+    "The wait for the children of a nursery is covered by a shield of anyio, and leaving it "
+    "fails. anyio then leaves a request of its own to cancel the task counted."
+)
+
+_GROUPS: dict[str, list[str]] = {
+    WORKER_THREAD: [
+        "thread_cache:_Worker._do_job:deliver(outcome)",
+    ],
+    ABORT_FAILED_TWICE: [
+        "delivery:_agrees:except BaseException as exc:",
+        "delivery:_agrees:if not park.done():",
+        "delivery:_agrees:if task._abort is AGREED:",
+        "delivery:_agrees:park.set_result(Error(exc))",
+        "outcome:Error.__init__:if not isinstance(error, BaseException):",
+        "outcome:Error.__init__:self.error = error",
+    ],
+    THE_CALL_FAILED: [
+        "ending:_never_ran:if task is None or task._started:",
+        "ending:_never_ran:task = records.get(asyncio_task)",
+        "gauge:Gauge._step:callback(*args)",
+        "gauge:Gauge._step:task = None",
+        "gauge:Gauge.call_soon:return self._call_soon(step, *args, context=context)",
+        "gauge:Gauge.call_soon:step = callback",
+        "host:ChildTask.cancel:if not has_run(_plain_get_coro(self)):",
+        'host:has_run:frame = getattr(coro, "cr_frame", None)',
+        'host:has_run:if frame is None or getattr(coro, "cr_running", False):',
+        'host:has_run:return bool(getattr(coro, "cr_suspended", frame.f_lasti >= 0))',
+        "host:is_over:return task is None or task.done()",
+        "scope:CancelScope.__exit__:task = self._occupant",
+        "task:_forget:record = records.pop(task, None)",
+        "timeouts:_Fail.__exit__:scope = self._scope",
+        "timeouts:_Fail.__exit__:swallowed = scope.__exit__(etype, exc, tb)",
+    ],
+    BLOCK_NOT_LEFT: [
+        "nursery:Nursery.start:async with temporary:",
+        "results:gather:async with open_nursery() as nursery:",
+    ],
+    TWO_FAILURES: [
+        "scope:CancelScope._leave_misnested:task.scope = parent  # type: ignore[assignment]",
+        "tree:abandon:for inner in chain(task.scope, outer):",
+        "tree:abandon:if inner._nest is not None:",
+        "tree:abandon:if node._occupant is not None:",
+        "tree:abandon:if not encloses(outer, task.scope):",
+        "tree:abandon:node._abandoned = node._called = node._effective = True",
+        "tree:abandon:return told",
+        "tree:abandon:task, outer = todo.pop()",
+        "tree:abandon:todo.append((node._occupant, node))",
+        "tree:abandon:todo: list[tuple[Occupant, Node]] = []",
+        "tree:abandon:while todo:",
+        "tree:chain:node = node._parent",
+        "tree:chain:while node is not None and node is not outer:",
+        "tree:chain:yield node",
+    ],
+    AFTER_THE_END: [
+        "nursery:Nursery._run_child:del error, task, coro  # no circle: its traceback leads here",
+    ],
+    NOT_WOKEN: [
+        "extra:Extra.__init__:self.breakers: list[Any] | None = None",
+        "extra:Extra.__init__:self.custom_sleep_data: Any = None",
+        "extra:Extra.__init__:self.eventual_parent_nursery: Nursery | None = None",
+        "extra:Extra.__init__:self.island: Any = None",
+        "extra:Extra.__init__:self.seen_done: tuple[Any, int] = (None, 0)",
+        "lock:_Lock._try:return True",
+        "lock:_Lock.acquire:return",
+        "lock:_Lock.release:add_parking_lot_breaker(heir, lot)",
+        "lock:_Lock.release:if lot:",
+        "lock:_Lock.release:self._owner = None",
+        "lock:_Lock.release:self._owner = heir = lot._wake_first()",
+        "parking:move:task._abort = queue",
+        "parking:wake_first:reschedule(task, next_send)",
+        "parking:wake_first:task, entry = queue.popitem(last=False)  # type: ignore[call-arg]",
+        "parking:wake_first:task: Any = None",
+        "parking_lot:ParkingLot.__bool__:return bool(self._parked)",
+        "parking_lot:ParkingLot.repark:move(task, new_lot._parked)",
+        "parking_lot:add_parking_lot_breaker:extra = task._own_extra()",
+        "parking_lot:add_parking_lot_breaker:extra.breakers.append(lot)",
+        "parking_lot:add_parking_lot_breaker:if extra.breakers is None:",
+        "task:Task._own_extra:return self._extra",
+        "traps:_note_wakeup:for wakeup, context in callbacks_of(park) or ():",
+        'traps:_note_wakeup:if getattr(wakeup, "__self__", None) is task.asyncio_task:',
+        "traps:_note_wakeup:return task._wakeup",
+        "traps:_note_wakeup:task._wakeup = partial(context.run, wakeup)",
+        "traps:reschedule:abort = task._abort",
+        "traps:reschedule:if park is None:",
+        "traps:reschedule:if task._extra is not NO_EXTRA:",
+        "traps:reschedule:if wakeup is None:",
+        "traps:reschedule:park = task._park",
+        "traps:reschedule:state = task._state",
+        "traps:reschedule:task._abort = None",
+        "traps:reschedule:task._extra.custom_sleep_data = None",
+        "traps:reschedule:wakeup = _note_wakeup(task, park)",
+        "traps:reschedule:wakeup = task._wakeup",
+    ],
+    FAILED_AS_IT_WOKE: [
+        "parking:park:if task.scope._effective:",
+        "parking:park:task._park = task._abort = None",
+        "parking:park:task._rested = RESTED",
+        "traps:wait_task_rescheduled:task._park = task._abort = None",
+    ],
+    RECORD_STAYS: [
+        "gauge:Gauge._call_inside:host.leave_task(self._state.loop, owner)",
+        "gauge:Gauge._call_inside:records.pop(owner, None)",
+    ],
+    TIMER_FOR_NOTHING: [
+        "loop_state:LoopState._arm:self.armed_at = when",
+    ],
+    ANYIO_SHIELD: [
+        "leaving:join_children:if shield is not None:",
+        "leaving:join_children:shield.__exit__(None, None, None)",
+    ],
 }
+
+SHORT_LIST: dict[str, str] = {line: reason for reason, lines in _GROUPS.items() for line in lines}
