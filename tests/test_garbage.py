@@ -231,9 +231,7 @@ async def bad_limit() -> None:
 
 async def rescheduled_with_an_error() -> None:
     task = lowlevel.current_task()
-    asyncio.get_running_loop().call_soon(
-        lambda: lowlevel.reschedule(task, Error(Failure()))
-    )
+    asyncio.get_running_loop().call_soon(lambda: lowlevel.reschedule(task, Error(Failure())))
     await lowlevel.wait_task_rescheduled(lambda _: lowlevel.Abort.FAILED)
 
 
