@@ -49,7 +49,7 @@ from . import foreign, host
 from .errors import Cancelled, CancelReason, TrioInternalError
 from .exc_fields import is_a
 from .groups import ours_alone
-from .host import HAS_CANCEL_COUNTS, ChildTask, cancelling, plain_cancel, uncancel
+from .host import ChildTask, cancelling, plain_cancel, uncancel
 from .outcome import Error
 from .task import records
 from .tree import ROOT, chain, encloses, refresh
@@ -207,7 +207,7 @@ def _strike(task: Task) -> None:
             task._own_extra().over = over
     asyncio_task = task.asyncio_task
     held = task._held
-    before = asyncio_task.cancelling() if HAS_CANCEL_COUNTS else 0
+    before = cancelling(asyncio_task)
     try:
         task._held = True
         if type(asyncio_task) is ChildTask:

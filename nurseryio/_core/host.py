@@ -282,8 +282,8 @@ class TaskMaking:
     __slots__ = ("code", "create_task", "factory", "loop", "loop_type", "namespace")
 
     def __init__(self, loop: Loop) -> None:
-        self.loop = loop
-        self.loop_type = type(loop)
+        self.loop: Loop = loop
+        self.loop_type: type[Loop] = type(loop)
         self.namespace: dict[str, Any] = getattr(loop, "__dict__", {})
         # Returns the loop's task factory, None if it has none.
         self.factory: Callable[[], object] = loop.get_task_factory
