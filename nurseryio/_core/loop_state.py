@@ -160,7 +160,8 @@ class LoopState:
     def finish(self) -> None:
         """Make the calls of :meth:`finish_later`."""
         try:
-            while self.unfinished:
+            # Not those that fail again: they would keep the loop in here for ever.
+            for _ in range(len(self.unfinished)):
                 function, args = self.unfinished.pop(0)
                 try:
                     function(*args)
