@@ -45,6 +45,9 @@ def make_elsewhere(task: Task, runner: Any, name: str | None, context: Any) -> A
 def unmake(task: Task, asyncio_task: Any, runner: Any, coro: Any) -> None:
     """Starting a child has failed half-way: there is no child, and its function never runs."""
     assert task._parent_nursery is not None
+    if asyncio_task is None and runner is not None and runner.cr_await is None:
+        # It has not begun. First, as it needs no stack: asyncio may have kept a task of it.
+        runner.close()
     task._parent_nursery._children.pop(task, None)
     task.scope = ROOT
     if asyncio_task is not None:

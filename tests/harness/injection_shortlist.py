@@ -111,6 +111,7 @@ _GROUPS: dict[str, list[str]] = {
     ],
     NOT_WOKEN: [
         "extra:Extra.__init__:self.breakers: list[Any] | None = None",
+        "extra:Extra.__init__:self.context: contextvars.Context | None = None",
         "extra:Extra.__init__:self.custom_sleep_data: Any = None",
         "extra:Extra.__init__:self.eventual_parent_nursery: Nursery | None = None",
         "extra:Extra.__init__:self.island: Any = None",
@@ -119,6 +120,7 @@ _GROUPS: dict[str, list[str]] = {
         "lock:_Lock.acquire:return",
         "lock:_Lock.release:add_parking_lot_breaker(heir, lot)",
         "lock:_Lock.release:if lot:",
+        "lock:_Lock.release:if task is not self._owner:",
         "lock:_Lock.release:self._owner = None",
         "lock:_Lock.release:self._owner = heir = lot._wake_first()",
         "parking:move:task._abort = queue",
