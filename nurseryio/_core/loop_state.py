@@ -160,16 +160,16 @@ class LoopState:
     def finish(self) -> None:
         """Make the calls of :meth:`finish_later`."""
         try:
-            # Not those that fail again: they would keep the loop in here for ever.
+            # Those that fail again have had their next call scheduled.
             for _ in range(len(self.unfinished)):
                 function, args = self.unfinished.pop(0)
                 try:
                     function(*args)
                 except BaseException as error:
                     self.report(error)
-        finally:
-            if self.unfinished:
-                self.run_soon()
+        except BaseException:
+            self.run_soon()  # for the rest
+            raise
 
     def report(self, error: BaseException) -> None:
         """Report an error of the library's own bookkeeping, for which no caller waits.
