@@ -88,15 +88,15 @@ def test_after_an_exit_the_loop_is_run_again(drive: Drive) -> None:
     assert not drive.driver.given_up
 
 
+async def exit_without_end() -> None:
+    while True:
+        asyncio.get_running_loop().call_soon(sys.exit, 3)
+        await asyncio.sleep(0)
+
+
 def test_exits_without_end_are_given_up(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driving, "EXITS_IN_VAIN", 5)
-
-    async def work() -> None:
-        while True:
-            drive.loop.call_soon(sys.exit, 3)
-            await asyncio.sleep(0)
-
-    drive.run(work)
+    drive.run(exit_without_end)
     assert drive.driver.given_up
     assert len(drive.left) == 6
 
@@ -105,13 +105,7 @@ def test_an_exit_long_after_another_is_given_up_if_no_task_has_ended(
     drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driving, "LATE", -1.0)
-
-    async def work() -> None:
-        while True:
-            drive.loop.call_soon(sys.exit, 3)
-            await asyncio.sleep(0)
-
-    drive.run(work)
+    drive.run(exit_without_end)
     assert drive.driver.given_up
     assert len(drive.left) == 2
 

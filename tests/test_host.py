@@ -12,6 +12,7 @@ from math import inf
 from typing import Any
 
 import pytest
+from harness.core import task_factory
 
 import nurseryio
 from nurseryio._core import (
@@ -111,19 +112,14 @@ async def test_tasks_are_made_with_name_and_context() -> None:
 
 async def test_a_task_factory_is_honoured() -> None:
     made = []
-    loop = asyncio.get_running_loop()
-    before = loop.get_task_factory()
 
     def factory(loop: Any, coro: Any, **options: Any) -> asyncio.Task[Any]:
         made.append(coro)
         return asyncio.Task(coro, loop=loop, **options)
 
-    loop.set_task_factory(factory)
-    try:
+    with task_factory(factory):
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(asyncio.sleep, 0)
-    finally:
-        loop.set_task_factory(before)
     assert len(made) == 1
 
 

@@ -19,6 +19,7 @@ from harness.core import (
     leaves,
     needs_counts,
     settle,
+    task_factory,
     turns,
     until,
     validate,
@@ -1223,19 +1224,8 @@ def factory() -> Any:
     return make
 
 
-@contextlib.contextmanager
-def using(factory: Any) -> Any:
-    loop = asyncio.get_running_loop()
-    before = loop.get_task_factory()
-    loop.set_task_factory(factory)
-    try:
-        yield
-    finally:
-        loop.set_task_factory(before)
-
-
 async def test_a_custom_task_factory_makes_the_children(factory: Any) -> None:
-    with using(factory):
+    with task_factory(factory):
         async with open_nursery() as nursery:
             nursery.start_soon(do_nothing)
             nursery.start_soon(do_nothing, name="named")
@@ -1247,7 +1237,7 @@ async def test_a_task_factory_that_fails_leaves_no_child_and_no_warning() -> Non
     def broken(_loop: Any, _coro: Any, **_options: Any) -> Any:
         raise OSError("no more tasks")
 
-    with using(broken):
+    with task_factory(broken):
         async with open_nursery() as nursery:
             with pytest.raises(OSError, match="no more tasks"):
                 nursery.start_soon(do_nothing)
@@ -1271,7 +1261,7 @@ async def test_a_task_class_in_python_works_as_well(factory: Any) -> None:
 
     if asyncio.get_running_loop().get_task_factory() is not None:
         return  # an eager factory is asked for; the Python class is not made by it
-    with using(make):
+    with task_factory(make):
         async with open_nursery() as nursery:
             nursery.start_soon(child)
             nursery.start_soon(forever)

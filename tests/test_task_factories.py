@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from harness import matrix
-from harness.core import leaves, settle, validate
+from harness.core import leaves, settle, task_factory, validate
 
 import nurseryio
 from nurseryio import TASK_STATUS_IGNORED, CancelScope, Event, open_nursery, sleep_forever
@@ -166,13 +166,8 @@ def as_factory(maker: Maker) -> Iterator[None]:
         options.pop("eager_start", None)  # uvloop gives it to every factory
         return maker(own_task, coro, **options)
 
-    loop = asyncio.get_running_loop()
-    before = loop.get_task_factory()
-    loop.set_task_factory(factory)
-    try:
+    with task_factory(factory):
         yield
-    finally:
-        loop.set_task_factory(before)
 
 
 @contextlib.contextmanager

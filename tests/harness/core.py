@@ -62,6 +62,18 @@ def little_cpu(most: float = 0.1) -> Iterator[None]:
 
 
 @contextmanager
+def task_factory(factory: Any) -> Iterator[None]:
+    """The body runs with this task factory on its loop; afterwards the one before is back."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_task_factory()
+    loop.set_task_factory(factory)
+    try:
+        yield
+    finally:
+        loop.set_task_factory(before)
+
+
+@contextmanager
 def without_gc() -> Iterator[None]:
     """What the body drops must go by itself."""
     gc.collect()
