@@ -377,6 +377,7 @@ def _deliver(task: Task) -> None:
         _end_lost(task)
         return
     # Look again after its next step. The caller schedules that, once for all tasks of a batch.
+    # inlined: _put_on_watch_list
     if not task._watched:
         try:
             task._watched = True

@@ -45,17 +45,16 @@ def make_elsewhere(task: Task, runner: Any, name: str | None, context: Any) -> A
 def unmake(task: Task, asyncio_task: Any, runner: Any, coro: Any) -> None:
     """Starting a child has failed half-way: there is no child, and its function never runs."""
     assert task._parent_nursery is not None
-    if asyncio_task is None and runner is not None and runner.cr_await is None:
-        # It has not begun. First, as it needs no stack: asyncio may have kept a task of it.
+    if asyncio_task is None and runner is not None:
+        # First, as it needs no stack: asyncio may have kept a task of it.
+        if runner.cr_await is not None:  # an eager task factory has begun it
+            task._own_extra().has_ended = True  # the wrapper does nothing when it is closed
         runner.close()
     task._parent_nursery._children.pop(task, None)
     task.scope = ROOT
     if asyncio_task is not None:
         records.pop(asyncio_task, None)
         asyncio_task.cancel()
-    elif runner is not None:
-        task._own_extra().has_ended = True  # the wrapper does nothing when it is closed
-        runner.close()
     coro.close()
 
 
