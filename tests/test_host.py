@@ -175,13 +175,6 @@ async def test_a_timer_of_ours_runs_its_callback_unless_cancelled() -> None:
     assert record == [1]
 
 
-def test_notes_can_be_added_on_every_python() -> None:
-    error = ValueError()
-    host.add_note(error, "one")
-    host.add_note(error, "two")
-    assert error.__notes__ == ["one", "two"]  # type: ignore[attr-defined]
-
-
 # -- what tools see of a nursery's child -----------------------------------------------
 
 

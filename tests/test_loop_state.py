@@ -47,6 +47,24 @@ async def test_many_deadlines_take_one_timer() -> None:
     assert len(state.deadlines) == 0
 
 
+async def test_a_timer_that_is_overdue_is_armed_again_once_and_not_for_each_deadline() -> None:
+    state = current_state()
+    with nurseryio.move_on_after(50):
+        # As in an iteration of the loop that has taken long.
+        late = state.timer
+        state.armed_at = state.loop.time() - 1
+        state.not_lost_until = -inf
+        with nurseryio.move_on_after(60):
+            again = state.timer
+            assert again is not late
+            state.armed_at = state.loop.time() - 1
+            with nurseryio.move_on_after(70), nurseryio.move_on_after(80):
+                assert state.timer is again
+            state.not_lost_until = -inf
+            with nurseryio.move_on_after(90):
+                assert state.timer is not again
+
+
 async def test_a_dropped_deadline_does_not_keep_the_timer_early() -> None:
     state = current_state()
     with nurseryio.move_on_after(50):

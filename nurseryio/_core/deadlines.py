@@ -89,9 +89,12 @@ class Deadlines:
                 done[2] = done[3] = None  # a later drop() must not count it
             else:
                 self.drop(done)
-        while heap and heap[0][0] <= now:
-            if heap[0][2] is not None:
-                return heap[0]
+        while heap:
+            first = heap[0]
+            if first[0] > now:
+                return None
+            if first[2] is not None:
+                return first
             heappop(heap)
             self._dropped -= 1
         return None

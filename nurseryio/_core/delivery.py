@@ -258,7 +258,13 @@ def _throw(task: Task, error: Exception) -> None:
 
 def watch(task: Task) -> None:
     """Look at the task again at the next tick, after the step it is about to make."""
-    _put_on_watch_list(task)
+    if not task._watched:
+        try:
+            task._watched = True
+            task._state.watch_list.append(task)
+        except BaseException:
+            task._watched = False
+            raise
     _schedule(task._state)
 
 
@@ -270,16 +276,6 @@ def _end_lost(task: Task) -> None:
 
 # What has to happen when a child is found whose task is over; filled by an upper floor.
 lost_hooks: list[Callable[[Task], object]] = []
-
-
-def _put_on_watch_list(task: Task) -> None:
-    if not task._watched:
-        try:
-            task._watched = True
-            task._state.watch_list.append(task)
-        except BaseException:
-            task._watched = False
-            raise
 
 
 def _schedule(state: LoopState) -> None:
@@ -377,7 +373,7 @@ def _deliver(task: Task) -> None:
         _end_lost(task)
         return
     # Look again after its next step. The caller schedules that, once for all tasks of a batch.
-    # inlined: _put_on_watch_list
+    # inlined: watch, without _schedule
     if not task._watched:
         try:
             task._watched = True

@@ -93,8 +93,12 @@ must_cancel: Callable[[AsyncioTask], bool] = operator.attrgetter("_must_cancel")
 
 def is_running(task: AsyncioTask) -> bool:
     """Whether the task is on the stack: running, or below an eagerly started one."""
-    coro = outermost_coroutine(task)
-    return bool(getattr(coro, "cr_running", False) or getattr(coro, "gi_running", False))
+    # Of a child the wrapper, not what it shows.
+    coro: Any = _plain_get_coro(task) if type(task) is ChildTask else task.get_coro()
+    try:
+        return bool(coro.cr_running)
+    except AttributeError:  # a coroutine of another make
+        return bool(getattr(coro, "gi_running", False))
 
 
 def is_over(task: AsyncioTask | None) -> bool:
@@ -261,11 +265,6 @@ class ChildTask(_TaskBase):  # type: ignore[misc]
 ChildTask.__name__ = ChildTask.__qualname__ = "Task"
 
 
-def outermost_coroutine(task: AsyncioTask) -> Any:
-    """The coroutine that asyncio steps, also where ``get_coro()`` shows another one."""
-    return _plain_get_coro(task) if type(task) is ChildTask else task.get_coro()
-
-
 def show(task: AsyncioTask, coro: Any) -> None:
     """Have a child show another coroutine as its own, if it can."""
     if type(task) is ChildTask:
@@ -289,7 +288,7 @@ class TaskMaking:
         self.factory: Callable[[], object] = loop.get_task_factory
         if type(loop).get_task_factory is asyncio.BaseEventLoop.get_task_factory:
             # The same without a frame.
-            self.factory = functools.partial(operator.attrgetter("_task_factory"), loop)
+            self.factory = functools.partial(self.namespace.get, "_task_factory")
         # The loop's method as asyncio or uvloop wrote it; something that nothing is equal to if
         # it comes from elsewhere.
         self.create_task: Any = _genuine_create_task(type(loop)) or _Unequal
@@ -419,17 +418,6 @@ def task_context(task: AsyncioTask) -> contextvars.Context | None:
         return None
     context: contextvars.Context = get()
     return context
-
-
-# -- exceptions -----------------------------------------------------------------
-
-
-def add_note(error: BaseException, note: str) -> None:
-    """``BaseException.add_note``, which 3.10 lacks."""
-    if sys.version_info >= (3, 11):
-        error.add_note(note)
-    else:
-        error.__notes__ = [*getattr(error, "__notes__", ()), note]  # type: ignore[attr-defined]
 
 
 # -- loops ----------------------------------------------------------------------

@@ -232,7 +232,7 @@ def leave_with(
 ) -> BaseException | None:
     """Leave the scope of a nursery with these errors: what goes on from here."""
     # A native cancel of the host can have come up in the body alone; bare it is known already.
-    ours = not is_a(body, BaseExceptionGroup)
+    ours = body is None or not is_a(body, BaseExceptionGroup)
     kinds = set(map(type, errors))
     if kinds == {Cancelled}:
         # All or nothing: no need to make a group in order to take it apart.
@@ -240,7 +240,7 @@ def leave_with(
         return left if left is not errors[0] else combine(strict, errors)
     left = combine(strict, errors)
     if task.scope is scope and not any(issubclass(kind, MAY_BE_OURS) for kind in kinds):
-        scope._close(None)  # there is nothing that it could take out
+        scope._leave(task, None, ours)  # there is nothing that it could take out
     else:
         left = scope._close(left, ours)
     return at_border(task, strict, left)
@@ -281,6 +281,7 @@ def at_border(task: Task, strict: bool | None, error: BaseException | None) -> B
     """A lone SystemExit or KeyboardInterrupt leaves the outermost nursery bare, for asyncio."""
     if error is None or strict is True or task._parent_nursery is not None:
         return error
-    if any(node._nest is not None for node in chain(task.scope, None)):
+    leaf = bare_exit(error)
+    if leaf is not error and any(node._nest is not None for node in chain(task.scope, None)):
         return error  # not the outermost
-    return bare_exit(error)
+    return leaf

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextvars
 from functools import partial
+from heapq import heappush
 from math import inf
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -47,6 +48,7 @@ class LoopState:
         "long_nurseries",
         "loop",
         "making",
+        "not_lost_until",
         "ready",
         "run",
         "run_soon",
@@ -70,6 +72,8 @@ class LoopState:
         # live deadline; inf and None mean that none is armed. While watch_due it may be later.
         self.armed_at: float = inf
         self.timer: asyncio.Handle | None = None
+        # Until when (on the loop's clock) a timer that is overdue is not armed again.
+        self.not_lost_until: float = -inf
         # Records to look at again, and whether the call that will do it is scheduled.
         self.watch_list: list[Task] = []
         self.watch_due: bool = False
@@ -101,16 +105,30 @@ class LoopState:
             argument: what it is called with.
             now: the loop's time, if the caller knows it.
         """
-        entry = self.deadlines.add(when, function, argument)
-        # A timer that is overdue may never come: an exception from a signal handler can be raised
-        # before its first line. One that is only late does no harm.
-        if when < self.armed_at or self.armed_at < now:
+        deadlines = self.deadlines
+        # inlined: deadlines.Deadlines.add
+        deadlines._sequence = sequence = deadlines._sequence + 1
+        entry = [when, sequence, function, argument]
+        heappush(deadlines._heap, entry)
+        if when < self.armed_at or (self.armed_at < now and self.may_have_lost_timer(now)):
             try:
-                self._arm(min(when, self.deadlines.next()))
+                self._arm(min(when, deadlines.next()))
             except BaseException:
-                self.deadlines.drop(entry)
+                deadlines.drop(entry)
                 raise
         return entry
+
+    def may_have_lost_timer(self, now: float) -> bool:
+        """Whether to arm the timer again because it is overdue.
+
+        It may never come: an exception from a signal handler can be raised before its first line.
+        Mostly it is only late, as this iteration of the loop takes long, so that it is not armed
+        again for each deadline that is added in it.
+        """
+        if now < self.not_lost_until:
+            return False
+        self.not_lost_until = now + LOST_PAUSE
+        return True
 
     def _arm(self, when: float) -> None:
         loop = self.loop
@@ -196,6 +214,9 @@ def _finish(reference: ref[LoopState]) -> None:
     if state is not None:
         state.finish()
 
+
+# The least time (seconds) between two timers that are armed because the one before is overdue.
+LOST_PAUSE = 0.05
 
 # The least time (seconds) before a timer that came too early is armed again. uvloop counts in
 # whole milliseconds and rounds; without this it would spin through the rest of one.

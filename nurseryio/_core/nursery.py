@@ -239,7 +239,6 @@ class Nursery(metaclass=NoPublicConstructor):
             task._rested = NEW
             task._park = task._last_interrupted = task._strikes = task._wakeup = None
             task._extra = NO_EXTRA
-            task.asyncio_task = None  # type: ignore[assignment]
             runner = self._run_child(task, coro)
             asyncio_task = ChildTask(
                 runner, loop=state.loop, name=getattr(coro, "__qualname__", None)
@@ -357,10 +356,7 @@ class Nursery(metaclass=NoPublicConstructor):
         children.pop(task, None)
         if error is not None:
             last = self._errors[-1] if self._errors else None
-            if type(error) is type(last) is Cancelled and (
-                (error.args and last.args and error.args[0] is last.args[0])
-                or same_arguments(error.args, last.args)
-            ):
+            if type(error) is type(last) is Cancelled and same_arguments(error.args, last.args):
                 self._errors.append(last)  # type: ignore[union-attr]  # rule 3
             elif not ends_quietly(error, self.cancel_scope._effective):
                 self._fail(error, task)
@@ -390,7 +386,7 @@ class Nursery(metaclass=NoPublicConstructor):
         if not self._children and not self._pending_starts and not self._body_running:
             self._closed = True
             waiter = self._waiter
-            if waiter is not None and not waiter.done():
+            if waiter is not None:
                 wake_future(waiter)
 
     # -- starting and waiting ---------------------------------------------------

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from . import host
 from .delivery import abort_wait
 from .errors import Cancelled, CancelReason
+from .exc_fields import add_note
 from .ki import is_protected, may_be_torn, place_of
 from .leftovers import TURNS
 from .outcome import Error
@@ -111,7 +112,7 @@ class Presses:
 
     def _interrupt(self) -> KeyboardInterrupt:
         error = KeyboardInterrupt()
-        host.add_note(error, f"When Ctrl-C was pressed, there were {self._leftovers.describe()}")
+        add_note(error, f"When Ctrl-C was pressed, there were {self._leftovers.describe()}")
         return error
 
     def _is_kept(self) -> bool:

@@ -15,6 +15,7 @@ and is cut off, so that nothing else is harmed.
 from __future__ import annotations
 
 import sys
+from heapq import heappush
 from math import inf
 from sys import modules
 from typing import TYPE_CHECKING, Any, final
@@ -148,10 +149,15 @@ class CancelScope(Node, OnlyWith):
                 deadline = now + relative
                 if not self._called:
                     if relative > 0:
-                        # state.add_deadline() without its frame
-                        self._entry = state.deadlines.add(deadline, _expire, self)
-                        if deadline < state.armed_at or state.armed_at < now:
-                            state._arm(min(deadline, state.deadlines.next()))
+                        # inlined: loop_state.LoopState.add_deadline
+                        deadlines = state.deadlines
+                        deadlines._sequence = sequence = deadlines._sequence + 1
+                        self._entry = entry = [deadline, sequence, _expire, self]
+                        heappush(deadlines._heap, entry)
+                        if deadline < state.armed_at or (
+                            state.armed_at < now and state.may_have_lost_timer(now)
+                        ):
+                            state._arm(min(deadline, deadlines.next()))
                     else:
                         self._called = True
                         self._reason = DEADLINE
@@ -200,19 +206,21 @@ class CancelScope(Node, OnlyWith):
             if (
                 task is not None
                 and task.scope is self
-                and not self._effective
-                and not self._shielded
                 and self._beside is None
                 and self._nest is None
                 and current_asyncio_task() is task.asyncio_task
             ):
-                task.scope = self._parent  # type: ignore[assignment]
-                if self._entry is not None:
-                    task._state.deadlines.drop(self._entry)
-                    self._entry = None
-                self._occupant = None
-                return False
-            remaining = self._close(exc)
+                if not self._effective and not self._shielded:
+                    task.scope = self._parent  # type: ignore[assignment]
+                    if self._entry is not None:
+                        task._state.deadlines.drop(self._entry)
+                        self._entry = None
+                    self._occupant = None
+                    return False
+                swept = type(exc) is GeneratorExit and self._is_swept(exc)
+                remaining = exc if swept else self._leave(task, exc, False)
+            else:
+                remaining = self._close(exc)
         except BaseException:
             # What matters most first: there may be no stack for a call.
             if task is not None:
@@ -306,13 +314,12 @@ class CancelScope(Node, OnlyWith):
         self, exc: BaseException | None, marked_only: bool = False
     ) -> BaseException | None:
         """Take the ``Cancelled`` out of ``exc``, note whether there was one."""
-        matches = is_marked if marked_only else is_cancelled
-        if is_a(exc, Cancelled):
-            if matches(exc):
+        if type(exc) is Cancelled or is_a(exc, Cancelled):
+            if not marked_only or is_marked(exc):
                 self.cancelled_caught = True
                 return None
         elif is_a(exc, BaseExceptionGroup):
-            found, rest = take_out(exc, matches)
+            found, rest = take_out(exc, is_marked if marked_only else is_cancelled)
             if found:
                 self.cancelled_caught = True
                 return rest

@@ -279,9 +279,13 @@ def _sweep_closed_loops() -> None:
 def wake_future(future: asyncio.Future[None]) -> None:
     """Finish a future of the library, so that the task that waits for it goes on.
 
+    Does nothing if it is over already.
+
     A future that gets its result gives up its callbacks before they are scheduled. If that fails,
     they are called in the next iteration of the loop.
     """
+    if future.done():
+        return
     callbacks = callbacks_of(future)
     try:
         future.set_result(None)

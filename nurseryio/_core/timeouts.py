@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import Cancelled, TooSlowError
 from .exc_fields import is_a
+from .host import current_task as current_asyncio_task
 from .scope import CancelScope, new_scope
-from .task import current_state, current_task, wake_future
+from .task import current_state, current_task, not_in_a_task, records, wake_future
 from .traps import checkpoint, hold_off
 from .util import CLOCK_TIME, NO_LIMIT, SECONDS, OnlyWith, as_float, not_a_number
 
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 
     from .deadlines import Entry
     from .task import Task
-
-
-# Types of numbers that go together with those of every clock. Others are made floats.
-PLAIN = (float, int)
 
 
 def current_time() -> float:
@@ -100,15 +97,20 @@ async def sleep(seconds: float) -> None:
         raise not_a_number(seconds, "seconds", SECONDS, FOR_EVER) from None
     if positive:
         # _sleep() again: a frame less in each of ten thousand tasks that sleep.
-        task = current_task()
+        try:
+            task = records[current_asyncio_task()]  # type: ignore[index]
+        except KeyError:
+            task = current_task()
+        except RuntimeError as error:
+            not_in_a_task(error)
         if task.scope._effective:
             await checkpoint()
         state = task._state
         future = state.loop.create_future()
-        if type(seconds) not in PLAIN:
+        if type(seconds) is not float and type(seconds) is not int:
             seconds = as_float(seconds, "seconds", SECONDS, FOR_EVER)
         now = state.loop.time()
-        entry = state.add_deadline(now + seconds, _wake, future, now)
+        entry = state.add_deadline(now + seconds, wake_future, future, now)
         try:
             await future
         except BaseException as exc:
@@ -163,7 +165,7 @@ async def _sleep(task: Task, when: float) -> None:
         await checkpoint()  # raises, unless something protects the task
     state = task._state
     future = state.loop.create_future()
-    entry = state.add_deadline(when, _wake, future)
+    entry = state.add_deadline(when, wake_future, future)
     try:
         await future
     except BaseException as exc:
@@ -175,16 +177,11 @@ def _is_cut_short(
     task: Task, entry: Entry, future: asyncio.Future[None], exc: BaseException
 ) -> bool:
     """Whether a sleep ends before its time; if its time was up, a native cancel is held off."""
-    if is_a(exc, Cancelled) and future.done() and not future.cancelled():
+    if future.done() and not future.cancelled() and is_a(exc, Cancelled):
         hold_off(task, exc)
         return False
     task._state.deadlines.drop(entry)
     return True
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        wake_future(future)
 
 
 # -- time limits ----------------------------------------------------------------
@@ -286,7 +283,9 @@ def _limited(seconds: float, shield: bool) -> CancelScope:
         raise ValueError(
             "`seconds` must not be NaN" if isnan(seconds) else "`seconds` must be non-negative"
         )
-    scope = new_scope(seconds if type(seconds) in PLAIN else as_float(seconds, "seconds", SECONDS))
+    if type(seconds) is not float and type(seconds) is not int:
+        seconds = as_float(seconds, "seconds", SECONDS)
+    scope = new_scope(seconds)
     if shield is not False:
         scope.shield = shield
     return scope
