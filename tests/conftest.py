@@ -18,9 +18,11 @@ expects such reports asks for ``loop_errors`` and looks at them itself.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import signal
+from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -50,6 +52,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="full",
         help="how much of the loop matrix each async test runs on (default: full)",
     )
+    parser.addoption(
+        "--part",
+        type=_part,
+        metavar="K/N",
+        help="the K-th of N parts of the tests, to run them side by side; a file is in one part",
+    )
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 1/3")
+    return int(number), int(count)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    part = config.getoption("--part")
+    if part is None:
+        return
+    number, count = part
+    # The files with the most tests first, each into the part that has the fewest so far.
+    sizes = Counter(item.path for item in items)
+    filled = [0] * count
+    chosen = set()
+    for path, size in sorted(sizes.items(), key=lambda pair: (-pair[1], pair[0])):
+        smallest = filled.index(min(filled))
+        filled[smallest] += size
+        if smallest == number - 1:
+            chosen.add(path)
+    config.hook.pytest_deselected(items=[item for item in items if item.path not in chosen])
+    items[:] = [item for item in items if item.path in chosen]
 
 
 def pytest_report_header(config: pytest.Config) -> str:

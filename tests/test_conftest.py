@@ -59,6 +59,26 @@ def test_an_ordinary_test_runs_once(run_pytest: Run) -> None:
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_parts_of_the_tests_are_all_of_them_once(run_pytest: Run, count: int) -> None:
+    text = "def test_one(): pass\ndef test_two(): pass"
+    for name in ("a", "b", "c"):
+        Path(f"test_{name}.py").write_text(f"def test_{name}(): pass")
+    found: list[str] = []
+    for number in range(1, count + 1):
+        result = run_pytest(text, "-q", "--collect-only", f"--part={number}/{count}", ".")
+        found += [line for line in result.outlines if "::" in line]
+    names = ["test_a.py::test_a", "test_b.py::test_b", "test_c.py::test_c"]
+    assert sorted(found) == [*names, "test_it.py::test_one", "test_it.py::test_two"]
+
+
+@pytest.mark.parametrize("text", ["3/2", "0/2", "half"])
+def test_a_part_that_there_is_not_is_refused(run_pytest: Run, text: str) -> None:
+    result = run_pytest("def test_it(): pass", f"--part={text}")
+    result.stderr.fnmatch_lines([f"*argument --part: '{text}' is not like 1/3"])
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
 def test_each_kind_of_loop_is_what_its_name_says(run_pytest: Run) -> None:
     result = run_pytest(
         """

@@ -691,9 +691,11 @@ async def taskgroup_inside(p: Probe) -> object:
             async with asyncio.TaskGroup() as group:
                 group.create_task(p.nap(LONG))
                 group.create_task(p.native_nap(LONG))
-    except KeyboardInterrupt:
-        # After one in a child, TaskGroup may leave its own request to the parent counted.
-        p.requests = asyncio.current_task().cancelling()  # type: ignore[union-attr]
+    except BaseException as error:
+        # TaskGroup may leave its own request to the parent counted: after a KeyboardInterrupt in a
+        # child, and before 3.13 after any error.
+        if sys.version_info < (3, 13) or isinstance(error, KeyboardInterrupt):
+            p.requests = asyncio.current_task().cancelling()  # type: ignore[union-attr]
         raise
     p.note(scope.cancelled_caught)
     async with p.nursery() as block:
