@@ -43,8 +43,8 @@ def pair(keep: bool = True) -> Iterator[tuple[Readable, Writable, stdlib.socket]
     with left, right:
         left.setblocking(False)
         right.setblocking(False)
-        readable = Readable(state, left.fileno(), keep)
-        writable = Writable(state, left.fileno(), keep)
+        readable = Readable(state, left, keep)
+        writable = Writable(state, left, keep)
         try:
             yield readable, writable, right
         finally:

@@ -23,6 +23,7 @@ import contextvars
 import functools
 import inspect
 import operator
+import selectors
 import socket
 import sys
 import threading
@@ -491,6 +492,19 @@ def count_tasks(loop: Loop) -> tuple[int, int]:
         if future is None or future.done():
             runnable += not is_running(task)
     return len(tasks), runnable
+
+
+def cut_off(loop: Loop) -> None:
+    """In a forked child: have the parent's loop stop here, and watch nothing with the parent.
+
+    The descriptor of an epoll object is shared: what one process takes out of it is not watched
+    for the other any more, and closing a stock loop takes out its self-pipe.
+    """
+    loop.stop()
+    selector = selector_of(loop)
+    if selector is not None:
+        loop._selector = selectors.DefaultSelector()  # type: ignore[attr-defined]
+        selector.close()
 
 
 # -- timers of our own making ---------------------------------------------------
