@@ -10,6 +10,7 @@ import tty
 from typing import Any
 
 import pytest
+from harness.core import settle
 
 import nurseryio
 from nurseryio import (
@@ -284,8 +285,11 @@ async def test_a_forgotten_stream_closes_its_descriptor_and_leaves_the_loop_clea
         await reader.receive_some()
     await lowlevel.checkpoint()
     numbers = {writer.fileno(), reader.fileno()}
-    del writer, reader
-    gc.collect()
+    with pytest.warns(ResourceWarning, match="unclosed <FdStream over fd") as warned:
+        del writer, reader
+        gc.collect()
+    assert len(warned) == 2
+    await settle()
     writer, reader = pipe()
     assert {writer.fileno(), reader.fileno()} == numbers
     async with writer, reader:

@@ -111,12 +111,13 @@ async def test_it_gives_way_to_a_task_that_waits_for_the_bare_descriptor() -> No
         await readable
 
 
-async def test_a_task_that_waits_for_the_bare_descriptor_shares_the_registration() -> None:
+async def test_a_task_that_waits_for_the_bare_descriptor_ends_a_kept_registration() -> None:
     with pair() as (readable, _writable, peer):
         peer.send(b"x")
         await readable
         assert readable.armed == readable._keep
         await lowlevel.wait_readable(readable._fd)
+        assert not readable.armed
         os.read(readable._fd, 10)
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(lowlevel.wait_readable, readable._fd)
@@ -326,12 +327,23 @@ async def test_others_may_ask_to_be_told_when_the_wait_is_over() -> None:
 
 async def test_a_descriptor_that_cannot_be_watched_is_an_error_and_leaves_nothing() -> None:
     state = lowlevel.current_task()._state
-    with stdlib.socket() as sock:
-        number = sock.fileno()
+    with open(__file__) as file:
+        for keep in (True, False):
+            with pytest.raises(PermissionError):
+                await Readable(state, file, keep)
+    assert not waits(state)
+
+
+async def test_a_descriptor_that_was_closed_cannot_be_awaited() -> None:
+    state = lowlevel.current_task()._state
     for keep in (True, False):
-        # Invalid: the number may be that of the epoll object meanwhile.
-        with pytest.raises(OSError, match=r"Bad file descriptor|Invalid argument"):
-            await Readable(state, number, keep)
+        with stdlib.socket() as sock:
+            readable = Readable(state, sock, keep)
+        for _ in range(2):
+            with pytest.raises(ClosedResourceError):
+                await readable
+        with pytest.raises(ClosedResourceError):
+            await Readable(state, sock, keep)
     assert not waits(state)
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 from harness import net
+from harness.core import settle
+from harness.net import is_open
 
 import nurseryio
 from nurseryio import (
@@ -474,6 +476,8 @@ async def test_a_forgotten_socket_is_closed_and_unwatched() -> None:
         with pytest.warns(ResourceWarning, match="unclosed"):
             del left
             gc.collect()
+        assert is_open(fd)  # its number stays taken while the loop watches it
+        await settle()
         reader, writer = os.pipe()
         assert fd in (reader, writer)
         os.write(writer, b"x")

@@ -495,14 +495,11 @@ def count_tasks(loop: Loop) -> tuple[int, int]:
 
 
 def cut_off(loop: Loop) -> None:
-    """In a forked child: have the parent's loop stop here, and watch nothing with the parent.
-
-    The descriptor of an epoll object is shared: what one process takes out of it is not watched
-    for the other any more, and closing a stock loop takes out its self-pipe.
-    """
+    """In a forked child: stop the parent's loop here, and give up the epoll object that is shared."""
     loop.stop()
     selector = selector_of(loop)
     if selector is not None:
+        # Closing a stock loop takes its self-pipe out, for the parent too.
         loop._selector = selectors.DefaultSelector()  # type: ignore[attr-defined]
         selector.close()
 

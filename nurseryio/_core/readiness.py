@@ -28,9 +28,8 @@ out of it, so that the future stays pending and serves for the next wait: nothin
 no method of ours is called. Whatever else may happen to the task (a cancellation, closing)
 ends the future as usual, and the next wait has a new one.
 
-Rule 6: only the loop's thread changes its table. :meth:`Registrations.forget` is called by
-finalizers, in any thread and in the middle of anything, and :meth:`Registrations.close` by other
-loops that use the same descriptor. They schedule a call on the loop.
+Rule 6: only the loop's thread changes its table. Finalizers, which are called in any thread and in
+the middle of anything, and other loops that use the same descriptor schedule a call on the loop.
 
 Rule 7: a forked child forgets all registrations, and takes none of them out: the epoll objects
 are shared with the parent.
@@ -52,7 +51,7 @@ from .task import all_states
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
     from typing_extensions import Protocol
 
@@ -79,7 +78,7 @@ if TYPE_CHECKING:
             """End the registration; the task that waits gets :class:`ClosedResourceError`."""
 
 
-__all__ = ["Readable", "Readiness", "Registrations", "Writable", "waits"]
+__all__ = ["Readable", "Readiness", "Registrations", "Writable", "close_later", "waits"]
 
 KindT = TypeVar("KindT", bound="Readiness")
 
@@ -342,29 +341,25 @@ class Readiness:
         loop = self.state.loop
         return self.armed and loop.is_running() and host.running_loop_or_none() is not loop
 
-    def forget(self) -> None:
-        """Nobody can wait any more: have the loop end the registration, and drop the owner."""
-        if self.armed:
-            self._have_called(self.disarm)
+    def close_soon(self, owner: HasFileno | None = None) -> None:
+        """Have the loop close it.
 
-    def close_for(self, holder: HasFileno | None) -> None:
-        """Have the loop close it. Until then ``holder`` is the owner."""
-        if holder is not None:
-            self._owner = holder
-        self._have_called(self._close_and_drop)
+        Args:
+            owner: The owner until then, instead of the one from before.
+        """
+        if owner is not None:
+            self._owner = owner
+        loop = self.state.loop
+        try:
+            loop.call_soon_threadsafe(self._close_and_drop, context=self.state.context)
+        except RuntimeError:
+            if not loop.is_closed():
+                raise
+            self._close_and_drop()
 
     def _close_and_drop(self) -> None:
         self.close()
         self._owner = None
-
-    def _have_called(self, function: Callable[[], object]) -> None:
-        loop = self.state.loop
-        try:
-            loop.call_soon_threadsafe(function, context=self.state.context)
-        except RuntimeError:
-            if not loop.is_closed():
-                raise
-            function()
 
     def _watch(self) -> None:
         raise NotImplementedError
@@ -403,11 +398,8 @@ class Writable(Readiness):
         self.state.loop.remove_writer(self._fd)
 
 
-class Held:
-    """A number that its socket has given up, and that other loops still watch.
-
-    It is closed with the last reference: when the last of them has ended its registration.
-    """
+class _Held:
+    """A number that its owner has given up. It is closed with the last reference to this."""
 
     __slots__ = ("_fd",)
 
@@ -420,6 +412,20 @@ class Held:
 
     def __del__(self) -> None:
         os.close(self._fd)
+
+
+def close_later(registered: list[Readiness], fd: int) -> None:
+    """Close a descriptor when the last of its registrations has ended, each in its loop's thread.
+
+    The number stays taken until then: it cannot become another file's while a loop watches it.
+
+    Args:
+        registered: Its registrations.
+        fd: The descriptor. Its former owner must have given it up.
+    """
+    held = _Held(fd)
+    for waits in registered:
+        waits.close_soon(held)
 
 
 # Two loops may begin to use a descriptor at the same time.
@@ -467,8 +473,8 @@ class Registrations:
         """The descriptor is about to be closed: see :meth:`Readiness.close`.
 
         Returns:
-            Those that are registered with loops in other threads. They have to be closed by
-            :meth:`Readiness.close_for`, as this must not be done here.
+            Those that are registered with loops in other threads, which have to end that
+            themselves. See :func:`close_later` and :meth:`Readiness.close_soon`.
         """
         elsewhere = [waits for waits in self._all if waits.is_elsewhere()]
         for waits in self._all:
@@ -476,7 +482,6 @@ class Registrations:
                 waits.close()
         return elsewhere
 
-    def forget(self) -> None:
-        """The descriptor's user has been forgotten: see :meth:`Readiness.forget`."""
-        for waits in self._all:
-            waits.forget()
+    def registered(self) -> list[Readiness]:
+        """Those that are registered with a loop."""
+        return [waits for waits in self._all if waits.armed]

@@ -14,8 +14,8 @@ Rule 4: ``SystemExit`` and ``KeyboardInterrupt`` that asyncio code has raised (a
 a signal handler) cancel everything. Once all has ended, the first of them leaves ``run``. If the
 main task has failed too, that error is its context.
 
-Rule 5: a forked child that comes back into its parent's run leaves it at once. Nothing is cancelled,
-and the loop is neither run nor closed.
+Rule 5: a forked child that comes back into its parent's run leaves it at once. Nothing is
+cancelled, and the loop is neither run nor closed.
 
 Rule 6: whatever fails in here, the loop is closed, and signals are given back. Each step of the end
 is made although another one has failed, and all of them once more if their caller has failed.

@@ -31,7 +31,7 @@ from .._core import (
     notify_closing,
 )
 from .._core.forked import generation
-from .._core.readiness import Held, Registrations
+from .._core.readiness import Registrations, close_later
 from .stream import RECEIVE_SIZE, bytes_view, check_max_bytes
 
 if TYPE_CHECKING:
@@ -47,13 +47,11 @@ def _raise_for(error: OSError) -> NoReturn:
 
 
 class _Descriptor:
-    """Has a file descriptor, and closes it at the latest when nothing refers to it any more."""
+    """Has a file descriptor, and remembers how it was."""
 
     __slots__ = ("_fd", "_generation", "_was_blocking")
 
     def __init__(self, fd: int) -> None:
-        # -1 once closed; until the rest has succeeded the descriptor is not ours to close.
-        self._fd = -1
         self._was_blocking = os.get_blocking(fd)
         os.set_blocking(fd, False)
         self._fd = fd
@@ -77,14 +75,6 @@ class _Descriptor:
         finally:
             if fd != -1:
                 os.close(fd)
-
-    def __del__(self) -> None:
-        try:
-            if self._fd != -1:
-                text = f"unclosed FdStream over fd {self._fd}"
-                warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
-        finally:
-            self.close()
 
 
 class FdStream(Stream, metaclass=Final):
@@ -122,9 +112,16 @@ class FdStream(Stream, metaclass=Final):
         return f"<FdStream over fd {self._fd}>" if self._fd != -1 else "<FdStream, closed>"
 
     def __del__(self) -> None:
-        waits = getattr(self, "_waits", None)  # __init__ may have failed
-        if waits is not None:
-            waits.forget()
+        if getattr(self, "_fd", -1) == -1:
+            return  # closed, or __init__ has failed
+        try:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        finally:
+            registered = self._waits.registered()
+            if registered:
+                close_later(registered, self._descriptor.detach())
+            else:
+                self._descriptor.close()
 
     def fileno(self) -> int:
         """The file descriptor; -1 once the stream is closed."""
@@ -237,13 +234,10 @@ class FdStream(Stream, metaclass=Final):
         if in_trio_run():
             # Somebody may wait for the bare descriptor.
             notify_closing(fd)
-        if not elsewhere:
+        if elsewhere:
+            close_later(elsewhere, self._descriptor.detach())
+        else:
             self._descriptor.close()
-            return
-        # The number stays taken until the other loops do not watch it any more.
-        holder = Held(self._descriptor.detach())
-        for waits in elsewhere:
-            waits.close_for(holder)
 
     async def aclose(self) -> None:
         """Close the file descriptor: it is gone when this returns or raises.

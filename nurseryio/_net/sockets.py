@@ -27,6 +27,7 @@ import os
 import select
 import socket as stdlib
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._core import (
@@ -39,7 +40,7 @@ from .._core import (
     notify_closing,
 )
 from .._core.host import accept_plainly
-from .._core.readiness import Held, Registrations
+from .._core.readiness import Registrations, close_later
 from .resolver import resolve_address
 from .sockettype import DEFAULT_BACKLOG, SocketType
 
@@ -92,17 +93,22 @@ class Socket(SocketType):
         return repr(self._sock).replace("socket.socket", "nurseryio.socket.socket", 1)
 
     def __del__(self) -> None:
-        # While it is registered the standard library's socket lives on, so that its number does.
-        # With the last reference it closes itself, and warns.
         waits = getattr(self, "_waits", None)  # __init__ may have failed
-        if waits is not None:
-            waits.forget()
+        registered = None if waits is None else waits.registered()
+        if registered:
+            # The loop must not be left with the number of a descriptor that is closed. Otherwise
+            # the standard library's socket closes itself, and warns as well.
+            try:
+                text = f"unclosed {self!r}"
+                warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+            finally:
+                close_later(registered, self._sock.detach())
 
     # -- what does not block ----------------------------------------------------
 
     def detach(self) -> int:
         for waits in self._end_waits():
-            waits.close_for(None)
+            waits.close_soon()
         return self._sock.detach()
 
     def fileno(self) -> int:
@@ -196,13 +202,10 @@ class Socket(SocketType):
         if self._sock.fileno() == -1:
             return
         elsewhere = self._end_waits()
-        if not elsewhere:
+        if elsewhere:
+            close_later(elsewhere, self._sock.detach())
+        else:
             self._sock.close()
-            return
-        # The number stays taken until the other loops do not watch it any more.
-        holder = Held(self._sock.detach())
-        for waits in elsewhere:
-            waits.close_for(holder)
 
     def _end_waits(self) -> list[Readiness]:
         """See :meth:`Registrations.close`; likewise for those who wait for the bare number."""
