@@ -33,7 +33,7 @@ from .asyncgens import AsyncGenerators
 from .driving import EXITS, Driver
 from .errors import Cancelled, CancelReason
 from .forked import in_child
-from .groups import is_cancelled, leaves, warn_loose
+from .groups import bare_exit, is_cancelled, leaves, warn_loose
 from .idle import use_clock
 from .ki import KIHandler, border, calls_users, disable_ki_protection
 from .leftovers import GENERATORS, THREADS, Leftovers
@@ -256,8 +256,6 @@ class Run:
         if self._inherited:
             if isinstance(error, EXITS):
                 self.verdict.exits.append(error)
-            elif self.main_outcome is None:
-                self.verdict.exits.append(RuntimeError(FORKED))
             return
         self.presses.has_left()
         # What has left the loop may have kept the timer from being armed again.
@@ -338,6 +336,8 @@ class Run:
 
     def result(self, strict: bool | None) -> Any:
         """What the main task returned, or raise what came of the run."""
+        if self._inherited:
+            return self._result_in_child()
         outcome, self.main_outcome = self.main_outcome, None
         error = outcome.error if isinstance(outcome, Error) else None
         leaving = self.verdict.decide(error, self.presses, strict)
@@ -348,6 +348,15 @@ class Run:
             return outcome.value
         finally:
             del outcome, error, leaving
+
+    def _result_in_child(self) -> Any:
+        outcome, self.main_outcome = self.main_outcome, None
+        if outcome is None:
+            exits = self.verdict.exits
+            outcome = Error(exits[0] if exits else RuntimeError(FORKED))
+        elif isinstance(outcome, Error):
+            outcome = Error(bare_exit(outcome.error))
+        return outcome.unwrap()
 
     async def _root(self, async_fn: Any, args: tuple[Any, ...]) -> None:
         self.root_task = current_task()
