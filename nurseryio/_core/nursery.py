@@ -57,7 +57,6 @@ from .host import (
     NativeTask,
     asyncio_tasks,
     current_task as current_asyncio_task,
-    ensure_stack,
     forget_who_awaits,
     note_who_awaits,
     running_loop_or_none,
@@ -73,6 +72,7 @@ from .util import (
     blank,
     checked_coroutine,
     coroutine_or_error,
+    ensure_stack,
     qualname_of,
     reject_non_functions,
 )

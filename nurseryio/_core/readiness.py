@@ -263,6 +263,9 @@ class Readiness:
         if not callbacks:
             # More has come, and nobody wants it yet.
             self.exhausted = False
+            if self._poller is None and host.watches_in_vain(self.state.loop, self._fd):
+                # It would be reported for ever.
+                host.renew_epoll(self.state.loop, keep=True)
             self.disarm()
         elif self._stale:
             self._stale = False

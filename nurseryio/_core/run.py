@@ -249,8 +249,11 @@ class Run:
         """In a forked child: see rule 5."""
         self._inherited = True
         self.driver.given_up = True
-        if not self.state.loop.is_closed():
-            host.cut_off(self.state.loop)
+        loop = self.state.loop
+        if not loop.is_closed():
+            loop.stop()
+            # The parent's is shared: closing a loop takes its self-pipe out for both.
+            host.renew_epoll(loop, keep=False)
 
     def _left_by(self, error: BaseException) -> None:
         if self._inherited:

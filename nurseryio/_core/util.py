@@ -295,6 +295,20 @@ def call_each(*functions: Callable[[], object]) -> None:
             errors.clear()  # no circle
 
 
+# So many frames the longest way from an operation through the engine and asyncio takes.
+STACK_NEEDED = 16
+
+
+def ensure_stack(frames: int = STACK_NEEDED) -> None:
+    """Raise RecursionError if there is no room for so many more frames on the stack.
+
+    For operations that change state in several calls: either they fail before the first of them,
+    or not for want of stack.
+    """
+    if frames:
+        ensure_stack(frames - 1)
+
+
 class generic_function(Generic[P, RetT]):
     """Decorator for a function that may be given its type arguments: ``f[int](1)``.
 
