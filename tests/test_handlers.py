@@ -98,11 +98,14 @@ class TestInAChild:
     async def test_signals_end_a_child_as_they_end_any_process(
         self, signum: int, code: int, in_thread: bool, receiving: bool
     ) -> None:
+        # Some tools that watch tests have a handler of their own for SIGTERM.
+        theirs = signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with open_signal_receiver(signum) if receiving else nullcontext():
             if in_thread:
                 ended = await to_thread.run_sync(forks.killed_in_child, signum)
             else:
                 ended = forks.killed_in_child(signum)
+        signal.signal(signal.SIGTERM, theirs)
         assert ended == code
 
     async def test_leaving_a_receiver_raises_none_of_the_parents_signals_again(self) -> None:

@@ -29,6 +29,7 @@ def fork(function: Callable[[], object]) -> int:
         return pid
     code = FAILED
     try:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(PATIENCE)
         function()
         code = 0
@@ -54,19 +55,17 @@ def killed_in_child(signum: int) -> int:
 
     A ``KeyboardInterrupt`` gives ``FAILED``.
     """
-    reader, writer = os.pipe()
-
-    def wait() -> None:
-        os.write(writer, b"x")
-        while True:
-            # Not pause(): the system may give the signal to a thread of some C library.
-            time.sleep(0.001)
-
+    never, writer = os.pipe()
+    pid = fork(lambda: os.read(never, 1))
     try:
-        pid = fork(wait)
-        os.read(reader, 1)
-        os.kill(pid, signum)
-        return code_of(pid)
+        while True:
+            # Again and again: it may come before the child waits. Python 3.13.0 calls handlers in
+            # a child that was forked in a thread only when a system call has been interrupted.
+            os.kill(pid, signum)
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.01)
     finally:
-        os.close(reader)
+        os.close(never)
         os.close(writer)
