@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import socket as stdlib
 import sys
+import warnings
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -388,3 +391,118 @@ async def test_a_system_exit_in_a_woken_task_of_asyncio_ends_the_loop_as_usual()
         return -1
 
     assert await asyncio.get_running_loop().run_in_executor(None, run) == 3
+
+
+# -- what others do to a descriptor -----------------------------------------------------
+
+
+async def test_a_registration_behind_which_nobody_waits_gives_way() -> None:
+    # The number has been closed behind our back, and is another socket's now.
+    with pair() as (readable, _writable, peer):
+        peer.send(b"x")
+        await readable
+        with stdlib.socket(fileno=os.dup(readable._fd)) as keeps_the_file_open:
+            left, right = stdlib.socketpair()
+            os.dup2(left.fileno(), readable._fd)
+            left.close()
+            again = Readable(readable.state, FakeOwner(readable._fd), True)
+            with right:
+                async with nurseryio.open_nursery() as nursery:
+                    nursery.start_soon(wait, again)
+                    await wait_all_tasks_blocked()
+                    assert not readable.armed
+                    right.send(b"x")
+            again.close()
+            keeps_the_file_open.recv(1)
+            peer.send(b"x")
+            await wait_all_tasks_blocked()
+    assert not waits(readable.state)
+
+
+class FakeOwner:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_a_wait_whose_owner_has_lost_the_number_ends_when_that_is_used_again(
+    keep: bool,
+) -> None:
+    state = lowlevel.current_task()._state
+    left, right = stdlib.socketpair()
+    with right, stdlib.socket(fileno=os.dup(left.fileno())) as other:
+        readable = Readable(state, left, keep)
+        async with nurseryio.open_nursery() as nursery:
+
+            async def wait_in_vain() -> None:
+                with pytest.raises(ClosedResourceError):
+                    await readable
+
+            nursery.start_soon(wait_in_vain)
+            await wait_all_tasks_blocked()
+            fd = left.detach()
+            assert len(nursery.child_tasks) == 1
+            again = Readable(state, FakeOwner(fd), keep)
+            nursery.start_soon(wait, again)
+            await wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 1
+            right.send(b"x")
+        again.close()
+        os.close(fd)
+        other.recv(1)
+    assert not waits(state)
+
+
+async def test_a_file_that_others_have_closed_is_not_reported_for_ever() -> None:
+    with pair() as (readable, _writable, peer):
+        with nurseryio.move_on_after(0.001):
+            await readable
+        spare = os.dup(readable._fd)
+        with stdlib.socket() as another:
+            os.dup2(another.fileno(), readable._fd)
+        peer.send(b"x")
+        await wait_all_tasks_blocked()  # the loop comes to rest
+        os.dup2(spare, readable._fd)
+        os.close(spare)
+
+
+def test_closing_after_the_loop_was_closed_under_a_waiting_task_is_no_error() -> None:
+    async def main() -> tuple[Readable, asyncio.Task[None]]:
+        readable = Readable(lowlevel.current_task()._state, left, True)
+        task = asyncio.ensure_future(wait(readable))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert readable.is_awaited()
+        return readable, task
+
+    left, right = stdlib.socketpair()
+    with left, right:
+        loop = asyncio.new_event_loop()
+        readable, task = loop.run_until_complete(main())
+        loop.close()
+        for _ in range(2):
+            readable.close()
+        assert not waits(readable.state)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+async def test_a_run_that_is_over_holds_no_owner() -> None:
+    class Owner(stdlib.socket):
+        pass
+
+    async def main() -> weakref.ref[Owner]:
+        owner = Owner(fileno=os.dup(left.fileno()))
+        with nurseryio.move_on_after(0.001):
+            await Readable(lowlevel.current_task()._state, owner, True)
+        return weakref.ref(owner)
+
+    left, right = stdlib.socketpair()
+    with left, right:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            owner = await asyncio.to_thread(nurseryio.run, main)
+            gc.collect()
+        assert owner() is None
