@@ -1,11 +1,11 @@
 """What a forked child must not take over from its parent: one place where it is let go of.
 
-What lives here: the hook of :func:`os.register_at_fork`. What does not: the resets themselves, each
-of which is beside the thing that it resets.
+This module has the only hook of :func:`os.register_at_fork`. Each reset is beside the thing that
+it resets.
 
 Rule 1: a child has copies of the parent's objects, but shares its open files: epoll objects, the
-pipes that wake loops, socket files. So a reset makes the objects forget, and makes no call on
-what is shared. Closing the child's own copy of a descriptor is such a call only for pipes.
+pipes that wake loops. So a reset makes the objects forget, and makes no call on what is shared.
+Closing the child's own copy of a descriptor is harmless.
 
 Rule 2: a reset drops no task of the parent. That would run the parent's ``finally`` blocks.
 

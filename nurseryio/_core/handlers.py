@@ -1,7 +1,6 @@
 """Handlers of signals that stand in the place of others for a while, and how those come back.
 
-What lives here: :class:`Replaced`. What does not: the handlers themselves (``ki``, and
-``signals`` in ``_system``).
+The handlers themselves are elsewhere, in ``ki`` and in ``signals`` of ``_system``.
 
 Rule 1: handlers may be given back in any order. One that stands below another is taken out from
 below it.
