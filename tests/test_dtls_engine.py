@@ -35,7 +35,7 @@ class End:
 
 def make_client(context: SSL.Context | None = None) -> End:
     context = context or certs.dtls_client_context()
-    prepare_context(context)
+    prepare_context(context, server_side=False)
     client = End(DTLSEngine(context, MTU))
     client.engine.be_client()
     client.engine.begin()
@@ -44,7 +44,7 @@ def make_client(context: SSL.Context | None = None) -> End:
 
 def make_server(hello: bytes) -> End:
     context = certs.dtls_server_context()
-    prepare_context(context)
+    prepare_context(context, server_side=True)
     server = End(DTLSEngine(context, MTU))
     assert server.engine.be_server(hello)
     server.packer = Packer(read_client_hello(hello).record_number)
@@ -137,7 +137,7 @@ def test_a_peer_that_is_not_trusted_fails_the_handshake_and_is_told() -> None:
 
 def test_a_server_refuses_what_openssl_refuses() -> None:
     context = certs.dtls_server_context()
-    prepare_context(context)
+    prepare_context(context, server_side=True)
     # OpenSSL wants a cookie, of whatever kind.
     (hello,) = make_client().flight()
     assert not DTLSEngine(context, MTU).be_server(hello)
@@ -183,7 +183,7 @@ def test_the_size_of_datagrams_decides_how_much_data_fits() -> None:
 
 def test_only_contexts_of_pyopenssl_are_taken() -> None:
     with pytest.raises(TypeError, match=r"OpenSSL\.SSL\.Context\(OpenSSL\.SSL\.DTLS_METHOD\)"):
-        prepare_context(certs.client_context())  # type: ignore[arg-type]
+        prepare_context(certs.client_context(), server_side=False)  # type: ignore[arg-type]
 
 
 def test_without_pyopenssl_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,10 @@ class Engine:
     def has_output(self) -> bool:
         return bool(self.pending)
 
+    @property
+    def unsent(self) -> int:
+        return len(self.pending)
+
     def output(self) -> bytes:
         data, self.pending = self.pending, b""
         return data

@@ -107,7 +107,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         server_side: bool = False,
         https_compatible: bool = False,
     ) -> None:
-        check_context(ssl_context)
+        check_context(ssl_context, server_side=server_side)
         if not hasattr(transport_stream, "receive_some"):
             raise TypeError(
                 f"SSLStream needs a stream to carry its bytes, not {transport_stream!r}; "
@@ -251,7 +251,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             if self._state.handshake is not Handshake.DONE:
                 await self._ensure_handshake()
             if self._engine.needs_input:
-                await self._wire.pull()
+                await self._wire.exchange()
             else:
                 await checkpoint()
             return await self._decrypt(max_bytes)
@@ -264,19 +264,17 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             self._receiving = False
 
     async def _decrypt(self, max_bytes: int | None) -> bytes:
-        engine, wire = self._engine, self._wire
         while True:
             try:
-                data = engine.decrypt(max_bytes)
+                data = self._engine.decrypt(max_bytes)
             except ssl.SSLError as error:
                 self._state.lose("receiving failed", error)
                 raise BrokenResourceError(explain(error)) from error
-            if data is None:
-                await wire.exchange()
-                continue
-            if engine.has_output and not wire.taken:
-                await wire.flush()
-            return data
+            if data is not None:
+                # An answer that OpenSSL has put out goes with the next output, or before the next
+                # input is waited for. A wait here could lose the data.
+                return data
+            await self._wire.exchange()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send all of ``data``, waiting as long as the way is congested.
@@ -290,7 +288,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             BrokenResourceError: The connection was lost, or the handshake failed.
             BusyResourceError: Another task is sending on this stream.
             ClosedResourceError: The stream is closed, or was closed meanwhile.
-            TypeError: ``data`` is not bytes.
+            TypeError: ``data`` is not a buffer, or one that is not contiguous.
 
         Checkpoint: yes.
         """
@@ -299,30 +297,33 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         self._sending = True
         try:
             self._check()
-            rest = bytes_view(data)
-            if self._state.handshake is not Handshake.DONE:
-                await self._ensure_handshake()
-            if rest:
-                task = current_task()
-                if task.scope._effective or task._look_closer:
-                    # Looked at here, before anything is encrypted.
+            # Released at the end: a bytearray can be resized again, also if an error is kept.
+            with bytes_view(data) as view:
+                if self._state.handshake is not Handshake.DONE:
+                    await self._ensure_handshake()
+                if view:
+                    task = current_task()
+                    if task.scope._effective or task._look_closer:
+                        # Looked at here, before anything is encrypted.
+                        await checkpoint()
+                        self._check()
+                    await self._encrypt(view)
+                else:
                     await checkpoint()
-                    self._check()
-                await self._encrypt(rest)
-            else:
-                await checkpoint()
         finally:
             self._sending = False
 
-    async def _encrypt(self, rest: memoryview) -> None:
+    async def _encrypt(self, view: memoryview) -> None:
         engine, wire = self._engine, self._wire
         self._midway = True
+        sent = 0
         try:
-            while rest:
-                count = engine.encrypt(rest[:PIECE])
+            while sent < len(view):
+                with view[sent : sent + PIECE] as piece:
+                    count = engine.encrypt(piece)
                 if count:
                     await wire.flush()
-                    rest = rest[count:]
+                    sent += count
                 else:
                     await wire.exchange()
         except ssl.SSLError as error:

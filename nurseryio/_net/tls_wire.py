@@ -17,6 +17,10 @@ Rule 3: whoever has the turn sends everything there is, the other task's output 
 
 Rule 4: a task that needs input while the other is fetching some waits for that one and then asks
 the engine again; what arrived may have been enough.
+
+Rule 5: input draws output: key updates, refused renegotiations, whatever a peer may ask for again
+and again. While another task is blocked sending, that output cannot leave. Once more than
+``MOST_UNSENT`` bytes wait, no input is fetched until they have left.
 """
 
 from __future__ import annotations
@@ -35,6 +39,9 @@ StreamT = TypeVar("StreamT", bound=Stream)
 # Bytes to ask the stream for: some whole records with what is around them, and below the size from
 # which on malloc asks the system for fresh memory each time.
 RECEIVE_SIZE = 6 * (RECORD + 256)
+
+# Bytes of output that may wait while input is fetched. One fetch can draw a few times its own size.
+MOST_UNSENT = 65536
 
 # Pieces of input that are thrown away before closing, at most. A peer that has sent more than that
 # without being listened to will not be surprised.
@@ -107,8 +114,16 @@ class TLSWire(Generic[StreamT]):
     async def pull(self) -> None:
         """Feed the engine with more input, or wait while another task does.
 
+        With too much output unsent, wait until that has been sent instead (rule 5).
+
+        Raises:
+            BrokenResourceError: The output cannot be sent.
+
         Checkpoint: yes.
         """
+        if self.engine.unsent > MOST_UNSENT:
+            await self.flush()
+            return
         if self._pulling:
             await self._arrival.park()
             return
