@@ -8,7 +8,7 @@ import pytest
 
 import nurseryio
 from nurseryio import BrokenResourceError, Event
-from nurseryio._net.tls_wire import TLSWire
+from nurseryio._net.tls_wire import MOST_UNSENT, TLSWire
 from nurseryio.abc import Stream
 from nurseryio.lowlevel import checkpoint
 from nurseryio.testing import wait_all_tasks_blocked
@@ -255,6 +255,28 @@ async def test_an_exchange_does_not_wait_for_a_sender_that_will_send_its_output_
         assert engine.fed == [b"input"]
         gate.opened.set()
     assert gate.sent == [b"data", b"answer"]
+
+
+async def test_with_too_much_unsent_no_input_is_fetched_before_it_has_left() -> None:
+    wire, engine, gate = make()
+    gate.arrived.set()
+    async with nurseryio.open_nursery() as nursery:
+        engine.pending = b"data"
+        nursery.start_soon(wire.flush)
+        await wait_all_tasks_blocked()
+        engine.pending = b"a" * MOST_UNSENT
+        await wire.exchange()
+        assert engine.fed == [b"input"]
+        engine.pending += b"a"
+        nursery.start_soon(wire.exchange)
+        await wait_all_tasks_blocked()
+        assert engine.fed == [b"input"]
+        gate.opened.set()
+    # What unblocks the task is not input: it asks the engine again.
+    assert engine.fed == [b"input"]
+    assert gate.sent == [b"data", b"a" * MOST_UNSENT + b"a"]
+    await wire.exchange()
+    assert engine.fed == [b"input"] * 2
 
 
 async def test_input_that_has_arrived_at_a_socket_can_be_thrown_away() -> None:

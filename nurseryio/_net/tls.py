@@ -250,10 +250,12 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             self._check()
             if self._state.handshake is not Handshake.DONE:
                 await self._ensure_handshake()
-            if self._engine.needs_input:
+            if not self._engine.needs_input:
+                await checkpoint()
+            elif self._engine.has_output:
                 await self._wire.exchange()
             else:
-                await checkpoint()
+                await self._wire.pull()
             return await self._decrypt(max_bytes)
         except BrokenResourceError as error:
             if self._https_compatible and is_end_of_input(error.__cause__):
@@ -295,32 +297,39 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         if self._sending:
             raise BusyResourceError("another task is sending data on this TLS stream")
         self._sending = True
+        view: memoryview | None = None
         try:
             self._check()
-            # Released at the end: a bytearray can be resized again, also if an error is kept.
-            with bytes_view(data) as view:
-                if self._state.handshake is not Handshake.DONE:
-                    await self._ensure_handshake()
-                if view:
-                    task = current_task()
-                    if task.scope._effective or task._look_closer:
-                        # Looked at here, before anything is encrypted.
-                        await checkpoint()
-                        self._check()
-                    await self._encrypt(view)
-                else:
+            if type(data) is not bytes:
+                data = view = bytes_view(data)
+            if self._state.handshake is not Handshake.DONE:
+                await self._ensure_handshake()
+            if data:
+                task = current_task()
+                if task.scope._effective or task._look_closer:
+                    # Looked at here, before anything is encrypted.
                     await checkpoint()
+                    self._check()
+                await self._encrypt(data)
+            else:
+                await checkpoint()
         finally:
             self._sending = False
+            if view is not None:
+                # A bytearray can be resized again, also if an error keeps this frame.
+                view.release()
 
-    async def _encrypt(self, view: memoryview) -> None:
+    async def _encrypt(self, data: bytes | memoryview) -> None:
         engine, wire = self._engine, self._wire
         self._midway = True
         sent = 0
         try:
-            while sent < len(view):
-                with view[sent : sent + PIECE] as piece:
-                    count = engine.encrypt(piece)
+            while sent < len(data):
+                if len(data) <= PIECE and not sent:
+                    count = engine.encrypt(data)
+                else:
+                    with memoryview(data)[sent : sent + PIECE] as piece:
+                        count = engine.encrypt(piece)
                 if count:
                     await wire.flush()
                     sent += count

@@ -41,9 +41,7 @@ def check_context(context: object, *, server_side: bool) -> None:
             return
     if server_side:
         this, other = "server", "client"
-        make = (
-            "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) and load a certificate into it"
-        )
+        make = "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) and load a certificate into it"
     else:
         this, other, make = "client", "server", "ssl.create_default_context()"
     if not isinstance(context, ssl.SSLContext):

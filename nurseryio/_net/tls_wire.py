@@ -114,16 +114,10 @@ class TLSWire(Generic[StreamT]):
     async def pull(self) -> None:
         """Feed the engine with more input, or wait while another task does.
 
-        With too much output unsent, wait until that has been sent instead (rule 5).
-
-        Raises:
-            BrokenResourceError: The output cannot be sent.
+        Only for an engine without output; see :meth:`exchange`.
 
         Checkpoint: yes.
         """
-        if self.engine.unsent > MOST_UNSENT:
-            await self.flush()
-            return
         if self._pulling:
             await self._arrival.park()
             return
@@ -138,11 +132,17 @@ class TLSWire(Generic[StreamT]):
     async def exchange(self) -> None:
         """Do what brings an engine further that has just said that it needs input.
 
-        Output first: the input may be the peer's answer to it.
+        Output first: the input may be the peer's answer to it. If another task is sending, that
+        task sends this output too, and waiting for it would stop both directions. So that is done
+        only if there is much of it (rule 5).
+
+        Raises:
+            BrokenResourceError: The output cannot be sent.
 
         Checkpoint: yes.
         """
-        if self.engine.has_output and not self.draining:
+        unsent = self.engine.unsent
+        if unsent and (not self.draining or unsent > MOST_UNSENT):
             await self.flush()
         else:
             await self.pull()
