@@ -369,11 +369,15 @@ async def _receive_loop(
                 # Some systems report here that an earlier packet, to whomever, was not wanted.
                 continue
             # The system is short of something, or has to report what became of an earlier packet.
-            if failing:
-                await sleep(PAUSE)
-            else:
+            if not failing:
                 logger.warning("reading the socket of a DTLS endpoint failed, going on: %s", error)
-            failing = True
+                failing = True
+                continue
+            await sleep(PAUSE)
+            endpoint = endpoint_ref()
+            if endpoint is None or endpoint._closed:
+                return
+            del endpoint
             continue
         failing = False
         endpoint = endpoint_ref()

@@ -301,7 +301,8 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
         """Send a packet, encrypted. It may get lost on the way, as packets do.
 
         Args:
-            data: 1 to 16384 bytes; what is larger than :meth:`get_cleartext_mtu` may not arrive.
+            data: 1 to 16384 bytes, or any buffer of them; what is larger than
+                :meth:`get_cleartext_mtu` may not arrive.
 
         Raises:
             BrokenResourceError: The handshake failed, or the connection is over.
@@ -313,9 +314,11 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
         Checkpoint: yes.
         """
         self._check()
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"a DTLS packet must be bytes, not {data!r:.80}")
-        data = bytes(data)
+        if type(data) is not bytes:
+            try:
+                data = memoryview(data).tobytes()
+            except TypeError:
+                raise TypeError(f"a DTLS packet must be bytes, not {data!r:.80}") from None
         if not data:
             raise ValueError("openssl doesn't support sending empty DTLS packets")
         if len(data) > MAX_DATA:

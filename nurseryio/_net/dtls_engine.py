@@ -57,8 +57,8 @@ MAX_DATA = 16384
 SEALED_KEPT = 8
 
 # Contexts that have their options, with the sides (server or not) that they were tried for. Some
-# versions of pyOpenSSL refuse to set options once a context is in use, and a context may be used for
-# many connections.
+# versions of pyOpenSSL refuse to set options once a context is in use, and a context may be used
+# for many connections.
 _prepared: weakref.WeakKeyDictionary[SSL.Context, set[bool]] = weakref.WeakKeyDictionary()
 
 
