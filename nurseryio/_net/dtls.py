@@ -219,7 +219,7 @@ class DTLSEndpoint(metaclass=Final):
         The channel that a handler gets comes from a peer that really is at its address, but the
         handshake is still to be done: it happens when the channel is first used, and can fail
         there. The channel is closed when the handler ends. An error that a handler does not catch
-        ends the server.
+        ends the server. At most 512 such handshakes may be open: one more breaks the oldest.
 
         Args:
             ssl_context: The server's certificate and settings.
