@@ -771,8 +771,12 @@ async def test_what_cannot_work_is_refused_when_the_stream_is_made() -> None:
         SSLStream(object(), context, server_hostname=certs.HOST)  # type: ignore[type-var]
     with pytest.raises(ValueError, match="server_hostname is needed"):
         SSLStream(left, context)
+
+
+async def test_a_context_for_the_other_side_is_refused_when_the_stream_is_made() -> None:
+    left, _right = memory_stream_pair()
     with pytest.raises(ssl.SSLError, match=r"made for a client.*Purpose\.CLIENT_AUTH"):
-        SSLStream(left, context, server_side=True)
+        SSLStream(left, certs.client_context(), server_side=True)
     with pytest.raises(ssl.SSLError, match="made for a server"):
         SSLStream(left, certs.server_context(), server_hostname=certs.HOST)
 

@@ -10,7 +10,7 @@ from harness import tlspairs
 from harness.keyupdates import KeyUpdater, logging_context
 
 import nurseryio
-from nurseryio import BrokenResourceError, Event, SSLStream, StapledStream
+from nurseryio import BrokenResourceError, ClosedResourceError, Event, SSLStream, StapledStream
 from nurseryio._net.tls_wire import MOST_UNSENT, RECEIVE_SIZE
 from nurseryio.abc import Stream
 from nurseryio.lowlevel import checkpoint
@@ -37,11 +37,14 @@ class Way(Stream):
         self.client_reads = Event()
         self.client_reads.set()
         self.fetched = 0
+        self.closed = False
         self._to_client = to_client
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self.client_reads.wait()
         await checkpoint()
+        if self.closed:
+            raise ClosedResourceError
         self._to_client.put_data(data)
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -54,6 +57,8 @@ class Way(Stream):
         return data
 
     async def aclose(self) -> None:
+        self.closed = True
+        self.client_reads.set()
         await self.incoming.aclose()
 
 
@@ -133,6 +138,24 @@ async def test_a_receiver_that_waits_for_room_can_be_cancelled_without_harm(tmp_
         way.client_reads.set()
         assert await server.receive_some() == b"the end"
         assert await client.receive_some() == b"data"
+
+
+async def test_a_close_ends_the_wait_for_room_of_a_receiver(tmp_path: Path) -> None:
+    _client, server, way, updater = await connected(tmp_path / "keys")
+    way.client_reads = Event()
+
+    async def use(method: Any, *args: Any) -> None:
+        with pytest.raises(ClosedResourceError):
+            await method(*args)
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(use, server.send_all, b"data")
+        nursery.start_soon(use, server.receive_some)
+        for _ in range(MANY):
+            way.incoming.put_data(updater.request())
+        await wait_all_tasks_blocked()
+        assert server._engine.unsent > MOST_UNSENT
+        await server.aclose()
 
 
 async def cancel_when_blocked(scope: nurseryio.CancelScope) -> None:

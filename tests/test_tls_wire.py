@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import nurseryio
-from nurseryio import BrokenResourceError, Event
+from nurseryio import BrokenResourceError, ClosedResourceError, Event
 from nurseryio._net.tls_wire import MOST_UNSENT, TLSWire
 from nurseryio.abc import Stream
 from nurseryio.lowlevel import checkpoint
@@ -161,6 +161,27 @@ async def test_a_failed_send_tears_the_wire() -> None:
     wire: TLSWire[Failing] = TLSWire(Failing(), engine)  # type: ignore[arg-type]
     with pytest.raises(KeyError):
         await wire.flush()
+    assert wire.torn
+
+
+async def test_tasks_that_wait_for_the_turn_learn_that_the_stream_was_closed() -> None:
+    class Closing(Gate):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await self.opened.wait()
+            raise ClosedResourceError
+
+    async def flush() -> None:
+        with pytest.raises(ClosedResourceError):
+            await wire.flush()
+
+    engine, gate = Engine(), Closing()
+    engine.pending = b"one"
+    wire: TLSWire[Closing] = TLSWire(gate, engine)  # type: ignore[arg-type]
+    async with nurseryio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(flush)
+        await wait_all_tasks_blocked()
+        gate.opened.set()
     assert wire.torn
 
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from .._core import BrokenResourceError, Stream
+from .._core import BrokenResourceError, ClosedResourceError, Stream
 from .._sync import ParkingLot
 from .stream import SocketStream
 from .tls_engine import RECORD, TLSEngine
@@ -58,6 +58,7 @@ class TLSWire(Generic[StreamT]):
 
     __slots__ = (
         "_arrival",
+        "_closed",
         "_pulling",
         "_turn",
         "draining",
@@ -80,12 +81,15 @@ class TLSWire(Generic[StreamT]):
         self._arrival = ParkingLot()
         # An unknown part of some output was sent: nothing after it would make sense to the peer.
         self.torn = False
+        # ... because the stream was closed on this side.
+        self._closed = False
 
     async def flush(self) -> None:
         """Send what the engine has put out, and return when all of it has been sent.
 
         Raises:
             BrokenResourceError: Something that was to be sent before was not, or not completely.
+            ClosedResourceError: The stream was closed while that was sent.
 
         Checkpoint: yes, if there is output or somebody else is sending.
         """
@@ -100,6 +104,7 @@ class TLSWire(Generic[StreamT]):
 
         Raises:
             BrokenResourceError: Something that was to be sent before was not, or not completely.
+            ClosedResourceError: The stream was closed while that was sent.
 
         Checkpoint: yes.
         """
@@ -167,6 +172,8 @@ class TLSWire(Generic[StreamT]):
     async def _take_turn(self) -> None:
         while self.taken:
             await self._turn.park()
+        if self._closed:
+            raise ClosedResourceError("the stream that carries the TLS data was closed")
         if self.torn:
             raise BrokenResourceError("sending on the stream that carries the TLS data has failed")
         self.taken = True
@@ -181,8 +188,9 @@ class TLSWire(Generic[StreamT]):
         try:
             while data := self.engine.output():
                 await self.transport.send_all(data)
-        except BaseException:
+        except BaseException as error:
             self.torn = True
+            self._closed = isinstance(error, ClosedResourceError)
             raise
         finally:
             self.draining = False
