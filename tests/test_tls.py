@@ -819,3 +819,18 @@ async def test_a_stream_that_is_gone_leaves_nothing_to_collect() -> None:
         assert [ref() for ref in await use()] == [None, None]
     finally:
         gc.enable()
+
+
+async def test_a_receiver_with_data_at_hand_is_told_of_a_close() -> None:
+    client, server = await tlspairs.connect(tlspairs.over_memory(version="1.2"))
+    await server.send_all(bytes(60_000))
+    await client.receive_some(1)
+
+    async def receive() -> None:
+        with pytest.raises(ClosedResourceError):
+            await client.receive_some(10)
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        nursery.start_soon(client.aclose)
+    await nurseryio.aclose_forcefully(server)

@@ -270,6 +270,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             try:
                 data = self._engine.decrypt(max_bytes)
             except ssl.SSLError as error:
+                self._check()  # it may have been closed meanwhile
                 self._state.lose("receiving failed", error)
                 raise BrokenResourceError(explain(error)) from error
             if data is not None:
