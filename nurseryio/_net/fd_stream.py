@@ -28,7 +28,8 @@ from .._core import (
     notify_closing,
 )
 from .._core.readiness import Readable, Writable
-from .stream import RECEIVE_SIZE, bytes_view, check_max_bytes
+from .._core.util import bytes_view
+from .stream import RECEIVE_SIZE, check_max_bytes
 
 if TYPE_CHECKING:
     from .._core.readiness import Readiness
@@ -151,7 +152,7 @@ class FdStream(Stream, metaclass=Final):
             data: The bytes to send; empty data is allowed and sends nothing.
 
         Raises:
-            TypeError: It is not bytes or a buffer of them.
+            TypeError: It is not a buffer, or one that is not contiguous.
             BusyResourceError: Another task is sending on this stream.
             BrokenResourceError: Nobody has the other end open any more, or writing failed; the
                 cause is the ``OSError``.

@@ -367,7 +367,9 @@ class Socket(SocketType):
         async def recvmsg_into(
             self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
         ) -> tuple[int, list[tuple[int, int, bytes]], int, AddressFormat]:
-            return await self._reading(self._sock.recvmsg_into, buffers, ancbufsize, flags)
+            # A list, here and in sendmsg(): there may be a second try, and an iterator is used up.
+            kept = list(buffers)
+            return await self._reading(self._sock.recvmsg_into, kept, ancbufsize, flags)
 
     # -- sending ----------------------------------------------------------------
 
@@ -396,6 +398,7 @@ class Socket(SocketType):
             address: AddressFormat | None = None,
             /,
         ) -> int:
+            data, extra = list(buffers), list(ancdata)
             if address is not None:
                 address = await resolve_address(self._sock, address, local=False)
-            return await self._writing(self._sock.sendmsg, buffers, ancdata, flags, address)
+            return await self._writing(self._sock.sendmsg, data, extra, flags, address)
