@@ -273,8 +273,9 @@ async def test_who_waits_is_woken_though_somebody_else_has_reaped() -> None:
                 await ended.wait()
 
 
-async def test_a_child_that_the_system_reaps_is_waited_for_nevertheless() -> None:
-    # With SIGCHLD ignored nobody learns the status, and 0 has to do, as in subprocess.
+async def test_a_status_that_the_system_throws_away_is_255_and_not_success(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         async with child("sleep", "1000") as process:
@@ -283,9 +284,16 @@ async def test_a_child_that_the_system_reaps_is_waited_for_nevertheless() -> Non
                 for _ in range(5):
                     await checkpoint()
                 process.kill()
-            assert process.returncode == 0
+            assert process.returncode == process.poll() == await process.wait() == 255
+            process.kill()  # not sent to whoever has the number now
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            await nurseryio.run_process(["true"])
+        assert caught.value.returncode == 255
     finally:
         signal.signal(signal.SIGCHLD, before)
+    # Once for each.
+    assert [record.name for record in caplog.records] == ["nurseryio.Process"] * 2
+    assert f"status of process {process.pid} is not known" in caplog.text
 
 
 async def test_returncode_is_up_to_date_without_asking() -> None:
