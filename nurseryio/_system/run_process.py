@@ -11,8 +11,8 @@ SIGKILL: it is left behind, with a warning.
 Rule 2: ending the child is the work of two shielded tasks of their own, one that asks it to go and
 one that waits until it has. A second cancellation, native ones included, does not reach them.
 
-Rule 3: the end of a process group is looked for every ``GROUP_LOOK`` seconds, after the child has
-exited and for its time of grace at most: no system tells when a group is empty.
+Rule 3: after the child has exited, the end of its process group is looked for at growing intervals,
+for its time of grace at most. No system tells when a group is empty.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ GRACE_SECONDS = 5.0
 # How long (seconds) the end of a child is waited for when no more can be done.
 KILLED_SECONDS = 5.0
 
-# Seconds between two looks at a process group.
-GROUP_LOOK = 0.02
+# Seconds between the first two looks at a process group; then twice as many, up to the second.
+GROUP_LOOK = 0.01
+MOST_GROUP_LOOK = 0.3
 
 
 async def run_process(
@@ -103,7 +104,7 @@ async def run_process(
     system does not let it go or does not let us end it, is left behind, with a ``RuntimeWarning``.
 
     Children of the child are not touched, unless it has a process group of its own and
-    ``deliver_cancel`` is :func:`nurseryio.lowlevel.terminate_process_group`::
+    ``deliver_cancel`` is :func:`nurseryio.terminate_process_group`::
 
         await run_process(command, process_group=0, deliver_cancel=lowlevel.terminate_process_group)
 
@@ -375,8 +376,10 @@ async def terminate_process_group(
         with CancelScope(shield=True):
             with move_on_after(grace_seconds):
                 await process.wait()
+                pause = GROUP_LOOK
                 while _is_there(group):
-                    await sleep(GROUP_LOOK)
+                    await sleep(pause)
+                    pause = min(2 * pause, MOST_GROUP_LOOK)
             process._killed = True
             os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
@@ -392,14 +395,35 @@ _NO_GROUP = (
 
 
 def _is_there(group: int) -> bool:
-    """Whether a process group has members."""
+    """Whether a process group has members that have not exited."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return True
+    # In many containers there is nobody who reaps orphans: they stay in their group for ever.
+    return not _is_of_zombies(group)
+
+
+def _is_of_zombies(group: int) -> bool:
+    """Whether all members of a process group have exited, as far as the system tells (Linux)."""
+    try:
+        pids = [name for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return False
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                # Behind the name of the program: state, parent, group.
+                state, _parent, its_group = file.read().rpartition(b")")[2].split()[:3]
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just been reaped
+        except (OSError, ValueError):
+            return False
+        if int(its_group) == group and state not in b"ZX":
+            return False
+    return bool(pids)
 
 
 def _is_for_groups(deliver_cancel: object) -> bool:
