@@ -85,6 +85,8 @@ class ExitWatch:
         try:
             self._popen.returncode = ask(self._popen.pid)
         except ChildProcessError:
+            if self._popen.returncode is not None:
+                return
             self._popen.returncode = UNKNOWN_STATUS
             logger.warning(
                 "the exit status of process %d is not known and will be reported as %d: it was "
