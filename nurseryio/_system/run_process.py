@@ -17,6 +17,7 @@ for its time of grace at most. No system tells when a group is empty.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -248,8 +249,11 @@ async def _feed(stream: SendStream, data: memoryview, end: Event) -> None:
     async with stream:
         try:
             await stream.send_all(data)
-        except BrokenResourceError:
-            pass  # a child may exit, or close its input, without having read it all
+        except BrokenResourceError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno not in (errno.EPIPE, errno.ECONNRESET):
+                raise
+            # A child may exit, or close its input, without having read it all.
     end.set()
 
 
