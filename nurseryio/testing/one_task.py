@@ -59,6 +59,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+# The runs of which a step is under way.
+_driven: list[OneTask] = []
+
+
+def is_step_under_way() -> bool:
+    """Whether a step of any run is under way, in whatever thread."""
+    return bool(_driven)
+
+
 class _Step:
     """One function to be run, and what came of it."""
 
@@ -189,6 +198,11 @@ class StepTask:
             self._is_waiting = False
             reschedule(self.task)
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop."""
+        return self._home._state.loop
+
     def end(self) -> None:
         """Nothing comes after this: the task ends when the loop runs next."""
         self._closing = True
@@ -236,20 +250,10 @@ class OneTask(StepTask):
             self._run.close()
             raise
 
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop."""
-        return self._state.loop
-
     def refuse_second_step(self) -> None:
         """Raise ``RuntimeError`` if a step is under way, or was interrupted before its end."""
         if self._step is not None:
             raise RuntimeError("another step is under way, or was interrupted before its end")
-
-    @property
-    def is_running(self) -> bool:
-        """Whether a step is under way."""
-        return self._step is not None and self.loop.is_running()
 
     def drive(self, executor: StepTask, step: _Step) -> Outcome[Any]:
         """Let the loop run until the step is done, and return what came of it.
@@ -268,6 +272,7 @@ class OneTask(StepTask):
         assert root is not None
         if executor.task is not None:
             run.presses.main = executor.task
+        _driven.append(self)
         try:
             run.take_signals()
             self._limit.take(executor.task)
@@ -281,6 +286,7 @@ class OneTask(StepTask):
             self._raise_from_outside(outcome)
         finally:
             call_each(
+                partial(_driven.remove, self),
                 self._limit.give_back,
                 run.give_signals_back,
                 partial(root.remove_done_callback, step.finish),
