@@ -23,6 +23,7 @@ run, and so does a second Ctrl-C.
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -66,6 +67,18 @@ _driven: list[OneTask] = []
 def is_step_under_way() -> bool:
     """Whether a step of any run is under way, in whatever thread."""
     return bool(_driven)
+
+
+def interrupt_step(error: BaseException) -> threading.Event | None:
+    """Have ``error`` raised in the step that is under way. May be called in any thread.
+
+    Returns:
+        An event that is set when the loop has got to it; None if no step is under way.
+    """
+    try:
+        return _driven[-1].interrupt_step(error)
+    except (IndexError, RuntimeError):  # over, or the loop is closed
+        return None
 
 
 class _Step:
@@ -376,6 +389,19 @@ class OneTask(StepTask):
         else:
             self._left = error
             self._interrupt(f"{type(error).__name__} has left the event loop")
+
+    def interrupt_step(self, error: BaseException) -> threading.Event:
+        """Have ``error`` raised in the step, see :func:`interrupt_step`."""
+        step, done = self._step, threading.Event()
+
+        def interrupt() -> None:
+            if self._step is step:
+                self._limit.error = error
+                self._run.presses.interrupt(None, error)
+            done.set()
+
+        self.loop.call_soon_threadsafe(interrupt)
+        return done
 
     def _interrupt(self, why: str) -> None:
         task = self._executor.task

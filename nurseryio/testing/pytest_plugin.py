@@ -198,6 +198,21 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         setattr(owner, name, plain)
 
 
+# Not in the annotations: pytest-timeout may not be there.
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
+    """The method "thread" of pytest-timeout ends the process. A test of ours is stopped first.
+
+    (Of the method "signal" :mod:`time_limit` takes care.)
+    """
+    if settings.method != "thread" or TASK not in getattr(item, "fixturenames", ()):
+        return None
+    from .thread_limit import set_timer
+
+    set_timer(item, settings)
+    return True
+
+
 # -- running async fixtures -----------------------------------------------------
 
 
@@ -343,9 +358,9 @@ def _wide_loop_factory(
         if "ScopeMismatch" not in str(error):
             raise
         pytest.fail(
-            f"the async fixture {fixturedef.argname!r} has the scope {fixturedef.scope!r}, so "
-            f"it lives on one event loop. {FACTORY} may make another one for each test: give it the "
-            'scope "session"',
+            f"the async fixture {fixturedef.argname!r} has the scope {fixturedef.scope!r}, so it "
+            f"lives on one event loop. {FACTORY} may make another one for each test: give "
+            'that fixture the scope "session"',
             pytrace=False,
         )
     # When a parameter changes it, this fixture has to end first.

@@ -10,9 +10,9 @@ interrupted (``_core.presses``).
 Rule 1: where the test's own code is running the error is raised on the spot. Elsewhere it is
 raised where the step's task waits.
 
-Rule 2: a step that goes on is interrupted again: after ``BLOCKED`` seconds if the error could not
-be raised, because something blocks the loop; after ``GRACE`` seconds in any case. Then all tasks
-of the step are cancelled natively, which no shield withstands. After as long again the loop is
+Rule 2: a step that goes on is interrupted again, after ``BLOCKED`` seconds if something blocks the
+loop, after ``GRACE`` seconds otherwise. Then all tasks of the step are cancelled natively, which no
+shield withstands, and the error is raised in the code that blocks. After as long again the loop is
 given up.
 
 Rule 3: a handler that raises nothing is only called.
@@ -25,6 +25,7 @@ import threading
 import types
 from typing import TYPE_CHECKING, Any
 
+from .._core import host
 from .._core.ki import is_protected, may_be_torn
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class TimeLimit:
         self._task: Task | None = None
         self._before: Callable[[int, types.FrameType | None], object] | None = None
         self._timer: tuple[float, float] | None = None
-        self._rings = 0
+        # The loop has got to the error. The step was given its GRACE. It was cancelled natively.
+        self._arrived = self._graced = self._forced = False
         self.error: BaseException | None = None
 
     def take(self, task: Task | None) -> None:
@@ -76,7 +78,7 @@ class TimeLimit:
             if self._timer is not None:
                 signal.setitimer(signal.ITIMER_REAL, *self._timer)
         self._before = self._timer = self.error = self._task = None
-        self._rings = 0
+        self._arrived = self._graced = self._forced = False
 
     def _ring(self, number: int, frame: types.FrameType | None) -> None:
         __tracebackhide__ = True
@@ -90,7 +92,9 @@ class TimeLimit:
             self.error = exc
             self._wait(BLOCKED)
             if not is_protected(frame):
+                self._arrived = True
                 raise
+            self._run.state.loop.call_soon_threadsafe(self._arrive)
             self._run.presses.interrupt(frame, exc.with_traceback(None))
 
     def _wait(self, seconds: float) -> None:
@@ -101,18 +105,25 @@ class TimeLimit:
     def _ring_again(self, frame: types.FrameType | None) -> None:
         __tracebackhide__ = True
         assert self.error is not None
-        self._rings += 1
-        self._wait(GRACE)
-        if self._rings == 1 and not self._run.presses.pending:
-            return
-        loop = self._run.state.loop
-        if self._rings > 2:
-            self._run.driver.given_up = True
-            loop.call_soon_threadsafe(self._run.driver.throw, self.error)
+        if self._arrived:
+            self._wait(GRACE)
+            if not self._graced:
+                self._graced = True
+                return
         else:
-            loop.call_soon_threadsafe(self._cancel_step)
-        if not may_be_torn(frame):
+            self._wait(BLOCKED)
+        run = self._run
+        if self._forced:
+            run.driver.given_up = True
+            run.state.loop.call_soon_threadsafe(run.driver.throw, self.error)
             raise self.error
+        self._forced = True
+        run.state.loop.call_soon_threadsafe(self._cancel_step)
+        if not may_be_torn(frame) or (frame is not None and frame.f_code is host.CALLBACK_CODE):
+            raise self.error
+
+    def _arrive(self) -> None:
+        self._arrived = True
 
     def _cancel_step(self) -> None:
         if self._task is not None and self.error is not None:
