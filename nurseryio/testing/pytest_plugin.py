@@ -30,7 +30,7 @@ import pytest
 from .._core import Nursery, open_nursery
 from .clock import MockClock
 from .one_task import is_step_under_way
-from .pytest_shared import SharedRun, WideFixture, keeping_context
+from .pytest_shared import SharedRun, keeping_context
 from .pytest_task import TestTask, begin_fixture, do, end_fixture, for_pytest
 
 if TYPE_CHECKING:
@@ -322,30 +322,20 @@ def _wide_fixture(
         __tracebackhide__ = True
         factory = _wide_loop_factory(fixturedef, request, shared)
         fixture = for_pytest(what, shared.begin, fixturedef, request.fixturenames, factory)
-        try:
-            end = functools.partial(shared.end, fixture)
-            begin: Any = functools.partial(function, **kwargs)
-            if inspect.isasyncgenfunction(function):
-                generator = begin()
-                begin = functools.partial(begin_fixture, what, generator)
-                end = functools.partial(_end_wide, shared, fixture, what, generator)
-            begin = keeping_context(fixture, begin)
-            value = for_pytest(what, do, fixture.steps, what, begin)
-        except BaseException:
-            for_pytest(what, shared.end, fixture)
-            raise
-        request.addfinalizer(functools.partial(for_pytest, what, end))
+        # Finalizers of their own: pytest reports the errors of all.
+        request.addfinalizer(functools.partial(for_pytest, what, shared.end, fixture))
+        begin: Any = functools.partial(function, **kwargs)
+        if inspect.isasyncgenfunction(function):
+            generator = begin()
+            begin = functools.partial(begin_fixture, what, generator)
+        begin = keeping_context(fixture, begin)
+        value = for_pytest(what, do, fixture.steps, what, begin)
+        if inspect.isasyncgenfunction(function):
+            end = functools.partial(do, fixture.steps, what, end_fixture, what, generator)
+            request.addfinalizer(functools.partial(for_pytest, what, end))
         return value
 
     return set_up
-
-
-def _end_wide(shared: SharedRun, fixture: WideFixture, what: str, generator: Any) -> None:
-    __tracebackhide__ = True
-    try:
-        do(fixture.steps, what, end_fixture, what, generator)
-    finally:
-        shared.end(fixture)
 
 
 def _wide_loop_factory(

@@ -26,6 +26,7 @@ from .._core import (
     add_instrument,
     remove_instrument,
 )
+from .._core.groups import leaves
 from .one_task import OneTask
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def for_pytest(what: str, function: Callable[..., T], *args: Any) -> T:
     Raises:
         BaseException: what the function raises. An error that pytest does not expect of a fixture,
             such as asyncio's ``CancelledError``, would keep it from tearing down the others. It
-            is the cause of a failure then.
+            is the cause of a ``RuntimeError`` then.
     """
     __tracebackhide__ = True
     try:
@@ -228,7 +229,7 @@ def for_pytest(what: str, function: Callable[..., T], *args: Any) -> T:
     except (Exception, *OUTCOMES):
         raise
     except BaseException as exc:
-        raise pytest.fail.Exception(f"the {what} has raised {exc!r}") from exc
+        raise RuntimeError(f"the {what} has raised {exc!r}") from exc
 
 
 async def _add_instrument(instrument: Instrument) -> None:
@@ -255,8 +256,8 @@ async def end_fixture(what: str, generator: AsyncGenerator[Any, None]) -> None:
         await generator.__anext__()
     except StopAsyncIteration:
         return
-    except Cancelled as exc:
-        if is_ours(exc):
+    except (Cancelled, BaseExceptionGroup) as exc:
+        if all(isinstance(leaf, Cancelled) and is_ours(leaf) for leaf in leaves(exc)):
             return
         raise
     await generator.aclose()
