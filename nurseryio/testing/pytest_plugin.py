@@ -240,12 +240,13 @@ def pytest_fixture_setup(
         replaced.func = plain
     if is_wide:
         shared.begin_set_up(fixturedef)
+    before = set(request.fixturenames)
     try:
         value = yield
         return value
     finally:
         if is_wide:
-            shared.end_set_up(value)
+            shared.end_set_up(fixturedef, value, set(request.fixturenames) - before)
         if plain is not None:
             replaced.func = function
         if is_late:

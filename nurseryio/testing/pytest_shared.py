@@ -96,8 +96,6 @@ class SharedRun:
         self._fixtures: list[WideFixture] = []
         # For each of them those that it asked for.
         self._needs: dict[str, set[str]] = {}
-        # Those that are being set up, the innermost last.
-        self._setting_up: list[str] = []
         # What wide fixtures have given that the run has to know before it begins.
         self._values: dict[str, Clock | Instrument] = {}
 
@@ -106,15 +104,21 @@ class SharedRun:
     def begin_set_up(self, fixturedef: pytest.FixtureDef[Any]) -> None:
         """pytest sets up a fixture of a wider scope."""
         name = fixturedef.argname
-        if self._setting_up:
-            self._needs[self._setting_up[-1]].add(name)
         self._needs.setdefault(name, set()).update(fixturedef.argnames)
-        self._setting_up.append(name)
         self.definitions[name] = fixturedef
 
-    def end_set_up(self, value: object) -> None:
-        """pytest has set it up, with this result, or failed to."""
-        name = self._setting_up.pop()
+    def end_set_up(
+        self, fixturedef: pytest.FixtureDef[Any], value: object, asked_for: Iterable[str]
+    ) -> None:
+        """pytest has set it up, or failed to.
+
+        Args:
+            fixturedef: the fixture.
+            value: its result, None if it has failed.
+            asked_for: the fixtures that it has asked for by ``request.getfixturevalue()``.
+        """
+        name = fixturedef.argname
+        self._needs[name].update(asked_for)
         if isinstance(value, (Clock, Instrument)):
             self._values[name] = value
 
