@@ -435,8 +435,9 @@ class OneTask(StepTask):
             if self._run.verdict.exits:
                 # It has left the loop, and the step was only cancelled because of it.
                 raise self._run.verdict.exits.pop(0)
-            if raised is not None and raised is self._limit.error:
-                ends_in_users_code(raised)
+            if raised is not None and any(leaf is self._limit.error for leaf in leaves(raised)):
+                assert self._limit.error is not None
+                ends_in_users_code(self._limit.error)
         finally:
             # A traceback leads here: nothing here may lead to it.
             raised = outcome = error = None
