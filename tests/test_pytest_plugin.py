@@ -1319,7 +1319,8 @@ EXAMPLES = [
 @pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_the_examples_in_the_documentation_pass(project: Project, example: str) -> None:
     del project.ini["nurseryio_mode"]
-    project.run(example).assert_outcomes(passed=1)
+    # Apart, since what it imports for the first time is forgotten behind a run in this process.
+    project.run(example, apart=True).assert_outcomes(passed=1)
 
 
 def test_the_loops_in_the_documentation_can_be_had(project: Project) -> None:
