@@ -458,11 +458,10 @@ class _Watcher:
         self.task = task
 
     def __call__(self, future: Any) -> None:
-        task = self.task
         try:
-            self._look(task, future)
+            self._look(self.task, future)
         except BaseException:
-            task._state.finish_later(_recheck, ref(task))
+            self.task._state.finish_later(_recheck, ref(self.task))
             raise
 
     def _look(self, task: Task, future: Any) -> None:
