@@ -466,7 +466,8 @@ def test_getfixturevalue_of_an_async_fixture_inside_a_running_test_says_what_to_
 
         async def test_in_a_plain_fixture(plain):
             assert plain == 1
-        """
+        """,
+        apart=True,  # what is imported for the first time in there is forgotten behind it
     )
     result.assert_outcomes(failed=3, errors=1, passed=2)
     assert text_of(result).count("Name 'late' among the arguments of the test or fixture") >= 3

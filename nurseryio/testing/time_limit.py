@@ -131,11 +131,12 @@ class TimeLimit:
 
 
 def cancel_natively(task: Task) -> None:
-    """Cancel a task and all tasks below it, whatever shields they have."""
-    for nursery in task.child_nurseries:
-        for child in nursery.child_tasks:
-            cancel_natively(child)
-    task.asyncio_task.cancel("the time is over")
+    """Cancel all tasks below a task, whatever shields they have; if there are none, the task."""
+    children = [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    for child in children:
+        cancel_natively(child)
+    if not children:
+        task.asyncio_task.cancel("the time is over")
 
 
 def ends_in_users_code(error: BaseException) -> None:
