@@ -25,7 +25,6 @@ import threading
 import types
 from typing import TYPE_CHECKING, Any
 
-from .._core import host
 from .._core.ki import is_protected, may_be_torn
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class TimeLimit:
     def _ring(self, number: int, frame: types.FrameType | None) -> None:
         __tracebackhide__ = True
         if self.error is not None:
-            self._ring_again(frame)
+            self._ring_again()
             return
         assert self._before is not None
         try:
@@ -102,24 +101,22 @@ class TimeLimit:
         if self._timer is None:
             self._timer = before
 
-    def _ring_again(self, frame: types.FrameType | None) -> None:
+    def _ring_again(self) -> None:
         __tracebackhide__ = True
         assert self.error is not None
-        if self._arrived:
-            self._wait(GRACE)
-            if not self._graced:
-                self._graced = True
-                return
-        else:
-            self._wait(BLOCKED)
+        blocked = not self._arrived
+        self._wait(BLOCKED if blocked else GRACE)
+        if not blocked and not self._graced:
+            self._graced = True
+            return
         run = self._run
         if self._forced:
             run.driver.given_up = True
             run.state.loop.call_soon_threadsafe(run.driver.throw, self.error)
-            raise self.error
-        self._forced = True
-        run.state.loop.call_soon_threadsafe(self._cancel_step)
-        if not may_be_torn(frame) or (frame is not None and frame.f_code is host.CALLBACK_CODE):
+        else:
+            self._forced = True
+            run.state.loop.call_soon_threadsafe(self._cancel_step)
+        if blocked:
             raise self.error
 
     def _arrive(self) -> None:
