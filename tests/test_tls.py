@@ -771,6 +771,9 @@ async def test_what_cannot_work_is_refused_when_the_stream_is_made() -> None:
         SSLStream(object(), context, server_hostname=certs.HOST)  # type: ignore[type-var]
     with pytest.raises(ValueError, match="server_hostname is needed"):
         SSLStream(left, context)
+    for name in ("127.0.0.1\0x", b"good.example\0", "a..b", "ü" * 70):
+        with pytest.raises(ValueError, match="not a host name"):
+            SSLStream(left, context, server_hostname=name)
 
 
 async def test_a_context_for_the_other_side_is_refused_when_the_stream_is_made() -> None:

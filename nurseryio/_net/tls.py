@@ -90,7 +90,8 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
     Raises:
         TypeError: ``transport_stream`` is not a stream, ``ssl_context`` not an ``ssl.SSLContext``,
             or ``server_hostname`` neither text nor bytes.
-        ValueError: ``server_hostname`` is empty, or missing although the context checks host names.
+        ValueError: ``server_hostname`` is empty, or cannot be the name of a host, or is missing
+            although the context checks host names.
         ssl.SSLError: ``ssl_context`` was made for the other side.
 
     Trio: ``trio.SSLStream``.
@@ -113,7 +114,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
                 f"SSLStream needs a stream to carry its bytes, not {transport_stream!r}; "
                 "for a socket, give SocketStream(socket)"
             )
-        if isinstance(server_hostname, str):
+        if isinstance(server_hostname, (str, bytes)):
             server_hostname = encode_hostname(server_hostname)
         self._engine = TLSEngine(
             ssl_context, server_side=server_side, server_hostname=server_hostname
