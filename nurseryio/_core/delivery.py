@@ -158,11 +158,19 @@ def _tell_again(task: Task) -> None:
     """Serve a task on whose way something has failed, once more (rule 3)."""
     if host.is_over(task.asyncio_task):
         return
-    if not task.scope._effective:
-        give_back(task)
-    else:
-        _deliver(task)
-        _schedule(task._state)
+    try:
+        if not task.scope._effective:
+            give_back(task)
+        else:
+            _deliver(task)
+            _schedule(task._state)
+    except BaseException:
+        # What it waits for cannot be interrupted. What it awaits next can, so look again then.
+        try:
+            _wait_for(task, host.waiter(task.asyncio_task))
+        except BaseException:
+            _look_after_pause(task)
+        raise
 
 
 def push_later(scope: Any) -> None:
@@ -220,7 +228,7 @@ def _strike(task: Task) -> None:
         task._held = held
         if cancelling(asyncio_task) > before:
             uncancel(asyncio_task)
-        if not is_a(error, Exception) or isinstance(error, OUR_OWN):
+        if not is_a(error, Exception) or is_a(error, OUR_OWN):
             raise
         _throw(task, error)
         return
@@ -234,7 +242,7 @@ OUR_OWN = (MemoryError, RecursionError)
 
 def _given_to_task(task: Task, error: BaseException) -> bool:
     """Give an error that a future of foreign make has raised to the task that waits for it."""
-    if not is_a(error, Exception) or isinstance(error, OUR_OWN) or task._park is not None:
+    if not is_a(error, Exception) or is_a(error, OUR_OWN) or task._park is not None:
         return False
     future = host.waiter(task.asyncio_task)
     return future is not None and host.throw_into(task.asyncio_task, future, error)
@@ -458,11 +466,10 @@ class _Watcher:
         self.task = task
 
     def __call__(self, future: Any) -> None:
-        task = self.task
         try:
-            self._look(task, future)
+            self._look(self.task, future)
         except BaseException:
-            task._state.finish_later(_recheck, ref(task))
+            self.task._state.finish_later(_recheck, ref(self.task))
             raise
 
     def _look(self, task: Task, future: Any) -> None:
@@ -482,10 +489,10 @@ class _Watcher:
 def abort_wait(task: Task, raise_cancel: Callable[[], NoReturn]) -> bool:
     """Ask the abort function of a task in ``wait_task_rescheduled``, once: may it be woken?"""
     abort = task._abort
-    task._abort = None
     if isinstance(abort, dict):
         abort.pop(task, None)  # see ``parking``
     else:
+        task._abort = None
         verdict = abort(raise_cancel)
         if type(verdict) is not Abort:
             raise TrioInternalError("abort function must return Abort.SUCCEEDED or Abort.FAILED")
@@ -509,6 +516,8 @@ def _agrees(task: Task, park: Any) -> bool:
     except BaseException as exc:
         if task._abort is AGREED:
             raise  # it has agreed and is interrupted at the next try
+        if isinstance(task._abort, dict):
+            task._abort.pop(task, None)  # it does not sleep any more
         if not park.done():
             park.set_result(Error(exc))
         return False

@@ -86,6 +86,12 @@ def is_running(task: AsyncioTask) -> bool:
         return bool(getattr(coro, "gi_running", False))
 
 
+def give_up(task: AsyncioTask) -> None:
+    """Keep a task from being reported as pending when it is destroyed."""
+    with contextlib.suppress(AttributeError):  # a task of another make
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
 def is_over(task: AsyncioTask | None) -> bool:
     """Whether the task has ended; a record that has let go of its task holds None."""
     return task is None or task.done()
@@ -483,10 +489,7 @@ def count_tasks(loop: Loop) -> tuple[int, int]:
 
 
 def renew_epoll(loop: Loop, keep: bool) -> None:
-    """Give a stock loop a new epoll object, and close the one before.
-
-    Args:
-        keep: The new one watches the same, as far as it is still open.
+    """Give a stock loop a new epoll object, which watches nothing or (``keep``) what is open.
 
     Raises:
         OSError: No descriptor is left for it. Nothing has changed.

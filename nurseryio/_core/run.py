@@ -32,6 +32,7 @@ from . import gauge, host
 from .asyncgens import AsyncGenerators
 from .driving import EXITS, Driver
 from .errors import Cancelled, CancelReason
+from .exc_fields import is_a, without_own_frame
 from .forked import in_child
 from .groups import bare_exit, is_cancelled, leaves, warn_loose
 from .idle import use_clock
@@ -42,7 +43,14 @@ from .nursery import Nursery, open_nursery
 from .outcome import Error, Outcome, Value
 from .presses import Presses
 from .readiness import let_go
-from .task import Task, all_states, current_task, loop_state, records
+from .task import (
+    Task,
+    all_states,
+    current_task,
+    loop_state,
+    records,
+    sweep_closed_loops,
+)
 from .token import token_of
 from .util import call_each, coroutine_or_error, safe_repr
 from .verdict import Verdict
@@ -186,6 +194,8 @@ class Run:
         state.run = self
         self.first_instruments: Sequence[Instrument] = ()
         self.main_task: Task | None = None
+        # What the main task runs in; None for a copy of what the root task has.
+        self.main_context: contextvars.Context | None = None
         self.main_outcome: Outcome[Any] | None = None
         # Done when the root task has ended.
         self.root_future: asyncio.Future[None] | None = None
@@ -201,6 +211,8 @@ class Run:
         self.leftovers.names[GENERATORS] = lambda: self.asyncgens.closing
         self.presses = Presses(state.loop, self.driver, self.leftovers, ki_at_checkpoints)
         self._ki = KIHandler(self.presses.press)
+        # Called with what has left the loop; who drives the loop in steps sets its own.
+        self.left_by: Callable[[BaseException], object] = self.exit
         # Whether the loop was made asyncio's current one.
         self._is_current = False
         # This is a forked child, and the run is the parent's.
@@ -263,7 +275,7 @@ class Run:
         self.presses.has_left()
         # What has left the loop may have kept the timer from being armed again.
         self.state.finish_later(fire, self.state)
-        self.exit(error)
+        self.left_by(error)
 
     def exit(self, error: BaseException) -> None:
         """An error that is to end the program: everything is cancelled, and then it leaves."""
@@ -315,9 +327,10 @@ class Run:
             self._loop_stopped,
             self.token._close,
             self._remove_instruments,
-            self._remove_records,
+            self._give_up_tasks,
             self.state.loop.close,
             partial(let_go, self.state),
+            sweep_closed_loops,
             self._unset_loop,
             self.give_signals_back,
         )
@@ -328,10 +341,11 @@ class Run:
             for instrument in list(state.instruments):
                 gauge.uninstall(state, instrument)
 
-    def _remove_records(self) -> None:
+    def _give_up_tasks(self) -> None:
+        """Tasks are left only if the loop itself has failed, and that is what the run reports."""
         for task, record in list(records.items()):
             if record._state is self.state:
-                records.pop(task, None)
+                host.give_up(task)
 
     def _unset_loop(self) -> None:
         if self._is_current:
@@ -395,7 +409,7 @@ class Run:
             keeper: Any = self._keep_result(coro)
             for name in ("__name__", "__qualname__"):  # what tools show is the main function
                 setattr(keeper, name, getattr(coro, name, "main"))
-            self.main_task = nursery._spawn(keeper, async_fn, None)
+            self.main_task = nursery._spawn(keeper, async_fn, None, context=self.main_context)
             self.main_task._coro = coro
             host.show(self.main_task.asyncio_task, coro)
             self.presses.main = self.main_task
@@ -427,17 +441,17 @@ class Run:
         found = [leaf for leaf in leaves(error) if not is_cancelled(leaf)]
         if not found:
             return  # cancelled natively, as by code that cancels every task of the loop
-        exits = [leaf for leaf in found if isinstance(leaf, EXITS)]
+        exits = [leaf for leaf in found if is_a(leaf, EXITS)]
         if not self.presses.ever:
             # Ctrl-C apart, a KeyboardInterrupt of a system task is as wrong as any other error.
-            exits = [leaf for leaf in exits if isinstance(leaf, SystemExit)]
+            exits = [leaf for leaf in exits if is_a(leaf, SystemExit)]
         self.verdict.exits += exits
         if len(exits) < len(found):
             self._crash(error)
 
     def _crash(self, error: BaseException) -> None:
         """A system task or a ``run_sync_soon`` function failed: end the run."""
-        if isinstance(error, EXITS):
+        if is_a(error, EXITS):
             self.exit(error)
             return
         if self.verdict.internal is None:
@@ -496,7 +510,7 @@ async def _outcome_of(coro: Any) -> Outcome[Any]:
         return Value(await coro)
     except BaseException as exc:
         # Without our own frame: what the user reads begins in the user's function.
-        return Error(exc.with_traceback(exc.__traceback__.tb_next))  # type: ignore[union-attr]
+        return Error(without_own_frame(exc))
 
 
 # -- asking about the run -------------------------------------------------------

@@ -253,7 +253,7 @@ def _generator_behind(awaited: Any) -> Any:
 # -- finding records ------------------------------------------------------------
 
 records: dict[asyncio.Task[Any], Task] = {}
-# A closed loop stays until the next one is made.
+# A closed loop that was not run()'s own stays until the next one is made.
 _states: dict[host.Loop, LoopState] = {}
 
 
@@ -261,7 +261,7 @@ def loop_state(loop: host.Loop) -> LoopState:
     """The state kept for a loop, made at first use."""
     state = _states.get(loop)
     if state is None:
-        _sweep_closed_loops()
+        sweep_closed_loops()
         state = _states[loop] = LoopState(loop)
     return state
 
@@ -271,7 +271,7 @@ def all_states() -> list[LoopState]:
     return list(_states.values())
 
 
-def _sweep_closed_loops() -> None:
+def sweep_closed_loops() -> None:
     """Drop the states of loops that were closed, and the records of tasks that now never end."""
     for loop in list(_states):
         if loop.is_closed():
@@ -287,7 +287,8 @@ def wake_future(future: asyncio.Future[None]) -> None:
     Does nothing if it is over already.
 
     A future that gets its result gives up its callbacks before they are scheduled. If that fails,
-    they are called in the next iteration of the loop.
+    they are called in the next iteration of the loop. It may also have gone well: a signal handler
+    can raise just as the call returns.
     """
     if future.done():
         return
@@ -298,8 +299,14 @@ def wake_future(future: asyncio.Future[None]) -> None:
         if future.done():
             state = loop_state(future.get_loop())
             for callback, context in callbacks or ():
-                state.finish_later(context.run, callback, future)
+                state.finish_later(_wake_again, callback, context, future)
         raise
+
+
+def _wake_again(callback: Any, context: contextvars.Context, future: asyncio.Future[None]) -> None:
+    owner = host.owner_of(callback)
+    if owner is None or host.waiter(owner) is future:
+        context.run(callback, future)
 
 
 NO_LOOP = (

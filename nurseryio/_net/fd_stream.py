@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from .._core import (
@@ -32,9 +33,12 @@ from .._core import (
 )
 from .._core.forked import generation
 from .._core.readiness import Registrations, close_later
-from .stream import RECEIVE_SIZE, bytes_view, check_max_bytes
+from .._core.util import bytes_view
+from .stream import RECEIVE_SIZE, check_max_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .._core.readiness import Readable, Writable
 
 __all__ = ["FdStream"]
@@ -49,10 +53,10 @@ def _raise_for(error: OSError) -> NoReturn:
 class _Descriptor:
     """Has a file descriptor, and remembers how it was."""
 
-    __slots__ = ("_fd", "_generation", "_was_blocking")
+    __slots__ = ("_fd", "_generation", "was_blocking")
 
     def __init__(self, fd: int) -> None:
-        self._was_blocking = os.get_blocking(fd)
+        self.was_blocking = os.get_blocking(fd)
         os.set_blocking(fd, False)
         self._fd = fd
         self._generation = generation()
@@ -65,7 +69,7 @@ class _Descriptor:
         fd, self._fd = self._fd, -1
         # A forked child shares the open file with its parent, which goes on using it.
         if fd != -1 and self._generation == generation():
-            os.set_blocking(fd, self._was_blocking)
+            os.set_blocking(fd, self.was_blocking)
         return fd
 
     def close(self) -> None:
@@ -177,7 +181,7 @@ class FdStream(Stream, metaclass=Final):
             data: The bytes to send; empty data is allowed and sends nothing.
 
         Raises:
-            TypeError: It is not bytes or a buffer of them.
+            TypeError: It is not a buffer, or one that is not contiguous.
             BusyResourceError: Another task is sending on this stream.
             BrokenResourceError: Nobody has the other end open any more, or writing failed; the
                 cause is the ``OSError``.
@@ -249,3 +253,23 @@ class FdStream(Stream, metaclass=Final):
         """
         self.close()
         await checkpoint()
+
+    @contextmanager
+    def _handed_on(self) -> Iterator[None]:
+        """Give the open file to another program: blocking, and closed here unless that fails.
+
+        Raises:
+            BusyResourceError: A task is using the stream, which would block the loop.
+            ClosedResourceError: The stream is closed.
+        """
+        with self._receiving, self._sending:
+            self._check_open()
+            os.set_blocking(self._fd, True)
+            try:
+                yield
+            except BaseException:
+                if self._fd != -1:
+                    os.set_blocking(self._fd, False)
+                raise
+            self._descriptor.was_blocking = True
+        self.close()
