@@ -429,6 +429,18 @@ def owner_of(callback: Any) -> AsyncioTask | None:
     return owner if isinstance(owner, asyncio.Task) else None
 
 
+def can_watch(loop: Loop) -> bool:
+    """Whether a loop can watch file descriptors; Windows' Proactor loop and Pyodide's cannot."""
+    try:
+        loop.add_reader(-1, list)  # a loop that can refuses the number
+    except NotImplementedError:
+        return False
+    except Exception:
+        return True
+    loop.remove_reader(-1)
+    return True
+
+
 def selector_of(loop: Loop) -> Any:
     """The selector of a stock loop; None where there is none to be reached (uvloop, Proactor)."""
     return getattr(loop, "_selector", None)
