@@ -121,7 +121,7 @@ async def _wait(fd: Any, way: str) -> None:
     try:
         getattr(state.loop, f"add_{way}")(number, _ready, state, number, way)
     except NotImplementedError:
-        raise cannot_watch(state.loop, "waits for file descriptors") from None
+        raise cannot_watch(state.loop, "wait_readable() and wait_writable()") from None
     table[number, way] = task
 
     def abort(_raise_cancel: object) -> Abort:

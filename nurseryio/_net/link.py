@@ -215,10 +215,10 @@ class Link(asyncio.Protocol):
         with suppress(OSError):
             sock = stdlib.socket(info.family, info.type, info.proto, fileno=info.fileno())
             try:
-                # The kernel's queue has a limit, and a broken connection gets nothing new.
+                # The kernel's queue has a limit, and a broken connection gets nothing new. Behind
+                # an error the end means nothing.
                 while data := sock.recv(RECEIVE_SIZE):
                     self._received += data
-                self._ended = True
             finally:
                 sock.detach()
 

@@ -77,8 +77,9 @@ class LinkedSocket(Socket):
             self._acceptor.forget()
         super().__del__()
 
-    def _connection(self) -> Link:
-        """The link, which may be about to get its transport."""
+    async def _connection(self) -> Link:
+        """The link, which may be about to get its transport. A checkpoint only if it fails."""
+        await self._check_open()
         loop = running_loop()
         link = self._link
         if link is None or link.loop.is_closed():
@@ -88,6 +89,11 @@ class LinkedSocket(Socket):
         elif link.loop is not loop:
             raise RuntimeError("this connection belongs to the event loop that used it first")
         return link
+
+    async def _check_open(self) -> None:
+        if self._sock.fileno() == -1:
+            await checkpoint()
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     # -- what transports cannot do ----------------------------------------------
 
@@ -131,6 +137,7 @@ class LinkedSocket(Socket):
     async def accept(self) -> tuple[SocketType, AddressFormat]:
         if not self._is_linked():
             return await super().accept()
+        await self._check_open()
         if self._acceptor is None:
             listening = 1
             with suppress(OSError):  # a system that does not tell (macOS)
@@ -154,7 +161,7 @@ class LinkedSocket(Socket):
         if not buflen:
             await checkpoint()
             return b""
-        return await self._connection().receive(buflen)
+        return await (await self._connection()).receive(buflen)
 
     async def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
         if not self._is_linked(flags):
@@ -168,14 +175,16 @@ class LinkedSocket(Socket):
         if not self._is_linked(flags):
             return await super().send(bytes, flags)
         with memoryview(bytes).cast("B") as view, view[:PIECE] as piece:
-            await self._connection().send(piece)
+            await (await self._connection()).send(piece)
             return len(piece)
 
     async def wait_writable(self) -> None:
         if not self._is_linked():
             await super().wait_writable()
         else:
-            await self._connection().flush()
+            link = await self._connection()
+            with suppress(OSError):  # one that is broken is writable
+                await link.flush()
 
     def is_readable(self) -> bool:
         return (self._link is not None and self._link.holds_data()) or super().is_readable()

@@ -21,6 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._core.util import NoPublicConstructor, safe_repr
+from .._core.watching import check_can_watch
 from .._net.fd_stream import FdStream
 from .._net.generic import StapledStream
 from .._sync import Lock
@@ -269,7 +270,7 @@ async def open_process(
         TypeError: ``command`` is a string without ``shell=True``, or no string with it, on Unix;
             or an option is unknown, or not for streams of bytes.
         ValueError: ``command`` is empty, on Unix.
-        NotImplementedError: ``PIPE`` on Windows.
+        NotImplementedError: ``PIPE`` on Windows, or on a loop that cannot watch descriptors.
 
     Checkpoint: yes.
 
@@ -294,6 +295,8 @@ async def start_process(
             "pipes to child processes are not available on this system: pass files or "
             "subprocess.DEVNULL for stdin, stdout and stderr"
         )
+    if subprocess.PIPE in (stdin, stdout, stderr):
+        check_can_watch("pipes to child processes")
     our_stdin = our_stdout = our_stderr = None
     pipes = _Pipes()
     with pipes.childs, pipes.ours:
