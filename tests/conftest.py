@@ -7,6 +7,7 @@ An ``async def test_...`` runs once for each kind of event loop and each host (s
 * ``@pytest.mark.app_only``: needs a plain asyncio app.
 * ``@pytest.mark.stock_only("why")``: needs asyncio's own loop in its ordinary state.
 * ``@pytest.mark.watching_only("why")``: needs a loop that can watch file descriptors.
+* ``@pytest.mark.blind_only``: needs a loop that cannot.
 * ``@pytest.mark.limit(seconds)``: may take longer than a minute.
 
 A test that asks for ``mock_clock`` or ``autojump_clock`` runs under ``nurseryio.run`` with that

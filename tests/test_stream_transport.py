@@ -115,7 +115,7 @@ async def test_start_tls_says_what_to_do_instead() -> None:
         with pytest.raises(NotImplementedError, match=r"nurseryio\.SSLStream\(stream"):
             await start_tls(ssl.create_default_context())
         loop = asyncio.get_running_loop()
-        with pytest.raises(TypeError, match="transport over .* is not supported by start_tls"):
+        with pytest.raises(TypeError, match=r"transport over .* is not supported by start_tls"):
             await loop.start_tls(
                 writer.transport,
                 writer.transport.get_protocol(),

@@ -30,6 +30,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .._core import BusyResourceError, ClosedResourceError, checkpoint, checkpoint_if_cancelled
+from .._core.host import running_loop_or_none
 from .._sync import Event
 from .stream import RECEIVE_SIZE
 
@@ -360,13 +361,16 @@ class Link(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once, and discard what is unsent. A second time does nothing more."""
+        if running_loop_or_none() is not self.loop and self.loop.is_running():
+            self.forget()  # the loop of another thread
+            return
         self.closed = True
         if self.transport is not None and not self.loop.is_closed():
             self.transport.abort()
         self._wake()
 
     def forget(self) -> None:
-        """Close, for a finaliser: it may run in any thread."""
+        """Close soon, from any thread."""
         if not self.closed and not self.lost.is_set() and not sys.is_finalizing():
             with suppress(RuntimeError):  # the loop is closed
                 self.loop.call_soon_threadsafe(self.abort)

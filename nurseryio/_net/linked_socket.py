@@ -30,7 +30,7 @@ from .._core import (
     checkpoint_if_cancelled,
     current_task,
 )
-from .._core.host import running_loop
+from .._core.host import running_loop, running_loop_or_none
 from .._core.watching import can_watch, cannot_watch
 from .._sync import Event
 from .link import PIECE, Link
@@ -48,9 +48,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LinkedSocket"]
 
-# Connections that may wait here to be accepted. Then the loop stops accepting, and they wait in the
-# kernel. asyncio accepts up to so many in one iteration, so there may be twice as many.
-MOST_WAITING = 100
+# Connections that may wait here to be accepted; more are reset. They cannot wait in the kernel:
+# closing a server of asyncio's drops those that it is just accepting.
+MOST_WAITING = 1000
+
+# The kernel's queue, and what asyncio accepts in one iteration of the loop.
+SERVER_BACKLOG = 100
 
 # In error messages.
 NOT_STREAMS = "sockets of other types than SOCK_STREAM"
@@ -206,6 +209,9 @@ class LinkedSocket(Socket):
         self._drop()
         super().close()
 
+    def dup(self) -> Socket:
+        return LinkedSocket(self._sock.dup(), owned=True)
+
     def _drop(self) -> None:
         acceptor, self._acceptor = self._acceptor, None
         link, self._link = self._link, None
@@ -233,7 +239,7 @@ def _wait_for_connection(sock: stdlib.socket, given_up: ThreadEvent) -> None:
 class _Acceptor:
     """Takes in connections for a listening socket, by a server of the loop's.
 
-    The server has a duplicate of the socket, so it can be closed and replaced.
+    The server has a duplicate of the socket, and runs from the first ``accept`` on.
     """
 
     def __init__(
@@ -280,7 +286,7 @@ class _Acceptor:
             self._server = server = await self._loop.create_server(
                 lambda: Link(self._loop, when_made=self._arrived),
                 sock=dup,
-                backlog=MOST_WAITING,
+                backlog=SERVER_BACKLOG,
                 start_serving=False,
             )
         except BaseException:
@@ -291,31 +297,28 @@ class _Acceptor:
             self._sock.listen(self._backlog)  # the server has set it to its own
 
     def _arrived(self, link: Link) -> None:
-        if self._closed:
+        if self._closed or len(self._waiting) >= MOST_WAITING:
             link.abort()
             return
         self._waiting.append(link)
-        if len(self._waiting) >= MOST_WAITING:
-            self._stop()
         if self._arrival is not None:
             self._arrival.set()
 
-    def _stop(self) -> None:
-        server, self._server = self._server, None
-        if server is not None and not self._loop.is_closed():
-            server.close()
-
     def close(self) -> None:
         """Stop accepting, and close what has not been accepted."""
+        if running_loop_or_none() is not self._loop and self._loop.is_running():
+            self.forget()  # the loop of another thread
+            return
         self._closed = True
-        self._stop()
+        if self._server is not None and not self._loop.is_closed():
+            self._server.close()
         while self._waiting:
             self._waiting.popleft().abort()
         if self._arrival is not None:
             self._arrival.set()
 
     def forget(self) -> None:
-        """Close, for a finaliser: it may run in any thread."""
+        """Close soon, from any thread."""
         if not self._closed:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self.close)

@@ -20,8 +20,9 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .._core.task import current_state
 from .._core.util import NoPublicConstructor, safe_repr
-from .._core.watching import check_can_watch
+from .._core.watching import can_watch, check_can_watch
 from .._net.fd_stream import FdStream
 from .._net.generic import StapledStream
 from .._sync import Lock
@@ -208,6 +209,11 @@ def _check_command(command: Command, shell: object) -> None:
         raise TypeError(
             "command must be a string or bytes (not a sequence) if shell=True on Unix systems"
         )
+
+
+def has_pipes() -> bool:
+    """Whether pipes to children work: not on Windows, nor on loops that cannot watch them."""
+    return _HAS_PIPES and can_watch(current_state())
 
 
 class _Pipes:

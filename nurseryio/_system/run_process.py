@@ -27,7 +27,7 @@ from .._core import (
     sleep,
 )
 from .._core.util import reject_non_functions, safe_repr
-from .process import start_process
+from .process import has_pipes, start_process
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -168,6 +168,8 @@ def _standard_streams(
         raise UnicodeError("process stdin must be bytes, not str; encode it first")
     is_data = isinstance(stdin, (bytes, bytearray, memoryview))
     options["stdin"] = subprocess.PIPE if is_data else stdin
+    if is_data and not len(stdin) and not has_pipes():  # type: ignore[arg-type]
+        options["stdin"] = subprocess.DEVNULL
     for name, capture in (("stdout", capture_stdout), ("stderr", capture_stderr)):
         if capture:
             if name in options:

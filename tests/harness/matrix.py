@@ -40,7 +40,6 @@ BLIND = "blind"
 
 # The modules whose tests run on it too, once each.
 ALSO_BLIND = {
-    "test_linked_socket",
     "test_listener",
     "test_serve",
     "test_stream",
@@ -93,8 +92,8 @@ def choose(
     """The cases for a test with these markers.
 
     Args:
-        markers: names of markers; ``run_only``, ``app_only``, ``stock_only`` and ``watching_only``
-            count.
+        markers: names of markers; ``run_only``, ``app_only``, ``stock_only``, ``watching_only``
+            and ``blind_only`` count.
         quick: whether a small share of the matrix is asked for. A test that has no case in that
             share gets the first one that it may have: it is never left out.
         engine: whether the test is about the engine; that share is larger for it.
@@ -103,6 +102,8 @@ def choose(
     Raises:
         ValueError: if the markers leave nothing to run.
     """
+    if "blind_only" in markers:
+        return [Case(BLIND, host) for host in HOSTS[: 1 if quick else None]]
     allowed = [
         case
         for case in FULL
