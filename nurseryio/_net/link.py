@@ -128,16 +128,18 @@ class Link(asyncio.Protocol):
     def take_over(self, transport: Any, received: bytes, ended: bool, error: Any) -> None:
         """Take a transport that had another protocol, and what that protocol knew."""
         self._received += received
-        if transport.is_closing():
+        over = ended or error is not None or transport.is_closing()
+        tls = transport.get_extra_info("ssl_object")
+        if over and (tls is not None or not ended or transport.is_closing()):
             # Nothing more comes, and connection_lost() may have been called already.
             self.transport = transport
+            self._tls = tls
             transport.abort()
             self.lost.set()
         else:
             transport.set_protocol(self)
             self.connection_made(transport)
-        if ended or error is not None or self.lost.is_set():
-            self._tls = transport.get_extra_info("ssl_object")
+        if over:
             self._end(error)
 
     def data_received(self, data: bytes) -> None:
