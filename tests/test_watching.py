@@ -14,16 +14,16 @@ from harness import matrix
 
 import nurseryio
 from nurseryio import lowlevel, socket
-from nurseryio._core import host
+from nurseryio._core import watching
 from nurseryio._core.task import current_state
-from nurseryio._core.watching import can_watch, check_can_watch
+from nurseryio._core.watching import ask, can_watch, check_can_watch
 
 
 @pytest.mark.parametrize("kind", [*matrix.KINDS, matrix.BLIND])
 def test_a_loop_is_asked_whether_it_can_watch(kind: str) -> None:
     loop = matrix.new_loop(kind)
     try:
-        assert host.can_watch(loop) is (kind != matrix.BLIND)
+        assert ask(loop) is (kind != matrix.BLIND)
     finally:
         loop.close()
 
@@ -40,7 +40,7 @@ def test_a_loop_that_takes_any_number_is_left_as_it_was() -> None:
             return True
 
     loop = Careless()
-    assert host.can_watch(loop)
+    assert ask(loop)
     assert loop.numbers == []
     loop.close()
 
@@ -48,7 +48,7 @@ def test_a_loop_that_takes_any_number_is_left_as_it_was() -> None:
 async def test_the_loop_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     state = current_state()
     assert can_watch(state)
-    monkeypatch.setattr(host, "can_watch", None)
+    monkeypatch.setattr(watching, "ask", None)
     assert can_watch(state)
     check_can_watch("these")
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import contextvars
 import functools
 import inspect
@@ -99,6 +100,12 @@ def is_running(task: AsyncioTask) -> bool:
         return bool(coro.cr_running)
     except AttributeError:  # a coroutine of another make
         return bool(getattr(coro, "gi_running", False))
+
+
+def give_up(task: AsyncioTask) -> None:
+    """Keep a task from being reported as pending when it is destroyed."""
+    with contextlib.suppress(AttributeError):  # a task of another make
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 def is_over(task: AsyncioTask | None) -> bool:
@@ -427,18 +434,6 @@ def owner_of(callback: Any) -> AsyncioTask | None:
     """The task whose step (or wake-up) a callback given to ``loop.call_soon`` is."""
     owner = getattr(callback, "__self__", None)
     return owner if isinstance(owner, asyncio.Task) else None
-
-
-def can_watch(loop: Loop) -> bool:
-    """Whether a loop can watch file descriptors; Windows' Proactor loop and Pyodide's cannot."""
-    try:
-        loop.add_reader(-1, list)  # a loop that can refuses the number
-    except NotImplementedError:
-        return False
-    except Exception:
-        return True
-    loop.remove_reader(-1)
-    return True
 
 
 def selector_of(loop: Loop) -> Any:

@@ -15,16 +15,28 @@ from .task import current_state
 if TYPE_CHECKING:
     from .loop_state import LoopState
 
-__all__ = ["can_watch", "cannot_watch", "check_can_watch"]
+__all__ = ["ask", "can_watch", "cannot_watch", "check_can_watch"]
 
 _ANSWER = object()  # the key among a loop's local values
+
+
+def ask(loop: host.Loop) -> bool:
+    """Try it: by a number that a loop that can watch descriptors refuses."""
+    try:
+        loop.add_reader(-1, list)
+    except NotImplementedError:
+        return False
+    except Exception:
+        return True
+    loop.remove_reader(-1)
+    return True
 
 
 def can_watch(state: LoopState) -> bool:
     """Whether the loop can watch file descriptors. The loop is asked once."""
     answer: bool | None = state.locals.get(_ANSWER)
     if answer is None:
-        answer = state.locals[_ANSWER] = host.can_watch(state.loop)
+        answer = state.locals[_ANSWER] = ask(state.loop)
     return answer
 
 

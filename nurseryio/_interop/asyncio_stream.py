@@ -25,8 +25,9 @@ from .._core import (
     Stream,
 )
 from .._core.host import running_loop
+from .._core.util import bytes_view
 from .._net.link import Link
-from .._net.stream import RECEIVE_SIZE, bytes_view, check_max_bytes
+from .._net.stream import RECEIVE_SIZE, check_max_bytes
 
 if TYPE_CHECKING:
     from typing import Any
