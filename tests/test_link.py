@@ -47,15 +47,17 @@ class Transport:
         self.closing = True
 
 
-def made() -> tuple[Link, Transport]:
+async def made() -> tuple[Link, Transport]:
     link, transport = Link(asyncio.get_running_loop()), Transport()
     link.connection_made(transport)
+    await settle()
+    assert transport.calls == ["set_write_buffer_limits", "pause_reading"]
     transport.calls.clear()
     return link, transport
 
 
 async def test_reading_is_paused_until_a_task_receives_and_again_at_the_limit() -> None:
-    link, transport = made()
+    link, transport = await made()
     with assert_checkpoints(), nurseryio.move_on_after(0.001):
         await link.receive(1)
     assert transport.calls == ["resume_reading"]
@@ -69,8 +71,19 @@ async def test_reading_is_paused_until_a_task_receives_and_again_at_the_limit() 
     assert transport.calls == ["resume_reading", "pause_reading"]
 
 
+async def test_reading_is_not_paused_if_a_task_receives_already() -> None:
+    link, transport = Link(asyncio.get_running_loop()), Transport()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(link.receive, 1)
+        await settle()
+        link.connection_made(transport)
+        await settle()
+        assert transport.calls == ["set_write_buffer_limits"]
+        link.data_received(b"x")
+
+
 async def test_a_send_passes_on_one_piece_at_a_time() -> None:
-    link, transport = made()
+    link, transport = await made()
     async with nurseryio.open_nursery() as nursery:
         link.pause_writing()
         nursery.start_soon(link.send, memoryview(bytes(2 * PIECE + 1)))
@@ -86,7 +99,7 @@ async def test_a_send_passes_on_one_piece_at_a_time() -> None:
 
 
 async def test_a_write_that_fails_gives_its_error_when_the_transport_has_it() -> None:
-    link, transport = made()
+    link, transport = await made()
     async with nurseryio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -108,14 +121,14 @@ async def test_a_write_that_fails_gives_its_error_when_the_transport_has_it() ->
 
 
 async def test_an_error_of_another_kind_is_a_reset() -> None:
-    link, _ = made()
+    link, _ = await made()
     link.connection_lost(KeyError("odd"))
     with pytest.raises(ConnectionResetError, match=r"KeyError\('odd'\)"):
         await link.receive(1)
 
 
 async def test_a_transport_that_others_close_is_closed() -> None:
-    link, _ = made()
+    link, _ = await made()
     link.data_received(b"x")
     link.connection_lost(None)
     with pytest.raises(nurseryio.ClosedResourceError):
@@ -125,7 +138,7 @@ async def test_a_transport_that_others_close_is_closed() -> None:
 
 
 async def test_after_the_end_nothing_more_comes_and_sending_goes_on() -> None:
-    link, transport = made()
+    link, transport = await made()
     link.data_received(b"last")
     assert link.eof_received()
     assert await link.receive(3) == b"las"
@@ -136,7 +149,7 @@ async def test_after_the_end_nothing_more_comes_and_sending_goes_on() -> None:
 
 
 async def test_closing_wakes_both_tasks() -> None:
-    link, transport = made()
+    link, transport = await made()
     link.pause_writing()
     async with nurseryio.open_nursery() as nursery:
         for call in (lambda: link.receive(1), lambda: link.send(memoryview(b"x"))):
@@ -156,7 +169,7 @@ async def test_closing_wakes_both_tasks() -> None:
 
 
 async def test_it_can_be_closed_from_another_thread() -> None:
-    link, transport = made()
+    link, transport = await made()
     thread = threading.Thread(target=link.abort)
     thread.start()
     thread.join()
@@ -182,7 +195,7 @@ async def test_a_connection_that_could_not_be_made_says_why() -> None:
 
 
 async def test_an_error_leaves_no_circle_behind() -> None:
-    link, _ = made()
+    link, _ = await made()
     watched = weakref.ref(link)
     try:
         raise ConnectionResetError(errno.ECONNRESET, "reset")

@@ -263,6 +263,26 @@ async def test_closing_a_listener_closes_what_was_not_accepted_and_frees_the_por
         probe.bind(address)
 
 
+async def test_a_connection_stays_in_the_queue_if_no_descriptor_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with await open_listener() as listener:
+        with stdlib.create_connection(listener.socket.getsockname()) as client:
+            client.send(b"still here")
+
+            def refuse(*_args: Any) -> Any:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+            with monkeypatch.context() as patch:
+                patch.setattr(linked_socket.stdlib, "fromfd", refuse)
+                for _ in range(2):
+                    with pytest.raises(OSError) as caught:
+                        await listener.accept()
+                    assert caught.value.errno == errno.EMFILE
+            async with await listener.accept() as stream:
+                assert await stream.receive_some() == b"still here"
+
+
 async def test_accepting_needs_a_listening_socket_and_one_task() -> None:
     with socket.socket() as sock, pytest.raises(OSError) as caught:
         await sock.accept()

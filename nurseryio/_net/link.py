@@ -108,7 +108,7 @@ class Link(asyncio.Protocol):
     # -- what the transport calls -----------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        """Take the transport, which receives nothing yet."""
+        """Take the transport, which is to receive nothing yet."""
         self.transport = transport
         if self.closed:
             transport.abort()
@@ -117,8 +117,11 @@ class Link(asyncio.Protocol):
         # TLS counts what waits inclusively, and would never resume below a limit of 0.
         transport.set_write_buffer_limits(high=int(self._tls is not None), low=0)
         self._full = transport.get_write_buffer_size() > 0
-        if self._tls is None or len(self._received) >= RECEIVE_SIZE:
+        if len(self._received) >= RECEIVE_SIZE:
             self._pause()
+        elif self._tls is None:
+            # Before 3.12 a new transport starts to read after this, even if it was paused.
+            self.loop.call_soon(self._pause_unless_wanted)
         else:
             transport.resume_reading()
         if self._when_made is not None:
@@ -235,6 +238,10 @@ class Link(asyncio.Protocol):
             self._paused = True
             with suppress(RuntimeError):  # uvloop: it is closing
                 self.transport.pause_reading()
+
+    def _pause_unless_wanted(self) -> None:
+        if self._receiver is None and not self.lost.is_set():
+            self._pause()
 
     # -- receiving --------------------------------------------------------------
 
