@@ -72,6 +72,7 @@ CORE_ORDER = (
     "status",
     "nursery",
     "timeouts",
+    "watching",
     "poller",
     "readiness",
     "waitio",

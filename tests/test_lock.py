@@ -203,7 +203,7 @@ async def test_a_block_whose_release_fails_gives_the_lock_back_all_the_same(
 ) -> None:
     lock = kind()
 
-    def wake_first(lot: ParkingLot) -> None:
+    def wake_first(parked: object) -> None:
         monkeypatch.undo()
         raise MemoryError
 
@@ -217,7 +217,7 @@ async def test_a_block_whose_release_fails_gives_the_lock_back_all_the_same(
             async with lock:
                 nursery.start_soon(second)
                 await wait_all_tasks_blocked()
-                monkeypatch.setattr(ParkingLot, "_wake_first", wake_first)
+                monkeypatch.setattr("nurseryio._sync.lock.wake_first", wake_first)
         order.append("first")
     assert order == ["first", "second"]
     assert not lock.locked()

@@ -48,6 +48,7 @@ from .forked import in_child
 from .host import callbacks_of, forget_who_awaits
 from .poller import Poller, poller_for
 from .task import all_states
+from .watching import cannot_watch
 
 if TYPE_CHECKING:
     import asyncio
@@ -301,8 +302,10 @@ class Readiness:
             else:
                 self._watch()
                 self._poller, self._keep = None, self._may_keep and table.loop_keeps
-        except BaseException:
+        except BaseException as error:
             del table[self._fd, self.way]
+            if isinstance(error, NotImplementedError):
+                raise cannot_watch(self.state.loop, "waits for file descriptors") from None
             raise
         self.armed = True
 

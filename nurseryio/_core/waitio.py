@@ -23,6 +23,7 @@ from .outcome import Error
 from .readiness import waits
 from .task import current_state, current_task
 from .traps import reschedule, wait_task_rescheduled
+from .watching import cannot_watch
 
 if TYPE_CHECKING:
     from .readiness import HasFileno
@@ -40,6 +41,7 @@ async def wait_readable(fd: int | HasFileno) -> None:
         BusyResourceError: another task waits for the same already.
         ClosedResourceError: somebody called :func:`notify_closing` meanwhile.
         Cancelled: if the task is cancelled while it waits.
+        NotImplementedError: the loop cannot watch descriptors (Windows' Proactor loop).
         OSError: the loop cannot watch the descriptor.
         TypeError: ``fd`` is neither an int nor an object with ``fileno()``.
 
@@ -61,6 +63,7 @@ async def wait_writable(fd: int | HasFileno) -> None:
         BusyResourceError: another task waits for the same already.
         ClosedResourceError: somebody called :func:`notify_closing` meanwhile.
         Cancelled: if the task is cancelled while it waits.
+        NotImplementedError: the loop cannot watch descriptors (Windows' Proactor loop).
         OSError: the loop cannot watch the descriptor.
         TypeError: ``fd`` is neither an int nor an object with ``fileno()``.
 
@@ -114,7 +117,10 @@ class _Once:
 
     def arm(self) -> None:
         state = self._task._state
-        getattr(state.loop, f"add_{self._way}")(self._number, self._ready)
+        try:
+            getattr(state.loop, f"add_{self._way}")(self._number, self._ready)
+        except NotImplementedError:
+            raise cannot_watch(state.loop, "wait_readable() and wait_writable()") from None
         waits(state)[self._number, self._way] = self
         self.armed = True
 

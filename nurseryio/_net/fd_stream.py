@@ -34,6 +34,7 @@ from .._core import (
 from .._core.forked import generation
 from .._core.readiness import Registrations, close_later
 from .._core.util import bytes_view
+from .._core.watching import check_can_watch
 from .stream import RECEIVE_SIZE, check_max_bytes
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class FdStream(Stream, metaclass=Final):
     Raises:
         TypeError: It is no integer.
         OSError: It is not open.
+        NotImplementedError: The running loop cannot watch file descriptors.
 
     Trio: ``trio.lowlevel.FdStream``.
     """
@@ -107,6 +109,7 @@ class FdStream(Stream, metaclass=Final):
         self._sending = ConflictDetector("another task is already sending on this FdStream")
         if not isinstance(fd, int):
             raise TypeError(f"FdStream takes a file descriptor, an int, not {fd!r}")
+        check_can_watch("streams over bare descriptors")
         self._descriptor = _Descriptor(fd)
         self._waits = Registrations(self._descriptor, True)
         # The descriptor, for the calls of the system; -1 once closed.

@@ -88,3 +88,9 @@ def is_open(fd: int) -> bool:
         assert exc.errno == errno.EBADF
         return False
     return True
+
+
+async def send_forever(sock: socket.SocketType) -> None:
+    """Send on a socket, as much as it takes."""
+    while True:
+        await sock.send(bytes(65536))
