@@ -206,6 +206,15 @@ def name_of(thing: object) -> str:
     return name if module is None else f"{module}.{name}"
 
 
+def show_as(coro: Any, fn: object) -> None:
+    """Have tools show a coroutine as that of another function: the user's, not the wrapper's."""
+    fn = _unwrapped(fn)
+    qualname = None if issubclass(type(fn), str) else text_of(fn, "__qualname__")
+    if qualname and type(coro) is CoroutineType:
+        coro.__qualname__ = qualname
+        coro.__name__ = text_of(fn, "__name__") or qualname
+
+
 def _unwrapped(fn: object) -> object:
     """The function in ``functools.partial`` objects."""
     for _ in range(_PARTIALS):
