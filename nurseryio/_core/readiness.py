@@ -228,6 +228,9 @@ class Readiness:
     def close(self) -> None:
         """The descriptor is about to be closed: whoever waits gets :class:`ClosedResourceError`."""
         self.disarm()
+        # The next try must reach the system, which says that the descriptor is closed: its number
+        # may be somebody else's by then, and must not be waited for.
+        self.exhausted = False
         future = self._future
         if self._waiting and not future.done() and callbacks_of(future):
             # The error will hold the frame of whoever waits, and that holds this object: no circle.
