@@ -108,6 +108,11 @@ def _plain(make: Callable[[], Pair]) -> Callable[[], AbstractAsyncContextManager
     return opened
 
 
+_memory = _plain(memory_stream_pair)
+_lockstep = _plain(lockstep_stream_pair)
+TLS = {"breaks": True, "signed": True}
+
+
 def _tls(
     below: Callable[[], AbstractAsyncContextManager[Pair]], **options: Any
 ) -> Callable[[], AbstractAsyncContextManager[Pair]]:
@@ -202,32 +207,20 @@ KINDS = {
         Kind("wrapped socket", _wrapped),
         Kind("descriptors", _descriptors),
         Kind("pipes", _pipes),
-        Kind("memory", _plain(memory_stream_pair), endless=True),
-        Kind("lockstep", _plain(lockstep_stream_pair), lockstep=True),
-        Kind("tls over tcp", _tls(_tcp), breaks=True, signed=True),
-        Kind("tls 1.2 over tcp", _tls(_tcp, version="1.2"), breaks=True, signed=True),
+        Kind("memory", _memory, endless=True),
+        Kind("lockstep", _lockstep, lockstep=True),
+        Kind("tls over tcp", _tls(_tcp), **TLS),
+        Kind("tls 1.2 over tcp", _tls(_tcp, version="1.2"), **TLS),
         Kind("https over tcp", _tls(_tcp, https_compatible=True), breaks=True),
-        Kind(
-            "tls over memory",
-            _tls(_plain(memory_stream_pair)),
-            breaks=True,
-            signed=True,
-            endless=True,
-        ),
-        Kind(
-            "tls over lockstep",
-            _tls(_plain(lockstep_stream_pair)),
-            breaks=True,
-            signed=True,
-            lockstep=True,
-        ),
-        Kind("tls over pipes", _tls(_pipes), breaks=True, signed=True),
-        Kind("tls in tls", _tls(_tls(_tcp)), breaks=True, signed=True),
+        Kind("tls over memory", _tls(_memory), **TLS, endless=True),
+        Kind("tls over lockstep", _tls(_lockstep), **TLS, lockstep=True),
+        Kind("tls over pipes", _tls(_pipes), **TLS),
+        Kind("tls in tls", _tls(_tls(_tcp)), **TLS),
         Kind("asyncio pair", _aio_pair),
         Kind("asyncio transports", _aio_transports),
-        Kind("asyncio tls", _aio_tls, breaks=True, signed=True),
+        Kind("asyncio tls", _aio_tls, **TLS),
         Kind("lent", _lent(_tcp)),
-        Kind("lent over memory", _lent(_plain(memory_stream_pair)), endless=True),
-        Kind("lent tls", _lent(_tls(_tcp)), breaks=True, signed=True),
+        Kind("lent over memory", _lent(_memory), endless=True),
+        Kind("lent tls", _lent(_tls(_tcp)), **TLS),
     )
 }
