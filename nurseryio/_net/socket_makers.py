@@ -134,7 +134,12 @@ def socketpair(
     if family is None:
         family = getattr(stdlib, "AF_UNIX", AF_INET)
     left, right = stdlib.socketpair(family, type, proto)
-    return Socket(left, owned=True), Socket(right, owned=True)
+    try:
+        return Socket(left, owned=True), Socket(right, owned=True)
+    except BaseException:
+        left.close()
+        right.close()
+        raise
 
 
 def socket(
