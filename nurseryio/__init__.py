@@ -50,7 +50,7 @@ from ._core import (
     sleep_forever as sleep_forever,
     sleep_until as sleep_until,
 )
-from ._core.lazy import lazy_door
+from ._core.lazy import lazy_door, preload as preload
 from ._sync import (
     CapacityLimiter as CapacityLimiter,
     CapacityLimiterStatistics as CapacityLimiterStatistics,
@@ -111,6 +111,7 @@ if TYPE_CHECKING:
         open_file as open_file,
         open_signal_receiver as open_signal_receiver,
         run_process as run_process,
+        terminate_process_group as terminate_process_group,
         wrap_file as wrap_file,
     )
 
@@ -132,7 +133,7 @@ _LAZY = {
     "_net.unix": "open_unix_listeners open_unix_socket serve_unix",
     "_system.path": "Path PosixPath WindowsPath",
     "_system.process": "Process",
-    "_system.run_process": "run_process",
+    "_system.run_process": "run_process terminate_process_group",
     "_system.files": "open_file wrap_file",
     "_system.signals": "open_signal_receiver",
     "": "abc from_thread instruments lowlevel socket testing to_thread",

@@ -9,22 +9,9 @@ from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 from nurseryio.testing.byte_queues import (
     LockstepQueue,
     UnboundedQueue,
-    check_data,
     check_max_bytes,
     cut,
 )
-
-
-@pytest.mark.parametrize("data", [b"x", bytearray(b"x"), memoryview(b"x")])
-def test_bytes_of_every_kind_may_be_sent(data: object) -> None:
-    assert check_data(data) is data
-
-
-def test_text_is_refused_with_a_hint_how_to_encode_it() -> None:
-    with pytest.raises(TypeError, match=r"encode the text first"):
-        check_data("x")
-    with pytest.raises(TypeError, match=r"not int"):
-        check_data(3)
 
 
 def test_a_limit_is_none_or_a_whole_number_from_one_up() -> None:

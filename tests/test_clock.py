@@ -343,3 +343,88 @@ def test_a_change_that_fails_leaves_the_time_as_it_is() -> None:
     clock._real_clock = lambda: clock._real_base + 5.0
     assert clock.rate == 2.0
     assert clock.current_time() == 10.0
+
+
+# -- inside a clock of the user's -----------------------------------------------
+
+
+class Around(nurseryio.abc.Clock):
+    """A clock of a user, around one that jumps."""
+
+    def __init__(self, shape: Any, inner: Any = None, starts: bool = True) -> None:
+        self.shape = shape
+        self.inner = inner or MockClock(autojump_threshold=0)
+        self.starts = starts
+
+    def start_clock(self) -> None:
+        if self.starts:
+            self.inner.start_clock()
+
+    def current_time(self) -> float:
+        time: float = self.shape(self.inner.current_time())
+        return time
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        return 0.0 if deadline <= self.current_time() else NEVER
+
+
+AROUND = {
+    "as it is": lambda: Around(lambda t: t),
+    "never started": lambda: Around(lambda t: t, starts=False),
+    "a wall clock": lambda: Around(lambda t: 1.7e9 + t),
+    "faster": lambda: Around(lambda t: 3 * t),
+    "slower": lambda: Around(lambda t: t / 7 - 5),
+    "in steps": lambda: Around(lambda t: t // 0.5 * 0.5),
+    "two deep": lambda: Around(lambda t: t + 1, Around(lambda t: 2 * t)),
+}
+
+
+@pytest.mark.parametrize("make", AROUND.values(), ids=AROUND)
+@pytest.mark.parametrize("loop", ["stock", "uvloop"])
+def test_a_clock_inside_a_clock_of_the_users_jumps(make: Any, loop: str) -> None:
+    slept = []
+
+    async def main() -> None:
+        begun = nurseryio.current_time()
+        for sleep, seconds in ((nurseryio.sleep, 2.0), (asyncio.sleep, 3600.25), (None, 0.7)):
+            if sleep is not None:
+                await sleep(seconds)
+            else:
+                with nurseryio.move_on_after(seconds):
+                    await nurseryio.sleep_forever()
+            slept.append(nurseryio.current_time() - begun)
+            begun = nurseryio.current_time()
+
+    if loop == "uvloop":
+        run_on_uvloop(main, make())
+    else:
+        nurseryio.run(main, clock=make())
+    # Never too short, and as exact as a clock is that shows half seconds.
+    assert 2.0 - 1e-6 <= slept[0] <= 2.5 + 1e-6
+    assert 3600.25 - 1e-6 <= slept[1] <= 3601
+    assert 0.7 - 1e-6 <= slept[2] <= 1.25
+
+
+@pytest.mark.parametrize("loop", ["stock", "uvloop"])
+def test_a_clock_inside_another_can_be_moved_by_hand_and_told_to_jump(loop: str) -> None:
+    clock = Around(lambda t: t + 100, MockClock())
+
+    async def main() -> None:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(nurseryio.sleep, 5)
+            await wait_all_tasks_blocked()
+            clock.inner.jump(5)
+        assert nurseryio.current_time() == 105
+        clock.inner.autojump_threshold = 0
+        await nurseryio.sleep(5)
+        assert nurseryio.current_time() == 110
+
+    if loop == "uvloop":
+        run_on_uvloop(main, clock)
+    else:
+        nurseryio.run(main, clock=clock)
+
+
+def test_a_deadlock_is_noticed_by_a_clock_inside_another() -> None:
+    with pytest.raises(nurseryio.testing.DeadlockError):
+        nurseryio.run(nurseryio.sleep_forever, clock=Around(lambda t: t))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 
 import pytest
 from harness.matrix import Case
@@ -11,6 +12,8 @@ from harness.stress import stress
 
 import nurseryio
 from nurseryio import Condition, Lock, Semaphore, StrictFIFOLock
+from nurseryio._core.parking import park
+from nurseryio.lowlevel import ParkingLot, Task, current_task
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 from nurseryio.testing.schedules import Schedule
 
@@ -178,6 +181,56 @@ async def test_a_task_that_was_notified_and_then_cancelled_is_cancelled() -> Non
             condition.notify()
             scope.cancel()
     assert scope.cancelled_caught
+
+
+async def test_a_block_whose_release_fails_gives_the_lock_back_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    condition = Condition()
+
+    def wake_first(lot: ParkingLot) -> None:
+        monkeypatch.undo()
+        raise MemoryError
+
+    async def second() -> None:
+        async with condition:
+            order.append("second")
+
+    order: list[str] = []
+    async with nurseryio.open_nursery() as nursery:
+        with pytest.raises(MemoryError):
+            async with condition:
+                nursery.start_soon(second)
+                await wait_all_tasks_blocked()
+                monkeypatch.setattr(ParkingLot, "_wake_first", wake_first)
+        order.append("first")
+    assert order == ["first", "second"]
+    assert not condition.locked()
+
+
+async def test_a_wait_that_fails_as_it_wakes_with_the_lock_takes_it_only_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    condition = Condition()
+
+    async def fails(task: Task, queue: Any, entry: Any = None) -> None:
+        await park(task, queue, entry)
+        raise MemoryError
+
+    async def waiter() -> None:
+        async with condition:
+            monkeypatch.setattr("nurseryio._sync.condition.park", fails)
+            with pytest.raises(MemoryError):
+                await condition.wait()
+            monkeypatch.undo()
+            assert condition._lock._owner is current_task()
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(waiter)
+        await wait_all_tasks_blocked()
+        async with condition:
+            condition.notify()
+    assert not condition.locked()
 
 
 async def test_a_broken_lock_cannot_be_taken_again() -> None:

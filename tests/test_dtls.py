@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
+import os
 import shutil
 import subprocess
 import sys
@@ -399,6 +402,47 @@ async def test_garbage_does_not_disturb_a_server() -> None:
             assert await channel.receive() == b"x"
 
 
+# After the handshake all of this means nothing, whoever has sent it.
+JUNK = {
+    "empty": b"",
+    "one byte": b"\x16",
+    "a short record": b"\x16\xfe\xfd" + bytes(11),
+    "zeros": b"\x16\xfe\xfd" + bytes(200),
+    "a length that lies": b"\x16\xfe\xfd" + bytes(8) + b"\xff\xff" + b"a" * 20,
+    "a ClientKeyExchange": b"\x16\xfe\xfd" + bytes(7) + b"\x02\x00\x0c\x10" + bytes(11),
+    "a ChangeCipherSpec": b"\x14\xfe\xfd" + bytes(7) + b"\x03\x00\x01\x01",
+    "a Finished": b"\x16\xfe\xfd\x00\x01" + bytes(6) + b"\x00\x30" + b"f" * 48,
+    "an alert": b"\x15\xfe\xfd" + bytes(7) + b"\x07\x00\x02\x02\x28",
+    "an encrypted alert": b"\x15\xfe\xfd\x00\x01" + bytes(6) + b"\x00\x20" + b"a" * 32,
+    "data": b"\x17\xfe\xfd\x00\x01" + bytes(6) + b"\x00\x20" + b"z" * 32,
+}
+
+
+@pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK.keys())
+async def test_junk_after_the_handshake_draws_no_answer_and_harms_nobody(junk: bytes) -> None:
+    network = Network()
+    async with dtlspairs.serving(network) as server:
+        with dtlspairs.endpoint(network) as client:
+            here, there = client.socket.getsockname(), server.socket.getsockname()
+            address: Any = there
+            channel = client.connect(address, certs.dtls_client_context())
+            await channel.do_handshake()
+            await wait_all_tasks_blocked()
+            sent = server.socket.sent  # type: ignore[attr-defined]
+            for _ in range(5):
+                network.deliver(Packet(here, there, junk))
+                network.deliver(Packet(there, here, junk))
+            await wait_all_tasks_blocked()
+            assert server.socket.sent == sent  # type: ignore[attr-defined]
+            await channel.send(b"x")
+            assert await channel.receive() == b"x"
+            # A client that starts anew at this address is not given messages of the old connection.
+            again = client.connect(address, certs.dtls_client_context())
+            network.deliver(Packet(here, there, junk))
+            await again.send(b"y")
+            assert await again.receive() == b"y"
+
+
 async def test_an_endpoint_that_does_not_serve_answers_no_hello() -> None:
     network = Network()
     with dtlspairs.endpoint(network) as client, dtlspairs.endpoint(network) as other:
@@ -560,3 +604,160 @@ async def test_an_endpoint_shows_whether_it_serves_and_whether_it_is_open() -> N
             assert ", 0 connections, serving, on <" in repr(server)
             nursery.cancel_scope.cancel()
     assert ", closed, on <" in repr(server)
+
+
+# -- errors of the socket ---------------------------------------------------------------
+
+
+class Failing:
+    """Makes a socket's ``recvfrom`` fail, so many times, behind the next packet."""
+
+    def __init__(self, sock: Any, code: int, times: float) -> None:
+        self.times = times
+        self.calls = 0
+        self._recvfrom, self._code = sock.recvfrom, code
+        sock.recvfrom = self.recvfrom
+
+    async def recvfrom(self, size: int) -> Any:
+        self.calls += 1
+        if self.calls > 1 and self.times > 0:
+            self.times -= 1
+            raise OSError(self._code, os.strerror(self._code))
+        return await self._recvfrom(size)
+
+
+PASSING = [errno.ENOBUFS, errno.ENOMEM, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.EPERM]
+
+
+@pytest.mark.parametrize("code", PASSING, ids=map(errno.errorcode.get, PASSING))
+async def test_an_error_of_recvfrom_is_logged_and_the_endpoint_goes_on(
+    code: int, autojump_clock: nurseryio.abc.Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = Network()
+    with dtlspairs.endpoint(network) as server, dtlspairs.endpoint(network) as client:
+        failing = Failing(server.socket, code, 3)
+        async with nurseryio.open_nursery() as nursery:
+            await nursery.start(server.serve, certs.dtls_server_context(), dtlspairs.echo)
+            address: Any = server.socket.getsockname()
+            channel = client.connect(address, certs.dtls_client_context())
+            await channel.send(b"x")
+            assert await channel.receive() == b"x"
+            nursery.cancel_scope.cancel()
+    assert failing.times == 0
+    (record,) = caplog.records
+    assert record.name == "nurseryio.DTLSEndpoint"
+    assert os.strerror(code) in record.getMessage()
+
+
+async def test_a_socket_that_fails_for_ever_is_tried_ten_times_a_second_until_it_is_closed(
+    autojump_clock: nurseryio.abc.Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = Network()
+    with dtlspairs.endpoint(network) as server, dtlspairs.endpoint(network) as client:
+        failing = Failing(server.socket, errno.ENOMEM, float("inf"))
+        async with nurseryio.open_nursery() as nursery:
+            await nursery.start(server.serve, certs.dtls_server_context(), dtlspairs.echo)
+            address: Any = server.socket.getsockname()
+            channel = client.connect(address, certs.dtls_client_context())
+            with nurseryio.move_on_after(10):
+                await channel.do_handshake()
+            nursery.cancel_scope.cancel()
+        assert 90 <= failing.calls <= 110
+        assert len(caplog.records) == 1
+    calls = failing.calls
+    await nurseryio.sleep(1)
+    assert failing.calls <= calls + 1
+
+
+# -- connections that are not completed -------------------------------------------------
+
+
+async def begun(client: DTLSEndpoint, server: DTLSEndpoint, network: Network) -> DTLSChannel:
+    """A connection whose client falls silent when it has proved its address."""
+    address: Any = server.socket.getsockname()
+    channel = client.connect(address, certs.dtls_client_context())
+    hellos = 0
+
+    def route(packet: Packet) -> None:
+        nonlocal hellos
+        if packet.source == client.socket.getsockname():
+            hellos += 1
+            if hellos > 2:
+                return
+        network.deliver(packet)
+
+    network.route = route
+    with nurseryio.CancelScope() as scope:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(channel.do_handshake)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+    network.route = network.deliver
+    return channel
+
+
+async def test_of_too_many_connections_in_their_handshake_the_oldest_gives_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nurseryio._net.dtls.MOST_OPENING", 3)
+    network = Network()
+    lost: list[Any] = []
+
+    async def handler(channel: DTLSChannel) -> None:
+        try:
+            await dtlspairs.echo_strictly(channel)
+        except BrokenResourceError as error:
+            lost.append((channel.peer_address, str(error)))
+
+    async with dtlspairs.serving(network, handler) as server:
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(dtlspairs.endpoint(network)) for _ in range(6)]
+            # One that is complete does not count, however old.
+            complete = await begun(clients[0], server, network)
+            await complete.do_handshake()
+            for client in clients[1:4]:
+                await begun(client, server, network)
+            assert len(server._opening) == 3 and not lost
+            for client in clients[4:]:
+                await begun(client, server, network)
+            await wait_all_tasks_blocked()
+            assert [address for address, _ in lost] == [
+                client.socket.getsockname() for client in clients[1:3]
+            ]
+            assert all("too many connections were in their handshake" in says for _, says in lost)
+            assert len(server._opening) == 3
+            await complete.send(b"x")
+            assert await complete.receive() == b"x"
+            # The one that came last can still be completed, and one that is begun again.
+            for client in (clients[5], clients[1]):
+                address: Any = server.socket.getsockname()
+                channel = client.connect(address, certs.dtls_client_context())
+                await channel.send(b"y")
+                assert await channel.receive() == b"y"
+    assert not server._opening
+
+
+async def test_connections_that_nobody_takes_up_are_not_queued_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nurseryio._net.dtls.MOST_OPENING", 3)
+    network = Network()
+    async with dtlspairs.serving(network) as server:
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(dtlspairs.endpoint(network)) for _ in range(6)]
+            arrivals, server._arrivals = server._arrivals, nurseryio.open_memory_channel(3)[0]
+            for client in clients:
+                await begun(client, server, network)
+            assert len(server._channels) == len(server._opening) == 3
+            server._arrivals = arrivals
+
+
+async def test_a_context_made_for_the_other_side_is_refused() -> None:
+    with dtlspairs.endpoint(Network()) as end:
+        with pytest.raises(ValueError, match="for a server"):
+            await end.serve(SSL.Context(SSL.DTLS_CLIENT_METHOD), dtlspairs.echo)
+        with pytest.raises(ValueError, match="for a client"):
+            end.connect(("127.0.0.1", 5000), SSL.Context(SSL.DTLS_SERVER_METHOD))
+        with pytest.raises(ValueError, match="made for TLS"):
+            await end.serve(SSL.Context(SSL.TLS_METHOD), dtlspairs.echo)
+        assert "serving" not in repr(end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import itertools
 import random
 from typing import Any
@@ -302,6 +303,16 @@ async def test_a_cancelled_receive_loses_no_packet() -> None:
                     scope.cancel()
                     await channel.receive()
                 assert await channel.receive() == b"%d" % number
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview, lambda data: array.array("H", data)])
+async def test_a_packet_can_be_any_buffer(kind: Any) -> None:
+    network = Network()
+    async with dtlspairs.serving(network) as server:
+        with dtlspairs.endpoint(network) as client:
+            channel = connect(client, server)
+            await channel.send(kind(b"abcd"))
+            assert await channel.receive() == b"abcd"
 
 
 async def test_packets_without_room_are_dropped_and_counted() -> None:

@@ -7,6 +7,8 @@ from hypothesis import given, strategies as st
 
 from nurseryio._net.dtls_codec import (
     ALERT,
+    APPLICATION_DATA,
+    CHANGE_CIPHER_SPEC,
     CLIENT_HELLO,
     DTLS_1_0,
     FRAGMENT_OVERHEAD,
@@ -19,6 +21,8 @@ from nurseryio._net.dtls_codec import (
     Record,
     hello_verify_request,
     is_client_hello,
+    is_of_handshake,
+    is_one_record_of_data,
     is_unencrypted,
     read_client_hello,
     read_fragment,
@@ -156,6 +160,17 @@ def test_a_first_glance_tells_a_client_hello_and_what_is_not_encrypted() -> None
     assert is_unencrypted(client_hello())
     assert not is_unencrypted(client_hello(epoch=1))
     assert not is_unencrypted(b"")
+
+
+def test_a_first_glance_tells_data_and_what_only_a_handshake_contains() -> None:
+    data = write_record(Record(APPLICATION_DATA, DTLS_1_2, 1, 5, b"x" * 300))
+    alert = write_record(Record(ALERT, DTLS_1_2, 1, 5, b"x"))
+    switch = write_record(Record(CHANGE_CIPHER_SPEC, DTLS_1_2, 0, 5, b"\1"))
+    assert is_of_handshake(client_hello()) and is_of_handshake(switch)
+    assert not any(map(is_of_handshake, (data, alert, b"", b"x")))
+    assert is_one_record_of_data(data)
+    others = (data + data, data + alert, data[:-1], data[:12], b"\x17", b"", alert, switch)
+    assert not any(map(is_one_record_of_data, others))
 
 
 def test_the_request_for_a_cookie_answers_the_record_that_it_is_for() -> None:

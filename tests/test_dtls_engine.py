@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import sys
+import time
+from typing import Any
 
 import pytest
 from harness import certs
 from OpenSSL import SSL
 
-from nurseryio._net.dtls_codec import hello_verify_request, read_client_hello
+from nurseryio._net.dtls_codec import (
+    CHANGE_CIPHER_SPEC,
+    HANDSHAKE,
+    RECORD_OVERHEAD,
+    Record,
+    hello_verify_request,
+    read_client_hello,
+    read_records,
+    write_record,
+)
 from nurseryio._net.dtls_engine import (
+    SEALED_KEPT,
     DTLSEngine,
     HandshakeFailed,
     PeerClosed,
@@ -35,7 +47,7 @@ class End:
 
 def make_client(context: SSL.Context | None = None) -> End:
     context = context or certs.dtls_client_context()
-    prepare_context(context)
+    prepare_context(context, server_side=False)
     client = End(DTLSEngine(context, MTU))
     client.engine.be_client()
     client.engine.begin()
@@ -44,7 +56,7 @@ def make_client(context: SSL.Context | None = None) -> End:
 
 def make_server(hello: bytes) -> End:
     context = certs.dtls_server_context()
-    prepare_context(context)
+    prepare_context(context, server_side=True)
     server = End(DTLSEngine(context, MTU))
     assert server.engine.be_server(hello)
     server.packer = Packer(read_client_hello(hello).record_number)
@@ -137,7 +149,7 @@ def test_a_peer_that_is_not_trusted_fails_the_handshake_and_is_told() -> None:
 
 def test_a_server_refuses_what_openssl_refuses() -> None:
     context = certs.dtls_server_context()
-    prepare_context(context)
+    prepare_context(context, server_side=True)
     # OpenSSL wants a cookie, of whatever kind.
     (hello,) = make_client().flight()
     assert not DTLSEngine(context, MTU).be_server(hello)
@@ -154,6 +166,104 @@ def test_data_that_is_forged_or_repeated_is_no_data() -> None:
     assert server.decrypt(datagram) == b""
     assert server.decrypt(b"rubbish") == b""
     assert server.decrypt(b"") == b""
+
+
+def connected_with_last_flight() -> tuple[End, End, list[bytes]]:
+    """A client and a server, and what the client said before the server's last flight."""
+    client, server = make_pair()
+    assert talk(server, client)
+    last = client.flight()
+    assert answered(server, last)
+    assert talk(server, client)
+    return client, server, last
+
+
+def repeated_by_openssl(client: End) -> bytes:
+    """Its last flight with new numbers, encrypted again. OpenSSL goes by the clock on the wall."""
+    connection = client.engine._connection
+    while not connection.DTLSv1_handle_timeout():
+        left = connection.DTLSv1_get_timeout()
+        assert left is not None
+        time.sleep(left)
+    return client.engine._read_all(connection.bio_read)
+
+
+def nothing_is_left_in_the_output(engine: DTLSEngine) -> bool:
+    try:
+        engine._connection.bio_read(1)
+    except SSL.WantReadError:
+        return True
+    return False
+
+
+def test_the_last_flight_is_the_answer_to_a_repetition_of_the_peers_and_to_nothing_else() -> None:
+    client, server, last = connected_with_last_flight()
+    engine = server.engine
+    assert engine.flight
+    (datagram,) = last
+    assert engine.answer(datagram) == engine.flight
+    records = read_records(datagram)
+    assert [record.kind for record in records] == [HANDSHAKE, CHANGE_CIPHER_SPEC, HANDSHAKE]
+    *open_ones, sealed = map(write_record, records)
+    assert engine.answer(sealed) == engine.flight
+    # What is not encrypted could come from anybody, and be sent to anybody else.
+    for record in (*open_ones, b"".join(open_ones)):
+        assert engine.answer(record) == []
+    for at in range(RECORD_OVERHEAD, len(sealed)):
+        forged = bytearray(sealed)
+        forged[at] ^= 1
+        assert engine.answer(bytes(forged)) == []
+    for junk in (b"", b"\x16", b"\x16\xfe\xfd" + bytes(11), b"\x16" * 1400, datagram[:-1]):
+        assert engine.answer(junk) == []
+    # The client, which did not speak last, has nothing to repeat.
+    for answer in server.flight():
+        assert client.engine.answer(answer) == []
+    assert engine.decrypt(client.engine.encrypt(b"still fine")) == b"still fine"
+
+
+def test_a_repetition_that_was_encrypted_again_is_answered_once() -> None:
+    client, server = make_pair()
+    assert talk(server, client)
+    assert talk(client, server)
+    repeated = repeated_by_openssl(client)
+    assert repeated not in client.flight()
+    assert server.engine.answer(repeated) == server.engine.flight
+    assert nothing_is_left_in_the_output(server.engine)
+    # The same bytes once more are a copy that somebody made.
+    assert server.engine.answer(repeated) == []
+    assert talk(server, client)
+
+
+def test_a_flood_of_forged_last_flights_before_the_real_one_changes_nothing_for_data() -> None:
+    client, server = make_pair()
+    assert talk(server, client)
+    last = client.flight()
+    for number in range(100):
+        forged = Record(HANDSHAKE, b"\xfe\xfd", 1, number, b"%048d" % number)
+        assert not server.engine.advance(write_record(forged))
+    assert len(server.engine._sealed) == SEALED_KEPT
+    assert answered(server, last)
+    assert talk(server, client)
+    assert server.engine.decrypt(client.engine.encrypt(b"x")) == b"x"
+
+
+@pytest.mark.parametrize("use", ["decrypt", "answer"])
+def test_what_the_peer_draws_after_the_handshake_does_not_pile_up(use: str) -> None:
+    # A client of another make, which wants a renegotiation, and gets an alert for it.
+    context = certs.dtls_client_context()
+    context.set_options(SSL.OP_NO_QUERY_MTU)
+    client = End(DTLSEngine(context, MTU))
+    client.engine.be_client()
+    client.engine.begin()
+    client, server = make_pair(client)
+    assert talk(server, client) and talk(client, server) and talk(server, client)
+    connection = client.engine._connection
+    assert connection.renegotiate()
+    with pytest.raises(SSL.WantReadError):
+        connection.do_handshake()
+    hello = client.engine._read_all(connection.bio_read)
+    assert not getattr(server.engine, use)(hello)
+    assert nothing_is_left_in_the_output(server.engine)
 
 
 def test_packets_may_arrive_in_any_order() -> None:
@@ -183,7 +293,23 @@ def test_the_size_of_datagrams_decides_how_much_data_fits() -> None:
 
 def test_only_contexts_of_pyopenssl_are_taken() -> None:
     with pytest.raises(TypeError, match=r"OpenSSL\.SSL\.Context\(OpenSSL\.SSL\.DTLS_METHOD\)"):
-        prepare_context(certs.client_context())  # type: ignore[arg-type]
+        prepare_context(certs.client_context(), server_side=False)  # type: ignore[arg-type]
+
+
+def test_contexts_that_cannot_work_are_refused_and_say_what_to_make() -> None:
+    made_for: Any
+    for made_for, server_side, says in (
+        (SSL.TLS_METHOD, True, "made for TLS"),
+        (SSL.TLS_CLIENT_METHOD, False, "made for TLS"),
+        (SSL.DTLS_CLIENT_METHOD, True, "for a server"),
+        (SSL.DTLS_SERVER_METHOD, False, "for a client"),
+    ):
+        context = SSL.Context(made_for)
+        for _ in range(2):
+            with pytest.raises(ValueError, match=rf"{says}.*DTLS_METHOD"):
+                prepare_context(context, server_side=server_side)
+    # ... and can still be used for the side that they were made for.
+    prepare_context(context, server_side=True)
 
 
 def test_without_pyopenssl_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,3 +81,168 @@ def test_showing_a_door_leaves_plain_values_alone() -> None:
     show_door(5, "five", "nurseryio")
     show_door(sys.exit, "exit", "nurseryio")
     assert sys.exit.__module__ == "sys"
+
+
+# -- when nothing can be loaded any more ----------------------------------------
+
+# What a program may do: each line is the body of an async function.
+USES = """
+import os, signal, sys
+import nurseryio as lib
+
+async def serve():
+    async with lib.open_nursery() as nursery:
+        (listener,) = await nursery.start(
+            lambda task_status: lib.serve_tcp(echo, 0, host="127.0.0.1", task_status=task_status)
+        )
+        port = listener.socket.getsockname()[1]
+        async with await lib.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(b"x")
+            assert await stream.receive_some() == b"x"
+        nursery.cancel_scope.cancel()
+
+async def echo(stream):
+    async for data in stream:
+        await stream.send_all(data)
+
+async def thread():
+    assert await lib.to_thread.run_sync(lib.from_thread.run_sync, lambda: 5) == 5
+
+async def names():
+    for name in ("b\u00fccher.invalid", "a..b"):
+        try:
+            await lib.socket.getaddrinfo(name, 80)
+        except OSError:
+            pass
+    try:
+        await lib.open_tcp_stream("127.0.0.1", 1)
+    except OSError:
+        pass
+
+async def signals():
+    with lib.open_signal_receiver(signal.SIGUSR1) as received:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert await received.__anext__() == signal.SIGUSR1
+
+async def files():
+    assert await lib.Path("/").exists()
+    lib.open_file, lib.wrap_file
+
+async def process():
+    try:
+        await lib.run_process(["/no/such/program"], capture_stdout=True)
+    except FileNotFoundError:
+        pass
+
+async def failure():
+    try:
+        async with lib.open_nursery() as nursery:
+            nursery.start_soon(lib.sleep, "x")
+    except BaseException as error:
+        import traceback
+        assert "must be a number" in "".join(traceback.format_exception(error))
+
+async def rest():
+    lib.SSLStream, lib.SSLListener, lib.DTLSEndpoint, lib.lowlevel.FdStream
+    lib.aio.stream_from_asyncio, lib.aio.asyncio_from_stream, lib.aio.stream_from_anyio
+    lib.lowlevel.current_statistics()
+
+async def main():
+    for use in (serve, thread, names, signals, files, process, failure, rest):
+        try:
+            await use()
+        except BaseException as error:
+            print(use.__name__, repr(error))
+    print("done")
+
+class Locked:
+    def find_spec(self, name, path=None, target=None):
+        raise ModuleNotFoundError(f"{name} is asked for too late", name=name)
+"""
+
+
+def test_preload_loads_all_that_would_be_loaded_on_first_use() -> None:
+    output = run_python(
+        "import asyncio, traceback\n" + USES + "lib.preload()\n"
+        "sys.meta_path.insert(0, Locked())\n"
+        "before = set(sys.modules)\n"
+        "lib.run(main)\n"
+        "print(set(sys.modules) - before, 'nurseryio.testing' in sys.modules)\n"
+    )
+    assert output == "done\nset() False\n"
+
+
+def test_a_program_that_loads_too_late_is_told_of_preload() -> None:
+    output = run_python(
+        USES + "import asyncio\nsys.meta_path.insert(0, Locked())\n"
+        "for name in ('to_thread', 'open_tcp_stream'):\n"
+        "    try:\n"
+        "        getattr(lib, name)\n"
+        "    except ImportError as error:\n"
+        "        print('nurseryio.preload() early' in str(error), repr(error.__cause__)[:23])\n"
+    )
+    assert output == "True ModuleNotFoundError('nu\n" * 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="uses the limits of Unix")
+def test_a_server_has_loaded_what_handlers_need_when_no_descriptor_is_left() -> None:
+    output = run_python(
+        "import resource\n"
+        + USES
+        + """
+async def handler(stream):
+    taken = []
+    try:
+        while True:
+            taken.append(os.dup(0))
+    except OSError:
+        pass
+    try:
+        await thread()
+        lib.lowlevel.current_statistics(), lib.socket.socket, lib.open_tcp_stream, lib.Path
+        try:
+            await lib.open_tcp_stream("127.0.0.1", 1)
+        except OSError as error:
+            print(error)
+        await stream.send_all(b"fine")
+    finally:
+        for fd in taken:
+            os.close(fd)
+
+async def main():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    async with lib.open_nursery() as nursery:
+        (listener,) = await nursery.start(
+            lambda task_status: lib.serve_tcp(handler, 0, host="127.0.0.1", task_status=task_status)
+        )
+        async with await lib.testing.open_stream_to_socket_listener(listener) as stream:
+            print(await stream.receive_some())
+        nursery.cancel_scope.cancel()
+
+lib.run(main)
+"""
+    )
+    assert output.endswith("b'fine'\n")
+
+
+def test_the_name_of_a_thread_never_fails_an_operation() -> None:
+    output = run_python(
+        "import asyncio\n" + USES + "lib.to_thread, lib.from_thread\n"
+        "import nurseryio._system.threads, nurseryio._system.from_thread\n"
+        "sys.modules.pop('ctypes', None)\n"
+        "sys.meta_path.insert(0, Locked())\n"
+        "lib.run(thread)\n"
+        "print('ctypes' in sys.modules)\n"
+    )
+    assert output == "False\n"
+
+
+def test_a_server_starts_though_nothing_can_be_loaded() -> None:
+    output = run_python(
+        "import asyncio\n" + USES + "lib.serve_tcp, lib.open_tcp_stream\n"
+        "from nurseryio._net import tcp_listen, tcp_connect\n"
+        "sys.meta_path.insert(0, Locked())\n"
+        "lib.run(serve)\n"
+        "print('served')\n"
+    )
+    assert output == "served\n"

@@ -11,7 +11,7 @@ from harness.stress import stress
 
 import nurseryio
 from nurseryio import Lock, StrictFIFOLock
-from nurseryio.lowlevel import current_task
+from nurseryio.lowlevel import ParkingLot, Task, current_task
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 from nurseryio.testing.schedules import Schedule
 
@@ -194,6 +194,55 @@ async def test_a_task_that_has_handed_the_lock_on_may_end() -> None:
             nursery.start_soon(take_turns)
     async with lock:
         pass
+
+
+@both_kinds
+async def test_a_block_whose_release_fails_gives_the_lock_back_all_the_same(
+    kind: LockClass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = kind()
+
+    def wake_first(lot: ParkingLot) -> None:
+        monkeypatch.undo()
+        raise MemoryError
+
+    async def second() -> None:
+        async with lock:
+            order.append("second")
+
+    order: list[str] = []
+    async with nurseryio.open_nursery() as nursery:
+        with pytest.raises(MemoryError):
+            async with lock:
+                nursery.start_soon(second)
+                await wait_all_tasks_blocked()
+                monkeypatch.setattr(ParkingLot, "_wake_first", wake_first)
+        order.append("first")
+    assert order == ["first", "second"]
+    assert not lock.locked()
+
+
+@both_kinds
+async def test_a_heir_whose_registration_fails_is_the_owner_and_can_release(
+    kind: LockClass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = kind()
+
+    def register(task: Task, lot: ParkingLot) -> None:
+        monkeypatch.undo()
+        raise MemoryError
+
+    async def ends_as_owner() -> None:
+        await lock.acquire()
+
+    async with nurseryio.open_nursery() as nursery:
+        with pytest.raises(MemoryError):
+            async with lock:
+                nursery.start_soon(ends_as_owner)
+                await wait_all_tasks_blocked()
+                monkeypatch.setattr("nurseryio._sync.lock.add_parking_lot_breaker", register)
+    with pytest.raises(nurseryio.BrokenResourceError):
+        await lock.acquire()
 
 
 # -- races ----------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 
 import pytest
@@ -52,6 +53,23 @@ async def test_what_is_sent_can_be_taken_out() -> None:
     await stream.send_all(b"456")
     with assert_checkpoints():
         assert await stream.get_data() == b"456"
+
+
+async def test_buffers_of_every_shape_travel_as_their_bytes() -> None:
+    numbers = array.array("I", [1, 2, 3])
+    square = memoryview(b"abcd").cast("B", (2, 2))
+    expected = numbers.tobytes() + b"abcd"
+    sender, receiver = memory_stream_one_way_pair()
+    for data in (numbers, square, array.array("I")):
+        await sender.send_all(data)
+    assert await receiver.receive_some() == expected
+    receiver.put_data(numbers)
+    assert await receiver.receive_some() == numbers.tobytes()
+    for data in (memoryview(b"abcd")[::2], memoryview(b"abcd")[::-1]):
+        with pytest.raises(TypeError, match="contiguous"):
+            await sender.send_all(data)
+        with pytest.raises(TypeError, match="contiguous"):
+            receiver.put_data(data)
 
 
 async def test_text_is_refused_at_the_call_without_a_step() -> None:

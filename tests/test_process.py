@@ -186,6 +186,84 @@ async def test_errors_can_follow_an_output_that_is_our_own() -> None:
         assert await process.wait() == 0
 
 
+async def test_the_output_of_one_child_is_the_input_of_another() -> None:
+    async with (
+        child("sh", "-c", "read line; echo $line", stdin=PIPE, stdout=PIPE) as first,
+        child("cat", stdin=first.stdout, stdout=PIPE) as second,
+    ):
+        # It has started before there is anything to read.
+        await first.stdin.send_all(b"through two pipes\n")
+        assert await read_all(second.stdout) == b"through two pipes\n"
+        assert (await first.wait(), await second.wait()) == (0, 0)
+        # Handed on: while we held it the writer would not see that its reader has gone.
+        with pytest.raises(nurseryio.ClosedResourceError):
+            await first.stdout.receive_some()
+        with pytest.raises(nurseryio.ClosedResourceError):
+            await open_process(["cat"], stdin=first.stdout)
+
+
+async def test_a_child_ends_when_the_reader_of_its_output_has_gone() -> None:
+    async with (
+        child("yes", stdout=PIPE) as first,
+        child("head", "-n", "1", stdin=first.stdout, stdout=PIPE) as second,
+    ):
+        assert await read_all(second.stdout) == b"y\n"
+        assert await first.wait() == -signal.SIGPIPE
+
+
+async def test_the_input_of_one_child_is_the_output_of_another() -> None:
+    async with (
+        child("cat", stdin=PIPE, stdout=PIPE) as second,
+        child("sh", "-c", "echo out; echo err >&2", stdout=second.stdin, stderr=second.stdin) as _,
+    ):
+        assert await read_all(second.stdout) == b"out\nerr\n"
+
+
+async def test_a_stream_that_could_not_be_handed_on_goes_on_here() -> None:
+    async with child("cat", stdin=PIPE, stdout=PIPE) as process:
+        with pytest.raises(FileNotFoundError):
+            await open_process(["/no/such/program"], stdin=process.stdout, stdout=process.stdin)
+        assert not os.get_blocking(process.stdout.fileno())
+        assert not os.get_blocking(process.stdin.fileno())
+        await process.stdin.send_all(b"still ours")
+        assert await process.stdout.receive_some() == b"still ours"
+
+
+async def test_a_stream_in_use_is_not_handed_on() -> None:
+    async with child("cat", stdin=PIPE, stdout=PIPE) as process:
+        async with open_nursery() as nursery:
+            nursery.start_soon(process.stdout.receive_some)
+            await nurseryio.testing.wait_all_tasks_blocked()
+            with pytest.raises(nurseryio.BusyResourceError):
+                await open_process(["cat"], stdin=process.stdout)
+            await process.stdin.send_all(b"x")
+
+
+async def test_a_socket_is_handed_on_as_well() -> None:
+    ours, theirs = nurseryio.socket.socketpair()
+    with ours, theirs:
+        async with child("cat", stdin=theirs, stdout=theirs) as process:
+            assert theirs.fileno() == -1
+            await ours.send(b"hello")
+            assert await ours.recv(10) == b"hello"
+            ours.shutdown(nurseryio.socket.SHUT_WR)
+            assert await ours.recv(10) == b""
+            assert await process.wait() == 0
+            with pytest.raises(nurseryio.ClosedResourceError):
+                await open_process(["cat"], stdin=theirs)
+        with pytest.raises(FileNotFoundError):
+            await open_process(["/no/such/program"], stdin=ours)
+        assert not os.get_blocking(ours.fileno())
+
+
+async def test_a_command_may_be_an_iterator() -> None:
+    process = await open_process(iter(["sh", "-c", "exit 3"]))  # type: ignore[arg-type]
+    assert await process.wait() == 3
+    assert process.args == ["sh", "-c", "exit 3"]
+    with pytest.raises(ValueError, match="command is empty"):
+        await open_process(iter(()))  # type: ignore[arg-type]
+
+
 async def test_a_child_that_does_not_read_stops_who_writes() -> None:
     async with child("sleep", "1000", stdin=PIPE) as process:
         assert process.stdin is not None
@@ -273,8 +351,9 @@ async def test_who_waits_is_woken_though_somebody_else_has_reaped() -> None:
                 await ended.wait()
 
 
-async def test_a_child_that_the_system_reaps_is_waited_for_nevertheless() -> None:
-    # With SIGCHLD ignored nobody learns the status, and 0 has to do, as in subprocess.
+async def test_a_status_that_the_system_throws_away_is_255_and_not_success(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         async with child("sleep", "1000") as process:
@@ -283,9 +362,16 @@ async def test_a_child_that_the_system_reaps_is_waited_for_nevertheless() -> Non
                 for _ in range(5):
                     await checkpoint()
                 process.kill()
-            assert process.returncode == 0
+            assert process.returncode == process.poll() == await process.wait() == 255
+            process.kill()  # not sent to whoever has the number now
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            await nurseryio.run_process(["true"])
+        assert caught.value.returncode == 255
     finally:
         signal.signal(signal.SIGCHLD, before)
+    # Once for each.
+    assert [record.name for record in caplog.records] == ["nurseryio.Process"] * 2
+    assert f"status of process {process.pid} is not known" in caplog.text
 
 
 async def test_returncode_is_up_to_date_without_asking() -> None:

@@ -50,8 +50,9 @@ async def test_a_wait_ends_when_the_child_exits(way: str, child: subprocess.Pope
     ended = []
 
     async def wait() -> None:
-        await ExitWatch(child).wait()
-        ended.append(child.poll())
+        watch = ExitWatch(child)
+        await watch.wait()
+        ended.append(watch.poll())
 
     async with open_nursery() as nursery:
         nursery.start_soon(wait)
@@ -136,6 +137,100 @@ async def test_a_child_that_the_system_has_reaped_is_not_waited_for(
     await ExitWatch(child).wait()
 
 
+@pytest.mark.parametrize("moment", ["before", "while waiting"])
+async def test_a_status_that_other_code_takes_is_reported_as_unknown(
+    way: str,
+    child: subprocess.Popen[bytes],
+    moment: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if (way, moment) == ("waitpid in a thread", "while waiting"):
+        pytest.skip("the thread takes it first")
+    watch = ExitWatch(child)
+    if moment == "before":
+        child.kill()
+        os.waitpid(child.pid, 0)
+        await watch.wait()
+    else:
+        # Like a handler of SIGCHLD that waits for every child, just as we learn of the exit.
+        poll, taken = ExitWatch.poll, []
+
+        def taken_before(self: ExitWatch) -> int | None:
+            if not taken:
+                taken.append(os.waitpid(child.pid, 0))
+            return poll(self)
+
+        async with open_nursery() as nursery:
+            nursery.start_soon(watch.wait)
+            for _ in range(5):
+                await checkpoint()
+            monkeypatch.setattr(ExitWatch, "poll", taken_before)
+            child.kill()
+    assert watch.poll() == watch.poll() == child.returncode == 255
+    assert "255" in caplog.text
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="needs waitid")
+async def test_a_status_is_kept_before_the_child_is_reaped(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = ExitWatch(child)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
+    def interrupted(*_args: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "waitpid", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            watch.poll()
+    assert child.returncode == -signal.SIGKILL
+    assert watch.poll() == -signal.SIGKILL
+    with pytest.raises(ChildProcessError):
+        os.waitpid(child.pid, os.WNOHANG)  # it is reaped nevertheless
+
+
+def test_a_poll_within_a_poll_does_not_wait_for_the_other(child: subprocess.Popen[bytes]) -> None:
+    # As in the handler of a signal.
+    watch = ExitWatch(child)
+    with watch._lock:
+        assert watch.poll() is None
+    assert watch.poll() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfds")
+@pytest.mark.parametrize("error", [OSError("no space"), NotImplementedError()])
+async def test_a_loop_that_cannot_watch_the_pidfd_gets_a_thread(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def fail(_fd: int) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(process_exit, "wait_readable", fail)
+    watch = ExitWatch(child)
+    async with open_nursery() as nursery:
+        nursery.start_soon(watch.wait)
+        await nurseryio.testing.wait_all_tasks_blocked()
+        child.terminate()
+    assert watch.poll() == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("script", "status"), [("exit 3", 3), ("kill -USR1 $$", -signal.SIGUSR1), ("exit 0", 0)]
+)
+async def test_the_status_is_that_of_the_standard_library(
+    way: str, script: str, status: int
+) -> None:
+    popen = subprocess.Popen(["sh", "-c", script])
+    watch = ExitWatch(popen)
+    while watch.poll() is None:
+        await watch.wait()
+    assert watch.poll() == popen.wait() == status
+
+
 class Interrupted:
     """A loop that closes just before it is told."""
 
@@ -150,7 +245,7 @@ async def test_a_loop_that_has_closed_is_not_told(
     child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process_exit, "start_thread_soon", lambda *_args: None)
-    thread = process_exit._ExitThread(child)
+    thread = process_exit._ExitThread(ExitWatch(child))
     entry: Any = (Interrupted(closed=True), nurseryio.Event())
     thread._waiting.append(entry)
     thread._tell(None)  # type: ignore[arg-type]

@@ -70,6 +70,58 @@ async def test_the_wrong_kind_of_service_is_an_error_of_the_system() -> None:
         await socket.getaddrinfo("127.0.0.1", "no-such-service-anywhere")
 
 
+NO_NAMES = ["127.0.0.1\0.example", b"localhost\0.example", "::1\0", "a..b", "ü" * 70]
+
+
+@pytest.mark.parametrize("name", NO_NAMES, ids=ascii)
+async def test_what_cannot_be_a_name_is_refused_wherever_one_is_given(name: Any) -> None:
+    with assert_checkpoints(), pytest.raises(socket.gaierror, match="not a host name"):
+        await socket.getaddrinfo(name, 80)
+    with pytest.raises(socket.gaierror, match="not a host name"):
+        await nurseryio.open_tcp_stream(name, 80)
+    with pytest.raises(socket.gaierror, match="not a host name"):
+        await nurseryio.open_tcp_stream("127.0.0.1", 80, local_address=name)
+    with pytest.raises(socket.gaierror, match="not a host name"):
+        await nurseryio.open_tcp_listeners(0, host=name)
+    with pytest.raises(socket.gaierror, match="not a host name"):
+        await nurseryio.serve_tcp(nurseryio.sleep, 0, host=name)  # type: ignore[arg-type]
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            for method in (sock.bind, sock.connect, lambda address: sock.sendto(b"", address)):
+                with pytest.raises(socket.gaierror, match="not a host name"):
+                    await method((name, 80))
+    if isinstance(name, str):
+        with pytest.raises(socket.gaierror, match="not a host name"):
+            await socket.getnameinfo((name, 80), 0)
+
+
+async def test_an_impossible_name_is_not_asked_of_a_resolver() -> None:
+    socket.set_custom_hostname_resolver(Resolver())
+    try:
+        with pytest.raises(socket.gaierror, match="NUL"):
+            await socket.getaddrinfo("x\0y", 80)
+        with pytest.raises(socket.gaierror, match="NUL"):
+            await socket.getnameinfo(("x\0y", 80), 0)
+    finally:
+        socket.set_custom_hostname_resolver(None)
+
+
+@pytest.mark.parametrize("service", ["80\0x", b"80\0x", "http\0", "\udcff"], ids=ascii)
+async def test_a_service_with_a_nul_is_refused(service: Any) -> None:
+    with assert_checkpoints(), pytest.raises(socket.gaierror, match="name of a service"):
+        await socket.getaddrinfo("127.0.0.1", service)
+
+
+@pytest.mark.skipif(not net.has_ipv6(), reason="needs IPv6")
+async def test_the_zone_of_a_name_counts_unless_one_is_given() -> None:
+    name, number = stdlib.if_nameindex()[0][1], stdlib.if_nameindex()[0][0]
+    host = f"fe80::1%{name}"
+    with stdlib.socket(stdlib.AF_INET6) as sock:
+        for given in ((host, 80), (host, 80, 0), (host, 80, 0, 0), ("fe80::1", 80, 0, number)):
+            assert await resolve_address(sock, given, False) == ("fe80::1", 80, 0, number)
+        assert (await resolve_address(sock, (host, 80, 0, 7), False))[3] == 7
+
+
 async def test_names_of_addresses() -> None:
     numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
     with assert_checkpoints():

@@ -620,7 +620,7 @@ PLACES = [
     (Run, "finish"),
     (Run, "close"),
     (Run, "give_signals_back"),
-    (Run, "_remove_records"),
+    (run_module, "sweep_closed_loops"),
     (Run, "_loop_stopped"),
 ]
 

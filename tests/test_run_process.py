@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import contextlib
 import functools
 import os
 import signal
@@ -14,7 +16,15 @@ from typing import Any, NoReturn
 import pytest
 
 import nurseryio
-from nurseryio import CancelScope, Event, Process, open_nursery, run_process
+from nurseryio import (
+    CancelScope,
+    Event,
+    Process,
+    open_nursery,
+    run_process,
+    terminate_process_group,
+)
+from nurseryio._system import run_process as module
 from nurseryio.lowlevel import FdStream, checkpoint
 
 if sys.version_info < (3, 11):
@@ -89,6 +99,16 @@ async def test_a_shell_gets_a_string() -> None:
 
 
 # -- input and output -----------------------------------------------------------
+
+
+async def test_input_is_any_buffer_in_one_piece() -> None:
+    numbers = array.array("I", range(50_000))
+    done = await run_process(["cat"], stdin=numbers, capture_stdout=True)
+    assert done.stdout == numbers.tobytes()
+    with pytest.raises(TypeError, match="contiguous"):
+        await run_process(["cat"], stdin=memoryview(b"abcd")[::2])
+    with pytest.raises(TypeError, match="takes bytes, not list"):
+        await run_process(["cat"], stdin=["a"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
@@ -446,3 +466,172 @@ async def test_fifty_children_at_once() -> None:
         for number in range(50):
             nursery.start_soon(one, number)
     assert sorted(results) == [(number, bytes([number]) * 1000) for number in range(50)]
+
+
+async def test_the_child_is_killed_if_a_way_to_end_it_fails() -> None:
+    async def deliver_cancel(process: Process) -> NoReturn:
+        raise ValueError("foo")
+
+    with pytest.raises(ExceptionGroup):
+        async with open_nursery() as nursery:
+            process = await cancelled_run(nursery, *DEAF, deliver_cancel=deliver_cancel)
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("way", ["default", "own"])
+async def test_a_child_that_cannot_be_ended_is_left_behind_after_a_time(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Like one that runs as another user, or hangs in a call of the system.
+    def refuse(_pid: int, _sig: int) -> NoReturn:
+        raise PermissionError(1, "Operation not permitted")
+
+    async def kill_it(process: Process) -> None:
+        with contextlib.suppress(PermissionError):
+            process.kill()
+
+    monkeypatch.setattr(module, "KILLED_SECONDS", 0.05)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", refuse)
+        refused = pytest.warns(RuntimeWarning, match="failed with: PermissionError")
+        with (
+            refused if way == "default" else contextlib.nullcontext(),
+            pytest.warns(RuntimeWarning, match="cannot be ended and is left behind"),
+        ):
+            async with open_nursery() as nursery:
+                process = await cancelled_run(
+                    nursery, *DEAF, deliver_cancel=kill_it if way == "own" else None
+                )
+        assert nursery.cancel_scope.cancelled_caught
+        assert process.returncode is None
+    process.kill()
+    assert await process.wait() == -signal.SIGKILL
+
+
+async def test_a_way_to_end_the_child_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It has no limit as long as SIGKILL was not sent.
+    monkeypatch.setattr(module, "KILLED_SECONDS", 0)
+    script = "trap 'sleep 0.1; exit 7' TERM; echo up; while :; do sleep 0.01; done"
+
+    async def deliver_cancel(process: Process) -> None:
+        process.terminate()
+
+    async with open_nursery() as nursery:
+        process = await cancelled_run(nursery, "sh", "-c", script, deliver_cancel=deliver_cancel)
+    assert process.returncode == 7
+
+
+# -- process groups -------------------------------------------------------------
+
+
+GROUP: dict[str, Any] = (
+    {"process_group": 0} if sys.version_info >= (3, 11) else {"start_new_session": True}
+)
+# A child with two generations below it, all of which hold the pipe open.
+TREE = "sh -c 'sleep 1000 & {} echo up; wait' & wait"
+
+
+async def end_tree(script: str, **options: Any) -> tuple[Process, bytes]:
+    """Run a script in a process group of its own, and cancel it once it has said something."""
+    with CancelScope() as scope:
+        async with open_nursery() as nursery:
+            process = await nursery.start(
+                functools.partial(
+                    run_process,
+                    ["sh", "-c", script],
+                    **{"stdout": PIPE, "deliver_cancel": terminate_process_group} | GROUP | options,
+                )
+            )
+            output = b""
+            while b"up" not in output:
+                output += await process.stdout.receive_some()
+            scope.cancel()
+    # The end of the file: nobody is left who could write.
+    with nurseryio.fail_after(TIMEOUT):
+        async with process.stdout:
+            async for chunk in process.stdout:
+                output += chunk
+    return process, output
+
+
+async def test_a_process_group_is_ended_as_a_whole() -> None:
+    process, output = await end_tree(TREE.format(""))
+    assert process.returncode == -signal.SIGTERM
+    assert output == b"up\n"
+
+
+async def test_a_process_group_has_time_to_tidy_up_though_the_child_has_gone() -> None:
+    tidy = 'trap "sleep 0.1; echo tidied; exit" TERM; echo up; while :; do sleep 0.01; done'
+    script = f"sh -c '{tidy}' & wait"
+    process, output = await end_tree(script)
+    assert process.returncode == -signal.SIGTERM
+    assert output == b"up\ntidied\n"
+
+
+async def test_what_ignores_sigterm_in_a_process_group_is_killed() -> None:
+    script = TREE.format('trap "" TERM; sleep 1000 &')
+    process, output = await end_tree(
+        script, deliver_cancel=functools.partial(terminate_process_group, grace_seconds=0.1)
+    )
+    assert process.returncode == -signal.SIGTERM
+    assert output == b"up\n"
+
+
+async def test_what_is_left_of_a_process_group_is_ended_though_the_child_has_exited() -> None:
+    grandchildren: list[int] = []
+    async with open_nursery() as nursery:
+        process = await nursery.start(
+            functools.partial(
+                run_process,
+                ["sh", "-c", "sleep 1000 & echo $! >&2"],
+                capture_stdout=True,
+                stderr=PIPE,
+                deliver_cancel=terminate_process_group,
+                **GROUP,
+            )
+        )
+        grandchildren.append(int(await process.stderr.receive_some()))
+        await process.wait()
+        nursery.cancel_scope.cancel()
+    async with process.stderr:
+        assert await process.stderr.receive_some() == b""
+
+
+async def test_a_process_group_is_to_be_made_first() -> None:
+    for way in (
+        terminate_process_group,
+        functools.partial(terminate_process_group, grace_seconds=1),
+    ):
+        with pytest.raises(ValueError, match="process_group=0"):
+            await run_process(["true"], deliver_cancel=way)
+    # Found out later: the child is ended nevertheless, and we are not.
+    with pytest.raises(ExceptionGroup) as caught:
+        async with open_nursery() as nursery:
+            process = await cancelled_run(
+                nursery, *DEAF, deliver_cancel=lambda process: terminate_process_group(process)
+            )
+    assert caught.group_contains(ValueError, match="process_group=0", depth=2)
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 11), reason="there it works")
+async def test_an_old_python_says_what_to_do_for_a_process_group() -> None:
+    with pytest.raises(TypeError, match="start_new_session=True"):
+        await run_process(["true"], process_group=0)
+
+
+async def test_a_process_group_that_cannot_be_ended_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_pid: int, _sig: int) -> NoReturn:
+        raise PermissionError(1, "Operation not permitted")
+
+    async with open_nursery() as nursery:
+        with pytest.warns(RuntimeWarning, match="failed with: PermissionError"):
+            process = await nursery.start(
+                functools.partial(run_process, ["sleep", "1000"], check=False, **GROUP)
+            )
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "killpg", refuse)
+                await terminate_process_group(process)
+        process.kill()

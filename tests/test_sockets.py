@@ -12,6 +12,7 @@ import socket as stdlib
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from socket import SCM_RIGHTS, SOL_SOCKET
 from typing import Any
 
 import pytest
@@ -276,6 +277,45 @@ async def test_descriptors_travel_as_ancillary_data() -> None:
         (received,) = array.array("i", ancillary[0][2])
         assert os.path.samestat(os.fstat(received), os.fstat(file.fileno()))
         os.close(received)
+
+
+async def test_one_shot_iterables_of_buffers_are_kept_for_the_second_try() -> None:
+    with pair() as (a, b), open(os.devnull) as file:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(a.fileno(), bytes(65536))
+        fds = array.array("i", [file.fileno()])
+        sent = []
+        async with nurseryio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                data = (part for part in (b"hello ", memoryview(b"world")))
+                sent.append(await a.sendmsg(data, iter([(SOL_SOCKET, SCM_RIGHTS, fds)])))
+
+            await wait_all_tasks_blocked()
+            assert not sent
+            while not sent:
+                await b.recv(65536)
+                await wait_all_tasks_blocked()
+        assert sent == [11]
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data, ancillary, _flags, _address = b._sock.recvmsg(65536, 64)  # type: ignore[attr-defined]
+        assert data.endswith(b"hello world")
+        (received,) = array.array("i", ancillary[0][2])
+        os.close(received)
+
+        parts = [bytearray(3), array.array("H", [0, 0])]
+        async with nurseryio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                assert (await b.recvmsg_into(iter(parts)))[0] == 5
+
+            await wait_all_tasks_blocked()
+            await a.send(b"again")
+        assert bytes(parts[0]) + bytes(parts[1])[:2] == b"again"
 
 
 async def test_each_method_is_a_checkpoint_with_and_without_waiting() -> None:

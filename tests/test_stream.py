@@ -155,7 +155,7 @@ async def test_a_buffer_is_released_after_sending() -> None:
 @pytest.mark.parametrize("data", ["text", "", 5, None, ["a"]])
 async def test_sending_something_else_than_bytes_is_refused(data: Any) -> None:
     async with unix_pair() as (a, _b):
-        with pytest.raises(TypeError, match=r"send_all\(\) takes bytes"):
+        with pytest.raises(TypeError, match="takes bytes"):
             await a.send_all(data)
 
 

@@ -258,6 +258,24 @@ def test_the_order(found: list[str], tried: list[str]) -> None:
 def test_addresses_are_spelled_as_people_do() -> None:
     assert spelled("127.0.0.1", 80) == spelled(b"127.0.0.1", 80) == "127.0.0.1:80"
     assert spelled("::1", "http") == spelled(b"::1", "http") == "[::1]:http"
+    assert spelled(b"\xff", 80) == "\\xff:80"
+
+
+async def test_the_zone_of_a_link_local_address_stays_in_the_error(
+    autojump_clock: MockClock,
+) -> None:
+    number, name = stdlib.if_nameindex()[0]
+    zones = {number: name, 2**31: str(2**31)}
+
+    class Zones(Story):
+        async def getaddrinfo(self, *_question: Any, **_named: Any) -> Any:
+            kind = (socket.AF_INET6, socket.SOCK_STREAM, 0, "")
+            return [(*kind, ("fe80::1", 80, 0, zone)) for zone in zones]
+
+    with pytest.raises(OSError, match="all attempts") as caught:
+        await Zones(("fe80::1", 0, "error")).connect()
+    for zone in zones.values():
+        assert f"[fe80::1%{zone}]:80 (" in str(caught.value)
 
 
 # -- for real -------------------------------------------------------------------

@@ -6,6 +6,7 @@ Cancellation has a file of its own (``test_tls_cancel``), and so have real peers
 
 from __future__ import annotations
 
+import array
 import gc
 import ssl
 import weakref
@@ -292,12 +293,41 @@ async def test_input_is_fetched_only_when_somebody_wants_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"abcd", bytearray(b"abcd"), memoryview(b"abcd"), memoryview(b"abcd").cast("H")]
+    "data",
+    [
+        b"abcd",
+        bytearray(b"abcd"),
+        memoryview(b"abcd"),
+        memoryview(b"abcd").cast("H"),
+        memoryview(b"abcd").cast("B", (2, 2)),
+        array.array("H", b"abcd"),
+    ],
 )
-async def test_all_kinds_of_bytes_can_be_sent(data: bytes | bytearray | memoryview) -> None:
+async def test_all_kinds_of_bytes_can_be_sent(data: Any) -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory())
     await client.send_all(data)
     assert await server.receive_some() == b"abcd"
+
+
+async def test_items_of_several_bytes_are_not_cut_off_between_two_pieces() -> None:
+    client, server = await tlspairs.connect(tlspairs.over_memory())
+    numbers = array.array("I", range(PIECE // 2))
+    for data in (numbers, memoryview(numbers.tobytes()).cast("B", (PIECE, 2))):
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(client.send_all, data)
+            assert await receive_exactly(server, 2 * PIECE) == numbers.tobytes()
+
+
+async def test_a_buffer_is_let_go_when_it_has_been_sent_also_if_that_fails() -> None:
+    client, server = await tlspairs.connect(tlspairs.over_memory())
+    for data in (bytearray(b"abcd"), bytearray(BIG)):
+        await client.send_all(data)
+        data += b"e"
+    await server.transport_stream.aclose()
+    data = bytearray(BIG)
+    with pytest.raises(BrokenResourceError) as _kept:
+        await client.send_all(data)
+    data += b"e"
 
 
 @pytest.mark.parametrize("data", ["text", 5, None, memoryview(b"abcd")[::2]])
@@ -741,6 +771,17 @@ async def test_what_cannot_work_is_refused_when_the_stream_is_made() -> None:
         SSLStream(object(), context, server_hostname=certs.HOST)  # type: ignore[type-var]
     with pytest.raises(ValueError, match="server_hostname is needed"):
         SSLStream(left, context)
+    for name in ("127.0.0.1\0x", b"good.example\0", "a..b", "ü" * 70):
+        with pytest.raises(ValueError, match="not a host name"):
+            SSLStream(left, context, server_hostname=name)
+
+
+async def test_a_context_for_the_other_side_is_refused_when_the_stream_is_made() -> None:
+    left, _right = memory_stream_pair()
+    with pytest.raises(ssl.SSLError, match=r"made for a client.*Purpose\.CLIENT_AUTH"):
+        SSLStream(left, certs.client_context(), server_side=True)
+    with pytest.raises(ssl.SSLError, match="made for a server"):
+        SSLStream(left, certs.server_context(), server_hostname=certs.HOST)
 
 
 async def test_host_names_beyond_ascii_follow_idna_2008() -> None:
@@ -781,3 +822,18 @@ async def test_a_stream_that_is_gone_leaves_nothing_to_collect() -> None:
         assert [ref() for ref in await use()] == [None, None]
     finally:
         gc.enable()
+
+
+async def test_a_receiver_with_data_at_hand_is_told_of_a_close() -> None:
+    client, server = await tlspairs.connect(tlspairs.over_memory(version="1.2"))
+    await server.send_all(bytes(60_000))
+    await client.receive_some(1)
+
+    async def receive() -> None:
+        with pytest.raises(ClosedResourceError):
+            await client.receive_some(10)
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        nursery.start_soon(client.aclose)
+    await nurseryio.aclose_forcefully(server)

@@ -323,9 +323,18 @@ def test_a_shutdown_that_meets_data_fails_but_says_its_goodbye(version: str) -> 
 
 
 def test_only_an_ssl_context_is_taken_for_one() -> None:
-    check_context(certs.client_context())
-    with pytest.raises(TypeError, match=r"ssl\.create_default_context"):
-        check_context("cert.pem")
+    for server_side in (False, True):
+        with pytest.raises(TypeError, match=r"ssl\.create_default_context"):
+            check_context("cert.pem", server_side=server_side)
+
+
+def test_a_context_for_the_other_side_is_refused_with_the_way_out() -> None:
+    check_context(certs.client_context(), server_side=False)
+    check_context(certs.server_context(), server_side=True)
+    with pytest.raises(ssl.SSLError, match=r"made for a client.*Purpose\.CLIENT_AUTH"):
+        check_context(certs.client_context(), server_side=True)
+    with pytest.raises(ssl.SSLError, match=r"made for a server.*create_default_context\(\)"):
+        check_context(certs.server_context(), server_side=False)
 
 
 def test_a_certificate_error_is_explained_by_what_is_wrong_with_the_certificate() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -108,3 +109,8 @@ def test_only_an_ssl_context_is_taken(context: Any) -> None:
     make: Callable[..., object] = SSLListener
     with pytest.raises(TypeError, match=r"ssl\.create_default_context"):
         make(Memory(), context)
+
+
+def test_a_clients_context_is_refused() -> None:
+    with pytest.raises(ssl.SSLError, match=r"made for a client.*Purpose\.CLIENT_AUTH"):
+        SSLListener(Memory(), certs.client_context())

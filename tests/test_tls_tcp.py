@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from functools import partial
 from typing import Any
 
@@ -149,6 +150,17 @@ async def test_a_context_that_is_none_is_refused_before_anything_is_connected(co
         await open_ssl_over_tcp_listeners(0, context)
     with pytest.raises(TypeError, match=r"ssl_context must be an ssl\.SSLContext"):
         await serve_ssl_over_tcp(echo, 0, context)
+
+
+async def test_a_context_for_the_other_side_is_refused_before_anything_is_connected() -> None:
+    with pytest.raises(ssl.SSLError, match="made for a server"):
+        await open_ssl_over_tcp_stream("127.0.0.1", 1, ssl_context=certs.server_context())
+    # The port is not a number: the context comes first.
+    port: Any = "port"
+    with pytest.raises(ssl.SSLError, match=r"made for a client.*Purpose\.CLIENT_AUTH"):
+        await open_ssl_over_tcp_listeners(port, certs.client_context())
+    with pytest.raises(ssl.SSLError, match=r"made for a client.*Purpose\.CLIENT_AUTH"):
+        await serve_ssl_over_tcp(echo, port, certs.client_context())
 
 
 async def test_a_connection_that_cannot_be_wrapped_is_closed(

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import nurseryio
-from nurseryio import BrokenResourceError, Event
-from nurseryio._net.tls_wire import TLSWire
+from nurseryio import BrokenResourceError, ClosedResourceError, Event
+from nurseryio._net.tls_wire import MOST_UNSENT, TLSWire
 from nurseryio.abc import Stream
 from nurseryio.lowlevel import checkpoint
 from nurseryio.testing import wait_all_tasks_blocked
@@ -24,6 +24,10 @@ class Engine:
     @property
     def has_output(self) -> bool:
         return bool(self.pending)
+
+    @property
+    def unsent(self) -> int:
+        return len(self.pending)
 
     def output(self) -> bytes:
         data, self.pending = self.pending, b""
@@ -160,6 +164,27 @@ async def test_a_failed_send_tears_the_wire() -> None:
     assert wire.torn
 
 
+async def test_tasks_that_wait_for_the_turn_learn_that_the_stream_was_closed() -> None:
+    class Closing(Gate):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await self.opened.wait()
+            raise ClosedResourceError
+
+    async def flush() -> None:
+        with pytest.raises(ClosedResourceError):
+            await wire.flush()
+
+    engine, gate = Engine(), Closing()
+    engine.pending = b"one"
+    wire: TLSWire[Closing] = TLSWire(gate, engine)  # type: ignore[arg-type]
+    async with nurseryio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(flush)
+        await wait_all_tasks_blocked()
+        gate.opened.set()
+    assert wire.torn
+
+
 # -- waiting to send ----------------------------------------------------------------
 
 
@@ -251,6 +276,28 @@ async def test_an_exchange_does_not_wait_for_a_sender_that_will_send_its_output_
         assert engine.fed == [b"input"]
         gate.opened.set()
     assert gate.sent == [b"data", b"answer"]
+
+
+async def test_with_too_much_unsent_no_input_is_fetched_before_it_has_left() -> None:
+    wire, engine, gate = make()
+    gate.arrived.set()
+    async with nurseryio.open_nursery() as nursery:
+        engine.pending = b"data"
+        nursery.start_soon(wire.flush)
+        await wait_all_tasks_blocked()
+        engine.pending = b"a" * MOST_UNSENT
+        await wire.exchange()
+        assert engine.fed == [b"input"]
+        engine.pending += b"a"
+        nursery.start_soon(wire.exchange)
+        await wait_all_tasks_blocked()
+        assert engine.fed == [b"input"]
+        gate.opened.set()
+    # What unblocks the task is not input: it asks the engine again.
+    assert engine.fed == [b"input"]
+    assert gate.sent == [b"data", b"a" * MOST_UNSENT + b"a"]
+    await wire.exchange()
+    assert engine.fed == [b"input"] * 2
 
 
 async def test_input_that_has_arrived_at_a_socket_can_be_thrown_away() -> None:

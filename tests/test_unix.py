@@ -9,6 +9,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,27 @@ async def test_a_system_without_unix_sockets_is_told_so(monkeypatch: pytest.Monk
     for call in (open_unix_socket, open_unix_listeners):
         with pytest.raises(RuntimeError, match="Unix sockets are not supported"):
             await call("x")  # type: ignore[operator]
+
+
+async def test_a_path_with_a_nul_is_refused_not_cut(path: str) -> None:
+    for wrong in (f"{path}\0x", Path(f"{path}\0x"), f"{path}\0".encode()):
+        with pytest.raises(ValueError, match="NUL character in the path"):
+            await open_unix_socket(wrong)
+        with pytest.raises(ValueError, match="NUL character in the path"):
+            await open_unix_listeners(wrong)
+        with pytest.raises(ValueError, match="NUL character in the path"):
+            await serve_unix(echo, wrong)
+        for kind in (stdlib.SOCK_STREAM, stdlib.SOCK_DGRAM):
+            with nurseryio.socket.socket(stdlib.AF_UNIX, kind) as sock:
+                for method in (sock.bind, sock.connect, partial(sock.sendto, b"x")):
+                    with pytest.raises(ValueError, match="NUL character in the path"):
+                        await method(wrong)
+    assert not os.path.exists(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has abstract sockets")
+async def test_the_name_of_an_abstract_socket_may_have_nuls(path: str) -> None:
+    name = f"\0{path}\0x"
+    (listener,) = await open_unix_listeners(name)
+    async with listener, await open_unix_socket(name), await listener.accept():
+        assert listener.socket.getsockname() == name.encode()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import concurrent.futures
 import copy
+import ctypes
 import functools
 import gc
+import mmap
 import pickle
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from typing import Any
@@ -20,6 +23,7 @@ from nurseryio._core.util import (
     Final,
     Frozen,
     NoPublicConstructor,
+    bytes_view,
     call_each,
     coroutine_or_error,
     generic_function,
@@ -103,6 +107,53 @@ def test_records_are_compared_hashed_copied_and_shown_by_value() -> None:
     assert pickle.loads(pickle.dumps(point)) == point
     assert copy.copy(point) == point
     assert repr(point) == "Point(x=1, y=2)"
+
+
+# -- data -----------------------------------------------------------------------
+
+
+class Quad(ctypes.BigEndianStructure):
+    """Items of a format that memoryview does not know."""
+
+    _fields_ = (("a", ctypes.c_uint32),)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"abcdefgh",
+        bytearray(b"abcdefgh"),
+        memoryview(b"abcdefgh")[2:6],
+        array.array("I", [1, 2, 3]),
+        memoryview(bytes(range(24))).cast("B", (4, 3, 2)),
+        (ctypes.c_uint16 * 5)(1, 2, 3),
+        (Quad * 2)(),
+        mmap.mmap(-1, 16),
+        b"",
+        array.array("d"),
+        memoryview(array.array("I")),
+        (ctypes.c_uint16 * 0)(),
+    ],
+    ids=lambda data: type(data).__name__,
+)
+def test_every_contiguous_buffer_is_seen_as_its_bytes(data: Any) -> None:
+    expected = memoryview(data).tobytes()
+    with bytes_view(data) as view:
+        assert (view.itemsize, view.ndim, len(view)) == (1, 1, len(expected))
+        assert bytes(view) == expected
+
+
+def test_a_buffer_with_gaps_is_refused_with_the_way_out() -> None:
+    for gaps in (memoryview(b"abcdefgh")[::2], memoryview(b"abcdefgh")[::-1]):
+        with pytest.raises(TypeError, match=r"takes bytes that are contiguous.*bytes\(data\)"):
+            bytes_view(gaps)
+
+
+@pytest.mark.parametrize("data", ["text", 5, None, ["a"]])
+def test_what_is_not_a_buffer_is_refused(data: Any) -> None:
+    hint = "; encode it first" if data == "text" else "$"
+    with pytest.raises(TypeError, match=f"takes bytes, not {type(data).__name__}{hint}"):
+        bytes_view(data)
 
 
 # -- functions ------------------------------------------------------------------

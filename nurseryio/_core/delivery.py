@@ -458,11 +458,10 @@ class _Watcher:
         self.task = task
 
     def __call__(self, future: Any) -> None:
-        task = self.task
         try:
-            self._look(task, future)
+            self._look(self.task, future)
         except BaseException:
-            task._state.finish_later(_recheck, ref(task))
+            self.task._state.finish_later(_recheck, ref(self.task))
             raise
 
     def _look(self, task: Task, future: Any) -> None:
@@ -482,10 +481,10 @@ class _Watcher:
 def abort_wait(task: Task, raise_cancel: Callable[[], NoReturn]) -> bool:
     """Ask the abort function of a task in ``wait_task_rescheduled``, once: may it be woken?"""
     abort = task._abort
-    task._abort = None
     if isinstance(abort, dict):
         abort.pop(task, None)  # see ``parking``
     else:
+        task._abort = None
         verdict = abort(raise_cancel)
         if type(verdict) is not Abort:
             raise TrioInternalError("abort function must return Abort.SUCCEEDED or Abort.FAILED")
@@ -509,6 +508,8 @@ def _agrees(task: Task, park: Any) -> bool:
     except BaseException as exc:
         if task._abort is AGREED:
             raise  # it has agreed and is interrupted at the next try
+        if isinstance(task._abort, dict):
+            task._abort.pop(task, None)  # it does not sleep any more
         if not park.done():
             park.set_result(Error(exc))
         return False

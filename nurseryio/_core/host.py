@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import contextvars
 import functools
 import inspect
@@ -99,6 +100,12 @@ def is_running(task: AsyncioTask) -> bool:
         return bool(coro.cr_running)
     except AttributeError:  # a coroutine of another make
         return bool(getattr(coro, "gi_running", False))
+
+
+def give_up(task: AsyncioTask) -> None:
+    """Keep a task from being reported as pending when it is destroyed."""
+    with contextlib.suppress(AttributeError):  # a task of another make
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 def is_over(task: AsyncioTask | None) -> bool:

@@ -13,6 +13,7 @@ Rule 3: uvloop has no such place. There :func:`wait_all_tasks_blocked` and clock
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +48,10 @@ class Idle:
         self._select: Callable[[Any], Any] = self._selector.select
         # Tasks in wait_all_tasks_blocked() with their cushions (seconds).
         self.waiting: dict[Task, float] = {}
-        # A clock with a method _autojump(state, next_timer) is told when the loop has been idle
-        # for clock.autojump_threshold real seconds; see testing/clock.py.
         self.clock: Clock | None = None
+        # Its method _autojump(state, next_timer) is called when the loop has been idle for its
+        # autojump_threshold real seconds; see testing/clock.py.
+        self.jumper: Any = None
         # It was asked, found no timer, and nothing has happened since.
         self._no_timer = False
         self._selector.select = self.select
@@ -79,11 +81,11 @@ class Idle:
         if self.clock is not None and timeout != 0:
             timeout = self._real_timeout(self.clock)
         left = inf if timeout is None else timeout
-        jump = getattr(self.clock, "_autojump", None)
+        jumper = self.jumper
         if self.waiting:
             quiet = min(self.waiting.values())
         else:
-            quiet = inf if jump is None else self.clock.autojump_threshold  # type: ignore[union-attr]
+            quiet = inf if jumper is None else jumper.autojump_threshold
             if self._no_timer:
                 quiet = max(quiet, NOTHING_TO_JUMP_TO)
         self._no_timer = False
@@ -101,10 +103,9 @@ class Idle:
             if primed and self.waiting:
                 self._wake(quiet)
             elif primed:
-                assert jump is not None
                 when = host.next_timer(state.loop)
                 self._no_timer = when == inf
-                jump(state, when)
+                jumper._autojump(state, when)
         return events
 
     def _real_timeout(self, clock: Clock) -> float | None:
@@ -178,6 +179,26 @@ def use_clock(state: LoopState, clock: Clock) -> None:
     else:
         idle_of(state).clock = clock
     clock.start_clock()
+    jumper = _jumper_in(clock)
+    if host.selector_of(state.loop) is None:
+        turns_of(state).use_jumper(jumper)
+    else:
+        idle_of(state).jumper = jumper
+
+
+# While a clock is asked for its time: the clocks that can jump and were asked in turn.
+asked: ContextVar[list[Any]] = ContextVar("asked")
+
+
+def _jumper_in(clock: Clock) -> Any:
+    """The clock that jumps when the loop is idle: ``clock``, or one that it takes its time from."""
+    found: list[Any] = []
+    token = asked.set(found)
+    try:
+        clock.current_time()
+    finally:
+        asked.reset(token)
+    return found[0] if found else None
 
 
 def current_clock() -> Any:

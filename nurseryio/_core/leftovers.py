@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger("nurseryio")
 
 # How long (real seconds) a run waits for leftovers before it says so.
-SILENCE = 5.0
+SILENCE = 3.0
 
 # How many iterations of the loop most runs take to end after their main task.
 TURNS = 20

@@ -37,7 +37,7 @@ from .loop_state import LoopState, fire
 from .nursery import Nursery, open_nursery
 from .outcome import Error, Outcome, Value
 from .presses import Presses
-from .task import Task, current_task, loop_state, records
+from .task import Task, current_task, loop_state, records, sweep_closed_loops
 from .token import token_of
 from .util import call_each, coroutine_or_error, safe_repr
 from .verdict import Verdict
@@ -292,8 +292,9 @@ class Run:
             self._loop_stopped,
             self.token._close,
             self._remove_instruments,
-            self._remove_records,
+            self._give_up_tasks,
             self.state.loop.close,
+            sweep_closed_loops,
             self._unset_loop,
             self.give_signals_back,
         )
@@ -304,10 +305,11 @@ class Run:
             for instrument in list(state.instruments):
                 gauge.uninstall(state, instrument)
 
-    def _remove_records(self) -> None:
+    def _give_up_tasks(self) -> None:
+        """Tasks are left only if the loop itself has failed, and that is what the run reports."""
         for task, record in list(records.items()):
             if record._state is self.state:
-                records.pop(task, None)
+                host.give_up(task)
 
     def _unset_loop(self) -> None:
         if self._is_current:

@@ -253,7 +253,7 @@ def _generator_behind(awaited: Any) -> Any:
 # -- finding records ------------------------------------------------------------
 
 records: dict[asyncio.Task[Any], Task] = {}
-# A closed loop stays until the next one is made.
+# A closed loop that was not run()'s own stays until the next one is made.
 _states: dict[host.Loop, LoopState] = {}
 
 
@@ -261,12 +261,12 @@ def loop_state(loop: host.Loop) -> LoopState:
     """The state kept for a loop, made at first use."""
     state = _states.get(loop)
     if state is None:
-        _sweep_closed_loops()
+        sweep_closed_loops()
         state = _states[loop] = LoopState(loop)
     return state
 
 
-def _sweep_closed_loops() -> None:
+def sweep_closed_loops() -> None:
     """Drop the states of loops that were closed, and the records of tasks that now never end."""
     for loop in list(_states):
         if loop.is_closed():

@@ -274,6 +274,11 @@ def idle_threads() -> set[threading.Thread]:
     return _cache.idle_threads()
 
 
+def prepare() -> None:
+    """Load what the first thread would load."""
+    _cache.os_rename()
+
+
 def start_thread_soon(
     fn: Callable[[], RetT],
     deliver: Callable[[Outcome[RetT]], object],

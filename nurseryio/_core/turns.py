@@ -59,8 +59,9 @@ class Turns:
         self._timer: Any = None
         self._watched: list[Any] = []
         self._call_later: Callable[..., Any] = state.loop.call_later
-        # A clock, and the timers that go by it.
+        # A clock, what makes it jump, and the timers that go by it.
         self._clock: Any = None
+        self._jumper: Any = None
         self._heap: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._sequence = count().__next__
         # The real timer for the earliest of them, under a clock that runs.
@@ -117,8 +118,8 @@ class Turns:
         """How long the loop must be idle for something to happen; ``inf``: nobody wants to know."""
         if self.waiting:
             return min(self.waiting.values())
-        if hasattr(self._clock, "_autojump"):
-            threshold: float = self._clock.autojump_threshold
+        if self._jumper is not None:
+            threshold: float = self._jumper.autojump_threshold
             return threshold
         return inf
 
@@ -150,7 +151,7 @@ class Turns:
             wake_waiting(self.waiting, cushion)
         else:
             when = self._next()
-            self._clock._autojump(self._state, when)
+            self._jumper._autojump(self._state, when)
             if when == inf:
                 self._timer = self._call_later(
                     LOOK_AGAIN, self._guarded, self.begin, context=self._context
@@ -168,7 +169,13 @@ class Turns:
         loop.call_at = self._call_at  # type: ignore[method-assign,assignment]
         loop.call_later = self._call_after  # type: ignore[method-assign,assignment]
         host.ignore_cancelled_timers(loop)
-        clock._on_change = self.begin  # type: ignore[attr-defined]
+        self.begin()
+
+    def use_jumper(self, jumper: Any) -> None:
+        """Have the clock jump when the loop is idle, by ``jumper._autojump``; None: not at all."""
+        self._jumper = jumper
+        if jumper is not None:
+            jumper._on_change = self.begin
         self.begin()
 
     def _call_at(

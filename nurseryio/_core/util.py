@@ -40,6 +40,7 @@ __all__ = [
     "NoPublicConstructor",
     "OnlyWith",
     "as_float",
+    "bytes_view",
     "call_each",
     "checked_coroutine",
     "coroutine_or_error",
@@ -269,6 +270,36 @@ def not_a_number(given: object, name: str, kind: str, advice: str) -> TypeError:
         after_now = "current_time() + " if kind is CLOCK_TIME else ""
         advice = f"give {after_now}its total_seconds()"
     return TypeError(f"`{name}` must be {kind}, not {safe_repr(given)}; {advice}")
+
+
+# -- data -----------------------------------------------------------------------
+
+
+def bytes_view(data: Any) -> memoryview:
+    """What is to be sent, as a view that counts in bytes. Every stream takes what this takes.
+
+    Args:
+        data: any buffer whose memory is contiguous: of items of any size, of any dimensions.
+
+    Raises:
+        TypeError: it is not a buffer, or not contiguous; the text says what to do.
+    """
+    try:
+        view = memoryview(data)
+    except TypeError:
+        advice = "; encode it first" if isinstance(data, str) else ""
+        raise TypeError(f"a stream takes bytes, not {class_name(type(data))}{advice}") from None
+    if not view.c_contiguous:
+        raise TypeError(
+            f"a stream takes bytes that are contiguous, which this {class_name(type(data))} is "
+            "not; send a copy: bytes(data)"
+        )
+    if not view.nbytes:
+        return memoryview(b"")  # some Pythons cast no view with a length of 0
+    try:
+        return view.cast("B")
+    except ValueError:
+        return memoryview(view.tobytes())  # of ctypes, say, whose items cannot be cast
 
 
 # -- functions ------------------------------------------------------------------

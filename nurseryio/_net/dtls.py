@@ -8,7 +8,11 @@ at that address, replaces the old one.
 
 Rule 2: nothing is remembered about a peer before that proof (:mod:`dtls_cookie`).
 
-Rule 3: the reading task does not keep the endpoint alive, and ends when the socket is closed.
+Rule 3: the reading task does not keep the endpoint alive, and ends when the socket is closed. No
+other error of the socket ends it, because it is a system task: that would end the run.
+
+Rule 4: a peer that has proved its address, and then leaves its handshake at that, costs memory. So
+only ``MOST_OPENING`` connections may be in their handshake; then the oldest one gives way.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
-import math
+import logging
 import socket as stdlib_socket
 import warnings
 import weakref
@@ -30,9 +34,11 @@ from .._core import (
     ClosedResourceError,
     Final,
     TaskStatus,
+    WouldBlock,
     current_time,
     current_trio_token,
     open_nursery,
+    sleep,
     spawn_system_task,
 )
 from .._sync import Lock, MemorySendChannel, open_memory_channel
@@ -40,6 +46,7 @@ from .dtls_channel import DTLSChannel
 from .dtls_codec import Malformed, hello_verify_request, is_client_hello, read_client_hello
 from .dtls_cookie import CookieJar
 from .dtls_engine import prepare_context, pyopenssl
+from .stream import is_closed_error
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -53,6 +60,14 @@ __all__ = ["DTLSEndpoint"]
 
 # More than any UDP packet holds.
 MAX_DATAGRAM = 65535
+
+# Connections that peers have begun and not completed, at most. Each holds about 64 KiB.
+MOST_OPENING = 512
+
+# Seconds to wait if reading the socket fails time after time.
+PAUSE = 0.1
+
+logger = logging.getLogger("nurseryio.DTLSEndpoint")
 
 
 class DTLSEndpoint(metaclass=Final):
@@ -98,6 +113,8 @@ class DTLSEndpoint(metaclass=Final):
         self._channels: weakref.WeakValueDictionary[Any, DTLSChannel] = (
             weakref.WeakValueDictionary()
         )
+        # Those of them that were begun by their peers and are in their handshake, oldest first.
+        self._opening: weakref.WeakValueDictionary[Any, DTLSChannel] = weakref.WeakValueDictionary()
         self._cookies: CookieJar | None = None
         # While serving: for which context, and where new connections go.
         self._listening_context: SSL.Context | None = None
@@ -173,12 +190,13 @@ class DTLSEndpoint(metaclass=Final):
         Raises:
             ClosedResourceError: The endpoint is closed.
             TypeError: ``ssl_context`` is not an ``OpenSSL.SSL.Context``.
-            ValueError: ``address`` is not an IP address with a port.
+            ValueError: ``ssl_context`` was not made for DTLS, or for servers only; or ``address``
+                is not an IP address with a port.
 
         Checkpoint: no, this is not an async function.
         """
         self._check()
-        prepare_context(ssl_context)
+        prepare_context(ssl_context, server_side=False)
         key = self._full_address(address)
         channel: DTLSChannel = DTLSChannel._create(self, key, ssl_context)
         channel._engine.be_client()
@@ -201,7 +219,7 @@ class DTLSEndpoint(metaclass=Final):
         The channel that a handler gets comes from a peer that really is at its address, but the
         handshake is still to be done: it happens when the channel is first used, and can fail
         there. The channel is closed when the handler ends. An error that a handler does not catch
-        ends the server.
+        ends the server. At most 512 such handshakes may be open: one more breaks the oldest.
 
         Args:
             ssl_context: The server's certificate and settings.
@@ -214,6 +232,7 @@ class DTLSEndpoint(metaclass=Final):
             ClosedResourceError: The endpoint is closed.
             RuntimeError: The socket is not bound.
             TypeError: ``ssl_context`` is not an ``OpenSSL.SSL.Context``.
+            ValueError: ``ssl_context`` was not made for DTLS, or for clients only.
 
         Checkpoint: yes.
         """
@@ -222,14 +241,14 @@ class DTLSEndpoint(metaclass=Final):
             raise BusyResourceError("another task is already serving on this DTLS endpoint")
         if not self._is_bound():
             raise RuntimeError("bind the socket of a DTLS endpoint before serving on it")
-        prepare_context(ssl_context)
+        prepare_context(ssl_context, server_side=True)
 
         async def handle(channel: DTLSChannel) -> None:
             with channel:
                 await async_fn(channel, *args)
 
         self._ensure_receive_loop()
-        self._arrivals, arrivals = open_memory_channel[DTLSChannel](math.inf)
+        self._arrivals, arrivals = open_memory_channel[DTLSChannel](MOST_OPENING)
         self._listening_context = ssl_context
         try:
             task_status.started()
@@ -269,6 +288,12 @@ class DTLSEndpoint(metaclass=Final):
     def _forget(self, channel: DTLSChannel) -> None:
         if self._channels.get(channel.peer_address) is channel:
             del self._channels[channel.peer_address]
+        self._opened(channel)
+
+    def _opened(self, channel: DTLSChannel) -> None:
+        """The handshake of this connection is over, one way or the other."""
+        if self._opening.get(channel.peer_address) is channel:
+            del self._opening[channel.peer_address]
 
     # -- the socket -----------------------------------------------------------------------
 
@@ -311,27 +336,50 @@ class DTLSEndpoint(metaclass=Final):
             # The same request once more: it was slow, or our answer is.
             return
         channel: DTLSChannel = DTLSChannel._create(self, address, self._listening_context)
-        if channel._accept(datagram, hello):
-            self._put(channel)
+        if not channel._accept(datagram, hello):
+            return
+        try:
             self._arrivals.send_nowait(channel)
+        except WouldBlock:
+            # It will ask again.
+            return
+        self._put(channel)
+        self._opening.pop(address, None)
+        if len(self._opening) >= MOST_OPENING:
+            oldest = next(self._opening.values(), None)
+            if oldest is not None:
+                oldest._give_way()
+        self._opening[address] = channel
 
 
 async def _receive_loop(
     endpoint_ref: weakref.ReferenceType[DTLSEndpoint], sock: SocketType
 ) -> None:
     """Reads the socket of an endpoint until it is closed, or the endpoint is gone."""
+    failing = False
     while True:
         try:
             datagram, address = await sock.recvfrom(MAX_DATAGRAM)
         except ClosedResourceError:
             return
         except OSError as error:
+            if is_closed_error(error):
+                return
             if error.errno == errno.ECONNRESET:
                 # Some systems report here that an earlier packet, to whomever, was not wanted.
                 continue
-            if error.errno in CLOSED_ERRNOS:
+            # The system is short of something, or has to report what became of an earlier packet.
+            if not failing:
+                logger.warning("reading the socket of a DTLS endpoint failed, going on: %s", error)
+                failing = True
+                continue
+            await sleep(PAUSE)
+            endpoint = endpoint_ref()
+            if endpoint is None or endpoint._closed:
                 return
-            raise
+            del endpoint
+            continue
+        failing = False
         endpoint = endpoint_ref()
         if endpoint is None:
             return
@@ -344,6 +392,3 @@ async def _receive_loop(
             pass
         finally:
             del endpoint
-
-
-CLOSED_ERRNOS = (errno.EBADF, errno.ENOTSOCK)

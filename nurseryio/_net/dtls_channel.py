@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import math
 import socket
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from .._core import (
 )
 from .._core.util import Frozen
 from .._sync import Lock, open_memory_channel
-from .dtls_codec import ClientHello
+from .dtls_codec import ClientHello, is_of_handshake, is_unencrypted
 from .dtls_engine import MAX_DATA, DTLSEngine, HandshakeFailed, PeerClosed, describe
 from .dtls_flight import Flight, Packer
 
@@ -131,13 +132,19 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
         """The peer, or our own user, has begun a new connection between the two addresses."""
         self._break("a new connection has replaced this one", None)
 
+    def _give_way(self) -> None:
+        """Others have begun connections, and this one has not completed its handshake."""
+        self._break("too many connections were in their handshake, this one the longest", None)
+
     async def _take_in(self, datagram: bytes) -> None:
         """A datagram has come from the peer."""
-        if self._engine.done and datagram[3:5] == b"\0\0":
-            # The peer is still busy with the handshake: our last flight got lost. Nobody may be
-            # receiving, so it is sent from here.
-            await self._send_flight(self._engine.flight)
-            return
+        if self._engine.done:
+            if is_of_handshake(datagram):
+                # The peer may still be busy with the handshake: our last flight got lost. It is
+                # sent from here, because no task may be receiving.
+                await self._send_flight(self._answer(datagram))
+            if is_unencrypted(datagram):
+                return
         try:
             self._deliver.send_nowait(datagram)
         except WouldBlock:
@@ -145,6 +152,13 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
         except ClosedResourceError:
             # Said after the end.
             pass
+
+    def _answer(self, datagram: bytes) -> Flight:
+        try:
+            return self._engine.answer(datagram)
+        except self.endpoint._lib.Error as error:
+            self._break(f"the DTLS connection is over: {describe(error)}", error)
+            return []
 
     # -- closing ----------------------------------------------------------------------
 
@@ -189,6 +203,7 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
             self._broken = reason
             # A copy: the frames of the error hold this channel.
             self._cause = copy.copy(cause)
+        self.endpoint._opened(self)
         self._deliver.close()
 
     # -- handshake --------------------------------------------------------------------
@@ -228,8 +243,10 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
                 await self._do_handshake(initial_retransmit_timeout)
             except HandshakeFailed as error:
                 self._break(f"the DTLS handshake failed: {error}", error.__cause__)
-                await self._send_flight(self._engine.alerts)
+                with suppress(OSError):  # which would hide what has failed
+                    await self._send_flight(self._engine.alerts)
                 self._check()
+            self.endpoint._opened(self)
 
     async def _do_handshake(self, initial_timeout: float) -> None:
         engine = self._engine
@@ -284,7 +301,8 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
         """Send a packet, encrypted. It may get lost on the way, as packets do.
 
         Args:
-            data: 1 to 16384 bytes; what is larger than :meth:`get_cleartext_mtu` may not arrive.
+            data: 1 to 16384 bytes, or any buffer of them; what is larger than
+                :meth:`get_cleartext_mtu` may not arrive.
 
         Raises:
             BrokenResourceError: The handshake failed, or the connection is over.
@@ -296,9 +314,11 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
         Checkpoint: yes.
         """
         self._check()
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"a DTLS packet must be bytes, not {data!r:.80}")
-        data = bytes(data)
+        if type(data) is not bytes:
+            try:
+                data = memoryview(data).tobytes()
+            except TypeError:
+                raise TypeError(f"a DTLS packet must be bytes, not {data!r:.80}") from None
         if not data:
             raise ValueError("openssl doesn't support sending empty DTLS packets")
         if len(data) > MAX_DATA:

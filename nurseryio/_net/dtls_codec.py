@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 __all__ = [
     "ALERT",
+    "APPLICATION_DATA",
     "CHANGE_CIPHER_SPEC",
     "CLIENT_HELLO",
     "DTLS_1_0",
@@ -27,6 +28,8 @@ __all__ = [
     "Record",
     "hello_verify_request",
     "is_client_hello",
+    "is_of_handshake",
+    "is_one_record_of_data",
     "is_unencrypted",
     "read_client_hello",
     "read_fragment",
@@ -39,6 +42,7 @@ __all__ = [
 CHANGE_CIPHER_SPEC = 20
 ALERT = 21
 HANDSHAKE = 22
+APPLICATION_DATA = 23
 
 # Kinds of handshake messages.
 CLIENT_HELLO = 1
@@ -100,6 +104,18 @@ class ClientHello(NamedTuple):
 def is_unencrypted(datagram: bytes) -> bool:
     """Whether this datagram is of the time before encryption, when all is handshake."""
     return datagram[3:5] == b"\x00\x00"
+
+
+def is_of_handshake(datagram: bytes) -> bool:
+    """Whether this datagram begins with what only a handshake contains."""
+    return datagram[:1] in (b"\x14", b"\x16")
+
+
+def is_one_record_of_data(datagram: bytes) -> bool:
+    """Whether this datagram is one record with data of the user, and nothing else."""
+    return datagram[:1] == b"\x17" and RECORD_OVERHEAD + int.from_bytes(
+        datagram[11:RECORD_OVERHEAD], "big"
+    ) == len(datagram)
 
 
 def is_client_hello(datagram: bytes) -> bool:

@@ -12,16 +12,30 @@ the peer's answer brings the next one. OpenSSL would repeat a flight by itself, 
 wall; such repetitions are dropped.
 
 Rule 2: a datagram that means nothing is as if it had not come. Anybody can send one.
+
+Rule 3: nothing stays in OpenSSL's output. After the handshake the peer can draw some as often as it
+likes, with messages of a handshake; it is dropped, or answered by :meth:`DTLSEngine.answer`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import types
 import weakref
+from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .dtls_codec import ALERT
+from .dtls_codec import (
+    ALERT,
+    CHANGE_CIPHER_SPEC,
+    HANDSHAKE,
+    Malformed,
+    Record,
+    is_one_record_of_data,
+    read_records,
+    write_record,
+)
 from .dtls_flight import Flight, Handshake, Short, read_flight
 
 if TYPE_CHECKING:
@@ -39,9 +53,13 @@ __all__ = [
 # Bytes of data in one record.
 MAX_DATA = 16384
 
-# Contexts that have their options. Some versions of pyOpenSSL refuse to set any once a context is
-# in use, and a context may be used for many connections.
-_prepared: weakref.WeakSet[SSL.Context] = weakref.WeakSet()
+# Encrypted records of the handshake that are remembered. The peer sends one; others are forged.
+SEALED_KEPT = 8
+
+# Contexts that have their options, with the sides (server or not) that they were tried for. Some
+# versions of pyOpenSSL refuse to set options once a context is in use, and a context may be used
+# for many connections.
+_prepared: weakref.WeakKeyDictionary[SSL.Context, set[bool]] = weakref.WeakKeyDictionary()
 
 
 class HandshakeFailed(Exception):
@@ -67,12 +85,15 @@ def pyopenssl() -> types.ModuleType:
     return SSL
 
 
-def prepare_context(context: SSL.Context) -> None:
-    """Set the options without which a context cannot be used here. A second time does nothing.
+def prepare_context(context: SSL.Context, *, server_side: bool) -> None:
+    """Set the options without which a context cannot be used here, and try whether it can be.
+
+    A second time does nothing.
 
     Raises:
         TypeError: It is no ``OpenSSL.SSL.Context``.
-        ValueError: It was used for something else before, and this pyOpenSSL then refuses options.
+        ValueError: It is for TLS, or for the other side. Or it was used for something else before,
+            and this pyOpenSSL then refuses options.
     """
     lib = pyopenssl()
     if not isinstance(context, lib.Context):
@@ -80,14 +101,46 @@ def prepare_context(context: SSL.Context) -> None:
             f"DTLS needs an OpenSSL.SSL.Context, not {context!r}; "
             "make one with OpenSSL.SSL.Context(OpenSSL.SSL.DTLS_METHOD)"
         )
-    if context in _prepared:
-        return
+    sides = _prepared.get(context)
+    if sides is None:
+        _set_options(context, lib)
+        sides = _prepared[context] = set()
+    if server_side not in sides:
+        _try_out(context, lib, server_side=server_side)
+        sides.add(server_side)
+
+
+def _set_options(context: SSL.Context, lib: Any) -> None:
     # A memory buffer has no MTU to be asked for. A renegotiation is as good as a new connection in
     # DTLS, and hard to do right over a network that loses things.
     context.set_options(lib.OP_NO_QUERY_MTU | lib.OP_NO_RENEGOTIATION)
     # Cookies are checked before there is an engine; OpenSSL is to take our word for it.
     context.set_cookie_verify_callback(lambda *_: True)
-    _prepared.add(context)
+
+
+def _try_out(context: SSL.Context, lib: Any, *, server_side: bool) -> None:
+    """Begin a handshake that goes nowhere: a context does not tell what it was made for."""
+    connection = lib.Connection(context)
+    if not connection.get_protocol_version_name().startswith("DTLS"):
+        raise ValueError(
+            f"{context!r} was made for TLS; make one with "
+            "OpenSSL.SSL.Context(OpenSSL.SSL.DTLS_METHOD)"
+        )
+    connection.set_ciphertext_mtu(MAX_DATA)
+    if server_side:
+        connection.set_accept_state()
+    else:
+        connection.set_connect_state()
+    try:
+        connection.do_handshake()
+    except lib.WantReadError:
+        pass
+    except lib.Error as error:
+        raise ValueError(
+            f"OpenSSL refuses {context!r} for a {'server' if server_side else 'client'} "
+            f"({describe(error)}); one made with OpenSSL.SSL.Context(OpenSSL.SSL.DTLS_METHOD) is "
+            "for both sides"
+        ) from error
 
 
 class DTLSEngine:
@@ -98,7 +151,7 @@ class DTLSEngine:
         mtu: The most bytes of a datagram.
     """
 
-    __slots__ = ("_connection", "_lib", "alerts", "done", "flight")
+    __slots__ = ("_connection", "_lib", "_sealed", "alerts", "done", "flight")
 
     def __init__(self, context: SSL.Context, mtu: int) -> None:
         self._lib = pyopenssl()
@@ -110,6 +163,9 @@ class DTLSEngine:
         self.flight: Flight = []
         # What to send once.
         self.alerts: Flight = []
+        # Hashes of the encrypted records that came in the handshake: the end of the peer's last
+        # flight is among them.
+        self._sealed: deque[bytes] = deque(maxlen=SEALED_KEPT)
 
     # -- size of datagrams --------------------------------------------------------
 
@@ -172,6 +228,9 @@ class DTLSEngine:
         if not datagram:
             # OpenSSL would complain.
             return False
+        sealed = _sealed_handshake(datagram)
+        if sealed is not None:
+            self._sealed.append(_hash(sealed))
         self._connection.bio_write(datagram)
         problem = self._step()
         # A message that made no sense is forgotten, but after an error that matters every step
@@ -188,6 +247,30 @@ class DTLSEngine:
             self.flight = output
             return True
         return False
+
+    def answer(self, datagram: bytes) -> Flight:
+        """What to send for a datagram with handshake messages that came after the handshake.
+
+        If our last flight was lost, the peer repeats its own, and ours has to be sent again. Only
+        the end of the peer's flight proves that it comes from there: it is encrypted. It is the
+        same record as before, or a new one, which OpenSSL can check. Anything else could be forged,
+        and our answer would be larger than it, sent to somebody else, and taken for part of another
+        handshake there.
+
+        Raises:
+            OpenSSL.SSL.Error: The connection is over.
+        """
+        sealed = _sealed_handshake(datagram)
+        if sealed is None or not self.flight:  # without one, the last flight was the peer's
+            return []
+        if _hash(sealed) in self._sealed:
+            return self.flight
+        self._connection.bio_write(write_record(sealed))
+        self._read_all(self._connection.recv)
+        # OpenSSL repeats its flight if the record is good. A lone alert refuses a renegotiation.
+        output = read_records(self._read_all(self._connection.bio_read))
+        repeats = any(record.kind == CHANGE_CIPHER_SPEC for record in output)
+        return self.flight if repeats else []
 
     def _step(self) -> Exception | None:
         """Have OpenSSL go on with the handshake; the error, if there is one."""
@@ -240,9 +323,13 @@ class DTLSEngine:
             return b""
         self._connection.bio_write(datagram)
         try:
-            return self._read_all(self._connection.recv)
+            data = self._read_all(self._connection.recv)
         except self._lib.ZeroReturnError as error:
             raise PeerClosed from error
+        if not is_one_record_of_data(datagram):
+            # Rule 3. Plain data draws nothing, and the look would take a third of the time.
+            self._read_all(self._connection.bio_read)
+        return data
 
     def _read_all(self, read: Callable[[int], bytes]) -> bytes:
         parts = []
@@ -251,6 +338,19 @@ class DTLSEngine:
                 parts.append(read(MAX_DATA))
             except self._lib.WantReadError:
                 return b"".join(parts)
+
+
+def _sealed_handshake(datagram: bytes) -> Record | None:
+    """The encrypted handshake message in a datagram: the end of a last flight."""
+    try:
+        records = read_records(datagram)
+    except Malformed:
+        return None
+    return next((r for r in records if r.kind == HANDSHAKE and r.epoch), None)
+
+
+def _hash(record: Record) -> bytes:
+    return hashlib.sha256(record.body).digest()
 
 
 def describe(error: BaseException | None) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from .._core import (
@@ -28,9 +29,12 @@ from .._core import (
     notify_closing,
 )
 from .._core.readiness import Readable, Writable
-from .stream import RECEIVE_SIZE, bytes_view, check_max_bytes
+from .._core.util import bytes_view
+from .stream import RECEIVE_SIZE, check_max_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .._core.readiness import Readiness
 
 __all__ = ["FdStream"]
@@ -151,7 +155,7 @@ class FdStream(Stream, metaclass=Final):
             data: The bytes to send; empty data is allowed and sends nothing.
 
         Raises:
-            TypeError: It is not bytes or a buffer of them.
+            TypeError: It is not a buffer, or one that is not contiguous.
             BusyResourceError: Another task is sending on this stream.
             BrokenResourceError: Nobody has the other end open any more, or writing failed; the
                 cause is the ``OSError``.
@@ -225,6 +229,26 @@ class FdStream(Stream, metaclass=Final):
         """
         self.close()
         await checkpoint()
+
+    @contextmanager
+    def _handed_on(self) -> Iterator[None]:
+        """Give the open file to another program: blocking, and closed here unless that fails.
+
+        Raises:
+            BusyResourceError: A task is using the stream, which would block the loop.
+            ClosedResourceError: The stream is closed.
+        """
+        with self._receiving, self._sending:
+            self._check_open()
+            os.set_blocking(self._fd, True)
+            try:
+                yield
+            except BaseException:
+                if self._fd != -1:
+                    os.set_blocking(self._fd, False)
+                raise
+            self._was_blocking = True
+        self.close()
 
     def _release(self) -> None:
         fd, self._fd = self._fd, -1

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AddressFormat",
+    "check_path",
     "getaddrinfo",
     "getnameinfo",
     "getprotobyname",
@@ -102,7 +103,9 @@ async def getaddrinfo(
         Tuples of family, type, protocol, canonical name and address.
 
     Raises:
-        gaierror: The name cannot be resolved (an ``OSError``).
+        gaierror: The name cannot be resolved (an ``OSError``). Where there cannot be such a name,
+            because of a NUL in it or a label that is empty or too long, no resolver is asked, and
+            the error is a ``UnicodeError`` as well.
         Cancelled: if the task is cancelled meanwhile.
 
     Checkpoint: yes.
@@ -112,25 +115,41 @@ async def getaddrinfo(
     await checkpoint_if_cancelled()
     found: list[Any] | None = None
     try:
-        found = stdlib.getaddrinfo(host, port, family, type, proto, flags | NUMERIC_ONLY)
-    except stdlib.gaierror as exc:
-        if exc.errno != stdlib.EAI_NONAME:
+        name = host if host is None else encode_hostname(host)
+        _check_service(port)
+        found = stdlib.getaddrinfo(name, port, family, type, proto, flags | NUMERIC_ONLY)
+    except BaseException as exc:
+        if not _is_not_numeric(exc):
             await cancel_shielded_checkpoint()
             raise
-    except BaseException:
-        await cancel_shielded_checkpoint()
-        raise
     if found is not None:
         await cancel_shielded_checkpoint()
         return found
-    if isinstance(host, str):
-        host = encode_hostname(host)
     custom = _resolver.get()
     if custom is not None:
-        return await custom.getaddrinfo(host, port, family, type, proto, flags)
+        return await custom.getaddrinfo(name, port, family, type, proto, flags)
     ask: Any = stdlib.getaddrinfo
-    answer: list[AddressInfo] = await call_in_thread(ask, host, port, family, type, proto, flags)
+    answer: list[AddressInfo] = await call_in_thread(ask, name, port, family, type, proto, flags)
     return answer
+
+
+def _is_not_numeric(error: BaseException) -> bool:
+    """Whether there is a name to be looked up."""
+    return type(error) is stdlib.gaierror and error.errno == stdlib.EAI_NONAME
+
+
+def _check_service(service: object) -> None:
+    """Refuse the name of a service that the C library would not see as it is.
+
+    Raises:
+        gaierror: It has a NUL in it, or is no text.
+    """
+    try:
+        name = service.encode() if isinstance(service, str) else service
+    except UnicodeError:
+        name = b"\0"
+    if isinstance(name, bytes) and b"\0" in name:
+        raise stdlib.gaierror(stdlib.EAI_SERVICE, f"not the name of a service: {service!r}")
 
 
 async def getnameinfo(
@@ -156,6 +175,8 @@ async def getnameinfo(
 
     Trio: ``trio.socket.getnameinfo``.
     """
+    if isinstance(sockaddr, tuple) and sockaddr and isinstance(sockaddr[0], str):
+        encode_hostname(sockaddr[0])
     custom = _resolver.get()
     if custom is not None:
         return await custom.getnameinfo(sockaddr, flags)
@@ -193,7 +214,8 @@ async def resolve_address(
         local: Whether it is an address of this machine (for ``bind``), not one to connect to.
 
     Raises:
-        ValueError: It has not the form that the family wants.
+        ValueError: It has not the form that the family wants, or the path of a file has a NUL in
+            it, where the system would cut it.
         gaierror: A name cannot be resolved.
 
     Checkpoint: only if a name has to be resolved.
@@ -206,7 +228,7 @@ async def resolve_address(
         if not isinstance(address, tuple) or not 2 <= len(address) <= 4:
             raise ValueError("address should be a (host, port, [flowinfo, [scopeid]]) tuple")
     elif family == getattr(stdlib, "AF_UNIX", None):
-        return os.fspath(address)
+        return check_path(os.fspath(address))
     else:
         return address
     host, port = address[:2]
@@ -221,14 +243,29 @@ async def resolve_address(
         sock.proto,
         _flags(sock, local),
     )
+    resolved = found[0][4]
+    if len(address) == 4 and not address[3]:
+        address = address[:3]  # 0 is none; there may be a zone in the name
     # The two further fields of an IPv6 address are not names, and were not asked for.
-    return (*found[0][4][:2], *address[2:], *found[0][4][len(address) :])
+    return (*resolved[:2], *address[2:], *resolved[len(address) :])
+
+
+def check_path(path: str | bytes) -> str | bytes:
+    """Let the address of a Unix socket pass: a path, or a name that begins with a NUL (Linux).
+
+    Raises:
+        ValueError: There is a NUL in the path. The system would take it for the end.
+    """
+    nul: Any = "\0" if isinstance(path, str) else b"\0"
+    if nul in path and not path.startswith(nul):
+        raise ValueError(f"embedded NUL character in the path of a Unix socket: {path!r}")
+    return path
 
 
 def _is_numeric(family: int, host: Any) -> bool:
     try:
         stdlib.inet_pton(family, host)
-    except (OSError, TypeError):
+    except (OSError, TypeError, ValueError):
         return False
     return True
 

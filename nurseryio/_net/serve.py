@@ -17,6 +17,7 @@ import os
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from .._core import TASK_STATUS_IGNORED, AsyncResource, CancelScope, open_nursery, sleep
+from .._core.lazy import load_for_server
 from .._core.util import reject_non_functions
 from .generic import aclose_forcefully
 from .stream import SocketStream
@@ -73,6 +74,9 @@ async def serve_listeners(
     """
     if handler is not None:  # with Trio None goes well as long as nobody connects
         reject_non_functions((handler,))
+    if not isinstance(listeners, list):
+        listeners = list(listeners)  # used twice
+    load_for_server()
     async with open_nursery() as nursery:
         for listener in listeners:
             nursery.start_soon(_serve_one, listener, handler_nursery or nursery, handler)

@@ -25,10 +25,12 @@ import os
 import select
 import socket as stdlib
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._core import (
     Cancelled,
+    ClosedResourceError,
     cancel_shielded_checkpoint,
     checkpoint,
     checkpoint_if_cancelled,
@@ -43,7 +45,7 @@ from .resolver import resolve_address
 from .sockettype import DEFAULT_BACKLOG, SocketType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from socket import AddressFamily, SocketKind
     from types import TracebackType
 
@@ -224,6 +226,26 @@ class Socket(SocketType):
             notify_closing(fd)
         self._sock.close()
 
+    @contextmanager
+    def _handed_on(self) -> Iterator[None]:
+        """Give the connection to another program: blocking, and closed here unless that fails.
+
+        Not to be used by a task meanwhile, which would block the loop.
+
+        Raises:
+            ClosedResourceError: The socket is closed.
+        """
+        if self._sock.fileno() == -1:
+            raise ClosedResourceError("this socket was already closed")
+        self._sock.setblocking(True)
+        try:
+            yield
+        except BaseException:
+            if self._sock.fileno() != -1:
+                self._sock.setblocking(False)
+            raise
+        self.close()
+
     def shutdown(self, flag: int) -> None:
         self._sock.shutdown(flag)
         if flag in (stdlib.SHUT_WR, stdlib.SHUT_RDWR):
@@ -384,7 +406,9 @@ class Socket(SocketType):
         async def recvmsg_into(
             self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
         ) -> tuple[int, list[tuple[int, int, bytes]], int, AddressFormat]:
-            return await self._reading(self._sock.recvmsg_into, buffers, ancbufsize, flags)
+            # A list, here and in sendmsg(): there may be a second try, and an iterator is used up.
+            kept = list(buffers)
+            return await self._reading(self._sock.recvmsg_into, kept, ancbufsize, flags)
 
     # -- sending ----------------------------------------------------------------
 
@@ -413,6 +437,7 @@ class Socket(SocketType):
             address: AddressFormat | None = None,
             /,
         ) -> int:
+            data, extra = list(buffers), list(ancdata)
             if address is not None:
                 address = await resolve_address(self._sock, address, local=False)
-            return await self._writing(self._sock.sendmsg, buffers, ancdata, flags, address)
+            return await self._writing(self._sock.sendmsg, data, extra, flags, address)

@@ -38,6 +38,7 @@ from .._core import (
 )
 from .._core.host import BARE_YIELD, current_task as current_asyncio_task
 from .._core.task import RESTED, records
+from .._core.util import bytes_view
 from .sockets import Socket
 from .sockettype import SocketType
 
@@ -91,19 +92,6 @@ def check_max_bytes(max_bytes: object) -> int:
     if number < 1:
         raise ValueError("max_bytes must be integer >= 1")
     return number
-
-
-def bytes_view(data: object) -> memoryview:
-    """What is to be sent, as a view that counts in bytes.
-
-    Raises:
-        TypeError: It is no buffer, or one that is not contiguous.
-    """
-    try:
-        return memoryview(data).cast("B")  # type: ignore[arg-type]
-    except TypeError:
-        hint = "; encode it first" if isinstance(data, str) else ""
-        raise TypeError(f"send_all() takes bytes, not {type(data).__name__}{hint}") from None
 
 
 class SocketStream(HalfCloseableStream, metaclass=Final):
@@ -271,7 +259,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             data: The bytes to send; empty data is allowed and sends nothing.
 
         Raises:
-            TypeError: It is not bytes or a buffer of them.
+            TypeError: It is not a buffer, or one that is not contiguous.
             BusyResourceError: Another task is sending on this stream.
             BrokenResourceError: The connection is broken; the cause is the ``OSError``.
             ClosedResourceError: The stream is closed, or was closed meanwhile, or

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from .._core import CancelScope, move_on_after, open_nursery
 from .._sync import Event
+from .hostname import encode_hostname
 from .resolver import getaddrinfo
 from .socket_makers import socket
 from .stream import SocketStream
@@ -73,11 +74,12 @@ async def open_tcp_stream(
         A stream over the connection.
 
     Raises:
-        TypeError: ``port`` is no integer.
+        TypeError: ``port`` is no integer, or ``local_address`` is not text.
         ValueError: ``host`` is neither str nor bytes, or a number is out of range.
-        OSError: The name cannot be resolved, or no address could be connected to: then the text
-            names the addresses, and ``__cause__`` is an ``ExceptionGroup`` of what went wrong with
-            each.
+        OSError: The name cannot be resolved; or there cannot be such a name, because of a NUL in it
+            or a label that is empty or too long (also a ``UnicodeError``); or no address could be
+            connected to: then the text names the addresses, and ``__cause__`` is an
+            ``ExceptionGroup`` of what went wrong with each.
         Cancelled: if the task is cancelled meanwhile.
 
     Checkpoint: yes.
@@ -90,6 +92,8 @@ async def open_tcp_stream(
     delay = DEFAULT_DELAY if happy_eyeballs_delay is None else happy_eyeballs_delay
     if isnan(delay) or delay < 0:
         raise ValueError(f"happy_eyeballs_delay must be seconds, not negative, not {delay!r}")
+    if local_address is not None:
+        encode_hostname(local_address)
     targets = in_order(await getaddrinfo(host, port, type=stdlib.SOCK_STREAM))
     if not targets:
         raise OSError(f"no results found for hostname lookup: {spelled(host, port)}")
@@ -115,8 +119,20 @@ def in_order(found: list[AddressInfo]) -> list[AddressInfo]:
 def spelled(host: str | bytes, port: int | str) -> str:
     """Host and port as people write them."""
     if isinstance(host, bytes):
-        host = host.decode("ascii")
+        host = host.decode("ascii", "backslashreplace")
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _spelled_address(address: AddressFormat) -> str:
+    """A numeric address as people write it, with the zone of a link-local one."""
+    host, port, *further = address
+    zone = further[1] if len(further) == 2 else 0
+    if zone and "%" not in host:
+        try:
+            host = f"{host}%{stdlib.if_indextoname(zone)}"
+        except OSError:
+            host = f"{host}%{zone}"
+    return spelled(host, port)
 
 
 def _failure(asked_for: str, attempts: Attempts) -> OSError:
@@ -131,7 +147,7 @@ def _failure(asked_for: str, attempts: Attempts) -> OSError:
 
 def _details(asked_for: str, failed: list[tuple[AddressFormat, OSError]]) -> str:
     """Each address with what went wrong, unless the host was the one address itself."""
-    tried = [(spelled(*address[:2]), error) for address, error in failed]
+    tried = [(_spelled_address(address), error) for address, error in failed]
     if [address for address, _error in tried] == [asked_for]:
         return ""
     return ": " + ", ".join(

@@ -90,7 +90,8 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
     Raises:
         TypeError: ``transport_stream`` is not a stream, ``ssl_context`` not an ``ssl.SSLContext``,
             or ``server_hostname`` neither text nor bytes.
-        ValueError: ``server_hostname`` is empty, or missing although the context checks host names.
+        ValueError: ``server_hostname`` is empty, or cannot be the name of a host, or is missing
+            although the context checks host names.
         ssl.SSLError: ``ssl_context`` was made for the other side.
 
     Trio: ``trio.SSLStream``.
@@ -107,13 +108,13 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         server_side: bool = False,
         https_compatible: bool = False,
     ) -> None:
-        check_context(ssl_context)
+        check_context(ssl_context, server_side=server_side)
         if not hasattr(transport_stream, "receive_some"):
             raise TypeError(
                 f"SSLStream needs a stream to carry its bytes, not {transport_stream!r}; "
                 "for a socket, give SocketStream(socket)"
             )
-        if isinstance(server_hostname, str):
+        if isinstance(server_hostname, (str, bytes)):
             server_hostname = encode_hostname(server_hostname)
         self._engine = TLSEngine(
             ssl_context, server_side=server_side, server_hostname=server_hostname
@@ -250,10 +251,12 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             self._check()
             if self._state.handshake is not Handshake.DONE:
                 await self._ensure_handshake()
-            if self._engine.needs_input:
-                await self._wire.pull()
-            else:
+            if not self._engine.needs_input:
                 await checkpoint()
+            elif self._engine.has_output:
+                await self._wire.exchange()
+            else:
+                await self._wire.pull()
             return await self._decrypt(max_bytes)
         except BrokenResourceError as error:
             if self._https_compatible and is_end_of_input(error.__cause__):
@@ -264,19 +267,18 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             self._receiving = False
 
     async def _decrypt(self, max_bytes: int | None) -> bytes:
-        engine, wire = self._engine, self._wire
         while True:
             try:
-                data = engine.decrypt(max_bytes)
+                data = self._engine.decrypt(max_bytes)
             except ssl.SSLError as error:
+                self._check()  # it may have been closed meanwhile
                 self._state.lose("receiving failed", error)
                 raise BrokenResourceError(explain(error)) from error
-            if data is None:
-                await wire.exchange()
-                continue
-            if engine.has_output and not wire.taken:
-                await wire.flush()
-            return data
+            if data is not None:
+                # An answer that OpenSSL has put out goes with the next output, or before the next
+                # input is waited for. A wait here could lose the data.
+                return data
+            await self._wire.exchange()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send all of ``data``, waiting as long as the way is congested.
@@ -290,39 +292,49 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             BrokenResourceError: The connection was lost, or the handshake failed.
             BusyResourceError: Another task is sending on this stream.
             ClosedResourceError: The stream is closed, or was closed meanwhile.
-            TypeError: ``data`` is not bytes.
+            TypeError: ``data`` is not a buffer, or one that is not contiguous.
 
         Checkpoint: yes.
         """
         if self._sending:
             raise BusyResourceError("another task is sending data on this TLS stream")
         self._sending = True
+        view: memoryview | None = None
         try:
             self._check()
-            rest = bytes_view(data)
+            if type(data) is not bytes:
+                data = view = bytes_view(data)
             if self._state.handshake is not Handshake.DONE:
                 await self._ensure_handshake()
-            if rest:
+            if data:
                 task = current_task()
                 if task.scope._effective or task._look_closer:
                     # Looked at here, before anything is encrypted.
                     await checkpoint()
                     self._check()
-                await self._encrypt(rest)
+                await self._encrypt(data)
             else:
                 await checkpoint()
         finally:
             self._sending = False
+            if view is not None:
+                # A bytearray can be resized again, also if an error keeps this frame.
+                view.release()
 
-    async def _encrypt(self, rest: memoryview) -> None:
+    async def _encrypt(self, data: bytes | memoryview) -> None:
         engine, wire = self._engine, self._wire
         self._midway = True
+        sent = 0
         try:
-            while rest:
-                count = engine.encrypt(rest[:PIECE])
+            while sent < len(data):
+                if len(data) <= PIECE and not sent:
+                    count = engine.encrypt(data)
+                else:
+                    with memoryview(data)[sent : sent + PIECE] as piece:
+                        count = engine.encrypt(piece)
                 if count:
                     await wire.flush()
-                    rest = rest[count:]
+                    sent += count
                 else:
                     await wire.exchange()
         except ssl.SSLError as error:

@@ -28,13 +28,30 @@ __all__ = ["RECORD", "TLSEngine", "check_context", "explain", "is_end_of_input"]
 RECORD = 16384
 
 
-def check_context(context: object) -> None:
-    """Raise a TypeError that helps unless this is an ``ssl.SSLContext``."""
+def check_context(context: object, *, server_side: bool) -> None:
+    """Check that this is a context, and for this side of a connection.
+
+    Raises:
+        TypeError: It is not an ``ssl.SSLContext``.
+        ssl.SSLError: It was made for the other side.
+    """
+    if isinstance(context, ssl.SSLContext):
+        wrong = ssl.PROTOCOL_TLS_CLIENT if server_side else ssl.PROTOCOL_TLS_SERVER
+        if context.protocol is not wrong:
+            return
+    if server_side:
+        this, other = "server", "client"
+        make = "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) and load a certificate into it"
+    else:
+        this, other, make = "client", "server", "ssl.create_default_context()"
     if not isinstance(context, ssl.SSLContext):
         raise TypeError(
-            f"ssl_context must be an ssl.SSLContext, not {context!r}; "
-            "make one with ssl.create_default_context()"
+            f"ssl_context must be an ssl.SSLContext, not {context!r}; make one with {make}"
         )
+    raise ssl.SSLError(
+        f"ssl_context was made for a {other}, and this is the {this}'s side of the connection; "
+        f"make one with {make}"
+    )
 
 
 def explain(error: ssl.SSLError) -> str:
@@ -119,6 +136,12 @@ class TLSEngine:
     def has_output(self) -> bool:
         """Whether :meth:`output` would return anything."""
         return self._outgoing.pending > self._held
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes :meth:`output` would return."""
+        pending = self._outgoing.pending
+        return pending if pending > self._held else 0
 
     @property
     def needs_input(self) -> bool:

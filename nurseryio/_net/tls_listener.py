@@ -34,6 +34,7 @@ class SSLListener(Listener[SSLStream[StreamT]], metaclass=Final):
 
     Raises:
         TypeError: ``ssl_context`` is not an ``ssl.SSLContext``.
+        ssl.SSLError: ``ssl_context`` was made for the client's side.
 
     Trio: ``trio.SSLListener``.
     """
@@ -47,7 +48,7 @@ class SSLListener(Listener[SSLStream[StreamT]], metaclass=Final):
         *,
         https_compatible: bool = False,
     ) -> None:
-        check_context(ssl_context)
+        check_context(ssl_context, server_side=True)
         self.transport_listener = transport_listener
         self._ssl_context = ssl_context
         self._https_compatible = https_compatible

@@ -58,6 +58,7 @@ async def open_ssl_over_tcp_stream(
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: ``host`` is neither str nor bytes, or a number is out of range.
+        ssl.SSLError: ``ssl_context`` was made for the server's side.
         OSError: The name cannot be resolved, or no address could be connected to.
         Cancelled: if the task is cancelled meanwhile.
 
@@ -68,7 +69,7 @@ async def open_ssl_over_tcp_stream(
     if ssl_context is None:
         ssl_context = ssl.create_default_context()
     else:
-        check_context(ssl_context)
+        check_context(ssl_context, server_side=False)
     stream = await open_tcp_stream(host, port, happy_eyeballs_delay=happy_eyeballs_delay)
     try:
         return SSLStream(
@@ -102,6 +103,7 @@ async def open_ssl_over_tcp_listeners(
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: ``port`` is out of range.
+        ssl.SSLError: ``ssl_context`` was made for the client's side.
         OSError: The port cannot be listened on.
         Cancelled: if the task is cancelled meanwhile.
 
@@ -109,7 +111,7 @@ async def open_ssl_over_tcp_listeners(
 
     Trio: ``trio.open_ssl_over_tcp_listeners``.
     """
-    check_context(ssl_context)
+    check_context(ssl_context, server_side=True)
     listeners = await open_tcp_listeners(port, host=host, backlog=backlog)
     return [
         SSLListener(listener, ssl_context, https_compatible=https_compatible)
@@ -158,6 +160,7 @@ async def serve_ssl_over_tcp(
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: ``port`` is out of range.
+        ssl.SSLError: ``ssl_context`` was made for the client's side.
         OSError: The port cannot be listened on.
         ExceptionGroup: The server failed, or a handler of its own nursery did.
         Cancelled: if the task is cancelled; there is no other way to stop a server.

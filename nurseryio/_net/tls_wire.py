@@ -17,13 +17,17 @@ Rule 3: whoever has the turn sends everything there is, the other task's output 
 
 Rule 4: a task that needs input while the other is fetching some waits for that one and then asks
 the engine again; what arrived may have been enough.
+
+Rule 5: input draws output: key updates, refused renegotiations, whatever a peer may ask for again
+and again. While another task is blocked sending, that output cannot leave. Once more than
+``MOST_UNSENT`` bytes wait, no input is fetched until they have left.
 """
 
 from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from .._core import BrokenResourceError, Stream
+from .._core import BrokenResourceError, ClosedResourceError, Stream
 from .._sync import ParkingLot
 from .stream import SocketStream
 from .tls_engine import RECORD, TLSEngine
@@ -35,6 +39,9 @@ StreamT = TypeVar("StreamT", bound=Stream)
 # Bytes to ask the stream for: some whole records with what is around them, and below the size from
 # which on malloc asks the system for fresh memory each time.
 RECEIVE_SIZE = 6 * (RECORD + 256)
+
+# Bytes of output that may wait while input is fetched. One fetch can draw a few times its own size.
+MOST_UNSENT = 65536
 
 # Pieces of input that are thrown away before closing, at most. A peer that has sent more than that
 # without being listened to will not be surprised.
@@ -51,6 +58,7 @@ class TLSWire(Generic[StreamT]):
 
     __slots__ = (
         "_arrival",
+        "_closed",
         "_pulling",
         "_turn",
         "draining",
@@ -73,12 +81,15 @@ class TLSWire(Generic[StreamT]):
         self._arrival = ParkingLot()
         # An unknown part of some output was sent: nothing after it would make sense to the peer.
         self.torn = False
+        # ... because the stream was closed on this side.
+        self._closed = False
 
     async def flush(self) -> None:
         """Send what the engine has put out, and return when all of it has been sent.
 
         Raises:
             BrokenResourceError: Something that was to be sent before was not, or not completely.
+            ClosedResourceError: The stream was closed while that was sent.
 
         Checkpoint: yes, if there is output or somebody else is sending.
         """
@@ -93,6 +104,7 @@ class TLSWire(Generic[StreamT]):
 
         Raises:
             BrokenResourceError: Something that was to be sent before was not, or not completely.
+            ClosedResourceError: The stream was closed while that was sent.
 
         Checkpoint: yes.
         """
@@ -106,6 +118,8 @@ class TLSWire(Generic[StreamT]):
 
     async def pull(self) -> None:
         """Feed the engine with more input, or wait while another task does.
+
+        Only for an engine without output; see :meth:`exchange`.
 
         Checkpoint: yes.
         """
@@ -123,11 +137,17 @@ class TLSWire(Generic[StreamT]):
     async def exchange(self) -> None:
         """Do what brings an engine further that has just said that it needs input.
 
-        Output first: the input may be the peer's answer to it.
+        Output first: the input may be the peer's answer to it. If another task is sending, that
+        task sends this output too, and waiting for it would stop both directions. So that is done
+        only if there is much of it (rule 5).
+
+        Raises:
+            BrokenResourceError: The output cannot be sent.
 
         Checkpoint: yes.
         """
-        if self.engine.has_output and not self.draining:
+        unsent = self.engine.unsent
+        if unsent and (not self.draining or unsent > MOST_UNSENT):
             await self.flush()
         else:
             await self.pull()
@@ -152,6 +172,8 @@ class TLSWire(Generic[StreamT]):
     async def _take_turn(self) -> None:
         while self.taken:
             await self._turn.park()
+        if self._closed:
+            raise ClosedResourceError("the stream that carries the TLS data was closed")
         if self.torn:
             raise BrokenResourceError("sending on the stream that carries the TLS data has failed")
         self.taken = True
@@ -166,8 +188,9 @@ class TLSWire(Generic[StreamT]):
         try:
             while data := self.engine.output():
                 await self.transport.send_all(data)
-        except BaseException:
+        except BaseException as error:
             self.torn = True
+            self._closed = isinstance(error, ClosedResourceError)
             raise
         finally:
             self.draining = False

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 from .._core import TASK_STATUS_IGNORED, checkpoint
 from .._core.util import reject_non_functions
 from .listener import SocketListener
+from .resolver import check_path
 from .serve import serve_listeners
 from .socket_makers import socket
 from .stream import SocketStream
@@ -58,6 +59,7 @@ async def open_unix_socket(filename: AnyPath) -> SocketStream:
 
     Raises:
         TypeError: ``filename`` is no path.
+        ValueError: There is a NUL character in the path.
         OSError: There is no such socket, nobody listens on it, or it is not permitted.
         RuntimeError: The system has no Unix sockets.
         Cancelled: if the task is cancelled meanwhile.
@@ -67,7 +69,7 @@ async def open_unix_socket(filename: AnyPath) -> SocketStream:
     Trio: ``trio.open_unix_socket``.
     """
     _check_available()
-    path = os.fspath(filename)
+    path = check_path(os.fspath(filename))
     sock = socket(stdlib.AF_UNIX, stdlib.SOCK_STREAM)
     try:
         with _naming(path):
@@ -99,6 +101,7 @@ async def open_unix_listeners(
 
     Raises:
         TypeError: An argument has the wrong type.
+        ValueError: There is a NUL character in the path.
         OSError: The path is in use or cannot be made.
         RuntimeError: The system has no Unix sockets.
         Cancelled: if the task is cancelled meanwhile.
@@ -108,7 +111,7 @@ async def open_unix_listeners(
     Trio: none.
     """
     _check_available()
-    path = os.fspath(filename)
+    path = check_path(os.fspath(filename))
     backlog = check_backlog(backlog)
     await checkpoint()
     is_file = path[:1] not in ("\0", b"\0")
@@ -191,6 +194,7 @@ async def serve_unix(
 
     Raises:
         TypeError: An argument has the wrong type.
+        ValueError: There is a NUL character in the path.
         OSError: The path is in use or cannot be made.
         RuntimeError: The system has no Unix sockets.
         ExceptionGroup: The server failed, or a handler of its own nursery did.

@@ -148,7 +148,7 @@ class Condition(metaclass=Final):
             interruption = error
         # Outside the handler: what comes up from here on is not a consequence of the interruption.
         if interruption is not None:
-            native = await self._acquire_again()
+            native = await self._acquire_again(task)
             try:
                 if native is not None and is_a(interruption, Cancelled):
                     # The newer one goes on: it is what asyncio code further out waits to see.
@@ -157,18 +157,17 @@ class Condition(metaclass=Final):
             finally:
                 del interruption, native
 
-    async def _acquire_again(self) -> Cancelled | None:
+    async def _acquire_again(self, task: Task) -> Cancelled | None:
         """Take the lock whatever comes; returns the native cancellation that came meanwhile."""
         native: Cancelled | None = None
-        while True:
+        while self._lock._owner is not task:  # it is if waking up with the lock has failed
             try:
                 with CancelScope(shield=True):
                     await self._lock.acquire()
             except Cancelled as error:
                 # Scopes are shielded off, so this is a native one. It stays counted by asyncio.
                 native = error
-            else:
-                return native
+        return native
 
     def notify(self, n: int = 1) -> None:
         """Let the tasks that have waited longest go on, one after the other, as they get the lock.
@@ -213,4 +212,8 @@ class Condition(metaclass=Final):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._lock.release()
+        try:
+            self._lock.release()
+        except BaseException as error:
+            self._lock._release_failed(error)
+            raise

@@ -8,6 +8,9 @@ it: whoever waits, or comes later, gets an error instead of waiting for ever.
 
 Rule 3: waiting for the lock is being parked in ``_lot``, nothing more. ``Condition`` relies on
 it: it moves its waiters there, and they wake as owners.
+
+Rule 4: the end of an ``async with`` block gives the lock back whatever fails. If the release
+raises, it is finished in the next iteration of the loop.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ from .._core import (
     checkpoint_if_cancelled,
     current_task,
 )
+from .._core.host import current_task as current_asyncio_task, is_over
 from .._core.parking import let_others_run, park
 from .._core.util import Final, Frozen
-from .parking_lot import ParkingLot, add_parking_lot_breaker, remove_parking_lot_breaker
+from .parking_lot import ParkingLot, add_parking_lot_breaker, stop_breaking
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -151,16 +155,40 @@ class _Lock:
         task = current_task()
         if task is not self._owner:
             raise RuntimeError("can't release a Lock you don't own")
+        self._hand_on(task)
+
+    def _hand_on(self, task: Task) -> None:
+        """Give the lock to the next task, if one waits. Fails before or after that, not between."""
         lot = self._lot
         if lot:
-            self._owner = heir = lot._wake_first()
+            self._owner = heir = lot._peek()
             try:
-                add_parking_lot_breaker(heir, lot)
+                lot._wake_first()
             finally:
-                remove_parking_lot_breaker(task, lot)
+                if lot._holds(heir):
+                    self._owner = task  # it still sleeps
+                else:
+                    stop_breaking(task, lot)
+                    add_parking_lot_breaker(heir, lot)
         else:
-            remove_parking_lot_breaker(task, lot)
+            stop_breaking(task, lot)
             self._owner = None
+
+    def _release_failed(self, error: BaseException) -> None:
+        """The end of a block has not given the lock back, and cannot be repeated: do it later."""
+        owner = self._owner
+        if owner is not None and type(error) is not RuntimeError:
+            ended = owner.asyncio_task is current_asyncio_task()
+            owner._state.finish_later(self._finish_release, owner, ended)
+
+    def _finish_release(self, owner: Task, ended: bool) -> None:
+        if self._owner is owner:
+            if ended:
+                self._hand_on(owner)
+            elif is_over(owner.asyncio_task):
+                self._lot.break_lot(owner)
+            elif self._lot not in (owner._extra.breakers or ()):
+                add_parking_lot_breaker(owner, self._lot)
 
     def statistics(self) -> LockStatistics:
         """Return the present state, for debugging.
@@ -180,7 +208,11 @@ class _Lock:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.release()
+        try:
+            self.release()
+        except BaseException as error:
+            self._release_failed(error)
+            raise
 
 
 class Lock(_Lock, metaclass=Final):

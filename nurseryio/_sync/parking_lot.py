@@ -110,6 +110,14 @@ class ParkingLot(metaclass=Final):
         """Wake the task that has waited longest, in a lot that is not empty."""
         return wake_first(self._parked)[0]
 
+    def _peek(self) -> Task:
+        """The task that has waited longest, in a lot that is not empty."""
+        return next(iter(self._parked))
+
+    def _holds(self, task: Task) -> bool:
+        """Whether a task is parked here."""
+        return task in self._parked
+
     def _first(self, count: int | float) -> list[Task]:
         """Up to ``count`` tasks from the head of the queue."""
         if count == inf:
@@ -227,7 +235,14 @@ def remove_parking_lot_breaker(task: Task, lot: ParkingLot) -> None:
 
     Trio: ``trio.lowlevel.remove_parking_lot_breaker``.
     """
+    if not stop_breaking(task, lot):
+        raise RuntimeError("Attempted to remove task as breaker for a lot it is not registered for")
+
+
+def stop_breaking(task: Task, lot: ParkingLot) -> bool:
+    """The same for a task that may not be registered; returns whether it was."""
     breaks = task._extra.breakers
     if breaks is None or lot not in breaks:
-        raise RuntimeError("Attempted to remove task as breaker for a lot it is not registered for")
+        return False
     breaks.remove(lot)
+    return True

@@ -37,7 +37,10 @@ if TYPE_CHECKING:
     )
     from .path import Path as Path, PosixPath as PosixPath, WindowsPath as WindowsPath
     from .process import Process as Process, open_process as open_process
-    from .run_process import run_process as run_process
+    from .run_process import (
+        run_process as run_process,
+        terminate_process_group as terminate_process_group,
+    )
     from .signals import open_signal_receiver as open_signal_receiver
     from .threads import (
         active_thread_count as active_thread_count,

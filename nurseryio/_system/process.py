@@ -15,20 +15,23 @@ What supervises a child, ``run_process``, is in a module of its own.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
-from contextlib import ExitStack
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._core.util import NoPublicConstructor, safe_repr
 from .._net.fd_stream import FdStream
 from .._net.generic import StapledStream
+from .._net.sockets import Socket
 from .._sync import Lock
 from .process_exit import ExitWatch
 from .threads import to_thread_run_sync
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Sequence
     from typing import Final, TypeAlias
 
@@ -45,6 +48,9 @@ __all__ = ["Process", "open_process"]
 
 # Our ends of pipes are streams over descriptors that can be waited for, which Windows has not.
 _HAS_PIPES = os.name == "posix"
+
+# On Windows SIGTERM does the same.
+_SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 # What subprocess makes of its pipes with these would not be streams of bytes.
 _NOT_FOR_BYTE_STREAMS = ("universal_newlines", "text", "encoding", "errors", "bufsize")
@@ -87,9 +93,14 @@ class Process(metaclass=NoPublicConstructor):
         stdin: SendStream | None,
         stdout: ReceiveStream | None,
         stderr: ReceiveStream | None,
+        group: int | None = None,
     ) -> None:
         self._popen = popen
         self._exit = ExitWatch(popen)
+        # The id of the process group that was made for the child, or that it was put into.
+        self._group = group
+        # SIGKILL was sent, or refused: there is no more that can be done.
+        self._killed = False
         # One task waits for the exit; the others wait for that task.
         self._wait_lock = Lock()
         self.args = popen.args
@@ -116,11 +127,13 @@ class Process(metaclass=NoPublicConstructor):
         """The exit status: 0 for success, the negative number of the signal that ended the
         child, or None while it runs.
 
-        Always up to date; nothing else need be called first.
+        Always up to date; nothing else need be called first. 255, with a warning in the log
+        ``nurseryio.Process``, if nobody can know: because ``SIGCHLD`` is ignored, or other code
+        of this program has waited for the child.
 
         Trio: ``trio.Process.returncode``.
         """
-        return self._popen.poll()
+        return self._exit.poll()
 
     async def wait(self) -> int:
         """Wait until the child has exited, and reap it.
@@ -140,13 +153,8 @@ class Process(metaclass=NoPublicConstructor):
         Trio: ``trio.Process.wait``.
         """
         async with self._wait_lock:
-            if self._popen.poll() is None:
+            while (status := self._exit.poll()) is None:
                 await self._exit.wait()
-                # This blocks for a moment at most: an exit may be seen just before the kernel
-                # has the status ready.
-                self._popen.wait()
-        status = self._popen.returncode
-        assert status is not None
         return status
 
     def poll(self) -> int | None:
@@ -167,7 +175,13 @@ class Process(metaclass=NoPublicConstructor):
 
         Trio: ``trio.Process.send_signal``.
         """
-        self._popen.send_signal(sig)
+        if os.name != "posix":
+            self._popen.send_signal(sig)
+        elif self.returncode is None:
+            # Not Popen's method, which would reap the child.
+            self._killed = self._killed or sig == _SIGKILL
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, sig)
 
     def terminate(self) -> None:
         """Ask the child to end: ``SIGTERM``, which it may ignore. On Windows, :meth:`kill` it.
@@ -177,7 +191,7 @@ class Process(metaclass=NoPublicConstructor):
 
         Trio: ``trio.Process.terminate``.
         """
-        self._popen.terminate()
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End the child: ``SIGKILL``, which it cannot ignore; on Windows ``TerminateProcess``.
@@ -189,7 +203,7 @@ class Process(metaclass=NoPublicConstructor):
 
         Trio: ``trio.Process.kill``.
         """
-        self._popen.kill()
+        self.send_signal(_SIGKILL)
 
 
 def _check_command(command: Command, shell: object) -> None:
@@ -217,6 +231,9 @@ class _Pipes:
         self.childs = ExitStack()
         # Ends the life of our own ends, if the child was not started.
         self.ours = ExitStack()
+        # Streams of this library that the child gets, and that go on here if it was not started.
+        self.handed_on = ExitStack()
+        self._given: list[FdStream | Socket] = []
 
     def to_child(self) -> tuple[FdStream, int]:
         """Make a pipe that we write to: our end and the child's."""
@@ -227,6 +244,18 @@ class _Pipes:
         """Make a pipe that the child writes to: our end and the child's."""
         our_fd, childs_fd = os.pipe()
         return self._keep(our_fd, childs_fd)
+
+    def given(self, where: Any) -> Any:
+        """Where a stream of the child goes, as Popen takes it. A stream of ours is handed on."""
+        if not isinstance(where, (FdStream, Socket)):
+            return where
+        if all(where is not other for other in self._given):
+            self.handed_on.enter_context(where._handed_on())
+            self._given.append(where)
+        # If it is closed meanwhile, its number may stand for something else.
+        childs_fd = os.dup(where.fileno())
+        self.childs.callback(os.close, childs_fd)
+        return childs_fd
 
     def _keep(self, our_fd: int, childs_fd: int) -> tuple[FdStream, int]:
         self.childs.callback(os.close, childs_fd)
@@ -253,12 +282,14 @@ async def open_process(
             one string that the shell takes apart; on Windows always either.
         stdin: Where the child reads from: ``subprocess.PIPE`` for a stream of ours
             (``process.stdin``), ``subprocess.DEVNULL``, a file descriptor or an object with a
-            ``fileno()`` method, or None for the standard input of this program.
+            ``fileno()`` method, or None for the standard input of this program. A pipe or socket
+            of this library, such as the ``stdout`` of another child, is handed on: put into
+            blocking mode, which programs expect, and closed here once the child has started.
         stdout: Where the child's output goes, likewise.
         stderr: Where the child's error output goes, likewise; or ``subprocess.STDOUT`` for
             wherever its output goes.
         **options: Any other option of :class:`subprocess.Popen`, except those that turn bytes
-            into text or set buffers.
+            into text or set buffers. ``process_group`` is there from Python 3.11 on.
 
     Returns:
         The process, running.
@@ -266,6 +297,8 @@ async def open_process(
     Raises:
         Cancelled: The call was cancelled before the child was started.
         OSError: The child cannot be started; for example, there is no such program.
+        BusyResourceError: A task is using a stream that is to be handed on.
+        ClosedResourceError: A stream that is to be handed on is closed.
         TypeError: ``command`` is a string without ``shell=True``, or no string with it, on Unix;
             or an option is unknown, or not for streams of bytes.
         ValueError: ``command`` is empty, on Unix.
@@ -288,6 +321,13 @@ async def start_process(
                 "child processes are only spoken to over unbuffered byte streams; "
                 f"the '{name}' option is not supported"
             )
+    if options.get("process_group") is not None and sys.version_info < (3, 11):
+        raise TypeError(
+            "the 'process_group' option is there from Python 3.11 on; start_new_session=True also "
+            "puts the child into a process group of its own"
+        )
+    if isinstance(command, Iterator):
+        command = list(command)  # used twice: by the child, and as Process.args
     _check_command(command, options.get("shell"))
     if not _HAS_PIPES and subprocess.PIPE in (stdin, stdout, stderr):
         raise NotImplementedError(
@@ -296,7 +336,8 @@ async def start_process(
         )
     our_stdin = our_stdout = our_stderr = None
     pipes = _Pipes()
-    with pipes.childs, pipes.ours:
+    with pipes.handed_on, pipes.childs, pipes.ours:
+        stdin, stdout, stderr = map(pipes.given, (stdin, stdout, stderr))
         if stdin == subprocess.PIPE:
             our_stdin, stdin = pipes.to_child()
         if stdout == subprocess.PIPE:
@@ -313,4 +354,12 @@ async def start_process(
             thread_name="starts a process",
         )
         pipes.ours.pop_all()
-    return Process._create(popen, our_stdin, our_stdout, our_stderr)
+    return Process._create(popen, our_stdin, our_stdout, our_stderr, _group(popen.pid, options))
+
+
+def _group(pid: int, options: dict[str, Any]) -> int | None:
+    """The id of the process group that a child was put into; None if it stayed in ours."""
+    if options.get("start_new_session"):
+        return pid
+    group: int | None = options.get("process_group")
+    return pid if group == 0 else group

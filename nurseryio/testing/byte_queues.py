@@ -23,26 +23,16 @@ from .._core import (
     checkpoint,
     checkpoint_if_cancelled,
 )
+from .._core.util import bytes_view
 from .._sync.parking_lot import ParkingLot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
-    BytesLike: TypeAlias = bytes | bytearray | memoryview
+    from typing_extensions import Buffer
 
-
-def check_data(data: object) -> BytesLike:
-    """Let anything bytes-like pass.
-
-    Raises:
-        TypeError: for text and everything else, saying what to do.
-    """
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        return data
-    if isinstance(data, str):
-        raise TypeError("streams carry bytes, not str; encode the text first: text.encode()")
-    raise TypeError(f"streams carry bytes, bytearray or memoryview, not {type(data).__name__}")
+    BytesLike: TypeAlias = bytes | bytearray | memoryview | Buffer
 
 
 def check_max_bytes(max_bytes: object) -> int | None:
@@ -85,12 +75,12 @@ class UnboundedQueue:
 
         Raises:
             ClosedResourceError: behind the end.
-            TypeError: if it is not bytes-like.
+            TypeError: if it is not a contiguous buffer.
         """
-        data = check_data(data)
+        view = bytes_view(data)
         if self._ended:
             raise ClosedResourceError("this stream is closed")
-        self._buffer += data
+        self._buffer += view
         self._changed.unpark_all()
 
     def end(self, *, drop: bool = False) -> None:
@@ -170,14 +160,14 @@ class LockstepQueue:
             BrokenResourceError: if the other side is closed before it has taken everything.
             BusyResourceError: while another task uses this side.
         """
-        data = check_data(data)
-        with self._one_sender:
+        view = bytes_view(data)
+        with self._one_sender, view:
             self._check_sender()
             self._check_that_receiver_is_there()
             await checkpoint()
             self._check_sender()
             self._check_that_receiver_is_there()
-            self._buffer += data
+            self._buffer += view
             self._changed.unpark_all()
             try:
                 await self._wait_until(lambda: not self._buffer)

@@ -37,7 +37,7 @@ class LockstepSendStream(SendStream):
             BrokenResourceError: if the receiver is closed before it has taken everything.
             BusyResourceError: while another task sends or waits to.
             ClosedResourceError: if this stream is closed, before or meanwhile.
-            TypeError: if ``data`` is not bytes-like.
+            TypeError: if ``data`` is not a buffer, or one that is not contiguous.
 
         Checkpoint: yes.
         """

@@ -24,9 +24,9 @@ from .._core import (
     WouldBlock,
     checkpoint,
 )
-from .._core.util import Final
+from .._core.util import Final, bytes_view
 from .._net.generic import StapledStream
-from .byte_queues import UnboundedQueue, check_data, check_max_bytes
+from .byte_queues import UnboundedQueue, check_max_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -82,17 +82,16 @@ class MemorySendStream(SendStream, metaclass=Final):
         Raises:
             BusyResourceError: while another task sends or waits to.
             ClosedResourceError: if this stream is closed.
-            TypeError: if ``data`` is not bytes-like.
+            TypeError: if ``data`` is not a buffer, or one that is not contiguous.
 
         Checkpoint: yes.
 
         Trio: ``trio.testing.MemorySendStream.send_all``.
         """
-        check_data(data)
-        with self._one_user:
+        with self._one_user, bytes_view(data) as view:
             await checkpoint()
             await checkpoint()
-            self._outgoing.put(data)
+            self._outgoing.put(view)
             if self.send_all_hook is not None:
                 await self.send_all_hook()
 
@@ -262,7 +261,7 @@ class MemoryReceiveStream(ReceiveStream, metaclass=Final):
 
         Raises:
             ClosedResourceError: if it is closed, or :meth:`put_eof` was called.
-            TypeError: if ``data`` is not bytes-like.
+            TypeError: if ``data`` is not a buffer, or one that is not contiguous.
 
         Trio: ``trio.testing.MemoryReceiveStream.put_data``.
         """

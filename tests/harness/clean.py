@@ -22,7 +22,7 @@ import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from nurseryio._core.task import loop_state, records
+from nurseryio._core.task import loop_state, records, sweep_closed_loops
 
 # Seconds that a thread on its way out, or the descriptor that it holds, is given.
 GRACE = 2.0
@@ -132,6 +132,12 @@ class ProcessWatch(logging.Handler):
         self._descriptors = open_descriptors()
 
     def __enter__(self) -> ProcessWatch:
+        # What lives now is not garbage of this test: leave it out of later collections, which makes
+        # each of them cheap. Not at the end of a test, when pytest still holds what it has made:
+        # that would be kept for good.
+        sweep_closed_loops()
+        gc.collect()
+        gc.freeze()
         logging.getLogger("asyncio").addHandler(self)
         return self
 
@@ -147,9 +153,6 @@ class ProcessWatch(logging.Handler):
         gc.collect()
         threads = _until_empty(self._new_threads)
         descriptors = _until_empty(self._new_descriptors)
-        # What lives now is no garbage of a later test's: leave it out of later collections,
-        # which makes each of them cheap.
-        gc.freeze()
         return [f"leftover thread: {thread!r}" for thread in threads] + [
             f"leftover file descriptor: {number} -> {target}" for number, target in descriptors
         ]

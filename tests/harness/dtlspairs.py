@@ -12,7 +12,7 @@ from harness import certs
 from harness.datagrams import Network
 from nurseryio import BrokenResourceError, DTLSChannel, DTLSEndpoint
 
-__all__ = ["echo", "endpoint", "serving"]
+__all__ = ["echo", "echo_strictly", "endpoint", "serving"]
 
 
 def endpoint(network: Network, *, ipv6: bool = False, **options: Any) -> DTLSEndpoint:
@@ -23,8 +23,13 @@ def endpoint(network: Network, *, ipv6: bool = False, **options: Any) -> DTLSEnd
 async def echo(channel: DTLSChannel) -> None:
     """A handler that sends everything back, for as long as the connection lasts."""
     with contextlib.suppress(BrokenResourceError):
-        async for packet in channel:
-            await channel.send(packet)
+        await echo_strictly(channel)
+
+
+async def echo_strictly(channel: DTLSChannel) -> None:
+    """The same, and lets the error out if the connection breaks."""
+    async for packet in channel:
+        await channel.send(packet)
 
 
 @asynccontextmanager

@@ -22,6 +22,10 @@ THE_CALL_FAILED = (
     "The caller gets the error. A caller that has to make the call, to leave a block or to "
     "wake somebody, can only make it again."
 )
+FOREIGN_CALL_FAILED = (
+    "Another library calls this method of a child's task, anyio for example to interrupt it, and "
+    "the call fails. What that library does then is its own affair: anyio does not try again."
+)
 BLOCK_NOT_LEFT = (
     "``async with`` calls ``__aexit__``, and this call fails before its first line: the block "
     "is left, and no code of ours has run."
@@ -63,11 +67,18 @@ _GROUPS: dict[str, list[str]] = {
     ],
     ABORT_FAILED_TWICE: [
         "delivery:_agrees:except BaseException as exc:",
+        "delivery:_agrees:if isinstance(task._abort, dict):",
         "delivery:_agrees:if not park.done():",
         "delivery:_agrees:if task._abort is AGREED:",
+        "delivery:_agrees:return False",
         "delivery:_agrees:park.set_result(Error(exc))",
+        "delivery:_agrees:task._abort.pop(task, None)  # it does not sleep any more",
         "outcome:Error.__init__:if not isinstance(error, BaseException):",
         "outcome:Error.__init__:self.error = error",
+    ],
+    FOREIGN_CALL_FAILED: [
+        "host:ChildTask.cancel:return plain_cancel(self, msg)",
+        'host:ChildTask.get_coro:return getattr(self, "shown", None) or _plain_get_coro(self)',
     ],
     THE_CALL_FAILED: [
         "ending:_never_ran:if task is None or task._started:",
@@ -80,7 +91,6 @@ _GROUPS: dict[str, list[str]] = {
         'host:has_run:frame = getattr(coro, "cr_frame", None)',
         'host:has_run:if frame is None or getattr(coro, "cr_running", False):',
         'host:has_run:return bool(getattr(coro, "cr_suspended", frame.f_lasti >= 0))',
-        "host:is_over:return task is None or task.done()",
         "scope:CancelScope.__exit__:task = self._occupant",
         "task:_forget:record = records.pop(task, None)",
         "timeouts:_Fail.__exit__:scope = self._scope",
@@ -91,20 +101,26 @@ _GROUPS: dict[str, list[str]] = {
         "results:gather:async with open_nursery() as nursery:",
     ],
     TWO_FAILURES: [
+        "scope:CancelScope._leave_misnested:if owner.scope is self:",
         "scope:CancelScope._leave_misnested:task.scope = parent  # type: ignore[assignment]",
         "tree:abandon:for inner in chain(task.scope, outer):",
         "tree:abandon:if inner._nest is not None:",
+        "tree:abandon:if node._nest is not None:",
         "tree:abandon:if node._occupant is not None:",
+        "tree:abandon:inner._abandoned = inner._effective = True",
         "tree:abandon:if not encloses(outer, task.scope):",
         "tree:abandon:node._abandoned = node._called = node._effective = True",
         "tree:abandon:return told",
         "tree:abandon:task, outer = todo.pop()",
         "tree:abandon:todo.append((node._occupant, node))",
+        "tree:abandon:told.append(task)",
         "tree:abandon:todo: list[tuple[Occupant, Node]] = []",
         "tree:abandon:while todo:",
         "tree:chain:node = node._parent",
+        "tree:chain:node: Node | None = inner",
         "tree:chain:while node is not None and node is not outer:",
         "tree:chain:yield node",
+        "tree:encloses:return any(node is outer for node in chain(inner, None))",
     ],
     AFTER_THE_END: [
         "nursery:Nursery._run_child:del error, task, coro  # no circle: its traceback leads here",
@@ -118,20 +134,13 @@ _GROUPS: dict[str, list[str]] = {
         "extra:Extra.__init__:self.seen_done: tuple[Any, int] = (None, 0)",
         "lock:_Lock._try:return True",
         "lock:_Lock.acquire:return",
-        "lock:_Lock.release:add_parking_lot_breaker(heir, lot)",
-        "lock:_Lock.release:if lot:",
         "lock:_Lock.release:if task is not self._owner:",
-        "lock:_Lock.release:self._owner = None",
-        "lock:_Lock.release:self._owner = heir = lot._wake_first()",
         "parking:move:task._abort = queue",
         "parking:wake_first:reschedule(task, next_send)",
         "parking:wake_first:task, entry = queue.popitem(last=False)  # type: ignore[call-arg]",
         "parking:wake_first:task: Any = None",
         "parking_lot:ParkingLot.__bool__:return bool(self._parked)",
         "parking_lot:ParkingLot.repark:move(task, new_lot._parked)",
-        "parking_lot:add_parking_lot_breaker:extra = task._own_extra()",
-        "parking_lot:add_parking_lot_breaker:extra.breakers.append(lot)",
-        "parking_lot:add_parking_lot_breaker:if extra.breakers is None:",
         "task:Task._own_extra:return self._extra",
         "traps:_note_wakeup:for wakeup, context in callbacks_of(park) or ():",
         'traps:_note_wakeup:if getattr(wakeup, "__self__", None) is task.asyncio_task:',
