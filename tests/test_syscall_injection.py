@@ -159,6 +159,8 @@ def test_the_runs_depend_on_the_seed_and_the_calls_alone() -> None:
 def test_each_error_is_one_of_this_system_and_each_call_can_be_made() -> None:
     for call, names in syscalls.ERRORS.items():
         for name in names:
+            if name == syscalls.SHORT:
+                continue
             assert isinstance(syscalls.make_error(name), OSError), (call, name)
     for rule in syscall_injection.ABSORBED:
         call, _, program = rule.partition(" in ")

@@ -259,7 +259,11 @@ class _Pipes:
 
     def _keep(self, our_fd: int, childs_fd: int) -> tuple[FdStream, int]:
         self.childs.callback(os.close, childs_fd)
-        stream = FdStream(our_fd)
+        try:
+            stream = FdStream(our_fd)
+        except BaseException:
+            os.close(our_fd)
+            raise
         self.ours.callback(stream.close)
         return stream, childs_fd
 

@@ -248,8 +248,10 @@ async def _feed(stream: SendStream, data: memoryview, end: Event) -> None:
     async with stream:
         try:
             await stream.send_all(data)
-        except BrokenResourceError:
-            pass  # a child may exit, or close its input, without having read it all
+        except BrokenResourceError as error:
+            # A child may exit, or close its input, without having read it all.
+            if not isinstance(error.__cause__, BrokenPipeError):
+                raise
     end.set()
 
 

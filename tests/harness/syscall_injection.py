@@ -48,7 +48,7 @@ from harness import clean
 from harness.injection_probe import leaves, shape, times_in
 from harness.limit import stacks_of_tasks
 from harness.syscall_programs import DATA, PROGRAMS, clients, echo, served
-from harness.syscalls import ERRORS, Aim, Faults, watched_uvloop
+from harness.syscalls import ERRORS, SHORT, Aim, Faults, watched_uvloop
 from nurseryio import ClosedResourceError
 from nurseryio._core.readiness import waits
 from nurseryio._core.task import loop_state
@@ -112,6 +112,9 @@ ABSORBED = {
     "recv in tls_server": "*",
     "send in tls_server": "*",
     "recv in transports": "*",
+    # The descriptor is closed, and was one that only waits.
+    "close in process": "*",
+    "close in talking_process": "*",
     # It warns, and waits until the child ends by itself.
     "kill": "*",
 }
@@ -195,7 +198,8 @@ class Run(logging.Handler):
         self._remove()
         seconds = time.monotonic() - began
         system = self.system
-        return Result(self.faults, system.counts, len(system.raised), system.where, seconds)
+        hits = len(system.raised) + system.shortened
+        return Result(self.faults, system.counts, hits, system.where, seconds)
 
     def _new_loop(self) -> Any:
         if self.loop_kind == "uvloop":
@@ -275,6 +279,8 @@ class Run(logging.Handler):
                 if isinstance(leaf, CONFUSED):
                     self.fault("confused", f"{channel}: {leaf!r}")
         if not self.system.raised:
+            if self.system.shortened and not (self.reports or self.missing):
+                return
             if self.reports or self.missing:
                 errors = [(channel, shape(error)) for channel, error in self.reports]
                 self.fault("fails by itself", f"{errors} {self.missing}")
@@ -413,7 +419,7 @@ def aims(counts: Counter[str], chosen: random.Random) -> list[Aim]:
             for error in ERRORS[call]:
                 found.append(Aim(call, number, error))
                 # A lack that lasts, and a kernel that is wrong time after time.
-                if error in ("EMFILE", "ENOMEM", "EAGAIN", "ECONNABORTED", "ENOBUFS"):
+                if error in ("EMFILE", "ENOMEM", "EAGAIN", "ECONNABORTED", "ENOBUFS", SHORT):
                     found.append(Aim(call, number, error, times=3))
     return found
 

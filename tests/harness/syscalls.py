@@ -77,7 +77,14 @@ _ERRORS = {
     "clone": "EAGAIN",
 }
 
+# No error: the call takes, or returns, a single byte.
+SHORT = "short"
+
 ERRORS: dict[str, list[str]] = {call: names.split() for call, names in _ERRORS.items()}
+for _call in ("send", "recv", "write", "read"):
+    ERRORS[_call].append(SHORT)
+# Functions that can be short: those for streams.
+_CAN_BE_SHORT = {"send", "recv", "write", "read"}
 
 # Methods of sockets, and the calls that they make.
 _METHODS = {
@@ -197,6 +204,8 @@ class Faults:
         # What was raised, and where the first one was.
         self.raised: list[Exception] = []
         self.where = ""
+        # How many calls were short.
+        self.shortened = 0
         self._undo: list[Callable[[], None]] = []
         self._lock = _thread.allocate_lock()
 
@@ -214,21 +223,27 @@ class Faults:
         while self._undo:
             self._undo.pop()()
 
-    def check(self, call: str, frame: FrameType | None) -> None:
-        """Count a call that is about to be made, and raise if it is to fail."""
+    def check(self, call: str, frame: FrameType | None) -> bool:
+        """Count a call that is about to be made, and raise if it is to fail.
+
+        Returns:
+            Whether it is to be short.
+        """
         if not self.active:
-            return
+            return False
         found = _whose(call, frame)
         if found is None:
-            return
+            return False
         with self._lock:
             self.counts[call] += 1
             number = self.counts[call]
             aim = self.aim
             if aim is None or call != aim.call:
-                return
+                return False
             if not aim.occurrence <= number < aim.occurrence + aim.times:
-                return
+                return False
+            if aim.error == SHORT:
+                return True
             error: Exception
             if call == "clone":
                 error = RuntimeError("can't start new thread")
@@ -254,13 +269,22 @@ class Faults:
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if not afterwards:
-                self.check(call, sys._getframe(1))
+                if self.check(call, sys._getframe(1)) and name in _CAN_BE_SHORT:
+                    return function(*self._shorten(call, args), **kwargs)
                 return function(*args, **kwargs)
             result = function(*args, **kwargs)
             self.check(call, sys._getframe(1))
             return result
 
         self._replace(place, name, wrapped)
+
+    def _shorten(self, call: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments of a call that takes or returns one byte; that of a datagram does not."""
+        target, what, *others = args
+        if isinstance(target, socket.socket) and target.type != socket.SOCK_STREAM:
+            return args
+        self.shortened += 1
+        return (target, 1 if call in ("recv", "read") else memoryview(what)[:1], *others)
 
     def _wrap_init(self) -> None:
         init = socket.socket.__init__
