@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import errno
 import functools
 import os
 import signal
@@ -635,3 +636,18 @@ async def test_a_process_group_that_cannot_be_ended_is_a_warning(
                 patch.setattr(os, "killpg", refuse)
                 await terminate_process_group(process)
         process.kill()
+
+
+async def test_an_error_other_than_a_broken_pipe_while_input_is_fed_is_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_fd: int, _data: object) -> NoReturn:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", fail)
+        with pytest.raises(ExceptionGroup) as caught:
+            await run_process(["cat"], stdin=b"x", capture_stdout=True)
+    [error] = caught.value.exceptions
+    assert isinstance(error, nurseryio.BrokenResourceError)
+    assert isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO

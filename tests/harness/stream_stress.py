@@ -454,8 +454,8 @@ class Program:
                 task.cancel()
                 with CancelScope(shield=True):
                     await asyncio.wait([task])
-                if not task.cancelled():
-                    task.exception()
+            if not task.cancelled():
+                task.exception()  # it is retrieved, also if this task is cancelled as well
         return task.result()
 
     def is_cancelled(self) -> bool:

@@ -61,7 +61,7 @@ LIMIT = 5.0
 BUSY = 1.5
 
 # Runs of each program on each loop with ``--sample``.
-SAMPLE = 15
+SAMPLE = 12
 
 # How many runs a process makes while nothing goes wrong.
 BATCH = 40
