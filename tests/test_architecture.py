@@ -106,6 +106,7 @@ UPWARD_WHEN_CALLED: set[tuple[str, str]] = set()
 FOREIGN_PRIVATES = {
     "_core.host": "asyncio's",
     "_interop.anyio_bridge": "anyio's",
+    "testing.pytest_plugin": "pytest-asyncio's",
 }
 
 # Private names of asyncio's objects that other classes may have as well.

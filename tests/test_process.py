@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import subprocess
@@ -428,17 +427,3 @@ async def test_a_signal_to_a_process_that_has_exited_does_nothing() -> None:
         process.kill()
         process.send_signal(signal.SIGUSR1)
         assert process.returncode == 0
-
-
-@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
-async def test_an_end_of_a_pipe_that_no_stream_can_be_made_of_is_closed(
-    monkeypatch: pytest.MonkeyPatch, stream: str
-) -> None:
-    def refuse(_fd: int, _blocking: bool) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "set_blocking", refuse)
-        # The end of every test looks for descriptors.
-        with pytest.raises(PermissionError):
-            await open_process(["true"], **{stream: subprocess.PIPE})  # type: ignore[arg-type]

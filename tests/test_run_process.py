@@ -18,6 +18,7 @@ import pytest
 
 import nurseryio
 from nurseryio import (
+    BrokenResourceError,
     CancelScope,
     Event,
     Process,
@@ -154,6 +155,33 @@ async def test_a_child_that_closes_its_input_goes_on() -> None:
         ["sh", "-c", "exec <&-; echo done"], stdin=bytes(2**20), capture_stdout=True
     )
     assert done.stdout == b"done\n"
+
+
+async def test_input_that_cannot_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+
+    def fails(fd: int, data: Any) -> int:
+        monkeypatch.setattr(os, "write", write)
+        raise OSError(errno.EIO, "cannot be written")
+
+    monkeypatch.setattr(os, "write", fails)
+    with pytest.raises(ExceptionGroup) as caught:
+        await run_process(["cat"], stdin=b"x", capture_stdout=True)
+    (error,) = caught.value.exceptions
+    assert isinstance(error, BrokenResourceError)
+    assert isinstance(error.__cause__, OSError)
+    assert error.__cause__.errno == errno.EIO
+
+
+async def test_a_pipe_that_cannot_be_made_a_stream_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(fd: int, blocking: bool) -> None:
+        raise PermissionError(errno.EPERM, "not allowed")
+
+    monkeypatch.setattr(os, "set_blocking", fails)
+    with pytest.raises(PermissionError):
+        await run_process(["cat"], stdin=b"x")  # the end of the test looks for descriptors
 
 
 async def test_text_is_refused_as_input() -> None:
@@ -636,18 +664,3 @@ async def test_a_process_group_that_cannot_be_ended_is_a_warning(
                 patch.setattr(os, "killpg", refuse)
                 await terminate_process_group(process)
         process.kill()
-
-
-async def test_an_error_other_than_a_broken_pipe_while_input_is_fed_is_raised(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fail(_fd: int, _data: object) -> NoReturn:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", fail)
-        with pytest.raises(ExceptionGroup) as caught:
-            await run_process(["cat"], stdin=b"x", capture_stdout=True)
-    [error] = caught.value.exceptions
-    assert isinstance(error, nurseryio.BrokenResourceError)
-    assert isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO

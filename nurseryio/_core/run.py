@@ -181,6 +181,8 @@ class Run:
         state.run = self
         self.first_instruments: Sequence[Instrument] = ()
         self.main_task: Task | None = None
+        # What the main task runs in; None for a copy of what the root task has.
+        self.main_context: contextvars.Context | None = None
         self.main_outcome: Outcome[Any] | None = None
         # Done when the root task has ended.
         self.root_future: asyncio.Future[None] | None = None
@@ -196,6 +198,8 @@ class Run:
         self.leftovers.names[GENERATORS] = lambda: self.asyncgens.closing
         self.presses = Presses(state.loop, self.driver, self.leftovers, ki_at_checkpoints)
         self._ki = KIHandler(self.presses.press)
+        # Called with what has left the loop; who drives the loop in steps sets its own.
+        self.left_by: Callable[[BaseException], object] = self.exit
         # Whether the loop was made asyncio's current one.
         self._is_current = False
 
@@ -242,7 +246,7 @@ class Run:
         self.presses.has_left()
         # What has left the loop may have kept the timer from being armed again.
         self.state.finish_later(fire, self.state)
-        self.exit(error)
+        self.left_by(error)
 
     def exit(self, error: BaseException) -> None:
         """An error that is to end the program: everything is cancelled, and then it leaves."""
@@ -362,7 +366,7 @@ class Run:
             keeper: Any = self._keep_result(coro)
             for name in ("__name__", "__qualname__"):  # what tools show is the main function
                 setattr(keeper, name, getattr(coro, name, "main"))
-            self.main_task = nursery._spawn(keeper, async_fn, None)
+            self.main_task = nursery._spawn(keeper, async_fn, None, context=self.main_context)
             self.main_task._coro = coro
             host.show(self.main_task.asyncio_task, coro)
             self.presses.main = self.main_task

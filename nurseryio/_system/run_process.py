@@ -17,6 +17,7 @@ for its time of grace at most. No system tells when a group is empty.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -249,9 +250,10 @@ async def _feed(stream: SendStream, data: memoryview, end: Event) -> None:
         try:
             await stream.send_all(data)
         except BrokenResourceError as error:
-            # A child may exit, or close its input, without having read it all.
-            if not isinstance(error.__cause__, BrokenPipeError):
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno not in (errno.EPIPE, errno.ECONNRESET):
                 raise
+            # A child may exit, or close its input, without having read it all.
     end.set()
 
 
