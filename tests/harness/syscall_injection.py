@@ -91,9 +91,9 @@ ABSORBED = {
     "getsockopt in happy_eyeballs": "*",
     # The loop watches the descriptors itself.
     "epoll_create": "*",
-    # A new epoll object is made; or what was to be taken out is gone.
+    # A new epoll object is made; or what was to be taken out is gone; or it was a mere question.
     "epoll_add": "EEXIST",
-    "epoll_mod": "EBADF ENOENT",
+    "epoll_mod": "*",
     "epoll_del": "*",
     # Options that make things faster.
     "setsockopt": "*",
