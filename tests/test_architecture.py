@@ -70,6 +70,7 @@ CORE_ORDER = (
     "status",
     "nursery",
     "timeouts",
+    "watching",
     "poller",
     "readiness",
     "waitio",

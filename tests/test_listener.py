@@ -145,6 +145,7 @@ async def test_accepted_connections_outlive_the_listener() -> None:
             assert await server.receive_some() == b"x"
 
 
+@pytest.mark.watching_only("it makes a socket for datagrams")
 async def test_it_needs_a_listening_socket_of_this_library() -> None:
     with stdlib.socket() as plain, pytest.raises(TypeError, match="from_stdlib_socket"):
         SocketListener(plain)  # type: ignore[arg-type]

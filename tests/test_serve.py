@@ -302,6 +302,7 @@ def room_for_descriptors(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.watching_only("a transport needs two descriptors")
 async def test_running_out_of_descriptors_does_not_end_a_server(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -191,6 +191,7 @@ async def test_a_system_without_unix_sockets_is_told_so(monkeypatch: pytest.Monk
             await call("x")  # type: ignore[operator]
 
 
+@pytest.mark.watching_only("it makes a socket for datagrams")
 async def test_a_path_with_a_nul_is_refused_not_cut(path: str) -> None:
     for wrong in (f"{path}\0x", Path(f"{path}\0x"), f"{path}\0".encode()):
         with pytest.raises(ValueError, match="NUL character in the path"):

@@ -40,7 +40,7 @@ from .ending import (
     unmake,
 )
 from .errors import Cancelled, TrioInternalError, not_entered
-from .exc_fields import without_own_frame
+from .exc_fields import is_a, without_own_frame
 from .extra import NO_EXTRA
 from .groups import (
     FAILED,
@@ -436,7 +436,7 @@ class Nursery(metaclass=NoPublicConstructor):
                     task._own_extra().eventual_parent_nursery = self
             except BaseExceptionGroup as group:
                 if len(group.exceptions) != 1:
-                    if any(isinstance(error, OUR_OWN) for error in group.exceptions):
+                    if any(is_a(error, OUR_OWN) for error in group.exceptions):
                         raise  # leaving the temporary nursery has failed as well
                     raise TrioInternalError(
                         "the temporary nursery of start() got a second task: somebody reached "

@@ -146,7 +146,10 @@ def wake_first(queue: Queue, next_send: Any = None) -> tuple[Task, Any]:
     except BaseException:
         # is_waiting() without its frame, for which there may be no stack.
         future = None if task is None else task._park
-        if future is not None and (not future.done() or task._extra.outcome is None):
+        if future is not None and (
+            not future.done()
+            or (future.cancelled() and task._abort is not None and task._abort is not AGREED)
+        ):
             queue[task] = entry
             queue.move_to_end(task, last=False)  # type: ignore[attr-defined]
         raise

@@ -36,6 +36,7 @@ from . import host
 from .errors import BusyResourceError, ClosedResourceError
 from .host import callbacks_of, forget_who_awaits
 from .poller import Poller, poller_for
+from .watching import cannot_watch
 
 if TYPE_CHECKING:
     import asyncio
@@ -208,8 +209,10 @@ class Readiness:
             else:
                 self._watch()
                 self._poller, self._keep = None, self._may_keep and table.loop_keeps
-        except BaseException:
+        except BaseException as error:
             del table[self._fd, self.way]
+            if isinstance(error, NotImplementedError):
+                raise cannot_watch(self.state.loop, "waits for file descriptors") from None
             raise
         self.armed = True
 

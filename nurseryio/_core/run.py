@@ -29,6 +29,7 @@ from . import gauge, host
 from .asyncgens import AsyncGenerators
 from .driving import EXITS, Driver
 from .errors import Cancelled, CancelReason
+from .exc_fields import is_a, without_own_frame
 from .groups import is_cancelled, leaves, warn_loose
 from .idle import use_clock
 from .ki import KIHandler, border, calls_users, disable_ki_protection
@@ -398,17 +399,17 @@ class Run:
         found = [leaf for leaf in leaves(error) if not is_cancelled(leaf)]
         if not found:
             return  # cancelled natively, as by code that cancels every task of the loop
-        exits = [leaf for leaf in found if isinstance(leaf, EXITS)]
+        exits = [leaf for leaf in found if is_a(leaf, EXITS)]
         if not self.presses.ever:
             # Ctrl-C apart, a KeyboardInterrupt of a system task is as wrong as any other error.
-            exits = [leaf for leaf in exits if isinstance(leaf, SystemExit)]
+            exits = [leaf for leaf in exits if is_a(leaf, SystemExit)]
         self.verdict.exits += exits
         if len(exits) < len(found):
             self._crash(error)
 
     def _crash(self, error: BaseException) -> None:
         """A system task or a ``run_sync_soon`` function failed: end the run."""
-        if isinstance(error, EXITS):
+        if is_a(error, EXITS):
             self.exit(error)
             return
         if self.verdict.internal is None:
@@ -456,7 +457,7 @@ async def _outcome_of(coro: Any) -> Outcome[Any]:
         return Value(await coro)
     except BaseException as exc:
         # Without our own frame: what the user reads begins in the user's function.
-        return Error(exc.with_traceback(exc.__traceback__.tb_next))  # type: ignore[union-attr]
+        return Error(without_own_frame(exc))
 
 
 # -- asking about the run -------------------------------------------------------

@@ -21,6 +21,7 @@ from .outcome import Error
 from .readiness import Readiness, waits
 from .task import Task, current_state, current_task
 from .traps import checkpoint_if_cancelled, reschedule, wait_task_rescheduled
+from .watching import cannot_watch
 
 if TYPE_CHECKING:
     from typing_extensions import Protocol
@@ -43,6 +44,7 @@ async def wait_readable(fd: int | HasFileno) -> None:
         BusyResourceError: another task waits for the same already.
         ClosedResourceError: somebody called :func:`notify_closing` meanwhile.
         Cancelled: if the task is cancelled while it waits.
+        NotImplementedError: the loop cannot watch descriptors (Windows' Proactor loop).
         OSError: the loop cannot watch the descriptor.
         TypeError: ``fd`` is neither an int nor an object with ``fileno()``.
 
@@ -64,6 +66,7 @@ async def wait_writable(fd: int | HasFileno) -> None:
         BusyResourceError: another task waits for the same already.
         ClosedResourceError: somebody called :func:`notify_closing` meanwhile.
         Cancelled: if the task is cancelled while it waits.
+        NotImplementedError: the loop cannot watch descriptors (Windows' Proactor loop).
         OSError: the loop cannot watch the descriptor.
         TypeError: ``fd`` is neither an int nor an object with ``fileno()``.
 
@@ -115,7 +118,10 @@ async def _wait(fd: Any, way: str) -> None:
         raise BusyResourceError(
             f"another task is already waiting for fd {number} as a {way}; only one may"
         )
-    getattr(state.loop, f"add_{way}")(number, _ready, state, number, way)
+    try:
+        getattr(state.loop, f"add_{way}")(number, _ready, state, number, way)
+    except NotImplementedError:
+        raise cannot_watch(state.loop, "wait_readable() and wait_writable()") from None
     table[number, way] = task
 
     def abort(_raise_cancel: object) -> Abort:

@@ -30,6 +30,7 @@ from .._core import (
 )
 from .._core.readiness import Readable, Writable
 from .._core.util import bytes_view
+from .._core.watching import check_can_watch
 from .stream import RECEIVE_SIZE, check_max_bytes
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class FdStream(Stream, metaclass=Final):
     Raises:
         TypeError: It is no integer.
         OSError: It is not open.
+        NotImplementedError: The running loop cannot watch file descriptors.
 
     Trio: ``trio.lowlevel.FdStream``.
     """
@@ -84,6 +86,7 @@ class FdStream(Stream, metaclass=Final):
         self._sending = ConflictDetector("another task is already sending on this FdStream")
         if not isinstance(fd, int):
             raise TypeError(f"FdStream takes a file descriptor, an int, not {fd!r}")
+        check_can_watch("streams over bare descriptors")
         self._was_blocking = os.get_blocking(fd)
         os.set_blocking(fd, False)
         self._fd = fd

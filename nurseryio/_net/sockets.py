@@ -363,7 +363,7 @@ class Socket(SocketType):
             else:
                 await cancel_shielded_checkpoint()
                 return
-            await wait_writable(self._sock)
+            await self._until_connected()
         except Cancelled:
             # The attempt may be under way, and there is no way to call it back.
             self.close()
@@ -371,6 +371,10 @@ class Socket(SocketType):
         error = self._sock.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_ERROR)
         if error:
             raise OSError(error, f"Error connecting to {address!r}: {os.strerror(error)}")
+
+    async def _until_connected(self) -> None:
+        """Wait until a connection attempt is decided."""
+        await wait_writable(self._sock)
 
     def _is_under_way(self, error: BaseException) -> bool:
         """Whether ``connect`` says that the attempt has begun.

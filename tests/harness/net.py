@@ -77,3 +77,9 @@ def unread(stream: SocketStream) -> int:
     count = array.array("i", [0])
     fcntl.ioctl(stream.socket.fileno(), termios.FIONREAD, count)
     return count[0]
+
+
+async def send_forever(sock: socket.SocketType) -> None:
+    """Send on a socket, as much as it takes."""
+    while True:
+        await sock.send(bytes(65536))
