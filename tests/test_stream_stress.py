@@ -18,21 +18,11 @@ from harness.stream_stress import LAST, Piece, Program, find_difference
 PROGRAMS = int(os.environ.get("NURSERYIO_STREAM_PROGRAMS", "20"))
 SEED = os.environ.get("NURSERYIO_SEED")
 
-WAITS_FOR_PEER = "closing waits for the peer's close_notify"
-
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="uses pipes and socket pairs")
 
 
 @pytest.mark.limit(max(60.0, PROGRAMS))
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(name, marks=pytest.mark.skip(WAITS_FOR_PEER))
-        if name == "asyncio tls"
-        else name
-        for name in KINDS
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS)
 async def test_random_programs_lose_no_byte_and_end(loop_case: Case, kind: str) -> None:
     # Each cell tries other programs.
     first = zlib.crc32(str(loop_case).encode()) if SEED is None else int(SEED)

@@ -291,7 +291,7 @@ class Run(logging.Handler):
             reported += bool(channels)
             if len(channels) > 1:
                 self.fault("twice", " and ".join(channels))
-        if reported or self._is_reported_as_closed():
+        if reported or self._is_reported_otherwise():
             return
         assert self.aim is not None
         call = self.aim.call
@@ -303,17 +303,18 @@ class Run(logging.Handler):
             errors = [(channel, repr(error)) for channel, error in self.reports]
             self.fault("absorbed with harm", f"{errors} {self.missing}")
 
-    def _is_reported_as_closed(self) -> bool:
+    def _is_reported_otherwise(self) -> bool:
+        """By an error for a closed stream, or by a copy, which adapters give to each call."""
         wanted = self.system.raised[0]
-        return (
-            isinstance(wanted, OSError)
-            and wanted.errno in (errno.EBADF, errno.ENOTSOCK)
-            and any(
-                isinstance(leaf, ClosedResourceError)
-                for _, report in self.reports
-                for leaf in leaves(report)
-            )
-        )
+        if not isinstance(wanted, OSError):
+            return False
+        for leaf in (leaf for _, report in self.reports for leaf in leaves(report)):
+            if isinstance(leaf, ClosedResourceError):
+                if wanted.errno in (errno.EBADF, errno.ENOTSOCK):
+                    return True
+            elif isinstance(leaf.__cause__, OSError) and leaf.__cause__.args == wanted.args:
+                return True
+        return False
 
 
 # -- processes ------------------------------------------------------------------
