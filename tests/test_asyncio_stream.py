@@ -443,3 +443,19 @@ async def test_a_stream_over_tls_keeps_the_promises_of_a_stream() -> None:
         return stream_from_asyncio((await server)[0]), stream_from_asyncio(client)
 
     await check_two_way_stream(make, None)
+
+
+async def test_a_native_cancel_of_a_receiver_that_was_woken_takes_no_data() -> None:
+    # Its request may not be raised before the task returns; then asyncio drops the result.
+    left, right = await streams()
+    async with left, right:
+        for turns in range(6):
+            receiver = asyncio.ensure_future(right.receive_some())
+            await wait_all_tasks_blocked()
+            await left.send_all(b"x")
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            receiver.cancel()
+            await asyncio.wait([receiver])
+            data = await right.receive_some() if receiver.cancelled() else receiver.result()
+            assert data == b"x"

@@ -329,6 +329,9 @@ class Readiness:
     def close(self) -> None:
         """The descriptor is about to be closed: whoever waits gets :class:`ClosedResourceError`."""
         self.disarm()
+        # The next try must reach the system, which says that the descriptor is closed: its number
+        # may stand for something else by then, and must not be waited for.
+        self.exhausted = False
         if self.is_awaited() and not self.state.loop.is_closed():
             future = self._future
             # The error will hold the frame of whoever waits, and that holds this object: no circle.

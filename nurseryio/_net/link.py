@@ -272,6 +272,8 @@ class Link(asyncio.Protocol):
                         self.transport.resume_reading()
                 self._receiver = Event()
                 await self._receiver.wait()
+                # A task that is cancelled after it was woken takes nothing with it.
+                await checkpoint_if_cancelled()
         finally:
             self._receiver = None
         self.check_open()

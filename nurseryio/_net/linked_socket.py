@@ -266,6 +266,8 @@ class _Acceptor:
                 if self._server is None:
                     await self._serve()
                 await self._arrival.wait()
+                # A task that is cancelled after it was woken takes no connection with it.
+                await checkpoint_if_cancelled()
         finally:
             self._arrival = None
         if self._closed:

@@ -145,7 +145,12 @@ def socketpair(
         family = getattr(stdlib, "AF_UNIX", AF_INET)
     kind = _class_for(type)
     left, right = stdlib.socketpair(family, type, proto)
-    return kind(left, owned=True), kind(right, owned=True)
+    try:
+        return kind(left, owned=True), kind(right, owned=True)
+    except BaseException:
+        left.close()
+        right.close()
+        raise
 
 
 def socket(

@@ -6,12 +6,12 @@ What does not: making them (:mod:`socket_makers`), and streams.
 Ours, not the loop's ``sock_recv`` and so on: those lack half of the calls, differ from loop to
 loop, and tell nobody that a socket was closed under a task.
 
-Rule 1: every async method tries the call of the standard library first, on a socket that never
-blocks, and waits only if that would have blocked; then it tries again. So errors come at once, and
-two tasks may use one socket as long as they do not wait for the same thing.
+Rule 1: every async method tries the call of the standard library, on a socket that never blocks,
+and waits only if that would have blocked; then it tries again. So two tasks may use one socket as
+long as they do not wait for the same thing.
 
-Rule 2: a method that succeeds at once is a checkpoint nevertheless, whose second half cannot be
-cancelled: what was received is not lost.
+Rule 2: the checkpoint comes before the call, which is the last step of a method. Whatever cancels
+the method, a native cancel of a task that ends with it included, nothing was received or sent.
 
 Rule 3: a socket that is ``owned`` was opened by this library itself, so that nobody closes it but
 through the object. Only then does the socket keep its registration with the loop between two
@@ -58,9 +58,26 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
 
-__all__ = ["Socket"]
+__all__ = ["NEXT_MAY_BE_FINE", "Socket"]
 
 T = TypeVar("T")
+
+# accept() has no connection yet; or reports what went wrong with one that was on its way in:
+# refused by a firewall (EPERM), reset before it was accepted, or, on Linux, nearly any error of a
+# network. Everything else is an error of the listener, or of the machine, and is raised.
+NEXT_MAY_BE_FINE = {
+    getattr(errno, name)
+    for name in (
+        "EAGAIN EWOULDBLOCK EPERM ECONNABORTED ECONNRESET EPROTO ENETDOWN ENETUNREACH ENOPROTOOPT "
+        "EHOSTDOWN EHOSTUNREACH ENONET EOPNOTSUPP ENOSR ESOCKTNOSUPPORT EPROTONOSUPPORT ETIMEDOUT"
+    ).split()
+    if hasattr(errno, name)
+}
+
+# What connect() says when the attempt has begun: on Unix, on Windows.
+_UNDER_WAY = {errno.EINPROGRESS}
+if sys.platform == "win32":
+    _UNDER_WAY.add(errno.EWOULDBLOCK)
 
 
 class Socket(SocketType):
@@ -89,7 +106,12 @@ class Socket(SocketType):
         self._did_shutdown = False
         # Family, type and protocol of what a listener accepts, as plain numbers.
         self._kind: tuple[int, int, int] | None = None
-        sock.setblocking(False)
+        try:
+            sock.setblocking(False)
+        except BaseException:
+            if owned:
+                sock.close()
+            raise
 
     def __repr__(self) -> str:
         return repr(self._sock).replace("socket.socket", "nurseryio.socket.socket", 1)
@@ -252,18 +274,12 @@ class Socket(SocketType):
     # -- waiting ----------------------------------------------------------------
 
     async def _reading(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call ``fn`` now, and again whenever the socket has become readable, until it works."""
-        await checkpoint_if_cancelled()
+        """Call ``fn``, and again whenever the socket has become readable, until it works."""
+        await checkpoint()
         try:
-            result = fn(*args, **kwargs)
+            return fn(*args, **kwargs)
         except BlockingIOError:
             pass
-        except BaseException:
-            await cancel_shielded_checkpoint()
-            raise
-        else:
-            await cancel_shielded_checkpoint()
-            return result
         readable = self._waits.readable(current_task()._state)
         while True:
             await readable
@@ -273,18 +289,12 @@ class Socket(SocketType):
                 pass
 
     async def _writing(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call ``fn`` now, and again whenever the socket has become writable, until it works."""
-        await checkpoint_if_cancelled()
+        """Call ``fn``, and again whenever the socket has become writable, until it works."""
+        await checkpoint()
         try:
-            result = fn(*args, **kwargs)
+            return fn(*args, **kwargs)
         except BlockingIOError:
             pass
-        except BaseException:
-            await cancel_shielded_checkpoint()
-            raise
-        else:
-            await cancel_shielded_checkpoint()
-            return result
         writable = self._waits.writable(current_task()._state)
         while True:
             await writable.once()
@@ -311,21 +321,29 @@ class Socket(SocketType):
         return Socket(sock, owned=True), address
 
     async def _accept_after_wait(self) -> Socket:
-        """``accept`` for a listener: waits before it tries if it is registered with the loop."""
+        """``accept`` for a listener: waits before it tries if it is registered with the loop.
+
+        A connection that fails before it is accepted is passed over.
+        """
         sock = self._sock
         kind = self._kind
         if kind is None:
             kind = self._kind = (int(sock.family), int(sock.type), sock.proto)
         readable = self._waits.readable(current_task()._state)
-        if not readable.armed:
-            return Socket(await self._reading(accept_plainly, sock, kind), owned=True)
-        await checkpoint_if_cancelled()
-        while True:
+        if readable.armed:
+            await checkpoint_if_cancelled()
             await readable
+        else:
+            await checkpoint()
+        while True:
             try:
-                return Socket(accept_plainly(sock, kind), owned=True)
-            except BlockingIOError:
-                pass
+                accepted = accept_plainly(sock, kind)
+            except OSError as exc:
+                if exc.errno not in NEXT_MAY_BE_FINE:
+                    raise
+            else:
+                return Socket(accepted, owned=True)
+            await readable
 
     async def connect(self, address: AddressFormat) -> None:
         try:
@@ -356,11 +374,10 @@ class Socket(SocketType):
     def _is_under_way(self, error: BaseException) -> bool:
         """Whether ``connect`` says that the attempt has begun.
 
-        From a Unix socket, "try again" means that the listener's queue is full: nothing has begun.
+        "Try again" says that nothing has begun: the listener's queue is full (a Unix socket), or
+        the system has no port or route left for it.
         """
-        return isinstance(error, BlockingIOError) and not (
-            error.errno == errno.EAGAIN and self._sock.family == getattr(stdlib, "AF_UNIX", None)
-        )
+        return isinstance(error, BlockingIOError) and error.errno in _UNDER_WAY
 
     # -- receiving --------------------------------------------------------------
 

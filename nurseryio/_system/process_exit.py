@@ -115,7 +115,8 @@ class ExitWatch:
             except (OSError, NotImplementedError):
                 pass  # no descriptor is left to wait with, or the loop watches none
             finally:
-                os.close(pidfd)
+                with suppress(OSError):
+                    os.close(pidfd)
             if self.poll() is not None:
                 return
             # A debugger that has attached to it is told first.
