@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from harness import matrix, net
-from harness.core import gone, turns, without_gc
-from harness.net import tcp_pair, unix_pair
+from harness.core import gone, settle, turns, without_gc
+from harness.net import is_open, tcp_pair, unix_pair
 
 import nurseryio
 from nurseryio import (
@@ -634,15 +634,6 @@ async def test_wait_send_all_might_not_block_returns_when_the_peer_goes(loop_kin
 # -- closing --------------------------------------------------------------------
 
 
-def is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError as exc:
-        assert exc.errno == errno.EBADF
-        return False
-    return True
-
-
 async def test_the_descriptor_is_gone_when_closing_returns() -> None:
     async with tcp_pair() as (a, b):
         await a.send_all(b"x")
@@ -769,6 +760,7 @@ async def test_a_stream_that_is_forgotten_leaves_nothing_with_the_loop() -> None
     with pytest.warns(ResourceWarning, match="unclosed"):
         del stream
         gc.collect()
+    await settle()
     assert not is_open(fd)
     # The next one gets the same number.
     async with unix_pair() as (a, b):

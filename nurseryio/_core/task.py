@@ -266,6 +266,11 @@ def loop_state(loop: host.Loop) -> LoopState:
     return state
 
 
+def all_states() -> list[LoopState]:
+    """The states that are kept. In a forked child those of the parent are among them."""
+    return list(_states.values())
+
+
 def sweep_closed_loops() -> None:
     """Drop the states of loops that were closed, and the records of tasks that now never end."""
     for loop in list(_states):

@@ -16,7 +16,14 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from .._core import TASK_STATUS_IGNORED, AsyncResource, CancelScope, open_nursery, sleep
+from .._core import (
+    TASK_STATUS_IGNORED,
+    AsyncResource,
+    CancelScope,
+    Nursery,
+    open_nursery,
+    sleep,
+)
 from .._core.lazy import load_for_server
 from .._core.util import reject_non_functions
 from .generic import aclose_forcefully
@@ -108,7 +115,10 @@ async def _serve_one(
                 await sleep(PAUSE)
             else:
                 try:
-                    handler_nursery.start_soon(_handle, stream, handler)
+                    if isinstance(handler_nursery, Nursery):
+                        handler_nursery.start_soon(_handle, stream, handler, name=handler)
+                    else:
+                        handler_nursery.start_soon(_handle, stream, handler)
                 except BaseException:
                     # That nursery may be closed already.
                     await aclose_forcefully(stream)

@@ -107,7 +107,7 @@ async def run_process(
     Children of the child are not touched, unless it has a process group of its own and
     ``deliver_cancel`` is :func:`nurseryio.terminate_process_group`::
 
-        await run_process(command, process_group=0, deliver_cancel=lowlevel.terminate_process_group)
+        await run_process(command, process_group=0, deliver_cancel=terminate_process_group)
 
     Args:
         command: The program and its arguments, each a string, bytes or path; or with
