@@ -68,7 +68,7 @@ class Link(asyncio.Protocol):
         # None until the connection is made.
         self.transport: Any = None
         # Set when the transport has closed its descriptor, or could not be made.
-        self.lost = Event()
+        self.lost: Event = Event()
         self.closed = False
         self._when_made = when_made
         self._previous = previous
@@ -375,7 +375,7 @@ class Link(asyncio.Protocol):
         if running_loop_or_none() is not self.loop and self.loop.is_running():
             self.forget()  # the loop of another thread
             return
-        self.closed = True
+        self.closed: bool = True
         if self.transport is not None and not self.loop.is_closed():
             self.transport.abort()
         self._wake()
