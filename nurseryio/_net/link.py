@@ -69,7 +69,7 @@ class Link(asyncio.Protocol):
         self.transport: Any = None
         # Set when the transport has closed its descriptor, or could not be made.
         self.lost: Event = Event()
-        self.closed = False
+        self.closed: bool = False
         self._when_made = when_made
         self._previous = previous
         self._keep = keep
@@ -375,7 +375,7 @@ class Link(asyncio.Protocol):
         if running_loop_or_none() is not self.loop and self.loop.is_running():
             self.forget()  # the loop of another thread
             return
-        self.closed: bool = True
+        self.closed = True
         if self.transport is not None and not self.loop.is_closed():
             self.transport.abort()
         self._wake()
