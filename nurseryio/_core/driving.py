@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from .exc_fields import add_note
 from .host import TaskMaking, make_task
+from .ki import runs_loop
 from .util import safe_repr
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Driver:
         # asyncio itself holds tasks weakly.
         self._strong: dict[Any, None] = {}
 
+    @runs_loop
     def until(self, future: asyncio.Future[Any]) -> None:
         """Run the loop until a future, which must not fail, is done; or until giving up."""
         loop = self._loop
