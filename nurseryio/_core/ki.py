@@ -153,11 +153,15 @@ def currently_ki_protected() -> bool:
 
 def is_protected(frame: types.FrameType | None) -> bool:
     """Whether code that runs in ``frame`` must not get a ``KeyboardInterrupt`` (rule 1)."""
-    frame = _raised_in(frame)
+    place = _raised_in(frame)
+    if place is None:
+        return True
     inner: types.CodeType | None = None
     in_users_code = False
     while frame is not None:
         code = frame.f_code
+        if frame is place:
+            inner, in_users_code = None, False
         mark = _marks.get(id(code))
         if mark is not None and mark[0]() is code:
             return mark[1]

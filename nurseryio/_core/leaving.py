@@ -188,7 +188,7 @@ async def leave_in_trouble(
         # A cancellation that is still in force is raised at the next checkpoint again.
         left = [error for error in errors.values() if not is_a(error, Cancelled)]
         try:
-            if left and native_requests(task) > 0:
+            if left and (native_requests(task) > 0 or not host.HAS_CANCEL_COUNTS):
                 for error in errors.values():
                     if is_a(error, Cancelled) and not is_marked(error):
                         hold_off(task, error)

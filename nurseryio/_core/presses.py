@@ -16,7 +16,7 @@ task as a ``KeyboardInterrupt``. A program may catch that and go on; then counti
 
 Rule 2: from the second time on, a ``KeyboardInterrupt`` leaves the loop. It is raised in whatever
 user code runs, or else in a callback. The engine and asyncio are interrupted in the middle of
-something only when a run that has given up does not end.
+something only when a run that has given up does not end within ``LATE`` seconds of real time.
 
 Rule 3: the ``KeyboardInterrupt`` has the tasks of that moment as a note. They are drawn where it is
 raised, not in a signal handler that has interrupted the loop: that takes a while, and runs code of
@@ -35,12 +35,15 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
 from collections import deque
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from . import host
 from .delivery import abort_wait
+from .driving import LATE
 from .errors import Cancelled, CancelReason
 from .exc_fields import add_note
 from .ki import is_protected, may_be_torn, place_of
@@ -89,6 +92,8 @@ class Presses:
         self._error: BaseException = KeyboardInterrupt()
         self._without_note = False
         self._place: types.TracebackType | None = None
+        # When the run gave up because of it.
+        self._given_up = inf
         # It is to leave the loop.
         self._leaving = False
         # What the main task waited for when its abort function kept the interruption for later.
@@ -149,9 +154,11 @@ class Presses:
         if self._times == 1:
             self._soon(self._say if self.main_over else self.interrupt_main)
             return None
-        hopeless = self._driver.given_up
+        now = time.monotonic()
+        hopeless = now - self._given_up > LATE
         if self.main_over or self._times > 2:
             self._driver.given_up = True
+            self._given_up = min(now, self._given_up)
         self._leaving = True
         self._soon(self._leave)
         self._soon(partial(self._say_later, TURNS))

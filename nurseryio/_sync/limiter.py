@@ -17,7 +17,6 @@ from .._core import Task, WouldBlock, checkpoint_if_cancelled, current_task
 from .._core.loop_state import is_swept
 from .._core.parking import let_others_run, park, wake_first
 from .._core.util import Final, Frozen
-from .parking_lot import forget_closed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -250,18 +249,8 @@ class CapacityLimiter(metaclass=Final):
         try:
             self.release_on_behalf_of(current_task())
         except RuntimeError:
-            if not self._forget_swept(exc_value):
-                raise
-
-    def _forget_swept(self, exc: BaseException | None) -> bool:
-        """Take back the token of a task whose coroutine is closed on a closed loop, if it is.
-
-        The coroutine does not know its task any more. Each task of a closed loop that holds a
-        token comes here once, so that it does not matter which one is meant.
-        """
-        for borrower in self._borrowers:
-            if isinstance(borrower, Task) and is_swept(exc, borrower._state):
-                forget_closed(self._waiting)
-                self.release_on_behalf_of(borrower)
-                return True
-        return False
+            # The coroutine of a task whose loop is closed cannot tell which task that is.
+            for borrower in self._borrowers:
+                if isinstance(borrower, Task) and is_swept(exc_value, borrower._state):
+                    return
+            raise

@@ -11,7 +11,7 @@ it: it moves its waiters there, and they wake as owners.
 
 Rule 4: the end of an ``async with`` block gives the lock back whatever fails. If the release
 raises, it is finished in the next iteration of the loop. The coroutine of a task whose loop is
-closed is closed without a loop: then the lock is free, and the tasks of that loop are forgotten.
+closed is closed without a loop, and then nothing is done.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .._core.host import current_task as current_asyncio_task, is_over
 from .._core.loop_state import is_swept
 from .._core.parking import let_others_run, park
 from .._core.util import Final, Frozen
-from .parking_lot import ParkingLot, add_parking_lot_breaker, forget_closed, stop_breaking
+from .parking_lot import ParkingLot, add_parking_lot_breaker, stop_breaking
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -177,25 +177,19 @@ class _Lock:
             self._owner = None
 
     def _release_failed(self, error: BaseException, exc: BaseException | None) -> bool:
-        """The end of a block has not given the lock back, and cannot be repeated.
-
-        It is done later, or was needless.
+        """The end of a block has not given the lock back, and cannot be repeated: do it later.
 
         Args:
             error: what the release has raised.
             exc: what the block has raised.
 
         Returns:
-            True if the block's coroutine was closed and had nothing to give back any more.
+            True if the error does not matter: the block's coroutine is being closed, and nobody
+            holds the lock, or a task that makes no step any more.
         """
         owner = self._owner
-        if type(exc) is GeneratorExit and type(error) is RuntimeError:
-            if owner is not None and is_swept(exc, owner._state):
-                forget_closed(self._lot._parked)
-                stop_breaking(owner, self._lot)
-                self._owner = owner = None
-            if owner is None:
-                return True
+        if type(error) is RuntimeError and type(exc) is GeneratorExit:
+            return owner is None or is_swept(exc, owner._state)
         if owner is not None and type(error) is not RuntimeError:
             ended = owner.asyncio_task is current_asyncio_task()
             owner._state.finish_later(self._finish_release, owner, ended)

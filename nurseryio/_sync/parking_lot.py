@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._core import BrokenResourceError, Error, current_task
 from .._core.host import is_over
@@ -246,10 +246,3 @@ def stop_breaking(task: Task, lot: ParkingLot) -> bool:
         return False
     breaks.remove(lot)
     return True
-
-
-def forget_closed(queue: OrderedDict[Task, Any]) -> None:
-    """Remove the tasks whose loop is closed from a queue."""
-    for task in list(queue):
-        if task._state.loop.is_closed():
-            queue.pop(task, None)
