@@ -412,6 +412,27 @@ def test_it_is_not_raised_in_the_standard_library_below_the_loop(
         nurseryio.run(main, loop_factory=lambda: matrix.new_loop("uvloop"))
 
 
+@pytest.mark.parametrize("kind", matrix.KINDS)
+@pytest.mark.parametrize("busy_with", ["nursery", "sleep", "asyncio"])
+def test_a_scope_does_not_swallow_it(busy_with: str, kind: str) -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(press)
+        for _ in range(100):
+            with nurseryio.move_on_after(60):
+                if busy_with == "nursery":
+                    async with nurseryio.open_nursery():
+                        pass
+                elif busy_with == "sleep":
+                    await nurseryio.sleep(0)
+                else:
+                    await asyncio.sleep(0)
+        raise AssertionError("not interrupted")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        nurseryio.run(main, loop_factory=lambda: matrix.new_loop(kind))
+    assert caught.value.__context__ is None
+
+
 def test_a_press_while_the_first_is_raised_on_the_spot_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

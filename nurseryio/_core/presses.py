@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any
 from . import host
 from .delivery import abort_wait
 from .driving import LATE
-from .errors import Cancelled, CancelReason
+from .errors import Cancelled, CancelReason, RequestReason
 from .exc_fields import add_note
 from .ki import is_protected, may_be_torn, place_of
 from .leftovers import TURNS
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from .task import Task
 
 # What the main task is cancelled with where no KeyboardInterrupt can be raised in it.
-KI_REASON = CancelReason("KeyboardInterrupt")
+KI_REASON = RequestReason("KeyboardInterrupt")
 
 
 class Presses:
@@ -248,7 +248,7 @@ class Presses:
     def _reason(self) -> CancelReason:
         if isinstance(self._error, KeyboardInterrupt):
             return KI_REASON
-        return CancelReason("native", reason=safe_repr(self._error))
+        return RequestReason("native", reason=safe_repr(self._error))
 
     def _raise_ki(self) -> NoReturn:
         if self._asking == threading.get_ident():
