@@ -65,7 +65,7 @@ class Driver:
         self._begin = begin
         self._stopped = stopped
         self._left_by = left_by
-        self.given_up = False
+        self.given_up: bool = False
         # What throw() was given.
         self._thrown: BaseException | None = None
         # Whether an error has left the loop that was not an exit. Of the last exit: how many tasks

@@ -53,7 +53,7 @@ class Leftovers:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self.phase = CHILDREN
+        self.phase: str = CHILDREN
         self.names: dict[str, Callable[[], list[str]]] = {
             CHILDREN: list,
             OF_ASYNCIO: list,
@@ -61,7 +61,7 @@ class Leftovers:
             THREADS: partial(host.executor_threads, loop),
         }
         self._timer: threading.Timer | None = None
-        self.over = False
+        self.over: bool = False
         self._begun = False
 
     def describe(self) -> str:

@@ -74,7 +74,7 @@ _GROUPS: dict[str, list[str]] = {
         "delivery:_agrees:park.set_result(Error(exc))",
         "delivery:_agrees:task._abort.pop(task, None)  # it does not sleep any more",
         "outcome:Error.__init__:if not isinstance(error, BaseException):",
-        "outcome:Error.__init__:self.error = error",
+        "outcome:Error.__init__:self.error: BaseException = error",
     ],
     FOREIGN_CALL_FAILED: [
         "host:ChildTask.cancel:return plain_cancel(self, msg)",
