@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from . import host
 from .driving import EXITS
-from .errors import CancelReason
+from .errors import RequestReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +84,7 @@ class Leftovers:
         if not left:
             return
         for task in left:
-            task.cancel(CancelReason("shutdown"))
+            task.cancel(RequestReason("shutdown"))
         driver.until(asyncio.gather(*left, return_exceptions=True))
         for task in left:
             if not task.done() or task.cancelled():

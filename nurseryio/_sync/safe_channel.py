@@ -187,7 +187,9 @@ async def _run(
                 except BrokenResourceError:
                     return
         finally:
-            await _close(generator)
+            # On 3.10 it is running if this coroutine is closed while it waits in the generator.
+            if not getattr(generator, "ag_running", False):
+                await _close(generator)
 
 
 async def _close(generator: AsyncGenerator[Any, None]) -> None:
