@@ -81,7 +81,9 @@ class Presses:
         self._driver = driver
         self._leftovers = leftovers
         self._at_checkpoints = at_checkpoints
-        self.pending = self.ever = self.main_over = False
+        self.pending: bool = False
+        self.ever: bool = False
+        self.main_over = False
         self.main: Task | None = None
         # How many times in a row, see rule 1.
         self._times = 0
