@@ -234,3 +234,20 @@ def test_a_child_that_waits_in_its_parents_run_gets_an_error_that_says_so(kind: 
     )
     assert code == 1
     assert "a forked child has come back into the event loop of its parent" in errors
+
+
+# -- programs that the parent has started -----------------------------------------------
+
+
+async def test_a_running_program_of_the_parent_is_not_taken_for_one_that_has_exited() -> None:
+    async with nurseryio.open_nursery() as nursery:
+        process = await nursery.start(nurseryio.run_process, ["sleep", "1000"])
+
+        def look() -> None:
+            assert process.returncode is None
+            with pytest.raises(RuntimeError, match="started before this one was forked"):
+                process.wait().send(None)
+
+        assert in_child(look) == 0
+        assert process.returncode is None
+        nursery.cancel_scope.cancel()

@@ -190,3 +190,64 @@ async def test_a_task_that_waits_holds_on_to_what_it_was_given() -> None:
                 right.send(b"x")
                 await wait_all_tasks_blocked()
                 gc.collect()
+
+
+# -- what others do to a descriptor -----------------------------------------------------
+
+
+async def stream_with_number(number: int) -> tuple[nurseryio.SocketStream, socket.socket]:
+    """A new stream whose descriptor has that number, and its peer."""
+    one, other = socket.socketpair()
+    if one.fileno() != number:
+        one, other = other, one
+    if one.fileno() != number:
+        fd = one.detach()
+        os.dup2(fd, number)
+        os.close(fd)
+        one = socket.socket(fileno=number)
+    return nurseryio.SocketStream(nurseryio.socket.from_stdlib_socket(one)), other
+
+
+async def test_a_stream_whose_number_stands_stale_for_the_other_direction_works() -> None:
+    one, other = socket.socketpair()
+    for sock in (one, other):
+        sock.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            one.send(bytes(2**16))
+    number = one.fileno()
+
+    async def wait() -> None:
+        with pytest.raises(ClosedResourceError):
+            await wait_writable(one)
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        one.close()  # without a word
+        stream, peer = await stream_with_number(number)
+        nursery.start_soon(stream.receive_some)
+        await wait_all_tasks_blocked()
+        peer.send(b"x")
+    other.close()
+    peer.close()
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("of", ["number", "socket"])
+async def test_a_file_that_lives_on_after_its_number_was_closed_is_reported_once(of: str) -> None:
+    one, other = socket.socketpair()
+    copy = one.dup()
+    number = one.fileno()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(wait_readable, number if of == "number" else one)
+        await wait_all_tasks_blocked()
+        one.close()  # without a word
+        other.send(b"x")
+    # The loop would never be idle if it went on to report the copy.
+    before = os.times()
+    await nurseryio.sleep(0.1)
+    after = os.times()
+    assert after.user + after.system - before.user - before.system < 0.08
+    copy.close()
+    other.close()

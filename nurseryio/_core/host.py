@@ -33,6 +33,8 @@ from collections.abc import Callable, Coroutine, Sized
 from math import inf
 from typing import Any, ClassVar
 
+from .util import duplicate_above
+
 AsyncioTask = asyncio.Task[Any]
 Loop = asyncio.AbstractEventLoop
 
@@ -88,8 +90,7 @@ def is_running(task: AsyncioTask) -> bool:
 
 def give_up(task: AsyncioTask) -> None:
     """Keep a task from being reported as pending when it is destroyed."""
-    with contextlib.suppress(AttributeError):  # a task of another make
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 def is_over(task: AsyncioTask | None) -> bool:
@@ -278,10 +279,8 @@ class TaskMaking:
         # Returns the loop's task factory, None if it has none.
         self.factory: Callable[[], object] = loop.get_task_factory
         if type(loop).get_task_factory is asyncio.BaseEventLoop.get_task_factory:
-            # The same without a frame.
             self.factory = functools.partial(self.namespace.get, "_task_factory")
-        # The loop's method as asyncio or uvloop wrote it; something that nothing is equal to if
-        # it comes from elsewhere.
+        # The loop's method as asyncio or uvloop wrote it, else something that nothing is equal to.
         self.create_task: Any = _genuine_create_task(type(loop)) or _Unequal
         # Some tools leave the function in its place and change its code.
         self.code: object = getattr(self.create_task, "__code__", None)
@@ -498,7 +497,8 @@ def renew_epoll(loop: Loop, keep: bool) -> None:
     if not isinstance(selector, _EpollSelector):
         return
     before = selector._selector
-    selector._selector = type(before)()
+    with type(before)() as low:
+        selector._selector = type(before).fromfd(duplicate_above(low.fileno(), before.fileno()))
     before.close()
     for key in list(selector.get_map().values()):
         selector.unregister(key.fileobj)

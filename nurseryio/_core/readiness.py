@@ -52,7 +52,7 @@ from .watching import cannot_watch
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from typing_extensions import Protocol
 
@@ -79,7 +79,15 @@ if TYPE_CHECKING:
             """End the registration; the task that waits gets :class:`ClosedResourceError`."""
 
 
-__all__ = ["Readable", "Readiness", "Registrations", "Writable", "close_later", "waits"]
+__all__ = [
+    "Readable",
+    "Readiness",
+    "Registrations",
+    "Writable",
+    "close_later",
+    "stop_watching",
+    "waits",
+]
 
 KindT = TypeVar("KindT", bound="Readiness")
 
@@ -122,7 +130,26 @@ class Waits(dict[tuple[int, str], "Standing"]):
             if standing.is_awaited() and not standing.has_lost():
                 return False
             standing.close()
+        across = self.across(fd, way)
+        if across is not None and across.has_lost():
+            across.close()
         return True
+
+    def across(self, fd: int, way: str) -> Standing | None:
+        """The entry of a descriptor for the other direction."""
+        return self.get((fd, "writer" if way == "reader" else "reader"))
+
+    def watch(self, fd: int, way: str, add: Callable[[], object]) -> None:
+        """Have the loop itself watch a descriptor, by ``add``."""
+        try:
+            add()
+        except FileNotFoundError:
+            # The loop watches, for the other direction, a file that was closed under this number.
+            across = self.across(fd, way)
+            if across is None:
+                raise
+            across.close()
+            add()
 
     def let_go(self) -> None:
         """Forget everything: the loop is closed, or this is a forked child (rule 7)."""
@@ -152,6 +179,26 @@ def waits(state: LoopState) -> Waits:
     if table is None:
         table = state.locals[_WAITS] = Waits(state)
     return table
+
+
+def stop_watching(
+    loop: host.Loop, fd: int, remove: Callable[[], object], distrust: bool = True
+) -> None:
+    """Have the loop itself watch a descriptor no longer, which others may have closed.
+
+    Args:
+        loop: The loop.
+        fd: The descriptor.
+        remove: Has the loop forget it.
+        distrust: Whether to look if its file lives on elsewhere, which would be reported for ever.
+    """
+    in_vain = distrust and host.watches_in_vain(loop, fd)
+    # It fails if somebody else has closed the descriptor; then nothing is left to do.
+    with suppress(OSError):
+        remove()
+    if in_vain:
+        with suppress(OSError):
+            host.renew_epoll(loop, keep=True)
 
 
 class Readiness:
@@ -295,12 +342,13 @@ class Readiness:
             raise self._busy()
         table[self._fd, self.way] = self
         try:
-            poller = table.poller if self._may_keep and len(table) > table.few else None
+            mine = self._may_keep or not table.loop_keeps
+            poller = table.poller if mine and len(table) > table.few else None
             if poller is not None and poller.open():
                 poller.add(self.way, self._fd, self._ready)
-                self._poller, self._keep = poller, True
+                self._poller, self._keep = poller, self._may_keep
             else:
-                self._watch()
+                table.watch(self._fd, self.way, self._watch)
                 self._poller, self._keep = None, self._may_keep and table.loop_keeps
         except BaseException as error:
             del table[self._fd, self.way]
@@ -317,9 +365,7 @@ class Readiness:
             if self._poller is not None:
                 self._poller.remove(self.way, self._fd)
             elif not self.state.loop.is_closed():
-                # It fails if somebody else has closed the descriptor; then nothing is left to do.
-                with suppress(OSError):
-                    self._unwatch()
+                stop_watching(self.state.loop, self._fd, self._unwatch, not self._may_keep)
 
     def release(self) -> None:
         """The same, unless another task waits."""

@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .delivery import Abort
 from .errors import BusyResourceError, ClosedResourceError
 from .outcome import Error
-from .readiness import waits
+from .readiness import stop_watching, waits
 from .task import current_state, current_task
 from .traps import reschedule, wait_task_rescheduled
 from .watching import cannot_watch
 
 if TYPE_CHECKING:
+    from .poller import Poller
     from .readiness import HasFileno
     from .task import Task
 
@@ -106,22 +107,32 @@ class _Once:
         way: "reader" or "writer".
     """
 
-    __slots__ = ("_number", "_source", "_task", "_way", "armed")
+    __slots__ = ("_number", "_poller", "_source", "_task", "_way", "armed")
 
     def __init__(self, task: Task, source: int | HasFileno, number: int, way: str) -> None:
         self._task = task
         self._source = source
         self._number = number
         self._way = way
+        # What watches the descriptor; None stands for the loop itself.
+        self._poller: Poller | None = None
         self.armed = False
 
     def arm(self) -> None:
         state = self._task._state
+        table = waits(state)
+        # uvloop registers with the system later, and ends the process if that fails then.
+        poller = None if table.loop_keeps else table.poller
         try:
-            getattr(state.loop, f"add_{self._way}")(self._number, self._ready)
+            if poller is not None and poller.open():
+                poller.add(self._way, self._number, self._ready)
+                self._poller = poller
+            else:
+                add = partial(getattr(state.loop, f"add_{self._way}"), self._number, self._ready)
+                table.watch(self._number, self._way, add)
         except NotImplementedError:
             raise cannot_watch(state.loop, "wait_readable() and wait_writable()") from None
-        waits(state)[self._number, self._way] = self
+        table[self._number, self._way] = self
         self.armed = True
 
     def disarm(self) -> bool:
@@ -131,9 +142,11 @@ class _Once:
         self.armed = False
         state = self._task._state
         del waits(state)[self._number, self._way]
-        # It fails if somebody has closed the descriptor without a word: nothing is left to remove.
-        with suppress(OSError):
-            getattr(state.loop, f"remove_{self._way}")(self._number)
+        if self._poller is not None:
+            self._poller.remove(self._way, self._number)
+        elif not state.loop.is_closed():
+            remove = partial(getattr(state.loop, f"remove_{self._way}"), self._number)
+            stop_watching(state.loop, self._number, remove)
         return True
 
     def _ready(self) -> None:

@@ -149,11 +149,13 @@ class Process(metaclass=NoPublicConstructor):
 
         Raises:
             Cancelled: The wait was cancelled.
+            RuntimeError: This process was forked from the one that has started the child.
 
         Checkpoint: yes.
 
         Trio: ``trio.Process.wait``.
         """
+        self._exit.check_parent()
         async with self._wait_lock:
             while (status := self._exit.poll()) is None:
                 await self._exit.wait()

@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .._core import wait_readable
+from .._core.forked import generation
 from .._core.host import running_loop
 from .._core.thread_cache import start_thread_soon
 from .._core.watching import check_can_watch
@@ -41,10 +42,12 @@ logger = logging.getLogger("nurseryio.Process")
 class ExitWatch:
     """Knows whether one child has exited; waits for it, for one waiting task at a time."""
 
-    __slots__ = ("_lock", "_popen", "_reaped", "_thread")
+    __slots__ = ("_generation", "_lock", "_popen", "_reaped", "_thread")
 
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         self._popen = popen
+        # In a forked child the program is not a child of ours.
+        self._generation = generation()
         # Made when it is first needed; there is no need where there are pidfds.
         self._thread: _ExitThread | None = None
         # Whoever has it asks the system; any thread may poll.
@@ -57,6 +60,8 @@ class ExitWatch:
         ``UNKNOWN_STATUS`` if somebody else has reaped it, which is logged once.
         """
         # Not waited for: a handler of a signal may have interrupted who has the lock.
+        if self._generation != generation():
+            return self._popen.returncode  # in a forked child: what the parent knew then
         if not self._reaped and self._lock.acquire(blocking=False):
             try:
                 if not self._reaped:
@@ -94,6 +99,14 @@ class ExitWatch:
                 "taken by other code that waits for child processes, or SIGCHLD is ignored",
                 self._popen.pid,
                 UNKNOWN_STATUS,
+            )
+
+    def check_parent(self) -> None:
+        """Raise RuntimeError if this process was forked from the one that has started the child."""
+        if self._generation != generation():
+            raise RuntimeError(
+                f"process {self._popen.pid} was started before this one was forked: only the "
+                "process that has started it can wait for it"
             )
 
     async def wait(self) -> None:
