@@ -167,6 +167,7 @@ _GROUPS: dict[str, list[str]] = {
         "gauge:Gauge._call_inside:current: Any = host.current_task_or_none()",
         "gauge:Gauge._call_inside:host.leave_task(self._state.loop, owner)",
         "gauge:Gauge._call_inside:if current is owner:",
+        "gauge:Gauge._call_inside:if owner.done():",
         "gauge:Gauge._call_inside:records.pop(owner, None)",
     ],
     TIMER_FOR_NOTHING: [
