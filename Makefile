@@ -6,10 +6,11 @@ BIN = .venv/bin
 
 SEED ?= 1
 
-.PHONY: help demo test injection syscalls lint types docs bench clean
+.PHONY: help demo quick test injection syscalls lint types docs bench clean
 
 help:
 	@echo "make demo    run the demonstration, on the stock loop and on uvloop"
+	@echo "make quick   run the tests on a small part of the loop matrix (about two minutes)"
 	@echo "make test    run the tests"
 	@echo "make injection  raise an exception at every line of the engine in turn (takes long)"
 	@echo "make syscalls   raise each error at every system call in turn, and run random programs"
@@ -29,6 +30,14 @@ help:
 
 demo: .venv/uvloop.stamp
 	$(BIN)/python examples/demo.py
+
+# Two halves side by side. The second one writes into a file, which is shown at the end.
+QUICK = $(BIN)/python -m pytest -q --matrix=quick
+quick: .venv/test.stamp
+	@rest=$$(mktemp) && trap 'rm -f "$$rest"' EXIT && \
+	{ $(QUICK) --part=2/2 >"$$rest" 2>&1 & } && \
+	{ $(QUICK) --part=1/2; one=$$?; wait $$!; two=$$?; \
+	echo "--- the other half"; cat "$$rest"; [ $$one = 0 ] && [ $$two = 0 ]; }
 
 test: .venv/test.stamp
 	$(BIN)/python -m pytest
