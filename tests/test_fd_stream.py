@@ -291,10 +291,8 @@ async def test_a_forgotten_stream_closes_its_descriptor_and_leaves_the_loop_clea
         await reader.receive_some()
     await lowlevel.checkpoint()
     numbers = {writer.fileno(), reader.fileno()}
-    with pytest.warns(ResourceWarning, match="unclosed <FdStream over fd") as warned:
-        del writer, reader
-        gc.collect()
-    assert len(warned) == 2
+    del writer, reader
+    gc.collect()  # silently, as in Trio
     await settle()
     writer, reader = pipe()
     assert {writer.fileno(), reader.fileno()} == numbers

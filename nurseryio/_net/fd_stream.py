@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import os
-import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
@@ -86,7 +85,7 @@ class FdStream(Stream, metaclass=Final):
     """A stream of bytes over a file descriptor: the end of a pipe, a terminal, a character device.
 
     The descriptor belongs to the stream from now on and is closed with it, also when the stream is
-    forgotten without being closed; then with a :exc:`ResourceWarning`. It is put into non-blocking
+    forgotten without being closed. It is put into non-blocking
     mode, which is a property of the open file, not of the descriptor: other descriptors of the same
     file, those of other processes included, are affected until the stream is closed. For standard
     input this means: use ``FdStream(os.dup(0))``, and leave ``sys.stdin`` alone meanwhile.
@@ -121,14 +120,12 @@ class FdStream(Stream, metaclass=Final):
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) == -1:
             return  # closed, or __init__ has failed
-        try:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-        finally:
-            registered = self._waits.registered()
-            if registered:
-                close_later(registered, self._descriptor.detach())
-            else:
-                self._descriptor.close()
+        # Without a warning, as in Trio: the end of a pipe is often left to the garbage collector.
+        registered = self._waits.registered()
+        if registered:
+            close_later(registered, self._descriptor.detach())
+        else:
+            self._descriptor.close()
 
     def fileno(self) -> int:
         """The file descriptor; -1 once the stream is closed."""
