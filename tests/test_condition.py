@@ -183,31 +183,6 @@ async def test_a_task_that_was_notified_and_then_cancelled_is_cancelled() -> Non
     assert scope.cancelled_caught
 
 
-async def test_a_block_whose_release_fails_gives_the_lock_back_all_the_same(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    condition = Condition()
-
-    def wake_first(parked: object) -> None:
-        monkeypatch.undo()
-        raise MemoryError
-
-    async def second() -> None:
-        async with condition:
-            order.append("second")
-
-    order: list[str] = []
-    async with nurseryio.open_nursery() as nursery:
-        with pytest.raises(MemoryError):
-            async with condition:
-                nursery.start_soon(second)
-                await wait_all_tasks_blocked()
-                monkeypatch.setattr("nurseryio._sync.lock.wake_first", wake_first)
-        order.append("first")
-    assert order == ["first", "second"]
-    assert not condition.locked()
-
-
 async def test_a_wait_that_fails_as_it_wakes_with_the_lock_takes_it_only_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -11,7 +11,7 @@ from harness.matrix import Case
 from harness.stress import stress
 
 import nurseryio
-from nurseryio import Lock, StrictFIFOLock
+from nurseryio import Condition, Lock, StrictFIFOLock
 from nurseryio.lowlevel import ParkingLot, Task, current_task
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 from nurseryio.testing.schedules import Schedule
@@ -197,9 +197,9 @@ async def test_a_task_that_has_handed_the_lock_on_may_end() -> None:
         pass
 
 
-@both_kinds
+@pytest.mark.parametrize("kind", [Lock, StrictFIFOLock, Condition])
 async def test_a_block_whose_release_fails_gives_the_lock_back_all_the_same(
-    kind: LockClass, monkeypatch: pytest.MonkeyPatch
+    kind: type[Lock] | type[Condition], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = kind()
 
