@@ -887,6 +887,28 @@ def test_a_crash_in_a_wide_fixture_cancels_the_tests_that_use_it(project: Projec
         assert sum("Failed: the test was cancelled due to nursery" in line for line in shown) == 3
 
 
+def test_a_test_that_never_awaits_fails_too_if_its_wide_fixture_was_lost(
+    project: Project,
+) -> None:
+    texts = run_on_each_loop(
+        project,
+        """
+        @pytest.fixture(scope="module")
+        async def server():
+            async with nurseryio.open_nursery() as nursery:
+                yield nursery
+                nursery.cancel_scope.cancel()
+
+        async def test_loses(server): server.cancel_scope.cancel(reason="gone")
+        async def test_next(server): assert server is not None
+        """,
+        failed=2,
+    )
+    for text in texts:
+        assert "the fixture 'server' was cancelled due to explicit" in text
+        assert "which the test has not noticed" in text
+
+
 def test_a_deadline_around_the_yield_of_a_wide_fixture_is_one_for_its_tests(
     project: Project,
 ) -> None:

@@ -111,6 +111,14 @@ class TestTask:
             if instrument not in self._instruments:
                 self._add(instrument)
         self.do("test", async_fn)
+        for fixture in self._shared.used(self._request.fixturenames):
+            if fixture.lost is not None:
+                pytest.fail(
+                    f"the fixture {fixture.name!r} was {fixture.lost}, which the test has not "
+                    "noticed because it did not await: a scope or nursery around the fixture's "
+                    "'yield' was cancelled. An error behind that shows up at its tear-down",
+                    pytrace=False,
+                )
 
     def _refuse_late_fixtures(self) -> None:
         used = [fixture.name for fixture in self._shared.used(self._request.fixturenames)]
