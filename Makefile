@@ -4,11 +4,13 @@
 PYTHON ?= $(shell .ci/pythons | head -n 1 | cut -d ' ' -f 2)
 BIN = .venv/bin
 
-.PHONY: help demo test injection lint types docs bench clean
+.PHONY: help demo quick test coverage injection lint types docs bench clean
 
 help:
 	@echo "make demo    run the demonstration, on the stock loop and on uvloop"
+	@echo "make quick   run the tests on a small part of the loop matrix (about two minutes)"
 	@echo "make test    run the tests"
+	@echo "make coverage   report how much of each module its own tests execute"
 	@echo "make injection  raise an exception at every line of the engine in turn (takes long)"
 	@echo "make lint    check style and formatting"
 	@echo "make types   check the types, and that the public ones are complete"
@@ -26,8 +28,20 @@ help:
 demo: .venv/uvloop.stamp
 	$(BIN)/python examples/demo.py
 
+# Two halves side by side. The second one writes into a file, which is shown at the end.
+QUICK = $(BIN)/python -m pytest -q --matrix=quick
+quick: .venv/test.stamp
+	@rest=$$(mktemp) && trap 'rm -f "$$rest"' EXIT && \
+	{ $(QUICK) --part=2/2 >"$$rest" 2>&1 & } && \
+	{ $(QUICK) --part=1/2; one=$$?; wait $$!; two=$$?; \
+	echo "--- the other half"; cat "$$rest"; [ $$one = 0 ] && [ $$two = 0 ]; }
+
 test: .venv/test.stamp
 	$(BIN)/python -m pytest
+
+# `make coverage MODULES="_core.task _core.delivery"` measures these alone.
+coverage: .venv/dev.stamp
+	$(BIN)/python tests/harness/coverage_report.py $(MODULES)
 
 injection: .venv/test.stamp
 	cd tests && ../$(BIN)/python -W ignore -m harness.injection
