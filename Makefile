@@ -4,7 +4,9 @@
 PYTHON ?= $(shell .ci/pythons | head -n 1 | cut -d ' ' -f 2)
 BIN = .venv/bin
 
-.PHONY: help demo quick test coverage injection lint types docs bench clean
+SEED ?= 1
+
+.PHONY: help demo quick test coverage injection syscalls lint types docs bench clean
 
 help:
 	@echo "make demo    run the demonstration, on the stock loop and on uvloop"
@@ -12,6 +14,8 @@ help:
 	@echo "make test    run the tests"
 	@echo "make coverage   report how much of each module its own tests execute"
 	@echo "make injection  raise an exception at every line of the engine in turn (takes long)"
+	@echo "make syscalls   raise each error at every system call in turn, and run random programs"
+	@echo "                on all streams (takes minutes)"
 	@echo "make lint    check style and formatting"
 	@echo "make types   check the types, and that the public ones are complete"
 	@echo "make docs    build the documentation into docs/_build/html"
@@ -45,6 +49,10 @@ coverage: .venv/dev.stamp
 
 injection: .venv/test.stamp
 	cd tests && ../$(BIN)/python -W ignore -m harness.injection
+
+syscalls: .venv/test.stamp
+	cd tests && ../$(BIN)/python -W ignore -m harness.syscall_injection --seed $(SEED)
+	cd tests && ../$(BIN)/python -W ignore -m harness.stream_stress --runs 300 --seed $(SEED)
 
 lint: .venv/dev.stamp
 	$(BIN)/python -m ruff check

@@ -6,6 +6,8 @@ An ``async def test_...`` runs once for each kind of event loop and each host (s
 * ``@pytest.mark.run_only``: needs ``nurseryio.run``.
 * ``@pytest.mark.app_only``: needs a plain asyncio app.
 * ``@pytest.mark.stock_only("why")``: needs asyncio's own loop in its ordinary state.
+* ``@pytest.mark.watching_only("why")``: needs a loop that can watch file descriptors.
+* ``@pytest.mark.blind_only``: needs a loop that cannot.
 * ``@pytest.mark.limit(seconds)``: may take longer than a minute.
 
 A test that asks for ``mock_clock`` or ``autojump_clock`` runs under ``nurseryio.run`` with that
@@ -108,7 +110,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         markers |= {"run_only", "stock_only"}
     quick = metafunc.config.getoption("--matrix") == "quick"
     engine = matrix.is_about_the_engine(metafunc.module.__name__)
-    cases = matrix.choose(markers, quick, engine)
+    blind = metafunc.module.__name__.rpartition(".")[2] in matrix.ALSO_BLIND
+    cases = matrix.choose(markers, quick, engine, blind)
     metafunc.parametrize("loop_case", cases, ids=str, indirect=True)
 
 

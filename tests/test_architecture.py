@@ -44,6 +44,7 @@ CORE_ORDER = (
     "errors",
     "exc_fields",
     "util",
+    "forked",
     "outcome",
     "thread_cache",
     "lazy",
@@ -62,6 +63,7 @@ CORE_ORDER = (
     "delivery",
     "traps",
     "parking",
+    "handlers",
     "wakeup",
     "ki",
     "scope",
@@ -70,6 +72,7 @@ CORE_ORDER = (
     "status",
     "nursery",
     "timeouts",
+    "watching",
     "poller",
     "readiness",
     "waitio",
@@ -106,6 +109,7 @@ UPWARD_WHEN_CALLED: set[tuple[str, str]] = set()
 FOREIGN_PRIVATES = {
     "_core.host": "asyncio's",
     "_interop.anyio_bridge": "anyio's",
+    "testing.pytest_plugin": "pytest-asyncio's",
 }
 
 # Private names of asyncio's objects that other classes may have as well.

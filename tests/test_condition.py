@@ -13,7 +13,7 @@ from harness.stress import stress
 import nurseryio
 from nurseryio import Condition, Lock, Semaphore, StrictFIFOLock
 from nurseryio._core.parking import park
-from nurseryio.lowlevel import ParkingLot, Task, current_task
+from nurseryio.lowlevel import Task, current_task
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 from nurseryio.testing.schedules import Schedule
 
@@ -188,7 +188,7 @@ async def test_a_block_whose_release_fails_gives_the_lock_back_all_the_same(
 ) -> None:
     condition = Condition()
 
-    def wake_first(lot: ParkingLot) -> None:
+    def wake_first(parked: object) -> None:
         monkeypatch.undo()
         raise MemoryError
 
@@ -202,7 +202,7 @@ async def test_a_block_whose_release_fails_gives_the_lock_back_all_the_same(
             async with condition:
                 nursery.start_soon(second)
                 await wait_all_tasks_blocked()
-                monkeypatch.setattr(ParkingLot, "_wake_first", wake_first)
+                monkeypatch.setattr("nurseryio._sync.lock.wake_first", wake_first)
         order.append("first")
     assert order == ["first", "second"]
     assert not condition.locked()

@@ -22,6 +22,7 @@ from harness.core import (
     until,
     validate,
 )
+from harness.late_errors import OutOfTime
 
 from nurseryio import (
     Cancelled,
@@ -1243,3 +1244,24 @@ async def test_a_wait_begun_in_a_cancelled_scope_is_not_left_asleep_by_a_shield(
                     inner.cancel()
                 await turns(12)
                 assert ended == ["waiter"]
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError("mine"), OutOfTime(), KeyError()])
+async def test_a_task_whose_future_cannot_be_interrupted_is_interrupted_at_its_next_await(
+    error: BaseException, loop_errors: list[str]
+) -> None:
+    class Hostile(asyncio.Future[int]):
+        def cancel(self, msg: Any = None) -> bool:
+            if not self.done():
+                raise error
+            return super().cancel(msg)
+
+    hostile = Hostile()
+    asyncio.get_running_loop().call_later(0.02, lambda: hostile.done() or hostile.set_result(1))
+    with CancelScope() as scope:
+        asyncio.get_running_loop().call_soon(scope.cancel)
+        with contextlib.suppress(Exception):
+            await hostile
+        await asyncio.Event().wait()
+    assert scope.cancelled_caught
+    await asyncio.wait([hostile])

@@ -25,7 +25,14 @@ each_loop = pytest.mark.parametrize("loop", LOOPS)
 
 
 def test_each_example_has_its_tests() -> None:
-    tested = {"fastapi_service", "aiohttp_pages", "redis_worker", "dask_cluster"}
+    tested = {
+        "fastapi_service",
+        "hypercorn_service",
+        "aiohttp_pages",
+        "redis_worker",
+        "dask_cluster",
+        "textual_prices",
+    }
     assert {path.stem for path in FRAMEWORKS.glob("*.py")} == tested
 
 
@@ -149,6 +156,63 @@ def test_a_service_does_not_outlive_its_background_work(loop: str) -> None:
     assert lines[-2:] == ["packing: tidied up", "the service has ended"]
     assert service.program.returncode == 1
     assert service.program.errors.count("RuntimeError: the packing machine is stuck") == 1
+
+
+# -- Hypercorn ------------------------------------------------------------------
+
+
+@servers.needs_packages("hypercorn")
+@each_loop
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT], ids=lambda stop: stop.name)
+def test_hypercorn_ends_requests_background_work_and_itself_in_order(
+    loop: str, stop: signal.Signals
+) -> None:
+    example = FRAMEWORKS / "hypercorn_service.py"
+    with programs.started(example, loop=loop, warnings="default") as program:
+        port = int(program.read_until("listening on port").split()[-1])
+
+        def ask(path: str) -> socket.socket:
+            client = programs.connect(port)
+            client.sendall(b"GET %s HTTP/1.1\r\nHost: test\r\n\r\n" % path.encode())
+            return client
+
+        with ask("/") as client:
+            assert programs.receive_exactly(client, 12) == b"HTTP/1.1 200"
+        with ask("/slow"):
+            pass
+        assert program.read_until("cancelled") == "/slow was cancelled\n"
+        with ask("/slow") as client:
+            program.read_until("asked: /slow")
+            program.send_signal(stop)
+            assert programs.receive_exactly(client, 12) == b"HTTP/1.1 500"
+            lines = program.end()
+    end = ["/slow was cancelled", "background work: tidied up", "the service has ended"]
+    assert lines[-3:] == end
+    assert program.returncode == 0
+    assert_quiet(program)
+
+
+# -- Textual --------------------------------------------------------------------
+
+PRICES = [
+    "shown: far 0, far 1, far 2, near 0, near 1, near 2",
+    "failed: lost (far|near) 2",
+    "out of time: True",
+    "tasks left: 0",
+]
+
+
+# On the stock loop only: it sets asyncio's eager task factory, which uvloop 0.23 calls with an
+# argument that the one of Python 3.13.0 does not take.
+@servers.needs_packages("textual")
+def test_a_textual_application_ends_cleanly_with_its_nurseries() -> None:
+    example = FRAMEWORKS / "textual_prices.py"
+    program = programs.run(example, "--headless", warnings="default")
+    assert program.returncode == 0, program.errors
+    assert len(program.lines) == len(PRICES)
+    for line, expected in zip(program.lines, PRICES, strict=True):
+        assert re.fullmatch(expected, line)
+    assert_quiet(program)
 
 
 # -- aiohttp --------------------------------------------------------------------

@@ -6,10 +6,14 @@ import contextlib
 import gc
 import os
 import pty
+import sys
+import threading
 import tty
 from typing import Any
 
 import pytest
+from harness.core import settle
+from harness.net import is_open
 
 import nurseryio
 from nurseryio import (
@@ -22,6 +26,9 @@ from nurseryio import (
 )
 from nurseryio.lowlevel import FdStream
 from nurseryio.testing import assert_checkpoints, check_one_way_stream, wait_all_tasks_blocked
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 
 def pipe() -> tuple[FdStream, FdStream]:
@@ -284,8 +291,11 @@ async def test_a_forgotten_stream_closes_its_descriptor_and_leaves_the_loop_clea
         await reader.receive_some()
     await lowlevel.checkpoint()
     numbers = {writer.fileno(), reader.fileno()}
-    del writer, reader
-    gc.collect()
+    with pytest.warns(ResourceWarning, match="unclosed <FdStream over fd") as warned:
+        del writer, reader
+        gc.collect()
+    assert len(warned) == 2
+    await settle()
     writer, reader = pipe()
     assert {writer.fileno(), reader.fileno()} == numbers
     async with writer, reader:
@@ -307,3 +317,35 @@ def test_a_stream_can_be_used_on_one_loop_after_another() -> None:
     nurseryio.run(main)
     writer.close()
     reader.close()
+
+
+async def test_a_stream_may_be_used_by_two_loops_and_closed_by_one() -> None:
+    writer, reader = pipe()
+    clog(writer)
+    fd = writer.fileno()
+    outcome: list[BaseException] = []
+    waits = threading.Event()
+
+    async def main() -> None:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(writer.send_all, b"x")
+            await settle()
+            waits.set()
+
+    def work() -> None:
+        try:
+            nurseryio.run(main)
+        except BaseException as exc:
+            outcome.append(exc)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert waits.wait(30)
+    writer.close()
+    assert writer.fileno() == -1
+    thread.join(30)
+    assert not is_open(fd)
+    (error,) = outcome
+    assert isinstance(error, BaseExceptionGroup)
+    assert isinstance(error.exceptions[0], ClosedResourceError)
+    await reader.aclose()

@@ -7,6 +7,9 @@ import contextlib
 import contextvars
 import functools
 import io
+import os
+import selectors
+import socket
 import sys
 from math import inf
 from typing import Any
@@ -360,3 +363,40 @@ async def test_a_child_of_start_is_noted_as_awaited_before_and_after_it_is_ready
         nursery.start_soon(starter)
     assert steps == [steps[0], steps[0], {me}]
     assert books.edges == set()
+
+
+@pytest.mark.skipif(not hasattr(selectors, "EpollSelector"), reason="the system has no epoll")
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_stock_loop_gets_a_new_epoll_object(keep: bool) -> None:
+    loop = asyncio.SelectorEventLoop(selectors.EpollSelector())
+    left, right = socket.socketpair()
+    with left, right, contextlib.closing(loop):
+        calls: list[int] = []
+        loop.add_reader(left, lambda: (calls.append(1), left.recv(1)))
+        before = host.selector_of(loop)._selector
+        host.renew_epoll(loop, keep)
+        assert before.closed
+        right.send(b"x")
+        if keep:
+            loop.call_soon_threadsafe(loop.stop)
+            loop.run_forever()
+            loop.run_until_complete(asyncio.sleep(0))
+        assert bool(calls) == keep
+        assert loop.remove_reader(left) == keep
+
+
+@pytest.mark.skipif(not hasattr(selectors, "EpollSelector"), reason="the system has no epoll")
+def test_a_file_that_a_stock_loop_watches_in_vain_is_found() -> None:
+    loop = asyncio.SelectorEventLoop(selectors.EpollSelector())
+    left, right = socket.socketpair()
+    with right, contextlib.closing(loop), left.dup():
+        fd = left.detach()
+        assert not host.watches_in_vain(loop, fd)
+        loop.add_reader(fd, print)
+        loop.add_writer(fd, print)
+        assert not host.watches_in_vain(loop, fd)
+        loop.remove_reader(fd)
+        assert not host.watches_in_vain(loop, fd)
+        os.close(fd)
+        assert host.watches_in_vain(loop, fd)
+        loop.remove_writer(fd)

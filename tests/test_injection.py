@@ -38,10 +38,6 @@ def run_harness(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.skipif(
-    sys.version_info < (3, 13),
-    reason="Task.uncancel() keeps a cancel not yet raised, TaskGroup its request: before 3.13",
-)
 @pytest.mark.limit(300)
 def test_an_exception_at_a_sample_of_lines_does_no_harm() -> None:
     done = run_harness("harness.injection", "--sample", "--quiet", "--jobs", "1")

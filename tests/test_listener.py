@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket as stdlib
@@ -144,6 +145,7 @@ async def test_accepted_connections_outlive_the_listener() -> None:
             assert await server.receive_some() == b"x"
 
 
+@pytest.mark.watching_only("it makes a socket for datagrams")
 async def test_it_needs_a_listening_socket_of_this_library() -> None:
     with stdlib.socket() as plain, pytest.raises(TypeError, match="from_stdlib_socket"):
         SocketListener(plain)  # type: ignore[arg-type]
@@ -210,6 +212,40 @@ async def test_what_went_wrong_with_the_machine_or_the_listener_is_raised(code: 
         await listener.accept()
     assert caught.value.errno == code
     assert (await listener.accept()).socket is connection
+
+
+async def test_an_error_of_watching_the_listener_is_not_taken_for_one_of_a_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_args: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", refuse)
+    async with await listening() as listener:
+        with pytest.raises(PermissionError):
+            await listener.accept()
+
+
+@pytest.mark.parametrize("name", ["ECONNABORTED", "EPERM", "EAGAIN"])
+async def test_a_real_listener_passes_over_what_went_wrong_with_one_connection(
+    monkeypatch: pytest.MonkeyPatch, loop_kind: str, name: str
+) -> None:
+    if loop_kind == "blind":
+        pytest.skip("there asyncio accepts")
+    code = getattr(errno, name)
+    accept = stdlib.socket._accept  # type: ignore[attr-defined]
+    failures = iter(range(3))
+
+    def sometimes(sock: stdlib.socket) -> Any:
+        for _ in failures:
+            raise OSError(code, os.strerror(code))
+        return accept(sock)
+
+    async with await listening() as listener:
+        async with await open_stream_to_socket_listener(listener):
+            monkeypatch.setattr(stdlib.socket, "_accept", sometimes)
+            await (await listener.accept()).aclose()
+    assert next(failures, None) is None
 
 
 async def test_it_says_what_it_is() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import weakref
 
 import pytest
+from harness.late_errors import LateFuture, OutOfTime
 from harness.matrix import Case
 from harness.stress import stress
 
@@ -202,7 +203,7 @@ async def test_a_block_whose_release_fails_gives_the_lock_back_all_the_same(
 ) -> None:
     lock = kind()
 
-    def wake_first(lot: ParkingLot) -> None:
+    def wake_first(parked: object) -> None:
         monkeypatch.undo()
         raise MemoryError
 
@@ -216,7 +217,7 @@ async def test_a_block_whose_release_fails_gives_the_lock_back_all_the_same(
             async with lock:
                 nursery.start_soon(second)
                 await wait_all_tasks_blocked()
-                monkeypatch.setattr(ParkingLot, "_wake_first", wake_first)
+                monkeypatch.setattr("nurseryio._sync.lock.wake_first", wake_first)
         order.append("first")
     assert order == ["first", "second"]
     assert not lock.locked()
@@ -243,6 +244,36 @@ async def test_a_heir_whose_registration_fails_is_the_owner_and_can_release(
                 monkeypatch.setattr("nurseryio._sync.lock.add_parking_lot_breaker", register)
     with pytest.raises(nurseryio.BrokenResourceError):
         await lock.acquire()
+
+
+async def test_a_lock_is_handed_on_once_if_waking_the_heir_raises_after_the_fact(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lock = Lock()
+    inside = 0
+
+    async def user() -> None:
+        nonlocal inside
+        async with lock:
+            inside += 1
+            assert inside == 1
+            await nurseryio.lowlevel.checkpoint()
+            inside -= 1
+
+    async with nurseryio.open_nursery() as nursery:
+        with pytest.raises(OutOfTime):
+            async with lock:
+                monkeypatch.setattr("nurseryio._core.parking.new_future", LateFuture)
+                nursery.start_soon(user)
+                await nurseryio.lowlevel.checkpoint()
+                await nurseryio.lowlevel.checkpoint()
+                monkeypatch.undo()
+                nursery.start_soon(user)
+                await wait_all_tasks_blocked()
+        assert lock.locked()
+        async with lock:
+            assert inside == 0
+    assert not lock.locked()
 
 
 # -- races ----------------------------------------------------------------------

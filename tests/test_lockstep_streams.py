@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 import nurseryio
@@ -69,3 +71,18 @@ async def test_the_halves_show_what_is_under_way_and_what_is_closed() -> None:
     assert repr(sender).endswith(", receiver closed>")
     await sender.aclose()
     assert repr(receiver).endswith(", sender closed, receiver closed>")
+
+
+async def test_a_native_cancel_of_a_receiver_that_was_woken_takes_no_data() -> None:
+    # Its request may not be raised before the task returns; then asyncio drops the result.
+    left, right = lockstep_stream_pair()
+    receiver = asyncio.ensure_future(right.receive_some())
+    await wait_all_tasks_blocked()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(left.send_all, b"x")
+        while not left.send_stream._queue._buffer:  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+        receiver.cancel()
+        await asyncio.wait([receiver])
+        assert receiver.cancelled()
+        assert await right.receive_some() == b"x"

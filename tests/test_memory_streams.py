@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import asyncio
 
 import pytest
 
@@ -299,3 +300,18 @@ def test_the_halves_cannot_be_subclassed() -> None:
 
         class Mine(MemorySendStream):
             pass
+
+
+async def test_a_native_cancel_of_a_receiver_that_was_woken_takes_no_data() -> None:
+    # Its request may not be raised before the task returns; then asyncio drops the result.
+    left, right = memory_stream_pair()
+    receiver = asyncio.ensure_future(right.receive_some())
+    await wait_all_tasks_blocked()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(left.send_all, b"x")
+        while not right.receive_stream._incoming._buffer:  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+        receiver.cancel()
+        await asyncio.wait([receiver])
+        assert receiver.cancelled()
+        assert await right.receive_some() == b"x"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -220,8 +222,7 @@ def test_an_error_that_leaves_the_loop_is_raised_by_the_step_and_once(steps: One
     with pytest.raises(SystemExit) as caught:
         steps.do(children_wait)
     assert caught.value is error
-    with pytest.raises(nurseryio.Cancelled):  # the run is to end
-        steps.do(nurseryio.sleep_forever)
+    assert steps.do(nurseryio.sleep, 0) is None
 
 
 def test_an_async_generator_that_is_dropped_is_closed_in_the_run(steps: OneTask) -> None:
@@ -261,6 +262,102 @@ def test_between_the_steps_ctrl_c_is_pythons_own(steps: OneTask) -> None:
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert steps.do(nurseryio.sleep, 0) is None
+
+
+def test_an_error_that_leaves_the_loop_spares_what_earlier_steps_have_opened(
+    steps: OneTask,
+) -> None:
+    manager = nurseryio.open_nursery()
+    nursery = steps.do(manager.__aenter__)
+
+    def leave(error: BaseException) -> None:
+        raise error
+
+    async def wait(error: BaseException) -> None:
+        asyncio.get_running_loop().call_soon(leave, error)
+        await nurseryio.sleep_forever()
+
+    for error in (SystemExit(3), SystemExit(4)):
+        with pytest.raises(SystemExit) as caught:
+            steps.do(wait, error)
+        assert caught.value is error
+        assert not nursery.cancel_scope.cancel_called
+        steps.do(nurseryio.sleep, 0)
+    steps.do(manager.__aexit__, None, None, None)
+
+
+# -- further tasks ------------------------------------------------------------------
+
+
+def test_branches_run_steps_in_tasks_of_their_own_on_the_same_loop(steps: OneTask) -> None:
+    branches = [steps.branch(name, contextvars.copy_context()) for name in ("one", "two")]
+    tasks = [task.do(current_task) for task in (steps, *branches)]
+    assert len(set(tasks)) == 3
+    assert [task.name for task in tasks] == ["the steps", "one", "two"]
+    assert {task.do(_loop) for task in (steps, *branches)} == {steps.loop}
+    for branch in branches:
+        steps.close_branch(branch)
+
+
+def test_what_branches_have_opened_is_closed_in_any_order(steps: OneTask) -> None:
+    branches = [steps.branch(name, contextvars.copy_context()) for name in ("one", "two")]
+    managers = [nurseryio.open_nursery() for _ in branches]
+    for branch, manager in zip(branches, managers, strict=True):
+        branch.do(manager.__aenter__)
+    for branch, manager in zip(branches, managers, strict=True):
+        branch.do(manager.__aexit__, None, None, None)
+        steps.close_branch(branch)
+
+
+def test_what_is_left_open_in_a_branch_is_its_own_error(steps: OneTask) -> None:
+    branches = [steps.branch(name, contextvars.copy_context()) for name in ("one", "two")]
+    branches[0].do(nurseryio.open_nursery().__aenter__)
+    with pytest.raises(BaseException) as caught:
+        steps.close_branch(branches[0])
+    assert "Nursery stack corrupted" in repr(caught.value)
+    assert branches[1].do(nurseryio.sleep, 0) is None
+    steps.close_branch(branches[1])
+
+
+def test_ctrl_c_interrupts_the_branch_that_executes_the_step(steps: OneTask) -> None:
+    branch = steps.branch("branch", contextvars.copy_context())
+
+    async def wait() -> None:
+        asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
+        await nurseryio.sleep_forever()
+
+    for task in (branch, steps, branch):
+        with pytest.raises(KeyboardInterrupt):
+            task.do(wait)
+        assert task.do(nurseryio.sleep, 0) is None
+    steps.close_branch(branch)
+
+
+def test_a_deadlock_in_a_branch_ends_its_step_alone() -> None:
+    steps = OneTask(clock=MockClock(autojump_threshold=0))
+    branch = steps.branch("branch", contextvars.copy_context())
+    with pytest.raises(DeadlockError):
+        branch.do(nurseryio.sleep_forever)
+    branch.do(nurseryio.sleep, 10)
+    steps.close_branch(branch)
+    steps.close()
+
+
+def test_the_main_task_can_run_in_a_context_that_is_shared() -> None:
+    variable = contextvars.ContextVar("variable", default=0)
+    context = contextvars.copy_context()
+    context.run(variable.set, 1)
+    steps = OneTask(context=context)
+
+    async def change() -> int:
+        before = variable.get()
+        variable.set(2)
+        return before
+
+    assert steps.do(change) == 1
+    if sys.version_info >= (3, 11):
+        assert context.run(variable.get) == 2
+    steps.close()
 
 
 def test_one_that_cannot_be_started_leaves_no_loop_open(monkeypatch: pytest.MonkeyPatch) -> None:

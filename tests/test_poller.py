@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import select
 import socket as stdlib
 from collections.abc import Callable, Iterator
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 
@@ -220,3 +222,131 @@ def test_a_system_without_epoll_has_no_poller(monkeypatch: pytest.MonkeyPatch) -
         assert poller_for(loop) is None
     finally:
         loop.close()
+
+
+# -- when others have closed a descriptor -----------------------------------------------
+
+
+@contextlib.contextmanager
+def lost(poller: Poller) -> Iterator[tuple[int, stdlib.socket]]:
+    """A registered number that others have closed; its open file lives on, and is readable."""
+    sock, peer = stdlib.socketpair()
+    with peer, sock.dup():
+        fd = sock.detach()
+        poller.add("reader", fd, print)
+        # The number that a new epoll object is given is not the one that has been closed.
+        spare = os.dup(peer.fileno())
+        os.close(fd)
+        os.dup2(spare, fd)
+        os.close(spare)
+        peer.send(b"x")
+        try:
+            yield fd, peer
+        finally:
+            os.close(fd)
+
+
+async def test_what_cannot_be_taken_out_is_left_behind_with_the_epoll_object() -> None:
+    poller = Opened(asyncio.get_running_loop())
+    with pair() as (sock, peer), lost(poller) as (fd, _peer):
+        calls: list[int] = []
+        poller.add("reader", sock.fileno(), lambda: calls.append(1))
+        poll = poller._poll
+        poller.remove("reader", fd)
+        await turns()
+        assert poll.closed
+        assert poller._poll.poll(0) == []
+        peer.send(b"x")
+        await turns()
+        assert calls
+        poller.remove("reader", sock.fileno())
+
+
+async def test_a_number_that_is_reported_and_not_known_is_left_behind_too() -> None:
+    poller = Opened(asyncio.get_running_loop())
+    with pair() as (sock, _peer), pair() as (other, far):
+        poller.add("reader", sock.fileno(), print)
+        poll = poller._poll
+        poll.register(other.fileno(), select.EPOLLIN)
+        far.send(b"x")
+        await turns(5)
+        assert poll.closed
+        assert poller._poll.poll(0) == []
+        poller.remove("reader", sock.fileno())
+
+
+async def test_one_that_is_forgotten_in_the_turn_of_its_report_changes_nothing() -> None:
+    poller = Opened(asyncio.get_running_loop())
+    with pair() as (one, far), pair() as (two, far2), pair() as (three, _far3):
+        for _ in range(3):
+            poller.add("reader", one.fileno(), lambda: poller.remove("reader", two.fileno()))
+            poller.add("reader", two.fileno(), lambda: poller.remove("reader", one.fileno()))
+            poller.add("reader", three.fileno(), print)
+            poll = poller._poll
+            far.send(b"x")
+            far2.send(b"x")
+            poller._hand_out()
+            assert poller._poll is poll
+            assert poller._fetch == poll.poll
+            for fd in list(poller.readers):
+                poller.remove("reader", fd)
+
+
+async def test_a_number_that_is_used_again_can_be_registered() -> None:
+    poller = Opened(asyncio.get_running_loop())
+    with lost(poller) as (fd, _peer):
+        calls: list[str] = []
+        poller.add("writer", fd, lambda: calls.append("writer"))
+        await turns()
+        assert "writer" in calls
+        poller.remove("writer", fd)
+        poller.remove("reader", fd)
+    assert poller._poll is None
+
+
+async def test_those_who_wait_for_a_number_that_is_closed_are_called() -> None:
+    poller = Opened(asyncio.get_running_loop())
+    with pair() as (sock, _peer), lost(poller) as (fd, _far):
+        calls: list[int] = []
+        closed = os.dup(sock.fileno())
+        poller.add("reader", closed, lambda: calls.append(closed))
+        os.close(closed)
+        poller.add("reader", sock.fileno(), print)
+        poller.remove("reader", fd)
+        await turns()
+        assert set(calls) == {closed}
+        poller.remove("reader", closed)
+        poller.remove("reader", sock.fileno())
+    await turns()
+
+
+async def test_without_a_descriptor_for_a_new_epoll_object_nothing_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    poller = Opened(asyncio.get_running_loop())
+    with pair() as (sock, peer), lost(poller) as (fd, _peer):
+        calls: list[int] = []
+        poller.add("reader", sock.fileno(), lambda: calls.append(1))
+        poll = poller._poll
+        poller.remove("reader", fd)
+        peer.send(b"x")
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_epoll", Mock(side_effect=OSError(errno.EMFILE, "")))
+            await turns()
+        assert calls
+        await turns()
+        assert poll.closed
+        poller.remove("reader", sock.fileno())
+
+
+async def test_letting_go_closes_the_own_copy_and_takes_nothing_out() -> None:
+    poller = Opened(asyncio.get_running_loop())
+    with pair() as (sock, peer):
+        poller.add("reader", sock.fileno(), print)
+        with select.epoll.fromfd(os.dup(poller._poll.fileno())) as shared:
+            asyncio.get_running_loop().remove_reader(poller._poll.fileno())
+            poller.let_go()
+            assert poller._poll is None
+            assert not poller.readers
+            peer.send(b"x")
+            assert shared.poll(0) == [(sock.fileno(), select.EPOLLIN)]

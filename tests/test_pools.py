@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
@@ -286,3 +287,37 @@ async def test_the_pool_of_redis_takes_care_of_itself(redis_url: str, island: bo
                 await client.blpop("nothing", timeout=60)
         assert await client.ping()
     await pool.aclose()
+
+
+# -- aiosqlite --------------------------------------------------------------------
+
+
+@servers.needs_packages("aiosqlite")
+@pytest.mark.parametrize("island", [True, False])
+async def test_aiosqlite_threads_outlive_a_cancelled_close_without_an_island(island: bool) -> None:
+    """A connection has a thread, which is not a daemon: the process waits for it at its end."""
+    import aiosqlite
+
+    connections, workers = [], []
+
+    async def connect() -> None:
+        before = set(threading.enumerate())
+        connections.append(await aiosqlite.connect(":memory:"))
+        workers.extend(set(threading.enumerate()) - before)
+
+    with nurseryio.CancelScope() as scope, around(island):
+        await connect()
+        await connect()
+        try:
+            scope.cancel()
+            await nurseryio.sleep_forever()
+        finally:
+            for connection in connections:
+                await connection.close()
+    assert scope.cancelled_caught
+    await nurseryio.to_thread.run_sync(workers[0].join)
+    # In a cancelled scope the first close() raises, so that the second one is not even called.
+    if not island:
+        assert workers[1].is_alive()
+        await connections[1].close()
+    await nurseryio.to_thread.run_sync(workers[1].join)

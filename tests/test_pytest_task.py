@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import nurseryio
+from nurseryio.testing.pytest_shared import SharedRun
 from nurseryio.testing.pytest_task import TestTask, is_ours
 
 if sys.version_info < (3, 11):
@@ -24,7 +25,7 @@ def item() -> Any:
 
 @pytest.fixture
 def task(item: Any, request: pytest.FixtureRequest) -> Iterator[TestTask]:
-    task = TestTask(item, request, None)
+    task = TestTask(item, request, None, SharedRun())
     yield task
     task.close()
 
@@ -44,10 +45,10 @@ def test_no_loop_is_made_before_it_is_needed(item: Any, request: pytest.FixtureR
         loops.append(asyncio.new_event_loop())
         return loops[-1]
 
-    task = TestTask(item, request, factory)
+    task = TestTask(item, request, factory, SharedRun())
     task.close()
     assert not loops
-    task = TestTask(item, request, factory)
+    task = TestTask(item, request, factory, SharedRun())
     assert task.do("test", loop) is loops[0]
     task.close()
 
@@ -120,8 +121,9 @@ def test_a_fixture_cut_short_at_its_end_leaves_the_blame_to_the_scope(task: Test
     assert task.end("fixture", ours) is None
     native: Any = cut_short(asyncio.CancelledError())
     task.begin("fixture", native)
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(RuntimeError, match="has raised CancelledError") as caught:
         task.end("fixture", native)
+    assert isinstance(caught.value.__cause__, asyncio.CancelledError)
 
 
 def test_a_clock_among_the_arguments_is_used_and_must_not_come_late(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import socket as stdlib
 import sys
+import warnings
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -43,8 +46,8 @@ def pair(keep: bool = True) -> Iterator[tuple[Readable, Writable, stdlib.socket]
     with left, right:
         left.setblocking(False)
         right.setblocking(False)
-        readable = Readable(state, left.fileno(), keep)
-        writable = Writable(state, left.fileno(), keep)
+        readable = Readable(state, left, keep)
+        writable = Writable(state, left, keep)
         try:
             yield readable, writable, right
         finally:
@@ -111,12 +114,13 @@ async def test_it_gives_way_to_a_task_that_waits_for_the_bare_descriptor() -> No
         await readable
 
 
-async def test_a_task_that_waits_for_the_bare_descriptor_shares_the_registration() -> None:
+async def test_a_task_that_waits_for_the_bare_descriptor_ends_a_kept_registration() -> None:
     with pair() as (readable, _writable, peer):
         peer.send(b"x")
         await readable
         assert readable.armed == readable._keep
         await lowlevel.wait_readable(readable._fd)
+        assert not readable.armed
         os.read(readable._fd, 10)
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(lowlevel.wait_readable, readable._fd)
@@ -326,12 +330,23 @@ async def test_others_may_ask_to_be_told_when_the_wait_is_over() -> None:
 
 async def test_a_descriptor_that_cannot_be_watched_is_an_error_and_leaves_nothing() -> None:
     state = lowlevel.current_task()._state
-    with stdlib.socket() as sock:
-        number = sock.fileno()
+    with open(__file__) as file:
+        for keep in (True, False):
+            with pytest.raises(PermissionError):
+                await Readable(state, file, keep)
+    assert not waits(state)
+
+
+async def test_a_descriptor_that_was_closed_cannot_be_awaited() -> None:
+    state = lowlevel.current_task()._state
     for keep in (True, False):
-        # Invalid: the number may be that of the epoll object meanwhile.
-        with pytest.raises(OSError, match=r"Bad file descriptor|Invalid argument"):
-            await Readable(state, number, keep)
+        with stdlib.socket() as sock:
+            readable = Readable(state, sock, keep)
+        for _ in range(2):
+            with pytest.raises(ClosedResourceError):
+                await readable
+        with pytest.raises(ClosedResourceError):
+            await Readable(state, sock, keep)
     assert not waits(state)
 
 
@@ -376,3 +391,121 @@ async def test_a_system_exit_in_a_woken_task_of_asyncio_ends_the_loop_as_usual()
         return -1
 
     assert await asyncio.get_running_loop().run_in_executor(None, run) == 3
+
+
+# -- what others do to a descriptor -----------------------------------------------------
+
+
+async def test_a_registration_behind_which_nobody_waits_gives_way() -> None:
+    # The number has been closed behind our back, and is another socket's now.
+    with pair() as (readable, _writable, peer):
+        peer.send(b"x")
+        await readable
+        with stdlib.socket(fileno=os.dup(readable._fd)) as keeps_the_file_open:
+            left, right = stdlib.socketpair()
+            os.dup2(left.fileno(), readable._fd)
+            left.close()
+            again = Readable(readable.state, FakeOwner(readable._fd), True)
+            with right:
+                async with nurseryio.open_nursery() as nursery:
+                    nursery.start_soon(wait, again)
+                    await wait_all_tasks_blocked()
+                    assert not readable.armed
+                    right.send(b"x")
+            again.close()
+            keeps_the_file_open.recv(1)
+            peer.send(b"x")
+            await wait_all_tasks_blocked()
+    assert not waits(readable.state)
+
+
+class FakeOwner:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_a_wait_whose_owner_has_lost_the_number_ends_when_that_is_used_again(
+    keep: bool,
+) -> None:
+    state = lowlevel.current_task()._state
+    left, right = stdlib.socketpair()
+    with right, stdlib.socket(fileno=os.dup(left.fileno())) as other:
+        readable = Readable(state, left, keep)
+        async with nurseryio.open_nursery() as nursery:
+
+            async def wait_in_vain() -> None:
+                with pytest.raises(ClosedResourceError):
+                    await readable
+
+            nursery.start_soon(wait_in_vain)
+            await wait_all_tasks_blocked()
+            fd = left.detach()
+            assert len(nursery.child_tasks) == 1
+            again = Readable(state, FakeOwner(fd), keep)
+            nursery.start_soon(wait, again)
+            await wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 1
+            right.send(b"x")
+        again.close()
+        os.close(fd)
+        other.recv(1)
+    assert not waits(state)
+
+
+async def test_a_file_that_others_have_closed_is_not_reported_for_ever() -> None:
+    with pair() as (readable, _writable, peer):
+        with nurseryio.move_on_after(0.001):
+            await readable
+        spare = os.dup(readable._fd)
+        with stdlib.socket() as another:
+            os.dup2(another.fileno(), readable._fd)
+        peer.send(b"x")
+        await wait_all_tasks_blocked()
+        epolls = [host.selector_of(readable.state.loop), waits(readable.state).poller]
+        for epoll in filter(None, [getattr(each, "_selector", None) for each in epolls]):
+            assert epoll.poll(0) == []
+        os.dup2(spare, readable._fd)
+        os.close(spare)
+
+
+def test_closing_after_the_loop_was_closed_under_a_waiting_task_is_no_error() -> None:
+    async def main() -> tuple[Readable, asyncio.Task[None]]:
+        readable = Readable(lowlevel.current_task()._state, left, True)
+        task = asyncio.ensure_future(wait(readable))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert readable.is_awaited()
+        return readable, task
+
+    left, right = stdlib.socketpair()
+    with left, right:
+        loop = asyncio.new_event_loop()
+        readable, task = loop.run_until_complete(main())
+        loop.close()
+        for _ in range(2):
+            readable.close()
+        assert not waits(readable.state)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+async def test_a_run_that_is_over_holds_no_owner() -> None:
+    class Owner(stdlib.socket):
+        pass
+
+    async def main() -> weakref.ref[Owner]:
+        owner = Owner(fileno=os.dup(left.fileno()))
+        with nurseryio.move_on_after(0.001):
+            await Readable(lowlevel.current_task()._state, owner, True)
+        return weakref.ref(owner)
+
+    left, right = stdlib.socketpair()
+    with left, right:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            owner = await asyncio.to_thread(nurseryio.run, main)
+            gc.collect()
+        assert owner() is None

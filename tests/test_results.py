@@ -15,7 +15,7 @@ from harness.resisting import KINDS, Frozen, make
 from harness.stress import stress
 
 import nurseryio
-from nurseryio import Event, amap, gather, open_memory_channel, race
+from nurseryio import Event, amap, as_safe_channel, gather, open_memory_channel, race
 from nurseryio.lowlevel import checkpoint, current_task
 from nurseryio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 from nurseryio.testing.schedules import Schedule
@@ -497,3 +497,32 @@ def test_an_error_that_resists_passes_a_loose_amap_as_itself() -> None:
     with pytest.raises(Frozen) as caught:
         nurseryio.run(main, strict_exception_groups=False)
     assert caught.value is error
+
+
+# -- what tools see -------------------------------------------------------------
+
+
+async def test_tools_see_the_functions_and_not_the_helpers() -> None:
+    seen = []
+
+    async def work(_item: int = 0) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        seen.append(task.get_coro().__qualname__)  # type: ignore[union-attr]
+
+    @as_safe_channel
+    async def numbers() -> AsyncIterator[int]:
+        await work()
+        yield 1
+
+    await gather(work)
+    await race(work)
+    async with amap(work, [1], limit=1) as results:
+        async for _ in results:
+            pass
+    async with numbers() as channel:
+        async for _ in channel:
+            pass
+    here = "test_tools_see_the_functions_and_not_the_helpers.<locals>"
+    expected = f"{here}.work"
+    assert seen == [expected, expected, expected, f"{here}.numbers"]

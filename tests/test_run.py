@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from harness import matrix
-from harness.resisting import Nameless
+from harness.resisting import KINDS, Classless, Nameless, make
 
 import nurseryio
 from nurseryio import TrioInternalError, open_nursery, run
@@ -692,3 +692,18 @@ def test_a_clock_that_cannot_be_started_leaves_no_loop_open(
 def test_what_is_not_a_loop_is_named_even_if_it_has_no_repr() -> None:
     with pytest.raises(TypeError, match="must return an event loop, not <Nameless"):
         run(give, 5, loop_factory=Nameless)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, Classless])
+def test_an_error_of_the_main_task_that_resists_leaves_as_it_is(kind: Any) -> None:
+    error = make(kind)
+
+    async def main() -> None:
+        raise error
+
+    try:
+        run(main)
+    except BaseException as caught:
+        assert caught is error  # pytest.raises() asks more of an exception than "except"
+    else:
+        pytest.fail("nothing was raised")

@@ -249,6 +249,20 @@ async def test_an_error_of_accept_ends_the_server(error: Exception) -> None:
     assert other.closed
 
 
+async def test_a_cancellation_does_not_take_the_place_of_an_error_of_accept() -> None:
+    error = KeyError("x")
+
+    class Late(MemoryListener):
+        async def aclose(self) -> None:
+            await super().aclose()
+            scope.cancel()
+            await nurseryio.lowlevel.checkpoint()
+
+    with pytest.RaisesGroup(pytest.RaisesExc(check=lambda e: e is error)):
+        with nurseryio.CancelScope() as scope:
+            await serve_listeners(nurseryio.sleep_forever, [Late(error)])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
 async def test_if_there_is_no_room_the_server_says_so_and_tries_again(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, code: int
@@ -288,6 +302,7 @@ def room_for_descriptors(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.watching_only("a transport needs two descriptors")
 async def test_running_out_of_descriptors_does_not_end_a_server(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -337,3 +337,34 @@ async def test_an_error_that_resists_passes_the_block_as_itself() -> None:
             raise error
     assert caught.value is error
     assert signal.getsignal(signal.SIGUSR1) is before
+
+
+# -- handlers that are not Python's -----------------------------------------------------
+
+
+async def test_a_handler_from_below_python_is_refused_before_anything_is_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = signal.getsignal
+    before = real(ONE)
+    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == TWO else real(number))
+    with (
+        pytest.raises(RuntimeError, match=f"signal {TWO:d}: its handler was installed below"),
+        open_signal_receiver(ONE, TWO),
+    ):
+        pass
+    monkeypatch.undo()
+    assert signal.getsignal(ONE) is before
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_receivers_are_closed_in_any_order(first: int) -> None:
+    with Handlers() as handlers:
+        receivers = [open_signal_receiver(ONE) for _ in range(2)]
+        iterators = [receiver.__enter__() for receiver in receivers]
+        receivers[first].__exit__(None, None, None)
+        signal.raise_signal(ONE)
+        assert await anext(iterators[1 - first]) == ONE
+        receivers[1 - first].__exit__(None, None, None)
+        signal.raise_signal(ONE)
+        assert handlers.called == [ONE]

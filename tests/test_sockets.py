@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import contextlib
 import errno
 import gc
 import os
 import socket as stdlib
+import sys
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from socket import SCM_RIGHTS, SOL_SOCKET
@@ -16,6 +19,8 @@ from typing import Any
 
 import pytest
 from harness import net
+from harness.core import settle
+from harness.net import is_open
 
 import nurseryio
 from nurseryio import (
@@ -23,10 +28,15 @@ from nurseryio import (
     Cancelled,
     CancelScope,
     ClosedResourceError,
+    SocketStream,
     lowlevel,
     socket,
 )
+from nurseryio.socket import SocketType
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
 
 
 @contextlib.contextmanager
@@ -348,22 +358,60 @@ async def test_nothing_is_received_in_a_cancelled_scope() -> None:
         assert await b.recv(1) == b"x"
 
 
-async def test_a_cancellation_after_the_data_was_taken_does_not_lose_it() -> None:
+async def test_a_cancellation_while_others_have_their_turn_takes_no_data() -> None:
     with pair() as (a, b):
         await a.send(b"x")
-        got = []
         with CancelScope() as scope:
             async with nurseryio.open_nursery() as nursery:
-
-                @nursery.start_soon
-                async def _() -> None:
-                    got.append(await b.recv(1))
-                    await lowlevel.checkpoint()
-                    got.append(b"went on")
-
+                nursery.start_soon(b.recv, 1)
                 await lowlevel.checkpoint()
                 scope.cancel()
-        assert got == [b"x"]
+        assert scope.cancelled_caught
+        assert await b.recv(1) == b"x"
+
+
+async def test_a_native_cancel_of_a_task_that_only_receives_loses_no_data() -> None:
+    # Its request may not be raised before the task returns; then asyncio drops the result.
+    with pair() as (a, b):
+        await a.send(b"x")
+        for turns in range(3):
+            task = asyncio.ensure_future(b.recv(1))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                assert task.result() == b"x"
+                await a.send(b"x")
+        assert await b.recv(1) == b"x"
+
+
+async def test_connect_does_not_take_try_again_for_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def out_of_ports(_sock: object, _address: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with socket.socket() as client:
+        monkeypatch.setattr(stdlib.socket, "connect", out_of_ports)
+        with pytest.raises(BlockingIOError):
+            await client.connect(("127.0.0.1", 1))
+
+
+async def test_a_socket_that_cannot_be_set_up_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[stdlib.socket] = []
+
+    def refuse(sock: stdlib.socket, _flag: object) -> None:
+        made.append(sock)
+        raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stdlib.socket, "setblocking", refuse)
+        with pytest.raises(OSError):
+            socket.socket()
+        with pytest.raises(OSError):
+            socket.socketpair()
+    assert len(made) == 2 and all(sock.fileno() == -1 for sock in made)
 
 
 async def test_a_sender_waits_for_room() -> None:
@@ -514,6 +562,8 @@ async def test_a_forgotten_socket_is_closed_and_unwatched() -> None:
         with pytest.warns(ResourceWarning, match="unclosed"):
             del left
             gc.collect()
+        assert is_open(fd)  # its number stays taken while the loop watches it
+        await settle()
         reader, writer = os.pipe()
         assert fd in (reader, writer)
         os.write(writer, b"x")
@@ -599,3 +649,207 @@ async def test_a_cancelled_wait_ends_with_the_cancellation_alone() -> None:
             except Cancelled as exc:
                 assert exc.__context__ is None
                 raise
+
+
+# -- what others do to a socket ---------------------------------------------------------
+
+
+def fill(sock: SocketType) -> None:
+    """Send until the kernel takes no more."""
+    plain = stdlib.socket(fileno=os.dup(sock.fileno()))
+    with plain, contextlib.suppress(BlockingIOError):
+        while True:
+            plain.send(bytes(65536))
+
+
+def empty(sock: SocketType) -> None:
+    """Receive all that is there."""
+    plain = stdlib.socket(fileno=os.dup(sock.fileno()))
+    with plain, contextlib.suppress(BlockingIOError):
+        while True:
+            plain.recv(2**20)
+
+
+WAITS: dict[str, Callable[[SocketType], Awaitable[object]]] = {
+    "recv": lambda sock: sock.recv(1),
+    "recv_into": lambda sock: sock.recv_into(bytearray(1)),
+    "recvfrom": lambda sock: sock.recvfrom(1),
+    "recvmsg": lambda sock: sock.recvmsg(1),
+    "receive_some": lambda sock: SocketStream(sock).receive_some(),
+    "send": lambda sock: sock.send(b"x"),
+    "sendmsg": lambda sock: sock.sendmsg([b"x"]),
+    "send_all": lambda sock: SocketStream(sock).send_all(b"x"),
+    "wait_writable": lambda sock: sock.wait_writable(),
+    "wait_send_all_might_not_block": lambda sock: SocketStream(
+        sock
+    ).wait_send_all_might_not_block(),
+    "wait_readable": lowlevel.wait_readable,
+    "lowlevel.wait_writable": lambda sock: lowlevel.wait_writable(sock.fileno()),
+}
+
+
+@pytest.mark.parametrize("owned", [True, False])
+@pytest.mark.parametrize("operation", WAITS)
+async def test_detaching_ends_every_wait(operation: str, owned: bool) -> None:
+    if owned:
+        left, right = socket.socketpair()
+    else:
+        left, right = map(socket.from_stdlib_socket, stdlib.socketpair())
+    fill(left)
+
+    async def wait() -> None:
+        with pytest.raises(ClosedResourceError):
+            await WAITS[operation](left)
+
+    with right:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await wait_all_tasks_blocked()
+            fd = left.detach()
+        os.close(fd)
+
+
+async def test_detaching_ends_a_wait_for_a_connection() -> None:
+    async def wait() -> None:
+        with pytest.raises(ClosedResourceError):
+            await listener.accept()
+
+    listener = socket.socket()
+    await listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        os.close(listener.detach())
+
+
+@pytest.mark.parametrize("owned", [True, False])
+def test_a_socket_is_closed_after_its_loop_was_closed_under_a_waiting_task(owned: bool) -> None:
+    async def main() -> asyncio.Task[bytes]:
+        task = asyncio.ensure_future(left.recv(1))
+        await settle()
+        return task
+
+    if owned:
+        left, right = socket.socketpair()
+    else:
+        left, right = map(socket.from_stdlib_socket, stdlib.socketpair())
+    with right:
+        loop = asyncio.new_event_loop()
+        task = loop.run_until_complete(main())
+        loop.close()
+        fd = left.fileno()
+        left.close()
+        assert not is_open(fd)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+class AnotherLoop:
+    """A loop in a thread of its own, in which a task does something with a socket."""
+
+    def __init__(self, async_fn: Callable[[], Awaitable[object]]) -> None:
+        self._async_fn = async_fn
+        self.outcome: object = None
+        self.waits = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def _work(self) -> None:
+        try:
+            nurseryio.run(self._main)
+        except BaseException as exc:
+            self.outcome = exc
+
+    async def _main(self) -> None:
+        async def work() -> None:
+            self.outcome = await self._async_fn()
+
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            await settle()
+            self.waits.set()
+
+    def __enter__(self) -> AnotherLoop:
+        self._thread.start()
+        assert self.waits.wait(30)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+
+async def test_one_socket_is_used_by_two_loops_at_the_same_time() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        fill(left)
+        with AnotherLoop(lambda: left.recv(1)) as other:
+            async with nurseryio.open_nursery() as nursery:
+                # This loop sends, that one receives.
+                nursery.start_soon(left.send, b"y")
+                await wait_all_tasks_blocked()
+                assert len(nursery.child_tasks) == 1
+                empty(right)
+            await right.send(b"x")
+        assert other.outcome == b"x"
+
+
+async def test_two_loops_wait_for_the_same_and_each_is_woken() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        with AnotherLoop(lambda: left.recv(1)) as other:
+            async with nurseryio.open_nursery() as nursery:
+                nursery.start_soon(left.recv, 1)
+                await wait_all_tasks_blocked()
+                await right.send(b"xx")
+        assert other.outcome == b"x"
+
+
+@pytest.mark.parametrize("operation", ["recv", "wait_writable", "detach"])
+async def test_closing_ends_a_wait_on_another_loop(operation: str) -> None:
+    left, right = socket.socketpair()
+    fill(left)
+    fd = left.fileno()
+    with right:
+        name = "recv" if operation == "detach" else operation
+        with AnotherLoop(lambda: WAITS[name](left)) as other:
+            if operation == "detach":
+                assert left.detach() == fd
+            else:
+                left.close()
+            assert left.fileno() == -1
+        assert isinstance(other.outcome, ExceptionGroup)
+        assert isinstance(other.outcome.exceptions[0], ClosedResourceError)
+        # Closed when the other loop has ended its registration, and not before.
+        assert is_open(fd) == (operation == "detach")
+    if operation == "detach":
+        os.close(fd)
+
+
+async def test_forgotten_streams_that_a_thread_collects_hurt_no_new_ones() -> None:
+    class Circle:
+        pass
+
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            circle: Any = Circle()
+            circle.itself = circle
+            left, circle.peer = socket.socketpair()
+            circle.stream = SocketStream(left)
+            with nurseryio.move_on_after(0):
+                await circle.stream.receive_some()
+            async with nurseryio.open_nursery() as nursery:
+                nursery.start_soon(circle.stream.receive_some)
+                await settle()
+                nursery.cancel_scope.cancel()
+            del circle, left
+            await settle()
+            with pytest.warns(ResourceWarning, match="unclosed"):
+                await asyncio.to_thread(gc.collect)
+            async with net.unix_pair() as (a, b), nurseryio.open_nursery() as nursery:
+                nursery.start_soon(a.receive_some)
+                await settle()
+                await b.send_all(b"x")
+    finally:
+        gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 from typing import Any
 
@@ -79,7 +80,7 @@ async def test_a_writer_that_is_ahead_of_its_peer_waits_in_drain() -> None:
         writer.write(b"x" * 200_000)
         await settle()  # all of it is being sent
         writer.write(b"y" * 200_000)
-        assert transport.get_write_buffer_size() == 200_000
+        assert transport.get_write_buffer_size() == 400_000
         with nurseryio.move_on_after(0.001) as scope:
             await writer.drain()
         assert scope.cancelled_caught
@@ -88,6 +89,39 @@ async def test_a_writer_that_is_ahead_of_its_peer_waits_in_drain() -> None:
             received += len(await ours.receive_some())
         await writer.drain()
         assert transport.get_write_buffer_size() == 0
+
+
+async def test_the_write_buffer_size_counts_what_is_being_sent() -> None:
+    ours, theirs = lockstep_stream_pair()
+    async with asyncio_from_stream(theirs) as (_, writer):
+        transport = writer.transport
+        writer.write(b"x" * 10)
+        await settle()
+        assert transport.get_write_buffer_size() == 10
+        assert await ours.receive_some(4) == b"xxxx"
+        assert await ours.receive_some() == b"xxxxxx"
+        await settle()
+        assert transport.get_write_buffer_size() == 0
+        writer.write(b"never received")
+        await settle()
+        transport.abort()
+        assert transport.get_write_buffer_size() == 0
+
+
+async def test_start_tls_says_what_to_do_instead() -> None:
+    _, theirs = memory_stream_pair()
+    async with asyncio_from_stream(theirs) as (_, writer):
+        start_tls: Any = writer.start_tls  # type: ignore[attr-defined,unused-ignore]
+        with pytest.raises(NotImplementedError, match=r"nurseryio\.SSLStream\(stream"):
+            await start_tls(ssl.create_default_context())
+        loop = asyncio.get_running_loop()
+        with pytest.raises(TypeError, match=r"transport over .* is not supported by start_tls"):
+            await loop.start_tls(
+                writer.transport,
+                writer.transport.get_protocol(),
+                ssl.create_default_context(),
+                server_hostname="localhost",
+            )
 
 
 async def test_the_sending_direction_can_end_alone() -> None:

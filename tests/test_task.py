@@ -11,12 +11,14 @@ import weakref
 from typing import Any
 
 import pytest
+from harness.late_errors import LateFuture, OutOfTime
 
 import nurseryio
 from nurseryio import open_nursery
 from nurseryio._core.task import (
     name_of,
     records,
+    wake_future,
 )
 from nurseryio.lowlevel import Task, checkpoint, current_task
 from nurseryio.testing import wait_all_tasks_blocked
@@ -195,3 +197,21 @@ async def test_a_record_keeps_nothing_of_a_child_that_has_ended() -> None:
 
 
 # -- loops ----------------------------------------------------------------------
+
+
+async def test_a_task_whose_future_raises_after_it_has_its_result_wakes_once() -> None:
+    woken = []
+
+    async def sleeper() -> None:
+        woken.append(await future)
+        await checkpoint()
+        await checkpoint()
+
+    future = LateFuture()
+    async with open_nursery() as nursery:
+        nursery.start_soon(sleeper)
+        await wait_all_tasks_blocked()
+        with pytest.raises(OutOfTime):
+            wake_future(future)
+        wake_future(future)  # nothing is left to be done
+    assert woken == [None]

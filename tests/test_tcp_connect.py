@@ -347,7 +347,9 @@ async def test_an_address_of_the_other_family_to_come_from_is_an_error() -> None
     with pytest.raises(OSError, match=r"^all attempts to connect to 127.0.0.1:1 failed$") as caught:
         await open_tcp_stream("127.0.0.1", 1, local_address="::")
     group: Any = caught.value.__cause__
-    assert "local_address='::' is incompatible with remote address" in str(group.exceptions[0])
+    [error] = group.exceptions
+    assert "local_address='::' is incompatible with remote address" in str(error)
+    assert isinstance(error.__cause__, OSError) and error.__cause__.strerror in str(error)
 
 
 @pytest.mark.parametrize("host", [None, 5, ["localhost"]])

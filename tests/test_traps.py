@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 from harness.core import HAS_COUNTS, cancelling, gone, needs_counts, settle, turns, without_gc
+from harness.late_errors import LateFuture, OutOfTime
 
 from nurseryio import Cancelled, CancelScope, open_nursery
 from nurseryio._core import Error, Value, capture, wait_future
@@ -598,3 +599,27 @@ async def test_a_natively_cancelled_wait_leaves_no_reference_cycle() -> None:
             del task
             await turns(1)
             assert all(map(gone, watched))
+
+
+# -- a signal handler that raises as the engine's own call returns ---------------
+
+
+async def test_a_task_whose_rescheduling_raises_after_the_fact_wakes_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    woken = []
+
+    async def sleeper() -> None:
+        tasks.append(current_task())
+        monkeypatch.setattr("nurseryio._core.traps.new_future", LateFuture)
+        woken.append(await wait_task_rescheduled(agree))
+        monkeypatch.undo()
+        await turns(3)
+
+    tasks: list[Any] = []
+    async with open_nursery() as nursery:
+        nursery.start_soon(sleeper)
+        await settle()
+        with pytest.raises(OutOfTime):
+            reschedule(tasks[0], Value(5))
+    assert woken == [5]

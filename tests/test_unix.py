@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket as stdlib
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import forks
 
 import nurseryio
 from nurseryio import (
@@ -191,6 +193,36 @@ async def test_a_system_without_unix_sockets_is_told_so(monkeypatch: pytest.Monk
             await call("x")  # type: ignore[operator]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+async def test_a_forked_child_leaves_the_file_to_its_parent(path: str) -> None:
+    (listener,) = await open_unix_listeners(path)
+
+    def close() -> None:
+        with contextlib.suppress(RuntimeError):  # there is no loop for its checkpoint
+            listener.aclose().send(None)
+        assert listener.socket.fileno() == -1
+
+    assert forks.in_child(close) == 0
+    async with await open_unix_socket(path):
+        await (await listener.accept()).aclose()
+    await listener.aclose()
+    assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_symbolic_link_is_left_alone(path: str, there: bool) -> None:
+    target = f"{path}-target"
+    if there:
+        with stdlib.socket(stdlib.AF_UNIX) as gone:
+            gone.bind(target)
+    os.symlink(target, path)
+    with pytest.raises(OSError) as caught:
+        await open_unix_listeners(path)
+    assert caught.value.errno == errno.EADDRINUSE
+    assert os.readlink(path) == target
+
+
+@pytest.mark.watching_only("it makes a socket for datagrams")
 async def test_a_path_with_a_nul_is_refused_not_cut(path: str) -> None:
     for wrong in (f"{path}\0x", Path(f"{path}\0x"), f"{path}\0".encode()):
         with pytest.raises(ValueError, match="NUL character in the path"):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import nurseryio
+from nurseryio import ClosedResourceError
 from nurseryio.lowlevel import notify_closing, wait_readable, wait_writable
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 
@@ -149,3 +152,41 @@ async def test_what_has_no_descriptor_is_refused() -> None:
             await wait("a")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="expected a file descriptor"):
         notify_closing(1.5)  # type: ignore[arg-type]
+
+
+async def test_a_wait_for_what_was_closed_gives_way_when_its_number_is_used_again() -> None:
+    async def wait_in_vain(source: Any) -> None:
+        with pytest.raises(ClosedResourceError):
+            await wait_readable(source)
+
+    for as_file in (False, True):
+        left, right = socket.socketpair()
+        other, far = socket.socketpair()
+        fd = left.fileno()
+        source = left.makefile("rb", buffering=0) if as_file else left
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(wait_in_vain, source)
+            await wait_all_tasks_blocked()
+            source.close()
+            left.close()
+            os.dup2(other.fileno(), fd)
+            with nurseryio.move_on_after(0.001) as scope:
+                await wait_readable(fd)
+            assert scope.cancelled_caught
+        os.close(fd)
+        for sock in (right, other, far):
+            sock.close()
+
+
+async def test_a_task_that_waits_holds_on_to_what_it_was_given() -> None:
+    left, right = socket.socketpair()
+    with right:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(wait_readable, left)
+            del left
+            await wait_all_tasks_blocked()
+            gc.collect()
+            with pytest.warns(ResourceWarning, match="unclosed"):
+                right.send(b"x")
+                await wait_all_tasks_blocked()
+                gc.collect()

@@ -315,3 +315,49 @@ def test_calls_on_what_belongs_to_a_closed_loop_are_silent(
         call()
     assert things["event"].is_set()
     assert not task.done()
+
+
+# -- waiting where a task of another loop waits -----------------------------------------
+
+
+def waits_for_event() -> Any:
+    event = Event()
+    return event.wait, event.set
+
+
+def waits_for_lock() -> Any:
+    lock = Lock()
+    lock.acquire_nowait()
+    return lock.acquire, lock.release
+
+
+def waits_for_channel() -> Any:
+    sending, receiving = open_memory_channel[int](0)
+    return receiving.receive, lambda: sending.send_nowait(1)
+
+
+def waits_for_semaphore() -> Any:
+    semaphore = Semaphore(0)
+    return semaphore.acquire, semaphore.release
+
+
+@pytest.mark.parametrize(
+    "make", [waits_for_event, waits_for_lock, waits_for_channel, waits_for_semaphore]
+)
+async def test_a_wait_beside_a_task_of_another_loop_is_an_error_and_changes_nothing(
+    make: Callable[[], Any],
+) -> None:
+    wait, wake = make()
+    errors = []
+
+    async def stray() -> None:
+        with pytest.raises(RuntimeError, match="a task of another event loop") as caught:
+            await wait()
+        errors.append(caught.value)
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await settle()
+        in_a_thread(lambda: asyncio.run(stray()))
+        wake()
+    assert len(errors) == 1

@@ -158,11 +158,19 @@ def _tell_again(task: Task) -> None:
     """Serve a task on whose way something has failed, once more (rule 3)."""
     if host.is_over(task.asyncio_task):
         return
-    if not task.scope._effective:
-        give_back(task)
-    else:
-        _deliver(task)
-        _schedule(task._state)
+    try:
+        if not task.scope._effective:
+            give_back(task)
+        else:
+            _deliver(task)
+            _schedule(task._state)
+    except BaseException:
+        # What it waits for cannot be interrupted. What it awaits next can, so look again then.
+        try:
+            _wait_for(task, host.waiter(task.asyncio_task))
+        except BaseException:
+            _look_after_pause(task)
+        raise
 
 
 def push_later(scope: Any) -> None:
@@ -220,7 +228,7 @@ def _strike(task: Task) -> None:
         task._held = held
         if cancelling(asyncio_task) > before:
             uncancel(asyncio_task)
-        if not is_a(error, Exception) or isinstance(error, OUR_OWN):
+        if not is_a(error, Exception) or is_a(error, OUR_OWN):
             raise
         _throw(task, error)
         return
@@ -234,7 +242,7 @@ OUR_OWN = (MemoryError, RecursionError)
 
 def _given_to_task(task: Task, error: BaseException) -> bool:
     """Give an error that a future of foreign make has raised to the task that waits for it."""
-    if not is_a(error, Exception) or isinstance(error, OUR_OWN) or task._park is not None:
+    if not is_a(error, Exception) or is_a(error, OUR_OWN) or task._park is not None:
         return False
     future = host.waiter(task.asyncio_task)
     return future is not None and host.throw_into(task.asyncio_task, future, error)

@@ -118,6 +118,10 @@ class Driver:
             if STOPPED not in str(exc):
                 raise
 
+    def forgive(self) -> None:
+        """The loop has run well since the last error that left it: that one does not count."""
+        self._broken, self._when, self._in_vain = False, 0.0, 0
+
     def throw(self, error: BaseException) -> None:
         """Have an error leave the running loop, on which it cannot be raised for that."""
         if self._thrown is None:

@@ -276,7 +276,7 @@ def _left_open(task: Task, error: BaseException | None) -> BaseException | None:
             )
         )
     cut_off = any(node._abandoned and node._parent is None for node in chain(task.scope, None))
-    if (not open_nurseries and not cut_off) or isinstance(error, (SystemExit, KeyboardInterrupt)):
+    if (not open_nurseries and not cut_off) or is_a(error, (SystemExit, KeyboardInterrupt)):
         return error  # an exit may be raised where leaving a block begins; it keeps its code
     what = "Nursery" if open_nurseries else "Cancel scope"
     corrupted = misnested("", error)

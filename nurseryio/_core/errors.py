@@ -206,7 +206,9 @@ one was not; what is inside it has been cancelled and cut off, the rest goes on.
   - __enter__/__exit__ or __aenter__/__aexit__ called by hand, or an (Async)ExitStack that
     mixes the order: use 'with' and 'async with' blocks;
   - a context manager entered in one task and closed in another: nurseryio.aio.host(nursery,
-    manager) runs it in its own task.
+    manager) runs it in its own task;
+  - asyncSetUp of a unittest.IsolatedAsyncioTestCase, whose methods run in different tasks:
+    nurseryio.testing.AsyncTestCase runs them in one.
 """
 
 

@@ -73,7 +73,7 @@ message_of: Callable[[Any], str] = _GROUP_FIELDS["message"].__get__
 class_name: Callable[[type], str] = vars(type)["__name__"].__get__
 
 
-def is_a(error: object, kind: type[ErrorT]) -> TypeIs[ErrorT]:
+def is_a(error: object, kind: type[ErrorT] | tuple[type[ErrorT], ...]) -> TypeIs[ErrorT]:
     """``isinstance()`` as ``except`` sees it: what ``error.__class__`` says is not asked."""
     return issubclass(type(error), kind)
 

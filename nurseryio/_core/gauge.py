@@ -134,11 +134,13 @@ class Gauge:
         if hook in self._instruments:
             # The record of a task that has ended is gone, but not for this question.
             records[owner] = task
-            host.enter_task(self._state.loop, owner)
             try:
+                host.enter_task(self._state.loop, owner)
                 self._instruments.call(hook, task)
             finally:
-                host.leave_task(self._state.loop, owner)
+                entered = host.current_task_or_none() is owner
+                if entered:
+                    host.leave_task(self._state.loop, owner)
                 if owner.done():
                     records.pop(owner, None)
 

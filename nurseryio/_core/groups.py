@@ -106,7 +106,7 @@ def bare_exit(error: BaseException) -> BaseException:
     leaf = error
     while is_a(leaf, BaseExceptionGroup) and len(members_of(leaf)) == 1:
         leaf = members_of(leaf)[0]
-    return leaf if isinstance(leaf, (SystemExit, KeyboardInterrupt)) else error
+    return leaf if is_a(leaf, (SystemExit, KeyboardInterrupt)) else error
 
 
 def is_cancelled(exc: BaseException) -> bool:
@@ -300,7 +300,7 @@ def _derived(
             problem = "returned a group of other errors"
     except BaseException as error:
         problem = f"raised {safe_repr(error)}"
-        if not is_a(error, Exception) or isinstance(error, MemoryError):
+        if not is_a(error, Exception) or is_a(error, MemoryError):
             # Ctrl-C, an exit or lack of memory while it ran: an error like the others.
             kept = [*kept, error]
     return BaseExceptionGroup(message_of(group), kept), problem

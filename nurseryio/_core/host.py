@@ -24,6 +24,7 @@ import contextvars
 import functools
 import inspect
 import operator
+import selectors
 import socket
 import sys
 import threading
@@ -31,23 +32,6 @@ import types
 from collections.abc import Callable, Coroutine, Sized
 from math import inf
 from typing import Any, ClassVar
-
-__all__ = [
-    "BARE_YIELD",
-    "HAS_CANCEL_COUNTS",
-    "ChildTask",
-    "cancelling",
-    "current_task_or_none",
-    "has_run",
-    "is_running",
-    "make_child",
-    "must_cancel",
-    "put_back",
-    "running_loop",
-    "task_context",
-    "uncancel",
-    "waiter",
-]
 
 AsyncioTask = asyncio.Task[Any]
 Loop = asyncio.AbstractEventLoop
@@ -441,6 +425,10 @@ def selector_of(loop: Loop) -> Any:
     return getattr(loop, "_selector", None)
 
 
+# Absent where the system has no epoll.
+_EpollSelector: Any = getattr(selectors, "EpollSelector", ())
+
+
 def next_timer(loop: Loop) -> float:
     """When the earliest timer of a stock loop is due, on the loop's clock; ``inf`` if none."""
     scheduled: list[asyncio.TimerHandle] = getattr(loop, "_scheduled", [])
@@ -500,6 +488,37 @@ def count_tasks(loop: Loop) -> tuple[int, int]:
     return len(tasks), runnable
 
 
+def renew_epoll(loop: Loop, keep: bool) -> None:
+    """Give a stock loop a new epoll object, which watches nothing or (``keep``) what is open.
+
+    Raises:
+        OSError: No descriptor is left for it. Nothing has changed.
+    """
+    selector = selector_of(loop)
+    if not isinstance(selector, _EpollSelector):
+        return
+    before = selector._selector
+    selector._selector = type(before)()
+    before.close()
+    for key in list(selector.get_map().values()):
+        selector.unregister(key.fileobj)
+        if keep:
+            with contextlib.suppress(OSError):
+                selector.register(key.fileobj, key.events, key.data)
+
+
+def watches_in_vain(loop: Loop, fd: int) -> bool:
+    """Whether a stock loop watches a file that others have closed under this number."""
+    selector = selector_of(loop)
+    if isinstance(selector, _EpollSelector) and fd in selector.get_map():
+        events = selector.get_key(fd).events
+        try:  # without changing anything; EPOLLIN is 1, EPOLLOUT is 4
+            selector._selector.modify(fd, events & 1 | (events & 2) * 2)
+        except OSError:
+            return True
+    return False
+
+
 # -- timers of our own making ---------------------------------------------------
 
 
@@ -540,20 +559,6 @@ def emergency_call(
     if isinstance(queue, collections.deque):
         return functools.partial(queue.append, asyncio.Handle(callback, (), loop, context))
     return functools.partial(loop.call_soon, callback, context=context)
-
-
-# So many frames the longest way from an operation through the engine and asyncio takes.
-STACK_NEEDED = 16
-
-
-def ensure_stack(frames: int = STACK_NEEDED) -> None:
-    """Raise RecursionError if there is no room for so many more frames on the stack.
-
-    For operations that change state in several calls: either they fail before the first of them,
-    or not for want of stack.
-    """
-    if frames:
-        ensure_stack(frames - 1)
 
 
 # -- signals --------------------------------------------------------------------

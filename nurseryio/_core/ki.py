@@ -35,6 +35,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import abcs, host, outcome, util
+from .handlers import Replaced
 from .task import records
 from .wakeup import SignalWakeup
 
@@ -215,7 +216,7 @@ class KIHandler:
 
     def __init__(self, pressed: Callable[[types.FrameType | None], object]) -> None:
         self._pressed = pressed
-        self._installed = False
+        self._replaced: Replaced | None = None
         self._wakeup = SignalWakeup()
 
     def install(self) -> None:
@@ -224,12 +225,11 @@ class KIHandler:
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) == signal.default_int_handler
         ):
-            signal.signal(signal.SIGINT, self)
-            self._installed = True
+            self._replaced = Replaced(signal.SIGINT, self)
 
     def loop_begins(self, loop: host.Loop) -> None:
         """The loop has begun to run: have signals wake it."""
-        if self._installed:
+        if self._replaced is not None:
             self._wakeup.install(loop)
 
     def loop_ends(self) -> None:
@@ -241,6 +241,6 @@ class KIHandler:
 
     def remove(self) -> None:
         """Give ``SIGINT`` back, unless somebody has taken it meanwhile."""
-        if signal.getsignal(signal.SIGINT) is self:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        self._installed = False
+        if self._replaced is not None:
+            self._replaced.give_back(unless_taken=True)
+            self._replaced = None

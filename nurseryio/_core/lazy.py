@@ -26,6 +26,7 @@ _HIDDEN = (
     "nurseryio.aio",
     "nurseryio._core.tree_view",
     "nurseryio._interop.anyio_bridge",
+    "nurseryio._net.linked_socket",
     # A name that is given to the standard library, to ssl for example, is encoded by this codec.
     "encodings.idna",
 )

@@ -40,7 +40,7 @@ from .ending import (
     unmake,
 )
 from .errors import Cancelled, TrioInternalError, not_entered
-from .exc_fields import without_own_frame
+from .exc_fields import is_a, without_own_frame
 from .extra import NO_EXTRA
 from .groups import (
     FAILED,
@@ -57,7 +57,6 @@ from .host import (
     NativeTask,
     asyncio_tasks,
     current_task as current_asyncio_task,
-    ensure_stack,
     forget_who_awaits,
     note_who_awaits,
     running_loop_or_none,
@@ -73,8 +72,10 @@ from .util import (
     blank,
     checked_coroutine,
     coroutine_or_error,
+    ensure_stack,
     qualname_of,
     reject_non_functions,
+    show_as,
 )
 
 if sys.version_info < (3, 11):
@@ -188,7 +189,9 @@ class Nursery(metaclass=NoPublicConstructor):
         Args:
             async_fn: an async function; for keyword arguments use ``functools.partial``.
             args: its positional arguments.
-            name: what to call the task in debugging output, a string or a function.
+            name: what to call the task in debugging output, a string or a function. Where it is a
+                function, tools show that one as the child's, as with ``start_soon(wrapper, fn,
+                name=fn)``.
 
         Raises:
             TypeError: ``async_fn`` is no async function; the message says what it is.
@@ -276,6 +279,8 @@ class Nursery(metaclass=NoPublicConstructor):
         asyncio_task = runner = None
         try:
             ensure_stack()
+            if name is not None:
+                show_as(coro, name)
             asyncio_name = qualname_of(coro if name is None else name) or task.name
             if system:
                 task._own_extra().is_system = True
@@ -436,7 +441,7 @@ class Nursery(metaclass=NoPublicConstructor):
                     task._own_extra().eventual_parent_nursery = self
             except BaseExceptionGroup as group:
                 if len(group.exceptions) != 1:
-                    if any(isinstance(error, OUR_OWN) for error in group.exceptions):
+                    if any(is_a(error, OUR_OWN) for error in group.exceptions):
                         raise  # leaving the temporary nursery has failed as well
                     raise TrioInternalError(
                         "the temporary nursery of start() got a second task: somebody reached "

@@ -48,6 +48,7 @@ __all__ = [
     "leave",
     "let_others_run",
     "move",
+    "other_loop",
     "park",
     "wake_all",
     "wake_first",
@@ -82,10 +83,13 @@ async def park(task: Task, queue: Queue, entry: Any = None) -> Any:
 
     Raises:
         Cancelled: The task was cancelled; it has left the queue.
+        RuntimeError: A task of another event loop is in the queue.
         Exception: Whatever error the outcome holds.
 
     Checkpoint: yes.
     """
+    if queue and next(iter(queue))._state is not task._state:
+        raise other_loop("waits for")
     try:
         if task.scope._effective:
             queue[task] = entry
@@ -118,6 +122,14 @@ async def park(task: Task, queue: Queue, entry: Any = None) -> Any:
         del outcome, future  # an error holds this frame: no circle
 
 
+def other_loop(does: str) -> RuntimeError:
+    """The error for who would wait where only a task of another event loop can wake it."""
+    return RuntimeError(
+        f"a task of another event loop {does} this: events, locks, channels and the like belong to "
+        "one event loop, and cannot be waited for in two"
+    )
+
+
 def _leave_queue(task: Task, queue: Queue) -> None:
     """The task does not sleep any more, and was not woken: it leaves the queue that it is in."""
     now_in = task._abort
@@ -146,7 +158,10 @@ def wake_first(queue: Queue, next_send: Any = None) -> tuple[Task, Any]:
     except BaseException:
         # is_waiting() without its frame, for which there may be no stack.
         future = None if task is None else task._park
-        if future is not None and (not future.done() or task._extra.outcome is None):
+        if future is not None and (
+            not future.done()
+            or (future.cancelled() and task._abort is not None and task._abort is not AGREED)
+        ):
             queue[task] = entry
             queue.move_to_end(task, last=False)  # type: ignore[attr-defined]
         raise

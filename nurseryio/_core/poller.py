@@ -12,12 +12,16 @@ next turn. That holds for errors as well. (uvloop's own ``add_reader`` reports a
 then has silently forgotten the descriptor.)
 
 Rule 3: the epoll object is open while a descriptor is registered, so that nothing is left over.
+
+Rule 4: the system knows a registration by its number *and* its open file. If others close the
+number while the open file lives on (in a duplicate, in a forked child), it can be taken out no
+more, and is reported for ever. Then a new epoll object, made from the tables, takes the place of
+the old one.
 """
 
 from __future__ import annotations
 
 import select
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,7 +42,7 @@ MOST = 128
 class Poller:
     """Descriptors that one loop watches, with what is called when they are ready."""
 
-    __slots__ = ("_fetch", "_loop", "_poll", "readers", "writers")
+    __slots__ = ("_fetch", "_loop", "_poll", "_unknown", "readers", "writers")
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -46,7 +50,10 @@ class Poller:
         self.writers: dict[int, Callable[[], object]] = {}
         # Invariant: not None while readers or writers has an entry.
         self._poll: Any = None
+        # Its method, or what makes a new epoll object first.
         self._fetch: Callable[[float, int], list[tuple[int, int]]] | None = None
+        # Numbers that were reported lately, and are in neither table.
+        self._unknown: set[int] = set()
 
     def open(self) -> bool:
         """Be ready for :meth:`add`.
@@ -59,13 +66,17 @@ class Poller:
                 poll = _epoll()
             except OSError:
                 return False
-            try:
-                self._loop.add_reader(poll.fileno(), self._hand_out)
-            except BaseException:
-                poll.close()
-                raise
-            self._poll, self._fetch = poll, poll.poll
+            self._begin_with(poll)
         return True
+
+    def _begin_with(self, poll: Any) -> None:
+        try:
+            self._loop.add_reader(poll.fileno(), self._hand_out)
+        except BaseException:
+            poll.close()
+            raise
+        self._poll, self._fetch = poll, poll.poll
+        self._unknown = set()
 
     def add(self, way: str, fd: int, callback: Callable[[], object]) -> None:
         """Have ``callback()`` called in each turn of the loop in which a descriptor is ready.
@@ -83,10 +94,18 @@ class Poller:
         reading = way == "reader"
         mine, others = (self.readers, self.writers) if reading else (self.writers, self.readers)
         try:
-            if fd in others:
-                self._poll.modify(fd, READ | WRITE)
-            else:
-                self._poll.register(fd, READ if reading else WRITE)
+            try:
+                if fd in others:
+                    self._poll.modify(fd, READ | WRITE)
+                else:
+                    self._poll.register(fd, READ if reading else WRITE)
+            except (FileNotFoundError, FileExistsError):
+                # Others have closed the number of an earlier registration, and it is used again.
+                self._distrust()
+                if fd in others:
+                    self._poll.register(fd, READ | WRITE)
+                else:
+                    self._poll.modify(fd, READ if reading else WRITE)
             mine[fd] = callback
         finally:
             self._close_if_empty()
@@ -96,11 +115,13 @@ class Poller:
         reading = way == "reader"
         mine, others = (self.readers, self.writers) if reading else (self.writers, self.readers)
         del mine[fd]
-        with suppress(OSError):
+        try:
             if fd in others:
                 self._poll.modify(fd, WRITE if reading else READ)
             else:
                 self._poll.unregister(fd)
+        except OSError:
+            self._distrust()
         self._close_if_empty()
 
     def _close_if_empty(self) -> None:
@@ -114,12 +135,65 @@ class Poller:
         """The loop's callback: something is ready."""
         readers, writers = self.readers, self.writers
         # A callback may register and remove others; what is gone by its turn is passed over.
+        unknown = None
         for fd, events in self._fetch(0, MOST):  # type: ignore[misc]
             # An error (neither bit) concerns both.
             if events != WRITE and fd in readers:
                 readers[fd]()
-            if events != READ and fd in writers:
+                if events != READ and fd in writers:
+                    writers[fd]()
+            elif events != READ and fd in writers:
                 writers[fd]()
+            elif fd not in readers and fd not in writers:
+                unknown = {fd} if unknown is None else {fd, *unknown}
+        if unknown is not None:
+            # The first time it may have been forgotten by another callback of this turn.
+            if unknown & self._unknown:
+                self._distrust()
+            self._unknown = unknown
+
+    # -- when the system's table is not ours any more ---------------------------
+
+    def _distrust(self) -> None:
+        """Have a new epoll object made before the next reports are fetched (rule 4)."""
+        if self._poll is not None:
+            self._fetch = self._renew_and_fetch
+
+    def _renew_and_fetch(self, timeout: float, most: int) -> list[tuple[int, int]]:
+        before = self._poll
+        try:
+            poll = _epoll()
+        except OSError:
+            # No descriptor is left for it: the next turn tries again.
+            reports: list[tuple[int, int]] = before.poll(timeout, most)
+            return reports
+        self._begin_with(poll)
+        self._loop.remove_reader(before.fileno())
+        before.close()
+        for fd in {*self.readers, *self.writers}:
+            try:
+                poll.register(fd, READ * (fd in self.readers) + WRITE * (fd in self.writers))
+            except OSError:
+                self._report_closed(fd)
+        reports = poll.poll(timeout, most)
+        return reports
+
+    def _report_closed(self, fd: int) -> None:
+        """A number of the tables stands for no open file: who waits for it finds out by trying."""
+        for table in (self.readers, self.writers):
+            callback = table.get(fd)
+            if callback is not None:
+                # Twice: one that has just begun to wait passes the first report over.
+                self._loop.call_soon(callback)
+                self._loop.call_soon(callback)
+
+    def let_go(self) -> None:
+        """In a forked child: forget everything. The epoll object is shared with the parent."""
+        poll, self._poll, self._fetch = self._poll, None, None
+        self.readers.clear()
+        self.writers.clear()
+        if poll is not None:
+            poll.close()
 
 
 def poller_for(loop: Loop) -> Poller | None:

@@ -20,6 +20,9 @@ something only when a run that has given up does not end.
 
 Rule 3: the ``KeyboardInterrupt`` has the tasks of that moment as a note. If it was not raised in
 the program, its traceback is the place where the main task was.
+
+Rule 4: another error may take the place of a ``KeyboardInterrupt``: that of a time limit, which a
+signal handler raises as well (:meth:`Presses.interrupt`).
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from .exc_fields import add_note
 from .ki import is_protected, may_be_torn, place_of
 from .leftovers import TURNS
 from .outcome import Error
+from .util import safe_repr
 
 if TYPE_CHECKING:
     import types
@@ -73,7 +77,7 @@ class Presses:
         # How many times in a row, see rule 1.
         self._times = 0
         # The latest, and where the main task was then.
-        self._error = KeyboardInterrupt()
+        self._error: BaseException = KeyboardInterrupt()
         self._place: types.TracebackType | None = None
         # It is to leave the loop.
         self._leaving = False
@@ -89,11 +93,20 @@ class Presses:
         self.ever = True
         if not self._at_checkpoints and not is_protected(frame):
             raise self._interrupt()
+        self.interrupt(frame, self._interrupt())
+
+    def interrupt(self, frame: types.FrameType | None, error: BaseException) -> None:
+        """Have ``error`` interrupt the main task, or more than that if it is not the first one.
+
+        Args:
+            frame: what was running, code that may not be interrupted on the spot.
+            error: what to raise.
+        """
         if not self.pending and not self._is_kept():
             self._times = 0
         self._times += 1
         self.pending = True
-        self._error = self._interrupt()
+        self._error = error
         if self._times == 1:
             self._soon(self._say if self.main_over else self.interrupt_main)
             return
@@ -178,14 +191,19 @@ class Presses:
         if self.pending:
             # A checkpoint, a foreign await, or a wait that has an end of its own: CancelledError
             # there or at the next await, KeyboardInterrupt from run().
-            task.asyncio_task.cancel(KI_REASON)
+            task.asyncio_task.cancel(self._reason())
+
+    def _reason(self) -> CancelReason:
+        if isinstance(self._error, KeyboardInterrupt):
+            return KI_REASON
+        return CancelReason("native", reason=safe_repr(self._error))
 
     def _raise_ki(self) -> NoReturn:
         if self._asking == threading.get_ident():
             self.pending = False
             raise self._error
         # Called later, after the abort function returned FAILED: by a worker thread, for example.
-        raise Cancelled(KI_REASON)
+        raise Cancelled(self._reason())
 
     def _find_main(self) -> types.TracebackType | None:
         if self.main is None:
@@ -196,8 +214,8 @@ class Presses:
 
     # -- at the end -------------------------------------------------------------
 
-    def take(self, error: BaseException | None) -> KeyboardInterrupt:
-        """The pending ``KeyboardInterrupt``, for the caller to raise.
+    def take(self, error: BaseException | None) -> BaseException:
+        """The pending ``KeyboardInterrupt`` or other error, for the caller to raise.
 
         Args:
             error: what the main task has raised.

@@ -1,11 +1,13 @@
 """Waiting for a file descriptor again and again, fast: what streams and sockets stand on.
 
-What lives here: :class:`Readable` and :class:`Writable`, which a task awaits, and the loop's table
-of who waits for which descriptor. What does not: reading and writing, and the public functions
-for waiting once (:mod:`waitio`).
+What lives here: :class:`Readable` and :class:`Writable`, which a task awaits; all of one descriptor
+(:class:`Registrations`); and the loop's table of who waits for which descriptor. What does not:
+reading and writing, and the public functions for waiting once (:mod:`waitio`).
 
 Rule 1: while it waits or is registered, an object stands in the loop's table, so that two tasks
-that wait for the same thing are told so, and closing finds whoever waits.
+that wait for the same thing are told so, and closing finds whoever waits. The object holds the
+descriptor's *owner*, a socket for example. So the garbage collector closes no descriptor that is
+registered, and the number cannot become another file's meanwhile.
 
 Rule 2: the kernel's queue is the only buffer. Being woken means "try now"; nothing has been taken
 out, so nothing is lost if a cancellation comes in between.
@@ -25,26 +27,61 @@ Rule 5: a task awaits a future of asyncio's plain kind. Waking in place takes th
 out of it, so that the future stays pending and serves for the next wait: nothing is allocated and
 no method of ours is called. Whatever else may happen to the task (a cancellation, closing)
 ends the future as usual, and the next wait has a new one.
+
+Rule 6: only the loop's thread changes its table. Finalizers, which are called in any thread and in
+the middle of anything, and other loops that use the same descriptor schedule a call on the loop.
+
+Rule 7: a forked child forgets all registrations, and takes none of them out: the epoll objects
+are shared with the parent.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from . import host
 from .errors import BusyResourceError, ClosedResourceError
+from .forked import in_child
 from .host import callbacks_of, forget_who_awaits
 from .poller import Poller, poller_for
+from .task import all_states
+from .watching import cannot_watch
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Generator
 
-    from .loop_state import LoopState
-    from .task import Task
+    from typing_extensions import Protocol
 
-__all__ = ["Readable", "Readiness", "Writable", "waits"]
+    from .loop_state import LoopState
+
+    class HasFileno(Protocol):
+        """Anything that has a file descriptor."""
+
+        def fileno(self) -> int:
+            """The descriptor."""
+
+    class Standing(Protocol):
+        """An entry of the loop's table."""
+
+        armed: bool
+
+        def is_awaited(self) -> bool:
+            """Whether a task waits for the descriptor."""
+
+        def has_lost(self) -> bool:
+            """Whether its owner has been closed, or was given another number."""
+
+        def close(self) -> None:
+            """End the registration; the task that waits gets :class:`ClosedResourceError`."""
+
+
+__all__ = ["Readable", "Readiness", "Registrations", "Writable", "close_later", "waits"]
+
+KindT = TypeVar("KindT", bound="Readiness")
 
 # Where registrations with the loop last, the first few go there. Each report costs more, but does
 # not come through a second epoll object: that is what counts as long as they come one by one.
@@ -53,7 +90,7 @@ FEW = 4
 _WAITS = object()  # the key of a loop's table among its local values
 
 
-class Waits(dict[tuple[int, str], "Task | Readiness"]):
+class Waits(dict[tuple[int, str], "Standing"]):
     """Who waits, or is registered, on one loop: by descriptor and "reader" or "writer"."""
 
     __slots__ = ("done", "few", "loop_keeps", "poller", "queue", "waking")
@@ -74,6 +111,40 @@ class Waits(dict[tuple[int, str], "Task | Readiness"]):
         self.done = host.new_future(loop=state.loop)
         self.done.set_result(None)
 
+    def has_room(self, fd: int, way: str) -> bool:
+        """Whether a descriptor may be registered.
+
+        If nobody waits behind an earlier registration, that gives way: it may be one of a file
+        that has been closed behind our back. So does one whose owner has been closed.
+        """
+        standing = self.get((fd, way))
+        if standing is not None:
+            if standing.is_awaited() and not standing.has_lost():
+                return False
+            standing.close()
+        return True
+
+    def let_go(self) -> None:
+        """Forget everything: the loop is closed, or this is a forked child (rule 7)."""
+        for standing in self.values():
+            standing.armed = False
+        self.clear()
+        if self.poller is not None:
+            self.poller.let_go()
+
+
+def let_go(state: LoopState) -> None:
+    """See :meth:`Waits.let_go`; does nothing if there is no table."""
+    table: Waits | None = state.locals.get(_WAITS)
+    if table is not None:
+        table.let_go()
+
+
+@in_child
+def _let_go_of_all() -> None:
+    for state in all_states():
+        let_go(state)
+
 
 def waits(state: LoopState) -> Waits:
     """The table of one loop."""
@@ -88,7 +159,7 @@ class Readiness:
 
     Args:
         state: The loop.
-        fd: The file descriptor.
+        owner: What has the file descriptor, and closes it if it is forgotten.
         keep: Stay registered between waits; see rule 3.
     """
 
@@ -98,6 +169,7 @@ class Readiness:
         "_keep",
         "_may_keep",
         "_once",
+        "_owner",
         "_poller",
         "_stale",
         "_table",
@@ -112,11 +184,12 @@ class Readiness:
     way: ClassVar[str]
     purpose: ClassVar[str]
 
-    def __init__(self, state: LoopState, fd: int, keep: bool) -> None:
+    def __init__(self, state: LoopState, owner: HasFileno, keep: bool) -> None:
         self.state = state
         self._table = table = waits(state)
         self.queue = table.queue
-        self._fd = fd
+        self._owner: HasFileno | None = owner
+        self._fd = owner.fileno()
         self._may_keep = self._keep = keep
         # Where it is registered while it is armed; None stands for the loop itself.
         self._poller: Poller | None = None
@@ -140,9 +213,9 @@ class Readiness:
 
     def __await__(self) -> Generator[asyncio.Future[None], None, None]:
         if self._waiting:
-            # Perhaps the wait was ended otherwise than in place.
-            if not self._future.done() and callbacks_of(self._future):
+            if self.is_awaited():
                 raise self._busy()
+            # The wait was ended otherwise than in place.
             self._renew()
         if not self.armed:
             self._arm()
@@ -162,6 +235,21 @@ class Readiness:
         finally:
             self.disarm()
 
+    async def once(self) -> None:
+        """Wait, and have the descriptor watched no longer. For what is nearly always ready."""
+        try:
+            await self
+        finally:
+            self.release()
+
+    def is_awaited(self) -> bool:
+        """Whether a task waits."""
+        return self._waiting and not self._future.done() and bool(callbacks_of(self._future))
+
+    def has_lost(self) -> bool:
+        """Whether the owner has been closed, or its number was handed away."""
+        return self._fd == -1 or self._owner is None or self._owner.fileno() != self._fd
+
     def _busy(self) -> BusyResourceError:
         return BusyResourceError(
             f"another task is already waiting until fd {self._fd} is {self.purpose}"
@@ -176,6 +264,9 @@ class Readiness:
         if not callbacks:
             # More has come, and nobody wants it yet.
             self.exhausted = False
+            if self._poller is None and host.watches_in_vain(self.state.loop, self._fd):
+                # It would be reported for ever.
+                host.renew_epoll(self.state.loop, keep=True)
             self.disarm()
         elif self._stale:
             self._stale = False
@@ -198,8 +289,11 @@ class Readiness:
 
     def _arm(self) -> None:
         table = self._table
-        if table.setdefault((self._fd, self.way), self) is not self:
+        if self.has_lost():
+            raise ClosedResourceError("this file descriptor was already closed")
+        if not table.has_room(self._fd, self.way):
             raise self._busy()
+        table[self._fd, self.way] = self
         try:
             poller = table.poller if self._may_keep and len(table) > table.few else None
             if poller is not None and poller.open():
@@ -208,8 +302,10 @@ class Readiness:
             else:
                 self._watch()
                 self._poller, self._keep = None, self._may_keep and table.loop_keeps
-        except BaseException:
+        except BaseException as error:
             del table[self._fd, self.way]
+            if isinstance(error, NotImplementedError):
+                raise cannot_watch(self.state.loop, "waits for file descriptors") from None
             raise
         self.armed = True
 
@@ -225,11 +321,19 @@ class Readiness:
                 with suppress(OSError):
                     self._unwatch()
 
+    def release(self) -> None:
+        """The same, unless another task waits."""
+        if not self.is_awaited():
+            self.disarm()
+
     def close(self) -> None:
         """The descriptor is about to be closed: whoever waits gets :class:`ClosedResourceError`."""
         self.disarm()
-        future = self._future
-        if self._waiting and not future.done() and callbacks_of(future):
+        # The next try must reach the system, which says that the descriptor is closed: its number
+        # may stand for something else by then, and must not be waited for.
+        self.exhausted = False
+        if self.is_awaited() and not self.state.loop.is_closed():
+            future = self._future
             # The error will hold the frame of whoever waits, and that holds this object: no circle.
             self._renew()
             self._waiting = False
@@ -238,6 +342,33 @@ class Readiness:
     def others_wait(self, fd: int) -> bool:
         """Whether somebody waits for a descriptor by its bare number."""
         return (fd, "reader") in self._table or (fd, "writer") in self._table
+
+    # -- what others call, see rule 6 --------------------------------------------
+
+    def is_elsewhere(self) -> bool:
+        """Whether it is registered with a loop that runs, but not in this thread."""
+        loop = self.state.loop
+        return self.armed and loop.is_running() and host.running_loop_or_none() is not loop
+
+    def close_soon(self, owner: HasFileno | None = None) -> None:
+        """Have the loop close it.
+
+        Args:
+            owner: The owner until then, instead of the one from before.
+        """
+        if owner is not None:
+            self._owner = owner
+        loop = self.state.loop
+        try:
+            loop.call_soon_threadsafe(self._close_and_drop, context=self.state.context)
+        except RuntimeError:
+            if not loop.is_closed():
+                raise
+            self._close_and_drop()
+
+    def _close_and_drop(self) -> None:
+        self.close()
+        self._owner = None
 
     def _watch(self) -> None:
         raise NotImplementedError
@@ -274,3 +405,92 @@ class Writable(Readiness):
 
     def _unwatch(self) -> None:
         self.state.loop.remove_writer(self._fd)
+
+
+class _Held:
+    """A number that its owner has given up. It is closed with the last reference to this."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """The number."""
+        return self._fd
+
+    def __del__(self) -> None:
+        os.close(self._fd)
+
+
+def close_later(registered: list[Readiness], fd: int) -> None:
+    """Close a descriptor when the last of its registrations has ended, each in its loop's thread.
+
+    The number stays taken until then: it cannot become another file's while a loop watches it.
+
+    Args:
+        registered: Its registrations.
+        fd: The descriptor. Its former owner must have given it up.
+    """
+    held = _Held(fd)
+    for waits in registered:
+        waits.close_soon(held)
+
+
+# Two loops may begin to use a descriptor at the same time.
+_adding = threading.Lock()
+
+
+class Registrations:
+    """What waits for one descriptor: one :class:`Readiness` for each loop and direction.
+
+    Args:
+        owner: What has the descriptor.
+        keep: Stay registered between waits; see rule 3.
+    """
+
+    __slots__ = ("_all", "_keep", "_owner")
+
+    def __init__(self, owner: HasFileno, keep: bool) -> None:
+        self._owner = owner
+        self._keep = keep
+        self._all: tuple[Readiness, ...] = ()
+
+    def readable(self, state: LoopState) -> Readable:
+        """What to await, on the running loop, until the descriptor can be read from."""
+        return self._find(state, Readable)
+
+    def writable(self, state: LoopState) -> Writable:
+        """The same for writing. To be released afterwards."""
+        return self._find(state, Writable)
+
+    def _find(self, state: LoopState, kind: type[KindT]) -> KindT:
+        for waits in self._all:
+            if waits.state is state and type(waits) is kind:
+                return waits
+        made = kind(state, self._owner, self._keep)
+        with _adding:
+            others = (waits for waits in self._all if not waits.state.loop.is_closed())
+            self._all = (*others, made)
+        return made
+
+    def others_wait(self, fd: int) -> bool:
+        """Whether somebody may be waiting for the descriptor by its bare number."""
+        return not self._all or any(waits.others_wait(fd) for waits in self._all)
+
+    def close(self) -> list[Readiness]:
+        """The descriptor is about to be closed: see :meth:`Readiness.close`.
+
+        Returns:
+            Those that are registered with loops in other threads, which have to end that
+            themselves. See :func:`close_later` and :meth:`Readiness.close_soon`.
+        """
+        elsewhere = [waits for waits in self._all if waits.is_elsewhere()]
+        for waits in self._all:
+            if waits not in elsewhere:
+                waits.close()
+        return elsewhere
+
+    def registered(self) -> list[Readiness]:
+        """Those that are registered with a loop."""
+        return [waits for waits in self._all if waits.armed]

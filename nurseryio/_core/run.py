@@ -14,7 +14,10 @@ Rule 4: ``SystemExit`` and ``KeyboardInterrupt`` that asyncio code has raised (a
 a signal handler) cancel everything. Once all has ended, the first of them leaves ``run``. If the
 main task has failed too, that error is its context.
 
-Rule 5: whatever fails in here, the loop is closed, and signals are given back. Each step of the end
+Rule 5: a forked child that comes back into its parent's run leaves it at once. Nothing is
+cancelled, and the loop is neither run nor closed.
+
+Rule 6: whatever fails in here, the loop is closed, and signals are given back. Each step of the end
 is made although another one has failed, and all of them once more if their caller has failed.
 """
 
@@ -29,7 +32,9 @@ from . import gauge, host
 from .asyncgens import AsyncGenerators
 from .driving import EXITS, Driver
 from .errors import Cancelled, CancelReason
-from .groups import is_cancelled, leaves, warn_loose
+from .exc_fields import is_a, without_own_frame
+from .forked import in_child
+from .groups import bare_exit, is_cancelled, leaves, warn_loose
 from .idle import use_clock
 from .ki import KIHandler, border, calls_users, disable_ki_protection
 from .leftovers import GENERATORS, THREADS, Leftovers
@@ -37,7 +42,15 @@ from .loop_state import LoopState, fire
 from .nursery import Nursery, open_nursery
 from .outcome import Error, Outcome, Value
 from .presses import Presses
-from .task import Task, current_task, loop_state, records, sweep_closed_loops
+from .readiness import let_go
+from .task import (
+    Task,
+    all_states,
+    current_task,
+    loop_state,
+    records,
+    sweep_closed_loops,
+)
 from .token import token_of
 from .util import call_each, coroutine_or_error, safe_repr
 from .verdict import Verdict
@@ -181,6 +194,8 @@ class Run:
         state.run = self
         self.first_instruments: Sequence[Instrument] = ()
         self.main_task: Task | None = None
+        # What the main task runs in; None for a copy of what the root task has.
+        self.main_context: contextvars.Context | None = None
         self.main_outcome: Outcome[Any] | None = None
         # Done when the root task has ended.
         self.root_future: asyncio.Future[None] | None = None
@@ -196,8 +211,12 @@ class Run:
         self.leftovers.names[GENERATORS] = lambda: self.asyncgens.closing
         self.presses = Presses(state.loop, self.driver, self.leftovers, ki_at_checkpoints)
         self._ki = KIHandler(self.presses.press)
+        # Called with what has left the loop; who drives the loop in steps sets its own.
+        self.left_by: Callable[[BaseException], object] = self.exit
         # Whether the loop was made asyncio's current one.
         self._is_current = False
+        # This is a forked child, and the run is the parent's.
+        self._inherited = False
 
     # -- the life of a run ------------------------------------------------------
 
@@ -238,11 +257,25 @@ class Run:
     def _loop_stopped(self) -> None:
         self._ki.loop_ends()
 
+    def let_go(self) -> None:
+        """In a forked child: see rule 5."""
+        self._inherited = True
+        self.driver.given_up = True
+        loop = self.state.loop
+        if not loop.is_closed():
+            loop.stop()
+            # The parent's is shared: closing a loop takes its self-pipe out for both.
+            host.renew_epoll(loop, keep=False)
+
     def _left_by(self, error: BaseException) -> None:
+        if self._inherited:
+            if isinstance(error, EXITS):
+                self.verdict.exits.append(error)
+            return
         self.presses.has_left()
         # What has left the loop may have kept the timer from being armed again.
         self.state.finish_later(fire, self.state)
-        self.exit(error)
+        self.left_by(error)
 
     def exit(self, error: BaseException) -> None:
         """An error that is to end the program: everything is cancelled, and then it leaves."""
@@ -287,6 +320,8 @@ class Run:
 
     def close(self) -> None:
         """After everything: the loop is closed. If this has failed it may be called again."""
+        if self._inherited:
+            return
         call_each(
             self.leftovers.stop,
             self._loop_stopped,
@@ -294,6 +329,7 @@ class Run:
             self._remove_instruments,
             self._give_up_tasks,
             self.state.loop.close,
+            partial(let_go, self.state),
             sweep_closed_loops,
             self._unset_loop,
             self.give_signals_back,
@@ -317,6 +353,8 @@ class Run:
 
     def result(self, strict: bool | None) -> Any:
         """What the main task returned, or raise what came of the run."""
+        if self._inherited:
+            return self._result_in_child()
         outcome, self.main_outcome = self.main_outcome, None
         error = outcome.error if isinstance(outcome, Error) else None
         leaving = self.verdict.decide(error, self.presses, strict)
@@ -327,6 +365,15 @@ class Run:
             return outcome.value
         finally:
             del outcome, error, leaving
+
+    def _result_in_child(self) -> Any:
+        outcome, self.main_outcome = self.main_outcome, None
+        if outcome is None:
+            exits = self.verdict.exits
+            outcome = Error(exits[0] if exits else RuntimeError(FORKED))
+        elif isinstance(outcome, Error):
+            outcome = Error(bare_exit(outcome.error))
+        return outcome.unwrap()
 
     async def _root(self, async_fn: Any, args: tuple[Any, ...]) -> None:
         self.root_task = current_task()
@@ -362,7 +409,7 @@ class Run:
             keeper: Any = self._keep_result(coro)
             for name in ("__name__", "__qualname__"):  # what tools show is the main function
                 setattr(keeper, name, getattr(coro, name, "main"))
-            self.main_task = nursery._spawn(keeper, async_fn, None)
+            self.main_task = nursery._spawn(keeper, async_fn, None, context=self.main_context)
             self.main_task._coro = coro
             host.show(self.main_task.asyncio_task, coro)
             self.presses.main = self.main_task
@@ -394,17 +441,17 @@ class Run:
         found = [leaf for leaf in leaves(error) if not is_cancelled(leaf)]
         if not found:
             return  # cancelled natively, as by code that cancels every task of the loop
-        exits = [leaf for leaf in found if isinstance(leaf, EXITS)]
+        exits = [leaf for leaf in found if is_a(leaf, EXITS)]
         if not self.presses.ever:
             # Ctrl-C apart, a KeyboardInterrupt of a system task is as wrong as any other error.
-            exits = [leaf for leaf in exits if isinstance(leaf, SystemExit)]
+            exits = [leaf for leaf in exits if is_a(leaf, SystemExit)]
         self.verdict.exits += exits
         if len(exits) < len(found):
             self._crash(error)
 
     def _crash(self, error: BaseException) -> None:
         """A system task or a ``run_sync_soon`` function failed: end the run."""
-        if isinstance(error, EXITS):
+        if is_a(error, EXITS):
             self.exit(error)
             return
         if self.verdict.internal is None:
@@ -441,6 +488,17 @@ class Run:
         return nursery._spawn(coro, async_fn, name, context=context, system=True)
 
 
+FORKED = (
+    "a forked child has come back into the event loop of its parent, which does not run there: "
+    "end the child by os._exit(), or have multiprocessing start it"
+)
+
+
+@in_child
+def _let_go_of_all() -> None:
+    call_each(*(state.run.let_go for state in all_states() if state.run is not None))
+
+
 @disable_ki_protection
 def _call(async_fn: Any, args: tuple[Any, ...]) -> Any:
     return coroutine_or_error(async_fn, *args)
@@ -452,7 +510,7 @@ async def _outcome_of(coro: Any) -> Outcome[Any]:
         return Value(await coro)
     except BaseException as exc:
         # Without our own frame: what the user reads begins in the user's function.
-        return Error(exc.with_traceback(exc.__traceback__.tb_next))  # type: ignore[union-attr]
+        return Error(without_own_frame(exc))
 
 
 # -- asking about the run -------------------------------------------------------

@@ -29,13 +29,12 @@ from .groups import bare_cancelled, is_cancelled, is_marked, raise_keeping_conte
 from .host import (
     HAS_CANCEL_COUNTS,
     current_task as current_asyncio_task,
-    ensure_stack,
     running_loop_or_none,
 )
 from .loop_state import check_home
 from .task import Task, current_state, current_task, not_in_a_task, records
 from .tree import ROOT, Node, abandon, encloses, refresh
-from .util import SECONDS, OnlyWith, as_float, blank
+from .util import SECONDS, OnlyWith, as_float, blank, ensure_stack
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

@@ -13,9 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from .delivery import tell
-from .host import ensure_stack, forget_who_awaits, note_who_awaits
+from .host import forget_who_awaits, note_who_awaits
 from .loop_state import check_home
 from .tree import chain, encloses, refresh_chain
+from .util import ensure_stack
 
 if TYPE_CHECKING:
     from .nursery import Nursery

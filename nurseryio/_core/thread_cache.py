@@ -22,7 +22,6 @@ of threads are for people; no job fails because of them.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import traceback
@@ -30,6 +29,7 @@ from contextvars import Context
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from .forked import in_child
 from .outcome import Error, capture
 
 if TYPE_CHECKING:
@@ -265,8 +265,7 @@ class ThreadCache:
 
 _cache = ThreadCache()
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_cache.forget_all)
+in_child(_cache.forget_all)
 
 
 def idle_threads() -> set[threading.Thread]:

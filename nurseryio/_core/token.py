@@ -14,8 +14,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .errors import RunFinishedError
+from .forked import in_child
 from .loop_state import LoopState
-from .task import current_state
+from .task import all_states, current_state
 from .util import NoPublicConstructor, safe_repr
 
 if TYPE_CHECKING:
@@ -159,6 +160,13 @@ class LoopToken(metaclass=NoPublicConstructor):
             self._closed = True
         self._drain()
 
+    def _let_go(self) -> None:
+        """In a forked child: the loop is the parent's. Another thread may have had the lock."""
+        self._lock = threading.RLock()
+        self._closed = True
+        self._queue.clear()
+        self._idempotent.clear()
+
     def _size(self) -> int:
         return len(self._queue) + len(self._idempotent)
 
@@ -173,6 +181,14 @@ def token_of(state: LoopState) -> LoopToken:
         token = state.locals[_TOKEN] = LoopToken._create(state)
     found: LoopToken = token
     return found
+
+
+@in_child
+def _let_go_of_all() -> None:
+    for state in all_states():
+        token = state.locals.get(_TOKEN)
+        if token is not None:
+            token._let_go()
 
 
 def current_trio_token() -> LoopToken:

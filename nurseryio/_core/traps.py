@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from . import foreign, host
 from .delivery import (
     AGREED,
+    OUR_OWN,
     Abort,
     abort_wait,
     can_abort,
@@ -276,16 +277,21 @@ def reschedule(task: Task, next_send: Any = None) -> None:
         if not park.done():
             task._abort = abort
             raise
-        # The result is there, but the task's callback is lost: rule 4. This is finish_later()
+        # The result is there, but the task's callback may be lost: rule 4. This is finish_later()
         # without its frame, for which there may be no stack.
-        state.unfinished.append((wakeup, (park,)))
+        state.unfinished.append((_wake_again, (task, wakeup, park)))
         try:
             state.run_soon()
         except RuntimeError:
             if not state.loop.is_closed():
                 raise
-        if not is_a(error, Exception):
-            raise
+        if not is_a(error, OUR_OWN) and not state.loop.is_closed():
+            raise  # a signal handler's, raised as the call returned
+
+
+def _wake_again(task: Task, wakeup: Callable[[Any], object], park: asyncio.Future[Any]) -> None:
+    if not host.is_over(task.asyncio_task) and host.waiter(task.asyncio_task) is park:
+        wakeup(park)
 
 
 def _hand_over(task: Task, park: asyncio.Future[Any], next_send: Any) -> None:
@@ -294,10 +300,10 @@ def _hand_over(task: Task, park: asyncio.Future[Any], next_send: Any) -> None:
         raise _not_waiting(task)
     # A native cancel has ended the future, but the task does not know yet. The hand-over counts:
     # see rule 3.
-    task._abort = None
     extra = task._own_extra()
     extra.custom_sleep_data = None
     extra.outcome = DONE if next_send is None else next_send
+    task._abort = None
 
 
 def _not_waiting(task: Task) -> RuntimeError:

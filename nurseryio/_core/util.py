@@ -206,6 +206,15 @@ def name_of(thing: object) -> str:
     return name if module is None else f"{module}.{name}"
 
 
+def show_as(coro: Any, fn: object) -> None:
+    """Have tools show a coroutine as that of another function: the user's, not the wrapper's."""
+    fn = _unwrapped(fn)
+    qualname = None if issubclass(type(fn), str) else text_of(fn, "__qualname__")
+    if qualname and type(coro) is CoroutineType:
+        coro.__qualname__ = qualname
+        coro.__name__ = text_of(fn, "__name__") or qualname
+
+
 def _unwrapped(fn: object) -> object:
     """The function in ``functools.partial`` objects."""
     for _ in range(_PARTIALS):
@@ -324,6 +333,20 @@ def call_each(*functions: Callable[[], object]) -> None:
             raise errors[0]
         finally:
             errors.clear()  # no circle
+
+
+# So many frames the longest way from an operation through the engine and asyncio takes.
+STACK_NEEDED = 16
+
+
+def ensure_stack(frames: int = STACK_NEEDED) -> None:
+    """Raise RecursionError if there is no room for so many more frames on the stack.
+
+    For operations that change state in several calls: either they fail before the first of them,
+    or not for want of stack.
+    """
+    if frames:
+        ensure_stack(frames - 1)
 
 
 class generic_function(Generic[P, RetT]):

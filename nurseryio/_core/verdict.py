@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from .driving import EXITS
 from .errors import Cancelled, TrioInternalError
-from .exc_fields import is_a
+from .exc_fields import context_of, is_a, set_cause, set_context
 from .groups import bare_exit, is_cancelled, leaves
 
 if TYPE_CHECKING:
@@ -56,16 +56,16 @@ class Verdict:
         """
         if error is not None and strict is not True:
             error = bare_exit(error)
-            if presses.ever and all(isinstance(leaf, KeyboardInterrupt) for leaf in leaves(error)):
+            if presses.ever and all(is_a(leaf, KeyboardInterrupt) for leaf in leaves(error)):
                 error = leaves(error)[0]  # Ctrl-C was pressed more than once
         cancelled = is_a(error, Cancelled)
         internal = [] if self.internal is None else [self.internal]
         rest = [*self.exits, *internal, *self.troubles]
         if self.failure is not None:
             leaving = self.failure
-            leaving.__cause__ = None if cancelled else error
+            set_cause(leaving, None if cancelled else error)
             error = None
-        elif isinstance(error, KeyboardInterrupt) and presses.ever:
+        elif error is not None and is_a(error, KeyboardInterrupt) and presses.ever:
             leaving, error = error, None  # it knows best where the program was
         elif self.exits:
             leaving = rest.pop(0)
@@ -100,9 +100,9 @@ class Verdict:
             if all(any(leaf is known for known in self.exits) for leaf in found):
                 continue
             attached = attach(error, leaving)
-            if all(isinstance(leaf, EXITS) for leaf in found):
+            if all(is_a(leaf, EXITS) for leaf in found):
                 continue  # there is nothing in them to be seen
-            if not attached or isinstance(leaving, SystemExit):
+            if not attached or is_a(leaving, SystemExit):
                 self._loop.call_exception_handler(
                     {
                         "message": f"another error while {type(leaving).__name__} ended the run",
@@ -115,16 +115,16 @@ def attach(error: BaseException, leaving: BaseException) -> bool:
     """Make an error part of the context of another one that is raised. False: it cannot be."""
     last = leaving
     seen = {id(last)}
-    while last.__context__ is not None and id(last.__context__) not in seen:
-        last = last.__context__
+    while (before := context_of(last)) is not None and id(before) not in seen:
+        last = before
         seen.add(id(last))
     if id(error) in seen:
         return True
     inner: BaseException | None = error
     while inner is not None and id(inner) not in seen:
         seen.add(id(inner))
-        inner = inner.__context__
+        inner = context_of(inner)
     if inner is not None:
         return False  # it leads back to itself
-    last.__context__ = error
+    set_context(last, error)
     return True

@@ -3,7 +3,10 @@
 Rule 1: one task may wait for one direction of one descriptor. The loop's watch is taken off as
 soon as the wait is over, so that nothing is left behind when the number is used again.
 
-Rule 2: whoever closes a descriptor says so first, by :func:`notify_closing`; closing does not
+Rule 2: a wait holds on to the object that it was given, so that the garbage collector does not
+close the descriptor meanwhile.
+
+Rule 3: whoever closes a descriptor says so first, by :func:`notify_closing`; closing does not
 wake anybody of itself.
 """
 
@@ -16,20 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from .delivery import Abort
 from .errors import BusyResourceError, ClosedResourceError
-from .loop_state import LoopState
 from .outcome import Error
-from .readiness import Readiness, waits
-from .task import Task, current_state, current_task
-from .traps import checkpoint_if_cancelled, reschedule, wait_task_rescheduled
+from .readiness import waits
+from .task import current_state, current_task
+from .traps import reschedule, wait_task_rescheduled
+from .watching import cannot_watch
 
 if TYPE_CHECKING:
-    from typing_extensions import Protocol
-
-    class HasFileno(Protocol):
-        """Anything that has a file descriptor."""
-
-        def fileno(self) -> int:
-            """The descriptor."""
+    from .readiness import HasFileno
+    from .task import Task
 
 
 async def wait_readable(fd: int | HasFileno) -> None:
@@ -43,6 +41,7 @@ async def wait_readable(fd: int | HasFileno) -> None:
         BusyResourceError: another task waits for the same already.
         ClosedResourceError: somebody called :func:`notify_closing` meanwhile.
         Cancelled: if the task is cancelled while it waits.
+        NotImplementedError: the loop cannot watch descriptors (Windows' Proactor loop).
         OSError: the loop cannot watch the descriptor.
         TypeError: ``fd`` is neither an int nor an object with ``fileno()``.
 
@@ -64,6 +63,7 @@ async def wait_writable(fd: int | HasFileno) -> None:
         BusyResourceError: another task waits for the same already.
         ClosedResourceError: somebody called :func:`notify_closing` meanwhile.
         Cancelled: if the task is cancelled while it waits.
+        NotImplementedError: the loop cannot watch descriptors (Windows' Proactor loop).
         OSError: the loop cannot watch the descriptor.
         TypeError: ``fd`` is neither an int nor an object with ``fileno()``.
 
@@ -89,56 +89,88 @@ def notify_closing(fd: int | HasFileno) -> None:
     Trio: ``trio.lowlevel.notify_closing``.
     """
     number = _number(fd)
-    state = current_state()
+    table = waits(current_state())
     for way in ("reader", "writer"):
-        standing = waits(state).get((number, way))
-        if isinstance(standing, Readiness):
+        standing = table.get((number, way))
+        if standing is not None:
             standing.close()
-            continue
-        task = _stop(state, number, way)
-        if task is not None:
-            reschedule(task, Error(ClosedResourceError("another task closed this fd")))
+
+
+class _Once:
+    """A task's wait for one descriptor: an entry of the loop's table.
+
+    Args:
+        task: The task.
+        source: What it waits for: the number, or the object that has it.
+        number: The number.
+        way: "reader" or "writer".
+    """
+
+    __slots__ = ("_number", "_source", "_task", "_way", "armed")
+
+    def __init__(self, task: Task, source: int | HasFileno, number: int, way: str) -> None:
+        self._task = task
+        self._source = source
+        self._number = number
+        self._way = way
+        self.armed = False
+
+    def arm(self) -> None:
+        state = self._task._state
+        try:
+            getattr(state.loop, f"add_{self._way}")(self._number, self._ready)
+        except NotImplementedError:
+            raise cannot_watch(state.loop, "wait_readable() and wait_writable()") from None
+        waits(state)[self._number, self._way] = self
+        self.armed = True
+
+    def disarm(self) -> bool:
+        """Have the descriptor watched no longer. False if that has been done already."""
+        if not self.armed:
+            return False
+        self.armed = False
+        state = self._task._state
+        del waits(state)[self._number, self._way]
+        # It fails if somebody has closed the descriptor without a word: nothing is left to remove.
+        with suppress(OSError):
+            getattr(state.loop, f"remove_{self._way}")(self._number)
+        return True
+
+    def _ready(self) -> None:
+        if self.disarm():
+            reschedule(self._task)
+
+    def abort(self, _raise_cancel: object) -> Abort:
+        self.disarm()
+        return Abort.SUCCEEDED
+
+    def is_awaited(self) -> bool:
+        return True
+
+    def has_lost(self) -> bool:
+        if isinstance(self._source, int):
+            return False
+        try:
+            return self._source.fileno() != self._number
+        except Exception:
+            return True  # a file object that has been closed
+
+    def close(self) -> None:
+        if self.disarm():
+            error = ClosedResourceError("another task closed this fd")
+            reschedule(self._task, Error(error))
 
 
 async def _wait(fd: Any, way: str) -> None:
     number = _number(fd)
     task = current_task()
-    state = task._state
-    table = waits(state)
-    standing = table.get((number, way))
-    if isinstance(standing, Readiness):
-        # A stream or socket of ours is registered; wait where it would.
-        await checkpoint_if_cancelled()
-        await standing
-        return
-    if standing is not None:
+    if not waits(task._state).has_room(number, way):
         raise BusyResourceError(
             f"another task is already waiting for fd {number} as a {way}; only one may"
         )
-    getattr(state.loop, f"add_{way}")(number, _ready, state, number, way)
-    table[number, way] = task
-
-    def abort(_raise_cancel: object) -> Abort:
-        _stop(state, number, way)
-        return Abort.SUCCEEDED
-
-    await wait_task_rescheduled(abort)
-
-
-def _ready(state: LoopState, number: int, way: str) -> None:
-    task = _stop(state, number, way)
-    if task is not None:
-        reschedule(task)
-
-
-def _stop(state: LoopState, number: int, way: str) -> Task | None:
-    task = waits(state).pop((number, way), None)
-    if task is None or isinstance(task, Readiness):
-        return None
-    # It fails if somebody has closed the descriptor without telling: nothing is left to remove.
-    with suppress(OSError):
-        getattr(state.loop, f"remove_{way}")(number)
-    return task
+    once = _Once(task, fd, number, way)
+    once.arm()
+    await wait_task_rescheduled(once.abort)
 
 
 def _number(fd: Any) -> int:

@@ -10,6 +10,9 @@ given anything to wait for that it did not have before.
 
 Rule 2: a wake-up descriptor that somebody has set stays. A loop of which ``host`` knows none sets
 one itself while it runs, as uvloop does.
+
+Rule 3: a forked child has none: its signals must not wake the parent's loop. (From Python 3.12 on
+asyncio sees to that too.)
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from . import host
+from .forked import generation, in_child
 
 if TYPE_CHECKING:
     from .host import Loop
@@ -28,6 +32,7 @@ class SignalWakeup:
 
     def __init__(self) -> None:
         self._loop: Loop | None = None
+        self._generation = generation()
         # Which descriptor was set, and which one had been set before.
         self._descriptor = self._before = -1
 
@@ -39,16 +44,23 @@ class SignalWakeup:
         self.remove()
         # Noted first, so that remove() undoes it if something fails here.
         self._loop, self._descriptor = loop, descriptor
+        self._generation = generation()
         self._before = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
         if self._before != -1:
             self.remove()
 
     def remove(self) -> None:
         """Back to what was before, if anything was done. May be called again if it has failed."""
-        if self._loop is not None and not host.has_signal_handlers(self._loop):
+        loop = self._loop if self._generation == generation() else None
+        if loop is not None and not host.has_signal_handlers(loop):
             # How a descriptor is warned of cannot be asked for. A loop's own is full in a burst of
             # signals without any harm, so none is put back with the warning.
             current = signal.set_wakeup_fd(self._before, warn_on_full_buffer=False)
             if current != self._descriptor:  # somebody has set it since
                 signal.set_wakeup_fd(current, warn_on_full_buffer=False)
         self._loop, self._before = None, -1
+
+
+@in_child
+def _wake_nobody() -> None:
+    signal.set_wakeup_fd(-1)

@@ -1,18 +1,18 @@
 """Connections that asyncio code has opened, as streams of ours.
 
 What lives here: streams over a ``(StreamReader, StreamWriter)`` pair or a transport. What does
-not: the other direction (:mod:`stream_transport`).
+not: the other direction (:mod:`stream_transport`), and what holds the transport
+(:mod:`nurseryio._net.link`).
 
-Rule 1: nothing is buffered beyond what asyncio reads ahead. The transport is told to ask for a
-pause as soon as anything is left unsent, so that sending returns when the kernel has taken it all.
-
-Rule 2: whoever hands over a connection does not use it any more.
+Rule: the transport gets a new protocol, so that nothing stands between it and the stream. The old
+one is told when the connection is lost.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import sys
+import warnings
 from typing import TYPE_CHECKING, NoReturn
 
 from .._core import (
@@ -23,10 +23,11 @@ from .._core import (
     ConflictDetector,
     HalfCloseableStream,
     Stream,
-    checkpoint,
 )
 from .._core.host import running_loop
-from .._net.stream import RECEIVE_SIZE, bytes_view, check_max_bytes
+from .._core.util import bytes_view
+from .._net.link import Link
+from .._net.stream import RECEIVE_SIZE, check_max_bytes
 
 if TYPE_CHECKING:
     from typing import Any
@@ -35,27 +36,31 @@ __all__ = ["AsyncioStream", "HalfCloseableAsyncioStream", "stream_from_asyncio"]
 
 
 class AsyncioStream(Stream):
-    """A stream over a reader and a writer of asyncio; made by :func:`stream_from_asyncio`.
+    """A stream over a transport of asyncio; made by :func:`stream_from_asyncio`.
 
     Attributes:
-        reader: the ``asyncio.StreamReader``.
-        writer: the ``asyncio.StreamWriter``.
+        reader: the ``asyncio.StreamReader``. It gets nothing more.
+        writer: the ``asyncio.StreamWriter``, for its ``get_extra_info()`` and ``wait_closed()``.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: Link
+    ) -> None:
         self.reader = reader
         self.writer = writer
-        self._closed = False
-        self._ended = False
+        self._link = link
+        self._eof_sent = False
         self._sending = ConflictDetector("another task is already sending on this stream")
         self._receiving = ConflictDetector("another task is already receiving on this stream")
-        transport = writer.transport
-        # TLS counts what waits inclusively, and would never resume below a limit of 0.
-        encrypted = transport.get_extra_info("ssl_object") is not None
-        transport.set_write_buffer_limits(high=int(encrypted), low=0)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} over {self.writer.transport!r}>"
+
+    def __del__(self) -> None:
+        link = getattr(self, "_link", None)
+        if link is not None and not link.closed and not link.lost.is_set():
+            link.forget()
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=1)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait until something has arrived, and return it.
@@ -68,7 +73,9 @@ class AsyncioStream(Stream):
 
         Raises:
             BusyResourceError: another task is receiving on this stream.
-            BrokenResourceError: the connection is broken; the cause is the ``OSError``.
+            BrokenResourceError: the connection is broken, and all that has arrived was received;
+                the cause is the ``OSError``. Over TLS also if the peer has not ended TLS in an
+                orderly way: then data may be missing.
             ClosedResourceError: the stream is closed, or was closed meanwhile.
             Cancelled: if the task is cancelled; nothing that has arrived is lost.
 
@@ -76,18 +83,15 @@ class AsyncioStream(Stream):
         """
         size = RECEIVE_SIZE if max_bytes is None else check_max_bytes(max_bytes)
         with self._receiving:
-            self._check_open()
-            await checkpoint()
             try:
-                data = await self.reader.read(size)
+                return await self._link.receive(size)
             except OSError as exc:
-                self._raise_for(exc)
-            if not data:
-                self._check_open()
-            return data
+                _raise_for(exc)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send ``data``, and wait until the kernel has taken all of it.
+        """Send ``data``, and wait until the transport holds none of it.
+
+        Then the kernel has taken it; under TLS up to 128 KiB may still be on the way there.
 
         Args:
             data: the bytes to send; empty data is allowed and sends nothing.
@@ -98,25 +102,22 @@ class AsyncioStream(Stream):
             BrokenResourceError: the connection is broken; the cause is the ``OSError``.
             ClosedResourceError: the stream is closed, or was closed meanwhile, or its sending
                 direction was ended before.
-            Cancelled: if the task is cancelled. What was not sent yet may still be.
+            Cancelled: if the task is cancelled. Of what was not sent yet up to 64 KiB may still be,
+                if the stream is not closed.
 
         Checkpoint: yes.
         """
         with self._sending, bytes_view(data) as view:
-            self._check_sendable()
-            await checkpoint()
+            if self._eof_sent:
+                self._link.check_open()
+                raise ClosedResourceError("can't send data after sending EOF")
             try:
-                await self.writer.drain()  # what a cancelled send has left
-                self._check_sendable()
-                if view:
-                    self.writer.write(bytes(view))
-                    await self.writer.drain()
+                await self._link.send(view)
             except OSError as exc:
-                self._raise_for(exc)
-            self._check_open()
+                _raise_for(exc)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until everything sent so far has been taken by the kernel.
+        """Wait until the transport holds nothing unsent. Whether the kernel has room is not known.
 
         Raises:
             BusyResourceError: another task is sending on this stream.
@@ -127,49 +128,31 @@ class AsyncioStream(Stream):
         Checkpoint: yes.
         """
         with self._sending:
-            self._check_open()
-            await checkpoint()
             try:
-                await self.writer.drain()
+                await self._link.flush()
             except OSError as exc:
-                self._raise_for(exc)
-            self._check_open()
+                _raise_for(exc)
 
     async def aclose(self) -> None:
-        """Close the connection; tasks that are using it get :class:`ClosedResourceError`.
+        """Close the connection: when this returns or raises, its descriptor is closed.
+
+        Tasks that are using the stream get :class:`ClosedResourceError`. If a task is sending, or
+        a cancelled send has left something, that is discarded. Otherwise TLS says goodbye first;
+        a peer that does not answer is waited for one second.
 
         Raises:
             Cancelled: if the task is cancelled; the connection is closed all the same, at once.
 
         Checkpoint: yes.
         """
-        if not self._closed:
-            self._closed = True
-            try:
-                await checkpoint()
-                self.writer.close()
-                with suppress(OSError):
-                    await self.writer.wait_closed()
-            except Cancelled:
-                self.writer.transport.abort()
-                with CancelScope(shield=True), suppress(OSError):
-                    await self.writer.wait_closed()
-                raise
-        else:
-            await checkpoint()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedResourceError("this stream is closed")
-
-    def _check_sendable(self) -> None:
-        self._check_open()
-        if self._ended:
-            raise ClosedResourceError("can't send data after sending EOF")
-
-    def _raise_for(self, error: OSError) -> NoReturn:
-        self._check_open()
-        raise BrokenResourceError(f"connection broken: {error}") from error
+        self._link.close()
+        try:
+            await self._link.lost.wait()
+        except Cancelled:
+            self._link.abort()
+            with CancelScope(shield=True):
+                await self._link.lost.wait()
+            raise
 
 
 class HalfCloseableAsyncioStream(AsyncioStream, HalfCloseableStream):
@@ -187,15 +170,17 @@ class HalfCloseableAsyncioStream(AsyncioStream, HalfCloseableStream):
         Checkpoint: yes.
         """
         with self._sending:
-            self._check_open()
-            await checkpoint()
-            if not self._ended:
-                try:
-                    await self.writer.drain()
+            try:
+                await self._link.flush()
+                if not self._eof_sent:
                     self.writer.write_eof()
-                except OSError as exc:
-                    self._raise_for(exc)
-                self._ended = True
+                    self._eof_sent = True
+            except OSError as exc:
+                _raise_for(exc)
+
+
+def _raise_for(error: OSError) -> NoReturn:
+    raise BrokenResourceError(f"connection broken: {error}") from error
 
 
 def stream_from_asyncio(
@@ -207,7 +192,8 @@ def stream_from_asyncio(
 
     Args:
         connection: a ``(StreamReader, StreamWriter)`` pair, or a transport; it is handed over,
-            and closed with the stream. A transport gets a new protocol.
+            and closed with the stream. The transport gets a new protocol: the reader and the
+            writer work no more, except for ``writer.wait_closed()``.
         received: for a transport: bytes that its old protocol has received and nobody has used.
 
     Returns:
@@ -218,21 +204,39 @@ def stream_from_asyncio(
         TypeError: it is neither; the message says what it is.
         ValueError: ``received`` beside a reader, which holds those bytes itself.
         ClosedResourceError: the connection is closed, or being closed.
-        RuntimeError: for a transport, where no loop is running.
+        RuntimeError: no loop is running, or another task waits for the reader.
 
     Checkpoint: no, this is not an async function.
     """
     # uvloop's transports do not derive from asyncio's.
     if not isinstance(connection, tuple) and hasattr(connection, "set_protocol"):
-        reader, writer = _open_pair(connection, received)
+        reader, writer = _pair_over(connection)
     else:
         reader, writer = _check_pair(connection)
         if received:
             raise ValueError("'received' is for transports; a StreamReader holds its bytes itself")
-    if writer.is_closing():
+    transport: Any = writer.transport
+    error = reader.exception()
+    received = received or _take_received(reader)
+    if transport.is_closing() and not received:
         raise ClosedResourceError("this connection is closed already")
-    kind = HalfCloseableAsyncioStream if writer.can_write_eof() else AsyncioStream
-    return kind(reader, writer)
+    # A writer that is collected closes its transport.
+    link = Link(running_loop(), previous=transport.get_protocol(), keep=writer)
+    link.take_over(transport, received, reader.at_eof(), error)
+    kind = HalfCloseableAsyncioStream if transport.can_write_eof() else AsyncioStream
+    return kind(reader, writer, link)
+
+
+def _pair_over(
+    transport: asyncio.Transport,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A reader and a writer for a transport that has had neither."""
+    loop = running_loop()
+    reader = asyncio.StreamReader(loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    if not transport.is_closing():
+        transport.set_protocol(protocol)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 def _check_pair(pair: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -245,15 +249,20 @@ def _check_pair(pair: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     )
 
 
-def _open_pair(
-    transport: asyncio.Transport, received: bytes
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    loop = running_loop()
-    if transport.is_closing():
-        raise ClosedResourceError("this connection is closed already")
-    reader = asyncio.StreamReader(limit=RECEIVE_SIZE, loop=loop)
-    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-    transport.set_protocol(protocol)
-    protocol.connection_made(transport)
-    reader.feed_data(received)
-    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+def _take_received(reader: asyncio.StreamReader) -> bytes:
+    """Take what a reader holds, without waiting for more.
+
+    Raises:
+        RuntimeError: Another task waits for the reader.
+    """
+    if reader.exception() is not None:
+        reader.set_exception(None)  # type: ignore[arg-type]  # read() would raise it
+    reading = reader.read(sys.maxsize)
+    try:
+        reading.send(None)
+    except StopIteration as done:
+        data: bytes = done.value
+        return data
+    finally:
+        reading.close()
+    return b""  # it would wait

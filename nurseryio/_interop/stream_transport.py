@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._core import (
     BrokenResourceError,
@@ -32,6 +32,9 @@ __all__ = ["asyncio_from_stream"]
 # Bytes that may wait unsent before the protocol is told to pause: asyncio's own default.
 HIGH_WATER = 65536
 
+# The most bytes that are passed on at once.
+PIECE = 4 * HIGH_WATER
+
 
 class StreamTransport(asyncio.Transport):
     """A transport over a stream. Writing only notes what is to be sent, as asyncio has it."""
@@ -50,6 +53,9 @@ class StreamTransport(asyncio.Transport):
         self._may_read.set()
         # Around the two tasks, each.
         self._sending, self._receiving = CancelScope(), CancelScope()
+
+    def __repr__(self) -> str:
+        return f"<transport over {self._stream!r}>"
 
     # -- what the protocol's side asks for --------------------------------------
 
@@ -110,7 +116,7 @@ class StreamTransport(asyncio.Transport):
         self._high, self._low = high, low
 
     def get_write_buffer_size(self) -> int:
-        """How many bytes wait unsent."""
+        """How many bytes are not sent yet, those included that are being sent."""
         return len(self._unsent)
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
@@ -186,9 +192,9 @@ class StreamTransport(asyncio.Transport):
                 self._receiving.cancel()
 
     async def _send_some(self) -> None:
-        data = bytes(self._unsent)
-        self._unsent.clear()
+        data = bytes(self._unsent[:PIECE])
         await self._stream.send_all(data)
+        del self._unsent[: len(data)]
         if self._paused_writing and len(self._unsent) <= self._low:
             self._paused_writing = False
             self._protocol.resume_writing()
@@ -205,6 +211,18 @@ class StreamTransport(asyncio.Transport):
         self._protocol.connection_lost(reason)
 
 
+class Writer(asyncio.StreamWriter):
+    """asyncio's writer, but for what a transport of this kind cannot do."""
+
+    async def start_tls(self, *_args: object, **_options: object) -> NoReturn:  # type: ignore[override,unused-ignore]
+        """Not possible: asyncio's TLS takes transports of its own making only."""
+        raise NotImplementedError(
+            "start_tls() does not work on a writer from asyncio_from_stream(): call "
+            "asyncio_from_stream(nurseryio.SSLStream(stream, context, server_hostname=name)) "
+            "once the other side is ready for TLS"
+        )
+
+
 def asyncio_from_stream(
     stream: Stream,
 ) -> AbstractAsyncContextManager[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
@@ -217,6 +235,9 @@ def asyncio_from_stream(
 
     The stream belongs to the pair from then on. When the block is left what was written is sent,
     and the stream is closed; if the block is left with an error it is closed at once.
+
+    ``writer.start_tls()`` raises ``NotImplementedError``. For TLS, wrap the stream in an
+    :class:`SSLStream` first. asyncio's ``loop.start_tls()`` refuses the transport.
 
     Args:
         stream: any stream: TCP, TLS, in memory.
@@ -252,7 +273,7 @@ class _Lent(AbstractAsyncContextManager["tuple[asyncio.StreamReader, asyncio.Str
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
-        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        writer = Writer(transport, protocol, reader, loop)
         nursery = await self._nursery.__aenter__()
         nursery.start_soon(transport.receive)
         nursery.start_soon(transport.send)

@@ -7,12 +7,15 @@ Rule 1: the number of a descriptor is forgotten before the descriptor is closed.
 else's the next moment.
 
 Rule 2: as with sockets, there is no buffer here, and nothing is read before somebody wants it.
+
+Rule 3: a descriptor that is forgotten is closed when its registrations have ended, not before.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
@@ -28,14 +31,16 @@ from .._core import (
     in_trio_run,
     notify_closing,
 )
-from .._core.readiness import Readable, Writable
+from .._core.forked import generation
+from .._core.readiness import Registrations, close_later
 from .._core.util import bytes_view
+from .._core.watching import check_can_watch
 from .stream import RECEIVE_SIZE, check_max_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .._core.readiness import Readiness
+    from .._core.readiness import Readable, Writable
 
 __all__ = ["FdStream"]
 
@@ -46,14 +51,45 @@ def _raise_for(error: OSError) -> NoReturn:
     raise BrokenResourceError(f"file descriptor broken: {error}") from error
 
 
+class _Descriptor:
+    """Has a file descriptor, and remembers how it was."""
+
+    __slots__ = ("_fd", "_generation", "was_blocking")
+
+    def __init__(self, fd: int) -> None:
+        self.was_blocking = os.get_blocking(fd)
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._generation = generation()
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def detach(self) -> int:
+        """Give the number up, and the open file its former mode."""
+        fd, self._fd = self._fd, -1
+        # A forked child shares the open file with its parent, which goes on using it.
+        if fd != -1 and self._generation == generation():
+            os.set_blocking(fd, self.was_blocking)
+        return fd
+
+    def close(self) -> None:
+        fd = self._fd
+        try:
+            self.detach()
+        finally:
+            if fd != -1:
+                os.close(fd)
+
+
 class FdStream(Stream, metaclass=Final):
     """A stream of bytes over a file descriptor: the end of a pipe, a terminal, a character device.
 
     The descriptor belongs to the stream from now on and is closed with it, also when the stream is
-    forgotten without being closed. It is put into non-blocking mode, which is a property of the
-    open file, not of the descriptor: other descriptors of the same file, those of other processes
-    included, are affected until the stream is closed. For standard input this means: use
-    ``FdStream(os.dup(0))``, and leave ``sys.stdin`` alone meanwhile.
+    forgotten without being closed; then with a :exc:`ResourceWarning`. It is put into non-blocking
+    mode, which is a property of the open file, not of the descriptor: other descriptors of the same
+    file, those of other processes included, are affected until the stream is closed. For standard
+    input this means: use ``FdStream(os.dup(0))``, and leave ``sys.stdin`` alone meanwhile.
 
     Args:
         fd: The file descriptor. Files on disk are always ready, and cannot be waited for.
@@ -61,39 +97,38 @@ class FdStream(Stream, metaclass=Final):
     Raises:
         TypeError: It is no integer.
         OSError: It is not open.
+        NotImplementedError: The running loop cannot watch file descriptors.
 
     Trio: ``trio.lowlevel.FdStream``.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_fd",
-        "_readable",
-        "_receiving",
-        "_sending",
-        "_was_blocking",
-        "_writable",
-    )
+    __slots__ = ("__weakref__", "_descriptor", "_fd", "_receiving", "_sending", "_waits")
 
     def __init__(self, fd: int) -> None:
-        # -1 once closed; until the rest has succeeded the descriptor is not ours to close.
-        self._fd = -1
-        self._readable: Readable | None = None
-        self._writable: Writable | None = None
         self._receiving = ConflictDetector("another task is already receiving on this FdStream")
         self._sending = ConflictDetector("another task is already sending on this FdStream")
         if not isinstance(fd, int):
             raise TypeError(f"FdStream takes a file descriptor, an int, not {fd!r}")
-        self._was_blocking = os.get_blocking(fd)
-        os.set_blocking(fd, False)
+        check_can_watch("streams over bare descriptors")
+        self._descriptor = _Descriptor(fd)
+        self._waits = Registrations(self._descriptor, True)
+        # The descriptor, for the calls of the system; -1 once closed.
         self._fd = fd
 
     def __repr__(self) -> str:
         return f"<FdStream over fd {self._fd}>" if self._fd != -1 else "<FdStream, closed>"
 
     def __del__(self) -> None:
-        # Nobody waits any more: a task that did would hold the stream.
-        self._release()
+        if getattr(self, "_fd", -1) == -1:
+            return  # closed, or __init__ has failed
+        try:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        finally:
+            registered = self._waits.registered()
+            if registered:
+                close_later(registered, self._descriptor.detach())
+            else:
+                self._descriptor.close()
 
     def fileno(self) -> int:
         """The file descriptor; -1 once the stream is closed."""
@@ -101,17 +136,11 @@ class FdStream(Stream, metaclass=Final):
 
     # -- waiting ----------------------------------------------------------------
 
-    def _until_readable(self) -> Readiness:
-        state = current_task()._state
-        if self._readable is None or self._readable.state is not state:
-            self._readable = Readable(state, self._fd, True)
-        return self._readable
+    def _readable(self) -> Readable:
+        return self._waits.readable(current_task()._state)
 
-    def _until_writable(self) -> Readiness:
-        state = current_task()._state
-        if self._writable is None or self._writable.state is not state:
-            self._writable = Writable(state, self._fd, True)
-        return self._writable
+    def _writable(self) -> Writable:
+        return self._waits.writable(current_task()._state)
 
     def _check_open(self) -> None:
         if self._fd == -1:
@@ -146,7 +175,7 @@ class FdStream(Stream, metaclass=Final):
                     pass
                 except OSError as exc:
                     _raise_for(exc)
-                await self._until_readable()
+                await self._readable()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send ``data``, and wait until the kernel has taken all of it.
@@ -168,6 +197,7 @@ class FdStream(Stream, metaclass=Final):
             self._check_open()
             await checkpoint()
             sent = 0
+            writable = self._writable()
             try:
                 while sent < len(view):
                     try:
@@ -178,10 +208,9 @@ class FdStream(Stream, metaclass=Final):
                         pass
                     except OSError as exc:
                         _raise_for(exc)
-                    await self._until_writable()
+                    await writable
             finally:
-                if self._writable is not None:
-                    self._writable.disarm()
+                writable.release()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the kernel has room for more data.
@@ -196,11 +225,7 @@ class FdStream(Stream, metaclass=Final):
         with self._sending:
             self._check_open()
             await checkpoint_if_cancelled()
-            writable = self._until_writable()
-            try:
-                await writable
-            finally:
-                writable.disarm()
+            await self._writable().once()
 
     # -- closing ----------------------------------------------------------------
 
@@ -209,15 +234,17 @@ class FdStream(Stream, metaclass=Final):
 
         Checkpoint: no, this is not an async function.
         """
-        if self._fd == -1:
+        fd, self._fd = self._fd, -1
+        if fd == -1:
             return
-        for waits in (self._readable, self._writable):
-            if waits is not None:
-                waits.close()
+        elsewhere = self._waits.close()
         if in_trio_run():
             # Somebody may wait for the bare descriptor.
-            notify_closing(self._fd)
-        self._release()
+            notify_closing(fd)
+        if elsewhere:
+            close_later(elsewhere, self._descriptor.detach())
+        else:
+            self._descriptor.close()
 
     async def aclose(self) -> None:
         """Close the file descriptor: it is gone when this returns or raises.
@@ -247,17 +274,5 @@ class FdStream(Stream, metaclass=Final):
                 if self._fd != -1:
                     os.set_blocking(self._fd, False)
                 raise
-            self._was_blocking = True
+            self._descriptor.was_blocking = True
         self.close()
-
-    def _release(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd == -1:
-            return
-        for waits in (self._readable, self._writable):
-            if waits is not None:
-                waits.disarm()
-        try:
-            os.set_blocking(fd, self._was_blocking)
-        finally:
-            os.close(fd)

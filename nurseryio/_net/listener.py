@@ -1,17 +1,16 @@
 """Listening sockets: :class:`SocketListener`.
 
-What lives here: accepting connections, and which errors of ``accept`` are the affair of one
-connection alone. What does not: opening such sockets (:mod:`tcp_listen`, :mod:`unix`), serving.
+What lives here: accepting connections as streams. What does not: opening such sockets
+(:mod:`tcp_listen`, :mod:`unix`), serving.
 """
 
 from __future__ import annotations
 
-import errno
 import socket as stdlib
 from typing import TYPE_CHECKING
 
 from .._core import ClosedResourceError, Final, Listener, checkpoint
-from .sockets import Socket
+from .sockets import NEXT_MAY_BE_FINE, Socket
 from .sockettype import SocketType
 from .stream import SocketStream, is_closed_error
 
@@ -19,18 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["SocketListener"]
-
-# accept() reports what went wrong with a connection that was on its way in: refused by a firewall
-# (EPERM), reset before it was accepted, or, on Linux, nearly any error of a network. The next one
-# may be fine. Everything else is an error of the listener, or of the machine, and is raised.
-_OF_ONE_CONNECTION = {
-    getattr(errno, name)
-    for name in (
-        "EPERM ECONNABORTED ECONNRESET EPROTO ENETDOWN ENETUNREACH ENOPROTOOPT EHOSTDOWN "
-        "EHOSTUNREACH ENONET EOPNOTSUPP ENOSR ESOCKTNOSUPPORT EPROTONOSUPPORT ETIMEDOUT"
-    ).split()
-    if hasattr(errno, name)
-}
 
 
 class SocketListener(Listener[SocketStream], metaclass=Final):
@@ -93,16 +80,15 @@ class SocketListener(Listener[SocketStream], metaclass=Final):
         while True:
             try:
                 if type(native) is Socket:
-                    sock: SocketType = await native._accept_after_wait()
-                else:
-                    sock, _address = await self.socket.accept()
+                    return SocketStream._of_accepted(await native._accept_after_wait())
+                # A fake.
+                sock, _address = await native.accept()
+                return SocketStream._of_accepted(sock)
             except OSError as exc:
                 if is_closed_error(exc):
                     raise ClosedResourceError("this listener was already closed") from None
-                if exc.errno not in _OF_ONE_CONNECTION:
+                if type(native) is Socket or exc.errno not in NEXT_MAY_BE_FINE:
                     raise
-            else:
-                return SocketStream._of_accepted(sock)
 
     async def aclose(self) -> None:
         """Stop listening: when this returns or raises, the port is free.

@@ -16,7 +16,14 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from .._core import TASK_STATUS_IGNORED, AsyncResource, open_nursery, sleep
+from .._core import (
+    TASK_STATUS_IGNORED,
+    AsyncResource,
+    CancelScope,
+    Nursery,
+    open_nursery,
+    sleep,
+)
 from .._core.lazy import load_for_server
 from .._core.util import reject_non_functions
 from .generic import aclose_forcefully
@@ -91,7 +98,7 @@ async def _serve_one(
     handler_nursery: Nursery,
     handler: Callable[[StreamT], Awaitable[object]],
 ) -> None:
-    async with listener:
+    try:
         while True:
             try:
                 stream = await listener.accept()
@@ -108,12 +115,20 @@ async def _serve_one(
                 await sleep(PAUSE)
             else:
                 try:
-                    handler_nursery.start_soon(_handle, stream, handler)
+                    if isinstance(handler_nursery, Nursery):
+                        handler_nursery.start_soon(_handle, stream, handler, name=handler)
+                    else:
+                        handler_nursery.start_soon(_handle, stream, handler)
                 except BaseException:
                     # That nursery may be closed already.
                     await aclose_forcefully(stream)
                     raise
                 del stream  # not to be kept until the next one comes
+    except BaseException:
+        # Shielded: a cancellation of the server must not take the place of the error.
+        with CancelScope(shield=True):
+            await aclose_forcefully(listener)
+        raise
 
 
 async def _handle(stream: StreamT, handler: Callable[[StreamT], Awaitable[object]]) -> None:

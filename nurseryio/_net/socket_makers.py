@@ -13,9 +13,13 @@ from socket import AF_INET, SOCK_STREAM
 from typing import TYPE_CHECKING
 
 from .._core import RunVar
+from .._core.host import running_loop_or_none
+from .._core.task import current_state
+from .._core.watching import can_watch, cannot_watch
 from .sockets import Socket
 
 if TYPE_CHECKING:
+    from builtins import type as type_
     from socket import AddressFamily, SocketKind
     from typing import SupportsIndex
 
@@ -29,6 +33,9 @@ __all__ = [
     "socket",
     "socketpair",
 ]
+
+# Linux: the rest of a socket's type are flags.
+TYPE_BITS = 0xF
 
 _factory: RunVar[SocketFactory | None] = RunVar("socket_factory", None)
 
@@ -67,12 +74,14 @@ def from_stdlib_socket(sock: stdlib.socket) -> SocketType:
 
     Raises:
         TypeError: It is no ``socket.socket``, or of a subclass such as ``ssl.SSLSocket``.
+        NotImplementedError: It is not of type ``SOCK_STREAM``, and the running loop cannot watch
+            file descriptors (Windows' Proactor loop). So for each function here.
 
     Checkpoint: no, this is not an async function.
 
     Trio: ``trio.socket.from_stdlib_socket``.
     """
-    return Socket(sock)
+    return _class_for(getattr(sock, "type", SOCK_STREAM))(sock)
 
 
 def fromfd(
@@ -97,7 +106,7 @@ def fromfd(
     Trio: ``trio.socket.fromfd``.
     """
     family, type, proto = _kind_of(index(fd), family, type, proto)
-    return Socket(stdlib.fromfd(index(fd), family, type, proto), owned=True)
+    return _class_for(type)(stdlib.fromfd(index(fd), family, type, proto), owned=True)
 
 
 if sys.platform == "win32":
@@ -112,7 +121,8 @@ if sys.platform == "win32":
 
         Trio: ``trio.socket.fromshare``.
         """
-        return Socket(stdlib.fromshare(info), owned=True)
+        sock = stdlib.fromshare(info)
+        return _class_for(sock.type)(sock, owned=True)
 
 
 def socketpair(
@@ -133,8 +143,14 @@ def socketpair(
     """
     if family is None:
         family = getattr(stdlib, "AF_UNIX", AF_INET)
+    kind = _class_for(type)
     left, right = stdlib.socketpair(family, type, proto)
-    return Socket(left, owned=True), Socket(right, owned=True)
+    try:
+        return kind(left, owned=True), kind(right, owned=True)
+    except BaseException:
+        left.close()
+        right.close()
+        raise
 
 
 def socket(
@@ -169,9 +185,30 @@ def socket(
         if factory is not None:
             made: SocketType = factory.socket(family, type, proto)
             return made
-        return Socket(stdlib.socket(family, type, proto), owned=True)
+        return _class_for(type)(stdlib.socket(family, type, proto), owned=True)
     family, type, proto = _kind_of(fileno, family, type, proto)
-    return Socket(stdlib.socket(family, type, proto, fileno))
+    return _class_for(type)(stdlib.socket(family, type, proto, fileno))
+
+
+def _class_for(kind: int) -> type_[Socket]:
+    """The class of sockets of a type that works on the running loop.
+
+    Outside any loop that is the one for the system's default loop.
+
+    Raises:
+        NotImplementedError: There is none.
+    """
+    loop = running_loop_or_none()
+    if loop is None:
+        if sys.platform != "win32":
+            return Socket
+    elif can_watch(current_state()):
+        return Socket
+    elif kind & TYPE_BITS != SOCK_STREAM:
+        raise cannot_watch(loop, "sockets of other types than SOCK_STREAM")
+    from .linked_socket import LinkedSocket
+
+    return LinkedSocket
 
 
 def _current_factory() -> SocketFactory | None:

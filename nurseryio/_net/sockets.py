@@ -6,16 +6,18 @@ What does not: making them (:mod:`socket_makers`), and streams.
 Ours, not the loop's ``sock_recv`` and so on: those lack half of the calls, differ from loop to
 loop, and tell nobody that a socket was closed under a task.
 
-Rule 1: every async method tries the call of the standard library first, on a socket that never
-blocks, and waits only if that would have blocked; then it tries again. So errors come at once, and
-two tasks may use one socket as long as they do not wait for the same thing.
+Rule 1: every async method tries the call of the standard library, on a socket that never blocks,
+and waits only if that would have blocked; then it tries again. So two tasks may use one socket as
+long as they do not wait for the same thing.
 
-Rule 2: a method that succeeds at once is a checkpoint nevertheless, whose second half cannot be
-cancelled: what was received is not lost.
+Rule 2: the checkpoint comes before the call, which is the last step of a method. Whatever cancels
+the method, a native cancel of a task that ends with it included, nothing was received or sent.
 
-Rule 3: ``_owned`` tells whether this library opened the socket itself, so that nobody closes it but
+Rule 3: a socket that is ``owned`` was opened by this library itself, so that nobody closes it but
 through the object. Only then does the socket keep its registration with the loop between two
 waits (see :mod:`readiness`).
+
+Rule 4: tasks of several loops, in several threads, may use one socket.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import os
 import select
 import socket as stdlib
 import sys
+import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -37,10 +40,9 @@ from .._core import (
     current_task,
     in_trio_run,
     notify_closing,
-    wait_writable,
 )
 from .._core.host import accept_plainly
-from .._core.readiness import Readable, Writable
+from .._core.readiness import Registrations, close_later
 from .resolver import resolve_address
 from .sockettype import DEFAULT_BACKLOG, SocketType
 
@@ -51,14 +53,31 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer, ParamSpec, Self
 
-    from .._core.loop_state import LoopState
+    from .._core.readiness import Readiness
     from .resolver import AddressFormat
 
     P = ParamSpec("P")
 
-__all__ = ["Socket"]
+__all__ = ["NEXT_MAY_BE_FINE", "Socket"]
 
 T = TypeVar("T")
+
+# accept() has no connection yet; or reports what went wrong with one that was on its way in:
+# refused by a firewall (EPERM), reset before it was accepted, or, on Linux, nearly any error of a
+# network. Everything else is an error of the listener, or of the machine, and is raised.
+NEXT_MAY_BE_FINE = {
+    getattr(errno, name)
+    for name in (
+        "EAGAIN EWOULDBLOCK EPERM ECONNABORTED ECONNRESET EPROTO ENETDOWN ENETUNREACH ENOPROTOOPT "
+        "EHOSTDOWN EHOSTUNREACH ENONET EOPNOTSUPP ENOSR ESOCKTNOSUPPORT EPROTONOSUPPORT ETIMEDOUT"
+    ).split()
+    if hasattr(errno, name)
+}
+
+# What connect() says when the attempt has begun: on Unix, on Windows.
+_UNDER_WAY = {errno.EINPROGRESS}
+if sys.platform == "win32":
+    _UNDER_WAY.add(errno.EWOULDBLOCK)
 
 
 class Socket(SocketType):
@@ -73,34 +92,47 @@ class Socket(SocketType):
         TypeError: ``sock`` is something else, such as an ``ssl.SSLSocket``.
     """
 
-    __slots__ = ("__weakref__", "_did_shutdown", "_kind", "_owned", "_reads", "_sock", "_writes")
+    __slots__ = ("__weakref__", "_did_shutdown", "_kind", "_sock", "_waits")
+
+    # What waits for the socket. It holds the standard library's socket, not this one.
+    _waits: Registrations
 
     def __init__(self, sock: stdlib.socket, owned: bool = False) -> None:
-        # What waits for the socket, made at the first wait on a loop.
-        self._reads: Readable | None = None
-        self._writes: Writable | None = None
         # Exactly this class: a subclass, such as that of TLS, does something else on recv().
         if type(sock) is not stdlib.socket:
             raise TypeError(f"expected object of type 'socket.socket', not {type(sock).__name__!r}")
         self._sock = sock
-        self._owned = owned
+        self._waits = Registrations(sock, owned)
         self._did_shutdown = False
         # Family, type and protocol of what a listener accepts, as plain numbers.
         self._kind: tuple[int, int, int] | None = None
-        sock.setblocking(False)
+        try:
+            sock.setblocking(False)
+        except BaseException:
+            if owned:
+                sock.close()
+            raise
 
     def __repr__(self) -> str:
         return repr(self._sock).replace("socket.socket", "nurseryio.socket.socket", 1)
 
     def __del__(self) -> None:
-        # The loop must not be left with the number of a descriptor that is about to be closed.
-        if self._reads is not None or self._writes is not None:
-            self._disarm()
+        waits = getattr(self, "_waits", None)  # __init__ may have failed
+        registered = None if waits is None else waits.registered()
+        if registered:
+            # The loop must not be left with the number of a descriptor that is closed. Otherwise
+            # the standard library's socket closes itself, and warns as well.
+            try:
+                text = f"unclosed {self!r}"
+                warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+            finally:
+                close_later(registered, self._sock.detach())
 
     # -- what does not block ----------------------------------------------------
 
     def detach(self) -> int:
-        self._disarm()
+        for waits in self._end_waits():
+            waits.close_soon()
         return self._sock.detach()
 
     def fileno(self) -> int:
@@ -191,18 +223,21 @@ class Socket(SocketType):
         return Socket(self._sock.dup(), owned=True)
 
     def close(self) -> None:
-        fd = self._sock.fileno()
-        if fd == -1:
+        if self._sock.fileno() == -1:
             return
-        reads, writes = self._reads, self._writes
-        if reads is not None:
-            reads.close()
-        if writes is not None:
-            writes.close()
-        if (reads is None or reads.others_wait(fd)) and in_trio_run():
-            # For the bare descriptor.
+        elsewhere = self._end_waits()
+        if elsewhere:
+            close_later(elsewhere, self._sock.detach())
+        else:
+            self._sock.close()
+
+    def _end_waits(self) -> list[Readiness]:
+        """See :meth:`Registrations.close`; likewise for those who wait for the bare number."""
+        fd = self._sock.fileno()
+        elsewhere = self._waits.close()
+        if fd != -1 and self._waits.others_wait(fd) and in_trio_run():
             notify_closing(fd)
-        self._sock.close()
+        return elsewhere
 
     @contextmanager
     def _handed_on(self) -> Iterator[None]:
@@ -238,42 +273,14 @@ class Socket(SocketType):
 
     # -- waiting ----------------------------------------------------------------
 
-    def _readable(self, state: LoopState) -> Readable:
-        """What to await until the socket can be read from, on the running loop."""
-        reads = self._reads
-        if reads is None or reads.state is not state:
-            self._disarm(but_not=state)
-            reads = self._reads = Readable(state, self._sock.fileno(), self._owned)
-        return reads
-
-    def _writable(self, state: LoopState) -> Writable:
-        """What to await until the socket can be written to; to be disarmed afterwards."""
-        writes = self._writes
-        if writes is None or writes.state is not state:
-            self._disarm(but_not=state)
-            writes = self._writes = Writable(state, self._sock.fileno(), self._owned)
-        return writes
-
-    def _disarm(self, but_not: LoopState | None = None) -> None:
-        """End the registrations with loops, one of them excepted: a task may be waiting there."""
-        for waits in (self._reads, self._writes):
-            if waits is not None and waits.state is not but_not:
-                waits.disarm()
-
     async def _reading(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call ``fn`` now, and again whenever the socket has become readable, until it works."""
-        await checkpoint_if_cancelled()
+        """Call ``fn``, and again whenever the socket has become readable, until it works."""
+        await checkpoint()
         try:
-            result = fn(*args, **kwargs)
+            return fn(*args, **kwargs)
         except BlockingIOError:
             pass
-        except BaseException:
-            await cancel_shielded_checkpoint()
-            raise
-        else:
-            await cancel_shielded_checkpoint()
-            return result
-        readable = self._readable(current_task()._state)
+        readable = self._waits.readable(current_task()._state)
         while True:
             await readable
             try:
@@ -282,27 +289,25 @@ class Socket(SocketType):
                 pass
 
     async def _writing(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call ``fn`` now, and again whenever the socket has become writable, until it works."""
-        await checkpoint_if_cancelled()
+        """Call ``fn``, and again whenever the socket has become writable, until it works."""
+        await checkpoint()
         try:
-            result = fn(*args, **kwargs)
+            return fn(*args, **kwargs)
         except BlockingIOError:
             pass
-        except BaseException:
-            await cancel_shielded_checkpoint()
-            raise
-        else:
-            await cancel_shielded_checkpoint()
-            return result
+        writable = self._waits.writable(current_task()._state)
         while True:
-            await wait_writable(self._sock)
+            await writable.once()
             try:
                 return fn(*args, **kwargs)
             except BlockingIOError:
                 pass
 
     async def wait_writable(self) -> None:
-        await wait_writable(self._sock)
+        await checkpoint_if_cancelled()
+        if self._sock.fileno() == -1:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        await self._waits.writable(current_task()._state).once()
 
     # -- connections ------------------------------------------------------------
 
@@ -316,21 +321,29 @@ class Socket(SocketType):
         return Socket(sock, owned=True), address
 
     async def _accept_after_wait(self) -> Socket:
-        """``accept`` for a listener: waits before it tries if it is registered with the loop."""
+        """``accept`` for a listener: waits before it tries if it is registered with the loop.
+
+        A connection that fails before it is accepted is passed over.
+        """
         sock = self._sock
         kind = self._kind
         if kind is None:
             kind = self._kind = (int(sock.family), int(sock.type), sock.proto)
-        readable = self._readable(current_task()._state)
-        if not readable.armed:
-            return Socket(await self._reading(accept_plainly, sock, kind), owned=True)
-        await checkpoint_if_cancelled()
-        while True:
+        readable = self._waits.readable(current_task()._state)
+        if readable.armed:
+            await checkpoint_if_cancelled()
             await readable
+        else:
+            await checkpoint()
+        while True:
             try:
-                return Socket(accept_plainly(sock, kind), owned=True)
-            except BlockingIOError:
-                pass
+                accepted = accept_plainly(sock, kind)
+            except OSError as exc:
+                if exc.errno not in NEXT_MAY_BE_FINE:
+                    raise
+            else:
+                return Socket(accepted, owned=True)
+            await readable
 
     async def connect(self, address: AddressFormat) -> None:
         try:
@@ -345,7 +358,7 @@ class Socket(SocketType):
             else:
                 await cancel_shielded_checkpoint()
                 return
-            await wait_writable(self._sock)
+            await self._until_connected()
         except Cancelled:
             # The attempt may be under way, and there is no way to call it back.
             self.close()
@@ -354,14 +367,17 @@ class Socket(SocketType):
         if error:
             raise OSError(error, f"Error connecting to {address!r}: {os.strerror(error)}")
 
+    async def _until_connected(self) -> None:
+        """Wait until a connection attempt is decided."""
+        await self._waits.writable(current_task()._state).once()
+
     def _is_under_way(self, error: BaseException) -> bool:
         """Whether ``connect`` says that the attempt has begun.
 
-        From a Unix socket, "try again" means that the listener's queue is full: nothing has begun.
+        "Try again" says that nothing has begun: the listener's queue is full (a Unix socket), or
+        the system has no port or route left for it.
         """
-        return isinstance(error, BlockingIOError) and not (
-            error.errno == errno.EAGAIN and self._sock.family == getattr(stdlib, "AF_UNIX", None)
-        )
+        return isinstance(error, BlockingIOError) and error.errno in _UNDER_WAY
 
     # -- receiving --------------------------------------------------------------
 

@@ -238,8 +238,9 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
     def _find_reads(self, task: Task) -> Readable | None:
         if self._recv is not None:
             assert type(self.socket) is Socket
-            self._reads = self.socket._readable(task._state)
-        return self._reads
+            self._reads = self.socket._waits.readable(task._state)
+            return self._reads
+        return None
 
     async def _receive_the_long_way(self, max_bytes: int) -> bytes:
         self._receiving = True
@@ -311,7 +312,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         assert type(self.socket) is Socket
         send = self._send
         assert send is not None
-        writes = self.socket._writable(task._state)
+        writes = self.socket._waits.writable(task._state)
         try:
             with view:
                 while sent < len(view):
@@ -322,7 +323,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
                     except BlockingIOError:
                         pass
         finally:
-            writes.disarm()
+            writes.release()
         task._rested = RESTED
 
     async def _send_unusual(self, view: memoryview) -> None:

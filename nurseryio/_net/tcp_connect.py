@@ -221,8 +221,8 @@ class Attempts:
                 sock.setsockopt(stdlib.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         try:
             await sock.bind((self._local_address, 0))
-        except OSError:
+        except OSError as exc:
             raise OSError(
                 f"local_address={self._local_address!r} is incompatible with remote address "
-                f"{address!r}"
-            ) from None
+                f"{address!r}: {exc.strerror or exc}"
+            ) from exc

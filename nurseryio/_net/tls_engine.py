@@ -49,8 +49,9 @@ def check_context(context: object, *, server_side: bool) -> None:
             f"ssl_context must be an ssl.SSLContext, not {context!r}; make one with {make}"
         )
     raise ssl.SSLError(
+        ssl.SSL_ERROR_SSL,
         f"ssl_context was made for a {other}, and this is the {this}'s side of the connection; "
-        f"make one with {make}"
+        f"make one with {make}",
     )
 
 

@@ -6,7 +6,10 @@ listeners themselves, which are those of every other kind of socket.
 Rule 1: a socket file outlives the process that made it. One that nobody listens on any more is
 replaced; one that somebody listens on is in use, and any other kind of file is not ours to touch.
 
-Rule 2: a listener removes its file when it is closed, if the file is still its own.
+Rule 2: a listener removes its file when it is closed, if the file is still its own. A forked
+child that closes its copy of the listener leaves the file to the parent.
+
+Rule 3: a symbolic link is not a socket file, whatever it leads to.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from .._core import TASK_STATUS_IGNORED, checkpoint
+from .._core.forked import generation
 from .._core.util import reject_non_functions
 from .listener import SocketListener
 from .resolver import check_path
@@ -85,8 +89,8 @@ async def open_unix_listeners(
 ) -> list[SocketListener]:
     """Listen on a Unix socket.
 
-    A socket file that is there already is replaced if nobody listens on it any more. The file is
-    removed when the listener is closed.
+    A socket file that is there already is replaced if nobody listens on it any more. A symbolic
+    link is not. The file is removed when the listener is closed by the process that opened it.
 
     Args:
         filename: The path of the socket file to make, or the name of an abstract socket (Linux),
@@ -123,7 +127,7 @@ async def open_unix_listeners(
         with _naming(path):
             await sock.bind(path)
         if is_file:
-            made = os.stat(path)
+            made = os.lstat(path)
             if mode is not None:
                 os.chmod(path, mode)
         sock.listen(backlog)
@@ -131,10 +135,10 @@ async def open_unix_listeners(
     except BaseException:
         sock.close()
         if made is not None:
-            _remove_if_same(path, made)
+            _remove(path, made, generation())
         raise
     if made is not None:
-        listener._when_closed = partial(_remove_if_same, os.path.abspath(path), made)
+        listener._when_closed = partial(_remove, os.path.abspath(path), made, generation())
     return [listener]
 
 
@@ -152,7 +156,7 @@ def _naming(path: str | bytes) -> Iterator[None]:
 def _remove_stale(path: str | bytes) -> None:
     """Remove the file of a socket that nobody listens on. Never touches anything else."""
     try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return  # bind() will refuse
     except OSError:
         return
@@ -164,10 +168,12 @@ def _remove_stale(path: str | bytes) -> None:
                 os.unlink(path)
 
 
-def _remove_if_same(path: str | bytes, made: os.stat_result) -> None:
-    with suppress(OSError):
-        if os.path.samestat(os.stat(path), made):
-            os.unlink(path)
+def _remove(path: str | bytes, made: os.stat_result, made_in: int) -> None:
+    """Remove a socket file, if it is still the same, and this process has made it."""
+    if made_in == generation():
+        with suppress(OSError):
+            if os.path.samestat(os.lstat(path), made):
+                os.unlink(path)
 
 
 async def serve_unix(

@@ -24,7 +24,7 @@ from .._core import (
     current_task,
 )
 from .._core.host import current_task as current_asyncio_task, is_over
-from .._core.parking import let_others_run, park
+from .._core.parking import let_others_run, other_loop, park, wake_first
 from .._core.util import Final, Frozen
 from .parking_lot import ParkingLot, add_parking_lot_breaker, stop_breaking
 
@@ -93,6 +93,8 @@ class _Lock:
                 "attempt to re-acquire an already held Lock: this task holds it; "
                 "locks do not count how often they were acquired"
             )
+        if owner._state is not task._state:
+            raise other_loop("holds")
         return False
 
     def _let_go(self, task: Task) -> None:
@@ -120,7 +122,7 @@ class _Lock:
 
         Raises:
             BrokenResourceError: The owner ended without releasing the lock.
-            RuntimeError: This task holds it.
+            RuntimeError: This task holds it, or a task of another event loop does.
             Cancelled: The task was cancelled; it has not got the lock.
 
         Checkpoint: yes.
@@ -160,12 +162,13 @@ class _Lock:
     def _hand_on(self, task: Task) -> None:
         """Give the lock to the next task, if one waits. Fails before or after that, not between."""
         lot = self._lot
-        if lot:
-            self._owner = heir = lot._peek()
+        parked = lot._parked
+        if parked:
+            self._owner = heir = next(iter(parked))
             try:
-                lot._wake_first()
+                wake_first(parked)
             finally:
-                if lot._holds(heir):
+                if heir in parked:
                     self._owner = task  # it still sleeps
                 else:
                     stop_breaking(task, lot)

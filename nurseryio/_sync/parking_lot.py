@@ -110,14 +110,6 @@ class ParkingLot(metaclass=Final):
         """Wake the task that has waited longest, in a lot that is not empty."""
         return wake_first(self._parked)[0]
 
-    def _peek(self) -> Task:
-        """The task that has waited longest, in a lot that is not empty."""
-        return next(iter(self._parked))
-
-    def _holds(self, task: Task) -> bool:
-        """Whether a task is parked here."""
-        return task in self._parked
-
     def _first(self, count: int | float) -> list[Task]:
         """Up to ``count`` tasks from the head of the queue."""
         if count == inf:

@@ -99,7 +99,7 @@ class _SafeChannel(AbstractAsyncContextManager[ReceiveChannel[T]]):
         try:
             self._channel = _AskingChannel(receiving, asked)
             # start() and not start_soon(): from here on the task closes the generator.
-            await nursery.start(_run, generator, sending, asked)
+            await nursery.start(_run, generator, sending, asked, name=self._open_generator)
             return self._channel
         except BaseException as exc:
             await self._leave(exc)

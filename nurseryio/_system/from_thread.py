@@ -225,6 +225,8 @@ def _way_in(token: TrioToken | None) -> Callable[[_Request[Any]], None]:
     if token is not None:
         if not isinstance(token, TrioToken):
             raise RuntimeError(f"trio_token must be a TrioToken, not {safe_repr(token)}")
+        if token._closed:
+            raise RunFinishedError("run() has exited")
         return partial(_send, token._state.loop)
     hop = current_hop()
     if hop is None:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import Abort, Error, RunFinishedError, Value, reschedule
 from .._core.exc_fields import chain
+from .._core.forked import in_child
 from .._core.util import qualname_of, safe_repr
 from .._sync import CapacityLimiter
 
@@ -64,6 +65,11 @@ class _ThisThread(threading.local):
 
 
 _this_thread = _ThisThread()
+
+
+@in_child
+def _work_for_nobody() -> None:
+    _this_thread.hop = None
 
 
 def current_hop() -> Hop | None:

@@ -23,7 +23,9 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .._core.task import current_state
 from .._core.util import NoPublicConstructor, safe_repr
+from .._core.watching import can_watch, check_can_watch
 from .._net.fd_stream import FdStream
 from .._net.generic import StapledStream
 from .._net.sockets import Socket
@@ -223,6 +225,11 @@ def _check_command(command: Command, shell: object) -> None:
         )
 
 
+def has_pipes() -> bool:
+    """Whether pipes to children work: not on Windows, nor on loops that cannot watch them."""
+    return _HAS_PIPES and can_watch(current_state())
+
+
 class _Pipes:
     """The pipes between us and a child that is about to be started."""
 
@@ -306,7 +313,7 @@ async def open_process(
         TypeError: ``command`` is a string without ``shell=True``, or no string with it, on Unix;
             or an option is unknown, or not for streams of bytes.
         ValueError: ``command`` is empty, on Unix.
-        NotImplementedError: ``PIPE`` on Windows.
+        NotImplementedError: ``PIPE`` on Windows, or on a loop that cannot watch descriptors.
 
     Checkpoint: yes.
 
@@ -338,6 +345,8 @@ async def start_process(
             "pipes to child processes are not available on this system: pass files or "
             "subprocess.DEVNULL for stdin, stdout and stderr"
         )
+    if subprocess.PIPE in (stdin, stdout, stderr):
+        check_can_watch("pipes to child processes")
     our_stdin = our_stdout = our_stderr = None
     pipes = _Pipes()
     with pipes.handed_on, pipes.childs, pipes.ours:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from .._core import wait_readable
 from .._core.host import running_loop
 from .._core.thread_cache import start_thread_soon
+from .._core.watching import check_can_watch
 from .._sync import Event
 
 if TYPE_CHECKING:
@@ -101,19 +102,21 @@ class ExitWatch:
         Checkpoint: only if it is still running.
         """
         try:
+            check_can_watch("pidfds")
             # Opened again each time, so that none is ever open without somebody waiting.
             pidfd = os.pidfd_open(self._popen.pid)
         except ProcessLookupError:
             return  # gone and, as SIGCHLD is ignored, reaped by the system
-        except (AttributeError, OSError):
-            pass  # not in this Python, or not in this kernel or sandbox
+        except (AttributeError, OSError, NotImplementedError):
+            pass  # not in this Python, in this kernel or sandbox, or on this loop
         else:
             try:
                 await wait_readable(pidfd)
             except (OSError, NotImplementedError):
                 pass  # no descriptor is left to wait with, or the loop watches none
             finally:
-                os.close(pidfd)
+                with suppress(OSError):
+                    os.close(pidfd)
             if self.poll() is not None:
                 return
             # A debugger that has attached to it is told first.

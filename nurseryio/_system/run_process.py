@@ -37,7 +37,7 @@ from .._core import (
 )
 from .._core.util import bytes_view, reject_non_functions, safe_repr
 from .._sync import Event
-from .process import start_process
+from .process import has_pipes, start_process
 from .threads import to_thread_run_sync
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ async def run_process(
     Children of the child are not touched, unless it has a process group of its own and
     ``deliver_cancel`` is :func:`nurseryio.terminate_process_group`::
 
-        await run_process(command, process_group=0, deliver_cancel=lowlevel.terminate_process_group)
+        await run_process(command, process_group=0, deliver_cancel=terminate_process_group)
 
     Args:
         command: The program and its arguments, each a string, bytes or path; or with
@@ -135,7 +135,7 @@ async def run_process(
             destinations, or ``command`` is empty, or a process group is to be terminated and the
             child has none of its own.
         TypeError: See :func:`nurseryio.lowlevel.open_process`.
-        NotImplementedError: A pipe is needed, on Windows.
+        NotImplementedError: A pipe is needed, on Windows or a loop that cannot watch descriptors.
         ExceptionGroup: An error in ``deliver_cancel``, or in reading from or writing to the
             child.
 
@@ -148,6 +148,8 @@ async def run_process(
         _check_group(deliver_cancel, options)
     given = _data_of(stdin)
     where = stdin if given is None else subprocess.PIPE
+    if given is not None and not given and not has_pipes():
+        where = subprocess.DEVNULL
     streams = _standard_streams(where, capture_stdout, capture_stderr, dict(options))
     if task_status is TASK_STATUS_IGNORED:
         _refuse_pipes(stdin, options)

@@ -25,6 +25,8 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING
 
 from .._core import ConflictDetector, checkpoint, current_trio_token
+from .._core.forked import generation
+from .._core.handlers import Replaced
 from .._core.host import running_loop
 from .._core.wakeup import SignalWakeup
 from .._sync import ParkingLot
@@ -50,7 +52,8 @@ def open_signal_receiver(
                 reload_configuration()
 
     A signal that arrives several times before it is looked at is received once. Signals that
-    were not looked at when the block is left are raised again, for the handlers from before.
+    were not looked at when the block is left are raised again, for the handlers from before. In a
+    forked child these handlers are back from the start.
 
     Args:
         *signals: The signals to receive.
@@ -62,7 +65,8 @@ def open_signal_receiver(
     Raises:
         TypeError: No signal was given, or something else than the number of one.
         RuntimeError: This is not the main thread, the only one where Python allows it; or no
-            loop is running; or, from the iterator, the block has been left.
+            loop is running; or the handler of a signal was installed below Python, by C code, and
+            could not be put back; or, from the iterator, the block has been left.
         ValueError: There is no such signal.
         OSError: The signal cannot be caught, as ``SIGKILL``.
         BusyResourceError: From the iterator: another task is using it.
@@ -84,6 +88,7 @@ class _Receiving(AbstractContextManager["AsyncIterator[int]"]):
         self._signals = signals
         self._receiver = _SignalReceiver()
         self._undo = ExitStack()
+        self._generation = generation()
 
     def __enter__(self) -> AsyncIterator[int]:
         _check(self._signals)
@@ -99,7 +104,7 @@ class _Receiving(AbstractContextManager["AsyncIterator[int]"]):
                 undo.callback(wakeup.remove)
                 wakeup.install(running_loop())
                 for signum in dict.fromkeys(self._signals):
-                    undo.callback(signal.signal, signum, signal.signal(signum, on_signal))
+                    undo.callback(Replaced(signum, on_signal).give_back)
                 self._undo = undo.pop_all()
         except BaseException:
             receiver.close()
@@ -110,7 +115,9 @@ class _Receiving(AbstractContextManager["AsyncIterator[int]"]):
         try:
             self._undo.close()
         finally:
-            self._receiver.close()
+            # What has arrived in the parent is not raised again in a forked child.
+            if self._generation == generation():
+                self._receiver.close()
 
 
 def _check(signals: tuple[signal.Signals | int, ...]) -> None:
@@ -124,6 +131,13 @@ def _check(signals: tuple[signal.Signals | int, ...]) -> None:
             "open_signal_receiver works in Python's main thread only: open it in a loop that runs "
             "there"
         )
+    for signum in signals:
+        if signal.getsignal(signum) is None:
+            raise RuntimeError(
+                f"cannot receive signal {signum}: its handler was installed below Python, by C "
+                "code, and Python could not put it back afterwards; install one by "
+                "signal.signal() before, if the one that is there may go"
+            )
 
 
 class _SignalReceiver:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         random_schedules as random_schedules,
         strike_everywhere as strike_everywhere,
     )
+    from .unit_test import AsyncTestCase as AsyncTestCase
 
 if not TYPE_CHECKING:
     _load, __dir__ = lazy_door(
@@ -55,6 +56,7 @@ if not TYPE_CHECKING:
         {
             "_system.threads": "active_thread_count wait_all_threads_completed",
             "testing.schedules": "Schedule Strike StuckError random_schedules strike_everywhere",
+            "testing.unit_test": "AsyncTestCase",
         },
     )
 

@@ -21,6 +21,7 @@ from .._core import (
     ConflictDetector,
     WouldBlock,
     checkpoint,
+    checkpoint_if_cancelled,
 )
 from .._core.util import bytes_view
 from .._sync.parking_lot import ParkingLot
@@ -113,6 +114,8 @@ class UnboundedQueue:
             await checkpoint()
             while not self._ready():
                 await self._changed.park()
+                # A task that is cancelled after it was woken takes nothing with it.
+                await checkpoint_if_cancelled()
             return cut(self._buffer, max_bytes)
 
     def _ready(self) -> bool:
@@ -204,6 +207,8 @@ class LockstepQueue:
                 await self._wait_until(lambda: bool(self._buffer))
             finally:
                 self._receiver_waits = False
+            # A task that is cancelled after it was woken takes nothing with it.
+            await checkpoint_if_cancelled()
             self._check_receiver()
             taken = cut(self._buffer, max_bytes)
             self._changed.unpark_all()

@@ -124,11 +124,52 @@ async def check_close_wakes_sender(maker: Maker) -> None:
             await sender.wait_send_all_might_not_block()
 
 
+async def check_close_does_not_wait_for_receiver(maker: Maker) -> None:
+    """A graceful close ends soon, though a task is sending or a cancelled send has left data."""
+    async with fresh(maker) as (sender, _):
+
+        async def expect_closed() -> None:
+            with expect(ClosedResourceError):
+                await sender.send_all(ENOUGH_TO_WAIT)
+
+        async with open_nursery() as nursery:
+            nursery.start_soon(expect_closed)
+            await wait_all_tasks_blocked()
+            await _expect_prompt_close(sender, "while another task is sending")
+
+    async with fresh(maker) as (sender, _):
+        async with open_nursery() as nursery:
+            nursery.start_soon(sender.send_all, ENOUGH_TO_WAIT)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        await _expect_prompt_close(sender, "after a send was cancelled")
+
+
+# Bytes; a transport that takes a little more although it is clogged does not take these.
+ENOUGH_TO_WAIT = bytes(2**20)
+
+
+async def _expect_prompt_close(resource: AsyncResource, when: str) -> None:
+    async with open_nursery() as nursery:
+        ended: list[bool] = []
+
+        async def close() -> None:
+            await resource.aclose()
+            ended.append(True)
+
+        nursery.start_soon(close)
+        await wait_all_tasks_blocked()
+        if not ended:
+            nursery.cancel_scope.cancel()
+            raise AssertionError(f"aclose() must not wait for the receiver {when}")
+
+
 CLOGGED_CHECKS: tuple[Callable[[Maker], Awaitable[None]], ...] = (
     check_waits_until_received,
     check_two_senders,
     check_receiver_gone,
     check_close_wakes_sender,
+    check_close_does_not_wait_for_receiver,
 )
 
 

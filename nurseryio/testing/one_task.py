@@ -1,12 +1,13 @@
 """Running async functions one after another in ONE task, each called from plain code.
 
 What lives here: :class:`OneTask`, which the pytest plugin drives. What does not: anything about
-pytest.
+pytest, and the time limits of others (:mod:`time_limit`).
 
 The reason: a nursery or cancel scope must be left in the task that entered it. A test framework
 that calls set-up, test and tear-down one by one, and gives each a task of its own, breaks every
 fixture that yields inside a nursery. Here they are steps of one task, the main task of one run.
-Between the steps the loop stands still.
+Between the steps the loop stands still. Further tasks that execute steps can live in the same run
+(:meth:`OneTask.branch`), for what does not end in the reverse order.
 
 Rule 1: a step ends when its function does; what it has left open stays open for the next steps,
 and a cancelled scope among it cancels them.
@@ -14,35 +15,70 @@ and a cancelled scope among it cancels them.
 Rule 2: the wait between two steps cannot be cancelled, only the steps can.
 
 Rule 3: no cancel request of asyncio's outlives the step that it struck.
+
+Rule 4: an error that leaves the loop during a step interrupts that step alone, and is raised by it.
+What earlier steps have left open can be closed as usual. A second one in the same step ends the
+run, and so does a second Ctrl-C.
 """
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core import (
     Abort,
+    Cancelled,
+    CancelScope,
     Error,
     acapture,
     coroutine_or_error,
     current_task,
     host,
+    open_nursery,
     reschedule,
     wait_task_rescheduled,
 )
+from .._core.groups import leaves
 from .._core.run import prepare
 from .._core.util import call_each
+from .._sync import Event
 from .deadlock import reports_of
+from .time_limit import TimeLimit, ends_in_users_code
 
 if TYPE_CHECKING:
     import asyncio
+    import contextvars
     from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from typing import NoReturn
 
-    from .._core import Clock, Instrument, Outcome, Task
+    from .._core import CancelReason, Clock, Instrument, Nursery, Outcome, Task
     from .deadlock import DeadlockError
 
 T = TypeVar("T")
+
+
+# The runs of which a step is under way.
+_driven: list[OneTask] = []
+
+
+def is_step_under_way() -> bool:
+    """Whether a step of any run is under way, in whatever thread."""
+    return bool(_driven)
+
+
+def interrupt_step(error: BaseException) -> threading.Event | None:
+    """Have ``error`` raised in the step that is under way. May be called in any thread.
+
+    Returns:
+        An event that is set when the loop has got to it; None if no step is under way.
+    """
+    try:
+        return _driven[-1].interrupt_step(error)
+    except (IndexError, RuntimeError):  # over, or the loop is closed
+        return None
 
 
 class _Step:
@@ -64,42 +100,35 @@ class _Step:
             self.done.set_result(None)
 
 
-class OneTask:
-    """A run whose main task executes what :meth:`do` gives it, until :meth:`close`.
+class StepTask:
+    """A task which executes what :meth:`do` gives it. Made by :meth:`OneTask.branch`.
 
     Args:
-        clock: see :func:`nurseryio.run`.
-        instruments: see there.
-        loop_factory: see there.
-        name: what the main task is called.
+        home: the run that it belongs to.
+        name: what the task is called.
 
-    Raises:
-        RuntimeError: if there is a clock and the loop cannot go by it.
+    Attributes:
+        task: the task, once it has begun.
+        scope: of a branch, what surrounds its steps.
+        begun: the task has begun.
+        ended: the task of a branch is over.
+        error: of what was left open in the task of a branch.
+        on_cancel: called on the loop with the cancellation if the task is cancelled between two
+            steps.
     """
 
-    def __init__(
-        self,
-        clock: Clock | None = None,
-        instruments: Sequence[Instrument] = (),
-        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
-        name: str = "steps",
-    ) -> None:
+    def __init__(self, home: OneTask, name: str) -> None:
+        self._home = home
         self._name = name
-        # The step that do() waits for; it stays here if the loop was left in the middle of it.
-        self._step: _Step | None = None
         self._next: _Step | None = None
         self._closing = False
-        # Set while the main task waits for a step.
-        self._waiting: Task | None = None
-        self._deadlock: DeadlockError | None = None
-        self._run = prepare(clock, instruments, False, None, loop_factory)
-        try:
-            self._state = self._run.state
-            reports_of(self._state).handler = self._on_deadlock
-            self._run.start(self._main, ())
-        except BaseException:
-            self._run.close()
-            raise
+        self._is_waiting = False
+        self.task: Task | None = None
+        self.scope: CancelScope | None = None
+        self.begun = Event()
+        self.ended = Event()
+        self.error: BaseException | None = None
+        self.on_cancel: Callable[[Cancelled], object] | None = None
 
     def do(self, async_fn: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run one async function to its end.
@@ -117,26 +146,9 @@ class OneTask:
             BaseException: whatever the function raises.
         """
         __tracebackhide__ = True
-        if self._step is not None:
-            raise RuntimeError("another step is under way, or was interrupted before its end")
-        step = self._step = self._next = _Step(async_fn, args, self._state.loop.create_future())
-        run = self._run
-        root = run.root_future
-        assert root is not None
-        try:
-            run.take_signals()
-            # Through the loop, so that the run's own hooks are in place before the step begins.
-            self._state.loop.call_soon(self._wake)
-            root.add_done_callback(step.finish)
-            run.drive(step.done)
-        finally:
-            call_each(run.give_signals_back, partial(root.remove_done_callback, step.finish))
-        outcome, step.outcome = step.outcome, None
-        if outcome is None:
-            run.result(None)
-            raise RuntimeError("the run has come to an end")
-        self._step = None
-        self._raise_from_outside(outcome)
+        self._home.refuse_second_step()
+        self._next = step = _Step(async_fn, args, self._home.loop.create_future())
+        outcome = self._home.drive(self, step)
         if isinstance(outcome, Error):
             try:
                 raise outcome.error
@@ -146,18 +158,217 @@ class OneTask:
         result: T = outcome.value
         return result
 
+    async def serve(self) -> None:
+        """What the task runs."""
+        self.task = task = current_task()
+        task.name = self._name
+        self.begun.set()
+        while True:
+            step = await self._next_step(task)
+            if step is None:
+                return
+            step.outcome = await acapture(coroutine_or_error, step.async_fn, *step.args)
+            while host.cancelling(task.asyncio_task) > task._held:
+                host.uncancel(task.asyncio_task)
+            step.finish()
+
+    async def _next_step(self, task: Task) -> _Step | None:
+        while self._next is None and not self._closing:
+            self._is_waiting = True
+            await wait_task_rescheduled(self._refuse)
+        step, self._next = self._next, None
+        return step
+
+    async def live(self) -> None:
+        """What the task of a branch's own nursery runs: no error of the branch leaves it."""
+        try:
+            async with open_nursery() as nursery:
+                self.scope = nursery.cancel_scope
+                nursery.start_soon(self.serve)
+        except BaseException as exc:
+            found = [leaf for leaf in leaves(exc) if not isinstance(leaf, Cancelled)]
+            self.error = exc if found else None
+        finally:
+            self.begun.set()
+            self.ended.set()
+
+    def cancel(self, reason: CancelReason | None) -> None:
+        """Cancel each step of a branch from now on. To be called on the loop."""
+        if self.scope is not None:
+            self.scope._cancel(reason)
+
+    def _refuse(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
+        if self.on_cancel is not None:
+            try:
+                raise_cancel()
+            except Cancelled as exc:
+                self.on_cancel(exc)
+        return Abort.FAILED
+
+    def wake(self) -> None:
+        """There is something to do. To be called on the loop."""
+        if self._is_waiting and self.task is not None:
+            self._is_waiting = False
+            reschedule(self.task)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop."""
+        return self._home._state.loop
+
+    def end(self) -> None:
+        """Nothing comes after this: the task ends when the loop runs next."""
+        self._closing = True
+
+
+class OneTask(StepTask):
+    """A run whose main task executes what :meth:`do` gives it, until :meth:`close`.
+
+    Args:
+        clock: see :func:`nurseryio.run`.
+        instruments: see there.
+        loop_factory: see there.
+        name: what the main task is called.
+        context: what the main task runs in; a copy where Python cannot run a task in it (3.10).
+
+    Raises:
+        RuntimeError: if there is a clock and the loop cannot go by it.
+    """
+
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        instruments: Sequence[Instrument] = (),
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+        name: str = "steps",
+        context: contextvars.Context | None = None,
+    ) -> None:
+        super().__init__(self, name)
+        # The step that do() waits for; it stays here if the loop was left in the middle of it.
+        self._step: _Step | None = None
+        self._deadlock: DeadlockError | None = None
+        # What has left the loop during the step.
+        self._left: BaseException | None = None
+        self._executor: StepTask = self
+        self._branches: AbstractAsyncContextManager[Nursery] | None = None
+        self._run = prepare(clock, instruments, False, None, loop_factory)
+        try:
+            self._state = self._run.state
+            self._run.main_context = context
+            self._run.left_by = self._left_by
+            self._limit = TimeLimit(self._run)
+            reports_of(self._state).handler = self._on_deadlock
+            self._run.start(self.serve, ())
+        except BaseException:
+            self._run.close()
+            raise
+
+    def refuse_second_step(self) -> None:
+        """Raise ``RuntimeError`` if a step is under way, or was interrupted before its end."""
+        if self._step is not None:
+            raise RuntimeError("another step is under way, or was interrupted before its end")
+
+    def drive(self, executor: StepTask, step: _Step) -> Outcome[Any]:
+        """Let the loop run until the step is done, and return what came of it.
+
+        Args:
+            executor: the task that executes it.
+            step: the step.
+
+        Raises:
+            BaseException: what has interrupted the step.
+        """
+        __tracebackhide__ = True
+        self._step, self._executor = step, executor
+        run = self._run
+        root = run.root_future
+        assert root is not None
+        if executor.task is not None:
+            run.presses.main = executor.task
+        _driven.append(self)
+        try:
+            run.take_signals()
+            self._limit.take(executor.task)
+            # Through the loop, so that the run's own hooks are in place before the step begins.
+            self.loop.call_soon(executor.wake)
+            root.add_done_callback(step.finish)
+            run.drive(step.done)
+            outcome, step.outcome = step.outcome, None
+            if outcome is not None:
+                self._step = None
+            self._raise_from_outside(outcome)
+        finally:
+            call_each(
+                partial(_driven.remove, self),
+                self._limit.give_back,
+                run.give_signals_back,
+                partial(root.remove_done_callback, step.finish),
+            )
+        if outcome is None:
+            run.result(None)
+            raise RuntimeError("the run has come to an end")
+        run.driver.forgive()
+        return outcome
+
+    def branch(self, name: str, context: contextvars.Context) -> StepTask:
+        """Make one more task that executes steps, side by side with the main task.
+
+        Args:
+            name: what it is called.
+            context: it runs in a copy of that.
+
+        Returns:
+            The task; to be closed by :meth:`close_branch`.
+        """
+        branch = StepTask(self, name)
+        self.do(self._begin_branch, branch, context)
+        return branch
+
+    async def _begin_branch(self, branch: StepTask, context: contextvars.Context) -> None:
+        if self._branches is None:
+            # Stays open until close(): the block is left in another step of the same task.
+            self._branches = open_nursery()
+            self._nursery = await self._branches.__aenter__()
+        context.run(self._nursery.start_soon, branch.live)
+        with CancelScope(shield=True):
+            await branch.begun.wait()
+
+    def close_branch(self, branch: StepTask) -> None:
+        """End a task that :meth:`branch` has made.
+
+        Raises:
+            BaseException: the error of what was left open in the task.
+        """
+        self.do(self._end_branch, branch)
+        if branch.error is not None:
+            try:
+                raise branch.error
+            finally:
+                branch.error = None
+
+    async def _end_branch(self, branch: StepTask) -> None:
+        branch.end()
+        branch.wake()
+        with CancelScope(shield=True):
+            await branch.ended.wait()
+
     def close(self) -> None:
         """End the run and close its loop.
 
         Raises:
             TrioInternalError: if a system task or a ``run_sync_soon`` function failed.
         """
-        self._closing = True
         run = self._run
+        try:
+            if self._branches is not None and self._step is None:
+                self.do(self._branches.__aexit__, None, None, None)
+        except BaseException as exc:
+            run.exit(exc)
+        self.end()
         try:
             run.take_signals()
             if self._step is None:
-                self._wake()
+                self.loop.call_soon(self.wake)
                 run.drive()
         except BaseException as exc:
             run.exit(exc)
@@ -165,56 +376,68 @@ class OneTask:
         if self._step is None:
             run.result(None)
 
-    # -- the main task ----------------------------------------------------------
-
-    async def _main(self) -> None:
-        current_task().name = self._name
-        while True:
-            step = await self._next_step()
-            if step is None:
-                return
-            step.outcome = await acapture(coroutine_or_error, step.async_fn, *step.args)
-            self._forget_cancel_requests()
-            step.finish()
-
-    async def _next_step(self) -> _Step | None:
-        while self._next is None and not self._closing:
-            self._waiting = self._run.main_task
-            await wait_task_rescheduled(lambda _raise_cancel: Abort.FAILED)
-        step, self._next = self._next, None
-        return step
-
-    def _wake(self) -> None:
-        if self._waiting is not None:
-            task, self._waiting = self._waiting, None
-            reschedule(task)
-
-    def _forget_cancel_requests(self) -> None:
-        task = self._run.main_task
-        assert task is not None
-        while host.cancelling(task.asyncio_task) > task._held:
-            host.uncancel(task.asyncio_task)
-
     # -- what strikes a step from outside ---------------------------------------
 
     def _on_deadlock(self, error: DeadlockError) -> None:
         self._deadlock = error
-        assert self._run.main_task is not None
-        self._run.main_task.asyncio_task.cancel("every task waits, for ever")
+        self._interrupt("every task waits, for ever")
 
-    def _raise_from_outside(self, outcome: Outcome[Any]) -> None:
+    def _left_by(self, error: BaseException) -> None:
+        again = self._run.presses.ever and isinstance(error, KeyboardInterrupt)
+        if self._step is None or self._left is not None or again:
+            self._run.exit(error)
+        else:
+            self._left = error
+            self._interrupt(f"{type(error).__name__} has left the event loop")
+
+    def interrupt_step(self, error: BaseException) -> threading.Event:
+        """Have ``error`` raised in the step, see :func:`interrupt_step`."""
+        step, done = self._step, threading.Event()
+
+        def interrupt() -> None:
+            if self._step is step:
+                self._limit.error = error
+                self._run.presses.interrupt(None, error)
+            done.set()
+
+        self.loop.call_soon_threadsafe(interrupt)
+        return done
+
+    def _interrupt(self, why: str) -> None:
+        task = self._executor.task
+        if task is None:
+            task = self._run.main_task
+        if task is not None:
+            task.asyncio_task.cancel(why)
+
+    def _raise_from_outside(self, outcome: Outcome[Any] | None) -> None:
         __tracebackhide__ = True
-        if self._deadlock is not None:
-            error, self._deadlock = self._deadlock, None
-            reports_of(self._state).count = 0
-            # It was raised nowhere; the place that matters is where the step was waiting.
-            if isinstance(outcome, Error):
-                error = error.with_traceback(outcome.error.__traceback__)
-            raise error
-        if self._run.verdict.exits:
-            # It has left the loop, and the step was only cancelled because of it.
-            raise self._run.verdict.exits.pop(0)
+        raised = outcome.error if isinstance(outcome, Error) else None
         presses = self._run.presses
-        if presses.pending:
-            raised = outcome.error if isinstance(outcome, Error) else None
-            raise presses.take(raised) from raised
+        error: BaseException | None = None
+        try:
+            if self._deadlock is not None:
+                error, self._deadlock = self._deadlock, None
+                reports_of(self._state).count = 0
+                if raised is not None:
+                    # It was raised nowhere; what matters is where the step was waiting.
+                    error.__traceback__ = raised.__traceback__
+                raise error
+            if self._left is not None:
+                error, self._left = self._left, None
+                raise error
+            if presses.pending:
+                error = presses.take(raised)
+                if error is not self._limit.error:
+                    raise error from raised
+                ends_in_users_code(error)
+                raise error from None
+            if self._run.verdict.exits:
+                # It has left the loop, and the step was only cancelled because of it.
+                raise self._run.verdict.exits.pop(0)
+            if raised is not None and any(leaf is self._limit.error for leaf in leaves(raised)):
+                assert self._limit.error is not None
+                ends_in_users_code(self._limit.error)
+        finally:
+            # A traceback leads here: nothing here may lead to it.
+            raised = outcome = error = None

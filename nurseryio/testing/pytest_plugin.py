@@ -7,6 +7,9 @@ Rule 1: set-up of the async fixtures, the test, and their tear-down are steps of
 run of its own for each test. So whatever a fixture opens around its ``yield`` is closed in the
 task that opened it, and surrounds the test.
 
+The async fixtures of wider scopes live in a run that they share with their tests, each in a task
+of its own (:mod:`pytest_shared`).
+
 Rule 2: nothing is done to a test that is not ours. Ours are async tests with the marker
 ``nurseryio``; in auto mode, all async tests that carry no other plugin's marker get it.
 
@@ -26,7 +29,9 @@ import pytest
 
 from .._core import Nursery, open_nursery
 from .clock import MockClock
-from .pytest_task import TestTask
+from .one_task import is_step_under_way
+from .pytest_shared import SharedRun, keeping_context
+from .pytest_task import TestTask, begin_fixture, do, end_fixture, for_pytest
 
 if TYPE_CHECKING:
     import asyncio
@@ -41,6 +46,9 @@ TASK = "_nurseryio_task"
 # Fixtures that pytest-trio has as well. Of two plugins' fixtures pytest takes those of the plugin
 # that came later, for all tests.
 SHARED = ("nursery", "mock_clock", "autojump_clock")
+# The fixture that makes the event loop.
+FACTORY = "nurseryio_loop_factory"
+SHARED_RUN = pytest.StashKey[SharedRun]()
 # Where the plain function that stands for a test keeps the async one.
 WRITTEN = "nurseryio_written"
 
@@ -59,6 +67,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SHARED_RUN] = SharedRun()
     config.addinivalue_line(
         "markers",
         f"{MARK}: run this async test under nurseryio.run(), in one task with its async fixtures",
@@ -136,6 +145,8 @@ def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
     made = yield
     for item in made if isinstance(made, list) else [made]:
         if isinstance(item, pytest.Function) and TASK in item.fixturenames:
+            # First, so that fixtures of a loop that is no longer wanted are torn down in time.
+            item.fixturenames.sort(key=lambda name: name != FACTORY)
             function: Any = item.obj
             if hasattr(function, "hypothesis"):
                 if _is_async(function.hypothesis.inner_test):
@@ -187,7 +198,27 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         setattr(owner, name, plain)
 
 
+# Not in the annotations: pytest-timeout may not be there.
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
+    """The method "thread" of pytest-timeout ends the process. A test of ours is stopped first.
+
+    (Of the method "signal" :mod:`time_limit` takes care.)
+    """
+    if settings.method != "thread" or TASK not in getattr(item, "fixturenames", ()):
+        return None
+    from .thread_limit import set_timer
+
+    set_timer(item, settings)
+    return True
+
+
 # -- running async fixtures -----------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.config.stash[SHARED_RUN].item = item
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -196,31 +227,137 @@ def pytest_fixture_setup(
 ) -> Generator[None, object, object]:
     """While a fixture is set up that concerns us, its function is one that does as it should."""
     function: Any = fixturedef.func
-    plain: Callable[..., object]
-    if fixturedef.argname in SHARED and _is_for_others(function, request):
-        plain = _next_of_its_name(fixturedef, request)
-    elif not _is_async(function):
-        return (yield)
-    elif TASK in request.fixturenames:
-        if fixturedef.scope == "function":
-            plain = _plain_fixture(function, fixturedef.argname, request)
-        elif _mode(request.config, "asyncio") is not None:
-            # It may be one of pytest-asyncio's, on a loop of its own that lives longer.
-            return (yield)
-        else:
-            plain = _failing(
-                f"the async fixture {fixturedef.argname!r} has the scope {fixturedef.scope!r}, "
-                "but each test of nurseryio's runs on an event loop of its own: make it "
-                "function-scoped, and share what is expensive through a plain fixture below it"
-            )
-    else:
-        return (yield)
+    shared = request.config.stash[SHARED_RUN]
+    is_wide = fixturedef.scope != "function"
+    value: object = None
+    plain = _stand_in(fixturedef, request, shared)
     replaced: Any = fixturedef
-    replaced.func = plain
+    # What is asked for in the middle of a step fails. The next test may ask for it properly.
+    is_late = plain is not None and _is_async(function) and is_step_under_way()
+    if is_late:
+        plain = _failing(_TOO_LATE.format(name=fixturedef.argname))
+    if plain is not None:
+        replaced.func = plain
+    if is_wide:
+        shared.begin_set_up(fixturedef)
+    before = set(request.fixturenames)
     try:
-        return (yield)
+        value = yield
+        return value
     finally:
-        replaced.func = function
+        if is_wide:
+            shared.end_set_up(fixturedef, value, set(request.fixturenames) - before)
+        if plain is not None:
+            replaced.func = function
+        if is_late:
+            replaced.finish(request)
+
+
+@pytest.hookimpl
+def pytest_fixture_post_finalizer(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> None:
+    if fixturedef.scope != "function":
+        request.config.stash[SHARED_RUN].forget(fixturedef.argname)
+
+
+_TOO_LATE = (
+    "the async fixture {name!r} was asked for by request.getfixturevalue() while an async test or "
+    "fixture was running: its set-up needs the event loop, which runs that one. Name {name!r} "
+    "among the arguments of the test or fixture, or call request.getfixturevalue({name!r}) in a "
+    "plain fixture"
+)
+
+
+def _stand_in(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest, shared: SharedRun
+) -> Callable[..., object] | None:
+    """The plain function that stands for a fixture's own in one set-up, None if it is not ours."""
+    function: Any = fixturedef.func
+    if fixturedef.argname in SHARED and _is_for_others(function, request):
+        return _next_of_its_name(fixturedef, request)
+    if not _is_async(function):
+        return None
+    if fixturedef.scope == "function":
+        if TASK in request.fixturenames:
+            return _plain_fixture(function, fixturedef.argname, request)
+        return None
+    if _is_wide_one_of_ours(fixturedef, request, shared):
+        return _wide_fixture(fixturedef, request, shared)
+    return None
+
+
+def _is_wide_one_of_ours(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest, shared: SharedRun
+) -> bool:
+    """Whether an async fixture with a wider scope belongs to us.
+
+    It may be another plugin's, on a loop of that one, even if a test of ours asks for it.
+    """
+    if (
+        "anyio_backend" in fixturedef.argnames
+        or getattr(fixturedef.func, "_force_asyncio_fixture", False)
+        or _mode(request.config, "asyncio") == "auto"
+    ):
+        return False
+    if TASK in request.fixturenames:
+        return True
+    # A plain test may be the first that asks for what async ones ask for later.
+    item = shared.item
+    return (
+        _mode(request.config, MARK) == "auto"
+        and isinstance(item, pytest.Function)
+        and not _is_async(_written(item.function))
+        and "anyio_backend" not in request.fixturenames
+        and {mark.name for mark in item.iter_markers()}.isdisjoint(OTHER_MARKS)
+    )
+
+
+def _wide_fixture(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest, shared: SharedRun
+) -> Callable[..., object]:
+    function: Any = fixturedef.func
+    what = f"fixture {fixturedef.argname!r}"
+
+    def set_up(**kwargs: Any) -> object:
+        __tracebackhide__ = True
+        factory = _wide_loop_factory(fixturedef, request, shared)
+        fixture = for_pytest(what, shared.begin, fixturedef, request.fixturenames, factory)
+        # Finalizers of their own: pytest reports the errors of all.
+        request.addfinalizer(functools.partial(for_pytest, what, shared.end, fixture))
+        begin: Any = functools.partial(function, **kwargs)
+        if inspect.isasyncgenfunction(function):
+            generator = begin()
+            begin = functools.partial(begin_fixture, what, generator)
+        begin = keeping_context(fixture, begin)
+        value = for_pytest(what, do, fixture.steps, what, begin)
+        if inspect.isasyncgenfunction(function):
+            end = functools.partial(do, fixture.steps, what, end_fixture, what, generator)
+            request.addfinalizer(functools.partial(for_pytest, what, end))
+        return value
+
+    return set_up
+
+
+def _wide_loop_factory(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest, shared: SharedRun
+) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    __tracebackhide__ = True
+    try:
+        factory: Any = request.getfixturevalue(FACTORY)
+    except pytest.fail.Exception as error:
+        if "ScopeMismatch" not in str(error):
+            raise
+        pytest.fail(
+            f"the async fixture {fixturedef.argname!r} has the scope {fixturedef.scope!r}, so it "
+            f"lives on one event loop. {FACTORY} may make another one for each test: give "
+            'that fixture the scope "session"',
+            pytrace=False,
+        )
+    # When a parameter changes it, this fixture has to end first.
+    end: Any = fixturedef.finish
+    shared.definitions[FACTORY].addfinalizer(functools.partial(end, request=request))
+    return factory  # type: ignore[no-any-return]
 
 
 def _is_for_others(function: Any, request: pytest.FixtureRequest) -> bool:
@@ -275,7 +412,7 @@ def _plain_fixture(
         task = request.getfixturevalue(TASK)
         what = f"fixture {name!r}"
         if inspect.iscoroutinefunction(function):
-            return task.do(what, functools.partial(function, **kwargs))
+            return for_pytest(what, task.do, what, functools.partial(function, **kwargs))
         generator = function(**kwargs)
         value = task.begin(what, generator)
         request.addfinalizer(functools.partial(task.end, what, generator))
@@ -292,12 +429,13 @@ def _nurseryio_task(
     request: pytest.FixtureRequest, nurseryio_loop_factory: Any
 ) -> Iterator[TestTask]:
     """The one task in which a test and its async fixtures run."""
-    task = TestTask(request.node, request, nurseryio_loop_factory)
+    shared = request.config.stash[SHARED_RUN]
+    task = TestTask(request.node, request, nurseryio_loop_factory, shared)
     yield task
     task.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def nurseryio_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """What makes the event loop of a test; override it to have another one than asyncio's.
 

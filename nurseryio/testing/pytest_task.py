@@ -14,18 +14,31 @@ out of a group in which they are alone.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from .._core import Cancelled, CancelReason, Clock, Instrument, add_instrument
+from .._core import (
+    Cancelled,
+    CancelReason,
+    Clock,
+    Instrument,
+    add_instrument,
+    remove_instrument,
+)
+from .._core.groups import leaves
 from .one_task import OneTask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from .one_task import StepTask
+    from .pytest_shared import SharedRun
+
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
+
+T = TypeVar("T")
 
 # The fixtures whose clocks a run has to know before it begins.
 CLOCKS = ("mock_clock", "autojump_clock")
@@ -47,17 +60,24 @@ class TestTask:
         item: the test.
         request: of a fixture of the test.
         loop_factory: what makes the event loop, None for asyncio's own.
+        shared: the run of the async fixtures with wider scopes.
     """
 
     __test__ = False
 
     def __init__(
-        self, item: pytest.Function, request: pytest.FixtureRequest, loop_factory: Any
+        self,
+        item: pytest.Function,
+        request: pytest.FixtureRequest,
+        loop_factory: Any,
+        shared: SharedRun,
     ) -> None:
+        self._shared = shared
         self._item = item
         self._request = request
         self._loop_factory = loop_factory
-        self._task: OneTask | None = None
+        # A run of its own, or a task in the shared run.
+        self._task: StepTask | None = None
         self._clock: Clock | None = None
         self._instruments: list[Instrument] = []
 
@@ -79,61 +99,83 @@ class TestTask:
         if self._task is None:
             self._open()
         assert self._task is not None
-        try:
-            return self._task.do(async_fn, *args)
-        except Cancelled as exc:
-            if not is_ours(exc):
-                raise
-            raise pytest.fail.Exception(
-                f"the {what} was {exc.args[0]}: by a scope or nursery that a fixture has around "
-                "it. An error behind that shows up when that fixture is torn down"
-            ).with_traceback(exc.__traceback__) from None
-        except BaseExceptionGroup as group:
-            leaf: BaseException = group
-            while isinstance(leaf, BaseExceptionGroup) and len(leaf.exceptions) == 1:
-                leaf = leaf.exceptions[0]
-            if isinstance(leaf, OUTCOMES):
-                raise leaf from group
-            raise
+        return do(self._task, what, async_fn, *args)
 
     def call(self, async_fn: Callable[[], Awaitable[Any]]) -> None:
         """Run the test itself; all its fixtures are there."""
         __tracebackhide__ = True
+        if self._task is None:
+            self._open()
+        self._refuse_late_fixtures()
+        for instrument in self._find_instruments():
+            if instrument not in self._instruments:
+                self._add(instrument)
+        self.do("test", async_fn)
+
+    def _refuse_late_fixtures(self) -> None:
+        used = [fixture.name for fixture in self._shared.used(self._request.fixturenames)]
         clock = self._find_clock()
-        if self._task is not None and clock is not self._clock:
+        if used and isinstance(self._task, OneTask):
+            pytest.fail(
+                f"the fixture {used[-1]!r} came too late: it lives on an event loop that its tests "
+                "share, but the test had got a loop of its own, for an async fixture before it. "
+                "Name it among the arguments of the test",
+                pytrace=False,
+            )
+        if clock is not self._clock and not isinstance(self._task, OneTask):
+            pytest.fail(
+                f"the clock {clock!r} came too late: the test runs on the event loop of the "
+                f"fixture {used[-1]!r}, which goes by {self._clock or 'real time'}. Give the "
+                "clock's fixture the same scope, and name it among the arguments of that fixture",
+                pytrace=False,
+            )
+        if clock is not self._clock:
             pytest.fail(
                 f"the clock {clock!r} came too late: the event loop was made for an async fixture "
                 "before it. Ask for the clock's fixture before the async ones",
                 pytrace=False,
             )
-        for instrument in self._find_instruments():
-            if self._task is not None and instrument not in self._instruments:
-                self._instruments.append(instrument)
-                self._task.do(_add_instrument, instrument)
-        self.do("test", async_fn)
 
     def begin(self, what: str, generator: AsyncGenerator[Any, None]) -> Any:
         """Run an async generator fixture up to its ``yield``, and return what it yields."""
         __tracebackhide__ = True
-        return self.do(what, _begin, what, generator)
+        return for_pytest(what, self.do, what, begin_fixture, what, generator)
 
     def end(self, what: str, generator: AsyncGenerator[Any, None]) -> None:
         """Run an async generator fixture from its ``yield`` to its end."""
         __tracebackhide__ = True
-        self.do(what, _end, what, generator)
+        for_pytest(what, self.do, what, end_fixture, what, generator)
 
     def close(self) -> None:
-        """End the run."""
-        if self._task is not None:
-            self._task.close()
+        """End the run, or the task in the shared run."""
+        task, self._task = self._task, None
+        if isinstance(task, OneTask):
+            for_pytest("end of the test's event loop", task.close)
+        elif task is not None:
+            for instrument in self._instruments:
+                task.do(_remove_instrument, instrument)
+            for_pytest("end of the test's task", self._shared.close_branch, task)
 
     def _open(self) -> None:
+        used = self._shared.used(self._request.fixturenames)
+        if used:
+            self._task = self._shared.branch(self._item.name, used)
+            self._clock = self._shared.clock
+            for instrument in self._find_instruments():
+                if instrument not in self._shared.instruments:
+                    self._add(instrument)
+            return
         for name in CLOCKS:
             if name in self._request.fixturenames:
                 self._item.funcargs.setdefault(name, self._request.getfixturevalue(name))
         self._clock = self._find_clock()
         self._instruments = self._find_instruments()
         self._task = OneTask(self._clock, self._instruments, self._loop_factory, self._item.name)
+
+    def _add(self, instrument: Instrument) -> None:
+        assert self._task is not None
+        self._task.do(_add_instrument, instrument)
+        self._instruments.append(instrument)
 
     def _find_clock(self) -> Clock | None:
         clocks = {
@@ -152,11 +194,54 @@ def is_ours(error: BaseException) -> bool:
     return bool(error.args) and isinstance(error.args[0], CancelReason)
 
 
+def do(task: StepTask, what: str, async_fn: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    """Run one step in a task; for arguments, result and errors see :meth:`TestTask.do`."""
+    __tracebackhide__ = True
+    try:
+        return task.do(async_fn, *args)
+    except Cancelled as exc:
+        if not is_ours(exc):
+            raise
+        raise pytest.fail.Exception(
+            f"the {what} was {exc.args[0]}: by a scope or nursery that a fixture has around "
+            "it. An error behind that shows up when that fixture is torn down"
+        ).with_traceback(exc.__traceback__) from None
+    except BaseExceptionGroup as group:
+        leaf: BaseException = group
+        while isinstance(leaf, BaseExceptionGroup) and len(leaf.exceptions) == 1:
+            leaf = leaf.exceptions[0]
+        if isinstance(leaf, OUTCOMES):
+            raise leaf from group
+        raise
+
+
+def for_pytest(what: str, function: Callable[..., T], *args: Any) -> T:
+    """Call a function that sets up or tears down.
+
+    Raises:
+        BaseException: what the function raises. An error that pytest does not expect of a fixture,
+            such as asyncio's ``CancelledError``, would keep it from tearing down the others. It
+            is the cause of a ``RuntimeError`` then.
+    """
+    __tracebackhide__ = True
+    try:
+        return function(*args)
+    except (Exception, *OUTCOMES):
+        raise
+    except BaseException as exc:
+        raise RuntimeError(f"the {what} has raised {exc!r}") from exc
+
+
 async def _add_instrument(instrument: Instrument) -> None:
     add_instrument(instrument)
 
 
-async def _begin(what: str, generator: AsyncGenerator[Any, None]) -> Any:
+async def _remove_instrument(instrument: Instrument) -> None:
+    remove_instrument(instrument)
+
+
+async def begin_fixture(what: str, generator: AsyncGenerator[Any, None]) -> Any:
+    """Run an async generator fixture up to its ``yield``, and return what it yields."""
     __tracebackhide__ = True
     try:
         return await generator.__anext__()
@@ -164,14 +249,15 @@ async def _begin(what: str, generator: AsyncGenerator[Any, None]) -> Any:
         raise RuntimeError(f"the {what} did not yield a value") from None
 
 
-async def _end(what: str, generator: AsyncGenerator[Any, None]) -> None:
+async def end_fixture(what: str, generator: AsyncGenerator[Any, None]) -> None:
+    """Run an async generator fixture from its ``yield`` to its end."""
     __tracebackhide__ = True
     try:
         await generator.__anext__()
     except StopAsyncIteration:
         return
-    except Cancelled as exc:
-        if is_ours(exc):
+    except (Cancelled, BaseExceptionGroup) as exc:
+        if all(isinstance(leaf, Cancelled) and is_ours(leaf) for leaf in leaves(exc)):
             return
         raise
     await generator.aclose()

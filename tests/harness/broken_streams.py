@@ -210,7 +210,46 @@ class FailsWhenThePeerIsGone(Send):
             raise ConnectionError("the peer is gone")
 
 
+class FlushesOnClose(Send):
+    """Closes at once only if it is cancelled; otherwise it waits until everything is received."""
+
+    unsent: Any = None
+
+    async def send_all(self, data: Any) -> None:
+        self.unsent = data
+        await self.below.send_all(data)
+        self.unsent = None
+
+    async def aclose(self) -> None:
+        try:
+            if self.unsent is not None:
+                await nurseryio.sleep_forever()
+        finally:
+            await self.below.aclose()
+
+
+class FlushesAfterCancelledSend(FlushesOnClose):
+    """Only what a cancelled send has left is waited for."""
+
+    inside = False
+
+    async def send_all(self, data: Any) -> None:
+        self.inside = True
+        try:
+            await super().send_all(data)
+        finally:
+            self.inside = False
+
+    async def aclose(self) -> None:
+        if self.inside:
+            await self.below.aclose()
+        else:
+            await super().aclose()
+
+
 FAULTY_CLOGGED_SENDERS = {
+    FlushesOnClose: "must not wait for the receiver while another task is sending",
+    FlushesAfterCancelledSend: "must not wait for the receiver after a send was cancelled",
     NeverWaits: "must wait on a clogged stream",
     LetsTwoWait: "expected a group of one BusyResourceError",
     ReportsItsOwnCloseAsBroken: "expected ClosedResourceError|reported as broken",

@@ -50,6 +50,10 @@ SAMPLE = 24
 # Faults that are shown but do not fail the test: an error that was raised before the injected one
 # may have to give way to it.
 WEAK = {"original lost", "other error"}
+if sys.version_info < (3, 13):
+    # uncancel() does not withdraw a request that has not been raised yet. A task that fails between
+    # asking for its own cancellation and the await that raises it gets that at its next await.
+    WEAK.add("stray cancel")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import contextlib
 import signal
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -26,11 +26,11 @@ class TookTooLong(KeyboardInterrupt):
     """Raised in the main thread; event loops let interrupts through, and nothing else."""
 
 
-def stacks_of_tasks() -> str:
-    """Where the tasks of the loop that runs in this thread stand; empty without a loop."""
+def stacks_of_tasks(tasks: Iterable[asyncio.Task[Any]] | None = None) -> str:
+    """Where tasks stand, by default all of the loop that runs in this thread; empty without one."""
     lines = []
     with contextlib.suppress(RuntimeError):
-        for task in asyncio.all_tasks():
+        for task in asyncio.all_tasks() if tasks is None else tasks:
             lines.append(f"{task!r}\n")
             lines += traceback.format_list(_awaited_frames(task.get_coro()))
     return "".join(lines)

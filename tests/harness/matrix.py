@@ -35,6 +35,21 @@ KINDS["wrapping"] = "asyncio's own loop with a task factory that wraps each coro
 
 HOSTS = ("run", "app")
 
+# A loop that cannot watch file descriptors: for the tests of streams, which work there.
+BLIND = "blind"
+
+# The modules whose tests run on it too, once each.
+ALSO_BLIND = {
+    "test_listener",
+    "test_serve",
+    "test_stream",
+    "test_tcp_connect",
+    "test_tcp_listen",
+    "test_tls_listener",
+    "test_tls_tcp",
+    "test_unix",
+}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -71,18 +86,24 @@ def inner_test(function: Any) -> Any:
     return getattr(getattr(function, "hypothesis", None), "inner_test", function)
 
 
-def choose(markers: Collection[str], quick: bool, engine: bool = False) -> list[Case]:
+def choose(
+    markers: Collection[str], quick: bool, engine: bool = False, blind: bool = False
+) -> list[Case]:
     """The cases for a test with these markers.
 
     Args:
-        markers: names of markers; ``run_only``, ``app_only`` and ``stock_only`` count.
+        markers: names of markers; ``run_only``, ``app_only``, ``stock_only``, ``watching_only``
+            and ``blind_only`` count.
         quick: whether a small share of the matrix is asked for. A test that has no case in that
             share gets the first one that it may have: it is never left out.
         engine: whether the test is about the engine; that share is larger for it.
+        blind: whether a case with a loop that cannot watch file descriptors is added.
 
     Raises:
         ValueError: if the markers leave nothing to run.
     """
+    if "blind_only" in markers:
+        return [Case(BLIND, host) for host in HOSTS[: 1 if quick else None]]
     allowed = [
         case
         for case in FULL
@@ -94,7 +115,9 @@ def choose(markers: Collection[str], quick: bool, engine: bool = False) -> list[
         raise ValueError("run_only and app_only exclude each other")
     if quick:
         share = QUICK_FOR_ENGINE if engine else QUICK
-        return [case for case in allowed if case in share] or allowed[:1]
+        allowed = [case for case in allowed if case in share] or allowed[:1]
+    if blind and not {"watching_only", "stock_only"}.intersection(markers):
+        allowed = [*allowed, Case(BLIND, "app" if "app_only" in markers else "run")]
     return allowed
 
 
@@ -104,6 +127,8 @@ def new_loop(kind: str) -> asyncio.AbstractEventLoop:
         import uvloop
 
         return uvloop.new_event_loop()
+    if kind == BLIND:
+        return BlindLoop()
     loop = asyncio.new_event_loop()
     if kind == "debug":
         loop.set_debug(True)
@@ -112,6 +137,21 @@ def new_loop(kind: str) -> asyncio.AbstractEventLoop:
     elif kind == "wrapping":
         loop.set_task_factory(wrapping_task_factory)
     return loop
+
+
+class BlindLoop(asyncio.SelectorEventLoop):
+    """Has transports, and cannot watch file descriptors, as Windows' Proactor loop cannot.
+
+    That one has ``sock_connect`` and others like it; a loop in a browser has not.
+    """
+
+    def _cannot(self, *_args: Any) -> Any:
+        raise NotImplementedError
+
+    add_reader = remove_reader = add_writer = remove_writer = _cannot
+    sock_recv = sock_recv_into = sock_recvfrom = sock_recvfrom_into = _cannot
+    sock_sendall = sock_sendto = sock_connect = sock_accept = sock_sendfile = _cannot
+    add_signal_handler = remove_signal_handler = _cannot
 
 
 def wrapping_task_factory(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import fcntl
 import os
 import socket as stdlib
@@ -77,3 +78,19 @@ def unread(stream: SocketStream) -> int:
     count = array.array("i", [0])
     fcntl.ioctl(stream.socket.fileno(), termios.FIONREAD, count)
     return count[0]
+
+
+def is_open(fd: int) -> bool:
+    """Whether a number stands for an open file."""
+    try:
+        os.fstat(fd)
+    except OSError as exc:
+        assert exc.errno == errno.EBADF
+        return False
+    return True
+
+
+async def send_forever(sock: socket.SocketType) -> None:
+    """Send on a socket, as much as it takes."""
+    while True:
+        await sock.send(bytes(65536))

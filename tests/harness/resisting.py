@@ -72,6 +72,14 @@ class RaisingMethods(Exception):
     __repr__ = __str__ = __reduce__ = _raise
 
 
+class Classless(Exception):
+    """``isinstance()`` asks for its class, and that raises. pytest cannot show such an error."""
+
+    @property
+    def __class__(self) -> NoReturn:  # type: ignore[override]
+        raise ZeroDivisionError
+
+
 class NeedsArguments(Exception):
     """``type(error)(*error.args)`` raises."""
 

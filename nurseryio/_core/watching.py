@@ -1,0 +1,61 @@
+"""Whether the running loop can watch file descriptors, and the error where it cannot.
+
+Most loops can. The Proactor loop, Windows' default, has transports only.
+
+Rule: an operation that needs watching checks before it opens, binds or starts anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import host
+from .task import current_state
+
+if TYPE_CHECKING:
+    from .loop_state import LoopState
+
+__all__ = ["ask", "can_watch", "cannot_watch", "check_can_watch"]
+
+_ANSWER = object()  # the key among a loop's local values
+
+
+def ask(loop: host.Loop) -> bool:
+    """Try it: by a number that a loop that can watch descriptors refuses."""
+    try:
+        loop.add_reader(-1, list)
+    except NotImplementedError:
+        return False
+    except Exception:
+        return True
+    loop.remove_reader(-1)
+    return True
+
+
+def can_watch(state: LoopState) -> bool:
+    """Whether the loop can watch file descriptors. The loop is asked once."""
+    answer: bool | None = state.locals.get(_ANSWER)
+    if answer is None:
+        answer = state.locals[_ANSWER] = ask(state.loop)
+    return answer
+
+
+def check_can_watch(what: str) -> None:
+    """Raise NotImplementedError if the running loop cannot watch file descriptors.
+
+    Args:
+        what: What needs that, in the plural; the error message begins with it.
+    """
+    if host.running_loop_or_none() is not None:
+        state = current_state()
+        if not can_watch(state):
+            raise cannot_watch(state.loop, what)
+
+
+def cannot_watch(loop: host.Loop, what: str) -> NotImplementedError:
+    """The error for an operation that is not possible on a loop."""
+    return NotImplementedError(
+        f"{what} need an event loop that can watch file descriptors, which {type(loop).__name__} "
+        "cannot: use another loop, for example by nurseryio.run(main, "
+        "loop_factory=asyncio.SelectorEventLoop)"
+    )

@@ -1,0 +1,157 @@
+"""A time limit whose signal arrives during a step of :mod:`one_task`.
+
+Tools such as pytest-timeout have ``SIGALRM`` raise an error wherever the program is. On a running
+loop that is mostly the loop's own code, which the error would break, or a callback, where asyncio
+would log it and go on. So during a step the handler's error is taken like Ctrl-C.
+
+What lives here: the handler of the signal during a step. What does not: where the main task is
+interrupted (``_core.presses``).
+
+Rule 1: where the test's own code is running the error is raised on the spot. Elsewhere it is
+raised where the step's task waits.
+
+Rule 2: a step that goes on is interrupted again, after ``BLOCKED`` seconds if something blocks the
+loop, after ``GRACE`` seconds otherwise. Then all tasks of the step are cancelled natively, which no
+shield withstands, and the error is raised in the code that blocks. After as long again the loop is
+given up.
+
+Rule 3: a handler that raises nothing is only called.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import types
+from typing import TYPE_CHECKING, Any
+
+from .._core.ki import is_protected, may_be_torn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._core import Task
+    from .._core.run import Run
+
+# In real seconds, see rule 2.
+BLOCKED = 1.0
+GRACE = 10.0
+
+SIGNAL: Any = getattr(signal, "SIGALRM", None)
+
+
+class TimeLimit:
+    """The handler of the signal for the steps of one run.
+
+    Args:
+        run: the run.
+
+    Attributes:
+        error: what the handler that was there before has raised in this step.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._task: Task | None = None
+        self._before: Callable[[int, types.FrameType | None], object] | None = None
+        self._timer: tuple[float, float] | None = None
+        # The loop has got to the error. The step was given its GRACE. It was cancelled natively.
+        self._arrived = self._graced = self._forced = False
+        self.error: BaseException | None = None
+
+    def take(self, task: Task | None) -> None:
+        """A step of this task begins: the signal's handler is ours, if there is one to replace."""
+        self._task = task
+        if SIGNAL is None or threading.current_thread() is not threading.main_thread():
+            return
+        before = signal.getsignal(SIGNAL)
+        if callable(before):
+            self._before = before
+            signal.signal(SIGNAL, self._ring)
+
+    def give_back(self) -> None:
+        """The step is over. May be called again if it has failed."""
+        if self._before is not None:
+            if signal.getsignal(SIGNAL) == self._ring:
+                signal.signal(SIGNAL, self._before)
+            if self._timer is not None:
+                signal.setitimer(signal.ITIMER_REAL, *self._timer)
+        self._before = self._timer = self.error = self._task = None
+        self._arrived = self._graced = self._forced = False
+
+    def _ring(self, number: int, frame: types.FrameType | None) -> None:
+        __tracebackhide__ = True
+        if self.error is not None:
+            self._ring_again()
+            return
+        assert self._before is not None
+        try:
+            self._before(number, frame)
+        except BaseException as exc:
+            self.error = exc
+            self._wait(BLOCKED)
+            if not is_protected(frame):
+                self._arrived = True
+                raise
+            self._run.state.loop.call_soon_threadsafe(self._arrive)
+            self._run.presses.interrupt(frame, exc.with_traceback(None))
+
+    def _wait(self, seconds: float) -> None:
+        before = signal.setitimer(signal.ITIMER_REAL, seconds)
+        if self._timer is None:
+            self._timer = before
+
+    def _ring_again(self) -> None:
+        __tracebackhide__ = True
+        assert self.error is not None
+        blocked = not self._arrived
+        self._wait(BLOCKED if blocked else GRACE)
+        if not blocked and not self._graced:
+            self._graced = True
+            return
+        run = self._run
+        if self._forced:
+            run.driver.given_up = True
+            run.state.loop.call_soon_threadsafe(run.driver.throw, self.error)
+        else:
+            self._forced = True
+            run.state.loop.call_soon_threadsafe(self._cancel_step)
+        if blocked:
+            raise self.error
+
+    def _arrive(self) -> None:
+        self._arrived = True
+
+    def _cancel_step(self) -> None:
+        if self._task is not None and self.error is not None:
+            cancel_natively(self._task)
+
+
+def cancel_natively(task: Task) -> None:
+    """Cancel all tasks below a task, whatever shields they have; if there are none, the task."""
+    children = [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    for child in children:
+        cancel_natively(child)
+    if not children:
+        task.asyncio_task.cancel("the time is over")
+
+
+def ends_in_users_code(error: BaseException) -> None:
+    """Take those frames off the end of an error's traceback that are the library's and asyncio's.
+
+    They show where a task was waiting inside of ``sleep`` and the like, which is not of interest.
+    """
+    entries = []
+    entry = error.__traceback__
+    while entry is not None:
+        entries.append(entry)
+        entry = entry.tb_next
+    kept = list(entries)
+    while kept and may_be_torn(kept[-1].tb_frame):
+        kept.pop()
+    if not kept or len(kept) == len(entries):
+        return
+    place = None
+    for entry in reversed(kept):
+        place = types.TracebackType(place, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    error.__traceback__ = place

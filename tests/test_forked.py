@@ -1,0 +1,236 @@
+"""What a forked child has of its parent's runs: nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+
+import pytest
+from harness import forks, matrix
+from harness.core import settle
+from harness.forks import in_child
+from harness.net import unix_pair
+
+import nurseryio
+from nurseryio import SocketStream, from_thread, lowlevel, socket, to_thread
+from nurseryio._core import forked
+from nurseryio._core.readiness import FEW
+from nurseryio.lowlevel import FdStream
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+
+KINDS = [kind for kind in ("stock", "uvloop") if kind in matrix.KINDS]
+
+# So many streams that some are watched by the loop, and some by the library.
+SEVERAL = FEW + 3
+
+
+async def in_task(function: Callable[[], object]) -> int:
+    return in_child(function)
+
+
+async def in_thread(function: Callable[[], object]) -> int:
+    return await to_thread.run_sync(in_child, function)
+
+
+def test_the_generation_is_another_one_in_each_child() -> None:
+    here = forked.generation()
+
+    def check_grandchild() -> None:
+        assert forked.generation() == here + 2
+
+    def check_child() -> None:
+        assert forked.generation() == here + 1
+        assert in_child(check_grandchild) == 0
+
+    assert in_child(check_child) == 0
+    assert forked.generation() == here
+
+
+def test_a_reset_that_fails_keeps_no_other_from_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[int] = []
+
+    def fail() -> None:
+        raise ValueError("expected in the output")
+
+    def check() -> None:
+        assert called == [1]
+
+    monkeypatch.setattr(forked, "_resets", [fail, lambda: called.append(1)])
+    assert in_child(check) == 0
+
+
+@pytest.mark.parametrize("where", [in_task, in_thread])
+async def test_a_new_run_works_in_a_child(
+    where: Callable[[Callable[[], object]], object],
+) -> None:
+    async def main() -> None:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(nurseryio.sleep, 0.001)
+            await to_thread.run_sync(str)
+        async with unix_pair() as (a, b):
+            await a.send_all(b"x")
+            assert await b.receive_some() == b"x"
+            with nurseryio.move_on_after(0.001):
+                await b.receive_some()
+        assert (await nurseryio.run_process(["true"])).returncode == 0
+
+    await to_thread.run_sync(str)
+    assert await where(lambda: nurseryio.run(main)) == 0  # type: ignore[misc]
+
+
+async def several_streams_wait(use: Callable[[list[SocketStream]], None]) -> None:
+    """A child uses its copies of streams on which tasks wait; then the tasks get their data."""
+    received = []
+
+    async def receive(stream: SocketStream) -> None:
+        received.append(await stream.receive_some())
+
+    pairs = [[SocketStream(end) for end in socket.socketpair()] for _ in range(SEVERAL)]
+    async with nurseryio.open_nursery() as nursery:
+        for a, _b in pairs:
+            nursery.start_soon(receive, a)
+        await settle()
+        assert in_child(lambda: use([a for a, _b in pairs])) == 0
+        for _a, b in pairs:
+            await b.send_all(b"x")
+    assert received == [b"x"] * SEVERAL
+    for a, b in pairs:
+        a.socket.close()
+        b.socket.close()
+
+
+async def test_a_child_that_closes_its_copies_takes_no_registration_away() -> None:
+    def close(streams: list[SocketStream]) -> None:
+        for stream in streams:
+            stream.socket.close()
+
+    await several_streams_wait(close)
+
+
+async def test_a_child_that_detaches_or_forgets_its_copies_takes_no_registration_away() -> None:
+    def let_go(streams: list[SocketStream]) -> None:
+        for stream in streams[::2]:
+            stream.socket.detach()
+        streams.clear()
+
+    await several_streams_wait(let_go)
+
+
+async def test_a_child_may_wait_for_its_copies_on_a_loop_of_its_own() -> None:
+    async def main(streams: list[SocketStream]) -> None:
+        for stream in streams:
+            with nurseryio.move_on_after(0.001) as scope:
+                await stream.socket.recv(1)
+            assert scope.cancelled_caught
+
+    await several_streams_wait(lambda streams: nurseryio.run(main, streams))
+
+
+async def test_a_child_that_accepts_leaves_the_listener_to_its_parent() -> None:
+    (listener,) = await nurseryio.open_tcp_listeners(0, host="127.0.0.1")
+    address = listener.socket.getsockname()
+
+    async def accept_for_a_moment() -> None:
+        with nurseryio.move_on_after(0.01):
+            await listener.accept()
+
+    async def accept() -> None:
+        stream = await listener.accept()
+        await stream.aclose()
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(accept)
+        await settle()
+        assert in_child(lambda: nurseryio.run(accept_for_a_moment)) == 0
+        assert in_child(lambda: listener.socket.close()) == 0
+        async with await nurseryio.open_tcp_stream(*address) as client:
+            assert await client.receive_some() == b""
+    await listener.aclose()
+
+
+async def test_a_child_that_closes_a_pipe_leaves_its_mode_to_the_parent() -> None:
+    reader, writer = (FdStream(fd) for fd in os.pipe())
+    assert in_child(lambda: (reader.close(), writer.close())) == 0
+    assert not os.get_blocking(reader.fileno())
+    assert not os.get_blocking(writer.fileno())
+    await reader.aclose()
+    await writer.aclose()
+
+
+async def test_the_loop_of_the_parent_cannot_be_called_from_a_child() -> None:
+    token = lowlevel.current_trio_token()
+
+    def use_token() -> None:
+        with pytest.raises(nurseryio.RunFinishedError):
+            token.run_sync_soon(print)
+
+    def use_thread() -> None:
+        with pytest.raises(RuntimeError):
+            from_thread.run_sync(print)
+        with pytest.raises(nurseryio.RunFinishedError):
+            from_thread.run_sync(print, trio_token=token)
+
+    with token._lock:
+        assert in_child(use_token) == 0
+    assert await to_thread.run_sync(in_child, use_thread) == 0
+    assert await to_thread.run_sync(from_thread.run_sync, str) == ""
+
+
+# -- coming back into the parent's run --------------------------------------------------
+
+
+def run_program(kind: str, body: str) -> tuple[int, str, str]:
+    """A program whose child comes back; the exit code of the child, and both outputs."""
+    setup = "import uvloop; options = {'loop_factory': uvloop.new_event_loop}"
+    program = (
+        "import os, sys, warnings, nurseryio\n"
+        "warnings.simplefilter('ignore')\n"
+        f"{setup if kind == 'uvloop' else 'options = {}'}\n"
+        "async def forked():\n"
+        "    pid = os.fork()\n"
+        "    if pid:\n"
+        "        _pid, status = await nurseryio.to_thread.run_sync(os.waitpid, pid, 0)\n"
+        "        print(os.waitstatus_to_exitcode(status))\n"
+        "    return not pid\n"
+        f"{textwrap.dedent(body)}\n"
+        "nurseryio.run(main, **options)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=forks.PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout), done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_child_that_exits_in_a_task_ends_with_its_code_and_the_parent_goes_on(kind: str) -> None:
+    code, _out, errors = run_program(
+        kind,
+        """
+        async def main():
+            await nurseryio.to_thread.run_sync(str)
+            if await forked():
+                sys.exit(5)
+        """,
+    )
+    assert (code, errors) == (5, "")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_child_that_waits_in_its_parents_run_gets_an_error_that_says_so(kind: str) -> None:
+    code, _out, errors = run_program(
+        kind,
+        """
+        async def main():
+            async with nurseryio.open_nursery() as nursery:
+                nursery.start_soon(nurseryio.sleep, 0.001)
+                if await forked():
+                    sys.exit(5)
+        """,
+    )
+    assert code == 1
+    assert "a forked child has come back into the event loop of its parent" in errors

@@ -1,0 +1,91 @@
+"""pytest-timeout with the method "thread": a test of ours is stopped, not the process."""
+
+from __future__ import annotations
+
+import pytest
+import test_time_limit as by_signal
+
+
+@by_signal.needs_timeout
+@pytest.mark.parametrize("block", ["await asyncio.sleep(3600)", "time.sleep(3600)"])
+@pytest.mark.parametrize("factory", by_signal.FACTORIES, ids=by_signal.KINDS)
+def test_a_thread_stops_one_test_and_its_fixtures_are_torn_down(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, factory: str, block: str
+) -> None:
+    result = by_signal.run_with_timeouts(pytester, monkeypatch, factory, block, "thread")
+    by_signal.assert_only_the_limited_tests_are_stopped(result)
+
+
+@by_signal.needs_timeout
+@pytest.mark.parametrize("body", ["time.sleep(3600)", "await stubborn()"])
+def test_where_that_does_not_help_the_process_is_ended_as_ever(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile(
+        f"""
+        import asyncio, time
+        import pytest
+        from nurseryio.testing import thread_limit
+
+        thread_limit.BLOCKED = thread_limit.GRACE = 0.2
+        thread_limit._is_free = lambda: False
+
+        async def stubborn():
+            while True:
+                try:
+                    await asyncio.sleep(3600)
+                except BaseException:
+                    pass
+
+        @pytest.mark.nurseryio
+        @pytest.mark.timeout(0.2, method="thread")
+        async def test_it():
+            {body}
+        """
+    )
+    result = pytester.runpytest_subprocess(
+        "-p", "nurseryio.testing.pytest_plugin", "-p", "pytest_timeout", timeout=50
+    )
+    assert result.ret == 1
+    assert "Stack of MainThread" in result.stdout.str() + result.stderr.str()
+
+
+@by_signal.needs_timeout
+@pytest.mark.parametrize("factory", by_signal.FACTORIES, ids=by_signal.KINDS)
+def test_without_the_signal_the_loop_interrupts_the_test(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, factory: str
+) -> None:
+    pytester.makeconftest(
+        """
+        from nurseryio.testing import thread_limit
+        thread_limit._is_free = lambda: False
+        """
+    )
+    block = "await asyncio.sleep(3600)"
+    result = by_signal.run_with_timeouts(pytester, monkeypatch, factory, block, "thread")
+    by_signal.assert_only_the_limited_tests_are_stopped(result)
+
+
+@by_signal.needs_timeout
+def test_a_test_that_ends_in_time_leaves_no_thread(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile(
+        """
+        import signal, threading
+        import pytest
+
+        @pytest.mark.nurseryio
+        @pytest.mark.timeout(3600, method="thread")
+        async def test_it():
+            assert threading.active_count() == 2
+
+        def test_afterwards():
+            assert threading.active_count() == 1
+            assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+        """
+    )
+    plugins = ["-p", "nurseryio.testing.pytest_plugin", "-p", "pytest_timeout"]
+    pytester.runpytest_subprocess(*plugins, timeout=50).assert_outcomes(passed=2)

@@ -1,0 +1,364 @@
+"""The signal of a time limit that arrives during a step.
+
+How pytest-timeout's tests end: at the end of the file, and in test_thread_limit.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import importlib.util
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from harness import matrix
+
+import nurseryio
+from nurseryio.testing import time_limit
+from nurseryio.testing.one_task import OneTask, StepTask
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs SIGALRM")
+
+
+class OutOfTimeError(BaseException):
+    """What the handler raises."""
+
+
+def ring() -> None:
+    signal.raise_signal(signal.SIGALRM)
+
+
+@contextlib.contextmanager
+def limited() -> Iterator[OutOfTimeError]:
+    """While entered, the handler of the signal raises an error: this one."""
+    error = OutOfTimeError()
+
+    def handler(_number: int, _frame: object) -> None:
+        raise error
+
+    # The limit of the test itself uses the same signal.
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        yield error
+        assert signal.getsignal(signal.SIGALRM) is handler
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 5
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+KINDS = [kind for kind in ("stock", "uvloop") if kind in matrix.KINDS]
+
+
+@pytest.fixture(params=[(kind, where) for kind in KINDS for where in ("main", "branch")], ids=str)
+def steps(request: pytest.FixtureRequest) -> Iterator[StepTask]:
+    """A task for steps, with an open nursery from an earlier step."""
+    kind, where = request.param
+    home = OneTask(loop_factory=lambda: matrix.new_loop(kind))
+    steps: StepTask = home
+    if where == "branch":
+        steps = home.branch("branch", contextvars.copy_context())
+    manager = nurseryio.open_nursery()
+    nursery = steps.do(manager.__aenter__)
+
+    async def leave() -> None:
+        assert not nursery.cancel_scope.cancel_called
+        nursery.cancel_scope.cancel()
+        await manager.__aexit__(None, None, None)
+
+    async def wait() -> None:
+        nursery.start_soon(nurseryio.sleep_forever)
+        await nurseryio.testing.wait_all_tasks_blocked()
+
+    steps.do(wait)
+    yield steps
+    steps.do(leave)
+    if steps is not home:
+        home.close_branch(steps)
+    home.close()
+
+
+def soon(function: Callable[[], object] = ring) -> None:
+    asyncio.get_running_loop().call_soon(function)
+
+
+async def sleeps() -> None:
+    soon()
+    await nurseryio.sleep(1000)
+
+
+async def sleeps_in_asyncio() -> None:
+    soon()
+    await asyncio.sleep(1000)
+
+
+async def sleeps_in_a_shield() -> None:
+    soon()
+    with nurseryio.CancelScope(shield=True):
+        await nurseryio.sleep(1000)
+
+
+async def waits_for_children() -> None:
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(nurseryio.sleep_forever)
+        nursery.start_soon(asyncio.sleep, 1000)
+        soon()
+
+
+async def is_busy() -> None:
+    soon()
+    while True:
+        await nurseryio.lowlevel.checkpoint()
+
+
+async def spins_in_callbacks() -> None:
+    def spin() -> None:
+        if not over:
+            soon(spin)
+
+    over = []
+    soon(spin)
+    soon()
+    try:
+        await nurseryio.sleep(1000)
+    finally:
+        over.append(True)
+
+
+async def in_its_own_code() -> None:
+    ring()
+
+
+async def calls(async_fn: Any) -> None:
+    await async_fn()
+
+
+WAITS = [
+    sleeps,
+    sleeps_in_asyncio,
+    sleeps_in_a_shield,
+    waits_for_children,
+    is_busy,
+    spins_in_callbacks,
+    in_its_own_code,
+]
+
+
+@pytest.mark.parametrize("wait", WAITS, ids=lambda wait: wait.__name__)
+def test_a_time_limit_stops_the_step_and_the_next_one_can_close_what_is_open(
+    steps: StepTask, wait: Any
+) -> None:
+    with limited() as error, pytest.raises(BaseException) as caught:
+        steps.do(calls, wait)
+    leaf: Any = caught.value
+    while not isinstance(leaf, OutOfTimeError):
+        (leaf,) = leaf.exceptions
+    assert leaf is error
+    assert steps.do(nurseryio.sleep, 0) is None
+
+
+@pytest.mark.parametrize("wait", [sleeps, sleeps_in_asyncio, is_busy], ids=lambda w: w.__name__)
+def test_the_traceback_ends_where_the_step_was_waiting(steps: StepTask, wait: Any) -> None:
+    with limited() as error, pytest.raises(OutOfTimeError) as caught:
+        steps.do(calls, wait)
+    assert caught.value is error
+    assert caught.traceback[-1].name == wait.__name__
+    assert caught.value.__cause__ is None
+
+
+def test_a_handler_that_raises_nothing_is_only_called(steps: StepTask) -> None:
+    rings = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rings.append(True))
+    try:
+
+        async def wait() -> None:
+            ring()
+            soon()
+            await nurseryio.testing.wait_all_tasks_blocked()
+
+        steps.do(wait)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert rings == [True, True]
+
+
+def test_in_another_thread_the_signal_is_left_alone() -> None:
+    handlers = []
+
+    async def look() -> None:
+        handlers.append(signal.getsignal(signal.SIGALRM))
+
+    def run() -> None:
+        steps = OneTask()
+        steps.do(look)
+        steps.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGALRM)]
+
+
+# -- a step that goes on ------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_limit, "BLOCKED", 0.02)
+    monkeypatch.setattr(time_limit, "GRACE", 0.02)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_child_in_a_shield_is_cancelled_in_the_end(steps: StepTask) -> None:
+    async def shielded() -> None:
+        with nurseryio.CancelScope(shield=True):
+            await nurseryio.sleep_forever()
+
+    async def wait() -> None:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(shielded)
+            nursery.start_soon(shielded)
+            soon()
+
+    with limited() as error, pytest.raises(BaseException) as caught:
+        steps.do(wait)
+    leaf: Any = caught.value
+    assert leaf is error or error in leaf.exceptions
+
+
+@pytest.mark.usefixtures("impatient")
+def test_code_that_blocks_the_loop_is_interrupted(steps: StepTask, loop_errors: list[str]) -> None:
+    async def blocks() -> None:
+        ring()
+        time.sleep(1000)
+
+    async def wait() -> None:
+        await asyncio.create_task(blocks())
+
+    with limited() as error, pytest.raises(OutOfTimeError) as caught:
+        steps.do(wait)
+    assert caught.value is error
+
+
+# -- pytest-timeout -----------------------------------------------------------------
+
+needs_timeout = pytest.mark.skipif(
+    importlib.util.find_spec("pytest_timeout") is None,
+    reason="needs pytest_timeout: python -m pip install '.[wild]'",
+)
+
+TIMEOUT_TESTS = """
+import asyncio, time
+import pytest
+import nurseryio
+
+log = []
+limited = pytest.mark.timeout(0.2)
+pytestmark = pytest.mark.nurseryio
+
+@pytest.fixture(scope="session")
+def nurseryio_loop_factory():
+    FACTORY
+
+@pytest.fixture(scope="module")
+async def wide():
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(nurseryio.sleep_forever)
+        yield nursery
+        await nurseryio.sleep(0)
+        nursery.cancel_scope.cancel()
+    print("wide is down")
+
+@pytest.fixture
+async def narrow():
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(nurseryio.sleep_forever)
+        try:
+            yield nursery
+        finally:
+            await nurseryio.sleep(0)
+            log.append("down")
+            nursery.cancel_scope.cancel()
+
+@limited
+async def test_sleeps(narrow):
+    await nurseryio.sleep(3600)  # here
+
+@limited
+async def test_sleeps_in_asyncio(wide, narrow):
+    await asyncio.sleep(3600)  # here
+
+@limited
+async def test_a_child_blocks(narrow):
+    async def child():
+        BLOCK  # in the child
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(child)
+
+@pytest.fixture
+async def sleeps_in_set_up(narrow):
+    await nurseryio.sleep(3600)  # here
+
+@pytest.fixture
+async def sleeps_in_tear_down(narrow):
+    yield
+    await nurseryio.sleep(3600)  # here
+
+@limited
+async def test_set_up(sleeps_in_set_up): pass
+
+@limited
+async def test_tear_down(sleeps_in_tear_down): pass
+
+async def test_next(wide, narrow):
+    await nurseryio.sleep(0.01)
+    assert log == ["down"] * 5
+"""
+
+
+def run_with_timeouts(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    factory: str,
+    block: str,
+    method: str,
+) -> pytest.RunResult:
+    """Run ``TIMEOUT_TESTS`` with pytest-timeout and our plugin alone."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile(TIMEOUT_TESTS.replace("FACTORY", factory).replace("BLOCK", block))
+    plugins = ["-p", "nurseryio.testing.pytest_plugin", "-p", "pytest_timeout"]
+    return pytester.runpytest_subprocess(
+        "-W", "error", "-rA", *plugins, f"--timeout-method={method}", timeout=50
+    )
+
+
+FACTORIES = ["return None"]
+if "uvloop" in KINDS:
+    FACTORIES.append("import uvloop; return uvloop.new_event_loop")
+
+
+def assert_only_the_limited_tests_are_stopped(result: pytest.RunResult) -> None:
+    result.assert_outcomes(failed=3, errors=2, passed=2)
+    text = result.stdout.str()
+    assert "wide is down" in text
+    # What is shown last of each test or fixture is the line in which it was waiting.
+    lines = text.splitlines()
+    errors = [n for n, line in enumerate(lines) if re.match("E +Failed: Timeout .>0.2s", line)]
+    assert len(errors) == 5
+    assert [lines[n - 2].startswith(">") for n in errors] == [True] * 5
+    assert sum("# here" in lines[n - 2] for n in errors) == 4
+
+
+@needs_timeout
+@pytest.mark.parametrize("factory", FACTORIES, ids=KINDS)
+def test_pytest_timeout_by_signal_stops_one_test_and_its_fixtures_are_torn_down(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, factory: str
+) -> None:
+    block = "time.sleep(3600)"
+    result = run_with_timeouts(pytester, monkeypatch, factory, block, "signal")
+    assert_only_the_limited_tests_are_stopped(result)
