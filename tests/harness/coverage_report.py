@@ -121,8 +121,8 @@ def measure(module: Module, test: Path) -> Result:
                 check=False,
             )
 
-        pytest = ("-m", "pytest", "-q", "--matrix=quick", "-p", "no:cacheprovider", str(test))
-        tests = coverage("run", *pytest)
+        options = ("-q", "--matrix=quick", "--slack=10", "-p", "no:cacheprovider")
+        tests = coverage("run", "-m", "pytest", *options, str(test))
         report = Path(folder) / "report.json"
         written = coverage("combine", "--quiet") if not tests.returncode else tests
         if not written.returncode:
