@@ -1,5 +1,8 @@
 """Ctrl-C pressed once and again, before and after the end of the main task."""
 
+# Covered below 95 %: presses that meet a lock or the end of a run at one exact moment cannot be
+# made at will.
+
 from __future__ import annotations
 
 import asyncio

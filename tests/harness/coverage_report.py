@@ -129,7 +129,9 @@ def measure(module: Module, test: Path) -> Result:
             written = coverage("json", "--quiet", f"--include={module.path}", "-o", str(report))
         reason = reason_in(test.read_text(encoding="utf-8"))
         if written.returncode:
-            last = "\n".join(written.stdout.splitlines()[-10:])
+            last = "\n".join(
+                [*written.stdout.splitlines()[-10:], f"exit code {written.returncode}"]
+            )
             return Result(module.name, test, 0.0, (), reason, last)
         (file,) = json.loads(report.read_text(encoding="utf-8"))["files"].values()
         percent = file["summary"]["percent_covered"]
