@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -299,3 +300,25 @@ def test_a_failure_at_the_end_of_the_task_does_not_keep_the_driver_waiting(
 
     drive.run(work)
     assert reports == [error]
+
+
+def test_a_task_that_has_not_begun_when_the_driver_gives_up_is_let_go_quietly(
+    drive: Drive,
+) -> None:
+    problems: list[object] = []
+    drive.loop.set_exception_handler(lambda _loop, context: problems.append(context))
+
+    async def wait() -> None:
+        await asyncio.sleep(60)  # not even that, unless tasks are eager
+
+    def interrupt() -> None:
+        drive.driver.given_up = True
+        raise KeyboardInterrupt
+
+    future = drive.driver.spawn(wait, "waits", problems.append)
+    drive.loop.call_soon(interrupt)
+    drive.driver.until(future)
+    drive.loop.close()
+    del future
+    gc.collect()
+    assert problems == []

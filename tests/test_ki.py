@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import gc
 import signal
 import ssl
 import sys
 import tempfile
 import threading
 import types
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -122,6 +124,80 @@ async def test_finalizers_are_spared() -> None:
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(child)
     assert seen == [True]
+
+
+class Resource:
+    """Something that is referred to weakly."""
+
+
+async def test_callbacks_of_weak_references_and_of_the_garbage_collector_are_spared() -> None:
+    seen: list[bool] = []
+
+    class Watcher:
+        def gone(self, *_: object) -> None:
+            seen.append(currently_ki_protected())
+
+    def gone(_reference: object) -> None:
+        seen.append(currently_ki_protected())
+
+    def call_back(*_: object, **_also: object) -> None:
+        seen.append(currently_ki_protected())
+
+    def collected(_phase: str, _info: dict[str, int]) -> None:
+        seen.append(currently_ki_protected())
+
+    async def child() -> None:
+        for callback in (gone, call_back, Watcher().gone, lambda _, _more=1: gone(None)):
+            resource = Resource()
+            reference = weakref.ref(resource, callback)
+            del resource
+            assert reference() is None
+        resource = Resource()
+        weakref.finalize(resource, call_back)
+        del resource
+        assert seen == [True] * 5
+        gc.callbacks.append(collected)
+        try:
+            gc.collect()
+        finally:
+            gc.callbacks.remove(collected)
+        assert seen == [True] * 7
+        # The same functions, called by the user.
+        gone(None)
+        weakref.finalize(Watcher, call_back)()
+        assert seen[7:] == [False, False]
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(child)
+
+
+async def test_a_signal_handler_is_as_open_as_what_it_has_interrupted() -> None:
+    seen = []
+
+    def note() -> None:
+        seen.append(currently_ki_protected())
+
+    def handle(_number: int, _frame: types.FrameType | None) -> None:
+        note()
+
+    def profile(frame: types.FrameType, event: str, _arg: object) -> None:
+        if event == "call" and frame.f_code is asyncio.Semaphore.release.__code__:
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGUSR1)
+
+    async def child() -> None:
+        signal.raise_signal(signal.SIGUSR1)
+        semaphore = asyncio.Semaphore()
+        sys.setprofile(profile)
+        semaphore.release()
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(child)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [False, True]
 
 
 def test_equal_functions_have_marks_of_their_own() -> None:

@@ -16,6 +16,7 @@ from harness.core import leaves, validate
 
 import nurseryio
 from nurseryio import Cancelled, open_nursery
+from nurseryio._core import leaving
 from nurseryio._core.leaving import at_border
 from nurseryio.lowlevel import cancel_shielded_checkpoint, checkpoint, current_task
 
@@ -293,3 +294,80 @@ async def test_a_nursery_is_for_one_block() -> None:
         await nursery.__aenter__()
     with pytest.raises(RuntimeError, match="closed"):
         nursery.start_soon(checkpoint)
+
+
+# -- when leaving fails --------------------------------------------------------------
+
+
+def fail_while_judging(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Have ``error`` raised, as by a signal, where the host's cancellation is looked at."""
+
+    def fail(*_args: object) -> bool:
+        monkeypatch.undo()
+        raise error
+
+    monkeypatch.setattr(leaving, "_is_foreign", fail)
+
+
+async def host_in_trouble(strict: bool | None) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    async with open_nursery(strict_exception_groups=strict) as nursery:
+        nursery.start_soon(nurseryio.sleep_forever)
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("exit_type", [KeyboardInterrupt, SystemExit])
+def test_a_lone_exit_leaves_bare_for_asyncio_though_leaving_has_failed(
+    exit_type: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_while_judging(monkeypatch, exit_type())
+    with pytest.raises(exit_type):
+        asyncio.run(host_in_trouble(None))
+
+
+def test_a_lone_exit_stays_in_a_group_if_that_is_asked_for_though_leaving_has_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fail_while_judging(monkeypatch, SystemExit())
+    with pytest.raises(BaseExceptionGroup) as caught:
+        asyncio.run(host_in_trouble(True))
+    assert [type(error) for error in leaves(caught.value)] == [SystemExit]
+
+
+def test_inside_another_nursery_a_lone_exit_stays_in_a_group_though_leaving_has_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caught: list[BaseException] = []
+
+    async def main() -> None:
+        async with open_nursery():
+            try:
+                await host_in_trouble(None)
+            except BaseException as error:
+                caught.append(error)
+                raise
+
+    fail_while_judging(monkeypatch, SystemExit(3))
+    with pytest.raises(SystemExit, match="3"):
+        asyncio.run(main())
+    assert isinstance(caught[0], BaseExceptionGroup)
+
+
+async def test_a_native_cancel_is_raised_again_though_leaving_has_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record: list[object] = []
+
+    async def host() -> None:
+        with pytest.RaisesGroup(MemoryError):
+            await host_in_trouble(None)
+        record.append("error seen")
+        await asyncio.sleep(60)
+
+    fail_while_judging(monkeypatch, MemoryError())
+    task = asyncio.create_task(host())
+    await asyncio.wait([task])
+    assert record == ["error seen"]
+    assert task.cancelled()

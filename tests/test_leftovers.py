@@ -182,3 +182,26 @@ def test_an_exit_of_a_leftover_is_not_reported_as_an_error() -> None:
         nurseryio.run(main)
     assert caught.value.code == 5
     assert not reports
+
+
+def test_a_scope_in_a_leftover_does_not_swallow_the_cancellation() -> None:
+    ended = []
+
+    async def leftover() -> None:
+        try:
+            for _ in range(100):
+                with nurseryio.move_on_after(60):
+                    async with nurseryio.open_nursery():
+                        pass
+            ended.append("by itself")
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    async def main() -> None:
+        keep.append(asyncio.create_task(leftover()))
+        await nurseryio.sleep(0)
+
+    keep: list[asyncio.Task[None]] = []
+    nurseryio.run(main)
+    assert ended == ["cancelled"]

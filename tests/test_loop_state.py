@@ -10,6 +10,7 @@ import contextvars
 import gc
 import sys
 import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
 from math import inf
 from typing import Any
 
@@ -18,11 +19,13 @@ from harness import matrix
 from harness.core import turns
 
 import nurseryio
+from nurseryio import open_nursery
 from nurseryio._core.task import (
     current_state,
     loop_state,
+    sweep_closed_loops,
 )
-from nurseryio.lowlevel import current_task
+from nurseryio.lowlevel import checkpoint, current_task
 
 VAR = contextvars.ContextVar("VAR", default="unset")
 
@@ -222,3 +225,122 @@ def test_a_loop_that_is_closed_with_a_live_nursery_makes_no_noise(
     nurseryio.run(nurseryio.lowlevel.checkpoint)  # the states of closed loops go
     gc.collect()
     assert unraisable == []
+
+
+# -- a loop that is closed while its tasks live --------------------------------------
+
+
+async def hold_together(thing: Any) -> None:
+    """Have three tasks hold it, or wait for it."""
+
+    async def hold() -> None:
+        async with thing:
+            await nurseryio.sleep_forever()
+
+    async with open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(hold)
+
+
+async def hold_a_lock() -> None:
+    await hold_together(nurseryio.Lock())
+
+
+async def hold_a_strict_lock() -> None:
+    await hold_together(nurseryio.StrictFIFOLock())
+
+
+async def hold_a_semaphore() -> None:
+    await hold_together(nurseryio.Semaphore(2))
+
+
+async def hold_a_token() -> None:
+    await hold_together(nurseryio.CapacityLimiter(2))
+
+
+async def hold_a_condition() -> None:
+    await hold_together(nurseryio.Condition())
+
+
+async def wait_for_a_condition() -> None:
+    condition = nurseryio.Condition()
+
+    async def wait() -> None:
+        async with condition:
+            await condition.wait()
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(wait)
+        nursery.start_soon(wait)
+        await checkpoint()
+        await checkpoint()
+        async with condition:
+            await nurseryio.sleep_forever()
+
+
+async def hold_a_channel() -> None:
+    send, receive = nurseryio.open_memory_channel[int](0)
+    async with send, receive, open_nursery() as nursery:
+        nursery.start_soon(receive.receive)
+        await receive.receive()
+
+
+async def hold_a_safe_channel() -> None:
+    @nurseryio.as_safe_channel
+    async def numbers() -> AsyncIterator[int]:
+        async with open_nursery():
+            yield 1
+            await nurseryio.sleep_forever()
+
+    async with numbers() as channel:
+        async for _ in channel:
+            pass
+
+
+@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize(
+    "hold",
+    [
+        hold_a_lock,
+        hold_a_strict_lock,
+        hold_a_semaphore,
+        hold_a_token,
+        hold_a_condition,
+        wait_for_a_condition,
+        hold_a_channel,
+        hold_a_safe_channel,
+    ],
+)
+def test_what_tasks_of_a_closed_loop_hold_makes_no_noise(
+    hold: Callable[[], Awaitable[None]], running: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep_closed_loops()
+    gc.collect()  # what other tests have left makes its noise before
+    noise: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", noise.append)
+
+    async def main() -> None:
+        async with open_nursery() as nursery:
+            nursery.start_soon(hold)
+            nursery.start_soon(nurseryio.sleep_forever)
+
+    def close_with_tasks() -> None:
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda _loop, _context: None)  # "Task was destroyed ..."
+        task = loop.create_task(main())
+        loop.call_later(0.01, loop.stop)
+        loop.run_forever()
+        loop.close()
+        assert not task.done()
+
+    async def collect() -> None:
+        await nurseryio.sleep(0)
+        gc.collect()
+
+    close_with_tasks()
+    if running:
+        asyncio.run(collect())
+    else:
+        sweep_closed_loops()
+        gc.collect()
+    assert [entry.exc_value for entry in noise] == []

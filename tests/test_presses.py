@@ -8,16 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import linecache
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+import types
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import matrix, programs
 
 import nurseryio
+from nurseryio._core.delivery import PATIENCE
 from nurseryio.lowlevel import (
     Abort,
     checkpoint,
@@ -311,6 +315,206 @@ def test_an_abort_function_that_reschedules_and_agrees_does_not_lose_it() -> Non
         nurseryio.run(main)
 
 
+# -- in the middle of something ---------------------------------------------------
+
+
+@pytest.fixture
+def profiled() -> Iterator[Callable[[str, str, Callable[[], object]], None]]:
+    """Calls a function once, as a signal might do, where a profile event is first met."""
+
+    def at(event: str, name: str, call: Callable[[], object]) -> None:
+        def profile(frame: types.FrameType, what: str, arg: Any) -> None:
+            place = arg.__name__ if what.startswith("c_") else frame.f_code.co_name
+            if (what, place) == (event, name):
+                sys.setprofile(None)
+                call()
+
+        sys.setprofile(profile)
+
+    yield at
+    sys.setprofile(None)
+
+
+def press_twice() -> None:
+    press()
+    press()
+
+
+def press_twice_in_another_handler() -> None:
+    signal.raise_signal(signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("waits", ["event", "sleep(0)"])
+@pytest.mark.parametrize("how", ["drawing", "at once", "another handler"])
+def test_twice_in_quick_succession_loses_no_callback_of_the_loop(
+    how: str, waits: str, profiled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    getline = linecache.getline
+
+    def press_and_get_line(*args: Any) -> str:
+        if not drawn:
+            drawn.append(True)
+            press()
+        return getline(*args)
+
+    async def child(event: nurseryio.Event) -> None:
+        if waits == "event":
+            await event.wait()
+        while True:
+            await checkpoint()
+
+    async def main() -> None:
+        event = nurseryio.Event()
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(child, event)
+            await checkpoint()
+            await checkpoint()
+            event.set()
+            if how == "drawing":
+                monkeypatch.setattr(linecache, "getline", press_and_get_line)
+                profiled("c_return", "popleft", press)
+            elif how == "at once":
+                profiled("c_return", "popleft", press_twice)
+            else:
+                profiled("c_return", "popleft", press_twice_in_another_handler)
+            await nurseryio.sleep_forever()
+
+    before = signal.signal(signal.SIGUSR1, lambda _number, _frame: press_twice())
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            nurseryio.run(main)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert bool(drawn) == (how == "drawing")
+
+
+@pytest.mark.skipif("uvloop" not in matrix.KINDS, reason="it is about uvloop")
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("which", [1, 2, 3])
+def test_it_is_not_raised_in_the_standard_library_below_the_loop(
+    which: int, times: int, profiled: Any
+) -> None:
+    # uvloop calls socket.socketpair() whenever it begins to run.
+    left = which
+
+    def press_there() -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            profiled("call", "socketpair", press_there)
+            return
+        for _ in range(times):
+            press()
+
+    async def main() -> None:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(nurseryio.sleep, 0.01)
+
+    profiled("call", "socketpair", press_there)
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(main, loop_factory=lambda: matrix.new_loop("uvloop"))
+
+
+@pytest.mark.parametrize("kind", matrix.KINDS)
+@pytest.mark.parametrize("busy_with", ["nursery", "sleep", "asyncio"])
+def test_a_scope_does_not_swallow_it(busy_with: str, kind: str) -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(press)
+        for _ in range(100):
+            with nurseryio.move_on_after(60):
+                if busy_with == "nursery":
+                    async with nurseryio.open_nursery():
+                        pass
+                elif busy_with == "sleep":
+                    await nurseryio.sleep(0)
+                else:
+                    await asyncio.sleep(0)
+        raise AssertionError("not interrupted")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        nurseryio.run(main, loop_factory=lambda: matrix.new_loop(kind))
+    assert caught.value.__context__ is None
+
+
+def test_a_press_while_the_first_is_raised_on_the_spot_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record = []
+    getline = linecache.getline
+
+    def press_and_get_line(*args: Any) -> str:
+        if not record:
+            record.append("pressed again")
+            press()
+        return getline(*args)
+
+    async def main() -> None:
+        monkeypatch.setattr(linecache, "getline", press_and_get_line)
+        try:
+            press()
+        except KeyboardInterrupt as error:
+            (note,) = error.__notes__
+            assert "there were tasks" in note
+            record.append("first")
+        try:
+            await wait_on_an_event()
+        except KeyboardInterrupt:
+            record.append("second")
+
+    nurseryio.run(main)
+    assert record == ["pressed again", "first", "second"]
+
+
+class HangingName:
+    """The name of a task that is drawn for ever."""
+
+    def __str__(self) -> str:
+        while True:
+            press()
+
+
+@pytest.mark.parametrize("on_the_spot", [True, False])
+def test_a_drawing_that_hangs_is_ended_by_it_as_well(on_the_spot: bool) -> None:
+    async def main() -> None:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(nurseryio.sleep_forever, name=HangingName())
+            await checkpoint()
+            if on_the_spot:
+                press()
+            asyncio.get_running_loop().call_soon(press)
+
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(main)
+
+
+@pytest.mark.parametrize("kind", matrix.KINDS)
+def test_it_is_raised_nowhere_inside_start_soon(kind: str, profiled: Any) -> None:
+    # Task.__init__() adds the task to a WeakSet, which is Python code. It is in asyncio's books
+    # by then, and has a step to make.
+    problems: list[Any] = []
+    runs = []
+
+    async def child() -> None:
+        runs.append(True)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, what: problems.append(what))
+        async with nurseryio.open_nursery() as nursery:
+            profiled("call", "add", press)
+            nursery.start_soon(child)
+            sys.setprofile(None)
+            runs.append(False)
+            await nurseryio.sleep(0)
+        press()
+
+    with pytest.raises(KeyboardInterrupt):
+        nurseryio.run(main, loop_factory=lambda: matrix.new_loop(kind))
+    gc.collect()
+    assert problems == []
+    assert runs[:1] == [False]
+
+
 # -- programs -------------------------------------------------------------------
 
 STUBBORN = """
@@ -419,7 +623,10 @@ def test_the_third_ends_what_swallows_the_second(tmp_path: Path, how: str, loop:
     with programs.started(file, how, loop=loop) as program:
         program.read_until("begun")
         program.interrupt()
-        program.read_until("swallowed")
+        # A child is cancelled again each time until patience is lost. Before that, Ctrl-C might be
+        # raised in its code.
+        for _ in range(1 if how == "main" else PATIENCE + 1):
+            program.read_until("swallowed")
         program.interrupt_and_wait_for("Press Ctrl-C again to end at once.")
         program.interrupt()
         program.end()

@@ -20,7 +20,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .exc_fields import add_note
-from .host import TaskMaking, make_task
+from .host import TaskMaking, give_up, has_begun, make_task
+from .ki import runs_loop
 from .util import safe_repr
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Driver:
         self._begin = begin
         self._stopped = stopped
         self._left_by = left_by
-        self.given_up = False
+        self.given_up: bool = False
         # What throw() was given.
         self._thrown: BaseException | None = None
         # Whether an error has left the loop that was not an exit. Of the last exit: how many tasks
@@ -73,9 +74,10 @@ class Driver:
         self._alive = 0
         self._when = 0.0
         self._in_vain = 0
-        # asyncio itself holds tasks weakly.
-        self._strong: dict[Any, None] = {}
+        # The tasks and their coroutines. asyncio itself holds tasks weakly.
+        self._strong: dict[Any, Any] = {}
 
+    @runs_loop
     def until(self, future: asyncio.Future[Any]) -> None:
         """Run the loop until a future, which must not fail, is done; or until giving up."""
         loop = self._loop
@@ -102,6 +104,17 @@ class Driver:
                     self._report(left)
             finally:
                 left = None
+        if self.given_up:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """The tasks of this driver are left alone, and that is nothing to warn of."""
+        tasks, self._strong = self._strong, {}
+        for task, coro in tasks.items():
+            give_up(task)
+            if not has_begun(task):
+                _close(coro)
+                _close(task.get_coro())  # another one if a task factory has wrapped it
 
     def _settle(self) -> None:
         """An error has left the loop when the future was done, but before the loop was stopped.
@@ -194,7 +207,7 @@ class Driver:
                 task = make_task(TaskMaking(loop), coro, name, None)
                 if not hasattr(task, "get_coro"):
                     raise TypeError(f"a task factory must return a task, not {safe_repr(task)}")
-                self._strong[task] = None
+                self._strong[task] = coro
                 task.add_done_callback(end)
                 # Another callback, so that it is called whatever becomes of the first one.
                 task.add_done_callback(ended.set_result)

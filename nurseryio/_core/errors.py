@@ -113,6 +113,12 @@ class CancelReason:
         return text
 
 
+class RequestReason(CancelReason):
+    """The reason given to ``task.cancel()`` by a run: no scope stands behind it to catch it."""
+
+    __slots__ = ()
+
+
 class TrioInternalError(Exception):
     """A bug in nurseryio, or a low-level call used against its contract.
 

@@ -138,8 +138,8 @@ class Gauge:
                 host.enter_task(self._state.loop, owner)
                 self._instruments.call(hook, task)
             finally:
-                entered = host.current_task_or_none() is owner
-                if entered:
+                current: Any = host.current_task_or_none()
+                if current is owner:
                     host.leave_task(self._state.loop, owner)
                 if owner.done():
                     records.pop(owner, None)

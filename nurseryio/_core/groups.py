@@ -147,7 +147,10 @@ def bare_cancelled(error: BaseException) -> BaseException:
 
 
 def is_marked(exc: BaseException) -> bool:
-    """Whether a ``Cancelled`` says of itself that a scope of ours is the cause."""
+    """Whether a ``Cancelled`` says of itself that a scope of ours is the cause.
+
+    A ``RequestReason`` says that it is not.
+    """
     cause: BaseException | None = exc
     while is_a(cause, Cancelled):
         args = args_of(cause)

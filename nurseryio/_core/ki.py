@@ -9,23 +9,30 @@ Rule 1: the stack is read from the innermost frame outwards, and the first of th
 the frame                                              ``KeyboardInterrupt``
 =====================================================  =====================================
 has a mark (``enable_ki_protection`` and its inverse)  as the mark says
-is a finalizer                                         must not be raised
-is the innermost, and is this library's or asyncio's   must not be raised
 belongs to the engine (this package)                   must not be raised
-is a callback of the loop                              must not be raised
+is a callback of the loop, or runs the loop            must not be raised
 is the wrapper of a task (a border)                    may be raised, unless the task is a
                                                        system task or one of asyncio's
+is this library's or asyncio's, and the innermost      must not be raised
+that is not of the standard library
 =====================================================  =====================================
 
 So user code may be interrupted wherever the engine is not in the middle of something, also where
 an upper part of the library (a server, a channel of results) has called it. At the end of the
-stack, outside all tasks, it must not be raised.
+stack, outside all tasks, it must not be raised. The standard library is part of the code that
+calls it: the same function may be called by the loop, by this library, or by the user.
 
 Rule 2: marks belong to code objects, not to names or files.
+
+Rule 3: a signal handler, a finalizer and a callback of a weak reference or of the garbage
+collector are called between any two instructions. What a signal handler raises is raised in the
+frame that it has interrupted, so that frame decides. What the others raise is lost, so a
+``KeyboardInterrupt`` must not be raised there.
 """
 
 from __future__ import annotations
 
+import gc
 import inspect
 import signal
 import sys
@@ -52,11 +59,17 @@ _marks: dict[int, tuple[weakref.ref[types.CodeType], bool]] = {}
 # The wrapper coroutines of tasks: what they await is user code.
 _borders: set[types.CodeType] = set()
 
+# What calls the callbacks of a loop: the stack is not read further than this.
+_ends: set[types.CodeType] = {host.CALLBACK_CODE}
+
 # Functions of the engine that call a user's function while nothing is half done.
 _callers: set[types.CodeType] = set()
 
 # Modules of this package that are not part of the engine: they call user code, and keep no state.
 _OUTSIDE_ENGINE = {abcs.__name__, outcome.__name__, util.__name__}
+
+# The standard library's packages. The backport of a builtin counts as one of them.
+_STANDARD = sys.stdlib_module_names | {"exceptiongroup"}
 
 _LIBRARY = (__package__ or "").partition(".")[0] + "."
 _TESTING = _LIBRARY + "testing."
@@ -81,6 +94,12 @@ def _mark(function: Any, protected: bool) -> None:
 def border(f: F) -> F:
     """Decorator for the wrapper coroutines of tasks: what they await is user code."""
     _borders.add(f.__code__)  # type: ignore[attr-defined]
+    return f
+
+
+def runs_loop(f: F) -> F:
+    """Decorator for functions of the engine that run an event loop."""
+    _ends.add(f.__code__)  # type: ignore[attr-defined]
     return f
 
 
@@ -135,24 +154,83 @@ def currently_ki_protected() -> bool:
 
 def is_protected(frame: types.FrameType | None) -> bool:
     """Whether code that runs in ``frame`` must not get a ``KeyboardInterrupt`` (rule 1)."""
+    place = _raised_in(frame)
+    if place is None:
+        return True
     inner: types.CodeType | None = None
+    in_users_code = False
     while frame is not None:
         code = frame.f_code
+        if frame is place:
+            inner, in_users_code = None, False
         mark = _marks.get(id(code))
         if mark is not None and mark[0]() is code:
             return mark[1]
-        if code.co_name == "__del__" or code is host.CALLBACK_CODE:
+        if code in _ends:
             return True
         if code in _borders:
             # The wrapper itself has work to do before and after what it awaits.
             return inner is None or not inner.co_flags & _AWAITED or not _may_be_raised()
         if code not in _callers and _is_engine(frame):
             return True
-        if inner is None and (_is_library(frame) or is_asyncio(frame)):
-            return True
+        if not in_users_code:
+            if is_machinery(frame):
+                return True
+            in_users_code = not _is_standard(frame)
         inner = code
         frame = frame.f_back
     return True
+
+
+def may_be_torn(frame: types.FrameType | None) -> bool:
+    """Whether an exception raised in ``frame`` would break the books of a loop, or be lost.
+
+    It would not if user code is running: whatever calls user code is ready for its errors.
+    """
+    frame = _raised_in(frame)
+    while frame is not None and _is_standard(frame) and not is_machinery(frame):
+        frame = frame.f_back
+    return frame is None or is_machinery(frame)
+
+
+def _raised_in(frame: types.FrameType | None) -> types.FrameType | None:
+    """The frame in which an exception is raised that ``frame`` lets out, None if it is lost."""
+    place = frame
+    while frame is not None:
+        code = frame.f_code
+        if code in _ends or code in _borders:
+            break
+        if code.co_name == "__del__" or any(
+            getattr(callback, "__code__", None) is code for callback in gc.callbacks
+        ):
+            return None
+        for argument in _arguments(frame):
+            if isinstance(argument, weakref.ref) and argument() is None:
+                return None  # a callback of this reference
+            if argument is frame.f_back and isinstance(argument, types.FrameType):
+                place = argument  # this is a signal handler, or called by one
+        frame = frame.f_back
+    return place
+
+
+# Functions that the interpreter calls have no more parameters than this, defaults included.
+_MOST_PARAMETERS = 4
+
+
+def _arguments(frame: types.FrameType) -> tuple[Any, ...]:
+    """The arguments of a function that may have been called by the interpreter."""
+    code = frame.f_code
+    number = code.co_argcount
+    if code.co_flags & _AWAITED or number > _MOST_PARAMETERS:
+        return ()
+    more = bool(code.co_flags & inspect.CO_VARARGS)
+    if not number and not more:
+        return ()
+    variables = frame.f_locals
+    found = tuple(variables.get(name) for name in code.co_varnames[:number])
+    if more:
+        found += tuple(variables.get(code.co_varnames[number + code.co_kwonlyargcount]) or ())
+    return found
 
 
 def _may_be_raised() -> bool:
@@ -171,19 +249,16 @@ def _is_engine(frame: types.FrameType) -> bool:
     return module.rpartition(".")[0] == __package__ and module not in _OUTSIDE_ENGINE
 
 
-def _is_library(frame: types.FrameType) -> bool:
+def _is_standard(frame: types.FrameType) -> bool:
+    return _module(frame).partition(".")[0] in _STANDARD
+
+
+def is_machinery(frame: types.FrameType) -> bool:
+    """Whether code of this library or of asyncio runs in the frame, or a loop waits for events."""
     module = _module(frame)
-    return module.startswith(_LIBRARY) and not module.startswith(_TESTING)
-
-
-def is_asyncio(frame: types.FrameType) -> bool:
-    """Whether asyncio's own code runs in the frame, or the wait of its loop for events."""
-    return _module(frame).partition(".")[0] in ("asyncio", "selectors")
-
-
-def may_be_torn(frame: types.FrameType | None) -> bool:
-    """Whether an exception that is raised in ``frame`` would break the books of a loop."""
-    return frame is None or _is_library(frame) or is_asyncio(frame)
+    if module.startswith(_LIBRARY):
+        return not module.startswith(_TESTING)
+    return module.partition(".")[0] in ("asyncio", "selectors")
 
 
 def place_of(task: Task) -> types.TracebackType | None:

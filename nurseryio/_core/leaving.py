@@ -187,9 +187,18 @@ async def leave_in_trouble(
             state.run_soon()
         # A cancellation that is still in force is raised at the next checkpoint again.
         left = [error for error in errors.values() if not is_a(error, Cancelled)]
-        return BaseExceptionGroup(GROUP_MESSAGE, left or list(errors.values()))
+        try:
+            if left and (native_requests(task) > 0 or not host.HAS_CANCEL_COUNTS):
+                for error in errors.values():
+                    if is_a(error, Cancelled) and not is_marked(error):
+                        hold_off(task, error)
+                        break
+            left = left or list(errors.values())
+            return at_border(task, nursery._strict, combine(nursery._strict, left))
+        except BaseException as more:
+            return BaseExceptionGroup(GROUP_MESSAGE, [*left, more])
     finally:
-        del exc, failure, errors
+        exc = failure = errors = left = None  # type: ignore[assignment]
 
 
 # -- what goes on ---------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from . import host
 from .driving import EXITS
-from .errors import CancelReason
+from .errors import RequestReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ class Leftovers:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self.phase = CHILDREN
+        self.phase: str = CHILDREN
         self.names: dict[str, Callable[[], list[str]]] = {
             CHILDREN: list,
             OF_ASYNCIO: list,
@@ -61,7 +61,7 @@ class Leftovers:
             THREADS: partial(host.executor_threads, loop),
         }
         self._timer: threading.Timer | None = None
-        self.over = False
+        self.over: bool = False
         self._begun = False
 
     def describe(self) -> str:
@@ -84,7 +84,7 @@ class Leftovers:
         if not left:
             return
         for task in left:
-            task.cancel(CancelReason("shutdown"))
+            task.cancel(RequestReason("shutdown"))
         driver.until(asyncio.gather(*left, return_exceptions=True))
         for task in left:
             if not task.done() or task.cancelled():

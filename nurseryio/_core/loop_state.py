@@ -259,6 +259,16 @@ IN_A_THREAD = "in a thread use nurseryio.from_thread.run_sync(function, trio_tok
 WHENCE = "nurseryio.lowlevel.current_trio_token(), called in the loop that is meant"
 
 
+def is_swept(exc: BaseException | None, state: LoopState) -> bool:
+    """Whether a coroutine is being closed whose loop is closed: nothing is to be done then.
+
+    Args:
+        exc: what the coroutine is left with.
+        state: the state of its loop.
+    """
+    return type(exc) is GeneratorExit and state.loop.is_closed()
+
+
 def check_home(state: LoopState) -> None:
     """Raise RuntimeError unless the caller may touch what belongs to the loop of ``state``.
 

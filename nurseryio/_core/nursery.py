@@ -75,7 +75,6 @@ from .util import (
     ensure_stack,
     qualname_of,
     reject_non_functions,
-    show_as,
 )
 
 if sys.version_info < (3, 11):
@@ -189,9 +188,7 @@ class Nursery(metaclass=NoPublicConstructor):
         Args:
             async_fn: an async function; for keyword arguments use ``functools.partial``.
             args: its positional arguments.
-            name: what to call the task in debugging output, a string or a function. Where it is a
-                function, tools show that one as the child's, as with ``start_soon(wrapper, fn,
-                name=fn)``.
+            name: what to call the task in debugging output, a string or a function.
 
         Raises:
             TypeError: ``async_fn`` is no async function; the message says what it is.
@@ -279,8 +276,6 @@ class Nursery(metaclass=NoPublicConstructor):
         asyncio_task = runner = None
         try:
             ensure_stack()
-            if name is not None:
-                show_as(coro, name)
             asyncio_name = qualname_of(coro if name is None else name) or task.name
             if system:
                 task._own_extra().is_system = True

@@ -32,7 +32,7 @@ class Value(Generic[T_co]):
     __slots__ = ("value",)
 
     def __init__(self, value: T_co) -> None:
-        self.value = value
+        self.value: T_co = value
 
     def __repr__(self) -> str:
         return f"Value({self.value!r})"
@@ -64,7 +64,7 @@ class Error:
     def __init__(self, error: BaseException) -> None:
         if not isinstance(error, BaseException):
             raise TypeError(f"an Error holds an exception object, not {error!r}")
-        self.error = error
+        self.error: BaseException = error
 
     def __repr__(self) -> str:
         return f"Error({self.error!r})"

@@ -16,13 +16,18 @@ task as a ``KeyboardInterrupt``. A program may catch that and go on; then counti
 
 Rule 2: from the second time on, a ``KeyboardInterrupt`` leaves the loop. It is raised in whatever
 user code runs, or else in a callback. The engine and asyncio are interrupted in the middle of
-something only when a run that has given up does not end.
+something only when a run that has given up does not end within ``LATE`` seconds of real time.
 
-Rule 3: the ``KeyboardInterrupt`` has the tasks of that moment as a note. If it was not raised in
+Rule 3: the ``KeyboardInterrupt`` has the tasks of that moment as a note. They are drawn where it is
+raised, not in a signal handler that has interrupted the loop: that takes a while, and runs code of
+others. If it was not raised in
 the program, its traceback is the place where the main task was.
 
 Rule 4: another error may take the place of a ``KeyboardInterrupt``: that of a time limit, which a
 signal handler raises as well (:meth:`Presses.interrupt`).
+
+Rule 5: signals may arrive while another one is being handled. They are put in a queue, so that none
+is lost, and nothing is raised in the middle of the counting.
 """
 
 from __future__ import annotations
@@ -30,12 +35,16 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
+from collections import deque
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from . import host
 from .delivery import abort_wait
-from .errors import Cancelled, CancelReason
+from .driving import LATE
+from .errors import Cancelled, CancelReason, RequestReason
 from .exc_fields import add_note
 from .ki import is_protected, may_be_torn, place_of
 from .leftovers import TURNS
@@ -52,7 +61,7 @@ if TYPE_CHECKING:
     from .task import Task
 
 # What the main task is cancelled with where no KeyboardInterrupt can be raised in it.
-KI_REASON = CancelReason("KeyboardInterrupt")
+KI_REASON = RequestReason("KeyboardInterrupt")
 
 
 class Presses:
@@ -72,13 +81,21 @@ class Presses:
         self._driver = driver
         self._leftovers = leftovers
         self._at_checkpoints = at_checkpoints
-        self.pending = self.ever = self.main_over = False
+        self.pending: bool = False
+        self.ever: bool = False
+        self.main_over = False
         self.main: Task | None = None
         # How many times in a row, see rule 1.
         self._times = 0
-        # The latest, and where the main task was then.
+        # What has arrived and is not counted yet: an error to raise, or None for Ctrl-C.
+        self._arrived: deque[BaseException | None] = deque()
+        self._counting = False
+        # The latest, whether it lacks its note, and where the main task was then.
         self._error: BaseException = KeyboardInterrupt()
+        self._without_note = False
         self._place: types.TracebackType | None = None
+        # When the run gave up because of it.
+        self._given_up = inf
         # It is to leave the loop.
         self._leaving = False
         # What the main task waited for when its abort function kept the interruption for later.
@@ -91,42 +108,73 @@ class Presses:
     def press(self, frame: types.FrameType | None) -> None:
         """Ctrl-C was pressed while ``frame`` was running."""
         self.ever = True
-        if not self._at_checkpoints and not is_protected(frame):
-            raise self._interrupt()
-        self.interrupt(frame, self._interrupt())
+        self.interrupt(frame, None)
 
-    def interrupt(self, frame: types.FrameType | None, error: BaseException) -> None:
+    def interrupt(self, frame: types.FrameType | None, error: BaseException | None) -> None:
         """Have ``error`` interrupt the main task, or more than that if it is not the first one.
 
         Args:
-            frame: what was running, code that may not be interrupted on the spot.
-            error: what to raise.
+            frame: what was running, for an error other than that of Ctrl-C code that may not be
+                interrupted on the spot.
+            error: what to raise; None for the ``KeyboardInterrupt`` of Ctrl-C.
         """
+        leaving: BaseException | None = None
+        self._arrived.append(error)
+        try:
+            while self._arrived and not self._counting:
+                self._counting = True
+                try:
+                    raised = self._count(frame, self._arrived.popleft(), leaving is None)
+                    leaving = raised or leaving
+                finally:
+                    self._counting = False
+            if leaving is not None:
+                if isinstance(leaving, KeyboardInterrupt):
+                    self._add_note(leaving)
+                raise leaving
+        finally:
+            del error, leaving  # no circle: its traceback leads here
+
+    def _count(
+        self, frame: types.FrameType | None, error: BaseException | None, first: bool
+    ) -> BaseException | None:
+        """One more has arrived: returns what is to be raised on the spot, if anything.
+
+        Args:
+            frame: what was running.
+            error: as for :meth:`interrupt`.
+            first: nothing is to be raised on the spot yet.
+        """
+        if error is None and first and not self._at_checkpoints and not is_protected(frame):
+            return KeyboardInterrupt()
         if not self.pending and not self._is_kept():
             self._times = 0
         self._times += 1
         self.pending = True
-        self._error = error
+        self._error = KeyboardInterrupt() if error is None else error
+        self._without_note = error is None
         if self._times == 1:
             self._soon(self._say if self.main_over else self.interrupt_main)
-            return
-        hopeless = self._driver.given_up
+            return None
+        now = time.monotonic()
+        hopeless = now - self._given_up > LATE
         if self.main_over or self._times > 2:
             self._driver.given_up = True
+            self._given_up = min(now, self._given_up)
         self._leaving = True
         self._soon(self._leave)
         self._soon(partial(self._say_later, TURNS))
-        if hopeless or not may_be_torn(frame):
-            raise self._error
+        return self._error if hopeless or not may_be_torn(frame) else None
 
     def _soon(self, callback: Callable[[], object]) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback)
 
-    def _interrupt(self) -> KeyboardInterrupt:
-        error = KeyboardInterrupt()
+    def _add_note(self, error: BaseException) -> None:
+        """Note the tasks of this moment."""
+        if error is self._error:
+            self._without_note = False
         add_note(error, f"When Ctrl-C was pressed, there were {self._leftovers.describe()}")
-        return error
 
     def _is_kept(self) -> bool:
         """Whether the main task still waits where the interruption before is kept for later."""
@@ -157,6 +205,8 @@ class Presses:
 
     def _leave(self) -> None:
         if self._leaving:
+            if self._without_note:
+                self._add_note(self._error)
             raise self._error.with_traceback(self._find_main())
 
     def has_left(self) -> None:
@@ -165,8 +215,12 @@ class Presses:
 
     def interrupt_main(self) -> None:
         """Raise ``KeyboardInterrupt`` where the main task waits, or cancel the task."""
+        if not self.pending:
+            return
+        if self._without_note:
+            self._add_note(self._error)
         task = self.main
-        if not self.pending or task is None or self.main_over:
+        if task is None or self.main_over:
             return
         self._place = self._find_main()
         error = self._error
@@ -196,7 +250,7 @@ class Presses:
     def _reason(self) -> CancelReason:
         if isinstance(self._error, KeyboardInterrupt):
             return KI_REASON
-        return CancelReason("native", reason=safe_repr(self._error))
+        return RequestReason("native", reason=safe_repr(self._error))
 
     def _raise_ki(self) -> NoReturn:
         if self._asking == threading.get_ident():

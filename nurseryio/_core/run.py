@@ -51,7 +51,7 @@ from .task import (
     records,
     sweep_closed_loops,
 )
-from .token import token_of
+from .token import LoopToken, token_of
 from .util import call_each, coroutine_or_error, safe_repr
 from .verdict import Verdict
 
@@ -201,15 +201,19 @@ class Run:
         self.root_future: asyncio.Future[None] | None = None
         self.root_task: Task | None = None
         self.system_nursery: Nursery | None = None
-        self.system_context = contextvars.copy_context()
-        self.verdict = Verdict(state.loop)
-        self.token = token_of(state)
+        self.system_context: contextvars.Context = contextvars.copy_context()
+        self.verdict: Verdict = Verdict(state.loop)
+        self.token: LoopToken = token_of(state)
         self.token._crash = self._crash
-        self.asyncgens = AsyncGenerators(self.token.run_sync_soon, self.spawn_system_task)
-        self.driver = Driver(state.loop, self._loop_begins, self._loop_stopped, self._left_by)
-        self.leftovers = Leftovers(state.loop)
+        self.asyncgens: AsyncGenerators = AsyncGenerators(
+            self.token.run_sync_soon, self.spawn_system_task
+        )
+        self.driver: Driver = Driver(
+            state.loop, self._loop_begins, self._loop_stopped, self._left_by
+        )
+        self.leftovers: Leftovers = Leftovers(state.loop)
         self.leftovers.names[GENERATORS] = lambda: self.asyncgens.closing
-        self.presses = Presses(state.loop, self.driver, self.leftovers, ki_at_checkpoints)
+        self.presses: Presses = Presses(state.loop, self.driver, self.leftovers, ki_at_checkpoints)
         self._ki = KIHandler(self.presses.press)
         # Called with what has left the loop; who drives the loop in steps sets its own.
         self.left_by: Callable[[BaseException], object] = self.exit

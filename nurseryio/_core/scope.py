@@ -31,7 +31,7 @@ from .host import (
     current_task as current_asyncio_task,
     running_loop_or_none,
 )
-from .loop_state import check_home
+from .loop_state import check_home, is_swept
 from .task import Task, current_state, current_task, not_in_a_task, records
 from .tree import ROOT, Node, abandon, encloses, refresh
 from .util import SECONDS, OnlyWith, as_float, blank, ensure_stack
@@ -243,9 +243,9 @@ class CancelScope(Node, OnlyWith):
             del remaining, exc, tb  # no circle: the traceback holds this frame
 
     def _is_swept(self, exc: BaseException | None) -> bool:
-        """Whether a coroutine is being closed whose loop is closed: nothing is to be done then."""
+        """Leave if the coroutine is being closed on a closed loop: whether it is."""
         task = self._occupant
-        if type(exc) is GeneratorExit and task is not None and task._state.loop.is_closed():
+        if task is not None and is_swept(exc, task._state):
             self._occupant = None
             return True
         return False

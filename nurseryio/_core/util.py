@@ -206,13 +206,19 @@ def name_of(thing: object) -> str:
     return name if module is None else f"{module}.{name}"
 
 
-def show_as(coro: Any, fn: object) -> None:
-    """Have tools show a coroutine as that of another function: the user's, not the wrapper's."""
-    fn = _unwrapped(fn)
-    qualname = None if issubclass(type(fn), str) else text_of(fn, "__qualname__")
-    if qualname and type(coro) is CoroutineType:
-        coro.__qualname__ = qualname
-        coro.__name__ = text_of(fn, "__name__") or qualname
+def in_the_name_of(fn: object, async_fn: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Any]:
+    """``async_fn``, but tools show its coroutines as those of the user's ``fn``."""
+
+    def begin(*args: P.args, **kwargs: P.kwargs) -> Any:
+        coro: Any = async_fn(*args, **kwargs)
+        shown = _unwrapped(fn)
+        qualname = text_of(shown, "__qualname__")
+        if qualname:
+            coro.__qualname__ = qualname
+            coro.__name__ = text_of(shown, "__name__") or qualname
+        return coro
+
+    return begin
 
 
 def _unwrapped(fn: object) -> object:

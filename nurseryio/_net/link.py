@@ -68,8 +68,8 @@ class Link(asyncio.Protocol):
         # None until the connection is made.
         self.transport: Any = None
         # Set when the transport has closed its descriptor, or could not be made.
-        self.lost = Event()
-        self.closed = False
+        self.lost: Event = Event()
+        self.closed: bool = False
         self._when_made = when_made
         self._previous = previous
         self._keep = keep

@@ -25,7 +25,7 @@ from .._core import (
     sleep,
 )
 from .._core.lazy import load_for_server
-from .._core.util import reject_non_functions
+from .._core.util import in_the_name_of, reject_non_functions
 from .generic import aclose_forcefully
 from .stream import SocketStream
 
@@ -98,6 +98,7 @@ async def _serve_one(
     handler_nursery: Nursery,
     handler: Callable[[StreamT], Awaitable[object]],
 ) -> None:
+    handle = in_the_name_of(handler, _handle)
     try:
         while True:
             try:
@@ -116,9 +117,9 @@ async def _serve_one(
             else:
                 try:
                     if isinstance(handler_nursery, Nursery):
-                        handler_nursery.start_soon(_handle, stream, handler, name=handler)
+                        handler_nursery.start_soon(handle, stream, handler, name=handler)
                     else:
-                        handler_nursery.start_soon(_handle, stream, handler)
+                        handler_nursery.start_soon(handle, stream, handler)
                 except BaseException:
                     # That nursery may be closed already.
                     await aclose_forcefully(stream)

@@ -128,6 +128,17 @@ class ChannelEnd:
         self.close()
         await checkpoint()
 
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is GeneratorExit:
+            self.close()  # a coroutine that is being closed cannot await
+        else:
+            await self.aclose()
+
     def __enter__(self) -> Self:
         return self
 

@@ -144,6 +144,8 @@ class Condition(metaclass=Final):
         interruption: BaseException | None = None
         try:
             await park(task, self._lot._queue())
+        except GeneratorExit:
+            raise  # the coroutine is being closed: it cannot wait for the lock
         except BaseException as error:
             interruption = error
         # Outside the handler: what comes up from here on is not a consequence of the interruption.
@@ -215,5 +217,5 @@ class Condition(metaclass=Final):
         try:
             self._lock.release()
         except BaseException as error:
-            self._lock._release_failed(error)
-            raise
+            if not self._lock._release_failed(error, exc_value):
+                raise

@@ -13,15 +13,14 @@ from collections import OrderedDict
 from math import inf
 from typing import TYPE_CHECKING
 
-from .._core import WouldBlock, checkpoint_if_cancelled, current_task
+from .._core import Task, WouldBlock, checkpoint_if_cancelled, current_task
+from .._core.loop_state import is_swept
 from .._core.parking import let_others_run, park, wake_first
 from .._core.util import Final, Frozen
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
     from types import TracebackType
-
-    from .._core import Task
 
 __all__ = ["CapacityLimiter", "CapacityLimiterStatistics"]
 
@@ -247,4 +246,11 @@ class CapacityLimiter(metaclass=Final):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.release_on_behalf_of(current_task())
+        try:
+            self.release_on_behalf_of(current_task())
+        except RuntimeError:
+            # The coroutine of a task whose loop is closed cannot tell which task that is.
+            for borrower in self._borrowers:
+                if isinstance(borrower, Task) and is_swept(exc_value, borrower._state):
+                    return
+            raise

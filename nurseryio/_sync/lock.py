@@ -10,7 +10,8 @@ Rule 3: waiting for the lock is being parked in ``_lot``, nothing more. ``Condit
 it: it moves its waiters there, and they wake as owners.
 
 Rule 4: the end of an ``async with`` block gives the lock back whatever fails. If the release
-raises, it is finished in the next iteration of the loop.
+raises, it is finished in the next iteration of the loop. The coroutine of a task whose loop is
+closed is closed without a loop, and then nothing is done.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from .._core import (
     current_task,
 )
 from .._core.host import current_task as current_asyncio_task, is_over
+from .._core.loop_state import is_swept
 from .._core.parking import let_others_run, other_loop, park, wake_first
 from .._core.util import Final, Frozen
 from .parking_lot import ParkingLot, add_parking_lot_breaker, stop_breaking
@@ -177,12 +179,24 @@ class _Lock:
             stop_breaking(task, lot)
             self._owner = None
 
-    def _release_failed(self, error: BaseException) -> None:
-        """The end of a block has not given the lock back, and cannot be repeated: do it later."""
+    def _release_failed(self, error: BaseException, exc: BaseException | None) -> bool:
+        """The end of a block has not given the lock back, and cannot be repeated: do it later.
+
+        Args:
+            error: what the release has raised.
+            exc: what the block has raised.
+
+        Returns:
+            True if the error does not matter: the block's coroutine is being closed, and nobody
+            holds the lock, or a task that makes no step any more.
+        """
         owner = self._owner
+        if type(error) is RuntimeError and type(exc) is GeneratorExit:
+            return owner is None or is_swept(exc, owner._state)
         if owner is not None and type(error) is not RuntimeError:
             ended = owner.asyncio_task is current_asyncio_task()
             owner._state.finish_later(self._finish_release, owner, ended)
+        return False
 
     def _finish_release(self, owner: Task, ended: bool) -> None:
         if self._owner is owner:
@@ -214,8 +228,8 @@ class _Lock:
         try:
             self.release()
         except BaseException as error:
-            self._release_failed(error)
-            raise
+            if not self._release_failed(error, exc_value):
+                raise
 
 
 class Lock(_Lock, metaclass=Final):

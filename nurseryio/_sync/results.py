@@ -27,7 +27,7 @@ from .._core import (
     open_nursery,
 )
 from .._core.exc_fields import is_a
-from .._core.util import reject_non_functions, safe_repr
+from .._core.util import in_the_name_of, reject_non_functions, safe_repr
 from .channel import open_memory_channel
 from .event import Event
 from .semaphore import Semaphore
@@ -112,7 +112,8 @@ async def gather(*async_fns: AsyncFn[Any]) -> tuple[Any, ...]:
 
     async with open_nursery() as nursery:
         for place, async_fn in enumerate(async_fns):
-            nursery.start_soon(run, place, async_fn, name=async_fn)
+            begin = in_the_name_of(async_fn, run)
+            nursery.start_soon(begin, place, async_fn, name=async_fn)
     for place, result in enumerate(results):
         if result is _MISSING:
             raise _no_result(async_fns[place])
@@ -178,7 +179,7 @@ async def race(*async_fns: AsyncFn[Any]) -> Any:
 
     async with open_nursery() as nursery:
         for async_fn in async_fns:
-            nursery.start_soon(run, async_fn, name=async_fn)
+            nursery.start_soon(in_the_name_of(async_fn, run), async_fn, name=async_fn)
     if winner is _MISSING:
         raise _no_result(async_fns[0])
     return winner
@@ -315,7 +316,8 @@ class _Workshop(Generic[T, R]):
 
     def start(self, method: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
         """Start a task, one whose failure to start does not go unnoticed."""
-        task = self.nursery._spawn(method(*args), method, self.async_fn)
+        coro = in_the_name_of(self.async_fn, method)(*args)
+        task = self.nursery._spawn(coro, method, self.async_fn)
         task.asyncio_task.add_done_callback(partial(self.look_after, task))
 
     def look_after(self, task: Task, _asyncio_task: asyncio.Task[Any]) -> None:

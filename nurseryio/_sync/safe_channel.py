@@ -25,6 +25,7 @@ from .._core import BrokenResourceError, Cancelled, open_nursery
 from .._core.abcs import ReceiveChannel
 from .._core.exc_fields import add_note, args_of, chain, is_a, members_of, message_of, set_cause
 from .._core.groups import leave_block, regroup, take_out
+from .._core.util import in_the_name_of
 from .channel import open_memory_channel
 from .semaphore import Semaphore
 
@@ -99,7 +100,8 @@ class _SafeChannel(AbstractAsyncContextManager[ReceiveChannel[T]]):
         try:
             self._channel = _AskingChannel(receiving, asked)
             # start() and not start_soon(): from here on the task closes the generator.
-            await nursery.start(_run, generator, sending, asked, name=self._open_generator)
+            begin = in_the_name_of(self._open_generator, _run)
+            await nursery.start(begin, generator, sending, asked, name=self._open_generator)
             return self._channel
         except BaseException as exc:
             await self._leave(exc)
@@ -185,7 +187,9 @@ async def _run(
                 except BrokenResourceError:
                     return
         finally:
-            await _close(generator)
+            # On 3.10 it is running if this coroutine is closed while it waits in the generator.
+            if not getattr(generator, "ag_running", False):
+                await _close(generator)
 
 
 async def _close(generator: AsyncGenerator[Any, None]) -> None:

@@ -125,8 +125,8 @@ class StepTask:
         self._is_waiting = False
         self.task: Task | None = None
         self.scope: CancelScope | None = None
-        self.begun = Event()
-        self.ended = Event()
+        self.begun: Event = Event()
+        self.ended: Event = Event()
         self.error: BaseException | None = None
         self.on_cancel: Callable[[Cancelled], object] | None = None
 

@@ -52,7 +52,7 @@ class WideFixture:
     def __init__(self, name: str, steps: StepTask) -> None:
         self.name = name
         self.steps = steps
-        self.context = contextvars.Context()
+        self.context: contextvars.Context = contextvars.Context()
         self.lost: CancelReason | None = None
         self.users: list[StepTask] = []
         steps.on_cancel = self._lose

@@ -25,7 +25,7 @@ import threading
 import types
 from typing import TYPE_CHECKING, Any
 
-from .._core.ki import is_protected, may_be_torn
+from .._core.ki import is_machinery, is_protected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,7 +147,7 @@ def ends_in_users_code(error: BaseException) -> None:
         entries.append(entry)
         entry = entry.tb_next
     kept = list(entries)
-    while kept and may_be_torn(kept[-1].tb_frame):
+    while kept and is_machinery(kept[-1].tb_frame):
         kept.pop()
     if not kept or len(kept) == len(entries):
         return

@@ -74,7 +74,7 @@ _GROUPS: dict[str, list[str]] = {
         "delivery:_agrees:park.set_result(Error(exc))",
         "delivery:_agrees:task._abort.pop(task, None)  # it does not sleep any more",
         "outcome:Error.__init__:if not isinstance(error, BaseException):",
-        "outcome:Error.__init__:self.error = error",
+        "outcome:Error.__init__:self.error: BaseException = error",
     ],
     FOREIGN_CALL_FAILED: [
         "host:ChildTask.cancel:return plain_cancel(self, msg)",
@@ -164,7 +164,9 @@ _GROUPS: dict[str, list[str]] = {
         "traps:wait_task_rescheduled:task._park = task._abort = None",
     ],
     RECORD_STAYS: [
+        "gauge:Gauge._call_inside:current: Any = host.current_task_or_none()",
         "gauge:Gauge._call_inside:host.leave_task(self._state.loop, owner)",
+        "gauge:Gauge._call_inside:if current is owner:",
         "gauge:Gauge._call_inside:records.pop(owner, None)",
     ],
     TIMER_FOR_NOTHING: [
