@@ -1,7 +1,7 @@
 """Ctrl-C pressed once and again, before and after the end of the main task."""
 
-# Covered below 95 %: a few states at the second Ctrl-C have no test (a run that was given up, an error
-# in place of a press).
+# Covered below 95 %: a few states at the second Ctrl-C have no test (a run that was given up, an
+# error in place of a press).
 
 from __future__ import annotations
 
