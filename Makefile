@@ -6,12 +6,13 @@ BIN = .venv/bin
 
 SEED ?= 1
 
-.PHONY: help demo quick test injection syscalls lint types docs bench clean
+.PHONY: help demo quick test coverage injection syscalls lint types docs bench clean
 
 help:
 	@echo "make demo    run the demonstration, on the stock loop and on uvloop"
 	@echo "make quick   run the tests on a small part of the loop matrix (about two minutes)"
 	@echo "make test    run the tests"
+	@echo "make coverage   report how much of each module its own tests execute"
 	@echo "make injection  raise an exception at every line of the engine in turn (takes long)"
 	@echo "make syscalls   raise each error at every system call in turn, and run random programs"
 	@echo "                on all streams (takes minutes)"
@@ -41,6 +42,10 @@ quick: .venv/test.stamp
 
 test: .venv/test.stamp
 	$(BIN)/python -m pytest
+
+# `make coverage MODULES="_core.task _core.delivery"` measures these alone.
+coverage: .venv/dev.stamp
+	$(BIN)/python tests/harness/coverage_report.py $(MODULES)
 
 injection: .venv/test.stamp
 	cd tests && ../$(BIN)/python -W ignore -m harness.injection

@@ -60,6 +60,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="K/N",
         help="the K-th of N parts of the tests, to run them side by side; a file is in one part",
     )
+    parser.addoption(
+        "--slack",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="multiply each test's time limit, for slow machines and slow ways to run (default: 1)",
+    )
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -128,6 +135,7 @@ def pytest_runtest_makereport(
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     mark = pyfuncitem.get_closest_marker("limit")
     seconds = mark.args[0] if mark else limit.DEFAULT_SECONDS
+    seconds *= pyfuncitem.config.getoption("--slack")
     with limit.time_limit(seconds), _on_its_loop(pyfuncitem):
         return (yield)
 

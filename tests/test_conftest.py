@@ -359,3 +359,14 @@ def test_next(): pass
     )
     result.assert_outcomes(failed=2, passed=1, deselected=len(matrix.FULL) - 2)
     result.stdout.fnmatch_lines(["the test took longer than 0.1 s", "*in hangs_here"])
+
+
+def test_slack_multiplies_the_time_limit(run_pytest: Run) -> None:
+    text = """
+@pytest.mark.limit(0.05)
+@pytest.mark.app_only
+@pytest.mark.stock_only("one case is enough")
+async def test_it(): await asyncio.sleep(0.2)
+"""
+    run_pytest(text).assert_outcomes(failed=1)
+    run_pytest(text, "--slack=1000").assert_outcomes(passed=1)

@@ -1,5 +1,8 @@
 """What leaves a scope or nursery: bare errors and groups of them."""
 
+# Covered below 95 %: what Ctrl-C and the channels ask of groups is in test_ki.py and
+# test_safe_channel.py; the stale counts in test_mixing_stale_counts.py.
+
 from __future__ import annotations
 
 import asyncio

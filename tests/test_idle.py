@@ -1,5 +1,7 @@
 """Waiting until a loop is idle, on loops with a selector and without, and hooks into it."""
 
+# Covered below 95 %: clocks are in test_clock.py.
+
 from __future__ import annotations
 
 import asyncio

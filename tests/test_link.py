@@ -1,5 +1,8 @@
 """Connections over a transport: what the protocol makes of what the transport says."""
 
+# Covered below 95 %: links under load are in test_stream_stress.py; a connection that is given up
+# before it is made has no test.
+
 from __future__ import annotations
 
 import asyncio

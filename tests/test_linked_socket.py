@@ -1,5 +1,8 @@
 """Sockets over transports, on a loop that cannot watch file descriptors."""
 
+# Covered below 95 %: on a loop that can watch descriptors it is an ordinary socket, see
+# test_sockets.py; failures of accepting are in test_listener.py.
+
 from __future__ import annotations
 
 import asyncio

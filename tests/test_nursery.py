@@ -1,5 +1,9 @@
 """Nurseries: spawning, waiting, errors, native cancels of host and children, misnesting."""
 
+# Covered below 95 %: children of task factories are in test_task_factories.py; entering and
+# spawning that fail in test_injection.py and test_recursion.py; who waits for whom is noted on
+# Python 3.14 and later.
+
 from __future__ import annotations
 
 import asyncio

@@ -1,5 +1,8 @@
 """Steps of one task, called from plain code."""
 
+# Covered below 95 %: whole test sessions are in test_pytest_plugin.py, steps that are interrupted
+# in test_time_limit.py and test_thread_limit.py.
+
 from __future__ import annotations
 
 import asyncio

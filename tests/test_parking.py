@@ -1,5 +1,8 @@
 """The short way to sleep and to yield keeps the contract of the general one."""
 
+# Covered below 95 %: waking that fails half-way, and the way back, are in test_injection.py and
+# test_recursion.py; tasks of another loop in test_wrong_thread.py.
+
 from __future__ import annotations
 
 import asyncio

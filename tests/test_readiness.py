@@ -1,5 +1,8 @@
 """Awaiting a file descriptor again and again: the loop's table, waking, registering, closing."""
 
+# Covered below 95 %: kept registrations are in test_stream.py; what a forked child drops is in
+# test_forked.py, and forked children are not measured.
+
 from __future__ import annotations
 
 import asyncio

@@ -1,5 +1,8 @@
 """Child processes under supervision: results, input and output, cancellation."""
 
+# Covered below 95 %: a child that is gone when it is to be killed is a race that no test can make
+# at will.
+
 from __future__ import annotations
 
 import array

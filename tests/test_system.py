@@ -1,5 +1,8 @@
 """System tasks, and questions about where the caller is."""
 
+# Covered below 95 %: system tasks from another thread are in test_from_thread.py; a loop that
+# starts them eagerly is one of the full matrix.
+
 from __future__ import annotations
 
 import asyncio

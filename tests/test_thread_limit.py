@@ -1,5 +1,7 @@
 """pytest-timeout with the method "thread": a test of ours is stopped, not the process."""
 
+# Covered below 95 %: these tests need pytest-timeout, which is in the extra wild.
+
 from __future__ import annotations
 
 import pytest

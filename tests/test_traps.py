@@ -1,5 +1,8 @@
 """The places where a task stops: checkpoints, parking, waiting for futures."""
 
+# Covered below 95 %: calls from the wrong thread are in test_wrong_thread.py, failures half-way in
+# test_injection.py; the cancel that is put back later is for Python 3.11 and 3.12.
+
 from __future__ import annotations
 
 import asyncio

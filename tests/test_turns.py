@@ -1,5 +1,7 @@
 """Loops that do not tell when they are idle: noticed by turning, and driven by a clock."""
 
+# Covered below 95 %: a loop that has to stay idle for some time is in test_idle.py.
+
 from __future__ import annotations
 
 import asyncio
