@@ -35,7 +35,6 @@ from .delivery import (
     watch,
 )
 from .errors import Cancelled
-from .exc_fields import is_a
 from .extra import NO_EXTRA
 from .host import (
     BARE_YIELD,
@@ -285,7 +284,8 @@ def reschedule(task: Task, next_send: Any = None) -> None:
         except RuntimeError:
             if not state.loop.is_closed():
                 raise
-        if not is_a(error, OUR_OWN) and not state.loop.is_closed():
+        # Without is_a(), for which there may be no stack.
+        if type(error) not in OUR_OWN and not state.loop.is_closed():
             raise  # a signal handler's, raised as the call returned
 
 
