@@ -309,6 +309,19 @@ class Faults:
                 self._real = epoll(*args)
                 self.fileno = self._real.fileno
 
+            @classmethod
+            def fromfd(cls, fd: int) -> Any:
+                self = cls.__new__(cls)
+                self._real = epoll.fromfd(fd)
+                self.fileno = self._real.fileno
+                return self
+
+            def __enter__(self) -> Any:
+                return self
+
+            def __exit__(self, *_details: object) -> None:
+                self.close()
+
             @property
             def closed(self) -> bool:
                 return self._real.closed
