@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 import pytest
-from harness import certs, dtlspairs
+from harness import certs, dtlspairs, net
 from harness.datagrams import Network, Packet
 from OpenSSL import SSL
 
@@ -137,9 +137,7 @@ async def test_our_server_talks_to_openssl_s_client() -> None:
 async def test_our_client_talks_to_openssl_s_server(tmp_path: Any) -> None:
     certs.certificate().private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
     with await udp_endpoint() as client:
-        with nurseryio.socket.socket(type=SOCK_DGRAM) as probe:
-            await probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = net.free_port(SOCK_DGRAM)
         process = subprocess.Popen(
             [
                 *(str(openssl), "s_server", "-dtls1_2", "-quiet"),

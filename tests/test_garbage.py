@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from harness import certs, tlspairs
+from harness import certs, net, tlspairs
 from harness.core import without_gc
 from harness.datagrams import Network
 from harness.dtlspairs import echo, endpoint
@@ -474,24 +474,17 @@ async def signal_body_fails() -> None:
 # -- the network ----------------------------------------------------------------
 
 
-def unused_port() -> int:
-    with stdlib.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 async def refused() -> None:
-    await nurseryio.open_tcp_stream("127.0.0.1", unused_port())
+    await nurseryio.open_tcp_stream("127.0.0.1", net.free_port())
 
 
 async def refused_from_a_local_address() -> None:
-    await nurseryio.open_tcp_stream("127.0.0.1", unused_port(), local_address="::1")
+    await nurseryio.open_tcp_stream("127.0.0.1", net.free_port(), local_address="::1")
 
 
 async def refused_socket() -> None:
     with nurseryio.socket.socket() as sock:
-        await sock.connect(("127.0.0.1", unused_port()))
+        await sock.connect(("127.0.0.1", net.free_port()))
 
 
 async def no_such_host() -> None:
@@ -633,7 +626,7 @@ async def tls_asked_before_the_handshake() -> None:
 
 
 async def tls_port_refuses() -> None:
-    await nurseryio.open_ssl_over_tcp_stream("127.0.0.1", unused_port())
+    await nurseryio.open_ssl_over_tcp_stream("127.0.0.1", net.free_port())
 
 
 async def tls_over_tcp_fails() -> None:

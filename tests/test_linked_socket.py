@@ -200,11 +200,8 @@ async def test_connecting_can_be_given_up_and_leaves_no_thread() -> None:
 
 
 async def test_a_refused_connection_is_the_error_of_the_system() -> None:
-    with stdlib.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = probe.getsockname()
     with socket.socket() as sock, pytest.raises(ConnectionRefusedError):
-        await sock.connect(address)
+        await sock.connect(("127.0.0.1", net.free_port()))
 
 
 async def test_a_socket_that_is_not_connected_is_an_error_of_the_system() -> None:

@@ -68,9 +68,7 @@ if net.has_ipv6():
 
 async def test_a_datagram_that_was_refused_does_not_end_receiving() -> None:
     async with datagram_pair(socket.AF_INET, "127.0.0.1") as (a, b):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
-            await gone.bind(("127.0.0.1", 0))
-            nobody = gone.getsockname()
+        nobody = ("127.0.0.1", net.free_port(socket.SOCK_DGRAM))
         await a.connect(b.getsockname())
         for _ in range(3):
             async with nurseryio.open_nursery() as nursery:

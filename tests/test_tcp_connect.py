@@ -281,13 +281,6 @@ async def test_the_zone_of_a_link_local_address_stays_in_the_error(
 # -- for real -------------------------------------------------------------------
 
 
-def closed_port() -> int:
-    with stdlib.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", b"localhost"])
 async def test_connecting_to_a_listener(host: str | bytes) -> None:
     with socket.socket() as listener:
@@ -303,7 +296,7 @@ async def test_connecting_to_a_listener(host: str | bytes) -> None:
 
 
 async def test_a_refused_connection_names_the_address() -> None:
-    port = closed_port()
+    port = net.free_port()
     with pytest.raises(OSError) as caught:
         await open_tcp_stream("127.0.0.1", port)
     assert str(caught.value) == f"all attempts to connect to 127.0.0.1:{port} failed"
@@ -318,7 +311,7 @@ async def test_a_refused_connection_names_the_address() -> None:
 
 @pytest.mark.skipif(not net.has_ipv6(), reason="this machine has no IPv6")
 async def test_a_refused_connection_by_ipv6() -> None:
-    port = closed_port()
+    port = net.free_port()
     with pytest.raises(OSError, match=rf"^all attempts to connect to \[::1\]:{port} failed$"):
         await open_tcp_stream("::1", port)
 

@@ -11,7 +11,7 @@ import re
 import signal
 
 import pytest
-from harness import programs, source
+from harness import net, programs, source
 
 PROGRAMS = source.ROOT / "tests/trio_programs"
 
@@ -64,7 +64,7 @@ def test_an_instrument_sees_what_it_sees_on_trio() -> None:
 
 @pytest.mark.parametrize("loop", programs.LOOPS)
 def test_the_echo_programs_print_what_they_print_on_trio(loop: str) -> None:
-    port = programs.free_port()
+    port = net.free_port()
     message = "b'be kind to your event loop'"
     with programs.started(PROGRAMS / "echo_server.py", port, loop=loop) as server:
         with programs.connect(port) as probe:

@@ -15,7 +15,8 @@ from types import ModuleType
 
 import pytest
 from harness import programs
-from harness.programs import EXAMPLES, LOOPS, connect, free_port, receive_exactly, started
+from harness.net import free_port
+from harness.programs import EXAMPLES, LOOPS, connect, receive_exactly, started
 
 import nurseryio
 

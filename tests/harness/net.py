@@ -7,6 +7,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import random
 import socket as stdlib
 import termios
 from collections.abc import AsyncIterator
@@ -20,6 +21,22 @@ def has_ipv6() -> bool:
         probe.bind(("::1", 0))
         return True
     return False
+
+
+def free_port(kind: int = stdlib.SOCK_STREAM) -> int:
+    """A port of 127.0.0.1 that nobody uses.
+
+    It lies below the numbers that systems choose for connections and for port 0. One of those
+    could be in use again before the test, or a program that it starts, comes to use it.
+
+    Args:
+        kind: ``SOCK_STREAM`` for TCP, ``SOCK_DGRAM`` for UDP.
+    """
+    while True:
+        port = random.randrange(12_000, 32_000)
+        with contextlib.suppress(OSError), stdlib.socket(type=kind) as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.asynccontextmanager

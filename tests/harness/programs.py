@@ -148,14 +148,6 @@ def run(file: Path | str, *args: object, loop: str = "stock", warnings: str = "e
 # -- servers --------------------------------------------------------------------
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def connect(port: int) -> socket.socket:
     """Connect to a server that is about to start."""
     give_up = time.monotonic() + PATIENCE

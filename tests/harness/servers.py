@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from . import programs
+from . import net, programs
 
 # Where Debian and its kin keep the programs of PostgreSQL that are not meant for every day.
 POSTGRES_HOMES = "/usr/lib/postgresql/*/bin"
@@ -41,7 +41,7 @@ def redis() -> Iterator[str]:
     server = shutil.which("redis-server")
     if server is None:
         pytest.skip("needs redis-server: apt-get install redis-server")
-    port = programs.free_port()
+    port = net.free_port()
     with _directory() as directory:
         process = subprocess.Popen(
             [
@@ -73,7 +73,7 @@ def postgres() -> Iterator[str]:
     pg_ctl, initdb = _postgres_program("pg_ctl"), _postgres_program("initdb")
     if not (pg_ctl and initdb):
         pytest.skip("needs PostgreSQL: apt-get install postgresql")
-    port = programs.free_port()
+    port = net.free_port()
     with _directory() as directory:
         as_user = _not_as_root(directory)
         options: dict[str, Any] = {
