@@ -116,8 +116,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if {"mock_clock", "autojump_clock"}.intersection(metafunc.fixturenames):
         markers |= {"run_only", "stock_only"}
     quick = metafunc.config.getoption("--matrix") == "quick"
-    engine = matrix.is_about_the_engine(metafunc.module.__name__)
-    blind = metafunc.module.__name__.rpartition(".")[2] in matrix.ALSO_BLIND
+    place = matrix.place(metafunc.definition.path)
+    engine = matrix.is_about_the_engine(place)
+    blind = place in matrix.ALSO_BLIND
     cases = matrix.choose(markers, quick, engine, blind)
     metafunc.parametrize("loop_case", cases, ids=str, indirect=True)
 

@@ -133,8 +133,8 @@ def test_the_quick_matrix_has_both_hosts_and_both_loops() -> None:
 def test_the_quick_matrix_is_larger_for_tests_of_the_engine() -> None:
     rest = matrix.choose((), quick=True)
     assert matrix.choose((), quick=True, engine=True) == [*rest, matrix.Case("wrapping", "app")]
-    assert matrix.is_about_the_engine("test_nursery")
-    assert not matrix.is_about_the_engine("test_channel")
+    assert matrix.is_about_the_engine("core/test_task")
+    assert not matrix.is_about_the_engine("sync/test_channel")
 
 
 def test_the_quick_matrix_leaves_no_test_out() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import nurseryio
-from nurseryio._core import host
+from nurseryio._asyncio import compat
 from nurseryio._core.idle import idle_of
 from nurseryio._core.task import loop_state
 from nurseryio.lowlevel import checkpoint, current_clock
@@ -135,12 +135,12 @@ async def test_a_task_that_waits_for_idleness_is_not_busy_itself() -> None:
 @pytest.mark.stock_only("looks at the selector")
 async def test_the_selector_is_its_own_again_when_nobody_waits(mock_clock: object) -> None:
     # The clock of this run keeps the hook in place; on a loop without one it goes.
-    assert host.selector_of(asyncio.get_running_loop()).__dict__.get("select") is not None
+    assert compat.selector_of(asyncio.get_running_loop()).__dict__.get("select") is not None
 
 
 @pytest.mark.stock_only("looks at the selector")
 async def test_a_loop_without_a_clock_is_left_alone() -> None:
-    selector = host.selector_of(asyncio.get_running_loop())
+    selector = compat.selector_of(asyncio.get_running_loop())
     assert "select" not in selector.__dict__
     await wait_all_tasks_blocked()
     assert "select" not in selector.__dict__

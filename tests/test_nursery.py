@@ -41,7 +41,7 @@ from nurseryio import (
     sleep,
     sleep_forever,
 )
-from nurseryio._core.host import COUNTS_GO_STALE
+from nurseryio._asyncio.compat import COUNTS_GO_STALE
 from nurseryio._core.nursery import GUESSES
 from nurseryio._core.task import records
 from nurseryio.lowlevel import checkpoint, current_task

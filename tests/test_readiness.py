@@ -20,7 +20,8 @@ import pytest
 
 import nurseryio
 from nurseryio import BusyResourceError, Cancelled, CancelScope, ClosedResourceError, lowlevel
-from nurseryio._core import host, poller, readiness as readiness_module
+from nurseryio._asyncio import compat, epoll
+from nurseryio._core import readiness as readiness_module
 from nurseryio._core.readiness import Readable, Readiness, Writable, waits
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 
@@ -36,9 +37,9 @@ def _watched_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     if request.param == "epoll":
         monkeypatch.setattr(readiness_module, "FEW", 0)
     elif request.param == "no epoll":
-        monkeypatch.setattr(poller, "_epoll", None)
+        monkeypatch.setattr(epoll, "_epoll", None)
     elif request.param == "full":
-        monkeypatch.setattr(poller, "_epoll", refuse)
+        monkeypatch.setattr(epoll, "_epoll", refuse)
 
 
 @contextlib.contextmanager
@@ -324,7 +325,7 @@ async def test_others_may_ask_to_be_told_when_the_wait_is_over() -> None:
             nursery.start_soon(wait, readable)
             await wait_all_tasks_blocked()
             (task,) = nursery.child_tasks
-            future = host.waiter(task.asyncio_task)
+            future = compat.waiter(task.asyncio_task)
             future.add_done_callback(tell)
             peer.send(b"x")
         await lowlevel.checkpoint()
@@ -468,7 +469,7 @@ async def test_a_file_that_others_have_closed_is_not_reported_for_ever() -> None
             os.dup2(another.fileno(), readable._fd)
         peer.send(b"x")
         await wait_all_tasks_blocked()
-        epolls = [host.selector_of(readable.state.loop), waits(readable.state).poller]
+        epolls = [compat.selector_of(readable.state.loop), waits(readable.state).poller]
         for epoll in filter(None, [getattr(each, "_selector", None) for each in epolls]):
             assert epoll.poll(0) == []
         os.dup2(spare, readable._fd)

@@ -10,7 +10,7 @@ import pytest
 
 import nurseryio
 from nurseryio import Event, Lock
-from nurseryio._core.host import HAS_CANCEL_COUNTS
+from nurseryio._asyncio.compat import HAS_CANCEL_COUNTS
 from nurseryio.lowlevel import checkpoint
 from nurseryio.testing.schedules import (
     KINDS,

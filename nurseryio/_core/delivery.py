@@ -45,11 +45,12 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import ref
 
-from . import foreign, host
+from .._asyncio import compat
+from .._asyncio.compat import ChildTask, cancelling, plain_cancel, uncancel
+from . import foreign
 from .errors import Cancelled, CancelReason, TrioInternalError
 from .exc_fields import is_a
 from .groups import ours_alone
-from .host import ChildTask, cancelling, plain_cancel, uncancel
 from .outcome import Error
 from .task import records
 from .tree import ROOT, chain, encloses, refresh
@@ -89,8 +90,8 @@ def native_requests(task: Task) -> int:
 
 def number_raised(task: Task, requests: int) -> int:
     """How many of so many native requests the running task has seen; one may be still to strike."""
-    held_off = host.COUNTS_GO_STALE and task._look_closer
-    return requests - 1 if held_off or host.must_cancel(task.asyncio_task) else requests
+    held_off = compat.COUNTS_GO_STALE and task._look_closer
+    return requests - 1 if held_off or compat.must_cancel(task.asyncio_task) else requests
 
 
 def is_native(task: Task, before: int, exc: BaseException) -> bool:
@@ -100,7 +101,7 @@ def is_native(task: Task, before: int, exc: BaseException) -> bool:
         return False
     if foreign.bridge is not None and foreign.bridge.is_striking(task) and ours_alone(exc):
         return False  # what came with ours is said again by who knows its own alone
-    if host.COUNTS_GO_STALE:
+    if compat.COUNTS_GO_STALE:
         if requests <= _number_over(task) and ours_alone(exc):
             return False
         task._own_extra().passing = requests
@@ -119,7 +120,7 @@ def _number_over(task: Task) -> int:
     extra = task._extra
     if requests < extra.passing:
         extra.passing = 0  # taken back
-    if extra.passing or task._look_closer or not host.all_raised(task.asyncio_task):
+    if extra.passing or task._look_closer or not compat.all_raised(task.asyncio_task):
         return 0
     return requests
 
@@ -156,7 +157,7 @@ def tell(flipped: Iterable[Any]) -> None:
 
 def _tell_again(task: Task) -> None:
     """Serve a task on whose way something has failed, once more (rule 3)."""
-    if host.is_over(task.asyncio_task):
+    if compat.is_over(task.asyncio_task):
         return
     try:
         if not task.scope._effective:
@@ -167,7 +168,7 @@ def _tell_again(task: Task) -> None:
     except BaseException:
         # What it waits for cannot be interrupted. What it awaits next can, so look again then.
         try:
-            _wait_for(task, host.waiter(task.asyncio_task))
+            _wait_for(task, compat.waiter(task.asyncio_task))
         except BaseException:
             _look_after_pause(task)
         raise
@@ -187,7 +188,7 @@ def _push_again(scope: Any) -> None:
 def give_back(task: Task) -> None:
     """The task is no longer effectively cancelled: clear our share of its cancel count."""
     if task._held:
-        if host.COUNTS_GO_STALE and native_requests(task) > task._extra.over:
+        if compat.COUNTS_GO_STALE and native_requests(task) > task._extra.over:
             # One that came together with ours is still to be told, after a shield for instance.
             task._own_extra().passing = native_requests(task)
         task._held = False
@@ -209,7 +210,7 @@ def interrupt(task: Task) -> None:
 
 def _strike(task: Task) -> None:
     """Have ``CancelledError`` raised at the task's current or next await."""
-    if host.COUNTS_GO_STALE:
+    if compat.COUNTS_GO_STALE:
         over = _number_over(task)
         if over != task._extra.over:
             task._own_extra().over = over
@@ -244,16 +245,16 @@ def _given_to_task(task: Task, error: BaseException) -> bool:
     """Give an error that a future of foreign make has raised to the task that waits for it."""
     if not is_a(error, Exception) or is_a(error, OUR_OWN) or task._park is not None:
         return False
-    future = host.waiter(task.asyncio_task)
-    return future is not None and host.throw_into(task.asyncio_task, future, error)
+    future = compat.waiter(task.asyncio_task)
+    return future is not None and compat.throw_into(task.asyncio_task, future, error)
 
 
 def _throw(task: Task, error: Exception) -> None:
     """Cancelling what the task waits for has failed: the task gets the error (rule 3)."""
-    future = host.waiter(task.asyncio_task)
+    future = compat.waiter(task.asyncio_task)
     if future is None:
         raise error
-    if not host.throw_into(task.asyncio_task, future, error):
+    if not compat.throw_into(task.asyncio_task, future, error):
         _wait_for(task, future)
         task._state.loop.call_exception_handler(
             {
@@ -324,7 +325,7 @@ def _look_at_all(state: LoopState) -> None:
     again = dict.fromkeys(state.watch_list)
     for task in list(records.values()):
         if task._state is state:
-            if task.scope._effective and not host.is_over(task.asyncio_task):
+            if task.scope._effective and not compat.is_over(task.asyncio_task):
                 again[task] = None
             task._watched = task in again
     state.watch_list = list(again)
@@ -336,7 +337,7 @@ def _deliver(task: Task) -> None:
     asyncio_task = task.asyncio_task
     park = task._park
     if (foreign.bridge is not None or task._extra.island is not None) and foreign.protects(task):
-        future = host.waiter(asyncio_task)
+        future = compat.waiter(asyncio_task)
         if future is not None and not future.done():
             foreign.hold_off(task)
             _wait_for(task, future)
@@ -350,20 +351,20 @@ def _deliver(task: Task) -> None:
         if not park.done():  # a task of foreign make whose cancel() takes its time
             _look_after_pause(task)
             return
-    elif task._started or host.has_begun(asyncio_task):
-        future = host.waiter(asyncio_task)
+    elif task._started or compat.has_begun(asyncio_task):
+        future = compat.waiter(asyncio_task)
         if future is None:
             if asyncio_task.done():
                 _end_lost(task)
                 return
             if not task._started:
                 pass  # it stands in the nursery's own yield, and is to make its first step
-            elif host.is_running(asyncio_task):
-                if host.current_task_or_none() is None:
+            elif compat.is_running(asyncio_task):
+                if compat.current_task_or_none() is None:
                     # In a callback, so the loop runs nested inside a step of the task.
                     _look_after_pause(task)
                     return
-            elif not task._shielded_step and not host.must_cancel(asyncio_task):
+            elif not task._shielded_step and not compat.must_cancel(asyncio_task):
                 _strike(task)
         elif not future.done():
             strikes = task._strikes
@@ -438,7 +439,7 @@ def _look_after_pause(task: Task) -> None:
 
 def _recheck(reference: ref[Task]) -> None:
     task = reference()
-    if task is not None and task.scope._effective and not host.is_over(task.asyncio_task):
+    if task is not None and task.scope._effective and not compat.is_over(task.asyncio_task):
         watch(task)
 
 
@@ -553,7 +554,7 @@ def _validate(state: LoopState) -> None:
         assert task._watched == (task in watched)
         # Rule 4. The share of somebody who has called uncancel() too often may be missing.
         assert not task._held or task.scope._effective
-        assert (task._park is None) or not host.is_running(asyncio_task)
+        assert (task._park is None) or not compat.is_running(asyncio_task)
         for node in chain(task.scope, None):
             _validate_node(state, node)
             if node._abandoned:

@@ -19,15 +19,15 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from .._asyncio.compat import TaskMaking, give_up, has_begun, make_task
 from .exc_fields import add_note
-from .host import TaskMaking, give_up, has_begun, make_task
 from .ki import runs_loop
 from .util import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from . import host
+    from .._asyncio import compat
 
 # The exceptions that asyncio lets pass through a loop: they are to end the program.
 EXITS = (SystemExit, KeyboardInterrupt)
@@ -56,7 +56,7 @@ class Driver:
 
     def __init__(
         self,
-        loop: host.Loop,
+        loop: compat.Loop,
         begin: Callable[[], object],
         stopped: Callable[[], object],
         left_by: Callable[[BaseException], object],

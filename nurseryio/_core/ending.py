@@ -17,11 +17,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import host
+from .._asyncio import compat
+from .._asyncio.compat import current_task as current_asyncio_task, forget_who_awaits
 from .delivery import lost_hooks
 from .errors import Cancelled, CancelReason, misnested
 from .exc_fields import is_a, set_context
-from .host import current_task as current_asyncio_task, forget_who_awaits
 from .scope import CancelScope
 from .task import end_hooks, records
 from .tree import ROOT, chain
@@ -37,7 +37,7 @@ def make_elsewhere(task: Task, runner: Any, name: str | None, context: Any) -> A
     # What tools show as the name of the coroutine that they are given.
     runner.__qualname__ = getattr(task._coro, "__qualname__", runner.__qualname__)
     runner.__name__ = getattr(task._coro, "__name__", runner.__name__)
-    made = host.make_task(task._state.making, runner, name, context)
+    made = compat.make_task(task._state.making, runner, name, context)
     made.add_done_callback(partial(end_unnoticed, task, runner), context=task._state.context)
     return made
 
@@ -200,7 +200,7 @@ def _never_ran(asyncio_task: asyncio.Task[Any]) -> None:
         end_broken_off(task, task._coro, _outcome_of(asyncio_task), failure)
 
 
-host.ChildTask.may_have_never_run = _never_ran
+compat.ChildTask.may_have_never_run = _never_ran
 
 
 def _end_lost(task: Task) -> None:

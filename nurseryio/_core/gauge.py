@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import host
+from .._asyncio import compat
 from .idle import idle_of
 from .instruments import Instruments
 from .loop_state import LoopState
@@ -52,7 +52,7 @@ class Gauge:
         self._instruments.add(instrument)
         if self._state.instruments is None:
             self._state.instruments = self._instruments
-            if host.selector_of(self._state.loop) is not None:
+            if compat.selector_of(self._state.loop) is not None:
                 idle_of(self._state)
 
     def settle(self) -> None:
@@ -60,7 +60,7 @@ class Gauge:
         state = self._state
         if state.instruments is not None and not state.instruments:
             state.instruments = None
-            if host.selector_of(state.loop) is not None:
+            if compat.selector_of(state.loop) is not None:
                 idle_of(state).release()
         if state.instruments is None and not self._contexts and state.gauge is self:
             state.gauge = None
@@ -80,7 +80,7 @@ class Gauge:
         """``loop.call_soon``, with the steps of tasks reported."""
         step = callback
         try:
-            owner = host.owner_of(callback)
+            owner = compat.owner_of(callback)
             if owner is not None:
                 context = self._contexts.get(owner, context)
                 if self._state.instruments is not None or owner in self._contexts:
@@ -98,7 +98,7 @@ class Gauge:
             return
         if task is None:
             task = adopt(owner)
-            if not host.has_run(task.coro):
+            if not compat.has_run(task.coro):
                 self._instruments.call("task_spawned", task)
         self._instruments.call("task_scheduled", task)
 
@@ -135,12 +135,12 @@ class Gauge:
             # The record of a task that has ended is gone, but not for this question.
             records[owner] = task
             try:
-                host.enter_task(self._state.loop, owner)
+                compat.enter_task(self._state.loop, owner)
                 self._instruments.call(hook, task)
             finally:
-                current: Any = host.current_task_or_none()
+                current: Any = compat.current_task_or_none()
                 if current is owner:
-                    host.leave_task(self._state.loop, owner)
+                    compat.leave_task(self._state.loop, owner)
                 if owner.done():
                     records.pop(owner, None)
 

@@ -17,6 +17,7 @@ import warnings
 from operator import is_
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .._asyncio.compat import COUNTS_GO_STALE, HAS_CANCEL_COUNTS
 from .errors import Cancelled, CancelReason, TrioDeprecationWarning
 from .exc_fields import (
     add_note,
@@ -31,7 +32,6 @@ from .exc_fields import (
     notes_of,
     set_context,
 )
-from .host import COUNTS_GO_STALE, HAS_CANCEL_COUNTS
 from .util import safe_repr
 
 if sys.version_info < (3, 11):

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
-from . import host
+from .._asyncio import compat
 from .delivery import Abort
 from .loop_state import LoopState
 from .task import Task, current_state, current_task
@@ -44,7 +44,7 @@ class Idle:
 
     def __init__(self, state: LoopState) -> None:
         self._state = state
-        self._selector = host.selector_of(state.loop)
+        self._selector = compat.selector_of(state.loop)
         self._select: Callable[[Any], Any] = self._selector.select
         # Tasks in wait_all_tasks_blocked() with their cushions (seconds).
         self.waiting: dict[Task, float] = {}
@@ -76,7 +76,7 @@ class Idle:
             # A clock that was moved by hand is ahead of the loop's timers, which come after the
             # tasks that are ready. Whoever passes a checkpoint now must notice.
             state.expire()
-            if host.has_ready(state.loop):
+            if compat.has_ready(state.loop):
                 timeout = 0.0
         if self.clock is not None and timeout != 0:
             timeout = self._real_timeout(self.clock)
@@ -99,18 +99,18 @@ class Idle:
         events = self._select(timeout)
         if instruments is not None:
             instruments.call("after_io_wait", shown)
-        if not events and not host.has_ready(state.loop):
+        if not events and not compat.has_ready(state.loop):
             if primed and self.waiting:
                 self._wake(quiet)
             elif primed:
-                when = host.next_timer(state.loop)
+                when = compat.next_timer(state.loop)
                 self._no_timer = when == inf
                 jumper._autojump(state, when)
         return events
 
     def _real_timeout(self, clock: Clock) -> float | None:
         self._state.arm_exactly()
-        when = host.next_timer(self._state.loop)
+        when = compat.next_timer(self._state.loop)
         if when == inf:
             return None
         return min(max(0.0, clock.deadline_to_sleep_time(when)), LONGEST_WAIT)
@@ -128,7 +128,7 @@ def idle_of(state: LoopState) -> Idle:
     """
     idle = state.locals.get(_IDLE)
     if idle is None:
-        if host.selector_of(state.loop) is None:
+        if compat.selector_of(state.loop) is None:
             raise RuntimeError(f"{type(state.loop).__name__} does not tell when it is idle")
         idle = state.locals[_IDLE] = Idle(state)
     found: Idle = idle
@@ -153,7 +153,7 @@ async def wait_all_tasks_blocked(cushion: float = 0.0) -> None:
         raise ValueError("`cushion` must be a non-negative number of seconds")
     task = current_task()
     state = task._state
-    watcher = turns_of(state) if host.selector_of(state.loop) is None else idle_of(state)
+    watcher = turns_of(state) if compat.selector_of(state.loop) is None else idle_of(state)
 
     def abort(_raise_cancel: object) -> Abort:
         watcher.waiting.pop(task, None)
@@ -174,13 +174,13 @@ def use_clock(state: LoopState, clock: Clock) -> None:
     """Have a loop go by ``clock``, asyncio's own timers included."""
     state.clock = clock
     state.loop.time = clock.current_time  # type: ignore[method-assign]
-    if host.selector_of(state.loop) is None:
+    if compat.selector_of(state.loop) is None:
         turns_of(state).use_clock(clock)
     else:
         idle_of(state).clock = clock
     clock.start_clock()
     jumper = _jumper_in(clock)
-    if host.selector_of(state.loop) is None:
+    if compat.selector_of(state.loop) is None:
         turns_of(state).use_jumper(jumper)
     else:
         idle_of(state).jumper = jumper

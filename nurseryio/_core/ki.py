@@ -41,7 +41,8 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import abcs, host, outcome, util
+from .._asyncio import compat
+from . import abcs, outcome, util
 from .handlers import Replaced
 from .task import records
 from .wakeup import SignalWakeup
@@ -60,7 +61,7 @@ _marks: dict[int, tuple[weakref.ref[types.CodeType], bool]] = {}
 _borders: set[types.CodeType] = set()
 
 # What calls the callbacks of a loop: the stack is not read further than this.
-_ends: set[types.CodeType] = {host.CALLBACK_CODE}
+_ends: set[types.CodeType] = {compat.CALLBACK_CODE}
 
 # Functions of the engine that call a user's function while nothing is half done.
 _callers: set[types.CodeType] = set()
@@ -235,7 +236,7 @@ def _arguments(frame: types.FrameType) -> tuple[Any, ...]:
 
 def _may_be_raised() -> bool:
     """Whether the running task is one that catches a ``KeyboardInterrupt`` and acts on it."""
-    asyncio_task = host.current_task_or_none()
+    asyncio_task = compat.current_task_or_none()
     task = None if asyncio_task is None else records.get(asyncio_task)
     return task is not None and task._parent_nursery is not None and not task._extra.is_system
 
@@ -302,7 +303,7 @@ class KIHandler:
         ):
             self._replaced = Replaced(signal.SIGINT, self)
 
-    def loop_begins(self, loop: host.Loop) -> None:
+    def loop_begins(self, loop: compat.Loop) -> None:
         """The loop has begun to run: have signals wake it."""
         if self._replaced is not None:
             self._wakeup.install(loop)

@@ -18,12 +18,13 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import foreign, host
+from .._asyncio import compat
+from .._asyncio.compat import new_future
+from . import foreign
 from .delivery import Abort, is_native, native_requests, tell, watch
 from .errors import Cancelled, CancelReason, misnested
 from .exc_fields import is_a
 from .groups import FAILED, GROUP_MESSAGE, NATIVE, bare_exit, combine, is_marked, without_cancelled
-from .host import new_future
 from .ki import place_of
 from .traps import hold_off
 from .tree import ROOT, abandon, chain
@@ -61,7 +62,7 @@ def struck(nursery: Nursery, exc: BaseException, waiting: bool = False) -> BaseE
 def _is_foreign(nursery: Nursery, exc: Cancelled) -> bool:
     """Whether a ``CancelledError`` that came up in the nursery's scope is not ours."""
     task = nursery._parent_task
-    if not host.HAS_CANCEL_COUNTS:
+    if not compat.HAS_CANCEL_COUNTS:
         return not is_marked(exc)
     if is_native(task, nursery.cancel_scope._native_before, exc):
         return True
@@ -188,7 +189,7 @@ async def leave_in_trouble(
         # A cancellation that is still in force is raised at the next checkpoint again.
         left = [error for error in errors.values() if not is_a(error, Cancelled)]
         try:
-            if left and (native_requests(task) > 0 or not host.HAS_CANCEL_COUNTS):
+            if left and (native_requests(task) > 0 or not compat.HAS_CANCEL_COUNTS):
                 for error in errors.values():
                     if is_a(error, Cancelled) and not is_marked(error):
                         hold_off(task, error)
@@ -269,7 +270,7 @@ def leave_natively(
         return misnesting
     if not rest:
         return native
-    if native_requests(task) > 0 or not host.HAS_CANCEL_COUNTS:
+    if native_requests(task) > 0 or not compat.HAS_CANCEL_COUNTS:
         hold_off(task, native)
     return at_border(task, strict, combine(strict, rest))
 

@@ -17,15 +17,15 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import host
+from .._asyncio import compat
 from .driving import EXITS
 from .errors import RequestReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .._asyncio.compat import Loop
     from .driving import Driver
-    from .host import Loop
 
 LOGGER = logging.getLogger("nurseryio")
 
@@ -58,7 +58,7 @@ class Leftovers:
             CHILDREN: list,
             OF_ASYNCIO: list,
             GENERATORS: list,
-            THREADS: partial(host.executor_threads, loop),
+            THREADS: partial(compat.executor_threads, loop),
         }
         self._timer: threading.Timer | None = None
         self.over: bool = False

@@ -20,7 +20,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from . import host
+from .._asyncio import compat
 from .deadlines import Deadlines
 from .exc_fields import is_a
 
@@ -59,14 +59,14 @@ class LoopState:
         "watch_list",
     )
 
-    def __init__(self, loop: host.Loop) -> None:
-        self.loop: host.Loop = loop
+    def __init__(self, loop: compat.Loop) -> None:
+        self.loop: compat.Loop = loop
         # The library's callbacks run in an empty context: they must not keep a user's values alive.
         self.context: contextvars.Context = contextvars.Context()
         # Empty while nobody is ready to make a step (never, where the loop does not show it).
-        self.ready: Sized = host.ready_queue(loop)
+        self.ready: Sized = compat.ready_queue(loop)
         # How the loop makes tasks, and whether something stands there.
-        self.making: host.TaskMaking = host.TaskMaking(loop)
+        self.making: compat.TaskMaking = compat.TaskMaking(loop)
         self.deadlines: Deadlines = Deadlines()
         # Invariant: a loop timer is armed at armed_at, which is not later than the earliest
         # live deadline; inf and None mean that none is armed. While watch_due it may be later.
@@ -80,7 +80,7 @@ class LoopState:
         # Calls that failed half-way, to be made again in the next iteration of the loop (see
         # finish_later); and the function that schedules that, which needs no stack.
         self.unfinished: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
-        self.run_soon: Callable[[], object] = host.emergency_call(
+        self.run_soon: Callable[[], object] = compat.emergency_call(
             loop, partial(_finish, ref(self)), self.context
         )
         # How many nurseries to come are taken to last longer than a turn of the loop.
@@ -274,7 +274,7 @@ def check_home(state: LoopState) -> None:
 
     That is code that this loop runs; while it does not run, any code.
     """
-    loop = host.running_loop_or_none()
+    loop = compat.running_loop_or_none()
     if loop is state.loop or (loop is None and not state.loop.is_running()):
         return
     if state.loop.is_closed():

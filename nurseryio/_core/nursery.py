@@ -29,7 +29,18 @@ from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import host, leaving
+from .._asyncio import compat
+from .._asyncio.compat import (
+    BARE_YIELD,
+    ChildTask,
+    NativeTask,
+    asyncio_tasks,
+    current_task as current_asyncio_task,
+    forget_who_awaits,
+    note_who_awaits,
+    running_loop_or_none,
+)
+from . import leaving
 from .delivery import OUR_OWN, tell
 from .ending import (
     end_broken_off,
@@ -50,16 +61,6 @@ from .groups import (
     raise_keeping_context,
     same_arguments,
     warn_loose,
-)
-from .host import (
-    BARE_YIELD,
-    ChildTask,
-    NativeTask,
-    asyncio_tasks,
-    current_task as current_asyncio_task,
-    forget_who_awaits,
-    note_who_awaits,
-    running_loop_or_none,
 )
 from .ki import border
 from .loop_state import check_home
@@ -285,7 +286,7 @@ class Nursery(metaclass=NoPublicConstructor):
                 gauge.hold()
             runner = self._run_child(task, coro)
             if state.making.is_plain():
-                asyncio_task = host.make_child(state.loop, runner, coro, asyncio_name, context)
+                asyncio_task = compat.make_child(state.loop, runner, coro, asyncio_name, context)
             else:
                 asyncio_task = make_elsewhere(task, runner, asyncio_name, context)
             if task.asyncio_task is None:

@@ -31,9 +31,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .._asyncio.compat import BARE_YIELD, new_future, running_loop_or_none
 from .delivery import AGREED, Abort, watch
 from .errors import Cancelled
-from .host import BARE_YIELD, new_future, running_loop_or_none
 from .loop_state import check_home
 from .task import RESTED
 from .traps import handed_over, hold_off, is_waiting, reschedule, wait_task_rescheduled

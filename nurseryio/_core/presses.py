@@ -41,7 +41,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from . import host
+from .._asyncio import compat
 from .delivery import abort_wait
 from .driving import LATE
 from .errors import Cancelled, CancelReason, RequestReason
@@ -75,7 +75,7 @@ class Presses:
     """
 
     def __init__(
-        self, loop: host.Loop, driver: Driver, leftovers: Leftovers, at_checkpoints: bool
+        self, loop: compat.Loop, driver: Driver, leftovers: Leftovers, at_checkpoints: bool
     ) -> None:
         self._loop = loop
         self._driver = driver

@@ -42,11 +42,11 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from . import host
+from .._asyncio import compat
+from .._asyncio.compat import callbacks_of, forget_who_awaits
+from .._asyncio.epoll import Poller, poller_for
 from .errors import BusyResourceError, ClosedResourceError
 from .forked import in_child
-from .host import callbacks_of, forget_who_awaits
-from .poller import Poller, poller_for
 from .task import all_states
 from .watching import cannot_watch
 
@@ -108,15 +108,15 @@ class Waits(dict[tuple[int, str], "Standing"]):
         # Watches the descriptors that stay registered; None where the loop itself does.
         self.poller: Poller | None = poller_for(state.loop)
         # uvloop forgets a registration of its own after an error.
-        self.loop_keeps = host.selector_of(state.loop) is not None
+        self.loop_keeps = compat.selector_of(state.loop) is not None
         # So many it watches itself nevertheless.
         self.few = FEW if self.loop_keeps else 0
         # Not empty while others are ready to run.
-        self.queue = host.ready_queue(state.loop)
+        self.queue = compat.ready_queue(state.loop)
         # The object whose task is making its step right now, from within the loop's callback.
         self.waking: Readiness | None = None
         # A finished future: what tasks are woken with in place.
-        self.done = host.new_future(loop=state.loop)
+        self.done = compat.new_future(loop=state.loop)
         self.done.set_result(None)
 
     def has_room(self, fd: int, way: str) -> bool:
@@ -182,7 +182,7 @@ def waits(state: LoopState) -> Waits:
 
 
 def stop_watching(
-    loop: host.Loop, fd: int, remove: Callable[[], object], distrust: bool = True
+    loop: compat.Loop, fd: int, remove: Callable[[], object], distrust: bool = True
 ) -> None:
     """Have the loop itself watch a descriptor no longer, which others may have closed.
 
@@ -192,13 +192,13 @@ def stop_watching(
         remove: Has the loop forget it.
         distrust: Whether to look if its file lives on elsewhere, which would be reported for ever.
     """
-    in_vain = distrust and host.watches_in_vain(loop, fd)
+    in_vain = distrust and compat.watches_in_vain(loop, fd)
     # It fails if somebody else has closed the descriptor; then nothing is left to do.
     with suppress(OSError):
         remove()
     if in_vain:
         with suppress(OSError):
-            host.renew_epoll(loop, keep=True)
+            compat.renew_epoll(loop, keep=True)
 
 
 class Readiness:
@@ -251,7 +251,7 @@ class Readiness:
         self._renew()
 
     def _renew(self) -> None:
-        self._future = host.new_future(loop=self.state.loop)
+        self._future = compat.new_future(loop=self.state.loop)
         # Its iterator is what a waiting coroutine is suspended in.
         self._once = (self._future,)
 
@@ -311,9 +311,9 @@ class Readiness:
         if not callbacks:
             # More has come, and nobody wants it yet.
             self.exhausted = False
-            if self._poller is None and host.watches_in_vain(self.state.loop, self._fd):
+            if self._poller is None and compat.watches_in_vain(self.state.loop, self._fd):
                 # It would be reported for ever.
-                host.renew_epoll(self.state.loop, keep=True)
+                compat.renew_epoll(self.state.loop, keep=True)
             self.disarm()
         elif self._stale:
             self._stale = False
@@ -394,7 +394,7 @@ class Readiness:
     def is_elsewhere(self) -> bool:
         """Whether it is registered with a loop that runs, but not in this thread."""
         loop = self.state.loop
-        return self.armed and loop.is_running() and host.running_loop_or_none() is not loop
+        return self.armed and loop.is_running() and compat.running_loop_or_none() is not loop
 
     def close_soon(self, owner: HasFileno | None = None) -> None:
         """Have the loop close it.

@@ -28,7 +28,8 @@ import contextvars
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import gauge, host
+from .._asyncio import compat
+from . import gauge
 from .asyncgens import AsyncGenerators
 from .driving import EXITS, Driver
 from .errors import Cancelled, CancelReason
@@ -167,7 +168,7 @@ def prepare(
 
 def _refuse_running_loop() -> None:
     try:
-        host.running_loop()
+        compat.running_loop()
     except RuntimeError:
         return
     raise RuntimeError(
@@ -176,7 +177,7 @@ def _refuse_running_loop() -> None:
     )
 
 
-def _new_loop(factory: Callable[[], asyncio.AbstractEventLoop] | None) -> host.Loop:
+def _new_loop(factory: Callable[[], asyncio.AbstractEventLoop] | None) -> compat.Loop:
     if factory is None:
         return asyncio.new_event_loop()
     if not callable(factory):
@@ -269,7 +270,7 @@ class Run:
         if not loop.is_closed():
             loop.stop()
             # The parent's is shared: closing a loop takes its self-pipe out for both.
-            host.renew_epoll(loop, keep=False)
+            compat.renew_epoll(loop, keep=False)
 
     def _left_by(self, error: BaseException) -> None:
         if self._inherited:
@@ -349,7 +350,7 @@ class Run:
         """Tasks are left only if the loop itself has failed, and that is what the run reports."""
         for task, record in list(records.items()):
             if record._state is self.state:
-                host.give_up(task)
+                compat.give_up(task)
 
     def _unset_loop(self) -> None:
         if self._is_current:
@@ -415,7 +416,7 @@ class Run:
                 setattr(keeper, name, getattr(coro, name, "main"))
             self.main_task = nursery._spawn(keeper, async_fn, None, context=self.main_context)
             self.main_task._coro = coro
-            host.show(self.main_task.asyncio_task, coro)
+            compat.show(self.main_task.asyncio_task, coro)
             self.presses.main = self.main_task
 
     @border

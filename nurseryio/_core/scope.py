@@ -20,17 +20,17 @@ from math import inf
 from sys import modules
 from typing import TYPE_CHECKING, Any, final
 
+from .._asyncio.compat import (
+    HAS_CANCEL_COUNTS,
+    current_task as current_asyncio_task,
+    running_loop_or_none,
+)
 from . import foreign
 from .delivery import give_back, is_native, number_raised, push_later, tell, watch
 from .errors import Cancelled, CancelReason, misnested, not_entered
 from .exc_fields import is_a
 from .foreign import BACKEND
 from .groups import bare_cancelled, is_cancelled, is_marked, raise_keeping_context, take_out
-from .host import (
-    HAS_CANCEL_COUNTS,
-    current_task as current_asyncio_task,
-    running_loop_or_none,
-)
 from .loop_state import check_home, is_swept
 from .task import Task, current_state, current_task, not_in_a_task, records
 from .tree import ROOT, Node, abandon, encloses, refresh

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
+from .._asyncio.compat import forget_who_awaits, note_who_awaits
 from .delivery import tell
-from .host import forget_who_awaits, note_who_awaits
 from .loop_state import check_home
 from .tree import chain, encloses, refresh_chain
 from .util import ensure_stack

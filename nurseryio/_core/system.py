@@ -11,7 +11,7 @@ import contextvars
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import host
+from .._asyncio import compat
 from .driving import EXITS
 from .ending import end_alone
 from .errors import Cancelled
@@ -76,7 +76,7 @@ def spawn_system_task(
     asyncio_name = name if isinstance(name, str) else getattr(async_fn, "__qualname__", None)
     runner = _run_alone(record, coro)
     try:
-        asyncio_task = host.make_task(state.making, runner, asyncio_name, context)
+        asyncio_task = compat.make_task(state.making, runner, asyncio_name, context)
     except BaseException:
         runner.close()
         coro.close()
@@ -92,7 +92,7 @@ def spawn_system_task(
 
 async def _run_alone(task: Task, coro: Any) -> None:
     if task.asyncio_task is None:
-        await host.BARE_YIELD  # started eagerly: the caller comes first
+        await compat.BARE_YIELD  # started eagerly: the caller comes first
     task._started = True
     try:
         await coro
@@ -131,7 +131,7 @@ def in_trio_run() -> bool:
     Trio: ``trio.lowlevel.in_trio_run``.
     """
     try:
-        host.running_loop()
+        compat.running_loop()
     except RuntimeError:
         return False
     return True
@@ -144,7 +144,7 @@ def in_trio_task() -> bool:
 
     Trio: ``trio.lowlevel.in_trio_task``.
     """
-    return host.current_task_or_none() is not None
+    return compat.current_task_or_none() is not None
 
 
 class IOStatistics(Frozen):
@@ -199,7 +199,7 @@ def current_statistics() -> RunStatistics:
     Trio: ``trio.lowlevel.current_statistics``.
     """
     state: LoopState = current_state()
-    living, runnable = host.count_tasks(state.loop)
+    living, runnable = compat.count_tasks(state.loop)
     return RunStatistics(
         tasks_living=living,
         tasks_runnable=runnable,

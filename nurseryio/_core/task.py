@@ -13,9 +13,10 @@ import contextvars
 import gc
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import foreign, host
+from .._asyncio import compat
+from .._asyncio.compat import callbacks_of, current_task as current_asyncio_task
+from . import foreign
 from .extra import NO_EXTRA, Extra
-from .host import callbacks_of, current_task as current_asyncio_task
 from .loop_state import IN_A_THREAD, WHENCE, LoopState
 from .tree import ROOT, Node, chain
 from .util import NoPublicConstructor, blank, name_of
@@ -155,14 +156,14 @@ class Task(metaclass=NoPublicConstructor):
         """
         context = self._extra.context
         if context is None:
-            context = host.task_context(self.asyncio_task)
+            context = compat.task_context(self.asyncio_task)
         return contextvars.copy_context() if context is None else context
 
     @context.setter
     def context(self, context: contextvars.Context) -> None:
         if not isinstance(context, contextvars.Context):
             raise TypeError(f"context must be a contextvars.Context, not {context!r}")
-        if host.is_over(self.asyncio_task):
+        if compat.is_over(self.asyncio_task):
             raise RuntimeError(f"{self!r} has ended")
         self._own_extra().context = context
         for hook in context_hooks:
@@ -254,10 +255,10 @@ def _generator_behind(awaited: Any) -> Any:
 
 records: dict[asyncio.Task[Any], Task] = {}
 # A closed loop that was not run()'s own stays until the next one is made.
-_states: dict[host.Loop, LoopState] = {}
+_states: dict[compat.Loop, LoopState] = {}
 
 
-def loop_state(loop: host.Loop) -> LoopState:
+def loop_state(loop: compat.Loop) -> LoopState:
     """The state kept for a loop, made at first use."""
     state = _states.get(loop)
     if state is None:
@@ -304,8 +305,8 @@ def wake_future(future: asyncio.Future[None]) -> None:
 
 
 def _wake_again(callback: Any, context: contextvars.Context, future: asyncio.Future[None]) -> None:
-    owner = host.owner_of(callback)
-    if owner is None or host.waiter(owner) is future:
+    owner = compat.owner_of(callback)
+    if owner is None or compat.waiter(owner) is future:
         context.run(callback, future)
 
 
@@ -321,7 +322,7 @@ def current_state() -> LoopState:
     Raises:
         RuntimeError: where no loop is running.
     """
-    loop = host.running_loop_or_none()
+    loop = compat.running_loop_or_none()
     if loop is None:
         raise RuntimeError(NO_LOOP)
     return loop_state(loop)
@@ -329,7 +330,7 @@ def current_state() -> LoopState:
 
 def not_in_a_task(error: RuntimeError) -> NoReturn:
     """Asking asyncio for the running task has failed: say that no loop is running, if so."""
-    if host.running_loop_or_none() is None:
+    if compat.running_loop_or_none() is None:
         raise RuntimeError(NO_LOOP) from None
     raise error
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
+from .._asyncio.compat import current_task as current_asyncio_task
 from .errors import Cancelled, TooSlowError
 from .exc_fields import is_a
-from .host import current_task as current_asyncio_task
 from .scope import CancelScope, new_scope
 from .task import current_state, current_task, not_in_a_task, records, wake_future
 from .traps import checkpoint, hold_off

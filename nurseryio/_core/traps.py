@@ -22,7 +22,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from . import foreign, host
+from .._asyncio import compat
+from .._asyncio.compat import (
+    BARE_YIELD,
+    callbacks_of,
+    current_task as current_asyncio_task,
+    new_future,
+    running_loop_or_none,
+)
+from . import foreign
 from .delivery import (
     AGREED,
     OUR_OWN,
@@ -36,13 +44,6 @@ from .delivery import (
 )
 from .errors import Cancelled
 from .extra import NO_EXTRA
-from .host import (
-    BARE_YIELD,
-    callbacks_of,
-    current_task as current_asyncio_task,
-    new_future,
-    running_loop_or_none,
-)
 from .loop_state import check_home
 from .outcome import Value
 from .task import current_task, not_in_a_task, records
@@ -98,8 +99,8 @@ async def checkpoint_if_cancelled() -> None:
     elif task._look_closer:
         task._look_closer = False
         task._rested = 0  # somebody may be watching whether the operation lets others run
-        if host.must_cancel(task.asyncio_task) or (
-            not host.UNCANCEL_WITHDRAWS and native_requests(task) > 0
+        if compat.must_cancel(task.asyncio_task) or (
+            not compat.UNCANCEL_WITHDRAWS and native_requests(task) > 0
         ):
             await BARE_YIELD
 
@@ -127,8 +128,8 @@ def hold_off(task: Task, error: BaseException) -> None:
     if foreign.repeats(error):
         return  # it strikes again by itself
     task._look_closer = True
-    if host.UNCANCEL_WITHDRAWS or not host.HAS_CANCEL_COUNTS:
-        host.put_back(task.asyncio_task, error.args)
+    if compat.UNCANCEL_WITHDRAWS or not compat.HAS_CANCEL_COUNTS:
+        compat.put_back(task.asyncio_task, error.args)
     else:
         # By the next turn of the loop whoever asked may have taken the request back, as the end of
         # an asyncio.timeout() does. What was put back at once could not be withdrawn any more.
@@ -138,8 +139,8 @@ def hold_off(task: Task, error: BaseException) -> None:
 
 
 def _put_back_later(task: Task, args: tuple[Any, ...], requests: int) -> None:
-    if not host.is_over(task.asyncio_task) and native_requests(task) >= requests:
-        host.put_back(task.asyncio_task, args)
+    if not compat.is_over(task.asyncio_task) and native_requests(task) >= requests:
+        compat.put_back(task.asyncio_task, args)
 
 
 async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> Any:
@@ -290,7 +291,7 @@ def reschedule(task: Task, next_send: Any = None) -> None:
 
 
 def _wake_again(task: Task, wakeup: Callable[[Any], object], park: asyncio.Future[Any]) -> None:
-    if not host.is_over(task.asyncio_task) and host.waiter(task.asyncio_task) is park:
+    if not compat.is_over(task.asyncio_task) and compat.waiter(task.asyncio_task) is park:
         wakeup(park)
 
 

@@ -18,13 +18,13 @@ import os
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from .host import running_loop
+from .._asyncio.compat import running_loop
 from .task import await_frames, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .host import Loop
+    from .._asyncio.compat import Loop
     from .nursery import Nursery
     from .task import Task
 

@@ -21,7 +21,7 @@ from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from . import host
+from .._asyncio import compat
 from .loop_state import CLOCK_RESOLUTION, LoopState
 from .outcome import Error
 from .task import Task
@@ -105,7 +105,7 @@ class Turns:
         cushion = self._cushion()
         if cushion == inf:
             return
-        _, runnable = host.count_tasks(self._state.loop)
+        _, runnable = compat.count_tasks(self._state.loop)
         self._quiet = 0 if runnable else self._quiet + 1
         if self._quiet < QUIET_TURNS:
             self._turn_again()
@@ -128,7 +128,7 @@ class Turns:
         self._timer = self._call_later(
             cushion, self._guarded, self._rested, cushion, context=self._context
         )
-        self._watched = host.waiters(self._state.loop)
+        self._watched = compat.waiters(self._state.loop)
         for future in self._watched:
             future.add_done_callback(self._disturbed)
 
@@ -168,7 +168,7 @@ class Turns:
         self._clock = clock
         loop.call_at = self._call_at  # type: ignore[method-assign,assignment]
         loop.call_later = self._call_after  # type: ignore[method-assign,assignment]
-        host.ignore_cancelled_timers(loop)
+        compat.ignore_cancelled_timers(loop)
         self.begin()
 
     def use_jumper(self, jumper: Any) -> None:
@@ -181,7 +181,7 @@ class Turns:
     def _call_at(
         self, when: float, callback: Any, *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        handle = host.new_timer(self._state.loop, when, callback, args, context)
+        handle = compat.new_timer(self._state.loop, when, callback, args, context)
         heappush(self._heap, (when, self._sequence(), handle))
         self.begin()
         return handle
@@ -203,7 +203,7 @@ class Turns:
         now = self._clock.current_time() + CLOCK_RESOLUTION
         ran = False
         while self._next() <= now:
-            host.run_handle(heappop(self._heap)[2])
+            compat.run_handle(heappop(self._heap)[2])
             ran = True
         if self._alarm is not None:
             self._alarm.cancel()

@@ -169,17 +169,6 @@ class OnlyWith:
 # -- descriptors ----------------------------------------------------------------
 
 
-def duplicate_above(fd: int, below: int) -> int:
-    """Duplicate a descriptor, under a number greater than ``below``.
-
-    For one that is made because others have closed a number that is not theirs: they may do so
-    again, and the lowest free number may be that one.
-    """
-    import fcntl  # not on Windows
-
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, below + 1)
-
-
 # -- names ----------------------------------------------------------------------
 
 # How many partials around a function are taken off for its name. There may be circles.

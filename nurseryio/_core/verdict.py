@@ -19,7 +19,7 @@ from .groups import bare_exit, is_cancelled, leaves
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .host import Loop
+    from .._asyncio.compat import Loop
     from .presses import Presses
 
 

@@ -26,7 +26,7 @@ from .traps import reschedule, wait_task_rescheduled
 from .watching import cannot_watch
 
 if TYPE_CHECKING:
-    from .poller import Poller
+    from .._asyncio.epoll import Poller
     from .readiness import HasFileno
     from .task import Task
 

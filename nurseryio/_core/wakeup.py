@@ -20,11 +20,11 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from . import host
+from .._asyncio import compat
 from .forked import generation, in_child
 
 if TYPE_CHECKING:
-    from .host import Loop
+    from .._asyncio.compat import Loop
 
 
 class SignalWakeup:
@@ -38,7 +38,7 @@ class SignalWakeup:
 
     def install(self, loop: Loop) -> None:
         """From now on signals wake ``loop``, which is running."""
-        descriptor = host.waking_descriptor(loop)
+        descriptor = compat.waking_descriptor(loop)
         if descriptor is None:
             return
         self.remove()
@@ -52,7 +52,7 @@ class SignalWakeup:
     def remove(self) -> None:
         """Back to what was before, if anything was done. May be called again if it has failed."""
         loop = self._loop if self._generation == generation() else None
-        if loop is not None and not host.has_signal_handlers(loop):
+        if loop is not None and not compat.has_signal_handlers(loop):
             # How a descriptor is warned of cannot be asked for. A loop's own is full in a burst of
             # signals without any harm, so none is put back with the warning.
             current = signal.set_wakeup_fd(self._before, warn_on_full_buffer=False)

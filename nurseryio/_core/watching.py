@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import host
+from .._asyncio import compat
 from .task import current_state
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["ask", "can_watch", "cannot_watch", "check_can_watch"]
 _ANSWER = object()  # the key among a loop's local values
 
 
-def ask(loop: host.Loop) -> bool:
+def ask(loop: compat.Loop) -> bool:
     """Try it: by a number that a loop that can watch descriptors refuses."""
     try:
         loop.add_reader(-1, list)
@@ -46,13 +46,13 @@ def check_can_watch(what: str) -> None:
     Args:
         what: What needs that, in the plural; the error message begins with it.
     """
-    if host.running_loop_or_none() is not None:
+    if compat.running_loop_or_none() is not None:
         state = current_state()
         if not can_watch(state):
             raise cannot_watch(state.loop, what)
 
 
-def cannot_watch(loop: host.Loop, what: str) -> NotImplementedError:
+def cannot_watch(loop: compat.Loop, what: str) -> NotImplementedError:
     """The error for an operation that is not possible on a loop."""
     return NotImplementedError(
         f"{what} need an event loop that can watch file descriptors, which {type(loop).__name__} "

@@ -35,8 +35,8 @@ from __future__ import annotations
 from typing import Any
 from weakref import WeakSet
 
+from .._asyncio.compat import current_task_or_none, running_loop
 from .._core.delivery import tell, watch
-from .._core.host import current_task_or_none, running_loop
 from .._core.tree import refresh
 
 NEEDED = ("_shield", "_parent_scope")

@@ -15,6 +15,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, NoReturn
 
+from .._asyncio.compat import running_loop
 from .._core import (
     BrokenResourceError,
     Cancelled,
@@ -24,7 +25,6 @@ from .._core import (
     HalfCloseableStream,
     Stream,
 )
-from .._core.host import running_loop
 from .._core.util import bytes_view
 from .._net.link import Link
 from .._net.stream import RECEIVE_SIZE, check_max_bytes

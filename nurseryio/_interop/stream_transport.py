@@ -13,6 +13,7 @@ import asyncio
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .._asyncio.compat import running_loop
 from .._core import (
     BrokenResourceError,
     CancelScope,
@@ -21,7 +22,6 @@ from .._core import (
     Stream,
     open_nursery,
 )
-from .._core.host import running_loop
 from .._sync import Event
 
 if TYPE_CHECKING:

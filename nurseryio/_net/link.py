@@ -29,8 +29,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from .._asyncio.compat import running_loop_or_none
 from .._core import BusyResourceError, ClosedResourceError, checkpoint, checkpoint_if_cancelled
-from .._core.host import running_loop_or_none
 from .._sync import Event
 from .stream import RECEIVE_SIZE
 

@@ -23,6 +23,7 @@ from functools import partial
 from threading import Event as ThreadEvent
 from typing import TYPE_CHECKING, Any
 
+from .._asyncio.compat import running_loop, running_loop_or_none
 from .._core import (
     BusyResourceError,
     ClosedResourceError,
@@ -30,7 +31,6 @@ from .._core import (
     checkpoint_if_cancelled,
     current_task,
 )
-from .._core.host import running_loop, running_loop_or_none
 from .._core.watching import can_watch, cannot_watch
 from .._sync import Event
 from .link import PIECE, Link

@@ -31,6 +31,7 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from .._asyncio.compat import accept_plainly
 from .._core import (
     Cancelled,
     ClosedResourceError,
@@ -41,7 +42,6 @@ from .._core import (
     in_trio_run,
     notify_closing,
 )
-from .._core.host import accept_plainly
 from .._core.readiness import Registrations, close_later
 from .resolver import resolve_address
 from .sockettype import DEFAULT_BACKLOG, SocketType

@@ -26,6 +26,7 @@ import operator
 import socket as stdlib
 from typing import TYPE_CHECKING, NoReturn, overload
 
+from .._asyncio.compat import BARE_YIELD, current_task as current_asyncio_task
 from .._core import (
     BrokenResourceError,
     BusyResourceError,
@@ -36,7 +37,6 @@ from .._core import (
     checkpoint_if_cancelled,
     current_task,
 )
-from .._core.host import BARE_YIELD, current_task as current_asyncio_task
 from .._core.task import RESTED, records
 from .._core.util import bytes_view
 from .sockets import Socket

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._asyncio.compat import current_task as current_asyncio_task, is_over
 from .._core import (
     BrokenResourceError,
     WouldBlock,
     checkpoint_if_cancelled,
     current_task,
 )
-from .._core.host import current_task as current_asyncio_task, is_over
 from .._core.loop_state import is_swept
 from .._core.parking import let_others_run, other_loop, park, wake_first
 from .._core.util import Final, Frozen

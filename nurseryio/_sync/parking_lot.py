@@ -19,8 +19,8 @@ from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING
 
+from .._asyncio.compat import is_over
 from .._core import BrokenResourceError, Error, current_task
-from .._core.host import is_over
 from .._core.parking import move, park, wake_all, wake_first, wake_some
 from .._core.util import Final, Frozen
 

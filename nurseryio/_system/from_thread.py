@@ -26,6 +26,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from .._asyncio.compat import running_loop
 from .._core import (
     Error,
     RunFinishedError,
@@ -35,7 +36,6 @@ from .._core import (
     disable_ki_protection,
     spawn_system_task,
 )
-from .._core.host import running_loop
 from .._core.loop_state import WHENCE
 from .._core.task import current_state
 from .._core.util import safe_repr

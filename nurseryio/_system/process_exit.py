@@ -19,9 +19,9 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .._asyncio.compat import running_loop
 from .._core import wait_readable
 from .._core.forked import generation
-from .._core.host import running_loop
 from .._core.thread_cache import start_thread_soon
 from .._core.watching import check_can_watch
 from .._sync import Event

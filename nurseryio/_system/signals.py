@@ -24,10 +24,10 @@ from collections import OrderedDict
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING
 
+from .._asyncio.compat import running_loop
 from .._core import ConflictDetector, checkpoint, current_trio_token
 from .._core.forked import generation
 from .._core.handlers import Replaced
-from .._core.host import running_loop
 from .._core.wakeup import SignalWakeup
 from .._sync import ParkingLot
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._asyncio.compat import running_loop
 from .._core import (
     RunVar,
     WouldBlock,
@@ -26,7 +27,6 @@ from .._core import (
     current_task,
     wait_task_rescheduled,
 )
-from .._core.host import running_loop
 from .._core.thread_cache import start_thread_soon
 from .._core.util import safe_repr, text_of
 from .._sync import CapacityLimiter, Event

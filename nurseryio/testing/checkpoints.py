@@ -22,9 +22,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from .._asyncio.compat import must_cancel
 from .._core import current_task
 from .._core.delivery import native_requests
-from .._core.host import must_cancel
 
 if TYPE_CHECKING:
     import asyncio

@@ -17,7 +17,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING
 
-from .._core import host
+from .._asyncio import compat
 from .._core.thread_cache import idle_threads
 from .._core.tree_view import task_tree
 
@@ -64,10 +64,10 @@ def report_if_stuck(state: LoopState) -> None:
     Raises:
         DeadlockError: if everything else has failed.
     """
-    if host.outside_wakers(state.loop) or _threads_that_may_wake(state):
+    if compat.outside_wakers(state.loop) or _threads_that_may_wake(state):
         return
     # Asked last: a thread hands its result over before it becomes idle.
-    if host.has_ready(state.loop):
+    if compat.has_ready(state.loop):
         return
     error = DeadlockError(
         "deadlock: every task waits, and there is no timer, no I/O and no thread left that could "
@@ -99,5 +99,5 @@ def _threads_that_may_wake(state: LoopState) -> set[threading.Thread]:
         set(threading.enumerate())
         - {threading.current_thread()}
         - idle_threads()
-        - host.idle_executor_threads(state.loop)
+        - compat.idle_executor_threads(state.loop)
     )

@@ -27,6 +27,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._asyncio import compat
 from .._core import (
     Abort,
     Cancelled,
@@ -35,7 +36,6 @@ from .._core import (
     acapture,
     coroutine_or_error,
     current_task,
-    host,
     open_nursery,
     reschedule,
     wait_task_rescheduled,
@@ -168,8 +168,8 @@ class StepTask:
             if step is None:
                 return
             step.outcome = await acapture(coroutine_or_error, step.async_fn, *step.args)
-            while host.cancelling(task.asyncio_task) > task._held:
-                host.uncancel(task.asyncio_task)
+            while compat.cancelling(task.asyncio_task) > task._held:
+                compat.uncancel(task.asyncio_task)
             step.finish()
 
     async def _next_step(self, task: Task) -> _Step | None:

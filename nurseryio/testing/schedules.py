@@ -27,6 +27,7 @@ import types
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
+from .._asyncio.compat import HAS_CANCEL_COUNTS, cancelling, running_loop
 from .._core import (
     CancelScope,
     checkpoint,
@@ -34,7 +35,6 @@ from .._core import (
     current_task,
     open_nursery,
 )
-from .._core.host import HAS_CANCEL_COUNTS, cancelling, running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence

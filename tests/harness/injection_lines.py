@@ -31,7 +31,14 @@ import nurseryio
 PACKAGE = Path(nurseryio.__file__).resolve().parent
 
 # The files whose lines are tried, below the package.
-ENGINE = ("_core", "_sync", "_system/hop.py", "_system/threads.py", "_system/from_thread.py")
+ENGINE = (
+    "_asyncio",
+    "_core",
+    "_sync",
+    "_system/hop.py",
+    "_system/threads.py",
+    "_system/from_thread.py",
+)
 
 # True in the tasks of the bystander, "victim" in those of the program.
 WHOSE: contextvars.ContextVar[str] = contextvars.ContextVar("whose", default="loop")

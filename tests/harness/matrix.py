@@ -17,6 +17,7 @@ import inspect
 import sys
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import nurseryio
@@ -68,12 +69,20 @@ QUICK = (Case("stock", "run"), Case("uvloop" if "uvloop" in KINDS else "stock", 
 # For the tests of the engine also a loop on which no child is made the fast way.
 QUICK_FOR_ENGINE = (*QUICK, Case("wrapping", "app"))
 
-_ENGINE = {path.stem for path in (source.PACKAGE / "_core").glob("*.py")}
+# The rooms of the engine, by the names of their folders of tests.
+_ENGINE = {"asyncio", "base", "core", "loop", "nursery", "observe", "run"}
 
 
-def is_about_the_engine(module: str) -> bool:
-    """Whether a test module, by its name, is about a module of ``_core``."""
-    return module.rpartition(".")[2].removeprefix("test_") in _ENGINE
+def place(file: Path) -> str:
+    """Where a test file is, such as "core/test_task"."""
+    tests = source.ROOT / "tests"
+    file = file.with_suffix("")
+    return file.relative_to(tests).as_posix() if file.is_relative_to(tests) else file.name
+
+
+def is_about_the_engine(place: str) -> bool:
+    """Whether a test file is about a module of the engine."""
+    return place.partition("/")[0] in _ENGINE
 
 
 def is_async_test(function: Any) -> bool:

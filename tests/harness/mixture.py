@@ -41,7 +41,7 @@ import anyio.lowlevel
 
 import nurseryio
 from harness.core import HAS_COUNTS, leaves, validate
-from nurseryio._core.host import COUNTS_GO_STALE
+from nurseryio._asyncio.compat import COUNTS_GO_STALE
 
 # Turns of the loop in which something may be cancelled, and those that the end may take.
 BUSY_TURNS = 40

@@ -32,7 +32,7 @@ class Import:
 
 @dataclass(frozen=True)
 class Module:
-    """One file. Its name leaves ``nurseryio`` out: "_core.host", "_core", "" for the top."""
+    """One file. Its name leaves ``nurseryio`` out: "_asyncio.compat", "_core", "" for the top."""
 
     name: str
     path: Path

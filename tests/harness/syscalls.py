@@ -299,20 +299,20 @@ class Faults:
     def _wrap_epoll(self) -> None:
         if not hasattr(select, "epoll"):
             return
-        faults, epoll = self, select.epoll
+        faults, real_epoll = self, select.epoll
 
         class Epoll:
             """An epoll object whose calls can fail."""
 
             def __init__(self, *args: Any) -> None:
                 faults.check("epoll_create", sys._getframe(1))
-                self._real = epoll(*args)
+                self._real = real_epoll(*args)
                 self.fileno = self._real.fileno
 
             @classmethod
             def fromfd(cls, fd: int) -> Any:
                 self = cls.__new__(cls)
-                self._real = epoll.fromfd(fd)
+                self._real = real_epoll.fromfd(fd)
                 self.fileno = self._real.fileno
                 return self
 
@@ -355,10 +355,10 @@ class Faults:
                     faults.check("epoll_wait", frame)
                 return self._real.poll(*args)
 
-        from nurseryio._core import poller
+        from nurseryio._asyncio import epoll
 
         self._replace(select, "epoll", Epoll)
-        self._replace(poller, "_epoll", Epoll)
+        self._replace(epoll, "_epoll", Epoll)
         self._replace(selectors.EpollSelector, "_selector_cls", Epoll)
 
 

@@ -14,8 +14,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from nurseryio._core import poller as module
-from nurseryio._core.poller import MOST, Poller, poller_for
+from nurseryio._asyncio import epoll as module
+from nurseryio._asyncio.epoll import MOST, Poller, poller_for
 
 pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="the system has no epoll")
 

@@ -21,9 +21,9 @@ import pytest
 from harness.core import task_factory
 
 import nurseryio
+from nurseryio._asyncio import compat
 from nurseryio._core import (
     ending as ending_module,
-    host,
     nursery as nursery_module,
     status as status_module,
 )
@@ -39,37 +39,37 @@ async def forever() -> None:
 async def test_a_task_that_waits_shows_its_future() -> None:
     task = asyncio.create_task(forever())
     await asyncio.sleep(0)
-    assert isinstance(host.waiter(task), asyncio.Future)
-    assert host.has_run(task.get_coro())
-    assert not host.is_running(task)
+    assert isinstance(compat.waiter(task), asyncio.Future)
+    assert compat.has_run(task.get_coro())
+    assert not compat.is_running(task)
     task.cancel()
-    assert host.waiter(task).done()
+    assert compat.waiter(task).done()
     await asyncio.wait([task])
-    assert host.waiter(task) is None
+    assert compat.waiter(task) is None
 
 
 async def test_the_running_task_is_seen_as_running() -> None:
     me = asyncio.current_task()
     assert me is not None
-    assert host.current_task_or_none() is me
-    assert host.is_running(me)
-    assert host.waiter(me) is None
+    assert compat.current_task_or_none() is me
+    assert compat.is_running(me)
+    assert compat.waiter(me) is None
 
 
 def test_outside_a_loop_no_task_runs() -> None:
-    assert host.current_task_or_none() is None
+    assert compat.current_task_or_none() is None
 
 
 async def test_a_pending_cancellation_is_seen_and_a_yield_raises_it() -> None:
     me = asyncio.current_task()
     assert me is not None
     me.cancel("message")
-    assert host.must_cancel(me)
+    assert compat.must_cancel(me)
     with pytest.raises(asyncio.CancelledError, match="message"):
-        await host.BARE_YIELD
-    assert not host.must_cancel(me)
-    host.uncancel(me)
-    assert host.cancelling(me) == 0
+        await compat.BARE_YIELD
+    assert not compat.must_cancel(me)
+    compat.uncancel(me)
+    assert compat.cancelling(me) == 0
 
 
 async def test_a_cancellation_that_is_put_back_strikes_at_the_next_await() -> None:
@@ -77,20 +77,20 @@ async def test_a_cancellation_that_is_put_back_strikes_at_the_next_await() -> No
     assert me is not None
     me.cancel("first")
     with pytest.raises(asyncio.CancelledError):
-        await host.BARE_YIELD
-    before = host.cancelling(me)
-    host.put_back(me, ("first",))
-    assert host.cancelling(me) == before
+        await compat.BARE_YIELD
+    before = compat.cancelling(me)
+    compat.put_back(me, ("first",))
+    assert compat.cancelling(me) == before
     with pytest.raises(asyncio.CancelledError, match="first"):
-        await host.BARE_YIELD
-    host.uncancel(me)
+        await compat.BARE_YIELD
+    compat.uncancel(me)
 
 
 async def test_a_yield_lets_everybody_make_one_step() -> None:
     record = []
     loop = asyncio.get_running_loop()
     loop.call_soon(record.append, 1)
-    await host.BARE_YIELD
+    await compat.BARE_YIELD
     assert record == [1]
 
 
@@ -102,10 +102,10 @@ async def test_tasks_are_made_with_name_and_context() -> None:
 
     context = contextvars.copy_context()
     context.run(VAR.set, "given")
-    making = host.TaskMaking(asyncio.get_running_loop())
+    making = compat.TaskMaking(asyncio.get_running_loop())
 
     def make(name: str | None, context: contextvars.Context | None) -> asyncio.Task[None]:
-        return host.make_task(making, child(), name, context)
+        return compat.make_task(making, child(), name, context)
 
     first = make("first", context)
     second = make(None, None)
@@ -113,7 +113,7 @@ async def test_tasks_are_made_with_name_and_context() -> None:
     assert sorted(seen) == ["given", "unset"]
     assert first.get_name() == "first"
     if sys.version_info >= (3, 12):
-        assert host.task_context(first) is context
+        assert compat.task_context(first) is context
 
 
 async def test_a_task_factory_is_honoured() -> None:
@@ -135,25 +135,25 @@ async def test_the_owner_of_a_step_is_found() -> None:
     original = loop.call_soon
 
     def call_soon(callback: Any, *args: Any, context: Any = None) -> Any:
-        seen.append(host.owner_of(callback))
+        seen.append(compat.owner_of(callback))
         return original(callback, *args, context=context)
 
     loop.call_soon = call_soon  # type: ignore[method-assign,assignment]
     try:
-        await host.BARE_YIELD
+        await compat.BARE_YIELD
     finally:
         del loop.call_soon
     assert seen == [asyncio.current_task()]
-    assert host.owner_of(print) is None
+    assert compat.owner_of(print) is None
 
 
 async def test_waiting_tasks_and_tasks_that_are_ready_are_counted() -> None:
     loop = asyncio.get_running_loop()
-    living, _ = host.count_tasks(loop)
+    living, _ = compat.count_tasks(loop)
     task = asyncio.create_task(forever())
     await asyncio.sleep(0)
-    assert host.count_tasks(loop)[0] == living + 1
-    assert host.waiter(task) in host.waiters(loop)
+    assert compat.count_tasks(loop)[0] == living + 1
+    assert compat.waiter(task) in compat.waiters(loop)
     task.cancel()
     await asyncio.wait([task])
 
@@ -161,23 +161,23 @@ async def test_waiting_tasks_and_tasks_that_are_ready_are_counted() -> None:
 @pytest.mark.stock_only("uvloop has no selector")
 async def test_a_stock_loop_shows_its_timers_and_its_descriptors() -> None:
     loop = asyncio.get_running_loop()
-    assert host.selector_of(loop) is not None
-    assert host.outside_wakers(loop) == 0
-    before = host.next_timer(loop)
+    assert compat.selector_of(loop) is not None
+    assert compat.outside_wakers(loop) == 0
+    before = compat.next_timer(loop)
     timer = loop.call_later(5, print)
-    assert host.next_timer(loop) <= timer.when()
+    assert compat.next_timer(loop) <= timer.when()
     timer.cancel()
-    assert host.next_timer(loop) == before or before == inf
+    assert compat.next_timer(loop) == before or before == inf
 
 
 async def test_a_timer_of_ours_runs_its_callback_unless_cancelled() -> None:
     record: list[int] = []
     loop = asyncio.get_running_loop()
     context = contextvars.Context()
-    host.run_handle(host.new_timer(loop, 0, record.append, (1,), context))
+    compat.run_handle(compat.new_timer(loop, 0, record.append, (1,), context))
     cancelled = asyncio.Handle(record.append, (2,), loop, context)
     cancelled.cancel()
-    host.run_handle(cancelled)
+    compat.run_handle(cancelled)
     assert record == [1]
 
 
@@ -238,7 +238,7 @@ async def test_tools_are_shown_the_function_of_a_child(how: str) -> None:
             assert 'nursery.py", line' not in stack
             assert f"in {function.__name__}" in stack
             assert task.get_stack()[0].f_code is function.__code__
-            assert "test_host.py" in repr(task)
+            assert "test_compat.py" in repr(task)
             assert type(task).__name__ == "Task"
         nursery.cancel_scope.cancel()
     assert task.done()
@@ -297,7 +297,7 @@ class Books:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.edges: set[tuple[Any, Any]] = set()
         self.count = 0
-        for module in (host, nursery_module, ending_module, status_module):
+        for module in (compat, nursery_module, ending_module, status_module):
             for name, function in (
                 ("note_who_awaits", self.note),
                 ("forget_who_awaits", self.forget),
@@ -376,8 +376,8 @@ def test_a_stock_loop_gets_a_new_epoll_object(keep: bool) -> None:
     with left, right, contextlib.closing(loop):
         calls: list[int] = []
         loop.add_reader(left, lambda: (calls.append(1), left.recv(1)))
-        before = host.selector_of(loop)._selector
-        host.renew_epoll(loop, keep)
+        before = compat.selector_of(loop)._selector
+        compat.renew_epoll(loop, keep)
         assert before.closed
         right.send(b"x")
         if keep:
@@ -394,12 +394,12 @@ def test_a_file_that_a_stock_loop_watches_in_vain_is_found() -> None:
     left, right = socket.socketpair()
     with right, contextlib.closing(loop), left.dup():
         fd = left.detach()
-        assert not host.watches_in_vain(loop, fd)
+        assert not compat.watches_in_vain(loop, fd)
         loop.add_reader(fd, print)
         loop.add_writer(fd, print)
-        assert not host.watches_in_vain(loop, fd)
+        assert not compat.watches_in_vain(loop, fd)
         loop.remove_reader(fd)
-        assert not host.watches_in_vain(loop, fd)
+        assert not compat.watches_in_vain(loop, fd)
         os.close(fd)
-        assert host.watches_in_vain(loop, fd)
+        assert compat.watches_in_vain(loop, fd)
         loop.remove_writer(fd)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .host import Loop
+    from .compat import Loop
 
 # Absent where the system has none: macOS, Windows.
 _epoll: Any = getattr(select, "epoll", None)

@@ -33,8 +33,6 @@ from collections.abc import Callable, Coroutine, Sized
 from math import inf
 from typing import Any, ClassVar
 
-from .util import duplicate_above
-
 AsyncioTask = asyncio.Task[Any]
 Loop = asyncio.AbstractEventLoop
 
@@ -498,13 +496,24 @@ def renew_epoll(loop: Loop, keep: bool) -> None:
         return
     before = selector._selector
     with type(before)() as low:
-        selector._selector = type(before).fromfd(duplicate_above(low.fileno(), before.fileno()))
+        selector._selector = type(before).fromfd(_duplicate_above(low.fileno(), before.fileno()))
     before.close()
     for key in list(selector.get_map().values()):
         selector.unregister(key.fileobj)
         if keep:
             with contextlib.suppress(OSError):
                 selector.register(key.fileobj, key.events, key.data)
+
+
+def _duplicate_above(fd: int, below: int) -> int:
+    """Duplicate a descriptor, under a number greater than ``below``.
+
+    For one that is made because others have closed a number that is not theirs: they may do so
+    again, and the lowest free number may be that one.
+    """
+    import fcntl  # not on Windows
+
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, below + 1)
 
 
 def watches_in_vain(loop: Loop, fd: int) -> bool:
