@@ -21,23 +21,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._core import (
-    TASK_STATUS_IGNORED as TASK_STATUS_IGNORED,
+from ._base import (
     BrokenResourceError as BrokenResourceError,
     BusyResourceError as BusyResourceError,
     Cancelled as Cancelled,
     CancelReason as CancelReason,
-    CancelScope as CancelScope,
     ClosedResourceError as ClosedResourceError,
     EndOfChannel as EndOfChannel,
     NeedHandshakeError as NeedHandshakeError,
-    Nursery as Nursery,
     RunFinishedError as RunFinishedError,
-    TaskStatus as TaskStatus,
     TooSlowError as TooSlowError,
     TrioDeprecationWarning as TrioDeprecationWarning,
     TrioInternalError as TrioInternalError,
     WouldBlock as WouldBlock,
+)
+from ._base.lazy_exports import lazy_door, preload as preload
+from ._core import (
+    TASK_STATUS_IGNORED as TASK_STATUS_IGNORED,
+    CancelScope as CancelScope,
+    Nursery as Nursery,
+    TaskStatus as TaskStatus,
     current_effective_deadline as current_effective_deadline,
     current_time as current_time,
     fail_after as fail_after,
@@ -50,7 +53,6 @@ from ._core import (
     sleep_forever as sleep_forever,
     sleep_until as sleep_until,
 )
-from ._core.lazy import lazy_door, preload as preload
 from ._sync import (
     CapacityLimiter as CapacityLimiter,
     CapacityLimiterStatistics as CapacityLimiterStatistics,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._core import (
+from ._base import (
     AsyncResource as AsyncResource,
     Channel as Channel,
     Clock as Clock,
@@ -22,7 +22,7 @@ from ._core import (
     SocketFactory as SocketFactory,
     Stream as Stream,
 )
-from ._core.lazy import lazy_door
+from ._base.lazy_exports import lazy_door
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_door(globals())

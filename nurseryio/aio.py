@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._core.lazy import lazy_door
+from ._base.lazy_exports import lazy_door
 from ._interop.hosting import Hosted as Hosted, host as host
 from ._interop.island import EdgeIsland as EdgeIsland, edge_island as edge_island
 from ._interop.supervise import supervise as supervise

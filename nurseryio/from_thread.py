@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._core.lazy import lazy_door
+from ._base.lazy_exports import lazy_door
 from ._system.from_thread import (
     from_thread_check_cancelled as check_cancelled,
     from_thread_run as run,

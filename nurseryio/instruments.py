@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._core.lazy import lazy_door
+from ._base.lazy_exports import lazy_door
 from ._core.tracer import Tracer as Tracer
 
 if not TYPE_CHECKING:

@@ -7,6 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._base.lazy_exports import lazy_door
+from ._base.thread_cache import start_thread_soon as start_thread_soon
+from ._base.unsupported import (
+    permanently_detach_coroutine_object as permanently_detach_coroutine_object,
+    reattach_detached_coroutine_object as reattach_detached_coroutine_object,
+    start_guest_run as start_guest_run,
+    temporarily_detach_coroutine_object as temporarily_detach_coroutine_object,
+)
 from ._core import (
     Abort as Abort,
     LoopToken as LoopToken,
@@ -37,14 +45,6 @@ from ._core import (
     wait_task_rescheduled as wait_task_rescheduled,
     wait_writable as wait_writable,
 )
-from ._core.impossible import (
-    permanently_detach_coroutine_object as permanently_detach_coroutine_object,
-    reattach_detached_coroutine_object as reattach_detached_coroutine_object,
-    start_guest_run as start_guest_run,
-    temporarily_detach_coroutine_object as temporarily_detach_coroutine_object,
-)
-from ._core.lazy import lazy_door
-from ._core.thread_cache import start_thread_soon as start_thread_soon
 from ._core.traps import RaiseCancelT as RaiseCancelT
 from ._sync import (
     ParkingLot as ParkingLot,

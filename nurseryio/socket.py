@@ -22,7 +22,7 @@ from socket import (
 )
 from typing import TYPE_CHECKING
 
-from ._core.lazy import lazy_door
+from ._base.lazy_exports import lazy_door
 from ._net.constants import *  # noqa: F403
 from ._net.resolver import (
     getaddrinfo as getaddrinfo,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._core.lazy import lazy_door
+from ._base.lazy_exports import lazy_door
 from ._system.threads import (
     current_default_thread_limiter as current_default_thread_limiter,
     to_thread_run_sync as run_sync,

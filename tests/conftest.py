@@ -32,7 +32,7 @@ import hypothesis
 import pytest
 from harness import clean, limit, matrix
 
-from nurseryio._core.abcs import Clock
+from nurseryio._base.abcs import Clock
 
 # The same examples in every run, and no time limit of hypothesis's own.
 hypothesis.settings.register_profile(

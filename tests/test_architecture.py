@@ -25,21 +25,27 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         ),
     },
     {
-        "_core": (
+        "_base": (
             "errors",
             "exc_fields",
             "util",
             "forked",
             "outcome",
             "thread_cache",
-            "lazy",
-            "impossible",
+            "lazy_exports",
+            "unsupported",
             "abcs",
+            "instruments",
+            "exception_groups",
+            "signal_handlers",
+            "signal_wakeup",
+        ),
+    },
+    {
+        "_core": (
             "tree",
             "deadlines",
-            "instruments",
             "tracer",
-            "groups",
             "foreign",
             "extra",
             "loop_state",
@@ -47,8 +53,6 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "delivery",
             "traps",
             "parking",
-            "handlers",
-            "wakeup",
             "ki",
             "scope",
             "ending",
@@ -196,7 +200,7 @@ PUBLIC = {
 
 # Imports against the order that exist for type checkers alone: (importer, imported).
 UPWARD_FOR_TYPES = {
-    ("_core.abcs", "_core.task"),
+    ("_base.abcs", "_core.task"),
     ("_core.extra", "_core.nursery"),
     ("_core.leaving", "_core.nursery"),
     ("_core.loop_state", "_core.task"),

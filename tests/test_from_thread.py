@@ -26,8 +26,8 @@ from nurseryio import (
     open_nursery,
     to_thread,
 )
-from nurseryio._core import Outcome, acapture, capture
-from nurseryio._core.thread_cache import start_thread_soon
+from nurseryio._base import Outcome, acapture, capture
+from nurseryio._base.thread_cache import start_thread_soon
 from nurseryio._system import from_thread as from_thread_module
 from nurseryio.lowlevel import TrioToken, checkpoint, current_task, current_trio_token
 

@@ -32,7 +32,7 @@ from harness.resisting import Frozen
 
 import nurseryio
 from nurseryio import aio, from_thread, lowlevel, to_thread
-from nurseryio._core.outcome import Error
+from nurseryio._base.outcome import Error
 from nurseryio.abc import HostnameResolver
 from nurseryio.testing import memory_stream_pair, wait_all_tasks_blocked
 

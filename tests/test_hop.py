@@ -13,15 +13,9 @@ import pytest
 from harness.resisting import KINDS, Nameless, make
 
 from nurseryio import Cancelled, CapacityLimiter, RunFinishedError
-from nurseryio._core import (
-    Abort,
-    Error,
-    Value,
-    current_task,
-    reschedule,
-    wait_task_rescheduled,
-)
-from nurseryio._core.exc_fields import context_of
+from nurseryio._base import Error, Value
+from nurseryio._base.exc_fields import context_of
+from nurseryio._core import Abort, current_task, reschedule, wait_task_rescheduled
 from nurseryio._system import hop as hop_module
 from nurseryio._system.hop import Hop, current_hop, function_name, hide_library_name
 

@@ -24,8 +24,8 @@ import nurseryio
 import nurseryio.aio
 import nurseryio.instruments
 import nurseryio.testing
+from nurseryio._base.outcome import Value
 from nurseryio._core.ki import KIHandler, border, is_protected
-from nurseryio._core.outcome import Value
 from nurseryio.lowlevel import (
     Abort,
     checkpoint,

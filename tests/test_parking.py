@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import nurseryio
-from nurseryio._core.outcome import Value
+from nurseryio._base.outcome import Value
 from nurseryio._core.parking import let_others_run, move, park
 from nurseryio._core.task import RESTED
 from nurseryio.lowlevel import Task, current_task, reschedule

@@ -15,8 +15,8 @@ from harness.stress import stress
 
 import nurseryio
 from nurseryio import as_safe_channel
-from nurseryio._core.exc_fields import context_of, set_context
-from nurseryio._core.groups import leaves
+from nurseryio._base.exc_fields import context_of, set_context
+from nurseryio._base.exception_groups import leaves
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 from nurseryio.testing.schedules import Schedule
 

@@ -19,7 +19,7 @@ from harness import matrix
 
 import nurseryio
 from nurseryio import CancelScope, CapacityLimiter, Event, open_nursery, to_thread
-from nurseryio._core import thread_cache
+from nurseryio._base import thread_cache
 from nurseryio._system import threads
 from nurseryio._system.threads import active_thread_count, wait_all_threads_completed
 from nurseryio.lowlevel import checkpoint, current_task

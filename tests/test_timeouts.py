@@ -29,9 +29,9 @@ from nurseryio import (
     sleep_forever,
     sleep_until,
 )
+from nurseryio._base.util import safe_repr
 from nurseryio._core.deadlines import SWEEP_AT
 from nurseryio._core.task import current_state
-from nurseryio._core.util import safe_repr
 from nurseryio.lowlevel import checkpoint
 
 pytestmark = pytest.mark.limit(20)

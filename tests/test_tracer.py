@@ -118,7 +118,7 @@ def test_only_the_hooks_that_are_asked_for_are_shown() -> None:
 
 
 def test_hooks_that_are_not_shown_are_not_installed() -> None:
-    from nurseryio._core.instruments import Instruments
+    from nurseryio._base.instruments import Instruments
 
     installed = Instruments([Tracer(hooks=["task_spawned"])])
     assert "task_spawned" in installed

@@ -15,7 +15,8 @@ from harness.core import HAS_COUNTS, cancelling, gone, needs_counts, settle, tur
 from harness.late_errors import LateFuture, OutOfTime
 
 from nurseryio import Cancelled, CancelScope, open_nursery
-from nurseryio._core import Error, Value, capture, wait_future
+from nurseryio._base import Error, Value, capture
+from nurseryio._core import wait_future
 from nurseryio._core.task import current_task
 from nurseryio.lowlevel import (
     Abort,

@@ -157,7 +157,7 @@ def test_a_task_that_waits_for_idleness_gets_the_error_of_the_look(
 
     async def main() -> None:
         with monkeypatch.context() as patch:
-            patch.setattr("nurseryio._core.turns.host.count_tasks", fail)
+            patch.setattr("nurseryio._core.turns.compat.count_tasks", fail)
             with pytest.raises(MemoryError):
                 await wait_all_tasks_blocked()
         await wait_all_tasks_blocked()

@@ -2,36 +2,7 @@
 
 from __future__ import annotations
 
-from .abcs import (
-    AsyncResource as AsyncResource,
-    Channel as Channel,
-    Clock as Clock,
-    HalfCloseableStream as HalfCloseableStream,
-    HostnameResolver as HostnameResolver,
-    Instrument as Instrument,
-    Listener as Listener,
-    ReceiveChannel as ReceiveChannel,
-    ReceiveStream as ReceiveStream,
-    SendChannel as SendChannel,
-    SendStream as SendStream,
-    SocketFactory as SocketFactory,
-    Stream as Stream,
-)
 from .delivery import Abort as Abort
-from .errors import (
-    BrokenResourceError as BrokenResourceError,
-    BusyResourceError as BusyResourceError,
-    Cancelled as Cancelled,
-    CancelReason as CancelReason,
-    ClosedResourceError as ClosedResourceError,
-    EndOfChannel as EndOfChannel,
-    NeedHandshakeError as NeedHandshakeError,
-    RunFinishedError as RunFinishedError,
-    TooSlowError as TooSlowError,
-    TrioDeprecationWarning as TrioDeprecationWarning,
-    TrioInternalError as TrioInternalError,
-    WouldBlock as WouldBlock,
-)
 from .gauge import add_instrument as add_instrument, remove_instrument as remove_instrument
 from .idle import current_clock as current_clock, wait_all_tasks_blocked as wait_all_tasks_blocked
 from .ki import (
@@ -40,13 +11,6 @@ from .ki import (
     enable_ki_protection as enable_ki_protection,
 )
 from .nursery import Nursery as Nursery, open_nursery as open_nursery
-from .outcome import (
-    Error as Error,
-    Outcome as Outcome,
-    Value as Value,
-    acapture as acapture,
-    capture as capture,
-)
 from .run import current_root_task as current_root_task, run as run
 from .runvar import RunVar as RunVar, RunVarToken as RunVarToken
 from .scope import (
@@ -81,13 +45,6 @@ from .traps import (
     reschedule as reschedule,
     wait_future as wait_future,
     wait_task_rescheduled as wait_task_rescheduled,
-)
-from .util import (
-    ConflictDetector as ConflictDetector,
-    Final as Final,
-    NoPublicConstructor as NoPublicConstructor,
-    coroutine_or_error as coroutine_or_error,
-    generic_function as generic_function,
 )
 from .waitio import (
     notify_closing as notify_closing,

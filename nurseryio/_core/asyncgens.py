@@ -19,8 +19,8 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from .._base.errors import RunFinishedError
 from .driving import EXITS
-from .errors import RunFinishedError
 from .scope import CancelScope
 
 if sys.version_info < (3, 11):

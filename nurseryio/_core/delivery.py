@@ -47,14 +47,14 @@ from weakref import ref
 
 from .._asyncio import compat
 from .._asyncio.compat import ChildTask, cancelling, plain_cancel, uncancel
+from .._base.errors import Cancelled, CancelReason, TrioInternalError
+from .._base.exc_fields import is_a
+from .._base.exception_groups import ours_alone
+from .._base.outcome import Error
+from .._base.util import safe_repr
 from . import foreign
-from .errors import Cancelled, CancelReason, TrioInternalError
-from .exc_fields import is_a
-from .groups import ours_alone
-from .outcome import Error
 from .task import records
 from .tree import ROOT, chain, encloses, refresh
-from .util import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -20,9 +20,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio.compat import TaskMaking, give_up, has_begun, make_task
-from .exc_fields import add_note
+from .._base.exc_fields import add_note
+from .._base.util import safe_repr
 from .ki import runs_loop
-from .util import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

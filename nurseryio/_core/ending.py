@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
 from .._asyncio.compat import current_task as current_asyncio_task, forget_who_awaits
+from .._base.errors import Cancelled, CancelReason, misnested
+from .._base.exc_fields import is_a, set_context
 from .delivery import lost_hooks
-from .errors import Cancelled, CancelReason, misnested
-from .exc_fields import is_a, set_context
 from .scope import CancelScope
 from .task import end_hooks, records
 from .tree import ROOT, chain

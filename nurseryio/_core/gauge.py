@@ -19,15 +19,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
+from .._base.instruments import Instruments
 from .idle import idle_of
-from .instruments import Instruments
 from .loop_state import LoopState
 from .task import Task, adopt, context_hooks, current_state, end_hooks, records
 
 if TYPE_CHECKING:
     import contextvars
 
-    from .abcs import Instrument
+    from .._base.abcs import Instrument
 
 
 class Gauge:

@@ -27,7 +27,7 @@ from .turns import turns_of, wake_waiting
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .abcs import Clock
+    from .._base.abcs import Clock
 
 _IDLE = object()  # the key of a loop's Idle among its local values
 

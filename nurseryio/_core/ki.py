@@ -42,10 +42,10 @@ import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._asyncio import compat
-from . import abcs, outcome, util
-from .handlers import Replaced
+from .._base import abcs, outcome, util
+from .._base.signal_handlers import Replaced
+from .._base.signal_wakeup import SignalWakeup
 from .task import records
-from .wakeup import SignalWakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,14 +66,17 @@ _ends: set[types.CodeType] = {compat.CALLBACK_CODE}
 # Functions of the engine that call a user's function while nothing is half done.
 _callers: set[types.CodeType] = set()
 
-# Modules of this package that are not part of the engine: they call user code, and keep no state.
+_LIBRARY = (__package__ or "").partition(".")[0] + "."
+_TESTING = _LIBRARY + "testing."
+
+# The rooms of the engine.
+_ENGINE = {_LIBRARY + room for room in ("_asyncio", "_base", "_core")}
+
+# Modules in them that are not part of the engine: they call user code, and keep no state.
 _OUTSIDE_ENGINE = {abcs.__name__, outcome.__name__, util.__name__}
 
 # The standard library's packages. The backport of a builtin counts as one of them.
 _STANDARD = sys.stdlib_module_names | {"exceptiongroup"}
-
-_LIBRARY = (__package__ or "").partition(".")[0] + "."
-_TESTING = _LIBRARY + "testing."
 
 # The kinds of code objects whose frame can be awaited.
 _AWAITED = (
@@ -247,7 +250,7 @@ def _module(frame: types.FrameType) -> str:
 
 def _is_engine(frame: types.FrameType) -> bool:
     module = _module(frame)
-    return module.rpartition(".")[0] == __package__ and module not in _OUTSIDE_ENGINE
+    return module.rpartition(".")[0] in _ENGINE and module not in _OUTSIDE_ENGINE
 
 
 def _is_standard(frame: types.FrameType) -> bool:

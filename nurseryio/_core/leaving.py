@@ -20,11 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
 from .._asyncio.compat import new_future
+from .._base.errors import Cancelled, CancelReason, misnested
+from .._base.exc_fields import is_a
+from .._base.exception_groups import (
+    FAILED,
+    GROUP_MESSAGE,
+    NATIVE,
+    bare_exit,
+    combine,
+    is_marked,
+    without_cancelled,
+)
 from . import foreign
 from .delivery import Abort, is_native, native_requests, tell, watch
-from .errors import Cancelled, CancelReason, misnested
-from .exc_fields import is_a
-from .groups import FAILED, GROUP_MESSAGE, NATIVE, bare_exit, combine, is_marked, without_cancelled
 from .ki import place_of
 from .traps import hold_off
 from .tree import ROOT, abandon, chain

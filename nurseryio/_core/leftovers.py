@@ -18,8 +18,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .._asyncio import compat
+from .._base.errors import RequestReason
 from .driving import EXITS
-from .errors import RequestReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable

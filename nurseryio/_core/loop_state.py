@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from .._asyncio import compat
+from .._base.exc_fields import is_a
 from .deadlines import Deadlines
-from .exc_fields import is_a
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sized
 
+    from .._base.instruments import Instruments
     from .deadlines import Entry
-    from .instruments import Instruments
     from .task import Task
 
 

@@ -40,6 +40,26 @@ from .._asyncio.compat import (
     note_who_awaits,
     running_loop_or_none,
 )
+from .._base.errors import Cancelled, TrioInternalError, not_entered
+from .._base.exc_fields import is_a, without_own_frame
+from .._base.exception_groups import (
+    FAILED,
+    ends_quietly,
+    failure,
+    leave_block,
+    raise_keeping_context,
+    same_arguments,
+    warn_loose,
+)
+from .._base.util import (
+    NoPublicConstructor,
+    blank,
+    checked_coroutine,
+    coroutine_or_error,
+    ensure_stack,
+    qualname_of,
+    reject_non_functions,
+)
 from . import leaving
 from .delivery import OUR_OWN, tell
 from .ending import (
@@ -50,33 +70,13 @@ from .ending import (
     settle_in,
     unmake,
 )
-from .errors import Cancelled, TrioInternalError, not_entered
-from .exc_fields import is_a, without_own_frame
 from .extra import NO_EXTRA
-from .groups import (
-    FAILED,
-    ends_quietly,
-    failure,
-    leave_block,
-    raise_keeping_context,
-    same_arguments,
-    warn_loose,
-)
 from .ki import border
 from .loop_state import check_home
 from .scope import new_scope
 from .status import NOT_STARTED, Starting
 from .task import NEW, Task, make_task, records, wake_future
 from .tree import ROOT
-from .util import (
-    NoPublicConstructor,
-    blank,
-    checked_coroutine,
-    coroutine_or_error,
-    ensure_stack,
-    qualname_of,
-    reject_non_functions,
-)
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

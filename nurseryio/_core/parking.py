@@ -32,8 +32,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._asyncio.compat import BARE_YIELD, new_future, running_loop_or_none
+from .._base.errors import Cancelled
 from .delivery import AGREED, Abort, watch
-from .errors import Cancelled
 from .loop_state import check_home
 from .task import RESTED
 from .traps import handed_over, hold_off, is_waiting, reschedule, wait_task_rescheduled

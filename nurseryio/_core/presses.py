@@ -42,14 +42,14 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
+from .._base.errors import Cancelled, CancelReason, RequestReason
+from .._base.exc_fields import add_note
+from .._base.outcome import Error
+from .._base.util import safe_repr
 from .delivery import abort_wait
 from .driving import LATE
-from .errors import Cancelled, CancelReason, RequestReason
-from .exc_fields import add_note
 from .ki import is_protected, may_be_torn, place_of
 from .leftovers import TURNS
-from .outcome import Error
-from .util import safe_repr
 
 if TYPE_CHECKING:
     import types

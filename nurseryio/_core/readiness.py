@@ -45,8 +45,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from .._asyncio import compat
 from .._asyncio.compat import callbacks_of, forget_who_awaits
 from .._asyncio.epoll import Poller, poller_for
-from .errors import BusyResourceError, ClosedResourceError
-from .forked import in_child
+from .._base.errors import BusyResourceError, ClosedResourceError
+from .._base.forked import in_child
 from .task import all_states
 from .watching import cannot_watch
 

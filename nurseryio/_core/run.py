@@ -29,19 +29,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._asyncio import compat
+from .._base.errors import Cancelled, CancelReason
+from .._base.exc_fields import is_a, without_own_frame
+from .._base.exception_groups import bare_exit, is_cancelled, leaves, warn_loose
+from .._base.forked import in_child
+from .._base.outcome import Error, Outcome, Value
+from .._base.util import call_each, coroutine_or_error, safe_repr
 from . import gauge
 from .asyncgens import AsyncGenerators
 from .driving import EXITS, Driver
-from .errors import Cancelled, CancelReason
-from .exc_fields import is_a, without_own_frame
-from .forked import in_child
-from .groups import bare_exit, is_cancelled, leaves, warn_loose
 from .idle import use_clock
 from .ki import KIHandler, border, calls_users, disable_ki_protection
 from .leftovers import GENERATORS, THREADS, Leftovers
 from .loop_state import LoopState, fire
 from .nursery import Nursery, open_nursery
-from .outcome import Error, Outcome, Value
 from .presses import Presses
 from .readiness import let_go
 from .task import (
@@ -53,7 +54,6 @@ from .task import (
     sweep_closed_loops,
 )
 from .token import LoopToken, token_of
-from .util import call_each, coroutine_or_error, safe_repr
 from .verdict import Verdict
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVarTuple, Unpack
 
-    from .abcs import Clock, Instrument
+    from .._base.abcs import Clock, Instrument
 
     PosArgsT = TypeVarTuple("PosArgsT")
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
+from .._base.util import Final, NoPublicConstructor
 from .task import current_state
-from .util import Final, NoPublicConstructor
 
 if TYPE_CHECKING:
     from .loop_state import LoopState

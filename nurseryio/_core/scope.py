@@ -25,16 +25,22 @@ from .._asyncio.compat import (
     current_task as current_asyncio_task,
     running_loop_or_none,
 )
+from .._base.errors import Cancelled, CancelReason, misnested, not_entered
+from .._base.exc_fields import is_a
+from .._base.exception_groups import (
+    bare_cancelled,
+    is_cancelled,
+    is_marked,
+    raise_keeping_context,
+    take_out,
+)
+from .._base.util import SECONDS, OnlyWith, as_float, blank, ensure_stack
 from . import foreign
 from .delivery import give_back, is_native, number_raised, push_later, tell, watch
-from .errors import Cancelled, CancelReason, misnested, not_entered
-from .exc_fields import is_a
 from .foreign import BACKEND
-from .groups import bare_cancelled, is_cancelled, is_marked, raise_keeping_context, take_out
 from .loop_state import check_home, is_swept
 from .task import Task, current_state, current_task, not_in_a_task, records
 from .tree import ROOT, Node, abandon, encloses, refresh
-from .util import SECONDS, OnlyWith, as_float, blank, ensure_stack
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from .._asyncio.compat import forget_who_awaits, note_who_awaits
+from .._base.util import ensure_stack
 from .delivery import tell
 from .loop_state import check_home
 from .tree import chain, encloses, refresh_chain
-from .util import ensure_stack
 
 if TYPE_CHECKING:
     from .nursery import Nursery

@@ -12,14 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
+from .._base.errors import Cancelled
+from .._base.util import Frozen, coroutine_or_error
 from .driving import EXITS
 from .ending import end_alone
-from .errors import Cancelled
 from .loop_state import LoopState
 from .task import Task, current_state, make_task, records
 from .token import token_of
 from .tree import ROOT
-from .util import Frozen, coroutine_or_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._asyncio import compat
 from .._asyncio.compat import callbacks_of, current_task as current_asyncio_task
+from .._base.util import NoPublicConstructor, blank, name_of
 from . import foreign
 from .extra import NO_EXTRA, Extra
 from .loop_state import IN_A_THREAD, WHENCE, LoopState
 from .tree import ROOT, Node, chain
-from .util import NoPublicConstructor, blank, name_of
 
 if TYPE_CHECKING:
     import asyncio

@@ -13,12 +13,12 @@ from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio.compat import current_task as current_asyncio_task
-from .errors import Cancelled, TooSlowError
-from .exc_fields import is_a
+from .._base.errors import Cancelled, TooSlowError
+from .._base.exc_fields import is_a
+from .._base.util import CLOCK_TIME, NO_LIMIT, SECONDS, OnlyWith, as_float, not_a_number
 from .scope import CancelScope, new_scope
 from .task import current_state, current_task, not_in_a_task, records, wake_future
 from .traps import checkpoint, hold_off
-from .util import CLOCK_TIME, NO_LIMIT, SECONDS, OnlyWith, as_float, not_a_number
 
 if TYPE_CHECKING:
     import asyncio

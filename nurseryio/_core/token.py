@@ -13,11 +13,11 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .errors import RunFinishedError
-from .forked import in_child
+from .._base.errors import RunFinishedError
+from .._base.forked import in_child
+from .._base.util import NoPublicConstructor, safe_repr
 from .loop_state import LoopState
 from .task import all_states, current_state
-from .util import NoPublicConstructor, safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable

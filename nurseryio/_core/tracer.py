@@ -16,8 +16,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from .abcs import Instrument
-from .instruments import HOOKS
+from .._base.abcs import Instrument
+from .._base.instruments import HOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -30,6 +30,8 @@ from .._asyncio.compat import (
     new_future,
     running_loop_or_none,
 )
+from .._base.errors import Cancelled
+from .._base.outcome import Value
 from . import foreign
 from .delivery import (
     AGREED,
@@ -42,10 +44,8 @@ from .delivery import (
     raiser,
     watch,
 )
-from .errors import Cancelled
 from .extra import NO_EXTRA
 from .loop_state import check_home
-from .outcome import Value
 from .task import current_task, not_in_a_task, records
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .errors import CancelReason
+    from .._base.errors import CancelReason
 
 
 class Occupant(Protocol):

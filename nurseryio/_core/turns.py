@@ -22,17 +22,17 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
+from .._base.outcome import Error
+from .._base.util import call_each
 from .loop_state import CLOCK_RESOLUTION, LoopState
-from .outcome import Error
 from .task import Task
 from .traps import reschedule
-from .util import call_each
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from .abcs import Clock
+    from .._base.abcs import Clock
 
 _TURNS = object()  # the key of a loop's Turns among its local values
 

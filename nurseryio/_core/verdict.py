@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._base.errors import Cancelled, TrioInternalError
+from .._base.exc_fields import context_of, is_a, set_cause, set_context
+from .._base.exception_groups import bare_exit, is_cancelled, leaves
 from .driving import EXITS
-from .errors import Cancelled, TrioInternalError
-from .exc_fields import context_of, is_a, set_cause, set_context
-from .groups import bare_exit, is_cancelled, leaves
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,9 +17,9 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .._base.errors import BusyResourceError, ClosedResourceError
+from .._base.outcome import Error
 from .delivery import Abort
-from .errors import BusyResourceError, ClosedResourceError
-from .outcome import Error
 from .readiness import stop_watching, waits
 from .task import current_state, current_task
 from .traps import reschedule, wait_task_rescheduled

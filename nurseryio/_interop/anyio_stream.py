@@ -19,17 +19,16 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSStream
 
-from .._core import (
+from .._base import (
     BrokenResourceError,
     BusyResourceError,
     Cancelled,
-    CancelScope,
     ClosedResourceError,
     ConflictDetector,
     HalfCloseableStream,
     Stream,
-    checkpoint,
 )
+from .._core import CancelScope, checkpoint
 from .._net.stream import RECEIVE_SIZE, SocketStream, bytes_view, check_max_bytes
 
 __all__ = [

@@ -16,16 +16,16 @@ import warnings
 from typing import TYPE_CHECKING, NoReturn
 
 from .._asyncio.compat import running_loop
-from .._core import (
+from .._base import (
     BrokenResourceError,
     Cancelled,
-    CancelScope,
     ClosedResourceError,
     ConflictDetector,
     HalfCloseableStream,
     Stream,
 )
-from .._core.util import bytes_view
+from .._base.util import bytes_view
+from .._core import CancelScope
 from .._net.link import Link
 from .._net.stream import RECEIVE_SIZE, check_max_bytes
 

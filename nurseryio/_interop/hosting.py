@@ -12,16 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from .._core import (
-    TASK_STATUS_IGNORED,
-    AsyncResource,
-    Cancelled,
-    CancelScope,
-    TaskStatus,
-)
-from .._core.exc_fields import class_name, is_a
-from .._core.groups import is_marked
-from .._core.util import safe_repr
+from .._base import AsyncResource, Cancelled
+from .._base.exc_fields import class_name, is_a
+from .._base.exception_groups import is_marked
+from .._base.util import safe_repr
+from .._core import TASK_STATUS_IGNORED, CancelScope, TaskStatus
 from .._sync import Event
 
 if TYPE_CHECKING:

@@ -14,14 +14,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._asyncio.compat import running_loop
-from .._core import (
-    BrokenResourceError,
-    CancelScope,
-    ClosedResourceError,
-    HalfCloseableStream,
-    Stream,
-    open_nursery,
-)
+from .._base import BrokenResourceError, ClosedResourceError, HalfCloseableStream, Stream
+from .._core import CancelScope, open_nursery
 from .._sync import Event
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import asyncio
 import concurrent.futures
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._base.util import safe_repr
 from .._core.task import records
-from .._core.util import safe_repr
 
 if TYPE_CHECKING:
     from .._core import Nursery

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._core.lazy import lazy_door
+from .._base.lazy_exports import lazy_door
 
 if TYPE_CHECKING:
     from .dtls import DTLSEndpoint as DTLSEndpoint

@@ -28,13 +28,10 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from .._base import BusyResourceError, ClosedResourceError, Final, WouldBlock
 from .._core import (
     TASK_STATUS_IGNORED,
-    BusyResourceError,
-    ClosedResourceError,
-    Final,
     TaskStatus,
-    WouldBlock,
     current_time,
     current_trio_token,
     open_nursery,

@@ -19,7 +19,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .._core import (
+from .._base import (
     BrokenResourceError,
     Channel,
     ClosedResourceError,
@@ -27,10 +27,9 @@ from .._core import (
     NeedHandshakeError,
     NoPublicConstructor,
     WouldBlock,
-    checkpoint,
-    move_on_after,
 )
-from .._core.util import Frozen
+from .._base.util import Frozen
+from .._core import checkpoint, move_on_after
 from .._sync import Lock, open_memory_channel
 from .dtls_codec import ClientHello, is_of_handshake, is_unencrypted
 from .dtls_engine import MAX_DATA, DTLSEngine, HandshakeFailed, PeerClosed, describe

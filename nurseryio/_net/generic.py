@@ -8,14 +8,8 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from .._core import (
-    AsyncResource,
-    CancelScope,
-    Final,
-    HalfCloseableStream,
-    ReceiveStream,
-    SendStream,
-)
+from .._base import AsyncResource, Final, HalfCloseableStream, ReceiveStream, SendStream
+from .._core import CancelScope
 
 __all__ = ["StapledStream", "aclose_forcefully"]
 

@@ -30,7 +30,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio.compat import running_loop_or_none
-from .._core import BusyResourceError, ClosedResourceError, checkpoint, checkpoint_if_cancelled
+from .._base import BusyResourceError, ClosedResourceError
+from .._core import checkpoint, checkpoint_if_cancelled
 from .._sync import Event
 from .stream import RECEIVE_SIZE
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import socket as stdlib
 from typing import TYPE_CHECKING
 
-from .._core import ClosedResourceError, Final, Listener, checkpoint
+from .._base import ClosedResourceError, Final, Listener
+from .._core import checkpoint
 from .sockets import NEXT_MAY_BE_FINE, Socket
 from .sockettype import SocketType
 from .stream import SocketStream, is_closed_error

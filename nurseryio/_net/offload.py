@@ -16,8 +16,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._core import Error, RunVar, current_task, wait_future
-from .._core.thread_cache import start_thread_soon
+from .._base import Error
+from .._base.thread_cache import start_thread_soon
+from .._core import RunVar, current_task, wait_future
 from .._sync import CapacityLimiter
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVarTuple, Unpack
 
-    from .._core import Outcome
+    from .._base import Outcome
 
     PosArgsT = TypeVarTuple("PosArgsT")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from socket import AddressFamily, SocketKind
     from typing import TypeAlias
 
-    from .._core import HostnameResolver
+    from .._base import HostnameResolver
 
 __all__ = [
     "AddressFormat",

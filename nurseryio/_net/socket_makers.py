@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from socket import AddressFamily, SocketKind
     from typing import SupportsIndex
 
-    from .._core import SocketFactory
+    from .._base import SocketFactory
     from .sockettype import SocketType
 
 __all__ = [

@@ -32,9 +32,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._asyncio.compat import accept_plainly
+from .._base import Cancelled, ClosedResourceError
 from .._core import (
-    Cancelled,
-    ClosedResourceError,
     cancel_shielded_checkpoint,
     checkpoint,
     checkpoint_if_cancelled,

@@ -27,18 +27,16 @@ import socket as stdlib
 from typing import TYPE_CHECKING, NoReturn, overload
 
 from .._asyncio.compat import BARE_YIELD, current_task as current_asyncio_task
-from .._core import (
+from .._base import (
     BrokenResourceError,
     BusyResourceError,
     ClosedResourceError,
     Final,
     HalfCloseableStream,
-    checkpoint,
-    checkpoint_if_cancelled,
-    current_task,
 )
+from .._base.util import bytes_view
+from .._core import checkpoint, checkpoint_if_cancelled, current_task
 from .._core.task import RESTED, records
-from .._core.util import bytes_view
 from .sockets import Socket
 from .sockettype import SocketType
 

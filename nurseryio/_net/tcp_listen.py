@@ -7,8 +7,8 @@ import socket as stdlib
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from .._base.util import reject_non_functions
 from .._core import TASK_STATUS_IGNORED
-from .._core.util import reject_non_functions
 from .listener import SocketListener
 from .resolver import getaddrinfo
 from .serve import serve_listeners

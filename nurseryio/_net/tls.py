@@ -24,16 +24,8 @@ from __future__ import annotations
 import ssl
 from typing import Generic, TypeVar
 
-from .._core import (
-    BrokenResourceError,
-    BusyResourceError,
-    ClosedResourceError,
-    Final,
-    Stream,
-    checkpoint,
-    checkpoint_if_cancelled,
-    current_task,
-)
+from .._base import BrokenResourceError, BusyResourceError, ClosedResourceError, Final, Stream
+from .._core import checkpoint, checkpoint_if_cancelled, current_task
 from .._sync import ParkingLot
 from .generic import aclose_forcefully
 from .hostname import encode_hostname

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ssl
 from typing import Any, Literal, overload
 
-from .._core import NeedHandshakeError
+from .._base import NeedHandshakeError
 
 __all__ = ["TLSInfo"]
 

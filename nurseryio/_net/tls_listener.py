@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 from typing import TypeVar
 
-from .._core import Final, Listener, Stream
+from .._base import Final, Listener, Stream
 from .generic import aclose_forcefully
 from .tls import SSLStream
 from .tls_engine import check_context

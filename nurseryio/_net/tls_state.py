@@ -15,7 +15,7 @@ import copy
 import ssl
 from enum import Enum
 
-from .._core import BrokenResourceError, ClosedResourceError
+from .._base import BrokenResourceError, ClosedResourceError
 from .tls_engine import explain
 
 __all__ = ["Handshake", "Life", "TLSState"]

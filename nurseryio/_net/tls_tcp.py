@@ -11,8 +11,8 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, NoReturn
 
+from .._base.util import reject_non_functions
 from .._core import TASK_STATUS_IGNORED
-from .._core.util import reject_non_functions
 from .generic import aclose_forcefully
 from .serve import serve_listeners
 from .tcp_connect import DEFAULT_DELAY, open_tcp_stream

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from .._core import BrokenResourceError, ClosedResourceError, Stream
+from .._base import BrokenResourceError, ClosedResourceError, Stream
 from .._sync import ParkingLot
 from .stream import SocketStream
 from .tls_engine import RECORD, TLSEngine

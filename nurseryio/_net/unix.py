@@ -22,9 +22,9 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
+from .._base.forked import generation
+from .._base.util import reject_non_functions
 from .._core import TASK_STATUS_IGNORED, checkpoint
-from .._core.forked import generation
-from .._core.util import reject_non_functions
 from .listener import SocketListener
 from .resolver import check_path
 from .serve import serve_listeners

@@ -23,20 +23,12 @@ import sys
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .._core import (
-    BrokenResourceError,
-    ClosedResourceError,
-    EndOfChannel,
-    Error,
-    Value,
-    WouldBlock,
-    checkpoint_if_cancelled,
-    current_task,
-)
-from .._core.abcs import ReceiveChannel, SendChannel
+from .._base import BrokenResourceError, ClosedResourceError, EndOfChannel, Error, Value, WouldBlock
+from .._base.abcs import ReceiveChannel, SendChannel
+from .._base.util import NoPublicConstructor, generic_function
+from .._core import checkpoint_if_cancelled, current_task
 from .._core.parking import let_others_run, park, wake_all, wake_first, wake_some
 from .._core.task import RESTED
-from .._core.util import NoPublicConstructor, generic_function
 from .channel_state import ChannelEnd, ChannelState
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from abc import abstractmethod
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
+from .._base.util import Frozen
 from .._core import checkpoint
-from .._core.util import Frozen
 
 if TYPE_CHECKING:
     from types import TracebackType

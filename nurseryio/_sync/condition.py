@@ -12,10 +12,11 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from .._core import Cancelled, CancelScope, current_task
-from .._core.exc_fields import is_a
+from .._base import Cancelled
+from .._base.exc_fields import is_a
+from .._base.util import Final, Frozen
+from .._core import CancelScope, current_task
 from .._core.parking import park
-from .._core.util import Final, Frozen
 from .lock import Lock
 from .parking_lot import ParkingLot
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
+from .._base.util import Final, Frozen
 from .._core import checkpoint, current_task, reschedule
 from .._core.parking import check_one_loop, park, wake_rest
-from .._core.util import Final, Frozen
 
 if TYPE_CHECKING:
     from .._core import Task

@@ -13,10 +13,11 @@ from collections import OrderedDict
 from math import inf
 from typing import TYPE_CHECKING
 
-from .._core import Task, WouldBlock, checkpoint_if_cancelled, current_task
+from .._base import WouldBlock
+from .._base.util import Final, Frozen
+from .._core import Task, checkpoint_if_cancelled, current_task
 from .._core.loop_state import is_swept
 from .._core.parking import let_others_run, park, wake_first
-from .._core.util import Final, Frozen
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

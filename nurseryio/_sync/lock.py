@@ -19,15 +19,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._asyncio.compat import current_task as current_asyncio_task, is_over
-from .._core import (
-    BrokenResourceError,
-    WouldBlock,
-    checkpoint_if_cancelled,
-    current_task,
-)
+from .._base import BrokenResourceError, WouldBlock
+from .._base.util import Final, Frozen
+from .._core import checkpoint_if_cancelled, current_task
 from .._core.loop_state import is_swept
 from .._core.parking import let_others_run, other_loop, park, wake_first
-from .._core.util import Final, Frozen
 from .parking_lot import ParkingLot, add_parking_lot_breaker, stop_breaking
 
 if TYPE_CHECKING:

@@ -20,9 +20,10 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from .._asyncio.compat import is_over
-from .._core import BrokenResourceError, Error, current_task
+from .._base import BrokenResourceError, Error
+from .._base.util import Final, Frozen
+from .._core import current_task
 from .._core.parking import move, park, wake_all, wake_first, wake_some
-from .._core.util import Final, Frozen
 
 if TYPE_CHECKING:
     from .._core import Task

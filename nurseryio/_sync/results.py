@@ -18,16 +18,10 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from .._core import (
-    BrokenResourceError,
-    Cancelled,
-    checkpoint_if_cancelled,
-    coroutine_or_error,
-    current_effective_deadline,
-    open_nursery,
-)
-from .._core.exc_fields import is_a
-from .._core.util import in_the_name_of, reject_non_functions, safe_repr
+from .._base import BrokenResourceError, Cancelled, coroutine_or_error
+from .._base.exc_fields import is_a
+from .._base.util import in_the_name_of, reject_non_functions, safe_repr
+from .._core import checkpoint_if_cancelled, current_effective_deadline, open_nursery
 from .channel import open_memory_channel
 from .event import Event
 from .semaphore import Semaphore

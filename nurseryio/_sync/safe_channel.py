@@ -21,11 +21,12 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from .._core import BrokenResourceError, Cancelled, open_nursery
-from .._core.abcs import ReceiveChannel
-from .._core.exc_fields import add_note, args_of, chain, is_a, members_of, message_of, set_cause
-from .._core.groups import leave_block, regroup, take_out
-from .._core.util import in_the_name_of
+from .._base import BrokenResourceError, Cancelled
+from .._base.abcs import ReceiveChannel
+from .._base.exc_fields import add_note, args_of, chain, is_a, members_of, message_of, set_cause
+from .._base.exception_groups import leave_block, regroup, take_out
+from .._base.util import in_the_name_of
+from .._core import open_nursery
 from .channel import open_memory_channel
 from .semaphore import Semaphore
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._core import WouldBlock, checkpoint_if_cancelled, current_task
+from .._base import WouldBlock
+from .._base.util import Final
+from .._core import checkpoint_if_cancelled, current_task
 from .._core.parking import let_others_run, park
-from .._core.util import Final
 from .parking_lot import ParkingLot
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from .._core import TrioDeprecationWarning, WouldBlock, checkpoint_if_cancelled, current_task
+from .._base import TrioDeprecationWarning, WouldBlock
+from .._base.util import Final, Frozen
+from .._core import checkpoint_if_cancelled, current_task
 from .._core.parking import let_others_run, park
-from .._core.util import Final, Frozen
 from .parking_lot import ParkingLot
 
 if TYPE_CHECKING:

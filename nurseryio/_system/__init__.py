@@ -16,7 +16,7 @@
 ===================  ============================================================
 
 Each imports only those above it, ``_core``, ``_sync`` and ``_net``. The threads themselves are kept
-by ``_core.thread_cache``. Nothing is loaded before a door asks for it; the names below are for type
+by ``_base.thread_cache``. Nothing is loaded before a door asks for it; the names below are for type
 checkers.
 """
 

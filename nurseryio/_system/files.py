@@ -15,7 +15,8 @@ import io
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from .._core import AsyncResource, Cancelled, CancelScope, checkpoint_if_cancelled
+from .._base import AsyncResource, Cancelled
+from .._core import CancelScope, checkpoint_if_cancelled
 from .threads import to_thread_run_sync
 
 if TYPE_CHECKING:

@@ -27,18 +27,11 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._asyncio.compat import running_loop
-from .._core import (
-    Error,
-    RunFinishedError,
-    TrioToken,
-    Value,
-    coroutine_or_error,
-    disable_ki_protection,
-    spawn_system_task,
-)
+from .._base import Error, RunFinishedError, Value, coroutine_or_error
+from .._base.util import safe_repr
+from .._core import TrioToken, disable_ki_protection, spawn_system_task
 from .._core.loop_state import WHENCE
 from .._core.task import current_state
-from .._core.util import safe_repr
 from .hop import call_in_loop, current_hop, function_name
 
 if TYPE_CHECKING:
@@ -47,7 +40,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVarTuple, Unpack
 
-    from .._core import Outcome
+    from .._base import Outcome
 
     ArgsT = TypeVarTuple("ArgsT")
 

@@ -24,10 +24,11 @@ from itertools import count
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from .._core import Abort, Error, RunFinishedError, Value, reschedule
-from .._core.exc_fields import chain
-from .._core.forked import in_child
-from .._core.util import qualname_of, safe_repr
+from .._base import Error, RunFinishedError, Value
+from .._base.exc_fields import chain
+from .._base.forked import in_child
+from .._base.util import qualname_of, safe_repr
+from .._core import Abort, reschedule
 from .._sync import CapacityLimiter
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from contextvars import Context
     from typing import NoReturn, Protocol
 
-    from .._core import Outcome, Task
+    from .._base import Outcome
+    from .._core import Task
 
     class Borrowable(Protocol):
         """What ``to_thread.run_sync`` needs of its ``limiter``."""

@@ -23,8 +23,8 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .._base.util import NoPublicConstructor, safe_repr
 from .._core.task import current_state
-from .._core.util import NoPublicConstructor, safe_repr
 from .._core.watching import can_watch, check_can_watch
 from .._net.fd_stream import FdStream
 from .._net.generic import StapledStream
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from _typeshed import StrOrBytesPath
     from typing_extensions import Unpack
 
-    from .._core import ReceiveStream, SendStream
+    from .._base import ReceiveStream, SendStream
     from .process_options import HasFileno, ProcessOptions
 
     Command: TypeAlias = StrOrBytesPath | Sequence[StrOrBytesPath]

@@ -20,9 +20,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .._asyncio.compat import running_loop
+from .._base.forked import generation
+from .._base.thread_cache import start_thread_soon
 from .._core import wait_readable
-from .._core.forked import generation
-from .._core.thread_cache import start_thread_soon
 from .._core.watching import check_can_watch
 from .._sync import Event
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
-    from .._core import Outcome
+    from .._base import Outcome
 
 # Reported for a child whose exit status nobody can know any more, as by asyncio.
 UNKNOWN_STATUS = 255

@@ -25,10 +25,11 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING
 
 from .._asyncio.compat import running_loop
-from .._core import ConflictDetector, checkpoint, current_trio_token
-from .._core.forked import generation
-from .._core.handlers import Replaced
-from .._core.wakeup import SignalWakeup
+from .._base import ConflictDetector
+from .._base.forked import generation
+from .._base.signal_handlers import Replaced
+from .._base.signal_wakeup import SignalWakeup
+from .._core import checkpoint, current_trio_token
 from .._sync import ParkingLot
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ call into the loop, a cancellation by one call of ``Hop.abort``.
 Rule 2: the limiter's token is given back when the *thread* is done, which for an abandoned thread
 is later than its task.
 
-The threads themselves are in ``_core/thread_cache``, the way back into the loop in
+The threads themselves are in ``_base/thread_cache``, the way back into the loop in
 ``from_thread``.
 """
 
@@ -19,16 +19,10 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._asyncio.compat import running_loop
-from .._core import (
-    RunVar,
-    WouldBlock,
-    checkpoint,
-    checkpoint_if_cancelled,
-    current_task,
-    wait_task_rescheduled,
-)
-from .._core.thread_cache import start_thread_soon
-from .._core.util import safe_repr, text_of
+from .._base import WouldBlock
+from .._base.thread_cache import start_thread_soon
+from .._base.util import safe_repr, text_of
+from .._core import RunVar, checkpoint, checkpoint_if_cancelled, current_task, wait_task_rescheduled
 from .._sync import CapacityLimiter, Event
 from .hop import Hop, hide_library_name
 

@@ -15,15 +15,9 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING
 
-from .._core import (
-    BrokenResourceError,
-    ClosedResourceError,
-    ConflictDetector,
-    WouldBlock,
-    checkpoint,
-    checkpoint_if_cancelled,
-)
-from .._core.util import bytes_view
+from .._base import BrokenResourceError, ClosedResourceError, ConflictDetector, WouldBlock
+from .._base.util import bytes_view
+from .._core import checkpoint, checkpoint_if_cancelled
 from .._sync.parking_lot import ParkingLot
 
 if TYPE_CHECKING:

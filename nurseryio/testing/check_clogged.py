@@ -10,26 +10,16 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .._core import (
-    BrokenResourceError,
-    BusyResourceError,
-    ClosedResourceError,
-    open_nursery,
-    wait_all_tasks_blocked,
-)
+from .._base import BrokenResourceError, BusyResourceError, ClosedResourceError
+from .._core import open_nursery, wait_all_tasks_blocked
 from .._net.generic import aclose_forcefully
 from .check_support import expect, fresh, wait_writable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .._core import (
-        AsyncResource,
-        CancelScope,
-        HalfCloseableStream,
-        ReceiveStream,
-        SendStream,
-    )
+    from .._base import AsyncResource, HalfCloseableStream, ReceiveStream, SendStream
+    from .._core import CancelScope
     from .check_support import StreamMaker
 
     Maker = StreamMaker[SendStream, ReceiveStream]

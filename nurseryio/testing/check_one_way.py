@@ -9,17 +9,15 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .._core import (
+from .._base import (
     BrokenResourceError,
     BusyResourceError,
     Cancelled,
-    CancelScope,
     ClosedResourceError,
     ReceiveStream,
     SendStream,
-    open_nursery,
-    wait_all_tasks_blocked,
 )
+from .._core import CancelScope, open_nursery, wait_all_tasks_blocked
 from .._net.generic import aclose_forcefully
 from .check_support import (
     close,

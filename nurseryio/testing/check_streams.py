@@ -11,20 +11,15 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from .._core import (
-    ClosedResourceError,
-    HalfCloseableStream,
-    Stream,
-    open_nursery,
-    wait_all_tasks_blocked,
-)
+from .._base import ClosedResourceError, HalfCloseableStream, Stream
+from .._core import open_nursery, wait_all_tasks_blocked
 from .check_clogged import CLOGGED_CHECKS, check_eof_while_sending
 from .check_one_way import ONE_WAY_CHECKS
 from .check_support import expect, fresh
 from .checkpoints import assert_checkpoints
 
 if TYPE_CHECKING:
-    from .._core import ReceiveStream, SendStream
+    from .._base import ReceiveStream, SendStream
     from .check_support import StreamMaker
 
 # How much goes each way at the same time, in bytes, and the largest piece of it.

@@ -9,7 +9,7 @@ import sys
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from .._core import AsyncResource, ReceiveStream, SendStream
+from .._base import AsyncResource, ReceiveStream, SendStream
 from .._net.generic import aclose_forcefully
 from .checkpoints import assert_checkpoints
 

@@ -14,9 +14,9 @@ import time
 from math import inf, isclose, isnan, nextafter
 from typing import TYPE_CHECKING
 
-from .._core import Clock
+from .._base import Clock
+from .._base.util import Final
 from .._core.idle import asked
-from .._core.util import Final
 from .deadlock import report_if_stuck
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from .._asyncio import compat
-from .._core.thread_cache import idle_threads
+from .._base.thread_cache import idle_threads
 from .._core.tree_view import task_tree
 
 if TYPE_CHECKING:

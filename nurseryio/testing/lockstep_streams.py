@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._core import ReceiveStream, SendStream, checkpoint
+from .._base import ReceiveStream, SendStream
+from .._core import checkpoint
 from .byte_queues import LockstepQueue
 from .memory_streams import stapled_pair
 

@@ -15,16 +15,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from .._core import (
+from .._base import (
     BrokenResourceError,
     ClosedResourceError,
     ConflictDetector,
     ReceiveStream,
     SendStream,
     WouldBlock,
-    checkpoint,
 )
-from .._core.util import Final, bytes_view
+from .._base.util import Final, bytes_view
+from .._core import checkpoint
 from .._net.generic import StapledStream
 from .byte_queues import UnboundedQueue, check_max_bytes
 

@@ -28,21 +28,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._asyncio import compat
+from .._base import Cancelled, Error, acapture, coroutine_or_error
+from .._base.exception_groups import leaves
+from .._base.util import call_each
 from .._core import (
     Abort,
-    Cancelled,
     CancelScope,
-    Error,
-    acapture,
-    coroutine_or_error,
     current_task,
     open_nursery,
     reschedule,
     wait_task_rescheduled,
 )
-from .._core.groups import leaves
 from .._core.run import prepare
-from .._core.util import call_each
 from .._sync import Event
 from .deadlock import reports_of
 from .time_limit import TimeLimit, ends_in_users_code
@@ -54,7 +51,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import NoReturn
 
-    from .._core import CancelReason, Clock, Instrument, Nursery, Outcome, Task
+    from .._base import CancelReason, Clock, Instrument, Outcome
+    from .._core import Nursery, Task
     from .deadlock import DeadlockError
 
 T = TypeVar("T")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import partial, wraps
 from typing import TYPE_CHECKING, TypeVar
 
-from .._core import Clock, Instrument, run
+from .._base import Clock, Instrument
+from .._core import run
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

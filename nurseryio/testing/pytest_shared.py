@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .._core import Cancelled, CancelReason, Clock, Instrument
+from .._base import Cancelled, CancelReason, Clock, Instrument
 from .one_task import OneTask, StepTask
 
 if TYPE_CHECKING:

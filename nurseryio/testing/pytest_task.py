@@ -18,15 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from .._core import (
-    Cancelled,
-    CancelReason,
-    Clock,
-    Instrument,
-    add_instrument,
-    remove_instrument,
-)
-from .._core.groups import leaves
+from .._base import Cancelled, CancelReason, Clock, Instrument
+from .._base.exception_groups import leaves
+from .._core import add_instrument, remove_instrument
 from .one_task import OneTask
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from .._core import TrioDeprecationWarning
+from .._base import TrioDeprecationWarning
 
 # Trio's name -> pytest's, which came with pytest 8.4.
 NAMES = {"RaisesGroup": "RaisesGroup", "Matcher": "RaisesExc"}

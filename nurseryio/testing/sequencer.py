@@ -9,8 +9,8 @@ import operator
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from .._core import Cancelled, CancelReason
-from .._core.util import Final
+from .._base import Cancelled, CancelReason
+from .._base.util import Final
 from .._sync.event import Event
 
 if TYPE_CHECKING:

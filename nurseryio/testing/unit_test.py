@@ -18,15 +18,15 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._core.groups import leaves
-from .._core.util import call_each
+from .._base.exception_groups import leaves
+from .._base.util import call_each
 from .one_task import OneTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    from .._core import Clock
+    from .._base import Clock
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

@@ -41,9 +41,9 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import nurseryio
+from nurseryio._base.thread_cache import ThreadCache
 from nurseryio._core.delivery import _validate
 from nurseryio._core.task import loop_state, records
-from nurseryio._core.thread_cache import ThreadCache
 from nurseryio.testing import MockClock
 
 from .injection_lines import WHOSE, Injector, Line

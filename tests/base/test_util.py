@@ -20,7 +20,7 @@ import pytest
 from harness.resisting import Nameless, OddName, Text
 
 import nurseryio
-from nurseryio._core.util import (
+from nurseryio._base.util import (
     ConflictDetector,
     Final,
     Frozen,
@@ -336,7 +336,7 @@ def test_things_are_shown_and_named_whatever_they_are() -> None:
     assert qualname_of(OddName()) is None
     assert "Circle" in name_of(Circle())
     assert safe_repr("x") == "'x'"
-    assert name_of(safe_repr) == "nurseryio._core.util.safe_repr"
+    assert name_of(safe_repr) == "nurseryio._base.util.safe_repr"
     assert qualname_of(Circle) == "Circle"
     assert name_of([].append) == "list.append"
 

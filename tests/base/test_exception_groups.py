@@ -22,8 +22,8 @@ from harness.resisting import (
 )
 
 from nurseryio import Cancelled, CancelReason, TrioDeprecationWarning
-from nurseryio._core import exc_fields as fields
-from nurseryio._core.groups import (
+from nurseryio._base import exc_fields as fields
+from nurseryio._base.exception_groups import (
     GROUP_MESSAGE,
     bare_cancelled,
     bare_exit,

@@ -16,7 +16,7 @@ from harness.net import unix_pair
 
 import nurseryio
 from nurseryio import SocketStream, from_thread, lowlevel, socket, to_thread
-from nurseryio._core import forked
+from nurseryio._base import forked
 from nurseryio._core.readiness import FEW
 from nurseryio.lowlevel import FdStream
 

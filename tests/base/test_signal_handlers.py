@@ -14,8 +14,8 @@ from harness import forks
 
 import nurseryio
 from nurseryio import open_signal_receiver, to_thread
-from nurseryio._core import handlers as module
-from nurseryio._core.handlers import Replaced
+from nurseryio._base import signal_handlers as module
+from nurseryio._base.signal_handlers import Replaced
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="uses signals of Unix")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from harness.resisting import KINDS, HidesErrors, make, make_group
 
-from nurseryio._core import exc_fields as fields
+from nurseryio._base import exc_fields as fields
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

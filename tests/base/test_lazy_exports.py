@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import nurseryio
-from nurseryio._core.lazy import lazy_door, show_door
+from nurseryio._base.lazy_exports import lazy_door, show_door
 
 
 def run_python(program: str) -> str:
@@ -68,7 +68,7 @@ def test_a_door_lists_what_is_public_and_no_more() -> None:
         "_hidden": given,
         "sys": sys,
     }
-    getter, lister = lazy_door(namespace, {"_core.errors": "WouldBlock", "": "abc"})
+    getter, lister = lazy_door(namespace, {"_base.errors": "WouldBlock", "": "abc"})
     assert namespace["__all__"] == ["WouldBlock", "given"]
     assert given.__module__ == "nurseryio.some_door"
     assert {"abc", "given", "WouldBlock"} <= set(lister())

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from nurseryio._core.instruments import Instruments
+from nurseryio._base.instruments import Instruments
 from nurseryio.abc import Instrument
 
 

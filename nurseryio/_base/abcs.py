@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from .task import Task
+    from .._core.task import Task
 
 __all__ = [
     "AsyncResource",

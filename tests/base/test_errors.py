@@ -10,8 +10,8 @@ import pickle
 
 import pytest
 
-from nurseryio._core import errors
-from nurseryio._core.errors import CancelReason
+from nurseryio._base import errors
+from nurseryio._base.errors import CancelReason
 
 ERRORS = [
     value

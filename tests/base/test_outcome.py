@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nurseryio._core.outcome import Error, Value, acapture, capture
+from nurseryio._base.outcome import Error, Value, acapture, capture
 
 
 def divide(x: int, *, by: int) -> float:

@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 import pytest
 from harness.resisting import KINDS, Text, make
 
-from nurseryio._core import Error, Outcome, thread_cache
-from nurseryio._core.exc_fields import traceback_of
-from nurseryio._core.thread_cache import ThreadCache, start_thread_soon
+from nurseryio._base import Error, Outcome, thread_cache
+from nurseryio._base.exc_fields import traceback_of
+from nurseryio._base.thread_cache import ThreadCache, start_thread_soon
 
 TIMEOUT = 10.0
 

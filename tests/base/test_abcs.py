@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import nurseryio
-from nurseryio._core import abcs
+from nurseryio._base import abcs
 
 INTERFACES = [getattr(abcs, name) for name in abcs.__all__]
 

@@ -12,8 +12,8 @@ import pytest
 
 import nurseryio
 from nurseryio import to_thread
-from nurseryio._core import wakeup as wakeup_module
-from nurseryio._core.wakeup import SignalWakeup
+from nurseryio._base import signal_wakeup as wakeup_module
+from nurseryio._base.signal_wakeup import SignalWakeup
 
 TIMEOUT = 30.0
 
@@ -93,7 +93,7 @@ async def test_an_installation_that_fails_half_way_is_undone(
     wakeup = SignalWakeup()
     loop = asyncio.get_running_loop()
     try:
-        if wakeup_module.host.waking_descriptor(loop) is None:
+        if wakeup_module.compat.waking_descriptor(loop) is None:
             wakeup.install(loop)  # uvloop wakes itself
         else:
             with monkeypatch.context() as patch:
