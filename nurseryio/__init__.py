@@ -48,11 +48,11 @@ from ._core import (
     move_on_after as move_on_after,
     move_on_at as move_on_at,
     open_nursery as open_nursery,
-    run as run,
     sleep as sleep,
     sleep_forever as sleep_forever,
     sleep_until as sleep_until,
 )
+from ._run import run as run
 from ._sync import (
     CapacityLimiter as CapacityLimiter,
     CapacityLimiterStatistics as CapacityLimiterStatistics,

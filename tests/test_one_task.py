@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import nurseryio
-from nurseryio._core.run import Run
+from nurseryio._run.run import Run
 from nurseryio.testing import DeadlockError, MockClock
 from nurseryio.testing.one_task import OneTask
 

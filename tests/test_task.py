@@ -101,8 +101,8 @@ async def named() -> None:
 @pytest.mark.parametrize(
     ("thing", "name"),
     [
-        (named, "test_task.named"),
-        (functools.partial(functools.partial(named)), "test_task.named"),
+        (named, f"{__name__}.named"),
+        (functools.partial(functools.partial(named)), f"{__name__}.named"),
         ("a name", "a name"),
         (5, "5"),
     ],

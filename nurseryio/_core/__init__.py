@@ -11,20 +11,10 @@ from .ki import (
     enable_ki_protection as enable_ki_protection,
 )
 from .nursery import Nursery as Nursery, open_nursery as open_nursery
-from .run import current_root_task as current_root_task, run as run
-from .runvar import RunVar as RunVar, RunVarToken as RunVarToken
 from .scope import (
     CancelScope as CancelScope,
 )
 from .status import TASK_STATUS_IGNORED as TASK_STATUS_IGNORED, TaskStatus as TaskStatus
-from .system import (
-    IOStatistics as IOStatistics,
-    RunStatistics as RunStatistics,
-    current_statistics as current_statistics,
-    in_trio_run as in_trio_run,
-    in_trio_task as in_trio_task,
-    spawn_system_task as spawn_system_task,
-)
 from .task import Task as Task, current_task as current_task
 from .timeouts import (
     current_effective_deadline as current_effective_deadline,
@@ -37,7 +27,6 @@ from .timeouts import (
     sleep_forever as sleep_forever,
     sleep_until as sleep_until,
 )
-from .token import LoopToken as LoopToken, current_trio_token as current_trio_token
 from .traps import (
     cancel_shielded_checkpoint as cancel_shielded_checkpoint,
     checkpoint as checkpoint,
@@ -51,5 +40,3 @@ from .waitio import (
     wait_readable as wait_readable,
     wait_writable as wait_writable,
 )
-
-TrioToken = LoopToken

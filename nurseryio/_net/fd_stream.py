@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, NoReturn
 from .._base import BrokenResourceError, ClosedResourceError, ConflictDetector, Final, Stream
 from .._base.forked import generation
 from .._base.util import bytes_view
-from .._core import checkpoint, checkpoint_if_cancelled, current_task, in_trio_run, notify_closing
+from .._core import checkpoint, checkpoint_if_cancelled, current_task, notify_closing
 from .._core.readiness import Registrations, close_later
 from .._core.watching import check_can_watch
+from .._run import in_trio_run
 from .stream import RECEIVE_SIZE, check_max_bytes
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._base import Error
 from .._base.thread_cache import start_thread_soon
-from .._core import RunVar, current_task, wait_future
+from .._core import current_task, wait_future
+from .._run import RunVar
 from .._sync import CapacityLimiter
 
 if TYPE_CHECKING:

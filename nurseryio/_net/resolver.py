@@ -12,7 +12,8 @@ import os
 import socket as stdlib
 from typing import TYPE_CHECKING, Any
 
-from .._core import RunVar, cancel_shielded_checkpoint, checkpoint_if_cancelled
+from .._core import cancel_shielded_checkpoint, checkpoint_if_cancelled
+from .._run import RunVar
 from .hostname import encode_hostname
 from .offload import call_in_thread
 

@@ -38,10 +38,10 @@ from .._core import (
     checkpoint,
     checkpoint_if_cancelled,
     current_task,
-    in_trio_run,
     notify_closing,
 )
 from .._core.readiness import Registrations, close_later
+from .._run import in_trio_run
 from .resolver import resolve_address
 from .sockettype import DEFAULT_BACKLOG, SocketType
 

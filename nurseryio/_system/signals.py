@@ -29,7 +29,8 @@ from .._base import ConflictDetector
 from .._base.forked import generation
 from .._base.signal_handlers import Replaced
 from .._base.signal_wakeup import SignalWakeup
-from .._core import checkpoint, current_trio_token
+from .._core import checkpoint
+from .._run import current_trio_token
 from .._sync import ParkingLot
 
 if TYPE_CHECKING:

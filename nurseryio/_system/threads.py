@@ -22,7 +22,8 @@ from .._asyncio.compat import running_loop
 from .._base import WouldBlock
 from .._base.thread_cache import start_thread_soon
 from .._base.util import safe_repr, text_of
-from .._core import RunVar, checkpoint, checkpoint_if_cancelled, current_task, wait_task_rescheduled
+from .._core import checkpoint, checkpoint_if_cancelled, current_task, wait_task_rescheduled
+from .._run import RunVar
 from .._sync import CapacityLimiter, Event
 from .hop import Hop, hide_library_name
 

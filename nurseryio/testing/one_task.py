@@ -39,7 +39,7 @@ from .._core import (
     reschedule,
     wait_task_rescheduled,
 )
-from .._core.run import prepare
+from .._run.run import prepare
 from .._sync import Event
 from .deadlock import reports_of
 from .time_limit import TimeLimit, ends_in_users_code

@@ -10,7 +10,7 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, TypeVar
 
 from .._base import Clock, Instrument
-from .._core import run
+from .._run import run
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

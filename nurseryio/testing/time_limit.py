@@ -5,7 +5,7 @@ loop that is mostly the loop's own code, which the error would break, or a callb
 would log it and go on. So during a step the handler's error is taken like Ctrl-C.
 
 What lives here: the handler of the signal during a step. What does not: where the main task is
-interrupted (``_core.presses``).
+interrupted (``_run.ctrl_c``).
 
 Rule 1: where the test's own code is running the error is raised on the spot. Elsewhere it is
 raised where the step's task waits.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._core import Task
-    from .._core.run import Run
+    from .._run.run import Run
 
 # In real seconds, see rule 2.
 BLOCKED = 1.0

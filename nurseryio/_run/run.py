@@ -35,24 +35,17 @@ from .._base.exception_groups import bare_exit, is_cancelled, leaves, warn_loose
 from .._base.forked import in_child
 from .._base.outcome import Error, Outcome, Value
 from .._base.util import call_each, coroutine_or_error, safe_repr
-from . import gauge
+from .._core import gauge
+from .._core.idle import use_clock
+from .._core.ki import KIHandler, border, calls_users, disable_ki_protection
+from .._core.loop_state import LoopState, fire
+from .._core.nursery import Nursery, open_nursery
+from .._core.readiness import let_go
+from .._core.task import Task, all_states, current_task, loop_state, records, sweep_closed_loops
 from .asyncgens import AsyncGenerators
+from .ctrl_c import Presses
 from .driving import EXITS, Driver
-from .idle import use_clock
-from .ki import KIHandler, border, calls_users, disable_ki_protection
 from .leftovers import GENERATORS, THREADS, Leftovers
-from .loop_state import LoopState, fire
-from .nursery import Nursery, open_nursery
-from .presses import Presses
-from .readiness import let_go
-from .task import (
-    Task,
-    all_states,
-    current_task,
-    loop_state,
-    records,
-    sweep_closed_loops,
-)
 from .token import LoopToken, token_of
 from .verdict import Verdict
 
@@ -534,7 +527,7 @@ def current_root_task() -> Task | None:
 
     Trio: ``trio.lowlevel.current_root_task``.
     """
-    from .task import current_state
+    from .._core.task import current_state
 
     this = current_state().run
     return None if this is None else this.root_task

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from harness import matrix
 
-from nurseryio._core import driving
-from nurseryio._core.driving import Driver
+from nurseryio._run import driving
+from nurseryio._run.driving import Driver
 
 Left = list[BaseException]
 

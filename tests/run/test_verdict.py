@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from nurseryio import Cancelled, TrioInternalError
-from nurseryio._core.driving import Driver
-from nurseryio._core.leftovers import Leftovers
-from nurseryio._core.presses import Presses
-from nurseryio._core.verdict import Verdict, attach
+from nurseryio._run.ctrl_c import Presses
+from nurseryio._run.driving import Driver
+from nurseryio._run.leftovers import Leftovers
+from nurseryio._run.verdict import Verdict, attach
 
 
 class Case:

@@ -46,9 +46,9 @@ from .._base.errors import Cancelled, CancelReason, RequestReason
 from .._base.exc_fields import add_note
 from .._base.outcome import Error
 from .._base.util import safe_repr
-from .delivery import abort_wait
+from .._core.delivery import abort_wait
+from .._core.ki import is_protected, may_be_torn, place_of
 from .driving import LATE
-from .ki import is_protected, may_be_torn, place_of
 from .leftovers import TURNS
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from .._core.task import Task
     from .driving import Driver
     from .leftovers import Leftovers
-    from .task import Task
 
 # What the main task is cancelled with where no KeyboardInterrupt can be raised in it.
 KI_REASON = RequestReason("KeyboardInterrupt")

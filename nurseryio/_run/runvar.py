@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
 from .._base.util import Final, NoPublicConstructor
-from .task import current_state
+from .._core.task import current_state
 
 if TYPE_CHECKING:
-    from .loop_state import LoopState
+    from .._core.loop_state import LoopState
 
 T = TypeVar("T")
 _NOTHING: Any = object()

@@ -20,8 +20,8 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from .._base.errors import RunFinishedError
+from .._core.scope import CancelScope
 from .driving import EXITS
-from .scope import CancelScope
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from .._asyncio.compat import TaskMaking, give_up, has_begun, make_task
 from .._base.exc_fields import add_note
 from .._base.util import safe_repr
-from .ki import runs_loop
+from .._core.ki import runs_loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -17,7 +17,7 @@ import pytest
 from harness import matrix
 
 import nurseryio
-from nurseryio._core import leftovers
+from nurseryio._run import leftovers
 from nurseryio.lowlevel import spawn_system_task
 from nurseryio.testing import MockClock
 
@@ -85,7 +85,7 @@ async def leave_thread(stubborn: Stubborn) -> None:
     [
         (leave_task, "tasks of asyncio code:\nasyncio task the stubborn one at test_leftovers.py:"),
         (leave_system_task, "tasks:\nsystem task the stubborn one at test_leftovers.py:"),
-        (leave_generator, "async generators to be closed:\ntest_leftovers.leave_generator."),
+        (leave_generator, f"async generators to be closed:\n{__name__}.leave_generator."),
         (leave_thread, "threads of the loop's default executor:\n"),
     ],
 )

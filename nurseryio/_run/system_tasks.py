@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from .._asyncio import compat
 from .._base.errors import Cancelled
 from .._base.util import Frozen, coroutine_or_error
+from .._core.ending import end_alone
+from .._core.loop_state import LoopState
+from .._core.task import Task, current_state, make_task, records
+from .._core.tree import ROOT
 from .driving import EXITS
-from .ending import end_alone
-from .loop_state import LoopState
-from .task import Task, current_state, make_task, records
 from .token import token_of
-from .tree import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

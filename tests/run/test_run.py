@@ -23,7 +23,7 @@ from harness.resisting import KINDS, Classless, Nameless, make
 
 import nurseryio
 from nurseryio import TrioInternalError, open_nursery, run
-from nurseryio._core.run import Run
+from nurseryio._run.run import Run
 from nurseryio.lowlevel import (
     checkpoint,
     current_task,
@@ -33,7 +33,7 @@ from nurseryio.lowlevel import (
 from nurseryio.testing import MockClock
 
 # The name in the package is that of the function.
-run_module = importlib.import_module("nurseryio._core.run")
+run_module = importlib.import_module("nurseryio._run.run")
 
 VAR = contextvars.ContextVar("VAR", default="outside")
 

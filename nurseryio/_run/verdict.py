@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .._asyncio.compat import Loop
-    from .presses import Presses
+    from .ctrl_c import Presses
 
 
 class Verdict:

@@ -170,7 +170,7 @@ def test_the_tasks_of_that_moment_are_a_note(where: str) -> None:
         nurseryio.run(main)
     (note,) = caught.value.__notes__
     assert note.startswith("When Ctrl-C was pressed, there were tasks:\n")
-    assert "─ the sleeper at test_presses.py:" in note
+    assert "─ the sleeper at test_ctrl_c.py:" in note
     assert "<init>" not in note
 
 
