@@ -18,23 +18,25 @@ from ._base.unsupported import (
 from ._core import (
     Abort as Abort,
     Task as Task,
-    add_instrument as add_instrument,
     cancel_shielded_checkpoint as cancel_shielded_checkpoint,
     checkpoint as checkpoint,
     checkpoint_if_cancelled as checkpoint_if_cancelled,
-    current_clock as current_clock,
     current_task as current_task,
     currently_ki_protected as currently_ki_protected,
     disable_ki_protection as disable_ki_protection,
     enable_ki_protection as enable_ki_protection,
-    notify_closing as notify_closing,
-    remove_instrument as remove_instrument,
     reschedule as reschedule,
-    wait_readable as wait_readable,
     wait_task_rescheduled as wait_task_rescheduled,
-    wait_writable as wait_writable,
 )
 from ._core.traps import RaiseCancelT as RaiseCancelT
+from ._loop import (
+    add_instrument as add_instrument,
+    current_clock as current_clock,
+    notify_closing as notify_closing,
+    remove_instrument as remove_instrument,
+    wait_readable as wait_readable,
+    wait_writable as wait_writable,
+)
 from ._run import (
     LoopToken as LoopToken,
     RunStatistics as RunStatistics,

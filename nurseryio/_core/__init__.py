@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from .delivery import Abort as Abort
-from .gauge import add_instrument as add_instrument, remove_instrument as remove_instrument
-from .idle import current_clock as current_clock, wait_all_tasks_blocked as wait_all_tasks_blocked
 from .ki import (
     currently_ki_protected as currently_ki_protected,
     disable_ki_protection as disable_ki_protection,
@@ -34,9 +32,4 @@ from .traps import (
     reschedule as reschedule,
     wait_future as wait_future,
     wait_task_rescheduled as wait_task_rescheduled,
-)
-from .waitio import (
-    notify_closing as notify_closing,
-    wait_readable as wait_readable,
-    wait_writable as wait_writable,
 )

@@ -21,16 +21,17 @@ from typing import TYPE_CHECKING, NoReturn
 from .._base import BrokenResourceError, ClosedResourceError, ConflictDetector, Final, Stream
 from .._base.forked import generation
 from .._base.util import bytes_view
-from .._core import checkpoint, checkpoint_if_cancelled, current_task, notify_closing
-from .._core.readiness import Registrations, close_later
-from .._core.watching import check_can_watch
+from .._core import checkpoint, checkpoint_if_cancelled, current_task
+from .._loop import notify_closing
+from .._loop.readiness import Registrations, close_later
+from .._loop.watching import check_can_watch
 from .._run import in_trio_run
 from .stream import RECEIVE_SIZE, check_max_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .._core.readiness import Readable, Writable
+    from .._loop.readiness import Readable, Writable
 
 __all__ = ["FdStream"]
 

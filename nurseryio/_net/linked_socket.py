@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from .._asyncio.compat import running_loop, running_loop_or_none
 from .._base import BusyResourceError, ClosedResourceError
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
-from .._core.watching import can_watch, cannot_watch
+from .._loop.watching import can_watch, cannot_watch
 from .._sync import Event
 from .link import PIECE, Link
 from .offload import call_in_thread

@@ -33,14 +33,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._asyncio.compat import accept_plainly
 from .._base import Cancelled, ClosedResourceError
-from .._core import (
-    cancel_shielded_checkpoint,
-    checkpoint,
-    checkpoint_if_cancelled,
-    current_task,
-    notify_closing,
-)
-from .._core.readiness import Registrations, close_later
+from .._core import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled, current_task
+from .._loop import notify_closing
+from .._loop.readiness import Registrations, close_later
 from .._run import in_trio_run
 from .resolver import resolve_address
 from .sockettype import DEFAULT_BACKLOG, SocketType
@@ -52,7 +47,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer, ParamSpec, Self
 
-    from .._core.readiness import Readiness
+    from .._loop.readiness import Readiness
     from .resolver import AddressFormat
 
     P = ParamSpec("P")

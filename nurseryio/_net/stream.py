@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from .._core import Task
-    from .._core.readiness import Readable
+    from .._loop.readiness import Readable
 
 __all__ = ["SocketStream", "bytes_view", "check_max_bytes", "is_closed_error"]
 

@@ -35,13 +35,13 @@ from .._base.exception_groups import bare_exit, is_cancelled, leaves, warn_loose
 from .._base.forked import in_child
 from .._base.outcome import Error, Outcome, Value
 from .._base.util import call_each, coroutine_or_error, safe_repr
-from .._core import gauge
-from .._core.idle import use_clock
 from .._core.ki import KIHandler, border, calls_users, disable_ki_protection
 from .._core.loop_state import LoopState, fire
 from .._core.nursery import Nursery, open_nursery
-from .._core.readiness import let_go
 from .._core.task import Task, all_states, current_task, loop_state, records, sweep_closed_loops
+from .._loop import step_hooks
+from .._loop.readiness import let_go
+from .._loop.selector_idle import use_clock
 from .asyncgens import AsyncGenerators
 from .ctrl_c import Presses
 from .driving import EXITS, Driver
@@ -309,7 +309,7 @@ class Run:
     def _begin_instruments(self) -> None:
         # On the running loop, in one go: the first thing that instruments hear is before_run().
         for instrument in self.first_instruments:
-            gauge.install(self.state, instrument)
+            step_hooks.install(self.state, instrument)
         self._instrument("before_run")
 
     def _instrument(self, hook: str) -> None:
@@ -337,7 +337,7 @@ class Run:
         state = self.state
         if state.instruments is not None:
             for instrument in list(state.instruments):
-                gauge.uninstall(state, instrument)
+                step_hooks.uninstall(state, instrument)
 
     def _give_up_tasks(self) -> None:
         """Tasks are left only if the loop itself has failed, and that is what the run reports."""

@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .._base import BrokenResourceError, BusyResourceError, ClosedResourceError
-from .._core import open_nursery, wait_all_tasks_blocked
+from .._core import open_nursery
+from .._loop import wait_all_tasks_blocked
 from .._net.generic import aclose_forcefully
 from .check_support import expect, fresh, wait_writable
 

@@ -17,7 +17,8 @@ from .._base import (
     ReceiveStream,
     SendStream,
 )
-from .._core import CancelScope, open_nursery, wait_all_tasks_blocked
+from .._core import CancelScope, open_nursery
+from .._loop import wait_all_tasks_blocked
 from .._net.generic import aclose_forcefully
 from .check_support import (
     close,

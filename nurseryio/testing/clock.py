@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from .._base import Clock
 from .._base.util import Final
-from .._core.idle import asked
+from .._loop.selector_idle import asked
 from .deadlock import report_if_stuck
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import pytest
 
 from .._base import Cancelled, CancelReason, Clock, Instrument
 from .._base.exception_groups import leaves
-from .._core import add_instrument, remove_instrument
+from .._loop import add_instrument, remove_instrument
 from .one_task import OneTask
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from harness.net import unix_pair
 import nurseryio
 from nurseryio import SocketStream, from_thread, lowlevel, socket, to_thread
 from nurseryio._base import forked
-from nurseryio._core.readiness import FEW
+from nurseryio._loop.readiness import FEW
 from nurseryio.lowlevel import FdStream
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")

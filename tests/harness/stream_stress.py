@@ -44,8 +44,8 @@ from harness.limit import stacks_of_tasks
 from harness.net import reset
 from harness.stream_kinds import KINDS, Kind
 from nurseryio import BrokenResourceError, BusyResourceError, CancelScope, ClosedResourceError
-from nurseryio._core.readiness import waits
 from nurseryio._core.task import loop_state
+from nurseryio._loop.readiness import waits
 
 # Real seconds after which a program hangs. It takes a few milliseconds.
 LIMIT = 15.0

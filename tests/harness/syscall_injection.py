@@ -50,8 +50,8 @@ from harness.limit import stacks_of_tasks
 from harness.syscall_programs import DATA, PROGRAMS, clients, echo, served
 from harness.syscalls import ERRORS, SHORT, Aim, Faults, watched_uvloop
 from nurseryio import ClosedResourceError
-from nurseryio._core.readiness import waits
 from nurseryio._core.task import loop_state
+from nurseryio._loop.readiness import waits
 
 SEED = 1
 LOOPS = ("stock", "uvloop")

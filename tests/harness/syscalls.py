@@ -366,7 +366,7 @@ def _whose(call: str, frame: FrameType | None) -> str | None:
     """Where in the library a call comes from; None if it is not made on its behalf."""
     while frame is not None:
         module, function = frame.f_globals.get("__name__", ""), frame.f_code.co_name
-        if module == "nurseryio._core.watching":
+        if module == "nurseryio._loop.watching":
             return None  # a question, with a number that is refused anyway
         if module.startswith("nurseryio"):
             return f"{module}:{frame.f_lineno} {function}"

@@ -14,9 +14,9 @@ from harness import matrix
 
 import nurseryio
 from nurseryio import lowlevel, socket
-from nurseryio._core import watching
 from nurseryio._core.task import current_state
-from nurseryio._core.watching import ask, can_watch, check_can_watch
+from nurseryio._loop import watching
+from nurseryio._loop.watching import ask, can_watch, check_can_watch
 
 
 @pytest.mark.parametrize("kind", [*matrix.KINDS, matrix.BLIND])

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._asyncio import compat
-from .task import current_state
+from .._core.task import current_state
 
 if TYPE_CHECKING:
-    from .loop_state import LoopState
+    from .._core.loop_state import LoopState
 
 __all__ = ["ask", "can_watch", "cannot_watch", "check_can_watch"]
 

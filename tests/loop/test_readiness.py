@@ -21,8 +21,8 @@ import pytest
 import nurseryio
 from nurseryio import BusyResourceError, Cancelled, CancelScope, ClosedResourceError, lowlevel
 from nurseryio._asyncio import compat, epoll
-from nurseryio._core import readiness as readiness_module
-from nurseryio._core.readiness import Readable, Readiness, Writable, waits
+from nurseryio._loop import readiness as readiness_module
+from nurseryio._loop.readiness import Readable, Readiness, Writable, waits
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
 from .._base.instruments import Instruments
-from .idle import idle_of
-from .loop_state import LoopState
-from .task import Task, adopt, context_hooks, current_state, end_hooks, records
+from .._core.loop_state import LoopState
+from .._core.task import Task, adopt, context_hooks, current_state, end_hooks, records
+from .selector_idle import idle_of
 
 if TYPE_CHECKING:
     import contextvars

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from .._base.errors import BusyResourceError, ClosedResourceError
 from .._base.outcome import Error
-from .delivery import Abort
+from .._core.delivery import Abort
+from .._core.task import current_state, current_task
+from .._core.traps import reschedule, wait_task_rescheduled
 from .readiness import stop_watching, waits
-from .task import current_state, current_task
-from .traps import reschedule, wait_task_rescheduled
 from .watching import cannot_watch
 
 if TYPE_CHECKING:
     from .._asyncio.epoll import Poller
+    from .._core.task import Task
     from .readiness import HasFileno
-    from .task import Task
 
 
 async def wait_readable(fd: int | HasFileno) -> None:

@@ -47,7 +47,7 @@ from .._asyncio.compat import callbacks_of, forget_who_awaits
 from .._asyncio.epoll import Poller, poller_for
 from .._base.errors import BusyResourceError, ClosedResourceError
 from .._base.forked import in_child
-from .task import all_states
+from .._core.task import all_states
 from .watching import cannot_watch
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Protocol
 
-    from .loop_state import LoopState
+    from .._core.loop_state import LoopState
 
     class HasFileno(Protocol):
         """Anything that has a file descriptor."""

@@ -11,7 +11,7 @@ import pytest
 
 import nurseryio
 from nurseryio._core.task import loop_state
-from nurseryio._core.turns import turns_of
+from nurseryio._loop.polled_idle import turns_of
 from nurseryio.lowlevel import checkpoint
 from nurseryio.testing import MockClock, wait_all_tasks_blocked
 
@@ -157,7 +157,7 @@ def test_a_task_that_waits_for_idleness_gets_the_error_of_the_look(
 
     async def main() -> None:
         with monkeypatch.context() as patch:
-            patch.setattr("nurseryio._core.turns.compat.count_tasks", fail)
+            patch.setattr("nurseryio._loop.polled_idle.compat.count_tasks", fail)
             with pytest.raises(MemoryError):
                 await wait_all_tasks_blocked()
         await wait_all_tasks_blocked()

@@ -18,11 +18,11 @@ from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
-from .delivery import Abort
-from .loop_state import LoopState
-from .task import Task, current_state, current_task
-from .traps import wait_task_rescheduled
-from .turns import turns_of, wake_waiting
+from .._core.delivery import Abort
+from .._core.loop_state import LoopState
+from .._core.task import Task, current_state, current_task
+from .._core.traps import wait_task_rescheduled
+from .polled_idle import turns_of, wake_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,8 +13,8 @@ import pytest
 
 import nurseryio
 from nurseryio._asyncio import compat
-from nurseryio._core.idle import idle_of
 from nurseryio._core.task import loop_state
+from nurseryio._loop.selector_idle import idle_of
 from nurseryio.lowlevel import checkpoint, current_clock
 from nurseryio.testing import wait_all_tasks_blocked
 
@@ -204,7 +204,7 @@ async def test_a_wait_for_idleness_that_fails_to_begin_is_forgotten(
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("nurseryio._core.idle.wait_task_rescheduled", fail)
+        patch.setattr("nurseryio._loop.selector_idle.wait_task_rescheduled", fail)
         with pytest.raises(MemoryError):
             await wait_all_tasks_blocked()
     await nurseryio.sleep(0.01)  # idle: there is nobody to be woken

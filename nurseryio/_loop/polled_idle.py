@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 from .._asyncio import compat
 from .._base.outcome import Error
 from .._base.util import call_each
-from .loop_state import CLOCK_RESOLUTION, LoopState
-from .task import Task
-from .traps import reschedule
+from .._core.loop_state import CLOCK_RESOLUTION, LoopState
+from .._core.task import Task
+from .._core.traps import reschedule
 
 if TYPE_CHECKING:
     import asyncio
