@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._base.lazy_exports import lazy_door
-from ._core.tracer import Tracer as Tracer
+from ._observe.tracer import Tracer as Tracer
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_door(globals())

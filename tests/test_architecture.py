@@ -45,7 +45,6 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "_core": (
             "tree",
             "deadlines",
-            "tracer",
             "foreign",
             "extra",
             "loop_state",
@@ -60,7 +59,6 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "status",
             "nursery",
             "timeouts",
-            "tree_view",
         ),
     },
     {
@@ -71,6 +69,10 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "polled_idle",
             "selector_idle",
             "step_hooks",
+        ),
+        "_observe": (
+            "tracer",
+            "task_tree",
         ),
         "_sync": (
             "parking_lot",
@@ -212,7 +214,7 @@ UPWARD_FOR_TYPES = {
     ("_core.loop_state", "_core.task"),
     ("_core.status", "_core.nursery"),
     ("_core.task", "_core.nursery"),
-    ("_core.tracer", "_core.task"),
+    ("_observe.tracer", "_core.task"),
     ("_net.dtls_channel", "_net.dtls"),
     ("_net.sockettype", "_net.resolver"),
     ("_sync.channel_state", "_sync.channel"),

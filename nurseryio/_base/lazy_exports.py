@@ -24,7 +24,7 @@ _lazy_modules: set[str] = set()
 # What is loaded on first use from within functions.
 _HIDDEN = (
     "nurseryio.aio",
-    "nurseryio._core.tree_view",
+    "nurseryio._observe.task_tree",
     "nurseryio._interop.anyio_bridge",
     "nurseryio._net.linked_socket",
     # A name that is given to the standard library, to ssl for example, is encoded by this codec.
@@ -41,7 +41,7 @@ _FOR_SERVERS = (
     "nurseryio.lowlevel",
     "nurseryio.socket",
     "nurseryio.to_thread",
-    "nurseryio._core.tree_view",
+    "nurseryio._observe.task_tree",
     "nurseryio._interop.anyio_bridge",
     "nurseryio._net.tcp_connect",
     "nurseryio._net.unix",

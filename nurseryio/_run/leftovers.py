@@ -69,7 +69,7 @@ class Leftovers:
         what = self.phase
         try:
             # Imported when it is needed. This may be in a signal handler, in the middle of itself.
-            from .._core.tree_view import draw_tasks
+            from .._observe.task_tree import draw_tasks
 
             tree = draw_tasks(self._loop)
         except Exception as exc:

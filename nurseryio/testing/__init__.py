@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._base.lazy_exports import lazy_door
-from .._core.tree_view import task_tree as task_tree
 from .._loop import wait_all_tasks_blocked as wait_all_tasks_blocked
+from .._observe.task_tree import task_tree as task_tree
 from .check_streams import (
     check_half_closeable_stream as check_half_closeable_stream,
     check_one_way_stream as check_one_way_stream,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from .._asyncio import compat
 from .._base.thread_cache import idle_threads
-from .._core.tree_view import task_tree
+from .._observe.task_tree import task_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable

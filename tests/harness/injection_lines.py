@@ -32,6 +32,7 @@ PACKAGE = Path(nurseryio.__file__).resolve().parent
 
 # The files whose lines are tried, below the package.
 ENGINE = (
+    "_observe",
     "_loop",
     "_run",
     "_base",

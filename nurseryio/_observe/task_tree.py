@@ -19,14 +19,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio.compat import running_loop
-from .task import await_frames, records
+from .._core.task import await_frames, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from .._asyncio.compat import Loop
-    from .nursery import Nursery
-    from .task import Task
+    from .._core.nursery import Nursery
+    from .._core.task import Task
 
 _LIBRARIES = tuple(
     os.path.dirname(os.path.abspath(path)) + os.sep

@@ -49,7 +49,7 @@ async def test_each_line_shows_where_the_program_waits_not_the_library() -> None
         nursery.start_soon(child)
         await wait_all_tasks_blocked()
         line = next(line for line in task_tree().splitlines() if "child" in line)
-        assert "test_tree_view.py:" in line
+        assert "test_task_tree.py:" in line
         assert line.endswith("in child(): await nurseryio.sleep(1000)  # here")
         nursery.cancel_scope.cancel()
 

@@ -22,7 +22,7 @@ from .._base.instruments import HOOKS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from .task import Task
+    from .._core.task import Task
 
 
 class Tracer(Instrument):
