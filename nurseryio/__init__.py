@@ -36,7 +36,7 @@ from ._base import (
     WouldBlock as WouldBlock,
 )
 from ._base.lazy_exports import lazy_door, preload as preload
-from ._core import (
+from ._nursery import (
     TASK_STATUS_IGNORED as TASK_STATUS_IGNORED,
     CancelScope as CancelScope,
     Nursery as Nursery,

@@ -76,7 +76,7 @@ def test_occurrences_hold_the_first_the_second_and_the_last() -> None:
 
 
 def test_a_line_is_named_by_its_module_function_and_text() -> None:
-    file = "_core/scope.py"
+    file = "_nursery/scope.py"
     text = "self._entered = True"
     number = next(
         number

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import contextvars
 
-    from .nursery import Nursery
+    from .._nursery.nursery import Nursery
 
 
 class Extra:

@@ -70,7 +70,10 @@ _LIBRARY = (__package__ or "").partition(".")[0] + "."
 _TESTING = _LIBRARY + "testing."
 
 # The rooms of the engine.
-_ENGINE = {_LIBRARY + room for room in ("_asyncio", "_base", "_core", "_loop", "_observe", "_run")}
+_ENGINE = {
+    _LIBRARY + room
+    for room in ("_asyncio", "_base", "_core", "_loop", "_nursery", "_observe", "_run")
+}
 
 # Modules in them that are not part of the engine: they call user code, and keep no state.
 _OUTSIDE_ENGINE = {abcs.__name__, outcome.__name__, util.__name__}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import types
     from collections.abc import Callable, Iterator
 
-    from .nursery import Nursery
+    from .._nursery.nursery import Nursery
 
 
 # What Task._rested is after others have had their turn, because the task has waited.

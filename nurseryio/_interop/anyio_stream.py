@@ -28,8 +28,9 @@ from .._base import (
     HalfCloseableStream,
     Stream,
 )
-from .._core import CancelScope, checkpoint
+from .._core import checkpoint
 from .._net.stream import RECEIVE_SIZE, SocketStream, bytes_view, check_max_bytes
+from .._nursery import CancelScope
 
 __all__ = [
     "AnyioStream",

@@ -25,9 +25,9 @@ from .._base import (
     Stream,
 )
 from .._base.util import bytes_view
-from .._core import CancelScope
 from .._net.link import Link
 from .._net.stream import RECEIVE_SIZE, check_max_bytes
+from .._nursery import CancelScope
 
 if TYPE_CHECKING:
     from typing import Any

@@ -16,13 +16,13 @@ from .._base import AsyncResource, Cancelled
 from .._base.exc_fields import class_name, is_a
 from .._base.exception_groups import is_marked
 from .._base.util import safe_repr
-from .._core import TASK_STATUS_IGNORED, CancelScope, TaskStatus
+from .._nursery import TASK_STATUS_IGNORED, CancelScope, TaskStatus
 from .._sync import Event
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from .._core import Nursery
+    from .._nursery import Nursery
 
 __all__ = ["Hosted", "host"]
 

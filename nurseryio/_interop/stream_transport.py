@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._asyncio.compat import running_loop
 from .._base import BrokenResourceError, ClosedResourceError, HalfCloseableStream, Stream
-from .._core import CancelScope, open_nursery
+from .._nursery import CancelScope, open_nursery
 from .._sync import Event
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from .._base.util import safe_repr
 from .._core.task import records
 
 if TYPE_CHECKING:
-    from .._core import Nursery
+    from .._nursery import Nursery
 
 __all__ = ["supervise"]
 

@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .._base import BusyResourceError, ClosedResourceError, Final, WouldBlock
-from .._core import TASK_STATUS_IGNORED, TaskStatus, current_time, open_nursery, sleep
+from .._nursery import TASK_STATUS_IGNORED, TaskStatus, current_time, open_nursery, sleep
 from .._run import current_trio_token, spawn_system_task
 from .._sync import Lock, MemorySendChannel, open_memory_channel
 from .dtls_channel import DTLSChannel

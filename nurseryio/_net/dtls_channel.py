@@ -29,7 +29,8 @@ from .._base import (
     WouldBlock,
 )
 from .._base.util import Frozen
-from .._core import checkpoint, move_on_after
+from .._core import checkpoint
+from .._nursery import move_on_after
 from .._sync import Lock, open_memory_channel
 from .dtls_codec import ClientHello, is_of_handshake, is_unencrypted
 from .dtls_engine import MAX_DATA, DTLSEngine, HandshakeFailed, PeerClosed, describe

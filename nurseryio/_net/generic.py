@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 from .._base import AsyncResource, Final, HalfCloseableStream, ReceiveStream, SendStream
-from .._core import CancelScope
+from .._nursery import CancelScope
 
 __all__ = ["StapledStream", "aclose_forcefully"]
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from .._base import AsyncResource
 from .._base.lazy_exports import load_for_server
 from .._base.util import in_the_name_of, reject_non_functions
-from .._core import TASK_STATUS_IGNORED, CancelScope, Nursery, open_nursery, sleep
+from .._nursery import TASK_STATUS_IGNORED, CancelScope, Nursery, open_nursery, sleep
 from .generic import aclose_forcefully
 from .stream import SocketStream
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .._base import Listener
-    from .._core import Nursery, TaskStatus
+    from .._nursery import Nursery, TaskStatus
 
 __all__ = ["serve_listeners"]
 

@@ -24,7 +24,7 @@ from contextlib import suppress
 from math import isnan
 from typing import TYPE_CHECKING
 
-from .._core import CancelScope, move_on_after, open_nursery
+from .._nursery import CancelScope, move_on_after, open_nursery
 from .._sync import Event
 from .hostname import encode_hostname
 from .resolver import getaddrinfo

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from .._base.util import reject_non_functions
-from .._core import TASK_STATUS_IGNORED
+from .._nursery import TASK_STATUS_IGNORED
 from .listener import SocketListener
 from .resolver import getaddrinfo
 from .serve import serve_listeners
@@ -17,7 +17,7 @@ from .socket_makers import socket
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .._core import Nursery, TaskStatus
+    from .._nursery import Nursery, TaskStatus
     from .resolver import AddressFormat
     from .stream import SocketStream
 

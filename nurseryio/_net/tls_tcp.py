@@ -12,7 +12,7 @@ import ssl
 from typing import TYPE_CHECKING, NoReturn
 
 from .._base.util import reject_non_functions
-from .._core import TASK_STATUS_IGNORED
+from .._nursery import TASK_STATUS_IGNORED
 from .generic import aclose_forcefully
 from .serve import serve_listeners
 from .tcp_connect import DEFAULT_DELAY, open_tcp_stream
@@ -24,7 +24,7 @@ from .tls_listener import SSLListener
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .._core import Nursery, TaskStatus
+    from .._nursery import Nursery, TaskStatus
     from .stream import SocketStream
 
 __all__ = ["open_ssl_over_tcp_listeners", "open_ssl_over_tcp_stream", "serve_ssl_over_tcp"]

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from .._base.forked import generation
 from .._base.util import reject_non_functions
-from .._core import TASK_STATUS_IGNORED, checkpoint
+from .._core import checkpoint
+from .._nursery import TASK_STATUS_IGNORED
 from .listener import SocketListener
 from .resolver import check_path
 from .serve import serve_listeners
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from typing import TypeAlias
 
-    from .._core import Nursery, TaskStatus
+    from .._nursery import Nursery, TaskStatus
 
     AnyPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 

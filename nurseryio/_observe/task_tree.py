@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from .._asyncio.compat import Loop
-    from .._core.nursery import Nursery
     from .._core.task import Task
+    from .._nursery.nursery import Nursery
 
 _LIBRARIES = tuple(
     os.path.dirname(os.path.abspath(path)) + os.sep

@@ -20,7 +20,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from .._base.errors import RunFinishedError
-from .._core.scope import CancelScope
+from .._nursery.scope import CancelScope
 from .driving import EXITS
 
 if sys.version_info < (3, 11):

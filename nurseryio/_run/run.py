@@ -37,11 +37,11 @@ from .._base.outcome import Error, Outcome, Value
 from .._base.util import call_each, coroutine_or_error, safe_repr
 from .._core.ki import KIHandler, border, calls_users, disable_ki_protection
 from .._core.loop_state import LoopState, fire
-from .._core.nursery import Nursery, open_nursery
 from .._core.task import Task, all_states, current_task, loop_state, records, sweep_closed_loops
 from .._loop import step_hooks
 from .._loop.readiness import let_go
 from .._loop.selector_idle import use_clock
+from .._nursery.nursery import Nursery, open_nursery
 from .asyncgens import AsyncGenerators
 from .ctrl_c import Presses
 from .driving import EXITS, Driver

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from .._base import BrokenResourceError, Cancelled, coroutine_or_error
 from .._base.exc_fields import is_a
 from .._base.util import in_the_name_of, reject_non_functions, safe_repr
-from .._core import checkpoint_if_cancelled, current_effective_deadline, open_nursery
+from .._core import checkpoint_if_cancelled
+from .._nursery import current_effective_deadline, open_nursery
 from .channel import open_memory_channel
 from .event import Event
 from .semaphore import Semaphore
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import TypeAlias
 
-    from .._core import Nursery, Task
+    from .._core import Task
+    from .._nursery import Nursery
     from .channel import MemoryReceiveChannel, MemorySendChannel
 
 __all__ = ["amap", "gather", "race"]

@@ -26,7 +26,7 @@ from .._base.abcs import ReceiveChannel
 from .._base.exc_fields import add_note, args_of, chain, is_a, members_of, message_of, set_cause
 from .._base.exception_groups import leave_block, regroup, take_out
 from .._base.util import in_the_name_of
-from .._core import open_nursery
+from .._nursery import open_nursery
 from .channel import open_memory_channel
 from .semaphore import Semaphore
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from types import TracebackType
 
-    from .._core import TaskStatus
+    from .._nursery import TaskStatus
     from .channel import MemoryReceiveChannel, MemorySendChannel
 
 __all__ = ["as_safe_channel"]

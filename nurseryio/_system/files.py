@@ -16,7 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .._base import AsyncResource, Cancelled
-from .._core import CancelScope, checkpoint_if_cancelled
+from .._core import checkpoint_if_cancelled
+from .._nursery import CancelScope
 from .threads import to_thread_run_sync
 
 if TYPE_CHECKING:

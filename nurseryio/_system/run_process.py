@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._base import BrokenResourceError, coroutine_or_error
 from .._base.util import bytes_view, reject_non_functions, safe_repr
-from .._core import TASK_STATUS_IGNORED, CancelScope, move_on_after, open_nursery, sleep
+from .._nursery import TASK_STATUS_IGNORED, CancelScope, move_on_after, open_nursery, sleep
 from .._sync import Event
 from .process import has_pipes, start_process
 from .threads import to_thread_run_sync
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer, Unpack
 
     from .._base import ReceiveStream, SendStream
-    from .._core import Nursery, TaskStatus
+    from .._nursery import Nursery, TaskStatus
     from .process import Command, Process
     from .process_options import HasFileno, RunOptions
 

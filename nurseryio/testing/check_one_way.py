@@ -17,9 +17,9 @@ from .._base import (
     ReceiveStream,
     SendStream,
 )
-from .._core import CancelScope, open_nursery
 from .._loop import wait_all_tasks_blocked
 from .._net.generic import aclose_forcefully
+from .._nursery import CancelScope, open_nursery
 from .check_support import (
     close,
     expect,

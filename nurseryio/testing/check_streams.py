@@ -12,8 +12,8 @@ import random
 from typing import TYPE_CHECKING
 
 from .._base import ClosedResourceError, HalfCloseableStream, Stream
-from .._core import open_nursery
 from .._loop import wait_all_tasks_blocked
+from .._nursery import open_nursery
 from .check_clogged import CLOGGED_CHECKS, check_eof_while_sending
 from .check_one_way import ONE_WAY_CHECKS
 from .check_support import expect, fresh

@@ -31,14 +31,8 @@ from .._asyncio import compat
 from .._base import Cancelled, Error, acapture, coroutine_or_error
 from .._base.exception_groups import leaves
 from .._base.util import call_each
-from .._core import (
-    Abort,
-    CancelScope,
-    current_task,
-    open_nursery,
-    reschedule,
-    wait_task_rescheduled,
-)
+from .._core import Abort, current_task, reschedule, wait_task_rescheduled
+from .._nursery import CancelScope, open_nursery
 from .._run.run import prepare
 from .._sync import Event
 from .deadlock import reports_of
@@ -52,7 +46,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from .._base import CancelReason, Clock, Instrument, Outcome
-    from .._core import Nursery, Task
+    from .._core import Task
+    from .._nursery import Nursery
     from .deadlock import DeadlockError
 
 T = TypeVar("T")

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .._core import Nursery, open_nursery
+from .._nursery import Nursery, open_nursery
 from .clock import MockClock
 from .one_task import is_step_under_way
 from .pytest_shared import SharedRun, keeping_context

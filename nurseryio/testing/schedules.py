@@ -28,18 +28,14 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 from .._asyncio.compat import HAS_CANCEL_COUNTS, cancelling, running_loop
-from .._core import (
-    CancelScope,
-    checkpoint,
-    current_effective_deadline,
-    current_task,
-    open_nursery,
-)
+from .._core import checkpoint, current_task
+from .._nursery import CancelScope, current_effective_deadline, open_nursery
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 
-    from .._core import Nursery, Task
+    from .._core import Task
+    from .._nursery import Nursery
 
 __all__ = ["Schedule", "Strike", "StuckError", "random_schedules", "strike_everywhere"]
 

@@ -22,12 +22,12 @@ from harness.core import task_factory
 
 import nurseryio
 from nurseryio._asyncio import compat
-from nurseryio._core import (
-    ending as ending_module,
-    nursery as nursery_module,
-    status as status_module,
-)
 from nurseryio._core.task import current_state
+from nurseryio._nursery import (
+    nursery as nursery_module,
+    task_exit as ending_module,
+    task_status as status_module,
+)
 
 VAR = contextvars.ContextVar("VAR", default="unset")
 

@@ -155,7 +155,7 @@ def table(results: Iterable[Result], everything: bool) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="The coverage of modules by their own tests.")
-    parser.add_argument("modules", nargs="*", help='such as "_core.scope"; default: all')
+    parser.add_argument("modules", nargs="*", help='such as "_nursery.scope"; default: all')
     parser.add_argument("--all", action="store_true", help="show modules with enough as well")
     arguments = parser.parse_args()
 

@@ -32,6 +32,7 @@ PACKAGE = Path(nurseryio.__file__).resolve().parent
 
 # The files whose lines are tried, below the package.
 ENGINE = (
+    "_nursery",
     "_observe",
     "_loop",
     "_run",
@@ -57,7 +58,7 @@ EXCEPTIONS: dict[str, type[BaseException]] = {
 class Line(NamedTuple):
     """One line of a function of the engine."""
 
-    file: str  # below the package, such as "_core/scope.py"
+    file: str  # below the package, such as "_nursery/scope.py"
     first: int  # the line at which the code object begins
     name: str  # the code object's name
     line: int

@@ -81,8 +81,8 @@ _GROUPS: dict[str, list[str]] = {
         'compat:ChildTask.get_coro:return getattr(self, "shown", None) or _plain_get_coro(self)',
     ],
     THE_CALL_FAILED: [
-        "ending:_never_ran:if task is None or task._started:",
-        "ending:_never_ran:task = records.get(asyncio_task)",
+        "task_exit:_never_ran:if task is None or task._started:",
+        "task_exit:_never_ran:task = records.get(asyncio_task)",
         "step_hooks:Gauge._step:callback(*args)",
         "step_hooks:Gauge._step:task = None",
         "step_hooks:Gauge.call_soon:return self._call_soon(step, *args, context=context)",
@@ -174,8 +174,8 @@ _GROUPS: dict[str, list[str]] = {
         "loop_state:LoopState._arm:self.armed_at = when",
     ],
     ANYIO_SHIELD: [
-        "leaving:join_children:if shield is not None:",
-        "leaving:join_children:shield.__exit__(None, None, None)",
+        "nursery_exit:join_children:if shield is not None:",
+        "nursery_exit:join_children:shield.__exit__(None, None, None)",
     ],
 }
 

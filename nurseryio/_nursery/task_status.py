@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from .._asyncio.compat import forget_who_awaits, note_who_awaits
 from .._base.util import ensure_stack
-from .delivery import tell
-from .loop_state import check_home
-from .tree import chain, encloses, refresh_chain
+from .._core.delivery import tell
+from .._core.loop_state import check_home
+from .._core.tree import chain, encloses, refresh_chain
 
 if TYPE_CHECKING:
+    from .._core.task import Task
     from .nursery import Nursery
-    from .task import Task
 
 StatusT = TypeVar("StatusT")
 StatusT_contra = TypeVar("StatusT_contra", contravariant=True)

@@ -16,8 +16,8 @@ from harness.core import leaves, validate
 
 import nurseryio
 from nurseryio import Cancelled, open_nursery
-from nurseryio._core import leaving
-from nurseryio._core.leaving import at_border
+from nurseryio._nursery import nursery_exit
+from nurseryio._nursery.nursery_exit import at_border
 from nurseryio.lowlevel import cancel_shielded_checkpoint, checkpoint, current_task
 
 if sys.version_info < (3, 11):
@@ -306,7 +306,7 @@ def fail_while_judging(monkeypatch: pytest.MonkeyPatch, error: BaseException) ->
         monkeypatch.undo()
         raise error
 
-    monkeypatch.setattr(leaving, "_is_foreign", fail)
+    monkeypatch.setattr(nursery_exit, "_is_foreign", fail)
 
 
 async def host_in_trouble(strict: bool | None) -> None:

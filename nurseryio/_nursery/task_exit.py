@@ -21,15 +21,15 @@ from .._asyncio import compat
 from .._asyncio.compat import current_task as current_asyncio_task, forget_who_awaits
 from .._base.errors import Cancelled, CancelReason, misnested
 from .._base.exc_fields import is_a, set_context
-from .delivery import lost_hooks
+from .._core.delivery import lost_hooks
+from .._core.task import end_hooks, records
+from .._core.tree import ROOT, chain
 from .scope import CancelScope
-from .task import end_hooks, records
-from .tree import ROOT, chain
 
 if TYPE_CHECKING:
     import asyncio
 
-    from .task import Task
+    from .._core.task import Task
 
 
 def make_elsewhere(task: Task, runner: Any, name: str | None, context: Any) -> Any:

@@ -35,12 +35,12 @@ from .._base.exception_groups import (
     take_out,
 )
 from .._base.util import SECONDS, OnlyWith, as_float, blank, ensure_stack
-from . import foreign
-from .delivery import give_back, is_native, number_raised, push_later, tell, watch
-from .foreign import BACKEND
-from .loop_state import check_home, is_swept
-from .task import Task, current_state, current_task, not_in_a_task, records
-from .tree import ROOT, Node, abandon, encloses, refresh
+from .._core import foreign
+from .._core.delivery import give_back, is_native, number_raised, push_later, tell, watch
+from .._core.foreign import BACKEND
+from .._core.loop_state import check_home, is_swept
+from .._core.task import Task, current_state, current_task, not_in_a_task, records
+from .._core.tree import ROOT, Node, abandon, encloses, refresh
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from .deadlines import Entry
-    from .loop_state import LoopState
+    from .._core.deadlines import Entry
+    from .._core.loop_state import LoopState
 
 
 DEADLINE = CancelReason("deadline")

@@ -16,16 +16,16 @@ from .._asyncio.compat import current_task as current_asyncio_task
 from .._base.errors import Cancelled, TooSlowError
 from .._base.exc_fields import is_a
 from .._base.util import CLOCK_TIME, NO_LIMIT, SECONDS, OnlyWith, as_float, not_a_number
+from .._core.task import current_state, current_task, not_in_a_task, records, wake_future
+from .._core.traps import checkpoint, hold_off
 from .scope import CancelScope, new_scope
-from .task import current_state, current_task, not_in_a_task, records, wake_future
-from .traps import checkpoint, hold_off
 
 if TYPE_CHECKING:
     import asyncio
     from types import TracebackType
 
-    from .deadlines import Entry
-    from .task import Task
+    from .._core.deadlines import Entry
+    from .._core.task import Task
 
 
 def current_time() -> float:

@@ -60,23 +60,16 @@ from .._base.util import (
     qualname_of,
     reject_non_functions,
 )
-from . import leaving
-from .delivery import OUR_OWN, tell
-from .ending import (
-    end_broken_off,
-    end_child,
-    make_elsewhere,
-    report_orphan,
-    settle_in,
-    unmake,
-)
-from .extra import NO_EXTRA
-from .ki import border
-from .loop_state import check_home
+from .._core.delivery import OUR_OWN, tell
+from .._core.extra import NO_EXTRA
+from .._core.ki import border
+from .._core.loop_state import check_home
+from .._core.task import NEW, Task, make_task, records, wake_future
+from .._core.tree import ROOT
+from . import nursery_exit
 from .scope import new_scope
-from .status import NOT_STARTED, Starting
-from .task import NEW, Task, make_task, records, wake_future
-from .tree import ROOT
+from .task_exit import end_broken_off, end_child, make_elsewhere, report_orphan, settle_in, unmake
+from .task_status import NOT_STARTED, Starting
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -89,7 +82,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVarTuple, Unpack
 
-    from .loop_state import LoopState
+    from .._core.loop_state import LoopState
     from .scope import CancelScope
 
     PosArgsT = TypeVarTuple("PosArgsT")
@@ -494,12 +487,12 @@ class Nursery(metaclass=NoPublicConstructor):
             task, scope = self._parent_task, self.cancel_scope
             native = left = None
             if current_asyncio_task() is not task.asyncio_task:
-                left = leaving.leave_elsewhere(self, exc)
+                left = nursery_exit.leave_elsewhere(self, exc)
             else:
                 self._body_running = False
                 if exc is not None:
                     ensure_stack()  # cancelling the children may need it
-                    native = leaving.struck(self, exc)
+                    native = nursery_exit.struck(self, exc)
                 if not self._children and not self._pending_starts:
                     self._closed = True
                 state = self._state
@@ -510,7 +503,9 @@ class Nursery(metaclass=NoPublicConstructor):
                     except GeneratorExit:
                         raise
                     except BaseException as stray:
-                        native = leaving.goes_on(native, leaving.struck(self, stray, waiting=True))
+                        native = nursery_exit.goes_on(
+                            native, nursery_exit.struck(self, stray, waiting=True)
+                        )
                     finally:
                         task._shielded_step = False
                     if not self._closed:
@@ -518,10 +513,10 @@ class Nursery(metaclass=NoPublicConstructor):
                 else:
                     state.long_nurseries -= 1
                 if not self._closed:
-                    native = await leaving.join_children(self, task, native)
+                    native = await nursery_exit.join_children(self, task, native)
                 scope._nest = None
                 if self._errors is not None or native is not None or scope._abandoned:
-                    left = leaving.leave(self, exc, native)
+                    left = nursery_exit.leave(self, exc, native)
                 elif task.scope is scope and not scope._effective and scope._beside is None:
                     # inlined: scope.CancelScope.__exit__, the ordinary case
                     task.scope = scope._parent  # type: ignore[assignment]
@@ -535,7 +530,7 @@ class Nursery(metaclass=NoPublicConstructor):
         except BaseException as failure:
             if not self.cancel_scope._entered:
                 raise not_entered(self, exc) from exc
-            left = await leaving.leave_in_trouble(self, exc, failure)
+            left = await nursery_exit.leave_in_trouble(self, exc, failure)
         try:
             return leave_block(exc, left)
         finally:

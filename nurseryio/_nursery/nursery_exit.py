@@ -31,11 +31,11 @@ from .._base.exception_groups import (
     is_marked,
     without_cancelled,
 )
-from . import foreign
-from .delivery import Abort, is_native, native_requests, tell, watch
-from .ki import place_of
-from .traps import hold_off
-from .tree import ROOT, abandon, chain
+from .._core import foreign
+from .._core.delivery import Abort, is_native, native_requests, tell, watch
+from .._core.ki import place_of
+from .._core.traps import hold_off
+from .._core.tree import ROOT, abandon, chain
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from .._core.task import Task
     from .nursery import Nursery
     from .scope import CancelScope
-    from .task import Task
 
 # The errors that a scope may have to do with when it is left.
 MAY_BE_OURS = (Cancelled, BaseExceptionGroup)

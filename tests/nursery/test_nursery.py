@@ -42,8 +42,8 @@ from nurseryio import (
     sleep_forever,
 )
 from nurseryio._asyncio.compat import COUNTS_GO_STALE
-from nurseryio._core.nursery import GUESSES
 from nurseryio._core.task import records
+from nurseryio._nursery.nursery import GUESSES
 from nurseryio.lowlevel import checkpoint, current_task
 
 if sys.version_info < (3, 11):
