@@ -16,7 +16,7 @@ import pytest
 from harness.core import cancelling, leaves, little_cpu, needs_counts, settle, turns
 
 import nurseryio
-from nurseryio._core import foreign
+from nurseryio._core import anyio_hook
 from nurseryio._interop import anyio_bridge
 
 if sys.version_info < (3, 11):
@@ -25,8 +25,8 @@ if sys.version_info < (3, 11):
 
 @pytest.fixture(autouse=True)
 def bridge() -> None:
-    foreign.look()
-    assert foreign.bridge is not None
+    anyio_hook.look()
+    assert anyio_hook.bridge is not None
 
 
 # Ways to wait: an operation of ours, one of anyio's, one of asyncio's.

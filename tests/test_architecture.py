@@ -43,15 +43,15 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     },
     {
         "_core": (
-            "tree",
+            "scope_tree",
             "deadlines",
-            "foreign",
-            "extra",
+            "anyio_hook",
+            "task_extra",
             "loop_state",
             "task",
             "delivery",
             "traps",
-            "parking",
+            "wait_queue",
             "ki",
         ),
     },
@@ -213,7 +213,7 @@ PUBLIC = {
 # Imports against the order that exist for type checkers alone: (importer, imported).
 UPWARD_FOR_TYPES = {
     ("_base.abcs", "_core.task"),
-    ("_core.extra", "_nursery.nursery"),
+    ("_core.task_extra", "_nursery.nursery"),
     ("_nursery.nursery_exit", "_nursery.nursery"),
     ("_core.loop_state", "_core.task"),
     ("_nursery.task_status", "_nursery.nursery"),

@@ -12,7 +12,7 @@ from harness.stress import stress
 
 import nurseryio
 from nurseryio import Condition, Lock, Semaphore, StrictFIFOLock
-from nurseryio._core.parking import park
+from nurseryio._core.wait_queue import park
 from nurseryio.lowlevel import Task, current_task
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 from nurseryio.testing.schedules import Schedule

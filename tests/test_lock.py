@@ -265,7 +265,7 @@ async def test_a_lock_is_handed_on_once_if_waking_the_heir_raises_after_the_fact
     async with nurseryio.open_nursery() as nursery:
         with pytest.raises(OutOfTime):
             async with lock:
-                monkeypatch.setattr("nurseryio._core.parking.new_future", LateFuture)
+                monkeypatch.setattr("nurseryio._core.wait_queue.new_future", LateFuture)
                 nursery.start_soon(user)
                 await nurseryio.lowlevel.checkpoint()
                 await nurseryio.lowlevel.checkpoint()

@@ -52,16 +52,16 @@ from .._base.exc_fields import is_a
 from .._base.exception_groups import ours_alone
 from .._base.outcome import Error
 from .._base.util import safe_repr
-from . import foreign
+from . import anyio_hook
+from .scope_tree import ROOT, chain, encloses, refresh
 from .task import records
-from .tree import ROOT, chain, encloses, refresh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from .loop_state import LoopState
+    from .scope_tree import Node
     from .task import Task
-    from .tree import Node
 
 
 class Abort(enum.Enum):
@@ -99,7 +99,7 @@ def is_native(task: Task, before: int, exc: BaseException) -> bool:
     requests = native_requests(task)
     if requests <= max(before, 0):
         return False
-    if foreign.bridge is not None and foreign.bridge.is_striking(task) and ours_alone(exc):
+    if anyio_hook.bridge is not None and anyio_hook.bridge.is_striking(task) and ours_alone(exc):
         return False  # what came with ours is said again by who knows its own alone
     if compat.COUNTS_GO_STALE:
         if requests <= _number_over(task) and ours_alone(exc):
@@ -131,7 +131,7 @@ def tell(flipped: Iterable[Any]) -> None:
     Raises:
         BaseException: The first error on the way to one of them, when all have been served.
     """
-    foreign.look()
+    anyio_hook.look()
     failed: BaseException | None = None
     state: LoopState | None = None
     for task in flipped:
@@ -202,7 +202,9 @@ def give_back(task: Task) -> None:
 
 def interrupt(task: Task) -> None:
     """Have ``CancelledError`` raised at the current or next await, if nothing protects the task."""
-    if (foreign.bridge is not None or task._extra.island is not None) and foreign.protects(task):
+    if (anyio_hook.bridge is not None or task._extra.island is not None) and anyio_hook.protects(
+        task
+    ):
         watch(task)
     else:
         _strike(task)
@@ -336,10 +338,12 @@ def _deliver(task: Task) -> None:
     """One row of rule 1 for a task whose scope is effective."""
     asyncio_task = task.asyncio_task
     park = task._park
-    if (foreign.bridge is not None or task._extra.island is not None) and foreign.protects(task):
+    if (anyio_hook.bridge is not None or task._extra.island is not None) and anyio_hook.protects(
+        task
+    ):
         future = compat.waiter(asyncio_task)
         if future is not None and not future.done():
-            foreign.hold_off(task)
+            anyio_hook.hold_off(task)
             _wait_for(task, future)
             return
     elif park is not None:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .._asyncio import compat
 from .._asyncio.compat import callbacks_of, current_task as current_asyncio_task
 from .._base.util import NoPublicConstructor, blank, name_of
-from . import foreign
-from .extra import NO_EXTRA, Extra
+from . import anyio_hook
 from .loop_state import IN_A_THREAD, WHENCE, LoopState
-from .tree import ROOT, Node, chain
+from .scope_tree import ROOT, Node, chain
+from .task_extra import NO_EXTRA, Extra
 
 if TYPE_CHECKING:
     import asyncio
@@ -364,7 +364,7 @@ def current_task() -> Task:
 
 def adopt(task: asyncio.Task[Any]) -> Task:
     """Make the record of a task that somebody else has started."""
-    foreign.look()
+    anyio_hook.look()
     state = loop_state(task.get_loop())
     record = make_task(state, task.get_coro(), None, None, ROOT)
     record.asyncio_task = task

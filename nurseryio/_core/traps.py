@@ -32,7 +32,7 @@ from .._asyncio.compat import (
 )
 from .._base.errors import Cancelled
 from .._base.outcome import Value
-from . import foreign
+from . import anyio_hook
 from .delivery import (
     AGREED,
     OUR_OWN,
@@ -44,9 +44,9 @@ from .delivery import (
     raiser,
     watch,
 )
-from .extra import NO_EXTRA
 from .loop_state import check_home
 from .task import current_task, not_in_a_task, records
+from .task_extra import NO_EXTRA
 
 if TYPE_CHECKING:
     import asyncio
@@ -125,7 +125,7 @@ async def cancel_shielded_checkpoint() -> None:
 
 def hold_off(task: Task, error: BaseException) -> None:
     """A native cancel struck where nothing may be lost: have it strike at the next await."""
-    if foreign.repeats(error):
+    if anyio_hook.repeats(error):
         return  # it strikes again by itself
     task._look_closer = True
     if compat.UNCANCEL_WITHDRAWS or not compat.HAS_CANCEL_COUNTS:
@@ -180,7 +180,7 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
         task._park = future = new_future(loop=task._state.loop)
         if (
             task.scope._effective
-            and not foreign.protects(task)
+            and not anyio_hook.protects(task)
             and abort_wait(task, raiser(task.scope))
         ):
             interrupt(task)

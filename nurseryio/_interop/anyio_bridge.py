@@ -1,6 +1,6 @@
 """Our cancel scopes beside anyio's, in the same tasks: each respects the other's shields.
 
-Loaded only where anyio's asyncio backend is loaded already (``_core.foreign``). This is the one
+Loaded only where anyio's asyncio backend is loaded already (``_core.anyio_hook``). This is the one
 module that knows private parts of anyio: its table of task states, and the fields of its scopes.
 If a release of anyio lacks them there is no bridge: everything works, shields apart.
 
@@ -37,7 +37,7 @@ from weakref import WeakSet
 
 from .._asyncio.compat import current_task_or_none, running_loop
 from .._core.delivery import tell, watch
-from .._core.tree import refresh
+from .._core.scope_tree import refresh
 
 NEEDED = ("_shield", "_parent_scope")
 

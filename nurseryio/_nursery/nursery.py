@@ -61,11 +61,11 @@ from .._base.util import (
     reject_non_functions,
 )
 from .._core.delivery import OUR_OWN, tell
-from .._core.extra import NO_EXTRA
 from .._core.ki import border
 from .._core.loop_state import check_home
+from .._core.scope_tree import ROOT
 from .._core.task import NEW, Task, make_task, records, wake_future
-from .._core.tree import ROOT
+from .._core.task_extra import NO_EXTRA
 from . import nursery_exit
 from .scope import new_scope
 from .task_exit import end_broken_off, end_child, make_elsewhere, report_orphan, settle_in, unmake

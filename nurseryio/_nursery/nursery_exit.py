@@ -31,11 +31,11 @@ from .._base.exception_groups import (
     is_marked,
     without_cancelled,
 )
-from .._core import foreign
+from .._core import anyio_hook
 from .._core.delivery import Abort, is_native, native_requests, tell, watch
 from .._core.ki import place_of
+from .._core.scope_tree import ROOT, abandon, chain
 from .._core.traps import hold_off
-from .._core.tree import ROOT, abandon, chain
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -79,14 +79,14 @@ def _is_foreign(nursery: Nursery, exc: Cancelled) -> bool:
 
 def goes_on(native: BaseException | None, new: BaseException | None) -> BaseException | None:
     """Which of two native cancels goes on: anyio's, which it knows by name, else the new one."""
-    return native if new is None or (native is not None and foreign.repeats(native)) else new
+    return native if new is None or (native is not None and anyio_hook.repeats(native)) else new
 
 
 def foreign_shield(native: BaseException | None, task: Task) -> Any:
     """A native cancel may be anyio's, which would wake the wait again at every turn."""
-    if native is None or foreign.bridge is None:
+    if native is None or anyio_hook.bridge is None:
         return None
-    return foreign.bridge.shield(task)
+    return anyio_hook.bridge.shield(task)
 
 
 def interrupted(nursery: Nursery, raise_cancel: Callable[[], NoReturn]) -> Abort:

@@ -35,12 +35,12 @@ from .._base.exception_groups import (
     take_out,
 )
 from .._base.util import SECONDS, OnlyWith, as_float, blank, ensure_stack
-from .._core import foreign
+from .._core import anyio_hook
+from .._core.anyio_hook import BACKEND
 from .._core.delivery import give_back, is_native, number_raised, push_later, tell, watch
-from .._core.foreign import BACKEND
 from .._core.loop_state import check_home, is_swept
+from .._core.scope_tree import ROOT, Node, abandon, encloses, refresh
 from .._core.task import Task, current_state, current_task, not_in_a_task, records
-from .._core.tree import ROOT, Node, abandon, encloses, refresh
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -173,7 +173,7 @@ class CancelScope(Node, OnlyWith):
             self._occupant = task
             self._entered = True
             if BACKEND in modules:
-                foreign.enter(self, task)
+                anyio_hook.enter(self, task)
             if self._called or parent._effective:
                 self._enter_cancelled(task, parent)
             task.scope = self
@@ -269,7 +269,7 @@ class CancelScope(Node, OnlyWith):
             task._state.deadlines.drop(self._entry)
             self._entry = None
         if self._beside is not None:
-            foreign.bridge.leave(self)
+            anyio_hook.bridge.leave(self)
         if task.asyncio_task is None:
             return
         if not task.scope._effective:
@@ -306,7 +306,7 @@ class CancelScope(Node, OnlyWith):
         self._release(task)
         visible_from_outside = parent._effective and not self._shielded
         if visible_from_outside and self._called:
-            visible_from_outside = not foreign.protects(task)
+            visible_from_outside = not anyio_hook.protects(task)
         if exc is None or not was_effective or visible_from_outside:
             return exc
         if not HAS_CANCEL_COUNTS:
@@ -332,7 +332,7 @@ class CancelScope(Node, OnlyWith):
 
     def _release(self, task: Task) -> None:
         if self._beside is not None:
-            foreign.bridge.leave(self)
+            anyio_hook.bridge.leave(self)
         if self._entry is not None:
             task._state.deadlines.drop(self._entry)
             self._entry = None
@@ -479,7 +479,7 @@ class CancelScope(Node, OnlyWith):
             raise TypeError("shield must be a bool")
         self._check_caller()
         if self._beside is not None:
-            shield = foreign.bridge.set_shield(self, self._occupant, shield)
+            shield = anyio_hook.bridge.set_shield(self, self._occupant, shield)
         if self._occupant is None:
             self._shielded = shield
             return

@@ -22,8 +22,8 @@ from .._asyncio.compat import current_task as current_asyncio_task, forget_who_a
 from .._base.errors import Cancelled, CancelReason, misnested
 from .._base.exc_fields import is_a, set_context
 from .._core.delivery import lost_hooks
+from .._core.scope_tree import ROOT, chain
 from .._core.task import end_hooks, records
-from .._core.tree import ROOT, chain
 from .scope import CancelScope
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from .._asyncio.compat import forget_who_awaits, note_who_awaits
 from .._base.util import ensure_stack
 from .._core.delivery import tell
 from .._core.loop_state import check_home
-from .._core.tree import chain, encloses, refresh_chain
+from .._core.scope_tree import chain, encloses, refresh_chain
 
 if TYPE_CHECKING:
     from .._core.task import Task

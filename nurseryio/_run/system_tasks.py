@@ -15,8 +15,8 @@ from .._asyncio import compat
 from .._base.errors import Cancelled
 from .._base.util import Frozen, coroutine_or_error
 from .._core.loop_state import LoopState
+from .._core.scope_tree import ROOT
 from .._core.task import Task, current_state, make_task, records
-from .._core.tree import ROOT
 from .._nursery.task_exit import end_alone
 from .driving import EXITS
 from .token import token_of

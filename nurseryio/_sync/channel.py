@@ -27,8 +27,8 @@ from .._base import BrokenResourceError, ClosedResourceError, EndOfChannel, Erro
 from .._base.abcs import ReceiveChannel, SendChannel
 from .._base.util import NoPublicConstructor, generic_function
 from .._core import checkpoint_if_cancelled, current_task
-from .._core.parking import let_others_run, park, wake_all, wake_first, wake_some
 from .._core.task import RESTED
+from .._core.wait_queue import let_others_run, park, wake_all, wake_first, wake_some
 from .channel_state import ChannelEnd, ChannelState
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from .._base import Cancelled
 from .._base.exc_fields import is_a
 from .._base.util import Final, Frozen
 from .._core import current_task
-from .._core.parking import park
+from .._core.wait_queue import park
 from .._nursery import CancelScope
 from .lock import Lock
 from .parking_lot import ParkingLot

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from .._base.util import Final, Frozen
 from .._core import checkpoint, current_task, reschedule
-from .._core.parking import check_one_loop, park, wake_rest
+from .._core.wait_queue import check_one_loop, park, wake_rest
 
 if TYPE_CHECKING:
     from .._core import Task

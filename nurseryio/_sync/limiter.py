@@ -17,7 +17,7 @@ from .._base import WouldBlock
 from .._base.util import Final, Frozen
 from .._core import Task, checkpoint_if_cancelled, current_task
 from .._core.loop_state import is_swept
-from .._core.parking import let_others_run, park, wake_first
+from .._core.wait_queue import let_others_run, park, wake_first
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

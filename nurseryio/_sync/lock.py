@@ -23,7 +23,7 @@ from .._base import BrokenResourceError, WouldBlock
 from .._base.util import Final, Frozen
 from .._core import checkpoint_if_cancelled, current_task
 from .._core.loop_state import is_swept
-from .._core.parking import let_others_run, other_loop, park, wake_first
+from .._core.wait_queue import let_others_run, other_loop, park, wake_first
 from .parking_lot import ParkingLot, add_parking_lot_breaker, stop_breaking
 
 if TYPE_CHECKING:

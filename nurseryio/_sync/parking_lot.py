@@ -3,7 +3,7 @@
 What lives here: :class:`ParkingLot` and its breakers (tasks whose end breaks a lot).
 
 Rule 1: a task is in at most one lot. Whoever moves it to another one tells so by
-``_core.parking.move``: that is how a cancelled task finds its way out.
+``_core.wait_queue.move``: that is how a cancelled task finds its way out.
 
 Rule 2: a task leaves the lot in the very moment in which it is woken, moved or cancelled. So
 whoever is woken has what was waited for, and nobody else can be woken in its stead.
@@ -23,7 +23,7 @@ from .._asyncio.compat import is_over
 from .._base import BrokenResourceError, Error
 from .._base.util import Final, Frozen
 from .._core import current_task
-from .._core.parking import move, park, wake_all, wake_first, wake_some
+from .._core.wait_queue import move, park, wake_all, wake_first, wake_some
 
 if TYPE_CHECKING:
     from .._core import Task
@@ -97,7 +97,7 @@ class ParkingLot(metaclass=Final):
         await park(task, self._queue())
 
     def _queue(self) -> OrderedDict[Task, None]:
-        """What a task that parks must give to ``_core.parking.park``.
+        """What a task that parks must give to ``_core.wait_queue.park``.
 
         Apart from :meth:`park`, so that other primitives get by with one coroutine less.
         """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .._base import WouldBlock
 from .._base.util import Final
 from .._core import checkpoint_if_cancelled, current_task
-from .._core.parking import let_others_run, park
+from .._core.wait_queue import let_others_run, park
 from .parking_lot import ParkingLot
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from .._base import TrioDeprecationWarning, WouldBlock
 from .._base.util import Final, Frozen
 from .._core import checkpoint_if_cancelled, current_task
-from .._core.parking import let_others_run, park
+from .._core.wait_queue import let_others_run, park
 from .parking_lot import ParkingLot
 
 if TYPE_CHECKING:

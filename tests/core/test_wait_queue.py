@@ -14,8 +14,8 @@ import pytest
 
 import nurseryio
 from nurseryio._base.outcome import Value
-from nurseryio._core.parking import let_others_run, move, park
 from nurseryio._core.task import RESTED
+from nurseryio._core.wait_queue import let_others_run, move, park
 from nurseryio.lowlevel import Task, current_task, reschedule
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 import nurseryio
-from nurseryio._core import foreign
-from nurseryio._core.extra import NO_EXTRA
+from nurseryio._core import anyio_hook
+from nurseryio._core.task_extra import NO_EXTRA
 
 
 @pytest.fixture
 def empty_slot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(foreign, "bridge", None)
-    monkeypatch.setattr(foreign, "_refused", False)
+    monkeypatch.setattr(anyio_hook, "bridge", None)
+    monkeypatch.setattr(anyio_hook, "_refused", False)
 
 
 def modules_after(program: str) -> set[str]:
@@ -78,31 +78,31 @@ def test_the_bridge_is_there_when_the_first_scope_inside_one_of_anyio_is_entered
 def test_a_backend_that_is_being_imported_is_not_judged_yet(
     empty_slot: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, foreign.BACKEND, SimpleNamespace())  # type: ignore[arg-type]
-    foreign.look()
-    assert not foreign._refused
+    monkeypatch.setitem(sys.modules, anyio_hook.BACKEND, SimpleNamespace())  # type: ignore[arg-type]
+    anyio_hook.look()
+    assert not anyio_hook._refused
 
 
 def test_without_the_backend_looking_changes_nothing(
     empty_slot: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, foreign.BACKEND, raising=False)
-    foreign.look()
-    assert foreign.bridge is None
-    assert not foreign._refused
-    assert foreign.protects(SimpleNamespace(_extra=NO_EXTRA)) is False
+    monkeypatch.delitem(sys.modules, anyio_hook.BACKEND, raising=False)
+    anyio_hook.look()
+    assert anyio_hook.bridge is None
+    assert not anyio_hook._refused
+    assert anyio_hook.protects(SimpleNamespace(_extra=NO_EXTRA)) is False
 
 
 def test_a_backend_without_the_parts_that_are_needed_is_asked_once(
     empty_slot: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strange: Any = SimpleNamespace(backend_class=object)
-    monkeypatch.setitem(sys.modules, foreign.BACKEND, strange)
-    foreign.look()
-    assert foreign.bridge is None
-    assert foreign._refused
-    foreign.look()
-    assert foreign.bridge is None
+    monkeypatch.setitem(sys.modules, anyio_hook.BACKEND, strange)
+    anyio_hook.look()
+    assert anyio_hook.bridge is None
+    assert anyio_hook._refused
+    anyio_hook.look()
+    assert anyio_hook.bridge is None
 
 
 def test_whether_a_shield_protects_is_for_the_bridge_to_say(
@@ -114,17 +114,17 @@ def test_whether_a_shield_protects_is_for_the_bridge_to_say(
         asked.append(task)
         return True
 
-    monkeypatch.setattr(foreign, "bridge", SimpleNamespace(protects=protects))
+    monkeypatch.setattr(anyio_hook, "bridge", SimpleNamespace(protects=protects))
     task = SimpleNamespace(_extra=NO_EXTRA)
-    assert foreign.protects(task) is True
+    assert anyio_hook.protects(task) is True
     assert asked == [task]
 
 
 async def test_everything_works_where_the_other_library_cannot_be_bridged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(foreign, "bridge", None)
-    monkeypatch.setattr(foreign, "_refused", True)
+    monkeypatch.setattr(anyio_hook, "bridge", None)
+    monkeypatch.setattr(anyio_hook, "_refused", True)
     with nurseryio.move_on_after(0.001) as scope:
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(nurseryio.sleep_forever)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import strategies as st
 
 from nurseryio import CancelReason
-from nurseryio._core import tree
-from nurseryio._core.tree import ROOT, Node
+from nurseryio._core import scope_tree
+from nurseryio._core.scope_tree import ROOT, Node
 
 
 class FakeTask:
@@ -33,7 +33,7 @@ def enter(task: FakeTask, shield: bool = False, nest: bool = False) -> Node:
     node._parent, node._occupant = task.scope, task
     node._nest = FakeNest() if nest else None
     node._called, node._shielded, node._abandoned = False, shield, False
-    node._effective, node._reason = tree.should_be_effective(node), None
+    node._effective, node._reason = scope_tree.should_be_effective(node), None
     task.scope = node
     return node
 
@@ -48,12 +48,12 @@ def spawn(node: Node) -> FakeTask:
 def cancel(node: Node, reason: CancelReason | None = None) -> list[Any]:
     node._called = True
     node._reason = reason
-    return tree.refresh(node)
+    return scope_tree.refresh(node)
 
 
 def shield(node: Node, on: bool) -> list[Any]:
     node._shielded = on
-    return tree.refresh(node)
+    return scope_tree.refresh(node)
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def task() -> FakeTask:
 def test_the_root_is_never_cancelled_and_has_no_parent() -> None:
     assert not ROOT._effective
     assert ROOT._parent is None
-    assert list(tree.chain(ROOT, None)) == [ROOT]
-    assert not tree.new_root()._effective
+    assert list(scope_tree.chain(ROOT, None)) == [ROOT]
+    assert not scope_tree.new_root()._effective
 
 
 def test_a_cancel_reaches_the_task_inside(task: FakeTask) -> None:
@@ -155,7 +155,7 @@ def test_the_first_reason_travels_down_and_is_kept(task: FakeTask) -> None:
     cancel(outer, first)
     assert inner._reason is first
     inner._called = True
-    assert tree.refresh(inner) == []
+    assert scope_tree.refresh(inner) == []
     assert inner._reason is first
     own = enter(FakeTask())
     cancel(own, second)
@@ -173,7 +173,7 @@ def test_a_thousand_times_ten_levels_do_not_meet_the_recursion_limit(task: FakeT
     for _ in range(10_000):
         node = enter(spawn(node), nest=True)
     assert len(cancel(top)) == 10_001
-    assert len(tree.abandon(top)) == 10_001
+    assert len(scope_tree.abandon(top)) == 10_001
 
 
 def test_a_task_that_moves_below_a_cancelled_node_is_cancelled(task: FakeTask) -> None:
@@ -182,7 +182,7 @@ def test_a_task_that_moves_below_a_cancelled_node_is_cancelled(task: FakeTask) -
     inner = enter(child)
     cancel(new)
     inner._parent = new
-    assert tree.refresh_chain(child, new) == [child]
+    assert scope_tree.refresh_chain(child, new) == [child]
     assert inner._effective
 
 
@@ -192,7 +192,7 @@ def test_a_task_that_moves_with_a_shield_stays_calm(task: FakeTask) -> None:
     inner = enter(child, shield=True)
     cancel(new)
     inner._parent = new
-    assert tree.refresh_chain(child, new) == []
+    assert scope_tree.refresh_chain(child, new) == []
 
 
 def test_the_children_of_a_task_that_moves_move_along(task: FakeTask) -> None:
@@ -203,17 +203,19 @@ def test_the_children_of_a_task_that_moves_move_along(task: FakeTask) -> None:
     stranger = spawn(new)
     cancel(new)
     inner._parent = new
-    assert sorted(map(id, tree.refresh_chain(child, new))) == sorted(map(id, [child, grandchild]))
+    assert sorted(map(id, scope_tree.refresh_chain(child, new))) == sorted(
+        map(id, [child, grandchild])
+    )
     assert stranger.scope._effective
 
 
 def test_chain_and_encloses_walk_outwards(task: FakeTask) -> None:
     outer, inner = enter(task), enter(task)
-    assert list(tree.chain(inner, None)) == [inner, outer, ROOT]
-    assert list(tree.chain(inner, outer)) == [inner]
-    assert list(tree.chain(outer, outer)) == []
-    assert tree.encloses(outer, inner) and tree.encloses(inner, inner)
-    assert not tree.encloses(inner, outer)
+    assert list(scope_tree.chain(inner, None)) == [inner, outer, ROOT]
+    assert list(scope_tree.chain(inner, outer)) == [inner]
+    assert list(scope_tree.chain(outer, outer)) == []
+    assert scope_tree.encloses(outer, inner) and scope_tree.encloses(inner, inner)
+    assert not scope_tree.encloses(inner, outer)
 
 
 def test_what_is_cut_off_is_cancelled_for_good_and_harms_nothing_else(task: FakeTask) -> None:
@@ -221,7 +223,7 @@ def test_what_is_cut_off_is_cancelled_for_good_and_harms_nothing_else(task: Fake
     sibling = spawn(healthy)
     outer, inner = enter(task, nest=True), enter(task, shield=True)
     child = spawn(outer)
-    assert sorted(map(id, tree.abandon(outer))) == sorted(map(id, [task, child]))
+    assert sorted(map(id, scope_tree.abandon(outer))) == sorted(map(id, [task, child]))
     assert outer._parent is None
     assert all(node._abandoned and node._effective for node in (outer, inner))
     assert not healthy._effective and not healthy._abandoned and not sibling.scope._effective
@@ -230,7 +232,7 @@ def test_what_is_cut_off_is_cancelled_for_good_and_harms_nothing_else(task: Fake
 def test_a_task_that_has_left_is_not_told_of_the_cut(task: FakeTask) -> None:
     node = enter(task)
     task.scope = ROOT
-    assert tree.abandon(node) == []
+    assert scope_tree.abandon(node) == []
 
 
 # -- rule 2 under any order of events -------------------------------------------
@@ -301,5 +303,5 @@ def test_the_tree_asks_a_node_whether_its_time_is_up() -> None:
         setattr(node, name, None)
     node._parent, node._occupant, task.scope = ROOT, task, node
     node._called = node._shielded = node._effective = node._abandoned = False
-    assert tree.refresh(node) == [task]
+    assert scope_tree.refresh(node) == [task]
     assert node.asked and node._effective

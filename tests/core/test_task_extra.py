@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 
 import nurseryio
-from nurseryio._core.extra import NO_EXTRA, Extra
+from nurseryio._core.task_extra import NO_EXTRA, Extra
 from nurseryio.lowlevel import current_task
 
 
