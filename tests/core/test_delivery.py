@@ -682,7 +682,7 @@ async def test_a_foreign_shield_delays_the_delivery_until_its_wait_is_over(
         nursery.start_soon(child)
         await settle()
         with CancelScope(shield=True):
-            monkeypatch.setattr(delivery.foreign, "bridge", bridge)
+            monkeypatch.setattr(delivery.anyio_hook, "bridge", bridge)
             nursery.cancel_scope.cancel()
             with little_cpu():
                 await asyncio.sleep(0.05)
