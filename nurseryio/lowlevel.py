@@ -61,7 +61,7 @@ from ._sync import (
 
 if TYPE_CHECKING:
     from ._net import FdStream as FdStream
-    from ._net.hostname import encode_hostname as encode_hostname
+    from ._resolver.hostname import encode_hostname as encode_hostname
     from ._system import open_process as open_process
 
 if not TYPE_CHECKING:
@@ -69,7 +69,7 @@ if not TYPE_CHECKING:
         globals(),
         {
             "_net.fd_stream": "FdStream",
-            "_net.hostname": "encode_hostname",
+            "_resolver.hostname": "encode_hostname",
             "_system.process": "open_process",
         },
     )

@@ -24,12 +24,6 @@ from typing import TYPE_CHECKING
 
 from ._base.lazy_exports import lazy_door
 from ._net.constants import *  # noqa: F403
-from ._net.resolver import (
-    getaddrinfo as getaddrinfo,
-    getnameinfo as getnameinfo,
-    getprotobyname as getprotobyname,
-    set_custom_hostname_resolver as set_custom_hostname_resolver,
-)
 from ._net.socket_makers import (
     from_stdlib_socket as from_stdlib_socket,
     fromfd as fromfd,
@@ -38,6 +32,12 @@ from ._net.socket_makers import (
     socketpair as socketpair,
 )
 from ._net.sockettype import SocketType as SocketType
+from ._resolver.resolver import (
+    getaddrinfo as getaddrinfo,
+    getnameinfo as getnameinfo,
+    getprotobyname as getprotobyname,
+    set_custom_hostname_resolver as set_custom_hostname_resolver,
+)
 
 # What only some systems have.
 with contextlib.suppress(ImportError):

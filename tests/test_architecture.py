@@ -106,12 +106,16 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         ),
     },
     {
-        "_net": (
-            "constants",
+        "_resolver": (
             "hostname",
             "offload",
-            "sockettype",
             "resolver",
+        ),
+    },
+    {
+        "_net": (
+            "constants",
+            "sockettype",
             "sockets",
             "stream",
             "generic",
@@ -219,7 +223,6 @@ UPWARD_FOR_TYPES = {
     ("_nursery.task_status", "_nursery.nursery"),
     ("_core.task", "_nursery.nursery"),
     ("_net.dtls_channel", "_net.dtls"),
-    ("_net.sockettype", "_net.resolver"),
     ("_sync.channel_state", "_sync.channel"),
     ("_system.path_methods", "_system.path"),
 }

@@ -77,7 +77,7 @@ def preload() -> None:
         with suppress(ImportError):
             importlib.import_module(module)
     # Tables and codecs.
-    importlib.import_module("nurseryio._net.hostname").encode_hostname("\xfc.example")
+    importlib.import_module("nurseryio._resolver.hostname").encode_hostname("\xfc.example")
     prepare()
 
 

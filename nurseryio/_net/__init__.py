@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from .fd_stream import FdStream as FdStream
     from .generic import StapledStream as StapledStream, aclose_forcefully as aclose_forcefully
     from .listener import SocketListener as SocketListener
-    from .resolver import (
-        getaddrinfo as getaddrinfo,
-        getnameinfo as getnameinfo,
-        getprotobyname as getprotobyname,
-        set_custom_hostname_resolver as set_custom_hostname_resolver,
-    )
     from .serve import serve_listeners as serve_listeners
     from .socket_makers import (
         from_stdlib_socket as from_stdlib_socket,
@@ -58,7 +52,6 @@ __getattr__, __dir__ = lazy_door(
         "_net.fd_stream": "FdStream",
         "_net.generic": "StapledStream aclose_forcefully",
         "_net.listener": "SocketListener",
-        "_net.resolver": "getaddrinfo getnameinfo getprotobyname set_custom_hostname_resolver",
         "_net.serve": "serve_listeners",
         "_net.socket_makers": (
             "from_stdlib_socket fromfd set_custom_socket_factory socket socketpair"

@@ -27,9 +27,9 @@ from .._asyncio.compat import running_loop, running_loop_or_none
 from .._base import BusyResourceError, ClosedResourceError
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
 from .._loop.watching import can_watch, cannot_watch
+from .._resolver.offload import call_in_thread
 from .._sync import Event
 from .link import PIECE, Link
-from .offload import call_in_thread
 from .sockets import Socket
 from .sockettype import DEFAULT_BACKLOG, SocketType
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from .resolver import AddressFormat
+    from .._resolver.resolver import AddressFormat
 
 __all__ = ["LinkedSocket"]
 

@@ -36,8 +36,8 @@ from .._base import Cancelled, ClosedResourceError
 from .._core import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled, current_task
 from .._loop import notify_closing
 from .._loop.readiness import Registrations, close_later
+from .._resolver.resolver import resolve_address
 from .._run import in_trio_run
-from .resolver import resolve_address
 from .sockettype import DEFAULT_BACKLOG, SocketType
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer, ParamSpec, Self
 
     from .._loop.readiness import Readiness
-    from .resolver import AddressFormat
+    from .._resolver.resolver import AddressFormat
 
     P = ParamSpec("P")
 

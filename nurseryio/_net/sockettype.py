@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer, Self
 
-    from .resolver import AddressFormat
+    from .._resolver.resolver import AddressFormat
 
 __all__ = ["SocketType"]
 

@@ -25,15 +25,15 @@ from math import isnan
 from typing import TYPE_CHECKING
 
 from .._nursery import CancelScope, move_on_after, open_nursery
+from .._resolver.hostname import encode_hostname
+from .._resolver.resolver import getaddrinfo
 from .._sync import Event
-from .hostname import encode_hostname
-from .resolver import getaddrinfo
 from .socket_makers import socket
 from .stream import SocketStream
 from .tcp_listen import check_port
 
 if TYPE_CHECKING:
-    from .resolver import AddressFormat, AddressInfo
+    from .._resolver.resolver import AddressFormat, AddressInfo
     from .sockettype import SocketType
 
 if sys.version_info < (3, 11):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from .._base.util import reject_non_functions
 from .._nursery import TASK_STATUS_IGNORED
+from .._resolver.resolver import getaddrinfo
 from .listener import SocketListener
-from .resolver import getaddrinfo
 from .serve import serve_listeners
 from .socket_makers import socket
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .._nursery import Nursery, TaskStatus
-    from .resolver import AddressFormat
+    from .._resolver.resolver import AddressFormat
     from .stream import SocketStream
 
 if sys.version_info < (3, 11):

@@ -26,9 +26,9 @@ from typing import Generic, TypeVar
 
 from .._base import BrokenResourceError, BusyResourceError, ClosedResourceError, Final, Stream
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
+from .._resolver.hostname import encode_hostname
 from .._sync import ParkingLot
 from .generic import aclose_forcefully
-from .hostname import encode_hostname
 from .stream import bytes_view, check_max_bytes
 from .tls_engine import TLSEngine, check_context, explain, is_end_of_input
 from .tls_info import TLSInfo

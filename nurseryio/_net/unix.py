@@ -26,8 +26,8 @@ from .._base.forked import generation
 from .._base.util import reject_non_functions
 from .._core import checkpoint
 from .._nursery import TASK_STATUS_IGNORED
+from .._resolver.resolver import check_path
 from .listener import SocketListener
-from .resolver import check_path
 from .serve import serve_listeners
 from .socket_makers import socket
 from .stream import SocketStream

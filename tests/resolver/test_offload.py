@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import nurseryio
-from nurseryio._net import offload
-from nurseryio._net.offload import call_in_thread
+from nurseryio._resolver import offload
+from nurseryio._resolver.offload import call_in_thread
 from nurseryio.testing import assert_checkpoints
 
 

@@ -11,7 +11,7 @@ from harness import net
 
 import nurseryio
 from nurseryio import socket
-from nurseryio._net.resolver import NUMERIC_ONLY, resolve_address
+from nurseryio._resolver.resolver import NUMERIC_ONLY, resolve_address
 from nurseryio.testing import assert_checkpoints
 
 

@@ -7,7 +7,7 @@ import socket as stdlib
 
 import pytest
 
-from nurseryio._net.hostname import encode_hostname
+from nurseryio._resolver.hostname import encode_hostname
 
 
 @pytest.mark.parametrize("name", ["example.org", "EXAMPLE.org", "127.0.0.1", "::1", "_x", ""])

@@ -1,0 +1,3 @@
+"""Names of hosts and services to addresses and back, in worker threads."""
+
+from __future__ import annotations
