@@ -84,24 +84,21 @@ if TYPE_CHECKING:
         testing as testing,
         to_thread as to_thread,
     )
-    from ._net import (
+    from ._dtls import (
         DTLSChannel as DTLSChannel,
         DTLSChannelStatistics as DTLSChannelStatistics,
         DTLSEndpoint as DTLSEndpoint,
+    )
+    from ._net import (
         SocketListener as SocketListener,
         SocketStream as SocketStream,
-        SSLListener as SSLListener,
-        SSLStream as SSLStream,
         StapledStream as StapledStream,
         aclose_forcefully as aclose_forcefully,
-        open_ssl_over_tcp_listeners as open_ssl_over_tcp_listeners,
-        open_ssl_over_tcp_stream as open_ssl_over_tcp_stream,
         open_tcp_listeners as open_tcp_listeners,
         open_tcp_stream as open_tcp_stream,
         open_unix_listeners as open_unix_listeners,
         open_unix_socket as open_unix_socket,
         serve_listeners as serve_listeners,
-        serve_ssl_over_tcp as serve_ssl_over_tcp,
         serve_tcp as serve_tcp,
         serve_unix as serve_unix,
     )
@@ -116,19 +113,26 @@ if TYPE_CHECKING:
         terminate_process_group as terminate_process_group,
         wrap_file as wrap_file,
     )
+    from ._tls import (
+        SSLListener as SSLListener,
+        SSLStream as SSLStream,
+        open_ssl_over_tcp_listeners as open_ssl_over_tcp_listeners,
+        open_ssl_over_tcp_stream as open_ssl_over_tcp_stream,
+        serve_ssl_over_tcp as serve_ssl_over_tcp,
+    )
 
 __version__ = "0.1.0"
 
 # Where the names that are loaded on first use come from.
 _LAZY = {
-    "_net.dtls": "DTLSEndpoint",
-    "_net.dtls_channel": "DTLSChannel DTLSChannelStatistics",
+    "_dtls.endpoint": "DTLSEndpoint",
+    "_dtls.channel": "DTLSChannel DTLSChannelStatistics",
     "_net.generic": "StapledStream aclose_forcefully",
     "_net.stream": "SocketStream",
     "_net.listener": "SocketListener",
-    "_net.tls": "SSLStream",
-    "_net.tls_listener": "SSLListener",
-    "_net.tls_tcp": "open_ssl_over_tcp_listeners open_ssl_over_tcp_stream serve_ssl_over_tcp",
+    "_tls.stream": "SSLStream",
+    "_tls.listener": "SSLListener",
+    "_tls.over_tcp": "open_ssl_over_tcp_listeners open_ssl_over_tcp_stream serve_ssl_over_tcp",
     "_net.tcp_listen": "open_tcp_listeners serve_tcp",
     "_net.tcp_connect": "open_tcp_stream",
     "_net.serve": "serve_listeners",

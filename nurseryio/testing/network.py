@@ -38,8 +38,8 @@ async def open_stream_to_socket_listener(socket_listener: SocketListener) -> Soc
     Trio: ``trio.testing.open_stream_to_socket_listener``.
     """
     # Asked for here, as it brings the network room with it.
-    from .._net import SocketStream
     from .._net.socket_makers import socket as new_socket
+    from .._net.stream import SocketStream
 
     family = socket_listener.socket.family
     address = socket_listener.socket.getsockname()

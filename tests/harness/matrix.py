@@ -46,8 +46,8 @@ ALSO_BLIND = {
     "test_stream",
     "test_tcp_connect",
     "test_tcp_listen",
-    "test_tls_listener",
-    "test_tls_tcp",
+    "tls/test_listener",
+    "tls/test_over_tcp",
     "test_unix",
 }
 

@@ -21,7 +21,7 @@ import hashlib
 import hmac
 import os
 
-from .dtls_codec import ClientHello
+from .codec import ClientHello
 
 __all__ = ["CookieJar"]
 

@@ -24,7 +24,7 @@ from nurseryio import (
     ClosedResourceError,
     SSLStream,
 )
-from nurseryio._net.tls import PIECE
+from nurseryio._tls.stream import PIECE
 from nurseryio.abc import Stream
 from nurseryio.lowlevel import checkpoint
 from nurseryio.testing import (

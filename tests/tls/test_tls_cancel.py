@@ -17,7 +17,7 @@ from harness import tlspairs
 
 import nurseryio
 from nurseryio import BrokenResourceError, Cancelled, ClosedResourceError, SSLStream
-from nurseryio._net.tls import PIECE
+from nurseryio._tls.stream import PIECE
 from nurseryio.testing.schedules import Schedule, random_schedules, strike_everywhere
 
 # Several pieces, so that a send has an inside.

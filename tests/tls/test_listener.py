@@ -97,7 +97,7 @@ async def test_a_connection_that_cannot_be_wrapped_is_closed(
 
     memory = Memory()
     listener: SSLListener[Any] = SSLListener(memory, certs.server_context())
-    monkeypatch.setattr("nurseryio._net.tls_listener.SSLStream", fail)
+    monkeypatch.setattr("nurseryio._tls.listener.SSLStream", fail)
     with pytest.raises(MemoryError):
         await listener.accept()
     with pytest.raises(ClosedResourceError):

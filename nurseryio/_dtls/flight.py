@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .dtls_codec import (
+from .codec import (
     FRAGMENT_OVERHEAD,
     HANDSHAKE,
     RECORD_OVERHEAD,

@@ -10,9 +10,9 @@ import ssl
 from typing import TypeVar
 
 from .._base import Final, Listener, Stream
-from .generic import aclose_forcefully
-from .tls import SSLStream
-from .tls_engine import check_context
+from .._net.generic import aclose_forcefully
+from .engine import check_context
+from .stream import SSLStream
 
 __all__ = ["SSLListener"]
 

@@ -22,7 +22,7 @@ from nurseryio import (
     EndOfChannel,
     NeedHandshakeError,
 )
-from nurseryio._net.dtls_codec import read_records
+from nurseryio._dtls.codec import read_records
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 

@@ -10,7 +10,7 @@ import pytest
 from harness import certs
 from OpenSSL import SSL
 
-from nurseryio._net.dtls_codec import (
+from nurseryio._dtls.codec import (
     CHANGE_CIPHER_SPEC,
     HANDSHAKE,
     RECORD_OVERHEAD,
@@ -20,7 +20,7 @@ from nurseryio._net.dtls_codec import (
     read_records,
     write_record,
 )
-from nurseryio._net.dtls_engine import (
+from nurseryio._dtls.engine import (
     SEALED_KEPT,
     DTLSEngine,
     HandshakeFailed,
@@ -29,7 +29,7 @@ from nurseryio._net.dtls_engine import (
     prepare_context,
     pyopenssl,
 )
-from nurseryio._net.dtls_flight import Packer
+from nurseryio._dtls.flight import Packer
 
 MTU = 1400
 

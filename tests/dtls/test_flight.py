@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from nurseryio._net.dtls_codec import (
+from nurseryio._dtls.codec import (
     ALERT,
     CHANGE_CIPHER_SPEC,
     HANDSHAKE,
@@ -13,7 +13,7 @@ from nurseryio._net.dtls_codec import (
     read_records,
     write_record,
 )
-from nurseryio._net.dtls_flight import Flight, Handshake, Packer, Sealed, Short, read_flight
+from nurseryio._dtls.flight import Flight, Handshake, Packer, Sealed, Short, read_flight
 
 VERSION = b"\xfe\xfd"
 FINISHED = Sealed(Record(HANDSHAKE, VERSION, 1, 0, b"x" * 40))

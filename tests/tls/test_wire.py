@@ -8,7 +8,7 @@ import pytest
 
 import nurseryio
 from nurseryio import BrokenResourceError, ClosedResourceError, Event
-from nurseryio._net.tls_wire import MOST_UNSENT, TLSWire
+from nurseryio._tls.wire import MOST_UNSENT, TLSWire
 from nurseryio.abc import Stream
 from nurseryio.lowlevel import checkpoint
 from nurseryio.testing import wait_all_tasks_blocked

@@ -12,20 +12,20 @@ import ssl
 from typing import TYPE_CHECKING, NoReturn
 
 from .._base.util import reject_non_functions
+from .._net.generic import aclose_forcefully
+from .._net.serve import serve_listeners
+from .._net.tcp_connect import DEFAULT_DELAY, open_tcp_stream
+from .._net.tcp_listen import open_tcp_listeners
 from .._nursery import TASK_STATUS_IGNORED
-from .generic import aclose_forcefully
-from .serve import serve_listeners
-from .tcp_connect import DEFAULT_DELAY, open_tcp_stream
-from .tcp_listen import open_tcp_listeners
-from .tls import SSLStream
-from .tls_engine import check_context
-from .tls_listener import SSLListener
+from .engine import check_context
+from .listener import SSLListener
+from .stream import SSLStream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from .._net.stream import SocketStream
     from .._nursery import Nursery, TaskStatus
-    from .stream import SocketStream
 
 __all__ = ["open_ssl_over_tcp_listeners", "open_ssl_over_tcp_stream", "serve_ssl_over_tcp"]
 

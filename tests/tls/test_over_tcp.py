@@ -171,7 +171,7 @@ async def test_a_connection_that_cannot_be_wrapped_is_closed(
 
     async with nurseryio.open_nursery() as nursery:
         port = await start(nursery)
-        monkeypatch.setattr("nurseryio._net.tls_tcp.SSLStream", fail)
+        monkeypatch.setattr("nurseryio._tls.over_tcp.SSLStream", fail)
         # The file descriptor is gone, or the test would not end clean.
         with pytest.raises(MemoryError):
             await open_ssl_over_tcp_stream("127.0.0.1", port)

@@ -16,7 +16,7 @@ import ssl
 from enum import Enum
 
 from .._base import BrokenResourceError, ClosedResourceError
-from .tls_engine import explain
+from .engine import explain
 
 __all__ = ["Handshake", "Life", "TLSState"]
 

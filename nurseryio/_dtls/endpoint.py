@@ -29,20 +29,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .._base import BusyResourceError, ClosedResourceError, Final, WouldBlock
+from .._net.stream import is_closed_error
 from .._nursery import TASK_STATUS_IGNORED, TaskStatus, current_time, open_nursery, sleep
 from .._run import current_trio_token, spawn_system_task
 from .._sync import Lock, MemorySendChannel, open_memory_channel
-from .dtls_channel import DTLSChannel
-from .dtls_codec import Malformed, hello_verify_request, is_client_hello, read_client_hello
-from .dtls_cookie import CookieJar
-from .dtls_engine import prepare_context, pyopenssl
-from .stream import is_closed_error
+from .channel import DTLSChannel
+from .codec import Malformed, hello_verify_request, is_client_hello, read_client_hello
+from .cookie import CookieJar
+from .engine import prepare_context, pyopenssl
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
     from typing_extensions import Self, TypeVarTuple, Unpack
 
-    from .sockettype import SocketType
+    from .._net.sockettype import SocketType
 
     PosArgsT = TypeVarTuple("PosArgsT")
 

@@ -32,15 +32,15 @@ from .._base.util import Frozen
 from .._core import checkpoint
 from .._nursery import move_on_after
 from .._sync import Lock, open_memory_channel
-from .dtls_codec import ClientHello, is_of_handshake, is_unencrypted
-from .dtls_engine import MAX_DATA, DTLSEngine, HandshakeFailed, PeerClosed, describe
-from .dtls_flight import Flight, Packer
+from .codec import ClientHello, is_of_handshake, is_unencrypted
+from .engine import MAX_DATA, DTLSEngine, HandshakeFailed, PeerClosed, describe
+from .flight import Flight, Packer
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
     from typing_extensions import Self
 
-    from .dtls import DTLSEndpoint
+    from .endpoint import DTLSEndpoint
 
 __all__ = ["DTLSChannel", "DTLSChannelStatistics"]
 

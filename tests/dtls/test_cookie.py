@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nurseryio._net.dtls_codec import ClientHello
-from nurseryio._net.dtls_cookie import CookieJar
+from nurseryio._dtls.codec import ClientHello
+from nurseryio._dtls.cookie import CookieJar
 
 HERE = ("127.0.0.1", 5000)
 HELLO = ClientHello(0, b"", b"what a client says")

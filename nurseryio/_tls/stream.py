@@ -26,14 +26,14 @@ from typing import Generic, TypeVar
 
 from .._base import BrokenResourceError, BusyResourceError, ClosedResourceError, Final, Stream
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
+from .._net.generic import aclose_forcefully
+from .._net.stream import bytes_view, check_max_bytes
 from .._resolver.hostname import encode_hostname
 from .._sync import ParkingLot
-from .generic import aclose_forcefully
-from .stream import bytes_view, check_max_bytes
-from .tls_engine import TLSEngine, check_context, explain, is_end_of_input
-from .tls_info import TLSInfo
-from .tls_state import Handshake, Life, TLSState
-from .tls_wire import TLSWire
+from .engine import TLSEngine, check_context, explain, is_end_of_input
+from .info import TLSInfo
+from .state import Handshake, Life, TLSState
+from .wire import TLSWire
 
 __all__ = ["SSLStream"]
 

@@ -7,7 +7,7 @@ import ssl
 import pytest
 
 from nurseryio import BrokenResourceError, ClosedResourceError
-from nurseryio._net.tls_state import Handshake, Life, TLSState
+from nurseryio._tls.state import Handshake, Life, TLSState
 
 
 def test_a_new_stream_can_be_used_and_has_no_handshake() -> None:

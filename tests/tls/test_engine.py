@@ -10,13 +10,7 @@ import pytest
 from harness import certs
 from hypothesis import given, strategies as st
 
-from nurseryio._net.tls_engine import (
-    RECORD,
-    TLSEngine,
-    check_context,
-    explain,
-    is_end_of_input,
-)
+from nurseryio._tls.engine import RECORD, TLSEngine, check_context, explain, is_end_of_input
 
 VERSIONS = ("1.2", "1.3")
 

@@ -28,9 +28,9 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 from .._base import BrokenResourceError, ClosedResourceError, Stream
+from .._net.stream import SocketStream
 from .._sync import ParkingLot
-from .stream import SocketStream
-from .tls_engine import RECORD, TLSEngine
+from .engine import RECORD, TLSEngine
 
 __all__ = ["TLSWire"]
 

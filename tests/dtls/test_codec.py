@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from nurseryio._net.dtls_codec import (
+from nurseryio._dtls.codec import (
     ALERT,
     APPLICATION_DATA,
     CHANGE_CIPHER_SPEC,

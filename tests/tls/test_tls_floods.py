@@ -11,7 +11,7 @@ from harness.keyupdates import KeyUpdater, logging_context
 
 import nurseryio
 from nurseryio import BrokenResourceError, ClosedResourceError, Event, SSLStream, StapledStream
-from nurseryio._net.tls_wire import MOST_UNSENT, RECEIVE_SIZE
+from nurseryio._tls.wire import MOST_UNSENT, RECEIVE_SIZE
 from nurseryio.abc import Stream
 from nurseryio.lowlevel import checkpoint
 from nurseryio.testing import (

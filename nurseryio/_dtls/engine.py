@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .dtls_codec import (
+from .codec import (
     ALERT,
     CHANGE_CIPHER_SPEC,
     HANDSHAKE,
@@ -36,7 +36,7 @@ from .dtls_codec import (
     read_records,
     write_record,
 )
-from .dtls_flight import Flight, Handshake, Short, read_flight
+from .flight import Flight, Handshake, Short, read_flight
 
 if TYPE_CHECKING:
     from OpenSSL import SSL

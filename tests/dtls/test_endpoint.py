@@ -24,7 +24,7 @@ from nurseryio import (
     DTLSChannel,
     DTLSEndpoint,
 )
-from nurseryio._net.dtls_codec import (
+from nurseryio._dtls.codec import (
     HELLO_VERIFY_REQUEST,
     read_client_hello,
     read_fragment,
@@ -697,7 +697,7 @@ async def begun(client: DTLSEndpoint, server: DTLSEndpoint, network: Network) ->
 async def test_of_too_many_connections_in_their_handshake_the_oldest_gives_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nurseryio._net.dtls.MOST_OPENING", 3)
+    monkeypatch.setattr("nurseryio._dtls.endpoint.MOST_OPENING", 3)
     network = Network()
     lost: list[Any] = []
 
@@ -738,7 +738,7 @@ async def test_of_too_many_connections_in_their_handshake_the_oldest_gives_way(
 async def test_connections_that_nobody_takes_up_are_not_queued_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nurseryio._net.dtls.MOST_OPENING", 3)
+    monkeypatch.setattr("nurseryio._dtls.endpoint.MOST_OPENING", 3)
     network = Network()
     async with dtlspairs.serving(network) as server:
         with contextlib.ExitStack() as stack:
