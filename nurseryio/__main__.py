@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._interop.command import main
+from ._interop.cli import main
 
 if __name__ == "__main__":
     main()

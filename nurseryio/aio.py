@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._base.lazy_exports import lazy_door
+from ._interop.edge_cancellation import EdgeIsland as EdgeIsland, edge_island as edge_island
 from ._interop.hosting import Hosted as Hosted, host as host
-from ._interop.island import EdgeIsland as EdgeIsland, edge_island as edge_island
 from ._interop.supervise import supervise as supervise
 
 if TYPE_CHECKING:

@@ -58,7 +58,7 @@ def repeats(error: BaseException) -> bool:
 def protects(task: Any) -> bool:
     """Whether something inside the task's innermost scope keeps our cancellation out now.
 
-    That is a foreign shield, or an island (``_interop.island``) whose time is not over.
+    That is a foreign shield, or an island (``_interop.edge_cancellation``) whose time is not over.
     """
     island = task._extra.island
     if island is not None and island.protects(task):

@@ -67,7 +67,7 @@ _ends: set[types.CodeType] = {compat.CALLBACK_CODE}
 _callers: set[types.CodeType] = set()
 
 _LIBRARY = (__package__ or "").partition(".")[0] + "."
-_TESTING = _LIBRARY + "testing."
+_TESTING = (_LIBRARY + "_checks.", _LIBRARY + "testing.")
 
 # The rooms of the engine.
 _ENGINE = {

@@ -33,7 +33,7 @@ from .._core import disable_ki_protection
 from .._core.loop_state import WHENCE
 from .._core.task import current_state
 from .._run import TrioToken, spawn_system_task
-from .hop import call_in_loop, current_hop, function_name
+from .thread_call import call_in_loop, current_hop, function_name
 
 if TYPE_CHECKING:
     import asyncio

@@ -25,14 +25,14 @@ from .._base.util import safe_repr, text_of
 from .._core import checkpoint, checkpoint_if_cancelled, current_task, wait_task_rescheduled
 from .._run import RunVar
 from .._sync import CapacityLimiter, Event
-from .hop import Hop, hide_library_name
+from .thread_call import Hop, hide_library_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import TypeVarTuple, Unpack
 
-    from .hop import Borrowable
+    from .thread_call import Borrowable
 
     ArgsT = TypeVarTuple("ArgsT")
 

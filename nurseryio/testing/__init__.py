@@ -8,17 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._base.lazy_exports import lazy_door
-from .._loop import wait_all_tasks_blocked as wait_all_tasks_blocked
-from .._observe.task_tree import task_tree as task_tree
-from .check_streams import (
+from .._checks.checkpoints import (
+    assert_checkpoints as assert_checkpoints,
+    assert_no_checkpoints as assert_no_checkpoints,
+)
+from .._checks.streams import (
     check_half_closeable_stream as check_half_closeable_stream,
     check_one_way_stream as check_one_way_stream,
     check_two_way_stream as check_two_way_stream,
 )
-from .checkpoints import (
-    assert_checkpoints as assert_checkpoints,
-    assert_no_checkpoints as assert_no_checkpoints,
-)
+from .._loop import wait_all_tasks_blocked as wait_all_tasks_blocked
+from .._observe.task_tree import task_tree as task_tree
 from .clock import MockClock as MockClock
 from .deadlock import DeadlockError as DeadlockError
 from .lockstep_streams import (
@@ -37,16 +37,16 @@ from .plain_test import nurseryio_test as nurseryio_test, trio_test as trio_test
 from .sequencer import Sequencer as Sequencer
 
 if TYPE_CHECKING:
-    from .._system.threads import (
-        active_thread_count as active_thread_count,
-        wait_all_threads_completed as wait_all_threads_completed,
-    )
-    from .schedules import (
+    from .._checks.schedules import (
         Schedule as Schedule,
         Strike as Strike,
         StuckError as StuckError,
         random_schedules as random_schedules,
         strike_everywhere as strike_everywhere,
+    )
+    from .._system.threads import (
+        active_thread_count as active_thread_count,
+        wait_all_threads_completed as wait_all_threads_completed,
     )
     from .unit_test import AsyncTestCase as AsyncTestCase
 
@@ -55,7 +55,7 @@ if not TYPE_CHECKING:
         globals(),
         {
             "_system.threads": "active_thread_count wait_all_threads_completed",
-            "testing.schedules": "Schedule Strike StuckError random_schedules strike_everywhere",
+            "_checks.schedules": "Schedule Strike StuckError random_schedules strike_everywhere",
             "testing.unit_test": "AsyncTestCase",
         },
     )

@@ -40,7 +40,7 @@ ENGINE = (
     "_asyncio",
     "_core",
     "_sync",
-    "_system/hop.py",
+    "_system/thread_call.py",
     "_system/threads.py",
     "_system/from_thread.py",
 )

@@ -41,14 +41,14 @@ BLIND = "blind"
 
 # The modules whose tests run on it too, once each.
 ALSO_BLIND = {
-    "test_listener",
-    "test_serve",
-    "test_stream",
-    "test_tcp_connect",
-    "test_tcp_listen",
+    "net/test_listener",
+    "net/test_serve",
+    "net/test_stream",
+    "net/test_tcp_connect",
+    "net/test_tcp_listen",
     "tls/test_listener",
     "tls/test_over_tcp",
-    "test_unix",
+    "net/test_unix",
 }
 
 

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Awaitable, Callable
 
 from harness.matrix import Case
-from nurseryio.testing.schedules import Schedule, random_schedules, strike_everywhere
+from nurseryio._checks.schedules import Schedule, random_schedules, strike_everywhere
 
 RUNS = int(os.environ.get("NURSERYIO_SCHEDULES", "60"))
 

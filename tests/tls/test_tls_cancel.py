@@ -17,8 +17,8 @@ from harness import tlspairs
 
 import nurseryio
 from nurseryio import BrokenResourceError, Cancelled, ClosedResourceError, SSLStream
+from nurseryio._checks.schedules import Schedule, random_schedules, strike_everywhere
 from nurseryio._tls.stream import PIECE
-from nurseryio.testing.schedules import Schedule, random_schedules, strike_everywhere
 
 # Several pieces, so that a send has an inside.
 DATA = bytes(range(251)) * (PIECE // 100)

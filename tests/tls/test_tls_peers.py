@@ -22,7 +22,7 @@ from harness import certs, tlspairs
 
 import nurseryio
 from nurseryio import BrokenResourceError, Cancelled, SocketStream, SSLStream
-from nurseryio.testing.schedules import Schedule, random_schedules, strike_everywhere
+from nurseryio._checks.schedules import Schedule, random_schedules, strike_everywhere
 
 both_versions = pytest.mark.parametrize("version", ["1.2", "1.3"])
 

@@ -20,8 +20,8 @@ from hypothesis import given, strategies
 
 import nurseryio
 from nurseryio import MemoryReceiveChannel, MemorySendChannel, open_memory_channel
+from nurseryio._checks.schedules import Schedule
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
-from nurseryio.testing.schedules import Schedule
 
 # -- opening --------------------------------------------------------------------
 

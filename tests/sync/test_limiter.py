@@ -15,9 +15,9 @@ from harness.stress import stress
 
 import nurseryio
 from nurseryio import CapacityLimiter
+from nurseryio._checks.schedules import Schedule
 from nurseryio.lowlevel import current_task
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
-from nurseryio.testing.schedules import Schedule
 
 
 def state(limiter: CapacityLimiter) -> tuple[Any, ...]:

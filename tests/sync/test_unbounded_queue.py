@@ -9,9 +9,9 @@ from harness.matrix import Case
 from harness.stress import stress
 
 import nurseryio
+from nurseryio._checks.schedules import Schedule
 from nurseryio.lowlevel import UnboundedQueue
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
-from nurseryio.testing.schedules import Schedule
 
 pytestmark = pytest.mark.filterwarnings("ignore:nurseryio.lowlevel.UnboundedQueue is deprecated")
 

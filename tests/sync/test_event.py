@@ -12,8 +12,8 @@ from harness.stress import stress
 
 import nurseryio
 from nurseryio import Event
+from nurseryio._checks.schedules import Schedule
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
-from nurseryio.testing.schedules import Schedule
 
 
 async def test_an_event_wakes_all_who_wait_for_it_in_order() -> None:

@@ -17,8 +17,8 @@ import nurseryio
 from nurseryio import as_safe_channel
 from nurseryio._base.exc_fields import context_of, set_context
 from nurseryio._base.exception_groups import leaves
+from nurseryio._checks.schedules import Schedule
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
-from nurseryio.testing.schedules import Schedule
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup

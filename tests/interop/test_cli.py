@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from harness import matrix, source
 
-from nurseryio._interop import command
+from nurseryio._interop import cli
 
 PROGRAM = """
 import asyncio, sys, trio
@@ -120,8 +120,8 @@ def test_an_error_of_the_program_is_shown(tmp_path: Path, script: Path) -> None:
 
 
 def test_help_is_shown(tmp_path: Path) -> None:
-    assert run(tmp_path, "--help").stdout == command.USAGE
-    assert run(tmp_path, "-h").stdout == command.USAGE
+    assert run(tmp_path, "--help").stdout == cli.USAGE
+    assert run(tmp_path, "-h").stdout == cli.USAGE
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,6 @@ def test_uvloop_that_is_not_installed_is_refused_with_the_way_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
     with pytest.raises(SystemExit) as caught:
-        command.main(["--loop", "uvloop", __file__])
+        cli.main(["--loop", "uvloop", __file__])
     assert caught.value.code == 2
     assert "pip install 'nurseryio[uvloop]'" in capsys.readouterr().err

@@ -16,9 +16,9 @@ from harness.stress import stress
 
 import nurseryio
 from nurseryio import Event, amap, as_safe_channel, gather, open_memory_channel, race
+from nurseryio._checks.schedules import Schedule
 from nurseryio.lowlevel import checkpoint, current_task
 from nurseryio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
-from nurseryio.testing.schedules import Schedule
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup

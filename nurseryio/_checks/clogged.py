@@ -14,14 +14,14 @@ from .._base import BrokenResourceError, BusyResourceError, ClosedResourceError
 from .._loop import wait_all_tasks_blocked
 from .._net.generic import aclose_forcefully
 from .._nursery import open_nursery
-from .check_support import expect, fresh, wait_writable
+from .support import expect, fresh, wait_writable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .._base import AsyncResource, HalfCloseableStream, ReceiveStream, SendStream
     from .._nursery import CancelScope
-    from .check_support import StreamMaker
+    from .support import StreamMaker
 
     Maker = StreamMaker[SendStream, ReceiveStream]
     TwoWayMaker = StreamMaker[HalfCloseableStream, HalfCloseableStream]

@@ -11,8 +11,7 @@ import pytest
 import nurseryio
 from nurseryio import Event, Lock
 from nurseryio._asyncio.compat import HAS_CANCEL_COUNTS
-from nurseryio.lowlevel import checkpoint
-from nurseryio.testing.schedules import (
+from nurseryio._checks.schedules import (
     KINDS,
     Schedule,
     Strike,
@@ -20,6 +19,7 @@ from nurseryio.testing.schedules import (
     random_schedules,
     strike_everywhere,
 )
+from nurseryio.lowlevel import checkpoint
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup

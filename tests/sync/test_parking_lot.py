@@ -11,6 +11,7 @@ from harness.matrix import Case
 from harness.stress import stress
 
 import nurseryio
+from nurseryio._checks.schedules import Schedule
 from nurseryio.lowlevel import (
     ParkingLot,
     Task,
@@ -19,7 +20,6 @@ from nurseryio.lowlevel import (
     remove_parking_lot_breaker,
 )
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
-from nurseryio.testing.schedules import Schedule
 
 
 class Crowd:

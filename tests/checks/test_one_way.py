@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from harness.broken_streams import FAULTY_RECEIVERS, FAULTY_SENDERS, buffered, clogged, says
 
+from nurseryio._checks.one_way import ONE_WAY_CHECKS
 from nurseryio.testing import check_one_way_stream
-from nurseryio.testing.check_one_way import ONE_WAY_CHECKS
 
 
 @pytest.mark.parametrize("check", ONE_WAY_CHECKS, ids=lambda check: check.__name__)

@@ -14,9 +14,9 @@ from harness.stress import stress
 
 import nurseryio
 from nurseryio import Condition, Lock, StrictFIFOLock
+from nurseryio._checks.schedules import Schedule
 from nurseryio.lowlevel import ParkingLot, Task, current_task
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
-from nurseryio.testing.schedules import Schedule
 
 LockClass = type[Lock] | type[StrictFIFOLock]
 

@@ -20,20 +20,12 @@ from .._base import (
 from .._loop import wait_all_tasks_blocked
 from .._net.generic import aclose_forcefully
 from .._nursery import CancelScope, open_nursery
-from .check_support import (
-    close,
-    expect,
-    fresh,
-    receive,
-    receive_exactly,
-    send,
-    wait_writable,
-)
+from .support import close, expect, fresh, receive, receive_exactly, send, wait_writable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .check_support import Bytes, StreamMaker
+    from .support import Bytes, StreamMaker
 
     Maker = StreamMaker[SendStream, ReceiveStream]
 

@@ -12,8 +12,8 @@ from harness.stress import stress
 
 import nurseryio
 from nurseryio import Semaphore
+from nurseryio._checks.schedules import Schedule
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
-from nurseryio.testing.schedules import Schedule
 
 
 async def test_the_value_goes_down_and_up() -> None:

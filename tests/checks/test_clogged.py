@@ -8,8 +8,8 @@ import pytest
 from harness.broken_streams import FAULTY_CLOGGED_SENDERS, buffered, clogged, says
 
 import nurseryio
+from nurseryio._checks.clogged import CLOGGED_CHECKS, check_eof_while_sending
 from nurseryio.testing import check_one_way_stream, lockstep_stream_one_way_pair
-from nurseryio.testing.check_clogged import CLOGGED_CHECKS, check_eof_while_sending
 
 
 @pytest.mark.parametrize("check", CLOGGED_CHECKS, ids=lambda check: check.__name__)

@@ -12,10 +12,10 @@ from harness.stress import stress
 
 import nurseryio
 from nurseryio import Condition, Lock, Semaphore, StrictFIFOLock
+from nurseryio._checks.schedules import Schedule
 from nurseryio._core.wait_queue import park
 from nurseryio.lowlevel import Task, current_task
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
-from nurseryio.testing.schedules import Schedule
 
 
 async def test_a_condition_is_a_lock_as_well() -> None:

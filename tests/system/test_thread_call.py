@@ -16,8 +16,8 @@ from nurseryio import Cancelled, CapacityLimiter, RunFinishedError
 from nurseryio._base import Error, Value
 from nurseryio._base.exc_fields import context_of
 from nurseryio._core import Abort, current_task, reschedule, wait_task_rescheduled
-from nurseryio._system import hop as hop_module
-from nurseryio._system.hop import Hop, current_hop, function_name, hide_library_name
+from nurseryio._system import thread_call as hop_module
+from nurseryio._system.thread_call import Hop, current_hop, function_name, hide_library_name
 
 
 class NoLimit:

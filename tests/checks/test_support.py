@@ -7,8 +7,7 @@ import sys
 import pytest
 
 import nurseryio
-from nurseryio.testing import memory_stream_one_way_pair
-from nurseryio.testing.check_support import (
+from nurseryio._checks.support import (
     close,
     expect,
     fresh,
@@ -17,6 +16,7 @@ from nurseryio.testing.check_support import (
     send,
     wait_writable,
 )
+from nurseryio.testing import memory_stream_one_way_pair
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 from .._base import ClosedResourceError, HalfCloseableStream, Stream
 from .._loop import wait_all_tasks_blocked
 from .._nursery import open_nursery
-from .check_clogged import CLOGGED_CHECKS, check_eof_while_sending
-from .check_one_way import ONE_WAY_CHECKS
-from .check_support import expect, fresh
 from .checkpoints import assert_checkpoints
+from .clogged import CLOGGED_CHECKS, check_eof_while_sending
+from .one_way import ONE_WAY_CHECKS
+from .support import expect, fresh
 
 if TYPE_CHECKING:
     from .._base import ReceiveStream, SendStream
-    from .check_support import StreamMaker
+    from .support import StreamMaker
 
 # How much goes each way at the same time, in bytes, and the largest piece of it.
 DUPLEX_BYTES = 2**20

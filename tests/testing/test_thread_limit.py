@@ -5,20 +5,20 @@
 from __future__ import annotations
 
 import pytest
-import test_time_limit as by_signal
+from harness import timeouts
 
 
-@by_signal.needs_timeout
+@timeouts.needs_timeout
 @pytest.mark.parametrize("block", ["await asyncio.sleep(3600)", "time.sleep(3600)"])
-@pytest.mark.parametrize("factory", by_signal.FACTORIES, ids=by_signal.KINDS)
+@pytest.mark.parametrize("factory", timeouts.FACTORIES, ids=timeouts.KINDS)
 def test_a_thread_stops_one_test_and_its_fixtures_are_torn_down(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, factory: str, block: str
 ) -> None:
-    result = by_signal.run_with_timeouts(pytester, monkeypatch, factory, block, "thread")
-    by_signal.assert_only_the_limited_tests_are_stopped(result)
+    result = timeouts.run_with_timeouts(pytester, monkeypatch, factory, block, "thread")
+    timeouts.assert_only_the_limited_tests_are_stopped(result)
 
 
-@by_signal.needs_timeout
+@timeouts.needs_timeout
 @pytest.mark.parametrize("body", ["time.sleep(3600)", "await stubborn()"])
 def test_where_that_does_not_help_the_process_is_ended_as_ever(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, body: str
@@ -53,8 +53,8 @@ def test_where_that_does_not_help_the_process_is_ended_as_ever(
     assert "Stack of MainThread" in result.stdout.str() + result.stderr.str()
 
 
-@by_signal.needs_timeout
-@pytest.mark.parametrize("factory", by_signal.FACTORIES, ids=by_signal.KINDS)
+@timeouts.needs_timeout
+@pytest.mark.parametrize("factory", timeouts.FACTORIES, ids=timeouts.KINDS)
 def test_without_the_signal_the_loop_interrupts_the_test(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, factory: str
 ) -> None:
@@ -65,11 +65,11 @@ def test_without_the_signal_the_loop_interrupts_the_test(
         """
     )
     block = "await asyncio.sleep(3600)"
-    result = by_signal.run_with_timeouts(pytester, monkeypatch, factory, block, "thread")
-    by_signal.assert_only_the_limited_tests_are_stopped(result)
+    result = timeouts.run_with_timeouts(pytester, monkeypatch, factory, block, "thread")
+    timeouts.assert_only_the_limited_tests_are_stopped(result)
 
 
-@by_signal.needs_timeout
+@timeouts.needs_timeout
 def test_a_test_that_ends_in_time_leaves_no_thread(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
