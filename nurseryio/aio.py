@@ -5,8 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._base.lazy_exports import lazy_door
-from ._interop.edge_cancellation import EdgeIsland as EdgeIsland, edge_island as edge_island
-from ._interop.hosting import Hosted as Hosted, host as host
+from ._interop.edge_cancellation import (
+    EdgeCancellation as EdgeCancellation,
+    edge_cancellation as edge_cancellation,
+)
+from ._interop.entered_context import (
+    EnteredContext as EnteredContext,
+    enter_in_task as enter_in_task,
+)
 from ._interop.supervise import supervise as supervise
 
 if TYPE_CHECKING:

@@ -97,7 +97,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "driving",
             "leftovers",
             "ctrl_c",
-            "verdict",
+            "final_error",
             "asyncgens",
             "runvar",
             "token",
@@ -165,7 +165,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "_interop": (
             "anyio_bridge",
             "edge_cancellation",
-            "hosting",
+            "entered_context",
             "supervise",
             "asyncio_stream",
             "stream_transport",

@@ -694,19 +694,19 @@ class Manager:
 
 async def hosted_manager_fails(where: str) -> None:
     async with open_nursery() as nursery:
-        hosted = await aio.host(nursery, Manager(where))
+        hosted = await aio.enter_in_task(nursery, Manager(where))
         await wait_all_tasks_blocked()
         await hosted.aclose()
 
 
 async def hosted_manager_fails_when_nothing_waits() -> None:
     async with open_nursery() as nursery:
-        await aio.host(nursery, Manager("exiting"))
+        await aio.enter_in_task(nursery, Manager("exiting"))
         nursery.cancel_scope.cancel()
 
 
 async def island_is_cut_short() -> None:
-    with nurseryio.fail_after(0), aio.edge_island(1):
+    with nurseryio.fail_after(0), aio.edge_cancellation(1):
         await nurseryio.sleep_forever()
 
 

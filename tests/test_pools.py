@@ -16,7 +16,7 @@ import pytest
 from harness import servers
 
 import nurseryio
-from nurseryio.aio import edge_island
+from nurseryio.aio import edge_cancellation
 
 POOL_SIZE = 3
 Query = Callable[[], Awaitable[object]]
@@ -44,7 +44,7 @@ def no_log() -> Iterator[None]:
 
 
 def around(island: bool) -> contextlib.AbstractContextManager[object]:
-    return edge_island(grace=10) if island else contextlib.nullcontext()
+    return edge_cancellation(grace=10) if island else contextlib.nullcontext()
 
 
 class Observer:

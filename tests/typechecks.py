@@ -330,6 +330,6 @@ def tests() -> None:
 
 async def hosted(open_it: Callable[[], AbstractAsyncContextManager[int]]) -> None:
     async with nurseryio.open_nursery() as nursery:
-        held = await aio.host(nursery, open_it())
-        assert_type(held, aio.Hosted[int])
+        held = await aio.enter_in_task(nursery, open_it())
+        assert_type(held, aio.EnteredContext[int])
         assert_type(held.value, int)

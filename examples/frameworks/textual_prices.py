@@ -11,7 +11,7 @@ from textual.app import App
 from textual.widgets import Label
 
 import nurseryio
-from nurseryio.aio import edge_island
+from nurseryio.aio import edge_cancellation
 
 
 class Prices(App):
@@ -46,7 +46,7 @@ async def follow(app, stop_after):
 
 async def run(app, headless):
     # Textual leaves the terminal as it was with several awaits, which have to get through.
-    with edge_island(grace=5):
+    with edge_cancellation(grace=5):
         await app.run_async(headless=headless)
 
 

@@ -144,7 +144,7 @@ def all_raised(task: AsyncioTask) -> bool:
     return not must_cancel(task) and (waits or future is None)
 
 
-def put_back(task: AsyncioTask, args: tuple[Any, ...]) -> None:
+def recancel(task: AsyncioTask, args: tuple[Any, ...]) -> None:
     """Make a cancellation that was held off strike at the task's next await; the count stays."""
     task.cancel(*args[:1])
     uncancel(task)

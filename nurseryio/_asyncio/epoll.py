@@ -78,7 +78,7 @@ class Poller:
         self._poll, self._fetch = poll, poll.poll
         self._unknown = set()
 
-    def add(self, way: str, fd: int, callback: Callable[[], object]) -> None:
+    def add(self, direction: str, fd: int, callback: Callable[[], object]) -> None:
         """Have ``callback()`` called in each turn of the loop in which a descriptor is ready.
 
         Only after :meth:`open`.
@@ -91,7 +91,7 @@ class Poller:
         Raises:
             OSError: The system cannot watch the descriptor.
         """
-        reading = way == "reader"
+        reading = direction == "reader"
         mine, others = (self.readers, self.writers) if reading else (self.writers, self.readers)
         try:
             try:
@@ -110,9 +110,9 @@ class Poller:
         finally:
             self._close_if_empty()
 
-    def remove(self, way: str, fd: int) -> None:
+    def remove(self, direction: str, fd: int) -> None:
         """Forget a descriptor in one direction. It may have been closed already."""
-        reading = way == "reader"
+        reading = direction == "reader"
         mine, others = (self.readers, self.writers) if reading else (self.writers, self.readers)
         del mine[fd]
         try:

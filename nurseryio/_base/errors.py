@@ -211,8 +211,8 @@ one was not; what is inside it has been cancelled and cut off, the rest goes on.
     open the scope;
   - __enter__/__exit__ or __aenter__/__aexit__ called by hand, or an (Async)ExitStack that
     mixes the order: use 'with' and 'async with' blocks;
-  - a context manager entered in one task and closed in another: nurseryio.aio.host(nursery,
-    manager) runs it in its own task;
+  - a context manager entered in one task and closed in another: let
+    nurseryio.aio.enter_in_task(nursery, manager) run it in a task of its own;
   - asyncSetUp of a unittest.IsolatedAsyncioTestCase, whose methods run in different tasks:
     nurseryio.testing.AsyncTestCase runs them in one.
 """

@@ -46,7 +46,7 @@ GROUP_MESSAGE = "Exceptions from nurseryio nursery"
 NATIVE = CancelReason("native")
 FAILED = CancelReason("nursery")
 # Stands in the __dict__ of a group that was looked through and has no Cancelled in it.
-FREE = "_nurseryio_free_of_cancelled"
+NO_CANCELLED_MARK = "_nurseryio_free_of_cancelled"
 LOOSE_NOTE = "collapsible: made by a nursery with strict_exception_groups=False"
 
 
@@ -82,7 +82,7 @@ def without_cancelled(errors: list[BaseException]) -> list[BaseException]:
     for error in errors:
         kept: BaseException | None = error
         if is_a(error, BaseExceptionGroup):
-            kept = take_out(error, is_cancelled)[1]
+            kept = split_out(error, is_cancelled)[1]
         if kept is not None and not is_a(kept, Cancelled):
             rest.append(kept)
     return rest
@@ -137,7 +137,7 @@ def bare_cancelled(error: BaseException) -> BaseException:
     """
     if not is_a(error, BaseExceptionGroup):
         return error
-    rest = take_out(error, is_cancelled)[1]
+    rest = split_out(error, is_cancelled)[1]
     if rest is not None:
         return rest
     leaf: BaseException = error
@@ -146,7 +146,7 @@ def bare_cancelled(error: BaseException) -> BaseException:
     return leaf
 
 
-def is_marked(exc: BaseException) -> bool:
+def is_own_cancelled(exc: BaseException) -> bool:
     """Whether a ``Cancelled`` says of itself that a scope of ours is the cause.
 
     A ``RequestReason`` says that it is not.
@@ -163,7 +163,7 @@ def is_marked(exc: BaseException) -> bool:
     return False
 
 
-def ours_alone(error: BaseException) -> bool:
+def only_own_cancels(error: BaseException) -> bool:
     """Whether every ``Cancelled`` in it is marked, and so is each that one of them has replaced."""
     todo: list[BaseException | None] = [error]
     seen: set[int] = set()
@@ -172,7 +172,7 @@ def ours_alone(error: BaseException) -> bool:
         if exc is None or id(exc) in seen:
             continue
         seen.add(id(exc))
-        if is_a(exc, Cancelled) and not is_marked(exc):
+        if is_a(exc, Cancelled) and not is_own_cancelled(exc):
             return False
         if is_a(exc, BaseExceptionGroup):
             todo += members_of(exc)
@@ -180,7 +180,7 @@ def ours_alone(error: BaseException) -> bool:
     return True
 
 
-def ends_quietly(error: BaseException, in_cancelled: bool) -> bool:
+def is_lone_child_cancel(error: BaseException, in_cancelled: bool) -> bool:
     """Whether a child's error is the trace of a native cancel aimed at that child alone.
 
     In a cancelled nursery it cannot be told from our own, and is taken out at the scope's end; on
@@ -188,7 +188,7 @@ def ends_quietly(error: BaseException, in_cancelled: bool) -> bool:
     """
     if in_cancelled and HAS_CANCEL_COUNTS:
         return False
-    return is_a(error, Cancelled) and not is_marked(error)
+    return is_a(error, Cancelled) and not is_own_cancelled(error)
 
 
 def raise_keeping_context(error: BaseException) -> NoReturn:
@@ -200,7 +200,7 @@ def raise_keeping_context(error: BaseException) -> NoReturn:
     try:
         raise error
     finally:
-        if context is not None or not COUNTS_GO_STALE or ours_alone(error):
+        if context is not None or not COUNTS_GO_STALE or only_own_cancels(error):
             set_context(error, context)
         del error, context
 
@@ -217,7 +217,7 @@ def leave_block(exc: BaseException | None, remaining: BaseException | None) -> b
         del exc, remaining
 
 
-def take_out(
+def split_out(
     group: BaseExceptionGroup[BaseException],
     matches: Callable[[BaseException], bool],
     cancelled: bool = True,
@@ -237,7 +237,7 @@ def take_out(
     Returns:
         Whether something matched, and what is left, None for nothing.
     """
-    if cancelled and FREE in dict_of(group):
+    if cancelled and NO_CANCELLED_MARK in dict_of(group):
         return False, group
     found = False
     free = True  # of Cancelled, what is left
@@ -248,7 +248,7 @@ def take_out(
         current, members, kept = levels[-1]
         for member in members:
             if is_a(member, BaseExceptionGroup):
-                if not cancelled or FREE not in dict_of(member):
+                if not cancelled or NO_CANCELLED_MARK not in dict_of(member):
                     levels.append((member, iter(members_of(member)), []))
                     break
                 kept.append(member)
@@ -262,7 +262,7 @@ def take_out(
             rest = regroup(current, kept)
             if not levels:
                 if free and is_a(rest, BaseExceptionGroup):
-                    dict_of(rest)[FREE] = True
+                    dict_of(rest)[NO_CANCELLED_MARK] = True
                 return found, rest
             if rest is not None:
                 levels[-1][2].append(rest)

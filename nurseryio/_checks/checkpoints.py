@@ -13,7 +13,7 @@ yielded. That holds for awaits of foreign code as well, and costs nothing outsid
 How the second is seen: the callback runs while the task is suspended and looks at how. Any
 suspension is open to cancellation but that of ``cancel_shielded_checkpoint``; after that one,
 the callback goes to the loop again to see the next. A cancel point without a suspension
-(``checkpoint_if_cancelled``) takes the flag ``_look_closer`` off the task's record, which costs
+(``checkpoint_if_cancelled``) takes the flag ``_deferred_cancel`` off the task's record, which costs
 it nothing where the flag is not set.
 """
 
@@ -39,8 +39,8 @@ class _Watch:
         self._task = current_task()
         # checkpoint_if_cancelled() takes the flag off when it has looked. Off, it may be the news
         # of such a look for an assertion around this one.
-        self._was_off = not self._task._look_closer
-        self._task._look_closer = True
+        self._was_off = not self._task._deferred_cancel
+        self._task._deferred_cancel = True
         self.scheduled = False
         self.cancellable = False
         self._callback = self._look_soon()
@@ -57,14 +57,14 @@ class _Watch:
 
     def stop(self) -> None:
         self._callback.cancel()
-        if not self._task._look_closer:
+        if not self._task._deferred_cancel:
             self.cancellable = True
         elif (
             self._was_off
             and native_requests(self._task) <= 0
             and not must_cancel(self._task.asyncio_task)
         ):
-            self._task._look_closer = False
+            self._task._deferred_cancel = False
 
 
 @contextmanager

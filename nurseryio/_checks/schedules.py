@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .._core import Task
     from .._nursery import Nursery
 
-__all__ = ["Schedule", "Strike", "StuckError", "random_schedules", "strike_everywhere"]
+__all__ = ["PlannedCancel", "Schedule", "StuckError", "cancel_at_every_await", "random_schedules"]
 
 # What cancels. The double ones happen in one and the same tick, in that order.
 Kind = Literal["scope", "deadline", "native", "scope+native", "native+scope"]
@@ -49,7 +49,7 @@ STUCK_TICKS = 2_000
 STUCK_SECONDS = 0.1
 
 
-class Strike(NamedTuple):
+class PlannedCancel(NamedTuple):
     """One cancellation to come.
 
     Attributes:
@@ -93,16 +93,16 @@ class Schedule:
     Trio: has no counterpart.
     """
 
-    def __init__(self, seed: int, strikes: Iterable[Strike] | None = None) -> None:
+    def __init__(self, seed: int, cancels: Iterable[PlannedCancel] | None = None) -> None:
         self.seed: int = seed
         self.random: random.Random = random.Random(seed)
         self.steps: list[int] = []
-        self.landed: list[Strike] = []
-        self._strikes: list[Strike] | None = None if strikes is None else list(strikes)
+        self.landed: list[PlannedCancel] = []
+        self._cancels: list[PlannedCancel] | None = None if cancels is None else list(cancels)
         self._progress = 0
 
     def __repr__(self) -> str:
-        return f"Schedule({self.seed}, {self._strikes})"
+        return f"Schedule({self.seed}, {self._cancels})"
 
     async def pause(self) -> None:
         """Let others run for a random while, of no to three checkpoints.
@@ -126,10 +126,10 @@ class Schedule:
 
         Checkpoint: yes.
         """
-        if self._strikes is None:
-            self._strikes = self._random_strikes(len(actors))
+        if self._cancels is None:
+            self._cancels = self._random_cancels(len(actors))
         players = [
-            _Player(self, actor, [s for s in self._strikes if s.actor == place])
+            _Player(self, actor, [s for s in self._cancels if s.actor == place])
             for place, actor in enumerate(actors)
         ]
         watchdog = _Watchdog(self, players)
@@ -138,16 +138,16 @@ class Schedule:
                 nursery.start_soon(player.play, name=player.actor)
             watchdog.start(nursery)
         self.steps = [player.steps for player in players]
-        self.landed = [strike for player in players for strike in player.landed]
-        if watchdog.bites:
-            raise StuckError(f"{self} is stuck: {'; '.join(watchdog.bites)}")
+        self.landed = [cancel for player in players for cancel in player.landed]
+        if watchdog.stuck_actors:
+            raise StuckError(f"{self} is stuck: {'; '.join(watchdog.stuck_actors)}")
 
-    def _random_strikes(self, actors: int) -> list[Strike]:
+    def _random_cancels(self, actors: int) -> list[PlannedCancel]:
         """Mostly one strike, at times none, two or three; early steps more often than late ones."""
         choose = self.random
         count = choose.choice((0, 1, 1, 1, 2, 3))
         return [
-            Strike(
+            PlannedCancel(
                 choose.randrange(actors),
                 1 + min(choose.randrange(12), choose.randrange(12)),
                 choose.choice(KINDS),
@@ -161,13 +161,16 @@ class _Player:
     """One actor: counts its steps, strikes it, and judges how it took that."""
 
     def __init__(
-        self, schedule: Schedule, actor: Callable[[], Awaitable[object]], strikes: list[Strike]
+        self,
+        schedule: Schedule,
+        actor: Callable[[], Awaitable[object]],
+        cancels: list[PlannedCancel],
     ) -> None:
         self.schedule = schedule
         self.actor = actor
-        self.strikes = strikes
+        self.cancels = cancels
         self.steps = 0
-        self.landed: list[Strike] = []
+        self.landed: list[PlannedCancel] = []
         self.native_requests = 0
         # Set in the step in which the last checkpoint has been passed.
         self.over = False
@@ -194,16 +197,16 @@ class _Player:
     def _step(self) -> None:
         self.steps += 1
         self.schedule._progress += 1
-        for strike in self.strikes:
-            if strike.step == self.steps:
-                self._strike_after(strike, strike.delay)
+        for cancel in self.cancels:
+            if cancel.step == self.steps:
+                self._cancel_after(cancel, cancel.delay)
 
-    def _strike_after(self, strike: Strike, ticks: int) -> None:
+    def _cancel_after(self, cancel: PlannedCancel, ticks: int) -> None:
         if ticks:
-            running_loop().call_soon(self._strike_after, strike, ticks - 1)
+            running_loop().call_soon(self._cancel_after, cancel, ticks - 1)
         elif not self.over:
-            self.landed.append(strike)
-            for kind in strike.kind.split("+"):
+            self.landed.append(cancel)
+            for kind in cancel.kind.split("+"):
                 self._cancel(kind)
 
     def _cancel(self, kind: str) -> None:
@@ -222,7 +225,7 @@ class _Player:
 
     def _check_effect(self) -> None:
         """The actor's scope was left without a cancellation going on outwards."""
-        kinds = {kind for strike in self.landed for kind in strike.kind.split("+")}
+        kinds = {kind for cancel in self.landed for kind in cancel.kind.split("+")}
         if HAS_CANCEL_COUNTS:
             assert "native" not in kinds, f"{self} has lost a native cancel"
         # A deadline takes effect when the loop has noticed it, which may be too late.
@@ -272,7 +275,7 @@ class _Watchdog:
     def __init__(self, schedule: Schedule, players: Sequence[_Player]) -> None:
         self.schedule = schedule
         self.players = players
-        self.bites: list[str] = []
+        self.stuck_actors: list[str] = []
         self.seen = -1
         self.ticks = 0
         self.since = 0.0
@@ -290,7 +293,7 @@ class _Watchdog:
             self.since = time.monotonic()
         elif self.ticks > STUCK_TICKS and time.monotonic() - self.since > STUCK_SECONDS:
             alive = nursery.child_tasks
-            self.bites = [str(player) for player in self.players if player.task in alive]
+            self.stuck_actors = [str(player) for player in self.players if player.task in alive]
             nursery.cancel_scope.cancel(reason="stuck")
             return
         running_loop().call_soon(self._look, nursery)
@@ -323,7 +326,7 @@ async def random_schedules(
     return await _run_all(scenario, (Schedule(number) for number in range(seed, seed + runs)))
 
 
-async def strike_everywhere(
+async def cancel_at_every_await(
     scenario: Callable[[Schedule], Awaitable[object]], *, seed: int = 0, delays: int = 2
 ) -> int:
     """Run a scenario again and again, with one cancellation each time, until all were tried.
@@ -347,12 +350,12 @@ async def strike_everywhere(
     """
     undisturbed = Schedule(seed, ())
     await _run_all(scenario, [undisturbed])
-    strikes = (
-        Strike(actor, step, kind, delay)
+    cancels = (
+        PlannedCancel(actor, step, kind, delay)
         for actor, steps in enumerate(undisturbed.steps)
         for step, kind, delay in itertools.product(range(1, steps + 1), KINDS, range(delays))
     )
-    return await _run_all(scenario, (Schedule(seed, [strike]) for strike in strikes))
+    return await _run_all(scenario, (Schedule(seed, [cancel]) for cancel in cancels))
 
 
 async def _run_all(

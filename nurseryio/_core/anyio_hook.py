@@ -35,10 +35,10 @@ def look() -> None:
             _refused = bridge is None
 
 
-def hold_off(task: Any) -> None:
+def note_shielded(task: Any) -> None:
     """A cancellation of a waiting task is kept out by a foreign shield, which may be lowered."""
     if bridge is not None:
-        bridge.held_off.add(task)
+        bridge.shielded.add(task)
 
 
 def enter(scope: Any, task: Any) -> None:
@@ -60,7 +60,7 @@ def protects(task: Any) -> bool:
 
     That is a foreign shield, or an island (``_interop.edge_cancellation``) whose time is not over.
     """
-    island = task._extra.island
-    if island is not None and island.protects(task):
+    edge = task._extra.edge
+    if edge is not None and edge.protects(task):
         return True
     return bridge is not None and bridge.protects(task)

@@ -24,8 +24,8 @@ Rule 2 (no polling): "look again" is an entry in the loop's watch list and one `
 all entries together, and is asked for only when the task is about to make a step. A task that
 sits in a shield, a worker thread or a future that refuses costs nothing while it sits there. One
 that swallows each interruption and waits again at once, as the end of an ``asyncio.TaskGroup``
-does, is interrupted a limited number of times (``PATIENCE``), and again after a pause. If it gets
-what it waits for meanwhile, its next wait is interrupted at once.
+does, is interrupted a limited number of times (``MAX_SWALLOWED_CANCELS``), and again after a
+pause. If it gets what it waits for meanwhile, its next wait is interrupted at once.
 
 Rule 3 (failures): each task is served for itself. If something fails on the way to one of them,
 the others are served all the same, that one is tried once more in the next iteration of the loop,
@@ -49,11 +49,11 @@ from .._asyncio import compat
 from .._asyncio.compat import ChildTask, cancelling, plain_cancel, uncancel
 from .._base.errors import Cancelled, CancelReason, TrioInternalError
 from .._base.exc_fields import is_a
-from .._base.exception_groups import ours_alone
+from .._base.exception_groups import only_own_cancels
 from .._base.outcome import Error
 from .._base.util import safe_repr
 from . import anyio_hook
-from .scope_tree import ROOT, chain, encloses, refresh
+from .scope_tree import ROOT, chain, encloses, recalculate
 from .task import records
 
 if TYPE_CHECKING:
@@ -85,13 +85,13 @@ UNKNOWN = CancelReason("unknown", reason="misnesting")
 
 def native_requests(task: Task) -> int:
     """How many cancel requests on the task are not ours."""
-    return cancelling(task.asyncio_task) - task._held
+    return cancelling(task.asyncio_task) - task._owns_cancel_request
 
 
-def number_raised(task: Task, requests: int) -> int:
+def delivered_native_requests(task: Task, requests: int) -> int:
     """How many of so many native requests the running task has seen; one may be still to strike."""
-    held_off = compat.COUNTS_GO_STALE and task._look_closer
-    return requests - 1 if held_off or compat.must_cancel(task.asyncio_task) else requests
+    deferred = compat.COUNTS_GO_STALE and task._deferred_cancel
+    return requests - 1 if deferred or compat.must_cancel(task.asyncio_task) else requests
 
 
 def is_native(task: Task, before: int, exc: BaseException) -> bool:
@@ -99,33 +99,41 @@ def is_native(task: Task, before: int, exc: BaseException) -> bool:
     requests = native_requests(task)
     if requests <= max(before, 0):
         return False
-    if anyio_hook.bridge is not None and anyio_hook.bridge.is_striking(task) and ours_alone(exc):
+    if (
+        anyio_hook.bridge is not None
+        and anyio_hook.bridge.has_cancelled(task)
+        and only_own_cancels(exc)
+    ):
         return False  # what came with ours is said again by who knows its own alone
     if compat.COUNTS_GO_STALE:
-        if requests <= _number_over(task) and ours_alone(exc):
+        if requests <= _stale_requests(task) and only_own_cancels(exc):
             return False
-        task._own_extra().passing = requests
+        task._own_extra().propagating_requests = requests
     return True
 
 
-def _number_over(task: Task) -> int:
+def _stale_requests(task: Task) -> int:
     """How many native requests were raised, for all that is known, before ours struck.
 
     They are over, if the one of ours that is on its way has not replaced them. Used only where
     counts go stale (see ``host``).
     """
-    if task._held:
-        return task._extra.over
+    if task._owns_cancel_request:
+        return task._extra.stale_requests
     requests = native_requests(task)
     extra = task._extra
-    if requests < extra.passing:
-        extra.passing = 0  # taken back
-    if extra.passing or task._look_closer or not compat.all_raised(task.asyncio_task):
+    if requests < extra.propagating_requests:
+        extra.propagating_requests = 0  # taken back
+    if (
+        extra.propagating_requests
+        or task._deferred_cancel
+        or not compat.all_raised(task.asyncio_task)
+    ):
         return 0
     return requests
 
 
-def tell(flipped: Iterable[Any]) -> None:
+def deliver_changes(flipped: Iterable[Any]) -> None:
     """Act on tasks whose answer to "am I cancelled?" has changed.
 
     Raises:
@@ -140,11 +148,11 @@ def tell(flipped: Iterable[Any]) -> None:
             if task.scope._effective:
                 _deliver(task)
             else:
-                give_back(task)
+                release_cancel_request(task)
         except BaseException as error:
             if state.loop.is_closed() or _given_to_task(task, error):
                 continue  # on a closed loop the task makes no step any more
-            state.finish_later(_tell_again, task)
+            state.finish_later(_deliver_again, task)
             failed = failed or error
     if state is not None:
         _schedule(state)
@@ -155,20 +163,20 @@ def tell(flipped: Iterable[Any]) -> None:
             del failed
 
 
-def _tell_again(task: Task) -> None:
+def _deliver_again(task: Task) -> None:
     """Serve a task on whose way something has failed, once more (rule 3)."""
     if compat.is_over(task.asyncio_task):
         return
     try:
         if not task.scope._effective:
-            give_back(task)
+            release_cancel_request(task)
         else:
             _deliver(task)
             _schedule(task._state)
     except BaseException:
         # What it waits for cannot be interrupted. What it awaits next can, so look again then.
         try:
-            _wait_for(task, compat.waiter(task.asyncio_task))
+            _recheck_when_done(task, compat.waiter(task.asyncio_task))
         except BaseException:
             _look_after_pause(task)
         raise
@@ -176,24 +184,24 @@ def _tell_again(task: Task) -> None:
 
 def push_later(scope: Any) -> None:
     """A change of a scope that is entered has failed on its way to the tasks inside: finish it."""
-    scope._occupant._state.finish_later(_push_again, scope)
+    scope._task._state.finish_later(_push_again, scope)
 
 
 def _push_again(scope: Any) -> None:
     """Carry a change of a scope through that was broken off when some nodes had it already."""
-    if scope._occupant is not None:
-        tell(refresh(scope, everything=True))
+    if scope._task is not None:
+        deliver_changes(recalculate(scope, everything=True))
 
 
-def give_back(task: Task) -> None:
+def release_cancel_request(task: Task) -> None:
     """The task is no longer effectively cancelled: clear our share of its cancel count."""
-    if task._held:
-        if compat.COUNTS_GO_STALE and native_requests(task) > task._extra.over:
+    if task._owns_cancel_request:
+        if compat.COUNTS_GO_STALE and native_requests(task) > task._extra.stale_requests:
             # One that came together with ours is still to be told, after a shield for instance.
-            task._own_extra().passing = native_requests(task)
-        task._held = False
+            task._own_extra().propagating_requests = native_requests(task)
+        task._owns_cancel_request = False
         try:
-            task._last_interrupted = task._strikes = None
+            task._last_interrupted = task._swallowed_cancels = None
             uncancel(task.asyncio_task)
         except BaseException:
             uncancel(task.asyncio_task)
@@ -202,25 +210,25 @@ def give_back(task: Task) -> None:
 
 def interrupt(task: Task) -> None:
     """Have ``CancelledError`` raised at the current or next await, if nothing protects the task."""
-    if (anyio_hook.bridge is not None or task._extra.island is not None) and anyio_hook.protects(
+    if (anyio_hook.bridge is not None or task._extra.edge is not None) and anyio_hook.protects(
         task
     ):
-        watch(task)
+        recheck(task)
     else:
-        _strike(task)
+        _request_cancel(task)
 
 
-def _strike(task: Task) -> None:
+def _request_cancel(task: Task) -> None:
     """Have ``CancelledError`` raised at the task's current or next await."""
     if compat.COUNTS_GO_STALE:
-        over = _number_over(task)
-        if over != task._extra.over:
-            task._own_extra().over = over
+        stale_requests = _stale_requests(task)
+        if stale_requests != task._extra.stale_requests:
+            task._own_extra().stale_requests = stale_requests
     asyncio_task = task.asyncio_task
-    held = task._held
+    held = task._owns_cancel_request
     before = cancelling(asyncio_task)
     try:
-        task._held = True
+        task._owns_cancel_request = True
         if type(asyncio_task) is ChildTask:
             plain_cancel(asyncio_task, task.scope._reason or UNKNOWN)
         else:
@@ -228,15 +236,15 @@ def _strike(task: Task) -> None:
         if held and before > 0:  # not if somebody has taken our share back
             uncancel(asyncio_task)
     except BaseException as error:
-        task._held = held
+        task._owns_cancel_request = held
         if cancelling(asyncio_task) > before:
             uncancel(asyncio_task)
         if not is_a(error, Exception) or is_a(error, OUR_OWN):
             raise
         _throw(task, error)
         return
-    if task._extra.island is not None:
-        task._extra.island.struck(task)
+    if task._extra.edge is not None:
+        task._extra.edge.cancel_requested(task)
 
 
 # Failures of the engine itself, not of what a task waits for. They are tried again.
@@ -257,7 +265,7 @@ def _throw(task: Task, error: Exception) -> None:
     if future is None:
         raise error
     if not compat.throw_into(task.asyncio_task, future, error):
-        _wait_for(task, future)
+        _recheck_when_done(task, future)
         task._state.loop.call_exception_handler(
             {
                 "message": f"nurseryio cannot interrupt {task!r}: cancelling what it waits for, "
@@ -267,14 +275,14 @@ def _throw(task: Task, error: Exception) -> None:
         )
 
 
-def watch(task: Task) -> None:
+def recheck(task: Task) -> None:
     """Look at the task again at the next tick, after the step it is about to make."""
-    if not task._watched:
+    if not task._recheck_queued:
         try:
-            task._watched = True
-            task._state.watch_list.append(task)
+            task._recheck_queued = True
+            task._state.recheck_queue.append(task)
         except BaseException:
-            task._watched = False
+            task._recheck_queued = False
             raise
     _schedule(task._state)
 
@@ -290,68 +298,68 @@ lost_hooks: list[Callable[[Task], object]] = []
 
 
 def _schedule(state: LoopState) -> None:
-    if state.watch_list and not state.watch_due:
+    if state.recheck_queue and not state.recheck_scheduled:
         try:
-            state.loop.call_soon(_look_again, state, context=state.context)
+            state.loop.call_soon(_run_rechecks, state, context=state.context)
         except RuntimeError:
             if not state.loop.is_closed():
                 raise
-        state.watch_due = True
+        state.recheck_scheduled = True
 
 
-def _look_again(state: LoopState) -> None:
+def _run_rechecks(state: LoopState) -> None:
     try:
-        state.watch_due = False
-        tasks, state.watch_list = state.watch_list, []
+        state.recheck_scheduled = False
+        tasks, state.recheck_queue = state.recheck_queue, []
         for task in tasks:
-            task._watched = False
+            task._recheck_queued = False
         for task in tasks:
             try:
                 if task.scope._effective:
                     _deliver(task)
             except BaseException as error:
                 if not _given_to_task(task, error):
-                    state.finish_later(_tell_again, task)
+                    state.finish_later(_deliver_again, task)
                     state.report(error)
         _schedule(state)
         when = state.deadlines.next()
         if when < state.armed_at:  # left to us by the timer
             state._arm(when)
     except BaseException:
-        state.finish_later(_look_at_all, state)
+        state.finish_later(_recheck_all, state)
         raise
 
 
-def _look_at_all(state: LoopState) -> None:
+def _recheck_all(state: LoopState) -> None:
     """Look again was broken off. Which tasks are left is not known: all that are cancelled."""
-    again = dict.fromkeys(state.watch_list)
+    again = dict.fromkeys(state.recheck_queue)
     for task in list(records.values()):
         if task._state is state:
             if task.scope._effective and not compat.is_over(task.asyncio_task):
                 again[task] = None
-            task._watched = task in again
-    state.watch_list = list(again)
-    _look_again(state)
+            task._recheck_queued = task in again
+    state.recheck_queue = list(again)
+    _run_rechecks(state)
 
 
 def _deliver(task: Task) -> None:
     """One row of rule 1 for a task whose scope is effective."""
     asyncio_task = task.asyncio_task
     park = task._park
-    if (anyio_hook.bridge is not None or task._extra.island is not None) and anyio_hook.protects(
+    if (anyio_hook.bridge is not None or task._extra.edge is not None) and anyio_hook.protects(
         task
     ):
         future = compat.waiter(asyncio_task)
         if future is not None and not future.done():
-            anyio_hook.hold_off(task)
-            _wait_for(task, future)
+            anyio_hook.note_shielded(task)
+            _recheck_when_done(task, future)
             return
     elif park is not None:
         # An abort function that has agreed is not asked again if interrupting the task has failed.
         if park.done() or (task._abort is not AGREED and not _agrees(task, park)):
             del park
             return  # a trap looks at the scope itself when it wakes
-        _strike(task)
+        _request_cancel(task)
         if not park.done():  # a task of foreign make whose cancel() takes its time
             _look_after_pause(task)
             return
@@ -369,15 +377,17 @@ def _deliver(task: Task) -> None:
                     _look_after_pause(task)
                     return
             elif not task._shielded_step and not compat.must_cancel(asyncio_task):
-                _strike(task)
+                _request_cancel(task)
         elif not future.done():
-            strikes = task._strikes
-            if future is task._last_interrupted or (strikes is not None and _out_of_patience(task)):
-                _wait_for(task, future)
+            strikes = task._swallowed_cancels
+            if future is task._last_interrupted or (
+                strikes is not None and _swallows_too_many(task)
+            ):
+                _recheck_when_done(task, future)
                 return
             if strikes is None:
-                task._strikes = NO_STRIKES
-            _strike(task)
+                task._swallowed_cancels = NO_SWALLOWED_CANCELS
+            _request_cancel(task)
             task._last_interrupted = future
         elif _is_late(task, future):
             _look_after_pause(task)
@@ -387,35 +397,35 @@ def _deliver(task: Task) -> None:
         return
     # Look again after its next step. The caller schedules that, once for all tasks of a batch.
     # inlined: watch, without _schedule
-    if not task._watched:
+    if not task._recheck_queued:
         try:
-            task._watched = True
-            task._state.watch_list.append(task)
+            task._recheck_queued = True
+            task._state.recheck_queue.append(task)
         except BaseException:
-            task._watched = False
+            task._recheck_queued = False
             raise
 
 
 # How many interruptions of foreign awaits a task may swallow before it is left alone for a while:
 # for a second the first time, then for twice as long each time, up to an hour.
-PATIENCE = 100
-LONGEST_PAUSE = 3600.0
+MAX_SWALLOWED_CANCELS = 100
+MAX_BACKOFF = 3600.0
 
 # The mark of a task that was interrupted once: counting begins when it is interrupted again.
-NO_STRIKES = (0, -inf, 1.0)
+NO_SWALLOWED_CANCELS = (0, -inf, 1.0)
 
 
-def _out_of_patience(task: Task) -> bool:
+def _swallows_too_many(task: Task) -> bool:
     now = task._state.loop.time()
-    number, since, pause = task._strikes  # type: ignore[misc]
+    number, since, pause = task._swallowed_cancels  # type: ignore[misc]
     if now - since >= pause:
-        if number > PATIENCE:
+        if number > MAX_SWALLOWED_CANCELS:
             pause *= 2
         number, since = 0, now
-    task._strikes = (number + 1, since, pause)
-    if number == PATIENCE and pause < LONGEST_PAUSE:
+    task._swallowed_cancels = (number + 1, since, pause)
+    if number == MAX_SWALLOWED_CANCELS and pause < MAX_BACKOFF:
         task._state.add_deadline(since + pause, _after_pause, ref(task))
-    return number >= PATIENCE
+    return number >= MAX_SWALLOWED_CANCELS
 
 
 # So often a task may be found waiting for a future that is done. asyncio wakes it at once.
@@ -438,31 +448,31 @@ NESTED_PAUSE = 0.05
 
 def _look_after_pause(task: Task) -> None:
     state = task._state
-    state.add_deadline(state.loop.time() + NESTED_PAUSE, _recheck, ref(task))
+    state.add_deadline(state.loop.time() + NESTED_PAUSE, _recheck_by_ref, ref(task))
 
 
-def _recheck(reference: ref[Task]) -> None:
+def _recheck_by_ref(reference: ref[Task]) -> None:
     task = reference()
     if task is not None and task.scope._effective and not compat.is_over(task.asyncio_task):
-        watch(task)
+        recheck(task)
 
 
 def _after_pause(reference: ref[Task]) -> None:
     task = reference()
-    if task is not None and task._strikes is not None and task.scope._effective:
-        number, _since, pause = task._strikes
-        task._strikes = (number, -inf, pause)
-        watch(task)
+    if task is not None and task._swallowed_cancels is not None and task.scope._effective:
+        number, _since, pause = task._swallowed_cancels
+        task._swallowed_cancels = (number, -inf, pause)
+        recheck(task)
 
 
-def _wait_for(task: Task, future: Any) -> None:
+def _recheck_when_done(task: Task, future: Any) -> None:
     """Look again once ``future`` is done. At most one callback of ours sits on it."""
-    watcher = _Watcher(task)
+    watcher = _RecheckWhenDone(task)
     future.remove_done_callback(watcher)
     future.add_done_callback(watcher)
 
 
-class _Watcher:
+class _RecheckWhenDone:
     """A done-callback, equal to others for the same task, so that it can be replaced."""
 
     __slots__ = ("task",)
@@ -474,19 +484,19 @@ class _Watcher:
         try:
             self._look(self.task, future)
         except BaseException:
-            self.task._state.finish_later(_recheck, ref(self.task))
+            self.task._state.finish_later(_recheck_by_ref, ref(self.task))
             raise
 
     def _look(self, task: Task, future: Any) -> None:
         if task.scope._effective:
-            if task._strikes is not None and not future.cancelled():
+            if task._swallowed_cancels is not None and not future.cancelled():
                 # It got what it waited for: what it awaits next is interrupted at least once.
-                number, since, pause = task._strikes
-                task._strikes = (min(number, PATIENCE - 1), since, pause)
-            watch(task)
+                number, since, pause = task._swallowed_cancels
+                task._swallowed_cancels = (min(number, MAX_SWALLOWED_CANCELS - 1), since, pause)
+            recheck(task)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Watcher) and other.task is self.task
+        return isinstance(other, _RecheckWhenDone) and other.task is self.task
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -498,10 +508,10 @@ def abort_wait(task: Task, raise_cancel: Callable[[], NoReturn]) -> bool:
         abort.pop(task, None)  # see ``parking``
     else:
         task._abort = None
-        verdict = abort(raise_cancel)
-        if type(verdict) is not Abort:
+        answer = abort(raise_cancel)
+        if type(answer) is not Abort:
             raise TrioInternalError("abort function must return Abort.SUCCEEDED or Abort.FAILED")
-        if verdict is not Abort.SUCCEEDED:
+        if answer is not Abort.SUCCEEDED:
             return False
     task._abort = AGREED
     return True
@@ -517,7 +527,7 @@ def _agrees(task: Task, park: Any) -> bool:
     if not can_abort(task):
         return False
     try:
-        return abort_wait(task, raiser(task.scope))
+        return abort_wait(task, make_raise_cancel(task.scope))
     except BaseException as exc:
         if task._abort is AGREED:
             raise  # it has agreed and is interrupted at the next try
@@ -530,7 +540,7 @@ def _agrees(task: Task, park: Any) -> bool:
         del park  # the error holds this frame: no circle
 
 
-def raiser(scope: Node) -> Callable[[], NoReturn]:
+def make_raise_cancel(scope: Node) -> Callable[[], NoReturn]:
     """The ``raise_cancel`` for an abort function: raises the scope's cancellation."""
     reason = scope._reason or UNKNOWN
 
@@ -546,18 +556,18 @@ def raiser(scope: Node) -> Callable[[], NoReturn]:
 def _validate(state: LoopState) -> None:
     """Check what must hold of a loop's records and scopes whenever no function here is running."""
     state.deadlines._validate()
-    assert state.armed_at <= state.deadlines.next() or state.watch_due
+    assert state.armed_at <= state.deadlines.next() or state.recheck_scheduled
     assert (state.timer is None) == (state.armed_at == inf)
-    watched = state.watch_list
-    assert len(set(watched)) == len(watched) and all(task._watched for task in watched)
-    assert state.watch_due or not watched
+    watched = state.recheck_queue
+    assert len(set(watched)) == len(watched) and all(task._recheck_queued for task in watched)
+    assert state.recheck_scheduled or not watched
     for asyncio_task, task in list(records.items()):
         if task._state is not state:
             continue
         assert task.asyncio_task is asyncio_task
-        assert task._watched == (task in watched)
+        assert task._recheck_queued == (task in watched)
         # Rule 4. The share of somebody who has called uncancel() too often may be missing.
-        assert not task._held or task.scope._effective
+        assert not task._owns_cancel_request or task.scope._effective
         assert (task._park is None) or not compat.is_running(asyncio_task)
         for node in chain(task.scope, None):
             _validate_node(state, node)
@@ -573,15 +583,15 @@ def _validate_node(state: LoopState, node: Any) -> None:
         assert node._effective
     else:
         assert node._effective == (node._called or (not node._shielded and parent._effective))
-        assert node._occupant is not None
+        assert node._task is not None
         entry = node._entry
         if entry is not None:
             assert entry[3] is node and entry[0] == node._deadline
             assert not node._called or node._is_due()  # noticed before its timer
-    nest = node._nest
-    if nest is not None:
-        assert nest.cancel_scope is node
-        assert node._abandoned or not (nest._closed and nest._children)
-        for child in nest._children:
-            assert child._parent_nursery is nest and child._state is state
+    nursery = node._nursery
+    if nursery is not None:
+        assert nursery.cancel_scope is node
+        assert node._abandoned or not (nursery._closed and nursery._children)
+        for child in nursery._children:
+            assert child._parent_nursery is nursery and child._state is state
             assert encloses(node, child.scope)

@@ -98,7 +98,7 @@ def _mark(function: Any, protected: bool) -> None:
     _marks[key] = (weakref.ref(code, lambda _ref: _marks.pop(key, None)), protected)
 
 
-def border(f: F) -> F:
+def user_code_boundary(f: F) -> F:
     """Decorator for the wrapper coroutines of tasks: what they await is user code."""
     _borders.add(f.__code__)  # type: ignore[attr-defined]
     return f

@@ -42,10 +42,10 @@ class LoopState:
         "clock",
         "context",
         "deadlines",
-        "gauge",
+        "step_hooks",
         "instruments",
-        "locals",
-        "long_nurseries",
+        "loop_locals",
+        "slow_exit_prediction",
         "loop",
         "making",
         "not_lost_until",
@@ -55,8 +55,8 @@ class LoopState:
         "strict",
         "timer",
         "unfinished",
-        "watch_due",
-        "watch_list",
+        "recheck_scheduled",
+        "recheck_queue",
     )
 
     def __init__(self, loop: compat.Loop) -> None:
@@ -69,14 +69,15 @@ class LoopState:
         self.making: compat.TaskMaking = compat.TaskMaking(loop)
         self.deadlines: Deadlines = Deadlines()
         # Invariant: a loop timer is armed at armed_at, which is not later than the earliest
-        # live deadline; inf and None mean that none is armed. While watch_due it may be later.
+        # live deadline; inf and None mean that none is armed. It may be later while
+        # recheck_scheduled is true.
         self.armed_at: float = inf
         self.timer: asyncio.Handle | None = None
         # Until when (on the loop's clock) a timer that is overdue is not armed again.
         self.not_lost_until: float = -inf
         # Records to look at again, and whether the call that will do it is scheduled.
-        self.watch_list: list[Task] = []
-        self.watch_due: bool = False
+        self.recheck_queue: list[Task] = []
+        self.recheck_scheduled: bool = False
         # Calls that failed half-way, to be made again in the next iteration of the loop (see
         # finish_later); and the function that schedules that, which needs no stack.
         self.unfinished: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
@@ -84,17 +85,17 @@ class LoopState:
             loop, partial(_finish, ref(self)), self.context
         )
         # How many nurseries to come are taken to last longer than a turn of the loop.
-        self.long_nurseries: int = 0
+        self.slow_exit_prediction: int = 0
         # None while there are none: the hot paths test for that.
         self.instruments: Instruments | None = None
         # Set while instruments are installed: the hook into the loop (see gauge.py).
-        self.gauge: Any = None
+        self.step_hooks: Any = None
         # Set by run(): its Run object, its clock, its default for nurseries.
         self.run: Any = None
         self.clock: Any = None
         self.strict: bool | None = None
         # Values of RunVars.
-        self.locals: dict[Any, Any] = {}
+        self.loop_locals: dict[Any, Any] = {}
 
     def add_deadline(self, when: float, function: Any, argument: Any, now: float = -inf) -> Entry:
         """Have ``function(argument)`` called once the loop's time reaches ``when``.
@@ -242,7 +243,7 @@ def fire(state: LoopState) -> None:
         when = deadlines.next()
         # Those who have just been cancelled will drop deadlines of their own: whoever looks at
         # them again after their step arms the timer (delivery), once and not twice.
-        if when < state.armed_at and not state.watch_due:
+        if when < state.armed_at and not state.recheck_scheduled:
             # Still to come although the timer was set for it: the timer came early.
             state._arm(max(when, now + EARLY) if when <= promised else when)
     except BaseException:

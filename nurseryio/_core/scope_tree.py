@@ -5,7 +5,7 @@ entered in; a task knows only its innermost node. Nothing points downwards excep
 nursery's node, which knows the nursery and so the child tasks.
 
 Rule 2: ``effective`` says whether code directly inside a node is cancelled. It always equals
-``called or (not shielded and parent.effective)``. It is *pushed* by :func:`refresh` whenever
+``called or (not shielded and parent.effective)``. It is *pushed* by :func:`recalculate` whenever
 one of the three changes, so that a checkpoint needs to look at one attribute only, whatever
 the nesting depth.
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from .._base.errors import CancelReason
 
 
-class Occupant(Protocol):
+class TreeTask(Protocol):
     """What the tree knows of a task: its innermost node."""
 
     scope: Node
 
 
-class Nest(Protocol):
+class TreeNursery(Protocol):
     """What the tree knows of a nursery: the tasks whose chains start at its node."""
 
     @property
@@ -48,8 +48,8 @@ class Node:
         "_abandoned",
         "_called",
         "_effective",
-        "_nest",
-        "_occupant",
+        "_nursery",
+        "_task",
         "_parent",
         "_reason",
         "_shielded",
@@ -58,9 +58,9 @@ class Node:
     # Valid from entry to exit. The tree's root is the only node without a parent.
     _parent: Node | None
     # The task that entered this node; None before entry and after exit.
-    _occupant: Occupant | None
+    _task: TreeTask | None
     # The nursery whose own scope this is; None for a plain scope.
-    _nest: Nest | None
+    _nursery: TreeNursery | None
     _called: bool
     _shielded: bool
     # Invariant while entered: rule 2 of this file.
@@ -78,7 +78,7 @@ class Node:
 def new_root() -> Node:
     """The node at the top of every chain: never cancelled, never left."""
     root = Node()
-    root._parent = root._occupant = root._nest = root._reason = None
+    root._parent = root._task = root._nursery = root._reason = None
     root._called = root._effective = root._abandoned = False
     root._shielded = True
     return root
@@ -95,7 +95,7 @@ def should_be_effective(node: Node) -> bool:
     return parent is not None and not node._shielded and parent._effective
 
 
-def refresh(node: Node, everything: bool = False) -> list[Occupant]:
+def recalculate(node: Node, everything: bool = False) -> list[TreeTask]:
     """Recompute ``effective`` in the subtree of an entered node that has changed.
 
     Args:
@@ -106,15 +106,15 @@ def refresh(node: Node, everything: bool = False) -> list[Occupant]:
     Returns:
         The tasks for which the answer to "am I cancelled?" has flipped.
     """
-    flipped: list[Occupant] = []
-    if (_update(node) or everything) and node._occupant is not None:
-        _descend(node._occupant, node, flipped, everything=everything)
+    flipped: list[TreeTask] = []
+    if (_update(node) or everything) and node._task is not None:
+        _descend(node._task, node, flipped, everything=everything)
     return flipped
 
 
-def refresh_chain(task: Occupant, base: Node) -> list[Occupant]:
+def recalculate_chain(task: TreeTask, base: Node) -> list[TreeTask]:
     """The same for one task whose chain begins at ``base``, which has replaced another node."""
-    flipped: list[Occupant] = []
+    flipped: list[TreeTask] = []
     _descend(task, base, flipped, members=False)
     return flipped
 
@@ -130,36 +130,36 @@ def _update(node: Node) -> bool:
 
 
 def _descend(
-    task: Occupant,
+    task: TreeTask,
     node: Node,
-    flipped: list[Occupant],
+    flipped: list[TreeTask],
     members: bool = True,
     everything: bool = False,
 ) -> None:
     """Push the change of ``node`` down ``task``'s chain, then into the nurseries met there."""
-    todo: list[tuple[Occupant, Node]] = []
+    todo: list[tuple[TreeTask, Node]] = []
     if task.scope is node:
         flipped.append(task)
     else:
         todo.append((task, node))
-    if members and node._nest is not None:
-        _sort_out(node._nest, node, flipped, todo)
+    if members and node._nursery is not None:
+        _collect_children(node._nursery, node, flipped, todo)
     while todo:
         task, node = todo.pop()
         for inner in reversed(list(chain(task.scope, node))):
             if not _update(inner) and not everything:
                 break
-            if inner._nest is not None:
-                _sort_out(inner._nest, inner, flipped, todo)
+            if inner._nursery is not None:
+                _collect_children(inner._nursery, inner, flipped, todo)
         else:
             flipped.append(task)
 
 
-def _sort_out(
-    nest: Nest, node: Node, flipped: list[Occupant], todo: list[tuple[Occupant, Node]]
+def _collect_children(
+    nursery: TreeNursery, node: Node, flipped: list[TreeTask], todo: list[tuple[TreeTask, Node]]
 ) -> None:
     """The children at ``node``: one with no node of its own flips, others are still to do."""
-    for child in nest._children:
+    for child in nursery._children:
         if child.scope is node:
             flipped.append(child)
         else:
@@ -179,7 +179,7 @@ def encloses(outer: Node, inner: Node) -> bool:
     return any(node is outer for node in chain(inner, None))
 
 
-def abandon(node: Node) -> list[Occupant]:
+def abandon(node: Node) -> list[TreeTask]:
     """Cut off everything inside ``node``, which is being left while inner nodes are still open.
 
     The inner part stays cancelled for good, so that it unwinds; its nodes are marked, so that
@@ -188,21 +188,21 @@ def abandon(node: Node) -> list[Occupant]:
     Returns:
         The tasks inside, all of them to be told.
     """
-    told: list[Occupant] = []
+    told: list[TreeTask] = []
     node._parent = None
     node._abandoned = node._called = node._effective = True
-    todo: list[tuple[Occupant, Node]] = []
-    if node._occupant is not None:
-        todo.append((node._occupant, node))
-    if node._nest is not None:
-        todo.extend((child, node) for child in node._nest._children)
+    todo: list[tuple[TreeTask, Node]] = []
+    if node._task is not None:
+        todo.append((node._task, node))
+    if node._nursery is not None:
+        todo.extend((child, node) for child in node._nursery._children)
     while todo:
         task, outer = todo.pop()
         if not encloses(outer, task.scope):
             continue
         for inner in chain(task.scope, outer):
             inner._abandoned = inner._effective = True
-            if inner._nest is not None:
-                todo.extend((child, inner) for child in inner._nest._children)
+            if inner._nursery is not None:
+                todo.extend((child, inner) for child in inner._nursery._children)
         told.append(task)
     return told

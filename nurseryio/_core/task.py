@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from .._nursery.nursery import Nursery
 
 
-# What Task._rested is after others have had their turn, because the task has waited.
-RESTED = 16
+# What Task._yield_credit is after others have had their turn, because the task has waited.
+MAX_YIELD_CREDIT = 16
 
 # ... and for a task that has just begun: there may be others behind it that are still to begin.
-NEW = RESTED - 1
+INITIAL_YIELD_CREDIT = MAX_YIELD_CREDIT - 1
 
 
 class Task(metaclass=NoPublicConstructor):
@@ -55,19 +55,19 @@ class Task(metaclass=NoPublicConstructor):
         "_abort",
         "_coro",
         "_extra",
-        "_held",
+        "_owns_cancel_request",
         "_last_interrupted",
-        "_look_closer",
+        "_deferred_cancel",
         "_name",
         "_park",
         "_parent_nursery",
-        "_rested",
+        "_yield_credit",
         "_shielded_step",
         "_started",
         "_state",
-        "_strikes",
+        "_swallowed_cancels",
         "_wakeup",
-        "_watched",
+        "_recheck_queued",
         "asyncio_task",
         "scope",
     )
@@ -94,20 +94,20 @@ class Task(metaclass=NoPublicConstructor):
     _shielded_step: bool
     # How many operations the task may make while nobody else is ready, before it asks the loop
     # whether somebody is: see parking, and stream in _net.
-    _rested: int
+    _yield_credit: int
     # -- the ledger (see delivery) --
     # Invariant: True only while scope._effective; then one of asyncio_task.cancelling() is ours.
-    _held: bool
+    _owns_cancel_request: bool
     # Invariant: True exactly while the record is on its loop's watch list.
-    _watched: bool
+    _recheck_queued: bool
     # The future of foreign code that was interrupted last. It refuses while it is not done.
     _last_interrupted: Any
     # Interruptions of foreign awaits: their number, since when they are counted, and for how many
     # seconds it is waited after too many.
-    _strikes: tuple[int, float, float] | None
+    _swallowed_cancels: tuple[int, float, float] | None
     # checkpoint_if_cancelled() must look closer: a native cancel was held off and put back, so
     # that it may be pending in the asyncio task.
-    _look_closer: bool
+    _deferred_cancel: bool
     _extra: Extra
     # None until the asyncio task is made, and in an adopted task after its end.
     asyncio_task: asyncio.Task[Any]
@@ -192,9 +192,9 @@ class Task(metaclass=NoPublicConstructor):
     def child_nurseries(self) -> list[Nursery]:
         """The nurseries that are open in this task, outer before inner."""
         found: list[Any] = [
-            node._nest
+            node._nursery
             for node in chain(self.scope, self._base())
-            if node._nest is not None and node._occupant is self
+            if node._nursery is not None and node._task is self
         ]
         found.reverse()
         return found
@@ -236,9 +236,11 @@ def make_task(
     self._name = name
     self._parent_nursery = parent
     self.scope = scope
-    self._started = self._held = self._watched = self._shielded_step = self._look_closer = False
-    self._rested = NEW
-    self._park = self._last_interrupted = self._strikes = self._wakeup = None
+    self._started = self._owns_cancel_request = self._recheck_queued = self._shielded_step = (
+        self._deferred_cancel
+    ) = False
+    self._yield_credit = INITIAL_YIELD_CREDIT
+    self._park = self._last_interrupted = self._swallowed_cancels = self._wakeup = None
     self.asyncio_task = None  # type: ignore[assignment]
     self._extra = NO_EXTRA
     return self
@@ -369,7 +371,7 @@ def adopt(task: asyncio.Task[Any]) -> Task:
     record = make_task(state, task.get_coro(), None, None, ROOT)
     record.asyncio_task = task
     record._started = True
-    task.add_done_callback(_forget, context=state.context)
+    task.add_done_callback(_forget_adopted, context=state.context)
     records[task] = record
     return record
 
@@ -382,7 +384,7 @@ end_hooks: list[Callable[[Task], object]] = []
 context_hooks: list[Callable[[Task, contextvars.Context], object]] = []
 
 
-def _forget(task: asyncio.Task[Any]) -> None:
+def _forget_adopted(task: asyncio.Task[Any]) -> None:
     record = records.pop(task, None)
     if record is not None:
         for hook in end_hooks:
@@ -391,7 +393,7 @@ def _forget(task: asyncio.Task[Any]) -> None:
             except BaseException as error:
                 record._state.report(error)
         record.scope = ROOT
-        record._held = False
+        record._owns_cancel_request = False
         # What the task has raised holds frames that hold the record: no circle back to the task.
         record._name = record.name
         record._wakeup = None

@@ -26,11 +26,11 @@ class Extra:
         "eventual_parent_nursery",
         "has_ended",
         "is_system",
-        "island",
+        "edge",
         "outcome",
         "seen_done",
-        "over",
-        "passing",
+        "stale_requests",
+        "propagating_requests",
     )
 
     def __init__(self) -> None:
@@ -39,10 +39,10 @@ class Extra:
         # The future that is done and that delivery has last found the task waiting for; how often.
         self.seen_done: tuple[Any, int] = (None, 0)
         # What the task is in that wants cancellation at an edge instead of a level.
-        self.island: Any = None
+        self.edge: Any = None
         # Kept only where counts go stale (host): how many native requests were over when ours came,
         # and how many there were when a scope let one of them pass, which is on its way since.
-        self.over = self.passing = 0
+        self.stale_requests = self.propagating_requests = 0
         # Parking lots to break when the task ends.
         self.breakers: list[Any] | None = None
         # Where a task spawned by start() goes once it is ready.

@@ -40,9 +40,9 @@ from .delivery import (
     abort_wait,
     can_abort,
     interrupt,
+    make_raise_cancel,
     native_requests,
-    raiser,
-    watch,
+    recheck,
 )
 from .loop_state import check_home
 from .task import current_task, not_in_a_task, records
@@ -96,9 +96,9 @@ async def checkpoint_if_cancelled() -> None:
     if task.scope._effective:
         interrupt(task)
         await BARE_YIELD
-    elif task._look_closer:
-        task._look_closer = False
-        task._rested = 0  # somebody may be watching whether the operation lets others run
+    elif task._deferred_cancel:
+        task._deferred_cancel = False
+        task._yield_credit = 0  # somebody may be watching whether the operation lets others run
         if compat.must_cancel(task.asyncio_task) or (
             not compat.UNCANCEL_WITHDRAWS and native_requests(task) > 0
         ):
@@ -118,29 +118,29 @@ async def cancel_shielded_checkpoint() -> None:
     try:
         await BARE_YIELD
     except Cancelled as exc:
-        hold_off(task, exc)
+        defer_native_cancel(task, exc)
     finally:
         task._shielded_step = False
 
 
-def hold_off(task: Task, error: BaseException) -> None:
+def defer_native_cancel(task: Task, error: BaseException) -> None:
     """A native cancel struck where nothing may be lost: have it strike at the next await."""
     if anyio_hook.repeats(error):
         return  # it strikes again by itself
-    task._look_closer = True
+    task._deferred_cancel = True
     if compat.UNCANCEL_WITHDRAWS or not compat.HAS_CANCEL_COUNTS:
-        compat.put_back(task.asyncio_task, error.args)
+        compat.recancel(task.asyncio_task, error.args)
     else:
         # By the next turn of the loop whoever asked may have taken the request back, as the end of
         # an asyncio.timeout() does. What was put back at once could not be withdrawn any more.
         state = task._state
         requests = native_requests(task)
-        state.loop.call_soon(_put_back_later, task, error.args, requests, context=state.context)
+        state.loop.call_soon(_recancel_later, task, error.args, requests, context=state.context)
 
 
-def _put_back_later(task: Task, args: tuple[Any, ...], requests: int) -> None:
+def _recancel_later(task: Task, args: tuple[Any, ...], requests: int) -> None:
     if not compat.is_over(task.asyncio_task) and native_requests(task) >= requests:
-        compat.put_back(task.asyncio_task, args)
+        compat.recancel(task.asyncio_task, args)
 
 
 async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> Any:
@@ -181,7 +181,7 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
         if (
             task.scope._effective
             and not anyio_hook.protects(task)
-            and abort_wait(task, raiser(task.scope))
+            and abort_wait(task, make_raise_cancel(task.scope))
         ):
             interrupt(task)
         while True:
@@ -194,7 +194,7 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
                 # A copy: the original's traceback holds this frame.
                 native = Cancelled(*exc.args)
                 if outcome is None:
-                    if can_abort(task) and abort_wait(task, _raiser_of(native)):
+                    if can_abort(task) and abort_wait(task, _make_raise_native(native)):
                         raise
                     task._park = future = task._state.loop.create_future()
                     continue
@@ -204,9 +204,9 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
         if task._extra is not NO_EXTRA:
             task._extra.custom_sleep_data = None
         if task.scope._effective:
-            watch(task)  # what it awaits next may be foreign
+            recheck(task)  # what it awaits next may be foreign
     if native is not None and not isinstance(getattr(outcome, "error", None), Cancelled):
-        hold_off(task, native)
+        defer_native_cancel(task, native)
     if outcome is None:
         return None
     try:
@@ -227,7 +227,7 @@ def handed_over(task: Task, future: asyncio.Future[Any]) -> Any:
     return outcome
 
 
-def _raiser_of(native: BaseException) -> Callable[[], NoReturn]:
+def _make_raise_native(native: BaseException) -> Callable[[], NoReturn]:
     """The ``raise_cancel`` for an abort function that a native cancel has called."""
     args = native.args
 
@@ -355,5 +355,5 @@ async def wait_future(future: asyncio.Future[T]) -> T:
     except Cancelled as exc:
         if not future.done() or future.cancelled():
             raise
-        hold_off(task, exc)
+        defer_native_cancel(task, exc)
         return future.result()

@@ -2,7 +2,7 @@
 
 What lives here: :func:`park`, which is ``wait_task_rescheduled`` for the one case that nearly all
 primitives are (the task stands in a queue, and a cancelled task leaves it), and
-:func:`let_others_run`, the yield at the end of an operation that has completed. Both are told the
+:func:`maybe_yield`, the yield at the end of an operation that has completed. Both are told the
 task, which their callers know anyway, and save a good part of the work of the general way. What
 is rare they leave to it.
 
@@ -14,16 +14,16 @@ queue first, in the same step; a cancellation takes it out too, for which the qu
 place of an abort function.
 
 Rule 3: an operation begins with ``checkpoint_if_cancelled``. It may be skipped while
-``task.scope._effective or task._look_closer`` is false: it would do nothing then.
+``task.scope._effective or task._deferred_cancel`` is false: it would do nothing then.
 
-Rule 4: letting others run while nobody is ready is a walk around the loop for nothing. Up to
-``RESTED`` operations in a row do without it; so the loop hears of what it does not know of yet,
-new data and timers that are due, in less than a millisecond.
+Rule 4: an operation that yields while no other task is ready costs an iteration of the loop for
+nothing. Up to ``MAX_YIELD_CREDIT`` operations in a row skip the yield. The loop still sees new data
+and timers that are due in less than a millisecond.
 
-Rule 5: ``Task._rested`` is ``RESTED`` only if the task has slept or yielded since its last
-operation: everybody who was ready has had a turn. A channel's operation then owes them none, so
-that of two in a row at least one lets others run. Locks and their kin do not go that far: there,
-who comes first is what they are for.
+Rule 5: ``Task._yield_credit`` is ``MAX_YIELD_CREDIT`` only if the task has slept or yielded since
+its last operation, so that every task that was ready has run. An operation on a channel then does
+not have to yield: of two in a row, at least one yields. Locks, semaphores and limiters always
+yield, because the order in which tasks get them is their purpose.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._asyncio.compat import BARE_YIELD, new_future, running_loop_or_none
 from .._base.errors import Cancelled
-from .delivery import AGREED, Abort, watch
+from .delivery import AGREED, Abort, recheck
 from .loop_state import check_home
-from .task import RESTED
-from .traps import handed_over, hold_off, is_waiting, reschedule, wait_task_rescheduled
+from .task import MAX_YIELD_CREDIT
+from .traps import defer_native_cancel, handed_over, is_waiting, reschedule, wait_task_rescheduled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_one_loop",
     "leave",
-    "let_others_run",
+    "maybe_yield",
     "move",
     "other_loop",
     "park",
@@ -105,15 +105,15 @@ async def park(task: Task, queue: Queue, entry: Any = None) -> Any:
         if outcome is None:
             _leave_queue(task, queue)
             raise
-        hold_off(task, error)
+        defer_native_cancel(task, error)
     except BaseException:
         _leave_queue(task, queue)
         raise
     finally:
         task._park = task._abort = None
-        task._rested = RESTED
+        task._yield_credit = MAX_YIELD_CREDIT
         if task.scope._effective:
-            watch(task)  # what it awaits next may be foreign
+            recheck(task)  # what it awaits next may be foreign
     if outcome is None:
         return None
     try:
@@ -234,21 +234,21 @@ def wake_rest(
         del error
 
 
-async def let_others_run(task: Task) -> None:
+async def maybe_yield(task: Task) -> None:
     """Yield at the end of an operation that has completed: ``cancel_shielded_checkpoint``.
 
     Args:
         task: The current task.
     """
-    rested = task._rested
+    rested = task._yield_credit
     if rested and not task._state.ready:
-        task._rested = rested - 1  # rule 4
+        task._yield_credit = rested - 1  # rule 4
         return
-    task._rested = RESTED
+    task._yield_credit = MAX_YIELD_CREDIT
     task._shielded_step = True
     try:
         await BARE_YIELD
     except Cancelled as error:
-        hold_off(task, error)
+        defer_native_cancel(task, error)
     finally:
         task._shielded_step = False

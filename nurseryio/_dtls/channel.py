@@ -169,7 +169,7 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
         """
         if not self._closed:
             self._closed = True
-            self.endpoint._forget(self)
+            self.endpoint._forget_channel(self)
             self._packets.close()
 
     async def aclose(self) -> None:

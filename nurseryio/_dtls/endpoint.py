@@ -275,7 +275,7 @@ class DTLSEndpoint(metaclass=Final):
             before._replace()
         self._channels[channel.peer_address] = channel
 
-    def _forget(self, channel: DTLSChannel) -> None:
+    def _forget_channel(self, channel: DTLSChannel) -> None:
         if self._channels.get(channel.peer_address) is channel:
             del self._channels[channel.peer_address]
         self._opened(channel)

@@ -27,7 +27,7 @@ the setter of its property ``shield`` is extended, for the whole process, as lon
 expected.
 
 Which scope was entered first is told by what each of ours finds at entry: the innermost anyio
-scope of the task, noted as ``_beside``.
+scope of the task, noted as ``_anyio_pairing``.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from typing import Any
 from weakref import WeakSet
 
 from .._asyncio.compat import current_task_or_none, running_loop
-from .._core.delivery import tell, watch
-from .._core.scope_tree import refresh
+from .._core.delivery import deliver_changes, recheck
+from .._core.scope_tree import recalculate
 
 NEEDED = ("_shield", "_parent_scope")
 
@@ -45,7 +45,7 @@ NEEDED = ("_shield", "_parent_scope")
 MESSAGES = ("Cancelled via cancel scope ", "Cancelled by cancel scope ")
 
 
-class Beside:
+class AnyioPairing:
     """What a scope of ours found and did at entry."""
 
     __slots__ = ("asked", "found", "innermost", "pair")
@@ -68,7 +68,7 @@ class Bridge:
         self._states = backend._task_states
         self._scope_type = backend.CancelScope
         # Tasks that a cancellation of ours has not reached because of an anyio shield.
-        self.held_off: WeakSet[Any] = WeakSet()
+        self.shielded: WeakSet[Any] = WeakSet()
         # The scopes that are walled.
         self.walled: WeakSet[Any] = WeakSet()
         self._watch_shields()
@@ -85,7 +85,7 @@ class Bridge:
 
         def set_shield(scope: Any, value: bool) -> None:
             assign(scope, value)
-            if not value and (self.held_off or self.walled):
+            if not value and (self.shielded or self.walled):
                 self._recheck()
 
         self._scope_type.shield = property(shield.fget, set_shield, shield.fdel, shield.__doc__)
@@ -93,18 +93,18 @@ class Bridge:
     def _recheck(self) -> None:
         loop = running_loop()
         for scope in list(self.walled):
-            beside, task = scope._beside, scope._occupant
+            beside, task = scope._anyio_pairing, scope._task
             if task is None or task._state.loop is not loop:
                 continue
             if not _shield_between(beside.found, scope._parent):
                 self.walled.discard(scope)
                 scope._shielded, beside.asked = beside.asked, None
-                tell(refresh(scope))
-        for task in list(self.held_off):
+                deliver_changes(recalculate(scope))
+        for task in list(self.shielded):
             if task._state.loop is loop:
-                self.held_off.discard(task)
+                self.shielded.discard(task)
                 if task.scope._effective:
-                    watch(task)
+                    recheck(task)
 
     def _innermost(self, task: Any) -> Any:
         state = self._states.get(task.asyncio_task)
@@ -119,7 +119,7 @@ class Bridge:
         innermost = self._innermost(task)
         if innermost is None:
             return
-        scope._beside = beside = Beside(innermost)
+        scope._anyio_pairing = beside = AnyioPairing(innermost)
         shield = scope._shielded
         if _shield_between(innermost, scope._parent):
             beside.asked = shield
@@ -130,14 +130,14 @@ class Bridge:
 
     def leave(self, scope: Any) -> None:
         """The scope is being left."""
-        beside, scope._beside = scope._beside, None
+        beside, scope._anyio_pairing = scope._anyio_pairing, None
         self.walled.discard(scope)
         if beside.pair is not None:
             beside.pair.__exit__(None, None, None)
 
     def set_shield(self, scope: Any, task: Any, shield: bool) -> bool:
         """The user sets ``scope.shield``: the value for the scope tree."""
-        beside = scope._beside
+        beside = scope._anyio_pairing
         if beside.pair is not None:
             beside.pair.shield = shield
         elif (
@@ -156,7 +156,7 @@ class Bridge:
         """Whether a native cancel is anyio's, which strikes again by itself (rule 4)."""
         return bool(error.args) and str(error.args[0]).startswith(MESSAGES)
 
-    def is_striking(self, task: Any) -> bool:
+    def has_cancelled(self, task: Any) -> bool:
         """Whether a scope of anyio around the task is cancelled, and no shield is between."""
         scope = self._innermost(task)
         while scope is not None:
@@ -173,7 +173,7 @@ class Bridge:
         scope.__enter__()
         return scope
 
-    def _pair(self, beside: Beside) -> None:
+    def _pair(self, beside: AnyioPairing) -> None:
         beside.pair = self._scope_type(shield=True)
         beside.pair.__enter__()
         beside.innermost = beside.pair
@@ -181,7 +181,7 @@ class Bridge:
 
 def _shield_between(inner: Any, node: Any) -> bool:
     """Whether a shield is among the anyio scopes from ``inner`` outwards, inside our ``node``."""
-    beside = getattr(node, "_beside", None)
+    beside = getattr(node, "_anyio_pairing", None)
     outer = None if beside is None else beside.innermost
     while inner is not None and inner is not outer:
         if inner._shield:

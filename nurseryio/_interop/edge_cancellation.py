@@ -1,14 +1,14 @@
-"""The edge island: asyncio libraries see one cancellation, then have time to clean up.
+"""Edge cancellation: asyncio libraries see one cancellation, then have time to clean up.
 
-What lives here: :func:`edge_island`. What does not: delivery itself, which asks an island whether
-it ``protects`` the task now, and tells it when the task was ``struck``.
+This module has :func:`edge_cancellation`. Delivery itself is in ``delivery``, which asks the block
+whether it ``protects`` the task now, and calls its ``cancel_requested`` after ``Task.cancel``.
 
-Rule 1: an island changes when its own task is interrupted because of scopes around it. Scopes
-inside it, shields, native cancels and other tasks are as everywhere.
+Rule 1: the block changes when its own task is interrupted because of scopes around it. Scopes
+inside it, shields, native cancels and other tasks work as everywhere.
 
-Rule 2: the first cancellation strikes as usual and starts the grace period. While that runs nothing
-strikes, and when it is over, cancellation is in force again. No task looks at a clock for that:
-it is one deadline.
+Rule 2: the first cancellation is raised as usual and starts the grace period. Until that ends no
+further one is raised; then cancellation is level-triggered again. The grace period is one deadline,
+so no task polls a clock.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 from .._core import current_task
-from .._core.delivery import watch
+from .._core.delivery import recheck
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from .._core import Task
 
-__all__ = ["EdgeIsland", "edge_island"]
+__all__ = ["EdgeCancellation", "edge_cancellation"]
 
 
-class EdgeIsland:
-    """What :func:`edge_island` returns: a context manager, for one ``with`` block.
+class EdgeCancellation:
+    """What :func:`edge_cancellation` returns: a context manager, for one ``with`` block.
 
     Attributes:
-        struck_once: whether a cancellation from outside has struck inside the block.
+        cancelled_once: whether a cancellation from outside has struck inside the block.
     """
 
-    __slots__ = ("_around", "_base", "_entry", "_grace", "_in_grace", "_task", "struck_once")
+    __slots__ = ("_around", "_base", "_entry", "_grace", "_in_grace", "_task", "cancelled_once")
 
-    struck_once: bool
+    cancelled_once: bool
 
     def __init__(self, grace: float) -> None:
         self._grace = grace
-        self.struck_once = self._in_grace = False
+        self.cancelled_once = self._in_grace = False
         # The task, its innermost scope outside the block, and the island around this one.
         self._task: Task | None = None
         self._base: Any = None
@@ -50,17 +50,17 @@ class EdgeIsland:
 
     def __repr__(self) -> str:
         state = "in its grace period" if self._in_grace else "struck once"
-        if not self.struck_once:
+        if not self.cancelled_once:
             state = "not entered" if self._task is None else "not struck"
-        return f"<EdgeIsland at {id(self):#x}, {state}, grace {self._grace:g} s>"
+        return f"<EdgeCancellation at {id(self):#x}, {state}, grace {self._grace:g} s>"
 
-    def __enter__(self) -> EdgeIsland:
+    def __enter__(self) -> EdgeCancellation:
         if self._task is not None:
             raise RuntimeError("each edge island is for a single 'with' block: make a new one")
         self._task = task = current_task()
         self._base = task.scope
-        self._around = task._extra.island
-        task._own_extra().island = self
+        self._around = task._extra.edge
+        task._own_extra().edge = self
         return self
 
     def __exit__(
@@ -70,30 +70,30 @@ class EdgeIsland:
         tb: TracebackType | None,
     ) -> None:
         task = current_task()
-        if task is not self._task or task._extra.island is not self:
+        if task is not self._task or task._extra.edge is not self:
             raise RuntimeError(
                 f"an edge island must be left in the task that entered it, innermost first: "
                 f"entered in {self._task!r}, left in {task!r}"
             )
-        task._extra.island = self._around
+        task._extra.edge = self._around
         self._in_grace = False
         if self._entry is not None:
             task._state.deadlines.drop(self._entry)
             self._entry = None
         if task.scope._effective:
-            watch(task)
+            recheck(task)
 
     def protects(self, task: Task) -> bool:
         """Whether the cancellation that is in force is to be kept out now."""
         return self._in_grace and not self._is_cancelled_inside(task)
 
-    def struck(self, task: Task) -> None:
+    def cancel_requested(self, task: Task) -> None:
         """The task has just been interrupted."""
         if self._around is not None:
-            self._around.struck(task)
-        if self.struck_once or self._is_cancelled_inside(task):
+            self._around.cancel_requested(task)
+        if self.cancelled_once or self._is_cancelled_inside(task):
             return
-        self.struck_once = self._in_grace = True
+        self.cancelled_once = self._in_grace = True
         if self._grace != inf:
             state = task._state
             self._entry = state.add_deadline(state.loop.time() + self._grace, _end_grace, self)
@@ -107,17 +107,17 @@ class EdgeIsland:
         return False
 
 
-def _end_grace(island: EdgeIsland) -> None:
+def _end_grace(island: EdgeCancellation) -> None:
     island._entry = None
     island._in_grace = False
     task = island._task
     assert task is not None
     if task.scope._effective:
-        watch(task)
+        recheck(task)
 
 
-def edge_island(grace: float) -> EdgeIsland:
-    """Let asyncio library code clean up in its own way: ``with edge_island(grace=5): ...``.
+def edge_cancellation(grace: float) -> EdgeCancellation:
+    """Let asyncio library code clean up in its own way: ``with edge_cancellation(grace=5): ...``.
 
     In a cancelled scope every await raises. Many asyncio libraries (connection pools, database
     drivers) expect one ``CancelledError`` and then clean up with several awaits, which would be
@@ -132,7 +132,7 @@ def edge_island(grace: float) -> EdgeIsland:
         grace: how long cleanup may take, in seconds; ``math.inf`` for as long as it likes.
 
     Returns:
-        A context manager for one ``with`` block; its attribute ``struck_once`` tells whether a
+        A context manager for one ``with`` block; its attribute ``cancelled_once`` tells whether a
         cancellation came.
 
     Raises:
@@ -142,4 +142,4 @@ def edge_island(grace: float) -> EdgeIsland:
     """
     if isnan(grace) or grace < 0:
         raise ValueError(f"grace must be a number of seconds, not negative; got {grace!r}")
-    return EdgeIsland(float(grace))
+    return EdgeCancellation(float(grace))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from .._base.abcs import Clock
 
-_TURNS = object()  # the key of a loop's Turns among its local values
+_POLLED_IDLE = object()  # the key of a loop's PolledIdle among its local values
 
 # How many turns must pass with every task waiting: I/O that is ready takes one to be noticed, one
 # to be handled, and one more if a callback hands it on.
@@ -44,7 +44,7 @@ QUIET_TURNS = 4
 LOOK_AGAIN = 0.01
 
 
-class Turns:
+class PolledIdle:
     """Finds out when a loop without a selector is idle; keeps its timers if it goes by a clock."""
 
     def __init__(self, state: LoopState) -> None:
@@ -110,7 +110,7 @@ class Turns:
         if self._quiet < QUIET_TURNS:
             self._turn_again()
         elif cushion == 0:
-            self._rested(cushion)
+            self._yield_credit(cushion)
         else:
             self._rest(cushion)
 
@@ -126,7 +126,7 @@ class Turns:
     def _rest(self, cushion: float) -> None:
         """Let the cushion pass; any task that begins to move disturbs it."""
         self._timer = self._call_later(
-            cushion, self._guarded, self._rested, cushion, context=self._context
+            cushion, self._guarded, self._yield_credit, cushion, context=self._context
         )
         self._watched = compat.waiters(self._state.loop)
         for future in self._watched:
@@ -144,7 +144,7 @@ class Turns:
             future.remove_done_callback(self._disturbed)
         self._watched = []
 
-    def _rested(self, cushion: float) -> None:
+    def _yield_credit(self, cushion: float) -> None:
         """The loop has been idle for so long."""
         self._stop_resting()
         if self.waiting:
@@ -232,10 +232,10 @@ def wake_waiting(waiting: dict[Task, float], cushion: float) -> None:
     call_each(*(partial(wake, task) for task, own in waiting.items() if own == cushion))
 
 
-def turns_of(state: LoopState) -> Turns:
-    """The loop's :class:`Turns`, made at first use."""
-    found = state.locals.get(_TURNS)
+def polled_idle_of(state: LoopState) -> PolledIdle:
+    """The loop's :class:`PolledIdle`, made at first use."""
+    found = state.loop_locals.get(_POLLED_IDLE)
     if found is None:
-        found = state.locals[_TURNS] = Turns(state)
-    turns: Turns = found
+        found = state.loop_locals[_POLLED_IDLE] = PolledIdle(state)
+    turns: PolledIdle = found
     return turns

@@ -93,15 +93,15 @@ KindT = TypeVar("KindT", bound="Readiness")
 
 # Where registrations with the loop last, the first few go there. Each report costs more, but does
 # not come through a second epoll object: that is what counts as long as they come one by one.
-FEW = 4
+DIRECT_LIMIT = 4
 
 _WAITS = object()  # the key of a loop's table among its local values
 
 
-class Waits(dict[tuple[int, str], "Standing"]):
+class IOWaiters(dict[tuple[int, str], "Standing"]):
     """Who waits, or is registered, on one loop: by descriptor and "reader" or "writer"."""
 
-    __slots__ = ("done", "few", "loop_keeps", "poller", "queue", "waking")
+    __slots__ = ("done", "direct_limit", "loop_keeps", "poller", "queue", "waking")
 
     def __init__(self, state: LoopState) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Waits(dict[tuple[int, str], "Standing"]):
         # uvloop forgets a registration of its own after an error.
         self.loop_keeps = compat.selector_of(state.loop) is not None
         # So many it watches itself nevertheless.
-        self.few = FEW if self.loop_keeps else 0
+        self.direct_limit = DIRECT_LIMIT if self.loop_keeps else 0
         # Not empty while others are ready to run.
         self.queue = compat.ready_queue(state.loop)
         # The object whose task is making its step right now, from within the loop's callback.
@@ -119,33 +119,33 @@ class Waits(dict[tuple[int, str], "Standing"]):
         self.done = compat.new_future(loop=state.loop)
         self.done.set_result(None)
 
-    def has_room(self, fd: int, way: str) -> bool:
+    def has_room(self, fd: int, direction: str) -> bool:
         """Whether a descriptor may be registered.
 
         If nobody waits behind an earlier registration, that gives way: it may be one of a file
         that has been closed behind our back. So does one whose owner has been closed.
         """
-        standing = self.get((fd, way))
+        standing = self.get((fd, direction))
         if standing is not None:
             if standing.is_awaited() and not standing.has_lost():
                 return False
             standing.close()
-        across = self.across(fd, way)
+        across = self.across(fd, direction)
         if across is not None and across.has_lost():
             across.close()
         return True
 
-    def across(self, fd: int, way: str) -> Standing | None:
+    def across(self, fd: int, direction: str) -> Standing | None:
         """The entry of a descriptor for the other direction."""
-        return self.get((fd, "writer" if way == "reader" else "reader"))
+        return self.get((fd, "writer" if direction == "reader" else "reader"))
 
-    def watch(self, fd: int, way: str, add: Callable[[], object]) -> None:
+    def watch(self, fd: int, direction: str, add: Callable[[], object]) -> None:
         """Have the loop itself watch a descriptor, by ``add``."""
         try:
             add()
         except FileNotFoundError:
             # The loop watches, for the other direction, a file that was closed under this number.
-            across = self.across(fd, way)
+            across = self.across(fd, direction)
             if across is None:
                 raise
             across.close()
@@ -162,7 +162,7 @@ class Waits(dict[tuple[int, str], "Standing"]):
 
 def let_go(state: LoopState) -> None:
     """See :meth:`Waits.let_go`; does nothing if there is no table."""
-    table: Waits | None = state.locals.get(_WAITS)
+    table: IOWaiters | None = state.loop_locals.get(_WAITS)
     if table is not None:
         table.let_go()
 
@@ -173,11 +173,11 @@ def _let_go_of_all() -> None:
         let_go(state)
 
 
-def waits(state: LoopState) -> Waits:
+def waits(state: LoopState) -> IOWaiters:
     """The table of one loop."""
-    table: Waits | None = state.locals.get(_WAITS)
+    table: IOWaiters | None = state.loop_locals.get(_WAITS)
     if table is None:
-        table = state.locals[_WAITS] = Waits(state)
+        table = state.loop_locals[_WAITS] = IOWaiters(state)
     return table
 
 
@@ -222,14 +222,14 @@ class Readiness:
         "_table",
         "_waiting",
         "armed",
-        "exhausted",
+        "drained",
         "queue",
         "state",
     )
 
-    # The direction, as the loop's table and methods have it, and for people.
-    way: ClassVar[str]
-    purpose: ClassVar[str]
+    # "reader" or "writer", as in the table; and what the task waits for the descriptor to be.
+    direction: ClassVar[str]
+    awaited_state: ClassVar[str]
 
     def __init__(self, state: LoopState, owner: HasFileno, keep: bool) -> None:
         self.state = state
@@ -243,7 +243,7 @@ class Readiness:
         # Whether _ready() is called when the descriptor is ready.
         self.armed = False
         # For the caller's use: the last try took all there was, so the next one comes after a wait.
-        self.exhausted = False
+        self.drained = False
         # The next report is passed over: it may have been under way when the task went to sleep.
         self._stale = False
         # Invariant: True while a task waits.
@@ -256,7 +256,7 @@ class Readiness:
         self._once = (self._future,)
 
     def __repr__(self) -> str:
-        return f"<waiting until fd {self._fd} is {self.purpose}>"
+        return f"<waiting until fd {self._fd} is {self.awaited_state}>"
 
     def __await__(self) -> Generator[asyncio.Future[None], None, None]:
         if self._waiting:
@@ -299,7 +299,7 @@ class Readiness:
 
     def _busy(self) -> BusyResourceError:
         return BusyResourceError(
-            f"another task is already waiting until fd {self._fd} is {self.purpose}"
+            f"another task is already waiting until fd {self._fd} is {self.awaited_state}"
         )
 
     # -- what the loop and our own side call -----------------------------------
@@ -310,14 +310,14 @@ class Readiness:
         callbacks = callbacks_of(future)
         if not callbacks:
             # More has come, and nobody wants it yet.
-            self.exhausted = False
+            self.drained = False
             if self._poller is None and compat.watches_in_vain(self.state.loop, self._fd):
                 # It would be reported for ever.
                 compat.renew_epoll(self.state.loop, keep=True)
             self.disarm()
         elif self._stale:
             self._stale = False
-        elif self._keep and self.state.gauge is None and len(callbacks) == 1:
+        elif self._keep and self.state.step_hooks is None and len(callbacks) == 1:
             ((wakeup, context),) = callbacks
             future.remove_done_callback(wakeup)
             if forget_who_awaits is not None:
@@ -338,20 +338,20 @@ class Readiness:
         table = self._table
         if self.has_lost():
             raise ClosedResourceError("this file descriptor was already closed")
-        if not table.has_room(self._fd, self.way):
+        if not table.has_room(self._fd, self.direction):
             raise self._busy()
-        table[self._fd, self.way] = self
+        table[self._fd, self.direction] = self
         try:
             mine = self._may_keep or not table.loop_keeps
-            poller = table.poller if mine and len(table) > table.few else None
+            poller = table.poller if mine and len(table) > table.direct_limit else None
             if poller is not None and poller.open():
-                poller.add(self.way, self._fd, self._ready)
+                poller.add(self.direction, self._fd, self._ready)
                 self._poller, self._keep = poller, self._may_keep
             else:
-                table.watch(self._fd, self.way, self._watch)
+                table.watch(self._fd, self.direction, self._watch)
                 self._poller, self._keep = None, self._may_keep and table.loop_keeps
         except BaseException as error:
-            del table[self._fd, self.way]
+            del table[self._fd, self.direction]
             if isinstance(error, NotImplementedError):
                 raise cannot_watch(self.state.loop, "waits for file descriptors") from None
             raise
@@ -361,9 +361,9 @@ class Readiness:
         """Have the descriptor watched no longer, until the next wait."""
         if self.armed:
             self.armed = False
-            del self._table[self._fd, self.way]
+            del self._table[self._fd, self.direction]
             if self._poller is not None:
-                self._poller.remove(self.way, self._fd)
+                self._poller.remove(self.direction, self._fd)
             elif not self.state.loop.is_closed():
                 stop_watching(self.state.loop, self._fd, self._unwatch, not self._may_keep)
 
@@ -377,7 +377,7 @@ class Readiness:
         self.disarm()
         # The next try must reach the system, which says that the descriptor is closed: its number
         # may stand for something else by then, and must not be waited for.
-        self.exhausted = False
+        self.drained = False
         if self.is_awaited() and not self.state.loop.is_closed():
             future = self._future
             # The error will hold the frame of whoever waits, and that holds this object: no circle.
@@ -428,8 +428,8 @@ class Readable(Readiness):
 
     __slots__ = ()
 
-    way = "reader"
-    purpose = "readable"
+    direction = "reader"
+    awaited_state = "readable"
 
     def _watch(self) -> None:
         self.state.loop.add_reader(self._fd, self._ready)
@@ -443,8 +443,8 @@ class Writable(Readiness):
 
     __slots__ = ()
 
-    way = "writer"
-    purpose = "writable"
+    direction = "writer"
+    awaited_state = "writable"
 
     def _watch(self) -> None:
         self.state.loop.add_writer(self._fd, self._ready)

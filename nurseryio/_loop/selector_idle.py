@@ -22,14 +22,14 @@ from .._core.delivery import Abort
 from .._core.loop_state import LoopState
 from .._core.task import Task, current_state, current_task
 from .._core.traps import wait_task_rescheduled
-from .polled_idle import turns_of, wake_waiting
+from .polled_idle import polled_idle_of, wake_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._base.abcs import Clock
 
-_IDLE = object()  # the key of a loop's Idle among its local values
+_SELECTOR_IDLE = object()  # the key of a loop's SelectorIdle among its local values
 
 # The longest single wait (seconds), as in asyncio: the operating system's call has its limits.
 LONGEST_WAIT = 24 * 3600.0
@@ -39,7 +39,7 @@ LONGEST_WAIT = 24 * 3600.0
 NOTHING_TO_JUMP_TO = 0.1
 
 
-class Idle:
+class SelectorIdle:
     """The replacement of one selector's ``select``."""
 
     def __init__(self, state: LoopState) -> None:
@@ -62,7 +62,7 @@ class Idle:
     def remove(self) -> None:
         """Give the selector its own ``select`` back."""
         self._selector.__dict__.pop("select", None)
-        self._state.locals.pop(_IDLE, None)
+        self._state.loop_locals.pop(_SELECTOR_IDLE, None)
 
     def release(self) -> None:
         """Remove the replacement if nothing needs it any more."""
@@ -120,18 +120,18 @@ class Idle:
         self.release()
 
 
-def idle_of(state: LoopState) -> Idle:
-    """The loop's :class:`Idle`, installed at first use.
+def selector_idle_of(state: LoopState) -> SelectorIdle:
+    """The loop's :class:`SelectorIdle`, installed at first use.
 
     Raises:
         RuntimeError: the loop has no selector to be watched.
     """
-    idle = state.locals.get(_IDLE)
+    idle = state.loop_locals.get(_SELECTOR_IDLE)
     if idle is None:
         if compat.selector_of(state.loop) is None:
             raise RuntimeError(f"{type(state.loop).__name__} does not tell when it is idle")
-        idle = state.locals[_IDLE] = Idle(state)
-    found: Idle = idle
+        idle = state.loop_locals[_SELECTOR_IDLE] = SelectorIdle(state)
+    found: SelectorIdle = idle
     return found
 
 
@@ -153,7 +153,9 @@ async def wait_all_tasks_blocked(cushion: float = 0.0) -> None:
         raise ValueError("`cushion` must be a non-negative number of seconds")
     task = current_task()
     state = task._state
-    watcher = turns_of(state) if compat.selector_of(state.loop) is None else idle_of(state)
+    watcher = (
+        polled_idle_of(state) if compat.selector_of(state.loop) is None else selector_idle_of(state)
+    )
 
     def abort(_raise_cancel: object) -> Abort:
         watcher.waiting.pop(task, None)
@@ -175,15 +177,15 @@ def use_clock(state: LoopState, clock: Clock) -> None:
     state.clock = clock
     state.loop.time = clock.current_time  # type: ignore[method-assign]
     if compat.selector_of(state.loop) is None:
-        turns_of(state).use_clock(clock)
+        polled_idle_of(state).use_clock(clock)
     else:
-        idle_of(state).clock = clock
+        selector_idle_of(state).clock = clock
     clock.start_clock()
     jumper = _jumper_in(clock)
     if compat.selector_of(state.loop) is None:
-        turns_of(state).use_jumper(jumper)
+        polled_idle_of(state).use_jumper(jumper)
     else:
-        idle_of(state).jumper = jumper
+        selector_idle_of(state).jumper = jumper
 
 
 # While a clock is asked for its time: the clocks that can jump and were asked in turn.

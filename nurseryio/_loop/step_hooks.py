@@ -22,7 +22,7 @@ from .._asyncio import compat
 from .._base.instruments import Instruments
 from .._core.loop_state import LoopState
 from .._core.task import Task, adopt, context_hooks, current_state, end_hooks, records
-from .selector_idle import idle_of
+from .selector_idle import selector_idle_of
 
 if TYPE_CHECKING:
     import contextvars
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .._base.abcs import Instrument
 
 
-class Gauge:
+class StepHooks:
     """The replacement of one loop's ``call_soon``."""
 
     def __init__(self, state: LoopState) -> None:
@@ -53,7 +53,7 @@ class Gauge:
         if self._state.instruments is None:
             self._state.instruments = self._instruments
             if compat.selector_of(self._state.loop) is not None:
-                idle_of(self._state)
+                selector_idle_of(self._state)
 
     def settle(self) -> None:
         """Give the loop its own ``call_soon`` back if there is nothing to do here any more."""
@@ -61,9 +61,9 @@ class Gauge:
         if state.instruments is not None and not state.instruments:
             state.instruments = None
             if compat.selector_of(state.loop) is not None:
-                idle_of(state).release()
-        if state.instruments is None and not self._contexts and state.gauge is self:
-            state.gauge = None
+                selector_idle_of(state).release()
+        if state.instruments is None and not self._contexts and state.step_hooks is self:
+            state.step_hooks = None
             # Somebody else's hook that was put over this one stays, and calls it as before.
             if vars(state.loop).get("call_soon") is self._hook:
                 if self._before is None:
@@ -106,7 +106,7 @@ class Gauge:
         task = None
         try:
             task = records.get(owner)
-            if task is not None and self._state.gauge is self:
+            if task is not None and self._state.step_hooks is self:
                 self._call_inside(owner, "before_task_step", task)
             else:
                 task = None
@@ -176,11 +176,11 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-def gauge_of(state: LoopState) -> Gauge:
+def gauge_of(state: LoopState) -> StepHooks:
     """The loop's gauge, put in place at first use."""
-    if state.gauge is None:
-        state.gauge = Gauge(state)
-    gauge: Gauge = state.gauge
+    if state.step_hooks is None:
+        state.step_hooks = StepHooks(state)
+    gauge: StepHooks = state.step_hooks
     return gauge
 
 
@@ -193,7 +193,7 @@ context_hooks.append(switch_context)
 
 
 def _forget_context(task: Task) -> None:
-    gauge = task._state.gauge
+    gauge = task._state.step_hooks
     if gauge is not None:
         gauge.forget(task.asyncio_task)
 
@@ -211,7 +211,7 @@ def uninstall(state: LoopState, instrument: Instrument) -> None:
     if state.instruments is None:
         raise KeyError(instrument)
     state.instruments.remove(instrument)
-    state.gauge.settle()
+    state.step_hooks.settle()
 
 
 def add_instrument(instrument: Instrument) -> None:

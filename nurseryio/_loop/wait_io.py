@@ -91,8 +91,8 @@ def notify_closing(fd: int | HasFileno) -> None:
     """
     number = _number(fd)
     table = waits(current_state())
-    for way in ("reader", "writer"):
-        standing = table.get((number, way))
+    for direction in ("reader", "writer"):
+        standing = table.get((number, direction))
         if standing is not None:
             standing.close()
 
@@ -107,13 +107,13 @@ class _Once:
         way: "reader" or "writer".
     """
 
-    __slots__ = ("_number", "_poller", "_source", "_task", "_way", "armed")
+    __slots__ = ("_number", "_poller", "_source", "_task", "_direction", "armed")
 
-    def __init__(self, task: Task, source: int | HasFileno, number: int, way: str) -> None:
+    def __init__(self, task: Task, source: int | HasFileno, number: int, direction: str) -> None:
         self._task = task
         self._source = source
         self._number = number
-        self._way = way
+        self._direction = direction
         # What watches the descriptor; None stands for the loop itself.
         self._poller: Poller | None = None
         self.armed = False
@@ -125,14 +125,16 @@ class _Once:
         poller = None if table.loop_keeps else table.poller
         try:
             if poller is not None and poller.open():
-                poller.add(self._way, self._number, self._ready)
+                poller.add(self._direction, self._number, self._ready)
                 self._poller = poller
             else:
-                add = partial(getattr(state.loop, f"add_{self._way}"), self._number, self._ready)
-                table.watch(self._number, self._way, add)
+                add = partial(
+                    getattr(state.loop, f"add_{self._direction}"), self._number, self._ready
+                )
+                table.watch(self._number, self._direction, add)
         except NotImplementedError:
             raise cannot_watch(state.loop, "wait_readable() and wait_writable()") from None
-        table[self._number, self._way] = self
+        table[self._number, self._direction] = self
         self.armed = True
 
     def disarm(self) -> bool:
@@ -141,11 +143,11 @@ class _Once:
             return False
         self.armed = False
         state = self._task._state
-        del waits(state)[self._number, self._way]
+        del waits(state)[self._number, self._direction]
         if self._poller is not None:
-            self._poller.remove(self._way, self._number)
+            self._poller.remove(self._direction, self._number)
         elif not state.loop.is_closed():
-            remove = partial(getattr(state.loop, f"remove_{self._way}"), self._number)
+            remove = partial(getattr(state.loop, f"remove_{self._direction}"), self._number)
             stop_watching(state.loop, self._number, remove)
         return True
 
@@ -174,14 +176,14 @@ class _Once:
             reschedule(self._task, Error(error))
 
 
-async def _wait(fd: Any, way: str) -> None:
+async def _wait(fd: Any, direction: str) -> None:
     number = _number(fd)
     task = current_task()
-    if not waits(task._state).has_room(number, way):
+    if not waits(task._state).has_room(number, direction):
         raise BusyResourceError(
-            f"another task is already waiting for fd {number} as a {way}; only one may"
+            f"another task is already waiting for fd {number} as a {direction}; only one may"
         )
-    once = _Once(task, fd, number, way)
+    once = _Once(task, fd, number, direction)
     once.arm()
     await wait_task_rescheduled(once.abort)
 

@@ -34,9 +34,9 @@ def ask(loop: compat.Loop) -> bool:
 
 def can_watch(state: LoopState) -> bool:
     """Whether the loop can watch file descriptors. The loop is asked once."""
-    answer: bool | None = state.locals.get(_ANSWER)
+    answer: bool | None = state.loop_locals.get(_ANSWER)
     if answer is None:
-        answer = state.locals[_ANSWER] = ask(state.loop)
+        answer = state.loop_locals[_ANSWER] = ask(state.loop)
     return answer
 
 

@@ -10,9 +10,9 @@ cancelled call has lost nothing, and a peer that does not read stops whoever sen
 Rule 2: each method checks for cancellation before it does anything, and gives the others a turn,
 unless they have just had one: the task has this moment been woken from a wait. That counts for
 one method, so of two in a row at least one lets those run that are ready. While nobody else is
-ready, up to ``RESTED`` methods in a row may go without: they hold up nobody but what the loop does
-not know of yet, and that for less than a millisecond. ``Task._rested`` keeps count. So an echo
-costs one turn of the loop instead of two, and a bulk transfer hardly any.
+ready, up to ``MAX_YIELD_CREDIT`` methods in a row may go without: they hold up nobody but what
+the loop does not know of yet, and that for less than a millisecond. ``Task._yield_credit`` keeps
+count. So an echo costs one turn of the loop instead of two, and a bulk transfer hardly any.
 
 Rule 3: the two methods that matter for speed are each one frame, and call the socket of the
 standard library directly. A socket that is no socket of the system's (a fake in a test) takes the
@@ -36,7 +36,7 @@ from .._base import (
 )
 from .._base.util import bytes_view
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
-from .._core.task import RESTED, records
+from .._core.task import MAX_YIELD_CREDIT, records
 from .sockets import Socket
 from .sockettype import SocketType
 
@@ -188,8 +188,8 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             task = records[current_asyncio_task()]  # type: ignore[index]
         except KeyError:
             task = current_task()
-        if task.scope._effective or task._look_closer:
-            await self._look_closer(task)
+        if task.scope._effective or task._deferred_cancel:
+            await self._check_first(task)
         reads = self._reads
         if reads is None or reads.state is not task._state:
             reads = self._find_reads(task)
@@ -197,15 +197,15 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
                 return await self._receive_the_long_way(max_bytes)
         self._receiving = True
         try:
-            rested = task._rested
-            if not reads.exhausted and (rested == RESTED or (rested and not reads.queue)):
-                task._rested = rested - 1
-            elif reads.exhausted or reads.armed:
+            rested = task._yield_credit
+            if not reads.drained and (rested == MAX_YIELD_CREDIT or (rested and not reads.queue)):
+                task._yield_credit = rested - 1
+            elif reads.drained or reads.armed:
                 await reads
-                task._rested = RESTED
+                task._yield_credit = MAX_YIELD_CREDIT
             else:
                 await BARE_YIELD
-                task._rested = RESTED - 1
+                task._yield_credit = MAX_YIELD_CREDIT - 1
             while True:
                 try:
                     data = self._recv(max_bytes)  # type: ignore[misc]
@@ -213,24 +213,24 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
                     pass
                 else:
                     if len(data) < max_bytes:
-                        reads.exhausted = True
+                        reads.drained = True
                         if len(data) < RECEIVE_SIZE:
                             self._size = RECEIVE_SIZE
                     else:
-                        reads.exhausted = False
+                        reads.drained = False
                         if max_bytes == self._size < RECEIVE_MOST:
                             self._size *= 2
                     return data
                 await reads
-                task._rested = RESTED
+                task._yield_credit = MAX_YIELD_CREDIT
         except OSError as exc:
             _raise_for(exc)
         finally:
             self._receiving = False
 
-    async def _look_closer(self, task: Task) -> None:
+    async def _check_first(self, task: Task) -> None:
         """The task may be cancelled, or somebody watches whether this is a whole checkpoint."""
-        task._rested = 0
+        task._yield_credit = 0
         await checkpoint_if_cancelled()
 
     def _find_reads(self, task: Task) -> Readable | None:
@@ -280,20 +280,20 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             task = records[current_asyncio_task()]  # type: ignore[index]
         except KeyError:
             task = current_task()
-        if task.scope._effective or task._look_closer:
-            await self._look_closer(task)
+        if task.scope._effective or task._deferred_cancel:
+            await self._check_first(task)
         reads = self._reads
         if reads is None or reads.state is not task._state:
             reads = self._find_reads(task)
             assert reads is not None
         self._sending = True
         try:
-            rested = task._rested
-            if rested == RESTED or (rested and not reads.queue):
-                task._rested = rested - 1
+            rested = task._yield_credit
+            if rested == MAX_YIELD_CREDIT or (rested and not reads.queue):
+                task._yield_credit = rested - 1
             else:
                 await BARE_YIELD
-                task._rested = RESTED - 1
+                task._yield_credit = MAX_YIELD_CREDIT - 1
             try:
                 sent = send(data)
             except BlockingIOError:
@@ -322,7 +322,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
                         pass
         finally:
             writes.release()
-        task._rested = RESTED
+        task._yield_credit = MAX_YIELD_CREDIT
 
     async def _send_unusual(self, view: memoryview) -> None:
         """``send_all`` for what is not plain bytes, for empty data, and for fakes."""

@@ -11,7 +11,7 @@ Rule 2: the end of the block waits for the children and for the starts under way
 interrupts this wait. Cancelling the nursery's scope cancels the children, not the wait. If all
 children end in one turn of the loop, which is owed to others anyway, the wait needs no future; if
 not, the turn was for nothing. So a nursery is taken to go as the one before it on the same loop
-did, and now and then the turn is tried again (``GUESSES``).
+did, and now and then the turn is tried again (``SLOW_EXIT_PREDICTION``).
 
 Rule 3: what the body and the children raise is kept until then, and leaves as ``leaving`` says.
 Equal ``Cancelled`` that come one after another stand there as the first of them, each counted.
@@ -44,8 +44,8 @@ from .._base.errors import Cancelled, TrioInternalError, not_entered
 from .._base.exc_fields import is_a, without_own_frame
 from .._base.exception_groups import (
     FAILED,
-    ends_quietly,
     failure,
+    is_lone_child_cancel,
     leave_block,
     raise_keeping_context,
     same_arguments,
@@ -60,11 +60,11 @@ from .._base.util import (
     qualname_of,
     reject_non_functions,
 )
-from .._core.delivery import OUR_OWN, tell
-from .._core.ki import border
+from .._core.delivery import OUR_OWN, deliver_changes
+from .._core.ki import user_code_boundary
 from .._core.loop_state import check_home
 from .._core.scope_tree import ROOT
-from .._core.task import NEW, Task, make_task, records, wake_future
+from .._core.task import INITIAL_YIELD_CREDIT, Task, make_task, records, wake_future
 from .._core.task_extra import NO_EXTRA
 from . import nursery_exit
 from .scope import new_scope
@@ -89,7 +89,7 @@ if TYPE_CHECKING:
 
 
 # How many nurseries to come are taken to last longer than a turn of the loop, after one that did.
-GUESSES = 8
+SLOW_EXIT_PREDICTION = 8
 # What Nursery._pending_starts is before the first start(); never written to.
 NO_STARTS: dict[Nursery, None] = {}
 
@@ -209,7 +209,7 @@ class Nursery(metaclass=NoPublicConstructor):
         if (
             name is not None
             or scope._effective
-            or state.gauge is not None
+            or state.step_hooks is not None
             # inlined: host.TaskMaking.is_plain
             or making.factory() is not None
             or making.loop_type.create_task is not making.create_task
@@ -228,10 +228,12 @@ class Nursery(metaclass=NoPublicConstructor):
             task._name = async_fn
             task._parent_nursery = self
             task.scope = scope
-            task._started = task._held = task._watched = task._shielded_step = False
-            task._look_closer = False
-            task._rested = NEW
-            task._park = task._last_interrupted = task._strikes = task._wakeup = None
+            task._started = task._owns_cancel_request = task._recheck_queued = (
+                task._shielded_step
+            ) = False
+            task._deferred_cancel = False
+            task._yield_credit = INITIAL_YIELD_CREDIT
+            task._park = task._last_interrupted = task._swallowed_cancels = task._wakeup = None
             task._extra = NO_EXTRA
             runner = self._run_child(task, coro)
             asyncio_task = ChildTask(
@@ -265,7 +267,7 @@ class Nursery(metaclass=NoPublicConstructor):
         """Start a child in the general way; for ``start_soon`` and for other modules."""
         scope = self.cancel_scope
         state = self._state
-        gauge = state.gauge
+        hooks = state.step_hooks
         task = make_task(state, coro, async_fn if name is None else name, self, scope)
         asyncio_task = runner = None
         try:
@@ -275,8 +277,8 @@ class Nursery(metaclass=NoPublicConstructor):
                 task._own_extra().is_system = True
             if context is not None:
                 task._own_extra().context = context
-            if gauge is not None:
-                gauge.hold()
+            if hooks is not None:
+                hooks.hold()
             runner = self._run_child(task, coro)
             if state.making.is_plain():
                 asyncio_task = compat.make_child(state.loop, runner, coro, asyncio_name, context)
@@ -289,17 +291,17 @@ class Nursery(metaclass=NoPublicConstructor):
             if note_who_awaits is not None:
                 note_who_awaits(asyncio_task, self._parent_task.asyncio_task)
             if scope._effective:
-                tell((task,))
+                deliver_changes((task,))
         except BaseException:
-            if gauge is not None:
-                gauge.release()
+            if hooks is not None:
+                hooks.release()
             unmake(task, asyncio_task, runner, coro)
             raise
-        if gauge is not None:
-            gauge.spawned(task)
+        if hooks is not None:
+            hooks.spawned(task)
         return task
 
-    @border
+    @user_code_boundary
     async def _run_child(self, task: Task, coro: Any, error: BaseException | None = None) -> None:
         try:
             if type(task.asyncio_task) is not ChildTask:
@@ -323,11 +325,11 @@ class Nursery(metaclass=NoPublicConstructor):
             if (
                 task.scope is nursery.cancel_scope
                 and task._extra is NO_EXTRA
-                and nursery._state.gauge is None
+                and nursery._state.step_hooks is None
             ):
                 # end_child() for the ordinary case.
                 del records[task.asyncio_task]
-                task._held = False
+                task._owns_cancel_request = False
                 task.scope = ROOT
                 if forget_who_awaits is not None:
                     forget_who_awaits(task.asyncio_task, nursery._parent_task.asyncio_task)
@@ -352,7 +354,7 @@ class Nursery(metaclass=NoPublicConstructor):
             last = self._errors[-1] if self._errors else None
             if type(error) is type(last) is Cancelled and same_arguments(error.args, last.args):
                 self._errors.append(last)  # type: ignore[union-attr]  # rule 3
-            elif not ends_quietly(error, self.cancel_scope._effective):
+            elif not is_lone_child_cancel(error, self.cancel_scope._effective):
                 self._fail(error, task)
         if not children and not self._body_running:
             self._wake()
@@ -462,17 +464,17 @@ class Nursery(metaclass=NoPublicConstructor):
             )
         scope.__enter__()
         try:
-            task = scope._occupant
+            task = scope._task
             assert task is not None
             self._parent_task = task
             self._state = state = task._state
             if self._strict is None:
                 self._strict = state.strict
-            scope._nest = self
+            scope._nursery = self
             self._closed = False
             return self
         except BaseException:
-            scope._nest = None
+            scope._nursery = None
             self._closed = True
             scope.__exit__(None, None, None)
             raise
@@ -487,43 +489,43 @@ class Nursery(metaclass=NoPublicConstructor):
             task, scope = self._parent_task, self.cancel_scope
             native = left = None
             if current_asyncio_task() is not task.asyncio_task:
-                left = nursery_exit.leave_elsewhere(self, exc)
+                left = nursery_exit.exit_from_other_task(self, exc)
             else:
                 self._body_running = False
                 if exc is not None:
                     ensure_stack()  # cancelling the children may need it
-                    native = nursery_exit.struck(self, exc)
+                    native = nursery_exit.record_or_keep_native(self, exc)
                 if not self._children and not self._pending_starts:
                     self._closed = True
                 state = self._state
-                if self._closed or not state.long_nurseries:
+                if self._closed or not state.slow_exit_prediction:
                     task._shielded_step = True
                     try:
                         await BARE_YIELD
                     except GeneratorExit:
                         raise
                     except BaseException as stray:
-                        native = nursery_exit.goes_on(
-                            native, nursery_exit.struck(self, stray, waiting=True)
+                        native = nursery_exit.pick_native_cancel(
+                            native, nursery_exit.record_or_keep_native(self, stray, waiting=True)
                         )
                     finally:
                         task._shielded_step = False
                     if not self._closed:
-                        state.long_nurseries = GUESSES
+                        state.slow_exit_prediction = SLOW_EXIT_PREDICTION
                 else:
-                    state.long_nurseries -= 1
+                    state.slow_exit_prediction -= 1
                 if not self._closed:
                     native = await nursery_exit.join_children(self, task, native)
-                scope._nest = None
+                scope._nursery = None
                 if self._errors is not None or native is not None or scope._abandoned:
                     left = nursery_exit.leave(self, exc, native)
-                elif task.scope is scope and not scope._effective and scope._beside is None:
+                elif task.scope is scope and not scope._effective and scope._anyio_pairing is None:
                     # inlined: scope.CancelScope.__exit__, the ordinary case
                     task.scope = scope._parent  # type: ignore[assignment]
                     if scope._entry is not None:
                         state.deadlines.drop(scope._entry)
                         scope._entry = None
-                    scope._occupant = None
+                    scope._task = None
                     return False
                 else:
                     left = scope._close(None)

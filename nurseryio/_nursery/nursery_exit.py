@@ -28,14 +28,14 @@ from .._base.exception_groups import (
     NATIVE,
     bare_exit,
     combine,
-    is_marked,
+    is_own_cancelled,
     without_cancelled,
 )
 from .._core import anyio_hook
-from .._core.delivery import Abort, is_native, native_requests, tell, watch
+from .._core.delivery import Abort, deliver_changes, is_native, native_requests, recheck
 from .._core.ki import place_of
 from .._core.scope_tree import ROOT, abandon, chain
-from .._core.traps import hold_off
+from .._core.traps import defer_native_cancel
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -55,7 +55,9 @@ MAY_BE_OURS = (Cancelled, BaseExceptionGroup)
 # -- what strikes the host ------------------------------------------------------
 
 
-def struck(nursery: Nursery, exc: BaseException, waiting: bool = False) -> BaseException | None:
+def record_or_keep_native(
+    nursery: Nursery, exc: BaseException, waiting: bool = False
+) -> BaseException | None:
     """The block or the wait raised: returns it if it is a native cancel, else notes it."""
     if is_a(exc, Cancelled):
         if _is_foreign(nursery, exc):
@@ -71,13 +73,15 @@ def _is_foreign(nursery: Nursery, exc: Cancelled) -> bool:
     """Whether a ``CancelledError`` that came up in the nursery's scope is not ours."""
     task = nursery._parent_task
     if not compat.HAS_CANCEL_COUNTS:
-        return not is_marked(exc)
-    if is_native(task, nursery.cancel_scope._native_before, exc):
+        return not is_own_cancelled(exc)
+    if is_native(task, nursery.cancel_scope._native_requests_at_entry, exc):
         return True
-    return not task.scope._effective and not is_marked(exc)
+    return not task.scope._effective and not is_own_cancelled(exc)
 
 
-def goes_on(native: BaseException | None, new: BaseException | None) -> BaseException | None:
+def pick_native_cancel(
+    native: BaseException | None, new: BaseException | None
+) -> BaseException | None:
     """Which of two native cancels goes on: anyio's, which it knows by name, else the new one."""
     return native if new is None or (native is not None and anyio_hook.repeats(native)) else new
 
@@ -112,11 +116,11 @@ def collapse(nursery: Nursery) -> None:
     scope = nursery.cancel_scope
     task = nursery._parent_task
     nursery._closed = True
-    told = abandon(scope) if scope._occupant is not None else []
-    scope._nest = None
+    told = abandon(scope) if scope._task is not None else []
+    scope._nursery = None
     if not nursery._state.loop.is_closed():
         scope._force_out(task)
-        tell(told)
+        deliver_changes(told)
 
 
 async def join_children(
@@ -136,7 +140,9 @@ async def join_children(
                 except GeneratorExit:
                     raise
                 except BaseException as exc:
-                    native = goes_on(native, struck(nursery, exc, waiting=True))
+                    native = pick_native_cancel(
+                        native, record_or_keep_native(nursery, exc, waiting=True)
+                    )
                     shield = shield or foreign_shield(native, task)
         finally:
             task._park = task._abort = nursery._waiter = None
@@ -144,7 +150,7 @@ async def join_children(
         if shield is not None:
             shield.__exit__(None, None, None)
     if task.scope._effective:
-        watch(task)
+        recheck(task)
     try:
         return native
     finally:
@@ -186,7 +192,7 @@ async def leave_in_trouble(
             errors[id(error)] = error
         nursery._errors = task._park = nursery._waiter = None
         nursery._closed = True
-        scope._nest = None
+        scope._nursery = None
         if task.scope is scope:
             task.scope = ROOT if scope._parent is None else scope._parent
         try:
@@ -199,11 +205,11 @@ async def leave_in_trouble(
         try:
             if left and (native_requests(task) > 0 or not compat.HAS_CANCEL_COUNTS):
                 for error in errors.values():
-                    if is_a(error, Cancelled) and not is_marked(error):
-                        hold_off(task, error)
+                    if is_a(error, Cancelled) and not is_own_cancelled(error):
+                        defer_native_cancel(task, error)
                         break
             left = left or list(errors.values())
-            return at_border(task, nursery._strict, combine(nursery._strict, left))
+            return unwrap_exit_at_task_root(task, nursery._strict, combine(nursery._strict, left))
         except BaseException as more:
             return BaseExceptionGroup(GROUP_MESSAGE, [*left, more])
     finally:
@@ -220,14 +226,14 @@ def leave(
     task, scope, strict = nursery._parent_task, nursery.cancel_scope, nursery._strict
     errors = nursery._errors or []
     left: BaseException | None
-    if scope._abandoned and scope._occupant is None:
+    if scope._abandoned and scope._task is None:
         left = _leave_abandoned(nursery, errors)
     elif not errors and native is None:
         left = scope._close(None)  # cut off by a scope further out that was left too soon
     elif native is None:
-        left = leave_with(task, scope, strict, errors, exc)
+        left = close_with_errors(task, scope, strict, errors, exc)
     else:
-        left = leave_natively(task, scope, strict, errors, native)
+        left = close_with_native_cancel(task, scope, strict, errors, native)
     nursery._errors = None
     return left
 
@@ -241,7 +247,7 @@ def _leave_abandoned(nursery: Nursery, errors: list[BaseException]) -> BaseExcep
     return combine(nursery._strict, [error, *rest]) if rest else error
 
 
-def leave_with(
+def close_with_errors(
     task: Task,
     scope: CancelScope,
     strict: bool | None,
@@ -261,10 +267,10 @@ def leave_with(
         scope._leave(task, None, ours)  # there is nothing that it could take out
     else:
         left = scope._close(left, ours)
-    return at_border(task, strict, left)
+    return unwrap_exit_at_task_root(task, strict, left)
 
 
-def leave_natively(
+def close_with_native_cancel(
     task: Task,
     scope: CancelScope,
     strict: bool | None,
@@ -279,15 +285,15 @@ def leave_natively(
     if not rest:
         return native
     if native_requests(task) > 0 or not compat.HAS_CANCEL_COUNTS:
-        hold_off(task, native)
-    return at_border(task, strict, combine(strict, rest))
+        defer_native_cancel(task, native)
+    return unwrap_exit_at_task_root(task, strict, combine(strict, rest))
 
 
-def leave_elsewhere(nursery: Nursery, exc: BaseException | None) -> BaseException | None:
+def exit_from_other_task(nursery: Nursery, exc: BaseException | None) -> BaseException | None:
     """The block is left in another task than the one that entered it."""
     if nursery._state.loop.is_closed():
         collapse(nursery)
-        nursery.cancel_scope._occupant = None
+        nursery.cancel_scope._task = None
         return exc
     if nursery.cancel_scope._abandoned:
         # The owner has ended, and has complained. What passes by leaves as from any nursery.
@@ -295,11 +301,13 @@ def leave_elsewhere(nursery: Nursery, exc: BaseException | None) -> BaseExceptio
     return nursery.cancel_scope._close(exc)
 
 
-def at_border(task: Task, strict: bool | None, error: BaseException | None) -> BaseException | None:
+def unwrap_exit_at_task_root(
+    task: Task, strict: bool | None, error: BaseException | None
+) -> BaseException | None:
     """A lone SystemExit or KeyboardInterrupt leaves the outermost nursery bare, for asyncio."""
     if error is None or strict is True or task._parent_nursery is not None:
         return error
     leaf = bare_exit(error)
-    if leaf is not error and any(node._nest is not None for node in chain(task.scope, None)):
+    if leaf is not error and any(node._nursery is not None for node in chain(task.scope, None)):
         return error  # not the outermost
     return leaf

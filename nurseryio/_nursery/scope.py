@@ -30,16 +30,23 @@ from .._base.exc_fields import is_a
 from .._base.exception_groups import (
     bare_cancelled,
     is_cancelled,
-    is_marked,
+    is_own_cancelled,
     raise_keeping_context,
-    take_out,
+    split_out,
 )
 from .._base.util import SECONDS, OnlyWith, as_float, blank, ensure_stack
 from .._core import anyio_hook
 from .._core.anyio_hook import BACKEND
-from .._core.delivery import give_back, is_native, number_raised, push_later, tell, watch
+from .._core.delivery import (
+    deliver_changes,
+    delivered_native_requests,
+    is_native,
+    push_later,
+    recheck,
+    release_cancel_request,
+)
 from .._core.loop_state import check_home, is_swept
-from .._core.scope_tree import ROOT, Node, abandon, encloses, refresh
+from .._core.scope_tree import ROOT, Node, abandon, encloses, recalculate
 from .._core.task import Task, current_state, current_task, not_in_a_task, records
 
 if sys.version_info < (3, 11):
@@ -82,17 +89,17 @@ class CancelScope(Node, OnlyWith):
 
     __slots__ = (
         "__weakref__",
-        "_beside",
+        "_anyio_pairing",
         "_deadline",
         "_entered",
         "_entry",
-        "_native_before",
+        "_native_requests_at_entry",
         "_relative",
         "cancelled_caught",
     )
 
     cancelled_caught: bool
-    _occupant: Task | None
+    _task: Task | None
     # True from __enter__ on.
     _entered: bool
     # At most one of the two differs from inf; _relative only before entry.
@@ -101,9 +108,9 @@ class CancelScope(Node, OnlyWith):
     # The entry in the loop's heap while entered, not cancelled, and the deadline is finite.
     _entry: Entry | None
     # Native cancel requests that the task had at entry; -1 if not even our own was left to count.
-    _native_before: int
+    _native_requests_at_entry: int
     # What the bridge to another library's scopes has noted at entry.
-    _beside: Any
+    _anyio_pairing: Any
 
     def __init__(
         self, *, deadline: float = inf, relative_deadline: float = inf, shield: bool = False
@@ -120,7 +127,7 @@ class CancelScope(Node, OnlyWith):
         self._deadline = deadline
         self._relative = relative_deadline
         self._shielded = shield
-        self._occupant = self._nest = self._reason = self._entry = self._beside = None
+        self._task = self._nursery = self._reason = self._entry = self._anyio_pairing = None
         self._called = self._effective = self._abandoned = self._entered = self.cancelled_caught = (
             False
         )
@@ -144,8 +151,10 @@ class CancelScope(Node, OnlyWith):
         try:
             before = 0
             if HAS_CANCEL_COUNTS:  # host.cancelling() without the detour
-                before = task.asyncio_task.cancelling() - task._held  # type: ignore[attr-defined,unused-ignore]
-            self._native_before = number_raised(task, before) if before > 0 else before
+                before = task.asyncio_task.cancelling() - task._owns_cancel_request  # type: ignore[attr-defined,unused-ignore]
+            self._native_requests_at_entry = (
+                delivered_native_requests(task, before) if before > 0 else before
+            )
             self._parent = parent = task.scope
             relative = self._relative
             if relative != inf:
@@ -170,7 +179,7 @@ class CancelScope(Node, OnlyWith):
                 self._relative = inf
             elif self._deadline != inf and not self._called:
                 self._enter_timed(task)
-            self._occupant = task
+            self._task = task
             self._entered = True
             if BACKEND in modules:
                 anyio_hook.enter(self, task)
@@ -196,9 +205,9 @@ class CancelScope(Node, OnlyWith):
         if self._effective:
             if self._reason is None:
                 self._reason = parent._reason
-            watch(task)  # for foreign awaits; traps look for themselves
+            recheck(task)  # for foreign awaits; traps look for themselves
         else:
-            give_back(task)
+            release_cancel_request(task)
 
     def __exit__(
         self,
@@ -206,13 +215,13 @@ class CancelScope(Node, OnlyWith):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
-        task = self._occupant
+        task = self._task
         try:
             if (
                 task is not None
                 and task.scope is self
-                and self._beside is None
-                and self._nest is None
+                and self._anyio_pairing is None
+                and self._nursery is None
                 and current_asyncio_task() is task.asyncio_task
             ):
                 if not self._effective and not self._shielded:
@@ -220,7 +229,7 @@ class CancelScope(Node, OnlyWith):
                     if self._entry is not None:
                         task._state.deadlines.drop(self._entry)
                         self._entry = None
-                    self._occupant = None
+                    self._task = None
                     return False
                 swept = type(exc) is GeneratorExit and self._is_swept(exc)
                 remaining = exc if swept else self._leave(task, exc, False)
@@ -250,9 +259,9 @@ class CancelScope(Node, OnlyWith):
 
     def _is_swept(self, exc: BaseException | None) -> bool:
         """Leave if the coroutine is being closed on a closed loop: whether it is."""
-        task = self._occupant
+        task = self._task
         if task is not None and is_swept(exc, task._state):
-            self._occupant = None
+            self._task = None
             return True
         return False
 
@@ -261,32 +270,32 @@ class CancelScope(Node, OnlyWith):
         outside = ROOT if self._parent is None else self._parent
         if task.scope is self:
             task.scope = outside
-        elif self._occupant is not None and encloses(self, task.scope):
-            tell(abandon(self))  # scopes inside are still open
+        elif self._task is not None and encloses(self, task.scope):
+            deliver_changes(abandon(self))  # scopes inside are still open
             task.scope = outside
-        self._occupant = None
+        self._task = None
         if self._entry is not None:
             task._state.deadlines.drop(self._entry)
             self._entry = None
-        if self._beside is not None:
+        if self._anyio_pairing is not None:
             anyio_hook.bridge.leave(self)
         if task.asyncio_task is None:
             return
         if not task.scope._effective:
-            give_back(task)
+            release_cancel_request(task)
         else:
-            watch(task)
+            recheck(task)
 
     def _close(self, exc: BaseException | None, ours: bool = False) -> BaseException | None:
         """Leave with ``exc`` passing by: what is left. ``ours``: no native cancel is in it."""
         if not self._entered:
             return not_entered(self, exc)
-        if self._occupant is None and not self._abandoned:
+        if self._task is None and not self._abandoned:
             return misnested(f"attempted to exit {self!r} which had already been exited", exc)
         if self._is_swept(exc):
             return exc
         task = current_task()
-        if task.scope is self and self._nest is None:
+        if task.scope is self and self._nursery is None:
             return self._leave(task, exc, ours)
         return self._leave_misnested(task, exc)
 
@@ -296,13 +305,13 @@ class CancelScope(Node, OnlyWith):
             self._release(task)
             return self._take_own(exc)
         was_effective = self._effective
-        before = self._native_before
+        before = self._native_requests_at_entry
         native = not ours and was_effective and exc is not None and is_native(task, before, exc)
         task.scope = parent
         if not parent._effective:
-            give_back(task)
+            release_cancel_request(task)
         elif not was_effective or self._shielded:
-            watch(task)  # a shield is gone: foreign awaits have to be interrupted again
+            recheck(task)  # a shield is gone: foreign awaits have to be interrupted again
         self._release(task)
         visible_from_outside = parent._effective and not self._shielded
         if visible_from_outside and self._called:
@@ -320,29 +329,29 @@ class CancelScope(Node, OnlyWith):
     ) -> BaseException | None:
         """Take the ``Cancelled`` out of ``exc``, note whether there was one."""
         if type(exc) is Cancelled or is_a(exc, Cancelled):
-            if not marked_only or is_marked(exc):
+            if not marked_only or is_own_cancelled(exc):
                 self.cancelled_caught = True
                 return None
         elif is_a(exc, BaseExceptionGroup):
-            found, rest = take_out(exc, is_marked if marked_only else is_cancelled)
+            found, rest = split_out(exc, is_own_cancelled if marked_only else is_cancelled)
             if found:
                 self.cancelled_caught = True
                 return rest
         return exc
 
     def _release(self, task: Task) -> None:
-        if self._beside is not None:
+        if self._anyio_pairing is not None:
             anyio_hook.bridge.leave(self)
         if self._entry is not None:
             task._state.deadlines.drop(self._entry)
             self._entry = None
-        self._occupant = None
+        self._task = None
 
     def _leave_misnested(self, task: Task, exc: BaseException | None) -> BaseException | None:
-        owner = self._occupant
+        owner = self._task
         if self._abandoned:
             # An outer scope was left before this one, and said so then.
-            self._occupant = None
+            self._task = None
             return self._take_own(exc)
         assert owner is not None
         if not encloses(self, task.scope):
@@ -350,7 +359,7 @@ class CancelScope(Node, OnlyWith):
                 f"attempted to exit {self!r}, entered in {owner!r}, from unrelated {task!r}", exc
             )
         if task.scope is self:
-            what = f"attempted to exit the cancel scope of {self._nest!r} before its block"
+            what = f"attempted to exit the cancel scope of {self._nursery!r} before its block"
         else:
             what = (
                 f"attempted to exit {self!r} in {task!r} that's still within its child "
@@ -363,9 +372,9 @@ class CancelScope(Node, OnlyWith):
             owner.scope = parent  # type: ignore[assignment]
         task.scope = parent  # type: ignore[assignment]
         self._release(owner)
-        tell(told)
+        deliver_changes(told)
         if not parent._effective:  # type: ignore[union-attr]
-            give_back(task)
+            release_cancel_request(task)
         return self._take_own(error)
 
     # -- cancelling -------------------------------------------------------------
@@ -396,8 +405,8 @@ class CancelScope(Node, OnlyWith):
 
     def _check_caller(self) -> None:
         """Raise if a change of this scope could not be carried through to the tasks inside."""
-        if self._occupant is not None:
-            check_home(self._occupant._state)
+        if self._task is not None:
+            check_home(self._task._state)
             ensure_stack()
 
     def _cancel(self, reason: CancelReason | None) -> None:
@@ -405,7 +414,7 @@ class CancelScope(Node, OnlyWith):
             return
         if self._reason is None:
             self._reason = reason
-        task = self._occupant
+        task = self._task
         if task is None:
             self._called = True
             return
@@ -414,9 +423,9 @@ class CancelScope(Node, OnlyWith):
             if self._entry is not None:
                 task._state.deadlines.drop(self._entry)
                 self._entry = None
-            tell(refresh(self))
-            if task._extra.island is not None:
-                watch(task)  # it may have kept out what was in force already
+            deliver_changes(recalculate(self))
+            if task._extra.edge is not None:
+                recheck(task)  # it may have kept out what was in force already
         except BaseException:
             push_later(self)
             raise
@@ -427,7 +436,7 @@ class CancelScope(Node, OnlyWith):
         if self._reason is None:
             self._reason = reason
         if self._entry is not None:
-            self._occupant._state.deadlines.drop(self._entry)  # type: ignore[union-attr]
+            self._task._state.deadlines.drop(self._entry)  # type: ignore[union-attr]
             self._entry = None
 
     @property
@@ -438,7 +447,7 @@ class CancelScope(Node, OnlyWith):
         ``cancelled_caught``.
         """
         # A deadline that has just passed may not have been noticed by the loop yet.
-        if self._occupant is not None or not self._entered:
+        if self._task is not None or not self._entered:
             if not self._called and self._is_due():
                 self._check_caller()
                 self._cancel(DEADLINE)
@@ -449,7 +458,7 @@ class CancelScope(Node, OnlyWith):
 
     def _state(self) -> LoopState:
         """The state of the loop that the scope's deadline goes by."""
-        return current_state() if self._occupant is None else self._occupant._state
+        return current_state() if self._task is None else self._task._state
 
     def _is_called(self) -> bool:
         if not self._called and self._is_due():
@@ -470,7 +479,7 @@ class CancelScope(Node, OnlyWith):
             TypeError: on assigning anything but a bool.
             RuntimeError: on assigning from another thread or event loop, while a task is inside.
         """
-        beside = self._beside
+        beside = self._anyio_pairing
         return self._shielded if beside is None or beside.asked is None else beside.asked
 
     @shield.setter
@@ -478,14 +487,14 @@ class CancelScope(Node, OnlyWith):
         if not isinstance(shield, bool):
             raise TypeError("shield must be a bool")
         self._check_caller()
-        if self._beside is not None:
-            shield = anyio_hook.bridge.set_shield(self, self._occupant, shield)
-        if self._occupant is None:
+        if self._anyio_pairing is not None:
+            shield = anyio_hook.bridge.set_shield(self, self._task, shield)
+        if self._task is None:
             self._shielded = shield
             return
         try:
             self._shielded = shield
-            tell(refresh(self))
+            deliver_changes(recalculate(self))
         except BaseException:
             push_later(self)
             raise
@@ -518,7 +527,7 @@ class CancelScope(Node, OnlyWith):
             )
 
     def _set_deadline(self, deadline: float) -> None:
-        task = self._occupant
+        task = self._task
         if task is None or self._called:
             self._deadline = deadline
             return
@@ -569,7 +578,7 @@ class CancelScope(Node, OnlyWith):
         return None if self._entered else self._relative != inf
 
     def __repr__(self) -> str:
-        if self._occupant is not None:
+        if self._task is not None:
             state = "active"
         else:
             state = "exited" if self._entered else "unbound"
@@ -593,7 +602,7 @@ def new_scope(relative: float = inf) -> CancelScope:
     self: CancelScope = blank(CancelScope)
     self._deadline = inf
     self._relative = relative
-    self._occupant = self._nest = self._reason = self._entry = self._beside = None
+    self._task = self._nursery = self._reason = self._entry = self._anyio_pairing = None
     self._called = self._effective = self._abandoned = self._entered = self.cancelled_caught = (
         self._shielded
     ) = False

@@ -70,7 +70,7 @@ def end_child(task: Task, error: BaseException | None) -> None:
     if task.scope is not nursery.cancel_scope:
         error = _left_open(task, error)
     _break_lots(task)
-    task._held = False
+    task._owns_cancel_request = False
     run = task._state.run
     if run is not None and task is run.main_task:
         error = run.main_ended(error)
@@ -79,9 +79,9 @@ def end_child(task: Task, error: BaseException | None) -> None:
     finally:
         del error
     task.scope = ROOT
-    gauge = task._state.gauge
-    if gauge is not None:
-        gauge.exited(task)
+    hooks = task._state.step_hooks
+    if hooks is not None:
+        hooks.exited(task)
 
 
 def end_broken_off(
@@ -107,7 +107,7 @@ def end_broken_off(
     records.pop(task.asyncio_task, None)
     if forget_who_awaits is not None:
         forget_who_awaits(task.asyncio_task, nursery._parent_task.asyncio_task)
-    task._held = False
+    task._owns_cancel_request = False
     errors = [failure] if error is None else [error, failure]
     run = state.run
     if run is not None and task is run.main_task:
@@ -131,9 +131,9 @@ def end_broken_off(
         except BaseException as other:
             state.report(other)
     nursery._wake()
-    gauge = state.gauge
-    if gauge is not None:
-        gauge.exited(task)
+    hooks = state.step_hooks
+    if hooks is not None:
+        hooks.exited(task)
 
 
 def end_unnoticed(task: Task, runner: Any, made: asyncio.Future[Any]) -> None:

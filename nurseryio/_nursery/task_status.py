@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from .._asyncio.compat import forget_who_awaits, note_who_awaits
 from .._base.util import ensure_stack
-from .._core.delivery import tell
+from .._core.delivery import deliver_changes
 from .._core.loop_state import check_home
-from .._core.scope_tree import chain, encloses, refresh_chain
+from .._core.scope_tree import chain, encloses, recalculate_chain
 
 if TYPE_CHECKING:
     from .._core.task import Task
@@ -91,7 +91,7 @@ class Starting(TaskStatus[StatusT]):
         except BaseException:
             # What was moved stays moved. The rest follows, and all are looked at again.
             self._move_all(moved)
-            tell(moved)
+            deliver_changes(moved)
             raise
 
     def _move_all(self, moved: list[Task]) -> None:
@@ -112,10 +112,10 @@ class Starting(TaskStatus[StatusT]):
                 # The old nursery was not cancelled, so only a cancelled new one changes anything,
                 # and a deadline that has passed unnoticed.
                 if inside or new.cancel_scope._effective:
-                    flipped += refresh_chain(task, new.cancel_scope)
+                    flipped += recalculate_chain(task, new.cancel_scope)
             if note_who_awaits is not None and forget_who_awaits is not None:
                 forget_who_awaits(task.asyncio_task, old._parent_task.asyncio_task)
                 note_who_awaits(task.asyncio_task, new._parent_task.asyncio_task)
             old._children.pop(task, None)
-        tell(flipped)
+        deliver_changes(flipped)
         old._wake()

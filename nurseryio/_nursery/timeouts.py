@@ -17,7 +17,7 @@ from .._base.errors import Cancelled, TooSlowError
 from .._base.exc_fields import is_a
 from .._base.util import CLOCK_TIME, NO_LIMIT, SECONDS, OnlyWith, as_float, not_a_number
 from .._core.task import current_state, current_task, not_in_a_task, records, wake_future
-from .._core.traps import checkpoint, hold_off
+from .._core.traps import checkpoint, defer_native_cancel
 from .scope import CancelScope, new_scope
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _is_cut_short(
 ) -> bool:
     """Whether a sleep ends before its time; if its time was up, a native cancel is held off."""
     if future.done() and not future.cancelled() and is_a(exc, Cancelled):
-        hold_off(task, exc)
+        defer_native_cancel(task, exc)
         return False
     task._state.deadlines.drop(entry)
     return True

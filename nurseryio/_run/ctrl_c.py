@@ -24,7 +24,7 @@ others. If it was not raised in
 the program, its traceback is the place where the main task was.
 
 Rule 4: another error may take the place of a ``KeyboardInterrupt``: that of a time limit, which a
-signal handler raises as well (:meth:`Presses.interrupt`).
+signal handler raises as well (:meth:`CtrlC.interrupt`).
 
 Rule 5: signals may arrive while another one is being handled. They are put in a queue, so that none
 is lost, and nothing is raised in the middle of the counting.
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 KI_REASON = RequestReason("KeyboardInterrupt")
 
 
-class Presses:
+class CtrlC:
     """Ctrl-C in one run.
 
     Attributes:

@@ -35,7 +35,7 @@ from .._base.exception_groups import bare_exit, is_cancelled, leaves, warn_loose
 from .._base.forked import in_child
 from .._base.outcome import Error, Outcome, Value
 from .._base.util import call_each, coroutine_or_error, safe_repr
-from .._core.ki import KIHandler, border, calls_users, disable_ki_protection
+from .._core.ki import KIHandler, calls_users, disable_ki_protection, user_code_boundary
 from .._core.loop_state import LoopState, fire
 from .._core.task import Task, all_states, current_task, loop_state, records, sweep_closed_loops
 from .._loop import step_hooks
@@ -43,11 +43,11 @@ from .._loop.readiness import let_go
 from .._loop.selector_idle import use_clock
 from .._nursery.nursery import Nursery, open_nursery
 from .asyncgens import AsyncGenerators
-from .ctrl_c import Presses
+from .ctrl_c import CtrlC
 from .driving import EXITS, Driver
+from .final_error import FinalError
 from .leftovers import GENERATORS, THREADS, Leftovers
 from .token import LoopToken, token_of
-from .verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -108,7 +108,7 @@ def run(
     _refuse_running_loop()
     if strict_exception_groups is not None and not strict_exception_groups:
         warn_loose("run", stacklevel=3)
-    this = prepare(
+    runner = prepare(
         clock,
         instruments,
         restrict_keyboard_interrupt_to_checkpoints,
@@ -119,18 +119,18 @@ def run(
     # is closed and the signals are given back even if that fails at the first attempt.
     try:
         try:
-            this.take_signals()
-            this.make_current()
-            this.start(async_fn, args)
-            this.drive()
+            runner.take_signals()
+            runner.make_current()
+            runner.start(async_fn, args)
+            runner.drive()
         except BaseException as exc:
-            this.exit(exc)
-            this.drive()  # everything has been cancelled
-        call_each(this.finish, this.close)
+            runner.exit(exc)
+            runner.drive()  # everything has been cancelled
+        call_each(runner.finish, runner.close)
     except BaseException as exc:
-        this.exit(exc)
-        this.close()
-    result: RetT = this.result(strict_exception_groups)
+        runner.exit(exc)
+        runner.close()
+    result: RetT = runner.result(strict_exception_groups)
     return result
 
 
@@ -148,11 +148,11 @@ def prepare(
             raise TypeError(f"loop_factory must return an event loop, not {safe_repr(loop)}")
         state = loop_state(loop)
         state.strict = strict
-        this = Run(state, ki_at_checkpoints)
-        this.first_instruments = tuple(instruments)
+        runner = Run(state, ki_at_checkpoints)
+        runner.first_instruments = tuple(instruments)
         if clock is not None:
             use_clock(state, clock)
-        return this
+        return runner
     except BaseException:
         if isinstance(loop, asyncio.AbstractEventLoop):
             loop.close()
@@ -196,7 +196,7 @@ class Run:
         self.root_task: Task | None = None
         self.system_nursery: Nursery | None = None
         self.system_context: contextvars.Context = contextvars.copy_context()
-        self.verdict: Verdict = Verdict(state.loop)
+        self.final_error: FinalError = FinalError(state.loop)
         self.token: LoopToken = token_of(state)
         self.token._crash = self._crash
         self.asyncgens: AsyncGenerators = AsyncGenerators(
@@ -207,8 +207,8 @@ class Run:
         )
         self.leftovers: Leftovers = Leftovers(state.loop)
         self.leftovers.names[GENERATORS] = lambda: self.asyncgens.closing
-        self.presses: Presses = Presses(state.loop, self.driver, self.leftovers, ki_at_checkpoints)
-        self._ki = KIHandler(self.presses.press)
+        self.ctrl_c: CtrlC = CtrlC(state.loop, self.driver, self.leftovers, ki_at_checkpoints)
+        self._ki = KIHandler(self.ctrl_c.press)
         # Called with what has left the loop; who drives the loop in steps sets its own.
         self.left_by: Callable[[BaseException], object] = self.exit
         # Whether the loop was made asyncio's current one.
@@ -268,16 +268,16 @@ class Run:
     def _left_by(self, error: BaseException) -> None:
         if self._inherited:
             if isinstance(error, EXITS):
-                self.verdict.exits.append(error)
+                self.final_error.exits.append(error)
             return
-        self.presses.has_left()
+        self.ctrl_c.has_left()
         # What has left the loop may have kept the timer from being armed again.
         self.state.finish_later(fire, self.state)
         self.left_by(error)
 
     def exit(self, error: BaseException) -> None:
         """An error that is to end the program: everything is cancelled, and then it leaves."""
-        self.verdict.exits.append(error)
+        self.final_error.exits.append(error)
         self._cancel_everything(f"{type(error).__name__} was raised")
 
     def finish(self) -> None:
@@ -294,7 +294,7 @@ class Run:
         driver = self.driver
         self.leftovers.phase = phase
         if not driver.given_up:
-            driver.until(driver.spawn(end, "<end>", self.verdict.troubles.append))
+            driver.until(driver.spawn(end, "<end>", self.final_error.troubles.append))
 
     def _end_loop(self) -> None:
         loop, driver = self.state.loop, self.driver
@@ -355,7 +355,7 @@ class Run:
             return self._result_in_child()
         outcome, self.main_outcome = self.main_outcome, None
         error = outcome.error if isinstance(outcome, Error) else None
-        leaving = self.verdict.decide(error, self.presses, strict)
+        leaving = self.final_error.decide(error, self.ctrl_c, strict)
         try:
             if leaving is not None:
                 raise leaving
@@ -367,7 +367,7 @@ class Run:
     def _result_in_child(self) -> Any:
         outcome, self.main_outcome = self.main_outcome, None
         if outcome is None:
-            exits = self.verdict.exits
+            exits = self.final_error.exits
             outcome = Error(exits[0] if exits else RuntimeError(FORKED))
         elif isinstance(outcome, Error):
             outcome = Error(bare_exit(outcome.error))
@@ -396,7 +396,7 @@ class Run:
         await self.asyncgens.finish()
 
     def _spawn_main(self, nursery: Nursery, async_fn: Any, args: tuple[Any, ...]) -> None:
-        if self.presses.pending or self.verdict:
+        if self.ctrl_c.pending or self.final_error:
             self.main_outcome = Error(Cancelled(CancelReason("shutdown", reason="never begun")))
             return
         try:
@@ -410,9 +410,9 @@ class Run:
             self.main_task = nursery._spawn(keeper, async_fn, None, context=self.main_context)
             self.main_task._coro = coro
             compat.show(self.main_task.asyncio_task, coro)
-            self.presses.main = self.main_task
+            self.ctrl_c.main = self.main_task
 
-    @border
+    @user_code_boundary
     async def _keep_result(self, coro: Any) -> None:
         self.main_outcome = await _outcome_of(coro)
         self._main_is_over()
@@ -428,22 +428,22 @@ class Run:
     def _main_is_over(self) -> None:
         if self.main_outcome is None:  # cancelled before its first step
             self.main_outcome = Error(Cancelled())
-        self.presses.main_over = True
+        self.ctrl_c.main_over = True
         self.leftovers.watch()
 
     def _root_failed(self, error: BaseException) -> None:
         """The root task has failed: by its system tasks, its factory, or a bug."""
         if self.root_task is None:
-            self.verdict.troubles.append(error)  # there was none
+            self.final_error.troubles.append(error)  # there was none
             return
         found = [leaf for leaf in leaves(error) if not is_cancelled(leaf)]
         if not found:
             return  # cancelled natively, as by code that cancels every task of the loop
         exits = [leaf for leaf in found if is_a(leaf, EXITS)]
-        if not self.presses.ever:
+        if not self.ctrl_c.ever:
             # Ctrl-C apart, a KeyboardInterrupt of a system task is as wrong as any other error.
             exits = [leaf for leaf in exits if is_a(leaf, SystemExit)]
-        self.verdict.exits += exits
+        self.final_error.exits += exits
         if len(exits) < len(found):
             self._crash(error)
 
@@ -452,15 +452,15 @@ class Run:
         if is_a(error, EXITS):
             self.exit(error)
             return
-        if self.verdict.internal is None:
-            self.verdict.internal = error
+        if self.final_error.internal is None:
+            self.final_error.internal = error
         else:
-            self.verdict.troubles.append(error)
+            self.final_error.troubles.append(error)
         self._cancel_everything("a run_sync_soon() function has failed")
 
     def fail(self, error: BaseException) -> None:
         """End the run: everything is cancelled, and then :func:`run` raises ``error``."""
-        self.verdict.failure = error
+        self.final_error.failure = error
         self._cancel_everything(f"the run failed: {type(error).__name__}")
 
     def _cancel_everything(self, reason: str) -> None:
@@ -502,7 +502,7 @@ def _call(async_fn: Any, args: tuple[Any, ...]) -> Any:
     return coroutine_or_error(async_fn, *args)
 
 
-@border
+@user_code_boundary
 async def _outcome_of(coro: Any) -> Outcome[Any]:
     try:
         return Value(await coro)
@@ -529,5 +529,5 @@ def current_root_task() -> Task | None:
     """
     from .._core.task import current_state
 
-    this = current_state().run
-    return None if this is None else this.root_task
+    runner = current_state().run
+    return None if runner is None else runner.root_task

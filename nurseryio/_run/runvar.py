@@ -115,4 +115,4 @@ class RunVar(Generic[T], metaclass=Final):
 
 
 def _values() -> dict[Any, Any]:
-    return current_state().locals
+    return current_state().loop_locals

@@ -72,7 +72,7 @@ def spawn_system_task(
     coro = context.run(call, async_fn, *args)
     record = make_task(state, coro, async_fn if name is None else name, None, ROOT)
     record._own_extra().is_system = True
-    alone: set[Any] = state.locals.setdefault(_ALONE, set())
+    alone: set[Any] = state.loop_locals.setdefault(_ALONE, set())
     asyncio_name = name if isinstance(name, str) else getattr(async_fn, "__qualname__", None)
     runner = _run_alone(record, coro)
     try:
@@ -86,7 +86,7 @@ def spawn_system_task(
     records[asyncio_task] = record
     alone.add(asyncio_task)
     asyncio_task.add_done_callback(alone.discard, context=state.context)
-    asyncio_task.add_done_callback(partial(_forget, record), context=state.context)
+    asyncio_task.add_done_callback(partial(_forget_system_task, record), context=state.context)
     return record
 
 
@@ -113,7 +113,7 @@ def _name(task: Task) -> str:
         return "whose name cannot be shown"
 
 
-def _forget(task: Task, _asyncio_task: object) -> None:
+def _forget_system_task(task: Task, _asyncio_task: object) -> None:
     if not task._started:
         task.coro.close()
     records.pop(task.asyncio_task, None)

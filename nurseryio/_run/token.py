@@ -176,9 +176,9 @@ _TOKEN = object()  # the key of a loop's token among its local values
 
 def token_of(state: LoopState) -> LoopToken:
     """The token of a loop, made at first use."""
-    token = state.locals.get(_TOKEN)
+    token = state.loop_locals.get(_TOKEN)
     if token is None:
-        token = state.locals[_TOKEN] = LoopToken._create(state)
+        token = state.loop_locals[_TOKEN] = LoopToken._create(state)
     found: LoopToken = token
     return found
 
@@ -186,7 +186,7 @@ def token_of(state: LoopState) -> LoopToken:
 @in_child
 def _let_go_of_all() -> None:
     for state in all_states():
-        token = state.locals.get(_TOKEN)
+        token = state.loop_locals.get(_TOKEN)
         if token is not None:
             token._let_go()
 

@@ -27,8 +27,8 @@ from .._base import BrokenResourceError, ClosedResourceError, EndOfChannel, Erro
 from .._base.abcs import ReceiveChannel, SendChannel
 from .._base.util import NoPublicConstructor, generic_function
 from .._core import checkpoint_if_cancelled, current_task
-from .._core.task import RESTED
-from .._core.wait_queue import let_others_run, park, wake_all, wake_first, wake_some
+from .._core.task import MAX_YIELD_CREDIT
+from .._core.wait_queue import maybe_yield, park, wake_all, wake_first, wake_some
 from .channel_state import ChannelEnd, ChannelState
 
 if TYPE_CHECKING:
@@ -104,13 +104,13 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
         Trio: ``trio.MemorySendChannel.send``.
         """
         task = current_task()
-        if task.scope._effective or task._look_closer:
+        if task.scope._effective or task._deferred_cancel:
             await checkpoint_if_cancelled()
         if self._put(value):
-            if task._rested == RESTED:
-                task._rested = RESTED - 1  # the others have just had their turn
+            if task._yield_credit == MAX_YIELD_CREDIT:
+                task._yield_credit = MAX_YIELD_CREDIT - 1  # the others have just had their turn
             else:
-                await let_others_run(task)
+                await maybe_yield(task)
             return
         self._waiting += 1
         try:
@@ -228,16 +228,16 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
     async def _receive(self, at_end: type[Exception]) -> ReceiveType:
         """Both ways to receive: one coroutine, not one inside another, for the sake of speed."""
         task = current_task()
-        if task.scope._effective or task._look_closer:
+        if task.scope._effective or task._deferred_cancel:
             await checkpoint_if_cancelled()
         try:
             if self._can_take():
                 value = self._take()
-                if task._rested == RESTED:
-                    task._rested = RESTED - 1  # the others have just had their turn
+                if task._yield_credit == MAX_YIELD_CREDIT:
+                    task._yield_credit = MAX_YIELD_CREDIT - 1  # the others have just had their turn
                 else:
                     try:
-                        await let_others_run(task)
+                        await maybe_yield(task)
                     except BaseException:
                         self._state.buffer.appendleft(value)
                         raise

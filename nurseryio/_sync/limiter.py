@@ -17,7 +17,7 @@ from .._base import WouldBlock
 from .._base.util import Final, Frozen
 from .._core import Task, checkpoint_if_cancelled, current_task
 from .._core.loop_state import is_swept
-from .._core.wait_queue import let_others_run, park, wake_first
+from .._core.wait_queue import maybe_yield, park, wake_first
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -185,11 +185,11 @@ class CapacityLimiter(metaclass=Final):
         Trio: ``trio.CapacityLimiter.acquire_on_behalf_of``.
         """
         task = current_task()
-        if task.scope._effective or task._look_closer:
+        if task.scope._effective or task._deferred_cancel:
             await checkpoint_if_cancelled()
         if self._try(borrower):
             try:
-                await let_others_run(task)
+                await maybe_yield(task)
             except BaseException:
                 self.release_on_behalf_of(borrower)
                 raise
@@ -219,9 +219,9 @@ class CapacityLimiter(metaclass=Final):
         borrowers = self._borrowers
         if self._waiting and len(borrowers) <= self._total_tokens:
             # Woken first: if that fails, the token was not brought back.
-            heir = wake_first(self._waiting)[1]
+            new_owner = wake_first(self._waiting)[1]
             del borrowers[borrower]
-            borrowers[heir] = None
+            borrowers[new_owner] = None
         else:
             del borrowers[borrower]
 

@@ -23,7 +23,7 @@ from .._base import BrokenResourceError, WouldBlock
 from .._base.util import Final, Frozen
 from .._core import checkpoint_if_cancelled, current_task
 from .._core.loop_state import is_swept
-from .._core.wait_queue import let_others_run, other_loop, park, wake_first
+from .._core.wait_queue import maybe_yield, other_loop, park, wake_first
 from .parking_lot import ParkingLot, add_parking_lot_breaker, stop_breaking
 
 if TYPE_CHECKING:
@@ -128,11 +128,11 @@ class _Lock:
         Trio: ``trio.Lock.acquire``.
         """
         task = current_task()
-        if task.scope._effective or task._look_closer:
+        if task.scope._effective or task._deferred_cancel:
             await checkpoint_if_cancelled()
         if self._try(task):
             try:
-                await let_others_run(task)
+                await maybe_yield(task)
             except BaseException:
                 self._let_go(task)
                 raise
@@ -162,15 +162,15 @@ class _Lock:
         lot = self._lot
         parked = lot._parked
         if parked:
-            self._owner = heir = next(iter(parked))
+            self._owner = new_owner = next(iter(parked))
             try:
                 wake_first(parked)
             finally:
-                if heir in parked:
+                if new_owner in parked:
                     self._owner = task  # it still sleeps
                 else:
                     stop_breaking(task, lot)
-                    add_parking_lot_breaker(heir, lot)
+                    add_parking_lot_breaker(new_owner, lot)
         else:
             stop_breaking(task, lot)
             self._owner = None

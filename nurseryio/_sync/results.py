@@ -262,7 +262,7 @@ class _Map(AbstractAsyncContextManager[Any], Generic[T, R]):
         self._nursery = open_nursery()
         sending, self._receiving = open_memory_channel[R](0)
         self._source = source
-        self._workshop = _Workshop(self._nursery, async_fn, limit, ordered, sending)
+        self._workshop = _MapPool(self._nursery, async_fn, limit, ordered, sending)
 
     async def __aenter__(self) -> MemoryReceiveChannel[R]:
         await self._nursery.__aenter__()
@@ -288,7 +288,7 @@ class _Map(AbstractAsyncContextManager[Any], Generic[T, R]):
             del exc_value, traceback
 
 
-class _Workshop(Generic[T, R]):
+class _MapPool(Generic[T, R]):
     """The tasks behind one :func:`amap`: one that takes the items, and a worker for each item.
 
     Rule: if somebody cancels one of these asyncio tasks alone, that is an error. To end quietly,
@@ -308,7 +308,7 @@ class _Workshop(Generic[T, R]):
         self.async_fn = async_fn
         self.ordered = ordered
         self.sending = sending
-        self.room = Semaphore(limit)
+        self.slots = Semaphore(limit)
 
     def start(self, method: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
         """Start a task, one whose failure to start does not go unnoticed."""
@@ -330,7 +330,7 @@ class _Workshop(Generic[T, R]):
         turn.set()
         with self.sending, _CancelledIsAnError(self.async_fn):
             while True:
-                await self.room.acquire()
+                await self.slots.acquire()
                 try:
                     item = await anext(source)
                 except StopAsyncIteration:
@@ -354,7 +354,7 @@ class _Workshop(Generic[T, R]):
                 # Nobody receives any more. The room stays taken, so that no new work begins.
                 return
         next_turn.set()
-        self.room.release()
+        self.slots.release()
 
 
 class _CancelledIsAnError:

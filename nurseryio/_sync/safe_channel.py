@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from .._base import BrokenResourceError, Cancelled
 from .._base.abcs import ReceiveChannel
 from .._base.exc_fields import add_note, args_of, chain, is_a, members_of, message_of, set_cause
-from .._base.exception_groups import leave_block, regroup, take_out
+from .._base.exception_groups import leave_block, regroup, split_out
 from .._base.util import in_the_name_of
 from .._nursery import open_nursery
 from .channel import open_memory_channel
@@ -96,13 +96,13 @@ class _SafeChannel(AbstractAsyncContextManager[ReceiveChannel[T]]):
     async def __aenter__(self) -> ReceiveChannel[T]:
         generator = self._open_generator()
         sending, receiving = open_memory_channel[T](0)
-        asked = Semaphore(0)
+        requested = Semaphore(0)
         nursery = await self._nursery.__aenter__()
         try:
-            self._channel = _AskingChannel(receiving, asked)
+            self._channel = _AskingChannel(receiving, requested)
             # start() and not start_soon(): from here on the task closes the generator.
             begin = in_the_name_of(self._open_generator, _run)
-            await nursery.start(begin, generator, sending, asked, name=self._open_generator)
+            await nursery.start(begin, generator, sending, requested, name=self._open_generator)
             return self._channel
         except BaseException as exc:
             await self._leave(exc)
@@ -144,9 +144,9 @@ class _AskingChannel(ReceiveChannel[T]):
 
     __slots__ = ("_asked", "_items")
 
-    def __init__(self, items: MemoryReceiveChannel[T], asked: Semaphore) -> None:
+    def __init__(self, items: MemoryReceiveChannel[T], requested: Semaphore) -> None:
         self._items = items
-        self._asked = asked
+        self._asked = requested
 
     def __repr__(self) -> str:
         return f"<channel of an async generator, over {self._items!r}>"
@@ -166,7 +166,7 @@ class _AskingChannel(ReceiveChannel[T]):
 async def _run(
     generator: AsyncGenerator[T, None],
     items: MemorySendChannel[T],
-    asked: Semaphore,
+    requested: Semaphore,
     *,
     task_status: TaskStatus[None],
 ) -> None:
@@ -176,7 +176,7 @@ async def _run(
         try:
             task_status.started()
             while True:
-                await asked.acquire()
+                await requested.acquire()
                 if items.statistics().open_receive_channels == 0:
                     return
                 try:
@@ -221,7 +221,7 @@ def _without_exit(group: BaseExceptionGroup[BaseException]) -> BaseException | N
             return True
         return False
 
-    _found, errors = take_out(group, is_exit, cancelled=False)
+    _found, errors = split_out(group, is_exit, cancelled=False)
     if exits <= 1:
         return errors
     # One was aclose's. Code inside raised another, which must not pass unnoticed.

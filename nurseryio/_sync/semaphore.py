@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .._base import WouldBlock
 from .._base.util import Final
 from .._core import checkpoint_if_cancelled, current_task
-from .._core.wait_queue import let_others_run, park
+from .._core.wait_queue import maybe_yield, park
 from .parking_lot import ParkingLot
 
 if TYPE_CHECKING:
@@ -95,12 +95,12 @@ class Semaphore(metaclass=Final):
         Trio: ``trio.Semaphore.acquire``.
         """
         task = current_task()
-        if task.scope._effective or task._look_closer:
+        if task.scope._effective or task._deferred_cancel:
             await checkpoint_if_cancelled()
         if self._value > 0:
             self._value -= 1
             try:
-                await let_others_run(task)
+                await maybe_yield(task)
             except BaseException:
                 self.release()
                 raise

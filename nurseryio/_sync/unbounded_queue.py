@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from .._base import TrioDeprecationWarning, WouldBlock
 from .._base.util import Final, Frozen
 from .._core import checkpoint_if_cancelled, current_task
-from .._core.wait_queue import let_others_run, park
+from .._core.wait_queue import maybe_yield, park
 from .parking_lot import ParkingLot
 
 if TYPE_CHECKING:
@@ -132,11 +132,11 @@ class UnboundedQueue(Generic[T], metaclass=Final):
         Trio: ``trio.lowlevel.UnboundedQueue.get_batch``.
         """
         task = current_task()
-        if task.scope._effective or task._look_closer:
+        if task.scope._effective or task._deferred_cancel:
             await checkpoint_if_cancelled()
         if self._ready:
             batch = self._take()
-            await let_others_run(task)
+            await maybe_yield(task)
             return batch
         await park(task, self._lot._queue())
         return self._take()

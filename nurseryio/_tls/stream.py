@@ -116,12 +116,12 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         self._https_compatible = https_compatible
         self._state = TLSState()
         # Tasks that wait for a handshake or a goodbye that another one is doing.
-        self._spectators = ParkingLot()
+        self._close_waiters = ParkingLot()
         # A task is in a method that sends, or that receives.
         self._sending = False
         self._receiving = False
         # Of the data given to send_all, some has been sent and some has not.
-        self._midway = False
+        self._partially_sent = False
 
     def __repr__(self) -> str:
         side = "server" if self.server_side else f"client of {self.server_hostname!r}"
@@ -136,7 +136,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
 
     def _check(self) -> None:
         """Raise the error that tells why the stream cannot be used, if it cannot."""
-        if self._wire.torn:
+        if self._wire.write_failed:
             self._state.lose("sending was cut short")
         self._state.check()
 
@@ -174,7 +174,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             await self._do_handshake()
         elif self._state.handshake is not Handshake.DONE:
             while self._state.handshake is Handshake.RUNNING:
-                await self._spectators.park()
+                await self._close_waiters.park()
             # It has failed, or somebody has closed the stream right behind it.
             self._check()
 
@@ -200,7 +200,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         finally:
             if self._state.handshake is Handshake.RUNNING:
                 self._state.handshake = Handshake.FAILED
-            self._spectators.unpark_all()
+            self._close_waiters.unpark_all()
 
     async def _send_alert(self) -> None:
         """Let the peer know why its handshake failed, if it is still there to hear it."""
@@ -300,7 +300,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
                 await self._ensure_handshake()
             if data:
                 task = current_task()
-                if task.scope._effective or task._look_closer:
+                if task.scope._effective or task._deferred_cancel:
                     # Looked at here, before anything is encrypted.
                     await checkpoint()
                     self._check()
@@ -315,7 +315,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
 
     async def _encrypt(self, data: bytes | memoryview) -> None:
         engine, wire = self._engine, self._wire
-        self._midway = True
+        self._partially_sent = True
         sent = 0
         try:
             while sent < len(data):
@@ -335,7 +335,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         except BaseException as error:
             self._state.lose("sending was cut short", error)
             raise
-        self._midway = False
+        self._partially_sent = False
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until ``send_all`` has a chance of not having to wait.
@@ -432,7 +432,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         goodbye = (
             self._state.life is Life.USABLE
             and not self._https_compatible
-            and not self._midway
+            and not self._partially_sent
             and self._state.handshake is not Handshake.RUNNING
         )
         self._state.life = Life.CLOSING
@@ -446,13 +446,13 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             await transport.aclose()
         finally:
             self._state.life = Life.CLOSED
-            self._spectators.unpark_all()
+            self._close_waiters.unpark_all()
 
     async def _wait_for_other_close(self, transport: StreamT) -> None:
         """Let another task finish its goodbye; if we have no time for that, it has none either."""
         try:
             while self._state.life is Life.CLOSING:
-                await self._spectators.park()
+                await self._close_waiters.park()
         except BaseException:
             await aclose_forcefully(transport)
             raise

@@ -60,11 +60,11 @@ class TLSWire(Generic[StreamT]):
         "_arrival",
         "_closed",
         "_pulling",
-        "_turn",
+        "_send_queue",
         "draining",
         "engine",
-        "taken",
-        "torn",
+        "send_locked",
+        "write_failed",
         "transport",
     )
 
@@ -72,15 +72,15 @@ class TLSWire(Generic[StreamT]):
         self.transport = transport
         self.engine = engine
         # Some task has the turn to send; the others wait here.
-        self.taken = False
-        self._turn = ParkingLot()
+        self.send_locked = False
+        self._send_queue = ParkingLot()
         # ... and will not give it back before all output is on its way.
         self.draining = False
         # Some task is fetching input; the others wait here.
         self._pulling = False
         self._arrival = ParkingLot()
         # An unknown part of some output was sent: nothing after it would make sense to the peer.
-        self.torn = False
+        self.write_failed = False
         # ... because the stream was closed on this side.
         self._closed = False
 
@@ -93,11 +93,11 @@ class TLSWire(Generic[StreamT]):
 
         Checkpoint: yes, if there is output or somebody else is sending.
         """
-        await self._take_turn()
+        await self._acquire_send_lock()
         try:
             await self._drain()
         finally:
-            self._give_turn()
+            self._release_send_lock()
 
     async def wait_writable(self) -> None:
         """Wait until sending on the stream might not block, with the turn to send.
@@ -108,13 +108,13 @@ class TLSWire(Generic[StreamT]):
 
         Checkpoint: yes.
         """
-        await self._take_turn()
+        await self._acquire_send_lock()
         try:
             await self.transport.wait_send_all_might_not_block()
             # The receiving task may have had to wait behind us.
             await self._drain()
         finally:
-            self._give_turn()
+            self._release_send_lock()
 
     async def pull(self) -> None:
         """Feed the engine with more input, or wait while another task does.
@@ -169,19 +169,19 @@ class TLSWire(Generic[StreamT]):
             if not await self.transport.receive_some(RECEIVE_SIZE):
                 return
 
-    async def _take_turn(self) -> None:
-        while self.taken:
-            await self._turn.park()
+    async def _acquire_send_lock(self) -> None:
+        while self.send_locked:
+            await self._send_queue.park()
         if self._closed:
             raise ClosedResourceError("the stream that carries the TLS data was closed")
-        if self.torn:
+        if self.write_failed:
             raise BrokenResourceError("sending on the stream that carries the TLS data has failed")
-        self.taken = True
+        self.send_locked = True
 
-    def _give_turn(self) -> None:
-        self.taken = False
-        if self._turn:
-            self._turn.unpark_all()
+    def _release_send_lock(self) -> None:
+        self.send_locked = False
+        if self._send_queue:
+            self._send_queue.unpark_all()
 
     async def _drain(self) -> None:
         self.draining = True
@@ -189,7 +189,7 @@ class TLSWire(Generic[StreamT]):
             while data := self.engine.output():
                 await self.transport.send_all(data)
         except BaseException as error:
-            self.torn = True
+            self.write_failed = True
             self._closed = isinstance(error, ClosedResourceError)
             raise
         finally:

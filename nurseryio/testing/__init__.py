@@ -38,11 +38,11 @@ from .sequencer import Sequencer as Sequencer
 
 if TYPE_CHECKING:
     from .._checks.schedules import (
+        PlannedCancel as PlannedCancel,
         Schedule as Schedule,
-        Strike as Strike,
         StuckError as StuckError,
+        cancel_at_every_await as cancel_at_every_await,
         random_schedules as random_schedules,
-        strike_everywhere as strike_everywhere,
     )
     from .._system.threads import (
         active_thread_count as active_thread_count,
@@ -55,7 +55,9 @@ if not TYPE_CHECKING:
         globals(),
         {
             "_system.threads": "active_thread_count wait_all_threads_completed",
-            "_checks.schedules": "Schedule Strike StuckError random_schedules strike_everywhere",
+            "_checks.schedules": (
+                "PlannedCancel Schedule StuckError cancel_at_every_await random_schedules"
+            ),
             "testing.unit_test": "AsyncTestCase",
         },
     )

@@ -54,7 +54,7 @@ _KEY = object()  # the key of a loop's Reports among its local values
 
 def reports_of(state: LoopState) -> Reports:
     """The loop's :class:`Reports`, made at first use."""
-    found: Reports = state.locals.setdefault(_KEY, Reports())
+    found: Reports = state.loop_locals.setdefault(_KEY, Reports())
     return found
 
 

@@ -161,7 +161,7 @@ class StepTask:
             if step is None:
                 return
             step.outcome = await acapture(coroutine_or_error, step.async_fn, *step.args)
-            while compat.cancelling(task.asyncio_task) > task._held:
+            while compat.cancelling(task.asyncio_task) > task._owns_cancel_request:
                 compat.uncancel(task.asyncio_task)
             step.finish()
 
@@ -277,7 +277,7 @@ class OneTask(StepTask):
         root = run.root_future
         assert root is not None
         if executor.task is not None:
-            run.presses.main = executor.task
+            run.ctrl_c.main = executor.task
         _driven.append(self)
         try:
             run.take_signals()
@@ -376,7 +376,7 @@ class OneTask(StepTask):
         self._interrupt("every task waits, for ever")
 
     def _left_by(self, error: BaseException) -> None:
-        again = self._run.presses.ever and isinstance(error, KeyboardInterrupt)
+        again = self._run.ctrl_c.ever and isinstance(error, KeyboardInterrupt)
         if self._step is None or self._left is not None or again:
             self._run.exit(error)
         else:
@@ -390,7 +390,7 @@ class OneTask(StepTask):
         def interrupt() -> None:
             if self._step is step:
                 self._limit.error = error
-                self._run.presses.interrupt(None, error)
+                self._run.ctrl_c.interrupt(None, error)
             done.set()
 
         self.loop.call_soon_threadsafe(interrupt)
@@ -406,7 +406,7 @@ class OneTask(StepTask):
     def _raise_from_outside(self, outcome: Outcome[Any] | None) -> None:
         __tracebackhide__ = True
         raised = outcome.error if isinstance(outcome, Error) else None
-        presses = self._run.presses
+        ctrl_c = self._run.ctrl_c
         error: BaseException | None = None
         try:
             if self._deadlock is not None:
@@ -419,15 +419,15 @@ class OneTask(StepTask):
             if self._left is not None:
                 error, self._left = self._left, None
                 raise error
-            if presses.pending:
-                error = presses.take(raised)
+            if ctrl_c.pending:
+                error = ctrl_c.take(raised)
                 if error is not self._limit.error:
                     raise error from raised
                 ends_in_users_code(error)
                 raise error from None
-            if self._run.verdict.exits:
+            if self._run.final_error.exits:
                 # It has left the loop, and the step was only cancelled because of it.
-                raise self._run.verdict.exits.pop(0)
+                raise self._run.final_error.exits.pop(0)
             if raised is not None and any(leaf is self._limit.error for leaf in leaves(raised)):
                 assert self._limit.error is not None
                 ends_in_users_code(self._limit.error)

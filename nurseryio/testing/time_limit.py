@@ -94,7 +94,7 @@ class TimeLimit:
                 self._arrived = True
                 raise
             self._run.state.loop.call_soon_threadsafe(self._arrive)
-            self._run.presses.interrupt(frame, exc.with_traceback(None))
+            self._run.ctrl_c.interrupt(frame, exc.with_traceback(None))
 
     def _wait(self, seconds: float) -> None:
         before = signal.setitimer(signal.ITIMER_REAL, seconds)

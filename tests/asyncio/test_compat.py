@@ -79,7 +79,7 @@ async def test_a_cancellation_that_is_put_back_strikes_at_the_next_await() -> No
     with pytest.raises(asyncio.CancelledError):
         await compat.BARE_YIELD
     before = compat.cancelling(me)
-    compat.put_back(me, ("first",))
+    compat.recancel(me, ("first",))
     assert compat.cancelling(me) == before
     with pytest.raises(asyncio.CancelledError, match="first"):
         await compat.BARE_YIELD

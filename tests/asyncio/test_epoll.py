@@ -23,9 +23,9 @@ pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="the system
 class Opened(Poller):
     """Opens itself."""
 
-    def add(self, way: str, fd: int, callback: Callable[[], object]) -> None:
+    def add(self, direction: str, fd: int, callback: Callable[[], object]) -> None:
         assert self.open()
-        super().add(way, fd, callback)
+        super().add(direction, fd, callback)
 
 
 @contextlib.contextmanager

@@ -101,4 +101,4 @@ def test_a_reason_cannot_be_changed() -> None:
 def test_the_error_for_scopes_left_out_of_order_names_what_runs_a_manager_elsewhere() -> None:
     text = " ".join(str(errors.misnested("what happened", None)).split())
     assert text.startswith("Cancel scope stack corrupted: what happened ")
-    assert "closed in another: nurseryio.aio.host(nursery, manager) runs it in its own task" in text
+    assert "nurseryio.aio.enter_in_task(nursery, manager) run it in a task of its own" in text

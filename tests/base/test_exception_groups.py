@@ -31,12 +31,12 @@ from nurseryio._base.exception_groups import (
     combine,
     failure,
     is_cancelled,
-    is_marked,
+    is_own_cancelled,
     leave_block,
-    ours_alone,
+    only_own_cancels,
     raise_keeping_context,
     same_arguments,
-    take_out,
+    split_out,
     warn_loose,
     without_cancelled,
 )
@@ -87,10 +87,10 @@ def test_a_lone_exit_is_taken_out_of_its_groups(exit_: BaseException) -> None:
 
 
 def test_a_cancellation_of_ours_carries_its_reason() -> None:
-    assert is_marked(Cancelled(CancelReason("explicit")))
-    assert not is_marked(Cancelled())
-    assert not is_marked(Cancelled("some message"))
-    assert not is_marked(ValueError(CancelReason("explicit")))
+    assert is_own_cancelled(Cancelled(CancelReason("explicit")))
+    assert not is_own_cancelled(Cancelled())
+    assert not is_own_cancelled(Cancelled("some message"))
+    assert not is_own_cancelled(ValueError(CancelReason("explicit")))
 
 
 async def test_marks_survive_asyncios_own_handling() -> None:
@@ -102,7 +102,7 @@ async def test_marks_survive_asyncios_own_handling() -> None:
     task.cancel(CancelReason("explicit"))  # type: ignore[arg-type]
     with pytest.raises(Cancelled) as caught:
         await task
-    assert is_marked(caught.value)
+    assert is_own_cancelled(caught.value)
 
 
 def test_cancellations_are_the_same_by_what_they_say_and_nothing_strange_is_compared() -> None:
@@ -127,14 +127,14 @@ def test_only_loose_groups_collapse_when_something_is_taken_out() -> None:
     error = ValueError()
     loose = combine(False, [error, Cancelled()])
     assert isinstance(loose, BaseExceptionGroup)
-    assert take_out(loose, is_cancelled) == (True, error)
+    assert split_out(loose, is_cancelled) == (True, error)
     strict = combine(None, [error, Cancelled()])
     assert isinstance(strict, BaseExceptionGroup)
-    matched, left = take_out(strict, is_cancelled)
+    matched, left = split_out(strict, is_cancelled)
     assert matched
     assert isinstance(left, ExceptionGroup)
     assert left.exceptions == (error,)
-    matched, left = take_out(BaseExceptionGroup("g", [Cancelled()]), is_cancelled)
+    matched, left = split_out(BaseExceptionGroup("g", [Cancelled()]), is_cancelled)
     assert (matched, left) == (True, None)
 
 
@@ -146,22 +146,22 @@ def test_a_group_that_was_looked_through_is_not_looked_through_again() -> None:
         return is_cancelled(error)
 
     inner = BaseExceptionGroup("inner", [KeyError(), ValueError()])
-    assert take_out(inner, matches) == (False, inner)
+    assert split_out(inner, matches) == (False, inner)
     assert len(asked) == 2
     error = Cancelled()
-    matched, left = take_out(BaseExceptionGroup("outer", [inner, error]), matches)
+    matched, left = split_out(BaseExceptionGroup("outer", [inner, error]), matches)
     assert matched
     assert isinstance(left, BaseExceptionGroup)
     assert left.exceptions == (inner,)
     assert asked[2:] == [error]
-    assert take_out(left, matches) == (False, left)
+    assert split_out(left, matches) == (False, left)
     assert len(asked) == 3
 
 
 def test_a_group_in_which_a_cancelled_was_left_is_looked_through_again() -> None:
     group = BaseExceptionGroup("g", [BaseExceptionGroup("h", [Cancelled(), KeyError()])])
-    assert take_out(group, lambda _: False) == (False, group)
-    matched, left = take_out(group, is_cancelled)
+    assert split_out(group, lambda _: False) == (False, group)
+    matched, left = split_out(group, is_cancelled)
     assert matched
     assert isinstance(left, BaseExceptionGroup)
     assert str(left.exceptions[0]) == "h (1 sub-exception)"
@@ -204,16 +204,16 @@ def test_no_error_is_lost_when_a_group_resists_being_split(kind: Any) -> None:
             raise context
         except TypeError:
             raise group from cause
-    assert not ours_alone(group)
+    assert not only_own_cancels(group)
     assert brief(group) == f"{kind.__name__}('a message', <3 exceptions>)"
-    found, left = take_out(group, is_cancelled)
+    found, left = split_out(group, is_cancelled)
     assert found
     assert [type(leaf) for leaf in leaves_of(left)] == [KeyError, OSError]
     assert fields.message_of(left) == "a message"
     assert fields.traceback_of(left) is fields.traceback_of(group)  # type: ignore[arg-type]
     assert fields.cause_of(left) is cause  # type: ignore[arg-type]
     assert fields.context_of(left) is context  # type: ignore[arg-type]
-    assert take_out(left, is_cancelled) == (False, left)  # type: ignore[arg-type]
+    assert split_out(left, is_cancelled) == (False, left)  # type: ignore[arg-type]
     assert leaves_of(bare_cancelled(group)) == leaves_of(left)
     assert leaves_of(without_cancelled([group])[0]) == leaves_of(left)
     exit_ = SystemExit(3)
@@ -229,7 +229,7 @@ def leaves_of(error: Any) -> list[BaseException]:
 def test_a_note_says_why_a_group_could_not_be_derived() -> None:
     group = make_group(DeriveRaises, [KeyError(), Cancelled()])
     fields.add_note(group, "of its own")
-    _found, left = take_out(group, is_cancelled)
+    _found, left = split_out(group, is_cancelled)
     assert type(left) is ExceptionGroup
     assert fields.notes_of(left) == [
         "of its own",
@@ -243,7 +243,7 @@ def test_an_exit_raised_while_a_group_is_derived_is_an_error_like_the_others() -
         def derive(self, excs: Any) -> Any:
             raise KeyboardInterrupt
 
-    _found, left = take_out(Interrupted("g", [KeyError(), Cancelled()]), is_cancelled)
+    _found, left = split_out(Interrupted("g", [KeyError(), Cancelled()]), is_cancelled)
     assert [type(leaf) for leaf in leaves_of(left)] == [KeyError, KeyboardInterrupt]
 
 

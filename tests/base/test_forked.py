@@ -17,7 +17,7 @@ from harness.net import unix_pair
 import nurseryio
 from nurseryio import SocketStream, from_thread, lowlevel, socket, to_thread
 from nurseryio._base import forked
-from nurseryio._loop.readiness import FEW
+from nurseryio._loop.readiness import DIRECT_LIMIT
 from nurseryio.lowlevel import FdStream
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 KINDS = [kind for kind in ("stock", "uvloop") if kind in matrix.KINDS]
 
 # So many streams that some are watched by the loop, and some by the library.
-SEVERAL = FEW + 3
+SEVERAL = DIRECT_LIMIT + 3
 
 
 async def in_task(function: Callable[[], object]) -> int:

@@ -181,7 +181,7 @@ async def test_a_native_cancel_that_was_held_off_is_not_forgotten() -> None:
                 asyncio.get_running_loop().call_soon(task.cancel)
                 await cancel_shielded_checkpoint()
         # By this checkpoint_if_cancelled() knows that it has to look.
-        assert nurseryio.lowlevel.current_task()._look_closer
+        assert nurseryio.lowlevel.current_task()._deferred_cancel
         await checkpoint()
         raise AssertionError("not reached")
 

@@ -13,11 +13,11 @@ from nurseryio import Event, Lock
 from nurseryio._asyncio.compat import HAS_CANCEL_COUNTS
 from nurseryio._checks.schedules import (
     KINDS,
+    PlannedCancel,
     Schedule,
-    Strike,
     StuckError,
+    cancel_at_every_await,
     random_schedules,
-    strike_everywhere,
 )
 from nurseryio.lowlevel import checkpoint
 
@@ -49,15 +49,15 @@ async def test_each_kind_of_strike_cancels(kind: str) -> None:
             raise
 
     for delay in range(3):
-        strike = Strike(0, 1, kind, delay)  # type: ignore[arg-type]
-        schedule = Schedule(0, [strike])
+        cancel = PlannedCancel(0, 1, kind, delay)  # type: ignore[arg-type]
+        schedule = Schedule(0, [cancel])
         await schedule.run(actor)
-        assert schedule.landed == [strike]
+        assert schedule.landed == [cancel]
     assert ends == ["cancelled"] * 3
 
 
 async def test_a_strike_that_comes_too_late_does_not_land() -> None:
-    schedule = Schedule(0, [Strike(0, 2, "native", 10)])
+    schedule = Schedule(0, [PlannedCancel(0, 2, "native", 10)])
     await schedule.run(checkpoint)
     assert schedule.landed == []
 
@@ -67,9 +67,9 @@ async def test_every_step_is_struck_with_every_kind() -> None:
 
     async def scenario(schedule: Schedule) -> None:
         await schedule.run(three_steps)
-        seen.update((strike.step, strike.kind) for strike in schedule.landed)
+        seen.update((cancel.step, cancel.kind) for cancel in schedule.landed)
 
-    assert await strike_everywhere(scenario, delays=1) == 4 * len(KINDS)
+    assert await cancel_at_every_await(scenario, delays=1) == 4 * len(KINDS)
     assert seen == {(step, kind) for step in range(1, 5) for kind in KINDS}
 
 
@@ -141,8 +141,8 @@ async def use_leaky_lock(schedule: Schedule) -> None:
 
 async def test_a_lock_that_is_lost_to_a_cancellation_is_found() -> None:
     await use_leaky_lock(Schedule(0, ()))
-    with pytest.raises(AssertionError, match=r"Schedule\(0, \[Strike\(") as caught:
-        await strike_everywhere(use_leaky_lock)
+    with pytest.raises(AssertionError, match=r"Schedule\(0, \[PlannedCancel\(") as caught:
+        await cancel_at_every_await(use_leaky_lock)
     assert isinstance(caught.value.__cause__, AssertionError)
     with pytest.raises(AssertionError, match="went wrong"):
         await random_schedules(use_leaky_lock, runs=200)
@@ -182,7 +182,7 @@ async def take_back() -> None:
 async def test_a_native_cancel_that_is_swallowed_is_found(
     actor: Callable[[], object], complaint: str
 ) -> None:
-    schedule = Schedule(0, [Strike(0, 1, "native", 1)])
+    schedule = Schedule(0, [PlannedCancel(0, 1, "native", 1)])
     with pytest.raises(ExceptionGroup) as caught:
         await schedule.run(actor)  # type: ignore[arg-type]
     (error,) = caught.value.exceptions
@@ -190,7 +190,7 @@ async def test_a_native_cancel_that_is_swallowed_is_found(
 
 
 async def test_a_shield_only_puts_a_cancellation_off() -> None:
-    assert await strike_everywhere(swallow_scope) > 5
+    assert await cancel_at_every_await(swallow_scope) > 5
 
 
 async def test_an_actors_failure_is_the_cause_of_the_error() -> None:

@@ -350,7 +350,7 @@ async def test_a_task_that_swallows_at_once_and_waits_again_is_not_asked_for_eve
         with little_cpu(), CancelScope(shield=True):
             await asyncio.sleep(0.2)
         stubborn.release.set()
-    assert delivery.PATIENCE <= stubborn.asked <= delivery.PATIENCE + 2
+    assert delivery.MAX_SWALLOWED_CANCELS <= stubborn.asked <= delivery.MAX_SWALLOWED_CANCELS + 2
 
 
 async def test_a_wait_after_too_many_swallowed_cancellations_is_interrupted_after_a_pause(
@@ -360,7 +360,7 @@ async def test_a_wait_after_too_many_swallowed_cancellations_is_interrupted_afte
 
     async def swallow() -> None:
         nonlocal swallowed
-        while swallowed < 3 * delivery.PATIENCE:
+        while swallowed < 3 * delivery.MAX_SWALLOWED_CANCELS:
             try:
                 await forever()
             except asyncio.CancelledError:
@@ -408,7 +408,7 @@ async def test_pauses_grow_and_cost_nothing(autojump_clock: Any) -> None:
         with CancelScope(shield=True):
             await asyncio.sleep(1000)
         stubborn.release.set()
-    assert 9 * delivery.PATIENCE < stubborn.asked < 12 * delivery.PATIENCE
+    assert 9 * delivery.MAX_SWALLOWED_CANCELS < stubborn.asked < 12 * delivery.MAX_SWALLOWED_CANCELS
 
 
 async def test_a_shield_in_a_cancelled_scope_costs_no_cpu() -> None:
@@ -654,7 +654,7 @@ class Bridge:
 
     def __init__(self) -> None:
         self.shielded: set[Any] = set()
-        self.held_off: set[Any] = set()
+        self.shielded: set[Any] = set()
 
     def protects(self, task: Any) -> bool:
         """Whether a shield of the other library is around the task."""
@@ -765,10 +765,10 @@ async def test_a_record_is_let_go_of_when_the_refusing_wait_is_over() -> None:
         await until(lambda: tasks)
         record = record_of(tasks[0])
         nursery.cancel_scope.cancel()
-        assert record._held == (asyncio.current_task() is not None)
+        assert record._owns_cancel_request == (asyncio.current_task() is not None)
         future.set_result(None)
     await settle()
-    assert not record._held and not record._watched
+    assert not record._owns_cancel_request and not record._recheck_queued
 
 
 @needs_counts
@@ -833,7 +833,7 @@ class NoCallbacks(Refusing):
 
     def add_done_callback(self, callback: Any, **options: Any) -> None:  # type: ignore[override]
         """Refuse a callback of the library's."""
-        if isinstance(callback, delivery._Watcher):
+        if isinstance(callback, delivery._RecheckWhenDone):
             raise OSError("add")
         super().add_done_callback(callback, **options)
 
@@ -878,13 +878,13 @@ async def checkpoint_for_ever() -> None:
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for each time that tasks were looked at again."""
     counted: list[int] = []
-    original = delivery._look_again
+    original = delivery._run_rechecks
 
     def look_again(state: Any) -> None:
-        counted.append(len(state.watch_list))
+        counted.append(len(state.recheck_queue))
         original(state)
 
-    monkeypatch.setattr(delivery, "_look_again", look_again)
+    monkeypatch.setattr(delivery, "_run_rechecks", look_again)
     return counted
 
 

@@ -25,7 +25,7 @@ import nurseryio.aio
 import nurseryio.instruments
 import nurseryio.testing
 from nurseryio._base.outcome import Value
-from nurseryio._core.ki import KIHandler, border, is_protected
+from nurseryio._core.ki import KIHandler, is_protected, user_code_boundary
 from nurseryio.lowlevel import (
     Abort,
     checkpoint,
@@ -213,7 +213,7 @@ def test_equal_functions_have_marks_of_their_own() -> None:
 # -- user code that the library calls -------------------------------------------
 
 
-@border
+@user_code_boundary
 async def wrapper(seen: list[bool]) -> None:
     seen.append(is_protected(sys._getframe()))
     await checkpoint()
@@ -356,7 +356,7 @@ async def by_serve_ssl_over_tcp(program: Program) -> None:
 
 async def by_host(program: Program) -> None:
     async with nurseryio.open_nursery() as nursery:
-        await (await nurseryio.aio.host(nursery, program.manager())).aclose()
+        await (await nurseryio.aio.enter_in_task(nursery, program.manager())).aclose()
 
 
 async def by_from_thread_run(program: Program) -> None:

@@ -28,10 +28,10 @@ class FakeNest:
         self._children: list[FakeTask] = []
 
 
-def enter(task: FakeTask, shield: bool = False, nest: bool = False) -> Node:
+def enter(task: FakeTask, shield: bool = False, nursery: bool = False) -> Node:
     node = Node()
-    node._parent, node._occupant = task.scope, task
-    node._nest = FakeNest() if nest else None
+    node._parent, node._task = task.scope, task
+    node._nursery = FakeNest() if nursery else None
     node._called, node._shielded, node._abandoned = False, shield, False
     node._effective, node._reason = scope_tree.should_be_effective(node), None
     task.scope = node
@@ -40,20 +40,20 @@ def enter(task: FakeTask, shield: bool = False, nest: bool = False) -> Node:
 
 def spawn(node: Node) -> FakeTask:
     child = FakeTask(node)
-    assert node._nest is not None
-    node._nest._children.append(child)  # type: ignore[attr-defined]
+    assert node._nursery is not None
+    node._nursery._children.append(child)  # type: ignore[attr-defined]
     return child
 
 
 def cancel(node: Node, reason: CancelReason | None = None) -> list[Any]:
     node._called = True
     node._reason = reason
-    return scope_tree.refresh(node)
+    return scope_tree.recalculate(node)
 
 
 def shield(node: Node, on: bool) -> list[Any]:
     node._shielded = on
-    return scope_tree.refresh(node)
+    return scope_tree.recalculate(node)
 
 
 @pytest.fixture
@@ -120,14 +120,14 @@ def test_nested_shields_are_taken_away_one_by_one(task: FakeTask) -> None:
 
 
 def test_a_cancel_reaches_children_and_their_children(task: FakeTask) -> None:
-    nursery = enter(task, nest=True)
+    nursery = enter(task, nursery=True)
     child = spawn(nursery)
-    grandchild = spawn(enter(child, nest=True))
+    grandchild = spawn(enter(child, nursery=True))
     assert sorted(map(id, cancel(nursery))) == sorted(map(id, [task, child, grandchild]))
 
 
 def test_a_cancel_spares_children_of_a_nursery_outside_it(task: FakeTask) -> None:
-    nursery = enter(task, nest=True)
+    nursery = enter(task, nursery=True)
     child = spawn(nursery)
     inner = enter(task)
     assert cancel(inner) == [task]
@@ -135,7 +135,7 @@ def test_a_cancel_spares_children_of_a_nursery_outside_it(task: FakeTask) -> Non
 
 
 def test_a_shielded_child_is_spared(task: FakeTask) -> None:
-    nursery = enter(task, nest=True)
+    nursery = enter(task, nursery=True)
     child, shielded = spawn(nursery), spawn(nursery)
     enter(shielded, shield=True)
     assert sorted(map(id, cancel(nursery))) == sorted(map(id, [task, child]))
@@ -144,7 +144,7 @@ def test_a_shielded_child_is_spared(task: FakeTask) -> None:
 def test_the_children_below_a_tasks_shield_are_spared_too(task: FakeTask) -> None:
     outer = enter(task)
     enter(task, shield=True)
-    child = spawn(enter(task, nest=True))
+    child = spawn(enter(task, nursery=True))
     assert cancel(outer) == []
     assert not child.scope._effective
 
@@ -155,7 +155,7 @@ def test_the_first_reason_travels_down_and_is_kept(task: FakeTask) -> None:
     cancel(outer, first)
     assert inner._reason is first
     inner._called = True
-    assert scope_tree.refresh(inner) == []
+    assert scope_tree.recalculate(inner) == []
     assert inner._reason is first
     own = enter(FakeTask())
     cancel(own, second)
@@ -168,42 +168,42 @@ def test_a_thousand_times_ten_levels_do_not_meet_the_recursion_limit(task: FakeT
         enter(task)
     assert cancel(outermost) == [task]
     assert task.scope._effective
-    top = enter(FakeTask(), nest=True)
+    top = enter(FakeTask(), nursery=True)
     node = top
     for _ in range(10_000):
-        node = enter(spawn(node), nest=True)
+        node = enter(spawn(node), nursery=True)
     assert len(cancel(top)) == 10_001
     assert len(scope_tree.abandon(top)) == 10_001
 
 
 def test_a_task_that_moves_below_a_cancelled_node_is_cancelled(task: FakeTask) -> None:
-    old, new = enter(task, nest=True), enter(FakeTask(), nest=True)
+    old, new = enter(task, nursery=True), enter(FakeTask(), nursery=True)
     child = spawn(old)
     inner = enter(child)
     cancel(new)
     inner._parent = new
-    assert scope_tree.refresh_chain(child, new) == [child]
+    assert scope_tree.recalculate_chain(child, new) == [child]
     assert inner._effective
 
 
 def test_a_task_that_moves_with_a_shield_stays_calm(task: FakeTask) -> None:
-    old, new = enter(task, nest=True), enter(FakeTask(), nest=True)
+    old, new = enter(task, nursery=True), enter(FakeTask(), nursery=True)
     child = spawn(old)
     inner = enter(child, shield=True)
     cancel(new)
     inner._parent = new
-    assert scope_tree.refresh_chain(child, new) == []
+    assert scope_tree.recalculate_chain(child, new) == []
 
 
 def test_the_children_of_a_task_that_moves_move_along(task: FakeTask) -> None:
-    old, new = enter(task, nest=True), enter(FakeTask(), nest=True)
+    old, new = enter(task, nursery=True), enter(FakeTask(), nursery=True)
     child = spawn(old)
-    inner = enter(child, nest=True)
+    inner = enter(child, nursery=True)
     grandchild = spawn(inner)
     stranger = spawn(new)
     cancel(new)
     inner._parent = new
-    assert sorted(map(id, scope_tree.refresh_chain(child, new))) == sorted(
+    assert sorted(map(id, scope_tree.recalculate_chain(child, new))) == sorted(
         map(id, [child, grandchild])
     )
     assert stranger.scope._effective
@@ -219,9 +219,9 @@ def test_chain_and_encloses_walk_outwards(task: FakeTask) -> None:
 
 
 def test_what_is_cut_off_is_cancelled_for_good_and_harms_nothing_else(task: FakeTask) -> None:
-    healthy = enter(task, nest=True)
+    healthy = enter(task, nursery=True)
     sibling = spawn(healthy)
-    outer, inner = enter(task, nest=True), enter(task, shield=True)
+    outer, inner = enter(task, nursery=True), enter(task, shield=True)
     child = spawn(outer)
     assert sorted(map(id, scope_tree.abandon(outer))) == sorted(map(id, [task, child]))
     assert outer._parent is None
@@ -251,10 +251,10 @@ class Forest:
         before = {t: t.scope._effective for t in self.tasks}
         told: list[Any] = []
         if what in ("enter", "enter shield", "enter nest"):
-            node = enter(task, shield=what == "enter shield", nest=what == "enter nest")
+            node = enter(task, shield=what == "enter shield", nursery=what == "enter nest")
             before[task] = node._effective  # whoever enters looks for himself
             self.nodes.append(node)
-        elif what == "spawn" and node is not None and node._nest is not None:
+        elif what == "spawn" and node is not None and node._nursery is not None:
             self.tasks.append(spawn(node))
             before[self.tasks[-1]] = node._effective
         elif what == "cancel" and node is not None:
@@ -295,13 +295,13 @@ def test_the_tree_asks_a_node_whether_its_time_is_up() -> None:
             return True
 
     def fields() -> Iterator[str]:
-        yield from ("_parent", "_nest", "_reason")
+        yield from ("_parent", "_nursery", "_reason")
 
     task = FakeTask()
     node = Timed()
     for name in fields():
         setattr(node, name, None)
-    node._parent, node._occupant, task.scope = ROOT, task, node
+    node._parent, node._task, task.scope = ROOT, task, node
     node._called = node._shielded = node._effective = node._abandoned = False
-    assert scope_tree.refresh(node) == [task]
+    assert scope_tree.recalculate(node) == [task]
     assert node.asked and node._effective

@@ -14,8 +14,8 @@ import pytest
 
 import nurseryio
 from nurseryio._base.outcome import Value
-from nurseryio._core.task import RESTED
-from nurseryio._core.wait_queue import let_others_run, move, park
+from nurseryio._core.task import MAX_YIELD_CREDIT
+from nurseryio._core.wait_queue import maybe_yield, move, park
 from nurseryio.lowlevel import Task, current_task, reschedule
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 
@@ -70,7 +70,7 @@ async def test_parking_and_letting_others_run_are_schedule_points() -> None:
         await park(current_task(), queue)
     turns = []
     asyncio.get_running_loop().call_soon(turns.append, 1)
-    await let_others_run(current_task())
+    await maybe_yield(current_task())
     assert turns == [1]
 
 
@@ -192,7 +192,7 @@ async def test_letting_others_run_holds_cancellations_off_until_the_next_checkpo
 
     async def operate(scope: nurseryio.CancelScope) -> None:
         with scope:
-            await let_others_run(current_task())
+            await maybe_yield(current_task())
             record.append("completed")
             await asyncio.sleep(0)
             raise AssertionError("not reached")
@@ -200,7 +200,7 @@ async def test_letting_others_run_holds_cancellations_off_until_the_next_checkpo
     for native in (True, False):
         scope = nurseryio.CancelScope()
         task = asyncio.create_task(operate(scope))
-        while scope._occupant is None:
+        while scope._task is None:
             await asyncio.sleep(0)
         if native:
             task.cancel()
@@ -217,7 +217,7 @@ async def test_whoever_is_ready_runs_before_an_operation_returns_that_need_not_w
     for _ in range(40):
         ran: list[bool] = []
         loop.call_soon(ran.append, True)
-        await let_others_run(task)
+        await maybe_yield(task)
         assert ran == [True]
 
 
@@ -238,14 +238,14 @@ async def test_the_loop_hears_of_new_data_within_sixteen_operations() -> None:
                     async with lock:
                         operations += 1
                     # One more to be told: the loop runs the callback after this task's step.
-                    assert operations <= RESTED + 2
+                    assert operations <= MAX_YIELD_CREDIT + 2
         finally:
             loop.remove_reader(reader)
 
 
 async def test_an_operation_that_is_watched_always_yields() -> None:
     lock = nurseryio.Lock()
-    for _ in range(RESTED + 2):
+    for _ in range(MAX_YIELD_CREDIT + 2):
         with assert_checkpoints():
             await lock.acquire()
         lock.release()

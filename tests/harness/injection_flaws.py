@@ -130,7 +130,7 @@ async def own_error_comes_twice(p: Probe) -> None:
 @flaw("invalid", cases=("run-stock",))
 async def watched_for_nothing(p: Probe) -> None:
     """A record that is marked as watched is not on the list."""
-    lowlevel.current_task()._watched = True
+    lowlevel.current_task()._recheck_queued = True
 
 
 @flaw("lost", injected=True)

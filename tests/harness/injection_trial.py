@@ -308,7 +308,7 @@ class Trial:
         run = loop_state(self.loop).run
         if run is None:
             return False
-        if any(getattr(run, name, None) for name in ("internal_error", "verdict", "exits")):
+        if any(getattr(run, name, None) for name in ("internal_error", "final_error", "exits")):
             return True
         record = records.get(asyncio.current_task())  # type: ignore[arg-type]
         nursery = None if record is None else record.parent_nursery

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Awaitable, Callable
 
 from harness.matrix import Case
-from nurseryio._checks.schedules import Schedule, random_schedules, strike_everywhere
+from nurseryio._checks.schedules import Schedule, cancel_at_every_await, random_schedules
 
 RUNS = int(os.environ.get("NURSERYIO_SCHEDULES", "60"))
 
@@ -23,4 +23,4 @@ async def stress(scenario: Callable[[Schedule], Awaitable[object]], case: Case) 
     """
     seed = zlib.crc32(f"{case} {scenario.__qualname__}".encode())
     assert await random_schedules(scenario, runs=RUNS, seed=seed) > RUNS // 4
-    assert await strike_everywhere(scenario, seed=seed, delays=1) > 10
+    assert await cancel_at_every_await(scenario, seed=seed, delays=1) > 10

@@ -10,7 +10,7 @@ import pytest
 from harness.core import cancelling, settle
 
 import nurseryio
-from nurseryio.aio import edge_island
+from nurseryio.aio import edge_cancellation
 
 
 class Pool:
@@ -42,20 +42,20 @@ async def test_without_an_island_cleanup_of_several_awaits_is_cut_short() -> Non
 async def test_in_an_island_cleanup_of_several_awaits_is_done() -> None:
     pool = Pool()
     with nurseryio.move_on_after(0.005) as scope:
-        with edge_island(grace=5) as island:
+        with edge_cancellation(grace=5) as island:
             await pool.query()
     assert scope.cancelled_caught
-    assert island.struck_once
+    assert island.cancelled_once
     assert (pool.leaked, pool.steps) == (0, 3)
     assert cancelling() == 0
 
 
 async def test_an_island_that_nothing_happens_in_changes_nothing() -> None:
     with nurseryio.CancelScope() as scope:
-        with edge_island(grace=1) as island:
+        with edge_cancellation(grace=1) as island:
             await asyncio.sleep(0)
             await nurseryio.lowlevel.checkpoint()
-        assert not island.struck_once
+        assert not island.cancelled_once
         scope.cancel()
         await nurseryio.sleep_forever()
     assert scope.cancelled_caught
@@ -64,22 +64,22 @@ async def test_an_island_that_nothing_happens_in_changes_nothing() -> None:
 async def test_after_the_grace_period_cancellation_is_in_force_again(
     autojump_clock: nurseryio.testing.MockClock,
 ) -> None:
-    struck = []
-    with nurseryio.CancelScope() as scope, edge_island(grace=3):
+    cancel_requested = []
+    with nurseryio.CancelScope() as scope, edge_cancellation(grace=3):
         scope.cancel()
         for _ in range(3):
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
-                struck.append(nurseryio.current_time())
-    assert struck == [0, 3, 3]
+                cancel_requested.append(nurseryio.current_time())
+    assert cancel_requested == [0, 3, 3]
 
 
 async def test_operations_of_ours_work_in_the_grace_period_too(
     autojump_clock: nurseryio.testing.MockClock,
 ) -> None:
     done = []
-    with nurseryio.CancelScope() as scope, edge_island(grace=3):
+    with nurseryio.CancelScope() as scope, edge_cancellation(grace=3):
         scope.cancel()
         with pytest.raises(nurseryio.Cancelled):
             await nurseryio.lowlevel.checkpoint()
@@ -96,7 +96,7 @@ async def test_operations_of_ours_work_in_the_grace_period_too(
 async def test_an_endless_grace_period_lasts_as_long_as_the_block() -> None:
     done = []
     with nurseryio.CancelScope() as scope:
-        with edge_island(grace=inf):
+        with edge_cancellation(grace=inf):
             scope.cancel()
             with pytest.raises(nurseryio.Cancelled):
                 await asyncio.sleep(1)
@@ -109,7 +109,7 @@ async def test_an_endless_grace_period_lasts_as_long_as_the_block() -> None:
 
 async def test_without_grace_cancellation_is_level_triggered_as_everywhere() -> None:
     number = 0
-    with nurseryio.CancelScope() as scope, edge_island(grace=0):
+    with nurseryio.CancelScope() as scope, edge_cancellation(grace=0):
         scope.cancel()
         for _ in range(5):
             try:
@@ -121,7 +121,7 @@ async def test_without_grace_cancellation_is_level_triggered_as_everywhere() -> 
 
 async def test_leaving_the_island_ends_the_grace_period_at_once() -> None:
     with nurseryio.CancelScope() as scope:
-        with edge_island(grace=60):
+        with edge_cancellation(grace=60):
             scope.cancel()
             with pytest.raises(nurseryio.Cancelled):
                 await asyncio.sleep(1)
@@ -134,7 +134,7 @@ async def test_leaving_the_island_ends_the_grace_period_at_once() -> None:
 
 async def test_a_scope_inside_the_island_cancels_as_always() -> None:
     number = 0
-    with edge_island(grace=60) as island:
+    with edge_cancellation(grace=60) as island:
         with nurseryio.CancelScope() as inside:
             inside.cancel()
             for _ in range(3):
@@ -143,7 +143,7 @@ async def test_a_scope_inside_the_island_cancels_as_always() -> None:
                 except asyncio.CancelledError:
                     number += 1
     assert number == 3
-    assert not island.struck_once
+    assert not island.cancelled_once
 
 
 async def sleep_on_asyncio() -> None:
@@ -154,13 +154,13 @@ async def sleep_on_asyncio() -> None:
 async def test_a_timeout_inside_works_during_the_grace_period(
     wait: Callable[[], Awaitable[None]],
 ) -> None:
-    with nurseryio.CancelScope() as outer, edge_island(grace=60) as island:
+    with nurseryio.CancelScope() as outer, edge_cancellation(grace=60) as island:
         outer.cancel()
         with nurseryio.move_on_after(60) as passed:
             await asyncio.sleep(1)
-    assert island.struck_once
+    assert island.cancelled_once
     assert not passed.cancelled_caught
-    with nurseryio.CancelScope() as outer, edge_island(grace=60):
+    with nurseryio.CancelScope() as outer, edge_cancellation(grace=60):
         outer.cancel()
         with pytest.raises(nurseryio.Cancelled):
             await asyncio.sleep(1)
@@ -176,7 +176,7 @@ async def test_a_timeout_inside_works_during_the_grace_period(
 
 
 async def test_a_scope_from_before_the_cancellation_works_during_the_grace_period() -> None:
-    with nurseryio.CancelScope() as outer, edge_island(grace=60):
+    with nurseryio.CancelScope() as outer, edge_cancellation(grace=60):
         with nurseryio.CancelScope() as inside:
             outer.cancel()
             with pytest.raises(nurseryio.Cancelled):
@@ -189,7 +189,7 @@ async def test_a_scope_from_before_the_cancellation_works_during_the_grace_perio
 
 
 async def test_an_asyncio_timeout_inside_works_during_the_grace_period() -> None:
-    with nurseryio.CancelScope() as outer, edge_island(grace=60):
+    with nurseryio.CancelScope() as outer, edge_cancellation(grace=60):
         outer.cancel()
         with pytest.raises(nurseryio.Cancelled):
             await asyncio.sleep(1)
@@ -200,29 +200,29 @@ async def test_an_asyncio_timeout_inside_works_during_the_grace_period() -> None
 
 async def test_islands_nest() -> None:
     with nurseryio.CancelScope() as outer:
-        with edge_island(grace=60) as first:
-            with edge_island(grace=60) as second:
+        with edge_cancellation(grace=60) as first:
+            with edge_cancellation(grace=60) as second:
                 outer.cancel()
                 with pytest.raises(nurseryio.Cancelled):
                     await asyncio.sleep(1)
                 await asyncio.sleep(0)
             await asyncio.sleep(0.001)
-        assert first.struck_once
-        assert second.struck_once
+        assert first.cancelled_once
+        assert second.cancelled_once
         with pytest.raises(nurseryio.Cancelled):
             await asyncio.sleep(1)
 
 
 async def test_a_native_cancel_is_not_held_back() -> None:
-    struck = []
+    cancel_requested = []
 
     async def child() -> None:
-        with edge_island(grace=60):
+        with edge_cancellation(grace=60):
             for _ in range(2):
                 try:
                     await asyncio.sleep(10)
                 except asyncio.CancelledError:
-                    struck.append(1)
+                    cancel_requested.append(1)
 
     task = asyncio.ensure_future(child())
     await settle()
@@ -230,14 +230,14 @@ async def test_a_native_cancel_is_not_held_back() -> None:
     await settle()
     task.cancel()
     await task
-    assert struck == [1, 1]
+    assert cancel_requested == [1, 1]
 
 
 async def test_each_child_has_islands_of_its_own() -> None:
     pools = [Pool(), Pool()]
 
     async def child(pool: Pool) -> None:
-        with edge_island(grace=5):
+        with edge_cancellation(grace=5):
             await pool.query()
 
     async with nurseryio.open_nursery() as nursery:
@@ -251,18 +251,18 @@ async def test_each_child_has_islands_of_its_own() -> None:
 @pytest.mark.parametrize("grace", [-1, nan])
 def test_a_grace_period_that_is_none_is_refused(grace: float) -> None:
     with pytest.raises(ValueError, match="grace must be a number of seconds"):
-        edge_island(grace)
+        edge_cancellation(grace)
 
 
 async def test_an_island_is_good_for_one_block() -> None:
-    island = edge_island(1)
+    island = edge_cancellation(1)
     with island:
         with pytest.raises(RuntimeError, match="single 'with' block"):
             island.__enter__()
 
 
 async def test_an_island_is_left_in_the_task_that_entered_it() -> None:
-    island = edge_island(1)
+    island = edge_cancellation(1)
 
     async def elsewhere() -> None:
         with pytest.raises(RuntimeError, match="left in the task that entered it"):
@@ -274,7 +274,7 @@ async def test_an_island_is_left_in_the_task_that_entered_it() -> None:
 
 
 async def test_an_island_shows_whether_it_was_struck() -> None:
-    island = edge_island(grace=5)
+    island = edge_cancellation(grace=5)
     assert "not entered, grace 5 s" in repr(island)
     with nurseryio.CancelScope() as scope, island:
         assert "not struck, grace 5 s" in repr(island)

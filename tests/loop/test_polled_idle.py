@@ -11,7 +11,7 @@ import pytest
 
 import nurseryio
 from nurseryio._core.task import loop_state
-from nurseryio._loop.polled_idle import turns_of
+from nurseryio._loop.polled_idle import polled_idle_of
 from nurseryio.lowlevel import checkpoint
 from nurseryio.testing import MockClock, wait_all_tasks_blocked
 
@@ -114,7 +114,7 @@ def test_an_error_in_a_timer_goes_to_the_exception_handler() -> None:
 
 async def test_the_watcher_of_a_loop_is_made_once() -> None:
     state = loop_state(asyncio.get_running_loop())
-    assert turns_of(state) is turns_of(state)
+    assert polled_idle_of(state) is polled_idle_of(state)
 
 
 def test_a_clock_that_fails_ends_the_run_with_its_error() -> None:

@@ -35,7 +35,7 @@ def _watched_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     # A system that has epoll, for all descriptors or not for the first few; a system that has none;
     # a process that has no descriptor left for it.
     if request.param == "epoll":
-        monkeypatch.setattr(readiness_module, "FEW", 0)
+        monkeypatch.setattr(readiness_module, "DIRECT_LIMIT", 0)
     elif request.param == "no epoll":
         monkeypatch.setattr(epoll, "_epoll", None)
     elif request.param == "full":
@@ -138,10 +138,10 @@ async def test_a_kept_registration_is_given_up_when_nobody_waits_any_more() -> N
         peer.send(b"x")
         await readable
         assert readable.armed == readable._keep
-        readable.exhausted = readable._keep
+        readable.drained = readable._keep
         await wait_all_tasks_blocked()
         assert not readable.armed
-        assert not readable.exhausted
+        assert not readable.drained
         assert not waits(readable.state)
 
 

@@ -14,7 +14,7 @@ import pytest
 import nurseryio
 from nurseryio._asyncio import compat
 from nurseryio._core.task import loop_state
-from nurseryio._loop.selector_idle import idle_of
+from nurseryio._loop.selector_idle import selector_idle_of
 from nurseryio.lowlevel import checkpoint, current_clock
 from nurseryio.testing import wait_all_tasks_blocked
 
@@ -155,7 +155,7 @@ def test_a_loop_without_a_selector_says_so() -> None:
             return True
 
     with pytest.raises(RuntimeError, match="does not tell when it is idle"):
-        idle_of(loop_state(NoSelector()))
+        selector_idle_of(loop_state(NoSelector()))
 
 
 def test_the_clock_of_a_run_without_one_shows_the_loops_time() -> None:
@@ -172,7 +172,7 @@ def test_the_clock_of_a_run_without_one_shows_the_loops_time() -> None:
 
 
 async def test_instruments_see_each_wait_with_its_limit(host_kind: str, loop_kind: str) -> None:
-    class Waits(nurseryio.abc.Instrument):
+    class IOWaiters(nurseryio.abc.Instrument):
         def __init__(self) -> None:
             self.record: list[Any] = []
 
@@ -182,7 +182,7 @@ async def test_instruments_see_each_wait_with_its_limit(host_kind: str, loop_kin
         def after_io_wait(self, timeout: float) -> None:
             self.record.append(("after", timeout))
 
-    waits = Waits()
+    waits = IOWaiters()
     nurseryio.lowlevel.add_instrument(waits)
     await nurseryio.sleep(0.01)
     nurseryio.lowlevel.remove_instrument(waits)

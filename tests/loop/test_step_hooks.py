@@ -149,14 +149,14 @@ def test_before_run_comes_first_and_after_run_last_on_a_running_loop() -> None:
 def test_waits_for_io_are_told_on_a_stock_loop() -> None:
     waits: list[float] = []
 
-    class Waits(Instrument):
+    class IOWaiters(Instrument):
         def before_io_wait(self, timeout: float) -> None:
             waits.append(timeout)
 
         def after_io_wait(self, timeout: float) -> None:
             waits.append(-timeout)
 
-    nurseryio.run(nurseryio.sleep, 0.01, instruments=[Waits()])
+    nurseryio.run(nurseryio.sleep, 0.01, instruments=[IOWaiters()])
     assert len(waits) % 2 == 0
     assert any(0 < wait <= 0.011 for wait in waits)
     assert all(before == -after for before, after in zip(waits[::2], waits[1::2], strict=True))
@@ -359,7 +359,7 @@ async def test_a_context_assigned_in_the_last_step_leaves_nothing_behind(
     for _ in range(3):
         await asyncio.sleep(0)
     assert len(tasks) == 3
-    assert current_task()._state.gauge is None
+    assert current_task()._state.step_hooks is None
     assert vars(loop).get("call_soon") == before
 
 

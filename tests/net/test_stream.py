@@ -29,7 +29,7 @@ from nurseryio import (
     lowlevel,
     socket,
 )
-from nurseryio._core.task import RESTED
+from nurseryio._core.task import MAX_YIELD_CREDIT
 from nurseryio._net.stream import RECEIVE_MOST, RECEIVE_SIZE
 from nurseryio.testing import (
     assert_checkpoints,
@@ -328,7 +328,7 @@ async def test_a_task_that_only_sends_does_not_keep_the_loop_from_looking_at_the
         while not woken:
             await a.send_all(b"x")
             sent += 1
-        assert sent <= RESTED + 2
+        assert sent <= MAX_YIELD_CREDIT + 2
 
 
 async def test_of_two_methods_in_a_row_at_least_one_lets_others_run() -> None:
@@ -403,7 +403,7 @@ async def test_the_conflict_is_noticed_also_when_the_first_task_only_takes_its_t
         first: list[bytes] = []
 
         async def receive() -> None:
-            lowlevel.current_task()._rested = 0
+            lowlevel.current_task()._yield_credit = 0
             first.append(await b.receive_some(1))
 
         nursery.start_soon(receive)

@@ -43,7 +43,7 @@ from nurseryio import (
 )
 from nurseryio._asyncio.compat import COUNTS_GO_STALE
 from nurseryio._core.task import records
-from nurseryio._nursery.nursery import GUESSES
+from nurseryio._nursery.nursery import SLOW_EXIT_PREDICTION
 from nurseryio.lowlevel import checkpoint, current_task
 
 if sys.version_info < (3, 11):
@@ -62,7 +62,7 @@ both_ends = pytest.mark.parametrize("previous", ["short", "long"])
 
 async def a_nursery_before(previous: str) -> None:
     # One more: during the first, that of run() itself turns out to last.
-    lengths = [0] * (GUESSES + 1) if previous == "short" else [3]
+    lengths = [0] * (SLOW_EXIT_PREDICTION + 1) if previous == "short" else [3]
     for length in lengths:
         async with open_nursery() as nursery:
             nursery.start_soon(turns, length)
@@ -680,7 +680,9 @@ async def test_after_a_long_nursery_some_wait_without_a_turn_and_then_it_is_trie
     await a_nursery_before("short")
     assert [await turns_at_the_end() for _ in range(3)] == [1] * 3
     await a_nursery_before("long")
-    assert [await turns_at_the_end() for _ in range(GUESSES)] == [2] * GUESSES
+    assert [await turns_at_the_end() for _ in range(SLOW_EXIT_PREDICTION)] == [
+        2
+    ] * SLOW_EXIT_PREDICTION
     assert [await turns_at_the_end() for _ in range(3)] == [1] * 3
 
 

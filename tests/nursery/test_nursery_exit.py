@@ -17,7 +17,7 @@ from harness.core import leaves, validate
 import nurseryio
 from nurseryio import Cancelled, open_nursery
 from nurseryio._nursery import nursery_exit
-from nurseryio._nursery.nursery_exit import at_border
+from nurseryio._nursery.nursery_exit import unwrap_exit_at_task_root
 from nurseryio.lowlevel import cancel_shielded_checkpoint, checkpoint, current_task
 
 if sys.version_info < (3, 11):
@@ -30,14 +30,14 @@ async def test_only_at_the_border_to_asyncio_an_exit_leaves_bare() -> None:
 
     async def native() -> None:
         task = current_task()
-        leaf = at_border(task, None, group)
+        leaf = unwrap_exit_at_task_root(task, None, group)
         record.append(type(leaf))
-        record.append(at_border(task, True, group) is group)
+        record.append(unwrap_exit_at_task_root(task, True, group) is group)
         async with open_nursery():
-            record.append(at_border(task, None, group) is group)
+            record.append(unwrap_exit_at_task_root(task, None, group) is group)
 
     async def child() -> None:
-        record.append(at_border(current_task(), None, group) is group)
+        record.append(unwrap_exit_at_task_root(current_task(), None, group) is group)
 
     await asyncio.create_task(native())
     async with open_nursery() as nursery:

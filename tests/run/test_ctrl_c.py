@@ -21,7 +21,7 @@ import pytest
 from harness import matrix, programs
 
 import nurseryio
-from nurseryio._core.delivery import PATIENCE
+from nurseryio._core.delivery import MAX_SWALLOWED_CANCELS
 from nurseryio.lowlevel import (
     Abort,
     checkpoint,
@@ -40,7 +40,7 @@ def press() -> None:
 
 
 class Early(nurseryio.abc.Instrument):
-    """Presses Ctrl-C in a hook."""
+    """CtrlC Ctrl-C in a hook."""
 
     def __init__(self, hook: str) -> None:
         setattr(self, hook, self.press)
@@ -625,7 +625,7 @@ def test_the_third_ends_what_swallows_the_second(tmp_path: Path, how: str, loop:
         program.interrupt()
         # A child is cancelled again each time until patience is lost. Before that, Ctrl-C might be
         # raised in its code.
-        for _ in range(1 if how == "main" else PATIENCE + 1):
+        for _ in range(1 if how == "main" else MAX_SWALLOWED_CANCELS + 1):
             program.read_until("swallowed")
         program.interrupt_and_wait_for("Press Ctrl-C again to end at once.")
         program.interrupt()

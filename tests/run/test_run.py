@@ -613,7 +613,7 @@ def tracked(made: list[asyncio.AbstractEventLoop], kind: str = "stock") -> Calla
 
 PLACES = [
     (run_module, "loop_state"),
-    (run_module, "Verdict"),
+    (run_module, "FinalError"),
     (run_module, "Driver"),
     (run_module, "KIHandler"),
     (run_module, "use_clock"),

@@ -17,7 +17,7 @@ from harness import tlspairs
 
 import nurseryio
 from nurseryio import BrokenResourceError, Cancelled, ClosedResourceError, SSLStream
-from nurseryio._checks.schedules import Schedule, random_schedules, strike_everywhere
+from nurseryio._checks.schedules import Schedule, cancel_at_every_await, random_schedules
 from nurseryio._tls.stream import PIECE
 
 # Several pieces, so that a send has an inside.
@@ -120,7 +120,7 @@ def on_all_schedules(loop_kind: str, host_kind: str) -> Callable[[Any], Awaitabl
 
     async def run(scenario: Any) -> None:
         if (loop_kind, host_kind) in (("stock", "run"), ("uvloop", "app")):
-            assert await strike_everywhere(scenario, delays=1) > 40
+            assert await cancel_at_every_await(scenario, delays=1) > 40
         assert await random_schedules(scenario, runs=RANDOM_RUNS) > RANDOM_RUNS / 3
 
     return run

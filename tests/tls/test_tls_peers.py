@@ -22,7 +22,7 @@ from harness import certs, tlspairs
 
 import nurseryio
 from nurseryio import BrokenResourceError, Cancelled, SocketStream, SSLStream
-from nurseryio._checks.schedules import Schedule, random_schedules, strike_everywhere
+from nurseryio._checks.schedules import Schedule, cancel_at_every_await, random_schedules
 
 both_versions = pytest.mark.parametrize("version", ["1.2", "1.3"])
 
@@ -448,5 +448,5 @@ async def test_a_conversation_interrupted_anywhere_closes_its_sockets_and_lies_t
             assert stream.socket.fileno() == -1
 
     if loop_kind in ("stock", "uvloop"):
-        assert await strike_everywhere(scenario, delays=1) > 40
+        assert await cancel_at_every_await(scenario, delays=1) > 40
     assert await random_schedules(scenario, runs=40) > 5

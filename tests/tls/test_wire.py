@@ -97,11 +97,11 @@ async def test_whoever_has_the_turn_sends_what_came_later_as_well() -> None:
         nursery.start_soon(flush, "second")
         await wait_all_tasks_blocked()
         assert not done
-        assert wire.taken and wire.draining
+        assert wire.send_locked and wire.draining
         gate.opened.set()
     assert gate.sent == [b"one", b"two"]
     assert sorted(done) == ["first", "second"]
-    assert not wire.taken and not wire.draining and not wire.torn
+    assert not wire.send_locked and not wire.draining and not wire.write_failed
 
 
 async def test_a_task_cancelled_while_it_waits_for_the_turn_takes_nothing_with_it() -> None:
@@ -115,7 +115,7 @@ async def test_a_task_cancelled_while_it_waits_for_the_turn_takes_nothing_with_i
             nursery.start_soon(cancel_when_blocked, scope)
             await wire.flush()
         assert scope.cancelled_caught
-        assert not wire.torn
+        assert not wire.write_failed
         assert engine.pending == b"two"
         gate.opened.set()
     assert gate.sent == [b"one", b"two"]
@@ -142,9 +142,9 @@ async def test_a_cancelled_send_tears_the_wire_and_wakes_the_others_with_an_erro
             nursery.start_soon(cancel_when_blocked, scope)
             await wire.flush()
         assert scope.cancelled_caught
-    assert wire.torn
+    assert wire.write_failed
     assert len(errors) == 1
-    assert not wire.taken and not wire.draining
+    assert not wire.send_locked and not wire.draining
     engine.pending = b"three"
     with pytest.raises(BrokenResourceError):
         await wire.flush()
@@ -161,7 +161,7 @@ async def test_a_failed_send_tears_the_wire() -> None:
     wire: TLSWire[Failing] = TLSWire(Failing(), engine)  # type: ignore[arg-type]
     with pytest.raises(KeyError):
         await wire.flush()
-    assert wire.torn
+    assert wire.write_failed
 
 
 async def test_tasks_that_wait_for_the_turn_learn_that_the_stream_was_closed() -> None:
@@ -182,7 +182,7 @@ async def test_tasks_that_wait_for_the_turn_learn_that_the_stream_was_closed() -
             nursery.start_soon(flush)
         await wait_all_tasks_blocked()
         gate.opened.set()
-    assert wire.torn
+    assert wire.write_failed
 
 
 # -- waiting to send ----------------------------------------------------------------
@@ -193,7 +193,7 @@ async def test_waiting_for_room_has_the_turn_and_sends_what_came_up_meanwhile() 
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(wire.wait_writable)
         await wait_all_tasks_blocked()
-        assert wire.taken and not wire.draining
+        assert wire.send_locked and not wire.draining
         engine.pending = b"answer"
         nursery.start_soon(wire.flush)
         await wait_all_tasks_blocked()
@@ -208,7 +208,7 @@ async def test_waiting_for_room_can_be_cancelled_without_harm() -> None:
             nursery.start_soon(cancel_when_blocked, scope)
             await wire.wait_writable()
         assert scope.cancelled_caught
-    assert not wire.torn and not wire.taken
+    assert not wire.write_failed and not wire.send_locked
     gate.opened.set()
     engine.pending = b"one"
     await wire.flush()

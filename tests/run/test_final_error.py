@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from nurseryio import Cancelled, TrioInternalError
-from nurseryio._run.ctrl_c import Presses
+from nurseryio._run.ctrl_c import CtrlC
 from nurseryio._run.driving import Driver
+from nurseryio._run.final_error import FinalError, attach
 from nurseryio._run.leftovers import Leftovers
-from nurseryio._run.verdict import Verdict, attach
 
 
 class Case:
@@ -24,15 +24,15 @@ class Case:
         self.loop = asyncio.new_event_loop()
         self.reports: list[BaseException] = []
         self.loop.set_exception_handler(self.report)
-        self.verdict = Verdict(self.loop)
+        self.final_error = FinalError(self.loop)
         driver = Driver(self.loop, list, list, list)
-        self.presses = Presses(self.loop, driver, Leftovers(self.loop), False)
+        self.ctrl_c = CtrlC(self.loop, driver, Leftovers(self.loop), False)
 
     def report(self, _loop: object, context: dict[str, Any]) -> None:
         self.reports.append(context["exception"])
 
     def decide(self, error: BaseException | None) -> BaseException | None:
-        return self.verdict.decide(error, self.presses, None)
+        return self.final_error.decide(error, self.ctrl_c, None)
 
 
 @pytest.fixture
@@ -43,16 +43,16 @@ def case() -> Iterator[Case]:
 
 
 def test_where_nothing_went_wrong_nothing_leaves(case: Case) -> None:
-    assert not case.verdict
+    assert not case.final_error
     assert case.decide(None) is None
 
 
 def test_the_first_in_the_order_leaves_and_the_others_are_its_context(case: Case) -> None:
     errors = [KeyError(number) for number in range(4)]
-    case.verdict.exits.append(exit := KeyboardInterrupt())
-    case.verdict.internal = errors[1]
-    case.verdict.troubles += errors[2:]
-    assert case.verdict
+    case.final_error.exits.append(exit := KeyboardInterrupt())
+    case.final_error.internal = errors[1]
+    case.final_error.troubles += errors[2:]
+    assert case.final_error
     assert case.decide(errors[0]) is exit
     chain = []
     error: BaseException | None = exit
@@ -63,14 +63,14 @@ def test_the_first_in_the_order_leaves_and_the_others_are_its_context(case: Case
 
 
 def test_a_failure_has_the_main_task_s_error_as_its_cause(case: Case) -> None:
-    case.verdict.failure = failure = ValueError()
+    case.final_error.failure = failure = ValueError()
     error = KeyError()
     assert case.decide(error) is failure
     assert failure.__cause__ is error
 
 
 def test_an_internal_error_is_the_cause_of_one(case: Case) -> None:
-    case.verdict.internal = cause = KeyError("system")
+    case.final_error.internal = cause = KeyError("system")
     error = case.decide(Cancelled())
     assert isinstance(error, TrioInternalError)
     assert error.__cause__ is cause
@@ -78,21 +78,21 @@ def test_an_internal_error_is_the_cause_of_one(case: Case) -> None:
 
 
 def test_what_a_system_exit_hides_is_reported(case: Case) -> None:
-    case.verdict.exits += [first := SystemExit(3), SystemExit(4)]
+    case.final_error.exits += [first := SystemExit(3), SystemExit(4)]
     error = KeyError()
     assert case.decide(error) is first
     assert case.reports == [error]
 
 
 def test_the_keyboard_interrupt_of_the_main_task_is_preferred(case: Case) -> None:
-    case.presses.ever = case.presses.pending = True
-    case.verdict.exits.append(KeyboardInterrupt())
+    case.ctrl_c.ever = case.ctrl_c.pending = True
+    case.final_error.exits.append(KeyboardInterrupt())
     error = KeyboardInterrupt()
     assert case.decide(error) is error
 
 
 def test_an_error_that_leads_back_to_the_one_that_leaves_is_reported(case: Case) -> None:
-    case.verdict.exits.append(exit := KeyboardInterrupt())
+    case.final_error.exits.append(exit := KeyboardInterrupt())
     error = KeyError()
     error.__context__ = exit
     assert case.decide(error) is exit

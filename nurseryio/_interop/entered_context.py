@@ -4,8 +4,9 @@ Rule 1: one task enters and exits the manager; that is what cancel scopes, nurse
 task groups inside it need.
 
 Rule 2: an error has one place to go. What is raised while the manager is entered comes out of
-:func:`host`; while it is exited because of :meth:`Hosted.aclose`, out of the first call of that
-which still waits. At any other time, and where no call waits any more, the nursery gets it.
+:func:`enter_in_task`. What is raised while it is exited because of :meth:`EnteredContext.aclose`
+comes out of the first of those calls that still waits. At any other time, and if no call waits any
+more, the nursery gets the error.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._base import AsyncResource, Cancelled
 from .._base.exc_fields import class_name, is_a
-from .._base.exception_groups import is_marked
+from .._base.exception_groups import is_own_cancelled
 from .._base.util import safe_repr
 from .._nursery import TASK_STATUS_IGNORED, CancelScope, TaskStatus
 from .._sync import Event
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
 
     from .._nursery import Nursery
 
-__all__ = ["Hosted", "host"]
+__all__ = ["EnteredContext", "enter_in_task"]
 
 T = TypeVar("T")
 
 
-class Hosted(AsyncResource, Generic[T]):
-    """A context manager that has been entered in a task of its own; made by :func:`host`.
+class EnteredContext(AsyncResource, Generic[T]):
+    """A context manager that has been entered in a task of its own; made by :func:`enter_in_task`.
 
     Attributes:
         value: what entering the manager gave.
@@ -108,10 +109,12 @@ class Hosted(AsyncResource, Generic[T]):
 
 
 def _is_ours(exc: BaseException) -> bool:
-    return is_a(exc, Cancelled) and is_marked(exc)
+    return is_a(exc, Cancelled) and is_own_cancelled(exc)
 
 
-async def host(nursery: Nursery, manager: AbstractAsyncContextManager[T]) -> Hosted[T]:
+async def enter_in_task(
+    nursery: Nursery, manager: AbstractAsyncContextManager[T]
+) -> EnteredContext[T]:
     """Enter an async context manager in a task of its own, which a nursery owns.
 
     Some managers must be exited in the task that entered them: those with a nursery, a task group
@@ -138,6 +141,6 @@ async def host(nursery: Nursery, manager: AbstractAsyncContextManager[T]) -> Hos
     if not (hasattr(type(manager), "__aenter__") and hasattr(type(manager), "__aexit__")):
         hint = "; call the function to get the manager" if callable(manager) else ""
         raise TypeError(f"host() takes an async context manager, not {safe_repr(manager)}{hint}")
-    hosted = Hosted(manager)
+    hosted = EnteredContext(manager)
     await nursery.start(hosted._run, name=f"hosts {class_name(type(manager))}")
     return hosted

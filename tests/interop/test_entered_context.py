@@ -13,7 +13,7 @@ import pytest
 from harness.core import leaves, settle
 
 import nurseryio
-from nurseryio.aio import Hosted, host
+from nurseryio.aio import EnteredContext, enter_in_task
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -37,12 +37,12 @@ async def client(
 async def test_a_manager_is_closed_from_another_task_than_the_one_that_asked_for_it() -> None:
     events: list[str] = []
 
-    async def close(hosted: Hosted[str]) -> None:
+    async def close(hosted: EnteredContext[str]) -> None:
         await hosted.aclose()
         events.append("aclose returned")
 
     async with nurseryio.open_nursery() as nursery:
-        hosted = await host(nursery, client(events))
+        hosted = await enter_in_task(nursery, client(events))
         assert hosted.value == "the client"
         assert not hosted.closed
         assert ", open, <" in repr(hosted)
@@ -54,7 +54,7 @@ async def test_a_manager_is_closed_from_another_task_than_the_one_that_asked_for
 
 async def test_a_task_group_of_anyio_can_be_closed_from_a_plain_asyncio_task() -> None:
     async with nurseryio.open_nursery() as nursery:
-        hosted = await host(nursery, anyio.create_task_group())
+        hosted = await enter_in_task(nursery, anyio.create_task_group())
         hosted.value.start_soon(anyio.sleep, 0.001)
         await asyncio.ensure_future(hosted.aclose())
     assert hosted.closed
@@ -63,14 +63,14 @@ async def test_a_task_group_of_anyio_can_be_closed_from_a_plain_asyncio_task() -
 async def test_a_hosted_manager_is_a_resource_that_closes_with_a_block() -> None:
     events: list[str] = []
     async with nurseryio.open_nursery() as nursery:
-        async with await host(nursery, client(events)) as hosted:
+        async with await enter_in_task(nursery, client(events)) as hosted:
             assert hosted.value == "the client"
         assert events == ["opened", "closed"]
 
 
 async def test_closing_again_does_nothing() -> None:
     async with nurseryio.open_nursery() as nursery:
-        hosted = await host(nursery, client([]))
+        hosted = await enter_in_task(nursery, client([]))
         await hosted.aclose()
         await hosted.aclose()
 
@@ -84,7 +84,7 @@ async def test_an_error_while_entering_comes_out_of_host() -> None:
 
     async with nurseryio.open_nursery() as nursery:
         with pytest.raises(ValueError, match="cannot open"):
-            await host(nursery, fails())
+            await enter_in_task(nursery, fails())
 
 
 async def test_an_error_while_exiting_comes_out_of_aclose() -> None:
@@ -94,7 +94,7 @@ async def test_an_error_while_exiting_comes_out_of_aclose() -> None:
         raise ValueError("cannot close")
 
     async with nurseryio.open_nursery() as nursery:
-        hosted = await host(nursery, fails())
+        hosted = await enter_in_task(nursery, fails())
         with pytest.raises(ValueError, match="cannot close"):
             await hosted.aclose()
         await hosted.aclose()
@@ -107,7 +107,7 @@ async def test_a_failure_in_the_background_goes_to_the_nursery() -> None:
 
     with pytest.raises(BaseExceptionGroup) as caught:
         async with nurseryio.open_nursery() as nursery:
-            hosted = await host(nursery, client([], breaks))
+            hosted = await enter_in_task(nursery, client([], breaks))
             await nurseryio.sleep_forever()
     errors = [leaf for leaf in leaves(caught.value) if isinstance(leaf, ValueError)]
     assert [str(error) for error in errors] == ["connection lost"]
@@ -117,7 +117,7 @@ async def test_a_failure_in_the_background_goes_to_the_nursery() -> None:
 async def test_cancelling_the_nursery_exits_the_manager() -> None:
     events: list[str] = []
     async with nurseryio.open_nursery() as nursery:
-        hosted = await host(nursery, client(events))
+        hosted = await enter_in_task(nursery, client(events))
         nursery.cancel_scope.cancel()
     assert events == ["opened", "closed"]
     assert hosted.closed
@@ -137,7 +137,7 @@ async def test_closing_in_a_cancelled_task_cancels_the_exit_and_waits_for_it() -
                 events.append("closed")
 
     async with nurseryio.open_nursery() as nursery:
-        hosted = await host(nursery, slow())
+        hosted = await enter_in_task(nursery, slow())
         with nurseryio.CancelScope() as scope:
             scope.cancel()
             await hosted.aclose()
@@ -148,7 +148,7 @@ async def test_closing_in_a_cancelled_task_cancels_the_exit_and_waits_for_it() -
 
 
 async def test_what_is_no_async_context_manager_is_refused() -> None:
-    wrong: Any = host
+    wrong: Any = enter_in_task
     async with nurseryio.open_nursery() as nursery:
         with pytest.raises(TypeError, match="takes an async context manager, not 7"):
             await wrong(nursery, 7)
@@ -175,7 +175,7 @@ async def test_an_error_while_exiting_is_reported_when_the_closing_task_has_gone
     manager = FailsAtExit()
     with pytest.raises(BaseExceptionGroup) as caught:
         async with nurseryio.open_nursery() as nursery:
-            hosted = await host(nursery, manager)
+            hosted = await enter_in_task(nursery, manager)
             task = asyncio.ensure_future(hosted.aclose())
             for _ in range(2):  # the second one ends the wait in the shield
                 await settle()
@@ -189,7 +189,7 @@ async def test_an_error_while_exiting_is_reported_when_the_closing_task_has_gone
 async def test_an_error_while_exiting_is_reported_once_whatever_is_cancelled_meanwhile() -> None:
     manager = FailsAtExit()
     async with nurseryio.open_nursery() as nursery:
-        hosted = await host(nursery, manager)
+        hosted = await enter_in_task(nursery, manager)
         task = asyncio.ensure_future(hosted.aclose())
         await settle()
         task.cancel()

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .._asyncio.compat import Loop
-    from .ctrl_c import Presses
+    from .ctrl_c import CtrlC
 
 
-class Verdict:
+class FinalError:
     """What went wrong in one run, the main task's own error aside.
 
     Attributes:
@@ -45,7 +45,7 @@ class Verdict:
         return wrong or bool(self.exits) or bool(self.troubles)
 
     def decide(
-        self, error: BaseException | None, presses: Presses, strict: bool | None
+        self, error: BaseException | None, ctrl_c: CtrlC, strict: bool | None
     ) -> BaseException | None:
         """The error that leaves the run, if any.
 
@@ -56,7 +56,7 @@ class Verdict:
         """
         if error is not None and strict is not True:
             error = bare_exit(error)
-            if presses.ever and all(is_a(leaf, KeyboardInterrupt) for leaf in leaves(error)):
+            if ctrl_c.ever and all(is_a(leaf, KeyboardInterrupt) for leaf in leaves(error)):
                 error = leaves(error)[0]  # Ctrl-C was pressed more than once
         cancelled = is_a(error, Cancelled)
         internal = [] if self.internal is None else [self.internal]
@@ -65,7 +65,7 @@ class Verdict:
             leaving = self.failure
             set_cause(leaving, None if cancelled else error)
             error = None
-        elif error is not None and is_a(error, KeyboardInterrupt) and presses.ever:
+        elif error is not None and is_a(error, KeyboardInterrupt) and ctrl_c.ever:
             leaving, error = error, None  # it knows best where the program was
         elif self.exits:
             leaving = rest.pop(0)
@@ -74,8 +74,8 @@ class Verdict:
                 "a system task or a run_sync_soon() function failed, or nurseryio has a bug"
             )
             leaving.__cause__ = rest.pop(0)
-        elif presses.pending:
-            leaving = presses.take(error)
+        elif ctrl_c.pending:
+            leaving = ctrl_c.take(error)
         elif error is not None:
             leaving, error = error, None
         elif rest:
@@ -87,7 +87,7 @@ class Verdict:
         # The traceback of what leaves leads here: nothing here may lead to it.
         self.failure = self.internal = None
         self.exits, self.troubles = [], []
-        presses.forget()
+        ctrl_c.forget()
         try:
             return leaving
         finally:
