@@ -49,6 +49,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "task_extra",
             "loop_state",
             "task",
+            "cancel_ledger",
             "delivery",
             "traps",
             "wait_queue",

@@ -32,7 +32,8 @@ from nurseryio import (
     sleep,
     sleep_forever,
 )
-from nurseryio._core.task import loop_state, records
+from nurseryio._core.loop_state import loop_state
+from nurseryio._core.task import records
 from nurseryio.lowlevel import (
     checkpoint,
     current_task,

@@ -233,3 +233,7 @@ def not_entered(block: object, exc: BaseException | None) -> RuntimeError:
     )
     error.__context__ = exc
     return error
+
+
+# Failures of the engine itself rather than of what it calls. The operation is tried again.
+ENGINE_ERRORS = (MemoryError, RecursionError)

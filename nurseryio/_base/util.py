@@ -524,3 +524,7 @@ class ConflictDetector:
         traceback: TracebackType | None,
     ) -> None:
         self._held = False
+
+
+def unset_hook(*_args: object) -> None:
+    """Stands in a variable for a function that a module of a higher room sets when it is loaded."""

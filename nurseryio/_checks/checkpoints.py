@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from .._asyncio.compat import must_cancel
 from .._core import current_task
-from .._core.delivery import native_requests
+from .._core.cancel_ledger import native_requests
 
 if TYPE_CHECKING:
     import asyncio

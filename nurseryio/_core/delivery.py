@@ -31,11 +31,6 @@ Rule 3 (failures): each task is served for itself. If something fails on the way
 the others are served all the same, that one is tried once more in the next iteration of the loop,
 and the error goes to the caller. A future whose ``cancel()`` raises cannot be interrupted: the task
 that waits for it gets that error instead.
-
-Rule 4 (the ledger): while a cancellation of ours is in effect in a task it accounts for exactly
-one of ``task.cancelling()``, from the first delivery until the task is no longer effectively
-cancelled. Later deliveries are paired with ``uncancel`` at once. What the count exceeds this by
-are requests of asyncio code, which are never ours to swallow.
 """
 
 from __future__ import annotations
@@ -46,13 +41,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import ref
 
 from .._asyncio import compat
-from .._asyncio.compat import ChildTask, cancelling, plain_cancel, uncancel
-from .._base.errors import Cancelled, CancelReason, TrioInternalError
+from .._base.errors import ENGINE_ERRORS, Cancelled, TrioInternalError
 from .._base.exc_fields import is_a
-from .._base.exception_groups import only_own_cancels
 from .._base.outcome import Error
-from .._base.util import safe_repr
+from .._base.util import safe_repr, unset_hook
 from . import anyio_hook
+from .cancel_ledger import UNKNOWN, release_cancel_request, request_cancel
 from .scope_tree import ROOT, chain, encloses, recalculate
 from .task import records
 
@@ -79,58 +73,6 @@ class Abort(enum.Enum):
 
 # What Task._abort is once the abort function has agreed: the wait is over.
 AGREED = object()
-
-UNKNOWN = CancelReason("unknown", reason="misnesting")
-
-
-def native_requests(task: Task) -> int:
-    """How many cancel requests on the task are not ours."""
-    return cancelling(task.asyncio_task) - task._owns_cancel_request
-
-
-def delivered_native_requests(task: Task, requests: int) -> int:
-    """How many of so many native requests the running task has seen; one may be still to strike."""
-    deferred = compat.COUNTS_GO_STALE and task._deferred_cancel
-    return requests - 1 if deferred or compat.must_cancel(task.asyncio_task) else requests
-
-
-def is_native(task: Task, before: int, exc: BaseException) -> bool:
-    """Whether a native request is under way beyond ``before`` of them, so that ``exc`` is its."""
-    requests = native_requests(task)
-    if requests <= max(before, 0):
-        return False
-    if (
-        anyio_hook.bridge is not None
-        and anyio_hook.bridge.has_cancelled(task)
-        and only_own_cancels(exc)
-    ):
-        return False  # what came with ours is said again by who knows its own alone
-    if compat.COUNTS_GO_STALE:
-        if requests <= _stale_requests(task) and only_own_cancels(exc):
-            return False
-        task._own_extra().propagating_requests = requests
-    return True
-
-
-def _stale_requests(task: Task) -> int:
-    """How many native requests were raised, for all that is known, before ours struck.
-
-    They are over, if the one of ours that is on its way has not replaced them. Used only where
-    counts go stale (see ``host``).
-    """
-    if task._owns_cancel_request:
-        return task._extra.stale_requests
-    requests = native_requests(task)
-    extra = task._extra
-    if requests < extra.propagating_requests:
-        extra.propagating_requests = 0  # taken back
-    if (
-        extra.propagating_requests
-        or task._deferred_cancel
-        or not compat.all_raised(task.asyncio_task)
-    ):
-        return 0
-    return requests
 
 
 def deliver_changes(flipped: Iterable[Any]) -> None:
@@ -193,21 +135,6 @@ def _push_again(scope: Any) -> None:
         deliver_changes(recalculate(scope, everything=True))
 
 
-def release_cancel_request(task: Task) -> None:
-    """The task is no longer effectively cancelled: clear our share of its cancel count."""
-    if task._owns_cancel_request:
-        if compat.COUNTS_GO_STALE and native_requests(task) > task._extra.stale_requests:
-            # One that came together with ours is still to be told, after a shield for instance.
-            task._own_extra().propagating_requests = native_requests(task)
-        task._owns_cancel_request = False
-        try:
-            task._last_interrupted = task._swallowed_cancels = None
-            uncancel(task.asyncio_task)
-        except BaseException:
-            uncancel(task.asyncio_task)
-            raise
-
-
 def interrupt(task: Task) -> None:
     """Have ``CancelledError`` raised at the current or next await, if nothing protects the task."""
     if (anyio_hook.bridge is not None or task._extra.edge is not None) and anyio_hook.protects(
@@ -220,40 +147,16 @@ def interrupt(task: Task) -> None:
 
 def _request_cancel(task: Task) -> None:
     """Have ``CancelledError`` raised at the task's current or next await."""
-    if compat.COUNTS_GO_STALE:
-        stale_requests = _stale_requests(task)
-        if stale_requests != task._extra.stale_requests:
-            task._own_extra().stale_requests = stale_requests
-    asyncio_task = task.asyncio_task
-    held = task._owns_cancel_request
-    before = cancelling(asyncio_task)
-    try:
-        task._owns_cancel_request = True
-        if type(asyncio_task) is ChildTask:
-            plain_cancel(asyncio_task, task.scope._reason or UNKNOWN)
-        else:
-            asyncio_task.cancel(task.scope._reason or UNKNOWN)
-        if held and before > 0:  # not if somebody has taken our share back
-            uncancel(asyncio_task)
-    except BaseException as error:
-        task._owns_cancel_request = held
-        if cancelling(asyncio_task) > before:
-            uncancel(asyncio_task)
-        if not is_a(error, Exception) or is_a(error, OUR_OWN):
-            raise
+    error = request_cancel(task)
+    if error is not None:
         _throw(task, error)
-        return
-    if task._extra.edge is not None:
+    elif task._extra.edge is not None:
         task._extra.edge.cancel_requested(task)
-
-
-# Failures of the engine itself, not of what a task waits for. They are tried again.
-OUR_OWN = (MemoryError, RecursionError)
 
 
 def _given_to_task(task: Task, error: BaseException) -> bool:
     """Give an error that a future of foreign make has raised to the task that waits for it."""
-    if not is_a(error, Exception) or is_a(error, OUR_OWN) or task._park is not None:
+    if not is_a(error, Exception) or is_a(error, ENGINE_ERRORS) or task._park is not None:
         return False
     future = compat.waiter(task.asyncio_task)
     return future is not None and compat.throw_into(task.asyncio_task, future, error)
@@ -289,12 +192,11 @@ def recheck(task: Task) -> None:
 
 def _end_lost(task: Task) -> None:
     """A task is over, and its end has passed unnoticed: see ``ending``."""
-    for hook in lost_hooks:
-        task._state.finish_later(hook, task)
+    task._state.finish_later(settle_lost_end, task)
 
 
-# What has to happen when a child is found whose task is over; filled by an upper floor.
-lost_hooks: list[Callable[[Task], object]] = []
+# Settles the end of a child whose asyncio task is over. Set by ``task_exit``.
+settle_lost_end: Callable[[Task], object] = unset_hook
 
 
 def _schedule(state: LoopState) -> None:
@@ -379,13 +281,11 @@ def _deliver(task: Task) -> None:
             elif not task._shielded_step and not compat.must_cancel(asyncio_task):
                 _request_cancel(task)
         elif not future.done():
-            strikes = task._swallowed_cancels
-            if future is task._last_interrupted or (
-                strikes is not None and _swallows_too_many(task)
-            ):
+            swallowed = task._swallowed_cancels
+            if future is task._last_interrupted or (swallowed and _swallows_too_many(task)):
                 _recheck_when_done(task, future)
                 return
-            if strikes is None:
+            if swallowed is None:
                 task._swallowed_cancels = NO_SWALLOWED_CANCELS
             _request_cancel(task)
             task._last_interrupted = future
@@ -396,7 +296,7 @@ def _deliver(task: Task) -> None:
         _end_lost(task)
         return
     # Look again after its next step. The caller schedules that, once for all tasks of a batch.
-    # inlined: watch, without _schedule
+    # inlined: _core.delivery.recheck, without the call of _schedule
     if not task._recheck_queued:
         try:
             task._recheck_queued = True

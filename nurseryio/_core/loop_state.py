@@ -1,6 +1,6 @@
 """What the library keeps for one event loop, its deadline timer, and how failures are finished.
 
-What lives here: :class:`LoopState`. What does not: the table of all of them, which is in ``task``.
+This module has :class:`LoopState`, the table of all of them, and :class:`PerLoop`.
 
 Rule 1: what belongs to a whole loop (deadlines, instruments, the watch list of delivery) lives
 in its :class:`LoopState`, never in a module global: several loops may run in several threads.
@@ -17,11 +17,12 @@ import contextvars
 from functools import partial
 from heapq import heappush
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
 
 from .._asyncio import compat
 from .._base.exc_fields import is_a
+from .._base.util import unset_hook
 from .deadlines import Deadlines
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class LoopState:
         self.run: Any = None
         self.clock: Any = None
         self.strict: bool | None = None
-        # Values of RunVars.
+        # Values of RunVars, and the objects of PerLoop.
         self.loop_locals: dict[Any, Any] = {}
 
     def add_deadline(self, when: float, function: Any, argument: Any, now: float = -inf) -> Entry:
@@ -285,3 +286,83 @@ def check_home(state: LoopState) -> None:
         f"would be lost: {IN_A_THREAD}, in another event loop token.run_sync_soon(function); the "
         f"token comes from {WHENCE}"
     )
+
+
+# -- the table of loops ----------------------------------------------------------
+
+# A closed loop that was not run()'s own stays until the next one is made.
+_states: dict[compat.Loop, LoopState] = {}
+
+
+def loop_state(loop: compat.Loop) -> LoopState:
+    """The state kept for a loop, made at first use."""
+    state = _states.get(loop)
+    if state is None:
+        sweep_closed_loops()
+        state = _states[loop] = LoopState(loop)
+    return state
+
+
+def all_states() -> list[LoopState]:
+    """The states that are kept. In a forked child those of the parent are among them."""
+    return list(_states.values())
+
+
+def sweep_closed_loops() -> None:
+    """Drop the states of loops that were closed, and the records of their tasks."""
+    for loop in list(_states):
+        if loop.is_closed():
+            _states.pop(loop, None)
+    drop_swept_records()
+
+
+# Drops the records of tasks whose loop is closed, so that they never end. Set by ``task``.
+drop_swept_records: Callable[[], object] = unset_hook
+
+
+NO_LOOP = (
+    "must be called from async context, but no event loop is running in this thread: call it in a "
+    f"task; {IN_A_THREAD}; the token comes from {WHENCE}"
+)
+
+
+def current_state() -> LoopState:
+    """The state of the loop that runs in this thread.
+
+    Raises:
+        RuntimeError: where no loop is running.
+    """
+    loop = compat.running_loop_or_none()
+    if loop is None:
+        raise RuntimeError(NO_LOOP)
+    return loop_state(loop)
+
+
+T = TypeVar("T")
+
+
+class PerLoop(Generic[T]):
+    """One object for each event loop, made when it is first asked for.
+
+    Args:
+        make: makes the object for a loop, from the loop's state.
+    """
+
+    def __init__(self, make: Callable[[LoopState], T]) -> None:
+        self._make = make
+
+    def __call__(self, state: LoopState) -> T:
+        """The object of one loop."""
+        found: T | None = state.loop_locals.get(self)
+        if found is None:
+            found = state.loop_locals[self] = self._make(state)
+        return found
+
+    def find(self, state: LoopState) -> T | None:
+        """The object of one loop if there is one already."""
+        found: T | None = state.loop_locals.get(self)
+        return found
+
+    def drop(self, state: LoopState) -> None:
+        """Have a new object made the next time."""
+        state.loop_locals.pop(self, None)

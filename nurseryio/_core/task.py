@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._asyncio import compat
 from .._asyncio.compat import callbacks_of, current_task as current_asyncio_task
-from .._base.util import NoPublicConstructor, blank, name_of
-from . import anyio_hook
-from .loop_state import IN_A_THREAD, WHENCE, LoopState
+from .._base.util import NoPublicConstructor, blank, name_of, unset_hook
+from . import anyio_hook, loop_state as loop_state_module
+from .loop_state import NO_LOOP, LoopState, loop_state
 from .scope_tree import ROOT, Node, chain
 from .task_extra import NO_EXTRA, Extra
 
@@ -166,8 +166,7 @@ class Task(metaclass=NoPublicConstructor):
         if compat.is_over(self.asyncio_task):
             raise RuntimeError(f"{self!r} has ended")
         self._own_extra().context = context
-        for hook in context_hooks:
-            hook(self, context)
+        switch_context(self, context)
 
     @property
     def parent_nursery(self) -> Nursery | None:
@@ -256,32 +255,15 @@ def _generator_behind(awaited: Any) -> Any:
 # -- finding records ------------------------------------------------------------
 
 records: dict[asyncio.Task[Any], Task] = {}
-# A closed loop that was not run()'s own stays until the next one is made.
-_states: dict[compat.Loop, LoopState] = {}
 
 
-def loop_state(loop: compat.Loop) -> LoopState:
-    """The state kept for a loop, made at first use."""
-    state = _states.get(loop)
-    if state is None:
-        sweep_closed_loops()
-        state = _states[loop] = LoopState(loop)
-    return state
-
-
-def all_states() -> list[LoopState]:
-    """The states that are kept. In a forked child those of the parent are among them."""
-    return list(_states.values())
-
-
-def sweep_closed_loops() -> None:
-    """Drop the states of loops that were closed, and the records of tasks that now never end."""
-    for loop in list(_states):
-        if loop.is_closed():
-            _states.pop(loop, None)
+def _drop_swept_records() -> None:
     for task, record in list(records.items()):
         if record._state.loop.is_closed():
             records.pop(task, None)
+
+
+loop_state_module.drop_swept_records = _drop_swept_records
 
 
 def wake_future(future: asyncio.Future[None]) -> None:
@@ -310,24 +292,6 @@ def _wake_again(callback: Any, context: contextvars.Context, future: asyncio.Fut
     owner = compat.owner_of(callback)
     if owner is None or compat.waiter(owner) is future:
         context.run(callback, future)
-
-
-NO_LOOP = (
-    "must be called from async context, but no event loop is running in this thread: call it in a "
-    f"task; {IN_A_THREAD}; the token comes from {WHENCE}"
-)
-
-
-def current_state() -> LoopState:
-    """The state of the loop that runs in this thread.
-
-    Raises:
-        RuntimeError: where no loop is running.
-    """
-    loop = compat.running_loop_or_none()
-    if loop is None:
-        raise RuntimeError(NO_LOOP)
-    return loop_state(loop)
 
 
 def not_in_a_task(error: RuntimeError) -> NoReturn:
@@ -380,8 +344,8 @@ def adopt(task: asyncio.Task[Any]) -> Task:
 end_hooks: list[Callable[[Task], object]] = []
 
 
-# What has to happen when a task's context is assigned: filled by an upper floor.
-context_hooks: list[Callable[[Task, contextvars.Context], object]] = []
+# Has a task make its further steps in a context. Set by ``step_hooks``.
+switch_context: Callable[[Task, contextvars.Context], object] = unset_hook
 
 
 def _forget_adopted(task: asyncio.Task[Any]) -> None:

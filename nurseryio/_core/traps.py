@@ -30,20 +30,11 @@ from .._asyncio.compat import (
     new_future,
     running_loop_or_none,
 )
-from .._base.errors import Cancelled
+from .._base.errors import ENGINE_ERRORS, Cancelled
 from .._base.outcome import Value
 from . import anyio_hook
-from .delivery import (
-    AGREED,
-    OUR_OWN,
-    Abort,
-    abort_wait,
-    can_abort,
-    interrupt,
-    make_raise_cancel,
-    native_requests,
-    recheck,
-)
+from .cancel_ledger import defer_native_cancel, take_deferred_cancel
+from .delivery import AGREED, Abort, abort_wait, can_abort, interrupt, make_raise_cancel, recheck
 from .loop_state import check_home
 from .task import current_task, not_in_a_task, records
 from .task_extra import NO_EXTRA
@@ -97,11 +88,8 @@ async def checkpoint_if_cancelled() -> None:
         interrupt(task)
         await BARE_YIELD
     elif task._deferred_cancel:
-        task._deferred_cancel = False
         task._yield_credit = 0  # somebody may be watching whether the operation lets others run
-        if compat.must_cancel(task.asyncio_task) or (
-            not compat.UNCANCEL_WITHDRAWS and native_requests(task) > 0
-        ):
+        if take_deferred_cancel(task):
             await BARE_YIELD
 
 
@@ -121,26 +109,6 @@ async def cancel_shielded_checkpoint() -> None:
         defer_native_cancel(task, exc)
     finally:
         task._shielded_step = False
-
-
-def defer_native_cancel(task: Task, error: BaseException) -> None:
-    """A native cancel struck where nothing may be lost: have it strike at the next await."""
-    if anyio_hook.repeats(error):
-        return  # it strikes again by itself
-    task._deferred_cancel = True
-    if compat.UNCANCEL_WITHDRAWS or not compat.HAS_CANCEL_COUNTS:
-        compat.recancel(task.asyncio_task, error.args)
-    else:
-        # By the next turn of the loop whoever asked may have taken the request back, as the end of
-        # an asyncio.timeout() does. What was put back at once could not be withdrawn any more.
-        state = task._state
-        requests = native_requests(task)
-        state.loop.call_soon(_recancel_later, task, error.args, requests, context=state.context)
-
-
-def _recancel_later(task: Task, args: tuple[Any, ...], requests: int) -> None:
-    if not compat.is_over(task.asyncio_task) and native_requests(task) >= requests:
-        compat.recancel(task.asyncio_task, args)
 
 
 async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> Any:
@@ -286,7 +254,7 @@ def reschedule(task: Task, next_send: Any = None) -> None:
             if not state.loop.is_closed():
                 raise
         # Without is_a(), for which there may be no stack.
-        if type(error) not in OUR_OWN and not state.loop.is_closed():
+        if type(error) not in ENGINE_ERRORS and not state.loop.is_closed():
             raise  # a signal handler's, raised as the call returned
 
 

@@ -33,10 +33,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._asyncio.compat import BARE_YIELD, new_future, running_loop_or_none
 from .._base.errors import Cancelled
+from .cancel_ledger import defer_native_cancel
 from .delivery import AGREED, Abort, recheck
 from .loop_state import check_home
 from .task import MAX_YIELD_CREDIT
-from .traps import defer_native_cancel, handed_over, is_waiting, reschedule, wait_task_rescheduled
+from .traps import handed_over, is_waiting, reschedule, wait_task_rescheduled
 
 if TYPE_CHECKING:
     from collections.abc import Callable

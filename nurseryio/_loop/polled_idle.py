@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from .._asyncio import compat
 from .._base.outcome import Error
 from .._base.util import call_each
-from .._core.loop_state import CLOCK_RESOLUTION, LoopState
+from .._core.loop_state import CLOCK_RESOLUTION, LoopState, PerLoop
 from .._core.task import Task
 from .._core.traps import reschedule
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from .._base.abcs import Clock
 
-_POLLED_IDLE = object()  # the key of a loop's PolledIdle among its local values
 
 # How many turns must pass with every task waiting: I/O that is ready takes one to be noticed, one
 # to be handled, and one more if a callback hands it on.
@@ -232,10 +231,4 @@ def wake_waiting(waiting: dict[Task, float], cushion: float) -> None:
     call_each(*(partial(wake, task) for task, own in waiting.items() if own == cushion))
 
 
-def polled_idle_of(state: LoopState) -> PolledIdle:
-    """The loop's :class:`PolledIdle`, made at first use."""
-    found = state.loop_locals.get(_POLLED_IDLE)
-    if found is None:
-        found = state.loop_locals[_POLLED_IDLE] = PolledIdle(state)
-    turns: PolledIdle = found
-    return turns
+polled_idle_of: PerLoop[PolledIdle] = PerLoop(PolledIdle)

@@ -47,7 +47,7 @@ from .._asyncio.compat import callbacks_of, forget_who_awaits
 from .._asyncio.epoll import Poller, poller_for
 from .._base.errors import BusyResourceError, ClosedResourceError
 from .._base.forked import in_child
-from .._core.task import all_states
+from .._core.loop_state import PerLoop, all_states
 from .watching import cannot_watch
 
 if TYPE_CHECKING:
@@ -94,8 +94,6 @@ KindT = TypeVar("KindT", bound="Readiness")
 # Where registrations with the loop last, the first few go there. Each report costs more, but does
 # not come through a second epoll object: that is what counts as long as they come one by one.
 DIRECT_LIMIT = 4
-
-_WAITS = object()  # the key of a loop's table among its local values
 
 
 class IOWaiters(dict[tuple[int, str], "Standing"]):
@@ -162,7 +160,7 @@ class IOWaiters(dict[tuple[int, str], "Standing"]):
 
 def let_go(state: LoopState) -> None:
     """See :meth:`Waits.let_go`; does nothing if there is no table."""
-    table: IOWaiters | None = state.loop_locals.get(_WAITS)
+    table = waits.find(state)
     if table is not None:
         table.let_go()
 
@@ -173,12 +171,8 @@ def _let_go_of_all() -> None:
         let_go(state)
 
 
-def waits(state: LoopState) -> IOWaiters:
-    """The table of one loop."""
-    table: IOWaiters | None = state.loop_locals.get(_WAITS)
-    if table is None:
-        table = state.loop_locals[_WAITS] = IOWaiters(state)
-    return table
+# The table of one loop.
+waits: PerLoop[IOWaiters] = PerLoop(IOWaiters)
 
 
 def stop_watching(

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
 from .._core.delivery import Abort
-from .._core.loop_state import LoopState
-from .._core.task import Task, current_state, current_task
+from .._core.loop_state import LoopState, PerLoop, current_state
+from .._core.task import Task, current_task
 from .._core.traps import wait_task_rescheduled
 from .polled_idle import polled_idle_of, wake_waiting
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from .._base.abcs import Clock
 
-_SELECTOR_IDLE = object()  # the key of a loop's SelectorIdle among its local values
 
 # The longest single wait (seconds), as in asyncio: the operating system's call has its limits.
 LONGEST_WAIT = 24 * 3600.0
@@ -62,7 +61,7 @@ class SelectorIdle:
     def remove(self) -> None:
         """Give the selector its own ``select`` back."""
         self._selector.__dict__.pop("select", None)
-        self._state.loop_locals.pop(_SELECTOR_IDLE, None)
+        selector_idle_of.drop(self._state)
 
     def release(self) -> None:
         """Remove the replacement if nothing needs it any more."""
@@ -120,19 +119,14 @@ class SelectorIdle:
         self.release()
 
 
-def selector_idle_of(state: LoopState) -> SelectorIdle:
-    """The loop's :class:`SelectorIdle`, installed at first use.
+def _install(state: LoopState) -> SelectorIdle:
+    if compat.selector_of(state.loop) is None:
+        raise RuntimeError(f"{type(state.loop).__name__} does not tell when it is idle")
+    return SelectorIdle(state)
 
-    Raises:
-        RuntimeError: the loop has no selector to be watched.
-    """
-    idle = state.loop_locals.get(_SELECTOR_IDLE)
-    if idle is None:
-        if compat.selector_of(state.loop) is None:
-            raise RuntimeError(f"{type(state.loop).__name__} does not tell when it is idle")
-        idle = state.loop_locals[_SELECTOR_IDLE] = SelectorIdle(state)
-    found: SelectorIdle = idle
-    return found
+
+# The loop's SelectorIdle, installed at first use. Raises RuntimeError if it has no selector.
+selector_idle_of: PerLoop[SelectorIdle] = PerLoop(_install)
 
 
 async def wait_all_tasks_blocked(cushion: float = 0.0) -> None:

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
 from .._base.instruments import Instruments
-from .._core.loop_state import LoopState
-from .._core.task import Task, adopt, context_hooks, current_state, end_hooks, records
+from .._core import task as task_module
+from .._core.loop_state import LoopState, current_state
+from .._core.task import Task, adopt, end_hooks, records
 from .selector_idle import selector_idle_of
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def switch_context(task: Task, context: contextvars.Context) -> None:
     gauge_of(task._state).use_context(task, context)
 
 
-context_hooks.append(switch_context)
+task_module.switch_context = switch_context
 
 
 def _forget_context(task: Task) -> None:

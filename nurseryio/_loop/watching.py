@@ -10,14 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._asyncio import compat
-from .._core.task import current_state
+from .._core.loop_state import PerLoop, current_state
 
 if TYPE_CHECKING:
-    from .._core.loop_state import LoopState
+    pass
 
 __all__ = ["ask", "can_watch", "cannot_watch", "check_can_watch"]
-
-_ANSWER = object()  # the key among a loop's local values
 
 
 def ask(loop: compat.Loop) -> bool:
@@ -32,12 +30,8 @@ def ask(loop: compat.Loop) -> bool:
     return True
 
 
-def can_watch(state: LoopState) -> bool:
-    """Whether the loop can watch file descriptors. The loop is asked once."""
-    answer: bool | None = state.loop_locals.get(_ANSWER)
-    if answer is None:
-        answer = state.loop_locals[_ANSWER] = ask(state.loop)
-    return answer
+# Whether a loop can watch file descriptors. The loop is asked once.
+can_watch: PerLoop[bool] = PerLoop(lambda state: ask(state.loop))
 
 
 def check_can_watch(what: str) -> None:

@@ -40,10 +40,12 @@ from .._asyncio.compat import (
     note_who_awaits,
     running_loop_or_none,
 )
-from .._base.errors import Cancelled, TrioInternalError, not_entered
+from .._base.errors import ENGINE_ERRORS, Cancelled, CancelReason, TrioInternalError, not_entered
 from .._base.exc_fields import is_a, without_own_frame
 from .._base.exception_groups import (
     FAILED,
+    NATIVE,
+    combine,
     failure,
     is_lone_child_cancel,
     leave_block,
@@ -60,8 +62,8 @@ from .._base.util import (
     qualname_of,
     reject_non_functions,
 )
-from .._core.delivery import OUR_OWN, deliver_changes
-from .._core.ki import user_code_boundary
+from .._core.delivery import Abort, deliver_changes
+from .._core.ki import place_of, user_code_boundary
 from .._core.loop_state import check_home
 from .._core.scope_tree import ROOT
 from .._core.task import INITIAL_YIELD_CREDIT, Task, make_task, records, wake_future
@@ -228,10 +230,8 @@ class Nursery(metaclass=NoPublicConstructor):
             task._name = async_fn
             task._parent_nursery = self
             task.scope = scope
-            task._started = task._owns_cancel_request = task._recheck_queued = (
-                task._shielded_step
-            ) = False
-            task._deferred_cancel = False
+            task._started = task._recheck_queued = task._shielded_step = False
+            task._owns_cancel_request = task._deferred_cancel = False
             task._yield_credit = INITIAL_YIELD_CREDIT
             task._park = task._last_interrupted = task._swallowed_cancels = task._wakeup = None
             task._extra = NO_EXTRA
@@ -432,7 +432,7 @@ class Nursery(metaclass=NoPublicConstructor):
                     task._own_extra().eventual_parent_nursery = self
             except BaseExceptionGroup as group:
                 if len(group.exceptions) != 1:
-                    if any(is_a(error, OUR_OWN) for error in group.exceptions):
+                    if any(is_a(error, ENGINE_ERRORS) for error in group.exceptions):
                         raise  # leaving the temporary nursery has failed as well
                     raise TrioInternalError(
                         "the temporary nursery of start() got a second task: somebody reached "
@@ -489,12 +489,12 @@ class Nursery(metaclass=NoPublicConstructor):
             task, scope = self._parent_task, self.cancel_scope
             native = left = None
             if current_asyncio_task() is not task.asyncio_task:
-                left = nursery_exit.exit_from_other_task(self, exc)
+                left = self._exit_from_other_task(exc)
             else:
                 self._body_running = False
                 if exc is not None:
                     ensure_stack()  # cancelling the children may need it
-                    native = nursery_exit.record_or_keep_native(self, exc)
+                    native = self._record_or_keep_native(exc)
                 if not self._children and not self._pending_starts:
                     self._closed = True
                 state = self._state
@@ -506,7 +506,7 @@ class Nursery(metaclass=NoPublicConstructor):
                         raise
                     except BaseException as stray:
                         native = nursery_exit.pick_native_cancel(
-                            native, nursery_exit.record_or_keep_native(self, stray, waiting=True)
+                            native, self._record_or_keep_native(stray, waiting=True)
                         )
                     finally:
                         task._shielded_step = False
@@ -537,6 +537,46 @@ class Nursery(metaclass=NoPublicConstructor):
             return leave_block(exc, left)
         finally:
             exc = native = left = None  # they may not all be set
+
+    # -- ending -------------------------------------------------------------------
+
+    def _record_or_keep_native(
+        self, exc: BaseException, waiting: bool = False
+    ) -> BaseException | None:
+        """The block or the wait raised: return a native cancel, record anything else."""
+        if is_a(exc, Cancelled):
+            if nursery_exit.is_foreign(self._parent_task, self.cancel_scope, exc):
+                self.cancel_scope._cancel(NATIVE)
+                return exc
+            if waiting:  # the end of an asyncio.TaskGroup cancels its task again for our scope
+                return None
+        self._fail(exc, self._parent_task)
+        return None
+
+    def _interrupt_wait(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
+        """The abort function of the wait for the children: record a KeyboardInterrupt, go on."""
+        task = self._parent_task
+        try:
+            raise_cancel()
+        except Cancelled:
+            pass  # the children are cancelled, and the wait ends when they have
+        except BaseException as exc:
+            # It is raised nowhere in the program, so it gets the place where the task waits.
+            exc.__traceback__ = place_of(task)
+            self._errors = [*(self._errors or ()), exc]
+            self.cancel_scope._cancel(CancelReason("KeyboardInterrupt", source_task=repr(task)))
+        return Abort.FAILED
+
+    def _exit_from_other_task(self, exc: BaseException | None) -> BaseException | None:
+        """The block is left in another task than the one that entered it."""
+        if self._state.loop.is_closed():
+            nursery_exit.collapse(self)
+            self.cancel_scope._task = None
+            return exc
+        if self.cancel_scope._abandoned:
+            # The task that entered it has ended and reported that. Errors leave in a group.
+            return None if exc is None else combine(self._strict, [exc])
+        return self.cancel_scope._close(exc)
 
     if not TYPE_CHECKING:
 

@@ -15,35 +15,29 @@ put back.
 from __future__ import annotations
 
 import sys
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
 from .._asyncio.compat import new_future
-from .._base.errors import Cancelled, CancelReason, misnested
+from .._base.errors import Cancelled, misnested
 from .._base.exc_fields import is_a
 from .._base.exception_groups import (
     FAILED,
     GROUP_MESSAGE,
-    NATIVE,
     bare_exit,
     combine,
     is_own_cancelled,
     without_cancelled,
 )
 from .._core import anyio_hook
-from .._core.delivery import Abort, deliver_changes, is_native, native_requests, recheck
-from .._core.ki import place_of
+from .._core.cancel_ledger import defer_native_cancel, is_native, native_requests
+from .._core.delivery import deliver_changes, recheck
 from .._core.scope_tree import ROOT, abandon, chain
-from .._core.traps import defer_native_cancel
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import NoReturn
-
     from .._core.task import Task
     from .nursery import Nursery
     from .scope import CancelScope
@@ -55,26 +49,11 @@ MAY_BE_OURS = (Cancelled, BaseExceptionGroup)
 # -- what strikes the host ------------------------------------------------------
 
 
-def record_or_keep_native(
-    nursery: Nursery, exc: BaseException, waiting: bool = False
-) -> BaseException | None:
-    """The block or the wait raised: returns it if it is a native cancel, else notes it."""
-    if is_a(exc, Cancelled):
-        if _is_foreign(nursery, exc):
-            nursery.cancel_scope._cancel(NATIVE)
-            return exc
-        if waiting:  # an echo of ours: the end of an asyncio.TaskGroup cancels its task anew
-            return None
-    nursery._fail(exc, nursery._parent_task)
-    return None
-
-
-def _is_foreign(nursery: Nursery, exc: Cancelled) -> bool:
-    """Whether a ``CancelledError`` that came up in the nursery's scope is not ours."""
-    task = nursery._parent_task
+def is_foreign(task: Task, scope: CancelScope, exc: Cancelled) -> bool:
+    """Whether a ``CancelledError`` raised inside a nursery's scope comes from no scope."""
     if not compat.HAS_CANCEL_COUNTS:
         return not is_own_cancelled(exc)
-    if is_native(task, nursery.cancel_scope._native_requests_at_entry, exc):
+    if is_native(task, scope._native_requests_at_entry, exc):
         return True
     return not task.scope._effective and not is_own_cancelled(exc)
 
@@ -91,21 +70,6 @@ def foreign_shield(native: BaseException | None, task: Task) -> Any:
     if native is None or anyio_hook.bridge is None:
         return None
     return anyio_hook.bridge.shield(task)
-
-
-def interrupted(nursery: Nursery, raise_cancel: Callable[[], NoReturn]) -> Abort:
-    """The abort function of the wait: never agrees, but keeps a KeyboardInterrupt."""
-    task = nursery._parent_task
-    try:
-        raise_cancel()
-    except Cancelled:
-        pass  # the children are what gets cancelled
-    except BaseException as exc:
-        # It is raised nowhere in the program; the place that matters is where the task waits.
-        exc.__traceback__ = place_of(task)
-        nursery._errors = [*(nursery._errors or ()), exc]
-        nursery.cancel_scope._cancel(CancelReason("KeyboardInterrupt", source_task=repr(task)))
-    return Abort.FAILED
 
 
 def collapse(nursery: Nursery) -> None:
@@ -131,7 +95,7 @@ async def join_children(
     try:
         try:
             while not nursery._closed:
-                task._abort = partial(interrupted, nursery)
+                task._abort = nursery._interrupt_wait
                 task._park = nursery._waiter = waiter = nursery._state.loop.create_future()
                 try:
                     outcome: Any = await waiter
@@ -141,7 +105,7 @@ async def join_children(
                     raise
                 except BaseException as exc:
                     native = pick_native_cancel(
-                        native, record_or_keep_native(nursery, exc, waiting=True)
+                        native, nursery._record_or_keep_native(exc, waiting=True)
                     )
                     shield = shield or foreign_shield(native, task)
         finally:
@@ -287,18 +251,6 @@ def close_with_native_cancel(
     if native_requests(task) > 0 or not compat.HAS_CANCEL_COUNTS:
         defer_native_cancel(task, native)
     return unwrap_exit_at_task_root(task, strict, combine(strict, rest))
-
-
-def exit_from_other_task(nursery: Nursery, exc: BaseException | None) -> BaseException | None:
-    """The block is left in another task than the one that entered it."""
-    if nursery._state.loop.is_closed():
-        collapse(nursery)
-        nursery.cancel_scope._task = None
-        return exc
-    if nursery.cancel_scope._abandoned:
-        # The owner has ended, and has complained. What passes by leaves as from any nursery.
-        return None if exc is None else combine(nursery._strict, [exc])
-    return nursery.cancel_scope._close(exc)
 
 
 def unwrap_exit_at_task_root(

@@ -21,7 +21,7 @@ from .._asyncio import compat
 from .._asyncio.compat import current_task as current_asyncio_task, forget_who_awaits
 from .._base.errors import Cancelled, CancelReason, misnested
 from .._base.exc_fields import is_a, set_context
-from .._core.delivery import lost_hooks
+from .._core import delivery
 from .._core.scope_tree import ROOT, chain
 from .._core.task import end_hooks, records
 from .scope import CancelScope
@@ -218,7 +218,7 @@ def _end_lost(task: Task) -> None:
     end_broken_off(task, task._coro, None, error)
 
 
-lost_hooks.append(_end_lost)
+delivery.settle_lost_end = _end_lost
 
 
 def settle_in(task: Task) -> None:

@@ -36,8 +36,8 @@ from .._base.forked import in_child
 from .._base.outcome import Error, Outcome, Value
 from .._base.util import call_each, coroutine_or_error, safe_repr
 from .._core.ki import KIHandler, calls_users, disable_ki_protection, user_code_boundary
-from .._core.loop_state import LoopState, fire
-from .._core.task import Task, all_states, current_task, loop_state, records, sweep_closed_loops
+from .._core.loop_state import LoopState, all_states, fire, loop_state, sweep_closed_loops
+from .._core.task import Task, current_task, records
 from .._loop import step_hooks
 from .._loop.readiness import let_go
 from .._loop.selector_idle import use_clock
@@ -527,7 +527,7 @@ def current_root_task() -> Task | None:
 
     Trio: ``trio.lowlevel.current_root_task``.
     """
-    from .._core.task import current_state
+    from .._core.loop_state import current_state
 
     runner = current_state().run
     return None if runner is None else runner.root_task

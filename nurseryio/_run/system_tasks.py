@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from .._asyncio import compat
 from .._base.errors import Cancelled
 from .._base.util import Frozen, coroutine_or_error
-from .._core.loop_state import LoopState
+from .._core.loop_state import LoopState, PerLoop, current_state
 from .._core.scope_tree import ROOT
-from .._core.task import Task, current_state, make_task, records
+from .._core.task import Task, make_task, records
 from .._nursery.task_exit import end_alone
 from .driving import EXITS
 from .token import token_of
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     PosArgsT = TypeVarTuple("PosArgsT")
 
-_ALONE = object()  # the key of a loop's system tasks among its local values
+# The system tasks of a loop that run() has not made.
+_alone: PerLoop[set[Any]] = PerLoop(lambda state: set())
 
 
 def spawn_system_task(
@@ -72,7 +73,7 @@ def spawn_system_task(
     coro = context.run(call, async_fn, *args)
     record = make_task(state, coro, async_fn if name is None else name, None, ROOT)
     record._own_extra().is_system = True
-    alone: set[Any] = state.loop_locals.setdefault(_ALONE, set())
+    alone = _alone(state)
     asyncio_name = name if isinstance(name, str) else getattr(async_fn, "__qualname__", None)
     runner = _run_alone(record, coro)
     try:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .._base.errors import RunFinishedError
 from .._base.forked import in_child
 from .._base.util import NoPublicConstructor, safe_repr
-from .._core.loop_state import LoopState
-from .._core.task import all_states, current_state
+from .._core.loop_state import LoopState, PerLoop, all_states, current_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,22 +170,13 @@ class LoopToken(metaclass=NoPublicConstructor):
         return len(self._queue) + len(self._idempotent)
 
 
-_TOKEN = object()  # the key of a loop's token among its local values
-
-
-def token_of(state: LoopState) -> LoopToken:
-    """The token of a loop, made at first use."""
-    token = state.loop_locals.get(_TOKEN)
-    if token is None:
-        token = state.loop_locals[_TOKEN] = LoopToken._create(state)
-    found: LoopToken = token
-    return found
+token_of: PerLoop[LoopToken] = PerLoop(LoopToken._create)
 
 
 @in_child
 def _let_go_of_all() -> None:
     for state in all_states():
-        token = state.loop_locals.get(_TOKEN)
+        token = token_of.find(state)
         if token is not None:
             token._let_go()
 

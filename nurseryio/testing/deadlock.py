@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from .._asyncio import compat
 from .._base.thread_cache import idle_threads
+from .._core.loop_state import PerLoop
 from .._observe.task_tree import task_tree
 
 if TYPE_CHECKING:
@@ -49,13 +50,7 @@ class Reports:
         self.handler: Callable[[DeadlockError], object] | None = None
 
 
-_KEY = object()  # the key of a loop's Reports among its local values
-
-
-def reports_of(state: LoopState) -> Reports:
-    """The loop's :class:`Reports`, made at first use."""
-    found: Reports = state.loop_locals.setdefault(_KEY, Reports())
-    return found
+reports_of: PerLoop[Reports] = PerLoop(lambda state: Reports())
 
 
 def report_if_stuck(state: LoopState) -> None:

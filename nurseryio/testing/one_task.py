@@ -32,6 +32,7 @@ from .._base import Cancelled, Error, acapture, coroutine_or_error
 from .._base.exception_groups import leaves
 from .._base.util import call_each
 from .._core import Abort, current_task, reschedule, wait_task_rescheduled
+from .._core.cancel_ledger import native_requests
 from .._nursery import CancelScope, open_nursery
 from .._run.run import prepare
 from .._sync import Event
@@ -161,7 +162,7 @@ class StepTask:
             if step is None:
                 return
             step.outcome = await acapture(coroutine_or_error, step.async_fn, *step.args)
-            while compat.cancelling(task.asyncio_task) > task._owns_cancel_request:
+            while native_requests(task) > 0:
                 compat.uncancel(task.asyncio_task)
             step.finish()
 

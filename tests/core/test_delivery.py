@@ -46,6 +46,7 @@ from nurseryio import (
     sleep_forever,
 )
 from nurseryio._core import delivery
+from nurseryio._core.cancel_ledger import native_requests
 from nurseryio._core.task import current_task
 from nurseryio.lowlevel import (
     Abort,
@@ -573,9 +574,9 @@ async def test_native_requests_are_what_is_not_ours() -> None:
             with pytest.raises(Cancelled):
                 await checkpoint()
             record = current_task()
-            assert delivery.native_requests(record) == 0
+            assert native_requests(record) == 0
             asyncio.current_task().cancel()  # type: ignore[union-attr]
-            assert delivery.native_requests(record) == 1
+            assert native_requests(record) == 1
             await forever()
 
     task = asyncio.get_running_loop().create_task(child())

@@ -22,7 +22,8 @@ import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from nurseryio._core.task import loop_state, records, sweep_closed_loops
+from nurseryio._core.loop_state import loop_state, sweep_closed_loops
+from nurseryio._core.task import records
 
 # Seconds that a thread on its way out, or the descriptor that it holds, is given.
 GRACE = 2.0

@@ -43,7 +43,8 @@ from typing import Any, NoReturn
 import nurseryio
 from nurseryio._base.thread_cache import ThreadCache
 from nurseryio._core.delivery import _validate
-from nurseryio._core.task import loop_state, records
+from nurseryio._core.loop_state import loop_state
+from nurseryio._core.task import records
 from nurseryio.testing import MockClock
 
 from .injection_lines import WHOSE, Injector, Line

@@ -44,7 +44,7 @@ from harness.limit import stacks_of_tasks
 from harness.net import reset
 from harness.stream_kinds import KINDS, Kind
 from nurseryio import BrokenResourceError, BusyResourceError, CancelScope, ClosedResourceError
-from nurseryio._core.task import loop_state
+from nurseryio._core.loop_state import loop_state
 from nurseryio._loop.readiness import waits
 
 # Real seconds after which a program hangs. It takes a few milliseconds.

@@ -50,7 +50,7 @@ from harness.limit import stacks_of_tasks
 from harness.syscall_programs import DATA, PROGRAMS, clients, echo, served
 from harness.syscalls import ERRORS, SHORT, Aim, Faults, watched_uvloop
 from nurseryio import ClosedResourceError
-from nurseryio._core.task import loop_state
+from nurseryio._core.loop_state import loop_state
 from nurseryio._loop.readiness import waits
 
 SEED = 1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import nurseryio
-from nurseryio._core.task import loop_state
+from nurseryio._core.loop_state import loop_state
 from nurseryio._loop.polled_idle import polled_idle_of
 from nurseryio.lowlevel import checkpoint
 from nurseryio.testing import MockClock, wait_all_tasks_blocked

@@ -13,7 +13,7 @@ import pytest
 
 import nurseryio
 from nurseryio._asyncio import compat
-from nurseryio._core.task import loop_state
+from nurseryio._core.loop_state import loop_state
 from nurseryio._loop.selector_idle import selector_idle_of
 from nurseryio.lowlevel import checkpoint, current_clock
 from nurseryio.testing import wait_all_tasks_blocked

@@ -306,7 +306,7 @@ def fail_while_judging(monkeypatch: pytest.MonkeyPatch, error: BaseException) ->
         monkeypatch.undo()
         raise error
 
-    monkeypatch.setattr(nursery_exit, "_is_foreign", fail)
+    monkeypatch.setattr(nursery_exit, "is_foreign", fail)
 
 
 async def host_in_trouble(strict: bool | None) -> None:
