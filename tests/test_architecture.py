@@ -86,7 +86,6 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "semaphore",
             "condition",
             "limiter",
-            "channel_state",
             "channel",
             "safe_channel",
             "unbounded_queue",
@@ -223,6 +222,9 @@ PUBLIC = {
 
 # Imports against the order that exist for type checkers alone: (importer, imported).
 UPWARD_FOR_TYPES = {
+    ("_core.anyio_hook", "_core.task"),
+    ("_core.loop_state", "_nursery.nursery"),
+    ("_core.task_extra", "_core.task"),
     ("_base.abcs", "_core.task"),
     ("_core.task_extra", "_nursery.nursery"),
     ("_nursery.nursery_exit", "_nursery.nursery"),
@@ -230,8 +232,6 @@ UPWARD_FOR_TYPES = {
     ("_nursery.task_status", "_nursery.nursery"),
     ("_core.task", "_nursery.nursery"),
     ("_dtls.channel", "_dtls.endpoint"),
-    ("_sync.channel_state", "_sync.channel"),
-    ("_system.path_methods", "_system.path"),
 }
 
 # Imports against the order made inside a function, when it is called: (importer, imported).

@@ -13,13 +13,34 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import MutableSet
+
+    from .task import Task
 
 # The other library's part that, once loaded, may have scopes in any task.
 BACKEND = "anyio._backends._asyncio"
 
-# An object with the methods of ``_interop.anyio_bridge.Bridge``; None while there is no need.
-bridge: Any = None
+
+class BridgeProtocol(Protocol):
+    """What the engine uses of ``_interop.anyio_bridge.Bridge``."""
+
+    # Tasks whose cancellation is kept out by a shield of the other library.
+    shielded: MutableSet[Any]
+
+    def enter(self, scope: Any, task: Task) -> None: ...
+    def leave(self, scope: Any) -> None: ...
+    def set_shield(self, scope: Any, task: Any, shield: bool) -> bool: ...
+    def repeats(self, error: BaseException) -> bool: ...
+    def protects(self, task: Task) -> bool: ...
+    def has_cancelled(self, task: Task) -> bool: ...
+    def shield(self, task: Task) -> Any: ...
+
+
+# None while there is no need for it.
+bridge: BridgeProtocol | None = None
 _refused = False
 
 
@@ -47,6 +68,17 @@ def enter(scope: Any, task: Any) -> None:
         look()
     if bridge is not None:
         bridge.enter(scope, task)
+
+
+def leave(scope: Any) -> None:
+    """A scope that :func:`enter` has paired with one of the other library is being left."""
+    if bridge is not None:
+        bridge.leave(scope)
+
+
+def set_shield(scope: Any, task: Any, shield: bool) -> bool:
+    """The shield of a paired scope is being set: what to set in this library's scope."""
+    return shield if bridge is None else bridge.set_shield(scope, task, shield)
 
 
 def repeats(error: BaseException) -> bool:

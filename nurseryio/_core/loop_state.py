@@ -17,7 +17,7 @@ import contextvars
 from functools import partial
 from heapq import heappush
 from math import inf
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from weakref import ref
 
 from .._asyncio import compat
@@ -29,9 +29,35 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sized
 
+    from .._base.abcs import Clock
     from .._base.instruments import Instruments
+    from .._nursery.nursery import Nursery
     from .deadlines import Entry
     from .task import Task
+
+
+class StepHooksProtocol(Protocol):
+    """What the engine calls of ``_loop.step_hooks.StepHooks``."""
+
+    def hold(self) -> None: ...
+    def release(self) -> None: ...
+    def spawned(self, task: Task) -> None: ...
+    def exited(self, task: Task) -> None: ...
+
+
+class RunProtocol(Protocol):
+    """What the rooms below ``_run`` use of ``_run.run.Run``."""
+
+    main_task: Task | None
+    root_task: Task | None
+    system_nursery: Nursery | None
+    token: Any
+    driver: Any
+
+    def main_ended(self, error: BaseException | None) -> None: ...
+    def spawn_system_task(self, async_fn: Any, *args: Any, name: Any, context: Any) -> Task: ...
+    def fail(self, error: BaseException) -> None: ...
+    def let_go(self) -> None: ...
 
 
 class LoopState:
@@ -89,11 +115,11 @@ class LoopState:
         self.slow_exit_prediction: int = 0
         # None while there are none: the hot paths test for that.
         self.instruments: Instruments | None = None
-        # Set while instruments are installed: the hook into the loop (see gauge.py).
-        self.step_hooks: Any = None
+        # Set while instruments are installed: the hook into the loop (``step_hooks``).
+        self.step_hooks: StepHooksProtocol | None = None
         # Set by run(): its Run object, its clock, its default for nurseries.
-        self.run: Any = None
-        self.clock: Any = None
+        self.run: RunProtocol | None = None
+        self.clock: Clock | None = None
         self.strict: bool | None = None
         # Values of RunVars, and the objects of PerLoop.
         self.loop_locals: dict[Any, Any] = {}

@@ -8,12 +8,20 @@ instance of its own; ``NO_EXTRA`` is never written to.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import contextvars
 
     from .._nursery.nursery import Nursery
+    from .task import Task
+
+
+class EdgeProtocol(Protocol):
+    """What delivery calls of ``_interop.edge_cancellation.EdgeCancellation``."""
+
+    def protects(self, task: Task) -> bool: ...
+    def cancel_requested(self, task: Task) -> None: ...
 
 
 class Extra:
@@ -39,7 +47,7 @@ class Extra:
         # The future that is done and that delivery has last found the task waiting for; how often.
         self.seen_done: tuple[Any, int] = (None, 0)
         # What the task is in that wants cancellation at an edge instead of a level.
-        self.edge: Any = None
+        self.edge: EdgeProtocol | None = None
         # Kept only where counts go stale (host): how many native requests were over when ours came,
         # and how many there were when a scope let one of them pass, which is on its way since.
         self.stale_requests = self.propagating_requests = 0

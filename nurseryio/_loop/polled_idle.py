@@ -95,6 +95,7 @@ class PolledIdle:
                 return
             self._turning = False
             self._turn_again()
+            assert self._state.run is not None  # only run() uses a clock
             self._state.run.driver.throw(exc)
 
     def _turn(self) -> None:

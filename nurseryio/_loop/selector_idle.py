@@ -18,20 +18,16 @@ from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
+from .._base.abcs import Clock
 from .._core.delivery import Abort
 from .._core.loop_state import LoopState, PerLoop, current_state
 from .._core.task import Task, current_task
 from .._core.traps import wait_task_rescheduled
-from .polled_idle import polled_idle_of, wake_waiting
+from .polled_idle import LONGEST_WAIT, polled_idle_of, wake_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .._base.abcs import Clock
-
-
-# The longest single wait (seconds), as in asyncio: the operating system's call has its limits.
-LONGEST_WAIT = 24 * 3600.0
 
 # How soon (real seconds) a clock is asked again that found no timer to jump to. It waits for I/O
 # or a thread then, and must not keep a processor busy with asking.
@@ -216,7 +212,7 @@ def current_clock() -> Any:
     return state.clock
 
 
-class _LoopClock:
+class _LoopClock(Clock):
     """Shows the time of a loop as an ``abc.Clock``."""
 
     def __init__(self, state: LoopState) -> None:

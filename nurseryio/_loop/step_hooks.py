@@ -177,26 +177,26 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-def gauge_of(state: LoopState) -> StepHooks:
-    """The loop's gauge, put in place at first use."""
-    if state.step_hooks is None:
-        state.step_hooks = StepHooks(state)
-    gauge: StepHooks = state.step_hooks
-    return gauge
+def step_hooks_of(state: LoopState) -> StepHooks:
+    """The loop's :class:`StepHooks`, installed at first use."""
+    hooks = state.step_hooks
+    if not isinstance(hooks, StepHooks):
+        hooks = state.step_hooks = StepHooks(state)
+    return hooks
 
 
 def switch_context(task: Task, context: contextvars.Context) -> None:
     """``Task.context`` was assigned."""
-    gauge_of(task._state).use_context(task, context)
+    step_hooks_of(task._state).use_context(task, context)
 
 
 task_module.switch_context = switch_context
 
 
 def _forget_context(task: Task) -> None:
-    gauge = task._state.step_hooks
-    if gauge is not None:
-        gauge.forget(task.asyncio_task)
+    hooks = task._state.step_hooks
+    if isinstance(hooks, StepHooks):
+        hooks.forget(task.asyncio_task)
 
 
 end_hooks.append(_forget_context)
@@ -204,7 +204,7 @@ end_hooks.append(_forget_context)
 
 def install(state: LoopState, instrument: Instrument) -> None:
     """Add an instrument to a loop."""
-    gauge_of(state).add(instrument)
+    step_hooks_of(state).add(instrument)
 
 
 def uninstall(state: LoopState, instrument: Instrument) -> None:
@@ -212,7 +212,7 @@ def uninstall(state: LoopState, instrument: Instrument) -> None:
     if state.instruments is None:
         raise KeyError(instrument)
     state.instruments.remove(instrument)
-    state.step_hooks.settle()
+    step_hooks_of(state).settle()
 
 
 def add_instrument(instrument: Instrument) -> None:

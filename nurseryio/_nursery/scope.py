@@ -272,7 +272,7 @@ class CancelScope(Node, OnlyWith):
             task._state.deadlines.drop(self._entry)
             self._entry = None
         if self._anyio_pairing is not None:
-            anyio_hook.bridge.leave(self)
+            anyio_hook.leave(self)
         if task.asyncio_task is None:
             return
         if not task.scope._effective:
@@ -335,7 +335,7 @@ class CancelScope(Node, OnlyWith):
 
     def _release(self, task: Task) -> None:
         if self._anyio_pairing is not None:
-            anyio_hook.bridge.leave(self)
+            anyio_hook.leave(self)
         if self._entry is not None:
             task._state.deadlines.drop(self._entry)
             self._entry = None
@@ -482,7 +482,7 @@ class CancelScope(Node, OnlyWith):
             raise TypeError("shield must be a bool")
         self._check_caller()
         if self._anyio_pairing is not None:
-            shield = anyio_hook.bridge.set_shield(self, self._task, shield)
+            shield = anyio_hook.set_shield(self, self._task, shield)
         if self._task is None:
             self._shielded = shield
             return

@@ -73,7 +73,8 @@ def end_child(task: Task, error: BaseException | None) -> None:
     task._owns_cancel_request = False
     run = task._state.run
     if run is not None and task is run.main_task:
-        error = run.main_ended(error)
+        run.main_ended(error)
+        error = None
     try:
         nursery._child_ended(task, error)
     finally:

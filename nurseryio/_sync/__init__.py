@@ -7,7 +7,6 @@
 ``semaphore``        a number that never falls below zero
 ``condition``        waiting inside a lock for a change
 ``limiter``          tokens to borrow
-``channel_state``    what the ends of a memory channel share
 ``channel``          memory channels
 ``safe_channel``     async generators behind a channel
 ``unbounded_queue``  a queue emptied in batches
@@ -19,8 +18,12 @@ Each imports only those above it, and ``_core``. Everything waits by
 over, whatever cancels the task in that moment.
 """
 
-from .channel import MemoryReceiveChannel, MemorySendChannel, open_memory_channel
-from .channel_state import MemoryChannelStatistics
+from .channel import (
+    MemoryChannelStatistics,
+    MemoryReceiveChannel,
+    MemorySendChannel,
+    open_memory_channel,
+)
 from .condition import Condition, ConditionStatistics
 from .event import Event, EventStatistics
 from .limiter import CapacityLimiter, CapacityLimiterStatistics

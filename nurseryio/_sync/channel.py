@@ -1,7 +1,7 @@
 """Memory channels: objects handed from task to task, with a bounded buffer in between.
 
-What lives here: the two kinds of ends with the rules of the channel between them, and
-:func:`open_memory_channel`. What the ends have in common lives in ``channel_state``.
+This module has :func:`open_memory_channel`, the two kinds of ends, and the state that all ends of
+one channel share.
 
 Rule 1: an item is at every moment in exactly one place: with its sender (in ``senders``), in the
 buffer, or with its receiver. It changes place within one synchronous step, so no cancellation can
@@ -20,21 +20,28 @@ from __future__ import annotations
 
 import inspect
 import sys
+from abc import abstractmethod
+from collections import OrderedDict, deque
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._base import BrokenResourceError, ClosedResourceError, EndOfChannel, Error, Value, WouldBlock
 from .._base.abcs import ReceiveChannel, SendChannel
-from .._base.util import NoPublicConstructor, generic_function
-from .._core import checkpoint_if_cancelled, current_task
+from .._base.util import Frozen, NoPublicConstructor, generic_function
+from .._core import checkpoint, checkpoint_if_cancelled, current_task
 from .._core.task import MAX_YIELD_CREDIT
 from .._core.wait_queue import maybe_yield, park, wake_all, wake_first, wake_some
-from .channel_state import ChannelEnd, ChannelState
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from .._core import Task
 
 __all__ = [
+    "MemoryChannelStatistics",
     "MemoryReceiveChannel",
     "MemorySendChannel",
     "open_memory_channel",
@@ -43,6 +50,141 @@ __all__ = [
 T = TypeVar("T")
 SendType = TypeVar("SendType", contravariant=True)
 ReceiveType = TypeVar("ReceiveType", covariant=True)
+
+
+class MemoryChannelStatistics(Frozen):
+    """The state of a memory channel at one moment.
+
+    Attributes:
+        current_buffer_used: How many items are in the buffer.
+        max_buffer_size: How many it takes, ``math.inf`` for any number.
+        open_send_channels: How many sending ends are open, clones included.
+        open_receive_channels: How many receiving ends are open, clones included.
+        tasks_waiting_send: How many tasks wait in ``send``, on all ends together.
+        tasks_waiting_receive: How many tasks wait in ``receive``, on all ends together.
+        peak_buffer_used: The most items that have ever been in the buffer at once.
+
+    Trio: ``trio.MemoryChannelStatistics``.
+    """
+
+    __slots__ = (
+        "current_buffer_used",
+        "max_buffer_size",
+        "open_send_channels",
+        "open_receive_channels",
+        "tasks_waiting_send",
+        "tasks_waiting_receive",
+        "peak_buffer_used",
+    )
+
+    current_buffer_used: int
+    max_buffer_size: int | float
+    open_send_channels: int
+    open_receive_channels: int
+    tasks_waiting_send: int
+    tasks_waiting_receive: int
+    peak_buffer_used: int
+
+
+class ChannelState:
+    """What all ends of one channel share."""
+
+    __slots__ = (
+        "buffer",
+        "max_buffer_size",
+        "open_receivers",
+        "open_senders",
+        "peak",
+        "receivers",
+        "senders",
+    )
+
+    def __init__(self, max_buffer_size: int | float) -> None:
+        self.max_buffer_size: int | float = max_buffer_size
+        self.buffer: deque[Any] = deque()
+        self.peak: int = 0
+        self.open_senders: int = 0
+        self.open_receivers: int = 0
+        # Who waits to send, on which end, with what; who waits to receive, on which end.
+        self.senders: OrderedDict[Task, tuple[MemorySendChannel[Any], Any]] = OrderedDict()
+        self.receivers: OrderedDict[Task, MemoryReceiveChannel[Any]] = OrderedDict()
+
+    def statistics(self) -> MemoryChannelStatistics:
+        return MemoryChannelStatistics(
+            current_buffer_used=len(self.buffer),
+            max_buffer_size=self.max_buffer_size,
+            open_send_channels=self.open_senders,
+            open_receive_channels=self.open_receivers,
+            tasks_waiting_send=len(self.senders),
+            tasks_waiting_receive=len(self.receivers),
+            peak_buffer_used=self.peak,
+        )
+
+
+class ChannelEnd:
+    """One end of a memory channel, of either kind."""
+
+    __slots__ = ("__dict__", "__weakref__", "_closed", "_state", "_waiting")
+
+    def __init__(self, state: ChannelState) -> None:
+        self._state = state
+        self._closed = False
+        # How many tasks wait in calls on this end, at most; see rule 3.
+        self._waiting = 0
+
+    def __repr__(self) -> str:
+        state = self._state
+        return (
+            f"<{type(self).__name__} at {id(self):#x}, {'closed' if self._closed else 'open'}, "
+            f"channel {id(state):#x} holds {len(state.buffer)} of {state.max_buffer_size}, "
+            f"{len(state.senders)} tasks sending, {len(state.receivers)} receiving>"
+        )
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close this end."""
+
+    async def aclose(self) -> None:
+        """Close this end; see :meth:`close`.
+
+        Raises:
+            Cancelled: The task was cancelled; the end is closed all the same.
+
+        Checkpoint: yes.
+
+        Trio: ``trio.MemorySendChannel.aclose``, ``trio.MemoryReceiveChannel.aclose``.
+        """
+        self.close()
+        await checkpoint()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is GeneratorExit:
+            self.close()  # a coroutine that is being closed cannot await
+        else:
+            await self.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def statistics(self) -> MemoryChannelStatistics:
+        """Return the present state of the channel, for debugging.
+
+        Trio: ``trio.MemorySendChannel.statistics``, ``trio.MemoryReceiveChannel.statistics``.
+        """
+        return self._state.statistics()
 
 
 class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicConstructor):

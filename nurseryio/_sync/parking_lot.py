@@ -8,8 +8,8 @@ Rule 1: a task is in at most one lot. Whoever moves it to another one tells so b
 Rule 2: a task leaves the lot in the very moment in which it is woken, moved or cancelled. So
 whoever is woken has what was waited for, and nobody else can be woken in its stead.
 
-Rule 3: a task record lists in ``_breakers`` the lots that it breaks when it ends, or holds None
-there as long as there never was one. The core calls ``break_lot`` on each of them.
+Rule 3: the lots that a task breaks when it ends are in the ``breakers`` of its ``Extra``, which
+stays None until the first of them. The end of the task calls ``break_lot`` on each.
 """
 
 from __future__ import annotations

@@ -25,12 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
     from typing import Concatenate, ParamSpec, Protocol
 
-    from .path import Path
-
     P = ParamSpec("P")
 
 T = TypeVar("T")
-PathT = TypeVar("PathT", bound="Path")
+PathT = TypeVar("PathT", bound=pathlib.PurePath)
 
 if TYPE_CHECKING:
     # What the decorators make of a declaration: the type of its "self" stays open.
@@ -52,7 +50,7 @@ def to_pathlib(value: Any) -> Any:
     return value if cls is None else cls(value)
 
 
-async def call_in_thread(fn: Callable[..., T], path: Path, args: Any, kwargs: Any) -> T:
+async def call_in_thread(fn: Callable[..., T], path: pathlib.PurePath, args: Any, kwargs: Any) -> T:
     """Call a function of ``pathlib.Path`` in a worker thread."""
     plain_args = [to_pathlib(arg) for arg in args]
     plain_kwargs = {name: to_pathlib(arg) for name, arg in kwargs.items()}
@@ -78,10 +76,10 @@ def _complete(declared: Callable[[Any], None], fn: object, method: Any, note: st
 
 def returns_value(
     fn: Callable[Concatenate[pathlib.Path, P], T],
-) -> Callable[[Callable[[Any], None]], Callable[Concatenate[Path, P], Coroutine[Any, Any, T]]]:
+) -> Callable[[Callable[[Any], None]], Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]]:
     """Make a method that returns what ``fn`` does."""
 
-    async def method(self: Path, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def method(self: pathlib.PurePath, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await call_in_thread(fn, self, args, kwargs)
 
     return lambda declared: _complete(declared, fn, method)

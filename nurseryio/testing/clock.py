@@ -183,7 +183,7 @@ class MockClock(Clock, metaclass=Final):
         if state.clock is self:
             # To the very time, not by the difference: a sum might fall short of it.
             self._go_to(max(goal, self._time()))
-        else:
+        elif state.clock is not None:
             self._jump_within(state.clock, goal)
 
     def _jump_within(self, outer: Clock, goal: float) -> None:

@@ -130,7 +130,7 @@ _GROUPS: dict[str, list[str]] = {
         "task_extra:Extra.__init__:self.context: contextvars.Context | None = None",
         "task_extra:Extra.__init__:self.custom_sleep_data: Any = None",
         "task_extra:Extra.__init__:self.eventual_parent_nursery: Nursery | None = None",
-        "task_extra:Extra.__init__:self.edge: Any = None",
+        "task_extra:Extra.__init__:self.edge: EdgeProtocol | None = None",
         "task_extra:Extra.__init__:self.seen_done: tuple[Any, int] = (None, 0)",
         "lock:_Lock._try:return True",
         "lock:_Lock.acquire:return",
