@@ -102,6 +102,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "runvar",
             "token",
             "system_tasks",
+            "introspection",
             "run",
         ),
     },

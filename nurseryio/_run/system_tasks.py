@@ -1,4 +1,4 @@
-"""System tasks, and questions about where the caller is and how the loop fares.
+"""System tasks: tasks that belong to the loop and not to a nursery of the program.
 
 Rule: under ``run`` system tasks live in the run's system nursery. On a loop that somebody else
 made there is none: there a system task is a task of its own, which ends with the loop at the
@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
 from .._base.errors import Cancelled
-from .._base.util import Frozen, coroutine_or_error
-from .._core.loop_state import LoopState, PerLoop, current_state
+from .._base.util import coroutine_or_error
+from .._core.loop_state import PerLoop, current_state
 from .._core.scope_tree import ROOT
 from .._core.task import Task, make_task, records
 from .._nursery.task_exit import end_alone
 from .driving import EXITS
-from .token import token_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -119,92 +118,3 @@ def _forget_system_task(task: Task, _asyncio_task: object) -> None:
         task.coro.close()
     records.pop(task.asyncio_task, None)
     end_alone(task)
-
-
-# -- questions ------------------------------------------------------------------
-
-
-def in_trio_run() -> bool:
-    """Whether this thread runs an event loop, so that this library can be used.
-
-    Checkpoint: no.
-
-    Trio: ``trio.lowlevel.in_trio_run``.
-    """
-    try:
-        compat.running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def in_trio_task() -> bool:
-    """Whether the caller is inside a task, so that ``current_task()`` would work.
-
-    Checkpoint: no.
-
-    Trio: ``trio.lowlevel.in_trio_task``.
-    """
-    return compat.current_task_or_none() is not None
-
-
-class IOStatistics(Frozen):
-    """How the loop waits for I/O.
-
-    Attributes:
-        backend: the class of the event loop.
-    """
-
-    __slots__ = ("backend",)
-
-    backend: str
-
-
-class RunStatistics(Frozen):
-    """How a loop fares, for debugging.
-
-    Attributes:
-        tasks_living: asyncio tasks that have not ended.
-        tasks_runnable: of those, the ones that only wait for their turn.
-        seconds_to_next_deadline: time until the earliest deadline of a scope or sleep; negative
-            if it has passed, ``inf`` if there is none.
-        io_statistics: see :class:`IOStatistics`.
-        run_sync_soon_queue_size: functions given to ``run_sync_soon`` that have not run yet.
-
-    Trio: ``trio.lowlevel.RunStatistics``.
-    """
-
-    __slots__ = (
-        "tasks_living",
-        "tasks_runnable",
-        "seconds_to_next_deadline",
-        "io_statistics",
-        "run_sync_soon_queue_size",
-    )
-
-    tasks_living: int
-    tasks_runnable: int
-    seconds_to_next_deadline: float
-    io_statistics: IOStatistics
-    run_sync_soon_queue_size: int
-
-
-def current_statistics() -> RunStatistics:
-    """How the running loop fares. Looks at every task: not for every moment.
-
-    Raises:
-        RuntimeError: where no loop is running.
-
-    Checkpoint: no.
-
-    Trio: ``trio.lowlevel.current_statistics``.
-    """
-    state: LoopState = current_state()
-    living, runnable = compat.count_tasks(state.loop)
-    return RunStatistics(
-        tasks_living=living,
-        tasks_runnable=runnable,
-        seconds_to_next_deadline=state.deadlines.next() - state.loop.time(),
-        io_statistics=IOStatistics(backend=type(state.loop).__name__),
-        run_sync_soon_queue_size=token_of(state)._size(),
-    )

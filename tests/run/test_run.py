@@ -26,6 +26,7 @@ from nurseryio import TrioInternalError, open_nursery, run
 from nurseryio._run.run import Run
 from nurseryio.lowlevel import (
     checkpoint,
+    current_root_task,
     current_task,
     current_trio_token,
     spawn_system_task,
@@ -711,3 +712,16 @@ def test_an_error_of_the_main_task_that_resists_leaves_as_it_is(kind: Any) -> No
         assert caught is error  # pytest.raises() asks more of an exception than "except"
     else:
         pytest.fail("nothing was raised")
+
+
+async def test_the_root_task_is_that_of_the_run(host_kind: str) -> None:
+    root = current_root_task()
+    if host_kind == "app":
+        assert root is None
+    else:
+        assert root is not None
+        assert root.name == "<init>"
+        assert root.parent_nursery is None
+        nursery = current_task().parent_nursery
+        assert nursery is not None
+        assert nursery.parent_task is root

@@ -1,4 +1,4 @@
-"""System tasks, and questions about where the caller is."""
+"""System tasks, under run() and on a loop that other code runs."""
 
 # Covered below 95 %: system tasks from another thread are in test_from_thread.py; a loop that
 # starts them eagerly is one of the full matrix.
@@ -7,19 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from math import inf
 
 import pytest
 
 import nurseryio
 from nurseryio.lowlevel import (
     checkpoint,
-    current_root_task,
-    current_statistics,
-    current_task,
     currently_ki_protected,
-    in_trio_run,
-    in_trio_task,
     spawn_system_task,
 )
 
@@ -136,50 +130,3 @@ async def test_a_system_task_that_never_ran_leaves_nothing() -> None:
 async def test_what_is_no_async_function_is_refused() -> None:
     with pytest.raises(TypeError, match="synchronous"):
         spawn_system_task(print)  # type: ignore[arg-type]
-
-
-async def test_a_task_knows_that_it_is_one() -> None:
-    assert in_trio_run()
-    assert in_trio_task()
-    seen = []
-    asyncio.get_running_loop().call_soon(lambda: seen.append((in_trio_run(), in_trio_task())))
-    await checkpoint()
-    await checkpoint()
-    assert seen == [(True, False)]
-
-
-def test_outside_there_is_neither_run_nor_task() -> None:
-    assert not in_trio_run()
-    assert not in_trio_task()
-
-
-async def test_the_root_task_is_that_of_the_run(host_kind: str) -> None:
-    root = current_root_task()
-    if host_kind == "app":
-        assert root is None
-    else:
-        assert root is not None
-        assert root.name == "<init>"
-        assert root.parent_nursery is None
-        nursery = current_task().parent_nursery
-        assert nursery is not None
-        assert nursery.parent_task is root
-
-
-async def test_statistics_count_tasks_and_deadlines() -> None:
-    await checkpoint()
-    await checkpoint()
-    before = current_statistics()
-    assert before.seconds_to_next_deadline == inf
-    assert before.run_sync_soon_queue_size == 0
-    with nurseryio.move_on_after(60):
-        async with nurseryio.open_nursery() as nursery:
-            nursery.start_soon(nurseryio.sleep_forever)
-            during = current_statistics()
-            assert during.tasks_living == before.tasks_living + 1
-            assert during.tasks_runnable == 1
-            assert 59 < during.seconds_to_next_deadline <= 60
-            await checkpoint()
-            assert current_statistics().tasks_runnable == 0
-            nursery.cancel_scope.cancel()
-    assert during.io_statistics.backend
