@@ -285,11 +285,10 @@ class TaskMaking:
 
     def is_plain(self) -> bool:
         """Whether a task made directly is what ``loop.create_task`` would make."""
-        original = self.create_task
         return (
             self.factory() is None
-            and self.loop_type.create_task is original
-            and (self.code is None or original.__code__ is self.code)
+            and self.loop_type.create_task is self.create_task
+            and (self.code is None or self.create_task.__code__ is self.code)
             and "create_task" not in self.namespace
             and asyncio_tasks.Task is NativeTask
         )

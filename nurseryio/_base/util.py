@@ -405,7 +405,9 @@ def coroutine_or_error(
     except TypeError:
         reject_non_functions((async_fn,))
         raise
-    return coro if type(coro) is CoroutineType else checked_coroutine(async_fn, coro)
+    if type(coro) is not CoroutineType:
+        coro = checked_coroutine(async_fn, coro)
+    return coro  # type: ignore[no-any-return]
 
 
 def checked_coroutine(async_fn: object, result: Any) -> Coroutine[Any, Any, Any]:

@@ -296,7 +296,7 @@ def _deliver(task: Task) -> None:
         _end_lost(task)
         return
     # Look again after its next step. The caller schedules that, once for all tasks of a batch.
-    # inlined: _core.delivery.recheck, without the call of _schedule
+    # inlined: _core.delivery.recheck[:1]
     if not task._recheck_queued:
         try:
             task._recheck_queued = True

@@ -134,7 +134,7 @@ class LoopState:
             now: the loop's time, if the caller knows it.
         """
         deadlines = self.deadlines
-        # inlined: deadlines.Deadlines.add
+        # inlined: _core.deadlines.Deadlines.add
         deadlines._sequence = sequence = deadlines._sequence + 1
         entry = [when, sequence, function, argument]
         heappush(deadlines._heap, entry)

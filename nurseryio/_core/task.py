@@ -235,13 +235,12 @@ def make_task(
     self._name = name
     self._parent_nursery = parent
     self.scope = scope
-    self._started = self._owns_cancel_request = self._recheck_queued = self._shielded_step = (
-        self._deferred_cancel
-    ) = False
+    self._started = self._recheck_queued = self._shielded_step = False
+    self._owns_cancel_request = self._deferred_cancel = False
     self._yield_credit = INITIAL_YIELD_CREDIT
     self._park = self._last_interrupted = self._swallowed_cancels = self._wakeup = None
-    self.asyncio_task = None  # type: ignore[assignment]
     self._extra = NO_EXTRA
+    self.asyncio_task = None  # type: ignore[assignment]
     return self
 
 
@@ -314,17 +313,25 @@ def current_task() -> Task:
     Trio: ``trio.lowlevel.current_task``.
     """
     try:
-        task = current_asyncio_task()
-        return records[task]  # type: ignore[index]
+        return records[current_asyncio_task()]  # type: ignore[index]
     except KeyError:
-        pass
+        return adopt_current()
     except RuntimeError as error:
         not_in_a_task(error)
+
+
+def adopt_current() -> Task:
+    """The record of the running task, which has none yet.
+
+    Raises:
+        RuntimeError: in a callback of the loop.
+    """
+    task = current_asyncio_task()
     if task is None:
         raise RuntimeError(
             "must be called from async context (inside a task, not a callback); from a callback "
             "start a task that does it, by nursery.start_soon(...)"
-        )
+        ) from None
     return adopt(task)
 
 

@@ -36,7 +36,7 @@ from . import anyio_hook
 from .cancel_ledger import defer_native_cancel, take_deferred_cancel
 from .delivery import AGREED, Abort, abort_wait, can_abort, interrupt, make_raise_cancel, recheck
 from .loop_state import check_home
-from .task import current_task, not_in_a_task, records
+from .task import adopt_current, current_task, not_in_a_task, records
 from .task_extra import NO_EXTRA
 
 if TYPE_CHECKING:
@@ -60,10 +60,11 @@ async def checkpoint() -> None:
 
     Trio: ``trio.lowlevel.checkpoint``.
     """
+    # inlined: _core.task.current_task
     try:
         task = records[current_asyncio_task()]  # type: ignore[index]
     except KeyError:
-        task = current_task()
+        task = adopt_current()
     except RuntimeError as error:
         not_in_a_task(error)
     if task.scope._effective:
@@ -71,6 +72,11 @@ async def checkpoint() -> None:
     await BARE_YIELD
     if task._extra is not NO_EXTRA:
         task._extra.custom_sleep_data = None
+
+
+def needs_checkpoint(task: Task) -> bool:
+    """Whether :func:`checkpoint_if_cancelled` would do anything in the running task."""
+    return task.scope._effective or task._deferred_cancel
 
 
 async def checkpoint_if_cancelled() -> None:
@@ -136,10 +142,11 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
     """
     if not callable(abort_func):
         raise TypeError(f"abort_func must be a function of one argument, not {abort_func!r}")
+    # inlined: _core.task.current_task
     try:
         task = records[current_asyncio_task()]  # type: ignore[index]
     except KeyError:
-        task = current_task()
+        task = adopt_current()
     except RuntimeError as error:
         not_in_a_task(error)
     native: BaseException | None = None
@@ -245,8 +252,9 @@ def reschedule(task: Task, next_send: Any = None) -> None:
         if not park.done():
             task._abort = abort
             raise
-        # The result is there, but the task's callback may be lost: rule 4. This is finish_later()
-        # without its frame, for which there may be no stack.
+        # The result is there, but the task's callback may be lost: rule 4. There may be no stack
+        # for a call.
+        # inlined: _core.loop_state.LoopState.finish_later
         state.unfinished.append((_wake_again, (task, wakeup, park)))
         try:
             state.run_soon()

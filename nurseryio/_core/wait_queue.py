@@ -157,8 +157,9 @@ def wake_first(queue: Queue, next_send: Any = None) -> tuple[Task, Any]:
         task, entry = queue.popitem(last=False)  # type: ignore[call-arg]
         reschedule(task, next_send)
     except BaseException:
-        # is_waiting() without its frame, for which there may be no stack.
+        # There may be no stack for a call.
         future = None if task is None else task._park
+        # inlined: _core.traps.is_waiting[1:]
         if future is not None and (
             not future.done()
             or (future.cancelled() and task._abort is not None and task._abort is not AGREED)

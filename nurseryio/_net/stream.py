@@ -36,7 +36,7 @@ from .._base import (
 )
 from .._base.util import bytes_view
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
-from .._core.task import MAX_YIELD_CREDIT, records
+from .._core.task import MAX_YIELD_CREDIT, adopt_current, not_in_a_task, records
 from .sockets import Socket
 from .sockettype import SocketType
 
@@ -184,10 +184,14 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             max_bytes = check_max_bytes(max_bytes)
         if self._receiving:
             raise BusyResourceError("another task is already receiving on this SocketStream")
+        # inlined: _core.task.current_task
         try:
             task = records[current_asyncio_task()]  # type: ignore[index]
         except KeyError:
-            task = current_task()
+            task = adopt_current()
+        except RuntimeError as error:
+            not_in_a_task(error)
+        # inlined: _core.traps.needs_checkpoint
         if task.scope._effective or task._deferred_cancel:
             await self._check_first(task)
         reads = self._reads
@@ -276,10 +280,14 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             return
         if self.socket._did_shutdown:  # type: ignore[attr-defined]
             raise ClosedResourceError("can't send data after sending EOF")
+        # inlined: _core.task.current_task
         try:
             task = records[current_asyncio_task()]  # type: ignore[index]
         except KeyError:
-            task = current_task()
+            task = adopt_current()
+        except RuntimeError as error:
+            not_in_a_task(error)
+        # inlined: _core.traps.needs_checkpoint
         if task.scope._effective or task._deferred_cancel:
             await self._check_first(task)
         reads = self._reads

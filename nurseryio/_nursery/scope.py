@@ -41,7 +41,7 @@ from .._core.cancel_ledger import delivered_native_requests, is_native, release_
 from .._core.delivery import deliver_changes, push_later, recheck
 from .._core.loop_state import check_home, current_state, is_swept
 from .._core.scope_tree import ROOT, Node, abandon, encloses, recalculate
-from .._core.task import Task, current_task, not_in_a_task, records
+from .._core.task import Task, adopt_current, current_task, not_in_a_task, records
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -132,10 +132,11 @@ class CancelScope(Node, OnlyWith):
     # -- entering and leaving ---------------------------------------------------
 
     def __enter__(self) -> Self:
+        # inlined: _core.task.current_task
         try:
             task = records[current_asyncio_task()]  # type: ignore[index]
         except KeyError:
-            task = current_task()
+            task = adopt_current()
         except RuntimeError as error:
             not_in_a_task(error)
         if self._entered:
@@ -144,7 +145,8 @@ class CancelScope(Node, OnlyWith):
             )
         try:
             before = 0
-            if HAS_CANCEL_COUNTS:  # host.cancelling() without the detour
+            if HAS_CANCEL_COUNTS:
+                # inlined: _core.cancel_ledger.native_requests, the ordinary case
                 before = task.asyncio_task.cancelling() - task._owns_cancel_request  # type: ignore[attr-defined,unused-ignore]
             self._native_requests_at_entry = (
                 delivered_native_requests(task, before) if before > 0 else before
@@ -157,7 +159,7 @@ class CancelScope(Node, OnlyWith):
                 deadline = now + relative
                 if not self._called:
                     if relative > 0:
-                        # inlined: loop_state.LoopState.add_deadline
+                        # inlined: _core.loop_state.LoopState.add_deadline, unguarded
                         deadlines = state.deadlines
                         deadlines._sequence = sequence = deadlines._sequence + 1
                         self._entry = entry = [deadline, sequence, _expire, self]
@@ -594,12 +596,12 @@ class CancelScope(Node, OnlyWith):
 def new_scope(relative: float = inf) -> CancelScope:
     """``CancelScope(relative_deadline=relative)``, checked already, not through the class."""
     self: CancelScope = blank(CancelScope)
+    # inlined: _nursery.scope.CancelScope.__init__[2:]
     self._deadline = inf
     self._relative = relative
+    self._shielded = False
     self._task = self._nursery = self._reason = self._entry = self._anyio_pairing = None
-    self._called = self._effective = self._abandoned = self._entered = self.cancelled_caught = (
-        self._shielded
-    ) = False
+    self._called = self._effective = self._abandoned = self._entered = self.cancelled_caught = False
     return self
 
 

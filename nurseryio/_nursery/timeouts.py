@@ -18,7 +18,7 @@ from .._base.exc_fields import is_a
 from .._base.util import CLOCK_TIME, NO_LIMIT, SECONDS, OnlyWith, as_float, not_a_number
 from .._core.cancel_ledger import defer_native_cancel
 from .._core.loop_state import current_state
-from .._core.task import current_task, not_in_a_task, records, wake_future
+from .._core.task import adopt_current, current_task, not_in_a_task, records, wake_future
 from .._core.traps import checkpoint
 from .scope import CancelScope, new_scope
 
@@ -98,11 +98,12 @@ async def sleep(seconds: float) -> None:
     except TypeError:
         raise not_a_number(seconds, "seconds", SECONDS, FOR_EVER) from None
     if positive:
-        # _sleep() again: a frame less in each of ten thousand tasks that sleep.
+        # inlined: _nursery.timeouts._sleep, the ordinary case
+        # inlined: _core.task.current_task
         try:
             task = records[current_asyncio_task()]  # type: ignore[index]
         except KeyError:
-            task = current_task()
+            task = adopt_current()
         except RuntimeError as error:
             not_in_a_task(error)
         if task.scope._effective:

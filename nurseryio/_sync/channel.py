@@ -246,6 +246,7 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
         Trio: ``trio.MemorySendChannel.send``.
         """
         task = current_task()
+        # inlined: _core.traps.needs_checkpoint
         if task.scope._effective or task._deferred_cancel:
             await checkpoint_if_cancelled()
         if self._put(value):
@@ -370,6 +371,7 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
     async def _receive(self, at_end: type[Exception]) -> ReceiveType:
         """Both ways to receive: one coroutine, not one inside another, for the sake of speed."""
         task = current_task()
+        # inlined: _core.traps.needs_checkpoint
         if task.scope._effective or task._deferred_cancel:
             await checkpoint_if_cancelled()
         try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from .._base import WouldBlock
 from .._base.util import Final, Frozen
 from .._core import Task, checkpoint_if_cancelled, current_task
+from .._core.delivery import AGREED
 from .._core.loop_state import is_swept
 from .._core.wait_queue import maybe_yield, park, wake_first
 
@@ -103,9 +104,15 @@ class CapacityLimiter(metaclass=Final):
                 borrowers[borrower] = None
                 wake_first(self._waiting)
             except BaseException:
-                # is_waiting() without its frame, for which there may be no stack.
+                # There may be no stack for a call.
                 future = task._park
-                if future is not None and not future.done():
+                # inlined: _core.traps.is_waiting[1:]
+                if future is not None and (
+                    not future.done()
+                    or (
+                        future.cancelled() and task._abort is not None and task._abort is not AGREED
+                    )
+                ):
                     borrowers.pop(borrower, None)
                 raise
 
@@ -185,6 +192,7 @@ class CapacityLimiter(metaclass=Final):
         Trio: ``trio.CapacityLimiter.acquire_on_behalf_of``.
         """
         task = current_task()
+        # inlined: _core.traps.needs_checkpoint
         if task.scope._effective or task._deferred_cancel:
             await checkpoint_if_cancelled()
         if self._try(borrower):

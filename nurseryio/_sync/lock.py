@@ -128,6 +128,7 @@ class _Lock:
         Trio: ``trio.Lock.acquire``.
         """
         task = current_task()
+        # inlined: _core.traps.needs_checkpoint
         if task.scope._effective or task._deferred_cancel:
             await checkpoint_if_cancelled()
         if self._try(task):

@@ -95,6 +95,7 @@ class Semaphore(metaclass=Final):
         Trio: ``trio.Semaphore.acquire``.
         """
         task = current_task()
+        # inlined: _core.traps.needs_checkpoint
         if task.scope._effective or task._deferred_cancel:
             await checkpoint_if_cancelled()
         if self._value > 0:

@@ -132,6 +132,7 @@ class UnboundedQueue(Generic[T], metaclass=Final):
         Trio: ``trio.lowlevel.UnboundedQueue.get_batch``.
         """
         task = current_task()
+        # inlined: _core.traps.needs_checkpoint
         if task.scope._effective or task._deferred_cancel:
             await checkpoint_if_cancelled()
         if self._ready:

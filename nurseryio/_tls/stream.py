@@ -26,6 +26,7 @@ from typing import Generic, TypeVar
 
 from .._base import BrokenResourceError, BusyResourceError, ClosedResourceError, Final, Stream
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
+from .._core.traps import needs_checkpoint
 from .._net.generic import aclose_forcefully
 from .._net.stream import bytes_view, check_max_bytes
 from .._resolver.hostname import encode_hostname
@@ -300,7 +301,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
                 await self._ensure_handshake()
             if data:
                 task = current_task()
-                if task.scope._effective or task._deferred_cancel:
+                if needs_checkpoint(task):
                     # Looked at here, before anything is encrypted.
                     await checkpoint()
                     self._check()

@@ -11,6 +11,7 @@ import weakref
 from array import array
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import pytest
@@ -175,6 +176,16 @@ async def test_the_error_for_text_says_what_to_do() -> None:
     async with unix_pair() as (a, _b):
         with pytest.raises(TypeError, match="not str; encode it first"):
             await a.send_all("text")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["receive_some", "send_all"])
+async def test_outside_of_a_loop_the_error_is_the_same_as_of_other_operations(method: str) -> None:
+    async with net.unix_pair() as (stream, _peer):
+        call = partial(getattr(stream, method), *([b"x"] if method == "send_all" else []))
+        for operation in (call, nurseryio.Event().wait):
+            coro = operation()
+            with pytest.raises(RuntimeError, match=r"^must be called from async context"):
+                await nurseryio.to_thread.run_sync(coro.send, None)
 
 
 async def test_sending_nothing_sends_nothing() -> None:

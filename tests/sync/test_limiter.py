@@ -205,3 +205,28 @@ async def test_under_any_schedule_no_token_is_lost_or_doubled(loop_case: Case) -
         assert state(limiter) == ([], 0)
 
     await stress(scenario, loop_case)
+
+
+async def test_no_token_is_lost_if_waking_a_task_fails_that_has_been_cancelled_natively(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limiter = CapacityLimiter(1)
+    await limiter.acquire_on_behalf_of("owner")
+    waiting = []
+
+    async def wait() -> None:
+        waiting.append(current_task())
+        await limiter.acquire_on_behalf_of("waiter")
+
+    def fail(*_args: object) -> None:
+        raise MemoryError
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        waiting[0].asyncio_task.cancel()  # its future is cancelled, and the task does not know yet
+        with monkeypatch.context() as patch:
+            patch.setattr("nurseryio._core.wait_queue.reschedule", fail)
+            with pytest.raises(MemoryError):
+                limiter.total_tokens = 2
+        assert state(limiter) == (["owner"], 1)
