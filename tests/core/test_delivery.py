@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from harness.core import (
     Refusing,
-    cancelling,
     leaves,
     little_cpu,
     needs_counts,
@@ -46,7 +45,6 @@ from nurseryio import (
     sleep_forever,
 )
 from nurseryio._core import delivery
-from nurseryio._core.cancel_ledger import native_requests
 from nurseryio._core.task import current_task
 from nurseryio.lowlevel import (
     Abort,
@@ -456,134 +454,6 @@ async def test_a_trap_that_refuses_costs_no_cpu_and_is_asked_once() -> None:
     assert nursery.cancel_scope.cancelled_caught
 
 
-# -- the ledger -----------------------------------------------------------------
-
-
-@needs_counts
-async def test_a_cancellation_counts_once_however_often_it_is_delivered() -> None:
-    seen = []
-    with CancelScope() as scope:
-        scope.cancel()
-        for wait in (forever, checkpoint, sleep_forever, forever):
-            try:
-                await wait()
-            except Cancelled:
-                seen.append(cancelling())
-    assert seen == [1, 1, 1, 1]
-    assert cancelling() == 0
-
-
-@needs_counts
-async def test_two_cancelled_scopes_count_once() -> None:
-    with CancelScope() as outer:
-        with CancelScope() as inner:
-            inner.cancel()
-            outer.cancel()
-            with pytest.raises(Cancelled):
-                await checkpoint()
-            assert cancelling() == 1
-        assert cancelling() == 1
-        with pytest.raises(Cancelled):
-            await forever()
-    assert cancelling() == 0
-
-
-@needs_counts
-async def test_a_shield_has_clean_books_and_leaving_it_opens_them_again() -> None:
-    with CancelScope() as scope:
-        scope.cancel()
-        with pytest.raises(Cancelled):
-            await forever()
-        assert cancelling() == 1
-        with CancelScope(shield=True) as shield:
-            assert cancelling() == 0
-            async with asyncio.timeout(100):
-                await asyncio.sleep(0)
-            shield.shield = False
-            with pytest.raises(Cancelled):
-                await forever()
-            assert cancelling() == 1
-            shield.shield = True
-            assert cancelling() == 0
-        with pytest.raises(Cancelled):
-            await forever()
-        assert cancelling() == 1
-    assert cancelling() == 0
-
-
-@needs_counts
-async def test_asyncio_timeouts_and_task_groups_work_in_shielded_cleanup() -> None:
-    seen = []
-
-    async def fail() -> None:
-        raise KeyError
-
-    with CancelScope() as scope:
-        scope.cancel()
-        try:
-            await forever()
-        finally:
-            with CancelScope(shield=True):
-                try:
-                    async with asyncio.timeout(0.001):
-                        await forever()
-                except TimeoutError:
-                    seen.append("timeout")
-                try:
-                    async with asyncio.TaskGroup() as group:
-                        group.create_task(fail())
-                        if sys.version_info < (3, 13):
-                            # Before 3.13 a group that fails while it waits leaves a count behind.
-                            await forever()
-                except BaseException as exc:
-                    seen += [type(leaf) for leaf in leaves(exc)]
-                assert cancelling() == 0
-    assert seen == ["timeout", KeyError]
-    assert scope.cancelled_caught
-
-
-@needs_counts
-async def test_a_body_that_calls_uncancel_too_often_is_still_interrupted() -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    struck = 0
-    with CancelScope() as scope:
-        scope.cancel()
-        for wait in (checkpoint, forever, checkpoint, sleep_forever, forever):
-            try:
-                await wait()
-            except Cancelled:
-                struck += 1
-                task.uncancel()
-        with CancelScope(shield=True) as inner:
-            await checkpoint()
-            inner.cancel()
-            await checkpoint()
-        assert inner.cancelled_caught
-        await checkpoint()
-    assert struck == 5
-    assert scope.cancelled_caught
-    assert cancelling() == 0
-
-
-@needs_counts
-async def test_native_requests_are_what_is_not_ours() -> None:
-    async def child() -> None:
-        with CancelScope() as scope:
-            scope.cancel()
-            with pytest.raises(Cancelled):
-                await checkpoint()
-            record = current_task()
-            assert native_requests(record) == 0
-            asyncio.current_task().cancel()  # type: ignore[union-attr]
-            assert native_requests(record) == 1
-            await forever()
-
-    task = asyncio.get_running_loop().create_task(child())
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-
 # -- reasons --------------------------------------------------------------------
 
 
@@ -770,35 +640,6 @@ async def test_a_record_is_let_go_of_when_the_refusing_wait_is_over() -> None:
         future.set_result(None)
     await settle()
     assert not record._owns_cancel_request and not record._recheck_queued
-
-
-@needs_counts
-@pytest.mark.parametrize("first", ["scope", "native"])
-async def test_a_native_cancel_beside_ours_outlives_a_shield_on_the_way_out(first: str) -> None:
-    passed_on = []
-
-    async def child() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        try:
-            with CancelScope() as scope:
-                try:
-                    for strike in ("scope", "native") if first == "scope" else ("native", "scope"):
-                        if strike == "scope":
-                            scope.cancel()
-                        else:
-                            task.cancel()
-                    await sleep_forever()
-                finally:
-                    with CancelScope(shield=True):
-                        await cancel_shielded_checkpoint()
-        except asyncio.CancelledError:
-            passed_on.append(cancelling())
-            raise
-
-    async with open_nursery() as nursery:
-        nursery.start_soon(child)
-    assert passed_on == [1]
 
 
 # -- futures that do not behave ------------------------------------------------------

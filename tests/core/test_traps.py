@@ -129,69 +129,6 @@ async def test_a_shielded_checkpoint_yields_and_holds_a_native_cancel_off() -> N
     assert isinstance(result, Cancelled), result
 
 
-@needs_counts
-async def test_a_native_cancel_held_off_is_counted_once() -> None:
-    async def main() -> None:
-        cancel_me()
-        for _ in range(3):
-            await cancel_shielded_checkpoint()
-            assert cancelling() == 1
-        try:
-            await checkpoint()
-        except Cancelled as exc:
-            assert cancelling() == 1
-            assert exc.args == ("native",)
-            raise
-
-    assert isinstance(await own_task(main), Cancelled)
-
-
-async def test_a_native_cancel_held_off_strikes_in_a_foreign_await_as_well() -> None:
-    async def main() -> None:
-        cancel_me()
-        await cancel_shielded_checkpoint()
-        await asyncio.get_running_loop().create_future()
-
-    assert isinstance(await own_task(main), Cancelled)
-
-
-@needs_counts
-async def test_a_request_that_was_taken_back_does_not_strike_later() -> None:
-    async def main() -> str:
-        task = asyncio.current_task()
-        assert task is not None
-        cancel_me()
-        await cancel_shielded_checkpoint()
-        task.uncancel()
-        await checkpoint_if_cancelled()
-        await checkpoint()
-        await asyncio.sleep(0.001)
-        return "calm"
-
-    assert await own_task(main) == "calm"
-
-
-@needs_counts
-async def test_a_timeout_that_comes_with_the_result_does_not_strike_after_its_block() -> None:
-    async def wake(parked: Any) -> None:
-        await asyncio.sleep(0)
-        reschedule(parked, Value("kept"))
-
-    async def main() -> str:
-        record = current_task()
-        async with asyncio.timeout(None) as timeout:
-            asyncio.get_running_loop().call_soon(reschedule, record, Value("kept"))
-            asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)  # type: ignore[union-attr]
-            value = await wait_task_rescheduled(agree)
-            asyncio.current_task().uncancel()  # type: ignore[union-attr]
-            assert not timeout.expired()
-        await asyncio.sleep(0.001)
-        await checkpoint()
-        return str(value)
-
-    assert await own_task(main) == "kept"
-
-
 # -- parking --------------------------------------------------------------------
 
 

@@ -1,0 +1,275 @@
+"""The cancel ledger: whose requests Task.cancelling() counts, and deferred native cancels."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import pytest
+from harness.core import (
+    cancelling,
+    leaves,
+    needs_counts,
+)
+
+from nurseryio import (
+    Cancelled,
+    CancelScope,
+    open_nursery,
+    sleep_forever,
+)
+from nurseryio._base import Value
+from nurseryio._core.cancel_ledger import native_requests
+from nurseryio._core.task import current_task
+from nurseryio.lowlevel import (
+    Abort,
+    cancel_shielded_checkpoint,
+    checkpoint,
+    checkpoint_if_cancelled,
+    reschedule,
+    wait_task_rescheduled,
+)
+
+pytestmark = pytest.mark.limit(20)
+
+
+async def forever() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+def agree(_raise_cancel: object) -> Abort:
+    return Abort.SUCCEEDED
+
+
+async def own_task(function: Any) -> Any:
+    """Run in an asyncio task of its own, and return its result or error."""
+    task = asyncio.get_running_loop().create_task(function())
+    return (await asyncio.gather(task, return_exceptions=True))[0]
+
+
+def cancel_me() -> None:
+    asyncio.current_task().cancel("native")  # type: ignore[union-attr]
+
+
+# -- the ledger -----------------------------------------------------------------
+
+
+@needs_counts
+async def test_a_cancellation_counts_once_however_often_it_is_delivered() -> None:
+    seen = []
+    with CancelScope() as scope:
+        scope.cancel()
+        for wait in (forever, checkpoint, sleep_forever, forever):
+            try:
+                await wait()
+            except Cancelled:
+                seen.append(cancelling())
+    assert seen == [1, 1, 1, 1]
+    assert cancelling() == 0
+
+
+@needs_counts
+async def test_two_cancelled_scopes_count_once() -> None:
+    with CancelScope() as outer:
+        with CancelScope() as inner:
+            inner.cancel()
+            outer.cancel()
+            with pytest.raises(Cancelled):
+                await checkpoint()
+            assert cancelling() == 1
+        assert cancelling() == 1
+        with pytest.raises(Cancelled):
+            await forever()
+    assert cancelling() == 0
+
+
+@needs_counts
+async def test_a_shield_has_clean_books_and_leaving_it_opens_them_again() -> None:
+    with CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(Cancelled):
+            await forever()
+        assert cancelling() == 1
+        with CancelScope(shield=True) as shield:
+            assert cancelling() == 0
+            async with asyncio.timeout(100):
+                await asyncio.sleep(0)
+            shield.shield = False
+            with pytest.raises(Cancelled):
+                await forever()
+            assert cancelling() == 1
+            shield.shield = True
+            assert cancelling() == 0
+        with pytest.raises(Cancelled):
+            await forever()
+        assert cancelling() == 1
+    assert cancelling() == 0
+
+
+@needs_counts
+async def test_asyncio_timeouts_and_task_groups_work_in_shielded_cleanup() -> None:
+    seen = []
+
+    async def fail() -> None:
+        raise KeyError
+
+    with CancelScope() as scope:
+        scope.cancel()
+        try:
+            await forever()
+        finally:
+            with CancelScope(shield=True):
+                try:
+                    async with asyncio.timeout(0.001):
+                        await forever()
+                except TimeoutError:
+                    seen.append("timeout")
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(fail())
+                        if sys.version_info < (3, 13):
+                            # Before 3.13 a group that fails while it waits leaves a count behind.
+                            await forever()
+                except BaseException as exc:
+                    seen += [type(leaf) for leaf in leaves(exc)]
+                assert cancelling() == 0
+    assert seen == ["timeout", KeyError]
+    assert scope.cancelled_caught
+
+
+@needs_counts
+async def test_a_body_that_calls_uncancel_too_often_is_still_interrupted() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    struck = 0
+    with CancelScope() as scope:
+        scope.cancel()
+        for wait in (checkpoint, forever, checkpoint, sleep_forever, forever):
+            try:
+                await wait()
+            except Cancelled:
+                struck += 1
+                task.uncancel()
+        with CancelScope(shield=True) as inner:
+            await checkpoint()
+            inner.cancel()
+            await checkpoint()
+        assert inner.cancelled_caught
+        await checkpoint()
+    assert struck == 5
+    assert scope.cancelled_caught
+    assert cancelling() == 0
+
+
+@needs_counts
+async def test_native_requests_are_what_is_not_ours() -> None:
+    async def child() -> None:
+        with CancelScope() as scope:
+            scope.cancel()
+            with pytest.raises(Cancelled):
+                await checkpoint()
+            record = current_task()
+            assert native_requests(record) == 0
+            asyncio.current_task().cancel()  # type: ignore[union-attr]
+            assert native_requests(record) == 1
+            await forever()
+
+    task = asyncio.get_running_loop().create_task(child())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@needs_counts
+@pytest.mark.parametrize("first", ["scope", "native"])
+async def test_a_native_cancel_beside_ours_outlives_a_shield_on_the_way_out(first: str) -> None:
+    passed_on = []
+
+    async def child() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            with CancelScope() as scope:
+                try:
+                    for strike in ("scope", "native") if first == "scope" else ("native", "scope"):
+                        if strike == "scope":
+                            scope.cancel()
+                        else:
+                            task.cancel()
+                    await sleep_forever()
+                finally:
+                    with CancelScope(shield=True):
+                        await cancel_shielded_checkpoint()
+        except asyncio.CancelledError:
+            passed_on.append(cancelling())
+            raise
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+    assert passed_on == [1]
+
+
+# -- native cancels that are deferred --------------------------------------------
+
+
+@needs_counts
+async def test_a_native_cancel_held_off_is_counted_once() -> None:
+    async def main() -> None:
+        cancel_me()
+        for _ in range(3):
+            await cancel_shielded_checkpoint()
+            assert cancelling() == 1
+        try:
+            await checkpoint()
+        except Cancelled as exc:
+            assert cancelling() == 1
+            assert exc.args == ("native",)
+            raise
+
+    assert isinstance(await own_task(main), Cancelled)
+
+
+async def test_a_native_cancel_held_off_strikes_in_a_foreign_await_as_well() -> None:
+    async def main() -> None:
+        cancel_me()
+        await cancel_shielded_checkpoint()
+        await asyncio.get_running_loop().create_future()
+
+    assert isinstance(await own_task(main), Cancelled)
+
+
+@needs_counts
+async def test_a_request_that_was_taken_back_does_not_strike_later() -> None:
+    async def main() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        cancel_me()
+        await cancel_shielded_checkpoint()
+        task.uncancel()
+        await checkpoint_if_cancelled()
+        await checkpoint()
+        await asyncio.sleep(0.001)
+        return "calm"
+
+    assert await own_task(main) == "calm"
+
+
+@needs_counts
+async def test_a_timeout_that_comes_with_the_result_does_not_strike_after_its_block() -> None:
+    async def wake(parked: Any) -> None:
+        await asyncio.sleep(0)
+        reschedule(parked, Value("kept"))
+
+    async def main() -> str:
+        record = current_task()
+        async with asyncio.timeout(None) as timeout:
+            asyncio.get_running_loop().call_soon(reschedule, record, Value("kept"))
+            asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)  # type: ignore[union-attr]
+            value = await wait_task_rescheduled(agree)
+            asyncio.current_task().uncancel()  # type: ignore[union-attr]
+            assert not timeout.expired()
+        await asyncio.sleep(0.001)
+        await checkpoint()
+        return str(value)
+
+    assert await own_task(main) == "kept"
