@@ -57,6 +57,7 @@ syscalls: .venv/test.stamp
 lint: .venv/dev.stamp
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
+	$(BIN)/python tests/harness/prose.py
 
 types: .venv/dev.stamp
 	$(BIN)/python -m mypy

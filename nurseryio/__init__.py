@@ -4,17 +4,22 @@ A nursery child is a real ``asyncio.Task``; any asyncio awaitable may be awaited
 everything here works in any asyncio task. Names and behaviour are Trio's: ``import nurseryio as
 trio``.
 
-The map; each room may import only what stands beside it, and a door may import from them all::
+The rooms (subpackages), floor by floor. A room imports only from lower floors, and a public module
+may import from every room. The map of a room is at the top of its ``__init__``::
 
-    _core      -
-    _sync      _core
-    _net       _core, _sync
-    _system    _core, _sync, _net
-    _interop   _core, _sync, _net
-    testing    _core, _sync, _net, _system, _interop
+    1   _asyncio
+    2   _base
+    3   _core
+    4   _nursery
+    5   _loop, _observe, _sync
+    6   _run
+    7   _resolver
+    8   _net
+    9   _dtls, _tls, _system, _interop, _checks
+    10  testing
 
-Rule: doors re-export, and each public name goes through exactly one of them. What is not needed
-by every program is loaded when its name is first used.
+Public modules only re-export, and each public name is in exactly one of them. A name that not every
+program needs is loaded when it is first used.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ architecture.md``, and with a test file of the same name.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 
 import pytest
@@ -288,6 +289,9 @@ PUBLIC_IN_SPITE_OF_SPELLING = {
 
 LINES_OF_A_MODULE = 600
 LINES_OF_A_FUNCTION = 60
+LINES_OF_A_ROOM = 3_500
+MODULES_OF_A_ROOM = 16
+LINES_OF_A_MAP = 10
 
 
 # -- what is there --------------------------------------------------------------
@@ -461,5 +465,47 @@ def test_no_function_is_too_long() -> None:
     assert not {n: lines for n, lines in lengths.items() if lines > LINES_OF_A_FUNCTION}
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_room_is_too_large(room: str) -> None:
+    assert len(ROOMS[room]) <= MODULES_OF_A_ROOM
+    assert sum(lines_of(m) for m in each_module() if m.room == room) <= LINES_OF_A_ROOM
+
+
 def test_each_module_says_what_lives_in_it() -> None:
     assert not [m.name for m in each_module() if not ast.get_docstring(m.tree)]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_each_module_has_a_test_file_at_the_same_place(room: str) -> None:
+    folder = source.ROOT / "tests" / room.strip("_")
+    assert not [name for name in ROOMS[room] if not (folder / f"test_{name}.py").is_file()]
+
+
+# -- the map as people read it --------------------------------------------------
+
+
+def test_the_map_in_the_documentation_is_the_map_above() -> None:
+    text = (source.ROOT / "docs/internals/architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| `(\w+)/` \| [^|]+ \| ([^|]+) \|$", text, re.MULTILINE)
+    assert {room: tuple(re.findall(r"`(\w+)`", order)) for _, room, order in rows} == ROOMS
+    assert {room: int(floor) - 1 for floor, room, _ in rows} == LEVEL
+    for name in PUBLIC - {""}:
+        assert f"`{name}.py`" in text
+    for importer, imported in UPWARD_FOR_TYPES | UPWARD_WHEN_CALLED:
+        assert f"`{importer}` → `{imported}`" in text
+
+
+def test_the_map_in_the_package_is_the_map_above() -> None:
+    docstring = ast.get_docstring(source.modules()[""].tree) or ""
+    floors = re.findall(r"^ +(\d+)  +(\w+(?:, \w+)*)$", docstring, re.MULTILINE)
+    assert [tuple(re.findall(r"\w+", rooms)) for _, rooms in floors] == [*map(tuple, FLOORS)]
+    assert [int(number) for number, _ in floors] == [*range(1, len(FLOORS) + 1)]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_each_room_opens_with_a_short_map_of_its_modules_in_reading_order(room: str) -> None:
+    docstring = ast.get_docstring(source.modules()[room].tree) or ""
+    named = [name for name in re.findall(r"``(\w+)``", docstring) if name in ROOMS[room]]
+    assert tuple(dict.fromkeys(named)) == ROOMS[room]
+    _title, *lines = filter(None, docstring.splitlines())
+    assert len(lines) <= LINES_OF_A_MAP
