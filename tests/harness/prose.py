@@ -1,4 +1,4 @@
-"""The language of docstrings and comments: ``python tests/harness/prose.py``, part of ``make lint``.
+"""The language of docstrings and comments: ``tests/harness/prose.py``, part of ``make lint``.
 
 CONTRIBUTING.md has five rules of writing. This counts the habits that they warn of, for each
 thousand words of the package, against a budget. A habit that is over its budget fails the check and
