@@ -1,4 +1,4 @@
-"""The cancel ledger: which cancel requests counted by asyncio belong to a scope, and which errors.
+"""The cancel ledger: whether a counted cancel request, or the error it raises, belongs to a scope.
 
 asyncio counts the requests to cancel a task (``Task.cancelling()``, the *cancel count*), and
 ``asyncio.timeout``, ``asyncio.TaskGroup`` and servers act on the number. A request by code outside

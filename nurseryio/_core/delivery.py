@@ -38,7 +38,7 @@ does. Such a task is interrupted a limited number of times (``MAX_SWALLOWED_CANC
 after a pause. If the wait ends by itself meanwhile, the task's next wait is interrupted at once.
 
 Rule 3 (failures): an error on the way to one task does not keep the others from being served. That
-one task is tried once more in the next iteration of the loop, and the error is raised in the caller. A
+one task is tried once more in the next iteration of the loop, and the caller gets the error. A
 future whose ``cancel()`` raises cannot be interrupted: the task that waits for it gets that error
 instead.
 """
@@ -327,9 +327,9 @@ def _deliver(task: Task) -> None:
             raise
 
 
-# How many interruptions of awaits in asyncio code a task may swallow until a pause is made. The
-# pause is one second at first and doubles each time. Once it exceeds MAX_BACKOFF (seconds), there
-# is not a timer any more: the task is rechecked only when the future that it waits for is done.
+# How many interruptions of awaits in asyncio code a task may swallow before a pause. The pause is
+# one second at first and doubles each time. Once it exceeds MAX_BACKOFF (seconds), a timer is not
+# set any more: the task is rechecked only when the future that it waits for is done.
 MAX_SWALLOWED_CANCELS = 100
 MAX_BACKOFF = 3600.0
 

@@ -196,7 +196,7 @@ class LoopState:
     def finish_later(self, function: Callable[..., object], *args: Any) -> None:
         """Call ``function(*args)`` in the next iteration of the loop, to finish what failed.
 
-        Needs neither stack nor the loop's Python code, so it works where almost nothing does.
+        Needs neither stack nor the loop's Python code, so it works where almost nothing else does.
         """
         self.unfinished.append((function, args))
         try:

@@ -9,7 +9,8 @@ other code calls :func:`reschedule`. :func:`wait_future` waits for an asyncio fu
 
 Rule 2: in a cancelled scope each of them, apart from :func:`cancel_shielded_checkpoint`, raises
 before it waits. It does not raise the error itself: it calls ``cancel`` on the running asyncio
-task, so that asyncio's cancel count is right.
+task, so that asyncio's cancel count is right. A wait whose abort function returns ``Abort.FAILED``
+goes on all the same.
 
 Rule 3: an operation that has completed keeps its result. A native cancel may arrive after the
 result was handed over and before the task's next step. It is requested again then, and raised at
