@@ -1,8 +1,8 @@
 """The asyncio boundary: the only module that names private or version-dependent parts of asyncio.
 
-Rule 1: other modules call functions here to learn what a task waits for, whether it is running, its
-cancel count, how a loop keeps time, or its file descriptors. If a new release of Python or uvloop
-moves such a part, only this file changes.
+Rule 1: other modules call functions here to learn private facts of a task: the future it waits for,
+whether it is running, its cancel count. The same holds for a loop: its clock, its callbacks, its
+file descriptors. If a new release of Python or uvloop moves such a part, only this file changes.
 
 Rule 2: functions here are thin and do not use scopes or nurseries.
 
@@ -131,8 +131,9 @@ else:
 UNCANCEL_WITHDRAWS = sys.version_info >= (3, 13)
 
 
-# Whether the count may include stale requests of asyncio itself. Before 3.13, if a child fails while
-# the end of a TaskGroup's block waits, the group cancels its task and never calls uncancel().
+# Whether the count may include stale requests of asyncio itself. If a child of a TaskGroup fails
+# while the end of the group's block waits, the group cancels the block's task. Before 3.13 it does
+# not call uncancel() for that request.
 COUNTS_GO_STALE = HAS_CANCEL_COUNTS and sys.version_info < (3, 13)
 
 
@@ -179,8 +180,8 @@ callbacks_of: Callable[[asyncio.Future[Any]], list[tuple[Any, contextvars.Contex
     operator.attrgetter("_callbacks")
 )
 
-# From 3.14 on a future has a set of the tasks that await it. This removes one, as is needed when the
-# task's callback is removed.
+# From 3.14 on a future has a set of the tasks that await it. This function removes a task; it must
+# be called when the task's callback is removed from the future.
 forget_who_awaits: Callable[[asyncio.Future[Any], AsyncioTask], object] | None = getattr(
     asyncio, "future_discard_from_awaited_by", None
 )
@@ -415,7 +416,7 @@ def task_context(task: AsyncioTask) -> contextvars.Context | None:
 
 
 def owner_of(callback: Any) -> AsyncioTask | None:
-    """The task, if a callback given to ``loop.call_soon`` is a step or the wake-up of a task."""
+    """The task whose step or wake-up a callback of ``loop.call_soon`` is; None for others."""
     owner = getattr(callback, "__self__", None)
     return owner if isinstance(owner, asyncio.Task) else None
 

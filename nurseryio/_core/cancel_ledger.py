@@ -56,7 +56,7 @@ def delivered_native_requests(task: Task, requests: int) -> int:
 
 
 def is_native(task: Task, before: int, exc: BaseException) -> bool:
-    """Whether ``exc`` belongs to a native request, made since there were ``before`` of them."""
+    """Whether ``exc`` belongs to a native request. The scope found ``before`` of them at entry."""
     requests = native_requests(task)
     if requests <= max(before, 0):
         return False

@@ -19,7 +19,7 @@ is running                                 rechecks in the next iteration of the
 has ended                                  settles its end, if the nursery missed it
 waits in a trap                            calls the trap's abort function, once; if that
                                            returns ``SUCCEEDED``, ``Task.cancel``
-waits for a future that is done            rechecks; does not cancel, which would lose the
+waits for a future that is done            rechecks; it does not cancel, which would lose the
                                            future's result
 waits for a pending future                 ``Task.cancel``; rechecks after the next step
 still waits for the future that was        rechecks when that future is done, by a callback on
@@ -351,7 +351,8 @@ def _swallows_too_many(task: Task) -> bool:
 
 
 # How many times in a row a task may be found waiting for the same future although that is done.
-# asyncio wakes the task in the next iteration of the loop.
+# asyncio wakes the task in the next iteration of the loop. From then on each recheck comes after a
+# pause.
 MOST_LOOKS_AT_DONE = 4
 
 

@@ -13,15 +13,16 @@ is a callback of the loop, or runs the loop            must not be raised
 is the wrapper of a task (a boundary)                  may be raised, unless the wrapper itself
                                                        runs, or the task is a system task or one
                                                        that asyncio code started
-belongs to the engine (the rooms in ``_ENGINE``)       must not be raised
+belongs to the engine (the rooms in ``_ENGINE``), and  must not be raised
+is not marked by ``calls_users``
 is this library's or asyncio's, and no user code is    must not be raised
 further in
 =====================================================  =========================================
 
-So user code may be interrupted wherever the engine is not in the middle of an operation, also when
-an upper part of the library (a server, a channel of results) has called it. At the end of the
-stack, outside all tasks, the error must not be raised. The standard library counts as part of the
-code that calls it, because the loop, this library and the user may call the same function of it.
+So user code may be interrupted wherever the engine is not in the middle of an operation. This holds
+also if an upper part of the library (a server, a channel of results) has called it. At the end of
+the stack, outside all tasks, the error must not be raised. The standard library counts as part of
+the code that calls it: the loop, this library and the user may call the same function of it.
 
 Rule 2: marks belong to code objects, not to names or files.
 

@@ -2,8 +2,8 @@
 
 This module has :class:`LoopState`, the table of all loop states, and :class:`PerLoop`.
 
-Rule 1: data of a whole loop (deadlines, instruments, the recheck queue of delivery) is in its
-:class:`LoopState`, never in a module global, because several loops may run in several threads.
+Rule 1: data of a whole loop is in its :class:`LoopState`: deadlines, instruments, the recheck queue
+of delivery. It is never in a module global, because several loops may run in several threads.
 
 Rule 2: the loop's timer is armed before ``armed_at`` says so, and it is armed again even if
 something fails.
@@ -165,8 +165,8 @@ class LoopState:
         if when > loop.time():
             timer: asyncio.Handle = loop.call_at(when, fire, self, context=self.context)
         else:
-            # Not a timer: the loop looks at timers only after the callbacks that are ready now, but
-            # a task's next checkpoint must notice a deadline that has passed.
+            # Not a timer: the loop looks at timers only after the callbacks that are ready now. A
+            # task's next checkpoint must notice a deadline that has passed.
             timer = loop.call_soon(fire, self, context=self.context)
         before = self.timer
         self.timer = timer

@@ -115,7 +115,7 @@ def recalculate(node: Node, everything: bool = False) -> list[TreeTask]:
 
 
 def recalculate_chain(task: TreeTask, base: Node) -> list[TreeTask]:
-    """The same for one task. Its chain begins at ``base``, which has replaced another node."""
+    """Like :func:`recalculate` for one task, after ``base`` became the node outside its chain."""
     flipped: list[TreeTask] = []
     _descend(task, base, flipped, members=False)
     return flipped

@@ -304,7 +304,7 @@ def _wake_again(callback: Any, context: contextvars.Context, future: asyncio.Fut
 
 
 def not_in_a_task(error: RuntimeError) -> NoReturn:
-    """Replace the error of asyncio's ``current_task`` by a clearer one if no loop is running."""
+    """Raise the error of ``asyncio.current_task()``, or a clearer one if no loop is running."""
     if compat.running_loop_or_none() is None:
         raise RuntimeError(NO_LOOP) from None
     raise error

@@ -48,9 +48,9 @@ class Extra:
         self.seen_done: tuple[Any, int] = (None, 0)
         # The innermost edge cancellation block that the task is in.
         self.edge: EdgeProtocol | None = None
-        # Used only where counts go stale (compat): how many native requests were raised before the
-        # scope's request was, and how many there were when a scope last let the error of one pass
-        # (rule 4 of cancel_ledger).
+        # Used only where counts go stale (compat). The first is the number of native requests that
+        # were raised before the scope's request was. The second is their number when a scope last
+        # let the error of one pass. See rule 4 of cancel_ledger.
         self.stale_requests = self.propagating_requests = 0
         # Parking lots to break when the task ends.
         self.breakers: list[Any] | None = None

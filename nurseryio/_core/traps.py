@@ -1,8 +1,8 @@
 """Traps: checkpoints, and waiting for another task's ``reschedule`` or for a future.
 
 A *trap* is a function of this library in which a task yields or waits. The faster forms of two
-traps are in ``wait_queue``. Nurseries and streams have a few awaits more, for speed, which keep
-these rules too.
+traps are in ``wait_queue``. For speed, nurseries and streams also await directly in a few places,
+and follow these rules there.
 
 Rule 1: :func:`checkpoint` and its variants yield once. :func:`wait_task_rescheduled` waits until
 other code calls :func:`reschedule`. :func:`wait_future` waits for an asyncio future.
@@ -122,11 +122,11 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
 
     Args:
         abort_func: called at most once, in any context, if the task is cancelled while it waits.
-            Its argument ``raise_cancel`` is a function that raises the cancellation. It must
-            return ``Abort.SUCCEEDED`` or ``Abort.FAILED``. With the first it promises that no
-            code will reschedule the task, which then wakes with the cancellation. With the
-            second the task goes on waiting, and some code must still reschedule it (perhaps with
-            ``capture(raise_cancel)``).
+            Its argument ``raise_cancel`` is a function that raises the cancellation.
+            ``abort_func`` returns ``Abort.SUCCEEDED`` after it has made sure that no code will
+            reschedule the task. The task then wakes with the cancellation. Or it returns
+            ``Abort.FAILED``. The task then goes on waiting, and some code must still reschedule
+            it (perhaps with ``capture(raise_cancel)``).
 
     Returns:
         The value of the outcome given to :func:`reschedule`.

@@ -1,7 +1,7 @@
 """Fast waiting and yielding for locks, channels and the like: ``park`` and ``maybe_yield``.
 
-:func:`park` is ``wait_task_rescheduled`` for the case of nearly all primitives: the task is in a
-queue, and a cancelled task leaves the queue. :func:`maybe_yield` is the yield at the end of an
+:func:`park` is ``wait_task_rescheduled`` for a task in a queue, which leaves the queue if it is
+cancelled. Nearly all primitives wait like this. :func:`maybe_yield` is the yield at the end of an
 operation that has completed. Both get the task as an argument, because their callers know it. They
 save much of the work of the general functions in ``traps``, and call those in the rare cases.
 
