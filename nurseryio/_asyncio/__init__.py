@@ -1,3 +1,9 @@
-"""The border with asyncio: everything that is private there or differs between Python versions."""
+"""The asyncio boundary: everything that is private in asyncio, or differs between Python versions.
+
+``compat``: task state, cancel counts, task making, and loop internals, for all Pythons and loops.
+``epoll``: one epoll object between a loop and the descriptors that stay registered with it.
+Not here: virtual time, and which task waits for a descriptor (``_loop``); which cancel requests
+belong to a scope (``_core``).
+"""
 
 from __future__ import annotations

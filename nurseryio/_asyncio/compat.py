@@ -1,18 +1,18 @@
 """The asyncio boundary: the only module that names private or version-dependent parts of asyncio.
 
-Rule 1: whoever needs to know what a task waits for, whether it runs, how often it was asked to
-cancel, how a loop counts time or finds its file descriptors, asks here. A new Python or uvloop
-release that moves such a part is met by changing this file alone.
+Rule 1: other modules call functions here to learn private facts of a task: the future it waits for,
+whether it is running, its cancel count. The same holds for a loop: its clock, its callbacks, its
+file descriptors. If a new release of Python or uvloop moves such a part, only this file changes.
 
-Rule 2: functions here are thin and know nothing of scopes and nurseries.
+Rule 2: functions here are thin and do not use scopes or nurseries.
 
-Rule 3: what a version lacks is made up for here, with the loss stated:
+Rule 3: if a Python version lacks something, this module has a substitute, and its cost is stated:
 
-* 3.10 has neither ``Task.cancelling`` nor ``Task.uncancel``. There both do nothing, and a
-  native cancel is told from a scope's own by the exception's argument alone.
-* Before 3.12 ``asyncio.current_task`` is a slow Python function; the table below it is used.
-* From 3.13 on, ``uncancel`` reaching zero also withdraws a cancellation that was not raised
-  yet. The ledger (see ``delivery``) never lets it reach zero in that state.
+* 3.10 has neither ``Task.cancelling`` nor ``Task.uncancel``. There both do nothing. Only the
+  exception's argument shows whether a ``CancelledError`` is native or belongs to a scope.
+* Before 3.12 ``asyncio.current_task`` is a slow Python function. The table that it reads is used.
+* From 3.13 on, ``uncancel`` also withdraws a cancellation that was not raised yet, if the count
+  reaches zero. ``cancel_ledger`` never lets it reach zero in that state.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ def current_task_or_none() -> AsyncioTask | None:
     return None if running_loop_or_none() is None else current_task()
 
 
-# -- what a task is doing -------------------------------------------------------
+# -- the state of a task --------------------------------------------------------
 
 # The future that a suspended task waits for; None for a task that runs, has not started, or
-# has merely yielded.
+# has only yielded.
 waiter: Callable[[AsyncioTask], Any] = operator.attrgetter("_fut_waiter")
 
 # Whether a requested cancellation waits for the task's next step.
@@ -78,11 +78,11 @@ must_cancel: Callable[[AsyncioTask], bool] = operator.attrgetter("_must_cancel")
 
 def is_running(task: AsyncioTask) -> bool:
     """Whether the task is on the stack: running, or below an eagerly started one."""
-    # Of a child the wrapper, not what it shows.
+    # For a ChildTask the coroutine of the wrapper, not the one that it shows.
     coro: Any = _plain_get_coro(task) if type(task) is ChildTask else task.get_coro()
     try:
         return bool(coro.cr_running)
-    except AttributeError:  # a coroutine of another make
+    except AttributeError:  # another kind of coroutine
         return bool(getattr(coro, "gi_running", False))
 
 
@@ -92,17 +92,17 @@ def give_up(task: AsyncioTask) -> None:
 
 
 def is_over(task: AsyncioTask | None) -> bool:
-    """Whether the task has ended; a record that has let go of its task holds None."""
+    """Whether the task has ended. A record of an adopted task holds None after the end."""
     return task is None or task.done()
 
 
 def has_begun(task: Any) -> bool:
-    """Whether an asyncio task that a task factory has made has made its first step."""
+    """Whether an asyncio task made by a task factory has taken its first step."""
     return type(task) is not ChildTask and hasattr(task, "get_coro") and has_run(task.get_coro())
 
 
 def has_run(coro: Any) -> bool:
-    """Whether a coroutine has made its first step."""
+    """Whether a coroutine has taken its first step."""
     frame = getattr(coro, "cr_frame", None)
     if frame is None or getattr(coro, "cr_running", False):
         return True
@@ -113,7 +113,7 @@ def has_run(coro: Any) -> bool:
 # -- cancel requests ------------------------------------------------------------
 
 if HAS_CANCEL_COUNTS:
-    # How many cancel requests the task has seen that nobody has taken back.
+    # The cancel count: requests to cancel the task, less the calls of uncancel().
     cancelling: Callable[[AsyncioTask], int] = operator.methodcaller("cancelling")
     uncancel: Callable[[AsyncioTask], object] = operator.methodcaller("uncancel")
 else:
@@ -131,26 +131,27 @@ else:
 UNCANCEL_WITHDRAWS = sys.version_info >= (3, 13)
 
 
-# Whether the count may hold requests of asyncio's own that are long over: before 3.13 a TaskGroup
-# forgets the one that it makes when a child fails while the end of its block waits.
+# Whether the count may include stale requests of asyncio itself. If a child of a TaskGroup fails
+# while the end of the group's block waits, the group cancels the block's task. Before 3.13 it does
+# not call uncancel() for that request.
 COUNTS_GO_STALE = HAS_CANCEL_COUNTS and sys.version_info < (3, 13)
 
 
 def all_raised(task: AsyncioTask) -> bool:
     """Whether every cancel request so far has been raised in the task; False if that is unknown."""
     future = waiter(task)
-    # A future of another kind, such as a task, may have been told and take its time.
+    # Another kind of future, such as a task, may have got cancel() and not be done yet.
     waits = type(future) is asyncio.Future and not future.done()
     return not must_cancel(task) and (waits or future is None)
 
 
 def recancel(task: AsyncioTask, args: tuple[Any, ...]) -> None:
-    """Make a cancellation that was held off strike at the task's next await; the count stays."""
+    """Have a deferred cancellation raised at the task's next await. The count stays the same."""
     task.cancel(*args[:1])
     uncancel(task)
 
 
-# While a hook is called for a task, asyncio too is to say that this task is the running one.
+# Set and unset asyncio's running task, while a hook is called for a task.
 enter_task: Callable[[Loop, AsyncioTask], None] = asyncio.tasks._enter_task
 leave_task: Callable[[Loop, AsyncioTask], None] = asyncio.tasks._leave_task
 
@@ -159,9 +160,9 @@ leave_task: Callable[[Loop, AsyncioTask], None] = asyncio.tasks._leave_task
 
 
 class _BareYield:
-    """Awaiting it lets every ready task make a step. A pending cancellation is raised there.
+    """Awaiting it yields once, so that every ready task makes a step. A pending cancel is raised.
 
-    Not a coroutine: the iterator of a tuple costs neither a frame nor a generator.
+    It is not a coroutine: the iterator of a tuple costs neither a frame nor a generator.
     """
 
     __slots__ = ()
@@ -170,31 +171,32 @@ class _BareYield:
 
 BARE_YIELD = _BareYield()
 
-# A future of the plain kind, as stock loops and uvloop make them, without the frame in between.
+# Makes a plain future, as stock loops and uvloop do, without the frame of loop.create_future().
 new_future: Callable[..., asyncio.Future[Any]] = asyncio.Future
 
 
-# The callbacks of a future, each with its context; empty or None while there are none.
+# The callbacks of a future, each with its context; empty or None if there are none.
 callbacks_of: Callable[[asyncio.Future[Any]], list[tuple[Any, contextvars.Context]] | None] = (
     operator.attrgetter("_callbacks")
 )
 
-# From 3.14 on a future knows who awaits it, and has to be told when its callback is taken away.
+# From 3.14 on a future has a set of the tasks that await it. This function removes a task; it must
+# be called when the task's callback is removed from the future.
 forget_who_awaits: Callable[[asyncio.Future[Any], AsyncioTask], object] | None = getattr(
     asyncio, "future_discard_from_awaited_by", None
 )
 
-# The same the other way round: asyncio's tools draw a child below the task that opened its nursery.
+# Adds to that set: asyncio's tools then draw a child below the task that opened its nursery.
 note_who_awaits: Callable[[asyncio.Future[Any], AsyncioTask], object] | None = getattr(
     asyncio, "future_add_to_awaited_by", None
 )
 
 
 def throw_into(task: AsyncioTask, future: Any, error: Exception) -> bool:
-    """Have a suspended task go on with ``error`` instead of the result of the future.
+    """Raise ``error`` in a suspended task instead of the result of the future.
 
     Returns:
-        False if the future does not show how it would wake the task.
+        False if the future does not show the callback by which it would wake the task.
     """
     for wakeup, context in getattr(future, "_callbacks", None) or ():
         if getattr(wakeup, "__self__", None) is task:
@@ -210,45 +212,45 @@ def throw_into(task: AsyncioTask, future: Any, error: Exception) -> bool:
 # -- tasks ----------------------------------------------------------------------
 
 
-# The task class that asyncio comes with. Some tools put the one written in Python in its place;
-# that one cannot show another coroutine than it runs, so no ChildTask is made of it.
+# asyncio's task class written in C. Some tools replace it with the one written in Python. That one
+# cannot show a coroutine other than the one it runs, so ChildTask is not used then.
 NativeTask: Any = getattr(sys.modules.get("_asyncio"), "Task", None)
 _TaskBase: Any = NativeTask or asyncio.Task
 
-# The module whose attribute ``Task`` such tools replace.
+# Such tools replace the attribute ``Task`` of this module.
 asyncio_tasks: Any = asyncio.tasks
 
-# Task.cancel() for a ChildTask that has made its first step, without the look at that.
+# Task.cancel() for a ChildTask that has taken its first step, without the check of that.
 plain_cancel: Callable[..., bool] = _TaskBase.cancel
 _plain_get_coro: Callable[[AsyncioTask], Any] = _TaskBase.get_coro
 
 
 class ChildTask(_TaskBase):  # type: ignore[misc]
-    """The asyncio task of a nursery's child, where nothing stands between the nursery and asyncio.
+    """The asyncio task of a nursery's child, if neither a task factory nor a tool is to see it.
 
-    It runs the nursery's wrapper. Tools that ask a task for its coroutine (``repr``, ``get_stack``,
-    debug mode, the call graph) are given the coroutine of the user's function.
+    It runs the nursery's wrapper. It shows the coroutine of the user's function to tools that read
+    the coroutine of a task (``repr``, ``get_stack``, debug mode, the call graph).
     """
 
     __slots__ = ("shown",)
 
-    # The coroutine of the user's function; not there before the task is complete.
+    # The coroutine of the user's function; not set before the task is complete.
     shown: Any
 
     def get_coro(self) -> Any:
         """The coroutine of the user's function."""
         return getattr(self, "shown", None) or _plain_get_coro(self)
 
-    # What asyncio's own functions for display read.
+    # asyncio's functions for display read this attribute.
     _coro = property(get_coro)
 
     def cancel(self, msg: Any = None) -> bool:
-        """Cancel the task; if it has not made its first step, its nursery is told of its end."""
+        """Cancel the task. Its nursery notices the end also if it has not taken its first step."""
         if not has_run(_plain_get_coro(self)):
             self.add_done_callback(ChildTask.may_have_never_run)
         return plain_cancel(self, msg)
 
-    # The done-callback of one that was cancelled before its first step; set by ``ending``.
+    # The done-callback of a task that was cancelled before its first step; set by ``task_exit``.
     may_have_never_run: ClassVar[Callable[[AsyncioTask], object]]
 
 
@@ -256,16 +258,16 @@ ChildTask.__name__ = ChildTask.__qualname__ = "Task"
 
 
 def show(task: AsyncioTask, coro: Any) -> None:
-    """Have a child show another coroutine as its own, if it can."""
+    """Have a child show another coroutine than the one it runs, if it can."""
     if type(task) is ChildTask:
         task.shown = coro
 
 
 class TaskMaking:
-    """How one loop makes tasks, and whether anything stands between it and ``asyncio.Task``.
+    """How one loop makes tasks, and whether other code is to see each task that is made.
 
-    Task factories, loops with a ``create_task`` of their own, and tools that replace
-    ``create_task`` on a loop or on its class all want to see every task.
+    Such code is a task factory, a loop class with another ``create_task``, or a tool that replaces
+    ``create_task`` on a loop or on its class.
     """
 
     __slots__ = ("code", "create_task", "factory", "loop", "loop_type", "namespace")
@@ -278,9 +280,9 @@ class TaskMaking:
         self.factory: Callable[[], object] = loop.get_task_factory
         if type(loop).get_task_factory is asyncio.BaseEventLoop.get_task_factory:
             self.factory = functools.partial(self.namespace.get, "_task_factory")
-        # The loop's method as asyncio or uvloop wrote it, else something that nothing is equal to.
+        # The loop's method as asyncio or uvloop wrote it, else a class that equals no method.
         self.create_task: Any = _genuine_create_task(type(loop)) or _Unequal
-        # Some tools leave the function in its place and change its code.
+        # Some tools do not replace the function, but its code.
         self.code: object = getattr(self.create_task, "__code__", None)
 
     def is_plain(self) -> bool:
@@ -294,7 +296,7 @@ class TaskMaking:
         )
 
     def accepted(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Those of the keyword arguments that everything on the way to a new task takes."""
+        """The keyword arguments that ``create_task`` and the task factory of the loop accept."""
         if sys.version_info < (3, 11):
             options = {key: value for key, value in options.items() if key != "context"}
         if self.loop_type.create_task is not self.create_task or "create_task" in self.namespace:
@@ -303,7 +305,7 @@ class TaskMaking:
         if factory is not None:
             given = _taken_by(factory, options)
             if sys.version_info < (3, 14) and "name" in options:
-                given["name"] = options["name"]  # the loop keeps the name to itself
+                given["name"] = options["name"]  # the loop does not pass the name to the factory
             options = given
         return options
 
@@ -334,7 +336,7 @@ def _genuine_create_task(loop_type: type[Loop]) -> object:
                     and "_task_factory" in found.__code__.co_names
                 )
             else:
-                # A compiled class cannot be patched, a Python class above it would be found first.
+                # A compiled class cannot be patched, and a Python subclass would be found first.
                 genuine = cls.__module__ == "uvloop.loop"
             return found if genuine else None
     return None
@@ -357,13 +359,15 @@ def make_child(
 def make_task(
     making: TaskMaking, coro: Coroutine[Any, Any, Any], name: str | None, context: Any
 ) -> AsyncioTask:
-    """Make an asyncio task by ``loop.create_task``, with all that stands there.
+    """Make an asyncio task by ``loop.create_task``, so that factories and tools see it.
 
-    Whatever takes no ``name`` or no ``context`` is not given one.
+    ``name`` and ``context`` are left out if one of these does not accept them.
 
     Raises:
-        TypeError: A task factory has returned something that is not a task.
-        Exception: Whatever ``create_task`` raises.
+        TypeError: The task factory, or a replaced ``create_task``, has returned something that is
+            not a task.
+        RuntimeError: It has returned a task of another event loop.
+        Exception: The error that ``create_task`` raises.
     """
     create: Any = making.loop.create_task
     options = {"name": name, "context": context}
@@ -375,11 +379,11 @@ def make_task(
     try:
         task = context.run(call) if "context" in options and "context" not in given else call()
     except AttributeError as error:
-        # From 3.13 on, create_task() calls set_name() of what the factory has returned.
+        # From 3.13 on, create_task() calls set_name() on the object that the factory has returned.
         if error.name != "set_name" or making.factory() is None:
             raise
         task, refused = error.obj, error
-    # A future that is not a task may stand for one, but not if the coroutine has been closed.
+    # A future may be returned in place of a task, but not if the coroutine has been closed.
     closed = getattr(coro, "cr_frame", None) is None and not isinstance(task, asyncio.Task)
     if refused or not asyncio.isfuture(task) or (closed and not task.done()):
         raise TypeError(
@@ -399,7 +403,7 @@ def make_task(
 
 
 def task_context(task: AsyncioTask) -> contextvars.Context | None:
-    """The context that the task runs in, None where this Python does not tell (before 3.12)."""
+    """The context that the task runs in; None before Python 3.12, which does not show it."""
     get = getattr(task, "get_context", None)
     if get is None:
         return None
@@ -411,13 +415,13 @@ def task_context(task: AsyncioTask) -> contextvars.Context | None:
 
 
 def owner_of(callback: Any) -> AsyncioTask | None:
-    """The task whose step (or wake-up) a callback given to ``loop.call_soon`` is."""
+    """The task whose step or wake-up a callback of ``loop.call_soon`` is; None for others."""
     owner = getattr(callback, "__self__", None)
     return owner if isinstance(owner, asyncio.Task) else None
 
 
 def selector_of(loop: Loop) -> Any:
-    """The selector of a stock loop; None where there is none to be reached (uvloop, Proactor)."""
+    """The selector of a stock loop; None if the loop shows none (uvloop, Proactor)."""
     return getattr(loop, "_selector", None)
 
 
@@ -426,7 +430,7 @@ _EpollSelector: Any = getattr(selectors, "EpollSelector", ())
 
 
 def next_timer(loop: Loop) -> float:
-    """When the earliest timer of a stock loop is due, on the loop's clock; ``inf`` if none."""
+    """The time of a stock loop's earliest timer, on the loop's clock; ``inf`` if it has none."""
     scheduled: list[asyncio.TimerHandle] = getattr(loop, "_scheduled", [])
     if scheduled and not scheduled[0].cancelled():
         return scheduled[0].when()  # it is a heap
@@ -434,23 +438,23 @@ def next_timer(loop: Loop) -> float:
 
 
 def has_ready(loop: Loop) -> bool:
-    """Whether a stock loop has callbacks waiting for their turn."""
+    """Whether a stock loop has ready callbacks that have not run yet."""
     return bool(getattr(loop, "_ready", ()))
 
 
 def ready_queue(loop: Loop) -> Sized:
-    """The callbacks of a loop that wait for their turn: empty while there are none.
+    """The ready callbacks of a loop that have not run yet: empty if there are none.
 
-    Where a loop does not show them (uvloop), something that is never empty.
+    If the loop does not show them (uvloop), an object that is never empty.
     """
     queue: Sized = getattr(loop, "_ready", "unknown")
     return queue
 
 
 def outside_wakers(loop: Loop) -> int:
-    """How many file descriptors a stock loop watches, its own self-pipe not counted.
+    """How many file descriptors a stock loop watches, its self-pipe not counted.
 
-    A loop without a selector does not tell: one, to be on the safe side.
+    One for a loop without a selector, which may watch some and does not show them.
     """
     selector = selector_of(loop)
     if selector is None:
@@ -461,7 +465,7 @@ def outside_wakers(loop: Loop) -> int:
 
 
 def idle_executor_threads(loop: Loop) -> set[threading.Thread]:
-    """The threads of the loop's default executor, if none of them has anything to do."""
+    """The threads of the loop's default executor if all of them are idle, else an empty set."""
     executor = getattr(loop, "_default_executor", None)
     threads: set[threading.Thread] = set(getattr(executor, "_threads", ()))
     idle = getattr(executor, "_idle_semaphore", None)
@@ -474,7 +478,7 @@ def waiters(loop: Loop) -> list[Any]:
 
 
 def count_tasks(loop: Loop) -> tuple[int, int]:
-    """How many tasks of a loop live, and how many of them only wait for their turn."""
+    """How many tasks of a loop have not ended, and how many of them are ready to run."""
     tasks = asyncio.all_tasks(loop)
     runnable = 0
     for task in tasks:
@@ -485,10 +489,12 @@ def count_tasks(loop: Loop) -> tuple[int, int]:
 
 
 def renew_epoll(loop: Loop, keep: bool) -> None:
-    """Give a stock loop a new epoll object, which watches nothing or (``keep``) what is open.
+    """Give a stock loop a new epoll object.
+
+    It watches nothing; with ``keep``, it watches those of the loop's descriptors that are open.
 
     Raises:
-        OSError: No descriptor is left for it. Nothing has changed.
+        OSError: No descriptor is left for the object. Nothing has changed.
     """
     selector = selector_of(loop)
     if not isinstance(selector, _EpollSelector):
@@ -507,8 +513,8 @@ def renew_epoll(loop: Loop, keep: bool) -> None:
 def _duplicate_above(fd: int, below: int) -> int:
     """Duplicate a descriptor, under a number greater than ``below``.
 
-    For one that is made because others have closed a number that is not theirs: they may do so
-    again, and the lowest free number may be that one.
+    The new epoll object is needed because other code has closed a number that was not its to close.
+    That code may do so again, and the lowest free number may be that number.
     """
     import fcntl  # not on Windows
 
@@ -516,7 +522,7 @@ def _duplicate_above(fd: int, below: int) -> int:
 
 
 def watches_in_vain(loop: Loop, fd: int) -> bool:
-    """Whether a stock loop watches a file that others have closed under this number."""
+    """Whether a stock loop watches a file whose descriptor ``fd`` other code has closed."""
     selector = selector_of(loop)
     if isinstance(selector, _EpollSelector) and fd in selector.get_map():
         events = selector.get_key(fd).events
@@ -527,24 +533,24 @@ def watches_in_vain(loop: Loop, fd: int) -> bool:
     return False
 
 
-# -- timers of our own making ---------------------------------------------------
+# -- timers that the loop does not keep -----------------------------------------
 
 
 def new_timer(
     loop: Loop, when: float, callback: Any, args: tuple[Any, ...], context: Any
 ) -> asyncio.TimerHandle:
-    """A handle as ``call_at`` returns it, for a loop whose timers are kept elsewhere."""
+    """A handle like that of ``call_at``, for a loop whose timers this library keeps."""
     return asyncio.TimerHandle(when, callback, args, loop, context)
 
 
 def run_handle(handle: asyncio.Handle) -> None:
-    """Call a handle's callback as the loop would, its errors going to the exception handler."""
+    """Call a handle's callback as the loop would: the exception handler gets its errors."""
     if not handle.cancelled():
         handle._run()
 
 
 def ignore_cancelled_timers(loop: Loop) -> None:
-    """Handles tell their loop when they are cancelled; this one keeps no books of them."""
+    """Make the loop ignore that a timer was cancelled: it does not count the timers it lacks."""
     loop._timer_handle_cancelled = _ignore  # type: ignore[attr-defined]
 
 
@@ -552,16 +558,16 @@ def _ignore(_handle: asyncio.TimerHandle) -> None:
     """Nothing to do."""
 
 
-# -- when hardly anything works any more -----------------------------------------
+# -- near the recursion limit ----------------------------------------------------
 
 
 def emergency_call(
     loop: Loop, callback: Callable[[], object], context: contextvars.Context
 ) -> Callable[[], object]:
-    """A function that has ``callback`` called in the loop's next iteration, and runs no Python.
+    """A function that schedules ``callback`` for the loop's next iteration without Python code.
 
-    ``call_soon`` of a stock loop is Python: near the recursion limit it fails. For the thread of
-    a loop that runs, or will run.
+    ``call_soon`` of a stock loop is Python code, which fails near the recursion limit. The function
+    may be called only in the thread of a loop that runs or will run.
     """
     queue = getattr(loop, "_ready", None)
     if isinstance(queue, collections.deque):
@@ -573,13 +579,13 @@ def emergency_call(
 
 
 def waking_descriptor(loop: Loop) -> int | None:
-    """What asyncio's loops are woken by when a byte is written to it; None for other loops."""
+    """The descriptor to write a byte to, to wake an asyncio loop; None for other loops."""
     wakes = getattr(loop, "_csock", None)
     return wakes.fileno() if isinstance(wakes, socket.socket) else None
 
 
 def has_signal_handlers(loop: Loop) -> bool:
-    """Whether a loop of asyncio's has signal handlers of its own, and thus needs to be woken."""
+    """Whether an asyncio loop has signal handlers, so that a signal must wake it."""
     return bool(getattr(loop, "_signal_handlers", None))
 
 
@@ -589,8 +595,8 @@ def has_signal_handlers(loop: Loop) -> bool:
 def accept_plainly(sock: socket.socket, kind: tuple[int, int, int]) -> socket.socket:
     """``sock.accept()`` without the address, for listeners that accept very often.
 
-    The standard library's method looks the kind (family, type, protocol) up in its enumerations
-    each time, which takes longer than the system does.
+    The standard library's method looks up the kind (family, type, protocol) in its enumerations
+    each time. That takes longer than the system call.
     """
     fd, _address = sock._accept()  # type: ignore[attr-defined]
     return socket.socket(*kind, fileno=fd)
@@ -598,11 +604,11 @@ def accept_plainly(sock: socket.socket, kind: tuple[int, int, int]) -> socket.so
 
 # -- callbacks ------------------------------------------------------------------
 
-# The code in which a stock loop calls a callback. Other loops do so without a frame of Python's.
+# The code in which a stock loop calls a callback. Other loops do so without a Python frame.
 CALLBACK_CODE: types.CodeType = asyncio.Handle._run.__code__
 
 
 def executor_threads(loop: Loop) -> list[str]:
-    """The names of the threads of a loop's default executor, where the loop shows them."""
+    """The names of the threads of a loop's default executor, if the loop shows them."""
     executor = getattr(loop, "_default_executor", None)
     return sorted(thread.name for thread in list(getattr(executor, "_threads", ())))

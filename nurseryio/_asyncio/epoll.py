@@ -1,21 +1,22 @@
-"""One epoll object between a loop and all descriptors that stay registered with it.
+"""One epoll object between a loop and all file descriptors that stay registered with it.
 
-What lives here: :class:`Poller`. What does not: who waits for a descriptor, and how it is woken
-(:mod:`readiness`).
+This module has :class:`Poller`. Which task waits for a descriptor, and how it is woken, is in
+``_loop.readiness``.
 
-Rule 1: the loop, whichever it is, watches a single descriptor, that of the epoll object. What is
-ready behind it is fetched in one go and handed out directly, which costs less for each descriptor
-than a handle of the loop's.
+Rule 1: the loop, of any kind, watches a single descriptor: that of the epoll object. All reports of
+the epoll object are fetched in one call and handed out directly. For each descriptor this costs
+less than a handle of the loop.
 
-Rule 2: reports are *level-triggered*: what nobody has dealt with is reported again in the loop's
-next turn. That holds for errors as well. (uvloop's own ``add_reader`` reports an error once, and
-then has silently forgotten the descriptor.)
+Rule 2: reports are *level-triggered*: a report that no code has handled comes again in the next
+iteration of the loop. This holds for errors as well. (uvloop's ``add_reader`` reports an error
+once, and then has silently forgotten the descriptor.)
 
-Rule 3: the epoll object is open while a descriptor is registered, so that nothing is left over.
+Rule 3: the epoll object is open only while a descriptor is registered, so that nothing is left
+over.
 
-Rule 4: the system knows a registration by its number *and* its open file. If others close the
-number while the open file lives on (in a duplicate, in a forked child), it can be taken out no
-more, and is reported for ever. Then a new epoll object, made from the tables, takes the place of
+Rule 4: the system knows a registration by its number *and* its open file. Other code may close the
+number while the open file still exists (in a duplicate, in a forked child). Then the registration
+cannot be removed, and is reported for ever. A new epoll object, made from the tables, then replaces
 the old one.
 """
 
@@ -29,18 +30,18 @@ if TYPE_CHECKING:
 
     from .compat import Loop
 
-# Absent where the system has none: macOS, Windows.
+# None on systems without epoll: macOS, Windows.
 _epoll: Any = getattr(select, "epoll", None)
 
 READ = 1  # EPOLLIN
 WRITE = 4  # EPOLLOUT
 
-# Reports fetched in one turn of the loop: few enough for the others of the loop to get theirs.
+# How many reports are fetched in one iteration: few enough that other callbacks are not delayed.
 MOST = 128
 
 
 class Poller:
-    """Descriptors that one loop watches, with what is called when they are ready."""
+    """Descriptors that one loop watches, and the callbacks for when they are ready."""
 
     __slots__ = ("_fetch", "_loop", "_poll", "_unknown", "readers", "writers")
 
@@ -50,13 +51,13 @@ class Poller:
         self.writers: dict[int, Callable[[], object]] = {}
         # Invariant: not None while readers or writers has an entry.
         self._poll: Any = None
-        # Its method, or what makes a new epoll object first.
+        # The method ``poll`` of the epoll object, or a function that makes a new object first.
         self._fetch: Callable[[float, int], list[tuple[int, int]]] | None = None
-        # Numbers that were reported lately, and are in neither table.
+        # Numbers in the last reports that are in neither table.
         self._unknown: set[int] = set()
 
     def open(self) -> bool:
-        """Be ready for :meth:`add`.
+        """Prepare for :meth:`add`: make the epoll object if there is none.
 
         Returns:
             False if the process has no descriptor left.
@@ -79,14 +80,14 @@ class Poller:
         self._unknown = set()
 
     def add(self, direction: str, fd: int, callback: Callable[[], object]) -> None:
-        """Have ``callback()`` called in each turn of the loop in which a descriptor is ready.
+        """Have ``callback()`` called in each iteration of the loop in which a descriptor is ready.
 
-        Only after :meth:`open`.
+        Call :meth:`open` first.
 
         Args:
-            way: "reader" or "writer"; no other callback may be registered for that.
+            direction: "reader" or "writer". No other callback may be registered for it.
             fd: The descriptor.
-            callback: Is called for errors as well.
+            callback: The function. It is called for errors as well.
 
         Raises:
             OSError: The system cannot watch the descriptor.
@@ -100,7 +101,7 @@ class Poller:
                 else:
                     self._poll.register(fd, READ if reading else WRITE)
             except (FileNotFoundError, FileExistsError):
-                # Others have closed the number of an earlier registration, and it is used again.
+                # Other code has closed the number of an earlier registration, and it is used again.
                 self._distrust()
                 if fd in others:
                     self._poll.register(fd, READ | WRITE)
@@ -111,7 +112,7 @@ class Poller:
             self._close_if_empty()
 
     def remove(self, direction: str, fd: int) -> None:
-        """Forget a descriptor in one direction. It may have been closed already."""
+        """Remove a descriptor in one direction. It may have been closed already."""
         reading = direction == "reader"
         mine, others = (self.readers, self.writers) if reading else (self.writers, self.readers)
         del mine[fd]
@@ -134,7 +135,7 @@ class Poller:
     def _hand_out(self) -> None:
         """The loop's callback: something is ready."""
         readers, writers = self.readers, self.writers
-        # A callback may register and remove others; what is gone by its turn is passed over.
+        # A callback may register and remove others. A descriptor that was removed is skipped.
         unknown = None
         for fd, events in self._fetch(0, MOST):  # type: ignore[misc]
             # An error (neither bit) concerns both.
@@ -147,12 +148,12 @@ class Poller:
             elif fd not in readers and fd not in writers:
                 unknown = {fd} if unknown is None else {fd, *unknown}
         if unknown is not None:
-            # The first time it may have been forgotten by another callback of this turn.
+            # The first time, another callback of this iteration may have removed it.
             if unknown & self._unknown:
                 self._distrust()
             self._unknown = unknown
 
-    # -- when the system's table is not ours any more ---------------------------
+    # -- when the system's table differs from this one --------------------------
 
     def _distrust(self) -> None:
         """Have a new epoll object made before the next reports are fetched (rule 4)."""
@@ -164,7 +165,7 @@ class Poller:
         try:
             poll = _epoll()
         except OSError:
-            # No descriptor is left for it: the next turn tries again.
+            # No descriptor is left for it: the next iteration tries again.
             reports: list[tuple[int, int]] = before.poll(timeout, most)
             return reports
         self._begin_with(poll)
@@ -179,16 +180,16 @@ class Poller:
         return reports
 
     def _report_closed(self, fd: int) -> None:
-        """A number of the tables stands for no open file: who waits for it finds out by trying."""
+        """Wake the tasks that wait for a number without an open file: their next call fails."""
         for table in (self.readers, self.writers):
             callback = table.get(fd)
             if callback is not None:
-                # Twice: one that has just begun to wait passes the first report over.
+                # Twice: a task that has just begun to wait ignores the first report.
                 self._loop.call_soon(callback)
                 self._loop.call_soon(callback)
 
     def let_go(self) -> None:
-        """In a forked child: forget everything. The epoll object is shared with the parent."""
+        """In a forked child: forget all descriptors. The epoll object is shared with the parent."""
         poll, self._poll, self._fetch = self._poll, None, None
         self.readers.clear()
         self.writers.clear()
@@ -197,5 +198,5 @@ class Poller:
 
 
 def poller_for(loop: Loop) -> Poller | None:
-    """A poller, or None where the system has no epoll."""
+    """A poller, or None if the system does not have epoll."""
     return None if _epoll is None else Poller(loop)

@@ -1,12 +1,11 @@
-"""Where the engine meets cancel scopes of another library (anyio's) in the same tasks.
+"""Hook for anyio's cancel scopes in the same tasks: it loads and calls the bridge to them.
 
-What lives here: the slot for the bridge to that library, and looking whether it is needed. The
-bridge itself is an upper floor, ``_interop.anyio_bridge``; this library works without it.
+This module has the slot for the bridge, and checks whether the bridge is needed. The bridge itself
+is a later module, ``_interop.anyio_bridge``. This library works without it.
 
-Rule: a program that does not use anyio pays one look at the table of loaded modules for each scope
-that it enters. It cannot be less: what is between our scopes and anyio's is known from what ours
-find at entry, so the bridge has to be there before the first scope that is entered inside one of
-anyio's.
+Rule: a program that does not use anyio pays one look-up in the table of loaded modules for each
+scope that it enters. It cannot be less. A scope of this library notes at entry which anyio scope it
+is in. So the bridge must be loaded before the first scope that is entered inside an anyio scope.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ if TYPE_CHECKING:
 
     from .task import Task
 
-# The other library's part that, once loaded, may have scopes in any task.
+# The part of anyio that, once loaded, may have scopes in any task.
 BACKEND = "anyio._backends._asyncio"
 
 
 class BridgeProtocol(Protocol):
-    """What the engine uses of ``_interop.anyio_bridge.Bridge``."""
+    """The part of ``_interop.anyio_bridge.Bridge`` that the engine uses."""
 
-    # Tasks whose cancellation is kept out by a shield of the other library.
+    # Tasks whose cancellation an anyio shield keeps out.
     shielded: MutableSet[Any]
 
     def enter(self, scope: Any, task: Task) -> None: ...
@@ -39,17 +38,17 @@ class BridgeProtocol(Protocol):
     def shield(self, task: Task) -> Any: ...
 
 
-# None while there is no need for it.
+# None until the bridge is needed.
 bridge: BridgeProtocol | None = None
 _refused = False
 
 
 def look() -> None:
-    """Load the bridge if there is somebody on the other side."""
+    """Load the bridge if anyio's asyncio backend is loaded."""
     global bridge, _refused
     if bridge is None and not _refused:
         backend = sys.modules.get(BACKEND)
-        # The last thing that it defines: another thread may be importing it.
+        # The last name that it defines: another thread may be importing it.
         if hasattr(backend, "backend_class"):
             module = importlib.import_module("nurseryio._interop.anyio_bridge")
             bridge = module.make(backend)
@@ -57,13 +56,13 @@ def look() -> None:
 
 
 def note_shielded(task: Any) -> None:
-    """A cancellation of a waiting task is kept out by a foreign shield, which may be lowered."""
+    """Note that an anyio shield, which may be lowered, keeps out a waiting task's cancellation."""
     if bridge is not None:
         bridge.shielded.add(task)
 
 
 def enter(scope: Any, task: Any) -> None:
-    """A scope of ours is being entered while there may be somebody on the other side."""
+    """Enter a scope of this library while anyio's backend is loaded: pair it with anyio's."""
     if bridge is None:
         look()
     if bridge is not None:
@@ -71,26 +70,27 @@ def enter(scope: Any, task: Any) -> None:
 
 
 def leave(scope: Any) -> None:
-    """A scope that :func:`enter` has paired with one of the other library is being left."""
+    """Leave a scope that :func:`enter` has paired with an anyio scope."""
     if bridge is not None:
         bridge.leave(scope)
 
 
 def set_shield(scope: Any, task: Any, shield: bool) -> bool:
-    """The shield of a paired scope is being set: what to set in this library's scope."""
+    """Set the shield of a paired scope. Returns the value for this library's own scope."""
     return shield if bridge is None else bridge.set_shield(scope, task, shield)
 
 
 def repeats(error: BaseException) -> bool:
-    """Whether a native cancel comes from the other side, which cancels anew by itself."""
+    """Whether a native cancel is anyio's: anyio cancels again by itself."""
     look()
     return bridge is not None and bridge.repeats(error)
 
 
 def protects(task: Any) -> bool:
-    """Whether something inside the task's innermost scope keeps our cancellation out now.
+    """Whether something inside the task's innermost scope keeps a scope's cancellation out now.
 
-    That is a foreign shield, or an island (``_interop.edge_cancellation``) whose time is not over.
+    That is an anyio shield, or an edge cancellation block (``_interop.edge_cancellation``) in its
+    grace period.
     """
     edge = task._extra.edge
     if edge is not None and edge.protects(task):

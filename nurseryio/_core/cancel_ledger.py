@@ -1,22 +1,23 @@
-"""The cancel ledger: whose are the cancel requests that asyncio counts, and the errors they raise?
+"""The cancel ledger: whether a counted cancel request, or the error it raises, belongs to a scope.
 
-asyncio counts the requests to cancel a task (``Task.cancelling()``), and ``asyncio.timeout``,
-``asyncio.TaskGroup`` and servers act on the number. A request by code outside of this library is
-called *native*.
+asyncio counts the requests to cancel a task (``Task.cancelling()``, the *cancel count*), and
+``asyncio.timeout``, ``asyncio.TaskGroup`` and servers act on the number. A request by code outside
+of this library is called *native*.
 
 Rule 1: while a cancellation by a scope is in effect in a task, exactly one request of the count
-belongs to the scope. It is added with the first delivery and released when the task is not
-effectively cancelled any more. Each later delivery is paired with ``uncancel`` at once.
+belongs to the scope. It is added with the first delivery, and released by ``uncancel`` when the
+task is not effectively cancelled any more. Each later delivery is paired with ``uncancel`` at once.
 
-Rule 2: what the count exceeds this by are native requests. No scope takes their
-``CancelledError`` out of what passes by.
+Rule 2: all other requests in the count are native. A scope does not catch a ``CancelledError`` that
+belongs to a native request.
 
 Rule 3: a native request that is raised where a result would be lost is *deferred*: it is requested
 again, so that the next await raises it.
 
-Rule 4: before Python 3.13 the count goes stale: nothing takes a native request back whose error was
-replaced by another. There ``stale_requests`` is the number of native requests that were raised
-before a scope's, and ``propagating_requests`` the number when a scope let one of them pass.
+Rule 4: before Python 3.13 the count goes stale: if the error of a native request was replaced by
+another error, nothing calls ``uncancel`` for the request. There ``stale_requests`` is the number of
+native requests that were raised before a scope's request. ``propagating_requests`` is the number of
+native requests at the time when a scope last let the error of one pass.
 
 Rule 5: only this module writes ``_owns_cancel_request``, ``_deferred_cancel``, ``stale_requests``
 and ``propagating_requests``, apart from the code that makes a record or ends one.
@@ -36,26 +37,26 @@ from . import anyio_hook
 if TYPE_CHECKING:
     from .task import Task
 
-# The reason of a cancellation for which no scope on the way up has one.
+# The reason of a cancellation if none of the scopes around the task has a reason.
 UNKNOWN = CancelReason("unknown", reason="misnesting")
 
 
-# -- whose requests, whose error -----------------------------------------------
+# -- native requests and their errors ------------------------------------------
 
 
 def native_requests(task: Task) -> int:
-    """How many cancel requests on the task are not ours."""
+    """How many counted cancel requests on the task do not belong to a scope."""
     return cancelling(task.asyncio_task) - task._owns_cancel_request
 
 
 def delivered_native_requests(task: Task, requests: int) -> int:
-    """How many of so many native requests the running task has seen; one may be still to strike."""
+    """Of ``requests``, how many were already raised in the running task. One may be pending."""
     deferred = compat.COUNTS_GO_STALE and task._deferred_cancel
     return requests - 1 if deferred or compat.must_cancel(task.asyncio_task) else requests
 
 
 def is_native(task: Task, before: int, exc: BaseException) -> bool:
-    """Whether a native request is under way beyond ``before`` of them, so that ``exc`` is its."""
+    """Whether ``exc`` belongs to a native request. The scope found ``before`` of them at entry."""
     requests = native_requests(task)
     if requests <= max(before, 0):
         return False
@@ -64,7 +65,9 @@ def is_native(task: Task, before: int, exc: BaseException) -> bool:
         and anyio_hook.bridge.has_cancelled(task)
         and only_own_cancels(exc)
     ):
-        return False  # what came with ours is said again by who knows its own alone
+        # The count may exceed ``before`` because of anyio. It raises its cancellation again and
+        # knows that by its message alone, so the scope may catch this error, which is its own.
+        return False
     if compat.COUNTS_GO_STALE:
         if requests <= _stale_requests(task) and only_own_cancels(exc):
             return False
@@ -73,17 +76,17 @@ def is_native(task: Task, before: int, exc: BaseException) -> bool:
 
 
 def _stale_requests(task: Task) -> int:
-    """How many native requests were raised, for all that is known, before ours struck.
+    """How many native requests were raised before the scope's request was, as far as is known.
 
-    They are over, if the one of ours that is on its way has not replaced them. Used only where
-    counts go stale (see ``host``).
+    They are stale unless the scope's ``CancelledError`` in flight has replaced the error of one.
+    Used only where counts go stale (see ``compat``).
     """
     if task._owns_cancel_request:
         return task._extra.stale_requests
     requests = native_requests(task)
     extra = task._extra
     if requests < extra.propagating_requests:
-        extra.propagating_requests = 0  # taken back
+        extra.propagating_requests = 0  # the request was withdrawn
     if (
         extra.propagating_requests
         or task._deferred_cancel
@@ -97,11 +100,11 @@ def _stale_requests(task: Task) -> int:
 
 
 def request_cancel(task: Task) -> Exception | None:
-    """Request the cancellation of a task for the scope that it is in.
+    """Request the cancellation of a task on behalf of the scope that the task is in.
 
     Returns:
-        The error of the future that the task waits for, if its ``cancel()`` has failed. Nothing has
-        changed then.
+        The error that ``cancel()`` of the awaited future has raised, if so. Nothing has changed
+        then. Otherwise None.
 
     Raises:
         BaseException: The call failed in the engine. Nothing has changed.
@@ -119,7 +122,7 @@ def request_cancel(task: Task) -> Exception | None:
             plain_cancel(asyncio_task, task.scope._reason or UNKNOWN)
         else:
             asyncio_task.cancel(task.scope._reason or UNKNOWN)
-        if owned and before > 0:  # not if somebody has taken the scope's request back
+        if owned and before > 0:  # else other code has withdrawn the scope's request
             uncancel(asyncio_task)
     except BaseException as error:
         task._owns_cancel_request = owned
@@ -132,10 +135,11 @@ def request_cancel(task: Task) -> Exception | None:
 
 
 def release_cancel_request(task: Task) -> None:
-    """The task is no longer effectively cancelled: clear our share of its cancel count."""
+    """Release the scope's request, because the task is not effectively cancelled any more."""
     if task._owns_cancel_request:
         if compat.COUNTS_GO_STALE and native_requests(task) > task._extra.stale_requests:
-            # One that came together with ours is still to be told, after a shield for instance.
+            # A native request came while the scope's was in effect. Its error is still to be
+            # raised or passed on, for instance after a shield.
             task._own_extra().propagating_requests = native_requests(task)
         task._owns_cancel_request = False
         try:
@@ -150,15 +154,15 @@ def release_cancel_request(task: Task) -> None:
 
 
 def defer_native_cancel(task: Task, error: BaseException) -> None:
-    """A native cancel struck where nothing may be lost: have it strike at the next await."""
+    """Defer a native cancel that was raised where a result would be lost (rule 3)."""
     if anyio_hook.repeats(error):
-        return  # it strikes again by itself
+        return  # anyio cancels the task again by itself
     task._deferred_cancel = True
     if compat.UNCANCEL_WITHDRAWS or not compat.HAS_CANCEL_COUNTS:
         compat.recancel(task.asyncio_task, error.args)
     else:
-        # By the next turn of the loop whoever asked may have taken the request back, as the end of
-        # an asyncio.timeout() does. What was put back at once could not be withdrawn any more.
+        # By the next iteration of the loop the requesting code may have withdrawn the request, as
+        # the end of an asyncio.timeout() does. A request repeated at once could not be withdrawn.
         state = task._state
         requests = native_requests(task)
         state.loop.call_soon(_recancel_later, task, error.args, requests, context=state.context)
@@ -170,7 +174,7 @@ def _recancel_later(task: Task, args: tuple[Any, ...], requests: int) -> None:
 
 
 def take_deferred_cancel(task: Task) -> bool:
-    """Whether a native request that was deferred is pending. The next call returns False."""
+    """Clear ``_deferred_cancel``; return whether a native request may still have to be raised."""
     task._deferred_cancel = False
     return compat.must_cancel(task.asyncio_task) or (
         not compat.UNCANCEL_WITHDRAWS and native_requests(task) > 0

@@ -1,11 +1,11 @@
-"""The heap of deadlines: pure, it knows neither clocks nor loops.
+"""The heap of deadlines, and how dropped deadlines are pruned. It uses neither a clock nor a loop.
 
-Rule 1: an entry is a list ``[when, sequence, function, argument]``. The sequence makes
-comparing stop before the function and keeps equal deadlines in order of arrival.
+Rule 1: an entry is a list ``[when, sequence, function, argument]``. The sequence number makes a
+comparison stop before the function, and keeps equal deadlines in order of arrival.
 
-Rule 2: an entry that stands last in the heap, as that of the newest timeout often does, can be
-dropped by taking it off. Of any other only the function is blanked. Blank entries are skipped when
-met, and swept out together once they outnumber the live ones. So dropping costs O(1), and a million
+Rule 2: dropping an entry that is last in the heap removes it. The entry of the newest timeout often
+is last. Dropping any other entry only blanks its function and argument. Blank entries are skipped
+when met, and removed together once they outnumber the others. So dropping costs O(1), and a million
 timeouts that never fire leave nothing behind.
 """
 
@@ -15,36 +15,36 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Any
 
-# Below this many dropped entries a sweep is not worth its while.
+# Blank entries are removed together only if there are more than this.
 SWEEP_AT = 64
 
 Entry = list[Any]
 
 
 class Deadlines:
-    """A priority queue of functions to be called at given times."""
+    """A priority queue of functions to call at given times."""
 
     __slots__ = ("_dropped", "_heap", "_sequence")
 
     def __init__(self) -> None:
         self._heap: list[Entry] = []
         self._sequence = 0
-        # Invariant: not less than the number of blank entries in the heap. It is more only after
-        # a failure between two lines, and then the heap is swept a little earlier.
+        # Invariant: not less than the number of blank entries in the heap. It is greater only after
+        # an exception between two lines. Then the heap is cleaned a little earlier.
         self._dropped = 0
 
     def __len__(self) -> int:
         return len(self._heap) - self._dropped
 
     def add(self, when: float, function: Any, argument: Any) -> Entry:
-        """Have ``function(argument)`` handed out once ``when`` (seconds) is reached."""
+        """Add ``function(argument)``, to be handed out once ``when`` (seconds) is reached."""
         self._sequence = sequence = self._sequence + 1
         entry = [when, sequence, function, argument]
         heappush(self._heap, entry)
         return entry
 
     def drop(self, entry: Entry) -> None:
-        """Forget an entry that has not been handed out yet. Doing so twice is harmless."""
+        """Remove an entry that has not been handed out yet. Doing so twice is harmless."""
         if entry[2] is None:
             return
         heap = self._heap
@@ -60,7 +60,7 @@ class Deadlines:
             self._dropped = 0
 
     def next(self) -> float:
-        """The earliest live deadline, ``inf`` if there is none."""
+        """The earliest deadline that was not dropped, ``inf`` if there is none."""
         heap = self._heap
         while heap:
             if heap[0][2] is not None:
@@ -71,16 +71,16 @@ class Deadlines:
         return inf
 
     def next_due(self, now: float, done: Entry | None = None) -> Entry | None:
-        """Take out the entry that was handed out before, and hand out the next that is due.
+        """Remove the entry that was handed out last, and hand out the next one that is due.
 
         An entry stays in the heap while its function is called, so that a failure loses nothing.
 
         Args:
             now: the time (seconds).
-            done: what the last call returned.
+            done: the entry that the last call returned.
 
         Returns:
-            The earliest live entry, None if its time has not come.
+            The earliest entry that was not dropped, None if its time has not come.
         """
         heap = self._heap
         if done is not None:

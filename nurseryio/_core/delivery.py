@@ -1,36 +1,46 @@
-"""Delivery: how a cancellation of ours reaches one task, without polling.
+"""Deliver a scope's cancellation to one task: when ``Task.cancel`` is called, without polling.
+
+:func:`deliver_changes` gets every task whose scope became effective or stopped being so.
+:func:`recheck` looks at one task again in the next iteration of the loop. Which tasks are cancelled
+is computed in ``scope_tree``. Cancel requests are counted in ``cancel_ledger``.
 
 Rule 1 (level-triggered): while a task's scope is effective, every await in it that would block
-raises. Our own operations see to that themselves, in ``traps``. Awaits of foreign code are
-interrupted from outside, by looking at what the task waits for:
+raises. The traps of this library check the scope themselves (``traps``). An await in asyncio code
+is interrupted from outside: by ``Task.cancel``, if the state of the task allows it. To *recheck* is
+to apply this table again:
 
 =========================================  ===================================================
-the task                                   what happens
+the task                                   delivery
 =========================================  ===================================================
-has not made its first step                look again after it has
-is running                                 look again at the next tick
-is over                                    nothing
-waits in a trap of ours                    its abort function decides, once
-waits for a future that is done            nothing, its result must not be lost; look again
-waits for a pending future                 ``Task.cancel``; look again after its next step
-still waits for the future that was        the future refuses, or takes its time: look again
-interrupted last                           when it is done, by a callback on it
-has merely yielded                         ``Task.cancel``, unless that is pending already
-has swallowed too many interruptions       the future it waits for may end by itself; look again
-                                           when it is done, or after a pause
+is protected by an anyio shield, or by an  rechecks when the future it waits for is done, or in
+edge cancellation block                    the next iteration if it does not wait for one
+has not made its first step                rechecks after that step
+is running                                 rechecks in the next iteration of the loop
+has ended                                  settles its end, if the nursery missed it
+waits in a trap                            calls the trap's abort function, once; if that
+                                           returns ``SUCCEEDED``, ``Task.cancel``
+waits for a future that is done            rechecks; it does not cancel, which would lose the
+                                           future's result
+waits for a pending future                 ``Task.cancel``; rechecks after the next step
+still waits for the future that was        rechecks when that future is done, by a callback on
+interrupted last                           it: the future refuses, or its ``cancel`` acts later
+has only yielded                           ``Task.cancel``, unless that is pending already or
+                                           the yield is shielded
+has swallowed too many interruptions       rechecks when the future it waits for is done, or
+                                           after a pause
 =========================================  ===================================================
 
-Rule 2 (no polling): "look again" is an entry in the loop's watch list and one ``call_soon`` for
-all entries together, and is asked for only when the task is about to make a step. A task that
-sits in a shield, a worker thread or a future that refuses costs nothing while it sits there. One
-that swallows each interruption and waits again at once, as the end of an ``asyncio.TaskGroup``
-does, is interrupted a limited number of times (``MAX_SWALLOWED_CANCELS``), and again after a
-pause. If it gets what it waits for meanwhile, its next wait is interrupted at once.
+Rule 2 (no polling): a recheck is an entry in the loop's recheck queue. One ``call_soon`` serves all
+entries. A recheck is queued only when the task is about to make a step. So a task costs nothing
+while it waits in a shield, for a worker thread, or for a future that refuses to be cancelled. Some
+code swallows each interruption and waits again at once, as the end of an ``asyncio.TaskGroup``
+does. Such a task is interrupted a limited number of times (``MAX_SWALLOWED_CANCELS``), and again
+after a pause. If the wait ends by itself meanwhile, the task's next wait is interrupted at once.
 
-Rule 3 (failures): each task is served for itself. If something fails on the way to one of them,
-the others are served all the same, that one is tried once more in the next iteration of the loop,
-and the error goes to the caller. A future whose ``cancel()`` raises cannot be interrupted: the task
-that waits for it gets that error instead.
+Rule 3 (failures): an error on the way to one task does not keep the others from being served. That
+one task is tried once more in the next iteration of the loop, and the caller gets the error. A
+future whose ``cancel()`` raises cannot be interrupted: the task that waits for it gets that error
+instead.
 """
 
 from __future__ import annotations
@@ -59,10 +69,10 @@ if TYPE_CHECKING:
 
 
 class Abort(enum.Enum):
-    """What an abort function answers: may the waiting task be woken for a cancellation?
+    """The result of an abort function: may the waiting task be woken for a cancellation?
 
-    ``SUCCEEDED``: yes, nobody will reschedule it. ``FAILED``: no, it goes on waiting, and
-    somebody will still call ``reschedule``.
+    ``SUCCEEDED``: yes, and no code will reschedule the task. ``FAILED``: no, the task goes on
+    waiting, and some code will still call ``reschedule``.
 
     Trio: ``trio.lowlevel.Abort``.
     """
@@ -71,15 +81,16 @@ class Abort(enum.Enum):
     FAILED = 2
 
 
-# What Task._abort is once the abort function has agreed: the wait is over.
+# The value of Task._abort after the abort function has returned SUCCEEDED: the wait is over.
 AGREED = object()
 
 
 def deliver_changes(flipped: Iterable[Any]) -> None:
-    """Act on tasks whose answer to "am I cancelled?" has changed.
+    """Deliver or withdraw the cancellation of tasks whose scope's ``_effective`` has changed.
 
     Raises:
-        BaseException: The first error on the way to one of them, when all have been served.
+        BaseException: The first error that was raised for one of the tasks. It is raised after
+            all the others have been served.
     """
     anyio_hook.look()
     failed: BaseException | None = None
@@ -106,7 +117,7 @@ def deliver_changes(flipped: Iterable[Any]) -> None:
 
 
 def _deliver_again(task: Task) -> None:
-    """Serve a task on whose way something has failed, once more (rule 3)."""
+    """Serve a task once more, after an error was raised for it (rule 3)."""
     if compat.is_over(task.asyncio_task):
         return
     try:
@@ -116,7 +127,7 @@ def _deliver_again(task: Task) -> None:
             _deliver(task)
             _schedule(task._state)
     except BaseException:
-        # What it waits for cannot be interrupted. What it awaits next can, so look again then.
+        # This wait cannot be interrupted. The next one can, so recheck when this one is over.
         try:
             _recheck_when_done(task, compat.waiter(task.asyncio_task))
         except BaseException:
@@ -125,18 +136,21 @@ def _deliver_again(task: Task) -> None:
 
 
 def push_later(scope: Any) -> None:
-    """A change of a scope that is entered has failed on its way to the tasks inside: finish it."""
+    """Finish a change of an entered scope, after an error kept it from some tasks inside."""
     scope._task._state.finish_later(_push_again, scope)
 
 
 def _push_again(scope: Any) -> None:
-    """Carry a change of a scope through that was broken off when some nodes had it already."""
+    """Repeat a change of a scope that an error stopped when only some nodes had it."""
     if scope._task is not None:
         deliver_changes(recalculate(scope, everything=True))
 
 
 def interrupt(task: Task) -> None:
-    """Have ``CancelledError`` raised at the current or next await, if nothing protects the task."""
+    """Have ``CancelledError`` raised at the current or next await, unless the task is protected.
+
+    It is protected by an anyio shield or an edge cancellation block: ``anyio_hook.protects``.
+    """
     if (anyio_hook.bridge is not None or task._extra.edge is not None) and anyio_hook.protects(
         task
     ):
@@ -155,7 +169,11 @@ def _request_cancel(task: Task) -> None:
 
 
 def _given_to_task(task: Task, error: BaseException) -> bool:
-    """Give an error that a future of foreign make has raised to the task that waits for it."""
+    """Raise ``error`` in the task, if a future from outside the library has caused it.
+
+    Returns:
+        False if the error has another cause, or if it cannot be raised in the task.
+    """
     if not is_a(error, Exception) or is_a(error, ENGINE_ERRORS) or task._park is not None:
         return False
     future = compat.waiter(task.asyncio_task)
@@ -163,7 +181,7 @@ def _given_to_task(task: Task, error: BaseException) -> bool:
 
 
 def _throw(task: Task, error: Exception) -> None:
-    """Cancelling what the task waits for has failed: the task gets the error (rule 3)."""
+    """Raise ``error``, by which cancelling the awaited future failed, in the task (rule 3)."""
     future = compat.waiter(task.asyncio_task)
     if future is None:
         raise error
@@ -179,7 +197,7 @@ def _throw(task: Task, error: Exception) -> None:
 
 
 def recheck(task: Task) -> None:
-    """Look at the task again at the next tick, after the step it is about to make."""
+    """Look at the task in the next iteration of the loop, after the step it is about to make."""
     if not task._recheck_queued:
         try:
             task._recheck_queued = True
@@ -191,11 +209,11 @@ def recheck(task: Task) -> None:
 
 
 def _end_lost(task: Task) -> None:
-    """A task is over, and its end has passed unnoticed: see ``ending``."""
+    """Settle the end of a task that the nursery has missed: see ``task_exit``."""
     task._state.finish_later(settle_lost_end, task)
 
 
-# Settles the end of a child whose asyncio task is over. Set by ``task_exit``.
+# Settles the end of a child whose asyncio task has ended. Set by ``task_exit``.
 settle_lost_end: Callable[[Task], object] = unset_hook
 
 
@@ -225,7 +243,7 @@ def _run_rechecks(state: LoopState) -> None:
                     state.report(error)
         _schedule(state)
         when = state.deadlines.next()
-        if when < state.armed_at:  # left to us by the timer
+        if when < state.armed_at:  # fire() has left that to this function
             state._arm(when)
     except BaseException:
         state.finish_later(_recheck_all, state)
@@ -233,7 +251,10 @@ def _run_rechecks(state: LoopState) -> None:
 
 
 def _recheck_all(state: LoopState) -> None:
-    """Look again was broken off. Which tasks are left is not known: all that are cancelled."""
+    """Recheck all cancelled tasks of a loop, after an error stopped the rechecks.
+
+    Which tasks were still to be rechecked is not known.
+    """
     again = dict.fromkeys(state.recheck_queue)
     for task in list(records.values()):
         if task._state is state:
@@ -245,7 +266,7 @@ def _recheck_all(state: LoopState) -> None:
 
 
 def _deliver(task: Task) -> None:
-    """One row of rule 1 for a task whose scope is effective."""
+    """Apply the table of rule 1 to a task whose scope is effective."""
     asyncio_task = task.asyncio_task
     park = task._park
     if (anyio_hook.bridge is not None or task._extra.edge is not None) and anyio_hook.protects(
@@ -257,12 +278,12 @@ def _deliver(task: Task) -> None:
             _recheck_when_done(task, future)
             return
     elif park is not None:
-        # An abort function that has agreed is not asked again if interrupting the task has failed.
+        # After SUCCEEDED the abort function is not called again, even if cancelling has failed.
         if park.done() or (task._abort is not AGREED and not _agrees(task, park)):
             del park
-            return  # a trap looks at the scope itself when it wakes
+            return  # the trap checks the scope itself when the task wakes
         _request_cancel(task)
-        if not park.done():  # a task of foreign make whose cancel() takes its time
+        if not park.done():  # another library's kind of task, whose cancel() acts later
             _look_after_pause(task)
             return
     elif task._started or compat.has_begun(asyncio_task):
@@ -272,7 +293,7 @@ def _deliver(task: Task) -> None:
                 _end_lost(task)
                 return
             if not task._started:
-                pass  # it stands in the nursery's own yield, and is to make its first step
+                pass  # it has yielded in the nursery's wrapper; its function has not begun
             elif compat.is_running(asyncio_task):
                 if compat.current_task_or_none() is None:
                     # In a callback, so the loop runs nested inside a step of the task.
@@ -295,7 +316,7 @@ def _deliver(task: Task) -> None:
     elif asyncio_task.done():
         _end_lost(task)
         return
-    # Look again after its next step. The caller schedules that, once for all tasks of a batch.
+    # Recheck after the next step. The caller schedules that once for a whole batch of tasks.
     # inlined: _core.delivery.recheck[:1]
     if not task._recheck_queued:
         try:
@@ -306,12 +327,13 @@ def _deliver(task: Task) -> None:
             raise
 
 
-# How many interruptions of foreign awaits a task may swallow before it is left alone for a while:
-# for a second the first time, then for twice as long each time, up to an hour.
+# How many interruptions of awaits in asyncio code a task may swallow before a pause. The pause is
+# one second at first and doubles each time. Once it exceeds MAX_BACKOFF (seconds), a timer is not
+# set any more: the task is rechecked only when the future that it waits for is done.
 MAX_SWALLOWED_CANCELS = 100
 MAX_BACKOFF = 3600.0
 
-# The mark of a task that was interrupted once: counting begins when it is interrupted again.
+# Task._swallowed_cancels after the first interruption: counting begins with the second.
 NO_SWALLOWED_CANCELS = (0, -inf, 1.0)
 
 
@@ -328,12 +350,14 @@ def _swallows_too_many(task: Task) -> bool:
     return number >= MAX_SWALLOWED_CANCELS
 
 
-# So often a task may be found waiting for a future that is done. asyncio wakes it at once.
+# How many times in a row a task may be found waiting for the same future although that is done.
+# asyncio wakes the task in the next iteration of the loop. From then on each recheck comes after a
+# pause.
 MOST_LOOKS_AT_DONE = 4
 
 
 def _is_late(task: Task, future: Any) -> bool:
-    """Whether a future that is done fails to wake the task, as some of foreign make do."""
+    """Whether a future that is done fails to wake the task, as those of some libraries do."""
     extra = task._own_extra()
     seen, number = extra.seen_done
     number = number + 1 if seen is future else 1
@@ -341,8 +365,8 @@ def _is_late(task: Task, future: Any) -> bool:
     return number > MOST_LOOKS_AT_DONE
 
 
-# How long (seconds) until a task is looked at again that has the loop run nested inside its step,
-# as some tools do. Nothing signals the end of such a step.
+# Seconds until a recheck that no event triggers. Mostly it is for a task that runs the loop nested
+# inside its own step, as some tools do: nothing signals the end of such a step.
 NESTED_PAUSE = 0.05
 
 
@@ -366,14 +390,14 @@ def _after_pause(reference: ref[Task]) -> None:
 
 
 def _recheck_when_done(task: Task, future: Any) -> None:
-    """Look again once ``future`` is done. At most one callback of ours sits on it."""
+    """Recheck the task when ``future`` is done, by at most one callback for this task."""
     watcher = _RecheckWhenDone(task)
     future.remove_done_callback(watcher)
     future.add_done_callback(watcher)
 
 
 class _RecheckWhenDone:
-    """A done-callback, equal to others for the same task, so that it can be replaced."""
+    """A done-callback. It equals others for the same task, so that it can be replaced."""
 
     __slots__ = ("task",)
 
@@ -390,7 +414,7 @@ class _RecheckWhenDone:
     def _look(self, task: Task, future: Any) -> None:
         if task.scope._effective:
             if task._swallowed_cancels is not None and not future.cancelled():
-                # It got what it waited for: what it awaits next is interrupted at least once.
+                # The wait ended by itself, so the next one is interrupted at least once.
                 number, since, pause = task._swallowed_cancels
                 task._swallowed_cancels = (min(number, MAX_SWALLOWED_CANCELS - 1), since, pause)
             recheck(task)
@@ -402,10 +426,14 @@ class _RecheckWhenDone:
 
 
 def abort_wait(task: Task, raise_cancel: Callable[[], NoReturn]) -> bool:
-    """Ask the abort function of a task in ``wait_task_rescheduled``, once: may it be woken?"""
+    """Call the abort function of a task in ``wait_task_rescheduled``, once.
+
+    Returns:
+        Whether the task may be woken.
+    """
     abort = task._abort
     if isinstance(abort, dict):
-        abort.pop(task, None)  # see ``parking``
+        abort.pop(task, None)  # a queue, see ``wait_queue``
     else:
         task._abort = None
         answer = abort(raise_cancel)
@@ -423,21 +451,21 @@ def can_abort(task: Task) -> bool:
 
 
 def _agrees(task: Task, park: Any) -> bool:
-    """Ask the abort function. If it fails its own task gets the error, not the one that cancels."""
+    """Call the abort function. If it raises, its own task gets the error, not the canceller."""
     if not can_abort(task):
         return False
     try:
         return abort_wait(task, make_raise_cancel(task.scope))
     except BaseException as exc:
         if task._abort is AGREED:
-            raise  # it has agreed and is interrupted at the next try
+            raise  # it has returned SUCCEEDED; the next try interrupts the task
         if isinstance(task._abort, dict):
-            task._abort.pop(task, None)  # it does not sleep any more
+            task._abort.pop(task, None)  # the task does not wait there any more
         if not park.done():
             park.set_result(Error(exc))
         return False
     finally:
-        del park  # the error holds this frame: no circle
+        del park  # no reference cycle: the error holds this frame
 
 
 def make_raise_cancel(scope: Node) -> Callable[[], NoReturn]:
@@ -454,7 +482,7 @@ def make_raise_cancel(scope: Node) -> Callable[[], NoReturn]:
 
 
 def _validate(state: LoopState) -> None:
-    """Check what must hold of a loop's records and scopes whenever no function here is running."""
+    """Check the invariants of a loop's records and scopes, while no function here is running."""
     state.deadlines._validate()
     assert state.armed_at <= state.deadlines.next() or state.recheck_scheduled
     assert (state.timer is None) == (state.armed_at == inf)
@@ -466,13 +494,14 @@ def _validate(state: LoopState) -> None:
             continue
         assert task.asyncio_task is asyncio_task
         assert task._recheck_queued == (task in watched)
-        # Rule 4. The share of somebody who has called uncancel() too often may be missing.
+        # Rule 1 of cancel_ledger. The count itself cannot be checked: if other code has called
+        # uncancel() too often, the scope's request is missing from it.
         assert not task._owns_cancel_request or task.scope._effective
         assert (task._park is None) or not compat.is_running(asyncio_task)
         for node in chain(task.scope, None):
             _validate_node(state, node)
             if node._abandoned:
-                break  # what is outside of it may have been left long ago
+                break  # the nodes outside of it may have been left long ago
 
 
 def _validate_node(state: LoopState, node: Any) -> None:
@@ -487,7 +516,7 @@ def _validate_node(state: LoopState, node: Any) -> None:
         entry = node._entry
         if entry is not None:
             assert entry[3] is node and entry[0] == node._deadline
-            assert not node._called or node._is_due()  # noticed before its timer
+            assert not node._called or node._is_due()  # the deadline was noticed before its timer
     nursery = node._nursery
     if nursery is not None:
         assert nursery.cancel_scope is node

@@ -1,33 +1,35 @@
-"""Which code Ctrl-C must not interrupt, where a program was interrupted, and the signal handler.
+"""Ctrl-C: where ``KeyboardInterrupt`` may be raised, where a task waits; the ``SIGINT`` handler.
 
-What lives here: the decision whether ``KeyboardInterrupt`` may be raised in a frame, and the
-handler of ``SIGINT``. What does not: what happens instead of raising it, see ``presses``.
+This module decides whether ``KeyboardInterrupt`` may be raised in a frame. The effect of Ctrl-C
+where it may not be raised is in ``_run.ctrl_c``.
 
-Rule 1: the stack is read from the innermost frame outwards, and the first of these decides:
+Rule 1: the stack is read from the innermost frame outwards. The first of these rows decides:
 
-=====================================================  =====================================
+=====================================================  =========================================
 the frame                                              ``KeyboardInterrupt``
-=====================================================  =====================================
+=====================================================  =========================================
 has a mark (``enable_ki_protection`` and its inverse)  as the mark says
-belongs to the engine (this package)                   must not be raised
 is a callback of the loop, or runs the loop            must not be raised
-is the wrapper of a task (a border)                    may be raised, unless the task is a
-                                                       system task or one of asyncio's
-is this library's or asyncio's, and the innermost      must not be raised
-that is not of the standard library
-=====================================================  =====================================
+is the wrapper of a task (a boundary)                  may be raised, unless the wrapper itself
+                                                       runs, or the task is a system task or one
+                                                       that asyncio code started
+belongs to the engine (the rooms in ``_ENGINE``), and  must not be raised
+is not marked by ``calls_users``
+is this library's or asyncio's, and no user code is    must not be raised
+further in
+=====================================================  =========================================
 
-So user code may be interrupted wherever the engine is not in the middle of something, also where
-an upper part of the library (a server, a channel of results) has called it. At the end of the
-stack, outside all tasks, it must not be raised. The standard library is part of the code that
-calls it: the same function may be called by the loop, by this library, or by the user.
+So user code may be interrupted wherever the engine is not in the middle of an operation. This holds
+also if an upper part of the library (a server, a channel of results) has called it. At the end of
+the stack, outside all tasks, the error must not be raised. The standard library counts as part of
+the code that calls it: the loop, this library and the user may call the same function of it.
 
 Rule 2: marks belong to code objects, not to names or files.
 
-Rule 3: a signal handler, a finalizer and a callback of a weak reference or of the garbage
-collector are called between any two instructions. What a signal handler raises is raised in the
-frame that it has interrupted, so that frame decides. What the others raise is lost, so a
-``KeyboardInterrupt`` must not be raised there.
+Rule 3: a signal handler, a finalizer, and a callback of a weak reference or of the garbage
+collector are called between any two instructions. An error from a signal handler is raised in the
+frame that the handler has interrupted, so that frame decides. An error from the others is lost, so
+``KeyboardInterrupt`` must not be raised in them.
 """
 
 from __future__ import annotations
@@ -54,16 +56,16 @@ if TYPE_CHECKING:
 
 F = TypeVar("F")
 
-# By identity: equal code objects of two functions are not one.
+# By identity: code objects of two functions may be equal, but each has its own mark.
 _marks: dict[int, tuple[weakref.ref[types.CodeType], bool]] = {}
 
-# The wrapper coroutines of tasks: what they await is user code.
+# The wrapper coroutines of tasks: they await user code.
 _borders: set[types.CodeType] = set()
 
-# What calls the callbacks of a loop: the stack is not read further than this.
+# The code that calls callbacks of a loop, or runs one: the stack is not read further than this.
 _ends: set[types.CodeType] = {compat.CALLBACK_CODE}
 
-# Functions of the engine that call a user's function while nothing is half done.
+# Functions of the engine that call a user's function while no change is half done.
 _callers: set[types.CodeType] = set()
 
 _LIBRARY = (__package__ or "").partition(".")[0] + "."
@@ -75,10 +77,10 @@ _ENGINE = {
     for room in ("_asyncio", "_base", "_core", "_loop", "_nursery", "_observe", "_run")
 }
 
-# Modules in them that are not part of the engine: they call user code, and keep no state.
+# Modules in these rooms that are not part of the engine: they call user code and keep no state.
 _OUTSIDE_ENGINE = {abcs.__name__, outcome.__name__, util.__name__}
 
-# The standard library's packages. The backport of a builtin counts as one of them.
+# The standard library's packages, and the backport of a builtin.
 _STANDARD = sys.stdlib_module_names | {"exceptiongroup"}
 
 # The kinds of code objects whose frame can be awaited.
@@ -99,7 +101,7 @@ def _mark(function: Any, protected: bool) -> None:
 
 
 def user_code_boundary(f: F) -> F:
-    """Decorator for the wrapper coroutines of tasks: what they await is user code."""
+    """Decorator for the wrapper coroutines of tasks: they await user code."""
     _borders.add(f.__code__)  # type: ignore[attr-defined]
     return f
 
@@ -111,7 +113,7 @@ def runs_loop(f: F) -> F:
 
 
 def calls_users(f: F) -> F:
-    """Decorator for functions of the engine that call a user's function with nothing half done."""
+    """Decorator for engine functions that call a user's function while no change is half done."""
     _callers.add(f.__code__)  # type: ignore[attr-defined]
     return f
 
@@ -120,7 +122,7 @@ def enable_ki_protection(f: F, /) -> F:
     """Decorator: Ctrl-C must not raise ``KeyboardInterrupt`` inside this function.
 
     Args:
-        f: a function of any kind; what it calls is protected too, down to the next mark.
+        f: a function of any kind. Functions called by it are protected too, down to the next mark.
 
     Returns:
         The same function.
@@ -135,7 +137,7 @@ def disable_ki_protection(f: F, /) -> F:
     """Decorator: Ctrl-C may raise ``KeyboardInterrupt`` inside this function.
 
     Args:
-        f: a function of any kind; what it calls is open too, down to the next mark.
+        f: a function of any kind. Functions called by it are open too, down to the next mark.
 
     Returns:
         The same function.
@@ -147,10 +149,10 @@ def disable_ki_protection(f: F, /) -> F:
 
 
 def currently_ki_protected() -> bool:
-    """Whether Ctrl-C right now would spare the calling code.
+    """Whether the calling code is protected from ``KeyboardInterrupt`` by Ctrl-C.
 
     Returns:
-        True if a ``KeyboardInterrupt`` would not be raised here.
+        True if Ctrl-C would not raise ``KeyboardInterrupt`` in the calling code now.
 
     Checkpoint: no.
 
@@ -160,7 +162,7 @@ def currently_ki_protected() -> bool:
 
 
 def is_protected(frame: types.FrameType | None) -> bool:
-    """Whether code that runs in ``frame`` must not get a ``KeyboardInterrupt`` (rule 1)."""
+    """Whether ``KeyboardInterrupt`` must not be raised in code that runs in ``frame`` (rule 1)."""
     place = _raised_in(frame)
     if place is None:
         return True
@@ -176,7 +178,7 @@ def is_protected(frame: types.FrameType | None) -> bool:
         if code in _ends:
             return True
         if code in _borders:
-            # The wrapper itself has work to do before and after what it awaits.
+            # The wrapper itself has work to do before and after it awaits the user's function.
             return inner is None or not inner.co_flags & _AWAITED or not _may_be_raised()
         if code not in _callers and _is_engine(frame):
             return True
@@ -190,9 +192,9 @@ def is_protected(frame: types.FrameType | None) -> bool:
 
 
 def may_be_torn(frame: types.FrameType | None) -> bool:
-    """Whether an exception raised in ``frame`` would break the books of a loop, or be lost.
+    """Whether an exception raised in ``frame`` would corrupt the state of a loop, or be lost.
 
-    It would not if user code is running: whatever calls user code is ready for its errors.
+    It would not if user code is running, because all callers of user code expect its errors.
     """
     frame = _raised_in(frame)
     while frame is not None and _is_standard(frame) and not is_machinery(frame):
@@ -201,7 +203,7 @@ def may_be_torn(frame: types.FrameType | None) -> bool:
 
 
 def _raised_in(frame: types.FrameType | None) -> types.FrameType | None:
-    """The frame in which an exception is raised that ``frame`` lets out, None if it is lost."""
+    """The frame in which an exception that leaves ``frame`` is raised; None if it is lost."""
     place = frame
     while frame is not None:
         code = frame.f_code
@@ -213,19 +215,19 @@ def _raised_in(frame: types.FrameType | None) -> types.FrameType | None:
             return None
         for argument in _arguments(frame):
             if isinstance(argument, weakref.ref) and argument() is None:
-                return None  # a callback of this reference
+                return None  # the frame is a callback of this reference
             if argument is frame.f_back and isinstance(argument, types.FrameType):
-                place = argument  # this is a signal handler, or called by one
+                place = argument  # the frame is a signal handler, or called by one
         frame = frame.f_back
     return place
 
 
-# Functions that the interpreter calls have no more parameters than this, defaults included.
+# The most parameters, defaults included, of functions that the interpreter itself calls.
 _MOST_PARAMETERS = 4
 
 
 def _arguments(frame: types.FrameType) -> tuple[Any, ...]:
-    """The arguments of a function that may have been called by the interpreter."""
+    """The arguments of a function, if the interpreter itself may have called it."""
     code = frame.f_code
     number = code.co_argcount
     if code.co_flags & _AWAITED or number > _MOST_PARAMETERS:
@@ -241,7 +243,7 @@ def _arguments(frame: types.FrameType) -> tuple[Any, ...]:
 
 
 def _may_be_raised() -> bool:
-    """Whether the running task is one that catches a ``KeyboardInterrupt`` and acts on it."""
+    """Whether the running task is a nursery's child, and not a system task."""
     asyncio_task = compat.current_task_or_none()
     task = None if asyncio_task is None else records.get(asyncio_task)
     return task is not None and task._parent_nursery is not None and not task._extra.is_system
@@ -269,9 +271,10 @@ def is_machinery(frame: types.FrameType) -> bool:
 
 
 def place_of(task: Task) -> types.TracebackType | None:
-    """Where a task waits, as a traceback.
+    """The place where a task waits, as a traceback.
 
-    If it waits for the end of a nursery with a single child, the traceback goes on in the child.
+    If the task waits for the end of a nursery with a single child, the traceback continues in the
+    child.
     """
     steps: list[tuple[types.FrameType, int]] = []
     seen = set()
@@ -290,7 +293,7 @@ def place_of(task: Task) -> types.TracebackType | None:
 class KIHandler:
     """The handler of ``SIGINT`` for one call of ``run``.
 
-    It replaces Python's default handler only; somebody else's stays in charge.
+    It replaces Python's default handler only. A handler of other code is kept.
 
     Args:
         pressed: called in the signal handler with the interrupted frame.
@@ -302,7 +305,7 @@ class KIHandler:
         self._wakeup = SignalWakeup()
 
     def install(self) -> None:
-        """Take over ``SIGINT``, if this is the main thread and nobody else has."""
+        """Set the handler, if this is the main thread and Python's default handler is set."""
         if (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) == signal.default_int_handler
@@ -322,7 +325,7 @@ class KIHandler:
         self._pressed(frame)
 
     def remove(self) -> None:
-        """Give ``SIGINT`` back, unless somebody has taken it meanwhile."""
+        """Restore the handler from before, unless other code has set one meanwhile."""
         if self._replaced is not None:
             self._replaced.give_back(unless_taken=True)
             self._replaced = None

@@ -1,14 +1,15 @@
-"""What the library keeps for one event loop, its deadline timer, and how failures are finished.
+"""The state of one event loop: its deadline timer, recheck queue, and retry of failed operations.
 
-This module has :class:`LoopState`, the table of all of them, and :class:`PerLoop`.
+This module has :class:`LoopState`, the table of all loop states, and :class:`PerLoop`.
 
-Rule 1: what belongs to a whole loop (deadlines, instruments, the watch list of delivery) lives
-in its :class:`LoopState`, never in a module global: several loops may run in several threads.
+Rule 1: data of a whole loop is in its :class:`LoopState`: deadlines, instruments, the recheck queue
+of delivery. It is never in a module global, because several loops may run in several threads.
 
-Rule 2: the loop's timer is armed before the books say so, and armed again whatever fails.
+Rule 2: the loop's timer is armed before ``armed_at`` says so, and it is armed again even if
+something fails.
 
-Rule 3: an operation that has changed something and then fails is finished by
-:meth:`LoopState.finish_later`. That is the one way to recover, for all of the engine.
+Rule 3: an operation that fails after it has changed something is finished by
+:meth:`LoopState.finish_later`. The whole engine recovers in this one way.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class StepHooksProtocol(Protocol):
-    """What the engine calls of ``_loop.step_hooks.StepHooks``."""
+    """The methods of ``_loop.step_hooks.StepHooks`` that the engine calls."""
 
     def hold(self) -> None: ...
     def release(self) -> None: ...
@@ -46,7 +47,7 @@ class StepHooksProtocol(Protocol):
 
 
 class RunProtocol(Protocol):
-    """What the rooms below ``_run`` use of ``_run.run.Run``."""
+    """The part of ``_run.run.Run`` that the rooms below ``_run`` use."""
 
     main_task: Task | None
     root_task: Task | None
@@ -61,7 +62,7 @@ class RunProtocol(Protocol):
 
 
 class LoopState:
-    """What the library keeps for one event loop."""
+    """All data of the library that belongs to one event loop."""
 
     __slots__ = (
         "__weakref__",
@@ -88,40 +89,41 @@ class LoopState:
 
     def __init__(self, loop: compat.Loop) -> None:
         self.loop: compat.Loop = loop
-        # The library's callbacks run in an empty context: they must not keep a user's values alive.
+        # The library's callbacks run in an empty context, so that they do not keep a user's values
+        # alive.
         self.context: contextvars.Context = contextvars.Context()
-        # Empty while nobody is ready to make a step (never, where the loop does not show it).
+        # The loop's ready callbacks, empty if there are none. Never empty if the loop hides them.
         self.ready: Sized = compat.ready_queue(loop)
-        # How the loop makes tasks, and whether something stands there.
+        # How the loop makes tasks, and whether a factory or a tool has replaced that.
         self.making: compat.TaskMaking = compat.TaskMaking(loop)
         self.deadlines: Deadlines = Deadlines()
-        # Invariant: a loop timer is armed at armed_at, which is not later than the earliest
-        # live deadline; inf and None mean that none is armed. It may be later while
-        # recheck_scheduled is true.
+        # Invariant: a loop timer is armed for armed_at, which is not later than the earliest
+        # deadline that was not dropped. While recheck_scheduled is true it may be later. inf and
+        # None mean that no timer is armed.
         self.armed_at: float = inf
         self.timer: asyncio.Handle | None = None
-        # Until when (on the loop's clock) a timer that is overdue is not armed again.
+        # Until this time (on the loop's clock) an overdue timer is not armed again.
         self.not_lost_until: float = -inf
-        # Records to look at again, and whether the call that will do it is scheduled.
+        # The tasks to recheck, and whether the call that rechecks them is scheduled.
         self.recheck_queue: list[Task] = []
         self.recheck_scheduled: bool = False
-        # Calls that failed half-way, to be made again in the next iteration of the loop (see
-        # finish_later); and the function that schedules that, which needs no stack.
+        # Calls that failed half-way and are to be made in the next iteration of the loop (see
+        # finish_later). The function schedules that and needs no stack.
         self.unfinished: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self.run_soon: Callable[[], object] = compat.emergency_call(
             loop, partial(_finish, ref(self)), self.context
         )
-        # How many nurseries to come are taken to last longer than a turn of the loop.
+        # How many of the next nurseries are expected to wait more than one iteration for children.
         self.slow_exit_prediction: int = 0
-        # None while there are none: the hot paths test for that.
+        # None if there are none: the hot paths test for that.
         self.instruments: Instruments | None = None
         # Set while instruments are installed: the hook into the loop (``step_hooks``).
         self.step_hooks: StepHooksProtocol | None = None
-        # Set by run(): its Run object, its clock, its default for nurseries.
+        # Set by run(): its Run object, its clock, its strict_exception_groups.
         self.run: RunProtocol | None = None
         self.clock: Clock | None = None
         self.strict: bool | None = None
-        # Values of RunVars, and the objects of PerLoop.
+        # The values of RunVars, and the objects of PerLoop.
         self.loop_locals: dict[Any, Any] = {}
 
     def add_deadline(self, when: float, function: Any, argument: Any, now: float = -inf) -> Entry:
@@ -130,7 +132,7 @@ class LoopState:
         Args:
             when: the time (seconds).
             function: may be called twice.
-            argument: what it is called with.
+            argument: its argument.
             now: the loop's time, if the caller knows it.
         """
         deadlines = self.deadlines
@@ -149,9 +151,9 @@ class LoopState:
     def may_have_lost_timer(self, now: float) -> bool:
         """Whether to arm the timer again because it is overdue.
 
-        It may never come: an exception from a signal handler can be raised before its first line.
-        Mostly it is only late, as this iteration of the loop takes long, so that it is not armed
-        again for each deadline that is added in it.
+        The timer may be lost: a signal handler's exception can be raised before the first line of
+        its callback. Mostly the timer is only late, because this iteration of the loop takes long.
+        So it is not armed again for each deadline that is added in that iteration.
         """
         if now < self.not_lost_until:
             return False
@@ -163,8 +165,8 @@ class LoopState:
         if when > loop.time():
             timer: asyncio.Handle = loop.call_at(when, fire, self, context=self.context)
         else:
-            # Not a timer: those are looked at only after the callbacks that are ready now, and
-            # a task's next checkpoint must notice a deadline that has passed.
+            # Not a timer: the loop looks at timers only after the callbacks that are ready now. A
+            # task's next checkpoint must notice a deadline that has passed.
             timer = loop.call_soon(fire, self, context=self.context)
         before = self.timer
         self.timer = timer
@@ -173,14 +175,14 @@ class LoopState:
             before.cancel()
 
     def expire(self) -> None:
-        """Hand out what is due, now."""
+        """Call the functions of all deadlines that are due, now."""
         if self.deadlines.next() <= self.loop.time():
             if self.timer is not None:
                 self.timer.cancel()
             fire(self)
 
     def arm_exactly(self) -> None:
-        """Set the loop timer to the earliest live deadline: a dropped one may have been earlier."""
+        """Arm the timer for the earliest deadline. It may still be set for one that was dropped."""
         when = self.deadlines.next()
         if when != self.armed_at and self.timer is not None:
             self.timer.cancel()
@@ -194,7 +196,7 @@ class LoopState:
     def finish_later(self, function: Callable[..., object], *args: Any) -> None:
         """Call ``function(*args)`` in the next iteration of the loop, to finish what failed.
 
-        Needs neither stack nor the loop's Python code, so it works where almost nothing does.
+        Needs neither stack nor the loop's Python code, so it works where almost nothing else does.
         """
         self.unfinished.append((function, args))
         try:
@@ -206,7 +208,7 @@ class LoopState:
     def finish(self) -> None:
         """Make the calls of :meth:`finish_later`."""
         try:
-            # Those that fail again have had their next call scheduled.
+            # A call that fails again has scheduled its next attempt itself.
             for _ in range(len(self.unfinished)):
                 function, args = self.unfinished.pop(0)
                 try:
@@ -218,13 +220,13 @@ class LoopState:
             raise
 
     def report(self, error: BaseException) -> None:
-        """Report an error of the library's own bookkeeping, for which no caller waits.
+        """Report an error in the library's bookkeeping that no caller can get.
 
-        It ends a ``run`` with :exc:`TrioInternalError`; in another program the loop's exception
-        handler gets it.
+        The error ends a ``run`` with :exc:`TrioInternalError`. In another program the loop's
+        exception handler is called with it.
 
         Raises:
-            BaseException: The error itself if it is one that ends the loop.
+            BaseException: The error itself, if it is not an :exc:`Exception`: it ends the loop.
         """
         if not is_a(error, Exception):
             raise error
@@ -237,22 +239,22 @@ class LoopState:
 
 
 def _finish(reference: ref[LoopState]) -> None:
-    # By a reference, so that a state is not part of a circle.
+    # By a weak reference, so that a state is not part of a reference cycle.
     state = reference()
     if state is not None:
         state.finish()
 
 
-# The least time (seconds) between two timers that are armed because the one before is overdue.
+# An overdue timer is armed again at most once in this time (seconds).
 LOST_PAUSE = 0.05
 
-# The least time (seconds) before a timer that came too early is armed again. uvloop counts in
-# whole milliseconds and rounds; without this it would spin through the rest of one.
+# A timer that came too early is armed again for at least this much later (seconds). uvloop rounds
+# to whole milliseconds. Without this the loop would spin through the rest of one.
 EARLY = 0.001
 
 
 def fire(state: LoopState) -> None:
-    """The callback of the loop timer: hand out what is due, then arm for the next."""
+    """The callback of the loop timer: call the functions that are due, then arm the next timer."""
     try:
         promised = state.armed_at
         state.timer = None
@@ -268,10 +270,10 @@ def fire(state: LoopState) -> None:
                 state.finish_later(function, argument)
                 state.report(error)
         when = deadlines.next()
-        # Those who have just been cancelled will drop deadlines of their own: whoever looks at
-        # them again after their step arms the timer (delivery), once and not twice.
+        # Tasks that were cancelled just now will drop their deadlines. If they are to be rechecked
+        # after their step, the recheck arms the timer (delivery), so that it is armed only once.
         if when < state.armed_at and not state.recheck_scheduled:
-            # Still to come although the timer was set for it: the timer came early.
+            # This deadline is not due, but the timer was set for it: the timer came early.
             state._arm(max(when, now + EARLY) if when <= promised else when)
     except BaseException:
         state.finish_later(fire, state)
@@ -288,25 +290,25 @@ WHENCE = "nurseryio.lowlevel.current_trio_token(), called in the loop that is me
 
 
 def is_swept(exc: BaseException | None, state: LoopState) -> bool:
-    """Whether a coroutine is being closed whose loop is closed: nothing is to be done then.
+    """Whether a coroutine is being closed after its loop was. Then there is nothing to do.
 
     Args:
-        exc: what the coroutine is left with.
+        exc: the exception in the coroutine.
         state: the state of its loop.
     """
     return type(exc) is GeneratorExit and state.loop.is_closed()
 
 
 def check_home(state: LoopState) -> None:
-    """Raise RuntimeError unless the caller may touch what belongs to the loop of ``state``.
+    """Raise RuntimeError unless the caller may change objects of the loop of ``state``.
 
-    That is code that this loop runs; while it does not run, any code.
+    Only code that the loop runs may do so; while the loop does not run, any code may.
     """
     loop = compat.running_loop_or_none()
     if loop is state.loop or (loop is None and not state.loop.is_running()):
         return
     if state.loop.is_closed():
-        return  # its tasks make no step any more, whatever is done to them
+        return  # its tasks do not make a step any more
     raise RuntimeError(
         "called from another thread or event loop than the one that this belongs to, where it "
         f"would be lost: {IN_A_THREAD}, in another event loop token.run_sync_soon(function); the "
@@ -316,12 +318,12 @@ def check_home(state: LoopState) -> None:
 
 # -- the table of loops ----------------------------------------------------------
 
-# A closed loop that was not run()'s own stays until the next one is made.
+# A closed loop stays until the next loop's state is made, or until a run() ends.
 _states: dict[compat.Loop, LoopState] = {}
 
 
 def loop_state(loop: compat.Loop) -> LoopState:
-    """The state kept for a loop, made at first use."""
+    """The state of a loop, made at first use."""
     state = _states.get(loop)
     if state is None:
         sweep_closed_loops()
@@ -330,19 +332,19 @@ def loop_state(loop: compat.Loop) -> LoopState:
 
 
 def all_states() -> list[LoopState]:
-    """The states that are kept. In a forked child those of the parent are among them."""
+    """All loop states. In a forked child this includes the states of the parent's loops."""
     return list(_states.values())
 
 
 def sweep_closed_loops() -> None:
-    """Drop the states of loops that were closed, and the records of their tasks."""
+    """Drop the states of closed loops, and the records of their tasks."""
     for loop in list(_states):
         if loop.is_closed():
             _states.pop(loop, None)
     drop_swept_records()
 
 
-# Drops the records of tasks whose loop is closed, so that they never end. Set by ``task``.
+# Drops the records of tasks that never end, because their loop is closed. Set by ``task``.
 drop_swept_records: Callable[[], object] = unset_hook
 
 
@@ -356,7 +358,7 @@ def current_state() -> LoopState:
     """The state of the loop that runs in this thread.
 
     Raises:
-        RuntimeError: where no loop is running.
+        RuntimeError: No loop is running in this thread.
     """
     loop = compat.running_loop_or_none()
     if loop is None:
@@ -368,27 +370,27 @@ T = TypeVar("T")
 
 
 class PerLoop(Generic[T]):
-    """One object for each event loop, made when it is first asked for.
+    """One object for each event loop, made at first use.
 
     Args:
-        make: makes the object for a loop, from the loop's state.
+        make: a function that makes the object of a loop; its argument is the loop's state.
     """
 
     def __init__(self, make: Callable[[LoopState], T]) -> None:
         self._make = make
 
     def __call__(self, state: LoopState) -> T:
-        """The object of one loop."""
+        """The object of one loop, made if there is none."""
         found: T | None = state.loop_locals.get(self)
         if found is None:
             found = state.loop_locals[self] = self._make(state)
         return found
 
     def find(self, state: LoopState) -> T | None:
-        """The object of one loop if there is one already."""
+        """The object of one loop, None if it was not made yet."""
         found: T | None = state.loop_locals.get(self)
         return found
 
     def drop(self, state: LoopState) -> None:
-        """Have a new object made the next time."""
+        """Forget the object of one loop, so that the next call makes a new one."""
         state.loop_locals.pop(self, None)

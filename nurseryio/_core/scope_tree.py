@@ -1,21 +1,23 @@
-"""The scope tree: a pure model of who is cancelled, with no asyncio in it.
+"""The scope tree: which code is cancelled, and how a cancel or a shield reaches the scopes inside.
 
-Rule 1: every entered scope is a :class:`Node`. It knows its parent and the task it was
-entered in; a task knows only its innermost node. Nothing points downwards except a
-nursery's node, which knows the nursery and so the child tasks.
+This is a pure model, with no asyncio in it.
+
+Rule 1: every entered scope is a :class:`Node`. It knows its parent and the task that entered it. A
+task knows only its innermost node. Nothing points downwards except a nursery's node, which knows
+the nursery and so the child tasks.
 
 Rule 2: ``effective`` says whether code directly inside a node is cancelled. It always equals
-``called or (not shielded and parent.effective)``. It is *pushed* by :func:`recalculate` whenever
-one of the three changes, so that a checkpoint needs to look at one attribute only, whatever
-the nesting depth.
+``called or (not shielded and parent.effective)``. :func:`recalculate` *pushes* it down the tree
+whenever one of the three changes. So a checkpoint looks at one attribute only, at any nesting
+depth.
 
-Rule 3: entering and leaving a node move one pointer. All the work lies in the rare events:
-a cancel, a shield that changes, a node that gets another parent. They walk
-task -> nodes inside the changed one -> nurseries at those nodes -> child tasks, top down and
-with an explicit stack, because a thousand levels must not meet the recursion limit.
+Rule 3: entering and leaving a node change one pointer. All other work is done for rare events: a
+cancel, a shield that changes, a node that gets another parent. These walk
+task -> nodes inside the changed one -> nurseries at those nodes -> child tasks. They walk top down
+and with an explicit stack, because a thousand levels must not meet the recursion limit.
 
-Rule 4: functions here only change flags and return the tasks whose state has flipped. Telling
-them is the business of ``delivery``.
+Rule 4: functions here only change flags, and return the tasks whose state has flipped. ``delivery``
+acts on those tasks.
 """
 
 from __future__ import annotations
@@ -29,13 +31,13 @@ if TYPE_CHECKING:
 
 
 class TreeTask(Protocol):
-    """What the tree knows of a task: its innermost node."""
+    """The part of a task that the tree uses: its innermost node."""
 
     scope: Node
 
 
 class TreeNursery(Protocol):
-    """What the tree knows of a nursery: the tasks whose chains start at its node."""
+    """The part of a nursery that the tree uses: the tasks whose chains start at its node."""
 
     @property
     def _children(self) -> Iterable[Any]: ...
@@ -65,13 +67,13 @@ class Node:
     _shielded: bool
     # Invariant while entered: rule 2 of this file.
     _effective: bool
-    # Why: set by the first cause that makes the node effective, never overwritten.
+    # The reason: set by the first cause that makes the node effective, never overwritten.
     _reason: CancelReason | None
     # True once an outer node was left while this one was still open.
     _abandoned: bool
 
     def _is_called(self) -> bool:
-        """Whether the node itself is cancelled; a scope also notices that its time is up."""
+        """Whether the node itself is cancelled. A scope also notices here that its time is up."""
         return self._called
 
 
@@ -100,11 +102,11 @@ def recalculate(node: Node, everything: bool = False) -> list[TreeTask]:
 
     Args:
         node: the node.
-        everything: go through the whole subtree and return all its tasks; for a change that was
-            broken off on its way.
+        everything: walk the whole subtree and return all its tasks; for a change that an error
+            stopped half-way.
 
     Returns:
-        The tasks for which the answer to "am I cancelled?" has flipped.
+        The tasks whose innermost node has become effective or stopped being so.
     """
     flipped: list[TreeTask] = []
     if (_update(node) or everything) and node._task is not None:
@@ -113,7 +115,7 @@ def recalculate(node: Node, everything: bool = False) -> list[TreeTask]:
 
 
 def recalculate_chain(task: TreeTask, base: Node) -> list[TreeTask]:
-    """The same for one task whose chain begins at ``base``, which has replaced another node."""
+    """Like :func:`recalculate` for one task, after ``base`` became the node outside its chain."""
     flipped: list[TreeTask] = []
     _descend(task, base, flipped, members=False)
     return flipped
@@ -158,7 +160,7 @@ def _descend(
 def _collect_children(
     nursery: TreeNursery, node: Node, flipped: list[TreeTask], todo: list[tuple[TreeTask, Node]]
 ) -> None:
-    """The children at ``node``: one with no node of its own flips, others are still to do."""
+    """Sort the children at ``node``: one without a node inside flips, the others go to ``todo``."""
     for child in nursery._children:
         if child.scope is node:
             flipped.append(child)
@@ -182,11 +184,11 @@ def encloses(outer: Node, inner: Node) -> bool:
 def abandon(node: Node) -> list[TreeTask]:
     """Cut off everything inside ``node``, which is being left while inner nodes are still open.
 
-    The inner part stays cancelled for good, so that it unwinds; its nodes are marked, so that
-    leaving them later neither complains again nor touches the healthy part of the tree.
+    The inner part stays cancelled for good, so that it unwinds. Its nodes are marked, so that
+    leaving them later neither reports an error again nor changes the rest of the tree.
 
     Returns:
-        The tasks inside, all of them to be told.
+        The tasks inside. The caller passes all of them to ``deliver_changes``.
     """
     told: list[TreeTask] = []
     node._parent = None

@@ -1,8 +1,9 @@
-"""Records: one :class:`Task` per asyncio task that takes part, and how they are found.
+"""Task records: one :class:`Task` for each asyncio task that uses the library, and their table.
 
-Rule 1: a record is found through one dict keyed by the asyncio task. A nursery child's record
-is entered when it is spawned and removed at the end of its last step; for a task that somebody
-else started it is made at first use (*adopted*) and removed by a done-callback.
+Rule 1: a record is found in one dict, whose keys are the asyncio tasks. The record of a nursery's
+child is entered when the child is spawned, and removed at the end of its last step. A task that
+other code has started gets its record at first use: it is *adopted*. A done-callback removes that
+record.
 
 Rule 2: a record never keeps a finished task's coroutine, result or error alive.
 """
@@ -29,18 +30,18 @@ if TYPE_CHECKING:
     from .._nursery.nursery import Nursery
 
 
-# What Task._yield_credit is after others have had their turn, because the task has waited.
+# The value of Task._yield_credit after the task has waited, so that all ready tasks have run.
 MAX_YIELD_CREDIT = 16
 
-# ... and for a task that has just begun: there may be others behind it that are still to begin.
+# Its value in a task that has just begun: tasks behind it may not have made their first step yet.
 INITIAL_YIELD_CREDIT = MAX_YIELD_CREDIT - 1
 
 
 class Task(metaclass=NoPublicConstructor):
-    """One task: an :class:`asyncio.Task` and what structured concurrency knows of it.
+    """One task: an :class:`asyncio.Task` and its place in structured concurrency.
 
-    Records are handed out by :func:`current_task`, ``Nursery.child_tasks`` and instruments; they
-    are never made by hand.
+    :func:`current_task`, ``Nursery.child_tasks`` and instruments hand out these records. They are
+    never made by hand.
 
     Attributes:
         asyncio_task: the asyncio task itself; None once a task that asyncio code started has
@@ -72,48 +73,50 @@ class Task(metaclass=NoPublicConstructor):
         "scope",
     )
 
-    # -- where the task stands --
+    # -- where the task is in the scope tree --
     # The innermost open scope; ROOT for an adopted task outside any scope, and after the end.
     scope: Node
     _parent_nursery: Nursery | None
     _state: LoopState
     _coro: Any
-    # What the name is made of when somebody asks; None for an adopted task.
+    # The name, or an object (a function) from which it is made at first use; None if adopted.
     _name: Any
     # -- what it is doing --
     # False until the first step; always True for an adopted task.
     _started: bool
     # The future of wait_task_rescheduled() while the task waits there.
     _park: asyncio.Future[Any] | None
-    # Its abort function, only there while _park is set. A dict is a queue to take the task out of
-    # (see parking). Once called it is replaced: by AGREED if the wait is over, else by None.
+    # The abort function of that wait; None while _park is None. A dict stands for a queue that the
+    # task is to be taken out of (see wait_queue). Once it was called, it is replaced: by AGREED if
+    # the wait is over, else by None.
     _abort: Any
     # The callback by which asyncio wakes the task, noted when the task was first rescheduled.
     _wakeup: Any
     # In a yield that scope cancellation must not interrupt.
     _shielded_step: bool
-    # How many operations the task may make while nobody else is ready, before it asks the loop
-    # whether somebody is: see parking, and stream in _net.
+    # How many operations in a row may still skip their yield while no other task is ready: see
+    # wait_queue, and stream in _net.
     _yield_credit: int
-    # -- the ledger (see delivery) --
-    # Invariant: True only while scope._effective; then one of asyncio_task.cancelling() is ours.
+    # -- the ledger (see cancel_ledger), and delivery --
+    # Invariant: True only while scope._effective. Then one request of asyncio_task.cancelling()
+    # belongs to the scope.
     _owns_cancel_request: bool
-    # Invariant: True exactly while the record is on its loop's watch list.
+    # Invariant: True exactly while the record is in its loop's recheck queue.
     _recheck_queued: bool
-    # The future of foreign code that was interrupted last. It refuses while it is not done.
+    # The future of asyncio code that was interrupted last. If it is still not done, it refuses.
     _last_interrupted: Any
-    # Interruptions of foreign awaits: their number, since when they are counted, and for how many
-    # seconds it is waited after too many.
+    # Interruptions of awaits in asyncio code: their number, the time from which they are counted,
+    # and the seconds of the pause after too many. None before the first.
     _swallowed_cancels: tuple[int, float, float] | None
-    # checkpoint_if_cancelled() must look closer: a native cancel was held off and put back, so
-    # that it may be pending in the asyncio task.
+    # A native cancel was deferred, so that it may be pending in the asyncio task:
+    # checkpoint_if_cancelled() has to find out.
     _deferred_cancel: bool
     _extra: Extra
     # None until the asyncio task is made, and in an adopted task after its end.
     asyncio_task: asyncio.Task[Any]
 
     def _own_extra(self) -> Extra:
-        """The task's own :class:`Extra`, to note something there."""
+        """The task's :class:`Extra` for writing; made if the task still shares ``NO_EXTRA``."""
         if self._extra is NO_EXTRA:
             self._extra = Extra()
         return self._extra
@@ -128,10 +131,10 @@ class Task(metaclass=NoPublicConstructor):
 
     @property
     def name(self) -> str:
-        """A name for people: the one given at the spawn, else the function's qualified name."""
+        """A name for people: the one given at the spawn, or the function's qualified name."""
         name = self._name
         if name is None:
-            # An adopted task: asyncio may name it after it has been seen for the first time.
+            # An adopted task: asyncio code may name it after its record was made.
             return str(self.asyncio_task.get_name())
         if not isinstance(name, str):
             name = self._name = name_of(name)
@@ -145,14 +148,17 @@ class Task(metaclass=NoPublicConstructor):
 
     @property
     def context(self) -> contextvars.Context:
-        """The context that the task runs in (a copy of it where Python does not tell: 3.10).
+        """The context that the task runs in.
 
-        May be assigned: the task goes on in that context from its next step on. That is for test
-        frameworks and the like; it slows the loop down while the task lives.
+        Before Python 3.12 it is a copy of the caller's context, unless the task was given a context
+        here or at its spawn.
+
+        The context may be assigned: from its next step on the task runs in the new one. This is for
+        test frameworks and similar tools. It slows the loop down until the task has ended.
 
         Raises:
-            TypeError: on assigning anything but a ``contextvars.Context``.
-            RuntimeError: on assigning when the task has ended.
+            TypeError: on assigning something that is not a ``contextvars.Context``.
+            RuntimeError: on assigning after the task has ended.
         """
         context = self._extra.context
         if context is None:
@@ -175,12 +181,12 @@ class Task(metaclass=NoPublicConstructor):
 
     @property
     def eventual_parent_nursery(self) -> Nursery | None:
-        """Where a task spawned by ``nursery.start()`` goes once it is ready; else None."""
+        """The nursery that a task spawned by ``start()`` moves to once it is ready; else None."""
         return self._extra.eventual_parent_nursery
 
     @property
     def custom_sleep_data(self) -> Any:
-        """Free for whoever calls ``wait_task_rescheduled``; None again when the task wakes."""
+        """Data of the code that calls ``wait_task_rescheduled``; None again when the task wakes."""
         return self._extra.custom_sleep_data
 
     @custom_sleep_data.setter
@@ -204,7 +210,10 @@ class Task(metaclass=NoPublicConstructor):
         return ROOT if parent is None else parent.cancel_scope
 
     def iter_await_frames(self) -> Iterator[tuple[types.FrameType, int]]:
-        """Walk down what the task is waiting in: pairs of frame and line number, outermost first.
+        """Walk down the frames in which the task waits.
+
+        Returns:
+            Pairs of a frame and its line number, outermost first.
 
         ``traceback.StackSummary.extract(task.iter_await_frames())`` makes a printable stack.
         """
@@ -212,7 +221,7 @@ class Task(metaclass=NoPublicConstructor):
 
 
 def await_frames(awaited: Any) -> Iterator[tuple[types.FrameType, int]]:
-    """The frames, with line numbers, of a coroutine and of what it waits in, outermost first."""
+    """The frames, with line numbers, of a coroutine and all that it awaits, outermost first."""
     while awaited is not None:
         for prefix, link in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
             if hasattr(awaited, f"{prefix}_frame"):
@@ -245,7 +254,7 @@ def make_task(
 
 
 def _generator_behind(awaited: Any) -> Any:
-    """The async generator that ``__anext__()``, ``asend()`` and the like are stepping."""
+    """The async generator that an ``__anext__()``, ``asend()`` or similar object steps."""
     if type(awaited).__name__ not in ("async_generator_asend", "async_generator_athrow"):
         return None
     return next((ref for ref in gc.get_referents(awaited) if hasattr(ref, "ag_frame")), None)
@@ -266,13 +275,13 @@ loop_state_module.drop_swept_records = _drop_swept_records
 
 
 def wake_future(future: asyncio.Future[None]) -> None:
-    """Finish a future of the library, so that the task that waits for it goes on.
+    """Set the result of a future of the library, so that the task that waits for it wakes.
 
-    Does nothing if it is over already.
+    Does nothing if the future is done already.
 
-    A future that gets its result gives up its callbacks before they are scheduled. If that fails,
-    they are called in the next iteration of the loop. It may also have gone well: a signal handler
-    can raise just as the call returns.
+    A future whose result is set clears its callbacks before it schedules them. If scheduling fails,
+    they are called in the next iteration of the loop. The call may also raise although scheduling
+    succeeded: a signal handler can raise just as the call returns.
     """
     if future.done():
         return
@@ -294,7 +303,7 @@ def _wake_again(callback: Any, context: contextvars.Context, future: asyncio.Fut
 
 
 def not_in_a_task(error: RuntimeError) -> NoReturn:
-    """Asking asyncio for the running task has failed: say that no loop is running, if so."""
+    """Raise the error of ``asyncio.current_task()``, or a clearer one if no loop is running."""
     if compat.running_loop_or_none() is None:
         raise RuntimeError(NO_LOOP) from None
     raise error
@@ -304,7 +313,7 @@ def current_task() -> Task:
     """The task that is running, as a record.
 
     Returns:
-        The same object for as long as the task runs; a task that asyncio code started gets its
+        The same object for as long as the task runs. A task that asyncio code started gets its
         record at the first call.
 
     Raises:
@@ -336,7 +345,7 @@ def adopt_current() -> Task:
 
 
 def adopt(task: asyncio.Task[Any]) -> Task:
-    """Make the record of a task that somebody else has started."""
+    """Make the record of a task that other code has started."""
     anyio_hook.look()
     state = loop_state(task.get_loop())
     record = make_task(state, task.get_coro(), None, None, ROOT)
@@ -347,11 +356,11 @@ def adopt(task: asyncio.Task[Any]) -> Task:
     return record
 
 
-# What else has to happen when an adopted task ends, with its record: filled by upper floors.
+# Functions to call with the record when an adopted task ends. Later modules add them.
 end_hooks: list[Callable[[Task], object]] = []
 
 
-# Has a task make its further steps in a context. Set by ``step_hooks``.
+# Makes a task run its further steps in another context. Set by ``step_hooks``.
 switch_context: Callable[[Task, contextvars.Context], object] = unset_hook
 
 
@@ -365,7 +374,7 @@ def _forget_adopted(task: asyncio.Task[Any]) -> None:
                 record._state.report(error)
         record.scope = ROOT
         record._owns_cancel_request = False
-        # What the task has raised holds frames that hold the record: no circle back to the task.
+        # The task's error holds frames that hold the record: no reference cycle to the task.
         record._name = record.name
         record._wakeup = None
         record.asyncio_task = None  # type: ignore[assignment]

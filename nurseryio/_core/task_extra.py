@@ -1,9 +1,9 @@
-"""What few tasks have, kept apart from their records.
+"""Rarely used fields of a :class:`Task`, kept apart from the record.
 
-Rule: a record has slots for what every task needs. The rest is here, and a task that has nothing of
-it shares the one empty instance, :data:`NO_EXTRA`: eleven slots more would make each spawn a tenth
-dearer, and each of ten thousand tasks heavier. Who has something to note asks the record for an
-instance of its own; ``NO_EXTRA`` is never written to.
+Rule: a record has slots for the data that every task needs. The rest is here. A task without any of
+it shares the one empty instance :data:`NO_EXTRA`, which is never written to. To write a field, call
+``Task._own_extra()``, which gives the task an instance for itself. Eleven more slots in the record
+would make each spawn a tenth slower, and each of ten thousand tasks bigger.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class EdgeProtocol(Protocol):
-    """What delivery calls of ``_interop.edge_cancellation.EdgeCancellation``."""
+    """The methods of ``_interop.edge_cancellation.EdgeCancellation`` that delivery calls."""
 
     def protects(self, task: Task) -> bool: ...
     def cancel_requested(self, task: Task) -> None: ...
@@ -42,23 +42,24 @@ class Extra:
     )
 
     def __init__(self) -> None:
-        # The outcome handed over although a native cancel had already ended the task's future.
+        # The outcome given to a task after a native cancel had already cancelled its future.
         self.outcome: Any = None
-        # The future that is done and that delivery has last found the task waiting for; how often.
+        # The done future that delivery last found the task waiting for; how many times in a row.
         self.seen_done: tuple[Any, int] = (None, 0)
-        # What the task is in that wants cancellation at an edge instead of a level.
+        # The innermost edge cancellation block that the task is in.
         self.edge: EdgeProtocol | None = None
-        # Kept only where counts go stale (host): how many native requests were over when ours came,
-        # and how many there were when a scope let one of them pass, which is on its way since.
+        # Used only where counts go stale (compat). The first is the number of native requests that
+        # were raised before the scope's request was. The second is their number when a scope last
+        # let the error of one pass. See rule 4 of cancel_ledger.
         self.stale_requests = self.propagating_requests = 0
         # Parking lots to break when the task ends.
         self.breakers: list[Any] | None = None
-        # Where a task spawned by start() goes once it is ready.
+        # The nursery that a task spawned by start() moves to once it is ready.
         self.eventual_parent_nursery: Nursery | None = None
         self.is_system = False
-        # The end was noticed although the nursery's wrapper did not get there.
+        # The task's end was settled without its wrapper, which does nothing when it is closed.
         self.has_ended = False
-        # The context that the task was given at the spawn.
+        # The context that the task was given, at the spawn or later; None if it was not given one.
         self.context: contextvars.Context | None = None
         self.custom_sleep_data: Any = None
 

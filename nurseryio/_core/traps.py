@@ -1,18 +1,24 @@
-"""The only functions of this library in which a task stops running.
+"""Traps: checkpoints, and waiting for another task's ``reschedule`` or for a future.
 
-Rule 1: everything that blocks or yields, blocks or yields here: :func:`checkpoint` and its
-variants yield once, :func:`wait_task_rescheduled` waits until somebody calls
-:func:`reschedule`, :func:`wait_future` waits for an asyncio future.
+A *trap* is a function of this library in which a task yields or waits. The faster forms of two
+traps are in ``wait_queue``. For speed, nurseries and streams also await directly in a few places,
+and follow these rules there.
 
-Rule 2: in a cancelled scope each of them raises, before it waits for anything. They do not
-raise by hand but have the asyncio task cancel itself, so that asyncio's books are right.
+Rule 1: :func:`checkpoint` and its variants yield once. :func:`wait_task_rescheduled` waits until
+other code calls :func:`reschedule`. :func:`wait_future` waits for an asyncio future.
 
-Rule 3: an operation that completed keeps its result. A native cancel that arrives between the
-hand-over and the task's next step is put back and strikes at the next checkpoint.
+Rule 2: in a cancelled scope each of them, apart from :func:`cancel_shielded_checkpoint`, raises
+before it waits. It does not raise the error itself: it calls ``cancel`` on the running asyncio
+task, so that asyncio's cancel count is right. A wait whose abort function returns ``Abort.FAILED``
+goes on all the same.
 
-Rule 4: :func:`reschedule` either raises and has changed nothing, or the task wakes. A future that
-gets its result near the recursion limit loses its callbacks, because asyncio schedules them by
-Python code; so the callback that wakes the task is noted when the task is first rescheduled.
+Rule 3: an operation that has completed keeps its result. A native cancel may arrive after the
+result was handed over and before the task's next step. It is requested again then, and raised at
+the next checkpoint.
+
+Rule 4: :func:`reschedule` either raises and has changed nothing, or the task wakes. A future whose
+result is set near the recursion limit loses its callbacks, because asyncio schedules them by
+Python code. So the callback that wakes the task is noted when the task is first rescheduled.
 """
 
 from __future__ import annotations
@@ -46,7 +52,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What an abort function is given.
+# The argument of an abort function: it raises the cancellation.
 RaiseCancelT = Callable[[], NoReturn]
 
 
@@ -94,7 +100,7 @@ async def checkpoint_if_cancelled() -> None:
         interrupt(task)
         await BARE_YIELD
     elif task._deferred_cancel:
-        task._yield_credit = 0  # somebody may be watching whether the operation lets others run
+        task._yield_credit = 0  # assert_checkpoints() sets the flag too, and expects a yield
         if take_deferred_cancel(task):
             await BARE_YIELD
 
@@ -102,8 +108,8 @@ async def checkpoint_if_cancelled() -> None:
 async def cancel_shielded_checkpoint() -> None:
     """Let other tasks run, without checking for cancellation.
 
-    Checkpoint: the other half of one. A cancellation that arrives meanwhile, of whatever kind,
-    strikes at the next checkpoint.
+    Checkpoint: the other half of one. A cancellation of any kind that arrives meanwhile is raised
+    at the next checkpoint.
 
     Trio: ``trio.lowlevel.cancel_shielded_checkpoint``.
     """
@@ -118,23 +124,23 @@ async def cancel_shielded_checkpoint() -> None:
 
 
 async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> Any:
-    """Put the current task to sleep until somebody calls :func:`reschedule` on it.
+    """Put the current task to sleep until other code calls :func:`reschedule` on it.
 
     Args:
-        abort_func: called at most once, in whatever context, if the task is cancelled while it
-            waits; it gets a function ``raise_cancel`` that raises the cancellation. It must
-            return ``Abort.SUCCEEDED`` after having made sure that nobody will reschedule the
-            task, which then wakes with the cancellation; or ``Abort.FAILED``, and then the task
-            goes on waiting and somebody must still reschedule it (perhaps with
-            ``capture(raise_cancel)``).
+        abort_func: called at most once, in any context, if the task is cancelled while it waits.
+            Its argument ``raise_cancel`` is a function that raises the cancellation.
+            ``abort_func`` returns ``Abort.SUCCEEDED`` after it has made sure that no code will
+            reschedule the task. The task then wakes with the cancellation. Or it returns
+            ``Abort.FAILED``. The task then goes on waiting, and some code must still reschedule
+            it (perhaps with ``capture(raise_cancel)``).
 
     Returns:
-        What the outcome given to :func:`reschedule` holds.
+        The value of the outcome given to :func:`reschedule`.
 
     Raises:
-        Cancelled: if the task is cancelled and ``abort_func`` agreed.
-        TrioInternalError: if ``abort_func`` returns something else.
-        Exception: whatever error the outcome holds.
+        Cancelled: if the task is cancelled and ``abort_func`` returned ``Abort.SUCCEEDED``.
+        TrioInternalError: if ``abort_func`` returns something that is not an ``Abort``.
+        Exception: the error of the outcome given to :func:`reschedule`.
 
     Checkpoint: yes.
 
@@ -164,7 +170,7 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
                 outcome = await future
             except Cancelled as exc:
                 if task._abort is AGREED:
-                    raise  # a cancellation by a scope, and the abort function has agreed
+                    raise  # for a scope, after the abort function returned SUCCEEDED
                 outcome = handed_over(task, future)
                 # A copy: the original's traceback holds this frame.
                 native = Cancelled(*exc.args)
@@ -179,7 +185,7 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
         if task._extra is not NO_EXTRA:
             task._extra.custom_sleep_data = None
         if task.scope._effective:
-            recheck(task)  # what it awaits next may be foreign
+            recheck(task)  # its next await may be in asyncio code
     if native is not None and not isinstance(getattr(outcome, "error", None), Cancelled):
         defer_native_cancel(task, native)
     if outcome is None:
@@ -187,11 +193,11 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
     try:
         return outcome.unwrap()
     finally:
-        del outcome, future  # an error holds this frame: no circle
+        del outcome, future  # no reference cycle: an error holds this frame
 
 
 def handed_over(task: Task, future: asyncio.Future[Any]) -> Any:
-    """The outcome that a task which woke with a native cancel has got nevertheless, or None."""
+    """The outcome that was given to a task although it woke with a native cancel, or None."""
     if future.done() and not future.cancelled():
         outcome = future.result()
         return DONE if outcome is None else outcome
@@ -203,7 +209,7 @@ def handed_over(task: Task, future: asyncio.Future[Any]) -> Any:
 
 
 def _make_raise_native(native: BaseException) -> Callable[[], NoReturn]:
-    """The ``raise_cancel`` for an abort function that a native cancel has called."""
+    """The ``raise_cancel`` for an abort function that is called for a native cancel."""
     args = native.args
 
     def raise_cancel() -> NoReturn:
@@ -220,8 +226,8 @@ def reschedule(task: Task, next_send: Any = None) -> None:
 
     Args:
         task: the record of the waiting task.
-        next_send: what the wait returns or raises: an object with ``unwrap()``, such as ``Value``
-            and ``Error`` of the ``outcome`` package. None stands for the value None.
+        next_send: the outcome that the wait returns or raises: an object with ``unwrap()``, such
+            as ``Value`` and ``Error`` of the ``outcome`` package. None stands for the value None.
 
     Raises:
         RuntimeError: if the task is not waiting, or has been rescheduled already; or the caller is
@@ -252,8 +258,8 @@ def reschedule(task: Task, next_send: Any = None) -> None:
         if not park.done():
             task._abort = abort
             raise
-        # The result is there, but the task's callback may be lost: rule 4. There may be no stack
-        # for a call.
+        # The result is set, but the task's callback may be lost (rule 4). This is the body of
+        # finish_later(): there may be no stack for a call.
         # inlined: _core.loop_state.LoopState.finish_later
         state.unfinished.append((_wake_again, (task, wakeup, park)))
         try:
@@ -261,9 +267,9 @@ def reschedule(task: Task, next_send: Any = None) -> None:
         except RuntimeError:
             if not state.loop.is_closed():
                 raise
-        # Without is_a(), for which there may be no stack.
+        # Not by is_a(): there may be no stack for a call.
         if type(error) not in ENGINE_ERRORS and not state.loop.is_closed():
-            raise  # a signal handler's, raised as the call returned
+            raise  # an error from a signal handler, raised as the call returned
 
 
 def _wake_again(task: Task, wakeup: Callable[[Any], object], park: asyncio.Future[Any]) -> None:
@@ -272,11 +278,11 @@ def _wake_again(task: Task, wakeup: Callable[[Any], object], park: asyncio.Futur
 
 
 def _hand_over(task: Task, park: asyncio.Future[Any], next_send: Any) -> None:
-    """Reschedule a task whose future is over."""
+    """Reschedule a task whose future is done already."""
     if not park.cancelled() or task._abort is AGREED or task._extra.outcome is not None:
         raise _not_waiting(task)
-    # A native cancel has ended the future, but the task does not know yet. The hand-over counts:
-    # see rule 3.
+    # A native cancel has cancelled the future, but the task has not made its next step yet. So the
+    # outcome is kept for it (rule 3).
     extra = task._own_extra()
     extra.custom_sleep_data = None
     extra.outcome = DONE if next_send is None else next_send
@@ -303,14 +309,14 @@ def _note_wakeup(task: Task, park: asyncio.Future[Any]) -> Any:
 
 
 def _nobody_waits(_park: object) -> None:
-    """Stands for the callback of a task that has not got to its await yet."""
+    """Stands for the callback of a task that has not reached its await yet."""
 
 
 async def wait_future(future: asyncio.Future[T]) -> T:
     """Wait for an asyncio future, as an operation of this library.
 
     Args:
-        future: belongs to this wait alone: it is cancelled when the wait is.
+        future: must belong to this wait alone, because it is cancelled when the wait is.
 
     Returns:
         The future's result. It is not lost when a cancellation arrives after it.

@@ -1,26 +1,25 @@
-"""The short way to sleep and to yield, for the primitives of this library.
+"""Fast waiting and yielding for locks, channels and the like: ``park`` and ``maybe_yield``.
 
-What lives here: :func:`park`, which is ``wait_task_rescheduled`` for the one case that nearly all
-primitives are (the task stands in a queue, and a cancelled task leaves it), and
-:func:`maybe_yield`, the yield at the end of an operation that has completed. Both are told the
-task, which their callers know anyway, and save a good part of the work of the general way. What
-is rare they leave to it.
+:func:`park` is ``wait_task_rescheduled`` for a task in a queue, which leaves the queue if it is
+cancelled. Nearly all primitives wait like this. :func:`maybe_yield` is the yield at the end of an
+operation that has completed. Both get the task as an argument, because their callers know it. They
+save much of the work of the general functions in ``traps``, and call those in the rare cases.
 
 Rule 1: all rules of ``traps`` hold here as well, above all that an operation which completed
 keeps its result.
 
-Rule 2: a task is in its queue exactly as long as it sleeps. Whoever wakes it takes it out of the
-queue first, in the same step; a cancellation takes it out too, for which the queue stands in the
-place of an abort function.
+Rule 2: a task is in its queue exactly as long as it waits. Code that wakes the task takes it out of
+the queue first, in the same step. A cancellation takes the task out too. For that, ``Task._abort``
+is the queue instead of an abort function.
 
 Rule 3: an operation begins with ``checkpoint_if_cancelled``. It may be skipped while
 ``task.scope._effective or task._deferred_cancel`` is false: it would do nothing then.
 
-Rule 4: an operation that yields while no other task is ready costs an iteration of the loop for
-nothing. Up to ``MAX_YIELD_CREDIT`` operations in a row skip the yield. The loop still sees new data
+Rule 4: an operation that yields while no other task is ready costs a needless iteration of the
+loop. Up to ``MAX_YIELD_CREDIT`` operations in a row skip the yield. The loop still sees new data
 and timers that are due in less than a millisecond.
 
-Rule 5: ``Task._yield_credit`` is ``MAX_YIELD_CREDIT`` only if the task has slept or yielded since
+Rule 5: ``Task._yield_credit`` is ``MAX_YIELD_CREDIT`` only if the task has waited or yielded since
 its last operation, so that every task that was ready has run. An operation on a channel then does
 not have to yield: of two in a row, at least one yields. Locks, semaphores and limiters always
 yield, because the order in which tasks get them is their purpose.
@@ -61,13 +60,13 @@ Queue = dict[Any, Any]
 
 
 def leave(queue: Queue, task: Task, _raise_cancel: object) -> Abort:
-    """The abort function of a task in a queue, for the general way to sleep."""
+    """The abort function of a task in a queue, for ``wait_task_rescheduled``."""
     queue.pop(task, None)
     return Abort.SUCCEEDED
 
 
 def move(task: Task, queue: Queue) -> None:
-    """Tell of a sleeping task that it stands in another queue now, where the caller has put it."""
+    """Record that a waiting task is in another queue now. The caller has put it there."""
     task._abort = queue
 
 
@@ -76,16 +75,16 @@ async def park(task: Task, queue: Queue, entry: Any = None) -> Any:
 
     Args:
         task: The current task.
-        queue: A dict; while the task sleeps it is a key there.
-        entry: What stands in the queue for the task.
+        queue: A dict. While the task waits it is a key there.
+        entry: The value in the queue for the task.
 
     Returns:
-        What the outcome given to ``reschedule`` holds.
+        The value of the outcome given to ``reschedule``.
 
     Raises:
         Cancelled: The task was cancelled; it has left the queue.
         RuntimeError: A task of another event loop is in the queue.
-        Exception: Whatever error the outcome holds.
+        Exception: The error of the outcome given to ``reschedule``.
 
     Checkpoint: yes.
     """
@@ -114,17 +113,17 @@ async def park(task: Task, queue: Queue, entry: Any = None) -> Any:
         task._park = task._abort = None
         task._yield_credit = MAX_YIELD_CREDIT
         if task.scope._effective:
-            recheck(task)  # what it awaits next may be foreign
+            recheck(task)  # its next await may be in asyncio code
     if outcome is None:
         return None
     try:
         return outcome.unwrap()
     finally:
-        del outcome, future  # an error holds this frame: no circle
+        del outcome, future  # no reference cycle: an error holds this frame
 
 
 def other_loop(does: str) -> RuntimeError:
-    """The error for who would wait where only a task of another event loop can wake it."""
+    """The error for a task that would wait for a task of another event loop to wake it."""
     return RuntimeError(
         f"a task of another event loop {does} this: events, locks, channels and the like belong to "
         "one event loop, and cannot be waited for in two"
@@ -132,7 +131,7 @@ def other_loop(does: str) -> RuntimeError:
 
 
 def _leave_queue(task: Task, queue: Queue) -> None:
-    """The task does not sleep any more, and was not woken: it leaves the queue that it is in."""
+    """Take a task out of the queue that it is in, because its wait has ended by an error."""
     now_in = task._abort
     queue.pop(task, None)
     if isinstance(now_in, dict):
@@ -144,7 +143,7 @@ def wake_first(queue: Queue, next_send: Any = None) -> tuple[Task, Any]:
 
     Args:
         queue: An ``OrderedDict`` that is not empty.
-        next_send: What ``reschedule`` is given.
+        next_send: The outcome, as for ``reschedule``.
 
     Returns:
         The task and its entry.
@@ -157,7 +156,7 @@ def wake_first(queue: Queue, next_send: Any = None) -> tuple[Task, Any]:
         task, entry = queue.popitem(last=False)  # type: ignore[call-arg]
         reschedule(task, next_send)
     except BaseException:
-        # There may be no stack for a call.
+        # The body of is_waiting(): there may be no stack for a call.
         future = None if task is None else task._park
         # inlined: _core.traps.is_waiting[1:]
         if future is not None and (
@@ -175,12 +174,12 @@ def wake_all(queue: Queue, outcome: Callable[[], Any] | None = None) -> None:
 
     Args:
         queue: A dict.
-        outcome: Makes what ``reschedule`` is given, for each task.
+        outcome: Makes the outcome for each task, as for ``reschedule``.
 
     Raises:
         RuntimeError: The caller is in another thread or event loop. Nothing has changed.
-        BaseException: What went wrong with one of several tasks. The others were woken, and that
-            one is woken as soon as the loop goes on. Tasks of another loop stay in the queue.
+        BaseException: Waking one of several tasks has failed. The others were woken, and that one
+            is woken in the next iteration of the loop. Tasks of another loop stay in the queue.
     """
     try:
         for task in queue:
@@ -199,7 +198,7 @@ def check_one_loop(queue: Queue) -> None:
 
 
 def wake_some(queue: Queue, tasks: list[Task], outcome: Callable[[], Any] | None = None) -> None:
-    """The same for some tasks of a queue; the others stay."""
+    """Like :func:`wake_all` for some tasks of a queue. The others stay in it."""
     chosen = {task: queue[task] for task in tasks}
     try:
         wake_all(chosen, outcome)
@@ -212,10 +211,10 @@ def wake_some(queue: Queue, tasks: list[Task], outcome: Callable[[], Any] | None
 def wake_rest(
     queue: Queue, error: BaseException, outcome: Callable[[], Any] | None = None
 ) -> NoReturn:
-    """Waking the tasks of a queue has failed on the way: if some are awake, wake the others too.
+    """Handle an error while the tasks of a queue are woken: if some are awake, wake the rest.
 
     Raises:
-        BaseException: ``error``; if that left nobody awake, nothing has changed.
+        BaseException: ``error``. If it left no task awake, nothing has changed.
     """
     rest = [task for task in queue if is_waiting(task)]
     if len(rest) < len(queue):
