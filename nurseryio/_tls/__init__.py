@@ -1,4 +1,6 @@
-"""TLS over any stream. The modules, in reading order:
+"""TLS over any stream.
+
+The modules, in reading order:
 
 * ``engine``: the TLS protocol without any I/O, around ``ssl.SSLObject`` and its memory buffers.
 * ``state``: whether a stream is usable, broken, closing or closed; how far its handshake is.

@@ -40,9 +40,9 @@ async def open_ssl_over_tcp_stream(
 ) -> SSLStream[SocketStream]:
     """Connect to a host by TCP, and wrap the connection in TLS.
 
-    The handshake is not done yet. It checks that the server has a certificate for ``host``. It is
-    done when data is first sent or received, or by ``do_handshake()``. So an error because of a
-    server that cannot be trusted is raised there, not here.
+    This function does not do the handshake, which checks that the server has a certificate for
+    ``host``. The handshake is done when data is first sent or received, or by ``do_handshake()``.
+    So an error because of a server that cannot be trusted is raised there, not here.
 
     Args:
         host: A name, or a numeric address for which there is a certificate.

@@ -1,7 +1,7 @@
 """The state of a TLS stream: how far its handshake is, whether it can be used, and why not.
 
-This module has :class:`TLSState`, which keeps that state. The methods that change it, and what
-each may do in which state, are in ``stream``.
+This module has :class:`TLSState`, which keeps that state. ``stream`` decides when it changes, and
+what each method may do in which state.
 
 Rule 1: :class:`Life` changes in one direction: usable, then perhaps broken, then closing, then
 closed. ``unwrap`` leads from usable to closed at once.

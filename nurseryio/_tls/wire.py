@@ -122,7 +122,8 @@ class TLSWire(Generic[StreamT]):
     async def pull(self) -> None:
         """Feed the engine with more input, or wait while another task does.
 
-        The caller must make sure that the engine's output has been sent, as :meth:`exchange` does.
+        The caller must make sure that the engine's output has been sent, or is being sent by
+        another task. :meth:`exchange` does that.
 
         Checkpoint: yes.
         """
