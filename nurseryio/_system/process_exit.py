@@ -62,9 +62,9 @@ class ExitWatch:
         May be called in any thread. The status is ``UNKNOWN_STATUS`` if other code has reaped the
         child. That is logged once.
         """
-        # Do not wait for the lock: this may be a signal handler that interrupted its holder.
         if self._generation != generation():
             return self._popen.returncode  # forked process: as far as was known then
+        # Do not wait for the lock: this may be a signal handler that interrupted its holder.
         if not self._reaped and self._lock.acquire(blocking=False):
             try:
                 if not self._reaped:
