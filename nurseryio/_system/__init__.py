@@ -1,23 +1,16 @@
-"""What a program wants of its operating system: threads, processes, files, paths, signals.
+"""The services of the operating system: threads, files, paths, processes, signals.
 
-===================  ============================================================
-``hop``              one call in a worker thread, as both sides see it
-``threads``          ``to_thread.run_sync``
-``from_thread``      the way back: ``from_thread.run`` and its like
-``file_types``       types for ``files``
-``files``            files with async methods
-``path_methods``     how the methods of paths are made
-``path``             paths with async methods
-``process_options``  types for ``process``
-``process_exit``     learning that a child has exited
-``process``          child processes
-``run_process``      child processes under supervision
-``signals``          waiting for signals
-===================  ============================================================
+The modules, in reading order:
 
-Each imports only those above it, ``_core``, ``_sync`` and ``_net``. The threads themselves are kept
-by ``_base.thread_cache``. Nothing is loaded before a door asks for it; the names below are for type
-checkers.
+* ``thread_call``: the record of one call in a worker thread, used by both sides.
+* ``threads``: ``to_thread.run_sync``; ``from_thread``: ``from_thread.run`` and its relatives.
+* ``file_types``: types for ``files``, which has files with async methods.
+* ``path_methods``: the decorators that make the methods of ``path``, which has async paths.
+* ``process_options``: types of the options; ``process_exit``: waiting for a child's exit.
+* ``process``: child processes; ``run_process``: the same under supervision, and process groups.
+* ``signals``: receiving signals in a task.
+
+Idle threads and their reuse are in ``_base.thread_cache``, Ctrl-C is in ``_run.ctrl_c``.
 """
 
 from __future__ import annotations

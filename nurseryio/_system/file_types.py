@@ -1,8 +1,8 @@
-"""Types for wrapped files: which attributes a file must have for its wrapper to have them.
+"""Types for wrapped files: the attributes that a file must have for its wrapper to have them.
 
-For type checkers; nothing runs here. A method of ``AsyncIOWrapper`` names one of these as the type
-of the file it wraps, and so exists for wrappers of such files only. Each one is a family of
-attributes that come together in the ``io`` module's classes.
+This module is for type checkers; no code runs here. A method of ``AsyncIOWrapper`` names one of
+these types as the type of the wrapped file. So the method exists only for wrappers of such files.
+Each type has attributes that occur together in the classes of the ``io`` module.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class CanClose(Protocol):
 
 
 class Base(Protocol):
-    """What ``io.IOBase`` has."""
+    """The attributes of ``io.IOBase``."""
 
     @property
     def closed(self) -> bool: ...
@@ -70,21 +70,21 @@ class WritesLines(Protocol[DataT_contra]):
 
 
 class Named(Protocol[T_co]):
-    """Files that know what they were opened with."""
+    """Files that have the name or descriptor with which they were opened."""
 
     @property
     def name(self) -> T_co: ...
 
 
 class HasMode(Protocol):
-    """Files that know how they were opened."""
+    """Files that have the mode in which they were opened."""
 
     @property
     def mode(self) -> str: ...
 
 
 class Text(Protocol):
-    """What ``io.TextIOWrapper`` adds."""
+    """The attributes that ``io.TextIOWrapper`` adds."""
 
     @property
     def encoding(self) -> str: ...
@@ -97,14 +97,14 @@ class Text(Protocol):
 
 
 class HasNewlines(Protocol[T_co]):
-    """Text files; the ``io`` classes do not agree on the type."""
+    """Text files. The type of ``newlines`` differs between the ``io`` classes."""
 
     @property
     def newlines(self) -> T_co: ...
 
 
 class Buffered(Protocol):
-    """What ``io.BufferedReader`` and its like add."""
+    """The attribute that ``io.BufferedReader`` and similar classes add."""
 
     @property
     def raw(self) -> io.RawIOBase: ...
@@ -124,13 +124,13 @@ class ReadsOnce(Protocol):
 
 
 class ReadsInto(Protocol):
-    """Binary files that can be read into memory that is there."""
+    """Binary files that can be read into existing memory."""
 
     def readinto(self, buffer: Buffer, /) -> int | None: ...
 
 
 class Raw(Protocol):
-    """What ``io.FileIO`` adds."""
+    """The attributes that ``io.FileIO`` adds."""
 
     @property
     def closefd(self) -> bool: ...
@@ -150,6 +150,6 @@ class InMemoryBinary(Protocol):
 
 
 class Detaches(Protocol[T_co]):
-    """Files that wrap another file and can let it go."""
+    """Files that wrap another file and can be separated from it."""
 
     def detach(self) -> T_co: ...

@@ -1,10 +1,12 @@
-"""Files whose methods are awaited: ``open_file``, ``wrap_file`` and what they return.
+"""Files whose methods are awaited: ``open_file``, ``wrap_file``, and the wrapper that they return.
 
-Ours, not anyio's: anyio's ``AsyncFile`` has other attributes, and does not shield its ``aclose``.
+anyio's ``AsyncFile`` is not used, because it has other attributes and does not shield its
+``aclose``.
 
-Rule 1: what may block runs in a worker thread; what only tells something is passed through. The
-two sets below say which is which, and what is in neither does not exist on the wrapper, however
-harmless, so that nothing blocks by accident.
+Rule 1: methods that may block run in a worker thread. Attributes and methods that only return
+information are passed through. The two sets ``IN_THREAD`` and ``PASSED_THROUGH`` list them. A name
+in neither set does not exist on the wrapper, however harmless it is, so that nothing blocks by
+accident.
 
 Rule 2: a wrapper has exactly those names of the two sets that the wrapped file has.
 """
@@ -65,13 +67,15 @@ IN_THREAD = frozenset(
 
 
 class AsyncIOWrapper(AsyncResource, Generic[FileT_co]):
-    """A file whose methods that may block are async; made by :func:`open_file`, :func:`wrap_file`.
+    """A file whose methods that may block are async.
 
-    It has the methods and attributes of the file that it wraps, as far as the :mod:`io` module
-    defines them. ``async for`` goes through its lines, ``async with`` closes it at the end.
+    Made by :func:`open_file` and :func:`wrap_file`. It has the methods and attributes of the file
+    that it wraps, as far as the :mod:`io` module defines them. ``async for`` iterates over its
+    lines, and ``async with`` closes it at the end.
 
-    Each method runs in a worker thread (see :func:`nurseryio.to_thread.run_sync`) and ends in
-    spite of a cancellation. Two tasks must not use one file at the same time.
+    Each async method runs in a worker thread (see :func:`nurseryio.to_thread.run_sync`). A method
+    that has begun runs to its end in spite of a cancellation. Two tasks must not use one file at
+    the same time.
 
     Trio: the *asynchronous file objects* of ``trio.open_file`` and ``trio.wrap_file``.
     """
@@ -94,7 +98,7 @@ class AsyncIOWrapper(AsyncResource, Generic[FileT_co]):
                 return getattr(self._wrapped, name)
             if name in IN_THREAD:
                 method = _in_thread(self._wrapped, name)
-                # Made once; from here on it is found before __getattr__ is asked.
+                # Made once: from now on the attribute is found without __getattr__.
                 setattr(self, name, method)
                 return method
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -113,27 +117,27 @@ class AsyncIOWrapper(AsyncResource, Generic[FileT_co]):
         return line
 
     async def detach(self: AsyncIOWrapper[ft.Detaches[T]]) -> AsyncIOWrapper[T]:
-        """Take the file below away from the wrapped file, as ``io.BufferedIOBase.detach`` does.
+        """Separate the underlying file from the wrapped file, as ``io.BufferedIOBase.detach`` does.
 
         Returns:
-            The file below, wrapped in its turn.
+            The underlying file, in a new wrapper.
 
         Raises:
-            Cancelled: The call was cancelled, before anything happened.
-            ValueError: Nothing is below any more.
+            Cancelled: The call was cancelled before it did anything.
+            ValueError: The underlying file has already been detached.
 
         Checkpoint: yes.
         """
         return wrap_file(await to_thread_run_sync(self._wrapped.detach))
 
     async def aclose(self: AsyncIOWrapper[ft.CanClose]) -> None:
-        """Close the file, writing out what is buffered. Closing again does nothing.
+        """Close the file, after writing out buffered data. Closing again does nothing.
 
         The file is closed even if the task is cancelled.
 
         Raises:
             Cancelled: The task is cancelled; the file is closed.
-            OSError: What was buffered could not be written.
+            OSError: The buffered data could not be written.
 
         Checkpoint: yes.
         """
@@ -144,7 +148,7 @@ class AsyncIOWrapper(AsyncResource, Generic[FileT_co]):
                     await to_thread_run_sync(self._wrapped.close)
                     break
                 except Cancelled as error:
-                    # A native one, which no shield holds back, before the thread began.
+                    # A native cancellation, before the thread began. A shield does not stop those.
                     struck = error
         if struck is not None:
             try:
@@ -208,7 +212,7 @@ class AsyncIOWrapper(AsyncResource, Generic[FileT_co]):
 
 
 def _in_thread(file: object, name: str) -> Callable[..., Any]:
-    """A method of a file as an async function."""
+    """Make an async function of a method of a file."""
     method = getattr(file, name)
 
     async def call(*args: Any, **kwargs: Any) -> Any:
@@ -295,7 +299,7 @@ async def open_file(
     Raises:
         Cancelled: The call was cancelled before the file was opened.
         OSError: The file cannot be opened.
-        ValueError: The arguments do not go together.
+        ValueError: The arguments contradict each other.
 
     Checkpoint: yes.
 
@@ -311,13 +315,13 @@ def wrap_file(file: FileT) -> AsyncIOWrapper[FileT]:
     """Make the methods of an open file async.
 
     Args:
-        file: Anything with a method ``close`` and one of ``read`` and ``write``.
+        file: Any object with a method ``close`` and a method ``read`` or ``write``.
 
     Returns:
-        The wrapper; ``wrapped`` leads back to the file.
+        The wrapper. Its attribute ``wrapped`` is the file.
 
     Raises:
-        TypeError: ``file`` has not these methods; perhaps it is the name of a file, see
+        TypeError: ``file`` does not have these methods. If it is the name of a file, use
             :func:`open_file`.
 
     Checkpoint: no, this is not an async function.

@@ -1,20 +1,21 @@
 """From a thread back into the event loop: ``from_thread.run``, ``run_sync``, ``check_cancelled``.
 
-Ours, not anyio's: there a call from a worker thread runs in a new task, here it runs in the very
-task that waits for the thread (so it sees that task's scopes and cancellations), and a thread of
-any origin may call with a token.
+anyio's functions are not used, for two reasons. There a call from a worker thread runs in a new
+task. Here it runs in the task that waits for the thread, so it sees that task's scopes and
+cancellations. And here a thread that other code has started may call too, with a token.
 
-Two ways lead into the loop. A thread that a task waits for, and that the task cannot abandon,
-asks that task (``Hop.ask``). All others, with a token or abandonable, get a system task or a
-callback of the loop.
+A request reaches the loop in one of two ways. If a task waits for the thread and cannot abandon
+it, the request is served by that task (``Hop.ask``). Requests of all other threads, with a token or
+abandonable, are served by a system task or a callback of the loop.
 
-Rule 1: the calling thread sleeps until it is answered, and it *is* answered: by the call's end,
-by the failure to begin it, by the end of the task that should have made it. A loop that is closed
-while the request is in its queue calls nothing any more. So the loop alone owns the
-:class:`_Request`, and there the request answers as it dies. (For this reason it does not go by
-``TrioToken.run_sync_soon``: a token may be held for ever.)
+Rule 1: the calling thread blocks until it is answered, and it *is* answered: when the call ends,
+when the call cannot begin, or when the task that should make the call ends. A loop that is closed
+with the request still in its queue makes no more calls. So only the loop holds a reference to the
+:class:`_Request`, and ``__del__`` of the request then answers the thread. (For this reason requests
+do not use ``TrioToken.run_sync_soon``: a program may keep a token for ever.)
 
-Rule 2: what is called runs in a copy of the thread's context, and leaves no trace in the task's.
+Rule 2: the function is called in a copy of the thread's context. It changes nothing in the task's
+context.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ _NOT_OURS = "this thread was not started by nurseryio.to_thread.run_sync"
 
 
 class _Request(ABC, Generic[RetT]):
-    """A call that a thread wants made in the loop's thread, and where its answer goes."""
+    """A call that a thread asks for in the loop's thread, and the queue for the answer."""
 
     __slots__ = ("_answers", "_args", "_context", "_fn")
 
@@ -69,7 +70,7 @@ class _Request(ABC, Generic[RetT]):
         self._context = copy_context()
 
     def __del__(self) -> None:
-        if hasattr(self, "_answers"):  # else its making has failed, and the thread knows
+        if hasattr(self, "_answers"):  # else __init__ has failed, and its error was raised
             self.refuse()
 
     @abstractmethod
@@ -78,10 +79,10 @@ class _Request(ABC, Generic[RetT]):
 
     @abstractmethod
     def serve_in_callback(self) -> None:
-        """Make the call, or start a task that does, in a callback of the loop."""
+        """Make the call in a callback of the loop, or start a task that makes it."""
 
     def refuse(self, error: BaseException | None = None) -> None:
-        """Answer the thread with an error, unless it has been answered."""
+        """Answer the thread with an error, unless it has been answered already."""
         if self._answers is not None:
             if error is None:
                 error = RunFinishedError("the event loop ended before it could make this call")
@@ -136,7 +137,7 @@ class _AsyncRequest(_Request[RetT]):
         """Make the call, in a system task."""
         try:
             task = spawn_system_task(self._serve_in_own_task, name=self._fn, context=self._context)
-            # It may end without having made a step.
+            # The task may end before its first step.
             task.asyncio_task.add_done_callback(self._task_ended)
         except BaseException as error:
             if _is_ending():
@@ -155,9 +156,9 @@ class _AsyncRequest(_Request[RetT]):
             result = await call
         except BaseException as error:
             if self._answers is None:
-                raise  # the task is being destroyed, see _in_context()
+                raise  # the waiting task is being destroyed, see _in_context()
             if isinstance(error, GeneratorExit) and not _in_loop():
-                self.refuse()  # the same, for a task that only makes this call
+                self.refuse()  # the system task is being destroyed
             else:
                 self._answer(Error(error))
         else:
@@ -169,9 +170,9 @@ class _AsyncRequest(_Request[RetT]):
 
     @types.coroutine
     def _in_context(self, coro: Coroutine[Any, Any, RetT]) -> Generator[Any, Any, RetT]:
-        """Await a coroutine with the thread's context, not the task's own.
+        """Await a coroutine in the thread's context, not in the task's.
 
-        asyncio fixes a task's context for good, so each step enters the other one.
+        asyncio does not let a task change its context, so each step enters the thread's context.
         """
         context = self._context
         step: Callable[..., Any] = coro.send
@@ -192,7 +193,7 @@ class _AsyncRequest(_Request[RetT]):
                 except BaseException as error:
                     step, arg = coro.throw, error
         finally:
-            del arg  # an error's frames know this one: no circle
+            del arg  # no reference cycle: the frames of an error refer to this one
 
 
 def _in_loop() -> bool:
@@ -205,7 +206,7 @@ def _in_loop() -> bool:
 
 
 def _is_ending() -> bool:
-    """Whether the running loop is that of a run which starts no more system tasks."""
+    """Whether the running loop belongs to a run that starts no more system tasks."""
     run = current_state().run
     return run is not None and (run.system_nursery is None or run.system_nursery._closed)
 
@@ -214,7 +215,7 @@ def _is_ending() -> bool:
 
 
 def _way_in(token: TrioToken | None) -> Callable[[_Request[Any]], None]:
-    """How the calling thread sends a request to the loop that is meant."""
+    """Return the function by which the calling thread sends a request to the right loop."""
     if token is not None:
         if not isinstance(token, TrioToken):
             raise RuntimeError(f"trio_token must be a TrioToken, not {safe_repr(token)}")
@@ -249,18 +250,18 @@ def _ask(
         )
     send = _way_in(token)
     answers: SimpleQueue[Outcome[Any]] = SimpleQueue()
-    # No variable may hold the request while this thread waits, see rule 1.
+    # No variable may refer to the request while this thread waits, see rule 1.
     send(request_type(fn, args, answers))
     try:
         outcome = answers.get()
     except BaseException:
         if token is None:
-            answers.get()  # until then the task serves this thread and gets nothing else from it
+            answers.get()  # until then the task serves this request, and cannot take a result
         raise
     try:
         return outcome.unwrap()
     finally:
-        del outcome  # no circle
+        del outcome  # no reference cycle
 
 
 def from_thread_run(
@@ -277,21 +278,21 @@ def from_thread_run(
     Args:
         afn: The async function.
         *args: Its positional arguments.
-        trio_token: Says which loop is meant, from
-            :func:`nurseryio.lowlevel.current_trio_token`. Needed in threads that were started by
-            other means.
+        trio_token: A token of the loop in which ``afn`` is to run, from
+            :func:`nurseryio.lowlevel.current_trio_token`. It is needed in threads that were not
+            started by :func:`nurseryio.to_thread.run_sync`.
 
     Returns:
-        What ``afn`` returned.
+        The result of ``afn``.
 
     Raises:
-        Cancelled: The task that waits for the thread was cancelled while ``afn`` ran, or with a
-            token the run ended meanwhile; if ``afn`` let it pass.
+        Cancelled: The task that waits for the thread was cancelled while ``afn`` ran, or, with a
+            token, the run ended meanwhile. ``afn`` did not catch the cancellation.
         RunFinishedError: The loop has ended, or is ending and starts no new system tasks.
         RuntimeError: The calling thread runs an event loop, which this would block; or no token
-            was given and the thread is not a worker thread; or ``trio_token`` is no token.
+            was given and the thread is not a worker thread; or ``trio_token`` is not a token.
         TypeError: ``afn`` is not an async function.
-        Exception: Whatever ``afn`` raised.
+        Exception: Any error that ``afn`` raised.
 
     Checkpoint: no, this blocks its thread.
 
@@ -308,25 +309,25 @@ def from_thread_run_sync(
     """Call a sync function in the event loop's thread, and wait for its result.
 
     In a thread started by :func:`nurseryio.to_thread.run_sync`, ``fn`` is called by the task that
-    waits for the thread. With a token, or if that task may abandon the thread, it is called
-    between two tasks' steps.
+    waits for the thread. With a token, or if that task may abandon the thread, it is called in a
+    callback of the loop.
 
     Args:
-        fn: The function. It must not block, as the whole loop would.
+        fn: The function. It must not block, because that would block the whole loop.
         *args: Its positional arguments.
-        trio_token: Says which loop is meant, from
-            :func:`nurseryio.lowlevel.current_trio_token`. Needed in threads that were started by
-            other means.
+        trio_token: A token of the loop in which ``fn`` is to be called, from
+            :func:`nurseryio.lowlevel.current_trio_token`. It is needed in threads that were not
+            started by :func:`nurseryio.to_thread.run_sync`.
 
     Returns:
-        What ``fn`` returned.
+        The result of ``fn``.
 
     Raises:
         RunFinishedError: The loop has ended.
         RuntimeError: The calling thread runs an event loop, which this would block; or no token
-            was given and the thread is not a worker thread; or ``trio_token`` is no token.
+            was given and the thread is not a worker thread; or ``trio_token`` is not a token.
         TypeError: ``fn`` is an async function.
-        Exception: Whatever ``fn`` raised.
+        Exception: Any error that ``fn`` raised.
 
     Checkpoint: no, this blocks its thread.
 
@@ -338,12 +339,12 @@ def from_thread_run_sync(
 def from_thread_check_cancelled() -> None:
     """Raise :exc:`Cancelled` if the task that waits for this thread has been cancelled.
 
-    For functions that run long: called now and then, it ends them at a place of their choosing.
-    It asks whether a cancellation was ever delivered to that call of
-    :func:`nurseryio.to_thread.run_sync`, whatever its ``abandon_on_cancel`` says.
+    This is for functions that run for a long time. Call it now and then, at places where the
+    function can end. It checks whether a cancellation was ever delivered to that call of
+    :func:`nurseryio.to_thread.run_sync`, with any value of ``abandon_on_cancel``.
 
     Raises:
-        Cancelled: It has been cancelled.
+        Cancelled: The task has been cancelled.
         RuntimeError: The thread was not started by :func:`nurseryio.to_thread.run_sync`.
 
     Checkpoint: no, this is not an async function. It never blocks.

@@ -1,14 +1,16 @@
-"""Paths whose methods that touch the file system are awaited: :class:`Path`.
+"""Paths whose methods that use the file system are awaited: :class:`Path`.
 
-Ours, not anyio's: anyio's ``Path`` is no ``PurePath``, and iterates asynchronously where Trio
-returns an iterator that is ready.
+anyio's ``Path`` is not used, for two reasons. It is not a ``PurePath``. And its methods iterate
+asynchronously where Trio's return an ordinary iterator that is complete.
 
-Rule 1: a path *is* a :class:`pathlib.PurePath`: what needs no file system is inherited as it is.
+Rule 1: a path *is* a :class:`pathlib.PurePath`. Methods that do not use the file system are
+inherited as they are.
 
 Rule 2: every other method is made from that of :class:`pathlib.Path` by the decorators of
 ``path_methods``, and runs in a worker thread.
 
-Rule 3: a method exists exactly where ``pathlib.Path`` has it, by Python version and system.
+Rule 3: a method exists exactly where ``pathlib.Path`` has it: in the same Python versions, on the
+same systems.
 """
 
 from __future__ import annotations
@@ -49,12 +51,13 @@ __all__ = ["Path", "PosixPath", "WindowsPath"]
 
 
 class Path(pathlib.PurePath):
-    """A path whose methods that touch the file system are async.
+    """A path whose methods that use the file system are async.
 
-    As :class:`pathlib.Path`, with ``await`` before every method that does more than compute:
-    ``await path.read_text()``. Calling it gives a :class:`PosixPath` or :class:`WindowsPath`.
+    It is used like :class:`pathlib.Path`, with ``await`` before every method that does more than
+    compute: ``await path.read_text()``. ``Path(...)`` makes a :class:`PosixPath` or a
+    :class:`WindowsPath`.
 
-    A method that has begun ends in spite of a cancellation, as it cannot be stopped.
+    A method that has begun cannot be stopped, so it runs to its end in spite of a cancellation.
 
     Trio: ``trio.Path``.
     """
@@ -95,7 +98,7 @@ class Path(pathlib.PurePath):
         """The path as a ``file:`` URI. It must be absolute.
 
         Raises:
-            ValueError: It is not.
+            ValueError: The path is not absolute.
         """
         uri: str = to_pathlib(self).as_uri()
         return uri
@@ -152,7 +155,7 @@ class Path(pathlib.PurePath):
             The open file, with async methods.
 
         Raises:
-            OSError: It cannot be opened.
+            OSError: The file cannot be opened.
 
         Checkpoint: yes.
 
@@ -171,15 +174,15 @@ class Path(pathlib.PurePath):
 
     @returns_value(pathlib.Path.exists)
     def exists(self) -> None:
-        """Ask whether there is something at the path."""
+        """Ask whether the path exists."""
 
     @returns_path(pathlib.Path.expanduser)
     def expanduser(self: PathT) -> None:
-        """Put home directories in the place of ``~`` and ``~user``."""
+        """Replace ``~`` and ``~user`` by home directories."""
 
     @returns_paths(pathlib.Path.glob)
     def glob(self: PathT) -> None:
-        """Find what matches a pattern, relative to this path."""
+        """Find the paths that match a pattern, relative to this path."""
 
     @returns_value(pathlib.Path.hardlink_to)
     def hardlink_to(self) -> None:
@@ -215,15 +218,15 @@ class Path(pathlib.PurePath):
 
     @returns_paths(pathlib.Path.iterdir)
     def iterdir(self: PathT) -> None:
-        """List what is in the directory."""
+        """List the entries of the directory."""
 
     @returns_value(pathlib.Path.lchmod)
     def lchmod(self) -> None:
-        """Change the permissions, of a link itself if it is one."""
+        """Change the permissions; if the path is a link, those of the link itself."""
 
     @returns_value(pathlib.Path.lstat)
     def lstat(self) -> None:
-        """Ask for size, times and the like, of a link itself if it is one."""
+        """Ask for size, times and so on; if the path is a link, those of the link itself."""
 
     @returns_value(pathlib.Path.mkdir)
     def mkdir(self) -> None:
@@ -247,7 +250,7 @@ class Path(pathlib.PurePath):
 
     @returns_path(pathlib.Path.replace)
     def replace(self: PathT) -> None:
-        """Give the file or directory another name, in the place of what is there."""
+        """Give the file or directory another name, and replace a file of that name."""
 
     @returns_path(pathlib.Path.resolve)
     def resolve(self: PathT) -> None:
@@ -255,7 +258,7 @@ class Path(pathlib.PurePath):
 
     @returns_paths(pathlib.Path.rglob)
     def rglob(self: PathT) -> None:
-        """Find what matches a pattern, at any depth below this path."""
+        """Find the paths that match a pattern, at any depth below this path."""
 
     @returns_value(pathlib.Path.rmdir)
     def rmdir(self) -> None:
@@ -263,11 +266,11 @@ class Path(pathlib.PurePath):
 
     @returns_value(pathlib.Path.samefile)
     def samefile(self) -> None:
-        """Ask whether another path leads to the same file."""
+        """Ask whether another path refers to the same file."""
 
     @returns_value(pathlib.Path.stat)
     def stat(self) -> None:
-        """Ask for size, times and the like."""
+        """Ask for size, times and so on."""
 
     @returns_value(pathlib.Path.symlink_to)
     def symlink_to(self) -> None:
@@ -275,7 +278,7 @@ class Path(pathlib.PurePath):
 
     @returns_value(pathlib.Path.touch)
     def touch(self) -> None:
-        """Make an empty file, or set the time of the one that is there."""
+        """Make an empty file; if the file exists, set its time."""
 
     @returns_value(pathlib.Path.unlink)
     def unlink(self) -> None:
@@ -323,10 +326,10 @@ class Path(pathlib.PurePath):
             on_error: Callable[[OSError], object] | None = None,
             follow_symlinks: bool = False,
         ) -> Walk[Self]:
-            """Go through the directory tree: ``async for path, dirs, files in top.walk():``.
+            """Iterate over the directory tree: ``async for path, dirs, files in top.walk():``.
 
-            Each step runs in a worker thread. Going top down, names taken out of ``dirs`` are
-            not visited.
+            Each step runs in a worker thread. If ``top_down`` is true, directories that you remove
+            from ``dirs`` are not visited.
 
             Args:
                 top_down: See :meth:`pathlib.Path.walk`.
@@ -348,14 +351,14 @@ class Path(pathlib.PurePath):
 
         @returns_value(pathlib.Path.full_match)
         def full_match(self) -> None:  # type: ignore[override]
-            """Match the whole path with a pattern. Async in Trio, though it computes only."""
+            """Match the whole path with a pattern. Async as in Trio, though it only computes."""
 
         @classmethod
         def from_uri(cls, uri: str) -> Self:
             """Make a path from a ``file:`` URI, see :meth:`pathlib.Path.from_uri`.
 
             Raises:
-                ValueError: It is no such URI, or the path is not absolute.
+                ValueError: ``uri`` is not a ``file:`` URI, or the path is not absolute.
             """
             return cls(pathlib.Path.from_uri(uri))
 

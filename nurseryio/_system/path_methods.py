@@ -1,16 +1,17 @@
-"""How the methods of ``Path`` are made from those of ``pathlib.Path``.
+"""The decorators that make the methods of ``Path`` from those of ``pathlib.Path``.
 
-A method is declared by its name and a summary, and made by one of three decorators, by what the
-method of ``pathlib.Path`` returns: a plain value, a path, or many paths::
+A method is declared by its name and a summary. There are three decorators, for methods of
+``pathlib.Path`` that return a plain value, a path, or many paths::
 
     @returns_value(pathlib.Path.stat)
     def stat(self) -> None:
-        \"\"\"Ask for size, times and the like.\"\"\"
+        \"\"\"Ask for size, times and so on.\"\"\"
 
-Parameters and the type of the result are taken from ``pathlib``, whatever the Python version.
+Parameters and the type of the result are taken from ``pathlib``, in each Python version.
 
-Rule: the call is made in a worker thread, on a ``pathlib.Path``. Paths of ours among the arguments
-become ``pathlib``'s as well, as its methods call methods of what they are given.
+Rule: the call is made in a worker thread, on a ``pathlib.Path``. Each ``nurseryio.Path`` among the
+arguments becomes a ``pathlib.Path`` as well, because the methods of ``pathlib`` call methods of
+their arguments.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ T = TypeVar("T")
 PathT = TypeVar("PathT", bound=pathlib.PurePath)
 
 if TYPE_CHECKING:
-    # What the decorators make of a declaration: the type of its "self" stays open.
+    # The types of the methods that the decorators make. The type of "self" stays open.
 
     class MakesPath(Protocol[P]):
         def __call__(
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 
 def to_pathlib(value: Any) -> Any:
-    """A path of ours as one of ``pathlib``'s; anything else as it is."""
+    """Convert a ``nurseryio.Path`` to a ``pathlib.Path``; return any other value unchanged."""
     cls = getattr(type(value), "_pathlib_class", None)
     return value if cls is None else cls(value)
 
@@ -61,7 +62,7 @@ async def call_in_thread(fn: Callable[..., T], path: pathlib.PurePath, args: Any
 def _complete(declared: Callable[[Any], None], fn: object, method: Any, note: str = "") -> Any:
     name = declared.__name__
     method.__name__ = name
-    # Where ``inspect`` and ``help()`` find the parameters.
+    # ``inspect`` and ``help()`` find the parameters there.
     method.__wrapped__ = fn
     method.__qualname__ = declared.__qualname__
     method.__module__ = declared.__module__
@@ -77,7 +78,7 @@ def _complete(declared: Callable[[Any], None], fn: object, method: Any, note: st
 def returns_value(
     fn: Callable[Concatenate[pathlib.Path, P], T],
 ) -> Callable[[Callable[[Any], None]], Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]]:
-    """Make a method that returns what ``fn`` does."""
+    """Make a method that returns the result of ``fn``."""
 
     async def method(self: pathlib.PurePath, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await call_in_thread(fn, self, args, kwargs)
@@ -86,7 +87,7 @@ def returns_value(
 
 
 def returns_path(fn: Callable[Concatenate[pathlib.Path, P], pathlib.Path]) -> MakesPath[P]:
-    """Make a method that returns a path of ours."""
+    """Make a method that returns a path of the class of ``self``."""
 
     async def method(self: PathT, /, *args: P.args, **kwargs: P.kwargs) -> PathT:
         return type(self)(await call_in_thread(fn, self, args, kwargs))
@@ -97,7 +98,7 @@ def returns_path(fn: Callable[Concatenate[pathlib.Path, P], pathlib.Path]) -> Ma
 def returns_paths(
     fn: Callable[Concatenate[pathlib.Path, P], Iterable[pathlib.Path]],
 ) -> MakesPaths[P]:
-    """Make a method that returns an iterator of paths of ours."""
+    """Make a method that returns an iterator of paths of the class of ``self``."""
 
     def listed(path: pathlib.Path, *args: P.args, **kwargs: P.kwargs) -> list[pathlib.Path]:
         return list(fn(path, *args, **kwargs))
@@ -115,7 +116,10 @@ def returns_paths(
 
 
 class Walk(Generic[PathT]):
-    """The steps of ``Path.walk``, each in a worker thread. For one task at a time."""
+    """The async iterator of ``Path.walk``. Each step runs in a worker thread.
+
+    Only one task at a time may use it.
+    """
 
     def __init__(
         self, cls: type[PathT], steps: Iterator[tuple[pathlib.Path, list[str], list[str]]]

@@ -1,15 +1,17 @@
 """Child processes: :class:`Process` and :func:`open_process`.
 
-Ours, not anyio's or asyncio's: asyncio's subprocess transports read without bound, anyio's sit on
-them, and neither gives Trio's streams. What is used is the standard library's ``Popen``, which
-starts and reaps; streams on our own ends of the pipes; and ``process_exit`` for the wait.
+asyncio's and anyio's processes are not used. asyncio's subprocess transports read without a limit,
+and anyio's streams are built on them. Neither library has Trio's streams. This module uses the
+standard library's ``Popen`` to start a child, streams over the parent's ends of the pipes, and
+``process_exit`` to wait for the exit.
 
-Rule 1: a child is started in a worker thread, as that may block (a slow disk, a huge parent).
+Rule 1: a child is started in a worker thread, because starting may block (a slow disk, a huge
+parent).
 
-Rule 2: of each pipe the parent has one end and the child the only copy of the other, so that the
+Rule 2: of each pipe the parent has one end, and the child has the only copy of the other. So the
 end of file arrives when the child exits. If the start fails, no end of any pipe stays open.
 
-What supervises a child, ``run_process``, is in a module of its own.
+Supervision of a child is in ``run_process``.
 """
 
 from __future__ import annotations
@@ -48,36 +50,37 @@ if TYPE_CHECKING:
 __all__ = ["Process", "open_process"]
 
 
-# Our ends of pipes are streams over descriptors that can be waited for, which Windows has not.
+# The parent's ends of pipes are streams over descriptors. On Windows a loop cannot wait for those.
 _HAS_PIPES = os.name == "posix"
 
-# On Windows SIGTERM does the same.
+# On Windows SIGTERM has the same effect.
 _SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
-# What subprocess makes of its pipes with these would not be streams of bytes.
+# With these options subprocess would make its pipes into text files, or set buffers.
 _NOT_FOR_BYTE_STREAMS = ("universal_newlines", "text", "encoding", "errors", "bufsize")
 
 
 class Process(metaclass=NoPublicConstructor):
     """A child process, like :class:`subprocess.Popen` with async streams and an async ``wait``.
 
-    Made by ``await nursery.start(run_process, ...)``, which looks after the child, or by
-    :func:`nurseryio.lowlevel.open_process`, which leaves that to you.
+    Made by ``await nursery.start(run_process, ...)``, which supervises the child, or by
+    :func:`nurseryio.lowlevel.open_process`, which does not.
 
     Attributes:
         args: The command, as it was given.
         pid: The process id.
-        stdin: A stream that the child reads from, if it was started with ``stdin=PIPE``; else
-            None.
-        stdout: A stream of what the child writes to its standard output, if it was started with
+        stdin: The stream for the child's standard input, if it was started with ``stdin=PIPE``;
+            else None.
+        stdout: The stream of the child's standard output, if it was started with
             ``stdout=PIPE``; else None.
-        stderr: The same for its standard error.
-        stdio: ``stdin`` and ``stdout`` in one stream, if both are there; else None.
+        stderr: The stream of the child's standard error, if it was started with ``stderr=PIPE``;
+            else None.
+        stdio: ``stdin`` and ``stdout`` in one stream, if both are streams; else None.
 
     Trio: ``trio.Process``.
     """
 
-    # As code that was written for Popen may ask: all streams are of bytes.
+    # For code that was written for Popen. All streams are of bytes.
     universal_newlines: Final = False
     encoding: Final = None
     errors: Final = None
@@ -99,9 +102,9 @@ class Process(metaclass=NoPublicConstructor):
     ) -> None:
         self._popen = popen
         self._exit = ExitWatch(popen)
-        # The id of the process group that was made for the child, or that it was put into.
+        # The id of the process group that the child was put into; None if it is in the parent's.
         self._group = group
-        # SIGKILL was sent, or refused: there is no more that can be done.
+        # Whether SIGKILL was sent, or refused: nothing more can be done to end the child.
         self._killed = False
         # One task waits for the exit; the others wait for that task.
         self._wait_lock = Lock()
@@ -129,9 +132,9 @@ class Process(metaclass=NoPublicConstructor):
         """The exit status: 0 for success, the negative number of the signal that ended the
         child, or None while it runs.
 
-        Always up to date; nothing else need be called first. 255, with a warning in the log
-        ``nurseryio.Process``, if nobody can know: because ``SIGCHLD`` is ignored, or other code
-        of this program has waited for the child.
+        It is always up to date, without any other call. It is 255, with a warning in the log
+        ``nurseryio.Process``, if the status cannot be known: because ``SIGCHLD`` is ignored, or
+        because other code of this program has waited for the child.
 
         Trio: ``trio.Process.returncode``.
         """
@@ -140,16 +143,16 @@ class Process(metaclass=NoPublicConstructor):
     async def wait(self) -> int:
         """Wait until the child has exited, and reap it.
 
-        Any number of tasks may wait. A wait that is cancelled leaves the child as it is. Read
-        from ``stdout`` and ``stderr`` meanwhile if they are pipes: a child that cannot write
-        does not exit.
+        Any number of tasks may wait. A cancelled wait has no effect on the child. If ``stdout``
+        and ``stderr`` are pipes, read from them meanwhile: a child that cannot write does not
+        exit.
 
         Returns:
             The exit status, see :attr:`returncode`.
 
         Raises:
             Cancelled: The wait was cancelled.
-            RuntimeError: This process was forked from the one that has started the child.
+            RuntimeError: This process was forked from the process that started the child.
 
         Checkpoint: yes.
 
@@ -172,10 +175,12 @@ class Process(metaclass=NoPublicConstructor):
         """Send a signal to the child. Does nothing once it has exited.
 
         Args:
-            sig: One of the :mod:`signal` module. On Windows, what ``Popen.send_signal`` takes.
+            sig: A signal of the :mod:`signal` module. On Windows, one that ``Popen.send_signal``
+                accepts.
 
         Raises:
-            OSError: The system refuses, for example because the child runs as another user.
+            OSError: The system reports an error, for example because the child runs as another
+                user.
 
         Trio: ``trio.Process.send_signal``.
         """
@@ -191,7 +196,7 @@ class Process(metaclass=NoPublicConstructor):
         """Ask the child to end: ``SIGTERM``, which it may ignore. On Windows, :meth:`kill` it.
 
         Raises:
-            OSError: The system refuses.
+            OSError: The system reports an error.
 
         Trio: ``trio.Process.terminate``.
         """
@@ -200,10 +205,10 @@ class Process(metaclass=NoPublicConstructor):
     def kill(self) -> None:
         """End the child: ``SIGKILL``, which it cannot ignore; on Windows ``TerminateProcess``.
 
-        It is gone a moment later; :meth:`wait` tells when.
+        The child exits a moment later; :meth:`wait` returns then.
 
         Raises:
-            OSError: The system refuses.
+            OSError: The system reports an error.
 
         Trio: ``trio.Process.kill``.
         """
@@ -228,40 +233,44 @@ def _check_command(command: Command, shell: object) -> None:
 
 
 def has_pipes() -> bool:
-    """Whether pipes to children work: not on Windows, nor on loops that cannot watch them."""
+    """Whether pipes to children work: not on Windows, or if the loop cannot watch them."""
     return _HAS_PIPES and can_watch(current_state())
 
 
 class _Pipes:
-    """The pipes between us and a child that is about to be started."""
+    """The pipes between this process and a child that is about to be started."""
 
     def __init__(self) -> None:
-        # Ends the life of the child's ends in this process, always.
+        # Closes the child's ends in this process, in any case.
         self.childs = ExitStack()
-        # Ends the life of our own ends, if the child was not started.
+        # Closes the parent's ends, if the child was not started.
         self.ours = ExitStack()
-        # Streams of this library that the child gets, and that go on here if it was not started.
+        # Streams of this library that are given to the child. If the child was not started, they
+        # stay usable here.
         self.handed_on = ExitStack()
         self._given: list[FdStream | Socket] = []
 
     def to_child(self) -> tuple[FdStream, int]:
-        """Make a pipe that we write to: our end and the child's."""
+        """Make a pipe to the child. Return the parent's end and the child's."""
         childs_fd, our_fd = os.pipe()
         return self._keep(our_fd, childs_fd)
 
     def from_child(self) -> tuple[FdStream, int]:
-        """Make a pipe that the child writes to: our end and the child's."""
+        """Make a pipe from the child. Return the parent's end and the child's."""
         our_fd, childs_fd = os.pipe()
         return self._keep(our_fd, childs_fd)
 
     def given(self, where: Any) -> Any:
-        """Where a stream of the child goes, as Popen takes it. A stream of ours is handed on."""
+        """Return an argument ``stdin``, ``stdout`` or ``stderr`` in a form that Popen accepts.
+
+        A stream of this library is handed on to the child.
+        """
         if not isinstance(where, (FdStream, Socket)):
             return where
         if all(where is not other for other in self._given):
             self.handed_on.enter_context(where._handed_on())
             self._given.append(where)
-        # If it is closed meanwhile, its number may stand for something else.
+        # A copy: if the stream is closed meanwhile, its number may refer to another file.
         childs_fd = os.dup(where.fileno())
         self.childs.callback(os.close, childs_fd)
         return childs_fd
@@ -285,35 +294,35 @@ async def open_process(
     stderr: int | HasFileno | None = None,
     **options: Unpack[ProcessOptions],
 ) -> Process:
-    """Start a child process and return at once. What becomes of it is left to you.
+    """Start a child process and return at once, without supervising the child.
 
-    Prefer :func:`nurseryio.run_process`, which ends the child when its task is cancelled. This
-    one is for children that are to outlive the program, or need other care.
+    Prefer :func:`nurseryio.run_process`, which ends the child when its task is cancelled. Use this
+    function for children that are to outlive the program, or need other care.
 
     Args:
         command: The program and its arguments, each a string, bytes or path. With ``shell=True``
-            one string that the shell takes apart; on Windows always either.
-        stdin: Where the child reads from: ``subprocess.PIPE`` for a stream of ours
-            (``process.stdin``), ``subprocess.DEVNULL``, a file descriptor or an object with a
-            ``fileno()`` method, or None for the standard input of this program. A pipe or socket
-            of this library, such as the ``stdout`` of another child, is handed on: put into
-            blocking mode, which programs expect, and closed here once the child has started.
-        stdout: Where the child's output goes, likewise.
-        stderr: Where the child's error output goes, likewise; or ``subprocess.STDOUT`` for
-            wherever its output goes.
+            one string that the shell parses. On Windows both forms are always allowed.
+        stdin: The child's input: ``subprocess.PIPE`` for a stream (``process.stdin``),
+            ``subprocess.DEVNULL``, a file descriptor, an object with a ``fileno()`` method, or
+            None for the standard input of this program. A pipe or socket of this library, such as
+            the ``stdout`` of another child, is handed on to the child. It is put into blocking
+            mode, which programs expect, and is closed here once the child has started.
+        stdout: The destination of the child's output, given in the same way.
+        stderr: The destination of the child's error output, given in the same way; or
+            ``subprocess.STDOUT`` for the same destination as ``stdout``.
         **options: Any other option of :class:`subprocess.Popen`, except those that turn bytes
-            into text or set buffers. ``process_group`` is there from Python 3.11 on.
+            into text or set buffers. ``process_group`` needs Python 3.11 or later.
 
     Returns:
         The process, running.
 
     Raises:
         Cancelled: The call was cancelled before the child was started.
-        OSError: The child cannot be started; for example, there is no such program.
+        OSError: The child cannot be started, for example because there is no such program.
         BusyResourceError: A task is using a stream that is to be handed on.
         ClosedResourceError: A stream that is to be handed on is closed.
-        TypeError: ``command`` is a string without ``shell=True``, or no string with it, on Unix;
-            or an option is unknown, or not for streams of bytes.
+        TypeError: On Unix, ``command`` is a string without ``shell=True``, or is not a string
+            with it; or an option is unknown, or is not for streams of bytes.
         ValueError: ``command`` is empty, on Unix.
         NotImplementedError: ``PIPE`` on Windows, or on a loop that cannot watch descriptors.
 
@@ -327,7 +336,7 @@ async def open_process(
 async def start_process(
     command: Command, stdin: Any, stdout: Any, stderr: Any, options: dict[str, Any]
 ) -> Process:
-    """Do what :func:`open_process` does, for callers that have checked less."""
+    """:func:`open_process` with arguments of any type, which it checks."""
     for name in _NOT_FOR_BYTE_STREAMS:
         if options.get(name):
             raise TypeError(
@@ -360,7 +369,7 @@ async def start_process(
         if stderr == subprocess.PIPE:
             our_stderr, stderr = pipes.from_child()
         elif stderr == subprocess.STDOUT and stdout is not None:
-            # What Popen knows as our pipe's descriptor. Without one, it sees to STDOUT itself.
+            # The destination of stdout, in the form for Popen. If it is None, Popen handles STDOUT.
             stderr = stdout
         popen = await to_thread_run_sync(
             partial(
@@ -373,7 +382,7 @@ async def start_process(
 
 
 def _group(pid: int, options: dict[str, Any]) -> int | None:
-    """The id of the process group that a child was put into; None if it stayed in ours."""
+    """The id of the process group that a child was put into; None if it is in this program's."""
     if options.get("start_new_session"):
         return pid
     group: int | None = options.get("process_group")

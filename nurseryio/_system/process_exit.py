@@ -1,13 +1,15 @@
-"""Learning that a child process has exited, and how, on any loop and without polling.
+"""Waiting for the exit of a child process, and its exit status, on any loop without polling.
 
-Two ways to wait: a *pidfd*, a file descriptor that becomes readable at the exit (Linux), and
-elsewhere a worker thread that blocks until then. Neither needs ``SIGCHLD`` or the main thread.
+There are two ways to wait. On Linux it is a *pidfd*, a file descriptor that becomes readable when
+the child exits. Elsewhere it is a worker thread that blocks until then. Neither needs ``SIGCHLD``
+or the main thread.
 
-Rule 1: the status is asked for here, not by ``subprocess``, which reports success for a child that
-somebody else has reaped. It is kept in ``Popen.returncode``, which is public.
+Rule 1: this module asks the system for the status. ``subprocess`` does not, because it reports
+success for a child that other code has reaped. The status is kept in ``Popen.returncode``, which is
+public.
 
-Rule 2: where the system can (``waitid``), the status is read and kept before the child is reaped,
-so that nothing that happens in between loses it.
+Rule 2: on systems that have ``waitid``, the status is read and kept before the child is reaped. So
+the status is not lost if an error comes in between.
 """
 
 from __future__ import annotations
@@ -33,35 +35,36 @@ if TYPE_CHECKING:
 
     from .._base import Outcome
 
-# Reported for a child whose exit status nobody can know any more, as by asyncio.
+# Reported, as by asyncio, for a child whose exit status cannot be known any more.
 UNKNOWN_STATUS = 255
 
 logger = logging.getLogger("nurseryio.Process")
 
 
 class ExitWatch:
-    """Knows whether one child has exited; waits for it, for one waiting task at a time."""
+    """The exit of one child: its status, and the wait for it. One task at a time may wait."""
 
     __slots__ = ("_generation", "_lock", "_popen", "_reaped", "_thread")
 
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         self._popen = popen
-        # In a forked child the program is not a child of ours.
+        # After a fork, the program is not a child of the forked process.
         self._generation = generation()
-        # Made when it is first needed; there is no need where there are pidfds.
+        # Made when it is first needed. Not needed where there are pidfds.
         self._thread: _ExitThread | None = None
-        # Whoever has it asks the system; any thread may poll.
+        # Held by the thread that asks the system. Any thread may call poll().
         self._lock = threading.Lock()
         self._reaped = False
 
     def poll(self) -> int | None:
-        """The exit status, None if the child is running. Reaps it; may be called in any thread.
+        """Reap the child if it has exited, and return its status; None if it is running.
 
-        ``UNKNOWN_STATUS`` if somebody else has reaped it, which is logged once.
+        May be called in any thread. The status is ``UNKNOWN_STATUS`` if other code has reaped the
+        child. That is logged once.
         """
-        # Not waited for: a handler of a signal may have interrupted who has the lock.
         if self._generation != generation():
-            return self._popen.returncode  # in a forked child: what the parent knew then
+            return self._popen.returncode  # forked process: as far as was known then
+        # Do not wait for the lock: this may be a signal handler that interrupted its holder.
         if not self._reaped and self._lock.acquire(blocking=False):
             try:
                 if not self._reaped:
@@ -84,10 +87,10 @@ class ExitWatch:
         elif self._thread is None:
             self._keep(_take)
             self._reaped = popen.returncode is not None
-        # Else the thread reaps, and two must not.
+        # Else the thread reaps the child, and only one may.
 
     def _keep(self, ask: Callable[[int], int | None]) -> None:
-        """Keep what the system says of the child."""
+        """Keep the status that ``ask`` gets from the system."""
         try:
             self._popen.returncode = ask(self._popen.pid)
         except ChildProcessError:
@@ -116,25 +119,25 @@ class ExitWatch:
         """
         try:
             check_can_watch("pidfds")
-            # Opened again each time, so that none is ever open without somebody waiting.
+            # Opened for each wait, so that none is open while no task waits.
             pidfd = os.pidfd_open(self._popen.pid)
         except ProcessLookupError:
-            return  # gone and, as SIGCHLD is ignored, reaped by the system
+            return  # the child is gone: the system reaped it, because SIGCHLD is ignored
         except (AttributeError, OSError, NotImplementedError):
-            pass  # not in this Python, in this kernel or sandbox, or on this loop
+            pass  # this Python, kernel, sandbox or loop does not have them
         else:
             try:
                 await wait_readable(pidfd)
             except (OSError, NotImplementedError):
-                pass  # no descriptor is left to wait with, or the loop watches none
+                pass  # descriptors ran out, or the loop cannot watch them
             finally:
                 with suppress(OSError):
                     os.close(pidfd)
             if self.poll() is not None:
                 return
-            # A debugger that has attached to it is told first.
+            # Not reapable yet: a debugger that is attached to the child gets the status first.
         if self._thread is None:
-            # Kept: waits that are cancelled must not leave one thread each behind.
+            # Kept for later waits. Otherwise each cancelled wait would leave a thread behind.
             self._thread = _ExitThread(self)
         await self._thread.wait()
 
@@ -150,7 +153,7 @@ class ExitWatch:
 
 
 def _peek(pid: int) -> int | None:
-    """The exit status of a child, which stays to be reaped; None if it is running.
+    """The exit status of a child, without reaping it; None if it is running.
 
     Raises:
         ChildProcessError: There is no such child.
@@ -162,7 +165,7 @@ def _peek(pid: int) -> int | None:
 
 
 def _take(pid: int, options: int = os.WNOHANG if os.name == "posix" else 0) -> int | None:
-    """The exit status of a child, which is reaped; None if it is running.
+    """Reap a child and return its exit status; None if it is running.
 
     Raises:
         ChildProcessError: There is no such child.
@@ -172,7 +175,7 @@ def _take(pid: int, options: int = os.WNOHANG if os.name == "posix" else 0) -> i
 
 
 class _ExitThread:
-    """A worker thread that blocks until the child has exited, and then wakes who waits."""
+    """A worker thread that blocks until the child has exited, and then wakes the waiting tasks."""
 
     def __init__(self, watch: ExitWatch) -> None:
         self._lock = threading.Lock()
@@ -182,7 +185,7 @@ class _ExitThread:
         start_thread_soon(watch.block, self._tell, f"waits for pid {watch._popen.pid}")
 
     def _tell(self, _outcome: Outcome[None]) -> None:
-        # Also after an error, which means that there is no such child any more.
+        # Also called after an error, which means that there is no such child any more.
         failed: BaseException | None = None
         with self._lock:
             self._exited = True
@@ -190,7 +193,7 @@ class _ExitThread:
                 try:
                     _call(loop, event.set)
                 except BaseException as error:
-                    failed = error  # the tasks of other loops wait as well
+                    failed = error  # continue: tasks of other loops wait as well
         if failed is not None:
             try:
                 raise failed
@@ -212,7 +215,10 @@ class _ExitThread:
 
 
 def _call(loop: asyncio.AbstractEventLoop, fn: Callable[[], object]) -> None:
-    """Have a function called in the loop's thread; once more if that fails, but for good."""
+    """Have a function called in the loop's thread, unless the loop is closed.
+
+    If that fails, it is tried once more.
+    """
     for last in (False, True):
         try:
             loop.call_soon_threadsafe(fn)

@@ -1,4 +1,4 @@
-"""Types of what a child process may be started with. For type checkers; nothing runs here."""
+"""Types of the options for starting a child process. For type checkers; no code runs here."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ProcessOptions(TypedDict, total=False):
 
 
 class RunOptions(ProcessOptions, total=False):
-    """What ``run_process`` passes on: where the output goes as well."""
+    """The options that ``run_process`` passes on: also where the output is written."""
 
     stdout: int | HasFileno | None
     stderr: int | HasFileno | None

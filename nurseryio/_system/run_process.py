@@ -1,18 +1,19 @@
-"""Running a child process under supervision: :func:`run_process`.
+"""Running a child process under supervision: :func:`run_process`; ending a process group.
 
-Ours, not anyio's: anyio's has neither ``deliver_cancel`` nor a form for ``nursery.start``, and it
-kills at once.
+anyio's ``run_process`` is not used. It does not have ``deliver_cancel``, and cannot be started by
+``nursery.start``. And it kills the child at once when it is cancelled.
 
-Rule 1: when ``run_process`` ends, however it ends, the child has exited and is reaped, and the
-pipes for given input and captured output are closed. What the caller has asked for by ``PIPE`` is
-the caller's to close: there may be something left to read. The exception is a child that survives
-SIGKILL: it is left behind, with a warning.
+Rule 1: when ``run_process`` ends, in any way, the child has exited and is reaped. The pipes for
+given input and captured output are closed. Pipes that the caller has asked for by ``PIPE`` are for
+the caller to close, because they may have data to read. There is one exception: a child that
+survives SIGKILL is left behind, with a warning.
 
-Rule 2: ending the child is the work of two shielded tasks of their own, one that asks it to go and
-one that waits until it has. A second cancellation, native ones included, does not reach them.
+Rule 2: two separate tasks end the child. One asks it to exit, the other waits until it has. Both
+are shielded, so a second cancellation, even a native one, does not reach them.
 
-Rule 3: after the child has exited, the end of its process group is looked for at growing intervals,
-for its time of grace at most. No system tells when a group is empty.
+Rule 3: after the child has exited, :func:`terminate_process_group` polls the process group. It
+does so at growing intervals, at most for the time of grace. The reason is that no operating system
+reports when a group has become empty.
 """
 
 from __future__ import annotations
@@ -49,20 +50,21 @@ if TYPE_CHECKING:
 
 __all__ = ["run_process", "terminate_process_group"]
 
-# What is called otherwise in ``subprocess.run``.
+# Options of ``subprocess.run`` for which ``run_process`` has something else.
 _INSTEAD = {
     "input": "give the bytes as stdin",
     "capture_output": "say capture_stdout=True, capture_stderr=True",
     "timeout": "put 'with nurseryio.fail_after(seconds):' around the call",
 }
 
-# How long (seconds) a child has between SIGTERM and SIGKILL.
+# The time of grace: how long (seconds) a child has between SIGTERM and SIGKILL.
 GRACE_SECONDS = 5.0
 
-# How long (seconds) the end of a child is waited for when no more can be done.
+# How long (seconds) to wait for the exit of a child once nothing more can be done to end it.
 KILLED_SECONDS = 5.0
 
-# Seconds between the first two looks at a process group; then twice as many, up to the second.
+# Seconds between the first two polls of a process group. Each further pause is twice as long as
+# the one before, up to MOST_GROUP_LOOK.
 GROUP_LOOK = 0.01
 MOST_GROUP_LOOK = 0.3
 
@@ -80,54 +82,58 @@ async def run_process(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a child process and wait until it has exited.
 
-    Called directly, it is like a function call: it returns what the child returned. Started by
-    ``process = await nursery.start(run_process, ...)``, the child runs in the background and the
-    :class:`Process` is there to talk to it. Either way the child is ended if the task is
+    Called directly, it returns the result of the child, like a function call. Started by
+    ``process = await nursery.start(run_process, ...)``, it lets the child run in the background.
+    Use the :class:`Process` to communicate with it. Either way the child is ended if the task is
     cancelled, and has exited when this function ends.
 
     **Input** is empty unless given, so that a child that unexpectedly asks a question gets an end
-    of file. **Output** goes where this program's goes; ``capture_stdout`` and ``capture_stderr``
-    collect it in memory instead, and ``capture_stdout=True, stderr=subprocess.STDOUT`` collects
-    both in the order in which they were written. With ``nursery.start`` you may also pass
-    ``subprocess.PIPE`` and read and write ``process.stdout`` and the others yourself. They stay
-    open until you close them, or forget them.
+    of file. **Output** is written where this program's output is written. ``capture_stdout`` and
+    ``capture_stderr`` collect it in memory instead. ``capture_stdout=True,
+    stderr=subprocess.STDOUT`` collects both in the order in which they were written. With
+    ``nursery.start`` you may also pass ``subprocess.PIPE``, and read and write ``process.stdout``
+    and the other streams yourself. They stay open until you close them, or until they are garbage
+    collected.
 
-    **Cancellation** asks the child to end, then waits until it has. It asks by ``SIGTERM``, and 5
-    seconds later by ``SIGKILL``, with a ``RuntimeWarning`` (on Windows by ``TerminateProcess``).
-    ``deliver_cancel`` may do something else; it is cancelled when the child has exited, and if it
-    fails the child is killed. A child that is still there 5 seconds after ``SIGKILL``, because the
-    system does not let it go or does not let us end it, is left behind, with a ``RuntimeWarning``.
+    **Cancellation** asks the child to exit, then waits until it has. It sends ``SIGTERM``, and 5
+    seconds later ``SIGKILL``, with a ``RuntimeWarning``. (On Windows it calls
+    ``TerminateProcess``.) ``deliver_cancel`` may do something else. It is cancelled when the child
+    has exited, and if it fails the child is killed. The system may refuse to kill a child, or keep
+    it alive. A child that has not exited 5 seconds after ``SIGKILL`` is left behind, with a
+    ``RuntimeWarning``.
 
-    Children of the child are not touched, unless it has a process group of its own and
-    ``deliver_cancel`` is :func:`nurseryio.terminate_process_group`::
+    Children of the child are not ended with it. To end them too, put the child into a new process
+    group, and let ``deliver_cancel`` be :func:`nurseryio.terminate_process_group`::
 
         await run_process(command, process_group=0, deliver_cancel=terminate_process_group)
 
     Args:
         command: The program and its arguments, each a string, bytes or path; or with
             ``shell=True`` one string for the shell.
-        stdin: The bytes, or any other buffer, that the child gets as input; or as for
-            :func:`nurseryio.lowlevel.open_process`; None means the input of this program.
+        stdin: The bytes, or any other buffer, that the child gets as input. Or a value as for
+            :func:`nurseryio.lowlevel.open_process`; None stands for the input of this program.
         capture_stdout: Whether to collect the child's output.
         capture_stderr: Whether to collect the child's error output.
         check: Whether an exit status other than 0 raises an error.
-        deliver_cancel: Async function that is given the process and makes it end.
+        deliver_cancel: Async function that is called with the process and makes it exit.
         task_status: Set by ``nursery.start``.
         **options: Options of :class:`subprocess.Popen`, ``stdout`` and ``stderr`` included.
 
     Returns:
-        ``args``, ``returncode``, and ``stdout`` and ``stderr`` as far as they were captured.
+        A ``subprocess.CompletedProcess``: ``args``, ``returncode``, and ``stdout`` and ``stderr``
+        if they were captured, else None.
 
     Raises:
         Cancelled: The call was cancelled; the child has exited.
         subprocess.CalledProcessError: The child's exit status is not 0, and ``check`` is true. It
-            has what was captured. A status that nobody can know any more is 255, see
+            has the captured output. The status is 255 if it cannot be known any more, see
             :attr:`Process.returncode`.
         OSError: The child cannot be started.
         UnicodeError: ``stdin`` is a string.
-        ValueError: ``PIPE`` is asked for without ``nursery.start``, or a stream is given two
-            destinations, or ``command`` is empty, or a process group is to be terminated and the
-            child has none of its own.
+        ValueError: ``PIPE`` is given without ``nursery.start``, or a stream is given two
+            destinations, or ``command`` is empty. Or ``deliver_cancel`` is
+            :func:`nurseryio.terminate_process_group` and no option puts the child into another
+            process group.
         TypeError: See :func:`nurseryio.lowlevel.open_process`.
         NotImplementedError: A pipe is needed, on Windows or a loop that cannot watch descriptors.
         ExceptionGroup: An error in ``deliver_cancel``, or in reading from or writing to the
@@ -149,7 +155,7 @@ async def run_process(
         _refuse_pipes(stdin, options)
     output: list[bytes] = []
     error_output: list[bytes] = []
-    # Not in the nursery: what goes wrong here should not come in a group.
+    # Not in the nursery, so that an error of this call is not raised in a group.
     process = await start_process(
         command,
         streams.pop("stdin"),
@@ -171,7 +177,7 @@ async def run_process(
                 process.stderr = None
             task_status.started(process)
             await process.wait()
-            # Others of its process group may hold the pipes open.
+            # Other processes, such as children of the child, may hold the pipes open.
             for end in ends:
                 await end.wait()
         except BaseException:
@@ -187,11 +193,11 @@ async def run_process(
 
 
 def _data_of(stdin: Input) -> memoryview | None:
-    """The bytes for the child's input; None if something else was given.
+    """The bytes for the child's input; None if ``stdin`` is not bytes.
 
     Raises:
-        UnicodeError: It is text.
-        TypeError: It is a buffer that is not contiguous.
+        UnicodeError: ``stdin`` is text.
+        TypeError: ``stdin`` is a buffer that is not contiguous.
     """
     if isinstance(stdin, str):
         raise UnicodeError("process stdin must be bytes, not str; encode it first")
@@ -203,7 +209,7 @@ def _data_of(stdin: Input) -> memoryview | None:
 def _standard_streams(
     stdin: Any, capture_stdout: bool, capture_stderr: bool, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """The options for the child, with where its three standard streams go."""
+    """The options for the child, with the destinations of its three standard streams."""
     for name in _INSTEAD.keys() & options.keys():
         raise TypeError(f"run_process() has no option {name!r}: {_INSTEAD[name]}")
     options["stdin"] = stdin
@@ -249,7 +255,7 @@ async def _feed(stream: SendStream, data: memoryview, end: Event) -> None:
             cause = error.__cause__
             if isinstance(cause, OSError) and cause.errno not in (errno.EPIPE, errno.ECONNRESET):
                 raise
-            # A child may exit, or close its input, without having read it all.
+            # A child may exit, or close its input, before it has read all of it.
     end.set()
 
 
@@ -264,7 +270,7 @@ async def _collect(stream: ReceiveStream, chunks: list[bytes], end: Event) -> No
 
 
 def _make_end(process: Process, deliver_cancel: DeliverCancel, nursery: Nursery) -> None:
-    """Have the nursery wait until the child has been made to exit."""
+    """Start the two tasks that end the child or its group. The nursery waits for both."""
     if process.returncode is not None and not _is_for_groups(deliver_cancel):
         return
     asking = CancelScope(shield=True)
@@ -285,7 +291,7 @@ def _make_end(process: Process, deliver_cancel: DeliverCancel, nursery: Nursery)
                 nursery.start_soon(limit)
 
     async def limit() -> None:
-        # In a thread: the system goes by real time, whatever clock the tasks go by.
+        # In a thread: the system needs real time, and the tasks may have another clock.
         with CancelScope(shield=True):
             if not await to_thread_run_sync(exited.wait, KILLED_SECONDS):
                 waiting.cancel(reason="the process cannot be ended")
@@ -309,7 +315,7 @@ def _make_end(process: Process, deliver_cancel: DeliverCancel, nursery: Nursery)
 
 
 async def _deliver_cancel(process: Process) -> None:
-    """Ask the child to end, and insist."""
+    """Ask the child to exit, and kill it if it has not exited after the time of grace."""
     ignored = False
     shown = safe_repr(process)
     try:
@@ -320,7 +326,7 @@ async def _deliver_cancel(process: Process) -> None:
             process.kill()
     except OSError as error:
         _warn_of_failure(shown, error)
-    # After the kill: this may be turned into an error.
+    # After the kill, because a filter may turn this warning into an error.
     if ignored:
         warnings.warn(
             f"process {shown} ignored SIGTERM for {GRACE_SECONDS:g} seconds and got SIGKILL; "
@@ -340,25 +346,26 @@ def _warn_of_failure(shown: str, error: OSError) -> None:
 async def terminate_process_group(
     process: Process, *, grace_seconds: float = GRACE_SECONDS
 ) -> None:
-    """End a child together with its children, and theirs: all of its process group.
+    """End a child together with its descendants: all processes of its process group.
 
-    For ``run_process(..., process_group=0, deliver_cancel=terminate_process_group)``: the child
-    gets a process group of its own, and its descendants belong to it too, unless they leave it.
-    Each gets ``SIGTERM``, and whatever is left after the time of grace ``SIGKILL``. The child's own
-    exit does not cut the time of the others short.
+    Use it in ``run_process(..., process_group=0, deliver_cancel=terminate_process_group)``. Then
+    the child gets a new process group. Its descendants belong to that group too, unless they leave
+    it. Each process gets ``SIGTERM``. Processes that are left after the time of grace get
+    ``SIGKILL``. If the child itself exits, the others still have the full time.
 
-    On Windows, which has no such groups, the child alone is terminated.
+    Windows does not have such groups. There only the child is terminated.
 
     Args:
-        process: The child, started with ``process_group`` or ``start_new_session=True``. (With
-            another number than 0, ``process_group`` puts it into a group that is there already:
-            all of that one is ended.)
-        grace_seconds: How long the processes have to end by themselves. Use
+        process: The child, started with ``process_group`` or ``start_new_session=True``. (A
+            ``process_group`` other than 0 is an existing group. The child is put into it, and all
+            of that group is ended.)
+        grace_seconds: The time of grace in seconds, between ``SIGTERM`` and ``SIGKILL``. Use
             ``functools.partial`` to pass it.
 
     Raises:
         ValueError: The child is in the process group of this program.
-        Cancelled: The call was cancelled. Once the first signal has been sent it is not.
+        Cancelled: The call was cancelled before it sent the first signal. After that it is
+            shielded.
 
     Checkpoint: yes.
 
@@ -372,7 +379,7 @@ async def terminate_process_group(
         raise ValueError(_NO_GROUP)
     try:
         os.killpg(group, signal.SIGTERM)
-        # The exit of the child cancels us, but the others need their time.
+        # The exit of the child cancels this call, but the other processes need their time.
         with CancelScope(shield=True):
             with move_on_after(grace_seconds):
                 await process.wait()
@@ -383,7 +390,7 @@ async def terminate_process_group(
             process._killed = True
             os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
-        pass  # nobody is left
+        pass  # no process is left
     except OSError as error:
         _warn_of_failure(safe_repr(process), error)
 
@@ -402,12 +409,15 @@ def _is_there(group: int) -> bool:
         return False
     except PermissionError:
         pass
-    # In many containers there is nobody who reaps orphans: they stay in their group for ever.
+    # Many containers have no process that reaps orphans: they stay in their group for ever.
     return not _is_of_zombies(group)
 
 
 def _is_of_zombies(group: int) -> bool:
-    """Whether all members of a process group have exited, as far as the system tells (Linux)."""
+    """Whether all members of a process group have exited. False if the system does not show it.
+
+    Only Linux shows it, in ``/proc``.
+    """
     try:
         pids = [name for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
@@ -415,7 +425,7 @@ def _is_of_zombies(group: int) -> bool:
     for pid in pids:
         try:
             with open(f"/proc/{pid}/stat", "rb") as file:
-                # Behind the name of the program: state, parent, group.
+                # After the name of the program: state, parent, group.
                 state, _parent, its_group = file.read().rpartition(b")")[2].split()[:3]
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has just been reaped

@@ -1,19 +1,19 @@
-"""Waiting for signals of the operating system: :func:`open_signal_receiver`.
+"""Receiving signals of the operating system in a task: :func:`open_signal_receiver`.
 
-Ours, not anyio's or the loop's: neither passes on a signal that arrived but was not looked at, and
-a loop's ``add_signal_handler`` forgets the handler that was there before.
+anyio's function and the loop's ``add_signal_handler`` are not used. A signal that arrived but was
+not received is lost in both. And ``add_signal_handler`` forgets the handler from before.
 
-Rule 1: a signal is noted by a handler of the :mod:`signal` module, which runs in the main thread
-between two bytecodes. It does nothing but ask the loop for a call.
+Rule 1: a handler of the :mod:`signal` module notes the signal. Python calls it in the main thread,
+between two bytecodes. The handler only schedules a callback of the loop.
 
-Rule 2: a loop that sleeps is woken, whichever thread the system chose to interrupt: a wake-up
-descriptor is set, unless the loop or somebody else has set one.
+Rule 2: a signal wakes a loop that sleeps, even if the system interrupted another thread. For this a
+wake-up descriptor is set, unless the loop or other code has set one.
 
-Rule 3: no signal is lost. What nobody has looked at when the receiver is closed is sent again, to
-the handlers that were there before.
+Rule 3: no signal is lost. Signals that were not received when the receiver is closed are raised
+again, for the handlers from before.
 
-A handler that was registered with ``loop.add_signal_handler`` for the same signal is called too
-while a receiver is open, as loops hear of signals by the wake-up descriptor.
+If a handler was registered with ``loop.add_signal_handler`` for the same signal, it is called too
+while a receiver is open. The reason is that loops learn of signals from the wake-up descriptor.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = ["open_signal_receiver"]
 def open_signal_receiver(
     *signals: signal.Signals | int,
 ) -> AbstractContextManager[AsyncIterator[int]]:
-    """Receive signals in a task, while the ``with`` block lasts, instead of having handlers called.
+    """Receive signals in a task, in place of their handlers, while the ``with`` block lasts.
 
     ::
 
@@ -53,24 +53,24 @@ def open_signal_receiver(
             async for signum in received:
                 reload_configuration()
 
-    A signal that arrives several times before it is looked at is received once. Signals that
-    were not looked at when the block is left are raised again, for the handlers from before. In a
-    forked child these handlers are back from the start.
+    A signal that arrives several times before it is received is received once. Signals that have
+    arrived but were not received when the block is left are raised again, for the handlers from
+    before. A forked child starts with the handlers from before.
 
     Args:
         *signals: The signals to receive.
 
     Returns:
-        A context manager that gives an async iterator of signal numbers, in the order of arrival,
-        for one task at a time. It never ends by itself.
+        A context manager that returns an async iterator of signal numbers, in the order of
+        arrival, for one task at a time. The iterator never ends.
 
     Raises:
-        TypeError: No signal was given, or something else than the number of one.
+        TypeError: No signal was given, or an argument is not a number.
         RuntimeError: This is not the main thread, the only one where Python allows it; or no
-            loop is running; or the handler of a signal was installed below Python, by C code, and
-            could not be put back; or, from the iterator, the block has been left.
+            loop is running. Or the handler of a signal was installed by C code, so Python could
+            not restore it. Or, from the iterator: the block has been left.
         ValueError: There is no such signal.
-        OSError: The signal cannot be caught, as ``SIGKILL``.
+        OSError: The signal cannot be caught, for example ``SIGKILL``.
         BusyResourceError: From the iterator: another task is using it.
 
     Checkpoint: no, entering and leaving are not async. Each step of the iterator is one.
@@ -81,9 +81,10 @@ def open_signal_receiver(
 
 
 class _Receiving(AbstractContextManager["AsyncIterator[int]"]):
-    """The context manager: while it is open its handlers are in the place of others.
+    """The context manager. While it is open, its handlers replace those from before.
 
-    Not a ``@contextmanager``, which assigns to fields of the exceptions that pass it.
+    It is not made by ``@contextmanager``, which would assign to fields of the exceptions that
+    leave the block.
     """
 
     def __init__(self, signals: tuple[signal.Signals | int, ...]) -> None:
@@ -117,7 +118,7 @@ class _Receiving(AbstractContextManager["AsyncIterator[int]"]):
         try:
             self._undo.close()
         finally:
-            # What has arrived in the parent is not raised again in a forked child.
+            # Signals that arrived in the parent are not raised again in a forked child.
             if self._generation == generation():
                 self._receiver.close()
 
@@ -154,7 +155,7 @@ class _SignalReceiver:
         self._closed = False
 
     def note(self, signum: int) -> None:
-        """A signal has arrived. May come late, when the receiver is closed."""
+        """Record that a signal has arrived. If the receiver is closed already, raise it again."""
         if self._closed:
             signal.raise_signal(signum)
         else:
@@ -162,13 +163,13 @@ class _SignalReceiver:
             self._waiting.unpark()
 
     def close(self) -> None:
-        """Pass on what has arrived, after the former handlers are back."""
+        """Raise the signals that have arrived again. The handlers from before must be back."""
         self._closed = True
         self._raise_again()
 
     def _raise_again(self) -> None:
-        # Recursive so that a handler that raises keeps nobody else from hearing of a signal, and
-        # the errors are chained.
+        # Recursive, so that the other signals are raised even if a handler raises an error, and
+        # so that the errors are chained.
         if self._arrived:
             signum, _ = self._arrived.popitem(last=False)
             try:

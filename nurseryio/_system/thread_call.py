@@ -1,18 +1,18 @@
-"""One call that has gone to a worker thread, as both sides see it.
+"""One call in a worker thread, as both sides see it: :class:`Hop`.
 
-What lives here: :class:`Hop`, the record of one ``to_thread.run_sync``, and how a worker thread
-finds the hop that it is working for. The public functions are in ``threads`` (the way out) and
-``from_thread`` (the way back).
+A hop is the record of one call of ``to_thread.run_sync``. This module also lets a worker thread
+find the hop that it is working for. The public functions are in ``threads`` (from a task to a
+thread) and ``from_thread`` (from a thread back to the loop).
 
-Rule 1: what a thread wants of the event loop goes through ``loop.call_soon_threadsafe``, the one
-function of a loop that may be called from elsewhere. A message to the waiting task therefore
-never finds it running.
+Rule 1: a thread reaches the event loop only through ``loop.call_soon_threadsafe``. That is the one
+function of a loop that may be called from another thread. So a message never arrives while the
+waiting task is running.
 
-Rule 2: each side gets its answer. Where handing over a result or a request fails, the error is the
-answer.
+Rule 2: each side gets an answer. If a result or a request cannot be handed over, the answer is the
+error.
 
-Rule 3: the hop lets go of the function, its arguments and its context before the result is
-delivered: whoever gets the result can rely on their being free.
+Rule 3: the hop drops its references to the function, the arguments and the context before the
+result is delivered. So code that gets the result can rely on their being free.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .._core import Task
 
     class Borrowable(Protocol):
-        """What ``to_thread.run_sync`` needs of its ``limiter``."""
+        """The methods that the ``limiter`` of ``to_thread.run_sync`` must have."""
 
         async def acquire_on_behalf_of(self, borrower: Any) -> None:
             """Wait for a token."""
@@ -50,10 +50,10 @@ if TYPE_CHECKING:
             """Give the token back."""
 
     class Request(Protocol):
-        """Something that a worker thread wants done in the task that waits for it."""
+        """A call that a worker thread asks the task that waits for it to make."""
 
         async def serve(self) -> None:
-            """Do it, and answer the thread."""
+            """Make the call, and answer the thread."""
 
         def refuse(self, error: BaseException | None = None) -> None:
             """Answer the thread with an error."""
@@ -75,7 +75,7 @@ def _work_for_nobody() -> None:
 
 
 def current_hop() -> Hop | None:
-    """The hop that the calling thread works for; None in any other thread."""
+    """The hop that the calling thread works for; None if it is not a worker thread."""
     return _this_thread.hop
 
 
@@ -88,7 +88,11 @@ def function_name(fn: object) -> str:
 def call_in_loop(loop: asyncio.AbstractEventLoop, fn: Callable[..., object], *args: object) -> None:
     """Have a function called in the loop's thread.
 
-    The loop alone holds on to the arguments: if it is closed first, they die with it.
+    Only the loop keeps references to the arguments. If the loop is closed before the call, the
+    arguments are freed with it.
+
+    Raises:
+        RunFinishedError: The loop is closed.
     """
     try:
         loop.call_soon_threadsafe(fn, *args)
@@ -99,7 +103,7 @@ def call_in_loop(loop: asyncio.AbstractEventLoop, fn: Callable[..., object], *ar
 
 
 class Hop:
-    """A call in a worker thread. Also the borrower of the limiter's token while it lasts."""
+    """A call in a worker thread. While it lasts, it is also the borrower of the limiter's token."""
 
     __slots__ = (
         "__weakref__",
@@ -125,19 +129,19 @@ class Hop:
         # None once the token has been given back.
         self._limiter: Borrowable | None = limiter
         self._number = next(_numbers)
-        # The task that waits, None once it has gone away (only if the thread may be abandoned).
+        # The task that waits; None once it does not wait any more.
         self._task: Task | None = task
         self.loop = loop
         self.abandon = abandon
-        # Whether the function has ended, and what the task gets next is its result.
+        # Whether the function has ended: the next value that the task gets is its result.
         self.finished = False
-        # Raises the cancellation that was delivered to the task, None as long as there is none.
-        # Written in the loop's thread, read in the worker's.
+        # Raises the cancellation that was delivered to the task; None if none was delivered yet.
+        # It is set in the loop's thread, and read in the worker thread.
         self.raise_cancel: Callable[[], NoReturn] | None = None
 
     @property
     def name(self) -> str:
-        """Shown by the limiter's statistics."""
+        """The name that the limiter's statistics show."""
         return f"nurseryio.to_thread.run_sync-{self._number}"
 
     def __repr__(self) -> str:
@@ -164,13 +168,13 @@ class Hop:
         return result
 
     def deliver(self, outcome: Outcome[Any]) -> None:
-        """Send the result to the loop, if it is still there."""
+        """Send the result to the loop, unless the loop is closed."""
         try:
             call_in_loop(self.loop, self._finish, outcome)
         except RunFinishedError:
             pass  # the task has been abandoned with its loop
         except BaseException as error:
-            # Nobody else would answer the task: this error is the answer, then.
+            # No other code would wake the task, so this error becomes the result.
             if isinstance(outcome, Error):
                 chain(error, outcome.error)
             call_in_loop(self.loop, self._finish, Error(error))
@@ -178,7 +182,7 @@ class Hop:
             del outcome
 
     def ask(self, request: Request) -> None:
-        """Have the waiting task serve a request. Only while this thread waits for the answer."""
+        """Have the waiting task serve a request. This thread must then wait for the answer."""
         call_in_loop(self.loop, self._hand_over, request)
 
     # -- in the loop's thread --
@@ -188,9 +192,9 @@ class Hop:
             self.release()
             self._wake(outcome)
         except BaseException as error:
-            # Any object may serve as a limiter, so this may be any error.
+            # Any object may be the limiter, so this may be any error.
             if type(self._limiter) is CapacityLimiter:
-                with suppress(RuntimeError):  # it was given back before the failure
+                with suppress(RuntimeError):  # the token was given back before the failure
                     self.release()
             if not self._waits():
                 raise
@@ -198,10 +202,10 @@ class Hop:
                 chain(error, outcome.error)
             self._wake(Error(error))
         finally:
-            del outcome  # no circle
+            del outcome  # no reference cycle
 
     def release(self) -> None:
-        """Give the limiter's token back, unless that has been done."""
+        """Give the limiter's token back, unless that has been done already."""
         if self._limiter is not None:
             self._limiter.release_on_behalf_of(self)
             self._limiter = None
@@ -211,7 +215,7 @@ class Hop:
         return park is not None and not park.done()
 
     def _wake(self, outcome: Outcome[Any]) -> None:
-        """Give the task its result; it may have gone away."""
+        """Wake the task with its result, if it still waits."""
         try:
             if self._task is not None:
                 self.finished = True
@@ -229,11 +233,14 @@ class Hop:
             request.refuse(error)
 
     def forsake(self) -> None:
-        """The task does not wait any more, for whatever reason."""
+        """Record that the task does not wait any more, for any reason."""
         self._task = None
 
     def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
-        """The task is cancelled while it waits: may it stop waiting?"""
+        """The task's abort function: called when the task is cancelled while it waits.
+
+        Returns SUCCEEDED, so that the task stops waiting, only if the thread may be abandoned.
+        """
         self.raise_cancel = raise_cancel
         if self.abandon:
             self._task = None
@@ -242,9 +249,10 @@ class Hop:
 
 
 def hide_library_name(context: Context) -> None:
-    """In a worker thread no async library runs: see that ``sniffio`` says so.
+    """Make ``sniffio`` report, in a worker thread, that no async library is running there.
 
-    Somebody may have set its context variable in the task, and the thread has a copy of that.
+    The context variable of ``sniffio`` may have been set in the task. The thread runs in a copy of
+    the task's context, where the variable is set too.
     """
     sniffio = sys.modules.get("sniffio")
     if sniffio is not None:

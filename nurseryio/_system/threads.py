@@ -1,15 +1,16 @@
-"""Calling blocking functions from tasks: ``to_thread.run_sync`` and what counts its threads.
+"""Calling blocking functions from tasks: ``to_thread.run_sync``, and how many threads it uses.
 
-Ours, not anyio's: anyio keeps the thread's task waiting by polling its scopes, has no names for
-threads, and does not give ``from_thread`` the waiting task itself, which Trio documents.
+anyio's function is not used, for three reasons. While the thread works, anyio polls its cancelled
+scopes. It has no names for threads. And it does not run the calls of ``from_thread`` in the waiting
+task itself, as Trio documents.
 
-Rule 1: a task that waits for a thread costs no CPU, cancelled or not. The result comes by one
+Rule 1: a task that waits for a thread costs no CPU, cancelled or not. The result arrives by one
 call into the loop, a cancellation by one call of ``Hop.abort``.
 
-Rule 2: the limiter's token is given back when the *thread* is done, which for an abandoned thread
-is later than its task.
+Rule 2: the limiter's token is given back when the *thread* is done. If the thread was abandoned,
+that is later than the end of the task's wait.
 
-The threads themselves are in ``_base/thread_cache``, the way back into the loop in
+The threads themselves are in ``_base.thread_cache``; calls from a thread back into the loop are in
 ``from_thread``.
 """
 
@@ -45,18 +46,18 @@ __all__ = [
 
 RetT = TypeVar("RetT")
 
-# How many threads work at a time on one event loop, unless another limiter is given.
+# How many threads may work at a time for one event loop, unless another limiter is given.
 DEFAULT_LIMIT = 40
 
 
 class _LoopThreads:
-    """What is kept for one event loop."""
+    """The threads of one event loop: the default limiter, and the calls that tasks wait for."""
 
     __slots__ = ("_active", "limiter", "none_active")
 
     def __init__(self) -> None:
         self.limiter = CapacityLimiter(DEFAULT_LIMIT)
-        # The calls for which a task waits, and the event for when there are none again.
+        # The calls for which a task waits, and the event that is set when there are none left.
         self._active: set[Hop] = set()
         self.none_active: Event | None = None
 
@@ -66,11 +67,11 @@ class _LoopThreads:
         return len(self._active)
 
     def enter(self, hop: Hop) -> None:
-        """A task begins to wait."""
+        """Record that a task begins to wait."""
         self._active.add(hop)
 
     def leave(self, hop: Hop) -> None:
-        """It has stopped waiting, for whatever reason. If this fails it may be called again."""
+        """Record that the task has stopped waiting, for any reason. May be called twice."""
         hop.forsake()
         self._active.discard(hop)
         if self.none_active is not None and not self._active:
@@ -91,10 +92,10 @@ def _threads_of_this_loop() -> _LoopThreads:
 
 
 def current_default_thread_limiter() -> CapacityLimiter:
-    """The limiter that :func:`nurseryio.to_thread.run_sync` uses when it is given none.
+    """The limiter that :func:`nurseryio.to_thread.run_sync` uses if none is given.
 
-    There is one for each event loop, of 40 tokens at first. Setting its ``total_tokens`` changes
-    how many threads may work at a time.
+    Each event loop has one, with 40 tokens at first. Set its ``total_tokens`` to change how many
+    threads may work at a time.
 
     Returns:
         The limiter of the running loop.
@@ -127,8 +128,8 @@ def active_thread_count() -> int:
 async def wait_all_threads_completed() -> None:
     """Wait until no task of the running loop is waiting for a worker thread.
 
-    Meant for tests that must know that nothing goes on in threads any more. What the tasks do
-    next may start new threads, so wait in a loop, together with
+    This is for tests that must know that no thread is working any more. The tasks may start new
+    threads when they continue. So wait in a loop, together with
     :func:`nurseryio.testing.wait_all_tasks_blocked`, until :func:`active_thread_count` is 0.
 
     Raises:
@@ -155,17 +156,20 @@ async def to_thread_run_sync(
 ) -> RetT:
     """Call ``sync_fn(*args)`` in a worker thread and wait for its result.
 
-    For calls that block: file access, database drivers, anything that would stop the loop. The
-    function sees the context variables of the calling task, as a copy; inside it the functions of
-    :mod:`nurseryio.from_thread` lead back into the loop.
+    This is for calls that block: file access, database drivers, anything that would stop the loop.
+    The function runs in a copy of the calling task's context variables. It can call the functions
+    of :mod:`nurseryio.from_thread` to have code run in the loop.
 
-    **Cancellation.** Nothing can stop a function in a thread from outside. If the task is
+    **Cancellation.** A function in a thread cannot be stopped from outside. If the task is
     cancelled before the thread is started, the call raises :exc:`Cancelled`. After that it
-    depends on ``abandon_on_cancel``: if false, the call goes on waiting, as if ``sync_fn`` had
-    been called directly, and the cancellation strikes at the next checkpoint; the function may
-    ask for it with :func:`nurseryio.from_thread.check_cancelled`. If true, the call raises
-    :exc:`Cancelled` at once and **the thread works on in the background**; its result or error
-    is thrown away. Use that only for what does no harm, such as looking up a name.
+    depends on ``abandon_on_cancel``:
+
+    * If false, the call keeps waiting, as if ``sync_fn`` had been called directly. The
+      cancellation is raised at the next checkpoint. The function may ask for it with
+      :func:`nurseryio.from_thread.check_cancelled`.
+    * If true, the call raises :exc:`Cancelled` at once and **the thread continues in the
+      background**. Its result or error is thrown away. Use that only for functions that do no
+      harm in the background, such as looking up a name.
 
     A cancellation while a thread works costs no CPU. Worker threads, abandoned or not, never keep
     the process from ending.
@@ -174,23 +178,23 @@ async def to_thread_run_sync(
         sync_fn: The function to call. Use ``functools.partial`` for keyword arguments.
         *args: Its positional arguments.
         thread_name: Name of the thread while the function runs, as ``threading.Thread.name`` and,
-            cut to 15 bytes, in the operating system. None makes one of the function's and the
-            task's names.
-        abandon_on_cancel: Whether a cancellation leaves the thread to itself.
-        limiter: What bounds the number of threads: a :class:`CapacityLimiter`, or any object with
+            cut to 15 bytes, in the operating system. None stands for a name that is made of the
+            names of the function and the task.
+        abandon_on_cancel: Whether a cancelled call stops waiting for the thread.
+        limiter: The limit to the number of threads: a :class:`CapacityLimiter`, or any object with
             its methods ``acquire_on_behalf_of`` and ``release_on_behalf_of``. The token is given
             back once the thread is done. None means :func:`current_default_thread_limiter`.
 
     Returns:
-        What ``sync_fn`` returned.
+        The result of ``sync_fn``.
 
     Raises:
         Cancelled: The task was cancelled before the thread started, or, with
             ``abandon_on_cancel``, while it worked.
-        TypeError: ``sync_fn`` is not callable or is an async function; ``thread_name`` is not a
-            string; ``limiter`` lacks the methods.
-        RuntimeError: The system cannot start one more thread.
-        Exception: Whatever ``sync_fn`` raised, or whatever the limiter did.
+        TypeError: ``sync_fn`` is not callable or is an async function; or ``thread_name`` is not a
+            string; or ``limiter`` does not have the methods.
+        RuntimeError: The system cannot start another thread.
+        Exception: Any error that ``sync_fn`` or the limiter raised.
 
     Checkpoint: yes.
 
@@ -227,19 +231,19 @@ async def to_thread_run_sync(
                 try:
                     await result.serve()
                 finally:
-                    result.refuse()  # does nothing if the thread has its answer
+                    result.refuse()  # does nothing if the thread has been answered
                     del result
         finally:
             threads.leave(hop)
     except BaseException:
-        # A hop that is not forsaken would wake the task in a later wait.
+        # Without this the hop would wake the task in a later wait.
         threads.leave(hop)
         raise
 
 
 async def _acquire(limiter: Borrowable, hop: Hop) -> None:
     if type(limiter) is CapacityLimiter:
-        # The wait for the thread is a checkpoint; one for a token that is there is not needed.
+        # No checkpoint is needed for a token that is free: the wait for the thread is one.
         try:
             limiter.acquire_on_behalf_of_nowait(hop)
         except WouldBlock:

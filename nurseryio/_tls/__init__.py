@@ -1,4 +1,17 @@
-"""TLS over any stream."""
+"""TLS over any stream.
+
+The modules, in reading order:
+
+* ``engine``: the TLS protocol without any I/O, around ``ssl.SSLObject`` and its memory buffers.
+* ``state``: whether a stream is usable, broken, closing or closed; how far its handshake is.
+* ``info``: the attributes that report on a connection, such as certificate, cipher and ALPN.
+* ``wire``: moving encrypted bytes between engine and transport, for a sender and a receiver.
+* ``stream``: ``SSLStream`` itself: handshake, sending, receiving, ``unwrap``, closing.
+* ``listener``: ``SSLListener``, which wraps each connection that another listener accepts.
+* ``over_tcp``: connecting, listening and serving with TLS over TCP, in one call each.
+
+TLS over datagrams is in ``_dtls``. TCP and sockets are in ``_net``.
+"""
 
 from __future__ import annotations
 

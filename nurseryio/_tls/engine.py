@@ -1,21 +1,22 @@
-"""The TLS protocol without any I/O: bytes of the wire in, bytes of the wire out.
+"""The TLS protocol without any I/O: encrypted bytes in, encrypted bytes out.
 
-What lives here: :class:`TLSEngine`, around an :class:`ssl.SSLObject` and its two memory buffers.
-What does not: streams, waiting, locks, Trio's error classes; all that is in :mod:`tls`.
+This module has :class:`TLSEngine`, around an :class:`ssl.SSLObject` and its two memory buffers.
+Waiting and locks are in ``wire``; streams and Trio's error classes are in ``stream``.
 
-Rule 1: no method waits. One that cannot go on before the peer has said more says so by its return
-value (``False``, ``0`` or ``None``, as documented); ``feed`` it and call the same method again.
+Rule 1: no method waits. A method that needs more from the peer first returns ``False``, ``0`` or
+``None``, as documented. Call ``feed`` with more input, then call the same method again.
 
-Rule 2: every method may have put something out, also one that failed (an alert for the peer). What
-was put out goes to the wire in the order of :meth:`TLSEngine.output`, completely, or the
-connection is lost.
+Rule 2: every method may produce output, also a method that raises (an alert for the peer). The
+output must be sent in the order in which :meth:`TLSEngine.output` returns it. If some of it cannot
+be sent, the connection is lost.
 
-Rule 3: the end of the input is never told to OpenSSL. Whether an end without a ``close_notify`` is
-an error depends on options of the context there, and on the version. Here it always is one: the
-method that lacks input raises :exc:`ssl.SSLEOFError`, and nothing but a ``close_notify`` of the
-peer makes :meth:`TLSEngine.decrypt` return ``b""``.
+Rule 3: OpenSSL is never given the end of the input. Its answer to an end without a
+``close_notify`` would depend on the context's options and on the OpenSSL version. Here such an end
+is always an error: the method that lacks input raises :exc:`ssl.SSLEOFError`. Only a
+``close_notify`` of the peer makes :meth:`TLSEngine.decrypt` return ``b""``.
 
-Rule 4: an error never overtakes data. Bytes that were decrypted before it come first.
+Rule 4: an error never overtakes data. Bytes that were decrypted before the error are returned
+first.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ RECORD = 16384
 
 
 def check_context(context: object, *, server_side: bool) -> None:
-    """Check that this is a context, and for this side of a connection.
+    """Check that ``context`` is an ``ssl.SSLContext``, made for this side of a connection.
 
     Raises:
-        TypeError: It is not an ``ssl.SSLContext``.
-        ssl.SSLError: It was made for the other side.
+        TypeError: ``context`` is not an ``ssl.SSLContext``.
+        ssl.SSLError: ``context`` was made for the other side.
     """
     if isinstance(context, ssl.SSLContext):
         wrong = ssl.PROTOCOL_TLS_CLIENT if server_side else ssl.PROTOCOL_TLS_SERVER
@@ -56,14 +57,14 @@ def check_context(context: object, *, server_side: bool) -> None:
 
 
 def explain(error: ssl.SSLError) -> str:
-    """What went wrong, for the text of our own error."""
+    """Return the reason of an error of the ``ssl`` module, for the message of another error."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the peer's certificate was rejected: {error.verify_message}"
     return str(error)
 
 
 def is_end_of_input(error: BaseException | None) -> bool:
-    """Whether this error says that the input ended without a ``close_notify``."""
+    """Whether this error means that the input ended without a ``close_notify``."""
     return isinstance(error, ssl.SSLEOFError)
 
 
@@ -71,15 +72,15 @@ class TLSEngine:
     """One end of a TLS connection.
 
     Args:
-        context: What to offer and whom to trust.
-        server_side: Which end this is.
-        server_hostname: The name to ask for and to check, for a client.
+        context: The settings: protocol versions, certificates, trusted authorities.
+        server_side: True for the server's end, False for the client's.
+        server_hostname: For a client: the host name to request and to check.
 
     Raises:
         TypeError: ``server_hostname`` is neither text nor bytes.
-        ValueError: ``server_hostname`` does not fit: missing although the context checks names, or
+        ValueError: ``server_hostname`` is missing although the context checks names, or it is
             empty.
-        ssl.SSLError: The context is not made for this side.
+        ssl.SSLError: The context was made for the other side.
     """
 
     __slots__ = ("_deferred", "_dry", "_ended", "_held", "_incoming", "_outgoing", "ssl_object")
@@ -94,7 +95,7 @@ class TLSEngine:
         if not isinstance(server_hostname, (str, bytes, type(None))):
             raise TypeError(f"server_hostname must be a string or None, not {server_hostname!r}")
         if context.check_hostname and server_hostname is None and not server_side:
-            # The ssl module would go on and check nothing.
+            # The ssl module would accept this, and would check nothing.
             raise ValueError(
                 "server_hostname is needed, as ssl_context.check_hostname is True: "
                 "without it nobody could tell whether the server is the right one"
@@ -107,19 +108,19 @@ class TLSEngine:
             server_side=server_side,
             server_hostname=server_hostname,
         )
-        # The peer will say nothing more.
+        # The input has ended: the peer will send nothing more.
         self._ended = False
-        # Nothing is left to decrypt until something more is fed.
+        # Nothing is left to decrypt until more input is fed.
         self._dry = False
-        # An error that was met behind data which had to go out first (rule 4).
+        # An error that came after data, and is raised once the data has been returned (rule 4).
         self._deferred: ssl.SSLError | None = None
-        # So many bytes at the head of the output can wait until more is put out.
+        # The number of bytes at the head of the output that can wait until there is more output.
         self._held = 0
 
     # -- the wire ---------------------------------------------------------------
 
     def feed(self, data: bytes | bytearray) -> None:
-        """Take in what came from the peer; ``b""`` stands for the end of the input."""
+        """Add input that came from the peer; ``b""`` stands for the end of the input."""
         if data:
             self._incoming.write(data)
             self._dry = False
@@ -127,7 +128,7 @@ class TLSEngine:
             self._ended = True
 
     def output(self) -> bytes:
-        """Take out everything that must go to the peer now; ``b""`` if there is nothing."""
+        """Remove and return all output that must be sent now; ``b""`` if there is none."""
         if self._outgoing.pending <= self._held:
             return b""
         self._held = 0
@@ -135,7 +136,7 @@ class TLSEngine:
 
     @property
     def has_output(self) -> bool:
-        """Whether :meth:`output` would return anything."""
+        """Whether :meth:`output` would return at least one byte."""
         return self._outgoing.pending > self._held
 
     @property
@@ -146,23 +147,30 @@ class TLSEngine:
 
     @property
     def needs_input(self) -> bool:
-        """Whether :meth:`decrypt` is known to need more input. May be False although it does."""
+        """True if :meth:`decrypt` certainly needs more input first.
+
+        False means that it may or may not.
+        """
         return self._dry and not self._ended
 
     def leftover(self) -> bytes:
-        """Take out the input that does not belong to TLS, after :meth:`shut_down` is through."""
+        """Remove and return the input that came after the end of the encrypted data.
+
+        Call this once :meth:`shut_down` has returned True.
+        """
         return self._incoming.read()
 
     # -- operations -------------------------------------------------------------
 
     def handshake(self) -> bool:
-        """Go on with the handshake.
+        """Start or continue the handshake.
 
         Returns:
-            True when it is complete; False if input is needed first.
+            True when the handshake is complete; False if input is needed first.
 
         Raises:
-            ssl.SSLError: It failed; :meth:`output` then has an alert for the peer, as a rule.
+            ssl.SSLError: The handshake failed. As a rule, :meth:`output` then has an alert for the
+                peer.
         """
         try:
             self.ssl_object.do_handshake()
@@ -170,18 +178,20 @@ class TLSEngine:
             self._starve()
             return False
         if self.ssl_object.server_side and self.ssl_object.version() == "TLSv1.3":
-            # What a server puts out at this point are session tickets. The client does not wait
-            # for them, so it may never read them: sent at once, they can block us for ever, or
-            # reset the connection when the client has closed it. They go with the next output.
+            # At this point the output of a server is session tickets. The client does not wait
+            # for them, so it may never read them. If they were sent at once, the send could block
+            # for ever, or could reset a connection that the client has closed. So they are kept
+            # until there is other output, and are sent together with it.
             self._held = self._outgoing.pending
         return True
 
     def encrypt(self, data: bytes | bytearray | memoryview) -> int:
-        """Encrypt some bytes, at least one.
+        """Encrypt data of at least one byte.
 
         Returns:
-            How many were encrypted, from the front. 0 if input is needed first (only during a
-            renegotiation); the next call must then be given the same data.
+            The number of bytes, from the front of ``data``, that were encrypted. 0 if input is
+            needed first, which happens only during a renegotiation. The next call must then be
+            given the same data.
 
         Raises:
             ssl.SSLError: The connection is lost.
@@ -193,17 +203,18 @@ class TLSEngine:
             return 0
 
     def decrypt(self, max_bytes: int | None = None) -> bytes | None:
-        """Decrypt what has been fed.
+        """Decrypt the input that has been fed.
 
         Args:
-            max_bytes: The most bytes to return; None for all there are.
+            max_bytes: The most bytes to return; None for all that are available.
 
         Returns:
             At least one byte; ``b""`` if the peer has ended its data with a ``close_notify``;
             None if input is needed first.
 
         Raises:
-            ssl.SSLError: The connection is lost, or its end was cut off (``SSLEOFError``).
+            ssl.SSLError: The connection is lost, or it ended without a ``close_notify``
+                (``SSLEOFError``).
         """
         if self._deferred is not None:
             raise self._deferred
@@ -216,7 +227,7 @@ class TLSEngine:
                 if not part:
                     break
                 if not self._incoming.pending and not self.ssl_object.pending():
-                    # Saves the expensive read that would only say so.
+                    # Nothing is left. Asking OpenSSL by another read would be expensive.
                     self._dry = True
                     break
                 if max_bytes is not None:
@@ -235,14 +246,14 @@ class TLSEngine:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def shut_down(self) -> bool:
-        """End our data with a ``close_notify``, and wait for the peer's.
+        """Put out a ``close_notify``, and check for that of the peer.
 
         Returns:
-            True when both have been said; False if the peer's is still to come.
+            True when both sides have sent theirs; False if the peer's has not arrived yet.
 
         Raises:
-            ssl.SSLError: The peer sent something else. Our own ``close_notify`` may have been put
-                out all the same.
+            ssl.SSLError: The peer sent something else. The output may have a ``close_notify`` of
+                this side all the same.
         """
         try:
             self.ssl_object.unwrap()
@@ -252,7 +263,7 @@ class TLSEngine:
         return True
 
     def _starve(self) -> None:
-        """The call at hand needs input: an error if there will be none."""
+        """Raise an error if the input has ended; called by a method that needs more input."""
         if self._ended:
             raise ssl.SSLEOFError(
                 ssl.SSL_ERROR_EOF,

@@ -1,11 +1,12 @@
-"""What a TLS stream can tell about its connection: the attributes of :class:`ssl.SSLObject`.
+"""The attributes that report on a TLS connection, as :class:`ssl.SSLObject` has them.
 
-What lives here: :class:`TLSInfo`, the part of :class:`nurseryio.SSLStream` that asks the ``ssl``
-module and does nothing by itself. What does not: anything that moves bytes.
+This module has :class:`TLSInfo`, a base class of :class:`nurseryio.SSLStream`. Its attributes and
+methods pass on to the ``ssl`` module and do nothing else. Code that moves bytes is in ``wire`` and
+``stream``.
 
-Rule 1: what is known from the start is an attribute that can be read at any time. What the
-handshake finds out raises :exc:`NeedHandshakeError` before it, where ``ssl`` would return a
-misleading None.
+Rule 1: an attribute that is known from the start can be read at any time. An attribute that the
+handshake determines raises :exc:`NeedHandshakeError` before the handshake, where ``ssl`` would
+return a misleading None.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ __all__ = ["TLSInfo"]
 
 
 class TLSInfo:
-    """Mixin: a subclass provides the SSL object and says whether the handshake is done."""
+    """Mixin. A subclass has to define ``_ssl_object`` and ``_is_handshake_done``."""
 
     __slots__ = ()
 
     @property
     def _ssl_object(self) -> ssl.SSLObject:
-        # Libraries written for Trio know it by this name: httpcore, and with it httpx, asks it
-        # which protocol was agreed on.
+        # Libraries written for Trio use this name: httpcore, and so httpx, gets the negotiated
+        # protocol from it.
         raise NotImplementedError
 
     def _is_handshake_done(self) -> bool:
@@ -41,7 +42,7 @@ class TLSInfo:
 
     @property
     def context(self) -> ssl.SSLContext:
-        """The :class:`ssl.SSLContext`; may be replaced, in an ``sni_callback`` for example."""
+        """The :class:`ssl.SSLContext`. It may be replaced, for example in an ``sni_callback``."""
         return self._ssl_object.context
 
     @context.setter
@@ -55,12 +56,15 @@ class TLSInfo:
 
     @property
     def server_hostname(self) -> str | None:
-        """The host name that a client asked for, in its ASCII form."""
+        """The host name that was given to a client, in its ASCII form; None on a server."""
         return self._ssl_object.server_hostname
 
     @property
     def session(self) -> ssl.SSLSession | None:
-        """The session; a client may set one of an earlier connection before the handshake."""
+        """The TLS session.
+
+        Before the handshake, a client may set the session of an earlier connection.
+        """
         return self._ssl_object.session
 
     @session.setter
@@ -95,7 +99,8 @@ class TLSInfo:
             binary_form: True for the DER form, in bytes.
 
         Returns:
-            The certificate; None if the peer sent none; an empty dict if it was not checked.
+            The certificate; None if the peer sent none; an empty dict if the certificate was not
+            checked.
 
         Raises:
             NeedHandshakeError: The handshake is not done yet.
@@ -103,7 +108,7 @@ class TLSInfo:
         return self._after_handshake("getpeercert()").getpeercert(binary_form)
 
     def selected_alpn_protocol(self) -> str | None:
-        """Return the protocol that both ends agreed on, None without ALPN.
+        """Return the protocol that both ends agreed on by ALPN; None if they agreed on none.
 
         Raises:
             NeedHandshakeError: The handshake is not done yet.
@@ -111,7 +116,7 @@ class TLSInfo:
         return self._after_handshake("selected_alpn_protocol()").selected_alpn_protocol()
 
     def selected_npn_protocol(self) -> str | None:
-        """Return None: NPN, the forerunner of ALPN, is gone from today's TLS.
+        """Return None: today's TLS does not have NPN, the predecessor of ALPN.
 
         Raises:
             NeedHandshakeError: The handshake is not done yet.
@@ -147,11 +152,11 @@ class TLSInfo:
         """Return channel binding data for this connection.
 
         Args:
-            cb_type: Which kind, one of :data:`ssl.CHANNEL_BINDING_TYPES`.
+            cb_type: The kind of data, one of :data:`ssl.CHANNEL_BINDING_TYPES`.
 
         Raises:
             NeedHandshakeError: The handshake is not done yet.
-            ValueError: The kind is not known.
+            ValueError: ``cb_type`` is not known.
         """
         return self._after_handshake("get_channel_binding()").get_channel_binding(cb_type)
 

@@ -1,7 +1,7 @@
 """TLS for the connections that a listener accepts: :class:`SSLListener`.
 
-What lives here: the wrapping of each accepted connection. What does not: listening itself, and TLS
-(:mod:`tls`).
+This module wraps each accepted connection in a stream. TLS itself is in ``stream``; listening is
+in ``_net.listener``.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ StreamT = TypeVar("StreamT", bound=Stream)
 
 
 class SSLListener(Listener[SSLStream[StreamT]], metaclass=Final):
-    """Wraps each connection of another listener in an :class:`SSLStream`, as its server.
+    """Wraps each connection of another listener in an :class:`SSLStream`, on the server's side.
 
-    The handshake is not done by ``accept``, so a slow client does not hold up the others; it
-    happens when the new stream is first used.
+    ``accept`` does not do the handshake, so a slow client does not delay the others. The handshake
+    is done when the new stream is first used.
 
     Args:
-        transport_listener: Where the connections come from. From now on it belongs to this
-            listener, and is closed with it. Kept as the attribute ``transport_listener``.
+        transport_listener: The listener that accepts the connections. From now on it belongs to
+            this listener, and is closed with it. Kept as the attribute ``transport_listener``.
         ssl_context: The server's certificate and settings, as a rule
             ``ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)`` with a certificate loaded.
         https_compatible: As for :class:`SSLStream`.
@@ -57,12 +57,12 @@ class SSLListener(Listener[SSLStream[StreamT]], metaclass=Final):
         return f"<SSLListener over {self.transport_listener!r}>"
 
     async def accept(self) -> SSLStream[StreamT]:
-        """Wait for a connection and return it wrapped; its handshake is still to be done.
+        """Wait for a connection and return it as an :class:`SSLStream`, before its handshake.
 
         Raises:
             BusyResourceError: Another task is in ``accept`` of this listener.
             ClosedResourceError: The listener is closed, or was closed meanwhile.
-            OSError: The system refuses, for example because it is out of file descriptors.
+            OSError: The system reports an error, for example because file descriptors ran out.
 
         Checkpoint: yes.
         """
@@ -79,7 +79,7 @@ class SSLListener(Listener[SSLStream[StreamT]], metaclass=Final):
             raise
 
     async def aclose(self) -> None:
-        """Close the listener underneath. Connections that were accepted stay open.
+        """Close the transport listener. Connections that were accepted stay open.
 
         Checkpoint: yes.
         """

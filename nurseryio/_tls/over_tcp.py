@@ -1,9 +1,9 @@
 """TLS over TCP in one call: connecting, listening, serving.
 
-What lives here: the combination of what others do. What does not: TLS (:mod:`tls`), TCP
-(:mod:`tcp_connect`, :mod:`tcp_listen`), the serving of connections (:mod:`serve`).
+This module combines functions of other modules. TLS is in ``stream`` and ``listener``, TCP in
+``_net.tcp_connect`` and ``_net.tcp_listen``, the serving of connections in ``_net.serve``.
 
-Rule: the TLS arguments are checked before anything is connected or bound.
+Rule: the SSL context is checked before anything is connected or bound.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ async def open_ssl_over_tcp_stream(
     ssl_context: ssl.SSLContext | None = None,
     happy_eyeballs_delay: float | None = DEFAULT_DELAY,
 ) -> SSLStream[SocketStream]:
-    """Connect to a host by TCP, for TLS.
+    """Connect to a host by TCP, and wrap the connection in TLS.
 
-    The handshake, which checks that the server has a certificate for ``host``, is still to be
-    done: it happens with the first data, or in ``do_handshake()``. So a server that is not to be
-    trusted is found out there, not here.
+    This function does not do the handshake, which checks that the server has a certificate for
+    ``host``. The handshake is done when data is first sent or received, or by ``do_handshake()``.
+    So an error because of a server that cannot be trusted is raised there, not here.
 
     Args:
         host: A name, or a numeric address for which there is a certificate.
         port: The port number.
         https_compatible: True for web servers; see :class:`SSLStream`.
-        ssl_context: What to offer and whom to trust; None stands for what
-            ``ssl.create_default_context()`` makes.
+        ssl_context: The settings: protocol versions, certificates, trusted authorities. None
+            stands for the result of ``ssl.create_default_context()``.
         happy_eyeballs_delay: Seconds, as for :func:`open_tcp_stream`.
 
     Returns:
@@ -88,17 +88,17 @@ async def open_ssl_over_tcp_listeners(
     https_compatible: bool = False,
     backlog: int | None = None,
 ) -> list[SSLListener[SocketStream]]:
-    """Listen for TCP connections that are to speak TLS.
+    """Listen for TCP connections that use TLS.
 
     Args:
-        port: The port number; 0 has the system choose.
+        port: The port number; with 0 the system chooses one.
         ssl_context: The server's certificate and settings.
         host: As for :func:`open_tcp_listeners`.
         https_compatible: True for web servers; see :class:`SSLStream`.
         backlog: As for :func:`open_tcp_listeners`.
 
     Returns:
-        One listener for each address; the one underneath is its ``transport_listener``.
+        One listener for each address. Its ``transport_listener`` is the TCP listener.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -130,14 +130,15 @@ async def serve_ssl_over_tcp(
     handler_nursery: Nursery | None = None,
     task_status: TaskStatus[list[SSLListener[SocketStream]]] = TASK_STATUS_IGNORED,
 ) -> NoReturn:
-    """Serve TLS: for each connection that comes in, run ``handler(stream)`` in a task of its own.
+    """Serve TLS: for each connection that comes in, run ``handler(stream)`` in a new task.
 
-    :func:`open_ssl_over_tcp_listeners` and :func:`serve_listeners` in one; they say the rest. With
-    ``nursery.start`` it returns the listeners, once connections can come in.
+    This is :func:`open_ssl_over_tcp_listeners` and :func:`serve_listeners` in one call; more is
+    said there. ``nursery.start`` returns the listeners, once connections can come in.
 
-    The handshake is up to the handler, as everything that can go wrong there is the client's
-    doing: a handler that lets its :exc:`BrokenResourceError` out ends the server. And a handler
-    that ends without ``aclose()`` says no goodbye, which its client takes for a cut connection::
+    The handshake is done by the handler's first use of the stream. Any client can make it fail, so
+    catch :exc:`BrokenResourceError` in the handler: if the handler raises it, the server ends. End
+    the handler with ``aclose()``, as ``async with`` does. Otherwise no ``close_notify`` is sent,
+    and the client takes the connection for cut off::
 
         async def handler(stream):
             try:
@@ -147,22 +148,23 @@ async def serve_ssl_over_tcp(
                 log.info("a client was lost: %s", error)
 
     Args:
-        handler: An async function of one argument, the connection as an :class:`SSLStream`, which
-            is closed when the function ends. An error that it lets out ends the server.
-        port: The port number; 0 has the system choose.
+        handler: An async function of one argument, the connection as an :class:`SSLStream`. The
+            connection is closed when the function ends. An error that the function raises ends
+            the server.
+        port: The port number; with 0 the system chooses one.
         ssl_context: The server's certificate and settings.
         host: As for :func:`open_tcp_listeners`.
         https_compatible: True for web servers; see :class:`SSLStream`.
         backlog: As for :func:`open_tcp_listeners`.
-        handler_nursery: Where the handlers run, if not in a nursery of the server's own.
-        task_status: For ``nursery.start``.
+        handler_nursery: The nursery of the handlers' tasks; None for one inside the server.
+        task_status: Set by ``nursery.start``.
 
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: ``port`` is out of range.
         ssl.SSLError: ``ssl_context`` was made for the client's side.
         OSError: The port cannot be listened on.
-        ExceptionGroup: The server failed, or a handler of its own nursery did.
+        ExceptionGroup: The server failed, or a handler failed in the nursery inside the server.
         Cancelled: if the task is cancelled; there is no other way to stop a server.
 
     Checkpoint: yes.

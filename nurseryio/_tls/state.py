@@ -1,12 +1,13 @@
-"""Where the life of a TLS stream has got to, and why it cannot be used any more.
+"""The state of a TLS stream: how far its handshake is, whether it can be used, and why not.
 
-What lives here: :class:`TLSState`, the one place where that changes. What does not: what a stream
-does in each state (:mod:`tls`).
+This module has :class:`TLSState`, which keeps that state. ``stream`` decides when it changes, and
+what each method may do in which state.
 
-Rule 1: life goes one way: in use, then broken or not, then closing, then closed.
+Rule 1: :class:`Life` changes in one direction: usable, then perhaps broken, then closing, then
+closed. ``unwrap`` leads from usable to closed at once.
 
-Rule 2: the first reason to be broken counts, and is told again whenever somebody tries to use the
-stream.
+Rule 2: the first reason for which a stream broke is kept. Every later use of the stream raises it
+again.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ class Life(Enum):
 
     USABLE = "usable"
     BROKEN = "broken"
-    # A task is closing it: its goodbye may be under way, but nobody else can use the stream.
+    # A task is closing the stream, and may still be sending a ``close_notify``. Other tasks cannot
+    # use the stream any more.
     CLOSING = "closing"
     CLOSED = "closed"
 
 
 class Handshake(Enum):
-    """How far the handshake is. When it has failed, the stream is no longer usable."""
+    """How far the handshake is. After a failed handshake the stream is not usable any more."""
 
     NOT_STARTED = "handshake not started"
     RUNNING = "handshake running"
@@ -48,7 +50,7 @@ class TLSState:
     def __init__(self) -> None:
         self.life = Life.USABLE
         self.handshake = Handshake.NOT_STARTED
-        # What broke the stream: in words, and the error of the ssl module if there was one.
+        # Why the stream broke: in words, and the error of the ssl module if there was one.
         self._reason = ""
         self._cause: ssl.SSLError | None = None
 
@@ -57,24 +59,25 @@ class TLSState:
         return text
 
     def lose(self, reason: str, error: BaseException | None = None) -> None:
-        """The stream is broken from now on, unless it is already, or is being closed."""
+        """Mark the stream as broken, unless it is broken already, closing or closed."""
         if self.life is not Life.USABLE:
             return
         self.life = Life.BROKEN
         self._reason = reason
         if isinstance(error, ssl.SSLError):
             self._reason += f": {explain(error)}"
-            # A copy: the error's frames hold the stream, and so this state.
+            # A copy, because the frames of the error itself refer to the stream and this state.
             self._cause = copy.copy(error)
         elif error is not None:
             self._reason += f" ({type(error).__name__})"
 
     def check(self) -> None:
-        """Do nothing for a stream that can be used.
+        """Raise an error if the stream cannot be used.
 
         Raises:
-            BrokenResourceError: It is broken; the cause is the error of the ``ssl`` module, if any.
-            ClosedResourceError: It is closed, or about to be.
+            BrokenResourceError: The stream is broken. ``__cause__`` is the error of the ``ssl``
+                module, if there was one.
+            ClosedResourceError: The stream is closed, or is being closed.
         """
         if self.life is Life.BROKEN:
             raise BrokenResourceError(f"this TLS stream is broken: {self._reason}") from self._cause

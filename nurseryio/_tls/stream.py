@@ -1,22 +1,24 @@
 """TLS over any stream: :class:`SSLStream`.
 
-What lives here: the states of a TLS stream, and what each method may do in which. What does not:
-the protocol (:mod:`tls_engine`, around the standard library's ``ssl``), the traffic on the stream
-underneath (:mod:`tls_wire`), what can be asked about the connection (:mod:`tls_info`). asyncio's
-own TLS is not used: it hides from its user whether the end of the data was signed by the peer or
-cut off by somebody else, and it buffers without a limit.
+This module has the methods of a TLS stream, and decides what each may do in which state. The state
+is in ``state``, the protocol (around the standard library's ``ssl``) in ``engine``. Traffic on the
+transport is in ``wire``, and the attributes that report on the connection are in ``info``.
 
-Rule 1: no byte of data passes before the handshake is done. OpenSSL would do one on its own, but
-without looking at the host name.
+asyncio's own TLS is not used, for two reasons. It hides whether the end of the data was signed by
+the peer or the connection was just cut off. And its buffer has no limit.
 
-Rule 2: what a failed or cancelled handshake, send or unwrap leaves behind is unknown, so each of
-them breaks the stream at once and says so for ever after. A cancelled receive breaks nothing.
+Rule 1: no data is sent or received before the handshake is done. OpenSSL would do a handshake on
+its own, but without a check of the host name.
 
-Rule 3: a ``close_notify`` says "you have got everything". So it is sent only if that is true, never
-from under a task that is still sending.
+Rule 2: a handshake, send or unwrap that failed or was cancelled leaves an unknown state behind. So
+it breaks the stream at once, and every later call raises an error. A cancelled receive breaks
+nothing.
 
-Rule 4: memory is bounded: data is encrypted in pieces, each is sent before the next, and input is
-fetched when somebody wants it.
+Rule 3: a ``close_notify`` means "this is all the data". So it is sent only if that is true, and
+never while a task is still sending.
+
+Rule 4: memory is bounded. Data is encrypted in pieces, each piece is sent before the next is
+encrypted, and input is fetched only when a task needs it.
 """
 
 from __future__ import annotations
@@ -40,50 +42,50 @@ __all__ = ["SSLStream"]
 
 StreamT = TypeVar("StreamT", bound=Stream)
 
-# Bytes that are encrypted at once: enough to keep the calls few, and small enough to stay in the
-# processor's cache on the way to the socket.
+# The number of bytes that are encrypted at once. It is large enough to need few calls, and small
+# enough for the bytes to stay in the processor's cache until the socket gets them.
 PIECE = 131072
 
 
 class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
     """An encrypted connection over another stream, which carries the encrypted bytes.
 
-    The handshake, in which certificates are exchanged and checked, happens by itself when data is
-    first sent or received, or in :meth:`do_handshake`. One task may send while another receives.
+    The handshake, in which certificates are exchanged and checked, is done when data is first sent
+    or received, or by :meth:`do_handshake`. One task may send while another receives.
 
-    If the handshake, a send or :meth:`unwrap` fails or is cancelled, the stream is broken: nobody
-    can know how much of it reached the peer. Whatever is tried on it later raises
-    :exc:`BrokenResourceError`. A receive can be cancelled without harm. So put a scope with a
-    deadline around ``do_handshake()`` to be rid of a peer that keeps silent, and close the stream
-    if it fires.
+    If the handshake, a send or :meth:`unwrap` fails or is cancelled, the stream is broken. (It is
+    unknown then how much of the data reached the peer.) Any later use of the stream raises
+    :exc:`BrokenResourceError`. A receive can be cancelled without harm. To limit how long a silent
+    peer can keep the handshake waiting, put ``do_handshake()`` into a scope with a deadline. Close
+    the stream if the deadline passes.
 
-    Everything that the ``ssl`` module knows about a connection can be asked here too: ``context``,
-    ``server_side``, ``server_hostname``, ``session``, ``session_reused``, ``pending()``,
-    ``getpeercert()``, ``cipher()``, ``shared_ciphers()``, ``compression()``, ``version()``,
-    ``selected_alpn_protocol()``, ``get_channel_binding()``. What only the handshake can tell raises
-    :exc:`NeedHandshakeError` before it.
+    The stream has the attributes and methods by which the ``ssl`` module reports on a connection:
+    ``context``, ``server_side``, ``server_hostname``, ``session``, ``session_reused``,
+    ``pending()``, ``getpeercert()``, ``cipher()``, ``shared_ciphers()``, ``compression()``,
+    ``version()``, ``selected_alpn_protocol()``, ``get_channel_binding()``. An attribute that is
+    known only after the handshake raises :exc:`NeedHandshakeError` before it.
 
     Args:
         transport_stream: The stream that carries the encrypted bytes. From now on it belongs to
             this stream, and is closed with it. Kept as the attribute ``transport_stream``.
-        ssl_context: What to offer and whom to trust; for a client as a rule
-            ``ssl.create_default_context()``.
-        server_hostname: For a client: the name that the server's certificate must be valid for,
-            also sent to the server, which may have several. International names are encoded by
-            IDNA 2008.
+        ssl_context: The settings: protocol versions, certificates, trusted authorities. For a
+            client it is usually ``ssl.create_default_context()``.
+        server_hostname: For a client: the host name for which the server's certificate must be
+            valid. It is also sent to the server, which may have several names. International
+            names are encoded by IDNA 2008.
         server_side: True for the server's end.
-        https_compatible: Whether an end without goodbye is an ordinary one. The TLS standard wants
-            a signed ``close_notify`` before the connection is closed, as without it an attacker
+        https_compatible: Whether a connection may end without a ``close_notify``. The TLS standard
+            requires this signed message before the connection is closed. Without it, an attacker
             who can cut the connection can cut off the end of the data unnoticed. Most HTTPS
-            implementations leave it out, and HTTP knows by itself where a message ends. With
-            False, the default, a ``close_notify`` is sent before closing, and an end without one
-            raises :exc:`BrokenResourceError` from ``receive_some``. With True none is sent and
-            none expected.
+            implementations do not send it, because an HTTP message says itself where it ends. With
+            False, the default, a ``close_notify`` is sent before closing, and ``receive_some``
+            raises :exc:`BrokenResourceError` at an end without one. With True it is neither sent
+            nor expected.
 
     Raises:
-        TypeError: ``transport_stream`` is not a stream, ``ssl_context`` not an ``ssl.SSLContext``,
-            or ``server_hostname`` neither text nor bytes.
-        ValueError: ``server_hostname`` is empty, or cannot be the name of a host, or is missing
+        TypeError: ``transport_stream`` is not a stream, or ``ssl_context`` is not an
+            ``ssl.SSLContext``, or ``server_hostname`` is neither text nor bytes.
+        ValueError: ``server_hostname`` is empty, or is not a valid host name, or is missing
             although the context checks host names.
         ssl.SSLError: ``ssl_context`` was made for the other side.
 
@@ -116,12 +118,12 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         self.transport_stream = transport_stream
         self._https_compatible = https_compatible
         self._state = TLSState()
-        # Tasks that wait for a handshake or a goodbye that another one is doing.
+        # Tasks that wait until another task has done the handshake, or has closed the stream.
         self._close_waiters = ParkingLot()
-        # A task is in a method that sends, or that receives.
+        # Whether a task is in a method that sends, or in one that receives.
         self._sending = False
         self._receiving = False
-        # Of the data given to send_all, some has been sent and some has not.
+        # Whether some of the data given to send_all may not have been sent.
         self._partially_sent = False
 
     def __repr__(self) -> str:
@@ -136,7 +138,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         return self._state.handshake is Handshake.DONE
 
     def _check(self) -> None:
-        """Raise the error that tells why the stream cannot be used, if it cannot."""
+        """Raise an error with the reason if the stream cannot be used."""
         if self._wire.write_failed:
             self._state.lose("sending was cut short")
         self._state.check()
@@ -146,18 +148,18 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
     async def do_handshake(self) -> None:
         """Make sure that the handshake is done: do it, or wait for the task that is doing it.
 
-        Calling this is not necessary, but the place to look at the peer's certificate before any
-        data is sent, or to limit how long the peer may take:
+        This call is not necessary. Use it to look at the peer's certificate before any data is
+        sent, or to limit how long the peer may take:
 
             with nurseryio.fail_after(10):
                 await stream.do_handshake()
 
-        If it fails or is cancelled, the stream is broken.
+        If the handshake fails or is cancelled, the stream is broken.
 
         Raises:
-            BrokenResourceError: The handshake failed, for example as the peer's certificate is not
-                trusted, has expired or is for another host name; ``__cause__`` is the error of the
-                ``ssl`` module. Or the connection was lost.
+            BrokenResourceError: The handshake failed, for example because the peer's certificate
+                is not trusted, has expired or is for another host name. ``__cause__`` is then the
+                error of the ``ssl`` module. Or the connection was lost.
             ClosedResourceError: The stream is closed, or was closed meanwhile.
 
         Checkpoint: yes.
@@ -169,14 +171,14 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             await self._ensure_handshake()
 
     async def _ensure_handshake(self) -> None:
-        """Do the handshake, or wait for it. Not a checkpoint if it is done."""
+        """Do the handshake, or wait for it. Not a checkpoint if the handshake is done."""
         if self._state.handshake is Handshake.NOT_STARTED:
             await checkpoint_if_cancelled()
             await self._do_handshake()
         elif self._state.handshake is not Handshake.DONE:
             while self._state.handshake is Handshake.RUNNING:
                 await self._close_waiters.park()
-            # It has failed, or somebody has closed the stream right behind it.
+            # The handshake may have failed, or another task may have closed the stream since.
             self._check()
 
     async def _do_handshake(self) -> None:
@@ -204,7 +206,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             self._close_waiters.unpark_all()
 
     async def _send_alert(self) -> None:
-        """Let the peer know why its handshake failed, if it is still there to hear it."""
+        """Send the alert with the reason of a failed handshake, if the connection still works."""
         try:
             if self._engine.has_output:
                 await self._wire.flush()
@@ -216,10 +218,10 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait until data has arrived, and return it decrypted.
 
-        Can be cancelled without harm, except during a handshake that it started itself.
+        This call can be cancelled without harm, unless it is doing the handshake.
 
         Args:
-            max_bytes: The most bytes to return, at least 1; None for whatever has arrived.
+            max_bytes: The most bytes to return, at least 1; None for all that have arrived.
 
         Returns:
             At least one byte; ``b""`` after the peer's ``close_notify``, or, with
@@ -264,19 +266,19 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             try:
                 data = self._engine.decrypt(max_bytes)
             except ssl.SSLError as error:
-                self._check()  # it may have been closed meanwhile
+                self._check()  # the stream may have been closed meanwhile
                 self._state.lose("receiving failed", error)
                 raise BrokenResourceError(explain(error)) from error
             if data is not None:
-                # An answer that OpenSSL has put out goes with the next output, or before the next
-                # input is waited for. A wait here could lose the data.
+                # OpenSSL may have put out an answer to the peer. It is sent with the next output,
+                # or before the next wait for input. A wait here could lose the data.
                 return data
             await self._wire.exchange()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Encrypt and send all of ``data``, waiting as long as the way is congested.
+        """Encrypt and send all of ``data``, waiting while the connection cannot take more.
 
-        If this fails or is cancelled after it began, the stream is broken.
+        If this call fails or is cancelled after it began to send, the stream is broken.
 
         Args:
             data: The bytes to send.
@@ -285,7 +287,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             BrokenResourceError: The connection was lost, or the handshake failed.
             BusyResourceError: Another task is sending on this stream.
             ClosedResourceError: The stream is closed, or was closed meanwhile.
-            TypeError: ``data`` is not a buffer, or one that is not contiguous.
+            TypeError: ``data`` is not a buffer, or is a buffer that is not contiguous.
 
         Checkpoint: yes.
         """
@@ -301,8 +303,8 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
                 await self._ensure_handshake()
             if data:
                 task = current_task()
-                if needs_checkpoint(task):
-                    # Looked at here, before anything is encrypted.
+                if task.scope._effective or task._deferred_cancel:
+                    # Raise the cancellation here, before anything is encrypted: nothing breaks yet.
                     await checkpoint()
                     self._check()
                 await self._encrypt(data)
@@ -311,7 +313,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         finally:
             self._sending = False
             if view is not None:
-                # A bytearray can be resized again, also if an error keeps this frame.
+                # So that a bytearray can be resized again, even if an error refers to this frame.
                 view.release()
 
     async def _encrypt(self, data: bytes | memoryview) -> None:
@@ -339,7 +341,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         self._partially_sent = False
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until ``send_all`` has a chance of not having to wait.
+        """Wait until ``send_all`` might not have to wait.
 
         Raises:
             BrokenResourceError: The connection was lost.
@@ -360,15 +362,15 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
     # -- the end ----------------------------------------------------------------
 
     async def unwrap(self) -> tuple[StreamT, bytes]:
-        """End the encryption, with a goodbye from both sides, and give the stream underneath back.
+        """End the encryption, with a ``close_notify`` from both sides, and return the transport.
 
-        For protocols that go on in plain text on the same connection, which is rare. Afterwards
-        this object is closed, and its ``transport_stream`` is None. If it fails or is cancelled,
-        the stream is broken.
+        This is for the rare protocols that continue in plain text on the same connection.
+        Afterwards this object is closed, and its ``transport_stream`` is None. If this call fails
+        or is cancelled, the stream is broken.
 
         Returns:
-            The stream underneath, and the bytes that were already received from it beyond the end
-            of the encrypted data: treat them as if you had received them from it.
+            The transport stream, and the bytes that it had already received after the end of the
+            encrypted data. Treat them as if you had received them from the transport stream.
 
         Raises:
             BrokenResourceError: The peer did not agree, or the connection was lost.
@@ -409,14 +411,16 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             raise
 
     async def aclose(self) -> None:
-        """Close the connection, and the stream underneath.
+        """Close the connection, and the transport stream.
 
-        Sends a ``close_notify`` first, after a handshake if there was none yet, and does not wait
-        for the peer's. Without that goodbye it closes if the stream is broken, if it is
-        ``https_compatible``, and if another task is just sending or doing the handshake: that task
-        gets :exc:`ClosedResourceError`, and the peer learns that the data is not complete. If the
-        goodbye fails or is cancelled, the stream underneath is closed all the same. A second task
-        that closes waits for the goodbye of the first.
+        This first does the handshake if there was none yet, and sends a ``close_notify``. It does
+        not wait for the peer's. If the ``close_notify`` cannot be sent or is cancelled, the
+        transport stream is closed all the same.
+
+        No ``close_notify`` is sent if the stream is broken or ``https_compatible``, or if another
+        task is sending or doing the handshake. That other task then gets
+        :exc:`ClosedResourceError`, and the peer learns that the data is not complete. If another
+        task is already closing the stream, this call waits for it.
 
         Raises:
             BrokenResourceError: The stream had not been used, and its handshake failed.
@@ -450,7 +454,10 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             self._close_waiters.unpark_all()
 
     async def _wait_for_other_close(self, transport: StreamT) -> None:
-        """Let another task finish its goodbye; if we have no time for that, it has none either."""
+        """Wait until another task has closed the stream.
+
+        If this wait is cancelled, close the transport at once, which also ends that task's wait.
+        """
         try:
             while self._state.life is Life.CLOSING:
                 await self._close_waiters.park()
@@ -459,25 +466,26 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             raise
 
     async def _say_goodbye(self) -> None:
-        # A transport may send a little even in a cancelled scope; nothing is signed there.
+        # In a cancelled scope send no ``close_notify``, although a transport might take it.
         await checkpoint_if_cancelled()
         try:
             await self._ensure_handshake()
             await self._send_close_notify()
         except ClosedResourceError:
-            # Another task had no time for goodbyes.
+            # Another task in ``aclose`` was cancelled, and has closed the transport.
             pass
 
     async def _send_close_notify(self) -> None:
         try:
             self._engine.shut_down()
         except ssl.SSLError:
-            # The peer sent data that nobody will read, or is gone. The goodbye is there anyway.
+            # The peer sent data that no task will read, or is gone. The engine has put out the
+            # ``close_notify`` all the same.
             pass
         try:
             if self._engine.has_output:
                 await self._wire.flush()
             await self._wire.discard_arrived()
         except BrokenResourceError:
-            # Both may close at the same time; then the later goodbye does not arrive.
+            # If both sides close at the same time, the later ``close_notify`` does not arrive.
             pass

@@ -1,26 +1,28 @@
-"""The way between a TLS engine and the stream that carries its bytes, shared by two tasks.
+"""Moving bytes between a TLS engine and the stream that carries them, for two tasks at once.
 
-What lives here: :class:`TLSWire`, which moves bytes both ways and sees to it that the stream
-underneath never has two senders or two receivers. What does not: any knowledge of TLS.
+This module has :class:`TLSWire`. The stream that carries the encrypted bytes is called the
+transport. :class:`TLSWire` moves bytes in both directions, and makes sure that the transport never
+has two senders or two receivers at a time. The knowledge of TLS is in ``engine``.
 
-A task that sends and a task that receives work at once, on one engine. Each of them may find that
-the engine has something to send, or needs something from the peer, which is really the other
-one's trade (a renegotiation, a key update). The rules that make this safe:
+A task that sends and a task that receives use one engine at the same time. The sender may find
+that the engine needs input, and the receiver may find that it has output: because of a
+renegotiation, or a key update. These rules make that safe:
 
-Rule 1: between asking the engine and starting to wait there is no other await. So what the engine
-said is true when the wait begins.
+Rule 1: there is no other ``await`` between asking the engine and starting to wait. So the engine's
+answer is still true when the wait begins.
 
-Rule 2: output stays in the engine until its sender has the turn, so it leaves in order, and a task
-that is cancelled while it waits for the turn takes nothing with it.
+Rule 2: output stays in the engine until a task has the send lock. So the output leaves in order,
+and no output is lost when a task is cancelled while it waits for the lock.
 
-Rule 3: whoever has the turn sends everything there is, the other task's output included.
+Rule 3: the task that has the send lock sends all output there is, including the other task's.
 
-Rule 4: a task that needs input while the other is fetching some waits for that one and then asks
-the engine again; what arrived may have been enough.
+Rule 4: if a task needs input while another task is fetching some, it waits for that task. Then it
+asks the engine again, because the input that arrived may be enough.
 
-Rule 5: input draws output: key updates, refused renegotiations, whatever a peer may ask for again
-and again. While another task is blocked sending, that output cannot leave. Once more than
-``MOST_UNSENT`` bytes wait, no input is fetched until they have left.
+Rule 5: input can make the engine produce output: key updates, refused renegotiations, requests that
+a peer may repeat without end. That output cannot leave while another task is blocked in sending.
+So once more than ``MOST_UNSENT`` bytes of output wait, no input is fetched until they have been
+sent.
 """
 
 from __future__ import annotations
@@ -36,20 +38,21 @@ __all__ = ["TLSWire"]
 
 StreamT = TypeVar("StreamT", bound=Stream)
 
-# Bytes to ask the stream for: some whole records with what is around them, and below the size from
-# which on malloc asks the system for fresh memory each time.
+# The number of bytes to receive at once: several whole records with their headers. It is below the
+# size from which on malloc asks the system for fresh memory each time.
 RECEIVE_SIZE = 6 * (RECORD + 256)
 
-# Bytes of output that may wait while input is fetched. One fetch can draw a few times its own size.
+# The number of bytes of output that may wait while input is fetched. The output that one fetch
+# causes can be a few times as large as the input.
 MOST_UNSENT = 65536
 
-# Pieces of input that are thrown away before closing, at most. A peer that has sent more than that
-# without being listened to will not be surprised.
+# The number of pieces of input that are thrown away before closing, at most. A peer that has sent
+# more than that, unread, has to expect that the connection is reset.
 MOST_DISCARDED = 8
 
 
 class TLSWire(Generic[StreamT]):
-    """A stream with the TLS engine that speaks on it.
+    """A TLS engine together with the stream that carries its bytes.
 
     Args:
         transport: Carries the encrypted bytes.
@@ -71,27 +74,27 @@ class TLSWire(Generic[StreamT]):
     def __init__(self, transport: StreamT, engine: TLSEngine) -> None:
         self.transport = transport
         self.engine = engine
-        # Some task has the turn to send; the others wait here.
+        # Whether a task has the send lock, and the tasks that wait for it.
         self.send_locked = False
         self._send_queue = ParkingLot()
-        # ... and will not give it back before all output is on its way.
+        # Whether that task will send all output before it releases the lock.
         self.draining = False
-        # Some task is fetching input; the others wait here.
+        # Whether a task is fetching input, and the tasks that wait until it has.
         self._pulling = False
         self._arrival = ParkingLot()
-        # An unknown part of some output was sent: nothing after it would make sense to the peer.
+        # An unknown part of some output was sent. The peer could not decrypt anything after it.
         self.write_failed = False
-        # ... because the stream was closed on this side.
+        # Whether that is because the transport was closed on this side.
         self._closed = False
 
     async def flush(self) -> None:
-        """Send what the engine has put out, and return when all of it has been sent.
+        """Send the output of the engine, and return when all of it has been sent.
 
         Raises:
             BrokenResourceError: Something that was to be sent before was not, or not completely.
-            ClosedResourceError: The stream was closed while that was sent.
+            ClosedResourceError: The transport was closed while that was sent.
 
-        Checkpoint: yes, if there is output or somebody else is sending.
+        Checkpoint: yes, if there is output or another task is sending.
         """
         await self._acquire_send_lock()
         try:
@@ -100,18 +103,18 @@ class TLSWire(Generic[StreamT]):
             self._release_send_lock()
 
     async def wait_writable(self) -> None:
-        """Wait until sending on the stream might not block, with the turn to send.
+        """Wait, with the send lock, until sending on the transport might not block.
 
         Raises:
             BrokenResourceError: Something that was to be sent before was not, or not completely.
-            ClosedResourceError: The stream was closed while that was sent.
+            ClosedResourceError: The transport was closed while that was sent.
 
         Checkpoint: yes.
         """
         await self._acquire_send_lock()
         try:
             await self.transport.wait_send_all_might_not_block()
-            # The receiving task may have had to wait behind us.
+            # The receiving task may be waiting for the lock, with output to send.
             await self._drain()
         finally:
             self._release_send_lock()
@@ -119,7 +122,8 @@ class TLSWire(Generic[StreamT]):
     async def pull(self) -> None:
         """Feed the engine with more input, or wait while another task does.
 
-        Only for an engine without output; see :meth:`exchange`.
+        The caller must make sure that the engine's output has been sent, or is being sent by
+        another task. :meth:`exchange` does that.
 
         Checkpoint: yes.
         """
@@ -135,11 +139,11 @@ class TLSWire(Generic[StreamT]):
                 self._arrival.unpark_all()
 
     async def exchange(self) -> None:
-        """Do what brings an engine further that has just said that it needs input.
+        """Send output or fetch input, for an engine that has just asked for input.
 
-        Output first: the input may be the peer's answer to it. If another task is sending, that
-        task sends this output too, and waiting for it would stop both directions. So that is done
-        only if there is much of it (rule 5).
+        Output is sent first, because the input may be the peer's answer to it. If another task is
+        sending all output, it sends this output too. Waiting for that task would stop both
+        directions, so this method waits for it only if there is much output (rule 5).
 
         Raises:
             BrokenResourceError: The output cannot be sent.
@@ -153,11 +157,11 @@ class TLSWire(Generic[StreamT]):
             await self.pull()
 
     async def discard_arrived(self) -> None:
-        """Throw the input away that has arrived at a socket, as it is about to be closed.
+        """Throw away the input that has arrived at a socket which is about to be closed.
 
-        A socket that is closed with input in it resets the connection, and then the system also
-        throws away what it had still to send. With TLS 1.3 there may be input that nobody expects:
-        servers send session tickets at a time of their choice.
+        Closing a socket that has unread input resets the connection. The system then also throws
+        away the output that it has not sent yet. With TLS 1.3 there may be input that no task waits
+        for, because servers send session tickets at any time.
 
         Checkpoint: no.
         """
