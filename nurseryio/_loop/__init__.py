@@ -3,8 +3,8 @@
 ``watching``: whether a loop can watch file descriptors at all (Windows' Proactor loop cannot).
 ``readiness``: sockets and streams await a descriptor again and again, with a kept registration.
 ``wait_io``: ``wait_readable``, ``wait_writable`` and ``notify_closing``, for a single wait.
-``polled_idle``: the same as the next module, on a loop without a selector (uvloop).
-``selector_idle``: ``wait_all_tasks_blocked``, ``run(clock=...)`` (virtual time), I/O hooks.
+``polled_idle``: idleness and clocks (virtual time) on a loop without a selector (uvloop).
+``selector_idle``: the same on other loops; ``wait_all_tasks_blocked``, ``use_clock``; I/O hooks.
 ``step_hooks``: instruments see each step; steps in a context that was assigned to a task.
 
 Not here: the epoll object (``_asyncio.epoll``), the timer for deadlines

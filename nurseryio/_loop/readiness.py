@@ -207,6 +207,8 @@ def stop_watching(
 class Readiness:
     """An object that one task at a time awaits until its file descriptor is ready.
 
+    This is the base of :class:`Readable` and :class:`Writable`.
+
     Args:
         state: The loop's state.
         owner: The object that has the file descriptor, and closes it when garbage collected.

@@ -17,12 +17,12 @@ Ctrl-C is a first one.
 
 Rule 2: from the second time on, a ``KeyboardInterrupt`` leaves the loop. It is raised in the user
 code that is running, or else in a callback. Code of the engine and of asyncio may be interrupted
-half-way only if a run that has given up does not end within ``LATE`` seconds of real time.
+half-way in one case: a run that has given up does not end within ``LATE`` seconds of real time.
 
 Rule 3: the ``KeyboardInterrupt`` has a note that shows the tasks of that moment. The tree of tasks
-is drawn where the error is raised, not in a signal handler that interrupted the loop, because
-drawing takes a while and runs code of other libraries. If the error was not raised in the program,
-its traceback shows where the main task was.
+is drawn where the error is raised, not in a signal handler that interrupted the loop. Drawing takes
+a while and runs code of other libraries. If the error was not raised in the program, its traceback
+shows where the main task was.
 
 Rule 4: another error may replace the ``KeyboardInterrupt``: the error of a time limit, which also
 comes from a signal handler (:meth:`CtrlC.interrupt`).
@@ -108,7 +108,7 @@ class CtrlC:
     # -- in the signal handler --------------------------------------------------
 
     def press(self, frame: types.FrameType | None) -> None:
-        """Ctrl-C was pressed while ``frame`` was running."""
+        """Handle Ctrl-C, which was pressed while ``frame`` was running."""
         self.ever = True
         self.interrupt(frame, None)
 
@@ -212,7 +212,7 @@ class CtrlC:
             raise self._error.with_traceback(self._find_main())
 
     def has_left(self) -> None:
-        """Note that an error has left the loop, so no error has to be raised for that any more."""
+        """Note that an error has left the loop, so :meth:`_leave` must not raise any more."""
         self._leaving = False
 
     def interrupt_main(self) -> None:
