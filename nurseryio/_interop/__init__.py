@@ -1,1 +1,13 @@
-"""The meeting places with asyncio code, with anyio, and with programs written for Trio."""
+"""Working together with asyncio code, with anyio, and with programs written for Trio.
+
+``anyio_bridge``: nurseryio's and anyio's cancel scopes in one task respect each other's shields.
+``edge_cancellation``: asyncio libraries get one cancellation, and then time to clean up.
+``entered_context``: a context manager that a separate task enters, and any task may close.
+``supervise``: a nursery waits for an asyncio task or future that exists already.
+``asyncio_stream``: nurseryio streams over asyncio's connections. ``stream_transport``: the reverse.
+``anyio_stream``: byte streams between nurseryio and anyio, in both directions.
+``as_trio``: ``import trio`` gives nurseryio. ``cli``: the same by ``python -m nurseryio``.
+
+Not here: how asyncio's own cancel requests are counted (``_core.cancel_ledger``); when the bridge
+is loaded (``_core.anyio_hook``); the protocol of a transport (``_net.link``).
+"""

@@ -1,33 +1,37 @@
-"""Our cancel scopes beside anyio's, in the same tasks: each respects the other's shields.
+"""The bridge to anyio: scopes of both libraries in one task respect each other's shields.
 
-Loaded only where anyio's asyncio backend is loaded already (``_core.anyio_hook``). This is the one
-module that knows private parts of anyio: its table of task states, and the fields of its scopes.
-If a release of anyio lacks them there is no bridge: everything works, shields apart.
+This module is loaded only if anyio's asyncio backend is loaded already (``_core.anyio_hook``). No
+other module uses private parts of anyio: its table of task states, and fields of its scopes. If a
+release of anyio does not have these, there is no bridge. Then everything works except that the
+libraries ignore each other's shields.
 
-Rule 1 (theirs against ours): an anyio shield that was entered inside one of our scopes keeps that
-scope's cancellation out. Inside the innermost scope of ours this is looked up when a task is to be
-interrupted; a scope of ours that is entered behind such a shield becomes a shield itself
-(*walled*), so that the scope tree knows about everything further in.
+Rule 1 (anyio shields, nurseryio cancellation): an anyio shield that was entered inside a nurseryio
+scope keeps that scope's cancellation out. If no other nurseryio scope is inside the shield, the
+shield is looked up when the task is to be interrupted. A nurseryio scope that is entered inside
+such a shield becomes a shield itself (it is *walled*). So the scope tree is right for everything
+further in.
 
-Rule 2 (ours against theirs): anyio cancels by ``Task.cancel()``, at every turn of the loop. Where a
-shield of ours is entered in a task with an anyio scope around, an anyio shield is entered beside
-it, and left with it. If it becomes a shield later there is one too, provided that its own task says
-so: anyio's scopes can be entered in the running task only.
+Rule 2 (nurseryio shields, anyio cancellation): anyio cancels by ``Task.cancel()``, in every
+iteration of the loop. If a nurseryio shield is entered in a task that has an anyio scope, an anyio
+shield is entered with it, and exited with it. A scope that becomes a shield later gets an anyio
+shield then, if its own task sets ``shield`` and is not in an inner scope. The reason is that anyio
+scopes can be entered in the running task only, inside all other scopes of the task.
 
-Rule 3: a nursery that waits for its children under a cancellation by anyio sits in such a shield,
-or else anyio would wake it at every turn, in vain.
+Rule 3: a nursery that waits for its children while anyio cancels its task is in an anyio shield as
+well. Otherwise anyio would wake the wait in every iteration of the loop, in vain.
 
-Rule 4: where a cancellation by anyio has to be held off it is not put back. Anyio cancels anew at
-every turn, for as long as that is called for, and a cancellation of ours would not stop at its
-shields. Likewise one that came together with ours is not passed on with our error: anyio knows its
-own by their message.
+Rule 4: if a cancel request of anyio has to be deferred, it is not requested again. anyio repeats
+the request in every iteration while its scope is cancelled. A request by nurseryio would not stop
+at anyio's shields. The two libraries may also cancel a task together, so that nurseryio's error is
+raised. Then a nurseryio scope catches that error, although there is a native request. anyio cancels
+again, and it only recognises its own errors, by their message.
 
-Rule 5: an anyio shield that is lowered, by whichever task, lets through what it has kept out. So
-the setter of its property ``shield`` is extended, for the whole process, as long as that looks as
-expected.
+Rule 5: an anyio shield that is lowered, by any task, lets the cancellation through that it has kept
+out. So the setter of the property ``shield`` in anyio is extended, for the whole process. This is
+done only if the property looks as expected.
 
-Which scope was entered first is told by what each of ours finds at entry: the innermost anyio
-scope of the task, noted as ``_anyio_pairing``.
+The order in which scopes of both libraries were entered is known from ``_anyio_pairing``: each
+nurseryio scope stores there the innermost anyio scope that the task had at entry.
 """
 
 from __future__ import annotations
@@ -41,42 +45,42 @@ from .._core.scope_tree import recalculate
 
 NEEDED = ("_shield", "_parent_scope")
 
-# How the messages of its cancellations begin, of new and of old releases.
+# How anyio's cancel messages begin, in new and in old releases.
 MESSAGES = ("Cancelled via cancel scope ", "Cancelled by cancel scope ")
 
 
 class AnyioPairing:
-    """What a scope of ours found and did at entry."""
+    """The anyio scopes that a nurseryio scope found and entered at its own entry."""
 
     __slots__ = ("asked", "found", "innermost", "pair")
 
     def __init__(self, innermost: Any) -> None:
         # The innermost anyio scope at entry.
         self.found = innermost
-        # The innermost anyio scope that lies outside of ours, or is paired with it.
+        # The innermost anyio scope that is outside of the nurseryio scope, or is paired with it.
         self.innermost = innermost
-        # The anyio shield entered beside ours.
+        # The anyio shield that was entered together with the nurseryio scope (rule 2).
         self.pair: Any = None
-        # The user's wish for ``shield``, if a wall stands in for it; else None.
+        # The user's value of ``shield`` while the scope is walled; else None.
         self.asked: bool | None = None
 
 
 class Bridge:
-    """The other side: anyio's asyncio backend."""
+    """The operations that need anyio's asyncio backend."""
 
     def __init__(self, backend: Any) -> None:
         self._states = backend._task_states
         self._scope_type = backend.CancelScope
-        # Tasks that a cancellation of ours has not reached because of an anyio shield.
+        # Tasks that were not interrupted for a nurseryio scope because of an anyio shield.
         self.shielded: WeakSet[Any] = WeakSet()
-        # The scopes that are walled.
+        # The nurseryio scopes that are walled (rule 1).
         self.walled: WeakSet[Any] = WeakSet()
         self._watch_shields()
 
     def _watch_shields(self) -> None:
-        """Have a shield of anyio's that is lowered let through what it has kept out.
+        """Extend the setter of ``shield`` in anyio's ``CancelScope`` (rule 5).
 
-        Its setter is the only place that knows; another task may call it.
+        Only the setter shows that a shield is lowered, and any task may call it.
         """
         shield = vars(self._scope_type).get("shield")
         if not isinstance(shield, property) or shield.fset is None:
@@ -111,11 +115,11 @@ class Bridge:
         return None if state is None else state.cancel_scope
 
     def protects(self, task: Any) -> bool:
-        """Whether the task is in an anyio shield inside its innermost scope of ours (rule 1)."""
+        """Whether an anyio shield is inside the task's innermost nurseryio scope (rule 1)."""
         return _shield_between(self._innermost(task), task.scope)
 
     def enter(self, scope: Any, task: Any) -> None:
-        """A scope of ours is being entered; its parent is known, its state not settled yet."""
+        """Note the entry of a nurseryio scope, whose parent is set and whose state is not yet."""
         innermost = self._innermost(task)
         if innermost is None:
             return
@@ -129,14 +133,14 @@ class Bridge:
             self._pair(beside)
 
     def leave(self, scope: Any) -> None:
-        """The scope is being left."""
+        """Note the exit of a nurseryio scope, and exit the anyio shield of the pair."""
         beside, scope._anyio_pairing = scope._anyio_pairing, None
         self.walled.discard(scope)
         if beside.pair is not None:
             beside.pair.__exit__(None, None, None)
 
     def set_shield(self, scope: Any, task: Any, shield: bool) -> bool:
-        """The user sets ``scope.shield``: the value for the scope tree."""
+        """Note that the user sets ``scope.shield``, and return the value for the scope tree."""
         beside = scope._anyio_pairing
         if beside.pair is not None:
             beside.pair.shield = shield
@@ -153,11 +157,11 @@ class Bridge:
         return True
 
     def repeats(self, error: BaseException) -> bool:
-        """Whether a native cancel is anyio's, which strikes again by itself (rule 4)."""
+        """Whether a native cancel is anyio's, which anyio requests again by itself (rule 4)."""
         return bool(error.args) and str(error.args[0]).startswith(MESSAGES)
 
     def has_cancelled(self, task: Any) -> bool:
-        """Whether a scope of anyio around the task is cancelled, and no shield is between."""
+        """Whether an anyio scope around the task is cancelled, without a shield in between."""
         scope = self._innermost(task)
         while scope is not None:
             if scope.cancel_called:
@@ -180,7 +184,7 @@ class Bridge:
 
 
 def _shield_between(inner: Any, node: Any) -> bool:
-    """Whether a shield is among the anyio scopes from ``inner`` outwards, inside our ``node``."""
+    """Whether an anyio shield is at ``inner`` or further out, but inside the nurseryio ``node``."""
     beside = getattr(node, "_anyio_pairing", None)
     outer = None if beside is None else beside.innermost
     while inner is not None and inner is not outer:
@@ -191,7 +195,7 @@ def _shield_between(inner: Any, node: Any) -> bool:
 
 
 def make(backend: Any) -> Bridge | None:
-    """The bridge to this release of anyio, None if its inner parts are not where they were."""
+    """Make the bridge to this release of anyio. None if anyio lacks the private parts it needs."""
     scope_type = getattr(backend, "CancelScope", None)
     if not hasattr(backend, "_task_states") or scope_type is None:
         return None

@@ -1,12 +1,13 @@
-"""Byte streams of anyio as streams of ours, and ours as anyio's.
+"""anyio's byte streams as nurseryio streams, and nurseryio streams as anyio's.
 
-What lives here: both directions. What does not: shields and cancellation, which need no adapter
-(:mod:`anyio_bridge`). Loaded on first use, as it imports anyio.
+This module has both directions. Shields and cancellation do not need an adapter, see
+``anyio_bridge``. The module imports anyio, so it is loaded at first use.
 
-Rule 1: each side sees its own errors: anyio's ``EndOfStream`` is our ``b""``, and the four errors
-that both libraries have by name become the other's, with the first one as their cause.
+Rule 1: each library's code sees its own library's errors. anyio's ``EndOfStream`` becomes ``b""``
+in nurseryio. ``BrokenResourceError``, ``BusyResourceError`` and ``ClosedResourceError`` exist in
+both libraries. Each becomes the other library's error, with the original one as its cause.
 
-Rule 2: nothing is buffered here. Whoever hands over a stream does not use it any more.
+Rule 2: nothing is buffered here. Code that hands over a stream must not use it any more.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ __all__ = [
 
 @contextmanager
 def _our_errors() -> Iterator[None]:
-    """Errors of anyio inside leave as ours."""
+    """Turn anyio's errors in the block into nurseryio's."""
     try:
         yield
     except anyio.ClosedResourceError as exc:
@@ -55,7 +56,7 @@ def _our_errors() -> Iterator[None]:
 
 @contextmanager
 def _their_errors() -> Iterator[None]:
-    """Errors of ours inside leave as anyio's."""
+    """Turn nurseryio's errors in the block into anyio's."""
     try:
         yield
     except ClosedResourceError as exc:
@@ -66,11 +67,11 @@ def _their_errors() -> Iterator[None]:
         raise anyio.BusyResourceError("using") from exc
 
 
-# -- theirs as ours -------------------------------------------------------------
+# -- anyio's streams as nurseryio's ---------------------------------------------
 
 
 class AnyioStream(Stream):
-    """A stream over one of anyio's; made by :func:`stream_from_anyio`.
+    """A stream over an anyio stream; made by :func:`stream_from_anyio`.
 
     Attributes:
         anyio_stream: the ``anyio.abc.ByteStream``.
@@ -87,10 +88,10 @@ class AnyioStream(Stream):
         return f"<{type(self).__name__} over {self.anyio_stream!r}>"
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Wait until something has arrived, and return it.
+        """Wait until data has arrived, and return it.
 
         Args:
-            max_bytes: the most bytes to return, at least 1. None stands for a good size.
+            max_bytes: the most bytes to return, at least 1. None lets the stream choose.
 
         Returns:
             At least one byte, or ``b""`` if the peer has ended its sending direction.
@@ -121,7 +122,7 @@ class AnyioStream(Stream):
             data: the bytes to send; empty data is allowed and sends nothing.
 
         Raises:
-            TypeError: it is not bytes or a buffer of them.
+            TypeError: ``data`` is not bytes or a buffer of bytes.
             BusyResourceError: another task is sending on this stream.
             BrokenResourceError: the connection is broken; the cause is anyio's error.
             ClosedResourceError: the stream is closed, or was closed meanwhile, or its sending
@@ -141,7 +142,7 @@ class AnyioStream(Stream):
             self._check_open()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Check for cancellation and let others run; anyio does not tell when sending would wait.
+        """Only do a checkpoint, because anyio does not show when sending would wait.
 
         Raises:
             BusyResourceError: another task is sending on this stream.
@@ -156,7 +157,7 @@ class AnyioStream(Stream):
             self._check_open()
 
     async def aclose(self) -> None:
-        """Close the stream; tasks that are using it get :class:`ClosedResourceError`.
+        """Close the stream. Tasks that are using it get :class:`ClosedResourceError`.
 
         Raises:
             Cancelled: if the task is cancelled; the stream is closed all the same, by force.
@@ -182,10 +183,10 @@ class AnyioStream(Stream):
 
 
 class HalfCloseableAnyioStream(AnyioStream, HalfCloseableStream):
-    """An :class:`AnyioStream` over one that can end its sending direction alone."""
+    """An :class:`AnyioStream` over a stream that can end its sending direction alone."""
 
     async def send_eof(self) -> None:
-        """End the sending direction; receiving goes on. A second time does nothing.
+        """End the sending direction; receiving is still possible. A second call does nothing.
 
         Raises:
             BusyResourceError: another task is sending on this stream.
@@ -205,17 +206,17 @@ class HalfCloseableAnyioStream(AnyioStream, HalfCloseableStream):
 
 
 def stream_from_anyio(anyio_stream: ByteStream) -> AnyioStream:
-    """Use a byte stream of anyio as a stream of ours.
+    """Use an anyio byte stream as a nurseryio stream.
 
     Args:
-        anyio_stream: what ``anyio.connect_tcp`` returns, for instance; it is handed over, and
-            closed with the stream.
+        anyio_stream: the anyio stream, for example from ``anyio.connect_tcp``. It belongs to the
+            new stream from then on, and is closed with that.
 
     Returns:
         A stream; a ``HalfCloseableStream`` if it can end one direction alone (TLS cannot).
 
     Raises:
-        TypeError: it is no ``anyio.abc.ByteStream``; the message says what it is.
+        TypeError: the argument is not an ``anyio.abc.ByteStream``; the message shows it.
 
     Checkpoint: no, this is not an async function.
     """
@@ -229,11 +230,11 @@ def stream_from_anyio(anyio_stream: ByteStream) -> AnyioStream:
     return HalfCloseableAnyioStream(anyio_stream)
 
 
-# -- ours as theirs -------------------------------------------------------------
+# -- nurseryio's streams as anyio's ---------------------------------------------
 
 
 class _StreamForAnyio(ByteStream):
-    """A stream of ours with anyio's methods."""
+    """A nurseryio stream with anyio's methods."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -279,18 +280,19 @@ class _StreamForAnyio(ByteStream):
 
 
 def anyio_from_stream(stream: Stream) -> ByteStream:
-    """Hand a stream of ours to code that was written for anyio.
+    """Use a nurseryio stream in code that was written for anyio.
 
     Args:
-        stream: any ``Stream``, TLS and streams in memory included; it is handed over.
+        stream: any ``Stream``, for example over TLS or in memory. It belongs to the new stream
+            from then on.
 
     Returns:
         An ``anyio.abc.ByteStream``. ``send_eof()`` works if the stream is a
-        ``HalfCloseableStream``. Over a socket it has the extra attributes of
-        ``anyio.abc.SocketAttribute``, the raw socket excepted.
+        ``HalfCloseableStream``. Over a socket the result has the extra attributes of
+        ``anyio.abc.SocketAttribute``, except the raw socket.
 
     Raises:
-        TypeError: it is no ``Stream``; the message says what it is.
+        TypeError: the argument is not a ``Stream``; the message shows it.
 
     Checkpoint: no, this is not an async function.
     """

@@ -1,20 +1,19 @@
-"""Programs written for Trio, as they are: ``import trio`` gives nurseryio, in this process only.
+"""``provide_trio``: unchanged programs for Trio, whose ``import trio`` gives nurseryio.
 
-What lives here: the modules that stand in for ``trio`` and its public submodules, and the import
-hook that hands them out. What does not: the command line (:mod:`command`).
+This module has the modules that stand in for ``trio`` and its public submodules, and the import
+hook that returns them. They exist in this process only. The command line is in ``cli``.
 
-Rule 1: a real ``trio`` that is loaded already is never replaced. Two libraries under one name,
-each with tasks of its own, could not work.
+Rule 1: a real ``trio`` that is loaded already is never replaced. Two libraries of one name, each
+with its own tasks, could not work.
 
-Rule 2: a stand-in holds nothing of its own but what must differ: its name, the version of Trio
-that it follows, and ``run`` where a loop was chosen. Everything else is looked up in the door
-behind it, when it is asked for. So whoever patches ``trio.sleep`` in a test patches
-the stand-in alone.
+Rule 2: a stand-in only has the attributes that must differ: its name, the version of Trio that it
+follows, and ``run`` if a loop was chosen. Everything else is looked up in nurseryio's public module
+behind it, at the time of access. So a test that patches ``trio.sleep`` patches the stand-in alone.
 
-Rule 3: private names of Trio are not there, but for the few that published tools ask for.
-Where Trio's own distribution is installed, hypothesis loads an entry point of it that lies in
-``trio._core._run``. There pytest-trio too makes the order of tasks reproducible, which ours is
-anyway. quart-trio names the type of async files in its annotations.
+Rule 3: Trio's private names are missing, except the few that published tools use. If Trio's own
+distribution is installed, hypothesis loads an entry point of it that is in ``trio._core._run``. In
+that module pytest-trio makes the order of tasks reproducible, which it always is in nurseryio.
+quart-trio uses the type of async files in annotations.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ __all__ = ["provide_trio"]
 
 LIBRARY = __name__.partition(".")[0]
 
-# The release of Trio that the names and the behaviour are those of.
+# The release of Trio whose names and behaviour nurseryio has.
 FOLLOWS = "0.35.0"
 
-# Each module of Trio's public interface, and the door behind it.
+# Each module of Trio that has a stand-in, and nurseryio's public module behind it.
 DOORS = {
     "trio": LIBRARY,
     **{
@@ -56,7 +55,7 @@ PACKAGES = ("trio", "trio._core")
 
 
 def _private_names(module: str) -> dict[str, object]:
-    """What a stand-in has that the door behind it lacks: see rule 3."""
+    """The attributes of a stand-in that the module behind it does not have (rule 3)."""
     if module != "trio._core._run":
         return {}
     return {
@@ -67,7 +66,7 @@ def _private_names(module: str) -> dict[str, object]:
 
 
 class StandIn(types.ModuleType):
-    """A module with Trio's name and the contents of a door of ours."""
+    """A module with Trio's name and the contents of a nurseryio module."""
 
     def __init__(self, name: str) -> None:
         behind = importlib.import_module(DOORS[name])
@@ -77,7 +76,7 @@ class StandIn(types.ModuleType):
         if name == "trio":
             self.__version__ = FOLLOWS
         if name in PACKAGES:
-            # Or else its submodules could not be imported.
+            # Without a __path__ its submodules could not be imported.
             self.__path__: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -85,7 +84,7 @@ class StandIn(types.ModuleType):
             return importlib.import_module(f"{self.__name__}.{name}")
         try:
             if name.startswith("_") and not name.startswith("__"):
-                raise AttributeError  # a private name of ours
+                raise AttributeError  # one of nurseryio's private names
             value = getattr(self._behind, name)
         except AttributeError:
             raise AttributeError(
@@ -105,12 +104,12 @@ _SAYS_WHO = f"{LIBRARY} stands in for Trio in this process, with Trio's public n
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """The import hook: finds the stand-ins, and nothing below ``trio`` but them."""
+    """The import hook. It finds the stand-ins, and no other module below ``trio``."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Say who makes the module; None for what does not belong to Trio."""
+        """Return the spec of a stand-in; None for a module that is not Trio's."""
         if fullname in DOORS:
             return importlib.machinery.ModuleSpec(
                 fullname, self, origin=DOORS[fullname], is_package=fullname in PACKAGES
@@ -120,25 +119,25 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        """Make the stand-in."""
+        """Make a stand-in."""
         return StandIn(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Nothing: a stand-in looks up its contents when they are asked for."""
+        """Do nothing, because a stand-in looks up its contents at the time of access."""
 
 
 def provide_trio(
     *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
 ) -> types.ModuleType:
-    """Have ``import trio`` give nurseryio, from now on and in this process only.
+    """Make ``import trio`` give nurseryio, from now on and in this process only.
 
-    For libraries that exist for Trio alone, used in an asyncio program: call it before the first
-    of them is imported. What they offer then runs in any asyncio task. Calling it again changes
-    nothing but the loop factory.
+    This is for an asyncio program that uses libraries for Trio. Call it before the first of them is
+    imported. Their async functions can then be called in any asyncio task. A second call only
+    changes the loop factory.
 
     Args:
-        loop_factory: makes the event loop where ``trio.run`` is called without one,
-            ``uvloop.new_event_loop`` for example.
+        loop_factory: makes the event loop if ``trio.run`` is called without a loop factory, for
+            example ``uvloop.new_event_loop``.
 
     Returns:
         The module that stands in for ``trio``.
@@ -161,7 +160,7 @@ def provide_trio(
 
 
 def _refuse_to_replace() -> None:
-    """Complain if anything of the real Trio has been loaded."""
+    """Raise RuntimeError if a module of the real Trio has been loaded."""
     for name, module in sorted(sys.modules.items()):
         if name.partition(".")[0] == "trio" and not isinstance(module, StandIn):
             raise RuntimeError(

@@ -1,11 +1,10 @@
-"""Connections that asyncio code has opened, as streams of ours.
+"""``stream_from_asyncio``: connections that asyncio code has opened, as nurseryio streams.
 
-What lives here: streams over a ``(StreamReader, StreamWriter)`` pair or a transport. What does
-not: the other direction (:mod:`stream_transport`), and what holds the transport
-(:mod:`nurseryio._net.link`).
+This module has streams over a ``(StreamReader, StreamWriter)`` pair or a transport. The other
+direction is in ``stream_transport``. The protocol of the transport is in ``_net.link``.
 
-Rule: the transport gets a new protocol, so that nothing stands between it and the stream. The old
-one is told when the connection is lost.
+Rule: the transport gets a new protocol, so that no other layer is between the transport and the
+stream. The old protocol's ``connection_lost`` is called when the connection is lost.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ __all__ = ["AsyncioStream", "HalfCloseableAsyncioStream", "stream_from_asyncio"]
 
 
 class AsyncioStream(Stream):
-    """A stream over a transport of asyncio; made by :func:`stream_from_asyncio`.
+    """A stream over an asyncio transport; made by :func:`stream_from_asyncio`.
 
     Attributes:
-        reader: the ``asyncio.StreamReader``. It gets nothing more.
+        reader: the ``asyncio.StreamReader``. It gets no more data.
         writer: the ``asyncio.StreamWriter``, for its ``get_extra_info()`` and ``wait_closed()``.
     """
 
@@ -63,21 +62,21 @@ class AsyncioStream(Stream):
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=1)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Wait until something has arrived, and return it.
+        """Wait until data has arrived, and return it.
 
         Args:
-            max_bytes: the most bytes to return, at least 1. None stands for a good size.
+            max_bytes: the most bytes to return, at least 1. None lets the stream choose.
 
         Returns:
             At least one byte, or ``b""`` if the peer has ended its sending direction.
 
         Raises:
             BusyResourceError: another task is receiving on this stream.
-            BrokenResourceError: the connection is broken, and all that has arrived was received;
-                the cause is the ``OSError``. Over TLS also if the peer has not ended TLS in an
-                orderly way: then data may be missing.
+            BrokenResourceError: the connection is broken, and all data that arrived has been
+                received; the cause is the ``OSError``. Over TLS also if the peer has not ended TLS
+                in an orderly way: then data may be missing.
             ClosedResourceError: the stream is closed, or was closed meanwhile.
-            Cancelled: if the task is cancelled; nothing that has arrived is lost.
+            Cancelled: if the task is cancelled; data that has arrived is not lost.
 
         Checkpoint: yes.
         """
@@ -89,21 +88,21 @@ class AsyncioStream(Stream):
                 _raise_for(exc)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send ``data``, and wait until the transport holds none of it.
+        """Send ``data``, and wait until the transport does not hold any of it.
 
-        Then the kernel has taken it; under TLS up to 128 KiB may still be on the way there.
+        Then the kernel has taken the data. With TLS up to 128 KiB may still be on the way there.
 
         Args:
             data: the bytes to send; empty data is allowed and sends nothing.
 
         Raises:
-            TypeError: it is not bytes or a buffer of them.
+            TypeError: ``data`` is not bytes or a buffer of bytes.
             BusyResourceError: another task is sending on this stream.
             BrokenResourceError: the connection is broken; the cause is the ``OSError``.
             ClosedResourceError: the stream is closed, or was closed meanwhile, or its sending
                 direction was ended before.
-            Cancelled: if the task is cancelled. Of what was not sent yet up to 64 KiB may still be,
-                if the stream is not closed.
+            Cancelled: if the task is cancelled. Up to 64 KiB of the data that was not sent may be
+                sent later, if the stream is not closed.
 
         Checkpoint: yes.
         """
@@ -117,7 +116,7 @@ class AsyncioStream(Stream):
                 _raise_for(exc)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the transport holds nothing unsent. Whether the kernel has room is not known.
+        """Wait until the transport does not hold unsent data. The kernel may still be full.
 
         Raises:
             BusyResourceError: another task is sending on this stream.
@@ -136,9 +135,9 @@ class AsyncioStream(Stream):
     async def aclose(self) -> None:
         """Close the connection: when this returns or raises, its descriptor is closed.
 
-        Tasks that are using the stream get :class:`ClosedResourceError`. If a task is sending, or
-        a cancelled send has left something, that is discarded. Otherwise TLS says goodbye first;
-        a peer that does not answer is waited for one second.
+        Tasks that are using the stream get :class:`ClosedResourceError`. If a task is sending, or a
+        cancelled send left unsent data, that data is discarded. Otherwise TLS is closed in an
+        orderly way first. That takes at most one second if the peer does not answer.
 
         Raises:
             Cancelled: if the task is cancelled; the connection is closed all the same, at once.
@@ -159,13 +158,13 @@ class HalfCloseableAsyncioStream(AsyncioStream, HalfCloseableStream):
     """An :class:`AsyncioStream` over a transport that can end one direction alone."""
 
     async def send_eof(self) -> None:
-        """End the sending direction; receiving goes on. A second time does nothing.
+        """End the sending direction; receiving is still possible. A second call does nothing.
 
         Raises:
             BusyResourceError: another task is sending on this stream.
             BrokenResourceError: the connection is broken; the cause is the ``OSError``.
             ClosedResourceError: the stream is closed.
-            Cancelled: if the task is cancelled; then nothing has happened.
+            Cancelled: if the task is cancelled; then the direction has not been ended.
 
         Checkpoint: yes.
         """
@@ -188,21 +187,21 @@ def stream_from_asyncio(
     *,
     received: bytes = b"",
 ) -> AsyncioStream:
-    """Use a connection that asyncio code has opened as a stream of ours.
+    """Use a connection that asyncio code has opened as a nurseryio stream.
 
     Args:
-        connection: a ``(StreamReader, StreamWriter)`` pair, or a transport; it is handed over,
-            and closed with the stream. The transport gets a new protocol: the reader and the
-            writer work no more, except for ``writer.wait_closed()``.
-        received: for a transport: bytes that its old protocol has received and nobody has used.
+        connection: a ``(StreamReader, StreamWriter)`` pair, or a transport. It belongs to the
+            stream from then on, and is closed with the stream. The transport gets a new protocol,
+            so the reader and the writer do not work any more, except ``writer.wait_closed()``.
+        received: for a transport: bytes that its old protocol has received and not used yet.
 
     Returns:
         A stream; a ``HalfCloseableStream`` if the transport can end one direction alone (TLS
         cannot).
 
     Raises:
-        TypeError: it is neither; the message says what it is.
-        ValueError: ``received`` beside a reader, which holds those bytes itself.
+        TypeError: ``connection`` is neither; the message shows the object.
+        ValueError: ``received`` was given with a reader, which has those bytes itself.
         ClosedResourceError: the connection is closed, or being closed.
         RuntimeError: no loop is running, or another task waits for the reader.
 
@@ -220,7 +219,7 @@ def stream_from_asyncio(
     received = received or _take_received(reader)
     if transport.is_closing() and not received:
         raise ClosedResourceError("this connection is closed already")
-    # A writer that is collected closes its transport.
+    # keep=writer: a writer that is garbage collected closes its transport.
     link = Link(running_loop(), previous=transport.get_protocol(), keep=writer)
     link.take_over(transport, received, reader.at_eof(), error)
     kind = HalfCloseableAsyncioStream if transport.can_write_eof() else AsyncioStream
@@ -230,7 +229,7 @@ def stream_from_asyncio(
 def _pair_over(
     transport: asyncio.Transport,
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A reader and a writer for a transport that has had neither."""
+    """Make a reader and a writer for a transport that does not have them."""
     loop = running_loop()
     reader = asyncio.StreamReader(loop=loop)
     protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
@@ -250,7 +249,7 @@ def _check_pair(pair: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
 
 
 def _take_received(reader: asyncio.StreamReader) -> bytes:
-    """Take what a reader holds, without waiting for more.
+    """Take the data that a reader holds, without waiting for more.
 
     Raises:
         RuntimeError: Another task waits for the reader.
@@ -265,4 +264,4 @@ def _take_received(reader: asyncio.StreamReader) -> bytes:
         return data
     finally:
         reading.close()
-    return b""  # it would wait
+    return b""  # read() would wait

@@ -1,7 +1,7 @@
 """The command line: ``python -m nurseryio`` runs a program written for Trio, on asyncio.
 
-What lives here: reading the arguments, and running a script or module as Python itself would. What
-does not: what ``import trio`` gives (:mod:`as_trio`).
+This module parses the arguments, and runs a script or module as Python itself would. The modules
+that ``import trio`` gives are in ``as_trio``.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program that the command line names.
 
     Args:
-        arguments: what follows ``python -m nurseryio``; default: ``sys.argv``.
+        arguments: the arguments after ``python -m nurseryio``; default: those in ``sys.argv``.
 
     Raises:
-        SystemExit: the arguments are wrong, or the program ends that way.
+        SystemExit: the arguments are wrong, or the program raises it.
     """
     rest = list(sys.argv[1:] if arguments is None else arguments)
     loop = "asyncio"
@@ -91,12 +91,12 @@ def _provide(loop: str) -> None:
 def _run_script(script: str, arguments: list[str]) -> None:
     sys.argv[:] = [script, *arguments]
     if not getattr(sys.flags, "safe_path", False):
-        # Python has put the current directory there; for a script it is the script's.
+        # ``python -m`` put the current directory there. A script needs its own directory there.
         sys.path[0] = os.path.dirname(os.path.realpath(script))
     runpy.run_path(script, run_name="__main__")
 
 
 def _run_module(module: str, arguments: list[str]) -> None:
-    # runpy puts the module's file in the first place.
+    # runpy replaces the first argument by the module's file.
     sys.argv[:] = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

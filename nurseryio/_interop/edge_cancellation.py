@@ -1,14 +1,14 @@
 """Edge cancellation: asyncio libraries see one cancellation, then have time to clean up.
 
-This module has :func:`edge_cancellation`. Delivery itself is in ``delivery``, which asks the block
-whether it ``protects`` the task now, and calls its ``cancel_requested`` after ``Task.cancel``.
+This module has :func:`edge_cancellation`. Delivery itself is in ``_core.delivery``. It asks the
+block whether it ``protects`` the task now, and calls ``cancel_requested`` after ``Task.cancel``.
 
-Rule 1: the block changes when its own task is interrupted because of scopes around it. Scopes
-inside it, shields, native cancels and other tasks work as everywhere.
+Rule 1: the block only changes how its own task is interrupted because of scopes around the block.
+Scopes inside it, shields, native cancels and other tasks work as everywhere.
 
-Rule 2: the first cancellation is raised as usual and starts the grace period. Until that ends no
-further one is raised; then cancellation is level-triggered again. The grace period is one deadline,
-so no task polls a clock.
+Rule 2: the first cancellation is raised as usual and starts the grace period. Until that period
+ends no further one is raised. Then cancellation is level-triggered again. The end of the grace
+period is one deadline, so no task polls a clock.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ __all__ = ["EdgeCancellation", "edge_cancellation"]
 
 
 class EdgeCancellation:
-    """What :func:`edge_cancellation` returns: a context manager, for one ``with`` block.
+    """The context manager that :func:`edge_cancellation` returns, for one ``with`` block.
 
     Attributes:
-        cancelled_once: whether a cancellation from outside has struck inside the block.
+        cancelled_once: whether a cancellation from outside was delivered inside the block.
     """
 
     __slots__ = ("_around", "_base", "_entry", "_grace", "_in_grace", "_task", "cancelled_once")
@@ -41,11 +41,11 @@ class EdgeCancellation:
     def __init__(self, grace: float) -> None:
         self._grace = grace
         self.cancelled_once = self._in_grace = False
-        # The task, its innermost scope outside the block, and the island around this one.
+        # The task, its innermost scope outside the block, and the edge cancellation block around.
         self._task: Task | None = None
         self._base: Any = None
         self._around: Any = None
-        # The end of the grace period, among the loop's deadlines.
+        # The entry for the end of the grace period among the loop's deadlines.
         self._entry: Any = None
 
     def __repr__(self) -> str:
@@ -84,11 +84,11 @@ class EdgeCancellation:
             recheck(task)
 
     def protects(self, task: Task) -> bool:
-        """Whether the cancellation that is in force is to be kept out now."""
+        """Whether to keep the cancellation that is in effect away from the task now."""
         return self._in_grace and not self._is_cancelled_inside(task)
 
     def cancel_requested(self, task: Task) -> None:
-        """The task has just been interrupted."""
+        """Note that the task was interrupted just now, and start the grace period."""
         if self._around is not None:
             self._around.cancel_requested(task)
         if self.cancelled_once or self._is_cancelled_inside(task):
@@ -120,20 +120,20 @@ def edge_cancellation(grace: float) -> EdgeCancellation:
     """Let asyncio library code clean up in its own way: ``with edge_cancellation(grace=5): ...``.
 
     In a cancelled scope every await raises. Many asyncio libraries (connection pools, database
-    drivers) expect one ``CancelledError`` and then clean up with several awaits, which would be
-    interrupted as well, and leave a connection behind. Inside this block cancellation by a scope
-    outside of it strikes once; for ``grace`` seconds after that awaits work, and then cancellation
-    is in force again.
+    drivers) expect one ``CancelledError`` and then clean up with several awaits. Those awaits would
+    be interrupted as well, and a connection would be left behind. Inside this block a scope outside
+    of it cancels the task once. For ``grace`` seconds after that, awaits work. Then every await
+    raises again.
 
-    It is about the task that enters it, not about children of nurseries opened inside. Scopes
-    opened inside the block cancel as always.
+    The block affects the task that enters it, not children of nurseries that are opened inside.
+    Scopes that are opened inside the block cancel as always.
 
     Args:
-        grace: how long cleanup may take, in seconds; ``math.inf`` for as long as it likes.
+        grace: how long cleanup may take, in seconds; ``math.inf`` for no limit.
 
     Returns:
-        A context manager for one ``with`` block; its attribute ``cancelled_once`` tells whether a
-        cancellation came.
+        A context manager for one ``with`` block. Its attribute ``cancelled_once`` shows whether a
+        cancellation was delivered.
 
     Raises:
         ValueError: ``grace`` is negative or NaN.

@@ -1,12 +1,12 @@
-"""Context managers that live in a task of their own, and can be closed from any task.
+"""``enter_in_task``: an async context manager in a separate task, which any task may close.
 
-Rule 1: one task enters and exits the manager; that is what cancel scopes, nurseries and anyio's
-task groups inside it need.
+Rule 1: one task enters and exits the manager. Cancel scopes, nurseries and anyio's task groups
+inside the manager need that.
 
-Rule 2: an error has one place to go. What is raised while the manager is entered comes out of
-:func:`enter_in_task`. What is raised while it is exited because of :meth:`EnteredContext.aclose`
-comes out of the first of those calls that still waits. At any other time, and if no call waits any
-more, the nursery gets the error.
+Rule 2: each error is raised in one place. An error while the manager is entered is raised by
+:func:`enter_in_task`. An error while it is exited because of :meth:`EnteredContext.aclose` is
+raised by the first of those calls that still waits. At any other time the nursery gets the error,
+and also if no such call waits any more.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ T = TypeVar("T")
 
 
 class EnteredContext(AsyncResource, Generic[T]):
-    """A context manager that has been entered in a task of its own; made by :func:`enter_in_task`.
+    """A context manager that was entered in a separate task; made by :func:`enter_in_task`.
 
     Attributes:
-        value: what entering the manager gave.
+        value: the value that entering the manager returned.
     """
 
     value: T
@@ -44,9 +44,9 @@ class EnteredContext(AsyncResource, Generic[T]):
         self._closing = Event()
         self._closed = Event()
         self._scope = CancelScope()
-        # How many calls of aclose() wait for the end.
+        # The number of aclose() calls that wait for the end.
         self._closers = 0
-        # What exiting raised, for the first of them to wake.
+        # The error of exiting, for the first aclose() call that wakes.
         self._error: BaseException | None = None
 
     def __repr__(self) -> str:
@@ -61,11 +61,11 @@ class EnteredContext(AsyncResource, Generic[T]):
     async def aclose(self) -> None:
         """Exit the manager, in its own task, and wait until that is done.
 
-        May be called from any task of the loop, any number of times.
+        This may be called from any task of the loop, any number of times.
 
         Raises:
-            BaseException: what exiting the manager raises, for the first who closes.
-            Cancelled: if the task is cancelled. Then the manager is cancelled too, and is exited
+            BaseException: the error of exiting the manager; only the first waiting call raises it.
+            Cancelled: if the task is cancelled. Then the manager is cancelled too. It is exited
                 all the same before this raises.
 
         Checkpoint: yes.
@@ -115,25 +115,25 @@ def _is_ours(exc: BaseException) -> bool:
 async def enter_in_task(
     nursery: Nursery, manager: AbstractAsyncContextManager[T]
 ) -> EnteredContext[T]:
-    """Enter an async context manager in a task of its own, which a nursery owns.
+    """Enter an async context manager in a separate task, which a nursery owns.
 
     Some managers must be exited in the task that entered them: those with a nursery, a task group
-    or a cancel scope inside. Clients that are opened in one function and closed in another, and
-    fixtures, cannot promise that. A hosted manager is closed by :meth:`Hosted.aclose` from wherever
-    it is convenient, and at the latest with the nursery: while it is open the nursery's block does
-    not end, unless it is cancelled.
+    or a cancel scope inside. Fixtures, and clients that are opened in one function and closed in
+    another, cannot promise that. :meth:`EnteredContext.aclose` closes the manager from any task.
+    While the manager is open the nursery's block does not end. If the nursery is cancelled, the
+    manager is closed.
 
     Args:
-        nursery: owns the task; if the manager fails in the background, its error goes there.
+        nursery: owns the task. If the manager fails in the background, the nursery gets its error.
         manager: any async context manager.
 
     Returns:
-        A :class:`Hosted`; its ``value`` is what ``async with manager as value`` gives.
+        An :class:`EnteredContext`. Its ``value`` is that of ``async with manager as value``.
 
     Raises:
-        TypeError: ``manager`` is no async context manager.
+        TypeError: ``manager`` is not an async context manager.
         RuntimeError: the nursery is closed.
-        BaseException: what entering the manager raises.
+        BaseException: the error of entering the manager.
         Cancelled: if the task is cancelled before the manager is entered.
 
     Checkpoint: yes.

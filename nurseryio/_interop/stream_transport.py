@@ -1,9 +1,9 @@
-"""Our streams for code that wants a ``(StreamReader, StreamWriter)`` pair of asyncio.
+"""``asyncio_from_stream``: a nurseryio stream as asyncio's ``(StreamReader, StreamWriter)`` pair.
 
-What lives here: a transport that two tasks serve, one for each direction, and the context manager
-around them. What does not: the other direction (:mod:`asyncio_stream`).
+This module has a transport with two tasks, one for each direction, and the context manager around
+them. The other direction is in ``asyncio_stream``.
 
-Rule: the tasks live in a nursery, and the nursery in the context manager. When the block is left
+Rule: the tasks are children of a nursery, which the context manager opens. When the block is left
 the stream is closed and both tasks have ended.
 """
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = ["asyncio_from_stream"]
 
-# Bytes that may wait unsent before the protocol is told to pause: asyncio's own default.
+# Bytes that may wait unsent before ``pause_writing`` is called: asyncio's own default.
 HIGH_WATER = 65536
 
-# The most bytes that are passed on at once.
+# The most bytes that are passed to the stream at once.
 PIECE = 4 * HIGH_WATER
 
 
 class StreamTransport(asyncio.Transport):
-    """A transport over a stream. Writing only notes what is to be sent, as asyncio has it."""
+    """A transport over a stream. As in asyncio, ``write`` only stores the data to send."""
 
     def __init__(self, stream: Stream) -> None:
         super().__init__()
@@ -41,20 +41,20 @@ class StreamTransport(asyncio.Transport):
         self._high, self._low = HIGH_WATER, HIGH_WATER // 4
         self._paused_writing = False
         self._ended = self._closing = self._lost = False
-        # Set while there is something to do for the sender; while reading is not paused.
+        # Set while the sending task has work to do; set while reading is not paused.
         self._work = Event()
         self._may_read = Event()
         self._may_read.set()
-        # Around the two tasks, each.
+        # A cancel scope around each of the two tasks.
         self._sending, self._receiving = CancelScope(), CancelScope()
 
     def __repr__(self) -> str:
         return f"<transport over {self._stream!r}>"
 
-    # -- what the protocol's side asks for --------------------------------------
+    # -- called by the protocol's side ------------------------------------------
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Take another protocol."""
+        """Set another protocol."""
         self._protocol = protocol
 
     def get_protocol(self) -> asyncio.BaseProtocol:
@@ -63,7 +63,7 @@ class StreamTransport(asyncio.Transport):
         return protocol
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """What is known of the socket below, if there is one."""
+        """Information about the socket below the stream, if there is one."""
         if name == "nurseryio_stream":
             return self._stream
         socket = getattr(self._stream, "socket", None)
@@ -77,7 +77,7 @@ class StreamTransport(asyncio.Transport):
         return default
 
     def write(self, data: Any) -> None:
-        """Note what is to be sent."""
+        """Store data to send."""
         if self._ended:
             raise RuntimeError("Cannot call write() after write_eof()")
         if self._lost or self._closing or not data:
@@ -100,7 +100,7 @@ class StreamTransport(asyncio.Transport):
         self._work.set()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Say from how many unsent bytes on the protocol is to pause, and when to resume."""
+        """Set the numbers of unsent bytes at which the protocol is to pause, and to resume."""
         if high is None:
             high = HIGH_WATER if low is None else 4 * low
         if low is None:
@@ -110,7 +110,7 @@ class StreamTransport(asyncio.Transport):
         self._high, self._low = high, low
 
     def get_write_buffer_size(self) -> int:
-        """How many bytes are not sent yet, those included that are being sent."""
+        """The number of bytes that are not sent yet, with those that are being sent."""
         return len(self._unsent)
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
@@ -122,7 +122,7 @@ class StreamTransport(asyncio.Transport):
         return self._may_read.is_set() and not self._closing
 
     def pause_reading(self) -> None:
-        """Receive nothing until further notice."""
+        """Receive nothing until :meth:`resume_reading`."""
         if self._may_read.is_set():
             self._may_read = Event()
 
@@ -148,7 +148,7 @@ class StreamTransport(asyncio.Transport):
     # -- the two tasks ----------------------------------------------------------
 
     async def receive(self) -> None:
-        """Hand what arrives to the protocol, until the peer ends or the connection is lost."""
+        """Pass arriving data to the protocol, until the peer ends or the connection is lost."""
         try:
             with self._receiving:
                 while True:
@@ -163,7 +163,7 @@ class StreamTransport(asyncio.Transport):
             self.close()
 
     async def send(self) -> None:
-        """Send what was written, until the transport is closed; then close the stream."""
+        """Send the written data until the transport is closed; then close the stream."""
         try:
             with self._sending:
                 while self._unsent or not self._closing:
@@ -194,7 +194,7 @@ class StreamTransport(asyncio.Transport):
             self._protocol.resume_writing()
 
     def _lose(self, error: Exception | None) -> None:
-        """Tell the protocol, once, that the connection is gone."""
+        """Call the protocol's ``connection_lost``, once."""
         if self._lost:
             return
         self._lost = True
@@ -206,10 +206,10 @@ class StreamTransport(asyncio.Transport):
 
 
 class Writer(asyncio.StreamWriter):
-    """asyncio's writer, but for what a transport of this kind cannot do."""
+    """asyncio's writer, without ``start_tls``, which this kind of transport cannot do."""
 
     async def start_tls(self, *_args: object, **_options: object) -> NoReturn:  # type: ignore[override,unused-ignore]
-        """Not possible: asyncio's TLS takes transports of its own making only."""
+        """Not possible, because asyncio's TLS only accepts transports that asyncio made."""
         raise NotImplementedError(
             "start_tls() does not work on a writer from asyncio_from_stream(): call "
             "asyncio_from_stream(nurseryio.SSLStream(stream, context, server_hostname=name)) "
@@ -220,15 +220,15 @@ class Writer(asyncio.StreamWriter):
 def asyncio_from_stream(
     stream: Stream,
 ) -> AbstractAsyncContextManager[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Hand a stream of ours to code that wants asyncio's reader and writer.
+    """Lend a nurseryio stream to code that needs asyncio's reader and writer.
 
     ::
 
         async with nurseryio.aio.asyncio_from_stream(stream) as (reader, writer):
             await asyncio_code(reader, writer)
 
-    The stream belongs to the pair from then on. When the block is left what was written is sent,
-    and the stream is closed; if the block is left with an error it is closed at once.
+    The stream belongs to the pair from then on. When the block is left, the written data is sent
+    and the stream is closed. If the block is left with an error, the stream is closed at once.
 
     ``writer.start_tls()`` raises ``NotImplementedError``. For TLS, wrap the stream in an
     :class:`SSLStream` first. asyncio's ``loop.start_tls()`` refuses the transport.
@@ -240,8 +240,8 @@ def asyncio_from_stream(
         An async context manager that gives ``(StreamReader, StreamWriter)``.
 
     Raises:
-        TypeError: it is no stream.
-        ExceptionGroup: on leaving the block, with what was raised in it, as from a nursery.
+        TypeError: ``stream`` is not a stream.
+        ExceptionGroup: on leaving the block, with the errors raised in it, as from a nursery.
 
     Checkpoint: entering is not; leaving is.
     """

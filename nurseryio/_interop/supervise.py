@@ -1,7 +1,7 @@
-"""Asyncio's own tasks and futures, supervised by a nursery.
+"""``supervise``: asyncio's own tasks and futures under the supervision of a nursery.
 
-Rule: a supervised future ends before its nursery does. A child of the nursery waits for it; what
-becomes of the one becomes of the other.
+Rule: a supervised future ends before its nursery does. A child of the nursery awaits the future. An
+error of the future is raised in the child. Cancelling the child cancels the future.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ T = TypeVar("T")
 def supervise(
     nursery: Nursery, future: asyncio.Future[T], *, name: object = None
 ) -> asyncio.Future[T]:
-    """Have a nursery look after an asyncio task or future that exists already.
+    """Let a nursery supervise an asyncio task or future that exists already.
 
-    If the future fails, the nursery is cancelled, and the error leaves in its group, as if a child
-    had raised it. If the nursery is cancelled, so is the future, once. The nursery's block ends
-    only when the future is done. A future that somebody else cancels ends quietly, like a child
-    that is cancelled alone.
+    If the future fails, the nursery is cancelled and raises the error in its group, as for a child.
+    If the nursery is cancelled, the future is cancelled too, once. The nursery's block ends only
+    when the future is done. If other code cancels the future, the nursery raises nothing, as for a
+    child that is cancelled alone.
 
     Args:
         nursery: an open nursery.
         future: an ``asyncio.Task`` or ``asyncio.Future`` of the nursery's loop.
-        name: what to call the child that waits for it, in debugging output.
+        name: the name, in debugging output, of the child that awaits the future.
 
     Returns:
-        The same future; after the nursery's block ``future.result()`` is what came of it.
+        The same future. After the nursery's block it is done, so ``future.result()`` can be called.
 
     Raises:
-        TypeError: it is no asyncio future; the message says what to do.
-        ValueError: it belongs to another loop, or it is a child of a nursery already, or the task
-            that opened the nursery (which would wait for itself).
+        TypeError: ``future`` is not an asyncio future; the message suggests what to do.
+        ValueError: the future belongs to another loop, or is a child of a nursery already. Or it is
+            the task that opened the nursery, which would wait for itself.
         RuntimeError: the nursery is closed.
 
     Checkpoint: no.
@@ -84,4 +84,4 @@ async def _wait_for(future: asyncio.Future[Any]) -> None:
         # A cancellation of this await cancels the future, and raises once that has ended.
         await future
     finally:
-        del future  # it holds the error, whose traceback holds this frame: no circle
+        del future  # it refers to the error, whose traceback refers to this frame: avoid a cycle

@@ -1,4 +1,15 @@
-"""What an event loop tells: descriptors that are ready, that nothing is left to run, each step."""
+"""Watching an event loop: descriptors that are ready, the moment when it is idle, each task's step.
+
+``watching``: whether a loop can watch file descriptors at all (Windows' Proactor loop cannot).
+``readiness``: sockets and streams await a descriptor again and again, with a kept registration.
+``wait_io``: ``wait_readable``, ``wait_writable`` and ``notify_closing``, for a single wait.
+``polled_idle``: idleness and clocks (virtual time) on a loop without a selector (uvloop).
+``selector_idle``: the same on other loops; ``wait_all_tasks_blocked``, ``use_clock``; I/O hooks.
+``step_hooks``: instruments see each step; steps in a context that was assigned to a task.
+
+Not here: the epoll object (``_asyncio.epoll``), the timer for deadlines
+(``_core.loop_state``), ``MockClock`` (``testing.clock``).
+"""
 
 from __future__ import annotations
 

@@ -1,15 +1,16 @@
-"""Noticing that a loop without a selector (uvloop) is idle, and having such a loop go by a clock.
+"""Noticing that a loop without a selector (uvloop) is idle, and running such a loop on a clock.
 
-Rule 1: nothing tells when such a loop is about to wait. So while somebody wants to know, the
-loop is made to turn, and is taken as idle when a few turns have passed with every task waiting.
-This costs CPU: it is for tests.
+Rule 1: such a loop gives no notice when it is about to wait. So while idleness is of interest, the
+loop is kept iterating by callbacks. It counts as idle after a few iterations in which every task
+waited. This costs CPU, so it is for tests.
 
 Rule 2: with a clock the loop's ``time``, ``call_at`` and ``call_later`` are replaced on that one
-object: timers, asyncio's own included, stand in a heap here and are due when the clock says so.
+object. All timers, asyncio's own included, are in a heap here, and the clock decides when they are
+due.
 
-Rule 3: a clock that stands still costs nothing, one that runs costs one real timer, one that
-jumps when the loop is idle is looked after by turning (rule 1), and where it has nothing to jump
-to, by a look every ``LOOK_AGAIN`` seconds.
+Rule 3: the cost depends on the clock. A clock that stands still costs nothing. A clock that runs
+costs one real timer. A clock that jumps when the loop is idle is watched by iterating (rule 1). If
+it has no timer to jump to, the loop is checked every ``LOOK_AGAIN`` seconds instead.
 """
 
 from __future__ import annotations
@@ -35,16 +36,17 @@ if TYPE_CHECKING:
     from .._base.abcs import Clock
 
 
-# How many turns must pass with every task waiting: I/O that is ready takes one to be noticed, one
-# to be handled, and one more if a callback hands it on.
+# The loop is idle after this many iterations in which every task waited. I/O that is ready takes
+# one iteration to be noticed and one to be handled. It takes one more if a callback passes it on
+# to another callback.
 QUIET_TURNS = 4
 
-# Seconds between two looks at an idle loop that only something from outside can wake.
+# Seconds between two checks of an idle loop that only an event from outside can wake.
 LOOK_AGAIN = 0.01
 
 
 class PolledIdle:
-    """Finds out when a loop without a selector is idle; keeps its timers if it goes by a clock."""
+    """Finds out when a loop without a selector is idle; has its timers if the loop uses a clock."""
 
     def __init__(self, state: LoopState) -> None:
         self._state = state
@@ -52,28 +54,29 @@ class PolledIdle:
         self.waiting: dict[Task, float] = {}
         self._quiet = 0
         self._turning = False
-        # Not the loop's own: callbacks in that one are run from here, and nothing enters it twice.
+        # Not LoopState.context: timers that have that context are run from a callback of this
+        # object, and a context cannot be entered twice.
         self._context = contextvars.Context()
-        # While a cushion passes: its timer, and what the tasks wait for.
+        # While a cushion passes: its timer, and the futures that the tasks wait for.
         self._timer: Any = None
         self._watched: list[Any] = []
         self._call_later: Callable[..., Any] = state.loop.call_later
-        # A clock, what makes it jump, and the timers that go by it.
+        # The clock, the object that makes it jump, and the timers by that clock.
         self._clock: Any = None
         self._jumper: Any = None
         self._heap: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._sequence = count().__next__
-        # The real timer for the earliest of them, under a clock that runs.
+        # The real timer for the earliest timer in the heap, under a clock that runs.
         self._alarm: Any = None
 
     def begin(self) -> None:
-        """Look from the beginning: something has happened."""
+        """Start the count of quiet iterations again, because something has happened."""
         self._stop_resting()
         self._quiet = 0
         self._turn_again()
 
     def release(self) -> None:
-        """Stop looking if nobody waits any more."""
+        """Stop the cushion's timer if no task and no clock needs it any more."""
         if not self.waiting and self._clock is None:
             self._stop_resting()
 
@@ -83,12 +86,12 @@ class PolledIdle:
             self._state.loop.call_soon(self._guarded, self._turn, context=self._context)
 
     def _guarded(self, callback: Callable[..., object], *args: object) -> None:
-        """Call one of these methods as a callback of the loop. An error in it stops no clock."""
+        """Call one of these methods as a callback of the loop. An error does not stop a clock."""
         try:
             callback(*args)
         except BaseException as exc:
             if self._clock is None:
-                # The error of those for whom the loop was watched.
+                # The tasks for which the loop was watched get the error.
                 waiting = list(self.waiting)
                 self.waiting.clear()
                 call_each(*(partial(reschedule, task, Error(exc)) for task in waiting))
@@ -115,7 +118,7 @@ class PolledIdle:
             self._rest(cushion)
 
     def _cushion(self) -> float:
-        """How long the loop must be idle for something to happen; ``inf``: nobody wants to know."""
+        """The idle time (seconds) after which to act; ``inf`` if no task or clock needs that."""
         if self.waiting:
             return min(self.waiting.values())
         if self._jumper is not None:
@@ -124,7 +127,7 @@ class PolledIdle:
         return inf
 
     def _rest(self, cushion: float) -> None:
-        """Let the cushion pass; any task that begins to move disturbs it."""
+        """Let the cushion pass, unless a future that a task waits for is done earlier."""
         self._timer = self._call_later(
             cushion, self._guarded, self._yield_credit, cushion, context=self._context
         )
@@ -145,7 +148,7 @@ class PolledIdle:
         self._watched = []
 
     def _yield_credit(self, cushion: float) -> None:
-        """The loop has been idle for so long."""
+        """Wake tasks or let the clock jump, after the loop was idle for ``cushion`` seconds."""
         self._stop_resting()
         if self.waiting:
             wake_waiting(self.waiting, cushion)
@@ -163,7 +166,7 @@ class PolledIdle:
     # -- timers by a clock ------------------------------------------------------
 
     def use_clock(self, clock: Clock) -> None:
-        """Have the loop go by ``clock`` from now on."""
+        """Make the loop use ``clock`` from now on."""
         loop = self._state.loop
         self._clock = clock
         loop.call_at = self._call_at  # type: ignore[method-assign,assignment]
@@ -172,7 +175,7 @@ class PolledIdle:
         self.begin()
 
     def use_jumper(self, jumper: Any) -> None:
-        """Have the clock jump when the loop is idle, by ``jumper._autojump``; None: not at all."""
+        """Call ``jumper._autojump`` when the loop is idle; None: the clock does not jump."""
         self._jumper = jumper
         if jumper is not None:
             jumper._on_change = self.begin
@@ -199,7 +202,7 @@ class PolledIdle:
         return heap[0][0] if heap else inf
 
     def _run_due(self) -> bool:
-        """Run the timers that are due, and set the alarm for the next."""
+        """Run the timers that are due, and set the real timer for the next one."""
         now = self._clock.current_time() + CLOCK_RESOLUTION
         ran = False
         while self._next() <= now:
@@ -218,7 +221,7 @@ class PolledIdle:
         return ran
 
 
-# The longest single wait (seconds), as in asyncio: the operating system's call has its limits.
+# The longest single wait (seconds), as in asyncio, because the operating system's call has a limit.
 LONGEST_WAIT = 24 * 3600.0
 
 

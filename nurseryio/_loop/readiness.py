@@ -1,37 +1,40 @@
-"""Waiting for a file descriptor again and again, fast: what streams and sockets stand on.
+"""Awaiting a file descriptor again and again, fast: the base of sockets and streams.
 
-What lives here: :class:`Readable` and :class:`Writable`, which a task awaits; all of one descriptor
-(:class:`Registrations`); and the loop's table of who waits for which descriptor. What does not:
-reading and writing, and the public functions for waiting once (:mod:`waitio`).
+This module has :class:`Readable` and :class:`Writable`, which a task awaits, and
+:class:`Registrations`, which has all of them for one descriptor. It also has the loop's table of
+waits. Reading and writing are in ``_net``. The public functions for a single wait are in
+``wait_io``.
 
-Rule 1: while it waits or is registered, an object stands in the loop's table, so that two tasks
-that wait for the same thing are told so, and closing finds whoever waits. The object holds the
-descriptor's *owner*, a socket for example. So the garbage collector closes no descriptor that is
-registered, and the number cannot become another file's meanwhile.
+Rule 1: an object is in the loop's table while a task awaits it or while it is registered. So a
+second task that waits for the same gets :class:`BusyResourceError`, and closing finds the waiting
+task. The object refers to the descriptor's *owner*, for example a socket. So the garbage collector
+does not close a descriptor that is registered. The number cannot become another file's meanwhile.
 
-Rule 2: the kernel's queue is the only buffer. Being woken means "try now"; nothing has been taken
-out, so nothing is lost if a cancellation comes in between.
+Rule 2: the kernel's queue is the only buffer. A task that is woken tries its system call then. No
+data has been read before that, so nothing is lost if a cancellation comes in between.
 
-Rule 3: a descriptor that is closed through this library alone may *keep* its registration between
-two waits; it is taken back when it is reported ready and nobody waits any more. In the usual case
-that saves two system calls a wait. (For others the table would go wrong if somebody else closed
-the descriptor: they are registered with the loop for each wait, and the wait ends like any other.)
+Rule 3: a descriptor that only this library closes may *keep* its registration between two waits.
+The registration is removed when the descriptor is reported ready and no task waits. Usually that
+saves two system calls in each wait. With any other descriptor the table would become wrong if other
+code closed it. Such a descriptor is registered with the loop for each wait, and the task is woken
+in the usual way.
 
-Rule 4: with a kept registration the task is woken *in place*: from within the loop's callback it
-makes its step there and then, as a ``Protocol`` would, and not a turn of the loop later. What was
-ready when the task went to sleep must have had its turn by then. Where that is not certain, the
-first report is passed over; it comes again in the next turn. While instruments watch, the step
-goes through ``call_soon`` like every other.
+Rule 4: with a kept registration the task is woken *in place*: it makes its step inside the loop's
+callback, like a ``Protocol``, and not one iteration later. Callbacks that were ready when the task
+began to wait must have been called by then. If that is not certain, the first report is ignored. It
+comes again in the next iteration. While instruments are installed, the step is scheduled by
+``call_soon`` like any other.
 
-Rule 5: a task awaits a future of asyncio's plain kind. Waking in place takes the task's callback
-out of it, so that the future stays pending and serves for the next wait: nothing is allocated and
-no method of ours is called. Whatever else may happen to the task (a cancellation, closing)
-ends the future as usual, and the next wait has a new one.
+Rule 5: a task awaits a plain asyncio future. To wake the task in place, its callback is removed
+from the future. So the future stays pending and serves for the next wait: nothing is allocated, and
+no method of this library is called. Other events, such as a cancellation or closing, end the future
+as usual. Then the next wait makes a new one.
 
-Rule 6: only the loop's thread changes its table. Finalizers, which are called in any thread and in
-the middle of anything, and other loops that use the same descriptor schedule a call on the loop.
+Rule 6: a loop's table is changed only in the loop's thread. Finalizers may be called in any thread
+and between any two instructions. Finalizers, and other loops that use the same descriptor, schedule
+a call on the loop.
 
-Rule 7: a forked child forgets all registrations, and takes none of them out: the epoll objects
+Rule 7: a forked child forgets all registrations and does not remove them, because the epoll objects
 are shared with the parent.
 """
 
@@ -73,10 +76,10 @@ if TYPE_CHECKING:
             """Whether a task waits for the descriptor."""
 
         def has_lost(self) -> bool:
-            """Whether its owner has been closed, or was given another number."""
+            """Whether its owner was closed or has another number now."""
 
         def close(self) -> None:
-            """End the registration; the task that waits gets :class:`ClosedResourceError`."""
+            """End the registration; a waiting task gets :class:`ClosedResourceError`."""
 
 
 __all__ = [
@@ -91,37 +94,41 @@ __all__ = [
 
 KindT = TypeVar("KindT", bound="Readiness")
 
-# Where registrations with the loop last, the first few go there. Each report costs more, but does
-# not come through a second epoll object: that is what counts as long as they come one by one.
+# On a loop that keeps registrations, this many descriptors are registered with the loop itself. One
+# report costs more then, but does not come through a second epoll object. While reports come one by
+# one, that is cheaper.
 DIRECT_LIMIT = 4
 
 
 class IOWaiters(dict[tuple[int, str], "Standing"]):
-    """Who waits, or is registered, on one loop: by descriptor and "reader" or "writer"."""
+    """The table of one loop: entries that wait or are registered, by descriptor and direction.
+
+    The direction is "reader" or "writer".
+    """
 
     __slots__ = ("done", "direct_limit", "loop_keeps", "poller", "queue", "waking")
 
     def __init__(self, state: LoopState) -> None:
         super().__init__()
-        # Watches the descriptors that stay registered; None where the loop itself does.
+        # Watches the descriptors that stay registered; None if the loop itself watches them.
         self.poller: Poller | None = poller_for(state.loop)
-        # uvloop forgets a registration of its own after an error.
+        # Whether the loop keeps registrations: uvloop drops one after an error.
         self.loop_keeps = compat.selector_of(state.loop) is not None
-        # So many it watches itself nevertheless.
+        # The number of descriptors that the loop watches nevertheless, although there is a poller.
         self.direct_limit = DIRECT_LIMIT if self.loop_keeps else 0
-        # Not empty while others are ready to run.
+        # The loop's queue of callbacks. Not empty while other callbacks are ready.
         self.queue = compat.ready_queue(state.loop)
-        # The object whose task is making its step right now, from within the loop's callback.
+        # The object whose task is being woken in place now (rule 4).
         self.waking: Readiness | None = None
-        # A finished future: what tasks are woken with in place.
+        # A future that is done: the argument for the callback of a task that is woken in place.
         self.done = compat.new_future(loop=state.loop)
         self.done.set_result(None)
 
     def has_room(self, fd: int, direction: str) -> bool:
         """Whether a descriptor may be registered.
 
-        If nobody waits behind an earlier registration, that gives way: it may be one of a file
-        that has been closed behind our back. So does one whose owner has been closed.
+        An earlier registration is ended if no task waits for it, because other code may have closed
+        its file. It is also ended if its owner has been closed.
         """
         standing = self.get((fd, direction))
         if standing is not None:
@@ -138,11 +145,12 @@ class IOWaiters(dict[tuple[int, str], "Standing"]):
         return self.get((fd, "writer" if direction == "reader" else "reader"))
 
     def watch(self, fd: int, direction: str, add: Callable[[], object]) -> None:
-        """Have the loop itself watch a descriptor, by ``add``."""
+        """Register a descriptor with the loop itself, by calling ``add``."""
         try:
             add()
         except FileNotFoundError:
-            # The loop watches, for the other direction, a file that was closed under this number.
+            # The loop still watches, in the other direction, a file that had this number and was
+            # closed.
             across = self.across(fd, direction)
             if across is None:
                 raise
@@ -159,7 +167,7 @@ class IOWaiters(dict[tuple[int, str], "Standing"]):
 
 
 def let_go(state: LoopState) -> None:
-    """See :meth:`Waits.let_go`; does nothing if there is no table."""
+    """See :meth:`IOWaiters.let_go`; does nothing if the loop does not have a table."""
     table = waits.find(state)
     if table is not None:
         table.let_go()
@@ -178,16 +186,17 @@ waits: PerLoop[IOWaiters] = PerLoop(IOWaiters)
 def stop_watching(
     loop: compat.Loop, fd: int, remove: Callable[[], object], distrust: bool = True
 ) -> None:
-    """Have the loop itself watch a descriptor no longer, which others may have closed.
+    """Remove a descriptor, which other code may have closed, from the loop itself.
 
     Args:
         loop: The loop.
         fd: The descriptor.
-        remove: Has the loop forget it.
-        distrust: Whether to look if its file lives on elsewhere, which would be reported for ever.
+        remove: Removes it from the loop.
+        distrust: Whether to check if its open file still exists under another number or in another
+            process. The loop would report such a file for ever.
     """
     in_vain = distrust and compat.watches_in_vain(loop, fd)
-    # It fails if somebody else has closed the descriptor; then nothing is left to do.
+    # This fails if other code has closed the descriptor. Then there is nothing left to do.
     with suppress(OSError):
         remove()
     if in_vain:
@@ -196,11 +205,13 @@ def stop_watching(
 
 
 class Readiness:
-    """What one task at a time awaits until its file descriptor is ready. See the two subclasses.
+    """An object that one task at a time awaits until its file descriptor is ready.
+
+    This is the base of :class:`Readable` and :class:`Writable`.
 
     Args:
-        state: The loop.
-        owner: What has the file descriptor, and closes it if it is forgotten.
+        state: The loop's state.
+        owner: The object that has the file descriptor, and closes it when garbage collected.
         keep: Stay registered between waits; see rule 3.
     """
 
@@ -221,7 +232,7 @@ class Readiness:
         "state",
     )
 
-    # "reader" or "writer", as in the table; and what the task waits for the descriptor to be.
+    # "reader" or "writer", as in the table; and an adjective for that, "readable" or "writable".
     direction: ClassVar[str]
     awaited_state: ClassVar[str]
 
@@ -232,13 +243,13 @@ class Readiness:
         self._owner: HasFileno | None = owner
         self._fd = owner.fileno()
         self._may_keep = self._keep = keep
-        # Where it is registered while it is armed; None stands for the loop itself.
+        # The poller at which it is registered while it is armed; None stands for the loop itself.
         self._poller: Poller | None = None
-        # Whether _ready() is called when the descriptor is ready.
+        # Whether it is registered, so that _ready() is called when the descriptor is ready.
         self.armed = False
-        # For the caller's use: the last try took all there was, so the next one comes after a wait.
+        # Used by the caller: its last system call took all there was, so it waits before the next.
         self.drained = False
-        # The next report is passed over: it may have been under way when the task went to sleep.
+        # Whether to ignore the next report, because it may date from before the wait (rule 4).
         self._stale = False
         # Invariant: True while a task waits.
         self._waiting = False
@@ -246,7 +257,7 @@ class Readiness:
 
     def _renew(self) -> None:
         self._future = compat.new_future(loop=self.state.loop)
-        # Its iterator is what a waiting coroutine is suspended in.
+        # A waiting coroutine awaits an iterator over this tuple.
         self._once = (self._future,)
 
     def __repr__(self) -> str:
@@ -256,14 +267,14 @@ class Readiness:
         if self._waiting:
             if self.is_awaited():
                 raise self._busy()
-            # The wait was ended otherwise than in place.
+            # The last wait did not end in place, so its future cannot be used again.
             self._renew()
         if not self.armed:
             self._arm()
         if not self._keep:
             return self._await_and_disarm()
-        # If the task waits again from within its own waking, then all others have their turn before
-        # the next report. Otherwise that may be on its way, ahead of those who are ready now.
+        # If a task awaits again during its step in place, all callbacks that are ready run before
+        # the next report. Otherwise a report may come before callbacks that are ready now.
         self._stale = self._table.waking is not self and len(self.queue) > 0
         self._waiting = True
         self._future._asyncio_future_blocking = True
@@ -277,7 +288,7 @@ class Readiness:
             self.disarm()
 
     async def once(self) -> None:
-        """Wait, and have the descriptor watched no longer. For what is nearly always ready."""
+        """Wait, and end the registration. For a direction that is nearly always ready."""
         try:
             await self
         finally:
@@ -288,7 +299,7 @@ class Readiness:
         return self._waiting and not self._future.done() and bool(callbacks_of(self._future))
 
     def has_lost(self) -> bool:
-        """Whether the owner has been closed, or its number was handed away."""
+        """Whether the owner was closed, or does not have this number any more."""
         return self._fd == -1 or self._owner is None or self._owner.fileno() != self._fd
 
     def _busy(self) -> BusyResourceError:
@@ -296,17 +307,17 @@ class Readiness:
             f"another task is already waiting until fd {self._fd} is {self.awaited_state}"
         )
 
-    # -- what the loop and our own side call -----------------------------------
+    # -- called by the loop and by this module ----------------------------------
 
     def _ready(self) -> None:
-        """The descriptor is ready."""
+        """Wake the task, because the descriptor is ready."""
         future = self._future
         callbacks = callbacks_of(future)
         if not callbacks:
-            # More has come, and nobody wants it yet.
+            # More data has come, and no task waits for it yet.
             self.drained = False
             if self._poller is None and compat.watches_in_vain(self.state.loop, self._fd):
-                # It would be reported for ever.
+                # The loop would report the closed file for ever.
                 compat.renew_epoll(self.state.loop, keep=True)
             self.disarm()
         elif self._stale:
@@ -324,7 +335,7 @@ class Readiness:
             finally:
                 table.waking = None
         else:
-            # It would be reported once more before the task has run.
+            # Without this the descriptor would be reported again before the task has run.
             self.disarm()
             future.set_result(None)
 
@@ -352,7 +363,7 @@ class Readiness:
         self.armed = True
 
     def disarm(self) -> None:
-        """Have the descriptor watched no longer, until the next wait."""
+        """End the registration, until the next wait."""
         if self.armed:
             self.armed = False
             del self._table[self._fd, self.direction]
@@ -362,28 +373,29 @@ class Readiness:
                 stop_watching(self.state.loop, self._fd, self._unwatch, not self._may_keep)
 
     def release(self) -> None:
-        """The same, unless another task waits."""
+        """End the registration, unless another task waits."""
         if not self.is_awaited():
             self.disarm()
 
     def close(self) -> None:
-        """The descriptor is about to be closed: whoever waits gets :class:`ClosedResourceError`."""
+        """Prepare closing the descriptor: a waiting task gets :class:`ClosedResourceError`."""
         self.disarm()
-        # The next try must reach the system, which says that the descriptor is closed: its number
-        # may stand for something else by then, and must not be waited for.
+        # The caller's next attempt must be a system call, whose error says that the descriptor is
+        # closed. It must not wait first, because the number may be another file's by then.
         self.drained = False
         if self.is_awaited() and not self.state.loop.is_closed():
             future = self._future
-            # The error will hold the frame of whoever waits, and that holds this object: no circle.
+            # The error will refer to the waiting frame, which refers to this object. If the object
+            # kept the future, that would be a reference cycle.
             self._renew()
             self._waiting = False
             future.set_exception(ClosedResourceError("another task closed this file descriptor"))
 
     def others_wait(self, fd: int) -> bool:
-        """Whether somebody waits for a descriptor by its bare number."""
+        """Whether the table has an entry for a descriptor's bare number."""
         return (fd, "reader") in self._table or (fd, "writer") in self._table
 
-    # -- what others call, see rule 6 --------------------------------------------
+    # -- called by finalizers and other loops (rule 6) ---------------------------
 
     def is_elsewhere(self) -> bool:
         """Whether it is registered with a loop that runs, but not in this thread."""
@@ -391,10 +403,10 @@ class Readiness:
         return self.armed and loop.is_running() and compat.running_loop_or_none() is not loop
 
     def close_soon(self, owner: HasFileno | None = None) -> None:
-        """Have the loop close it.
+        """Schedule :meth:`close` on the loop.
 
         Args:
-            owner: The owner until then, instead of the one from before.
+            owner: The owner until then, instead of the previous one.
         """
         if owner is not None:
             self._owner = owner
@@ -418,7 +430,7 @@ class Readiness:
 
 
 class Readable(Readiness):
-    """Awaited until bytes, a connection or the end can be read."""
+    """Is awaited until data, a connection or the end of the data can be read."""
 
     __slots__ = ()
 
@@ -433,7 +445,7 @@ class Readable(Readiness):
 
 
 class Writable(Readiness):
-    """Awaited until there is room for bytes, or a connection attempt is decided."""
+    """Is awaited until there is room for data, or until a connection attempt has ended."""
 
     __slots__ = ()
 
@@ -448,7 +460,7 @@ class Writable(Readiness):
 
 
 class _Held:
-    """A number that its owner has given up. It is closed with the last reference to this."""
+    """Owns a descriptor that its former owner gave up, and closes it when garbage collected."""
 
     __slots__ = ("_fd",)
 
@@ -456,7 +468,7 @@ class _Held:
         self._fd = fd
 
     def fileno(self) -> int:
-        """The number."""
+        """The descriptor."""
         return self._fd
 
     def __del__(self) -> None:
@@ -464,12 +476,12 @@ class _Held:
 
 
 def close_later(registered: list[Readiness], fd: int) -> None:
-    """Close a descriptor when the last of its registrations has ended, each in its loop's thread.
+    """Close a descriptor once all of its registrations have ended, each in its loop's thread.
 
-    The number stays taken until then: it cannot become another file's while a loop watches it.
+    The number stays in use until then, so it cannot become another file's while a loop watches it.
 
     Args:
-        registered: Its registrations.
+        registered: The registrations of the descriptor.
         fd: The descriptor. Its former owner must have given it up.
     """
     held = _Held(fd)
@@ -477,15 +489,15 @@ def close_later(registered: list[Readiness], fd: int) -> None:
         waits.close_soon(held)
 
 
-# Two loops may begin to use a descriptor at the same time.
+# Needed because two loops may begin to use a descriptor at the same time.
 _adding = threading.Lock()
 
 
 class Registrations:
-    """What waits for one descriptor: one :class:`Readiness` for each loop and direction.
+    """The :class:`Readiness` objects of one descriptor: one for each loop and direction.
 
     Args:
-        owner: What has the descriptor.
+        owner: The object that has the descriptor.
         keep: Stay registered between waits; see rule 3.
     """
 
@@ -497,11 +509,11 @@ class Registrations:
         self._all: tuple[Readiness, ...] = ()
 
     def readable(self, state: LoopState) -> Readable:
-        """What to await, on the running loop, until the descriptor can be read from."""
+        """The object to await, on the running loop, until the descriptor can be read from."""
         return self._find(state, Readable)
 
     def writable(self, state: LoopState) -> Writable:
-        """The same for writing. To be released afterwards."""
+        """The same for writing. The caller releases it afterwards."""
         return self._find(state, Writable)
 
     def _find(self, state: LoopState, kind: type[KindT]) -> KindT:
@@ -515,15 +527,15 @@ class Registrations:
         return made
 
     def others_wait(self, fd: int) -> bool:
-        """Whether somebody may be waiting for the descriptor by its bare number."""
+        """Whether a table may have an entry for the descriptor's bare number."""
         return not self._all or any(waits.others_wait(fd) for waits in self._all)
 
     def close(self) -> list[Readiness]:
-        """The descriptor is about to be closed: see :meth:`Readiness.close`.
+        """Prepare closing the descriptor, see :meth:`Readiness.close`.
 
         Returns:
-            Those that are registered with loops in other threads, which have to end that
-            themselves. See :func:`close_later` and :meth:`Readiness.close_soon`.
+            The objects that are registered with running loops in other threads. Only those loops
+            can end them, see :func:`close_later` and :meth:`Readiness.close_soon`.
         """
         elsewhere = [waits for waits in self._all if waits.is_elsewhere()]
         for waits in self._all:
@@ -532,5 +544,5 @@ class Registrations:
         return elsewhere
 
     def registered(self) -> list[Readiness]:
-        """Those that are registered with a loop."""
+        """The objects that are registered with a loop."""
         return [waits for waits in self._all if waits.armed]

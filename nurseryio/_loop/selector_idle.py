@@ -1,14 +1,14 @@
-"""What happens while a loop has nothing to do: other clocks, waiting for idleness, I/O hooks.
+"""Noticing that a loop is idle: ``wait_all_tasks_blocked``, clocks (virtual time) and I/O hooks.
 
-Rule 1: a stock loop asks its selector to wait exactly when no callback is ready. While any of
-the three is wanted, the selector's ``select`` is replaced on that one object; otherwise nothing
-of this file is in the way.
+Rule 1: a stock asyncio loop lets its selector wait exactly when no callback is ready. While one of
+the three features is in use, the selector's ``select`` is replaced on that one object. Otherwise
+nothing of this module is called.
 
-Rule 2: a clock of ``run(clock=...)`` sees every timer of the loop, asyncio's own included: the
-loop's ``time()`` shows the clock, and a wait lasts as long as the clock says.
+Rule 2: a clock of ``run(clock=...)`` is used for every timer of the loop, asyncio's own included.
+The loop's ``time()`` shows the clock, and the clock decides how long a wait lasts.
 
-Rule 3: uvloop has no such place. There :func:`wait_all_tasks_blocked` and clocks work as
-``turns`` describes, and I/O hooks are left out, as their documentation says.
+Rule 3: uvloop does not have a selector. There :func:`wait_all_tasks_blocked` and clocks work as
+``polled_idle`` describes. The I/O hooks of instruments are not called, as their documentation says.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-# How soon (real seconds) a clock is asked again that found no timer to jump to. It waits for I/O
-# or a thread then, and must not keep a processor busy with asking.
+# The idle time (real seconds) after which a clock that found no timer to jump to is called again.
+# The program waits for I/O or a thread then, and repeated calls must not keep a processor busy.
 NOTHING_TO_JUMP_TO = 0.1
 
 
@@ -47,15 +47,15 @@ class SelectorIdle:
         # Its method _autojump(state, next_timer) is called when the loop has been idle for its
         # autojump_threshold real seconds; see testing/clock.py.
         self.jumper: Any = None
-        # It was asked, found no timer, and nothing has happened since.
+        # Whether it was called last time, and found no timer to jump to.
         self._no_timer = False
         self._selector.select = self.select
 
     def begin(self) -> None:
-        """Nothing to begin: the selector asks."""
+        """Do nothing, because the loop calls :meth:`select`."""
 
     def remove(self) -> None:
-        """Give the selector its own ``select`` back."""
+        """Restore the selector's own ``select``."""
         self._selector.__dict__.pop("select", None)
         selector_idle_of.drop(self._state)
 
@@ -68,8 +68,9 @@ class SelectorIdle:
         """Wait for I/O like ``selector.select``, in the clock's time, and notice idleness."""
         state = self._state
         if self.clock is not None:
-            # A clock that was moved by hand is ahead of the loop's timers, which come after the
-            # tasks that are ready. Whoever passes a checkpoint now must notice.
+            # The clock may have been moved by hand, so that deadlines are due now. The loop calls
+            # its timers only after the callbacks that are ready, but a task that reaches a
+            # checkpoint before that must be cancelled.
             state.expire()
             if compat.has_ready(state.loop):
                 timeout = 0.0
@@ -121,7 +122,7 @@ def _install(state: LoopState) -> SelectorIdle:
     return SelectorIdle(state)
 
 
-# The loop's SelectorIdle, installed at first use. Raises RuntimeError if it has no selector.
+# The loop's SelectorIdle, installed at first use. RuntimeError if the loop has no selector.
 selector_idle_of: PerLoop[SelectorIdle] = PerLoop(_install)
 
 
@@ -129,7 +130,7 @@ async def wait_all_tasks_blocked(cushion: float = 0.0) -> None:
     """Wait until no other task of the loop has anything to do. For tests.
 
     Args:
-        cushion: how long (real seconds) everything must have been quiet, not negative.
+        cushion: how long (real seconds) all other tasks must have been waiting, not negative.
 
     Raises:
         ValueError: ``cushion`` is negative or NaN.
@@ -163,7 +164,7 @@ async def wait_all_tasks_blocked(cushion: float = 0.0) -> None:
 
 
 def use_clock(state: LoopState, clock: Clock) -> None:
-    """Have a loop go by ``clock``, asyncio's own timers included."""
+    """Make a loop use ``clock``, for asyncio's own timers as well."""
     state.clock = clock
     state.loop.time = clock.current_time  # type: ignore[method-assign]
     if compat.selector_of(state.loop) is None:
@@ -178,12 +179,13 @@ def use_clock(state: LoopState, clock: Clock) -> None:
         selector_idle_of(state).jumper = jumper
 
 
-# While a clock is asked for its time: the clocks that can jump and were asked in turn.
+# While current_time() of a clock is called: the clocks that can jump and whose current_time() was
+# called within that call.
 asked: ContextVar[list[Any]] = ContextVar("asked")
 
 
 def _jumper_in(clock: Clock) -> Any:
-    """The clock that jumps when the loop is idle: ``clock``, or one that it takes its time from."""
+    """The clock that jumps when the loop is idle: ``clock``, or one from which it gets its time."""
     found: list[Any] = []
     token = asked.set(found)
     try:
@@ -194,7 +196,7 @@ def _jumper_in(clock: Clock) -> Any:
 
 
 def current_clock() -> Any:
-    """The clock that the running loop goes by.
+    """Return the clock that the running loop uses.
 
     Returns:
         The clock given to ``run(clock=...)``, or one that shows the loop's own time.

@@ -1,17 +1,17 @@
-"""What stands between a loop and the steps of its tasks: instruments, and contexts that change.
+"""Hooks around the steps of tasks: instruments, and ``Task.context`` when it was assigned.
 
-Instruments see every task, ours or not, on a loop that may be running already. A task whose
-``Task.context`` was assigned makes its steps in that context.
+Instruments see every task of a loop, also tasks that asyncio code made. They can be added to a loop
+that is running. A task whose ``Task.context`` was assigned makes its further steps in that context.
 
-Rule 1: asyncio's tasks schedule each of their steps through ``loop.call_soon``, looked up on the
-loop object. While instruments are installed, or such a task lives, that attribute is replaced on
-the one object; with the last of them it goes, and full speed is back.
+Rule 1: an asyncio task schedules each of its steps by ``loop.call_soon``, which it looks up on the
+loop object. While there are instruments or such tasks, that attribute is replaced on the one
+object. Removing the last of them restores the loop's own ``call_soon``, and with it the full speed.
 
-Rule 2: a task is reported as spawned before it is reported as scheduled. A nursery's child is
-scheduled by asyncio before its record exists, so the nursery announces a spawn (``hold``) and
-reports it (``spawned``).
+Rule 2: a task is reported as spawned before it is reported as scheduled. asyncio schedules a child
+of a nursery before the child's record exists. So the nursery announces a new task (``hold``), and
+then reports it (``spawned``).
 
-Rule 3: steps that an eager task factory runs inside ``create_task`` pass by unseen.
+Rule 3: steps that an eager task factory runs inside ``create_task`` are not reported.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ class StepHooks:
 
     def __init__(self, state: LoopState) -> None:
         self._state = state
-        # Also found in the state while there are any.
+        # The same object is in LoopState.instruments while there are any.
         self._instruments = Instruments()
         # The tasks whose context was assigned, and these contexts.
         self._contexts: dict[Any, contextvars.Context] = {}
-        # What the loop object had in the place of its own method before, if anything.
+        # An earlier replacement of the method on the loop object, if there was one.
         self._before = vars(state.loop).get("call_soon")
         self._call_soon = state.loop.call_soon
-        # A nursery is making a task; whether that task has been scheduled already.
+        # Whether a nursery is making a task; whether that task has been scheduled already.
         self._holding = self._scheduled = False
         self._hook = self.call_soon
         state.loop.call_soon = self._hook  # type: ignore[method-assign,assignment]
 
     def add(self, instrument: Instrument) -> None:
-        """Call this instrument from now on."""
+        """Install an instrument."""
         self._instruments.add(instrument)
         if self._state.instruments is None:
             self._state.instruments = self._instruments
@@ -57,7 +57,7 @@ class StepHooks:
                 selector_idle_of(self._state)
 
     def settle(self) -> None:
-        """Give the loop its own ``call_soon`` back if there is nothing to do here any more."""
+        """Restore the loop's own ``call_soon`` if no instrument or task needs a hook any more."""
         state = self._state
         if state.instruments is not None and not state.instruments:
             state.instruments = None
@@ -65,16 +65,17 @@ class StepHooks:
                 selector_idle_of(state).release()
         if state.instruments is None and not self._contexts and state.step_hooks is self:
             state.step_hooks = None
-            # Somebody else's hook that was put over this one stays, and calls it as before.
+            # Other code may have replaced call_soon since. Its hook stays, and still calls this
+            # object's.
             if vars(state.loop).get("call_soon") is self._hook:
                 if self._before is None:
                     del state.loop.call_soon
                 else:
                     state.loop.call_soon = self._before  # type: ignore[method-assign]
-            del self._hook  # no circle
+            del self._hook  # a bound method: no reference cycle
 
     def use_context(self, task: Task, context: contextvars.Context) -> None:
-        """Have the task make its steps in another context from the next one on."""
+        """Make a task's steps run in another context, beginning with its next step."""
         self._contexts[task.asyncio_task] = context
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
@@ -88,7 +89,7 @@ class StepHooks:
                     self._note_scheduled(owner)
                     step, args = self._step, (callback, owner, args)
         except BaseException as error:
-            # The step is to be made, whatever becomes of the report.
+            # The step is made even if reporting it fails.
             self._state.finish_later(_raise, error)
         return self._call_soon(step, *args, context=context)
 
@@ -133,7 +134,8 @@ class StepHooks:
     def _call_inside(self, owner: Any, hook: str, task: Task) -> None:
         """Call a hook that may ask for the running task, just before or after its step."""
         if hook in self._instruments:
-            # The record of a task that has ended is gone, but not for this question.
+            # A task that has ended does not have a record any more, but the hook may ask for the
+            # running task.
             records[owner] = task
             try:
                 compat.enter_task(self._state.loop, owner)
@@ -146,34 +148,34 @@ class StepHooks:
                     records.pop(owner, None)
 
     def forget(self, owner: Any) -> None:
-        """A task is over: it needs no context any more."""
+        """Forget the context of a task that has ended."""
         self._contexts.pop(owner, None)
         self.settle()
 
     def hold(self) -> None:
-        """A nursery is about to make a task."""
+        """Note that a nursery is about to make a task."""
         self._holding, self._scheduled = True, False
 
     def release(self) -> None:
-        """No task was made after all."""
+        """Note that the nursery did not make the task."""
         self._holding = False
 
     def spawned(self, task: Task) -> None:
-        """The nursery has made it."""
+        """Report the task that the nursery made."""
         self._holding = False
         self._instruments.call("task_spawned", task)
         if self._scheduled:
             self._instruments.call("task_scheduled", task)
 
     def exited(self, task: Task) -> None:
-        """A nursery's child has ended."""
+        """Report the end of a nursery's child."""
         self._instruments.call("task_exited", task)
         if task.asyncio_task in self._contexts:
             self.forget(task.asyncio_task)
 
 
 def _raise(error: BaseException) -> None:
-    """Have an error reported that came up where it could not be raised."""
+    """Raise an error that could not be raised where it occurred. Called later on the loop."""
     raise error
 
 
@@ -186,7 +188,7 @@ def step_hooks_of(state: LoopState) -> StepHooks:
 
 
 def switch_context(task: Task, context: contextvars.Context) -> None:
-    """``Task.context`` was assigned."""
+    """Run a task's further steps in ``context``, which was assigned to ``Task.context``."""
     step_hooks_of(task._state).use_context(task, context)
 
 
@@ -208,7 +210,7 @@ def install(state: LoopState, instrument: Instrument) -> None:
 
 
 def uninstall(state: LoopState, instrument: Instrument) -> None:
-    """Take an instrument from a loop."""
+    """Remove an instrument from a loop."""
     if state.instruments is None:
         raise KeyError(instrument)
     state.instruments.remove(instrument)
@@ -218,8 +220,8 @@ def uninstall(state: LoopState, instrument: Instrument) -> None:
 def add_instrument(instrument: Instrument) -> None:
     """Start instrumenting the running loop.
 
-    It sees every task of the loop from now on, whoever started it. Adding one that is installed
-    already does nothing.
+    The instrument sees every task of the loop from now on, also tasks that asyncio code started.
+    Adding an instrument that is installed already does nothing.
 
     Args:
         instrument: an object with any of the methods of :class:`~nurseryio.abc.Instrument`.
@@ -238,10 +240,10 @@ def remove_instrument(instrument: Instrument) -> None:
     """Stop instrumenting the running loop.
 
     Args:
-        instrument: one that was added.
+        instrument: an instrument that was added.
 
     Raises:
-        KeyError: it is not installed; perhaps it was removed because it raised.
+        KeyError: the instrument is not installed. Perhaps it was removed because it raised.
         RuntimeError: where no loop is running.
 
     Checkpoint: no.

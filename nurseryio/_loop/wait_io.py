@@ -1,13 +1,13 @@
-"""Waiting until a file descriptor is ready, on any loop that can watch one.
+"""Waiting once until a file descriptor is ready, on any loop that can watch descriptors.
 
-Rule 1: one task may wait for one direction of one descriptor. The loop's watch is taken off as
-soon as the wait is over, so that nothing is left behind when the number is used again.
+Rule 1: one task may wait for one direction of one descriptor. The registration ends as soon as the
+wait is over, so none is left when the number is used again.
 
-Rule 2: a wait holds on to the object that it was given, so that the garbage collector does not
-close the descriptor meanwhile.
+Rule 2: a wait keeps a reference to the object that it was given, so that the garbage collector does
+not close the descriptor meanwhile.
 
-Rule 3: whoever closes a descriptor says so first, by :func:`notify_closing`; closing does not
-wake anybody of itself.
+Rule 3: code that closes a descriptor calls :func:`notify_closing` first. Closing alone does not
+wake the waiting task.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 
 async def wait_readable(fd: int | HasFileno) -> None:
-    """Wait until there is something to read, or to accept, at a file descriptor.
+    """Wait until a file descriptor has data to read, or a connection to accept.
 
     Args:
         fd: the descriptor, or an object with ``fileno()``; its kind must be one that the loop
             can watch (sockets and pipes, not regular files).
 
     Raises:
-        BusyResourceError: another task waits for the same already.
-        ClosedResourceError: somebody called :func:`notify_closing` meanwhile.
+        BusyResourceError: another task waits for the same descriptor and direction already.
+        ClosedResourceError: :func:`notify_closing` was called meanwhile.
         Cancelled: if the task is cancelled while it waits.
         NotImplementedError: the loop cannot watch descriptors (Windows' Proactor loop).
         OSError: the loop cannot watch the descriptor.
@@ -62,8 +62,8 @@ async def wait_writable(fd: int | HasFileno) -> None:
             can watch (sockets and pipes, not regular files).
 
     Raises:
-        BusyResourceError: another task waits for the same already.
-        ClosedResourceError: somebody called :func:`notify_closing` meanwhile.
+        BusyResourceError: another task waits for the same descriptor and direction already.
+        ClosedResourceError: :func:`notify_closing` was called meanwhile.
         Cancelled: if the task is cancelled while it waits.
         NotImplementedError: the loop cannot watch descriptors (Windows' Proactor loop).
         OSError: the loop cannot watch the descriptor.
@@ -77,7 +77,7 @@ async def wait_writable(fd: int | HasFileno) -> None:
 
 
 def notify_closing(fd: int | HasFileno) -> None:
-    """Say that a file descriptor is about to be closed: whoever waits for it is woken.
+    """Announce that a file descriptor is about to be closed, and wake the tasks that wait for it.
 
     Args:
         fd: the descriptor, or an object with ``fileno()``.
@@ -103,9 +103,9 @@ class _Once:
 
     Args:
         task: The task.
-        source: What it waits for: the number, or the object that has it.
+        source: The caller's argument: the number, or the object that has it.
         number: The number.
-        way: "reader" or "writer".
+        direction: "reader" or "writer".
     """
 
     __slots__ = ("_number", "_poller", "_source", "_task", "_direction", "armed")
@@ -115,14 +115,15 @@ class _Once:
         self._source = source
         self._number = number
         self._direction = direction
-        # What watches the descriptor; None stands for the loop itself.
+        # The poller that watches the descriptor; None stands for the loop itself.
         self._poller: Poller | None = None
         self.armed = False
 
     def arm(self) -> None:
         state = self._task._state
         table = waits(state)
-        # uvloop registers with the system later, and ends the process if that fails then.
+        # uvloop itself is not used: it registers a descriptor with the system only later, and if
+        # that fails, it ends the process.
         poller = None if table.loop_keeps else table.poller
         try:
             if poller is not None and poller.open():
@@ -139,7 +140,7 @@ class _Once:
         self.armed = True
 
     def disarm(self) -> bool:
-        """Have the descriptor watched no longer. False if that has been done already."""
+        """End the registration. False if it has ended already."""
         if not self.armed:
             return False
         self.armed = False
@@ -195,7 +196,7 @@ def _number(fd: Any) -> int:
             raise TypeError(f"expected a file descriptor or an object with fileno(), not {fd!r}")
         fd = fd.fileno()
     if fd < 0:
-        # The error that the system has for a number that stands for no open file.
+        # The system's error for a number that is not an open file's.
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     number: int = fd
     return number

@@ -1,8 +1,9 @@
-"""Whether the running loop can watch file descriptors, and the error where it cannot.
+"""Whether the running loop can watch file descriptors, and the error if it cannot.
 
-Most loops can. The Proactor loop, Windows' default, has transports only.
+Most loops can. The Proactor loop, which is Windows' default, only has transports.
 
-Rule: an operation that needs watching checks before it opens, binds or starts anything.
+Rule: an operation that needs to watch a descriptor checks this before it opens, binds or starts
+anything.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["ask", "can_watch", "cannot_watch", "check_can_watch"]
 
 
 def ask(loop: compat.Loop) -> bool:
-    """Try it: by a number that a loop that can watch descriptors refuses."""
+    """Whether a loop can watch descriptors: it gets an invalid number, and its error shows that."""
     try:
         loop.add_reader(-1, list)
     except NotImplementedError:
@@ -30,7 +31,7 @@ def ask(loop: compat.Loop) -> bool:
     return True
 
 
-# Whether a loop can watch file descriptors. The loop is asked once.
+# Whether a loop can watch file descriptors. Found out once for each loop.
 can_watch: PerLoop[bool] = PerLoop(lambda state: ask(state.loop))
 
 
@@ -38,7 +39,7 @@ def check_can_watch(what: str) -> None:
     """Raise NotImplementedError if the running loop cannot watch file descriptors.
 
     Args:
-        what: What needs that, in the plural; the error message begins with it.
+        what: The operations that need it, in the plural; the error message begins with it.
     """
     if compat.running_loop_or_none() is not None:
         state = current_state()
@@ -47,7 +48,7 @@ def check_can_watch(what: str) -> None:
 
 
 def cannot_watch(loop: compat.Loop, what: str) -> NotImplementedError:
-    """The error for an operation that is not possible on a loop."""
+    """Return the error for operations that are not possible on a loop."""
     return NotImplementedError(
         f"{what} need an event loop that can watch file descriptors, which {type(loop).__name__} "
         "cannot: use another loop, for example by nurseryio.run(main, "

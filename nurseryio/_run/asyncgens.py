@@ -1,14 +1,15 @@
-"""Async generators that were left unfinished, under ``run``.
+"""Closing the async generators that are left unfinished under ``run``.
 
-Rule 1: a generator that is garbage collected before its end is closed in a system task, inside
-a scope that is cancelled already: its ``finally`` blocks run, but may not wait for anything.
+Rule 1: a generator that is garbage collected before its end is closed in a system task, inside a
+cancelled scope. So its ``finally`` blocks run, but they may not wait for anything.
 
-Rule 2: at the end of the run the ones that are left are closed in the same way, in no
-particular order, until there are none; a generator that starts then is closed as well.
+Rule 2: at the end of the run the remaining generators are closed in the same way, in no particular
+order, until there are none. A generator that starts during this time is closed as well.
 
-Rule 3: errors in them are logged and go no further, except ``SystemExit`` and
-``KeyboardInterrupt``, which end the run once all are closed. On a loop that ``run`` did not make,
-asyncio's own hooks stay in charge.
+Rule 3: errors in them are logged and not raised. ``SystemExit`` and ``KeyboardInterrupt`` are the
+exception: they end the run once all generators are closed.
+
+On a loop that ``run`` did not make, asyncio's own hooks remain in use.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("nurseryio.async_generator_errors")
 
-Generator = Any  # an async generator object, of whatever compiler
+Generator = Any  # an async generator object, of Python or of a compiler such as Cython
 
 
 class AsyncGenerators:
-    """The async generators that started in one run and have not ended."""
+    """The async generators that have started in one run and have not ended."""
 
     def __init__(
         self,
@@ -45,14 +46,15 @@ class AsyncGenerators:
         self._call_soon = call_soon
         self._spawn = spawn
         self._alive: Any = weakref.WeakSet()
-        # Collected so late that no system task could be had: closed at the end.
+        # Generators that were collected when no system task could be made any more. They are closed
+        # at the end of the run.
         self._late: set[Generator] = set()
         self._finishing = False
-        # The name of the one that is being closed at the end of the run.
+        # The name of the generator that is being closed at the end of the run, in a list.
         self.closing: list[str] = []
 
     def install(self) -> None:
-        """Take over the hooks of this thread; asyncio puts its own back when the loop stops."""
+        """Set the hooks of this thread. asyncio restores the earlier ones when the loop stops."""
         sys.set_asyncgen_hooks(firstiter=self._first, finalizer=self._collected)
 
     def _first(self, generator: Generator) -> None:
@@ -83,7 +85,7 @@ class AsyncGenerators:
             self._late.add(generator)
 
     async def finish(self) -> None:
-        """Close all that are left (rule 2)."""
+        """Close all remaining generators (rule 2)."""
         self._finishing = True
         exits: list[BaseException] = []
         while self._alive or self._late:

@@ -1,4 +1,4 @@
-"""What Ctrl-C does to a run, the first time and again.
+"""The effect of Ctrl-C on a run, the first time and again.
 
 ==============================  ===============================  ===============================
 Ctrl-C is pressed               before the main task has ended   after that
@@ -11,23 +11,24 @@ again                           all tasks are cancelled          the run gives u
 once more                       the run gives up and ends
 ==============================  ===============================  ===============================
 
-Rule 1: Ctrl-C is pressed "again" while the interruption before it has not been raised in the main
-task as a ``KeyboardInterrupt``. A program may catch that and go on; then counting begins anew.
+Rule 1: the count. Ctrl-C is pressed "again" while the previous interruption has not been raised in
+the main task as a ``KeyboardInterrupt``. A program may catch that error and continue. Then the next
+Ctrl-C is a first one.
 
-Rule 2: from the second time on, a ``KeyboardInterrupt`` leaves the loop. It is raised in whatever
-user code runs, or else in a callback. The engine and asyncio are interrupted in the middle of
-something only when a run that has given up does not end within ``LATE`` seconds of real time.
+Rule 2: from the second time on, a ``KeyboardInterrupt`` leaves the loop. It is raised in the user
+code that is running, or else in a callback. Code of the engine and of asyncio may be interrupted
+half-way in one case: a run that has given up does not end within ``LATE`` seconds of real time.
 
-Rule 3: the ``KeyboardInterrupt`` has the tasks of that moment as a note. They are drawn where it is
-raised, not in a signal handler that has interrupted the loop: that takes a while, and runs code of
-others. If it was not raised in
-the program, its traceback is the place where the main task was.
+Rule 3: the ``KeyboardInterrupt`` has a note that shows the tasks of that moment. The tree of tasks
+is drawn where the error is raised, not in a signal handler that interrupted the loop. Drawing takes
+a while and runs code of other libraries. If the error was not raised in the program, its traceback
+shows where the main task was.
 
-Rule 4: another error may take the place of a ``KeyboardInterrupt``: that of a time limit, which a
-signal handler raises as well (:meth:`CtrlC.interrupt`).
+Rule 4: another error may replace the ``KeyboardInterrupt``: the error of a time limit, which also
+comes from a signal handler (:meth:`CtrlC.interrupt`).
 
-Rule 5: signals may arrive while another one is being handled. They are put in a queue, so that none
-is lost, and nothing is raised in the middle of the counting.
+Rule 5: a signal may arrive while another one is being handled. Signals are put in a queue, so that
+none is lost. Nothing is raised while a signal is being counted.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from .driving import Driver
     from .leftovers import Leftovers
 
-# What the main task is cancelled with where no KeyboardInterrupt can be raised in it.
+# The reason for cancelling the main task where no KeyboardInterrupt can be raised in it.
 KI_REASON = RequestReason("KeyboardInterrupt")
 
 
@@ -68,8 +69,8 @@ class CtrlC:
     """Ctrl-C in one run.
 
     Attributes:
-        pending: one was pressed that has not been raised as a ``KeyboardInterrupt`` yet.
-        ever: one was pressed.
+        pending: an interruption has arrived and its error has not been raised yet.
+        ever: Ctrl-C was pressed at least once.
         main: the main task, once it exists.
         main_over: the main task has ended.
     """
@@ -85,38 +86,39 @@ class CtrlC:
         self.ever: bool = False
         self.main_over = False
         self.main: Task | None = None
-        # How many times in a row, see rule 1.
+        # The number of interruptions in a row, see rule 1.
         self._times = 0
-        # What has arrived and is not counted yet: an error to raise, or None for Ctrl-C.
+        # Interruptions that are not counted yet: an error to raise, or None for Ctrl-C.
         self._arrived: deque[BaseException | None] = deque()
         self._counting = False
-        # The latest, whether it lacks its note, and where the main task was then.
+        # The error of the latest interruption, whether it lacks its note, and the place of the main
+        # task at that time.
         self._error: BaseException = KeyboardInterrupt()
         self._without_note = False
         self._place: types.TracebackType | None = None
-        # When the run gave up because of it.
+        # When the run gave up because of Ctrl-C (real seconds).
         self._given_up = inf
-        # It is to leave the loop.
+        # Whether the error is still to be raised out of the loop.
         self._leaving = False
-        # What the main task waited for when its abort function kept the interruption for later.
+        # The wait of the main task whose abort function kept the interruption for later.
         self._kept_in: Any = None
-        # The thread in which an abort function is being asked.
+        # The thread in which an abort function is being called.
         self._asking: int | None = None
 
     # -- in the signal handler --------------------------------------------------
 
     def press(self, frame: types.FrameType | None) -> None:
-        """Ctrl-C was pressed while ``frame`` was running."""
+        """Handle Ctrl-C, which was pressed while ``frame`` was running."""
         self.ever = True
         self.interrupt(frame, None)
 
     def interrupt(self, frame: types.FrameType | None, error: BaseException | None) -> None:
-        """Have ``error`` interrupt the main task, or more than that if it is not the first one.
+        """Interrupt the main task with ``error``, or end the run if it is not the first one.
 
         Args:
-            frame: what was running, for an error other than that of Ctrl-C code that may not be
-                interrupted on the spot.
-            error: what to raise; None for the ``KeyboardInterrupt`` of Ctrl-C.
+            frame: the frame that was running. If there is an ``error``, the caller has found that
+                this frame must not be interrupted on the spot.
+            error: the error to raise; None for the ``KeyboardInterrupt`` of Ctrl-C.
         """
         leaving: BaseException | None = None
         self._arrived.append(error)
@@ -133,17 +135,17 @@ class CtrlC:
                     self._add_note(leaving)
                 raise leaving
         finally:
-            del error, leaving  # no circle: its traceback leads here
+            del error, leaving  # no reference cycle: the traceback refers to this frame
 
     def _count(
         self, frame: types.FrameType | None, error: BaseException | None, first: bool
     ) -> BaseException | None:
-        """One more has arrived: returns what is to be raised on the spot, if anything.
+        """Count one interruption. Returns the error to raise on the spot, if any.
 
         Args:
-            frame: what was running.
+            frame: the frame that was running.
             error: as for :meth:`interrupt`.
-            first: nothing is to be raised on the spot yet.
+            first: no earlier one in the queue is to be raised on the spot.
         """
         if error is None and first and not self._at_checkpoints and not is_protected(frame):
             return KeyboardInterrupt()
@@ -171,20 +173,20 @@ class CtrlC:
             self._loop.call_soon_threadsafe(callback)
 
     def _add_note(self, error: BaseException) -> None:
-        """Note the tasks of this moment."""
+        """Add a note that shows the tasks of this moment."""
         if error is self._error:
             self._without_note = False
         add_note(error, f"When Ctrl-C was pressed, there were {self._leftovers.describe()}")
 
     def _is_kept(self) -> bool:
-        """Whether the main task still waits where the interruption before is kept for later."""
+        """Whether the main task is still in the wait that kept the last interruption for later."""
         main = self.main
         return self._kept_in is not None and main is not None and main._park is self._kept_in
 
     # -- on the loop ------------------------------------------------------------
 
     def _say_later(self, turns: int) -> None:
-        """Show what the run waits for if it does not end in so many iterations of the loop."""
+        """Show what the run waits for if it does not end in ``turns`` iterations of the loop."""
         if turns:
             self._loop.call_soon(self._say_later, turns - 1)
         elif not self._leftovers.over:
@@ -210,7 +212,7 @@ class CtrlC:
             raise self._error.with_traceback(self._find_main())
 
     def has_left(self) -> None:
-        """Something has left the loop."""
+        """Note that an error has left the loop, so :meth:`_leave` must not raise any more."""
         self._leaving = False
 
     def interrupt_main(self) -> None:
@@ -243,8 +245,8 @@ class CtrlC:
             if not self.pending:
                 self.forget()
         if self.pending:
-            # A checkpoint, a foreign await, or a wait that has an end of its own: CancelledError
-            # there or at the next await, KeyboardInterrupt from run().
+            # The task is at a checkpoint, in an await of asyncio code, or in a wait that cannot be
+            # aborted. Cancel the task there or at its next await. run() raises KeyboardInterrupt.
             task.asyncio_task.cancel(self._reason())
 
     def _reason(self) -> CancelReason:
@@ -269,10 +271,10 @@ class CtrlC:
     # -- at the end -------------------------------------------------------------
 
     def take(self, error: BaseException | None) -> BaseException:
-        """The pending ``KeyboardInterrupt`` or other error, for the caller to raise.
+        """Return the pending ``KeyboardInterrupt`` or other error, for the caller to raise.
 
         Args:
-            error: what the main task has raised.
+            error: the error that the main task raised, if any.
         """
         self.pending = False
         place = error.__traceback__ if isinstance(error, Cancelled) else self._place
@@ -281,6 +283,6 @@ class CtrlC:
         return interrupt
 
     def forget(self) -> None:
-        """Let go of the latest. Its traceback leads here: nothing here may lead to it."""
+        """Drop the latest error. Its traceback refers to this object: avoid a reference cycle."""
         self._error = KeyboardInterrupt()
         self._place = None

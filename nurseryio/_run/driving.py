@@ -1,16 +1,17 @@
-"""Driving a loop until something is done, whatever leaves the loop meanwhile.
+"""Driving an event loop until a future is done, even if ``SystemExit`` leaves the loop.
 
-asyncio lets ``SystemExit`` and ``KeyboardInterrupt`` out of a task's step or a callback pass
-through the loop: ``run_until_complete`` raises, with all tasks as they were. The loop is sound
-after that and can be run again, so that tasks may clean up.
+asyncio lets ``SystemExit`` and ``KeyboardInterrupt`` of a task's step or of a callback pass through
+the loop. ``run_until_complete`` raises them, and all tasks stay as they were. The loop is sound
+after that. It can be run again, so that the tasks can clean up.
 
 Rule 1: an error that leaves the loop is reported to ``run``, and the loop is run again.
 
-Rule 2: that has an end. The driver gives up when ``run`` says so, when the loop is closed, when a
-second error shows that the loop cannot run, and when exits follow one another in vain.
+Rule 2: the number of attempts is limited. The driver gives up in four cases: ``run`` says so; the
+loop is closed; a second error shows that the loop cannot run; many exits follow one another, and no
+task ends in between.
 
-Rule 3: what the driver waits for is done at the latest when the task that was made for it ends,
-also if the loop's task factory has done something else with its coroutine.
+Rule 3: the driver waits for a future that it made together with a task. The future is done at the
+latest when that task ends, also if the loop's task factory did not run the given coroutine.
 """
 
 from __future__ import annotations
@@ -29,20 +30,21 @@ if TYPE_CHECKING:
 
     from .._asyncio import compat
 
-# The exceptions that asyncio lets pass through a loop: they are to end the program.
+# The exceptions that asyncio lets pass through a loop, because they are meant to end the program.
 EXITS = (SystemExit, KeyboardInterrupt)
 
-# An exit is in vain if no task has ended since the one before. The driver gives up after so many
-# in a row, or after one that comes so late (real seconds).
+# An exit is in vain if no task has ended since the previous exit. The driver gives up after this
+# many exits in vain in a row, or after one that comes more than LATE real seconds after the
+# previous exit.
 EXITS_IN_VAIN = 100
 LATE = 1.0
 
-# Part of the text of the RuntimeError that a loop raises if somebody stops it.
+# Part of the text of the RuntimeError that run_until_complete() raises after loop.stop().
 STOPPED = "stopped before Future completed"
 
 
 class Driver:
-    """Runs one loop, as often as that takes.
+    """Runs one loop until a future is done, as many times as necessary.
 
     Args:
         loop: the loop, not running.
@@ -66,15 +68,16 @@ class Driver:
         self._stopped = stopped
         self._left_by = left_by
         self.given_up: bool = False
-        # What throw() was given.
+        # The error that throw() was called with.
         self._thrown: BaseException | None = None
-        # Whether an error has left the loop that was not an exit. Of the last exit: how many tasks
-        # were alive then, and when it was. How many exits in a row were in vain.
+        # Whether an error other than an exit has left the loop. Then, for the last exit: the number
+        # of tasks that were alive, and the time (real seconds). Then the number of exits in vain in
+        # a row.
         self._broken = False
         self._alive = 0
         self._when = 0.0
         self._in_vain = 0
-        # The tasks and their coroutines. asyncio itself holds tasks weakly.
+        # Tasks that spawn() made, and their coroutines. asyncio itself only has weak references.
         self._strong: dict[Any, Any] = {}
 
     @runs_loop
@@ -99,7 +102,7 @@ class Driver:
             except BaseException as exc:
                 left, stopping = exc, True
             try:
-                # Not in the except block: it is not the context of what is raised because of it.
+                # Not in the except block: the error must not become the context of other errors.
                 if left is not None:
                     self._report(left)
             finally:
@@ -108,7 +111,7 @@ class Driver:
             self._let_go()
 
     def _let_go(self) -> None:
-        """The tasks of this driver are left alone, and that is nothing to warn of."""
+        """Give up the driver's own tasks, without asyncio's warnings about unfinished tasks."""
         tasks, self._strong = self._strong, {}
         for task, coro in tasks.items():
             give_up(task)
@@ -117,9 +120,10 @@ class Driver:
                 _close(task.get_coro())  # another one if a task factory has wrapped it
 
     def _settle(self) -> None:
-        """An error has left the loop when the future was done, but before the loop was stopped.
+        """Run a callback of asyncio that would stop the loop too early.
 
-        The callback that stops it is still there. It must not stop the next run.
+        An error left the loop when the future was done already. The callback of the future that
+        stops the loop is still scheduled. It must not stop the next run of the loop.
         """
         loop = self._loop
         last = loop.create_future()
@@ -132,17 +136,17 @@ class Driver:
                 raise
 
     def forgive(self) -> None:
-        """The loop has run well since the last error that left it: that one does not count."""
+        """Forget the errors that left the loop, because the loop has run well since then."""
         self._broken, self._when, self._in_vain = False, 0.0, 0
 
     def throw(self, error: BaseException) -> None:
-        """Have an error leave the running loop, on which it cannot be raised for that."""
+        """Stop the loop and report ``error``, which a callback could not raise out of the loop."""
         if self._thrown is None:
             self._thrown = error
         self._loop.stop()
 
     def _report(self, exc: BaseException) -> None:
-        """Something has left the loop: an error, or the news that it was stopped by throw()."""
+        """Report an error that has left the loop, or the error for which ``throw`` stopped it."""
         thrown, self._thrown = self._thrown, None
         exc = exc if thrown is None else thrown
         try:
@@ -176,13 +180,13 @@ class Driver:
         """Make a task once the loop runs, so that instruments are called on a running loop only.
 
         Args:
-            async_fn: what the task runs.
-            name: its name.
+            async_fn: the function for the task to run.
+            name: the task's name.
             failed: called with an error of the function, or with the reason why it did not run.
 
         Returns:
-            A future that is done when the task has ended, or could not be made. It never fails.
-            Its result means nothing.
+            A future that is done when the task has ended, or could not be made. The future never
+            fails. Its result has no meaning.
         """
         loop = self._loop
         ended = loop.create_future()
@@ -209,7 +213,7 @@ class Driver:
                     raise TypeError(f"a task factory must return a task, not {safe_repr(task)}")
                 self._strong[task] = coro
                 task.add_done_callback(end)
-                # Another callback, so that it is called whatever becomes of the first one.
+                # A second callback, so that it is called even if the first one raises.
                 task.add_done_callback(ended.set_result)
             except BaseException as exc:
                 if not ended.done():
@@ -237,11 +241,11 @@ def _close(coro: Any) -> None:
     try:
         coro.close()
     except (RuntimeError, ValueError):
-        pass  # somebody is executing it
+        pass  # the coroutine is running
 
 
 def _without_end(task: asyncio.Task[Any], name: str) -> BaseException:
-    """The error for a task that has ended while its coroutine has not."""
+    """The error for a task that ended before its coroutine did."""
     error = RuntimeError(
         f"the task {name!r} of run() has ended, but its coroutine has not: the task factory of "
         "the loop must return a task that runs the coroutine that it was given"

@@ -1,10 +1,12 @@
-"""Of all that went wrong in a run, the one error that leaves it.
+"""Which error leaves a run, if several things went wrong in it.
 
-Rule 1: this is the order: an error that was to end the run (a deadlock); an exit of asyncio code;
-an internal error; Ctrl-C; the error of the main task; trouble at the start or end of the loop.
+Rule 1: the first of these that exists leaves the run: an error that was to end the run (a
+deadlock); an exit (``SystemExit``, ``KeyboardInterrupt``) of asyncio code; an internal error;
+Ctrl-C; the error of the main task; an error at the start or end of the loop.
 
-Rule 2: the others are not lost. They are put into the context of the one that leaves. If that is a
-``SystemExit``, for which Python prints nothing, the loop's exception handler gets them as well.
+Rule 2: the other errors are not lost. They become the context of the error that leaves. Python
+prints no traceback for a ``SystemExit``. So if that leaves, the loop's exception handler gets the
+others as well.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ if TYPE_CHECKING:
 
 
 class FinalError:
-    """What went wrong in one run, the main task's own error aside.
+    """The errors of one run, except the error of the main task.
 
     Attributes:
         failure: an error that was to end the run.
-        exits: what has left the loop, and what is to leave the run likewise, in order.
+        exits: errors that left the loop, and errors that are to leave the run like them, in order.
         internal: the error of a system task or a ``run_sync_soon`` function.
-        troubles: what could not be done at the start or end, and further internal errors.
+        troubles: errors at the start or end of the run, and further internal errors.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -47,11 +49,11 @@ class FinalError:
     def decide(
         self, error: BaseException | None, ctrl_c: CtrlC, strict: bool | None
     ) -> BaseException | None:
-        """The error that leaves the run, if any.
+        """Return the error that leaves the run, if any.
 
         Args:
-            error: what the main task has raised.
-            presses: Ctrl-C.
+            error: the error that the main task raised, if any.
+            ctrl_c: Ctrl-C in this run.
             strict: whether groups stay groups, see ``run``.
         """
         if error is not None and strict is not True:
@@ -66,7 +68,7 @@ class FinalError:
             set_cause(leaving, None if cancelled else error)
             error = None
         elif error is not None and is_a(error, KeyboardInterrupt) and ctrl_c.ever:
-            leaving, error = error, None  # it knows best where the program was
+            leaving, error = error, None  # its traceback shows best where the program was
         elif self.exits:
             leaving = rest.pop(0)
         elif self.internal is not None:
@@ -84,7 +86,7 @@ class FinalError:
             return None
         self._keep([] if error is None or cancelled else [error], leaving)
         self._keep(rest, leaving)
-        # The traceback of what leaves leads here: nothing here may lead to it.
+        # The traceback of the error refers to this object: avoid a reference cycle.
         self.failure = self.internal = None
         self.exits, self.troubles = [], []
         ctrl_c.forget()
@@ -94,14 +96,14 @@ class FinalError:
             del leaving, rest, internal, error
 
     def _keep(self, errors: Iterable[BaseException], leaving: BaseException) -> None:
-        """Rule 2."""
+        """Keep errors in the context of ``leaving`` (rule 2)."""
         for error in errors:
             found = [leaf for leaf in leaves(error) if not is_cancelled(leaf)]
             if all(any(leaf is known for known in self.exits) for leaf in found):
                 continue
             attached = attach(error, leaving)
             if all(is_a(leaf, EXITS) for leaf in found):
-                continue  # there is nothing in them to be seen
+                continue  # exits have nothing to show
             if not attached or is_a(leaving, SystemExit):
                 self._loop.call_exception_handler(
                     {
@@ -112,7 +114,7 @@ class FinalError:
 
 
 def attach(error: BaseException, leaving: BaseException) -> bool:
-    """Make an error part of the context of another one that is raised. False: it cannot be."""
+    """Put ``error`` into the context of ``leaving``. False if the contexts would form a cycle."""
     last = leaving
     seen = {id(last)}
     while (before := context_of(last)) is not None and id(before) not in seen:
@@ -125,6 +127,6 @@ def attach(error: BaseException, leaving: BaseException) -> bool:
         seen.add(id(inner))
         inner = context_of(inner)
     if inner is not None:
-        return False  # it leads back to itself
+        return False  # its chain of contexts has a cycle, or meets that of ``leaving``
     set_context(last, error)
     return True

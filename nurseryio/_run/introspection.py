@@ -1,4 +1,4 @@
-"""Whether the caller is in a run or in a task, and statistics of the loop."""
+"""Statistics of the loop, and whether the caller is in a run or in a task."""
 
 from __future__ import annotations
 
@@ -45,15 +45,16 @@ class IOStatistics(Frozen):
 
 
 class RunStatistics(Frozen):
-    """How a loop fares, for debugging.
+    """Numbers about a running loop, for debugging.
 
     Attributes:
-        tasks_living: asyncio tasks that have not ended.
-        tasks_runnable: of those, the ones that only wait for their turn.
+        tasks_living: the number of asyncio tasks that have not ended.
+        tasks_runnable: the number of those that wait for nothing but their next step.
         seconds_to_next_deadline: time until the earliest deadline of a scope or sleep; negative
             if it has passed, ``inf`` if there is none.
         io_statistics: see :class:`IOStatistics`.
-        run_sync_soon_queue_size: functions given to ``run_sync_soon`` that have not run yet.
+        run_sync_soon_queue_size: the number of functions passed to ``run_sync_soon`` that have
+            not been called yet.
 
     Trio: ``trio.lowlevel.RunStatistics``.
     """
@@ -74,7 +75,12 @@ class RunStatistics(Frozen):
 
 
 def current_statistics() -> RunStatistics:
-    """How the running loop fares. Looks at every task: not for every moment.
+    """Return numbers about the running loop.
+
+    The call looks at every task, so do not make it often.
+
+    Returns:
+        A :class:`RunStatistics`.
 
     Raises:
         RuntimeError: where no loop is running.

@@ -1,11 +1,11 @@
-"""What a run waits for after its main task: cancelling it, and saying what it is.
+"""The wait after a run's main task: asyncio's tasks are cancelled, and a long wait is logged.
 
-Rule 1: what asyncio code has left running is cancelled once, and waited for, as by
+Rule 1: tasks that asyncio code has left running are cancelled once, and waited for, as by
 ``asyncio.run``.
 
-Rule 2: a run that goes on waiting says so once, after ``SILENCE`` seconds of real time, whatever
-clock the loop goes by. Nothing is polled: a timer thread wakes the loop. It is not started for
-the few iterations of the loop in which most runs end.
+Rule 2: a run that is still waiting after ``SILENCE`` seconds of real time logs that once. The
+loop's clock makes no difference. Nothing is polled: a timer thread wakes the loop. The thread is
+not started for the few iterations of the loop in which most runs end.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("nurseryio")
 
-# How long (real seconds) a run waits for leftovers before it says so.
+# How long (real seconds) a run waits for leftovers before it logs that.
 SILENCE = 3.0
 
 # How many iterations of the loop most runs take to end after their main task.
 TURNS = 20
 
-# What a run waits for after its main task, in this order.
+# The phases of the wait after the main task, in this order.
 CHILDREN = "tasks"
 OF_ASYNCIO = "tasks of asyncio code"
 GENERATORS = "async generators to be closed"
@@ -43,12 +43,12 @@ THREADS = "threads of the loop's default executor"
 
 
 class Leftovers:
-    """What one run waits for after its main task.
+    """The tasks, generators and threads that one run waits for after its main task.
 
     Attributes:
-        phase: the kind of things that it waits for now.
-        names: for each phase a function that names these things, as far as they are not tasks.
-        over: it waits for nothing any more.
+        phase: the kind of things that the run waits for now.
+        names: for each phase a function that names these things, except tasks.
+        over: the run does not wait any more.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -65,10 +65,11 @@ class Leftovers:
         self._begun = False
 
     def describe(self) -> str:
-        """What there is to wait for, in lines of text."""
+        """The things that the run waits for, as lines of text."""
         what = self.phase
         try:
-            # Imported when it is needed. This may be in a signal handler, in the middle of itself.
+            # Imported only when needed. This method may run in a signal handler, even while another
+            # call of it is still running.
             from .._observe.task_tree import draw_tasks
 
             tree = draw_tasks(self._loop)
@@ -99,10 +100,10 @@ class Leftovers:
                     }
                 )
 
-    # -- saying so --------------------------------------------------------------
+    # -- logging a long wait ----------------------------------------------------
 
     def watch(self) -> None:
-        """From now on the run waits: say so if that takes long. To be called on the loop."""
+        """Log a warning if the wait, which begins now, takes long. To be called on the loop."""
         if not self._begun:
             self._begun = True
             self._turn(TURNS)
@@ -118,7 +119,7 @@ class Leftovers:
             self._timer.start()
 
     def _wake(self) -> None:
-        """In the timer's thread."""
+        """Schedule the warning on the loop. Called in the timer's thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._say)
 
@@ -127,7 +128,7 @@ class Leftovers:
             LOGGER.warning("run() has waited for %g s, for %s", SILENCE, self.describe())
 
     def stop(self) -> None:
-        """The run does not wait any more."""
+        """End the watch, because the run does not wait any more."""
         self.over = True
         if self._timer is not None:
             self._timer.cancel()

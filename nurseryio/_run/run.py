@@ -1,24 +1,25 @@
-"""``run``: a loop of one's own for one async function. A convenience, never a need.
+"""``run``: makes an event loop for one async function. A convenience that nothing else depends on.
 
-Rule 1: the run's root is one asyncio task, holding the system nursery, and in it the nursery
-of the main task. Everything else of this library works the same without it.
+Rule 1: the root of a run is one asyncio task. It has the system nursery open, and inside that the
+nursery of the main task. Everything else in this library works in the same way without ``run``.
 
-Rule 2: the end comes in order: main task; system tasks (cancelled); unfinished async
-generators; tasks that asyncio code left behind (cancelled); the loop and its executor.
+Rule 2: a run ends in this order: main task; system tasks (cancelled); unfinished async generators;
+tasks that asyncio code left behind (cancelled); the executor and the loop.
 
-Rule 3: what the main task raised leaves as it is, except that a group around a lone
-``SystemExit`` or ``KeyboardInterrupt`` is taken off (unless groups were asked for by
-``strict_exception_groups=True``), so that exit codes survive.
+Rule 3: the error of the main task leaves unchanged, with one exception. A group around a lone
+``SystemExit`` or ``KeyboardInterrupt`` is removed, so that exit codes survive. With
+``strict_exception_groups=True`` such a group is kept.
 
-Rule 4: ``SystemExit`` and ``KeyboardInterrupt`` that asyncio code has raised (a task, a callback,
-a signal handler) cancel everything. Once all has ended, the first of them leaves ``run``. If the
-main task has failed too, that error is its context.
+Rule 4: if asyncio code (a task, a callback, a signal handler) raises ``SystemExit`` or
+``KeyboardInterrupt``, everything is cancelled. Once all tasks have ended, the first of these errors
+leaves ``run``. If the main task has failed too, its error is the context of that one.
 
-Rule 5: a forked child that comes back into its parent's run leaves it at once. Nothing is
+Rule 5: a forked child that returns into the run of its parent leaves that run at once. Nothing is
 cancelled, and the loop is neither run nor closed.
 
-Rule 6: whatever fails in here, the loop is closed, and signals are given back. Each step of the end
-is made although another one has failed, and all of them once more if their caller has failed.
+Rule 6: the loop is closed and the signal handlers are restored, whatever fails in this module. Each
+step of the end is made even if another one failed. If their caller failed, all steps of closing are
+made again.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 
 RetT = TypeVar("RetT")
 
-# They call the user's function before anything else, so that it may be interrupted.
+# These call the user's function before they change anything, so Ctrl-C may interrupt that call.
 calls_users(Nursery.start_soon)
 calls_users(Nursery.start)
 
@@ -79,27 +80,27 @@ def run(
     Args:
         async_fn: an async function.
         args: its positional arguments.
-        clock: what the loop and all timers on it go by, a ``testing.MockClock`` for example;
+        clock: the clock for the loop and all of its timers, for example a ``testing.MockClock``;
             works on any loop. Default: the loop's own monotonic clock.
-        instruments: installed before anything else happens.
-        restrict_keyboard_interrupt_to_checkpoints: have Ctrl-C raise ``KeyboardInterrupt`` in the
-            main task at a checkpoint, instead of wherever user code happens to be.
+        instruments: instruments that are installed before anything else happens.
+        restrict_keyboard_interrupt_to_checkpoints: make Ctrl-C raise ``KeyboardInterrupt`` in the
+            main task at a checkpoint, instead of anywhere in user code.
         strict_exception_groups: False lets nurseries raise a single error bare (deprecated).
             True keeps a group around a lone ``SystemExit`` or ``KeyboardInterrupt`` too.
         loop_factory: makes the event loop, ``uvloop.new_event_loop`` for example.
 
     Returns:
-        What ``async_fn`` returns.
+        The result of ``async_fn``.
 
     Raises:
         RuntimeError: an event loop is running in this thread already; await the function there.
-        TypeError: ``async_fn`` is no async function.
-        KeyboardInterrupt: Ctrl-C was pressed and nothing else was raised because of it. The tasks
-            of that moment are a note of the error.
-        SystemExit: raised in ``async_fn``, or in any code on the loop; then everything was
-            cancelled, and an error of ``async_fn`` is the context of this one.
+        TypeError: ``async_fn`` is not an async function.
+        KeyboardInterrupt: Ctrl-C was pressed and nothing else was raised because of it. A note of
+            the error shows the tasks of that moment.
+        SystemExit: it was raised in ``async_fn``, or in any code on the loop. In the second case
+            everything was cancelled, and an error of ``async_fn`` is the context of this one.
         TrioInternalError: a system task or a ``run_sync_soon`` function failed.
-        BaseException: whatever ``async_fn`` raises, or the loop's task factory.
+        BaseException: any error that ``async_fn`` or the loop's task factory raises.
 
     Checkpoint: no, this is not an async function.
 
@@ -115,8 +116,8 @@ def run(
         strict_exception_groups,
         loop_factory,
     )
-    # An error of this function itself, or of what it calls, is one more error of the run. The loop
-    # is closed and the signals are given back even if that fails at the first attempt.
+    # An error of this function, or of a function that it calls, is one more error of the run. The
+    # loop is closed and the signal handlers are restored even if the first attempt fails.
     try:
         try:
             runner.take_signals()
@@ -141,7 +142,7 @@ def prepare(
     strict: bool | None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
 ) -> Run:
-    """Make the loop of a run; for the arguments and errors see :func:`run`. To be closed."""
+    """Make the loop of a run. Arguments and errors: see :func:`run`. The caller closes the run."""
     loop = _new_loop(loop_factory)
     try:
         if not isinstance(loop, asyncio.AbstractEventLoop):
@@ -177,7 +178,7 @@ def _new_loop(factory: Callable[[], asyncio.AbstractEventLoop] | None) -> compat
         raise TypeError(
             f"loop_factory must be a function that makes a loop, not {safe_repr(factory)}"
         )
-    return factory()  # nothing comes after this: nothing here closes the loop
+    return factory()  # this is the last step, because nothing here would close the loop
 
 
 class Run:
@@ -188,7 +189,7 @@ class Run:
         state.run = self
         self.first_instruments: Sequence[Instrument] = ()
         self.main_task: Task | None = None
-        # What the main task runs in; None for a copy of what the root task has.
+        # The context of the main task; None for a copy of the root task's context.
         self.main_context: contextvars.Context | None = None
         self.main_outcome: Outcome[Any] | None = None
         # Done when the root task has ended.
@@ -209,25 +210,26 @@ class Run:
         self.leftovers.names[GENERATORS] = lambda: self.asyncgens.closing
         self.ctrl_c: CtrlC = CtrlC(state.loop, self.driver, self.leftovers, ki_at_checkpoints)
         self._ki = KIHandler(self.ctrl_c.press)
-        # Called with what has left the loop; who drives the loop in steps sets its own.
+        # Called with each error that has left the loop. testing.one_task, which drives the loop in
+        # steps, sets its own function.
         self.left_by: Callable[[BaseException], object] = self.exit
         # Whether the loop was made asyncio's current one.
         self._is_current = False
-        # This is a forked child, and the run is the parent's.
+        # Whether this is a forked child and the run is the parent's.
         self._inherited = False
 
-    # -- the life of a run ------------------------------------------------------
+    # -- the phases of a run ----------------------------------------------------
 
     def take_signals(self) -> None:
-        """Ctrl-C is ours, until :meth:`give_signals_back` is called."""
+        """Install the handler for Ctrl-C, until :meth:`give_signals_back` is called."""
         self._ki.install()
 
     def give_signals_back(self) -> None:
-        """Ctrl-C is Python's again."""
+        """Restore the handler for Ctrl-C that was installed before."""
         self._ki.remove()
 
     def make_current(self) -> None:
-        """Have ``asyncio.get_event_loop()`` return the loop, until :meth:`close`."""
+        """Make ``asyncio.get_event_loop()`` return the loop, until :meth:`close`."""
         self._is_current = True
         asyncio.set_event_loop(self.state.loop)
 
@@ -239,16 +241,16 @@ class Run:
         )
 
     def drive(self, until: asyncio.Future[Any] | None = None) -> None:
-        """Let the loop run until the root task has ended, or the given future is done.
+        """Run the loop until the root task has ended, or the given future is done.
 
-        With a future this may be called again, to go on where the loop has stopped.
+        With a future this may be called again, to continue where the loop stopped.
         """
         future = self.root_future if until is None else until
         if future is not None:
             self.driver.until(future)
 
     def _loop_begins(self) -> None:
-        # The loop installs hooks of its own whenever it begins to run.
+        # The loop installs its own hooks each time it begins to run.
         self.asyncgens.install()
         self._ki.loop_begins(self.state.loop)
 
@@ -256,13 +258,14 @@ class Run:
         self._ki.loop_ends()
 
     def let_go(self) -> None:
-        """In a forked child: see rule 5."""
+        """Give up the run in a forked child (rule 5)."""
         self._inherited = True
         self.driver.given_up = True
         loop = self.state.loop
         if not loop.is_closed():
             loop.stop()
-            # The parent's is shared: closing a loop takes its self-pipe out for both.
+            # The epoll object is shared with the parent. When a loop closes, it unregisters its
+            # self-pipe, and that would unregister it for the parent too.
             compat.renew_epoll(loop, keep=False)
 
     def _left_by(self, error: BaseException) -> None:
@@ -271,17 +274,17 @@ class Run:
                 self.final_error.exits.append(error)
             return
         self.ctrl_c.has_left()
-        # What has left the loop may have kept the timer from being armed again.
+        # The error may have kept the timer of the deadlines from being armed again.
         self.state.finish_later(fire, self.state)
         self.left_by(error)
 
     def exit(self, error: BaseException) -> None:
-        """An error that is to end the program: everything is cancelled, and then it leaves."""
+        """Cancel everything, and then have ``run`` raise an error that is to end the program."""
         self.final_error.exits.append(error)
         self._cancel_everything(f"{type(error).__name__} was raised")
 
     def finish(self) -> None:
-        """After the root task: end what asyncio code left behind."""
+        """After the root task, end the tasks and other things that asyncio code left behind."""
         loop = self.state.loop
         call_each(
             partial(self.leftovers.cancel_tasks, self.driver),
@@ -307,7 +310,8 @@ class Run:
             driver.until(last)
 
     def _begin_instruments(self) -> None:
-        # On the running loop, in one go: the first thing that instruments hear is before_run().
+        # In one callback on the running loop, so that before_run() is the first call of each
+        # instrument.
         for instrument in self.first_instruments:
             step_hooks.install(self.state, instrument)
         self._instrument("before_run")
@@ -317,7 +321,7 @@ class Run:
             self.state.instruments.call(hook)
 
     def close(self) -> None:
-        """After everything: the loop is closed. If this has failed it may be called again."""
+        """Close the loop, as the last step. If this fails it may be called again."""
         if self._inherited:
             return
         call_each(
@@ -340,7 +344,7 @@ class Run:
                 step_hooks.uninstall(state, instrument)
 
     def _give_up_tasks(self) -> None:
-        """Tasks are left only if the loop itself has failed, and that is what the run reports."""
+        """Give up the remaining tasks. They exist only if the loop failed, and that is reported."""
         for task, record in list(records.items()):
             if record._state is self.state:
                 compat.give_up(task)
@@ -350,7 +354,7 @@ class Run:
             asyncio.set_event_loop(None)
 
     def result(self, strict: bool | None) -> Any:
-        """What the main task returned, or raise what came of the run."""
+        """Return the result of the main task, or raise the error of the run."""
         if self._inherited:
             return self._result_in_child()
         outcome, self.main_outcome = self.main_outcome, None
@@ -405,7 +409,7 @@ class Run:
             self.main_outcome = Error(exc)
         else:
             keeper: Any = self._keep_result(coro)
-            for name in ("__name__", "__qualname__"):  # what tools show is the main function
+            for name in ("__name__", "__qualname__"):  # tools show the main function's name
                 setattr(keeper, name, getattr(coro, name, "main"))
             self.main_task = nursery._spawn(keeper, async_fn, None, context=self.main_context)
             self.main_task._coro = coro
@@ -418,37 +422,37 @@ class Run:
         self._main_is_over()
 
     def main_ended(self, error: BaseException | None) -> None:
-        """The main task has ended inside scopes of its own: that error leaves through ``run``."""
+        """Have ``run`` raise the error of a main task that ended with scopes still open."""
         outcome = self.main_outcome
         if isinstance(outcome, Error) and isinstance(outcome.error, EXITS):
-            return  # an exit may be raised where leaving a block begins; it keeps its code
+            return  # an exit may be raised at the beginning of leaving a block; keep its exit code
         if error is not None:
             self.main_outcome = Error(error)
 
     def _main_is_over(self) -> None:
-        if self.main_outcome is None:  # cancelled before its first step
+        if self.main_outcome is None:  # it was cancelled before its first step
             self.main_outcome = Error(Cancelled())
         self.ctrl_c.main_over = True
         self.leftovers.watch()
 
     def _root_failed(self, error: BaseException) -> None:
-        """The root task has failed: by its system tasks, its factory, or a bug."""
+        """Handle an error of the root task: of a system task, of the task factory, or a bug."""
         if self.root_task is None:
-            self.final_error.troubles.append(error)  # there was none
+            self.final_error.troubles.append(error)  # it could not be made
             return
         found = [leaf for leaf in leaves(error) if not is_cancelled(leaf)]
         if not found:
-            return  # cancelled natively, as by code that cancels every task of the loop
+            return  # a native cancel, for example by code that cancels every task of the loop
         exits = [leaf for leaf in found if is_a(leaf, EXITS)]
         if not self.ctrl_c.ever:
-            # Ctrl-C apart, a KeyboardInterrupt of a system task is as wrong as any other error.
+            # Without Ctrl-C, a KeyboardInterrupt of a system task counts as any other error.
             exits = [leaf for leaf in exits if is_a(leaf, SystemExit)]
         self.final_error.exits += exits
         if len(exits) < len(found):
             self._crash(error)
 
     def _crash(self, error: BaseException) -> None:
-        """A system task or a ``run_sync_soon`` function failed: end the run."""
+        """End the run because a system task or a ``run_sync_soon`` function failed."""
         if is_a(error, EXITS):
             self.exit(error)
             return
@@ -459,7 +463,7 @@ class Run:
         self._cancel_everything("a run_sync_soon() function has failed")
 
     def fail(self, error: BaseException) -> None:
-        """End the run: everything is cancelled, and then :func:`run` raises ``error``."""
+        """End the run: cancel everything, and then have :func:`run` raise ``error``."""
         self.final_error.failure = error
         self._cancel_everything(f"the run failed: {type(error).__name__}")
 
@@ -507,7 +511,7 @@ async def _outcome_of(coro: Any) -> Outcome[Any]:
     try:
         return Value(await coro)
     except BaseException as exc:
-        # Without our own frame: what the user reads begins in the user's function.
+        # Without this frame: the traceback begins in the user's function.
         return Error(without_own_frame(exc))
 
 
@@ -515,7 +519,7 @@ async def _outcome_of(coro: Any) -> Outcome[Any]:
 
 
 def current_root_task() -> Task | None:
-    """The task that all others descend from.
+    """Return the task that all others descend from.
 
     Returns:
         The root task of ``run``; None in a task of a plain asyncio application.

@@ -1,6 +1,6 @@
-"""Variables with one value per event loop.
+"""``RunVar``: variables with one value per event loop.
 
-What lives here: :class:`RunVar` and its token. The values live in the loop's record.
+This module has :class:`RunVar` and its token. The values are stored in the loop's ``LoopState``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NOTHING: Any = object()
 
 @final
 class RunVarToken(Generic[T], metaclass=NoPublicConstructor):
-    """What :meth:`RunVar.set` returns; good for one :meth:`RunVar.reset`."""
+    """The token that :meth:`RunVar.set` returns, to be used for one :meth:`RunVar.reset`."""
 
     __slots__ = ("_previous", "_state", "_used", "_var")
 
@@ -38,8 +38,8 @@ class RunVar(Generic[T], metaclass=Final):
     """A variable whose value belongs to the running event loop, not to a task.
 
     Args:
-        name: for people.
-        default: what :meth:`get` returns where nothing was set.
+        name: shown in the variable's ``repr``.
+        default: returned by :meth:`get` where no value was set.
 
     Trio: ``trio.lowlevel.RunVar``.
     """
@@ -51,13 +51,13 @@ class RunVar(Generic[T], metaclass=Final):
         self._default = default
 
     def get(self, default: T = _NOTHING) -> T:
-        """The value on this loop.
+        """Return the value on this loop.
 
         Args:
             default: used instead of the variable's own default.
 
         Raises:
-            LookupError: nothing was set and there is no default.
+            LookupError: no value was set and there is no default.
             RuntimeError: where no loop is running.
 
         Checkpoint: no.
@@ -87,11 +87,11 @@ class RunVar(Generic[T], metaclass=Final):
         return cast("RunVarToken[T]", token)
 
     def reset(self, token: RunVarToken[T]) -> None:
-        """Put back the value from before the :meth:`set` that returned ``token``.
+        """Restore the value from before the :meth:`set` that returned ``token``.
 
         Raises:
-            TypeError: ``token`` is no token of :meth:`set`.
-            ValueError: it is from another variable, from another loop, or has been used.
+            TypeError: ``token`` is not a token of :meth:`set`.
+            ValueError: ``token`` is from another variable or loop, or was used already.
             RuntimeError: where no loop is running.
 
         Checkpoint: no.

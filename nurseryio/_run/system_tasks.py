@@ -1,8 +1,8 @@
 """System tasks: tasks that belong to the loop and not to a nursery of the program.
 
-Rule: under ``run`` system tasks live in the run's system nursery. On a loop that somebody else
-made there is none: there a system task is a task of its own, which ends with the loop at the
-latest (asyncio cancels what is left), and whose error goes to the loop's exception handler.
+Rule: under ``run`` system tasks are in the run's system nursery. A loop that ``run`` did not make
+has no such nursery. There a system task stands alone. It ends with the loop at the latest, because
+asyncio cancels the remaining tasks. The loop's exception handler gets its error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     PosArgsT = TypeVarTuple("PosArgsT")
 
-# The system tasks of a loop that run() has not made.
+# The system tasks of a loop that run() did not make.
 _alone: PerLoop[set[Any]] = PerLoop(lambda state: set())
 
 
@@ -37,25 +37,25 @@ def spawn_system_task(
     name: object = None,
     context: contextvars.Context | None = None,
 ) -> Task:
-    """Start a task that belongs to the loop, not to a nursery of the caller's.
+    """Start a task that belongs to the loop, not to a nursery of the caller.
 
-    It ends at the latest, by being cancelled, when the main task has ended. It must not raise:
-    under ``run`` an error ends everything with :exc:`TrioInternalError`, on a plain asyncio loop
-    it goes to the loop's exception handler. ``SystemExit`` ends the program with its exit code.
-    Ctrl-C raises nothing in it.
+    The task is cancelled when the main task has ended, if it is still running then. It must not
+    raise: under ``run`` an error ends the run with :exc:`TrioInternalError`, on a plain asyncio
+    loop the loop's exception handler gets it. ``SystemExit`` ends the program with its exit code.
+    Ctrl-C raises nothing in the task.
 
     Args:
         async_fn: an async function.
         args: its positional arguments.
-        name: what to call the task in debugging output.
-        context: the context variables that it runs with; by default those from when the run
-            began, or an empty context on a plain asyncio loop.
+        name: the task's name in debugging output.
+        context: the task's ``contextvars`` context; by default a copy of the context in which
+            ``run`` was called, or an empty context on a plain asyncio loop.
 
     Returns:
         The new task.
 
     Raises:
-        TypeError: ``async_fn`` is no async function.
+        TypeError: ``async_fn`` is not an async function.
         RuntimeError: the run is over, or no loop is running.
 
     Checkpoint: no.
@@ -92,14 +92,14 @@ def spawn_system_task(
 
 async def _run_alone(task: Task, coro: Any) -> None:
     if task.asyncio_task is None:
-        await compat.BARE_YIELD  # started eagerly: the caller comes first
+        await compat.BARE_YIELD  # started eagerly: let the caller finish first
     task._started = True
     try:
         await coro
     except Cancelled:
         pass
     except EXITS:
-        raise  # asyncio's to handle: they leave the loop
+        raise  # asyncio lets them pass through the loop
     except BaseException as exc:
         task._state.loop.call_exception_handler(
             {"message": f"system task {_name(task)} failed", "exception": exc}

@@ -1,10 +1,10 @@
-"""The way into a loop from elsewhere: other threads, signal handlers, other loops.
+"""``TrioToken``: calls into a loop from other threads, signal handlers and other loops.
 
-Rule 1: a function that was accepted runs, in order of arrival, in the loop's thread, outside any
-task. Nothing is accepted once the run is over.
+Rule 1: an accepted function is called in the loop's thread, outside any task, in order of arrival.
+Nothing is accepted once the run is over.
 
-Rule 2: :meth:`TrioToken.run_sync_soon` may be called from signal handlers, in the middle of
-itself: it takes a reentrant lock and only appends.
+Rule 2: :meth:`LoopToken.run_sync_soon` may be called from a signal handler that has interrupted
+another call of it. So the method takes a reentrant lock and only appends.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 
 
 class LoopToken(metaclass=NoPublicConstructor):
-    """Stands for one event loop; may be handed to other threads.
+    """A handle of one event loop, which may be passed to other threads.
 
-    Obtained by :func:`current_trio_token`. Two tokens are the same loop if they are the same
-    object.
+    :func:`current_trio_token` returns it. There is one token object for each loop.
 
     Trio: ``trio.lowlevel.TrioToken`` (also available under that name).
     """
@@ -54,7 +53,7 @@ class LoopToken(metaclass=NoPublicConstructor):
         self._closed = False
         # Invariant: _drain is scheduled while this is True.
         self._due = False
-        # What to do with an error of a queued function; None: the loop's exception handler.
+        # Called with an error of a queued function. None: the loop's exception handler gets it.
         self._crash: Callable[[BaseException], object] | None = None
 
     def __repr__(self) -> str:
@@ -67,12 +66,12 @@ class LoopToken(metaclass=NoPublicConstructor):
         *args: Unpack[PosArgsT],
         idempotent: bool = False,
     ) -> None:
-        """Have ``sync_fn(*args)`` called in the loop's thread, soon.
+        """Schedule a call of ``sync_fn(*args)`` in the loop's thread.
 
-        May be called from any thread, and from signal handlers. An error in ``sync_fn`` ends a
-        ``nurseryio.run`` with :exc:`TrioInternalError`; on another loop it goes to the loop's
-        exception handler. ``SystemExit`` and ``KeyboardInterrupt`` end the program, as from any
-        callback of the loop. Functions that were queued after one that fails run nevertheless.
+        This may be called from any thread, and from signal handlers. An error in ``sync_fn`` ends a
+        ``nurseryio.run`` with :exc:`TrioInternalError`; on another loop the loop's exception
+        handler gets it. ``SystemExit`` and ``KeyboardInterrupt`` end the program, as from any
+        callback of the loop. If a function fails, those queued after it are called nevertheless.
 
         Args:
             sync_fn: a function that does not block.
@@ -95,7 +94,7 @@ class LoopToken(metaclass=NoPublicConstructor):
                 raise RunFinishedError("the event loop is closed")
             if idempotent and (sync_fn, args) in self._idempotent:
                 return
-            # First the call that can fail: without it nothing would run what is in the queue.
+            # First the call that can fail: if it failed later, nothing would empty the queue.
             self._schedule()
             if idempotent:
                 self._idempotent[sync_fn, args] = None
@@ -103,7 +102,7 @@ class LoopToken(metaclass=NoPublicConstructor):
                 self._queue.append((sync_fn, args))
 
     def _schedule(self) -> None:
-        """Have the queue run soon."""
+        """Schedule :meth:`_drain`, if it is not scheduled yet."""
         if self._due:
             return
         loop = self._state.loop
@@ -116,8 +115,11 @@ class LoopToken(metaclass=NoPublicConstructor):
         self._due = True
 
     def _drain(self) -> None:
-        """Run what is there now; what comes meanwhile waits for the next turn of the loop, so
-        that a function that queues itself again does not keep everybody else from running."""
+        """Call the functions that are queued now.
+
+        Functions that are queued meanwhile wait for the next iteration of the loop. Otherwise a
+        function that queues itself again would keep all tasks from running.
+        """
         try:
             with self._lock:
                 self._due = False
@@ -127,8 +129,8 @@ class LoopToken(metaclass=NoPublicConstructor):
             for _ in range(waiting):
                 self._call(*self._queue.popleft())
         except BaseException:
-            # An exit passes through the loop, or this failed: the others come when the loop runs
-            # again.
+            # An exit passes through the loop, or this method failed. The remaining functions are
+            # called when the loop runs again.
             with self._lock:
                 self._due = False
                 if self._size() and not self._state.loop.is_closed():
@@ -154,13 +156,16 @@ class LoopToken(metaclass=NoPublicConstructor):
                 )
 
     def _close(self) -> None:
-        """Accept nothing more, and run what was accepted."""
+        """Accept no more functions, and call the accepted ones."""
         with self._lock:
             self._closed = True
         self._drain()
 
     def _let_go(self) -> None:
-        """In a forked child: the loop is the parent's. Another thread may have had the lock."""
+        """Close the token in a forked child, where the loop is the parent's.
+
+        The lock is new, because another thread of the parent may have held it.
+        """
         self._lock = threading.RLock()
         self._closed = True
         self._queue.clear()
@@ -182,7 +187,7 @@ def _let_go_of_all() -> None:
 
 
 def current_trio_token() -> LoopToken:
-    """The token of the loop that runs in this thread.
+    """Return the token of the loop that runs in this thread.
 
     Returns:
         The same object at each call.
