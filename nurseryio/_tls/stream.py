@@ -303,7 +303,7 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
                 await self._ensure_handshake()
             if data:
                 task = current_task()
-                if task.scope._effective or task._deferred_cancel:
+                if needs_checkpoint(task):
                     # Raise the cancellation here, before anything is encrypted: nothing breaks yet.
                     await checkpoint()
                     self._check()
