@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 GROUP_MESSAGE = "Exceptions from nurseryio nursery"
-# The reasons of a nursery's cancellation by a native cancel of its host task, and by a failure
-# where failure() is not called to describe it.
+# The reasons of a nursery's cancellation: a native cancel of its host task; a failure for which
+# failure() is not called.
 NATIVE = CancelReason("native")
 FAILED = CancelReason("nursery")
 # A key in the __dict__ of a group that was searched and does not contain a Cancelled.
@@ -197,10 +197,9 @@ def only_own_cancels(error: BaseException) -> bool:
 def is_lone_child_cancel(error: BaseException, in_cancelled: bool) -> bool:
     """Whether a child's error only shows that the child was cancelled natively.
 
-    The nursery drops such an error. In a cancelled nursery the answer is False, because there it
+    The nursery drops such an error. In a cancelled nursery the answer is False: there the error
     cannot be distinguished from the scope's cancellation, and the scope takes it out when it is
-    left. On 3.10 the mark alone distinguishes them and the scope would not take it out, so there
-    the mark decides.
+    left. On 3.10 the scope takes out only marked errors, so this function decides by the mark.
 
     Args:
         error: the child's error.

@@ -19,8 +19,8 @@ wait for a future at once. Then the yield is tried again.
 
 Rule 3: errors of the body and the children are kept until the block is left, and leave as
 described in ``nursery_exit``. For a ``Cancelled`` equal to the error before it, that same error
-object is appended again. So the count is right, and the ``Cancelled`` of ten thousand tasks are
-not kept with all their frames only to be dropped when the scope is left.
+object is appended again. So the count is right, but ten thousand ``Cancelled`` with all their
+frames are not kept only to be dropped when the scope is left.
 
 Rule 4: no child outlives the block, whatever fails while the block is left or a child ends. The
 failure is among the errors that the block raises.

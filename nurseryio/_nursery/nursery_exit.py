@@ -1,7 +1,7 @@
 """Leaving a nursery: which cancellation its host task received, and which error the block raises.
 
 This module decides whether a cancellation of the host task is native. It waits for the children
-where the first yield did not suffice, and closes the nursery's scope with the errors of the body
+that are left after the first yield. Then it closes the nursery's scope with the errors of the body
 and the children. ``nursery`` decides which child's error counts and begins the wait. ``scope``
 takes ``Cancelled`` out of a group.
 

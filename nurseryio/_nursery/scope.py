@@ -7,11 +7,12 @@ the task's pointer to its innermost scope.
 Rule 2: a cancelled scope that is left catches its own ``Cancelled``. If the block raised a group,
 the scope takes ``Cancelled`` out of the group and lets the rest pass. It catches nothing while the
 cancellation of an outer scope or a native request is in flight too. That cancellation has to reach
-code further out.
+code further out. For a native request a group is replaced by its other errors, or by one bare
+``Cancelled``, because asyncio does not recognise a ``Cancelled`` in a group.
 
 Rule 3: a scope is for one ``with`` block. Scopes must be left in the reverse order of entry; any
-other order raises a ``RuntimeError``. The inner scopes that are still open then stay cancelled and
-are cut off from the tree, so that the rest of the tree is not affected.
+other order raises a ``RuntimeError``. Inner scopes that are then still open stay cancelled. They
+are cut off, so that the rest of the tree is not affected.
 """
 
 from __future__ import annotations
@@ -286,13 +287,9 @@ class CancelScope(Node, OnlyWith):
     def _close(self, exc: BaseException | None, ours: bool = False) -> BaseException | None:
         """Leave the scope, whose block raised ``exc``.
 
-        Args:
-            exc: the exception that the block raised; None if it raised nothing.
-            ours: whether it is known that ``exc`` does not come from a native cancel.
-
-        Returns:
-            The exception that leaves the scope: ``exc``, the part of it that was not caught, an
-            error about scopes left out of order, or None.
+        Returns the exception that leaves the scope: ``exc``, the part of it that was not caught,
+        an error about scopes left out of order, or None. ``ours`` is true if the caller knows that
+        ``exc`` does not come from a native cancel.
         """
         if not self._entered:
             return not_entered(self, exc)
@@ -333,14 +330,9 @@ class CancelScope(Node, OnlyWith):
     def _take_own(
         self, exc: BaseException | None, marked_only: bool = False
     ) -> BaseException | None:
-        """Take ``Cancelled`` out of ``exc`` and set ``cancelled_caught`` if there was one.
+        """Take ``Cancelled`` out of ``exc``, set ``cancelled_caught`` if there was one.
 
-        Args:
-            exc: the exception that the block raised.
-            marked_only: whether to take only a ``Cancelled`` that carries a ``CancelReason``.
-
-        Returns:
-            The rest of ``exc``; None if nothing is left.
+        Returns the rest, None for nothing. ``marked_only``: take only those that are marked.
         """
         if type(exc) is Cancelled or is_a(exc, Cancelled):
             if not marked_only or is_own_cancelled(exc):
