@@ -1,11 +1,11 @@
-"""The abstract interfaces: of clocks, instruments, streams, channels and listeners.
+"""Abstract base classes of clocks, instruments, streams, channels, listeners and resolvers.
 
-What lives here: interfaces with their contracts, and the few methods that follow from the others
-(``async with``, ``async for``). What does not: any implementation.
+This module has interfaces with their contracts, and the few methods that follow from other methods
+(``async with``, ``async for``). It has no implementations.
 
-Rule 1: imports :mod:`errors` alone.
+Rule 1: this module imports only :mod:`errors`.
 
-Rule 2: every class has empty ``__slots__``, so that implementations may have slots of their own.
+Rule 2: every class has empty ``__slots__``, so that implementations can use ``__slots__`` too.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SendType = TypeVar("SendType", contravariant=True)
 
 
 class Clock(ABC):
-    """Where a run gets its time from; given as ``run(..., clock=...)``.
+    """The source of a run's time; given as ``run(..., clock=...)``.
 
     Trio: ``trio.abc.Clock``.
     """
@@ -61,26 +61,26 @@ class Clock(ABC):
 
     @abstractmethod
     def current_time(self) -> float:
-        """Return the time of this clock, in seconds from a start of its own choice."""
+        """Return the time of this clock, in seconds from a start that the clock chooses."""
 
     @abstractmethod
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        """Say how long to sleep for real until ``deadline``.
+        """Return how long to sleep in real time until ``deadline``.
 
         Args:
             deadline: A time of this clock, in seconds.
 
         Returns:
-            Real seconds, ``math.inf`` for ever. Asked again after each sleep, so a clock that
-            moves by other means than the passing of time may give any figure that is safe.
+            Real seconds; ``math.inf`` for ever. This method is called again after each sleep. So a
+            clock that is not moved by the passing of time may return any number that is safe.
         """
 
 
 class Instrument(ABC):  # noqa: B024 - every hook is optional
-    """Something that watches a run: its hooks are called as tasks come, go and make steps.
+    """An observer of a run: its hooks are called when tasks are spawned, make steps and end.
 
-    Every hook does nothing here, so a subclass writes only those it wants. A hook that raises is
-    reported to the log and its instrument removed.
+    Every hook does nothing here, so a subclass defines only the hooks that it needs. If a hook
+    raises an error, the error is logged and the instrument is removed.
 
     Trio: ``trio.abc.Instrument``.
     """
@@ -97,7 +97,7 @@ class Instrument(ABC):  # noqa: B024 - every hook is optional
         """A task has been made; it has not made its first step."""
 
     def task_scheduled(self, task: Task) -> None:  # noqa: B027
-        """A task has become ready; others that are ready may go first."""
+        """A task has become ready; other ready tasks may run first."""
 
     def before_task_step(self, task: Task) -> None:  # noqa: B027
         """A task is about to run."""
@@ -119,7 +119,7 @@ class Instrument(ABC):  # noqa: B024 - every hook is optional
 
 
 class HostnameResolver(ABC):
-    """Resolves host names in place of the system; see ``socket.set_custom_hostname_resolver``.
+    """Resolves host names instead of the system; see ``socket.set_custom_hostname_resolver``.
 
     Trio: ``trio.abc.HostnameResolver``.
     """
@@ -148,7 +148,7 @@ class HostnameResolver(ABC):
 
         Args:
             host: The name in its encoded form: international names arrive as ``b"xn--..."``.
-                A numeric address may be resolved without asking this method.
+                A numeric address may be resolved without calling this method.
             port: As for the standard function; likewise the others.
         """
 
@@ -160,7 +160,7 @@ class HostnameResolver(ABC):
 
 
 class SocketFactory(ABC):
-    """Makes sockets in place of the system; see ``socket.set_custom_socket_factory``.
+    """Makes sockets instead of the system; see ``socket.set_custom_socket_factory``.
 
     Trio: ``trio.abc.SocketFactory``.
     """
@@ -184,9 +184,9 @@ class SocketFactory(ABC):
 
 
 class AsyncResource(ABC):
-    """Something to be closed when it is no longer needed, where closing may take a while.
+    """An object to be closed when it is no longer needed, where closing may take a while.
 
-    An ``async with`` block over it closes it at the end.
+    An ``async with`` block closes the resource at its end.
 
     Trio: ``trio.abc.AsyncResource``.
     """
@@ -195,13 +195,13 @@ class AsyncResource(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close the resource: politely if that is possible, in any case for good.
+        """Close the resource: gracefully if that is possible, in any case for good.
 
-        Whatever this method raises, :class:`Cancelled` included, the resource is closed
-        afterwards: an error tells that there was no time for a goodbye, not that it is still
-        open. In a cancelled scope it therefore closes at once, without the goodbye. Closing
-        again does nothing. Tasks that are using the resource, or try to later, get
-        :class:`ClosedResourceError`.
+        The resource is closed afterwards even if this method raises, also if it raises
+        :class:`Cancelled`. An error means that the graceful part was not completed, not that the
+        resource is still open. In a cancelled scope the method therefore closes at once, without
+        the graceful part. Closing again does nothing. Tasks that are using the resource, or try to
+        use it later, get :class:`ClosedResourceError`.
 
         Checkpoint: yes.
         """
@@ -233,9 +233,9 @@ class SendStream(AsyncResource):
 
     @abstractmethod
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of ``data``, waiting as long as the way is congested.
+        """Send all of ``data``, waiting while the stream accepts no more data.
 
-        After an error, cancellation included, an unknown part of the data has been sent.
+        After an error or a cancellation, an unknown part of the data has been sent.
 
         Args:
             data: The bytes to send.
@@ -244,7 +244,7 @@ class SendStream(AsyncResource):
             BusyResourceError: Another task is in ``send_all``, in
                 ``wait_send_all_might_not_block`` or in ``send_eof`` of this stream.
             BrokenResourceError: The stream cannot be used any more, for example because the
-                peer has gone.
+                peer has closed it.
             ClosedResourceError: You closed this stream before, or another task did meanwhile.
 
         Checkpoint: yes.
@@ -252,10 +252,10 @@ class SendStream(AsyncResource):
 
     @abstractmethod
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until ``send_all`` has a chance of not having to wait.
+        """Wait until ``send_all`` may be able to send without waiting.
 
-        For programs that want to decide as late as possible what to send, such as a screen
-        sharer. May return too early, never too late.
+        For programs that choose the data as late as possible, such as a screen sharer. This method
+        may return too early, never too late.
 
         Raises:
             BusyResourceError: As for ``send_all``; likewise the others.
@@ -269,7 +269,7 @@ class SendStream(AsyncResource):
 class ReceiveStream(AsyncResource):
     """The receiving end of a stream of bytes; ``async for`` gives the pieces as they arrive.
 
-    Pieces follow the network, not the sender: what was sent at once may arrive in parts.
+    The pieces may differ from those that were sent: data sent at once may arrive in parts.
     For objects instead of bytes see :class:`ReceiveChannel`.
 
     Trio: ``trio.abc.ReceiveStream``.
@@ -279,7 +279,7 @@ class ReceiveStream(AsyncResource):
 
     @abstractmethod
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Wait until something has arrived, and return it.
+        """Wait until data has arrived, and return it.
 
         Args:
             max_bytes: The most bytes to return, at least 1; None leaves it to the stream.
@@ -315,7 +315,7 @@ class Stream(SendStream, ReceiveStream):
 
 
 class HalfCloseableStream(Stream):
-    """A stream whose sending direction can be ended while receiving goes on.
+    """A stream whose sending direction can be ended while the other direction stays open.
 
     Trio: ``trio.abc.HalfCloseableStream``.
     """
@@ -324,10 +324,10 @@ class HalfCloseableStream(Stream):
 
     @abstractmethod
     async def send_eof(self) -> None:
-        """Tell the peer that nothing more will be sent; receiving goes on.
+        """End the sending direction; data can still be received.
 
-        The peer sees the end of the stream after everything that was sent before. Doing it again
-        does nothing.
+        The peer sees the end of the stream after all data that was sent before. A second call does
+        nothing.
 
         Raises:
             BusyResourceError: Another task is sending on this stream.
@@ -342,7 +342,7 @@ T_resource = TypeVar("T_resource", bound=AsyncResource, covariant=True)
 
 
 class Listener(AsyncResource, Generic[T_resource]):
-    """Something that connections come in at.
+    """Accepts incoming connections.
 
     Trio: ``trio.abc.Listener``.
     """
@@ -375,11 +375,11 @@ class SendChannel(AsyncResource, Generic[SendType]):
 
     @abstractmethod
     async def send(self, value: SendType) -> None:
-        """Send an object, waiting as long as the channel has no room for it.
+        """Send an object, waiting while the channel has no room for it.
 
         Raises:
-            BrokenResourceError: The channel cannot be used any more, for example because nobody
-                is left to receive.
+            BrokenResourceError: The channel cannot be used any more, for example because all
+                receiving ends are closed.
             ClosedResourceError: You closed this end before, or another task did meanwhile.
             BusyResourceError: Another task is sending, and this channel allows one at a time.
 
@@ -388,7 +388,7 @@ class SendChannel(AsyncResource, Generic[SendType]):
 
 
 class ReceiveChannel(AsyncResource, Generic[ReceiveType]):
-    """The receiving end of a channel of Python objects; ``async for`` over it gives them in turn.
+    """The receiving end of a channel of Python objects; ``async for`` receives each object.
 
     Trio: ``trio.abc.ReceiveChannel``.
     """
@@ -400,8 +400,8 @@ class ReceiveChannel(AsyncResource, Generic[ReceiveType]):
         """Wait for an object and return it.
 
         Raises:
-            EndOfChannel: The senders have closed and everything has been received. ``async for``
-                ends quietly here.
+            EndOfChannel: All senders have closed and every object has been received. An
+                ``async for`` loop ends without an error then.
             BrokenResourceError: The channel cannot be used any more.
             ClosedResourceError: You closed this end before, or another task did meanwhile.
             BusyResourceError: Another task is receiving, and this channel allows one at a time.

@@ -1,13 +1,13 @@
-"""Every exception that nurseryio raises, and the reason that a cancellation carries.
+"""Exception classes of nurseryio, and ``CancelReason``, which a cancellation carries.
 
-What lives here: exception classes and :class:`CancelReason`, as plain data, and the long text about
-scopes that are not left in order. What does not: any decision about when they are raised.
+This module has them as plain data, and the long error text about scopes that are not left in order.
+Other modules decide when an error is raised.
 
-Rule 1: this module imports nothing of ours.
+Rule 1: this module imports nothing from this library.
 
-Rule 2: every exception can be pickled, so that it may cross process borders.
+Rule 2: every exception can be pickled, so that it can be sent to another process.
 
-Rule 3: nothing here keeps a task or a frame alive; a reason names its task by text.
+Rule 3: nothing here keeps a task or a frame alive. A reason names its task by a text.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ __all__ = [
     "WouldBlock",
 ]
 
-# The very class that asyncio raises: an ``except`` clause cannot be made to match two classes
-# under one name, and code on both sides has to recognise the other's cancellations.
+# The same class that asyncio raises. asyncio code and nurseryio code have to recognise each other's
+# cancellations, and an ``except`` clause cannot be made to match two classes under one name.
 Cancelled = asyncio.CancelledError
 
 CancelSource: TypeAlias = Literal[
@@ -47,13 +47,13 @@ CancelSource: TypeAlias = Literal[
 
 
 class CancelReason:
-    """Who cancelled, and why.
+    """The source of a cancellation, and its reason.
 
-    A cancellation that starts in one of our scopes carries one as its first argument:
+    A cancellation by a scope of this library carries a ``CancelReason`` as its first argument:
     ``error.args[0]``. ``str()`` of the reason, and so of the error, reads as a sentence.
 
     Args:
-        source: What kind of thing cancelled. ``"native"`` stands for a plain ``task.cancel()``.
+        source: The kind of cancellation. ``"native"`` stands for a plain ``task.cancel()``.
         reason: The text given to ``CancelScope.cancel(reason=...)``, if any.
         source_task: ``repr()`` of the task that cancelled, if one did.
 
@@ -114,7 +114,7 @@ class CancelReason:
 
 
 class RequestReason(CancelReason):
-    """The reason given to ``task.cancel()`` by a run: no scope stands behind it to catch it."""
+    """The reason that a run gives to ``task.cancel()``: no scope will catch that cancellation."""
 
     __slots__ = ()
 
@@ -122,7 +122,7 @@ class RequestReason(CancelReason):
 class TrioInternalError(Exception):
     """A bug in nurseryio, or a low-level call used against its contract.
 
-    After this error no promise about the tasks of the run holds any more. Please report it.
+    After this error the tasks of the run may be in any state. Please report it.
 
     Trio: ``trio.TrioInternalError``.
     """
@@ -145,8 +145,8 @@ class WouldBlock(Exception):
 class BusyResourceError(Exception):
     """A task used a resource while another task was in the middle of a conflicting use of it.
 
-    Two tasks that send on one stream at once would scramble their data; the later one gets this
-    error instead.
+    Two tasks that send on one stream at once would mix up their data. Instead, the later task gets
+    this error.
 
     Trio: ``trio.BusyResourceError``.
     """
@@ -155,7 +155,7 @@ class BusyResourceError(Exception):
 class ClosedResourceError(Exception):
     """A resource was used after your own code closed it, or was closed while in use.
 
-    If the other side went away, the error is :class:`BrokenResourceError` instead.
+    If the other side closed the connection, the error is :class:`BrokenResourceError` instead.
 
     Trio: ``trio.ClosedResourceError``.
     """
@@ -164,7 +164,7 @@ class ClosedResourceError(Exception):
 class BrokenResourceError(Exception):
     """A resource cannot be used any more, for a reason outside the code that uses it.
 
-    For example the peer of a connection has gone. ``__cause__`` holds the underlying error where
+    For example, the peer of a connection has closed it. ``__cause__`` is the underlying error if
     there is one. For a resource that you closed yourself see :class:`ClosedResourceError`.
 
     Trio: ``trio.BrokenResourceError``.
@@ -174,7 +174,7 @@ class BrokenResourceError(Exception):
 class EndOfChannel(Exception):
     """All senders of a channel are closed and every item has been received.
 
-    To a channel what end of file is to a stream: the regular end, not a failure.
+    This is the regular end of a channel, not a failure, like the end of file of a stream.
 
     Trio: ``trio.EndOfChannel``.
     """
@@ -188,7 +188,7 @@ class TooSlowError(Exception):
 
 
 class NeedHandshakeError(Exception):
-    """A TLS stream was asked for something that is known only after its handshake.
+    """A TLS stream was asked for information that is known only after its handshake.
 
     Await ``do_handshake()`` on the stream first.
 
@@ -235,5 +235,5 @@ def not_entered(block: object, exc: BaseException | None) -> RuntimeError:
     return error
 
 
-# Failures of the engine itself rather than of what it calls. The operation is tried again.
+# Failures of the engine itself, not of code that it calls. The operation is tried again.
 ENGINE_ERRORS = (MemoryError, RecursionError)

@@ -1,13 +1,13 @@
-"""The fields of exceptions, read and written past what a user's class has made of them.
+"""Reading and writing the fields of exceptions, whatever the exception's class overrides.
 
-A frozen dataclass refuses ``error.__traceback__ = ...``; a property may raise; ``with_traceback``,
-``add_note`` or ``exceptions`` may be overridden. ``raise`` and ``except`` use none of these, so
-programs with such exceptions work. The functions here use the descriptors of ``BaseException``, so
-that these exceptions can be reported too.
+A user's exception class may be a frozen dataclass, which does not allow ``error.__traceback__ =
+...``. It may have a property that raises, or override ``with_traceback``, ``add_note`` or
+``exceptions``. ``raise`` and ``except`` use none of these, so programs with such classes work. The
+functions here use the descriptors of ``BaseException``, so that such errors can be reported too.
 
 Rule 1: no function here raises because of an exception's class, and none calls a user's code.
 
-Rule 2: imports nothing of this library.
+Rule 2: this module imports nothing from this library.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ context_of: Callable[[BaseException], BaseException | None] = _FIELDS["__context
 set_context: Callable[[BaseException, BaseException | None], None]
 set_context = _FIELDS["__context__"].__set__
 
-# Setting a cause also sets ``__suppress_context__``, as everywhere.
+# Setting a cause also sets ``__suppress_context__``, as in Python itself.
 cause_of: Callable[[BaseException], BaseException | None] = _FIELDS["__cause__"].__get__
 set_cause: Callable[[BaseException, BaseException | None], None] = _FIELDS["__cause__"].__set__
 _suppresses: Callable[[BaseException], bool] = _FIELDS["__suppress_context__"].__get__
@@ -69,19 +69,19 @@ dict_of: Callable[[BaseException], dict[str, Any]] = _FIELDS["__dict__"].__get__
 members_of: Callable[[Any], tuple[BaseException, ...]] = _GROUP_FIELDS["exceptions"].__get__
 message_of: Callable[[Any], str] = _GROUP_FIELDS["message"].__get__
 
-# The name of a class, whatever its metaclass says.
+# The name of a class, even if its metaclass overrides ``__name__``.
 class_name: Callable[[type], str] = vars(type)["__name__"].__get__
 
 
 def is_a(error: object, kind: type[ErrorT] | tuple[type[ErrorT], ...]) -> TypeIs[ErrorT]:
-    """``isinstance()`` as ``except`` sees it: what ``error.__class__`` says is not asked."""
+    """``isinstance()`` as ``except`` does it: an overridden ``error.__class__`` is ignored."""
     return issubclass(type(error), kind)
 
 
 def without_own_frame(error: ErrorT) -> ErrorT:
     """Begin the traceback of a caught error below the frame that has caught it.
 
-    What the user reads then begins in the user's function.
+    The traceback that the user reads then begins in the user's function.
 
     Returns:
         The same error.
@@ -93,13 +93,13 @@ def without_own_frame(error: ErrorT) -> ErrorT:
 
 
 def notes_of(error: BaseException) -> list[Any]:
-    """The notes of an error, as a list of one's own."""
+    """The notes of an error, as a new list."""
     notes: Any = dict_of(error).get("__notes__")
     return list(notes) if type(notes) in (list, tuple) else []
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """``error.add_note(note)``, also on 3.10; it is not shown where a class says otherwise."""
+    """``error.add_note(note)``, also on 3.10. A class that overrides the notes may not show it."""
     _set_notes(error, [*notes_of(error), note])
 
 
@@ -119,9 +119,9 @@ def copy_fields(source: BaseException, target: BaseException) -> None:
 
 
 def chain(error: BaseException, older: BaseException) -> None:
-    """Have ``older`` shown before ``error``, at the end of what is shown there already.
+    """Append ``older`` to the causes and contexts of ``error``, so that it is shown first.
 
-    Does nothing where that would close a circle.
+    Does nothing if that would make a circle.
     """
     last = error
     seen = {id(last)}

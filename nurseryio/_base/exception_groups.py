@@ -1,13 +1,15 @@
-"""What leaves a scope or nursery: bare errors and groups of them. Knows no task and no scope.
+"""Operations on exceptions that leave a scope or nursery: making groups, taking ``Cancelled`` out.
 
-Rule 1: no error is ever dropped here but ``Cancelled``, and that only where a function says so.
+The functions here work on exceptions only, not on tasks or scopes.
 
-Rule 2: no function leaves a reference cycle behind: an exception's traceback holds the frames in
-which a variable held the exception.
+Rule 1: no function drops an error, except ``Cancelled`` where its docstring says so.
+
+Rule 2: no function leaves a reference cycle behind. An exception's traceback refers to the frames,
+and a variable of such a frame may refer to the exception.
 
 Rule 3: no function raises because of an exception's class. Fields are read and written by
-:mod:`exc_fields`; of a class's own methods only ``derive()`` and ``__repr__`` are called, and both
-may fail.
+:mod:`exc_fields`. Only two methods that a class may override are called, ``derive()`` and
+``__repr__``, and both may fail.
 """
 
 from __future__ import annotations
@@ -41,17 +43,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 GROUP_MESSAGE = "Exceptions from nurseryio nursery"
-# Why a nursery was cancelled: a native cancel of its host, or a failure that nobody is left to ask
-# about.
+# The reasons of a nursery's cancellation: a native cancel of its host task; a failure for which
+# failure() is not called.
 NATIVE = CancelReason("native")
 FAILED = CancelReason("nursery")
-# Stands in the __dict__ of a group that was looked through and has no Cancelled in it.
+# A key in the __dict__ of a group that was searched and does not contain a Cancelled.
 NO_CANCELLED_MARK = "_nurseryio_free_of_cancelled"
 LOOSE_NOTE = "collapsible: made by a nursery with strict_exception_groups=False"
 
 
 def failure(error: BaseException, task: object, body: bool) -> CancelReason:
-    """Why a nursery is cancelled when ``task``, its host (``body``) or a child, has raised."""
+    """The reason of a nursery's cancellation when its host or a child has raised ``error``.
+
+    Args:
+        error: the error.
+        task: the task that has raised it.
+        body: whether the task is the host, and the error comes from the nursery's block.
+    """
     what = "Code block inside nursery contextmanager" if body else "child task"
     return CancelReason(
         "nursery", reason=f"{what} raised exception {brief(error)}", source_task=safe_repr(task)
@@ -59,7 +67,7 @@ def failure(error: BaseException, task: object, body: bool) -> CancelReason:
 
 
 def brief(error: BaseException) -> str:
-    """``repr(error)``, but not of all that is in a group, and not trusting the user's code."""
+    """``repr(error)`` without the members of a group. It does not fail if the user's code does."""
     if is_a(error, BaseExceptionGroup):
         message = safe_repr(message_of(error))
         return f"{class_name(type(error))}({message}, <{len(members_of(error))} exceptions>)"
@@ -67,7 +75,10 @@ def brief(error: BaseException) -> str:
 
 
 def combine(strict: bool | None, errors: list[BaseException]) -> BaseException:
-    """What a nursery raises because of these errors: a group, or (not strict) the only one."""
+    """The exception that a nursery raises for these errors.
+
+    It is a group; if ``strict`` is False and there is one error, that error itself.
+    """
     if strict is False and len(errors) == 1:
         return errors[0]
     group = BaseExceptionGroup(GROUP_MESSAGE, errors)
@@ -77,7 +88,7 @@ def combine(strict: bool | None, errors: list[BaseException]) -> BaseException:
 
 
 def without_cancelled(errors: list[BaseException]) -> list[BaseException]:
-    """The errors that are no ``Cancelled``, nor groups of nothing else."""
+    """The errors without ``Cancelled``, which is also taken out of groups."""
     rest = []
     for error in errors:
         kept: BaseException | None = error
@@ -89,7 +100,7 @@ def without_cancelled(errors: list[BaseException]) -> list[BaseException]:
 
 
 def leaves(error: BaseException) -> list[BaseException]:
-    """The errors in a group, in groups in it and so on; an error that is no group, alone."""
+    """The errors in a group and its nested groups; for an error that is not a group, that error."""
     found = []
     todo = [error]
     while todo:
@@ -110,14 +121,14 @@ def bare_exit(error: BaseException) -> BaseException:
 
 
 def is_cancelled(exc: BaseException) -> bool:
-    """Whether it is a ``Cancelled``, whoever is the cause."""
+    """Whether it is a ``Cancelled``, from any cause."""
     return is_a(exc, Cancelled)
 
 
 def same_arguments(args: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
-    """Whether two plain ``Cancelled`` with these arguments say the same.
+    """Whether two plain ``Cancelled`` have the same arguments.
 
-    What was given to ``task.cancel()`` may be any object, and is not asked whether it is equal.
+    The argument of ``task.cancel()`` may be any object, and its ``__eq__`` is not called.
     """
     if len(args) == len(others) == 1 and args[0] is others[0]:
         return True
@@ -131,9 +142,11 @@ def _same_argument(one: object, other: object) -> bool:
 
 
 def bare_cancelled(error: BaseException) -> BaseException:
-    """What leaves of an error beside a native cancel: the errors alone, or one ``Cancelled``.
+    """The exception to raise in place of ``error`` when a native cancel is under way too.
 
-    The ``Cancelled`` is bare, as asyncio would not know it in a group.
+    It is the group without its ``Cancelled``. If the group contains nothing else, it is one bare
+    ``Cancelled``, because asyncio would not recognise it in a group. An ``error`` that is not a
+    group is returned as it is.
     """
     if not is_a(error, BaseExceptionGroup):
         return error
@@ -147,9 +160,9 @@ def bare_cancelled(error: BaseException) -> BaseException:
 
 
 def is_own_cancelled(exc: BaseException) -> bool:
-    """Whether a ``Cancelled`` says of itself that a scope of ours is the cause.
+    """Whether a ``Cancelled`` is marked as caused by a scope of this library.
 
-    A ``RequestReason`` says that it is not.
+    The mark is a ``CancelReason`` as its argument. A ``RequestReason`` is not such a mark.
     """
     cause: BaseException | None = exc
     while is_a(cause, Cancelled):
@@ -158,13 +171,14 @@ def is_own_cancelled(exc: BaseException) -> bool:
             return True
         if HAS_CANCEL_COUNTS:
             return False
-        # 3.10 raises a new error where a cancelled asyncio task was awaited, and only chains it.
+        # When a cancelled asyncio task is awaited, 3.10 raises a new error. The old one is its
+        # context.
         cause = context_of(cause)
     return False
 
 
 def only_own_cancels(error: BaseException) -> bool:
-    """Whether every ``Cancelled`` in it is marked, and so is each that one of them has replaced."""
+    """Whether every ``Cancelled`` in ``error`` is marked, and in the contexts of its errors too."""
     todo: list[BaseException | None] = [error]
     seen: set[int] = set()
     while todo:
@@ -181,10 +195,15 @@ def only_own_cancels(error: BaseException) -> bool:
 
 
 def is_lone_child_cancel(error: BaseException, in_cancelled: bool) -> bool:
-    """Whether a child's error is the trace of a native cancel aimed at that child alone.
+    """Whether a child's error only shows that the child was cancelled natively.
 
-    In a cancelled nursery it cannot be told from our own, and is taken out at the scope's end; on
-    3.10 it can, and would not be.
+    The nursery drops such an error. In a cancelled nursery the answer is False: there the error
+    cannot be distinguished from the scope's cancellation, and the scope takes it out when it is
+    left. On 3.10 the scope takes out only marked errors, so this function decides by the mark.
+
+    Args:
+        error: the child's error.
+        in_cancelled: whether the nursery's scope is effectively cancelled.
     """
     if in_cancelled and HAS_CANCEL_COUNTS:
         return False
@@ -192,9 +211,10 @@ def is_lone_child_cancel(error: BaseException, in_cancelled: bool) -> bool:
 
 
 def raise_keeping_context(error: BaseException) -> NoReturn:
-    """Raise ``error`` without the exception being handled as its context.
+    """Raise ``error`` and keep its context: the exception being handled does not become it.
 
-    Where counts go stale (see ``host``) a native cancel that is replaced has to be found there.
+    There is one exception, where cancel counts go stale (see ``compat``). A native cancel that is
+    being replaced stays as the context, because :func:`only_own_cancels` looks for it there.
     """
     context = context_of(error)
     try:
@@ -206,7 +226,15 @@ def raise_keeping_context(error: BaseException) -> NoReturn:
 
 
 def leave_block(exc: BaseException | None, remaining: BaseException | None) -> bool:
-    """The answer of an ``__exit__`` that got ``exc`` and wants ``remaining`` to go on instead."""
+    """The result of an ``__exit__`` that got ``exc`` and is to raise ``remaining`` instead.
+
+    Returns:
+        True to swallow ``exc``, if ``remaining`` is None. False to re-raise it, if they are the
+        same.
+
+    Raises:
+        BaseException: ``remaining``, if it is another error than ``exc``.
+    """
     if remaining is None:
         return True
     if remaining is exc:
@@ -222,26 +250,26 @@ def split_out(
     matches: Callable[[BaseException], bool],
     cancelled: bool = True,
 ) -> tuple[bool, BaseException | None]:
-    """Take the errors that match out of a group, of groups in it and so on.
+    """Take the errors that match out of a group and its nested groups.
 
-    Like ``group.split()``, but a thousand groups in each other do not meet the recursion limit,
-    nor are they all looked through again by each of a thousand scopes that they leave. What is left
-    of the group of a non-strict nursery is the error itself if it is only one.
+    This is like ``group.split()``, with three differences. A thousand nested groups do not reach
+    the recursion limit. If they leave a thousand scopes, they are not searched again by each scope.
+    If one error is left in the group of a non-strict nursery, the result is that error itself.
 
     Args:
         group: The group.
-        matches: What to take out, asked of errors that are not groups.
-        cancelled: Whether nothing but ``Cancelled`` matches, so that groups known to be free of
-            them can be passed over.
+        matches: Returns whether to take an error out; called for errors that are not groups.
+        cancelled: Whether only ``Cancelled`` can match. Then groups that are known not to contain
+            one are skipped.
 
     Returns:
-        Whether something matched, and what is left, None for nothing.
+        Whether any error matched; and the remaining group or error, None if nothing is left.
     """
     if cancelled and NO_CANCELLED_MARK in dict_of(group):
         return False, group
     found = False
-    free = True  # of Cancelled, what is left
-    # For each level from the outside in: its group, what is still to look at, what is kept.
+    free = True  # whether the remaining errors do not include a Cancelled
+    # For each level from the outside in: its group, the members still to check, those to keep.
     levels: list[tuple[Any, Iterator[BaseException], list[BaseException]]]
     levels = [(group, iter(members_of(group)), [])]
     while True:
@@ -271,7 +299,12 @@ def split_out(
 def regroup(
     group: BaseExceptionGroup[BaseException], kept: list[BaseException]
 ) -> BaseException | None:
-    """The group with these members in the place of its own: itself, another one, or nothing."""
+    """The group reduced to the members in ``kept``.
+
+    Returns:
+        The same group if these are all its members. None if there are none. The only error if the
+        group comes from a non-strict nursery. Otherwise a new group with the same fields.
+    """
     if not kept:
         return None
     if _are(members_of(group), kept):
@@ -292,7 +325,7 @@ def _are(members: Sequence[BaseException], kept: Sequence[BaseException]) -> boo
 def _derived(
     group: BaseExceptionGroup[BaseException], kept: list[BaseException]
 ) -> tuple[BaseExceptionGroup[BaseException], str | None]:
-    """``group.derive(kept)``, or a plain group and why that has not served."""
+    """``group.derive(kept)`` and None; or a plain group, and why ``derive()`` could not be used."""
     try:
         left: Any = group.derive(kept)
         if not is_a(left, BaseExceptionGroup):
@@ -304,13 +337,13 @@ def _derived(
     except BaseException as error:
         problem = f"raised {safe_repr(error)}"
         if not is_a(error, Exception) or is_a(error, MemoryError):
-            # Ctrl-C, an exit or lack of memory while it ran: an error like the others.
+            # Ctrl-C, an exit or lack of memory while derive() ran: keep it like the other errors.
             kept = [*kept, error]
     return BaseExceptionGroup(message_of(group), kept), problem
 
 
 def warn_loose(caller: str, stacklevel: int) -> None:
-    """Warn that ``strict_exception_groups=False`` is on its way out, as Trio does."""
+    """Warn that ``strict_exception_groups=False`` is deprecated, as Trio does."""
     warnings.warn(
         f"{caller}(strict_exception_groups=False) is deprecated; use the default value and "
         "rewrite exception handlers to handle ExceptionGroups",

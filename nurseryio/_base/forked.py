@@ -1,15 +1,16 @@
-"""What a forked child must not take over from its parent: one place where it is let go of.
+"""Resets in a forked child process: ``in_child()`` registers a function to call after a fork.
 
-This module has the only hook of :func:`os.register_at_fork`. Each reset is beside the thing that
-it resets.
+This module has the only hook of :func:`os.register_at_fork`. Each reset is defined in the module
+whose state it resets.
 
-Rule 1: a child has copies of the parent's objects, but shares its open files: epoll objects, the
-pipes that wake loops. So a reset makes the objects forget, and makes no call on what is shared.
-Closing the child's own copy of a descriptor is harmless.
+Rule 1: a child has copies of the parent's objects, but shares the parent's open files, such as
+epoll objects and the pipes that wake loops. So a reset clears references in the objects, and makes
+no call on a shared file. Closing the child's copy of a descriptor is harmless.
 
-Rule 2: a reset drops no task of the parent. That would run the parent's ``finally`` blocks.
+Rule 2: a reset does not drop any task of the parent. That would run the parent's ``finally``
+blocks.
 
-Rule 3: a reset that fails keeps no other from running.
+Rule 3: all resets run, even if one of them fails.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 
 _resets: list[Callable[[], object]] = []
 
-# How many forks lie between this process and the one that imported the library.
+# The number of forks from the process that imported the library to this process.
 _generation = 0
 
 
 def in_child(reset: F) -> F:
-    """Decorator: have ``reset()`` called in each forked child, before anything else runs there.
+    """Decorator: ``reset()`` is called in each forked child, before any other code runs there.
 
     Resets are called in the order in which they were registered.
     """
@@ -40,7 +41,7 @@ def in_child(reset: F) -> F:
 
 
 def generation() -> int:
-    """A number that is another one in each forked child. (A process id may be used again.)"""
+    """A number that differs between a process and its children. (Process ids may be reused.)"""
     return _generation
 
 

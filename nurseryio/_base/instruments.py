@@ -1,11 +1,13 @@
-"""Which instrument listens to which hook. Pure: calling them at the right moment is not done here.
+"""The table of instruments by the hooks that they implement; adding, removing and calling them.
 
-Rule 1: an instrument is filed only under the hooks that it really implements, so that an
-expensive hook nobody listens to costs one dict look-up.
+Modules in ``_loop`` and ``_run`` decide when a hook is called.
 
-Rule 2: an instrument that raises is logged with its traceback and removed; it never disturbs
-the program it watches. That includes its ``__hash__``, ``__eq__`` and ``__repr__``, which are not
-used or may fail, and the handlers of the log.
+Rule 1: an instrument is stored only under the hooks that it really implements. So a hook that no
+instrument implements costs one dict look-up.
+
+Rule 2: an instrument that raises is removed, and its error is logged with the traceback. It never
+disturbs the program that it watches. Its ``__hash__`` and ``__eq__`` are not called, and its
+``__repr__`` and the handlers of the log may fail.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class Instruments:
     __slots__ = ("_all", "_by_hook")
 
     def __init__(self, instruments: Iterable[Instrument] = ()) -> None:
-        # By identity.
+        # By id(), because __hash__ and __eq__ of an instrument must not be called.
         self._all: dict[int, Instrument] = {}
         self._by_hook: dict[str, dict[int, Instrument]] = {}
         for instrument in instruments:

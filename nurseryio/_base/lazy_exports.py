@@ -1,12 +1,13 @@
-"""What the public doors are made with: names loaded on first use, and objects that know their door.
+"""Lazy exports of the public modules: names loaded on first use; ``__module__`` of public objects.
 
-What also lives here: :func:`preload`, which loads them all, and what servers load when they start.
+This module also has :func:`preload`, which loads all of them, and the list of modules that a
+server loads when it starts.
 
-Rule 1: a door says which module of ours a lazy name comes from; nothing is loaded before the
-name is asked for, and it is asked for once.
+Rule 1: a public module lists the internal module that each lazy name comes from. That module is
+imported at the first access to the name. The value is then stored in the public module.
 
-Rule 2: a public object shows the door it goes through (``nurseryio.CancelScope``), in tracebacks,
-in ``repr`` and to pickle, not the file that it happens to be defined in.
+Rule 2: the ``__module__`` of a public object is the public module (``nurseryio.CancelScope``), not
+the file that defines the object. Tracebacks, ``repr`` and pickle use it.
 """
 
 from __future__ import annotations
@@ -18,24 +19,25 @@ from typing import Any
 
 from .thread_cache import prepare
 
-# The modules that the doors load on first use, by the name of the library's package.
+# The full names of the modules that public modules load on first use.
 _lazy_modules: set[str] = set()
 
-# What is loaded on first use from within functions.
+# Modules that functions load on first use.
 _HIDDEN = (
     "nurseryio.aio",
     "nurseryio._observe.task_tree",
     "nurseryio._interop.anyio_bridge",
     "nurseryio._net.linked_socket",
-    # A name that is given to the standard library, to ssl for example, is encoded by this codec.
+    # The standard library, for example ssl, encodes host names by this codec.
     "encodings.idna",
 )
 
-# Packages that only some users have, and what needs them. None of it is for programs at work.
+# Optional packages; and the subpackage for tests, which programs in production do not need.
 _OPTIONAL = ("OpenSSL.SSL",)
 _FOR_TESTS = "nurseryio.testing"
 
-# What the handlers of a server may need first when there is no descriptor left to load it with.
+# Modules that the handlers of a server may need for the first time when no file descriptor is left
+# to load them with.
 _FOR_SERVERS = (
     "nurseryio.from_thread",
     "nurseryio.lowlevel",
@@ -51,12 +53,13 @@ _FOR_SERVERS = (
 
 
 def preload() -> None:
-    """Load all of the library now, but for ``nurseryio.testing``.
+    """Load all of the library now, except ``nurseryio.testing``.
 
-    Other programs have no need of it: what they use is loaded on first use. Call it early in a
-    program that later cannot load anything: that changes its root directory or gives up its rights,
-    whose files may be replaced while it runs, or that forks workers which should share the memory.
-    (Servers, when they start, load what their handlers are likely to need under ``EMFILE``.)
+    Most programs do not have to call this, because each module is loaded on first use. Call it
+    early in a program that cannot load modules later. Such a program changes its root directory,
+    gives up its rights, or has its files replaced while it runs. Call it also before forking
+    workers that should share the memory. (Servers load at their start the modules that their
+    handlers are likely to need under ``EMFILE``.)
 
     Raises:
         ImportError: A part cannot be loaded. Optional packages may be missing.
@@ -68,7 +71,7 @@ def preload() -> None:
     for module in _HIDDEN:
         importlib.import_module(module)
     done = {_FOR_TESTS}
-    # Doors have further names to load.
+    # A public module that is loaded here may add lazy names.
     while left := _lazy_modules - done:
         for module in sorted(left):
             importlib.import_module(module)
@@ -82,7 +85,10 @@ def preload() -> None:
 
 
 def load_for_server() -> None:
-    """Load what may be needed when no descriptor is left. Never fails: it may not be needed."""
+    """Load modules that may be needed when no file descriptor is left.
+
+    A failure is ignored, because the modules may not be needed.
+    """
     with suppress(OSError, ImportError):
         for module in _FOR_SERVERS:
             importlib.import_module(module)
@@ -106,15 +112,15 @@ def _load(module: str) -> types.ModuleType:
 
 
 def lazy_door(namespace: dict[str, Any], lazy: dict[str, str] | None = None) -> tuple[Any, Any]:
-    """Make the ``__getattr__`` and ``__dir__`` of a door, and its ``__all__``.
+    """Make the ``__getattr__``, ``__dir__`` and ``__all__`` of a public module.
 
     Args:
-        namespace: the door's ``globals()``, at its end.
-        lazy: names to load on first use, separated by blanks, by the module of the library that
-            has them; the empty string stands for submodules of the library.
+        namespace: the ``globals()`` of the public module, at the end of the module.
+        lazy: names to load on first use. The keys are modules of the library, the values are the
+            names that they define, separated by blanks. The key ``""`` is for submodules.
 
     Returns:
-        The two functions, to be assigned in the door.
+        ``__getattr__`` and ``__dir__``, to be assigned in the public module. ``__all__`` is set.
     """
     door = namespace["__name__"]
     library = door.partition(".")[0]
@@ -152,7 +158,7 @@ def _is_public(name: str, value: object) -> bool:
 
 
 def show_door(value: Any, name: str, door: str) -> None:
-    """Have a class or function of ours name its door as its module."""
+    """Set ``__module__`` of a class or function of this library to its public module."""
     module = getattr(value, "__module__", None)
     hidden = (door.partition(".")[0] + "._", door + ".")
     if not isinstance(module, str) or not module.startswith(hidden):

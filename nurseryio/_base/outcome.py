@@ -1,12 +1,12 @@
-"""What a call ended with, as an object: a value or an error, to be unwrapped elsewhere.
+"""The outcome of a call as an object: a ``Value`` or an ``Error``, to be unwrapped elsewhere.
 
-What lives here: :class:`Value`, :class:`Error` and the two functions that make them. They have
-the methods of the ``outcome`` package and may stand wherever one of its objects is expected, and
-the reverse; they are our own so that the package need not be installed.
+This module has :class:`Value`, :class:`Error` and the two functions that make them. They have the
+methods of the objects of the ``outcome`` package, and either kind can be used in place of the
+other. They are defined here so that the package does not have to be installed.
 
-Rule: imports :mod:`exc_fields` alone, and leaves no reference cycle behind. An exception holds its
-traceback, the traceback its frames, the frames their variables; a variable that holds the
-exception would close the circle.
+Rule: this module imports only :mod:`exc_fields`, and its functions leave no reference cycle behind.
+An exception refers to its traceback, the traceback to its frames, and the frames to their
+variables. A variable that holds the exception would close a cycle.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Error:
 
     def unwrap(self) -> NoReturn:
         """Raise the exception."""
-        # The name is for whoever reads the traceback.
+        # Readers of the traceback see this name.
         captured_error = self.error
         try:
             raise captured_error
@@ -97,7 +97,7 @@ Outcome: TypeAlias = Value[T] | Error
 
 
 def capture(fn: Callable[P, ResultT], *args: P.args, **kwargs: P.kwargs) -> Outcome[ResultT]:
-    """Call ``fn`` and return what it returned or raised, as an object."""
+    """Call ``fn`` and return its result or error as a :class:`Value` or :class:`Error`."""
     try:
         return Value(fn(*args, **kwargs))
     except BaseException as error:
@@ -107,7 +107,7 @@ def capture(fn: Callable[P, ResultT], *args: P.args, **kwargs: P.kwargs) -> Outc
 async def acapture(
     async_fn: Callable[P, Awaitable[ResultT]], *args: P.args, **kwargs: P.kwargs
 ) -> Outcome[ResultT]:
-    """Await ``async_fn(...)`` and return what it returned or raised, as an object."""
+    """Await ``async_fn(...)`` and return its result or error as an object, like :func:`capture`."""
     try:
         return Value(await async_fn(*args, **kwargs))
     except BaseException as error:

@@ -1,12 +1,12 @@
-"""Handlers of signals that stand in the place of others for a while, and how those come back.
+"""Replacing a signal handler for a while, and restoring the handler from before.
 
-The handlers themselves are elsewhere, in ``ki`` and in ``signals`` of ``_system``.
+The handlers themselves are in ``_core.ki`` and ``_system.signals``.
 
-Rule 1: handlers may be given back in any order. One that stands below another is taken out from
-below it.
+Rule 1: replacements may be ended in any order. If a later replacement is in force for the signal,
+it will restore the handler from before this one.
 
-Rule 2: in a forked child the handlers from before are back: a signal means there what it means in
-a process that has never run a loop.
+Rule 2: in a forked child the handlers from before are restored. So a signal has the same effect
+there as in a process that has never run a loop.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from .forked import in_child
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Those that stand, in the order in which they were put there.
+# The replacements that have not been ended, in the order in which they were made.
 _standing: list[Replaced] = []
 
 
 class Replaced:
-    """A handler of ``signum`` that stands in the place of another. For the main thread.
+    """A handler of ``signum`` that replaces another one for a while. For the main thread.
 
     Args:
         signum: The signal.
-        handler: Is put there now.
+        handler: The new handler, installed now.
 
     Raises:
         ValueError: There is no such signal.
@@ -49,10 +49,10 @@ class Replaced:
             raise
 
     def give_back(self, unless_taken: bool = False) -> None:
-        """Put the handler from before back. Does nothing the second time.
+        """Restore the handler from before. A second call does nothing.
 
         Args:
-            unless_taken: A handler that somebody else has put there meanwhile stays.
+            unless_taken: If other code has set another handler meanwhile, keep that handler.
         """
         if self not in _standing:
             return

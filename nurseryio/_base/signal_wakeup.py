@@ -1,18 +1,18 @@
-"""Waking a loop that sleeps when a signal of the operating system arrives.
+"""Waking a sleeping loop when a signal arrives, by ``signal.set_wakeup_fd``.
 
-Python calls a signal's handler in the main thread, between two bytecodes. If the system chooses to
-interrupt another thread, or the main thread just before it goes to sleep in the loop's wait for
-events, the handler has to wait until something else wakes the loop, perhaps for ever. Python's
-wake-up descriptor mends that: a byte is written to it at once, in whichever thread.
+Python calls the handler of a signal in the main thread, between two bytecodes. The system may
+deliver the signal to another thread, or to the main thread just before the loop begins to wait for
+events. Then the handler is not called until something else wakes the loop, perhaps never. Python's
+wake-up descriptor solves this: a byte is written to it at once, in any thread.
 
-Rule 1: the descriptor is the loop's own, by which other threads wake it too. So the loop is not
-given anything to wait for that it did not have before.
+Rule 1: the descriptor is the one by which other threads wake the loop too. So the loop does not
+wait for any more descriptors than before.
 
-Rule 2: a wake-up descriptor that somebody has set stays. A loop of which ``host`` knows none sets
-one itself while it runs, as uvloop does.
+Rule 2: a wake-up descriptor that other code has set is kept. A loop for which ``compat`` does not
+find a descriptor, such as uvloop's, sets one itself while it runs.
 
-Rule 3: a forked child has none: its signals must not wake the parent's loop. (From Python 3.12 on
-asyncio sees to that too.)
+Rule 3: a forked child does not have a wake-up descriptor, because its signals must not wake the
+parent's loop. (From Python 3.12 on asyncio does the same.)
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 
 class SignalWakeup:
-    """Has signals wake one loop. For the main thread only."""
+    """Makes signals wake one loop. For the main thread only."""
 
     def __init__(self) -> None:
         self._loop: Loop | None = None
         self._generation = generation()
-        # Which descriptor was set, and which one had been set before.
+        # The descriptor that was set, and the one that had been set before.
         self._descriptor = self._before = -1
 
     def install(self, loop: Loop) -> None:
-        """From now on signals wake ``loop``, which is running."""
+        """Make signals wake ``loop``, which is running, from now on."""
         descriptor = compat.waking_descriptor(loop)
         if descriptor is None:
             return
         self.remove()
-        # Noted first, so that remove() undoes it if something fails here.
+        # Recorded first, so that remove() undoes it if something fails here.
         self._loop, self._descriptor = loop, descriptor
         self._generation = generation()
         self._before = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
@@ -50,13 +50,14 @@ class SignalWakeup:
             self.remove()
 
     def remove(self) -> None:
-        """Back to what was before, if anything was done. May be called again if it has failed."""
+        """Undo :meth:`install`, if it was called. May be called again if it has failed."""
         loop = self._loop if self._generation == generation() else None
         if loop is not None and not compat.has_signal_handlers(loop):
-            # How a descriptor is warned of cannot be asked for. A loop's own is full in a burst of
-            # signals without any harm, so none is put back with the warning.
+            # Whether a descriptor had been set with the warning cannot be found out. A burst of
+            # signals fills the buffer of a loop's descriptor and does no harm, so the descriptor is
+            # restored without the warning.
             current = signal.set_wakeup_fd(self._before, warn_on_full_buffer=False)
-            if current != self._descriptor:  # somebody has set it since
+            if current != self._descriptor:  # other code has set it since
                 signal.set_wakeup_fd(current, warn_on_full_buffer=False)
         self._loop, self._before = None, -1
 

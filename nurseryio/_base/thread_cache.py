@@ -1,23 +1,23 @@
-"""Worker threads, kept for a while and used again: pure threading, nothing of asyncio.
+"""A cache of worker threads: idle threads are kept for a while and used again. No asyncio.
 
-What lives here: :func:`start_thread_soon` and the cache behind it. How many threads may work at
-once, and how a result finds its way into an event loop, is decided by the callers.
+This module has :func:`start_thread_soon` and the cache behind it. The callers limit how many
+threads may work at once, and bring a result into an event loop.
 
-Rule 1: a thread that is idle costs no CPU. It sleeps on a lock of its own, and ends after
-``IDLE_SECONDS`` without work.
+Rule 1: an idle thread costs no CPU. It waits for its own lock, and ends after ``IDLE_SECONDS``
+without work.
 
-Rule 2: the thread that became idle last works first. A few threads do nearly all the work, with
-warm caches, while those that are too many stay idle long enough to end.
+Rule 2: the thread that became idle last gets the next job. So a few threads do nearly all the work,
+with warm caches, and surplus threads stay idle long enough to end.
 
-Rule 3: worker threads are daemons: one that is stuck never keeps the process from ending.
+Rule 3: worker threads are daemons. A thread that is stuck never keeps the process from ending.
 
-Rule 4: a thread counts as idle *before* it delivers its result. Whoever answers a result with
-the next job gets the same thread, not a new one.
+Rule 4: a thread counts as idle *before* it delivers its result. Code that starts the next job when
+it gets a result gets the same thread, not a new one.
 
-Rule 5: an idle thread refers to nothing of the job that it did last.
+Rule 5: an idle thread keeps no reference to anything of its last job.
 
-Rule 6: each job gets its answer: an error of this module itself is delivered as the job's. Names
-of threads are for people; no job fails because of them.
+Rule 6: each job gets an outcome. An error of this module itself is delivered as the error of the
+job. Names of threads are for people, so no job fails because its thread cannot be named.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _find_os_rename() -> Callable[[str], object] | None:
         # Here, not at the top: this is needed when the first thread starts, not at import.
         import ctypes
 
-        # PyDLL keeps the interpreter's lock for the call, which is far shorter than a hand-over.
+        # PyDLL keeps the interpreter's lock during the call, which is far shorter than switching.
         rename = ctypes.PyDLL(None).pthread_setname_np
     except MemoryError:
         raise
@@ -94,27 +94,27 @@ def _os_name(name: str) -> bytes:
 # -- threads --------------------------------------------------------------------
 
 
-# A function, the one that gets its outcome, and the name that the thread bears meanwhile.
+# A function, the function to call with its outcome, and the thread's name while it runs.
 Job: TypeAlias = "tuple[Callable[[], Any], Callable[[Any], object], str | None]"
 
 
 class _Worker:
-    """One thread. Its lock is free exactly while a job for it lies ready in ``job``."""
+    """One thread. Its lock is free exactly while ``job`` holds a job that it has not taken yet."""
 
     __slots__ = ("_cache", "_rename", "_thread", "_usual_name", "delivering", "job", "ready")
 
     def __init__(self, cache: ThreadCache, job: Job) -> None:
         self._cache = cache
-        # The job to do, and while it is being done, so that it is answered whatever fails.
+        # The next job, or the one being done, so that it gets an outcome whatever fails.
         self.job: Job | None = job
-        # While it counts as idle already, but the result of the last job is on its way.
+        # True while the thread counts as idle but is still delivering the result of its last job.
         self.delivering = False
         self.ready = threading.Lock()
         self._usual_name = f"nurseryio thread {next(_numbers)}"
         self._rename = cache.os_rename()
         options: dict[str, Any] = {}
         if sys.version_info >= (3, 14):
-            # Otherwise the thread would hold on to the context of whoever happened to start it.
+            # Otherwise the thread would keep the context of the code that started it alive.
             options["context"] = Context()
         self._thread = threading.Thread(
             target=self._work, name=self._usual_name, daemon=True, **options
@@ -122,7 +122,7 @@ class _Worker:
         self._thread.start()
 
     def _work(self) -> None:
-        """What the thread does."""
+        """Do jobs until the thread is to end; this is the function that the thread runs."""
         try:
             self._set_name(self._usual_name)
             while self._do_next():
@@ -131,13 +131,16 @@ class _Worker:
             self._fail(error)
 
     def _do_next(self) -> bool:
-        """Wait for a job and do it. False: the thread is to end."""
+        """Wait for a job and do it. Returns False if the thread is to end."""
         if self.ready.acquire(timeout=IDLE_SECONDS):
             return self._do_job()
         return not self._cache.withdraw(self)
 
     def _fail(self, error: BaseException) -> None:
-        """This class itself has failed: answer the job, if there is one or one is on its way."""
+        """This class itself has failed: deliver the error as the outcome of the job.
+
+        There may be a job already, or one may be arriving. If there is none, print the error.
+        """
         try:
             if not self._cache.withdraw(self) and (
                 self.job is not None or self.ready.acquire(timeout=IDLE_SECONDS)
@@ -149,11 +152,11 @@ class _Worker:
             else:
                 _report("nurseryio: exception in an idle worker thread")
         finally:
-            del error  # no circle
+            del error  # no reference cycle
 
-    # A function of its own, so that its variables are gone while the thread is idle.
+    # A separate function, so that its variables are gone while the thread is idle.
     def _do_job(self) -> bool:
-        """Do the job that lies ready. False if the worker could not be offered for another one."""
+        """Do the job in ``job``. Returns False if the worker could not be offered for another."""
         assert self.job is not None
         fn, deliver, name = self.job
         offered = False
@@ -161,14 +164,14 @@ class _Worker:
             if name is not None:
                 self._set_name(name)
             outcome = capture(fn)
-            # What fn refers to must be free once the result is there, not some time after.
+            # Objects that only fn refers to must be freed before the result is delivered.
             self.job = None
             del fn
             if name is not None:
                 self._set_name(self._usual_name)
             self.delivering = True
             offered = self._cache.offer(self)
-        except BaseException as error:  # of memory, perhaps
+        except BaseException as error:  # lack of memory, for example
             self.job = None
             outcome = Error(error)
         try:
@@ -176,7 +179,7 @@ class _Worker:
         except BaseException:
             _report("nurseryio: exception while delivering result of a thread")
         finally:
-            # An error's frames know this one, as the one that called them: no circle.
+            # No reference cycle: the frames of an error refer to this frame, which called them.
             del outcome, deliver
         self.delivering = False
         return offered
@@ -193,7 +196,7 @@ class _Worker:
 
 
 def _report(what: str) -> None:
-    """Print the error that is being handled. There may be nothing to print to."""
+    """Print the error that is being handled. Standard error may be closed or missing."""
     try:
         print(what, file=sys.stderr)
         traceback.print_exc()
@@ -202,14 +205,14 @@ def _report(what: str) -> None:
 
 
 class ThreadCache:
-    """The threads of the process: those that are idle, and how to get one more.
+    """The idle worker threads of the process; starts one more if none is idle.
 
     All methods may be called from any thread. They rely on ``append``, ``pop`` and ``remove`` of
     a list being atomic, which CPython guarantees with and without its global lock.
     """
 
     def __init__(self) -> None:
-        # Invariant: a worker in here has no job and no job on its way.
+        # Invariant: a worker in this list has no job, and none is being given to it.
         self._idle: list[_Worker] = []
         self._os_rename: Callable[[str], object] | None = None
         self._os_rename_known = False
@@ -220,7 +223,7 @@ class ThreadCache:
         deliver: Callable[[Outcome[RetT]], object],
         name: str | None = None,
     ) -> None:
-        """See :func:`start_thread_soon` of the module."""
+        """See the module's function :func:`start_thread_soon`."""
         job = (fn, deliver, name)
         try:
             worker = self._idle.pop()
@@ -236,11 +239,15 @@ class ThreadCache:
             raise
 
     def offer(self, worker: _Worker) -> bool:
-        """The worker is ready for the next job. Returns True, in one go with the change."""
+        """Add a worker that is ready for the next job. Adding it and returning True is one step."""
         return self._idle.append(worker) is None  # type: ignore[func-returns-value]
 
     def withdraw(self, worker: _Worker) -> bool:
-        """The worker wants to end. False if it must not, because a job is on its way to it."""
+        """Remove a worker that is about to end.
+
+        Returns:
+            False if the worker must not end, because a job is being given to it.
+        """
         try:
             self._idle.remove(worker)
         except ValueError:
@@ -248,18 +255,18 @@ class ThreadCache:
         return True
 
     def forget_all(self) -> None:
-        """In a forked child: the threads of the parent are not there."""
+        """Called in a forked child, where the threads of the parent do not exist."""
         self._idle.clear()
 
     def os_rename(self) -> Callable[[str], object] | None:
-        """The function that names the calling thread, looked up at the first call."""
+        """The function that names the calling thread, or None; looked up at the first call."""
         if not self._os_rename_known:
             self._os_rename = _find_os_rename()
             self._os_rename_known = True
         return self._os_rename
 
     def idle_threads(self) -> set[threading.Thread]:
-        """The threads that have nothing to do, not even a result to deliver."""
+        """The threads that have neither a job to do nor a result to deliver."""
         return {worker._thread for worker in list(self._idle) if not worker.delivering}
 
 
@@ -269,12 +276,12 @@ in_child(_cache.forget_all)
 
 
 def idle_threads() -> set[threading.Thread]:
-    """The worker threads of the process that have nothing to do; they wake nobody."""
+    """The worker threads of the process that have nothing to do; they will not wake any task."""
     return _cache.idle_threads()
 
 
 def prepare() -> None:
-    """Load what the first thread would load."""
+    """Do the imports now that starting the first thread would do."""
     _cache.os_rename()
 
 
@@ -283,19 +290,19 @@ def start_thread_soon(
     deliver: Callable[[Outcome[RetT]], object],
     name: str | None = None,
 ) -> None:
-    """Run ``deliver(capture(fn))`` in a worker thread, one that exists already if possible.
+    """Run ``deliver(capture(fn))`` in a worker thread, an existing one if possible.
 
-    This is the bare mechanism below :func:`nurseryio.to_thread.run_sync`: no limit on the number
-    of threads, no way back into the event loop, no context variables. It may be called from any
-    thread.
+    :func:`nurseryio.to_thread.run_sync` is built on this function. This one does not limit the
+    number of threads, does not return to the event loop, and does not set context variables. It may
+    be called from any thread.
 
     The threads are daemons, so they end with the main thread, whatever they are doing. Neither
-    function may leave thread-local state behind, as other jobs will run in the same thread.
+    function may leave thread-local state behind, because other jobs will run in the same thread.
 
     Args:
         fn: Does the work; may block.
-        deliver: Gets what ``fn`` returned or raised, as an outcome with a method ``unwrap()``.
-            Must not block. An exception that it raises is printed to standard error.
+        deliver: Called with the outcome of ``fn``, an object with a method ``unwrap()``. Must not
+            block. An exception that it raises is printed to standard error.
         name: Name of the thread while ``fn`` runs, for ``threading`` and, cut to 15 bytes, for
             the operating system. None leaves the thread its usual name.
 

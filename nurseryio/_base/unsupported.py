@@ -1,6 +1,6 @@
-"""Names of Trio that cannot mean anything on asyncio. Each says why when it is called.
+"""Functions of Trio that cannot work on asyncio. Each raises an error that says why.
 
-Rule: a program that only imports them works; one that needs them learns what to do instead.
+Rule: importing these names works. Calling them raises an error that says what to do instead.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Small helpers that know nothing of tasks: restricted classes, checks of calls and numbers.
+"""Small helpers without tasks: restricted classes, checks of calls, names, numbers and buffers.
 
-Rule 1: imports :mod:`errors` and :mod:`exc_fields` alone.
+Rule 1: this module imports only :mod:`errors` and :mod:`exc_fields`.
 
-Rule 2: what lies on the way of every spawn (:func:`coroutine_or_error`) costs one call and one
-type check while nothing is wrong; all diagnosis happens after something has gone wrong.
+Rule 2: the check in every spawn (:func:`coroutine_or_error`) costs one call and one type check
+while nothing is wrong. Diagnosis is done only after an error.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ P = ParamSpec("P")
 
 # -- objects ----------------------------------------------------------------------
 
-# An instance with all its slots empty. The detour through the class and its ``__init__`` takes as
-# long as filling them does; this is for what is made with every task.
+# Makes an instance with all its slots empty. Calling the class and its ``__init__`` would take as
+# long as filling the slots; this is for objects that are made with every task.
 blank: Callable[[type[T]], T] = object.__new__
 
 
@@ -73,7 +73,7 @@ def _spelled(cls: type) -> str:
 
 
 class Final(ABCMeta):
-    """Metaclass of classes that must not be subclassed, as their inner workings may change."""
+    """Metaclass of classes that must not be subclassed, because their internals may change."""
 
     def __new__(
         mcs,
@@ -107,8 +107,8 @@ class NoPublicConstructor(Final):
 class Frozen:
     """Base of small immutable records; a subclass lists its fields in ``__slots__``, annotated.
 
-    Stands in for frozen dataclasses, whose generated code makes up a measurable share of the time
-    that ``import nurseryio`` takes.
+    It replaces frozen dataclasses, because generating their code takes a measurable share of the
+    time of ``import nurseryio``.
     """
 
     __slots__: tuple[str, ...] = ()
@@ -145,12 +145,12 @@ class Frozen:
 
 
 def _thaw(cls: type[T], fields: dict[str, object]) -> T:
-    """Make a :class:`Frozen` record anew, for pickle and copy."""
+    """Make a :class:`Frozen` record again, for pickle and copy."""
     return cls(**fields)
 
 
 class OnlyWith:
-    """Base of context managers for ``with``: in ``async with`` they say what to write."""
+    """Base of context managers for ``with``: ``async with`` raises an error that says so."""
 
     __slots__ = ()
 
@@ -171,14 +171,14 @@ class OnlyWith:
 
 # -- names ----------------------------------------------------------------------
 
-# How many partials around a function are taken off for its name. There may be circles.
+# How many nested partials are unwrapped to find a function's name. There may be circles.
 _PARTIALS = 100
 
 
 def safe_repr(thing: object) -> str:
-    """``repr(thing)`` for messages that must come to be, whatever the object's class does.
+    """``repr(thing)`` for messages that must not fail, whatever the object's class does.
 
-    Ctrl-C, exits and lack of memory are not the class's doing: those errors are raised.
+    Ctrl-C, exits and lack of memory are not caused by the class: those errors are raised.
     """
     try:
         return str.__str__(repr(thing))
@@ -210,7 +210,7 @@ def name_of(thing: object) -> str:
 
 
 def in_the_name_of(fn: object, async_fn: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Any]:
-    """``async_fn``, but tools show its coroutines as those of the user's ``fn``."""
+    """``async_fn`` with coroutines that tools show under the name of the user's ``fn``."""
 
     def begin(*args: P.args, **kwargs: P.kwargs) -> Any:
         coro: Any = async_fn(*args, **kwargs)
@@ -225,7 +225,7 @@ def in_the_name_of(fn: object, async_fn: Callable[P, Coroutine[Any, Any, T]]) ->
 
 
 def _unwrapped(fn: object) -> object:
-    """The function in ``functools.partial`` objects."""
+    """The function inside nested ``functools.partial`` objects."""
     for _ in range(_PARTIALS):
         if not issubclass(type(fn), partial):
             break
@@ -260,16 +260,16 @@ NO_LIMIT = "for no time limit give math.inf"
 
 
 def as_float(given: Any, name: str, kind: str = CLOCK_TIME, advice: str = NO_LIMIT) -> float:
-    """A time that a user has given, as a float. It may be of any type that ``float()`` takes.
+    """Convert a time that a user has given to a float.
 
     Args:
-        given: the number.
+        given: the number, of any type that ``float()`` takes.
         name: the name of the argument or attribute.
         kind: ``CLOCK_TIME`` or ``SECONDS``.
         advice: the end of the error's text.
 
     Raises:
-        TypeError: it is not a number. A text is not one.
+        TypeError: it is not a number. A string is not a number.
         ValueError: it is NaN.
     """
     try:
@@ -283,7 +283,7 @@ def as_float(given: Any, name: str, kind: str = CLOCK_TIME, advice: str = NO_LIM
 
 
 def not_a_number(given: object, name: str, kind: str, advice: str) -> TypeError:
-    """The error for something else than a number of seconds or a time."""
+    """The error for an object that is not a number of seconds or a time."""
     if hasattr(type(given), "total_seconds"):  # a datetime.timedelta
         after_now = "current_time() + " if kind is CLOCK_TIME else ""
         advice = f"give {after_now}its total_seconds()"
@@ -294,10 +294,10 @@ def not_a_number(given: object, name: str, kind: str, advice: str) -> TypeError:
 
 
 def bytes_view(data: Any) -> memoryview:
-    """What is to be sent, as a view that counts in bytes. Every stream takes what this takes.
+    """The data to send, as a view whose items are bytes. Every stream accepts the same data.
 
     Args:
-        data: any buffer whose memory is contiguous: of items of any size, of any dimensions.
+        data: any buffer whose memory is contiguous, with items of any size and any dimensions.
 
     Raises:
         TypeError: it is not a buffer, or not contiguous; the text says what to do.
@@ -313,21 +313,21 @@ def bytes_view(data: Any) -> memoryview:
             "not; send a copy: bytes(data)"
         )
     if not view.nbytes:
-        return memoryview(b"")  # some Pythons cast no view with a length of 0
+        return memoryview(b"")  # some versions of Python cannot cast a view with a length of 0
     try:
         return view.cast("B")
     except ValueError:
-        return memoryview(view.tobytes())  # of ctypes, say, whose items cannot be cast
+        return memoryview(view.tobytes())  # for example of ctypes, whose items cannot be cast
 
 
 # -- functions ------------------------------------------------------------------
 
 
 def call_each(*functions: Callable[[], object]) -> None:
-    """Call some functions in order, each one whatever becomes of the others.
+    """Call some functions in order. Each one is called even if others raise.
 
     Raises:
-        BaseException: The first error. Later ones are shown before it.
+        BaseException: The first error. Later errors are its contexts, so they are shown before it.
     """
     errors: list[BaseException] = []
     for function in functions:
@@ -341,18 +341,18 @@ def call_each(*functions: Callable[[], object]) -> None:
                 chain(errors[0], later)
             raise errors[0]
         finally:
-            errors.clear()  # no circle
+            errors.clear()  # no reference cycle
 
 
-# So many frames the longest way from an operation through the engine and asyncio takes.
+# The number of frames that the deepest call from an operation through the engine and asyncio takes.
 STACK_NEEDED = 16
 
 
 def ensure_stack(frames: int = STACK_NEEDED) -> None:
-    """Raise RecursionError if there is no room for so many more frames on the stack.
+    """Raise RecursionError unless the stack has room for ``frames`` more frames.
 
-    For operations that change state in several calls: either they fail before the first of them,
-    or not for want of stack.
+    This is for operations that change state in several calls. They fail before the first change,
+    or they do not fail for lack of stack.
     """
     if frames:
         ensure_stack(frames - 1)
@@ -361,7 +361,7 @@ def ensure_stack(frames: int = STACK_NEEDED) -> None:
 class generic_function(Generic[P, RetT]):
     """Decorator for a function that may be given its type arguments: ``f[int](1)``.
 
-    The brackets mean something to type checkers only; at run time ``f[int]`` is ``f``.
+    The brackets have a meaning for type checkers only; at run time ``f[int]`` is ``f``.
     """
 
     def __init__(self, fn: Callable[P, RetT]) -> None:
@@ -378,8 +378,8 @@ class generic_function(Generic[P, RetT]):
         return repr(self._fn)
 
 
-# Nearly every call ends at the first, exact comparison. ``Coroutine`` (an abstract class, slow to
-# ask) admits what Cython and other compilers make of an ``async def``.
+# For nearly every call the first, exact comparison is enough. ``Coroutine`` also accepts the
+# coroutines of Cython and other compilers; it is an abstract class, so checking it is slow.
 def coroutine_or_error(
     async_fn: Callable[[Unpack[PosArgsT]], Awaitable[RetT]], *args: Unpack[PosArgsT]
 ) -> Coroutine[Any, Any, RetT]:
@@ -395,7 +395,7 @@ def coroutine_or_error(
 
     Raises:
         TypeError: ``async_fn`` is a coroutine object, a future, a plain function, an async
-            generator function or no callable at all. A coroutine given by mistake is closed, so
+            generator function or not callable at all. A coroutine given by mistake is closed, so
             that no "never awaited" warning follows.
 
     Checkpoint: no, this is not an async function.
@@ -411,10 +411,10 @@ def coroutine_or_error(
 
 
 def checked_coroutine(async_fn: object, result: Any) -> Coroutine[Any, Any, Any]:
-    """What a call of ``async_fn`` has returned, if it is some kind of coroutine.
+    """Return ``result``, which a call of ``async_fn`` has returned, if it is a coroutine.
 
     Raises:
-        TypeError: it is none; the message says what it is.
+        TypeError: it is not a coroutine; the message says what it is.
     """
     if isinstance(result, Coroutine):
         return result
@@ -429,7 +429,7 @@ def reject_non_functions(async_fns: Iterable[object]) -> None:
     errors = [_not_a_function(fn) for fn in async_fns if not callable(fn)]
     if errors:
         try:
-            # From None: that it "is not callable" is what the error says better.
+            # From None, because this error replaces Python's "is not callable".
             raise errors[0] from None
         finally:
             del errors
@@ -439,7 +439,7 @@ def _not_a_function(given: object) -> TypeError:
     """The error for something that cannot be called."""
     shown = safe_repr(given)
     if isinstance(given, Coroutine):
-        # The short name is what the user typed, without the "<locals>" of the qualified one.
+        # The user typed the short name, without the "<locals>" of the qualified name.
         name = text_of(given, "__name__") or "f"
         error = TypeError(
             "nurseryio was expecting an async function, but instead it got a coroutine object "
@@ -458,7 +458,7 @@ def _not_a_function(given: object) -> TypeError:
 
 
 def _not_async(fn: object, result: object) -> TypeError:
-    """The error for a call that went well but gave no coroutine."""
+    """The error for a call that returned something that is not a coroutine."""
     if inspect.isasyncgen(result):
         return TypeError(
             f"expected an async function but got an async generator {safe_repr(result)}; "
@@ -488,7 +488,7 @@ def _is_future_like(value: object) -> bool:
     return (
         # asyncio's own protocol for futures, its tasks and uvloop's included
         _attribute(value, "_asyncio_future_blocking") is not None
-        # an old-style generator coroutine
+        # a generator-based coroutine
         or isinstance(value, Generator)
         # concurrent.futures and tornado; twisted
         or class_name(type(value)) in ("Future", "Deferred")
@@ -499,7 +499,7 @@ def _is_future_like(value: object) -> bool:
 
 
 class ConflictDetector:
-    """Notices that two tasks do at once what only one may do; used as ``with detector:``.
+    """Detects that two tasks use a resource at once; used as ``with detector:``.
 
     Args:
         msg: Text of the error that the later task gets.
@@ -529,4 +529,4 @@ class ConflictDetector:
 
 
 def unset_hook(*_args: object) -> None:
-    """Stands in a variable for a function that a module of a higher room sets when it is loaded."""
+    """The value of a hook variable until a module of a higher room sets it, when it is loaded."""

@@ -1,4 +1,16 @@
-"""Cancel scopes, timeouts and nurseries: how they are entered and left."""
+"""Cancel scopes, timeouts and nurseries: how they are entered and left.
+
+``scope`` has ``CancelScope``: its deadline, shield, ``cancel()``, and which errors it catches.
+``task_exit`` does the bookkeeping after a task's last step, also when the end went wrong.
+``nursery_exit`` waits for the children, recognises a native cancel of the host task, and decides
+which error or group the end of a nursery raises.
+``task_status`` has ``started()``, which moves a child of ``start()`` to its nursery.
+``nursery`` has ``open_nursery()``, ``start_soon()``, ``start()``, and the wrapper around a child.
+``timeouts`` has the clock, ``sleep()``, ``move_on_after()``, ``fail_after()`` and the like.
+
+Not here: how a cancellation reaches a task (``_core.delivery``), the heap of deadlines
+(``_core.deadlines``), and operations on exception groups (``_base.exception_groups``).
+"""
 
 from __future__ import annotations
 

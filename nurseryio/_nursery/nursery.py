@@ -1,25 +1,29 @@
-"""Nurseries: child tasks that cannot outlive the block that opened them.
+"""Nurseries: ``open_nursery()``, ``start_soon()``, ``start()``, and waiting for the child tasks.
 
 Rule 1: a child is an asyncio task around one wrapper coroutine, :meth:`Nursery._run_child`. The
-wrapper lets nothing escape into asyncio's own step function (a ``SystemExit`` there would tear
-the loop down from under the siblings) and does the bookkeeping at its end, which is cheaper
-than a done-callback. Where something may stand between the nursery and asyncio (a task factory, a
-``create_task`` that was replaced), every child goes through it, and a done-callback notices a task
-that ends without the wrapper. That is an error of the child.
+wrapper catches every exception, because asyncio's step function re-raises a ``SystemExit`` and that
+would stop the loop while the siblings run. The wrapper also does the bookkeeping at the end of the
+child, which is cheaper than a done-callback.
 
-Rule 2: the end of the block waits for the children and for the starts under way; nothing
-interrupts this wait. Cancelling the nursery's scope cancels the children, not the wait. If all
-children end in one turn of the loop, which is owed to others anyway, the wait needs no future; if
-not, the turn was for nothing. So a nursery is taken to go as the one before it on the same loop
-did, and now and then the turn is tried again (``SLOW_EXIT_PREDICTION``).
+A loop may have a task factory or a ``create_task`` that was replaced. Then every child is made by
+it, and a done-callback notices a task that ends without the wrapper. Such an end is an error of the
+child.
 
-Rule 3: what the body and the children raise is kept until then, and leaves as ``leaving`` says.
-Equal ``Cancelled`` that come one after another stand there as the first of them, each counted.
-Those of ten thousand tasks, with all their frames, would be kept only to be dropped when the scope
-is left.
+Rule 2: the end of the block waits for the children and for the calls of ``start()`` under way.
+Nothing interrupts this wait. Cancelling the nursery's scope cancels the children, not the wait.
 
-Rule 4: whatever fails while the block is left or a child ends, no child outlives the block, and
-what failed is among the errors.
+The end of a block has to let other tasks run, so it first yields once. If all children end in that
+iteration of the loop, the wait needs no future. If not, the yield was wasted. So after a nursery
+that took longer, the next ``SLOW_EXIT_PREDICTION`` nurseries with running children on the same loop
+wait for a future at once. Then the yield is tried again.
+
+Rule 3: errors of the body and the children are kept until the block is left, and leave as
+described in ``nursery_exit``. For a ``Cancelled`` equal to the error before it, that same error
+object is appended again. So the count is right, but ten thousand ``Cancelled`` with all their
+frames are not kept only to be dropped when the scope is left.
+
+Rule 4: no child outlives the block, whatever fails while the block is left or a child ends. The
+failure is among the errors that the block raises.
 """
 
 from __future__ import annotations
@@ -90,9 +94,9 @@ if TYPE_CHECKING:
     PosArgsT = TypeVarTuple("PosArgsT")
 
 
-# How many nurseries to come are taken to last longer than a turn of the loop, after one that did.
+# After a nursery whose children took longer than one yield, how many nurseries skip the yield.
 SLOW_EXIT_PREDICTION = 8
-# What Nursery._pending_starts is before the first start(); never written to.
+# The value of Nursery._pending_starts before the first start(); never written to.
 NO_STARTS: dict[Nursery, None] = {}
 
 CLOSED = (
@@ -103,7 +107,7 @@ ENTER_FIRST = "enter the nursery first: 'async with open_nursery() as nursery:'"
 
 
 class Nursery(metaclass=NoPublicConstructor):
-    """A block whose child tasks have all ended when it is left; made by :func:`open_nursery`.
+    """A block that is left only when its child tasks have ended; made by :func:`open_nursery`.
 
     Attributes:
         cancel_scope: the scope around the block and all children; cancel it to stop them all.
@@ -112,7 +116,7 @@ class Nursery(metaclass=NoPublicConstructor):
     """
 
     __slots__ = (
-        "__dict__",  # libraries put methods of their own on the nurseries that they hand out
+        "__dict__",  # libraries add methods to the nurseries that they hand out
         "__weakref__",
         "_body_running",
         "_children",
@@ -127,22 +131,24 @@ class Nursery(metaclass=NoPublicConstructor):
     )
 
     cancel_scope: CancelScope
-    # The task that opened it, and its loop's state; not there before.
+    # The task that entered the nursery, and the state of its loop; unset before entry.
     _parent_task: Task
     _state: LoopState
-    # Children that have not ended, starts in their temporary nursery excepted: the keys, in the
-    # order in which they came. Iterating a set visits the records in random memory order.
+    # The children that have not ended, as keys in the order of their start. Children of start()
+    # that are still in their temporary nursery are not included. A dict, because iterating a set
+    # visits the records in random memory order.
     _children: dict[Task, None]
-    # What children and the body have raised so far, in order; None while there is nothing.
+    # The errors of the children and the body so far, in order; None while there are none.
     _errors: list[BaseException] | None
     # The temporary nurseries of the calls of start() under way, which keep the nursery open.
     _pending_starts: dict[Nursery, None]
     _body_running: bool
-    # No more children are accepted. Once True, _children is empty.
+    # Whether no more children are accepted. Once True, _children is empty.
     _closed: bool
-    # What the parent waits for at the end of the block, while it waits.
+    # The future that the parent task waits for at the end of the block, while it waits.
     _waiter: asyncio.Future[None] | None
-    # None: nobody said, so groups, and clean exits at the border to asyncio.
+    # None if unspecified: errors leave in groups, but a lone SystemExit or KeyboardInterrupt leaves
+    # the outermost nursery of a task bare, for asyncio.
     _strict: bool | None
 
     @property
@@ -184,12 +190,12 @@ class Nursery(metaclass=NoPublicConstructor):
         Args:
             async_fn: an async function; for keyword arguments use ``functools.partial``.
             args: its positional arguments.
-            name: what to call the task in debugging output, a string or a function.
+            name: the name of the task in debugging output, a string or a function.
 
         Raises:
-            TypeError: ``async_fn`` is no async function; the message says what it is.
+            TypeError: ``async_fn`` is not an async function; the message says what it is.
             RuntimeError: the nursery is closed, or the caller is in another thread or event loop.
-            Exception: what the loop's task factory raises.
+            Exception: any error that the loop's task factory raises.
 
         Checkpoint: no.
 
@@ -250,7 +256,7 @@ class Nursery(metaclass=NoPublicConstructor):
             raise
 
     def _refuse(self) -> NoReturn:
-        """Say why no child can be started."""
+        """Raise the error that explains why no child can be started."""
         if not self.cancel_scope._entered:
             raise RuntimeError(ENTER_FIRST)
         check_home(self._state)
@@ -306,21 +312,21 @@ class Nursery(metaclass=NoPublicConstructor):
         try:
             if type(task.asyncio_task) is not ChildTask:
                 if task.asyncio_task is None:
-                    # An eager task factory runs us inside start_soon(), which must return first.
+                    # An eager task factory runs this inside start_soon(), which must return first.
                     await BARE_YIELD
                 settle_in(task)
             task._started = True
             try:
                 await coro
             except BaseException as exc:
-                # Without our own frame: what the user reads begins in the user's function.
+                # Drop this frame: the traceback should begin in the user's function.
                 if type(exc) is Cancelled:
                     exc.__traceback__ = exc.__traceback__.tb_next  # type: ignore[union-attr]
                     error = exc
                 else:
                     error = without_own_frame(exc)
                 if type(exc) is GeneratorExit and task._state.loop.is_closed():
-                    return  # nothing of the loop is to be touched any more
+                    return  # on a closed loop nothing is to be changed any more
             nursery: Any = task._parent_nursery
             if (
                 task.scope is nursery.cancel_scope
@@ -345,7 +351,7 @@ class Nursery(metaclass=NoPublicConstructor):
         except BaseException as failure:
             end_broken_off(task, coro, error, failure)
         finally:
-            del error, task, coro  # no circle: its traceback leads here
+            del error, task, coro  # no reference cycle: the error's traceback holds this frame
 
     def _child_ended(self, task: Task, error: BaseException | None) -> None:
         children = self._children
@@ -360,7 +366,7 @@ class Nursery(metaclass=NoPublicConstructor):
             self._wake()
 
     def _fail(self, error: BaseException, task: Task) -> None:
-        """Note an error and cancel the nursery because of it."""
+        """Record an error and cancel the nursery because of it."""
         parent = self._parent_task.asyncio_task
         if parent is None or parent.done():
             report_orphan(task, error)  # the block's task has ended without leaving the block
@@ -374,7 +380,7 @@ class Nursery(metaclass=NoPublicConstructor):
             if self._children or self._body_running or self._pending_starts:
                 scope._cancel(failure(error, task, task is self._parent_task))
             elif self._parent_task.scope is scope:
-                scope._cancel_alone(FAILED)  # nobody is left to be told
+                scope._cancel_alone(FAILED)  # no task is left to deliver to
             else:
                 scope._cancel(FAILED)
 
@@ -390,11 +396,12 @@ class Nursery(metaclass=NoPublicConstructor):
     async def start(
         self, async_fn: Callable[..., Awaitable[object]], *args: object, name: object = None
     ) -> Any:
-        """Start a child task and wait until it says that it is ready.
+        """Start a child task and wait until it reports that it is ready.
 
-        ``async_fn(*args, task_status=...)`` runs as a child; it (or somebody it gives the object
-        to) must call ``task_status.started(value)``. Until then it is inside the caller's cancel
-        scopes and its errors come out here; afterwards it is an ordinary child of this nursery.
+        ``async_fn(*args, task_status=...)`` runs as a child. The child, or code that it gives the
+        object to, must call ``task_status.started(value)``. Before that call the child is inside
+        the caller's cancel scopes, and ``start()`` raises its errors. Afterwards the child is an
+        ordinary child of this nursery.
 
         Args:
             async_fn: an async function with a keyword argument ``task_status``, by convention
@@ -408,8 +415,8 @@ class Nursery(metaclass=NoPublicConstructor):
         Raises:
             RuntimeError: the nursery is closed, or the child ended without ``started()``.
             Cancelled: the caller was cancelled before ``started()``; the child is cancelled too.
-            TypeError: ``async_fn`` is no async function.
-            Exception: what the child raises before ``started()``, not in a group.
+            TypeError: ``async_fn`` is not an async function.
+            Exception: any error that the child raises before ``started()``, not in a group.
 
         Checkpoint: yes.
 
@@ -418,7 +425,7 @@ class Nursery(metaclass=NoPublicConstructor):
         if self._closed or running_loop_or_none() is not self._state.loop:
             self._refuse()
         if not callable(async_fn):
-            coroutine_or_error(async_fn)  # says what is wrong with it
+            coroutine_or_error(async_fn)  # raises the error that says what is wrong with it
         temporary = open_nursery(strict_exception_groups=True)
         if self._pending_starts is NO_STARTS:
             self._pending_starts = {}
@@ -543,38 +550,44 @@ class Nursery(metaclass=NoPublicConstructor):
     def _record_or_keep_native(
         self, exc: BaseException, waiting: bool = False
     ) -> BaseException | None:
-        """The block or the wait raised: return a native cancel, record anything else."""
+        """The block or the wait raised: return a native cancel, record any other error."""
         if is_a(exc, Cancelled):
             if nursery_exit.is_foreign(self._parent_task, self.cancel_scope, exc):
                 self.cancel_scope._cancel(NATIVE)
                 return exc
-            if waiting:  # the end of an asyncio.TaskGroup cancels its task again for our scope
+            # A scope's cancellation is not recorded during the wait. An asyncio.TaskGroup in the
+            # block, for example, cancels the task again at its end because of that scope.
+            if waiting:
                 return None
         self._fail(exc, self._parent_task)
         return None
 
     def _interrupt_wait(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
-        """The abort function of the wait for the children: record a KeyboardInterrupt, go on."""
+        """The abort function of the wait for the children, which is not ended by it.
+
+        A ``KeyboardInterrupt`` is recorded as an error and cancels the nursery.
+        """
         task = self._parent_task
         try:
             raise_cancel()
         except Cancelled:
-            pass  # the children are cancelled, and the wait ends when they have
+            pass  # the children are cancelled too, and the wait ends when they have ended
         except BaseException as exc:
-            # It is raised nowhere in the program, so it gets the place where the task waits.
+            # This error is not raised from any line of the program. Its traceback is set to the
+            # place where the task waits.
             exc.__traceback__ = place_of(task)
             self._errors = [*(self._errors or ()), exc]
             self.cancel_scope._cancel(CancelReason("KeyboardInterrupt", source_task=repr(task)))
         return Abort.FAILED
 
     def _exit_from_other_task(self, exc: BaseException | None) -> BaseException | None:
-        """The block is left in another task than the one that entered it."""
+        """Leave the block in another task than the one that entered it."""
         if self._state.loop.is_closed():
             nursery_exit.collapse(self)
             self.cancel_scope._task = None
             return exc
         if self.cancel_scope._abandoned:
-            # The task that entered it has ended and reported that. Errors leave in a group.
+            # The task that entered it has ended, and that was reported. Errors leave in a group.
             return None if exc is None else combine(self._strict, [exc])
         return self.cancel_scope._close(exc)
 
@@ -590,23 +603,23 @@ class Nursery(metaclass=NoPublicConstructor):
 def open_nursery(strict_exception_groups: bool | None = None) -> Nursery:
     """Make a nursery, to be used as ``async with open_nursery() as nursery:``.
 
-    The block's end waits until every child task has ended. If the block or a child raises,
-    everything else in the nursery is cancelled, and all errors leave together in an
-    ``ExceptionGroup``. A nursery never raises :exc:`Cancelled` of its own, it passes on what its
-    tasks raise.
+    The end of the block waits until every child task has ended. If the block or a child raises,
+    all other tasks in the nursery are cancelled, and all errors leave together in an
+    ``ExceptionGroup``. A nursery itself never raises :exc:`Cancelled`. It only passes on the errors
+    of its tasks.
 
     Args:
         strict_exception_groups: False lets a single error leave bare (for old Trio code,
-            deprecated there). True keeps the group always, even around a lone ``SystemExit`` or
+            deprecated there). True always keeps the group, even around a lone ``SystemExit`` or
             ``KeyboardInterrupt`` that leaves the outermost nursery of a task started by asyncio.
-            Default: what ``run()`` was given.
+            Default: the value given to ``run()``.
 
     Raises:
-        BaseExceptionGroup: at the end of the block, with what the block and the children raised.
+        BaseExceptionGroup: at the end of the block, with the errors of the block and the children.
         CancelledError: at the end of the block, if the host task was cancelled natively.
         RuntimeError: entering or leaving outside a task, or leaving out of order.
 
-    Checkpoint: entering is not; leaving always lets others run, and is not interrupted.
+    Checkpoint: entering is not; leaving always lets other tasks run, and is not interrupted.
 
     Trio: ``trio.open_nursery``.
     """

@@ -1,15 +1,16 @@
-"""Leaving a nursery: what strikes its host at the end of the block, and what goes on from there.
+"""Leaving a nursery: which cancellation its host task received, and which error the block raises.
 
-What lives here: telling whose cancellation has struck the host, and closing the nursery's scope
-with what the body and the children have raised. Which child's error counts, and waiting for the
-end, is the nursery's business; what a scope takes out of a group is the scope's.
+This module decides whether a cancellation of the host task is native. It waits for the children
+that are left after the first yield. Then it closes the nursery's scope with the errors of the body
+and the children. ``nursery`` decides which child's error counts and begins the wait. ``scope``
+takes ``Cancelled`` out of a group.
 
-Rule 1: errors leave in a group, every one of them once. Where one of our scopes is the cause,
+Rule 1: errors leave in one group, each error once. If a nurseryio scope caused the cancellation,
 ``Cancelled`` of children stay in that group until the responsible scope takes them out.
 
-Rule 2: where a native cancel of the host is the cause, the host sees what asyncio leads it to
-expect: the very ``CancelledError`` it was sent, or the group of the errors alone with the request
-put back.
+Rule 2: if a native cancel of the host is the cause, the host gets what asyncio code expects. That
+is the same ``CancelledError`` object that was raised in it. If there are other errors, it is the
+group of those errors alone, and the cancel request is made again.
 """
 
 from __future__ import annotations
@@ -42,15 +43,15 @@ if TYPE_CHECKING:
     from .nursery import Nursery
     from .scope import CancelScope
 
-# The errors that a scope may have to do with when it is left.
+# Only these errors can contain a cancellation that a scope catches.
 MAY_BE_OURS = (Cancelled, BaseExceptionGroup)
 
 
-# -- what strikes the host ------------------------------------------------------
+# -- cancellations of the host task ---------------------------------------------
 
 
 def is_foreign(task: Task, scope: CancelScope, exc: Cancelled) -> bool:
-    """Whether a ``CancelledError`` raised inside a nursery's scope comes from no scope."""
+    """Whether a ``CancelledError`` raised inside a nursery's scope is not caused by any scope."""
     if not compat.HAS_CANCEL_COUNTS:
         return not is_own_cancelled(exc)
     if is_native(task, scope._native_requests_at_entry, exc):
@@ -61,21 +62,30 @@ def is_foreign(task: Task, scope: CancelScope, exc: Cancelled) -> bool:
 def pick_native_cancel(
     native: BaseException | None, new: BaseException | None
 ) -> BaseException | None:
-    """Which of two native cancels goes on: anyio's, which it knows by name, else the new one."""
+    """Pick the native cancel to re-raise of two: the new one, unless the earlier one is anyio's.
+
+    anyio recognises its own cancellation by the message.
+    """
     return native if new is None or (native is not None and anyio_hook.repeats(native)) else new
 
 
 def foreign_shield(native: BaseException | None, task: Task) -> Any:
-    """A native cancel may be anyio's, which would wake the wait again at every turn."""
+    """Enter an anyio shield after a native cancel, if an anyio scope is in the task.
+
+    The native cancel may come from anyio, which would wake the wait in each iteration of the loop.
+
+    Returns:
+        The anyio scope, to be exited later; None if no shield was entered.
+    """
     if native is None or anyio_hook.bridge is None:
         return None
     return anyio_hook.bridge.shield(task)
 
 
 def collapse(nursery: Nursery) -> None:
-    """The coroutine of the block's task is being closed, so it cannot wait for the children.
+    """Leave the block without waiting, because the coroutine of its task is being closed.
 
-    They are cancelled and cut off. On a loop that was closed before nothing happens to them.
+    The children are cancelled and cut off. If the loop is already closed, nothing happens to them.
     """
     scope = nursery.cancel_scope
     task = nursery._parent_task
@@ -90,7 +100,17 @@ def collapse(nursery: Nursery) -> None:
 async def join_children(
     nursery: Nursery, task: Task, native: BaseException | None
 ) -> BaseException | None:
-    """Wait for the children: the last native cancel that arrived meanwhile, if any."""
+    """Wait for the children.
+
+    Args:
+        nursery: the nursery.
+        task: its host task.
+        native: the native cancel that was raised before the wait, if any.
+
+    Returns:
+        The native cancel to re-raise, as :func:`pick_native_cancel` picks it; None if there is
+        none.
+    """
     shield = foreign_shield(native, task)
     try:
         try:
@@ -100,7 +120,7 @@ async def join_children(
                 try:
                     outcome: Any = await waiter
                     if outcome is not None:
-                        nursery._fail(outcome.error, task)  # of the abort function
+                        nursery._fail(outcome.error, task)  # raised by the abort function
                 except GeneratorExit:
                     raise
                 except BaseException as exc:
@@ -118,15 +138,15 @@ async def join_children(
     try:
         return native
     finally:
-        del native  # its traceback holds this frame: no circle
+        del native  # its traceback holds this frame: no reference cycle
 
 
 async def leave_in_trouble(
     nursery: Nursery, exc: BaseException | None, failure: BaseException
 ) -> BaseException | None:
-    """Leaving the block has failed half-way: still no child outlives it.
+    """Finish leaving the block after that has failed half-way: still no child outlives the block.
 
-    There may be no stack left, so this does not rely on a function that is written in Python.
+    There may be no stack left, so waiting for the children calls no function written in Python.
     """
     task, scope, state = nursery._parent_task, nursery.cancel_scope, nursery._state
     if type(failure) is GeneratorExit or state.loop.is_closed():
@@ -164,7 +184,7 @@ async def leave_in_trouble(
         except BaseException:
             state.unfinished.append((scope._force_out, (task,)))
             state.run_soon()
-        # A cancellation that is still in force is raised at the next checkpoint again.
+        # A cancellation that is still in effect is raised again at the next checkpoint.
         left = [error for error in errors.values() if not is_a(error, Cancelled)]
         try:
             if left and (native_requests(task) > 0 or not compat.HAS_CANCEL_COUNTS):
@@ -180,20 +200,29 @@ async def leave_in_trouble(
         exc = failure = errors = left = None  # type: ignore[assignment]
 
 
-# -- what goes on ---------------------------------------------------------------
+# -- the error that the block raises --------------------------------------------
 
 
 def leave(
     nursery: Nursery, exc: BaseException | None, native: BaseException | None
 ) -> BaseException | None:
-    """Leave the block of a nursery in which something was raised: what goes on from here."""
+    """Leave the block of a nursery in which something was raised.
+
+    Args:
+        nursery: the nursery.
+        exc: the exception that the body raised; None if it raised nothing.
+        native: the native cancel of the host task, if there was one.
+
+    Returns:
+        The exception that the end of the block raises; None for none.
+    """
     task, scope, strict = nursery._parent_task, nursery.cancel_scope, nursery._strict
     errors = nursery._errors or []
     left: BaseException | None
     if scope._abandoned and scope._task is None:
         left = _leave_abandoned(nursery, errors)
     elif not errors and native is None:
-        left = scope._close(None)  # cut off by a scope further out that was left too soon
+        left = scope._close(None)  # cut off, because a scope further out was left before this one
     elif native is None:
         left = close_with_errors(task, scope, strict, errors, exc)
     else:
@@ -203,7 +232,10 @@ def leave(
 
 
 def _leave_abandoned(nursery: Nursery, errors: list[BaseException]) -> BaseException:
-    """The nursery's own scope was left by hand before the block, which cancelled the children."""
+    """The error when the nursery's scope was left by hand before the block.
+
+    Leaving the scope has cancelled the children, so their ``Cancelled`` are taken out.
+    """
     error = misnested(
         f"the cancel scope of {nursery!r} was exited before its 'async with' block", None
     )
@@ -218,17 +250,29 @@ def close_with_errors(
     errors: list[BaseException],
     body: BaseException | None,
 ) -> BaseException | None:
-    """Leave the scope of a nursery with these errors: what goes on from here."""
-    # A native cancel of the host can have come up in the body alone; bare it is known already.
+    """Leave the scope of a nursery with these errors.
+
+    Args:
+        task: the host task.
+        scope: the nursery's scope.
+        strict: the nursery's ``strict_exception_groups``.
+        errors: the errors of the body and the children.
+        body: the error of the body, which is among ``errors``; None if it raised nothing.
+
+    Returns:
+        The exception that the end of the block raises; None for none.
+    """
+    # A native cancel of the host can only be raised in the body. A bare one was recognised before,
+    # so it can be hidden in ``errors`` only if the body raised a group.
     ours = body is None or not is_a(body, BaseExceptionGroup)
     kinds = set(map(type, errors))
     if kinds == {Cancelled}:
-        # All or nothing: no need to make a group in order to take it apart.
+        # The scope catches all of them or none, so no group is made in order to be taken apart.
         left = scope._close(errors[0], ours)
         return left if left is not errors[0] else combine(strict, errors)
     left = combine(strict, errors)
     if task.scope is scope and not any(issubclass(kind, MAY_BE_OURS) for kind in kinds):
-        scope._leave(task, None, ours)  # there is nothing that it could take out
+        scope._leave(task, None, ours)  # there is nothing for the scope to catch
     else:
         left = scope._close(left, ours)
     return unwrap_exit_at_task_root(task, strict, left)
@@ -241,7 +285,19 @@ def close_with_native_cancel(
     errors: list[BaseException],
     native: BaseException,
 ) -> BaseException | None:
-    """A native cancel passes through: errors go first and it strikes again, else it goes."""
+    """Leave the scope of a nursery whose host task was cancelled natively.
+
+    Args:
+        task: the host task.
+        scope: the nursery's scope.
+        strict: the nursery's ``strict_exception_groups``.
+        errors: the errors of the body and the children.
+        native: the native cancel.
+
+    Returns:
+        The errors in a group, with ``native`` deferred to the next await. ``native`` itself if the
+        errors are all ``Cancelled``. If the scope was cut off, the error about that.
+    """
     rest = without_cancelled(errors)
     misnesting = scope._close(None)
     if misnesting is not None:
@@ -256,7 +312,10 @@ def close_with_native_cancel(
 def unwrap_exit_at_task_root(
     task: Task, strict: bool | None, error: BaseException | None
 ) -> BaseException | None:
-    """A lone SystemExit or KeyboardInterrupt leaves the outermost nursery bare, for asyncio."""
+    """Unwrap a lone SystemExit or KeyboardInterrupt that leaves the outermost nursery of a task.
+
+    asyncio would not recognise it in a group. With ``strict=True`` the group is kept.
+    """
     if error is None or strict is True or task._parent_nursery is not None:
         return error
     leaf = bare_exit(error)

@@ -1,15 +1,18 @@
-"""Cancel scopes: what a user enters, and what leaving one does to an exception.
+"""Cancel scopes: entering and leaving ``CancelScope``, its deadline, its shield and ``cancel()``.
 
-Rule 1: a scope is a node of the scope tree plus a deadline and the answer to "was it I who
-stopped this?". Entering and leaving on the ordinary path move the task's pointer and no more.
+Rule 1: a scope is a node of the scope tree with a deadline. It also records whether it caught a
+cancellation (``cancelled_caught``). On the ordinary path, entering and leaving a scope only move
+the task's pointer to its innermost scope.
 
-Rule 2: leaving a cancelled scope takes its own ``Cancelled`` out of what passes by, bare or
-from a group, unless the cancellation of an outer scope or a native request is in flight as
-well: those belong to somebody further out and must arrive there.
+Rule 2: a cancelled scope that is left catches its own ``Cancelled``. If the block raised a group,
+the scope takes ``Cancelled`` out of the group and lets the rest pass. It catches nothing while the
+cancellation of an outer scope or a native request is in flight too. That cancellation has to reach
+code further out. For a native request a group is replaced by its other errors, or by one bare
+``Cancelled``, because asyncio does not recognise a ``Cancelled`` in a group.
 
-Rule 3: a scope is for one ``with`` block. Scopes that are not left in the order in which they
-were entered raise a ``RuntimeError``; the part of the tree that was left behind stays cancelled
-and is cut off, so that nothing else is harmed.
+Rule 3: a scope is for one ``with`` block. Scopes must be left in the reverse order of entry; any
+other order raises a ``RuntimeError``. Inner scopes that are then still open stay cancelled. They
+are cut off, so that the rest of the tree is not affected.
 """
 
 from __future__ import annotations
@@ -62,16 +65,16 @@ DEADLINE = CancelReason("deadline")
 class CancelScope(Node, OnlyWith):
     """A piece of work that can be cancelled as a whole: ``with CancelScope() as scope: ...``.
 
-    Once the scope is cancelled, by :meth:`cancel` or because its deadline has passed, every
-    await inside that would block raises :exc:`Cancelled`, until the ``with`` block is left;
-    there the exception is caught. A scope may be cancelled before it is entered. It is good
-    for one ``with`` block.
+    The scope is cancelled by :meth:`cancel`, or when its deadline passes. From then on every
+    await inside that would block raises :exc:`Cancelled`, until the ``with`` block is left. The
+    end of the block catches the exception. A scope may be cancelled before it is entered. It can
+    be used for one ``with`` block only.
 
     Args:
         deadline: when to cancel, in seconds on the clock of :func:`current_time`; ``inf`` for
             never.
-        relative_deadline: the same in seconds from entering the scope; not together with
-            ``deadline``.
+        relative_deadline: when to cancel, in seconds after the scope is entered; not together
+            with ``deadline``.
         shield: whether cancellation from outside this scope is kept out.
 
     Raises:
@@ -101,9 +104,10 @@ class CancelScope(Node, OnlyWith):
     _relative: float
     # The entry in the loop's heap while entered, not cancelled, and the deadline is finite.
     _entry: Entry | None
-    # Native cancel requests that the task had at entry; -1 if not even our own was left to count.
+    # How many native cancel requests had been raised in the task at entry. -1 if other code had
+    # already taken back the request that the task's scopes own.
     _native_requests_at_entry: int
-    # What the bridge to another library's scopes has noted at entry.
+    # The AnyioPairing that the anyio bridge makes at entry in an anyio scope; else None.
     _anyio_pairing: Any
 
     def __init__(
@@ -126,7 +130,7 @@ class CancelScope(Node, OnlyWith):
             False
         )
 
-    def __init_subclass__(cls) -> None:  # not by a metaclass: that makes each call slower
+    def __init_subclass__(cls) -> None:  # a metaclass would make each call slower
         raise TypeError("CancelScope does not support subclassing")
 
     # -- entering and leaving ---------------------------------------------------
@@ -188,7 +192,7 @@ class CancelScope(Node, OnlyWith):
             raise
 
     def _enter_timed(self, task: Task) -> None:
-        """Entered with a deadline on the clock, which may have passed."""
+        """Entry with an absolute deadline, which may have passed already."""
         if task._state.loop.time() >= self._deadline:
             self._called = True
             self._reason = DEADLINE
@@ -196,12 +200,12 @@ class CancelScope(Node, OnlyWith):
             self._entry = task._state.add_deadline(self._deadline, _expire, self)
 
     def _enter_cancelled(self, task: Task, parent: Node) -> None:
-        """Entered while it, or what is around it, is cancelled: settle what the task is now."""
+        """Entry while this scope or its parent is cancelled: set the flag and act on the task."""
         self._effective = self._called or not self._shielded
         if self._effective:
             if self._reason is None:
                 self._reason = parent._reason
-            recheck(task)  # for foreign awaits; traps look for themselves
+            recheck(task)  # for awaits of asyncio code; traps check the scope themselves
         else:
             release_cancel_request(task)
 
@@ -232,7 +236,7 @@ class CancelScope(Node, OnlyWith):
             else:
                 remaining = self._close(exc)
         except BaseException:
-            # What matters most first: there may be no stack for a call.
+            # The task's pointer is set first: there may be no stack left to call _force_out().
             if task is not None:
                 if self._is_swept(exc):
                     return False
@@ -251,10 +255,10 @@ class CancelScope(Node, OnlyWith):
         try:
             raise_keeping_context(remaining)
         finally:
-            del remaining, exc, tb  # no circle: the traceback holds this frame
+            del remaining, exc, tb  # no reference cycle: the traceback holds this frame
 
     def _is_swept(self, exc: BaseException | None) -> bool:
-        """Leave if the coroutine is being closed on a closed loop: whether it is."""
+        """Leave the scope if its coroutine is being closed on a closed loop; return whether so."""
         task = self._task
         if task is not None and is_swept(exc, task._state):
             self._task = None
@@ -262,7 +266,7 @@ class CancelScope(Node, OnlyWith):
         return False
 
     def _force_out(self, task: Task) -> None:
-        """Entering or leaving has failed half-way: the task goes on outside, whatever was done."""
+        """Entering or leaving has failed half-way: put the task outside the scope in any case."""
         outside = ROOT if self._parent is None else self._parent
         if task.scope is self:
             task.scope = outside
@@ -283,7 +287,12 @@ class CancelScope(Node, OnlyWith):
             recheck(task)
 
     def _close(self, exc: BaseException | None, ours: bool = False) -> BaseException | None:
-        """Leave with ``exc`` passing by: what is left. ``ours``: no native cancel is in it."""
+        """Leave the scope, whose block raised ``exc``.
+
+        Returns the exception that leaves the scope: ``exc``, the part of it that was not caught,
+        an error about scopes left out of order, or None. ``ours`` is true if the caller knows that
+        ``exc`` does not come from a native cancel.
+        """
         if not self._entered:
             return not_entered(self, exc)
         if self._task is None and not self._abandoned:
@@ -297,7 +306,7 @@ class CancelScope(Node, OnlyWith):
 
     def _leave(self, task: Task, exc: BaseException | None, ours: bool) -> BaseException | None:
         parent = self._parent
-        if parent is None:  # cut off earlier by an outer scope that was left too soon
+        if parent is None:  # cut off from the tree, because an outer scope was left before this one
             self._release(task)
             return self._take_own(exc)
         was_effective = self._effective
@@ -307,7 +316,7 @@ class CancelScope(Node, OnlyWith):
         if not parent._effective:
             release_cancel_request(task)
         elif not was_effective or self._shielded:
-            recheck(task)  # a shield is gone: foreign awaits have to be interrupted again
+            recheck(task)  # a shield is gone: awaits of asyncio code are to be interrupted again
         self._release(task)
         visible_from_outside = parent._effective and not self._shielded
         if visible_from_outside and self._called:
@@ -323,7 +332,10 @@ class CancelScope(Node, OnlyWith):
     def _take_own(
         self, exc: BaseException | None, marked_only: bool = False
     ) -> BaseException | None:
-        """Take the ``Cancelled`` out of ``exc``, note whether there was one."""
+        """Take ``Cancelled`` out of ``exc``, set ``cancelled_caught`` if there was one.
+
+        Returns the rest, None for nothing. ``marked_only``: take only those that are marked.
+        """
         if type(exc) is Cancelled or is_a(exc, Cancelled):
             if not marked_only or is_own_cancelled(exc):
                 self.cancelled_caught = True
@@ -346,7 +358,7 @@ class CancelScope(Node, OnlyWith):
     def _leave_misnested(self, task: Task, exc: BaseException | None) -> BaseException | None:
         owner = self._task
         if self._abandoned:
-            # An outer scope was left before this one, and said so then.
+            # An outer scope was left before this one, and that has already raised the error.
             self._task = None
             return self._take_own(exc)
         assert owner is not None
@@ -376,10 +388,10 @@ class CancelScope(Node, OnlyWith):
     # -- cancelling -------------------------------------------------------------
 
     def cancel(self, reason: str | None = None) -> None:
-        """Cancel the work in this scope, now. Doing so again changes nothing.
+        """Cancel the work in this scope now. A second call changes nothing.
 
         Args:
-            reason: a text for people; it travels in every :exc:`Cancelled` that this causes.
+            reason: a text for people; every :exc:`Cancelled` that this call causes carries it.
 
         Raises:
             TypeError: ``reason`` is not a string.
@@ -400,7 +412,7 @@ class CancelScope(Node, OnlyWith):
         self._cancel(CancelReason("explicit", reason=reason, source_task=source_task))
 
     def _check_caller(self) -> None:
-        """Raise if a change of this scope could not be carried through to the tasks inside."""
+        """Raise an error if a change of this scope could not be passed to the tasks inside."""
         if self._task is not None:
             check_home(self._task._state)
             ensure_stack()
@@ -421,13 +433,16 @@ class CancelScope(Node, OnlyWith):
                 self._entry = None
             deliver_changes(recalculate(self))
             if task._extra.edge is not None:
-                recheck(task)  # it may have kept out what was in force already
+                recheck(task)  # the edge block may be keeping out a cancellation already in effect
         except BaseException:
             push_later(self)
             raise
 
     def _cancel_alone(self, reason: CancelReason) -> None:
-        """The same where it changes nothing for anybody: the only one inside is about to leave."""
+        """Cancel a scope that has no other task inside than its own, which is about to leave it.
+
+        No task's state changes, so nothing has to be delivered.
+        """
         self._called = self._effective = True
         if self._reason is None:
             self._reason = reason
@@ -439,10 +454,10 @@ class CancelScope(Node, OnlyWith):
     def cancel_called(self) -> bool:
         """Whether the scope has been cancelled, by :meth:`cancel` or by its deadline.
 
-        Work may have escaped nevertheless, by having ended before it noticed: see
-        ``cancelled_caught``.
+        The block may have ended nevertheless before the cancellation was raised in it. Whether
+        the scope caught a cancellation is in ``cancelled_caught``.
         """
-        # A deadline that has just passed may not have been noticed by the loop yet.
+        # The deadline may have passed before the loop has called _expire().
         if self._task is not None or not self._entered:
             if not self._called and self._is_due():
                 self._check_caller()
@@ -453,7 +468,7 @@ class CancelScope(Node, OnlyWith):
         return self._deadline != inf and self._state().loop.time() >= self._deadline
 
     def _state(self) -> LoopState:
-        """The state of the loop that the scope's deadline goes by."""
+        """The state of the loop whose clock the scope's deadline is measured by."""
         return current_state() if self._task is None else self._task._state
 
     def _is_called(self) -> bool:
@@ -469,7 +484,8 @@ class CancelScope(Node, OnlyWith):
     def shield(self) -> bool:
         """Whether cancellation from outside is kept out; may be changed at any time.
 
-        A native ``Task.cancel()`` passes: asyncio does not tell who means it.
+        A shield does not keep out a native ``Task.cancel()``, because asyncio does not record
+        which code called it.
 
         Raises:
             TypeError: on assigning anything but a bool.
@@ -594,7 +610,7 @@ class CancelScope(Node, OnlyWith):
 
 
 def new_scope(relative: float = inf) -> CancelScope:
-    """``CancelScope(relative_deadline=relative)``, checked already, not through the class."""
+    """``CancelScope(relative_deadline=relative)`` without calling the class and its checks."""
     self: CancelScope = blank(CancelScope)
     # inlined: _nursery.scope.CancelScope.__init__[2:]
     self._deadline = inf

@@ -1,15 +1,18 @@
-"""The end of a task: what has to be settled when its last step is over.
+"""The end of a task: bookkeeping after its last step, also when the end went wrong.
 
-What lives here: :func:`end_child` for the children of nurseries, :func:`end_alone` for tasks that
-asyncio code started. What the nursery makes of a child's error is its own business.
+This module has :func:`end_child` for the children of nurseries and :func:`end_alone` for tasks that
+asyncio code started. ``nursery`` decides which error of a child counts.
 
-Rule 1: whoever waits for something that only the ended task could have released is told.
+Rule 1: parking lots that only the ended task could have released are broken. Tasks that wait in
+such a lot get an error.
 
-Rule 2: a task that ends inside scopes or nurseries which it has not left has broken the tree. Its
-own part is cancelled and cut off, and the error says so: a nursery's child raises it, for a task
-that asyncio started the loop's exception handler gets it.
+Rule 2: a task that ends inside scopes or nurseries that it has not left has broken the scope tree.
+The part of the tree inside the task is cancelled and cut off. A ``RuntimeError`` reports that: a
+nursery's child raises it, and for a task that asyncio code started the loop's exception handler
+gets it.
 
-Rule 3: a child ends once. The functions for ends that went wrong may find it half-way there.
+Rule 3: the end of a child is recorded once. The functions for ends that went wrong may be called
+when part of the bookkeeping is already done.
 """
 
 from __future__ import annotations
@@ -33,8 +36,8 @@ if TYPE_CHECKING:
 
 
 def make_elsewhere(task: Task, runner: Any, name: str | None, context: Any) -> Any:
-    """Have a child's task made by whatever stands between the nursery and asyncio."""
-    # What tools show as the name of the coroutine that they are given.
+    """Make a child's task by the task factory or the replaced ``create_task`` of the loop."""
+    # Tools show these as the name of the coroutine.
     runner.__qualname__ = getattr(task._coro, "__qualname__", runner.__qualname__)
     runner.__name__ = getattr(task._coro, "__name__", runner.__name__)
     made = compat.make_task(task._state.making, runner, name, context)
@@ -43,10 +46,10 @@ def make_elsewhere(task: Task, runner: Any, name: str | None, context: Any) -> A
 
 
 def unmake(task: Task, asyncio_task: Any, runner: Any, coro: Any) -> None:
-    """Starting a child has failed half-way: there is no child, and its function never runs."""
+    """Undo starting a child that has failed half-way: the child's function never runs."""
     assert task._parent_nursery is not None
     if asyncio_task is None and runner is not None:
-        # First, as it needs no stack: asyncio may have kept a task of it.
+        # First, because it needs no stack: asyncio may have kept a task that runs the wrapper.
         if runner.cr_await is not None:  # an eager task factory has begun it
             task._own_extra().has_ended = True  # the wrapper does nothing when it is closed
         runner.close()
@@ -88,13 +91,13 @@ def end_child(task: Task, error: BaseException | None) -> None:
 def end_broken_off(
     task: Task, coro: Any, error: BaseException | None, failure: BaseException
 ) -> None:
-    """The wrapper of a child has failed outside the child's function: end it all the same.
+    """End a child whose wrapper has failed outside the child's function.
 
     Args:
         task: the child.
         coro: the coroutine of its function.
-        error: what the function has raised.
-        failure: what was raised outside the function.
+        error: the error that the function has raised, if any.
+        failure: the error raised outside the function.
     """
     if task._extra.has_ended:
         return  # the wrapper was closed by end_unnoticed()
@@ -138,12 +141,14 @@ def end_broken_off(
 
 
 def end_unnoticed(task: Task, runner: Any, made: asyncio.Future[Any]) -> None:
-    """Done-callback of a child's task that was made elsewhere: has the wrapper seen its end?
+    """Done-callback of a child's task made by :func:`make_elsewhere`.
+
+    If the task has ended without its wrapper, end the child and report that as an error.
 
     Args:
         task: the child.
         runner: the wrapper's coroutine.
-        made: what the task factory, or whatever made the task, has returned.
+        made: the task that the task factory or the replaced ``create_task`` has returned.
     """
     nursery = task._parent_nursery
     if nursery is None or task not in nursery._children:
@@ -164,7 +169,7 @@ def end_unnoticed(task: Task, runner: Any, made: asyncio.Future[Any]) -> None:
         error = lost
     extra = task._own_extra()
     extra.has_ended = True  # the wrapper does nothing when it is closed
-    for coro in (task._coro, runner):  # the child's first: the wrapper would keep its error
+    for coro in (task._coro, runner):  # the child's first: the wrapper would swallow its error
         try:
             coro.close()
         except BaseException as failure:
@@ -182,7 +187,7 @@ def end_unnoticed(task: Task, runner: Any, made: asyncio.Future[Any]) -> None:
 
 
 def _outcome_of(made: asyncio.Future[Any]) -> BaseException | None:
-    """The error that a task has ended with, ``Cancelled`` included."""
+    """The error that a task has ended with, ``Cancelled`` included; None if it has returned."""
     try:
         return made.exception()
     except Cancelled as error:
@@ -190,7 +195,10 @@ def _outcome_of(made: asyncio.Future[Any]) -> BaseException | None:
 
 
 def _never_ran(asyncio_task: asyncio.Task[Any]) -> None:
-    """Done-callback of a child that was cancelled natively, perhaps before its first step."""
+    """Done-callback of a child that was cancelled natively before its first step.
+
+    If the wrapper has not run at all, end the child here.
+    """
     task = records.get(asyncio_task)
     if task is None or task._started:
         return
@@ -205,7 +213,7 @@ compat.ChildTask.may_have_never_run = _never_ran
 
 
 def _end_lost(task: Task) -> None:
-    """A child's asyncio task is over, and the wrapper has not got to report that.
+    """End a child whose asyncio task is over although its wrapper has not reported that.
 
     An exception from a signal handler can be raised before the first line of the wrapper.
     """
@@ -223,7 +231,7 @@ delivery.settle_lost_end = _end_lost
 
 
 def settle_in(task: Task) -> None:
-    """A child whose task was made elsewhere makes its first step: note in which task."""
+    """At the first step of a child made by :func:`make_elsewhere`, record which task runs it."""
     actual = current_asyncio_task()
     if actual is task.asyncio_task:
         return
@@ -238,7 +246,7 @@ def settle_in(task: Task) -> None:
 
 
 def report_orphan(task: Task, error: BaseException) -> None:
-    """A child has failed whose nursery's block is gone: only the loop can be given the error."""
+    """Give the error of a child whose nursery's block is gone to the loop's exception handler."""
     if not is_a(error, Cancelled):
         task._state.loop.call_exception_handler(
             {"message": f"{task!r} failed after its nursery's block was gone", "exception": error}
@@ -246,7 +254,7 @@ def report_orphan(task: Task, error: BaseException) -> None:
 
 
 def _break_lots(task: Task) -> None:
-    """Whoever waits for something that only this task could have released must hear of its end."""
+    """Break the parking lots that only this task could have released (rule 1)."""
     extra = task._extra
     if extra.breakers is not None:
         lots, extra.breakers = extra.breakers, None
@@ -258,7 +266,11 @@ def _break_lots(task: Task) -> None:
 
 
 def _left_open(task: Task, error: BaseException | None) -> BaseException | None:
-    """A task ended inside scopes or nurseries that it has not left, or that were left under it."""
+    """Settle the scopes and nurseries that the task has not left, or that were left before it.
+
+    Returns:
+        The error to report: ``error`` itself, or a ``RuntimeError`` about the misnesting.
+    """
     open_nurseries = task.child_nurseries
     for node in chain(task.scope, task._base()):
         if isinstance(node, CancelScope) and node._entry is not None:
@@ -278,7 +290,8 @@ def _left_open(task: Task, error: BaseException | None) -> BaseException | None:
         )
     cut_off = any(node._abandoned and node._parent is None for node in chain(task.scope, None))
     if (not open_nurseries and not cut_off) or is_a(error, (SystemExit, KeyboardInterrupt)):
-        return error  # an exit may be raised where leaving a block begins; it keeps its code
+        # An exit may be raised just where leaving a block begins. Its exit code is kept.
+        return error
     what = "Nursery" if open_nurseries else "Cancel scope"
     corrupted = misnested("", error)
     corrupted.args = (
@@ -289,7 +302,10 @@ def _left_open(task: Task, error: BaseException | None) -> BaseException | None:
 
 
 def end_alone(task: Task) -> None:
-    """The same for a task that asyncio started: only the loop can be given an error."""
+    """Bookkeeping at the end of a task that asyncio code started.
+
+    An error is given to the loop's exception handler, because nothing else could receive it.
+    """
     _break_lots(task)
     if task.scope is not ROOT:
         error = _left_open(task, None)

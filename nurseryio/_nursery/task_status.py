@@ -1,11 +1,11 @@
-"""``task_status``: how a child of ``nursery.start()`` says that it is ready, and so moves house.
+"""``task_status``: ``started()`` moves a child of ``nursery.start()`` to the target nursery.
 
-Rule 1: until it is ready the child lives in a temporary nursery, inside the scopes of whoever
-called ``start()``; :meth:`Starting.started` moves it, and everything that it spawned there, to the
-nursery that it was meant for.
+Rule 1: before ``started()`` the child runs in a temporary nursery, inside the scopes of the caller
+of ``start()``. :meth:`Starting.started` moves the child, and all tasks spawned in the temporary
+nursery, to the nursery whose ``start()`` was called.
 
-Rule 2: a child that is cancelled when it says so stays where it is: its ``Cancelled`` must meet
-the scope that it belongs to.
+Rule 2: a child that is cancelled when it calls ``started()`` is not moved. Its ``Cancelled`` has to
+pass through the temporary nursery to reach the scope that caused it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ StatusT_contra = TypeVar("StatusT_contra", contravariant=True)
 
 
 class TaskStatus(Protocol[StatusT_contra]):
-    """What ``nursery.start()`` gives to the child: call :meth:`started` once, when ready.
+    """The object that ``nursery.start()`` gives to the child: call :meth:`started` when ready.
 
     Trio: ``trio.TaskStatus``.
     """
@@ -39,10 +39,10 @@ class TaskStatus(Protocol[StatusT_contra]):
     def started(self, value: StatusT_contra) -> None: ...
 
     def started(self, value: StatusT_contra | None = None) -> None:
-        """Say that the task is ready.
+        """Report that the task is ready. To be called once.
 
         Args:
-            value: what ``nursery.start()`` returns to its caller.
+            value: the value that ``nursery.start()`` returns to its caller.
 
         Raises:
             RuntimeError: on the second call, or in another thread or event loop.
@@ -64,7 +64,7 @@ NOT_STARTED: Any = object()
 
 
 class Starting(TaskStatus[StatusT]):
-    """The ``task_status`` of one ``start()``: moves the child when it says that it is ready."""
+    """The ``task_status`` of one ``start()``: moves the child when it calls ``started()``."""
 
     def __init__(self, temporary: Nursery, target: Nursery) -> None:
         self._temporary = temporary
@@ -81,7 +81,7 @@ class Starting(TaskStatus[StatusT]):
         check_home(new._state)
         ensure_stack()
         self.value = value
-        # A cancelled child stays where it is: its Cancelled must meet the scope it belongs to.
+        # A cancelled child is not moved: its Cancelled has to reach the scope that caused it.
         if old.cancel_scope._effective:
             return
         assert not new._closed  # start() is counted as pending there
@@ -89,13 +89,13 @@ class Starting(TaskStatus[StatusT]):
         try:
             self._move_all(moved)
         except BaseException:
-            # What was moved stays moved. The rest follows, and all are looked at again.
+            # Moved children stay moved. Move the rest, and deliver to all of them again.
             self._move_all(moved)
             deliver_changes(moved)
             raise
 
     def _move_all(self, moved: list[Task]) -> None:
-        """Move the children to the nursery that they were meant for; those who have moved stay."""
+        """Move the remaining children to the target nursery, and note them in ``moved``."""
         old, new = self._temporary, self._target
         flipped: list[Any] = []
         for task in list(old._children):
@@ -109,8 +109,8 @@ class Starting(TaskStatus[StatusT]):
                     inside[-1]._parent = new.cancel_scope
                 else:
                     task.scope = new.cancel_scope
-                # The old nursery was not cancelled, so only a cancelled new one changes anything,
-                # and a deadline that has passed unnoticed.
+                # The old nursery was not cancelled. So the child's state changes only if the new
+                # nursery is cancelled, or if a deadline has passed unnoticed.
                 if inside or new.cancel_scope._effective:
                     flipped += recalculate_chain(task, new.cancel_scope)
             if note_who_awaits is not None and forget_who_awaits is not None:

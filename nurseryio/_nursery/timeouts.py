@@ -1,10 +1,10 @@
-"""Time: the clock, sleeping, and the four ways to put a time limit on a block.
+"""The clock, sleeping, and time limits: ``move_on_after``, ``fail_after`` and the like.
 
-Rule 1: times are seconds on the loop's own clock, ``loop.time()``; under ``run(clock=...)`` the
-loop shows that clock, so asyncio's timers and ours never disagree.
+Rule 1: times are seconds on the loop's own clock, ``loop.time()``. Under ``run(clock=...)``
+``loop.time()`` returns the time of that clock, so asyncio's timers and nurseryio's always agree.
 
-Rule 2: a sleep is one coroutine, one future and one entry in the loop's heap of deadlines: no
-scope, no ``TimerHandle``.
+Rule 2: a sleep is one coroutine, one future and one entry in the loop's heap of deadlines. It needs
+neither a scope nor a ``TimerHandle``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def current_time() -> float:
     """The time on the clock that deadlines are measured by.
 
     Returns:
-        Seconds; only differences mean something.
+        Seconds; only differences between two times have a meaning.
 
     Raises:
         RuntimeError: outside a running loop.
@@ -47,7 +47,7 @@ def current_time() -> float:
 
 
 def current_effective_deadline() -> float:
-    """When the current task will be cancelled, as far as is known now.
+    """When the current task will be cancelled, as far as its deadlines say now.
 
     Returns:
         The earliest deadline of the scopes around the caller, up to the innermost shield, in
@@ -128,10 +128,10 @@ async def sleep(seconds: float) -> None:
 
 
 async def sleep_until(deadline: float) -> None:
-    """Do nothing until the clock shows a certain time.
+    """Do nothing until a certain time.
 
     Args:
-        deadline: when to go on, in seconds on :func:`current_time`'s clock; may be in the past.
+        deadline: when to return, in seconds on :func:`current_time`'s clock; may be in the past.
 
     Raises:
         TypeError: ``deadline`` is not a number.
@@ -179,7 +179,7 @@ async def _sleep(task: Task, when: float) -> None:
 def _is_cut_short(
     task: Task, entry: Entry, future: asyncio.Future[None], exc: BaseException
 ) -> bool:
-    """Whether a sleep ends before its time; if its time was up, a native cancel is held off."""
+    """Whether a sleep that raised ends before its time. If not, a native cancel is deferred."""
     if future.done() and not future.cancelled() and is_a(exc, Cancelled):
         defer_native_cancel(task, exc)
         return False
@@ -219,7 +219,8 @@ def move_on_after(seconds: float, *, shield: bool = False) -> CancelScope:
         shield: the scope's initial ``shield``.
 
     Returns:
-        A new :class:`CancelScope`; its ``cancelled_caught`` tells afterwards what happened.
+        A new :class:`CancelScope`. After the block, ``cancelled_caught`` is true if it was cut
+        short.
 
     Raises:
         TypeError: ``seconds`` is not a number.
@@ -233,7 +234,7 @@ def move_on_after(seconds: float, *, shield: bool = False) -> CancelScope:
 
 
 def fail_at(deadline: float, *, shield: bool = False) -> _Fail:
-    """Like :func:`move_on_at`, but the block raises if it was cut short.
+    """Like :func:`move_on_at`, but the end of the block raises an error if it was cut short.
 
     Args:
         deadline: seconds on :func:`current_time`'s clock.
@@ -255,7 +256,7 @@ def fail_at(deadline: float, *, shield: bool = False) -> _Fail:
 
 
 def fail_after(seconds: float, *, shield: bool = False) -> _Fail:
-    """Like :func:`move_on_after`, but the block raises if it was cut short.
+    """Like :func:`move_on_after`, but the end of the block raises an error if it was cut short.
 
     Args:
         seconds: the time that the block gets, not negative; counted from entering.
@@ -280,7 +281,7 @@ def _limited(seconds: float, shield: bool) -> CancelScope:
     try:
         valid = seconds >= 0
     except TypeError:
-        # None above all, which asyncio and anyio take for "no limit".
+        # Most often None, which asyncio and anyio take for "no limit".
         raise not_a_number(seconds, "seconds", SECONDS, NO_LIMIT) from None
     if not valid:
         raise ValueError(
@@ -295,7 +296,7 @@ def _limited(seconds: float, shield: bool) -> CancelScope:
 
 
 class _Fail(OnlyWith):
-    """``fail_at`` and ``fail_after``: a scope that turns what it caught into an error."""
+    """``fail_at`` and ``fail_after``: raise ``TooSlowError`` if the scope caught a cancellation."""
 
     __slots__ = ("_scope",)
 

@@ -1,3 +1,10 @@
-"""Looking at a program that runs: its tasks as a tree, what happens in it as lines of text."""
+"""Observing a running program: a trace of its tasks, and a drawing of the task tree.
+
+``tracer`` has ``Tracer``, an instrument that prints or logs each task's start, steps and end.
+``task_tree`` draws the tasks of a loop with their nurseries, and where each task waits.
+
+Not here: the hooks of instruments are called by ``_loop.step_hooks`` and ``_loop.selector_idle``;
+the table of instruments is ``_base.instruments``.
+"""
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""Drawing the tasks of a loop: the parents and children, and where each task waits.
+"""``task_tree()``: a drawing of the tasks of a loop, with nurseries and where each task waits.
 
-What lives here: :func:`task_tree`, and :func:`draw_tasks` for the reports that the library makes
-itself. What does not: the occasions for such a report.
+This module also has :func:`draw_tasks`, for reports that other modules of the library make.
 
-Rule 1: looking changes nothing: no record is made for a task that has none.
+Rule 1: drawing changes nothing: a task that does not have a record does not get one.
 
 Rule 2: the tasks that :func:`nurseryio.run` makes for itself are left out.
 
-Rule 3: one task that cannot be drawn does not keep the others from being drawn.
+Rule 3: a task that cannot be drawn does not prevent the other tasks from being drawn.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ MOST_LINES = 200
 def task_tree() -> str:
     """Draw the tasks of the running loop.
 
-    One line for each task: its name, and the line of the program at which it waits. Below a
-    task stand the nurseries that it has open, with their children. Tasks that asyncio code has
+    Each task has one line: its name, and the line of the program at which it waits. The nurseries
+    that are open in the task are drawn below it, with their children. Tasks that asyncio code has
     started have no parent, and come last.
 
     Returns:
@@ -54,7 +53,7 @@ def task_tree() -> str:
 
 
 def draw_tasks(loop: Loop) -> str:
-    """The same for a loop that may be standing still, and at most ``MOST_LINES`` of it."""
+    """Like :func:`task_tree`, for a loop that may not be running, and at most ``MOST_LINES``."""
     lines = list(islice(_lines(loop), MOST_LINES + 1))
     if len(lines) > MOST_LINES:
         lines[-1] = "... and more"
@@ -91,7 +90,7 @@ def _children(nursery: Nursery) -> list[Task]:
 
 
 def _draw(top: Task) -> Iterator[str]:
-    """The lines for a task and what is below it. No recursion: trees may be deep."""
+    """The lines for a task and everything below it. Not recursive, because trees may be deep."""
     stack: list[tuple[str, str, Any]] = [("", "", top)]
     while stack:
         first, rest, node = stack.pop()
@@ -112,7 +111,7 @@ def _draw(top: Task) -> Iterator[str]:
 
 
 def _describe(name: str, coro: Any) -> str:
-    """The task's name and where it waits: the innermost line that is not a library's."""
+    """The task's name and where it waits: the innermost line outside nurseryio and asyncio."""
     place = None
     for frame, line in await_frames(coro):
         code = frame.f_code

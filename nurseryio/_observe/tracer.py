@@ -1,13 +1,12 @@
-"""``Tracer``: an instrument that tells what the loop does, line by line.
+"""``Tracer``: an instrument that prints or logs a line for each step of a task and each wait.
 
-What lives here: the sentences. What does not: when a hook is called, which is the business of the
-gauge.
+This module has the text of the lines. ``_loop.step_hooks`` and other modules call the hooks.
 
-Rule 1: hooks that are not to be shown are not implemented, in the sense of :mod:`instruments`, so
-that they cost what they cost without a tracer.
+Rule 1: hooks that are not to be shown are not implemented, in the sense of :mod:`instruments`. So
+they cost the same as without a tracer.
 
-Rule 2: times are real ones, of ``time.perf_counter``: they tell where a program lost its time,
-which a virtual clock would hide.
+Rule 2: durations are real time, from ``time.perf_counter``. They show where a program spends its
+time, which a virtual clock would hide.
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ if TYPE_CHECKING:
 
 
 class Tracer(Instrument):
-    """Prints or logs what happens on an event loop: each task's birth, steps and end, each wait.
+    """Prints or logs the events of a loop: each task's start, steps and end, and each wait.
 
     Give it to ``run(..., instruments=[Tracer()])``, or to ``lowlevel.add_instrument()`` on a loop
-    that is running already. Either way it sees every task of the loop. What a hook means is told
+    that is running already. In both cases it sees every task of the loop. The hooks are described
     in :class:`~nurseryio.abc.Instrument`. Waits for input and output are seen on asyncio's own
     loops; uvloop does not show them.
 
     Args:
-        output: Where the lines go: a function that takes a line, or a ``logging.Logger``, which
-            gets them at level DEBUG (``Tracer(logger.info)`` chooses another). Default: ``print``.
+        output: A function that is called with each line, or a ``logging.Logger``, which gets the
+            lines at level DEBUG (``Tracer(logger.info)`` chooses another). Default: ``print``.
         hooks: The names of the hooks to show, ``["task_spawned", "task_exited"]`` for example.
             Default: all of them.
 
     Raises:
         TypeError: ``output`` is neither a function nor a logger, or ``hooks`` is a string.
-        ValueError: ``hooks`` holds a name that is no hook.
+        ValueError: ``hooks`` has a name that is not the name of a hook.
 
     Trio: the ``Tracer`` that readers of Trio's tutorial type in.
     """
@@ -111,7 +110,7 @@ class Tracer(Instrument):
 
 
 def _hidden(shown: Iterable[str] | None) -> set[str]:
-    """The hooks that are left when these are shown."""
+    """The hooks that are not in ``shown``; none if it is None."""
     if shown is None:
         return set()
     if isinstance(shown, str):
