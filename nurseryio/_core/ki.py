@@ -60,7 +60,7 @@ F = TypeVar("F")
 _marks: dict[int, tuple[weakref.ref[types.CodeType], bool]] = {}
 
 # The wrapper coroutines of tasks: they await user code.
-_borders: set[types.CodeType] = set()
+_boundaries: set[types.CodeType] = set()
 
 # The code that calls callbacks of a loop, or runs one: the stack is not read further than this.
 _ends: set[types.CodeType] = {compat.CALLBACK_CODE}
@@ -102,7 +102,7 @@ def _mark(function: Any, protected: bool) -> None:
 
 def user_code_boundary(f: F) -> F:
     """Decorator for the wrapper coroutines of tasks: they await user code."""
-    _borders.add(f.__code__)  # type: ignore[attr-defined]
+    _boundaries.add(f.__code__)  # type: ignore[attr-defined]
     return f
 
 
@@ -177,7 +177,7 @@ def is_protected(frame: types.FrameType | None) -> bool:
             return mark[1]
         if code in _ends:
             return True
-        if code in _borders:
+        if code in _boundaries:
             # The wrapper itself has work to do before and after it awaits the user's function.
             return inner is None or not inner.co_flags & _AWAITED or not _may_be_raised()
         if code not in _callers and _is_engine(frame):
@@ -207,7 +207,7 @@ def _raised_in(frame: types.FrameType | None) -> types.FrameType | None:
     place = frame
     while frame is not None:
         code = frame.f_code
-        if code in _ends or code in _borders:
+        if code in _ends or code in _boundaries:
             break
         if code.co_name == "__del__" or any(
             getattr(callback, "__code__", None) is code for callback in gc.callbacks

@@ -190,7 +190,7 @@ def abandon(node: Node) -> list[TreeTask]:
     Returns:
         The tasks inside. The caller passes all of them to ``deliver_changes``.
     """
-    told: list[TreeTask] = []
+    affected: list[TreeTask] = []
     node._parent = None
     node._abandoned = node._called = node._effective = True
     todo: list[tuple[TreeTask, Node]] = []
@@ -206,5 +206,5 @@ def abandon(node: Node) -> list[TreeTask]:
             inner._abandoned = inner._effective = True
             if inner._nursery is not None:
                 todo.extend((child, inner) for child in inner._nursery._children)
-        told.append(task)
-    return told
+        affected.append(task)
+    return affected

@@ -305,10 +305,10 @@ def _note_wakeup(task: Task, park: asyncio.Future[Any]) -> Any:
         if getattr(wakeup, "__self__", None) is task.asyncio_task:
             task._wakeup = partial(context.run, wakeup)
             return task._wakeup
-    return _nobody_waits
+    return _does_not_wait_yet
 
 
-def _nobody_waits(_park: object) -> None:
+def _does_not_wait_yet(_park: object) -> None:
     """Stands for the callback of a task that has not reached its await yet."""
 
 

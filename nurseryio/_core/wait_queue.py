@@ -241,9 +241,9 @@ async def maybe_yield(task: Task) -> None:
     Args:
         task: The current task.
     """
-    rested = task._yield_credit
-    if rested and not task._state.ready:
-        task._yield_credit = rested - 1  # rule 4
+    credit = task._yield_credit
+    if credit and not task._state.ready:
+        task._yield_credit = credit - 1  # rule 4
         return
     task._yield_credit = MAX_YIELD_CREDIT
     task._shielded_step = True

@@ -52,7 +52,7 @@ MESSAGES = ("Cancelled via cancel scope ", "Cancelled by cancel scope ")
 class AnyioPairing:
     """The anyio scopes that a nurseryio scope found and entered at its own entry."""
 
-    __slots__ = ("asked", "found", "innermost", "pair")
+    __slots__ = ("requested", "found", "innermost", "pair")
 
     def __init__(self, innermost: Any) -> None:
         # The innermost anyio scope at entry.
@@ -62,7 +62,7 @@ class AnyioPairing:
         # The anyio shield that was entered together with the nurseryio scope (rule 2).
         self.pair: Any = None
         # The user's value of ``shield`` while the scope is walled; else None.
-        self.asked: bool | None = None
+        self.requested: bool | None = None
 
 
 class Bridge:
@@ -97,12 +97,12 @@ class Bridge:
     def _recheck(self) -> None:
         loop = running_loop()
         for scope in list(self.walled):
-            beside, task = scope._anyio_pairing, scope._task
+            pairing, task = scope._anyio_pairing, scope._task
             if task is None or task._state.loop is not loop:
                 continue
-            if not _shield_between(beside.found, scope._parent):
+            if not _shield_between(pairing.found, scope._parent):
                 self.walled.discard(scope)
-                scope._shielded, beside.asked = beside.asked, None
+                scope._shielded, pairing.requested = pairing.requested, None
                 deliver_changes(recalculate(scope))
         for task in list(self.shielded):
             if task._state.loop is loop:
@@ -123,37 +123,37 @@ class Bridge:
         innermost = self._innermost(task)
         if innermost is None:
             return
-        scope._anyio_pairing = beside = AnyioPairing(innermost)
+        scope._anyio_pairing = pairing = AnyioPairing(innermost)
         shield = scope._shielded
         if _shield_between(innermost, scope._parent):
-            beside.asked = shield
+            pairing.requested = shield
             scope._shielded = True
             self.walled.add(scope)
         if shield:
-            self._pair(beside)
+            self._pair(pairing)
 
     def leave(self, scope: Any) -> None:
         """Note the exit of a nurseryio scope, and exit the anyio shield of the pair."""
-        beside, scope._anyio_pairing = scope._anyio_pairing, None
+        pairing, scope._anyio_pairing = scope._anyio_pairing, None
         self.walled.discard(scope)
-        if beside.pair is not None:
-            beside.pair.__exit__(None, None, None)
+        if pairing.pair is not None:
+            pairing.pair.__exit__(None, None, None)
 
     def set_shield(self, scope: Any, task: Any, shield: bool) -> bool:
         """Note that the user sets ``scope.shield``, and return the value for the scope tree."""
-        beside = scope._anyio_pairing
-        if beside.pair is not None:
-            beside.pair.shield = shield
+        pairing = scope._anyio_pairing
+        if pairing.pair is not None:
+            pairing.pair.shield = shield
         elif (
             shield
             and task.scope is scope
-            and self._innermost(task) is beside.innermost
+            and self._innermost(task) is pairing.innermost
             and current_task_or_none() is task.asyncio_task
         ):
-            self._pair(beside)
-        if beside.asked is None:
+            self._pair(pairing)
+        if pairing.requested is None:
             return shield
-        beside.asked = shield
+        pairing.requested = shield
         return True
 
     def repeats(self, error: BaseException) -> bool:
@@ -177,16 +177,16 @@ class Bridge:
         scope.__enter__()
         return scope
 
-    def _pair(self, beside: AnyioPairing) -> None:
-        beside.pair = self._scope_type(shield=True)
-        beside.pair.__enter__()
-        beside.innermost = beside.pair
+    def _pair(self, pairing: AnyioPairing) -> None:
+        pairing.pair = self._scope_type(shield=True)
+        pairing.pair.__enter__()
+        pairing.innermost = pairing.pair
 
 
 def _shield_between(inner: Any, node: Any) -> bool:
     """Whether an anyio shield is at ``inner`` or further out, but inside the nurseryio ``node``."""
-    beside = getattr(node, "_anyio_pairing", None)
-    outer = None if beside is None else beside.innermost
+    pairing = getattr(node, "_anyio_pairing", None)
+    outer = None if pairing is None else pairing.innermost
     while inner is not None and inner is not outer:
         if inner._shield:
             return True

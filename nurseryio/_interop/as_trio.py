@@ -39,11 +39,11 @@ LIBRARY = __name__.partition(".")[0]
 FOLLOWS = "0.35.0"
 
 # Each module of Trio that has a stand-in, and nurseryio's public module behind it.
-DOORS = {
+PUBLIC_MODULES = {
     "trio": LIBRARY,
     **{
-        f"trio.{door}": f"{LIBRARY}.{door}"
-        for door in ("abc", "from_thread", "lowlevel", "socket", "testing", "to_thread")
+        f"trio.{module}": f"{LIBRARY}.{module}"
+        for module in ("abc", "from_thread", "lowlevel", "socket", "testing", "to_thread")
     },
     "trio._core": f"{LIBRARY}.lowlevel",
     "trio._core._run": f"{LIBRARY}.lowlevel",
@@ -69,7 +69,7 @@ class StandIn(types.ModuleType):
     """A module with Trio's name and the contents of a nurseryio module."""
 
     def __init__(self, name: str) -> None:
-        behind = importlib.import_module(DOORS[name])
+        behind = importlib.import_module(PUBLIC_MODULES[name])
         super().__init__(name, f"Stands in for {name}: {behind.__doc__}")
         self._behind = behind
         vars(self).update(_private_names(name))
@@ -80,7 +80,7 @@ class StandIn(types.ModuleType):
             self.__path__: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
-        if f"{self.__name__}.{name}" in DOORS:
+        if f"{self.__name__}.{name}" in PUBLIC_MODULES:
             return importlib.import_module(f"{self.__name__}.{name}")
         try:
             if name.startswith("_") and not name.startswith("__"):
@@ -88,7 +88,7 @@ class StandIn(types.ModuleType):
             value = getattr(self._behind, name)
         except AttributeError:
             raise AttributeError(
-                f"module {self.__name__!r} has no attribute {name!r} ({_SAYS_WHO})",
+                f"module {self.__name__!r} has no attribute {name!r} ({_STANDS_IN})",
                 name=name,
                 obj=self,
             ) from None
@@ -100,7 +100,7 @@ class StandIn(types.ModuleType):
         return sorted({*vars(self), *dir(self._behind)} - {"_behind"})
 
 
-_SAYS_WHO = f"{LIBRARY} stands in for Trio in this process, with Trio's public names alone"
+_STANDS_IN = f"{LIBRARY} stands in for Trio in this process, with Trio's public names alone"
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -110,12 +110,12 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Return the spec of a stand-in; None for a module that is not Trio's."""
-        if fullname in DOORS:
+        if fullname in PUBLIC_MODULES:
             return importlib.machinery.ModuleSpec(
-                fullname, self, origin=DOORS[fullname], is_package=fullname in PACKAGES
+                fullname, self, origin=PUBLIC_MODULES[fullname], is_package=fullname in PACKAGES
             )
         if fullname.startswith("trio."):
-            raise ModuleNotFoundError(f"No module named {fullname!r} ({_SAYS_WHO})", name=fullname)
+            raise ModuleNotFoundError(f"No module named {fullname!r} ({_STANDS_IN})", name=fullname)
         return None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:

@@ -49,14 +49,14 @@ class EdgeCancellation:
         self._entry: Any = None
 
     def __repr__(self) -> str:
-        state = "in its grace period" if self._in_grace else "struck once"
+        state = "in its grace period" if self._in_grace else "cancelled once"
         if not self.cancelled_once:
-            state = "not entered" if self._task is None else "not struck"
+            state = "not entered" if self._task is None else "not cancelled"
         return f"<EdgeCancellation at {id(self):#x}, {state}, grace {self._grace:g} s>"
 
     def __enter__(self) -> EdgeCancellation:
         if self._task is not None:
-            raise RuntimeError("each edge island is for a single 'with' block: make a new one")
+            raise RuntimeError("edge_cancellation() is for a single 'with' block: make a new one")
         self._task = task = current_task()
         self._base = task.scope
         self._around = task._extra.edge
@@ -72,7 +72,7 @@ class EdgeCancellation:
         task = current_task()
         if task is not self._task or task._extra.edge is not self:
             raise RuntimeError(
-                f"an edge island must be left in the task that entered it, innermost first: "
+                "edge_cancellation() must be left in the task that entered it, innermost first: "
                 f"entered in {self._task!r}, left in {task!r}"
             )
         task._extra.edge = self._around
@@ -107,10 +107,10 @@ class EdgeCancellation:
         return False
 
 
-def _end_grace(island: EdgeCancellation) -> None:
-    island._entry = None
-    island._in_grace = False
-    task = island._task
+def _end_grace(edge: EdgeCancellation) -> None:
+    edge._entry = None
+    edge._in_grace = False
+    task = edge._task
     assert task is not None
     if task.scope._effective:
         recheck(task)

@@ -51,7 +51,7 @@ class EnteredContext(AsyncResource, Generic[T]):
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "closing" if self._closing.is_set() else "open"
-        return f"<Hosted at {id(self):#x}, {state}, {safe_repr(self._manager)}>"
+        return f"<EnteredContext at {id(self):#x}, {state}, {safe_repr(self._manager)}>"
 
     @property
     def closed(self) -> bool:
@@ -140,7 +140,9 @@ async def enter_in_task(
     """
     if not (hasattr(type(manager), "__aenter__") and hasattr(type(manager), "__aexit__")):
         hint = "; call the function to get the manager" if callable(manager) else ""
-        raise TypeError(f"host() takes an async context manager, not {safe_repr(manager)}{hint}")
-    hosted = EnteredContext(manager)
-    await nursery.start(hosted._run, name=f"hosts {class_name(type(manager))}")
-    return hosted
+        raise TypeError(
+            f"enter_in_task() takes an async context manager, not {safe_repr(manager)}{hint}"
+        )
+    entered = EnteredContext(manager)
+    await nursery.start(entered._run, name=f"runs {class_name(type(manager))}")
+    return entered

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # The loop is idle after this many iterations in which every task waited. I/O that is ready takes
 # one iteration to be noticed and one to be handled. It takes one more if a callback passes it on
 # to another callback.
-QUIET_TURNS = 4
+QUIET_ITERATIONS = 4
 
 # Seconds between two checks of an idle loop that only an event from outside can wake.
 LOOK_AGAIN = 0.01
@@ -53,7 +53,7 @@ class PolledIdle:
         # Tasks in wait_all_tasks_blocked() with their cushions (seconds).
         self.waiting: dict[Task, float] = {}
         self._quiet = 0
-        self._turning = False
+        self._polling = False
         # Not LoopState.context: timers that have that context are run from a callback of this
         # object, and a context cannot be entered twice.
         self._context = contextvars.Context()
@@ -73,17 +73,17 @@ class PolledIdle:
         """Start the count of quiet iterations again, because something has happened."""
         self._stop_resting()
         self._quiet = 0
-        self._turn_again()
+        self._poll_again()
 
     def release(self) -> None:
         """Stop the cushion's timer if no task and no clock needs it any more."""
         if not self.waiting and self._clock is None:
             self._stop_resting()
 
-    def _turn_again(self) -> None:
-        if not self._turning:
-            self._turning = True
-            self._state.loop.call_soon(self._guarded, self._turn, context=self._context)
+    def _poll_again(self) -> None:
+        if not self._polling:
+            self._polling = True
+            self._state.loop.call_soon(self._guarded, self._poll, context=self._context)
 
     def _guarded(self, callback: Callable[..., object], *args: object) -> None:
         """Call one of these methods as a callback of the loop. An error does not stop a clock."""
@@ -96,13 +96,13 @@ class PolledIdle:
                 self.waiting.clear()
                 call_each(*(partial(reschedule, task, Error(exc)) for task in waiting))
                 return
-            self._turning = False
-            self._turn_again()
+            self._polling = False
+            self._poll_again()
             assert self._state.run is not None  # only run() uses a clock
             self._state.run.driver.throw(exc)
 
-    def _turn(self) -> None:
-        self._turning = False
+    def _poll(self) -> None:
+        self._polling = False
         if self._clock is not None and self._run_due():
             self._quiet = 0
         cushion = self._cushion()
@@ -110,10 +110,10 @@ class PolledIdle:
             return
         _, runnable = compat.count_tasks(self._state.loop)
         self._quiet = 0 if runnable else self._quiet + 1
-        if self._quiet < QUIET_TURNS:
-            self._turn_again()
+        if self._quiet < QUIET_ITERATIONS:
+            self._poll_again()
         elif cushion == 0:
-            self._yield_credit(cushion)
+            self._cushion_passed(cushion)
         else:
             self._rest(cushion)
 
@@ -129,7 +129,7 @@ class PolledIdle:
     def _rest(self, cushion: float) -> None:
         """Let the cushion pass, unless a future that a task waits for is done earlier."""
         self._timer = self._call_later(
-            cushion, self._guarded, self._yield_credit, cushion, context=self._context
+            cushion, self._guarded, self._cushion_passed, cushion, context=self._context
         )
         self._watched = compat.waiters(self._state.loop)
         for future in self._watched:
@@ -147,7 +147,7 @@ class PolledIdle:
             future.remove_done_callback(self._disturbed)
         self._watched = []
 
-    def _yield_credit(self, cushion: float) -> None:
+    def _cushion_passed(self, cushion: float) -> None:
         """Wake tasks or let the clock jump, after the loop was idle for ``cushion`` seconds."""
         self._stop_resting()
         if self.waiting:

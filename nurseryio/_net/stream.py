@@ -201,9 +201,9 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
                 return await self._receive_the_long_way(max_bytes)
         self._receiving = True
         try:
-            rested = task._yield_credit
-            if not reads.drained and (rested == MAX_YIELD_CREDIT or (rested and not reads.queue)):
-                task._yield_credit = rested - 1
+            credit = task._yield_credit
+            if not reads.drained and (credit == MAX_YIELD_CREDIT or (credit and not reads.queue)):
+                task._yield_credit = credit - 1
             elif reads.drained or reads.armed:
                 await reads
                 task._yield_credit = MAX_YIELD_CREDIT
@@ -296,9 +296,9 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             assert reads is not None
         self._sending = True
         try:
-            rested = task._yield_credit
-            if rested == MAX_YIELD_CREDIT or (rested and not reads.queue):
-                task._yield_credit = rested - 1
+            credit = task._yield_credit
+            if credit == MAX_YIELD_CREDIT or (credit and not reads.queue):
+                task._yield_credit = credit - 1
             else:
                 await BARE_YIELD
                 task._yield_credit = MAX_YIELD_CREDIT - 1

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .scope import CancelScope
 
 # Only these errors can contain a cancellation that a scope catches.
-MAY_BE_OURS = (Cancelled, BaseExceptionGroup)
+MAY_CONCERN_SCOPES = (Cancelled, BaseExceptionGroup)
 
 
 # -- cancellations of the host task ---------------------------------------------
@@ -90,11 +90,11 @@ def collapse(nursery: Nursery) -> None:
     scope = nursery.cancel_scope
     task = nursery._parent_task
     nursery._closed = True
-    told = abandon(scope) if scope._task is not None else []
+    affected = abandon(scope) if scope._task is not None else []
     scope._nursery = None
     if not nursery._state.loop.is_closed():
         scope._force_out(task)
-        deliver_changes(told)
+        deliver_changes(affected)
 
 
 async def join_children(
@@ -264,17 +264,17 @@ def close_with_errors(
     """
     # A native cancel of the host can only be raised in the body. A bare one was recognised before,
     # so it can be hidden in ``errors`` only if the body raised a group.
-    ours = body is None or not is_a(body, BaseExceptionGroup)
+    not_native = body is None or not is_a(body, BaseExceptionGroup)
     kinds = set(map(type, errors))
     if kinds == {Cancelled}:
         # The scope catches all of them or none, so no group is made in order to be taken apart.
-        left = scope._close(errors[0], ours)
+        left = scope._close(errors[0], not_native)
         return left if left is not errors[0] else combine(strict, errors)
     left = combine(strict, errors)
-    if task.scope is scope and not any(issubclass(kind, MAY_BE_OURS) for kind in kinds):
-        scope._leave(task, None, ours)  # there is nothing for the scope to catch
+    if task.scope is scope and not any(issubclass(kind, MAY_CONCERN_SCOPES) for kind in kinds):
+        scope._leave(task, None, not_native)  # there is nothing for the scope to catch
     else:
-        left = scope._close(left, ours)
+        left = scope._close(left, not_native)
     return unwrap_exit_at_task_root(task, strict, left)
 
 

@@ -286,12 +286,12 @@ class CancelScope(Node, OnlyWith):
         else:
             recheck(task)
 
-    def _close(self, exc: BaseException | None, ours: bool = False) -> BaseException | None:
+    def _close(self, exc: BaseException | None, not_native: bool = False) -> BaseException | None:
         """Leave the scope, whose block raised ``exc``.
 
         Returns the exception that leaves the scope: ``exc``, the part of it that was not caught,
-        an error about scopes left out of order, or None. ``ours`` is true if the caller knows that
-        ``exc`` does not come from a native cancel.
+        an error about scopes left out of order, or None. ``not_native`` is true if the caller
+        knows that ``exc`` does not come from a native cancel.
         """
         if not self._entered:
             return not_entered(self, exc)
@@ -301,17 +301,21 @@ class CancelScope(Node, OnlyWith):
             return exc
         task = current_task()
         if task.scope is self and self._nursery is None:
-            return self._leave(task, exc, ours)
+            return self._leave(task, exc, not_native)
         return self._leave_misnested(task, exc)
 
-    def _leave(self, task: Task, exc: BaseException | None, ours: bool) -> BaseException | None:
+    def _leave(
+        self, task: Task, exc: BaseException | None, not_native: bool
+    ) -> BaseException | None:
         parent = self._parent
         if parent is None:  # cut off from the tree, because an outer scope was left before this one
             self._release(task)
             return self._take_own(exc)
         was_effective = self._effective
         before = self._native_requests_at_entry
-        native = not ours and was_effective and exc is not None and is_native(task, before, exc)
+        native = (
+            not not_native and was_effective and exc is not None and is_native(task, before, exc)
+        )
         task.scope = parent
         if not parent._effective:
             release_cancel_request(task)
@@ -375,12 +379,12 @@ class CancelScope(Node, OnlyWith):
             )
         error = misnested(what + ("" if owner is task else f"; it was entered in {owner!r}"), exc)
         parent = self._parent
-        told = abandon(self)
+        affected = abandon(self)
         if owner.scope is self:
             owner.scope = parent  # type: ignore[assignment]
         task.scope = parent  # type: ignore[assignment]
         self._release(owner)
-        deliver_changes(told)
+        deliver_changes(affected)
         if not parent._effective:  # type: ignore[union-attr]
             release_cancel_request(task)
         return self._take_own(error)
@@ -491,8 +495,8 @@ class CancelScope(Node, OnlyWith):
             TypeError: on assigning anything but a bool.
             RuntimeError: on assigning from another thread or event loop, while a task is inside.
         """
-        beside = self._anyio_pairing
-        return self._shielded if beside is None or beside.asked is None else beside.asked
+        pairing = self._anyio_pairing
+        return self._shielded if pairing is None or pairing.requested is None else pairing.requested
 
     @shield.setter
     def shield(self, shield: bool) -> None:

@@ -141,7 +141,7 @@ class AsyncIOWrapper(AsyncResource, Generic[FileT_co]):
 
         Checkpoint: yes.
         """
-        struck: Cancelled | None = None
+        cancelled: Cancelled | None = None
         with CancelScope(shield=True):
             while True:
                 try:
@@ -149,12 +149,12 @@ class AsyncIOWrapper(AsyncResource, Generic[FileT_co]):
                     break
                 except Cancelled as error:
                     # A native cancellation, before the thread began. A shield does not stop those.
-                    struck = error
-        if struck is not None:
+                    cancelled = error
+        if cancelled is not None:
             try:
-                raise struck
+                raise cancelled
             finally:
-                del struck
+                del cancelled
         await checkpoint_if_cancelled()
 
     if TYPE_CHECKING:

@@ -249,7 +249,7 @@ class Forest:
         task = self.tasks[number % len(self.tasks)]
         node = self.nodes[number % len(self.nodes)] if self.nodes else None
         before = {t: t.scope._effective for t in self.tasks}
-        told: list[Any] = []
+        affected: list[Any] = []
         if what in ("enter", "enter shield", "enter nest"):
             node = enter(task, shield=what == "enter shield", nursery=what == "enter nest")
             before[task] = node._effective  # whoever enters looks for himself
@@ -258,12 +258,12 @@ class Forest:
             self.tasks.append(spawn(node))
             before[self.tasks[-1]] = node._effective
         elif what == "cancel" and node is not None:
-            told = cancel(node)
+            affected = cancel(node)
         elif what == "shield" and node is not None:
-            told = shield(node, not node._shielded)
+            affected = shield(node, not node._shielded)
         flipped = {t for t, effective in before.items() if t.scope._effective != effective}
-        assert len(told) == len(set(told))
-        assert set(told) == flipped
+        assert len(affected) == len(set(affected))
+        assert set(affected) == flipped
 
     def check(self) -> None:
         for node in self.nodes:

@@ -83,8 +83,9 @@ class Line(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The name by which the short list knows the line: it outlives a change elsewhere."""
-        return f"{Path(self.file).stem}:{self.function}:{self.text}"
+        """The name of the line in the short list: a change elsewhere, or of a comment, keeps it."""
+        code, _, _comment = self.text.partition("  #")
+        return f"{Path(self.file).stem}:{self.function}:{code}"
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line} {self.function}: {self.text}"

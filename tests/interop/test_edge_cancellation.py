@@ -1,4 +1,4 @@
-"""The edge island: one cancellation, then time to clean up, then cancellation is in force again."""
+"""The edge edge: one cancellation, then time to clean up, then cancellation is in force again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Pool:
             raise
 
 
-async def test_without_an_island_cleanup_of_several_awaits_is_cut_short() -> None:
+async def test_without_an_edge_block_cleanup_of_several_awaits_is_cut_short() -> None:
     pool = Pool()
     with nurseryio.move_on_after(0.005) as scope:
         await pool.query()
@@ -39,23 +39,23 @@ async def test_without_an_island_cleanup_of_several_awaits_is_cut_short() -> Non
     assert pool.leaked == 1
 
 
-async def test_in_an_island_cleanup_of_several_awaits_is_done() -> None:
+async def test_in_an_edge_block_cleanup_of_several_awaits_is_done() -> None:
     pool = Pool()
     with nurseryio.move_on_after(0.005) as scope:
-        with edge_cancellation(grace=5) as island:
+        with edge_cancellation(grace=5) as edge:
             await pool.query()
     assert scope.cancelled_caught
-    assert island.cancelled_once
+    assert edge.cancelled_once
     assert (pool.leaked, pool.steps) == (0, 3)
     assert cancelling() == 0
 
 
-async def test_an_island_that_nothing_happens_in_changes_nothing() -> None:
+async def test_an_edge_block_that_nothing_happens_in_changes_nothing() -> None:
     with nurseryio.CancelScope() as scope:
-        with edge_cancellation(grace=1) as island:
+        with edge_cancellation(grace=1) as edge:
             await asyncio.sleep(0)
             await nurseryio.lowlevel.checkpoint()
-        assert not island.cancelled_once
+        assert not edge.cancelled_once
         scope.cancel()
         await nurseryio.sleep_forever()
     assert scope.cancelled_caught
@@ -119,7 +119,7 @@ async def test_without_grace_cancellation_is_level_triggered_as_everywhere() -> 
     assert number == 5
 
 
-async def test_leaving_the_island_ends_the_grace_period_at_once() -> None:
+async def test_leaving_the_edge_block_ends_the_grace_period_at_once() -> None:
     with nurseryio.CancelScope() as scope:
         with edge_cancellation(grace=60):
             scope.cancel()
@@ -132,9 +132,9 @@ async def test_leaving_the_island_ends_the_grace_period_at_once() -> None:
     assert cancelling() == 0
 
 
-async def test_a_scope_inside_the_island_cancels_as_always() -> None:
+async def test_a_scope_inside_the_edge_block_cancels_as_always() -> None:
     number = 0
-    with edge_cancellation(grace=60) as island:
+    with edge_cancellation(grace=60) as edge:
         with nurseryio.CancelScope() as inside:
             inside.cancel()
             for _ in range(3):
@@ -143,7 +143,7 @@ async def test_a_scope_inside_the_island_cancels_as_always() -> None:
                 except asyncio.CancelledError:
                     number += 1
     assert number == 3
-    assert not island.cancelled_once
+    assert not edge.cancelled_once
 
 
 async def sleep_on_asyncio() -> None:
@@ -154,11 +154,11 @@ async def sleep_on_asyncio() -> None:
 async def test_a_timeout_inside_works_during_the_grace_period(
     wait: Callable[[], Awaitable[None]],
 ) -> None:
-    with nurseryio.CancelScope() as outer, edge_cancellation(grace=60) as island:
+    with nurseryio.CancelScope() as outer, edge_cancellation(grace=60) as edge:
         outer.cancel()
         with nurseryio.move_on_after(60) as passed:
             await asyncio.sleep(1)
-    assert island.cancelled_once
+    assert edge.cancelled_once
     assert not passed.cancelled_caught
     with nurseryio.CancelScope() as outer, edge_cancellation(grace=60):
         outer.cancel()
@@ -198,7 +198,7 @@ async def test_an_asyncio_timeout_inside_works_during_the_grace_period() -> None
     assert cancelling() == 0
 
 
-async def test_islands_nest() -> None:
+async def test_edge_blocks_nest() -> None:
     with nurseryio.CancelScope() as outer:
         with edge_cancellation(grace=60) as first:
             with edge_cancellation(grace=60) as second:
@@ -233,7 +233,7 @@ async def test_a_native_cancel_is_not_held_back() -> None:
     assert cancel_requested == [1, 1]
 
 
-async def test_each_child_has_islands_of_its_own() -> None:
+async def test_each_child_has_edge_blocks_of_its_own() -> None:
     pools = [Pool(), Pool()]
 
     async def child(pool: Pool) -> None:
@@ -254,32 +254,32 @@ def test_a_grace_period_that_is_none_is_refused(grace: float) -> None:
         edge_cancellation(grace)
 
 
-async def test_an_island_is_good_for_one_block() -> None:
-    island = edge_cancellation(1)
-    with island:
+async def test_an_edge_block_is_good_for_one_block() -> None:
+    edge = edge_cancellation(1)
+    with edge:
         with pytest.raises(RuntimeError, match="single 'with' block"):
-            island.__enter__()
+            edge.__enter__()
 
 
-async def test_an_island_is_left_in_the_task_that_entered_it() -> None:
-    island = edge_cancellation(1)
+async def test_an_edge_block_is_left_in_the_task_that_entered_it() -> None:
+    edge = edge_cancellation(1)
 
     async def elsewhere() -> None:
         with pytest.raises(RuntimeError, match="left in the task that entered it"):
-            island.__exit__(None, None, None)
+            edge.__exit__(None, None, None)
 
-    with island:
+    with edge:
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(elsewhere)
 
 
-async def test_an_island_shows_whether_it_was_struck() -> None:
-    island = edge_cancellation(grace=5)
-    assert "not entered, grace 5 s" in repr(island)
-    with nurseryio.CancelScope() as scope, island:
-        assert "not struck, grace 5 s" in repr(island)
+async def test_an_edge_block_shows_whether_it_was_struck() -> None:
+    edge = edge_cancellation(grace=5)
+    assert "not entered, grace 5 s" in repr(edge)
+    with nurseryio.CancelScope() as scope, edge:
+        assert "not cancelled, grace 5 s" in repr(edge)
         scope.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.sleep(1)
-        assert "in its grace period" in repr(island)
-    assert "struck once" in repr(island)
+        assert "in its grace period" in repr(edge)
+    assert "cancelled once" in repr(edge)

@@ -37,42 +37,42 @@ async def client(
 async def test_a_manager_is_closed_from_another_task_than_the_one_that_asked_for_it() -> None:
     events: list[str] = []
 
-    async def close(hosted: EnteredContext[str]) -> None:
-        await hosted.aclose()
+    async def close(entered: EnteredContext[str]) -> None:
+        await entered.aclose()
         events.append("aclose returned")
 
     async with nurseryio.open_nursery() as nursery:
-        hosted = await enter_in_task(nursery, client(events))
-        assert hosted.value == "the client"
-        assert not hosted.closed
-        assert ", open, <" in repr(hosted)
-        nursery.start_soon(close, hosted)
-    assert hosted.closed
-    assert ", closed, <" in repr(hosted)
+        entered = await enter_in_task(nursery, client(events))
+        assert entered.value == "the client"
+        assert not entered.closed
+        assert ", open, <" in repr(entered)
+        nursery.start_soon(close, entered)
+    assert entered.closed
+    assert ", closed, <" in repr(entered)
     assert events == ["opened", "closed", "aclose returned"]
 
 
 async def test_a_task_group_of_anyio_can_be_closed_from_a_plain_asyncio_task() -> None:
     async with nurseryio.open_nursery() as nursery:
-        hosted = await enter_in_task(nursery, anyio.create_task_group())
-        hosted.value.start_soon(anyio.sleep, 0.001)
-        await asyncio.ensure_future(hosted.aclose())
-    assert hosted.closed
+        entered = await enter_in_task(nursery, anyio.create_task_group())
+        entered.value.start_soon(anyio.sleep, 0.001)
+        await asyncio.ensure_future(entered.aclose())
+    assert entered.closed
 
 
 async def test_a_hosted_manager_is_a_resource_that_closes_with_a_block() -> None:
     events: list[str] = []
     async with nurseryio.open_nursery() as nursery:
-        async with await enter_in_task(nursery, client(events)) as hosted:
-            assert hosted.value == "the client"
+        async with await enter_in_task(nursery, client(events)) as entered:
+            assert entered.value == "the client"
         assert events == ["opened", "closed"]
 
 
 async def test_closing_again_does_nothing() -> None:
     async with nurseryio.open_nursery() as nursery:
-        hosted = await enter_in_task(nursery, client([]))
-        await hosted.aclose()
-        await hosted.aclose()
+        entered = await enter_in_task(nursery, client([]))
+        await entered.aclose()
+        await entered.aclose()
 
 
 async def test_an_error_while_entering_comes_out_of_host() -> None:
@@ -94,10 +94,10 @@ async def test_an_error_while_exiting_comes_out_of_aclose() -> None:
         raise ValueError("cannot close")
 
     async with nurseryio.open_nursery() as nursery:
-        hosted = await enter_in_task(nursery, fails())
+        entered = await enter_in_task(nursery, fails())
         with pytest.raises(ValueError, match="cannot close"):
-            await hosted.aclose()
-        await hosted.aclose()
+            await entered.aclose()
+        await entered.aclose()
 
 
 async def test_a_failure_in_the_background_goes_to_the_nursery() -> None:
@@ -107,20 +107,20 @@ async def test_a_failure_in_the_background_goes_to_the_nursery() -> None:
 
     with pytest.raises(BaseExceptionGroup) as caught:
         async with nurseryio.open_nursery() as nursery:
-            hosted = await enter_in_task(nursery, client([], breaks))
+            entered = await enter_in_task(nursery, client([], breaks))
             await nurseryio.sleep_forever()
     errors = [leaf for leaf in leaves(caught.value) if isinstance(leaf, ValueError)]
     assert [str(error) for error in errors] == ["connection lost"]
-    assert hosted.closed
+    assert entered.closed
 
 
 async def test_cancelling_the_nursery_exits_the_manager() -> None:
     events: list[str] = []
     async with nurseryio.open_nursery() as nursery:
-        hosted = await enter_in_task(nursery, client(events))
+        entered = await enter_in_task(nursery, client(events))
         nursery.cancel_scope.cancel()
     assert events == ["opened", "closed"]
-    assert hosted.closed
+    assert entered.closed
 
 
 async def test_closing_in_a_cancelled_task_cancels_the_exit_and_waits_for_it() -> None:
@@ -137,12 +137,12 @@ async def test_closing_in_a_cancelled_task_cancels_the_exit_and_waits_for_it() -
                 events.append("closed")
 
     async with nurseryio.open_nursery() as nursery:
-        hosted = await enter_in_task(nursery, slow())
+        entered = await enter_in_task(nursery, slow())
         with nurseryio.CancelScope() as scope:
             scope.cancel()
-            await hosted.aclose()
+            await entered.aclose()
         assert scope.cancelled_caught
-        assert hosted.closed
+        assert entered.closed
         assert events == ["closed"]
         assert not nursery.cancel_scope.cancel_called
 
@@ -175,8 +175,8 @@ async def test_an_error_while_exiting_is_reported_when_the_closing_task_has_gone
     manager = FailsAtExit()
     with pytest.raises(BaseExceptionGroup) as caught:
         async with nurseryio.open_nursery() as nursery:
-            hosted = await enter_in_task(nursery, manager)
-            task = asyncio.ensure_future(hosted.aclose())
+            entered = await enter_in_task(nursery, manager)
+            task = asyncio.ensure_future(entered.aclose())
             for _ in range(2):  # the second one ends the wait in the shield
                 await settle()
                 task.cancel()
@@ -189,8 +189,8 @@ async def test_an_error_while_exiting_is_reported_when_the_closing_task_has_gone
 async def test_an_error_while_exiting_is_reported_once_whatever_is_cancelled_meanwhile() -> None:
     manager = FailsAtExit()
     async with nurseryio.open_nursery() as nursery:
-        hosted = await enter_in_task(nursery, manager)
-        task = asyncio.ensure_future(hosted.aclose())
+        entered = await enter_in_task(nursery, manager)
+        task = asyncio.ensure_future(entered.aclose())
         await settle()
         task.cancel()
         await settle()
@@ -199,4 +199,4 @@ async def test_an_error_while_exiting_is_reported_once_whatever_is_cancelled_mea
         task.cancel()
         with pytest.raises(ValueError, match="cannot close"):
             await task
-        await hosted.aclose()
+        await entered.aclose()
