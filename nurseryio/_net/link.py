@@ -16,7 +16,7 @@ when the transport is empty. A send writes one piece at a time, so that a cancel
 most one piece unsent.
 
 Rule 4: the end of a TLS connection is orderly only if the peer's ``close_notify`` has come. asyncio
-reports a connection that was cut off in the same way, but the ``SSLObject`` has the difference.
+reports a connection that was cut off in the same way, but the ``SSLObject`` shows the difference.
 """
 
 from __future__ import annotations

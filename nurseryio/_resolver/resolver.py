@@ -54,7 +54,7 @@ _resolver: RunVar[HostnameResolver | None] = RunVar("hostname_resolver", None)
 def set_custom_hostname_resolver(
     hostname_resolver: HostnameResolver | None,
 ) -> HostnameResolver | None:
-    """Resolve host names by an object of yours instead of the system, on the running loop.
+    """Set an object that resolves host names instead of the system, on the running loop.
 
     Everything in this library that looks up names calls :func:`getaddrinfo` or :func:`getnameinfo`,
     and both call this object. This is useful mainly in tests.
