@@ -370,8 +370,8 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
 
         Before the handshake, this sets the size of the packets into which the handshake's messages
         are cut. (They are cut smaller automatically when they seem to get lost, but that takes some
-        time.) The result of :meth:`get_cleartext_mtu` changes too. :meth:`send` does not compare its
-        data with this size.
+        time.) The result of :meth:`get_cleartext_mtu` changes too. :meth:`send` does not compare
+        its data with this size.
 
         Args:
             new_mtu: Bytes of a UDP packet without the headers of IP and UDP, which are 28 bytes

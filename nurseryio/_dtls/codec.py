@@ -56,8 +56,8 @@ DTLS_1_0 = b"\xfe\xff"
 _RECORD = struct.Struct("!B2sHHIH")
 RECORD_OVERHEAD = _RECORD.size
 
-# kind, length of the whole message (24 bits, here 8 and 16), number of the message, then offset and
-# length of this fragment (24 bits each, likewise)
+# kind, length of the whole message, number of the message, offset and length of this fragment. The
+# lengths and the offset have 24 bits, here 8 and 16.
 _FRAGMENT = struct.Struct("!BBHHBHBH")
 FRAGMENT_OVERHEAD = _FRAGMENT.size
 

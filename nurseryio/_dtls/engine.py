@@ -56,9 +56,9 @@ MAX_DATA = 16384
 # Encrypted handshake records to remember. The peer sends one; further ones are forged.
 SEALED_KEPT = 8
 
-# Contexts whose options are set, with the sides (server or not) for which they were tried. Options
-# are set once for each context, because a context may be used for many connections, and some
-# versions of pyOpenSSL refuse to set options of a context in use.
+# Contexts whose options are set, with the sides (server or not) for which they were tried. A
+# context may be used for many connections. Options are set only once, because some versions of
+# pyOpenSSL refuse to set the options of a context in use.
 _prepared: weakref.WeakKeyDictionary[SSL.Context, set[bool]] = weakref.WeakKeyDictionary()
 
 
@@ -111,8 +111,8 @@ def prepare_context(context: SSL.Context, *, server_side: bool) -> None:
 
 
 def _set_options(context: SSL.Context, lib: Any) -> None:
-    # OpenSSL cannot ask a memory buffer for its MTU. A renegotiation is not needed in DTLS, because
-    # a new connection does the same, and it is hard to do right over a network that loses packets.
+    # OpenSSL cannot ask a memory buffer for its MTU. A renegotiation is not needed in DTLS: a new
+    # connection does the same. Also, it is hard to do right over a network that loses packets.
     context.set_options(lib.OP_NO_QUERY_MTU | lib.OP_NO_RENEGOTIATION)
     # The endpoint checks cookies before it makes an engine, so OpenSSL accepts every cookie.
     context.set_cookie_verify_callback(lambda *_: True)

@@ -1,7 +1,7 @@
 """Serving: accept connections, and run a handler task for each: :func:`serve_listeners`.
 
-It takes listeners of every kind. Those over sockets are in :mod:`listener`, those over TLS in
-``_tls``.
+It takes listeners of every kind. Listeners over sockets are in :mod:`listener`, listeners over TLS
+in ``_tls``.
 
 Rule 1: a connection is closed when its handler returns or raises.
 
@@ -53,9 +53,9 @@ async def serve_listeners(
 ) -> NoReturn:
     """For each connection that comes in at ``listeners``, run ``handler(stream)`` in a task.
 
-    If the system has no room for one more connection (``EMFILE``, ``ENFILE``, ``ENOBUFS``,
-    ``ENOMEM``), this logs an error to the logger ``nurseryio.serve_listeners``, waits 100 ms, and
-    tries again.
+    If the system does not have room for one more connection (``EMFILE``, ``ENFILE``, ``ENOBUFS``,
+    ``ENOMEM``), the server waits 100 ms and tries again. It also logs an error to the logger
+    ``nurseryio.serve_listeners``.
 
     Args:
         handler: An async function of one argument, the connection. The connection is closed when

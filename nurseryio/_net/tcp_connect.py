@@ -6,8 +6,8 @@ attempt in a separate task. The next attempt starts when the one before has fail
 that users do not yet notice. The first connection wins, and the other attempts are cancelled.
 
 Rule 1: the order is that of the system, with one exception. The second address is of another family
-than the first one, if there is such an address, because a whole family fails more often than a
-single address.
+than the first one, if there is such an address. A whole family fails more often than a single
+address.
 
 Rule 2: every socket except the winner's is closed, also after an error or a cancellation.
 
