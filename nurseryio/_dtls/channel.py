@@ -79,8 +79,8 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
     """An encrypted connection that carries packets: each arrives whole, or not at all.
 
     :meth:`DTLSEndpoint.connect` returns channels, and :meth:`DTLSEndpoint.serve` passes them to its
-    handler. A channel does not own a socket, but closing the channel removes it from its endpoint.
-    ``with`` and ``async with`` close it.
+    handler. A channel does not own a socket or another resource of the system, but closing the
+    channel removes it from its endpoint. ``with`` and ``async with`` close it.
 
     Attributes:
         endpoint: The :class:`DTLSEndpoint` that it belongs to.

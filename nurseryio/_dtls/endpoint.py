@@ -3,8 +3,8 @@
 This module has the task that reads the socket, and the table of connections by address. The
 connections are in :mod:`channel`.
 
-Rule 1: there is one connection to an address at a time. A new connection replaces the old one when
-its peer has proved that it receives at that address.
+Rule 1: there is one connection to an address at a time. A new connection replaces the old one: at
+once if this end is the client, otherwise when the peer has proved that it receives at the address.
 
 Rule 2: nothing is remembered about a peer before that proof (:mod:`cookie`).
 

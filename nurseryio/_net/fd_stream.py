@@ -85,7 +85,8 @@ class FdStream(Stream, metaclass=Final):
     use ``FdStream(os.dup(0))``, and do not use ``sys.stdin`` meanwhile.
 
     Args:
-        fd: The file descriptor. It cannot be that of a file on disk, which is always ready.
+        fd: The file descriptor. Do not use that of a file on disk: such a file is always ready, and
+            a task cannot wait for it.
 
     Raises:
         TypeError: ``fd`` is not an integer.

@@ -9,11 +9,10 @@ peer does not read.
 
 Rule 2: each method checks for cancellation before it does anything else. Then it yields, unless
 the other tasks have just run, because this task was woken from a wait. That wait replaces the yield
-of one method, so of two methods in a row at least one lets the ready tasks run.
-While no other task is ready, up to ``MAX_YIELD_CREDIT`` methods in a row skip the yield. That
-delays only events that the loop has not seen yet, by less than a millisecond. The count is in
-``Task._yield_credit``. So an echo costs one iteration of the loop instead of two, and a bulk
-transfer hardly any.
+of one method, so of two methods in a row at least one lets the ready tasks run. While no other task
+is ready, up to ``MAX_YIELD_CREDIT`` methods in a row skip the yield. That delays only events that
+the loop has not seen yet, by less than a millisecond. The count is in ``Task._yield_credit``. So an
+echo costs one iteration of the loop instead of two, and a bulk transfer hardly any.
 
 Rule 3: the two methods that matter for speed, ``receive_some`` and ``send_all``, are one frame each
 and call the standard library's socket directly. For other classes than :class:`~.sockets.Socket`
@@ -99,8 +98,8 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
     """A stream of bytes over a connected socket.
 
     Two options are set on a TCP socket. ``TCP_NODELAY`` makes the system send small messages at
-    once. ``TCP_NOTSENT_LOWAT`` (16 KiB, where the system has it) limits how much data waits in the
-    kernel, so that the data does not become stale there. :meth:`setsockopt` can change both.
+    once. ``TCP_NOTSENT_LOWAT`` (16 KiB, where the system has it) limits the unsent data in the
+    kernel, so that data is not old when it is sent. :meth:`setsockopt` can change both.
 
     Args:
         socket: A connected socket of type ``SOCK_STREAM``, from ``nurseryio.socket``. It is closed

@@ -62,8 +62,8 @@ async def open_tcp_listeners(
 ) -> list[SocketListener]:
     """Listen on a TCP port, at one address of this machine or at all of them.
 
-    IPv4 and IPv6 get separate listeners. A family that the system does not have is left out, as
-    long as one remains.
+    IPv4 and IPv6 get separate listeners, each for connections of its family only. A family that the
+    system does not have is left out, as long as one remains.
 
     Args:
         port: The port number. With 0 the system chooses a free port, a different one for each

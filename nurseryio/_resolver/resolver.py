@@ -56,8 +56,8 @@ def set_custom_hostname_resolver(
 ) -> HostnameResolver | None:
     """Set an object that resolves host names instead of the system, on the running loop.
 
-    Everything in this library that looks up names calls :func:`getaddrinfo` or :func:`getnameinfo`,
-    and both call this object. This is useful mainly in tests.
+    Everything in this library that looks up host names calls :func:`getaddrinfo` or
+    :func:`getnameinfo`, and both call this object. This is useful mainly in tests.
 
     Args:
         hostname_resolver: An implementation of :class:`nurseryio.abc.HostnameResolver`; None
