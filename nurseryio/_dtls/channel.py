@@ -1,13 +1,12 @@
-"""A DTLS connection: :class:`DTLSChannel`.
+"""A DTLS connection: :class:`DTLSChannel`, with its handshake, timer, sending and receiving.
 
-What lives here: the handshake with its timer, and the sending and receiving of packets over the
-socket of an endpoint. What does not: the socket and who is behind which address (:mod:`dtls`), the
-protocol (:mod:`dtls_engine`).
+The socket, and the table of connections by address, are in :mod:`endpoint`. The protocol is in
+:mod:`engine`.
 
-Rule 1: nothing is certain to arrive. During the handshake, what has no answer in time is sent
-again, less and less often. After it, loss is the user's business.
+Rule 1: any packet may get lost. During the handshake, a flight without an answer in time is sent
+again, at growing intervals. After the handshake, the user has to handle lost packets.
 
-Rule 2: a channel that was cancelled in any of its methods can be used as before.
+Rule 2: after a method of a channel was cancelled, the channel can be used as before.
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ if TYPE_CHECKING:
 
 __all__ = ["DTLSChannel", "DTLSChannelStatistics"]
 
-# Bytes that IP and UDP put around a datagram.
+# Bytes of the headers of IP and UDP.
 IPV4_OVERHEAD = 28
 IPV6_OVERHEAD = 48
-# Bytes of the largest packet on most networks, and of the one that every network must carry.
+# Bytes of the largest packet on most networks, and of the largest that every network must carry.
 USUAL_PACKET = 1500
 IPV4_SMALLEST_PACKET = 576
 IPV6_SMALLEST_PACKET = 1280
@@ -56,7 +55,7 @@ SMALLEST_MTU = 64
 
 # Seconds between two tries, at most.
 LONGEST_TIMEOUT = 60.0
-# After so many tries without an answer, the datagrams may be too large for the network.
+# After this many tries without an answer, the datagrams may be too large for the network.
 TRIES_BEFORE_SHRINKING = 2
 
 
@@ -79,9 +78,9 @@ class DTLSChannelStatistics(Frozen):
 class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
     """An encrypted connection that carries packets: each arrives whole, or not at all.
 
-    Comes from :meth:`DTLSEndpoint.connect`, or to the handler given to :meth:`DTLSEndpoint.serve`.
-    It owns nothing of the system's, but closing it frees its endpoint from it; ``with`` and
-    ``async with`` do so.
+    :meth:`DTLSEndpoint.connect` returns channels, and :meth:`DTLSEndpoint.serve` passes them to its
+    handler. A channel does not own a socket or another resource of the system, but closing the
+    channel removes it from its endpoint. ``with`` and ``async with`` close it.
 
     Attributes:
         endpoint: The :class:`DTLSEndpoint` that it belongs to.
@@ -95,16 +94,16 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
         self.peer_address = peer_address
         self._ipv6 = endpoint.socket.family == socket.AF_INET6
         overhead = IPV6_OVERHEAD if self._ipv6 else IPV4_OVERHEAD
-        # The most bytes of a datagram in the handshake; later that is the user's business.
+        # The most bytes of a datagram in the handshake. Later the user chooses the size.
         self._handshake_mtu = USUAL_PACKET - overhead
         self._engine = DTLSEngine(context, self._handshake_mtu)
         self._packer = Packer()
         self._handshake_lock = Lock()
         self._deliver, self._packets = open_memory_channel[bytes](endpoint.incoming_packets_buffer)
         self._dropped = 0
-        # What opened this connection, if the peer did.
+        # The ClientHello that opened this connection, None if this end is the client.
         self._hello: ClientHello | None = None
-        # Why the channel cannot be used any more, although nobody closed it, and OpenSSL's error.
+        # The reason that the channel broke (empty if it did not), and OpenSSL's error.
         self._broken = ""
         self._cause: BaseException | None = None
         self._closed = False
@@ -121,27 +120,28 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
     # -- for the endpoint -----------------------------------------------------------
 
     def _accept(self, datagram: bytes, hello: ClientHello) -> bool:
-        """Become the server of whoever sent this ClientHello. False if OpenSSL refuses it."""
+        """Become the server for the sender of this ClientHello. False if OpenSSL refuses it."""
         self._hello = hello
-        # The peer takes our first record for a repetition unless its number is higher than that of
-        # the request for a cookie. We do not know that one, but this hello's is higher still.
+        # The peer drops the first record of this channel as a repetition, unless its number is
+        # higher than that of the request for a cookie. That number is not known here, but the
+        # number of this ClientHello is higher still.
         self._packer = Packer(hello.record_number)
         return self._engine.be_server(datagram)
 
     def _replace(self) -> None:
-        """The peer, or our own user, has begun a new connection between the two addresses."""
+        """Break: the peer or the user of this end has begun a new connection to this address."""
         self._break("a new connection has replaced this one", None)
 
     def _give_way(self) -> None:
-        """Others have begun connections, and this one has not completed its handshake."""
+        """Break: too many connections were in their handshake, and this one was the oldest."""
         self._break("too many connections were in their handshake, this one the longest", None)
 
     async def _take_in(self, datagram: bytes) -> None:
-        """A datagram has come from the peer."""
+        """Process a datagram from the peer."""
         if self._engine.done:
             if is_of_handshake(datagram):
-                # The peer may still be busy with the handshake: our last flight got lost. It is
-                # sent from here, because no task may be receiving.
+                # The peer may still be in the handshake, because this end's last flight got lost.
+                # The flight is sent again here, because there may not be a receiving task.
                 await self._send_flight(self._answer(datagram))
             if is_unencrypted(datagram):
                 return
@@ -150,7 +150,7 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
         except WouldBlock:
             self._dropped += 1
         except ClosedResourceError:
-            # Said after the end.
+            # The datagram came after the end of the connection.
             pass
 
     def _answer(self, datagram: bytes) -> Flight:
@@ -165,7 +165,7 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
     def close(self) -> None:
         """Close the connection. Tasks that use it get :exc:`ClosedResourceError`.
 
-        The peer is not told. Closing again does nothing.
+        Nothing is sent to the peer. Closing again does nothing.
         """
         if not self._closed:
             self._closed = True
@@ -198,10 +198,10 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
             raise BrokenResourceError(self._broken) from self._cause
 
     def _break(self, reason: str, cause: BaseException | None) -> None:
-        """The channel cannot be used any more: whoever waits for a packet wakes and finds out."""
+        """Make the channel unusable, and wake the tasks that wait for a packet: they raise."""
         if not self._broken:
             self._broken = reason
-            # A copy: the frames of the error hold this channel.
+            # A copy, because the frames of the error hold this channel (a reference cycle).
             self._cause = copy.copy(cause)
         self.endpoint._opened(self)
         self._deliver.close()
@@ -211,20 +211,21 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
     async def do_handshake(self, *, initial_retransmit_timeout: float = 1.0) -> None:
         """Make sure that the handshake is done: do it, or wait for the task that is doing it.
 
-        Calling this is not necessary, but the place to set the timer, to limit the time by a scope
-        around it, or to look at errors of the handshake alone.
+        You do not have to call this: :meth:`send` and :meth:`receive` do so. Call it to set the
+        timer, to limit the time of the handshake by a scope, or to handle its errors separately.
 
         Args:
-            initial_retransmit_timeout: Seconds after which something without an answer is sent
-                again, at first; twice as long with each try that fails, up to a minute. One and a
-                half times the way to the peer and back is a good value.
+            initial_retransmit_timeout: Seconds after which messages without an answer are sent
+                again for the first time. The time doubles with each try that fails, up to a
+                minute. One and a half times the round trip to the peer is a good value.
 
         Raises:
-            BrokenResourceError: The handshake failed, for example as the peer's certificate is not
-                trusted; ``__cause__`` is the error of OpenSSL. Or a new connection has replaced
+            BrokenResourceError: The handshake failed, for example because the peer's certificate is
+                not trusted; ``__cause__`` is the error of OpenSSL. Or a new connection has replaced
                 this one.
-            ClosedResourceError: The channel or its endpoint is closed, or was closed meanwhile.
-            OSError: The system refuses to send to that address.
+            ClosedResourceError: The channel or its endpoint is closed, or was closed during the
+                call.
+            OSError: The system refuses to send to the peer's address.
             ValueError: The timeout is not a positive number.
 
         Checkpoint: yes.
@@ -243,7 +244,7 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
                 await self._do_handshake(initial_retransmit_timeout)
             except HandshakeFailed as error:
                 self._break(f"the DTLS handshake failed: {error}", error.__cause__)
-                with suppress(OSError):  # which would hide what has failed
+                with suppress(OSError):  # it would hide the error of the handshake
                     await self._send_flight(self._engine.alerts)
                 self._check()
             self.endpoint._opened(self)
@@ -263,7 +264,7 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
                 await self._wait_for_answer()
                 answered = True
             if answered:
-                # A timer that proved too short once is kept (RFC 6347, 4.2.4.1).
+                # A timeout that was too short once stays at its longer value (RFC 6347, 4.2.4.1).
                 if failures == 0:
                     timeout = initial_timeout
                 failures = 0
@@ -298,17 +299,17 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
     # -- data ---------------------------------------------------------------------------
 
     async def send(self, data: bytes) -> None:
-        """Send a packet, encrypted. It may get lost on the way, as packets do.
+        """Encrypt and send a packet. Like every packet, it may get lost on the way.
 
         Args:
-            data: 1 to 16384 bytes, or any buffer of them; what is larger than
+            data: 1 to 16384 bytes, or any buffer of them. A packet that is larger than
                 :meth:`get_cleartext_mtu` may not arrive.
 
         Raises:
             BrokenResourceError: The handshake failed, or the connection is over.
             ClosedResourceError: The channel or its endpoint is closed.
-            OSError: The system refuses to send it.
-            TypeError: ``data`` is not bytes.
+            OSError: The system refuses to send the packet.
+            TypeError: ``data`` is not bytes or a buffer.
             ValueError: ``data`` is empty or too long.
 
         Checkpoint: yes.
@@ -337,12 +338,13 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
     async def receive(self) -> bytes:
         """Wait for a packet from the peer, and return it decrypted.
 
-        Several tasks may receive at once. Can be cancelled without losing a packet.
+        Several tasks may receive at once. If this is cancelled, no packet is lost.
 
         Raises:
             BrokenResourceError: The handshake failed, or the connection is over.
-            ClosedResourceError: The channel or its endpoint is closed, or was closed meanwhile.
-            EndOfChannel: The peer said that it will send nothing more.
+            ClosedResourceError: The channel or its endpoint is closed, or was closed during the
+                call.
+            EndOfChannel: The peer has ended the connection with ``close_notify``.
 
         Checkpoint: yes.
         """
@@ -364,19 +366,20 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
     # -- size of packets --------------------------------------------------------------
 
     def set_ciphertext_mtu(self, new_mtu: int) -> None:
-        """Say how large an encrypted packet to this peer may be.
+        """Set the largest size of an encrypted packet to this peer.
 
-        Before the handshake, its messages are cut to this size (they are cut smaller by themselves
-        when they seem to get lost, but that takes a while to find out). And
-        :meth:`get_cleartext_mtu` follows. What is given to :meth:`send` is sent whatever its size.
+        Before the handshake, this sets the size of the packets into which the handshake's messages
+        are cut. (They are cut smaller automatically when they seem to get lost, but that takes some
+        time.) The result of :meth:`get_cleartext_mtu` changes too. :meth:`send` does not compare
+        its data with this size.
 
         Args:
             new_mtu: Bytes of a UDP packet without the headers of IP and UDP, which are 28 bytes
-                with IPv4 and 48 with IPv6. Until set, it is what fits into the 1500 bytes of an
-                Ethernet packet.
+                with IPv4 and 48 with IPv6. The default is the size that fits into the 1500 bytes of
+                an Ethernet packet.
 
         Raises:
-            ValueError: Less than 64.
+            ValueError: ``new_mtu`` is less than 64.
         """
         if new_mtu < SMALLEST_MTU:
             raise ValueError(f"the MTU must be at least {SMALLEST_MTU} bytes, not {new_mtu}")
@@ -384,7 +387,9 @@ class DTLSChannel(Channel[bytes], metaclass=NoPublicConstructor):
         self._engine.set_mtu(new_mtu)
 
     def get_cleartext_mtu(self) -> int:
-        """Return how many bytes of data fit into a packet of the size that was set or is usual.
+        """Return how many bytes of data fit into a packet of the largest size.
+
+        That size is the one set by :meth:`set_ciphertext_mtu`, or the default.
 
         Raises:
             NeedHandshakeError: The handshake, which decides on the overhead, is not done yet.

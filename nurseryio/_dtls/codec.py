@@ -1,10 +1,11 @@
-"""How DTLS 1.2 looks on the wire, as far as we must read and write it ourselves (RFC 6347).
+"""The wire format of DTLS 1.2 (RFC 6347): records, handshake fragments, ClientHello.
 
-What lives here: records, fragments of handshake messages, and what a server reads of a ClientHello
-before it spends any memory on its sender. What does not: cryptography, which is OpenSSL's.
+This module reads and writes only the parts that OpenSSL does not handle for this library. One is
+the ClientHello, which a server reads before it uses memory for the sender. OpenSSL does the
+cryptography.
 
-Rule 1: what comes from the network can be anything. Every function that reads raises
-:exc:`Malformed` on bytes that it does not understand, and nothing else.
+Rule 1: bytes from the network can be anything. Every function that reads raises :exc:`Malformed` on
+bytes that it does not understand, and no other error.
 """
 
 from __future__ import annotations
@@ -48,21 +49,21 @@ APPLICATION_DATA = 23
 CLIENT_HELLO = 1
 HELLO_VERIFY_REQUEST = 3
 
-# Versions count backwards, in one's complement.
+# A version is encoded in one's complement, so later versions have smaller numbers.
 DTLS_1_0 = b"\xfe\xff"
 
-# kind, version, epoch, number in the epoch (48 bits, here 16 and 32), length of what follows
+# kind, version, epoch, number in the epoch (48 bits, here 16 and 32), length of the body
 _RECORD = struct.Struct("!B2sHHIH")
 RECORD_OVERHEAD = _RECORD.size
 
-# kind, length of the whole message (24 bits, here 8 and 16), number of the message, then offset and
-# length of this fragment (24 bits each, likewise)
+# kind, length of the whole message, number of the message, offset and length of this fragment. The
+# lengths and the offset have 24 bits, here 8 and 16.
 _FRAGMENT = struct.Struct("!BBHHBHBH")
 FRAGMENT_OVERHEAD = _FRAGMENT.size
 
 
 class Malformed(Exception):
-    """These bytes are not what they should be."""
+    """These bytes are not a valid record, message or ClientHello."""
 
 
 class Record(NamedTuple):
@@ -70,9 +71,9 @@ class Record(NamedTuple):
 
     kind: int
     version: bytes
-    # 0 until encryption begins, then 1, as there is no renegotiation here
+    # 0 until encryption begins, then 1, because renegotiation is switched off
     epoch: int
-    # counts from 0 in each epoch
+    # the number of the record in its epoch, from 0
     number: int
     body: bytes
 
@@ -83,18 +84,18 @@ class Fragment(NamedTuple):
     kind: int
     # bytes of the whole message
     total: int
-    # counts the messages of one side
+    # the number of the message, counted for each side
     number: int
     offset: int
     body: bytes
 
 
 class ClientHello(NamedTuple):
-    """The message that opens a connection, as its receiver sees it."""
+    """The message that opens a connection, split up for the server."""
 
     record_number: int
     cookie: bytes
-    # all of the message but the cookie: a client must not change it when it sends the cookie back
+    # the message without the cookie. A client must not change it when it sends the cookie back.
     rest: bytes
 
 
@@ -102,32 +103,32 @@ class ClientHello(NamedTuple):
 
 
 def is_unencrypted(datagram: bytes) -> bool:
-    """Whether this datagram is of the time before encryption, when all is handshake."""
+    """Whether this datagram begins with an unencrypted record, so it belongs to the handshake."""
     return datagram[3:5] == b"\x00\x00"
 
 
 def is_of_handshake(datagram: bytes) -> bool:
-    """Whether this datagram begins with what only a handshake contains."""
+    """Whether this datagram begins with a kind of record that only a handshake contains."""
     return datagram[:1] in (b"\x14", b"\x16")
 
 
 def is_one_record_of_data(datagram: bytes) -> bool:
-    """Whether this datagram is one record with data of the user, and nothing else."""
+    """Whether this datagram is exactly one record of application data."""
     return datagram[:1] == b"\x17" and RECORD_OVERHEAD + int.from_bytes(
         datagram[11:RECORD_OVERHEAD], "big"
     ) == len(datagram)
 
 
 def is_client_hello(datagram: bytes) -> bool:
-    """Whether this datagram looks like a ClientHello: a first glance, which settles nothing."""
+    """Whether this datagram looks like a ClientHello. It may still be malformed."""
     return datagram[:1] == bytes([HANDSHAKE]) and datagram[13:14] == bytes([CLIENT_HELLO])
 
 
 def read_records(datagram: bytes) -> list[Record]:
-    """Take a datagram apart.
+    """Split a datagram into its records.
 
     Raises:
-        Malformed: It is cut off somewhere.
+        Malformed: The datagram is cut off in a record.
     """
     records = []
     at = 0
@@ -145,7 +146,7 @@ def read_records(datagram: bytes) -> list[Record]:
 
 
 def write_record(record: Record) -> bytes:
-    """The bytes of a record."""
+    """Return the bytes of a record."""
     kind, version, epoch, number, body = record
     return _RECORD.pack(kind, version, epoch, number >> 32, number & 0xFFFFFFFF, len(body)) + body
 
@@ -157,7 +158,7 @@ def read_fragment(body: bytes) -> Fragment:
     """Read the body of a record of kind ``HANDSHAKE``.
 
     Raises:
-        Malformed: It is cut off, or something follows.
+        Malformed: The message is cut off, or more bytes follow it.
     """
     if len(body) < FRAGMENT_OVERHEAD:
         raise Malformed("the header of a handshake message is cut off")
@@ -171,7 +172,7 @@ def read_fragment(body: bytes) -> Fragment:
 
 
 def write_fragment(fragment: Fragment) -> bytes:
-    """The bytes of a handshake message or of a part of one."""
+    """Return the bytes of a handshake message, or of a part of one."""
     kind, total, number, offset, body = fragment
     header = _FRAGMENT.pack(
         kind,
@@ -189,11 +190,11 @@ def write_fragment(fragment: Fragment) -> bytes:
 def read_client_hello(datagram: bytes) -> ClientHello:
     """Read the datagram that opens a connection.
 
-    A ClientHello must come in one piece: to put pieces together, one has to remember something
-    about their sender, and this is read in order to find out whether the sender is worth it.
+    A ClientHello must come in one piece. To join pieces, the server would have to remember the
+    sender, and it must not do that before the sender has proved its address.
 
     Raises:
-        Malformed: It is none, or in pieces.
+        Malformed: The datagram is not a ClientHello, or one in pieces.
     """
     records = read_records(datagram)
     if not records or records[0].kind != HANDSHAKE or records[0].epoch != 0:
@@ -204,8 +205,8 @@ def read_client_hello(datagram: bytes) -> ClientHello:
     if message.offset != 0 or len(message.body) != message.total:
         raise Malformed("a ClientHello in pieces")
     body = message.body
-    # version (2), random bytes (32), session id and cookie, each with a byte for its length, the
-    # rest
+    # The body is: version (2 bytes), random bytes (32), session id and cookie (each after one byte
+    # with its length), other fields.
     at = 2 + 32
     for name in ("session id", "cookie"):
         start = at
@@ -218,10 +219,10 @@ def read_client_hello(datagram: bytes) -> ClientHello:
 
 
 def hello_verify_request(hello: ClientHello, cookie: bytes) -> bytes:
-    """The datagram that asks the sender of a ClientHello to send it again, with this cookie.
+    """Return the datagram that asks for the same ClientHello again, with this cookie.
 
-    It carries the number of the record that it answers, as the server has no count of its own yet,
-    and the oldest version, as none has been agreed on.
+    Its record has the number of the record that it answers, because the server does not count
+    records yet. It has the oldest version, because a version has not been agreed on yet.
     """
     body = DTLS_1_0 + bytes([len(cookie)]) + cookie
     message = write_fragment(Fragment(HELLO_VERIFY_REQUEST, len(body), 0, 0, body))

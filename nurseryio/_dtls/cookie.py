@@ -1,18 +1,18 @@
-"""The proof that a peer can receive at the address that it sends from.
+"""Cookies of DTLS: the proof that a peer can receive at the address that it sends from.
 
-What lives here: :class:`CookieJar`, which makes such proofs and checks them. What does not: how
-they travel (:mod:`dtls_codec`).
+This module has :class:`CookieJar`, which makes and checks cookies. The messages that carry cookies
+are in :mod:`codec`.
 
-Anybody can send a datagram under a false address. A server that answered each with its certificates
-would flood whoever really has that address, and one that remembered each would run out of memory.
-So the first answer to a client is small and is forgotten: it asks for the same message again
-together with a cookie, which only somebody at that address can know.
+A datagram can have a false sender address. If a server answered each ClientHello with its
+certificates, it would flood the owner of that address. If it remembered each sender, it would run
+out of memory. So the first answer to a client is small, and the server does not remember it. It
+asks for the same message again with a cookie, which only a receiver at that address can know.
 
-Rule 1: a cookie can be made and checked from what comes with the message and from a secret,
-nothing else is kept.
+Rule 1: a cookie is made and checked from the message, its address and a secret. Nothing else is
+kept.
 
-Rule 2: a cookie is good for this address and this message, for 30 seconds at least and 60 at most.
-The secret is replaced every 30 seconds, and the one before it still counts.
+Rule 2: a cookie is valid for one address and one message, for 30 to 60 seconds. The secret is
+replaced every 30 seconds, and the one before it still counts.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from .codec import ClientHello
 
 __all__ = ["CookieJar"]
 
-# Seconds that a secret is used for new cookies.
+# Seconds until a new secret is made for new cookies.
 TURNOVER = 30.0
 SECRET_BYTES = 32
-# As long as DTLS 1.0 allows it; more than enough.
+# The longest cookie that DTLS 1.0 allows; more than enough.
 COOKIE_BYTES = 32
 
 
@@ -36,7 +36,7 @@ class CookieJar:
     """Makes and checks cookies.
 
     Args:
-        now: The time, in seconds; of the same clock as in later calls.
+        now: The time in seconds, of the same clock as in later calls.
     """
 
     __slots__ = ("_current", "_previous", "_since")
@@ -47,12 +47,12 @@ class CookieJar:
         self._previous = os.urandom(SECRET_BYTES)
 
     def make(self, address: object, hello: ClientHello, now: float) -> bytes:
-        """Make the cookie for a message from an address."""
+        """Return the cookie for a message from an address."""
         self._turn_over(now)
         return _sign(self._current, address, hello)
 
     def check(self, address: object, hello: ClientHello, now: float) -> bool:
-        """Whether the message brings the cookie that was made for it."""
+        """Whether the message has the cookie that was made for it."""
         self._turn_over(now)
         good = [
             hmac.compare_digest(hello.cookie, _sign(secret, address, hello))
@@ -70,6 +70,6 @@ class CookieJar:
 
 
 def _sign(secret: bytes, address: object, hello: ClientHello) -> bytes:
-    # An address is a tuple of strings and numbers: its repr tells all of it, and where it ends.
+    # An address is a tuple of strings and numbers. Its repr has all of it, and a clear end.
     text = repr(address).encode() + b"\n" + hello.rest
     return hmac.new(secret, text, hashlib.sha256).digest()[:COOKIE_BYTES]

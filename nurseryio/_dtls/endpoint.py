@@ -1,18 +1,18 @@
-"""DTLS, encryption for UDP: :class:`DTLSEndpoint`.
+"""DTLS over a UDP socket: :class:`DTLSEndpoint`, which connects, serves, and reads the socket.
 
-What lives here: the socket, the task that reads it, and which packet is for which connection. What
-does not: the connections (:mod:`dtls_channel`).
+This module has the task that reads the socket, and the table of connections by address. The
+connections are in :mod:`channel`.
 
-Rule 1: there is one connection to an address at a time. A new one, once its peer has proved to be
-at that address, replaces the old one.
+Rule 1: there is one connection to an address at a time. A new connection replaces the old one: at
+once if this end is the client, otherwise when the peer has proved that it receives at the address.
 
-Rule 2: nothing is remembered about a peer before that proof (:mod:`dtls_cookie`).
+Rule 2: nothing is remembered about a peer before that proof (:mod:`cookie`).
 
-Rule 3: the reading task does not keep the endpoint alive, and ends when the socket is closed. No
-other error of the socket ends it, because it is a system task: that would end the run.
+Rule 3: the reading task does not keep the endpoint alive, and ends when the socket is closed. Other
+errors of the socket do not end the task. It is a system task, so an error in it would end the run.
 
-Rule 4: a peer that has proved its address, and then leaves its handshake at that, costs memory. So
-only ``MOST_OPENING`` connections may be in their handshake; then the oldest one gives way.
+Rule 4: a peer that has proved its address, but does not complete its handshake, uses memory. So at
+most ``MOST_OPENING`` connections may be in their handshake. One more breaks the oldest of them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ __all__ = ["DTLSEndpoint"]
 # More than any UDP packet holds.
 MAX_DATAGRAM = 65535
 
-# Connections that peers have begun and not completed, at most. Each holds about 64 KiB.
+# The most connections that peers have begun and not completed. Each holds about 64 KiB.
 MOST_OPENING = 512
 
 # Seconds to wait if reading the socket fails time after time.
@@ -63,13 +63,13 @@ logger = logging.getLogger("nurseryio.DTLSEndpoint")
 class DTLSEndpoint(metaclass=Final):
     """A UDP socket that carries any number of DTLS connections, as server, as client, or both.
 
-    Must be closed when it is no longer needed; ``with`` does that.
+    Close the endpoint when you do not need it any more; ``with`` does that.
 
     Args:
-        socket: A socket of type ``SOCK_DGRAM``, bound if it is to serve. From now on it belongs to
-            the endpoint.
+        socket: A socket of type ``SOCK_DGRAM``. To serve, it must be bound. From now on it belongs
+            to the endpoint.
         incoming_packets_buffer: How many packets each connection keeps until they are received.
-            Packets for which there is no room are dropped.
+            Further packets are dropped.
 
     Attributes:
         socket: As given.
@@ -88,7 +88,7 @@ class DTLSEndpoint(metaclass=Final):
     _closed = True
 
     def __init__(self, socket: SocketType, *, incoming_packets_buffer: int = 10) -> None:
-        # Kept here, so that the connections can name OpenSSL's errors without importing anything.
+        # Kept here, so that the connections can catch OpenSSL's errors without an import.
         self._lib: Any = pyopenssl()
         if isinstance(socket, stdlib_socket.socket) or not hasattr(socket, "recvfrom"):
             raise TypeError(f"DTLSEndpoint needs a nurseryio.socket.SocketType, not {socket!r}")
@@ -99,14 +99,14 @@ class DTLSEndpoint(metaclass=Final):
         self.socket = socket
         self.incoming_packets_buffer = incoming_packets_buffer
         self._token = current_trio_token()
-        # Connections that nobody uses any more drop out by themselves.
+        # Connections by address. Weak, so that connections that are not used any more disappear.
         self._channels: weakref.WeakValueDictionary[Any, DTLSChannel] = (
             weakref.WeakValueDictionary()
         )
-        # Those of them that were begun by their peers and are in their handshake, oldest first.
+        # The connections that peers have begun and that are in their handshake, oldest first.
         self._opening: weakref.WeakValueDictionary[Any, DTLSChannel] = weakref.WeakValueDictionary()
         self._cookies: CookieJar | None = None
-        # While serving: for which context, and where new connections go.
+        # While serving: the context, and the channel to serve() for new connections.
         self._listening_context: SSL.Context | None = None
         self._arrivals: MemorySendChannel[DTLSChannel] | None = None
         # Two tasks must not wait for one socket at the same time.
@@ -122,10 +122,10 @@ class DTLSEndpoint(metaclass=Final):
     def __del__(self) -> None:
         if self._closed:
             return
-        # The socket has to be closed on the loop, for the reading task to notice and end.
+        # The socket has to be closed on the loop, so that the reading task wakes and ends.
         with contextlib.suppress(RuntimeError):
             self._token.run_sync_soon(self.socket.close)
-        # Last, as it may raise.
+        # Last, because warn() may raise.
         warnings.warn(
             f"unclosed DTLS endpoint {self!r}; close it, or use it in a 'with' block",
             ResourceWarning,
@@ -167,15 +167,16 @@ class DTLSEndpoint(metaclass=Final):
     def connect(self, address: tuple[str, int], ssl_context: SSL.Context) -> DTLSChannel:
         """Make a connection as its client. Nothing is sent yet.
 
-        The handshake happens when the channel is first used, so that it can be configured before.
+        The handshake is done when the channel is first used, so you can configure the channel
+        before.
 
         Args:
-            address: IP address and port of the server. A host name has to be resolved first, as
-                answers are told apart by the address that they come from.
-            ssl_context: What to offer and whom to trust.
+            address: IP address and port of the server. Resolve a host name first, because the
+                endpoint assigns packets to connections by the address that they come from.
+            ssl_context: The certificates to offer and to trust, and other settings.
 
         Returns:
-            The connection. An earlier one to the same address is broken by it.
+            The connection. It breaks an earlier connection to the same address.
 
         Raises:
             ClosedResourceError: The endpoint is closed.
@@ -206,16 +207,16 @@ class DTLSEndpoint(metaclass=Final):
 
             await nursery.start(endpoint.serve, ssl_context, handler)
 
-        The channel that a handler gets comes from a peer that really is at its address, but the
-        handshake is still to be done: it happens when the channel is first used, and can fail
-        there. The channel is closed when the handler ends. An error that a handler does not catch
-        ends the server. At most 512 such handshakes may be open: one more breaks the oldest.
+        The peer of a handler's channel has proved its address. But the handshake is not done yet:
+        it is done when the channel is first used, and can fail then. The channel is closed when the
+        handler ends. An error that a handler does not catch ends the server. At most 512 channels
+        may be in such a handshake: one more breaks the oldest.
 
         Args:
             ssl_context: The server's certificate and settings.
             async_fn: Called as ``async_fn(channel, *args)`` for each connection.
             *args: More arguments for it.
-            task_status: For ``nursery.start``; started when connections are accepted.
+            task_status: For ``nursery.start``, which returns when connections are accepted.
 
         Raises:
             BusyResourceError: Another task is already serving on this endpoint.
@@ -255,7 +256,7 @@ class DTLSEndpoint(metaclass=Final):
             return False
 
     def _full_address(self, address: tuple[str, int]) -> Any:
-        """The address as the system will give it with each packet."""
+        """Return the address in the form in which the system returns it with each packet."""
         try:
             host, port = address[:2]
             ip = ipaddress.ip_address(host.partition("%")[0])
@@ -281,7 +282,7 @@ class DTLSEndpoint(metaclass=Final):
         self._opened(channel)
 
     def _opened(self, channel: DTLSChannel) -> None:
-        """The handshake of this connection is over, one way or the other."""
+        """Record that the handshake of this connection is over: it succeeded or failed."""
         if self._opening.get(channel.peer_address) is channel:
             del self._opening[channel.peer_address]
 
@@ -292,8 +293,8 @@ class DTLSEndpoint(metaclass=Final):
             await self.socket.sendto(datagram, address)
 
     def _ensure_receive_loop(self) -> None:
-        # Not before it is needed: on some systems a socket must be bound before it can be read, and
-        # sending binds it.
+        # Started only after a packet was sent or before serving: on some systems a socket must be
+        # bound before it can be read, and sending binds it.
         if not self._receiving:
             self._receiving = True
             endpoint: weakref.ReferenceType[DTLSEndpoint] = weakref.ref(self)
@@ -323,7 +324,7 @@ class DTLSEndpoint(metaclass=Final):
             return
         before = self._channels.get(address)
         if before is not None and before._hello is not None and before._hello[1:] == hello[1:]:
-            # The same request once more: it was slow, or our answer is.
+            # The same ClientHello again, because it or the answer to it was slow.
             return
         channel: DTLSChannel = DTLSChannel._create(self, address, self._listening_context)
         if not channel._accept(datagram, hello):
@@ -331,7 +332,7 @@ class DTLSEndpoint(metaclass=Final):
         try:
             self._arrivals.send_nowait(channel)
         except WouldBlock:
-            # It will ask again.
+            # Too many connections wait for serve(). The peer will send its ClientHello again.
             return
         self._put(channel)
         self._opening.pop(address, None)
@@ -345,7 +346,7 @@ class DTLSEndpoint(metaclass=Final):
 async def _receive_loop(
     endpoint_ref: weakref.ReferenceType[DTLSEndpoint], sock: SocketType
 ) -> None:
-    """Reads the socket of an endpoint until it is closed, or the endpoint is gone."""
+    """Read the socket of an endpoint until the socket is closed, or the endpoint is collected."""
     failing = False
     while True:
         try:
@@ -356,9 +357,9 @@ async def _receive_loop(
             if is_closed_error(error):
                 return
             if error.errno == errno.ECONNRESET:
-                # Some systems report here that an earlier packet, to whomever, was not wanted.
+                # Some systems report here that a peer has refused an earlier packet.
                 continue
-            # The system is short of something, or has to report what became of an earlier packet.
+            # The system is short of a resource, or reports the failure of an earlier packet.
             if not failing:
                 logger.warning("reading the socket of a DTLS endpoint failed, going on: %s", error)
                 failing = True
@@ -378,7 +379,7 @@ async def _receive_loop(
         except ClosedResourceError:
             return
         except OSError:
-            # This answer cannot be sent. To whoever waits for it, it got lost.
+            # This answer cannot be sent. For the peer it is a lost packet.
             pass
         finally:
             del endpoint

@@ -1,20 +1,20 @@
-"""One end of a DTLS connection without any I/O and without a clock.
+"""One end of a DTLS connection around pyOpenSSL, without I/O and without a clock.
 
-What lives here: :class:`DTLSEngine`, around a pyOpenSSL ``Connection`` with memory buffers. What
-does not: sockets, waiting, and the decision when to send something again; all that is in
-:mod:`dtls_channel`.
+This module has :class:`DTLSEngine`, around a pyOpenSSL ``Connection`` with memory buffers. Sockets,
+waiting, and the timer that sends messages again are in :mod:`channel`.
 
-pyOpenSSL does the cryptography, as the standard library's ``ssl`` knows no DTLS. It is loaded when
-the first engine is made, so that only those need it who use DTLS.
+pyOpenSSL does the cryptography, because the standard library's ``ssl`` does not support DTLS. It is
+imported on first use, so that only users of DTLS need it.
 
-Rule 1: during the handshake the engine says what to send as a *flight*, which stays the same until
-the peer's answer brings the next one. OpenSSL would repeat a flight by itself, by the clock on the
-wall; such repetitions are dropped.
+Rule 1: during the handshake ``flight`` holds the messages to send. It stays the same until the
+peer's answer leads to the next flight. OpenSSL would repeat a flight by itself, by the system's
+clock; such repetitions are dropped.
 
-Rule 2: a datagram that means nothing is as if it had not come. Anybody can send one.
+Rule 2: a datagram that does not make sense is ignored, because any sender can send one.
 
-Rule 3: nothing stays in OpenSSL's output. After the handshake the peer can draw some as often as it
-likes, with messages of a handshake; it is dropped, or answered by :meth:`DTLSEngine.answer`.
+Rule 3: OpenSSL's output is always read to the end. After the handshake the peer can make OpenSSL
+produce output as often as it likes, by sending handshake messages. That output is dropped, and
+:meth:`DTLSEngine.answer` returns the flight to send, if there is one.
 """
 
 from __future__ import annotations
@@ -53,25 +53,25 @@ __all__ = [
 # Bytes of data in one record.
 MAX_DATA = 16384
 
-# Encrypted records of the handshake that are remembered. The peer sends one; others are forged.
+# Encrypted handshake records to remember. The peer sends one; further ones are forged.
 SEALED_KEPT = 8
 
-# Contexts that have their options, with the sides (server or not) that they were tried for. Some
-# versions of pyOpenSSL refuse to set options once a context is in use, and a context may be used
-# for many connections.
+# Contexts whose options are set, with the sides (server or not) for which they were tried. A
+# context may be used for many connections. Options are set only once, because some versions of
+# pyOpenSSL refuse to set the options of a context in use.
 _prepared: weakref.WeakKeyDictionary[SSL.Context, set[bool]] = weakref.WeakKeyDictionary()
 
 
 class HandshakeFailed(Exception):
-    """The handshake has failed for good; the cause is OpenSSL's error."""
+    """The handshake has failed, and cannot continue. ``__cause__`` is OpenSSL's error."""
 
 
 class PeerClosed(Exception):
-    """The peer has said, authentically, that it will send nothing more."""
+    """The peer has sent an authentic ``close_notify``: it will not send more."""
 
 
 def pyopenssl() -> types.ModuleType:
-    """The module ``OpenSSL.SSL``.
+    """Import and return the module ``OpenSSL.SSL``.
 
     Raises:
         ImportError: pyOpenSSL is not installed.
@@ -86,14 +86,14 @@ def pyopenssl() -> types.ModuleType:
 
 
 def prepare_context(context: SSL.Context, *, server_side: bool) -> None:
-    """Set the options without which a context cannot be used here, and try whether it can be.
+    """Set the options that a context needs here, and check that it works for this side.
 
-    A second time does nothing.
+    A second call does nothing.
 
     Raises:
-        TypeError: It is no ``OpenSSL.SSL.Context``.
-        ValueError: It is for TLS, or for the other side. Or it was used for something else before,
-            and this pyOpenSSL then refuses options.
+        TypeError: ``context`` is not an ``OpenSSL.SSL.Context``.
+        ValueError: ``context`` is for TLS, or for the other side. Or it was used elsewhere before,
+            and this version of pyOpenSSL refuses to set options then.
     """
     lib = pyopenssl()
     if not isinstance(context, lib.Context):
@@ -111,15 +111,19 @@ def prepare_context(context: SSL.Context, *, server_side: bool) -> None:
 
 
 def _set_options(context: SSL.Context, lib: Any) -> None:
-    # A memory buffer has no MTU to be asked for. A renegotiation is as good as a new connection in
-    # DTLS, and hard to do right over a network that loses things.
+    # OpenSSL cannot ask a memory buffer for its MTU. A renegotiation is not needed in DTLS: a new
+    # connection does the same. Also, it is hard to do right over a network that loses packets.
     context.set_options(lib.OP_NO_QUERY_MTU | lib.OP_NO_RENEGOTIATION)
-    # Cookies are checked before there is an engine; OpenSSL is to take our word for it.
+    # The endpoint checks cookies before it makes an engine, so OpenSSL accepts every cookie.
     context.set_cookie_verify_callback(lambda *_: True)
 
 
 def _try_out(context: SSL.Context, lib: Any, *, server_side: bool) -> None:
-    """Begin a handshake that goes nowhere: a context does not tell what it was made for."""
+    """Begin a handshake without a peer, because a context does not show its purpose.
+
+    Raises:
+        ValueError: ``context`` is for TLS, or for the other side.
+    """
     connection = lib.Connection(context)
     if not connection.get_protocol_version_name().startswith("DTLS"):
         raise ValueError(
@@ -147,7 +151,7 @@ class DTLSEngine:
     """One end of a connection.
 
     Args:
-        context: What to offer and whom to trust, after :func:`prepare_context`.
+        context: The certificates and settings, after :func:`prepare_context`.
         mtu: The most bytes of a datagram.
     """
 
@@ -159,12 +163,12 @@ class DTLSEngine:
         self.set_mtu(mtu)
         # The handshake is complete, as far as this end can know.
         self.done = False
-        # What to send, and to send again until there is an answer.
+        # Messages to send, and to send again until the peer answers.
         self.flight: Flight = []
-        # What to send once.
+        # Messages to send once.
         self.alerts: Flight = []
-        # Hashes of the encrypted records that came in the handshake: the end of the peer's last
-        # flight is among them.
+        # Hashes of the encrypted records that arrived in the handshake. The end of the peer's last
+        # flight is one of them.
         self._sealed: deque[bytes] = deque(maxlen=SEALED_KEPT)
 
     # -- size of datagrams --------------------------------------------------------
@@ -174,7 +178,7 @@ class DTLSEngine:
         self._connection.set_ciphertext_mtu(mtu)
 
     def data_mtu(self) -> int:
-        """How many bytes of data fit into a datagram. Known after the handshake."""
+        """Return how many bytes of data fit into a datagram. Known after the handshake."""
         size: int = self._connection.get_cleartext_mtu()
         return size
 
@@ -188,7 +192,7 @@ class DTLSEngine:
         """Take the server's side, in answer to a ClientHello with a good cookie.
 
         Returns:
-            Whether OpenSSL likes it, too.
+            Whether OpenSSL accepts the ClientHello as well.
         """
         self._connection.bio_write(datagram)
         try:
@@ -198,10 +202,10 @@ class DTLSEngine:
         return True
 
     def begin(self) -> None:
-        """Make the first flight, if that has not been done.
+        """Make the first flight, unless it has been made.
 
         Raises:
-            HandshakeFailed: OpenSSL refuses.
+            HandshakeFailed: OpenSSL reports an error.
         """
         if self.flight or self.done:
             return
@@ -211,30 +215,30 @@ class DTLSEngine:
             if problem is not None or not self.flight:
                 raise HandshakeFailed("the handshake cannot begin") from problem
         finally:
-            del problem  # no circle
+            del problem  # so that the frame and the error do not form a reference cycle
 
     def advance(self, datagram: bytes) -> bool:
-        """Take in a datagram from the peer.
+        """Process a datagram from the peer.
 
         Returns:
-            True if there is a new flight to send, or the handshake is done (then the flight, which
-            may be empty, is the last one). False if the peer has more to say; there may be alerts
-            to send.
+            True if there is a new flight to send, or the handshake is done. If it is done, the
+            flight, which may be empty, is the last one. False if more datagrams of the peer are
+            needed; there may be alerts to send.
 
         Raises:
-            HandshakeFailed: It has failed, for example as the peer's certificate is not trusted;
-                there may be alerts to send. Or the peer has said so.
+            HandshakeFailed: The handshake has failed, for example because the peer's certificate is
+                not trusted; there may be alerts to send. Or the peer has reported a failure.
         """
         if not datagram:
-            # OpenSSL would complain.
+            # OpenSSL would raise an error.
             return False
         sealed = _sealed_handshake(datagram)
         if sealed is not None:
             self._sealed.append(_hash(sealed))
         self._connection.bio_write(datagram)
         problem = self._step()
-        # A message that made no sense is forgotten, but after an error that matters every step
-        # fails.
+        # OpenSSL forgets a message that does not make sense, and the next step works. After a fatal
+        # error every step fails.
         failed = problem is not None and self._step() is not None
         output = self._take_output()
         self.alerts = [m for m in output if isinstance(m, Short) and m.kind == ALERT]
@@ -242,20 +246,21 @@ class DTLSEngine:
             try:
                 raise HandshakeFailed(describe(problem)) from problem
             finally:
-                del problem  # no circle
+                del problem  # as above
         if self.done or (output and not self.alerts and not self._repeats(output)):
             self.flight = output
             return True
         return False
 
     def answer(self, datagram: bytes) -> Flight:
-        """What to send for a datagram with handshake messages that came after the handshake.
+        """Return the messages to send for a handshake datagram that came after the handshake.
 
-        If our last flight was lost, the peer repeats its own, and ours has to be sent again. Only
-        the end of the peer's flight proves that it comes from there: it is encrypted. It is the
-        same record as before, or a new one, which OpenSSL can check. Anything else could be forged,
-        and our answer would be larger than it, sent to somebody else, and taken for part of another
-        handshake there.
+        If this end's last flight was lost, the peer repeats its last flight, and this end has to
+        repeat its flight too. Only the end of the peer's flight proves that the peer sent it,
+        because that record is encrypted. It is the same record as before, or a new record, which
+        OpenSSL can check. Any other message could be forged. The answer to it would be larger than
+        the message, and could reach another host, which would take it for part of another
+        handshake.
 
         Raises:
             OpenSSL.SSL.Error: The connection is over.
@@ -267,13 +272,14 @@ class DTLSEngine:
             return self.flight
         self._connection.bio_write(write_record(sealed))
         self._read_all(self._connection.recv)
-        # OpenSSL repeats its flight if the record is good. A lone alert refuses a renegotiation.
+        # OpenSSL repeats its flight if the record is authentic. If its output is only an alert, it
+        # refuses a renegotiation.
         output = read_records(self._read_all(self._connection.bio_read))
         repeats = any(record.kind == CHANGE_CIPHER_SPEC for record in output)
         return self.flight if repeats else []
 
     def _step(self) -> Exception | None:
-        """Have OpenSSL go on with the handshake; the error, if there is one."""
+        """Let OpenSSL continue the handshake, and return its error, if there is one."""
         try:
             self._connection.do_handshake()
         except self._lib.WantReadError:
@@ -288,7 +294,7 @@ class DTLSEngine:
         return read_flight(self._read_all(self._connection.bio_read))
 
     def _repeats(self, output: Flight) -> bool:
-        """Whether this is what has been said before: OpenSSL's own idea of when to repeat it."""
+        """Whether this output is OpenSSL's repetition of the current flight (rule 1)."""
         if not self.flight:
             return False
         now, before = output[0], self.flight[0]
@@ -313,11 +319,11 @@ class DTLSEngine:
         """Decrypt a datagram.
 
         Returns:
-            Its data; ``b""`` if it is not for us: repeated, late, forged.
+            The data, or ``b""`` if the datagram is to be ignored: repeated, late or forged.
 
         Raises:
-            PeerClosed: It is the peer's ``close_notify``.
-            OpenSSL.SSL.Error: It is the peer's word that the connection has failed.
+            PeerClosed: The datagram is the peer's ``close_notify``.
+            OpenSSL.SSL.Error: The peer reports that the connection has failed.
         """
         if not datagram:
             return b""
@@ -327,7 +333,8 @@ class DTLSEngine:
         except self._lib.ZeroReturnError as error:
             raise PeerClosed from error
         if not is_one_record_of_data(datagram):
-            # Rule 3. Plain data draws nothing, and the look would take a third of the time.
+            # Rule 3. Application data does not cause output, and reading it would take a third of
+            # the time of this method.
             self._read_all(self._connection.bio_read)
         return data
 
@@ -341,7 +348,7 @@ class DTLSEngine:
 
 
 def _sealed_handshake(datagram: bytes) -> Record | None:
-    """The encrypted handshake message in a datagram: the end of a last flight."""
+    """Return the encrypted handshake record in a datagram: the end of a last flight."""
     try:
         records = read_records(datagram)
     except Malformed:
@@ -354,7 +361,7 @@ def _hash(record: Record) -> bytes:
 
 
 def describe(error: BaseException | None) -> str:
-    """OpenSSL's list of errors, as text."""
+    """Return OpenSSL's list of errors as text."""
     found = error.args[0] if error is not None and error.args else ()
     if not isinstance(found, (list, tuple)):
         return repr(error)

@@ -1,16 +1,17 @@
-"""Handshake messages that are sent together, and sent again when they get lost.
+"""Flights of DTLS: handshake messages that are sent together, and again when they get lost.
 
-What lives here: :func:`read_flight`, which takes what OpenSSL puts out apart into whole messages,
-and :class:`Packer`, which makes datagrams of a given size from them. What does not: when to send.
+This module has :func:`read_flight`, which splits OpenSSL's output into whole messages. It also has
+:class:`Packer`, which packs messages into datagrams of a given size. The timer that sends a flight
+again is in :mod:`channel`.
 
-A "flight" (the word of RFC 6347) is what one side says before it waits for the other. OpenSSL
-packs it into datagrams for a size that is fixed by then, and sends it again by a clock of its own.
-We send again by our clock, and in smaller datagrams if the first ones do not seem to arrive. So
-messages are unpacked here, kept, and packed anew each time.
+A "flight" (the word of RFC 6347) is the messages that one side sends before it waits for the other
+side. OpenSSL packs a flight into datagrams of a fixed size, and repeats it by its clock. This
+library repeats a flight by the clock of the run, and in smaller datagrams if the first ones do not
+seem to arrive. So the messages are unpacked here, kept, and packed again each time.
 
-Rule 1: what is read here comes from OpenSSL and is trusted to be well formed.
+Rule 1: the input of ``read_flight`` comes from OpenSSL and is trusted to be well formed.
 
-Rule 2: each record gets a number of its own, also when its message is sent again; a receiver drops
+Rule 2: each record gets a new number, also when its message is sent again, because a receiver drops
 records whose number it has seen. Encrypted records are the exception: their number is part of the
 encryption.
 """
@@ -36,7 +37,7 @@ __all__ = ["Flight", "Handshake", "Packer", "Sealed", "Short", "read_flight"]
 
 
 class Handshake(NamedTuple):
-    """A whole handshake message; may be sent in pieces."""
+    """A whole handshake message. It may be sent in pieces."""
 
     version: bytes
     kind: int
@@ -45,7 +46,7 @@ class Handshake(NamedTuple):
 
 
 class Short(NamedTuple):
-    """Something unencrypted that is no handshake message: an alert, or the switch to encryption."""
+    """An unencrypted record of another kind: an alert, or the switch to encryption."""
 
     version: bytes
     kind: int
@@ -53,7 +54,7 @@ class Short(NamedTuple):
 
 
 class Sealed(NamedTuple):
-    """An encrypted record. Only the last message of a handshake is one: a hash, so it is small."""
+    """An encrypted record. Only the last message of a handshake is one. It is a hash, so small."""
 
     record: Record
 
@@ -65,7 +66,7 @@ HEADERS = RECORD_OVERHEAD + FRAGMENT_OVERHEAD
 
 
 def read_flight(output: bytes) -> Flight:
-    """Take OpenSSL's output apart into messages, in order, each whole."""
+    """Split OpenSSL's output into whole messages, in order."""
     flight: Flight = []
     whole: dict[int, Handshake] = {}
     for record in read_records(output):
@@ -103,7 +104,7 @@ class Packer:
 
         Args:
             flight: The messages.
-            mtu: The most bytes of a datagram; well above 25, the size of the two headers.
+            mtu: The most bytes of a datagram. It must be well above 25, the size of both headers.
         """
         datagrams = [bytearray()]
         for message in flight:
@@ -128,7 +129,7 @@ class Packer:
             fragment = Fragment(kind, len(body), number, offset, piece)
             datagrams[-1] += self._numbered(HANDSHAKE, version, write_fragment(fragment))
             offset += len(piece)
-            # At the end, so that an empty message is sent as well.
+            # Checked at the end of the loop, so that an empty message is sent as well.
             if offset == len(body):
                 return
 

@@ -1,12 +1,21 @@
-"""The network: sockets, streams over them, listeners and servers, name look-up, TLS and DTLS.
+"""The network: sockets, streams over sockets and file descriptors, listeners, and servers.
 
-Nothing is loaded before it is asked for: a program that only connects loads no TLS.
+``constants``: the standard library's constants. ``sockettype``: the abstract class of sockets.
+``sockets``: the system's sockets, and how their methods wait. ``stream``: ``SocketStream``.
+``generic``: ``StapledStream`` and ``aclose_forcefully``, for streams of every kind.
+``link``, ``linked_socket``: transports of asyncio, for loops that cannot watch descriptors.
+``socket_makers``: the functions that make sockets. ``fd_stream``: streams over pipes and terminals.
+``listener``: accepting. ``serve``: a task for each connection. ``tcp_listen``: TCP servers.
+``tcp_connect``: ``open_tcp_stream``, with Happy Eyeballs. ``unix``: Unix sockets, both sides.
+Name look-up is in ``_resolver``, TLS in ``_tls``, DTLS in ``_dtls``, the waits in ``_loop``.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+# For type checkers only. Each module is loaded on first use: a program that only connects does not
+# load TLS.
 if TYPE_CHECKING:
     from .fd_stream import FdStream as FdStream
     from .generic import StapledStream as StapledStream, aclose_forcefully as aclose_forcefully

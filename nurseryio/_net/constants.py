@@ -1,7 +1,7 @@
-"""The constants of the standard library's ``socket``, all that this Python has on this system.
+"""The constants of the standard library's ``socket``, as far as this Python and system have them.
 
-What lives here: names, for the door ``nurseryio.socket`` to pass on. Type checkers read
-``constants.pyi`` beside this file, as they cannot follow a list that is made at run time.
+The public module ``nurseryio.socket`` re-exports all of them. Type checkers read
+``constants.pyi`` beside this file, because they cannot follow a list that is made at run time.
 
 Rule: ``SO_REUSEADDR`` is left out on Windows. There it lets two programs take the same port.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import sys
 
-# Linux has it since long before Python 3.12 did.
+# Python has this constant from 3.12 on; Linux has had it for much longer.
 if sys.platform == "linux":
     IP_BIND_ADDRESS_NO_PORT = 24
 

@@ -1,4 +1,4 @@
-"""What type checkers know of the constants: those that the standard library has, by system."""
+"""The constants for type checkers: those that the standard library has, by system."""
 
 import sys
 from socket import *

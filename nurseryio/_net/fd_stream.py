@@ -1,14 +1,16 @@
-"""Streams over bare file descriptors: the ends of pipes, terminals.
+"""Streams over bare file descriptors, such as pipes and terminals: :class:`FdStream`.
 
-What lives here: :class:`FdStream`. What does not: sockets, and files on disk, which cannot be
-waited for.
+Streams over sockets are in :mod:`stream`. Files on disk are in ``_system``: a task cannot wait for
+them to become readable.
 
-Rule 1: the number of a descriptor is forgotten before the descriptor is closed. It may be somebody
-else's the next moment.
+Rule 1: a stream and its loop forget the number of the descriptor before the descriptor is closed.
+Immediately after that, the number may belong to another file.
 
-Rule 2: as with sockets, there is no buffer here, and nothing is read before somebody wants it.
+Rule 2: as in :mod:`stream`, bytes are not buffered here, and nothing is read before a task calls
+``receive_some``.
 
-Rule 3: a descriptor that is forgotten is closed when its registrations have ended, not before.
+Rule 3: if a stream is garbage-collected without having been closed, its descriptor is closed when
+the last registration with a loop has ended, not before.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def _raise_for(error: OSError) -> NoReturn:
 
 
 class _Descriptor:
-    """Has a file descriptor, and remembers how it was."""
+    """Owns a file descriptor, and remembers whether it was in blocking mode."""
 
     __slots__ = ("_fd", "_generation", "was_blocking")
 
@@ -57,9 +59,9 @@ class _Descriptor:
         return self._fd
 
     def detach(self) -> int:
-        """Give the number up, and the open file its former mode."""
+        """Forget and return the number, and give the open file its former mode."""
         fd, self._fd = self._fd, -1
-        # A forked child shares the open file with its parent, which goes on using it.
+        # Not in a forked child: it shares the open file with its parent, which still uses it.
         if fd != -1 and self._generation == generation():
             os.set_blocking(fd, self.was_blocking)
         return fd
@@ -76,18 +78,19 @@ class _Descriptor:
 class FdStream(Stream, metaclass=Final):
     """A stream of bytes over a file descriptor: the end of a pipe, a terminal, a character device.
 
-    The descriptor belongs to the stream from now on and is closed with it, also when the stream is
-    forgotten without being closed. It is put into non-blocking
-    mode, which is a property of the open file, not of the descriptor: other descriptors of the same
-    file, those of other processes included, are affected until the stream is closed. For standard
-    input this means: use ``FdStream(os.dup(0))``, and leave ``sys.stdin`` alone meanwhile.
+    The descriptor belongs to the stream from now on and is closed with it. It is also closed when
+    the stream is garbage-collected without having been closed. It is put into non-blocking mode,
+    which is a property of the open file, not of the descriptor. So other descriptors of the same
+    file are affected until the stream is closed, also those of other processes. For standard input,
+    use ``FdStream(os.dup(0))``, and do not use ``sys.stdin`` meanwhile.
 
     Args:
-        fd: The file descriptor. Files on disk are always ready, and cannot be waited for.
+        fd: The file descriptor. Do not use that of a file on disk: such a file is always ready, and
+            a task cannot wait for it.
 
     Raises:
-        TypeError: It is no integer.
-        OSError: It is not open.
+        TypeError: ``fd`` is not an integer.
+        OSError: ``fd`` is not an open descriptor.
         NotImplementedError: The running loop cannot watch file descriptors.
 
     Trio: ``trio.lowlevel.FdStream``.
@@ -103,7 +106,7 @@ class FdStream(Stream, metaclass=Final):
         check_can_watch("streams over bare descriptors")
         self._descriptor = _Descriptor(fd)
         self._waits = Registrations(self._descriptor, True)
-        # The descriptor, for the calls of the system; -1 once closed.
+        # The descriptor, for os.read() and os.write(); -1 once closed.
         self._fd = fd
 
     def __repr__(self) -> str:
@@ -112,7 +115,7 @@ class FdStream(Stream, metaclass=Final):
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) == -1:
             return  # closed, or __init__ has failed
-        # Without a warning, as in Trio: the end of a pipe is often left to the garbage collector.
+        # This does not warn, as in Trio: programs often leave a pipe to the garbage collector.
         registered = self._waits.registered()
         if registered:
             close_later(registered, self._descriptor.detach())
@@ -141,15 +144,17 @@ class FdStream(Stream, metaclass=Final):
         """Wait until something has arrived, and return it.
 
         Args:
-            max_bytes: The most bytes to return, at least 1. None stands for a good size.
+            max_bytes: The most bytes to return, at least 1. If None, the stream picks a good size.
 
         Returns:
-            At least one byte, or ``b""`` at the end: when nobody has the other end open any more.
+            At least one byte, or ``b""`` at the end: when no process has the other end open.
 
         Raises:
+            TypeError: ``max_bytes`` is not an integer.
+            ValueError: ``max_bytes`` is less than 1.
             BusyResourceError: Another task is receiving on this stream.
             BrokenResourceError: Reading failed; the cause is the ``OSError``.
-            ClosedResourceError: The stream is closed, or was closed meanwhile.
+            ClosedResourceError: The stream is closed, or was closed during the call.
             Cancelled: if the task is cancelled; nothing that has arrived is lost.
 
         Checkpoint: yes.
@@ -173,11 +178,11 @@ class FdStream(Stream, metaclass=Final):
             data: The bytes to send; empty data is allowed and sends nothing.
 
         Raises:
-            TypeError: It is not a buffer, or one that is not contiguous.
+            TypeError: ``data`` is not a buffer, or not contiguous.
             BusyResourceError: Another task is sending on this stream.
-            BrokenResourceError: Nobody has the other end open any more, or writing failed; the
-                cause is the ``OSError``.
-            ClosedResourceError: The stream is closed, or was closed meanwhile.
+            BrokenResourceError: No process has the other end open, or writing failed; the cause is
+                the ``OSError``.
+            ClosedResourceError: The stream is closed, or was closed during the call.
             Cancelled: if the task is cancelled. Then an unknown part of the data has been sent.
 
         Checkpoint: yes.
@@ -206,7 +211,7 @@ class FdStream(Stream, metaclass=Final):
 
         Raises:
             BusyResourceError: Another task is sending on this stream.
-            ClosedResourceError: The stream is closed, or was closed meanwhile.
+            ClosedResourceError: The stream is closed, or was closed during the call.
             Cancelled: if the task is cancelled.
 
         Checkpoint: yes.
@@ -228,7 +233,7 @@ class FdStream(Stream, metaclass=Final):
             return
         elsewhere = self._waits.close()
         if in_trio_run():
-            # Somebody may wait for the bare descriptor.
+            # A task may be in lowlevel.wait_readable() for the bare descriptor.
             notify_closing(fd)
         if elsewhere:
             close_later(elsewhere, self._descriptor.detach())
@@ -236,10 +241,10 @@ class FdStream(Stream, metaclass=Final):
             self._descriptor.close()
 
     async def aclose(self) -> None:
-        """Close the file descriptor: it is gone when this returns or raises.
+        """Close the file descriptor: it is closed when this returns or raises.
 
         Raises:
-            Cancelled: if the task is cancelled; the stream is closed all the same.
+            Cancelled: if the task is cancelled; the stream is closed nevertheless.
 
         Checkpoint: yes.
         """
@@ -248,10 +253,13 @@ class FdStream(Stream, metaclass=Final):
 
     @contextmanager
     def _handed_on(self) -> Iterator[None]:
-        """Give the open file to another program: blocking, and closed here unless that fails.
+        """Give the open file to another program: make it blocking, then close it on this side.
+
+        If the body of the ``with`` block raises, the stream stays open and becomes non-blocking
+        again.
 
         Raises:
-            BusyResourceError: A task is using the stream, which would block the loop.
+            BusyResourceError: A task is using the stream, and would block the loop.
             ClosedResourceError: The stream is closed.
         """
         with self._receiving, self._sending:

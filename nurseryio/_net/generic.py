@@ -1,7 +1,7 @@
-"""What works for streams of every kind: closing in a hurry, two one-way streams made into one.
+"""For streams of every kind: :func:`aclose_forcefully` and :class:`StapledStream`.
 
-What lives here: :func:`aclose_forcefully` and :class:`StapledStream`. What does not: any stream
-that moves bytes itself.
+``aclose_forcefully`` closes without a goodbye; ``StapledStream`` joins two one-way streams. Streams
+that send and receive bytes themselves are elsewhere (:mod:`stream`, :mod:`fd_stream`).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ ReceiveStreamT = TypeVar("ReceiveStreamT", bound=ReceiveStream)
 
 
 async def aclose_forcefully(resource: AsyncResource) -> None:
-    """Close a resource at once, without the goodbye that its kind may have.
+    """Close a resource at once, without the goodbye that some resources send.
 
-    Uses what every :class:`~nurseryio.abc.AsyncResource` promises: an ``aclose()`` that is
-    cancelled has closed all the same.
+    This calls ``aclose()`` in a cancelled scope. Every :class:`~nurseryio.abc.AsyncResource`
+    promises that a cancelled ``aclose()`` closes it nevertheless.
 
     Args:
-        resource: What to close. Closed before, or in use by another task, makes no difference.
+        resource: The resource to close. It may be closed already, or in use by another task.
 
     Raises:
-        Exception: Whatever its ``aclose()`` raises.
+        Exception: Any error that ``resource.aclose()`` raises.
 
     Checkpoint: yes, but it never waits.
 
@@ -39,7 +39,7 @@ async def aclose_forcefully(resource: AsyncResource) -> None:
 
 
 class StapledStream(HalfCloseableStream, Generic[SendStreamT, ReceiveStreamT], metaclass=Final):
-    """Joins a stream for sending and a stream for receiving into one that does both.
+    """A stream that sends over one stream and receives from another one.
 
     For example the two pipes of a subprocess::
 
@@ -48,8 +48,9 @@ class StapledStream(HalfCloseableStream, Generic[SendStreamT, ReceiveStreamT], m
             await both.receive_some()
 
     Args:
-        send_stream: Where everything about sending goes. Kept under this name.
-        receive_stream: Where everything about receiving goes. Kept under this name.
+        send_stream: The stream for everything about sending. Kept as an attribute of this name.
+        receive_stream: The stream for everything about receiving. Kept as an attribute of this
+            name.
 
     Trio: ``trio.StapledStream``.
     """
@@ -68,14 +69,14 @@ class StapledStream(HalfCloseableStream, Generic[SendStreamT, ReceiveStreamT], m
         )
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Call ``send_stream.send_all``, which says the rest.
+        """Call ``send_stream.send_all``, which has the same arguments and errors.
 
         Checkpoint: yes.
         """
         await self.send_stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Call ``send_stream.wait_send_all_might_not_block``, which says the rest.
+        """Call ``send_stream.wait_send_all_might_not_block``, which has the same errors.
 
         Checkpoint: yes.
         """
@@ -90,14 +91,14 @@ class StapledStream(HalfCloseableStream, Generic[SendStreamT, ReceiveStreamT], m
         await (self.send_stream.aclose() if send_eof is None else send_eof())
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Call ``receive_stream.receive_some``, which says the rest.
+        """Call ``receive_stream.receive_some``, which has the same arguments, result and errors.
 
         Checkpoint: yes.
         """
         return await self.receive_stream.receive_some(max_bytes)
 
     async def aclose(self) -> None:
-        """Close both streams, the second one also if closing the first one fails.
+        """Close both streams. The receiving stream is closed even if closing the other one fails.
 
         Checkpoint: yes.
         """

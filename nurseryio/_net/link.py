@@ -1,21 +1,22 @@
-"""One connection over a transport of asyncio: what streams over transports stand on.
+"""One connection over an asyncio transport: the protocol, with async methods to send and receive.
 
-What lives here: :class:`Link`, the protocol of such a transport, and what tasks wait for there.
-What does not: the streams (:mod:`linked_socket`, and ``stream_from_asyncio``).
+This module has :class:`Link`, the protocol of such a transport, and the waits of its tasks. The
+users of links are in :mod:`linked_socket`, and in ``_interop`` (``stream_from_asyncio``).
 
-Rule 1: reading ahead has a limit. The transport is paused while ``RECEIVE_SIZE`` bytes or more are
-held here, and until the first task receives. (TLS is not: uvloop sends the end of the handshake
-when it reads.)
+Rule 1: reading ahead has a limit. The transport is paused while the link holds ``RECEIVE_SIZE``
+bytes or more. It is also paused until a task receives for the first time. A TLS transport is not
+paused at the beginning, because uvloop sends the end of the handshake when it reads.
 
-Rule 2: what the peer has said comes before any error. When a transport breaks, it discards what
-the kernel still holds; :meth:`Link.connection_lost` reads that first.
+Rule 2: a task receives all data of the peer before it gets an error. A transport that breaks
+discards the data that the kernel still holds. So :meth:`Link.connection_lost` reads that data
+first.
 
-Rule 3: the transport asks for a pause as soon as it holds anything unsent. So sending returns when
-the transport is empty. A send passes on one piece at a time, so that a cancelled one leaves no more
-than a piece behind.
+Rule 3: the transport calls ``pause_writing`` as soon as it holds unsent bytes. So sending returns
+when the transport is empty. A send writes one piece at a time, so that a cancelled send leaves at
+most one piece unsent.
 
-Rule 4: an end of TLS counts as orderly only if the peer's ``close_notify`` has come. asyncio
-reports a connection that was cut in the same way, but the ``SSLObject`` knows.
+Rule 4: the end of a TLS connection is orderly only if the peer's ``close_notify`` has come. asyncio
+reports a connection that was cut off in the same way, but the ``SSLObject`` shows the difference.
 """
 
 from __future__ import annotations
@@ -41,21 +42,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Link"]
 
-# The most bytes that are handed to the transport at once.
+# The most bytes that one call of transport.write() gets.
 PIECE = 65536
 
-# Seconds that a TLS transport has to flush its goodbye. It has no way to say when that is done.
+# Seconds that a TLS transport has to flush its close_notify. It does not report when that is done.
 GOODBYE = 1.0
 
 
 class Link(asyncio.Protocol):
-    """The protocol of a transport, with methods for tasks: one that receives, one that sends.
+    """The protocol of a transport, with methods for one receiving and one sending task.
 
     Args:
         loop: The loop of the transport.
-        when_made: Called with the link once it has its transport.
+        when_made: Called with the link when the link has its transport.
         previous: A protocol that had the transport before. Its ``connection_lost`` is called too.
-        keep: An object that must not be collected before the connection is lost.
+        keep: An object that must not be garbage-collected before the connection is lost.
     """
 
     def __init__(
@@ -77,22 +78,23 @@ class Link(asyncio.Protocol):
         self._received = bytearray()
         # The peer has ended its sending direction, in an orderly way.
         self._ended = False
-        # Why nothing more can be received or sent; raised as a copy, which has its own traceback.
+        # The reason that receiving and sending fail. A copy is raised, with a separate traceback.
         self._error: OSError | None = None
         self._tls: ssl.SSLObject | None = None
-        # The transport holds something unsent; it receives nothing.
+        # _full: the transport holds unsent bytes. _paused: the transport does not receive.
         self._full = False
         self._paused = False
-        # What the receiving and the sending task wait for.
+        # The events of the receiving and the sending task, None without such a task.
         self._receiver: Event | None = None
         self._sender: Event | None = None
         self._making: asyncio.Task[Any] | None = None
         self._limit: asyncio.TimerHandle | None = None
 
     def make(self, creation: Coroutine[Any, Any, Any], sock: stdlib.socket) -> None:
-        """Get a transport: run a ``create_connection(...)`` for a socket, in a task of its own.
+        """Make the transport for a socket: run ``create_connection(...)`` in a new asyncio task.
 
-        The tasks that need the transport may be cancelled meanwhile, and the connection must not.
+        A task that needs the transport may be cancelled meanwhile. That must not cancel the making
+        of the transport.
         """
 
         def made(task: asyncio.Task[Any]) -> None:
@@ -106,22 +108,22 @@ class Link(asyncio.Protocol):
         self._making = self.loop.create_task(creation)
         self._making.add_done_callback(made)
 
-    # -- what the transport calls -----------------------------------------------
+    # -- called by the transport ------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        """Take the transport, which is to receive nothing yet."""
+        """Take the transport, and pause its receiving until a task receives (rule 1)."""
         self.transport = transport
         if self.closed:
             transport.abort()
             return
         self._tls = transport.get_extra_info("ssl_object")
-        # TLS counts what waits inclusively, and would never resume below a limit of 0.
+        # A TLS transport pauses when it holds `high` bytes or more. With 0 it would never resume.
         transport.set_write_buffer_limits(high=int(self._tls is not None), low=0)
         self._full = transport.get_write_buffer_size() > 0
         if len(self._received) >= RECEIVE_SIZE:
             self._pause()
         elif self._tls is None:
-            # Before 3.12 a new transport starts to read after this, even if it was paused.
+            # Before Python 3.12 a new transport starts to read after this, even if it was paused.
             self.loop.call_soon(self._pause_unless_wanted)
         else:
             transport.resume_reading()
@@ -130,12 +132,12 @@ class Link(asyncio.Protocol):
         self._wake()
 
     def take_over(self, transport: Any, received: bytes, ended: bool, error: Any) -> None:
-        """Take a transport that had another protocol, and what that protocol knew."""
+        """Take a transport from another protocol, with the state that the protocol recorded."""
         self._received += received
         over = ended or error is not None or transport.is_closing()
         tls = transport.get_extra_info("ssl_object")
         if over and (tls is not None or not ended or transport.is_closing()):
-            # Nothing more comes, and connection_lost() may have been called already.
+            # Nothing more will arrive, and connection_lost() may have been called already.
             self.transport = transport
             self._tls = tls
             transport.abort()
@@ -147,29 +149,29 @@ class Link(asyncio.Protocol):
             self._end(error)
 
     def data_received(self, data: bytes) -> None:
-        """Keep what has arrived."""
+        """Keep the data until a task receives it."""
         self._received += data
         if len(self._received) >= RECEIVE_SIZE:
             self._pause()
         self._wake()
 
     def eof_received(self) -> bool:
-        """Note the end of what the peer sends. True: the other direction stays open."""
+        """Record that the peer has ended sending. True keeps the other direction open."""
         self._end(None)
         self._wake()
         return self._tls is None
 
     def pause_writing(self) -> None:
-        """Something is left unsent."""
+        """Record that the transport holds unsent bytes."""
         self._full = True
 
     def resume_writing(self) -> None:
-        """Everything is sent."""
+        """Record that everything is sent."""
         self._full = False
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Keep what the peer said last, and why the connection is gone."""
+        """Keep the peer's last data, and the reason that the connection is lost."""
         try:
             if not self.closed:
                 if exc is not None:
@@ -177,7 +179,7 @@ class Link(asyncio.Protocol):
                 if exc is not None or self._tls is not None:
                     self._end(exc)
                 elif not self._ended:
-                    # Without a reason: the transport was closed by other code on this side.
+                    # Without an error: other code on this side closed the transport.
                     self.closed = True
         finally:
             if self._limit is not None:
@@ -189,7 +191,7 @@ class Link(asyncio.Protocol):
                 self._previous = None
 
     def _end(self, exc: Exception | None) -> None:
-        """Nothing more will arrive: find out whether that is the orderly end."""
+        """Record that nothing more will arrive, and whether the end is orderly."""
         if self._tls is not None and not self._ended:
             self._end_tls()
         elif exc is None:
@@ -197,7 +199,7 @@ class Link(asyncio.Protocol):
         if self._error is None and exc is not None:
             if not isinstance(exc, OSError):
                 exc = ConnectionResetError(errno.ECONNRESET, repr(exc))
-            # Without its frames, which lead back here in a circle.
+            # Without the frames of the error, which would form a reference cycle with this link.
             self._error = exc.with_traceback(None)
 
     def _end_tls(self) -> None:
@@ -215,15 +217,15 @@ class Link(asyncio.Protocol):
             self._error = ssl.SSLEOFError(ssl.SSL_ERROR_EOF, text)
 
     def _read_the_rest(self) -> None:
-        """Read what the kernel holds, before the transport closes the descriptor."""
+        """Read the data that the kernel holds, before the transport closes the descriptor."""
         info = self.transport and self.transport.get_extra_info("socket")
         if info is None or self._tls is not None:
             return
         with suppress(OSError):
             sock = stdlib.socket(info.family, info.type, info.proto, fileno=info.fileno())
             try:
-                # The kernel's queue has a limit, and a broken connection gets nothing new. Behind
-                # an error the end means nothing.
+                # This ends: the kernel's queue has a limit, and a broken connection does not get
+                # new data. After an error, b"" does not mean an orderly end.
                 while data := sock.recv(RECEIVE_SIZE):
                     self._received += data
             finally:
@@ -254,7 +256,7 @@ class Link(asyncio.Protocol):
 
         Raises:
             BusyResourceError: Another task is receiving.
-            ClosedResourceError: The link is closed, or was closed meanwhile.
+            ClosedResourceError: The link is closed, or was closed during the call.
             OSError: The connection is broken, and everything that has arrived is received.
             Cancelled: If the task is cancelled; nothing is lost.
 
@@ -264,7 +266,7 @@ class Link(asyncio.Protocol):
             raise BusyResourceError("another task is already receiving on this connection")
         self._receiver = Event()
         try:
-            # One that has to wait lets others run by that.
+            # If this has to wait, other tasks run during the wait.
             await (checkpoint() if self._received or self._is_over() else checkpoint_if_cancelled())
             while not self._received and not self._is_over():
                 if self._paused and self.transport is not None:
@@ -273,7 +275,7 @@ class Link(asyncio.Protocol):
                         self.transport.resume_reading()
                 self._receiver = Event()
                 await self._receiver.wait()
-                # A task that is cancelled after it was woken takes nothing with it.
+                # A task that is cancelled after it was woken must not take data.
                 await checkpoint_if_cancelled()
         finally:
             self._receiver = None
@@ -299,19 +301,20 @@ class Link(asyncio.Protocol):
 
         Raises:
             BusyResourceError: Another task is sending.
-            ClosedResourceError: The link is closed, or was closed meanwhile.
+            ClosedResourceError: The link is closed, or was closed during the call.
             OSError: The connection is broken.
-            Cancelled: If the task is cancelled. Of what was not sent yet a piece may still be.
+            Cancelled: If the task is cancelled. One more piece of the unsent bytes may be sent
+                later.
 
         Checkpoint: yes.
         """
-        await self.flush()  # what a cancelled send has left
+        await self.flush()  # the piece that a cancelled send has left
         for start in range(0, len(view), PIECE):
             self.transport.write(bytes(view[start : start + PIECE]))
             await self._flush()
 
     async def flush(self) -> None:
-        """Wait until the transport holds nothing unsent. Raises the same errors as sending.
+        """Wait until the transport does not hold unsent bytes. Raises the errors of :meth:`send`.
 
         Checkpoint: yes.
         """
@@ -328,7 +331,7 @@ class Link(asyncio.Protocol):
         try:
             while not self.closed and not self.lost.is_set():
                 transport = self.transport
-                # A write that failed closes the transport first, and gives its error later.
+                # A failed write closes the transport first, and reports its error later.
                 failing = transport is not None and transport.is_closing() and self._tls is None
                 if transport is not None and not self._full and not failing:
                     break
@@ -341,7 +344,7 @@ class Link(asyncio.Protocol):
             self._raise_error()
 
     def has_unsent(self) -> bool:
-        """Whether the transport holds anything unsent."""
+        """Whether the transport holds unsent bytes."""
         return self._full
 
     def _raise_error(self) -> None:
@@ -356,9 +359,10 @@ class Link(asyncio.Protocol):
             raise ClosedResourceError("this connection was already closed")
 
     def close(self) -> None:
-        """Close: with TLS's goodbye, unless anything is unsent. Tasks inside get an error.
+        """Close, with ``close_notify`` if this is TLS, no task is sending, and all is sent.
 
-        Nothing that the kernel has taken is lost. ``lost`` is set when the descriptor is closed.
+        Tasks that use the link get :class:`ClosedResourceError`. Data that the kernel has taken is
+        still sent. ``lost`` is set when the descriptor is closed.
         """
         if self.closed:
             return
@@ -372,7 +376,7 @@ class Link(asyncio.Protocol):
         self._wake()
 
     def abort(self) -> None:
-        """Close at once, and discard what is unsent. A second time does nothing more."""
+        """Close at once, and discard unsent bytes. A second call does nothing more."""
         if running_loop_or_none() is not self.loop and self.loop.is_running():
             self.forget()  # the loop of another thread
             return

@@ -1,14 +1,14 @@
-"""Sockets on loops that cannot watch file descriptors: connections go over asyncio's transports.
+"""Sockets on loops that cannot watch file descriptors (Windows' Proactor loop), over transports.
 
-What lives here: :class:`LinkedSocket`, and how it accepts. What does not: the connections
-themselves (:mod:`link`), the choice of the class (:mod:`socket_makers`).
+This module has :class:`LinkedSocket`, and the server that accepts its connections. The connections
+themselves are in :mod:`link`; :mod:`socket_makers` picks the class of a socket.
 
-Rule 1: for streams and listeners it behaves as :class:`~.sockets.Socket` does. What a transport
-cannot do raises NotImplementedError before anything is done.
+Rule 1: for streams and listeners a ``LinkedSocket`` behaves like :class:`~.sockets.Socket`. A call
+that a transport cannot do raises NotImplementedError before it does anything.
 
-Rule 2: the transport has a duplicate of the descriptor. So closing the socket closes its own
-descriptor at once, and both objects can be closed in any order. The duplicate is closed in the
-next iteration of the loop.
+Rule 2: the transport has a duplicate of the descriptor. So closing the socket closes the socket's
+descriptor at once, and socket and transport can be closed in any order. The duplicate is closed in
+the next iteration of the loop.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ if TYPE_CHECKING:
 
 __all__ = ["LinkedSocket"]
 
-# Connections that may wait here to be accepted; more are reset. They cannot wait in the kernel:
-# closing a server of asyncio's drops those that it is just accepting.
+# Connections that may wait here to be accepted; further ones are reset. They cannot wait in the
+# kernel, because an asyncio server that is closed drops the connections that it is just accepting.
 MOST_WAITING = 1000
 
-# The kernel's queue, and what asyncio accepts in one iteration of the loop.
+# Connections in the kernel's queue, and those that asyncio accepts in one iteration of the loop.
 SERVER_BACKLOG = 100
 
 # In error messages.
 NOT_STREAMS = "sockets of other types than SOCK_STREAM"
 
-# Seconds after which a thread that waits for a connection attempt sees that it was given up.
+# Seconds after which a thread that waits for a connection attempt sees that its task gave up.
 GIVEN_UP = 0.1
 
 
@@ -76,7 +76,10 @@ class LinkedSocket(Socket):
         super().__del__()
 
     async def _connection(self) -> Link:
-        """The link, which may be about to get its transport. A checkpoint only if it fails."""
+        """Return the link, whose transport may still be in the making.
+
+        Checkpoint: only if this raises because the socket is closed.
+        """
         await self._check_open()
         loop = running_loop()
         link = self._link
@@ -93,7 +96,7 @@ class LinkedSocket(Socket):
             await checkpoint()
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
-    # -- what transports cannot do ----------------------------------------------
+    # -- calls that transports cannot do ----------------------------------------
 
     async def _reading(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         self._refuse(fn)
@@ -111,7 +114,7 @@ class LinkedSocket(Socket):
             raise cannot_watch(state.loop, what)
 
     def _is_linked(self, flags: int = 0) -> bool:
-        """Whether a call goes over a transport: not for flags, nor on loops that can watch."""
+        """Whether a call uses the transport: not with flags, nor on loops that can watch."""
         return (
             not flags and self.type == stdlib.SOCK_STREAM and not can_watch(current_task()._state)
         )
@@ -138,14 +141,14 @@ class LinkedSocket(Socket):
         await self._check_open()
         if self._acceptor is None:
             listening = 1
-            with suppress(OSError):  # a system that does not tell (macOS)
+            with suppress(OSError):  # macOS does not have this option
                 listening = self._sock.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_ACCEPTCONN)
             if not listening:
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
             self._acceptor = _Acceptor(running_loop(), self._sock, self._backlog)
         sock, link = await self._acceptor.accept()
         address: AddressFormat = ""
-        with suppress(OSError):  # it is gone already
+        with suppress(OSError):  # the connection is gone already
             address = sock.getpeername()
         return LinkedSocket(sock, owned=True, link=link), address
 
@@ -181,7 +184,7 @@ class LinkedSocket(Socket):
             await super().wait_writable()
         else:
             link = await self._connection()
-            with suppress(OSError):  # one that is broken is writable
+            with suppress(OSError):  # a broken connection is writable
                 await link.flush()
 
     def is_readable(self) -> bool:
@@ -191,7 +194,7 @@ class LinkedSocket(Socket):
 
     def shutdown(self, flag: int) -> None:
         if flag == stdlib.SHUT_WR and self._link is not None and self._link.has_unsent():
-            self._link.transport.write_eof()  # after what a cancelled send has left
+            self._link.transport.write_eof()  # after the piece that a cancelled send has left
             self._did_shutdown = True
         else:
             super().shutdown(flag)
@@ -217,13 +220,13 @@ class LinkedSocket(Socket):
 
 
 def _the(link: Link) -> Link:
-    """A protocol factory: it returns the one protocol there is."""
+    """A protocol factory that returns the existing protocol."""
     return link
 
 
 def _wait_for_connection(sock: stdlib.socket, given_up: ThreadEvent) -> None:
-    """In a thread: return when a connection attempt is decided, or given up."""
-    # The one kind of selector that needs no descriptor and takes any number.
+    """In a thread: return when a connection attempt has succeeded or failed, or was given up."""
+    # The only selector that does not need a descriptor and accepts a descriptor of any number.
     kind = getattr(selectors, "PollSelector", selectors.SelectSelector)
     with sock, kind() as selector:
         selector.register(sock, selectors.EVENT_WRITE)
@@ -232,9 +235,9 @@ def _wait_for_connection(sock: stdlib.socket, given_up: ThreadEvent) -> None:
 
 
 class _Acceptor:
-    """Takes in connections for a listening socket, by a server of the loop's.
+    """Accepts connections for a listening socket, with a server of the event loop.
 
-    The server has a duplicate of the socket, and runs from the first ``accept`` on.
+    The server has a duplicate of the socket, and is started by the first ``accept``.
     """
 
     def __init__(
@@ -246,7 +249,7 @@ class _Acceptor:
         self._closed = False
         self._waiting: deque[Link] = deque()
         self._server: asyncio.AbstractServer | None = None
-        # What the task in accept() waits for.
+        # The event that the task in accept() waits for.
         self._arrival: Event | None = None
 
     async def accept(self) -> tuple[stdlib.socket, Link]:
@@ -261,7 +264,7 @@ class _Acceptor:
                 if self._server is None:
                     await self._serve()
                 await self._arrival.wait()
-                # A task that is cancelled after it was woken takes no connection with it.
+                # A task that is cancelled after it was woken must not take a connection.
                 await checkpoint_if_cancelled()
         finally:
             self._arrival = None
@@ -272,7 +275,7 @@ class _Acceptor:
         if link.lost.is_set():
             self._waiting.popleft()
             raise OSError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
-        # If there is no descriptor left, the connection stays in the queue.
+        # If the process has no descriptor left, the connection stays in the queue.
         sock = stdlib.fromfd(info.fileno(), info.family, info.type, info.proto)
         self._waiting.popleft()
         return sock, link
@@ -291,7 +294,7 @@ class _Acceptor:
             raise
         await server.start_serving()
         if self._backlog is not None and not self._closed:
-            self._sock.listen(self._backlog)  # the server has set it to its own
+            self._sock.listen(self._backlog)  # the server has set its default
 
     def _arrived(self, link: Link) -> None:
         if self._closed or len(self._waiting) >= MOST_WAITING:
@@ -302,7 +305,7 @@ class _Acceptor:
             self._arrival.set()
 
     def close(self) -> None:
-        """Stop accepting, and close what has not been accepted."""
+        """Stop accepting, and close the connections that no task has accepted."""
         if running_loop_or_none() is not self._loop and self._loop.is_running():
             self.forget()  # the loop of another thread
             return

@@ -1,7 +1,7 @@
-"""Listening sockets: :class:`SocketListener`.
+"""Accepting connections on a listening socket, as streams: :class:`SocketListener`.
 
-What lives here: accepting connections as streams. What does not: opening such sockets
-(:mod:`tcp_listen`, :mod:`unix`), serving.
+Listening sockets are opened in :mod:`tcp_listen` and :mod:`unix`; :mod:`serve` runs a handler for
+each connection.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class SocketListener(Listener[SocketStream], metaclass=Final):
             with the listener. Kept as the attribute ``socket``.
 
     Raises:
-        TypeError: It is no socket of ``nurseryio.socket``.
-        ValueError: It is of another type, or not listening.
+        TypeError: ``socket`` is not a socket of ``nurseryio.socket``.
+        ValueError: ``socket`` is of another type than ``SOCK_STREAM``, or not listening.
 
     Trio: ``trio.SocketListener``.
     """
@@ -50,7 +50,7 @@ class SocketListener(Listener[SocketStream], metaclass=Final):
         try:
             listening = socket.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_ACCEPTCONN)
         except OSError:
-            listening = True  # a system that does not tell (macOS)
+            listening = True  # macOS does not have this option
         if not listening:
             raise ValueError("SocketListener requires a listening socket")
         self.socket = socket
@@ -63,14 +63,14 @@ class SocketListener(Listener[SocketStream], metaclass=Final):
     async def accept(self) -> SocketStream:
         """Wait for a connection.
 
-        A connection that fails before it is accepted is passed over in silence.
+        A connection that fails before it is accepted is skipped without an error.
 
         Returns:
-            A stream over it.
+            A stream over the connection.
 
         Raises:
             BusyResourceError: Another task is waiting in ``accept`` of this listener.
-            ClosedResourceError: The listener is closed, or was closed meanwhile.
+            ClosedResourceError: The listener is closed, or was closed during the call.
             OSError: The system refuses, for example because the process has too many open files
                 (``EMFILE``). The connection stays in the queue.
             Cancelled: if the task is cancelled; no connection is lost.
@@ -82,7 +82,7 @@ class SocketListener(Listener[SocketStream], metaclass=Final):
             try:
                 if type(native) is Socket:
                     return SocketStream._of_accepted(await native._accept_after_wait())
-                # A fake.
+                # A fake, or a LinkedSocket.
                 sock, _address = await native.accept()
                 return SocketStream._of_accepted(sock)
             except OSError as exc:
@@ -94,11 +94,11 @@ class SocketListener(Listener[SocketStream], metaclass=Final):
     async def aclose(self) -> None:
         """Stop listening: when this returns or raises, the port is free.
 
-        Connections that were accepted stay open, those still queued are reset by the system. A
-        task that waits in ``accept`` gets :class:`ClosedResourceError`. A second time does nothing.
+        Accepted connections stay open. The system resets those that it has queued. A task that
+        waits in ``accept`` gets :class:`ClosedResourceError`. A second call is only a checkpoint.
 
         Raises:
-            Cancelled: if the task is cancelled; the listener is closed all the same.
+            Cancelled: if the task is cancelled; the listener is closed nevertheless.
 
         Checkpoint: yes.
         """

@@ -1,12 +1,13 @@
-"""Serving: a task for each connection.
+"""Serving: accept connections, and run a handler task for each: :func:`serve_listeners`.
 
-What lives here: :func:`serve_listeners`, for listeners of every kind. What does not: listeners.
+It takes listeners of every kind. Listeners over sockets are in :mod:`listener`, listeners over TLS
+in ``_tls``.
 
-Rule 1: a connection is closed when its handler ends, however it ends.
+Rule 1: a connection is closed when its handler returns or raises.
 
-Rule 2: an error of a handler is not the server's to judge: it ends the server, unless the handlers
-run in a nursery of somebody else's. Running out of file descriptors or memory is nobody's mistake
-here: it is logged, and the server tries again soon.
+Rule 2: the server does not catch an error of a handler. So the error ends the server, unless the
+handlers run in a nursery that the caller passed. Running out of file descriptors or memory is not
+an error of the handler or of the server. It is logged, and the server tries again soon.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ __all__ = ["serve_listeners"]
 StreamT = TypeVar("StreamT", bound=AsyncResource)
 ListenerT = TypeVar("ListenerT", bound="Listener[Any]")
 
-# accept() says that there is no room for one more connection.
+# Error numbers of accept() when the system has no room for one more connection.
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 # Seconds to wait for room.
@@ -52,29 +53,29 @@ async def serve_listeners(
 ) -> NoReturn:
     """For each connection that comes in at ``listeners``, run ``handler(stream)`` in a task.
 
-    If the system has no room for one more connection (``EMFILE``, ``ENFILE``, ``ENOBUFS``,
-    ``ENOMEM``), this logs an error to the logger ``nurseryio.serve_listeners``, waits 100 ms, and
-    tries again.
+    If the system does not have room for one more connection (``EMFILE``, ``ENFILE``, ``ENOBUFS``,
+    ``ENOMEM``), the server waits 100 ms and tries again. It also logs an error to the logger
+    ``nurseryio.serve_listeners``.
 
     Args:
         handler: An async function of one argument, the connection. The connection is closed when
-            the function ends, however it ends. An error that it lets out ends the server: catch in
-            the handler what should not.
-        listeners: Where to accept. They are closed at the end.
-        handler_nursery: Where the handlers run: a nursery, or anything with its ``start_soon``.
-            None stands for a nursery of the server's own.
+            the function returns or raises. An error that the function raises ends the server. So
+            catch all errors in the handler that should not do that.
+        listeners: The listeners to accept from. They are closed at the end.
+        handler_nursery: The nursery in which the handlers run, or any object with such a
+            ``start_soon``. If None, the server opens a nursery.
         task_status: For ``nursery.start``, which returns ``listeners``.
 
     Raises:
-        TypeError: ``handler`` is no function.
-        ExceptionGroup: ``accept`` failed, or a handler of the server's own nursery did.
-        Cancelled: if the task is cancelled; there is no other way to stop a server.
+        TypeError: ``handler`` is not a function.
+        ExceptionGroup: ``accept`` failed, or a handler in the server's nursery did.
+        Cancelled: if the task is cancelled. There is no other way to stop a server.
 
     Checkpoint: yes.
 
     Trio: ``trio.serve_listeners``.
     """
-    if handler is not None:  # with Trio None goes well as long as nobody connects
+    if handler is not None:  # Trio allows None, which fails only when a client connects
         reject_non_functions((handler,))
     if not isinstance(listeners, list):
         listeners = list(listeners)  # used twice
@@ -82,8 +83,8 @@ async def serve_listeners(
     async with open_nursery() as nursery:
         for listener in listeners:
             nursery.start_soon(_serve_one, listener, handler_nursery or nursery, handler)
-        # What listens has been queueing connections for long; anything that goes wrong with the
-        # spawning comes before this.
+        # After the tasks were spawned, so that an error of start_soon() comes first. The sockets
+        # already queue connections.
         task_status.started(listeners)
     raise AssertionError("a server ends by an error or by being cancelled")
 
@@ -116,10 +117,10 @@ async def _serve_one(
                     else:
                         handler_nursery.start_soon(handle, stream, handler)
                 except BaseException:
-                    # That nursery may be closed already.
+                    # The nursery of the caller may be closed already.
                     await aclose_forcefully(stream)
                     raise
-                del stream  # not to be kept until the next one comes
+                del stream  # do not keep the stream alive until the next one comes
     except BaseException:
         # Shielded: a cancellation of the server must not take the place of the error.
         with CancelScope(shield=True):
@@ -132,7 +133,8 @@ async def _handle(stream: StreamT, handler: Callable[[StreamT], Awaitable[object
         await handler(stream)
     finally:
         if isinstance(stream, SocketStream):
-            # It says no goodbye, so there is nothing to hurry; and the task ends here anyway.
+            # close() is enough: this stream does not send a goodbye that would have to be cut
+            # short. A checkpoint is not needed, because the task ends here anyway.
             stream.socket.close()
         else:
             await aclose_forcefully(stream)

@@ -1,7 +1,7 @@
-"""Where sockets come from: new ones, pairs, those of the standard library, bare descriptors.
+"""The functions that make sockets: new sockets, pairs, from standard sockets and descriptors.
 
-What lives here: the functions of ``nurseryio.socket`` that return sockets, and the custom factory.
-What does not: what sockets do (:mod:`sockets`).
+This module has the functions of ``nurseryio.socket`` that return sockets, and the custom factory.
+The methods of sockets are in :mod:`sockets`.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ __all__ = [
     "socketpair",
 ]
 
-# Linux: the rest of a socket's type are flags.
+# The bits of a socket's type. On Linux the other bits are flags.
 TYPE_BITS = 0xF
 
 _factory: RunVar[SocketFactory | None] = RunVar("socket_factory", None)
 
 
 def set_custom_socket_factory(socket_factory: SocketFactory | None) -> SocketFactory | None:
-    """Have :func:`socket`, on the running loop, make objects of yours. For tests.
+    """Make :func:`socket` return sockets of your factory, on the running loop. For tests.
 
     Args:
-        socket_factory: An implementation of :class:`nurseryio.abc.SocketFactory`; None goes back to
+        socket_factory: An implementation of :class:`nurseryio.abc.SocketFactory`; None restores
             the system's sockets.
 
     Returns:
-        What was set before, None if nothing.
+        The factory that was set before, or None.
 
     Raises:
         RuntimeError: No loop is running.
@@ -66,16 +66,17 @@ def from_stdlib_socket(sock: stdlib.socket) -> SocketType:
     """Wrap a socket of the standard library.
 
     Args:
-        sock: Put into non-blocking mode. From now on it should be used, and closed, through the
-            returned object alone.
+        sock: The socket. It is put into non-blocking mode. From now on it should be used and closed
+            only through the returned object.
 
     Returns:
         A socket with async methods, on the same file descriptor.
 
     Raises:
-        TypeError: It is no ``socket.socket``, or of a subclass such as ``ssl.SSLSocket``.
-        NotImplementedError: It is not of type ``SOCK_STREAM``, and the running loop cannot watch
-            file descriptors (Windows' Proactor loop). So for each function here.
+        TypeError: ``sock`` is not a ``socket.socket``, or of a subclass such as ``ssl.SSLSocket``.
+        NotImplementedError: ``sock`` is not of type ``SOCK_STREAM``, and the running loop cannot
+            watch file descriptors (Windows' Proactor loop). The other functions that make sockets
+            raise this too.
 
     Checkpoint: no, this is not an async function.
 
@@ -90,16 +91,19 @@ def fromfd(
     type: SocketKind | int = SOCK_STREAM,
     proto: int = 0,
 ) -> SocketType:
-    """Make a socket from a duplicate of a file descriptor, which stays open and yours.
+    """Make a socket from a duplicate of a file descriptor.
+
+    The descriptor stays open, and you still have to close it.
 
     Args:
         fd: The descriptor.
-        family: What kind of socket it is, where the system does not tell; likewise the others.
-        type: As above.
-        proto: As above.
+        family: The address family. Linux knows the family, type and protocol of a descriptor, and
+            these arguments are ignored; other systems do not.
+        type: The type of the socket, likewise.
+        proto: The number of the protocol, likewise.
 
     Raises:
-        OSError: It is not the descriptor of a socket.
+        OSError: ``fd`` is not the descriptor of a socket.
 
     Checkpoint: no, this is not an async function.
 
@@ -112,7 +116,7 @@ def fromfd(
 if sys.platform == "win32":
 
     def fromshare(info: bytes) -> SocketType:
-        """Make a socket from what ``share`` has prepared in another process.
+        """Make a socket that another process has shared by its method ``share``.
 
         Args:
             info: The bytes that ``share`` returned.
@@ -133,9 +137,9 @@ def socketpair(
     """Make two sockets that are connected with each other.
 
     Args:
-        family: ``AF_UNIX`` where the system has it, else ``AF_INET``, if not given.
+        family: The address family. If None, ``AF_UNIX`` where the system has it, else ``AF_INET``.
         type: ``SOCK_STREAM`` or ``SOCK_DGRAM``.
-        proto: As a rule 0.
+        proto: The number of the protocol, usually 0.
 
     Checkpoint: no, this is not an async function.
 
@@ -159,28 +163,28 @@ def socket(
     proto: int = 0,
     fileno: int | None = None,
 ) -> SocketType:
-    """Make a socket, or wrap a file descriptor that is one.
+    """Make a socket, or wrap the file descriptor of one.
 
     Args:
         family: ``AF_INET``, ``AF_INET6``, ``AF_UNIX``...
         type: ``SOCK_STREAM``, ``SOCK_DGRAM``...
-        proto: As a rule 0.
-        fileno: A descriptor to be taken over; then the system is asked for the other three where
-            it knows.
+        proto: The number of the protocol, usually 0.
+        fileno: The descriptor of a socket, which then belongs to the returned object. On Linux the
+            other three arguments are then ignored, because the system knows them.
 
     Returns:
-        A socket; what the object given to :func:`set_custom_socket_factory` makes, if there is one
-        and no ``fileno`` is given.
+        A socket. If no ``fileno`` is given and a factory was set by
+        :func:`set_custom_socket_factory`, the socket that the factory makes.
 
     Raises:
-        OSError: The system refuses.
+        OSError: The system refuses, or ``fileno`` is not the descriptor of a socket.
 
     Checkpoint: no, this is not an async function.
 
     Trio: ``trio.socket.socket``.
     """
     if fileno is None:
-        # Outside any loop there is nothing to ask for.
+        # Outside any loop a factory cannot be set, and this returns None.
         factory = _current_factory()
         if factory is not None:
             made: SocketType = factory.socket(family, type, proto)
@@ -191,12 +195,12 @@ def socket(
 
 
 def _class_for(kind: int) -> type_[Socket]:
-    """The class of sockets of a type that works on the running loop.
+    """The class for sockets of a type that works on the running loop.
 
-    Outside any loop that is the one for the system's default loop.
+    Outside any loop it is the class that works on the system's default loop.
 
     Raises:
-        NotImplementedError: There is none.
+        NotImplementedError: There is no such class.
     """
     loop = running_loop_or_none()
     if loop is None:
@@ -221,10 +225,10 @@ def _current_factory() -> SocketFactory | None:
 def _kind_of(
     fileno: int, family: AddressFamily | int, type: SocketKind | int, proto: int
 ) -> tuple[AddressFamily | int, SocketKind | int, int]:
-    """Family, type and protocol of a descriptor, as far as the system tells."""
+    """Family, type and protocol of a descriptor: from the system on Linux, else as given."""
     if sys.platform != "linux":
         return family, type, proto
-    # Whatever it is taken for here, getsockopt() asks the descriptor.
+    # The arguments may be wrong for this descriptor. getsockopt() asks the descriptor itself.
     probe = stdlib.socket(family, type, proto, fileno=fileno)
     try:
         return (

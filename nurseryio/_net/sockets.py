@@ -1,21 +1,22 @@
-"""The system's sockets, as objects with async methods.
+"""The system's sockets as objects with async methods: accept, connect, receive, send.
 
-What lives here: :class:`Socket`, behind every :class:`~.sockettype.SocketType` that is no fake.
-What does not: making them (:mod:`socket_makers`), and streams.
+This module has :class:`Socket`, the class of every :class:`~.sockettype.SocketType` except fakes.
+The functions that make sockets are in :mod:`socket_makers`, streams in :mod:`stream`.
 
-Ours, not the loop's ``sock_recv`` and so on: those lack half of the calls, differ from loop to
-loop, and tell nobody that a socket was closed under a task.
+The methods of the loop (``sock_recv`` and so on) are not used. Half of the calls are missing there,
+and loops differ. They also do not raise an error in a task whose socket is closed meanwhile.
 
-Rule 1: every async method tries the call of the standard library, on a socket that never blocks,
-and waits only if that would have blocked; then it tries again. So two tasks may use one socket as
-long as they do not wait for the same thing.
+Rule 1: every async method calls the standard library's method on a non-blocking socket. If the call
+would have blocked, the method waits and then calls again. So two tasks may use one socket as long
+as they do not wait for the same direction.
 
-Rule 2: the checkpoint comes before the call, which is the last step of a method. Whatever cancels
-the method, a native cancel of a task that ends with it included, nothing was received or sent.
+Rule 2: the checkpoint comes before the call, and the call is the last step of a method. So if a
+method is cancelled, nothing was received or sent. That holds for every kind of cancellation, also
+for ``asyncio.Task.cancel`` when the task would end with this method.
 
-Rule 3: a socket that is ``owned`` was opened by this library itself, so that nobody closes it but
-through the object. Only then does the socket keep its registration with the loop between two
-waits (see :mod:`readiness`).
+Rule 3: a socket is ``owned`` if this library opened it, so that it is closed only through its
+object. Only an owned socket keeps its registration with the loop between two waits (see
+``_loop.readiness``).
 
 Rule 4: tasks of several loops, in several threads, may use one socket.
 """
@@ -56,9 +57,10 @@ __all__ = ["NEXT_MAY_BE_FINE", "Socket"]
 
 T = TypeVar("T")
 
-# accept() has no connection yet; or reports what went wrong with one that was on its way in:
-# refused by a firewall (EPERM), reset before it was accepted, or, on Linux, nearly any error of a
-# network. Everything else is an error of the listener, or of the machine, and is raised.
+# Errors of accept() after which the next call may succeed. Either a connection has not arrived yet,
+# or the error is that of an incoming connection. The connection was refused by a firewall (EPERM)
+# or reset before it was accepted; on Linux nearly any network error is possible. Every other error
+# is one of the listener or of the machine, and is raised.
 NEXT_MAY_BE_FINE = {
     getattr(errno, name)
     for name in (
@@ -68,37 +70,37 @@ NEXT_MAY_BE_FINE = {
     if hasattr(errno, name)
 }
 
-# What connect() says when the attempt has begun: on Unix, on Windows.
+# Error numbers of connect() when the attempt has begun: on Unix, on Windows.
 _UNDER_WAY = {errno.EINPROGRESS}
 if sys.platform == "win32":
     _UNDER_WAY.add(errno.EWOULDBLOCK)
 
 
 class Socket(SocketType):
-    """A socket of the system. Its methods are described at :class:`~.sockettype.SocketType`.
+    """A socket of the system. The methods are described at :class:`~.sockettype.SocketType`.
 
     Args:
-        sock: The socket of the standard library; put into non-blocking mode, and not to be used
-            by anybody else from now on.
+        sock: The socket of the standard library. It is put into non-blocking mode, and other code
+            must not use it from now on.
         owned: See rule 3.
 
     Raises:
-        TypeError: ``sock`` is something else, such as an ``ssl.SSLSocket``.
+        TypeError: ``sock`` is of another class, such as ``ssl.SSLSocket``.
     """
 
     __slots__ = ("__weakref__", "_did_shutdown", "_kind", "_sock", "_waits")
 
-    # What waits for the socket. It holds the standard library's socket, not this one.
+    # The waits for this socket. Refers to the standard library's socket, not to this object.
     _waits: Registrations
 
     def __init__(self, sock: stdlib.socket, owned: bool = False) -> None:
-        # Exactly this class: a subclass, such as that of TLS, does something else on recv().
+        # Exactly this class: in a subclass, such as that for TLS, recv() does something else.
         if type(sock) is not stdlib.socket:
             raise TypeError(f"expected object of type 'socket.socket', not {type(sock).__name__!r}")
         self._sock = sock
         self._waits = Registrations(sock, owned)
         self._did_shutdown = False
-        # Family, type and protocol of what a listener accepts, as plain numbers.
+        # Family, type and protocol of the sockets that a listener accepts, as plain numbers.
         self._kind: tuple[int, int, int] | None = None
         try:
             sock.setblocking(False)
@@ -114,7 +116,7 @@ class Socket(SocketType):
         waits = getattr(self, "_waits", None)  # __init__ may have failed
         registered = None if waits is None else waits.registered()
         if registered:
-            # The loop must not be left with the number of a descriptor that is closed. Otherwise
+            # The loop must not watch the number of a closed descriptor. If nothing is registered,
             # the standard library's socket closes itself, and warns as well.
             try:
                 text = f"unclosed {self!r}"
@@ -122,7 +124,7 @@ class Socket(SocketType):
             finally:
                 close_later(registered, self._sock.detach())
 
-    # -- what does not block ----------------------------------------------------
+    # -- methods that do not block ----------------------------------------------
 
     def detach(self) -> int:
         for waits in self._end_waits():
@@ -226,7 +228,7 @@ class Socket(SocketType):
             self._sock.close()
 
     def _end_waits(self) -> list[Readiness]:
-        """See :meth:`Registrations.close`; likewise for those who wait for the bare number."""
+        """End all waits, also for the bare descriptor; see :meth:`Registrations.close`."""
         fd = self._sock.fileno()
         elsewhere = self._waits.close()
         if fd != -1 and self._waits.others_wait(fd) and in_trio_run():
@@ -235,9 +237,10 @@ class Socket(SocketType):
 
     @contextmanager
     def _handed_on(self) -> Iterator[None]:
-        """Give the connection to another program: blocking, and closed here unless that fails.
+        """Give the connection to another program: make it blocking, then close it on this side.
 
-        Not to be used by a task meanwhile, which would block the loop.
+        If the body of the ``with`` block raises, the socket stays open and becomes non-blocking
+        again. No task may use the socket during the block: it would block the loop.
 
         Raises:
             ClosedResourceError: The socket is closed.
@@ -268,7 +271,7 @@ class Socket(SocketType):
     # -- waiting ----------------------------------------------------------------
 
     async def _reading(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call ``fn``, and again whenever the socket has become readable, until it works."""
+        """Call ``fn``, again each time the socket becomes readable, until it does not block."""
         await checkpoint()
         try:
             return fn(*args, **kwargs)
@@ -283,7 +286,7 @@ class Socket(SocketType):
                 pass
 
     async def _writing(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call ``fn``, and again whenever the socket has become writable, until it works."""
+        """Call ``fn``, again each time the socket becomes writable, until it does not block."""
         await checkpoint()
         try:
             return fn(*args, **kwargs)
@@ -315,9 +318,9 @@ class Socket(SocketType):
         return Socket(sock, owned=True), address
 
     async def _accept_after_wait(self) -> Socket:
-        """``accept`` for a listener: waits before it tries if it is registered with the loop.
+        """``accept`` for a listener: if registered with the loop, it waits before the first try.
 
-        A connection that fails before it is accepted is passed over.
+        A connection that fails before it is accepted is skipped.
         """
         sock = self._sock
         kind = self._kind
@@ -354,7 +357,7 @@ class Socket(SocketType):
                 return
             await self._until_connected()
         except Cancelled:
-            # The attempt may be under way, and there is no way to call it back.
+            # The attempt may have begun, and cannot be undone.
             self.close()
             raise
         error = self._sock.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_ERROR)
@@ -362,14 +365,14 @@ class Socket(SocketType):
             raise OSError(error, f"Error connecting to {address!r}: {os.strerror(error)}")
 
     async def _until_connected(self) -> None:
-        """Wait until a connection attempt is decided."""
+        """Wait until a connection attempt has succeeded or failed."""
         await self._waits.writable(current_task()._state).once()
 
     def _is_under_way(self, error: BaseException) -> bool:
-        """Whether ``connect`` says that the attempt has begun.
+        """Whether this error of ``connect`` means that the attempt has begun.
 
-        "Try again" says that nothing has begun: the listener's queue is full (a Unix socket), or
-        the system has no port or route left for it.
+        On Unix ``EAGAIN`` means that it has not: the listener's queue is full (a Unix socket), or
+        the system does not have a port or route left for the connection.
         """
         return isinstance(error, BlockingIOError) and error.errno in _UNDER_WAY
 
@@ -399,7 +402,8 @@ class Socket(SocketType):
         async def recvmsg_into(
             self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
         ) -> tuple[int, list[tuple[int, int, bytes]], int, AddressFormat]:
-            # A list, here and in sendmsg(): there may be a second try, and an iterator is used up.
+            # A list, here and in sendmsg(): a second try needs the elements again, which an
+            # iterator does not have any more.
             kept = list(buffers)
             return await self._reading(self._sock.recvmsg_into, kept, ancbufsize, flags)
 

@@ -1,11 +1,11 @@
-"""What every socket of this library can do: the class to check against, and to derive fakes from.
+"""The abstract class of sockets, for ``isinstance`` checks and as the base class of fakes.
 
-What lives here: :class:`SocketType`, interface alone. The sockets of the system are in
-:mod:`sockets`; tests may bring others by ``set_custom_socket_factory``.
+This module has :class:`SocketType`, which is only an interface. The system's sockets are in
+:mod:`sockets`; tests may pass others to ``set_custom_socket_factory``.
 
-Rule: names, arguments and results are those of :class:`socket.socket`; what may block there is an
-async method here. Methods about blocking modes and timeouts, and those that wrap a socket in a
-file, have no place here and are left out.
+Rule: names, arguments and results are those of :class:`socket.socket`. A method that may block
+there is an async method here. Methods for blocking modes and timeouts are left out, and so are
+methods that wrap a socket in a file.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ DEFAULT_BACKLOG = min(stdlib.SOMAXCONN, 128)
 
 
 class SocketType:
-    """A socket: everything that :func:`nurseryio.socket.socket` and its relatives return.
+    """The type of the sockets that the functions of ``nurseryio.socket`` return.
 
-    It cannot be instantiated itself. Every async method is a checkpoint, also when it has nothing
-    to wait for, and raises what the method of the same name of :class:`socket.socket` does. Also:
+    ``SocketType`` itself cannot be instantiated. Every async method is a checkpoint, also when it
+    does not have to wait. It raises the errors that the method of the same name of
+    :class:`socket.socket` raises, and also:
 
     Raises:
         BusyResourceError: Another task is waiting for the same direction of this socket.
-        ClosedResourceError: Another task has closed the socket meanwhile.
+        ClosedResourceError: Another task closed the socket during the call.
         Cancelled: if the task is cancelled while it waits.
 
     Trio: ``trio.socket.SocketType``.
@@ -52,7 +53,7 @@ class SocketType:
             )
 
     def detach(self) -> int:
-        """Give the file descriptor away: the socket is closed, the descriptor stays open."""
+        """Close the socket without closing its file descriptor, and return the descriptor."""
         raise NotImplementedError
 
     def fileno(self) -> int:
@@ -74,7 +75,7 @@ class SocketType:
     def getsockopt(self, level: int, optname: int, buflen: int) -> bytes: ...
 
     def getsockopt(self, level: int, optname: int, buflen: int | None = None) -> int | bytes:
-        """The value of an option: a number, or up to ``buflen`` bytes if that is given."""
+        """Return the value of an option: a number, or up to ``buflen`` bytes if that is given."""
         raise NotImplementedError
 
     @overload
@@ -90,11 +91,11 @@ class SocketType:
         value: int | Buffer | None,
         optlen: int | None = None,
     ) -> None:
-        """Set an option; ``value`` None with ``optlen`` passes a null pointer of that length."""
+        """Set an option. If ``value`` is None, a null pointer of length ``optlen`` is passed."""
         raise NotImplementedError
 
     def listen(self, backlog: int = DEFAULT_BACKLOG) -> None:
-        """Have the system accept connections and queue up to ``backlog`` of them."""
+        """Make the system accept connections and queue up to ``backlog`` of them."""
         raise NotImplementedError
 
     def get_inheritable(self) -> bool:
@@ -102,7 +103,7 @@ class SocketType:
         raise NotImplementedError
 
     def set_inheritable(self, inheritable: bool) -> None:
-        """Say whether child processes inherit the file descriptor."""
+        """Set whether child processes inherit the file descriptor."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -133,15 +134,15 @@ class SocketType:
 
     @property
     def did_shutdown_SHUT_WR(self) -> bool:
-        """Whether ``shutdown`` has ended the sending direction."""
+        """Whether ``shutdown`` was called for the sending direction."""
         raise NotImplementedError
 
     def dup(self) -> SocketType:
-        """A second socket object for the same connection, to be closed separately."""
+        """Make a second socket object for the same connection. Each must be closed."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Close the socket. Tasks that wait for it get ``ClosedResourceError``."""
+        """Close the socket. Tasks that wait for the socket get ``ClosedResourceError``."""
         raise NotImplementedError
 
     def shutdown(self, flag: int) -> None:
@@ -149,48 +150,48 @@ class SocketType:
         raise NotImplementedError
 
     def is_readable(self) -> bool:
-        """Whether receiving, or accepting, would find something at once."""
+        """Whether receiving or accepting would return at once."""
         raise NotImplementedError
 
     async def wait_writable(self) -> None:
-        """Wait until the system takes more data; ``lowlevel.wait_writable`` for this socket."""
+        """Wait until the system takes more data, like ``lowlevel.wait_writable``."""
         raise NotImplementedError
 
     async def bind(self, address: AddressFormat) -> None:
-        """Take an address of this machine. Names in it are resolved first."""
+        """Bind to an address of this machine. Names in the address are resolved first."""
         raise NotImplementedError
 
     async def accept(self) -> tuple[SocketType, AddressFormat]:
-        """Wait for a connection: its socket, and the address of the other end."""
+        """Wait for a connection, and return its socket and the address of the other end."""
         raise NotImplementedError
 
     async def connect(self, address: AddressFormat) -> None:
-        """Connect to an address. Names in it are resolved first.
+        """Connect to an address. Names in the address are resolved first.
 
-        An attempt cannot be taken back: if this is cancelled, the socket is closed.
+        An attempt to connect cannot be undone: if ``connect`` is cancelled, it closes the socket.
         """
         raise NotImplementedError
 
     def recv(self, buflen: int, flags: int = 0, /) -> Awaitable[bytes]:
-        """Receive up to ``buflen`` bytes; ``b""`` at the end."""
+        """Receive and return up to ``buflen`` bytes; ``b""`` at the end."""
         raise NotImplementedError
 
     def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> Awaitable[int]:
-        """Receive into a buffer: how many bytes."""
+        """Receive into a buffer, and return the number of bytes."""
         raise NotImplementedError
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> Awaitable[tuple[bytes, AddressFormat]]:
-        """Receive up to ``bufsize`` bytes, with the sender's address."""
+        """Receive up to ``bufsize`` bytes, and return them with the sender's address."""
         raise NotImplementedError
 
     def recvfrom_into(
         self, buffer: Buffer, nbytes: int = 0, flags: int = 0
     ) -> Awaitable[tuple[int, AddressFormat]]:
-        """Receive into a buffer: how many bytes, and the sender's address."""
+        """Receive into a buffer, and return the number of bytes and the sender's address."""
         raise NotImplementedError
 
     def send(self, bytes: Buffer, flags: int = 0, /) -> Awaitable[int]:
-        """Send as much as the system takes at once: how many bytes."""
+        """Send as many bytes as the system takes at once, and return their number."""
         raise NotImplementedError
 
     @overload
@@ -200,7 +201,7 @@ class SocketType:
     async def sendto(self, data: Buffer, flags: int, address: AddressFormat, /) -> int: ...
 
     async def sendto(self, *args: Any) -> int:
-        """Send to an address: how many bytes. Names in the address are resolved first."""
+        """Send to an address, and return the number of bytes. Names are resolved first."""
         raise NotImplementedError
 
     if sys.platform == "win32":
@@ -220,7 +221,7 @@ class SocketType:
         def recvmsg_into(
             self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
         ) -> Awaitable[tuple[int, list[tuple[int, int, bytes]], int, AddressFormat]]:
-            """Receive into buffers with ancillary data."""
+            """Receive into buffers with ancillary data; see :meth:`socket.socket.recvmsg_into`."""
             raise NotImplementedError
 
         async def sendmsg(
@@ -231,5 +232,5 @@ class SocketType:
             address: AddressFormat | None = None,
             /,
         ) -> int:
-            """Send several buffers with ancillary data: how many bytes."""
+            """Send several buffers with ancillary data, and return the number of bytes."""
             raise NotImplementedError

@@ -1,22 +1,23 @@
-"""Connections: :class:`SocketStream`.
+"""A stream of bytes over a connected socket: :class:`SocketStream`, which sends and receives.
 
-What lives here: sending and receiving on a connected socket. What does not: how a connection comes
-about (:mod:`tcp_connect`, :mod:`listener`, :mod:`unix`).
+Connections are made in :mod:`tcp_connect`, :mod:`listener` and :mod:`unix`.
 
-Rule 1: there is no buffer between the caller and the kernel, in either direction. ``send_all``
-returns when the kernel has taken the last byte; nothing is read before somebody wants it. So a
-cancelled call has lost nothing, and a peer that does not read stops whoever sends to it.
+Rule 1: bytes are not buffered between the caller and the kernel, in either direction. ``send_all``
+returns when the kernel has taken the last byte. Nothing is read before a task calls
+``receive_some``. So a cancelled ``receive_some`` loses nothing, and a sender has to wait while its
+peer does not read.
 
-Rule 2: each method checks for cancellation before it does anything, and gives the others a turn,
-unless they have just had one: the task has this moment been woken from a wait. That counts for
-one method, so of two in a row at least one lets those run that are ready. While nobody else is
-ready, up to ``MAX_YIELD_CREDIT`` methods in a row may go without: they hold up nobody but what
-the loop does not know of yet, and that for less than a millisecond. ``Task._yield_credit`` keeps
-count. So an echo costs one turn of the loop instead of two, and a bulk transfer hardly any.
+Rule 2: each method checks for cancellation before it does anything else. Then it yields, unless
+the other tasks have just run, because this task was woken from a wait. That wait replaces the yield
+of one method, so of two methods in a row at least one lets the ready tasks run. While no other task
+is ready, up to ``MAX_YIELD_CREDIT`` methods in a row skip the yield. That delays only events that
+the loop has not seen yet, by less than a millisecond. The count is in ``Task._yield_credit``. So an
+echo costs one iteration of the loop instead of two, and a bulk transfer hardly any.
 
-Rule 3: the two methods that matter for speed are each one frame, and call the socket of the
-standard library directly. A socket that is no socket of the system's (a fake in a test) takes the
-long way, through the methods of :class:`~.sockettype.SocketType`.
+Rule 3: the two methods that matter for speed, ``receive_some`` and ``send_all``, are one frame each
+and call the standard library's socket directly. For other classes than :class:`~.sockets.Socket`
+(a fake in a test, a ``LinkedSocket``) they call the methods of
+:class:`~.sockettype.SocketType`, which is slower.
 """
 
 from __future__ import annotations
@@ -50,38 +51,39 @@ if TYPE_CHECKING:
 
 __all__ = ["SocketStream", "bytes_view", "check_max_bytes", "is_closed_error"]
 
-# Bytes asked for if the caller does not say how many. Below the size from which on malloc asks the
-# system for fresh memory each time. When so many come at once, more are asked for next time.
+# Most bytes of one call of recv() if the caller does not pass a number. From a somewhat larger size
+# on, malloc asks the system for fresh memory each time. If a call returns that many bytes, the next
+# call asks for twice as many, up to RECEIVE_MOST.
 RECEIVE_SIZE = 65536
 RECEIVE_MOST = 4 * RECEIVE_SIZE
 
-# Bytes that may wait in the kernel unsent before a socket counts as not writable: what a fast
-# network carries in the time that a task takes to come back.
+# Unsent bytes in the kernel at which a socket stops being writable: as many as a fast network
+# carries in the time that it takes to wake a task.
 UNSENT_LIMIT = 16384
 NOTSENT_LOWAT: int | None = getattr(stdlib, "TCP_NOTSENT_LOWAT", None)
 
-# What the calls of a socket say that was closed on this side: on Unix, on Windows.
+# Error numbers of a socket that was closed on this side: on Unix, on Windows.
 _CLOSED = (errno.EBADF, errno.ENOTSOCK)
 
 
 def is_closed_error(error: OSError) -> bool:
-    """Whether it says that the socket was closed on this side."""
+    """Whether the error means that the socket was closed on this side."""
     return error.errno in _CLOSED
 
 
 def _raise_for(error: OSError) -> NoReturn:
-    """Raise what streams raise for an error of a socket."""
+    """Raise the error of a stream that stands for this error of a socket."""
     if is_closed_error(error):
         raise ClosedResourceError("this socket was already closed") from None
     raise BrokenResourceError(f"socket connection broken: {error}") from error
 
 
 def check_max_bytes(max_bytes: object) -> int:
-    """The number of bytes that may be received.
+    """Return ``max_bytes`` as an int.
 
     Raises:
-        TypeError: It is no integer.
-        ValueError: It is less than 1.
+        TypeError: ``max_bytes`` is not an integer.
+        ValueError: ``max_bytes`` is less than 1.
     """
     try:
         number = operator.index(max_bytes)  # type: ignore[arg-type]
@@ -95,22 +97,22 @@ def check_max_bytes(max_bytes: object) -> int:
 class SocketStream(HalfCloseableStream, metaclass=Final):
     """A stream of bytes over a connected socket.
 
-    On TCP it turns on ``TCP_NODELAY``, so that small messages leave at once, and where the system
-    has it ``TCP_NOTSENT_LOWAT`` (16 KiB), so that what is sent does not grow old in the kernel.
-    Both can be changed by :meth:`setsockopt`.
+    Two options are set on a TCP socket. ``TCP_NODELAY`` makes the system send small messages at
+    once. ``TCP_NOTSENT_LOWAT`` (16 KiB, where the system has it) limits the unsent data in the
+    kernel, so that data is not old when it is sent. :meth:`setsockopt` can change both.
 
     Args:
         socket: A connected socket of type ``SOCK_STREAM``, from ``nurseryio.socket``. It is closed
             with the stream. Kept as the attribute ``socket``.
 
     Raises:
-        TypeError: It is no socket of ``nurseryio.socket``.
-        ValueError: It is of another type.
+        TypeError: ``socket`` is not a socket of ``nurseryio.socket``.
+        ValueError: ``socket`` is of another type than ``SOCK_STREAM``.
 
     Trio: ``trio.SocketStream``.
     """
 
-    # _size: how many bytes are asked for if the caller does not say.
+    # _size: the most bytes to receive if the caller does not pass a number.
     __slots__ = (
         "__dict__",
         "__weakref__",
@@ -131,18 +133,18 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
 
     @classmethod
     def _of_accepted(cls, socket: SocketType) -> SocketStream:
-        """A stream over a socket that needs no checks, as it comes from one that passed them."""
+        """Make a stream over a socket that a checked listener accepted, without checking again."""
         self = cls.__new__(cls)
         self._take(socket)
         return self
 
     def _take(self, socket: SocketType) -> None:
         self.socket = socket
-        # Whether a task is in a method of that direction.
+        # Whether a task is in a method of the direction.
         self._receiving = self._sending = False
         self._reads: Readable | None = None
         self._size = RECEIVE_SIZE
-        # The long way is taken where these are None.
+        # None: the methods of the socket are called instead (rule 3).
         self._recv: Callable[[int], bytes] | None = None
         self._send: Callable[[Buffer], int] | None = None
         setsockopt: Callable[[int, int, int], None] = socket.setsockopt
@@ -154,7 +156,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             if NOTSENT_LOWAT is not None:
                 setsockopt(stdlib.IPPROTO_TCP, NOTSENT_LOWAT, UNSENT_LIMIT)
         except OSError:
-            pass  # it is no TCP socket
+            pass  # not a TCP socket
 
     def __repr__(self) -> str:
         return f"<SocketStream over {self.socket!r}>"
@@ -165,15 +167,17 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         """Wait until something has arrived, and return it.
 
         Args:
-            max_bytes: The most bytes to return, at least 1. None stands for a good size.
+            max_bytes: The most bytes to return, at least 1. If None, the stream picks a good size.
 
         Returns:
             At least one byte, or ``b""`` if the peer has ended its sending direction.
 
         Raises:
+            TypeError: ``max_bytes`` is not an integer.
+            ValueError: ``max_bytes`` is less than 1.
             BusyResourceError: Another task is receiving on this stream.
             BrokenResourceError: The connection is broken; the cause is the ``OSError``.
-            ClosedResourceError: The stream is closed, or was closed meanwhile.
+            ClosedResourceError: The stream is closed, or was closed during the call.
             Cancelled: if the task is cancelled; nothing that has arrived is lost.
 
         Checkpoint: yes.
@@ -233,7 +237,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             self._receiving = False
 
     async def _check_first(self, task: Task) -> None:
-        """The task may be cancelled, or somebody watches whether this is a whole checkpoint."""
+        """Check for cancellation. Either there is one, or a test checks that the method yields."""
         task._yield_credit = 0
         await checkpoint_if_cancelled()
 
@@ -262,13 +266,13 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             data: The bytes to send; empty data is allowed and sends nothing.
 
         Raises:
-            TypeError: It is not a buffer, or one that is not contiguous.
+            TypeError: ``data`` is not a buffer, or not contiguous.
             BusyResourceError: Another task is sending on this stream.
             BrokenResourceError: The connection is broken; the cause is the ``OSError``.
-            ClosedResourceError: The stream is closed, or was closed meanwhile, or
+            ClosedResourceError: The stream is closed, or was closed during the call, or
                 :meth:`send_eof` was called before.
             Cancelled: if the task is cancelled. Then an unknown part of the data has been sent, and
-                the rest never will be.
+                the rest will never be sent.
 
         Checkpoint: yes.
         """
@@ -314,7 +318,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             self._sending = False
 
     async def _send_rest(self, task: Task, view: memoryview, sent: int) -> None:
-        """Send what is left, in pieces as the kernel has room for them."""
+        """Send the rest of the data, in pieces for which the kernel has room."""
         assert type(self.socket) is Socket
         send = self._send
         assert send is not None
@@ -333,7 +337,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         task._yield_credit = MAX_YIELD_CREDIT
 
     async def _send_unusual(self, view: memoryview) -> None:
-        """``send_all`` for what is not plain bytes, for empty data, and for fakes."""
+        """``send_all`` for other buffers than ``bytes``, for empty data, and for fakes."""
         with view:
             if self.socket.did_shutdown_SHUT_WR:
                 raise ClosedResourceError("can't send data after sending EOF")
@@ -368,7 +372,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         Raises:
             BusyResourceError: Another task is sending on this stream.
             BrokenResourceError: The connection is broken; the cause is the ``OSError``.
-            ClosedResourceError: The stream is closed, or was closed meanwhile.
+            ClosedResourceError: The stream is closed, or was closed during the call.
             Cancelled: if the task is cancelled.
 
         Checkpoint: yes.
@@ -386,7 +390,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             self._sending = False
 
     async def send_eof(self) -> None:
-        """End the sending direction; receiving goes on. A second time does nothing.
+        """End the sending direction. Receiving is still possible. A second call does nothing.
 
         Raises:
             BusyResourceError: Another task is sending on this stream.
@@ -416,16 +420,16 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         if self.socket.fileno() == -1:
             raise ClosedResourceError("this socket was already closed")
 
-    # -- the rest ---------------------------------------------------------------
+    # -- closing, options -------------------------------------------------------
 
     async def aclose(self) -> None:
-        """Close the connection: when this returns or raises, the file descriptor is gone.
+        """Close the connection: when this returns or raises, the file descriptor is closed.
 
-        What the kernel has taken before is still sent. Tasks that are using the stream get
-        :class:`ClosedResourceError`. A second time does nothing.
+        Data that the kernel has taken before is still sent. Tasks that are using the stream get
+        :class:`ClosedResourceError`. A second call is only a checkpoint.
 
         Raises:
-            Cancelled: if the task is cancelled; the stream is closed all the same.
+            Cancelled: if the task is cancelled; the stream is closed nevertheless.
 
         Checkpoint: yes.
         """
@@ -447,10 +451,10 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             level: For example ``nurseryio.socket.IPPROTO_TCP``.
             option: For example ``nurseryio.socket.TCP_NODELAY``.
             value: A number or the bytes of a C structure; None together with ``length``.
-            length: Passes a null pointer of that many bytes.
+            length: If given, a null pointer of that many bytes is passed.
 
         Raises:
-            TypeError: ``value`` and ``length`` do not go together.
+            TypeError: Both ``value`` and ``length`` are given, or neither is.
             OSError: The system refuses.
 
         Checkpoint: no, this is not an async function.
@@ -476,7 +480,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
     def getsockopt(self, level: int, option: int, buffersize: int) -> bytes: ...
 
     def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
-        """Ask for an option of the socket; see :meth:`socket.socket.getsockopt`.
+        """Return an option of the socket; see :meth:`socket.socket.getsockopt`.
 
         Args:
             level: For example ``nurseryio.socket.IPPROTO_TCP``.

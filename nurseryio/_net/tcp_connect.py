@@ -1,18 +1,18 @@
-"""Connecting by TCP: :func:`open_tcp_stream`, to whichever address of a host answers first.
+"""Connecting by TCP with Happy Eyeballs: :func:`open_tcp_stream`.
 
-The algorithm ("Happy Eyeballs", RFC 6555): a name may stand for several addresses, of which some
-may lead nowhere, and to find out about a dead one takes long. So they are tried in order, each
-attempt in a task of its own; the next one starts when the one before has failed, or has taken so
-long that waiting for it alone would be noticed. The first connection wins and the other attempts
-are cancelled.
+The algorithm is "Happy Eyeballs" (RFC 6555). A name may stand for several addresses, some of which
+may be unreachable, and it takes long to find that out. So the addresses are tried in order, each
+attempt in a separate task. The next attempt starts when the one before has failed, or after a delay
+that users do not yet notice. The first connection wins, and the other attempts are cancelled.
 
-Rule 1: the order is the system's, except that the second address tried is of the other family than
-the first one, if there is any: a family fails as a whole more often than an address does.
+Rule 1: the order is that of the system, with one exception. The second address is of another family
+than the first one, if there is such an address. A whole family fails more often than a single
+address.
 
-Rule 2: every socket but the winner's is closed, whatever happens.
+Rule 2: every socket except the winner's is closed, also after an error or a cancellation.
 
-Rule 3: it stands on our own sockets and nurseries, not on what a loop can do: uvloop knows nothing
-of the algorithm.
+Rule 3: the algorithm uses this library's sockets and nurseries, not methods of the loop: uvloop
+does not have the algorithm.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ if sys.version_info < (3, 11):
 
 __all__ = ["open_tcp_stream"]
 
-# Seconds after which an attempt gets company: what browsers have found to work.
+# Seconds until the next attempt begins beside an undecided one. Browsers found this value to work.
 DEFAULT_DELAY = 0.25
 
-# Linux's; Python has it from 3.12 on.
+# The constant of Linux; Python has it from 3.12 on.
 IP_BIND_ADDRESS_NO_PORT = 24
 
 
@@ -57,29 +57,30 @@ async def open_tcp_stream(
 ) -> SocketStream:
     """Connect to a host by TCP.
 
-    If its name stands for several addresses, they are tried in turn, overlapping: an attempt that
-    has not been decided after ``happy_eyeballs_delay`` seconds goes on, but the next one begins.
-    The first to succeed is it. There is no time limit of its own; use :func:`fail_after`.
+    If the name has several addresses, they are tried in order. The next attempt begins when an
+    attempt has failed, or is still undecided after ``happy_eyeballs_delay`` seconds. The undecided
+    attempt then continues beside the next one. The first attempt that succeeds is used, and the
+    others are cancelled. The time is not limited; use :func:`fail_after`.
 
     Args:
         host: A name or a numeric address.
         port: The port number.
-        happy_eyeballs_delay: Seconds, not negative; None stands for the default of 0.25. ``inf``
-            tries one address at a time.
+        happy_eyeballs_delay: Seconds, not negative; None stands for the default of 0.25. With
+            ``inf`` one address is tried at a time.
         local_address: The address of this machine, numeric or a name, that the connection comes
-            from; None leaves it to the system. Its family is then the only one that can be
-            connected to, so that ``"0.0.0.0"`` means IPv4 and ``"::"`` means IPv6.
+            from. If None, the system chooses it. Only addresses of the same family can then be
+            connected to, so ``"0.0.0.0"`` means IPv4 and ``"::"`` means IPv6.
 
     Returns:
         A stream over the connection.
 
     Raises:
-        TypeError: ``port`` is no integer, or ``local_address`` is not text.
+        TypeError: ``port`` is not an integer, or ``local_address`` is neither str nor bytes.
         ValueError: ``host`` is neither str nor bytes, or a number is out of range.
-        OSError: The name cannot be resolved; or there cannot be such a name, because of a NUL in it
-            or a label that is empty or too long (also a ``UnicodeError``); or no address could be
-            connected to: then the text names the addresses, and ``__cause__`` is an
-            ``ExceptionGroup`` of what went wrong with each.
+        OSError: The name cannot be resolved. Or the name is not possible: it has a NUL, or a label
+            that is empty or too long; then the error is a ``UnicodeError`` as well. Or each attempt
+            to connect failed: then the message lists the addresses, and ``__cause__`` is an
+            ``ExceptionGroup`` of the errors.
         Cancelled: if the task is cancelled meanwhile.
 
     Checkpoint: yes.
@@ -109,7 +110,7 @@ async def open_tcp_stream(
 
 
 def in_order(found: list[AddressInfo]) -> list[AddressInfo]:
-    """The addresses in the order in which to try them; see rule 1."""
+    """Return the addresses in the order in which to try them; see rule 1."""
     for place, target in enumerate(found):
         if target[0] != found[0][0]:
             return [found[0], target, *found[1:place], *found[place + 1 :]]
@@ -117,14 +118,14 @@ def in_order(found: list[AddressInfo]) -> list[AddressInfo]:
 
 
 def spelled(host: str | bytes, port: int | str) -> str:
-    """Host and port as people write them."""
+    """Return host and port as people write them."""
     if isinstance(host, bytes):
         host = host.decode("ascii", "backslashreplace")
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _spelled_address(address: AddressFormat) -> str:
-    """A numeric address as people write it, with the zone of a link-local one."""
+    """Return a numeric address as people write it, with the zone if it is link-local."""
     host, port, *further = address
     zone = further[1] if len(further) == 2 else 0
     if zone and "%" not in host:
@@ -136,8 +137,8 @@ def _spelled_address(address: AddressFormat) -> str:
 
 
 def _failure(asked_for: str, attempts: Attempts) -> OSError:
-    """The error when no address could be connected to."""
-    # Taken out of there: the frames of these errors hold the attempts.
+    """Return the error for the case that all attempts failed."""
+    # Removed from the attempts, because the frames of these errors hold the attempts (a cycle).
     failed, attempts.failed = attempts.failed, []
     text = f"all attempts to connect to {asked_for} failed"
     error = OSError(text + _details(asked_for, failed))
@@ -146,7 +147,7 @@ def _failure(asked_for: str, attempts: Attempts) -> OSError:
 
 
 def _details(asked_for: str, failed: list[tuple[AddressFormat, OSError]]) -> str:
-    """Each address with what went wrong, unless the host was the one address itself."""
+    """Return a list of addresses and errors as text; empty if the host was the only address."""
     tried = [(_spelled_address(address), error) for address, error in failed]
     if [address for address, _error in tried] == [asked_for]:
         return ""
@@ -157,16 +158,16 @@ def _details(asked_for: str, failed: list[tuple[AddressFormat, OSError]]) -> str
 
 
 class Attempts:
-    """The attempts to connect, under way at the same time."""
+    """The attempts of one :func:`open_tcp_stream`, several of them at the same time."""
 
     def __init__(self, local_address: str | None) -> None:
         self._local_address = local_address
         self._winner: SocketType | None = None
-        # What was tried in vain, in the order of failing.
+        # The addresses of the attempts that failed with their errors, in the order of failing.
         self.failed: list[tuple[AddressFormat, OSError]] = []
 
     async def run(self, targets: list[AddressInfo], delay: float) -> SocketType | None:
-        """Make the attempts: the first socket that is connected, None if there is none."""
+        """Make the attempts, and return the first connected socket, or None if all failed."""
         try:
             async with open_nursery() as nursery:
                 for family, kind, proto, _name, address in targets:
@@ -196,7 +197,7 @@ class Attempts:
             failed.set()
             return
         if self._winner is not None:
-            # Another one succeeded in the same turn of the loop.
+            # Another attempt succeeded in the same iteration of the loop.
             sock.close()
             return
         self._winner = sock
@@ -214,8 +215,8 @@ class Attempts:
         return sock
 
     async def _bind(self, sock: SocketType, address: AddressFormat) -> None:
-        # Otherwise bind() would take a port for itself alone, before it is known which connection
-        # it is for; this way connections to different places can share one.
+        # Without this option bind() takes a port for this socket alone, because the system does not
+        # know the remote address yet. With it, connections to different addresses can share a port.
         if sys.platform == "linux":
             with suppress(OSError):
                 sock.setsockopt(stdlib.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)

@@ -26,17 +26,17 @@ if sys.version_info < (3, 11):
 
 __all__ = ["check_backlog", "check_port", "open_tcp_listeners", "serve_tcp"]
 
-# Systems cut a backlog down to what they allow, so this is "as much as possible"; several keep it
-# in 16 bits without checking that it fits.
+# The largest backlog to ask for. Systems reduce it to their maximum, so this is "as much as
+# possible". Some systems keep it in 16 bits, without a check that it fits.
 MOST_BACKLOG = 0xFFFF
 
 
 def check_port(port: object) -> None:
-    """Refuse what is no port number, with an error that says so.
+    """Check that an argument is a port number.
 
     Raises:
-        TypeError: It is no integer.
-        ValueError: It is out of range.
+        TypeError: ``port`` is not an integer.
+        ValueError: ``port`` is out of range.
     """
     if not isinstance(port, int):
         raise TypeError(f"port must be an int, not {port!r}")
@@ -45,10 +45,10 @@ def check_port(port: object) -> None:
 
 
 def check_backlog(backlog: int | None) -> int:
-    """The backlog to ask the system for.
+    """Return the backlog to ask the system for.
 
     Raises:
-        TypeError: It is neither an integer nor None.
+        TypeError: ``backlog`` is neither an integer nor None.
     """
     if backlog is None:
         return MOST_BACKLOG
@@ -62,14 +62,15 @@ async def open_tcp_listeners(
 ) -> list[SocketListener]:
     """Listen on a TCP port, at one address of this machine or at all of them.
 
-    IPv4 and IPv6 are separate listeners, each for its own family alone. A family that the system
-    does not have is left out, as long as one remains.
+    IPv4 and IPv6 get separate listeners, each for connections of its family only. A family that the
+    system does not have is left out, as long as one remains.
 
     Args:
-        port: The port number; 0 has the system choose a free one, for each listener another.
-        host: A numeric address or a name; a name that stands for several addresses gives a listener
-            for each. ``"0.0.0.0"`` stands for all IPv4 addresses of the machine, ``"::"`` for all
-            IPv6 addresses, None for both.
+        port: The port number. With 0 the system chooses a free port, a different one for each
+            listener.
+        host: A numeric address or a name. A name with several addresses gives a listener for each.
+            ``"0.0.0.0"`` stands for all IPv4 addresses of the machine, ``"::"`` for all IPv6
+            addresses, None for both.
         backlog: How many connections the system may queue before they are accepted; None for as
             many as it allows.
 
@@ -80,7 +81,7 @@ async def open_tcp_listeners(
         TypeError: An argument has the wrong type.
         ValueError: ``port`` is out of range.
         OSError: The name cannot be resolved, or the system refuses an address, for example because
-            it is in use. Then none is left open.
+            the address is in use. Then no listener is left open.
         Cancelled: if the task is cancelled meanwhile.
 
     Checkpoint: yes.
@@ -111,7 +112,7 @@ async def open_tcp_listeners(
 
 
 class _Unsupported(Exception):
-    """The system has no sockets of that kind."""
+    """The system does not have sockets of this family."""
 
     def __init__(self, error: OSError) -> None:
         self.error = error
@@ -127,8 +128,8 @@ async def _listen(
             raise _Unsupported(exc) from None
         raise
     try:
-        # Elsewhere: a port is not blocked by old connections that are still dying away. On Windows
-        # the option would allow two programs the same port; there it is not needed.
+        # Without this option, old connections in the state TIME_WAIT block a port on Unix. Windows
+        # does not need the option; there it would let two programs take the same port.
         if sys.platform != "win32":
             sock.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR, 1)
         if kind[0] == stdlib.AF_INET6:
@@ -150,29 +151,30 @@ async def serve_tcp(
     handler_nursery: Nursery | None = None,
     task_status: TaskStatus[list[SocketListener]] = TASK_STATUS_IGNORED,
 ) -> NoReturn:
-    """Serve TCP: for each connection that comes in, run ``handler(stream)`` in a task of its own.
+    """Serve TCP: for each connection that comes in, run ``handler(stream)`` in a new task.
 
-    :func:`open_tcp_listeners` and :func:`serve_listeners` in one; they say the rest. With
-    ``nursery.start`` it returns the listeners, once connections can come in::
+    This calls :func:`open_tcp_listeners` and :func:`serve_listeners`; see there for details.
+    ``nursery.start`` returns the listeners as soon as clients can connect::
 
         listeners = await nursery.start(serve_tcp, handler, 0)
         port = listeners[0].socket.getsockname()[1]
 
     Args:
-        handler: An async function of one argument, the connection as a :class:`SocketStream`, which
-            is closed when the function ends. An error that it lets out ends the server.
-        port: The port number; 0 has the system choose.
+        handler: An async function of one argument, the connection as a :class:`SocketStream`. The
+            stream is closed when the function ends. An error that the function raises ends the
+            server.
+        port: The port number. With 0 the system chooses a free port.
         host: As for :func:`open_tcp_listeners`.
         backlog: As for :func:`open_tcp_listeners`.
-        handler_nursery: Where the handlers run, if not in a nursery of the server's own.
+        handler_nursery: The nursery in which the handlers run. If None, the server opens one.
         task_status: For ``nursery.start``.
 
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: ``port`` is out of range.
-        OSError: The port cannot be listened on.
-        ExceptionGroup: The server failed, or a handler of its own nursery did.
-        Cancelled: if the task is cancelled; there is no other way to stop a server.
+        OSError: The name cannot be resolved, or the system refuses the address.
+        ExceptionGroup: The server failed, or a handler in the server's nursery did.
+        Cancelled: if the task is cancelled. There is no other way to stop a server.
 
     Checkpoint: yes.
 

@@ -1,15 +1,15 @@
-"""Unix sockets: connecting to one by its path, and listening on one.
+"""Unix sockets: connecting to a path, listening and serving, and the files of sockets.
 
-What lives here: paths, and the socket files behind them. What does not: the streams and the
-listeners themselves, which are those of every other kind of socket.
+The streams and listeners are those of all other kinds of sockets (:mod:`stream`, :mod:`listener`).
 
-Rule 1: a socket file outlives the process that made it. One that nobody listens on any more is
-replaced; one that somebody listens on is in use, and any other kind of file is not ours to touch.
+Rule 1: a socket file outlives the process that made it. A new listener replaces a file on which no
+process listens any more. If a process still listens on it, the path is in use. Files of other kinds
+are never removed.
 
-Rule 2: a listener removes its file when it is closed, if the file is still its own. A forked
-child that closes its copy of the listener leaves the file to the parent.
+Rule 2: a listener removes its file when it is closed, unless another file has replaced it. A forked
+child that closes its copy of the listener does not remove the file: the parent still uses it.
 
-Rule 3: a symbolic link is not a socket file, whatever it leads to.
+Rule 3: a symbolic link does not count as a socket file, even if it leads to one.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ async def open_unix_socket(filename: AnyPath) -> SocketStream:
         A stream over the connection.
 
     Raises:
-        TypeError: ``filename`` is no path.
+        TypeError: ``filename`` is not a path.
         ValueError: There is a NUL character in the path.
-        OSError: There is no such socket, nobody listens on it, or it is not permitted.
-        RuntimeError: The system has no Unix sockets.
+        OSError: There is no such socket, no process listens on it, or it is not permitted.
+        RuntimeError: The system does not have Unix sockets.
         Cancelled: if the task is cancelled meanwhile.
 
     Checkpoint: yes.
@@ -90,25 +90,26 @@ async def open_unix_listeners(
 ) -> list[SocketListener]:
     """Listen on a Unix socket.
 
-    A socket file that is there already is replaced if nobody listens on it any more. A symbolic
-    link is not. The file is removed when the listener is closed by the process that opened it.
+    A socket file at this path is replaced if no process listens on it any more. A symbolic link is
+    not replaced. The file is removed when the process that opened the listener closes it.
 
     Args:
         filename: The path of the socket file to make, or the name of an abstract socket (Linux),
             which begins with a null byte.
         mode: Permission bits of the file, such as ``0o600``; None leaves them to the umask. They
-            are in effect before anybody can connect.
+            are set before a client can connect.
         backlog: How many connections the system may queue before they are accepted; None for as
             many as it allows.
 
     Returns:
-        A list of one listener, so that it can be used where :func:`open_tcp_listeners` is.
+        A list of one listener. It is a list, as with :func:`open_tcp_listeners`, so that the same
+        code can use both.
 
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: There is a NUL character in the path.
-        OSError: The path is in use or cannot be made.
-        RuntimeError: The system has no Unix sockets.
+        OSError: The path is in use, or the file cannot be made.
+        RuntimeError: The system does not have Unix sockets.
         Cancelled: if the task is cancelled meanwhile.
 
     Checkpoint: yes.
@@ -145,7 +146,7 @@ async def open_unix_listeners(
 
 @contextmanager
 def _naming(path: str | bytes) -> Iterator[None]:
-    """Have errors of the system say which path they are about, which those of sockets do not."""
+    """Add the path to errors of the system, because errors of sockets do not have it."""
     try:
         yield
     except OSError as error:
@@ -155,14 +156,14 @@ def _naming(path: str | bytes) -> Iterator[None]:
 
 
 def _remove_stale(path: str | bytes) -> None:
-    """Remove the file of a socket that nobody listens on. Never touches anything else."""
+    """Remove a socket file on which no process listens. Other files are never removed."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return  # bind() will refuse
     except OSError:
         return
     with stdlib.socket(stdlib.AF_UNIX, stdlib.SOCK_STREAM) as probe:
-        # A listener whose queue is full would have us wait.
+        # Otherwise connect() would wait if a listener's queue is full.
         probe.setblocking(False)
         if probe.connect_ex(path) == errno.ECONNREFUSED:
             with suppress(FileNotFoundError):
@@ -170,7 +171,7 @@ def _remove_stale(path: str | bytes) -> None:
 
 
 def _remove(path: str | bytes, made: os.stat_result, made_in: int) -> None:
-    """Remove a socket file, if it is still the same, and this process has made it."""
+    """Remove a socket file if it is still the same file and this process made it."""
     if made_in == generation():
         with suppress(OSError):
             if os.path.samestat(os.lstat(path), made):
@@ -186,26 +187,27 @@ async def serve_unix(
     handler_nursery: Nursery | None = None,
     task_status: TaskStatus[list[SocketListener]] = TASK_STATUS_IGNORED,
 ) -> NoReturn:
-    """Serve a Unix socket: for each connection, run ``handler(stream)`` in a task of its own.
+    """Serve a Unix socket: for each connection, run ``handler(stream)`` in a new task.
 
-    :func:`open_unix_listeners` and :func:`serve_listeners` in one; they say the rest.
+    This calls :func:`open_unix_listeners` and :func:`serve_listeners`; see there for details.
 
     Args:
-        handler: An async function of one argument, the connection as a :class:`SocketStream`, which
-            is closed when the function ends. An error that it lets out ends the server.
+        handler: An async function of one argument, the connection as a :class:`SocketStream`. The
+            stream is closed when the function ends. An error that the function raises ends the
+            server.
         filename: As for :func:`open_unix_listeners`.
         mode: As for :func:`open_unix_listeners`.
         backlog: As for :func:`open_unix_listeners`.
-        handler_nursery: Where the handlers run, if not in a nursery of the server's own.
+        handler_nursery: The nursery in which the handlers run. If None, the server opens one.
         task_status: For ``nursery.start``, which returns the listeners.
 
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: There is a NUL character in the path.
-        OSError: The path is in use or cannot be made.
-        RuntimeError: The system has no Unix sockets.
-        ExceptionGroup: The server failed, or a handler of its own nursery did.
-        Cancelled: if the task is cancelled; there is no other way to stop a server.
+        OSError: The path is in use, or the file cannot be made.
+        RuntimeError: The system does not have Unix sockets.
+        ExceptionGroup: The server failed, or a handler in the server's nursery did.
+        Cancelled: if the task is cancelled. There is no other way to stop a server.
 
     Checkpoint: yes.
 

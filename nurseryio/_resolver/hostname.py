@@ -1,7 +1,7 @@
-"""Host names: which ones there cannot be, and how those with letters beyond ASCII are encoded.
+"""Host names: which names are impossible, and how names beyond ASCII are encoded (IDNA 2008).
 
-What lives here: :func:`encode_hostname`, which name look-up and TLS share, so that the name that is
-looked up is the name that a certificate must be valid for.
+This module has :func:`encode_hostname`. Both name look-up and TLS use it. So the name that is
+looked up is also the name that the certificate must be valid for.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import socket as stdlib
 
 __all__ = ["HostnameError", "encode_hostname"]
 
-# Of the system of names (RFC 1035): bytes of a whole name, without a dot at its end, and of one
-# label of it.
+# Limits of RFC 1035: bytes of a whole name, without the dot at the end, and of one label.
 LONGEST_NAME = 253
 LONGEST_LABEL = 63
 
 
 class HostnameError(stdlib.gaierror, UnicodeError):
-    """The name cannot be that of a host, whatever the name servers say.
+    """The name cannot be that of a host, so no name server is asked.
 
-    An ``OSError``, like every other failure to find a host, and what the codecs of Python raise.
+    It is an ``OSError``, like every other failure to find a host. It is also a ``UnicodeError``,
+    like the errors of Python's codecs.
     """
 
 
@@ -33,27 +33,27 @@ def _shown(name: str | bytes) -> str:
 
 
 def encode_hostname(hostname: str | bytes) -> bytes:
-    """Encode a host name as it is looked up: IDNA 2008, with the mapping of UTS 46.
+    """Encode a host name for a look-up: IDNA 2008, with the mapping of UTS 46.
 
-    Python's own ``"idna"`` codec follows the standard of 2003, which gives some names (with ß for
-    example) to somebody else.
+    Python's ``"idna"`` codec follows the standard of 2003. It encodes some names differently (those
+    with ß for example), so that they lead to a host of another owner.
 
     Args:
-        hostname: A name or a numeric address. Plain ASCII is passed on as it is, and so are bytes.
+        hostname: A name or a numeric address. Plain ASCII text and bytes are not changed.
 
     Returns:
         The encoded name.
 
     Raises:
-        TypeError: It is neither text nor bytes.
-        HostnameError: There cannot be a host of that name: a label of it is empty, too long, or
-            has letters that the standard excludes; or it has a NUL, where the C library would
-            end it. Both an ``OSError`` and a ``UnicodeError``.
+        TypeError: ``hostname`` is neither str nor bytes.
+        HostnameError: A host cannot have this name. The name or a label is too long, a label is
+            empty, or a label has letters that the standard excludes. Or the name has a NUL, which
+            would end it in the C library. This is an ``OSError`` and a ``UnicodeError``.
     """
     if not isinstance(hostname, (str, bytes)):
         raise TypeError(f"a host name must be str or bytes, not {hostname!r}")
     if len(hostname) > LONGEST_NAME + 1:
-        # Before it is encoded, which takes time.
+        # Checked before encoding, which would take long for such a name.
         raise _refused(hostname, f"has more than {LONGEST_NAME} characters")
     encoded = _to_bytes(hostname)
     if b"\0" in encoded:
@@ -75,7 +75,7 @@ def _to_bytes(hostname: str | bytes) -> bytes:
     try:
         return hostname.encode("ascii")
     except UnicodeEncodeError:
-        # Here, not at the top: hardly any program needs its tables.
+        # Imported here, not at the top, because hardly any program needs the tables of idna.
         import idna
 
         try:

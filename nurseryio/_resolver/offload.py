@@ -1,14 +1,15 @@
-"""Calls of the system that block and cannot be waited for otherwise, name look-up above all.
+"""Blocking system calls of this library in worker threads, such as name look-up.
 
-What lives here: :func:`call_in_thread`, for this room. What does not: the threads that users ask
-for (``nurseryio.to_thread``), which can do more.
+This module has :func:`call_in_thread`, for ``_resolver`` and ``_net``. Users call
+``nurseryio.to_thread``, which can do more; it is in ``_system``.
 
-Rule 1: a cancelled caller goes on at once. The thread is left to finish by itself, and never keeps
-the program from ending.
+Rule 1: a cancelled caller raises at once. The thread is abandoned: it finishes by itself, and does
+not keep the program from ending.
 
-Rule 2: each call is answered, with the error of handing over its result if there is one.
+Rule 2: every call completes. If its result cannot be handed to the loop, the caller gets that
+error.
 
-Rule 3: at most ``MOST_AT_ONCE`` calls of one loop are under way, those left alone included.
+Rule 3: at most ``MOST_AT_ONCE`` calls of one loop run at a time, the abandoned ones included.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ _limiter: RunVar[CapacityLimiter] = RunVar("offload_limiter")
 
 
 async def call_in_thread(fn: Callable[[Unpack[PosArgsT]], RetT], *args: Unpack[PosArgsT]) -> RetT:
-    """Call ``fn(*args)`` in a worker thread and wait for what it returns or raises.
+    """Call ``fn(*args)`` in a worker thread, wait for it, and return its result.
 
     Raises:
-        Cancelled: if the task is cancelled meanwhile; what the call comes to is forgotten.
-        Exception: whatever ``fn`` raises.
+        Cancelled: if the task is cancelled meanwhile; the outcome of the call is dropped.
+        Exception: the error that ``fn`` raises.
 
     Checkpoint: yes.
     """
@@ -62,12 +63,12 @@ async def call_in_thread(fn: Callable[[Unpack[PosArgsT]], RetT], *args: Unpack[P
         limiter.release_on_behalf_of(call)
         raise
     await wait_future(call.done)
-    # Taken out of there: an error's frames hold the call.
+    # Removed from the call, because the frames of an error hold the call (a reference cycle).
     return call.outcomes.pop().unwrap()  # type: ignore[no-any-return]
 
 
 class _Call:
-    """One call under way. Also the borrower of the limiter's token while it lasts."""
+    """One running call. It is also the borrower of the limiter's token."""
 
     __slots__ = ("_limiter", "_loop", "done", "outcomes")
 
@@ -78,13 +79,13 @@ class _Call:
         self.done: asyncio.Future[None] = loop.create_future()
 
     def deliver(self, outcome: Outcome[Any]) -> None:
-        """In the worker thread: send the outcome to the loop, if it is still there."""
+        """In the worker thread: send the outcome to the loop, unless the loop is closed."""
         try:
             self._loop.call_soon_threadsafe(self._finish, outcome)
         except BaseException as error:
             if self._loop.is_closed():
                 return
-            # Once more: nobody else would answer the task.
+            # Try again with the error. Otherwise the task would wait for ever.
             self._loop.call_soon_threadsafe(self._finish, Error(error))
             raise
         finally:

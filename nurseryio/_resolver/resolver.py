@@ -1,9 +1,9 @@
-"""Host names and addresses: looking them up, by the system or by whatever takes its place.
+"""Looking up host names and addresses, by the system in a thread or by a custom resolver.
 
-What lives here: ``getaddrinfo`` and its relatives, the custom resolver, and the resolving of the
-addresses that are given to sockets. What does not: sockets.
+This module has ``getaddrinfo``, ``getnameinfo``, ``getprotobyname`` and the custom resolver. It
+also resolves the addresses that are passed to sockets. The sockets are in ``_net``.
 
-Rule: numeric addresses are never asked of a thread or of the custom resolver.
+Rule: ``getaddrinfo`` finds numeric addresses without a thread and without the custom resolver.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
     "set_custom_hostname_resolver",
 ]
 
-# What an address is depends on the family of the socket: a tuple for most, a path for AF_UNIX.
+# The type of an address depends on the family of the socket: a path for AF_UNIX, mostly a tuple.
 AddressFormat: TypeAlias = Any
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes],
     ]
 
-# Some old systems lack the second one.
+# Some old systems do not have the second flag.
 NUMERIC_ONLY = stdlib.AI_NUMERICHOST | getattr(stdlib, "AI_NUMERICSERV", 0)
 
 _resolver: RunVar[HostnameResolver | None] = RunVar("hostname_resolver", None)
@@ -54,17 +54,17 @@ _resolver: RunVar[HostnameResolver | None] = RunVar("hostname_resolver", None)
 def set_custom_hostname_resolver(
     hostname_resolver: HostnameResolver | None,
 ) -> HostnameResolver | None:
-    """Have host names resolved by an object of yours instead of the system, on the running loop.
+    """Set an object that resolves host names instead of the system, on the running loop.
 
-    Everything in this library that looks up names goes through :func:`getaddrinfo` and
-    :func:`getnameinfo`, and so through this object. Of use in tests, above all.
+    Everything in this library that looks up host names calls :func:`getaddrinfo` or
+    :func:`getnameinfo`, and both call this object. This is useful mainly in tests.
 
     Args:
-        hostname_resolver: An implementation of :class:`nurseryio.abc.HostnameResolver`; None goes
-            back to the system.
+        hostname_resolver: An implementation of :class:`nurseryio.abc.HostnameResolver`; None
+            restores the system's resolver.
 
     Returns:
-        What was set before, None if nothing.
+        The resolver that was set before, or None.
 
     Raises:
         RuntimeError: No loop is running.
@@ -86,27 +86,29 @@ async def getaddrinfo(
     proto: int = 0,
     flags: int = 0,
 ) -> list[AddressInfo]:
-    """Find the addresses that a host name and a service stand for.
+    """Find the addresses for a host name and a service.
 
-    Takes and returns what :func:`socket.getaddrinfo` does. International names are encoded by the
-    standard of 2008, not of 2003 as there. Asks the system in a worker thread, or the object given
-    to :func:`set_custom_hostname_resolver`; numeric addresses need neither.
+    Arguments and result are those of :func:`socket.getaddrinfo`. International names are encoded by
+    the standard of 2008; the standard library uses that of 2003. The system is asked in a worker
+    thread, unless :func:`set_custom_hostname_resolver` has set an object. Numeric addresses need
+    neither.
 
     Args:
         host: A name or a numeric address; None for this machine.
         port: A number or the name of a service.
-        family: Restricts the answers, like the other three.
-        type: As above.
-        proto: As above.
+        family: Only addresses of this family are returned; 0 for all.
+        type: Only addresses for this type of socket are returned; 0 for all.
+        proto: Only addresses for this protocol are returned; 0 for all.
         flags: ``AI_...`` constants.
 
     Returns:
         Tuples of family, type, protocol, canonical name and address.
 
     Raises:
-        gaierror: The name cannot be resolved (an ``OSError``). Where there cannot be such a name,
-            because of a NUL in it or a label that is empty or too long, no resolver is asked, and
-            the error is a ``UnicodeError`` as well.
+        TypeError: ``host`` is neither str, bytes nor None.
+        gaierror: The name cannot be resolved (an ``OSError``). If the name is not possible, because
+            it has a NUL or a label that is empty or too long, then no resolver is asked. The error
+            is a ``UnicodeError`` as well in that case.
         Cancelled: if the task is cancelled meanwhile.
 
     Checkpoint: yes.
@@ -135,15 +137,15 @@ async def getaddrinfo(
 
 
 def _is_not_numeric(error: BaseException) -> bool:
-    """Whether there is a name to be looked up."""
+    """Whether the error means that the host is a name, which has to be looked up."""
     return type(error) is stdlib.gaierror and error.errno == stdlib.EAI_NONAME
 
 
 def _check_service(service: object) -> None:
-    """Refuse the name of a service that the C library would not see as it is.
+    """Refuse the name of a service that the C library would not get unchanged.
 
     Raises:
-        gaierror: It has a NUL in it, or is no text.
+        gaierror: The name has a NUL, or cannot be encoded.
     """
     try:
         name = service.encode() if isinstance(service, str) else service
@@ -156,10 +158,10 @@ def _check_service(service: object) -> None:
 async def getnameinfo(
     sockaddr: tuple[str, int] | tuple[str, int, int, int], flags: int
 ) -> tuple[str, str]:
-    """Find the host name and the service that a numeric address stands for.
+    """Find the host name and the service for a numeric address.
 
-    Takes and returns what :func:`socket.getnameinfo` does; asks in the same places as
-    :func:`getaddrinfo`.
+    Arguments and result are those of :func:`socket.getnameinfo`. The system is asked in a worker
+    thread, unless :func:`set_custom_hostname_resolver` has set an object.
 
     Args:
         sockaddr: A numeric address.
@@ -169,7 +171,7 @@ async def getnameinfo(
         The name of the host and the name of the service.
 
     Raises:
-        gaierror: It is no numeric address, or the look-up failed (an ``OSError``).
+        gaierror: ``sockaddr`` is not a numeric address, or the look-up failed (an ``OSError``).
         Cancelled: if the task is cancelled meanwhile.
 
     Checkpoint: yes.
@@ -191,7 +193,7 @@ async def getprotobyname(name: str) -> int:
         name: For example ``"tcp"``.
 
     Raises:
-        OSError: The system knows no such protocol.
+        OSError: The system does not know such a protocol.
         Cancelled: if the task is cancelled meanwhile.
 
     Checkpoint: yes.
@@ -207,16 +209,16 @@ async def getprotobyname(name: str) -> int:
 async def resolve_address(
     sock: stdlib.socket, address: AddressFormat, local: bool
 ) -> AddressFormat:
-    """Put numbers for the names in an address, for a socket that must not block to do so itself.
+    """Replace the names in an address by numbers, because the socket would block to do that.
 
     Args:
-        sock: The socket that it is for; its family says what an address is.
-        address: As the standard library takes it; paths may be path objects.
+        sock: The socket that the address is for; its family decides on the form of the address.
+        address: An address in the form of the standard library; paths may be path objects.
         local: Whether it is an address of this machine (for ``bind``), not one to connect to.
 
     Raises:
-        ValueError: It has not the form that the family wants, or the path of a file has a NUL in
-            it, where the system would cut it.
+        ValueError: The form of ``address`` is wrong for the family. Or the path of a file has a
+            NUL, where the system would cut the path off.
         gaierror: A name cannot be resolved.
 
     Checkpoint: only if a name has to be resolved.
@@ -236,7 +238,7 @@ async def resolve_address(
     if isinstance(port, int) and _is_numeric(family, host):
         return address
     found = await getaddrinfo(
-        # What the standard library makes of these two.
+        # The standard library gives these two hosts the same meaning.
         {"": None, "<broadcast>": "255.255.255.255"}.get(host, host),
         port,
         family,
@@ -246,16 +248,16 @@ async def resolve_address(
     )
     resolved = found[0][4]
     if len(address) == 4 and not address[3]:
-        address = address[:3]  # 0 is none; there may be a zone in the name
-    # The two further fields of an IPv6 address are not names, and were not asked for.
+        address = address[:3]  # a scope id of 0 means none; the name may have a zone instead
+    # The last two fields of an IPv6 address are not names: given ones are kept, others filled in.
     return (*resolved[:2], *address[2:], *resolved[len(address) :])
 
 
 def check_path(path: str | bytes) -> str | bytes:
-    """Let the address of a Unix socket pass: a path, or a name that begins with a NUL (Linux).
+    """Check the address of a Unix socket: a path, or a name that begins with a NUL (Linux).
 
     Raises:
-        ValueError: There is a NUL in the path. The system would take it for the end.
+        ValueError: There is a NUL in the path. The system would end the path there.
     """
     nul: Any = "\0" if isinstance(path, str) else b"\0"
     if nul in path and not path.startswith(nul):
