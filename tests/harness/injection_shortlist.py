@@ -1,6 +1,6 @@
 """Lines of the engine at which an exception may do harm, each with the reason.
 
-A line is named by its module, the qualified name of its function, and its text without the
+A line is named by its module, the qualified name of its function, and its code without the
 indentation. An entry that names no line fails the test; one that is not needed any more fails the
 complete run.
 """
