@@ -4,8 +4,8 @@
 
 The application is started by asyncio.run() and has tasks of its own, one made with
 asyncio.create_task() and three in an asyncio.TaskGroup. Beside them it starts an echo server in a
-nursery and drives it with four clients. Two do their work, one is cancelled by a timeout, one by
-a cancel scope. Then everything is shut down, and the application looks whether anything is left.
+nursery and runs four clients against it. Two do their work, one is cancelled by a timeout, one
+by a cancel scope. Then everything is shut down, and the application shows that nothing is left.
 
 The same happens on asyncio's own event loop and on uvloop.
 """
@@ -27,7 +27,7 @@ def tell(line):
     print(f"{time.perf_counter() - began:6.2f} s  {line}")
 
 
-# -- the asyncio side: knows nothing of nurseries -------------------------------
+# -- the asyncio side: code without nurseries -----------------------------------
 
 
 async def heartbeat(beats):
@@ -56,7 +56,7 @@ async def jobs():
 
 
 class EchoServer:
-    """Sends back what it receives, in a task for each client."""
+    """Sends back all received data, in a task for each client."""
 
     def __init__(self):
         self.ends = []
@@ -123,7 +123,7 @@ async def main():
             nursery.start_soon(impatient, "client 3", port)
             scope = nurseryio.CancelScope()
             nursery.start_soon(stoppable, "client 4", port, scope)
-            # Anybody may cancel a scope, a callback of asyncio's for example.
+            # Any code may cancel a scope, for example an asyncio callback.
             asyncio.get_running_loop().call_later(0.45, scope.cancel, "no longer needed")
         tell("all clients and jobs have ended; one more client, and the server shuts down")
 
@@ -133,7 +133,7 @@ async def main():
             background.cancel_scope.cancel("shutting down")
 
     tell("server: gone; its connections were " + ", ".join(server.ends))
-    # Nobody listens any more: the port can be had at once.
+    # The server does not listen any more, so its port is free at once.
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("127.0.0.1", port))

@@ -1,7 +1,7 @@
 """The tutorial's programs inside an asyncio application, on a loop that is running already.
 
-Not a line of them changes: where they are run by nurseryio.run() when they stand alone, an
-asyncio program just awaits them. All the time a task that asyncio started goes on with its work.
+The programs are unchanged. Each alone is started by nurseryio.run(); an asyncio program just
+awaits them. Meanwhile a task that asyncio started continues its work.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from nurseryio.instruments import Tracer
 
 
 async def tick():
-    """A task of asyncio's own, which knows nothing of nurseries."""
+    """An ordinary asyncio task, which does not use nurseries."""
     while True:
         await asyncio.sleep(0.5)
         print("asyncio task: still at work")
 
 
 async def tasks_with_trace():
-    """An instrument can be added to the loop as it runs, and sees all of its tasks."""
+    """An instrument can be added to a running loop, and sees all tasks of the loop."""
     tracer = Tracer(hooks=["task_spawned", "task_scheduled", "task_exited"])
     nurseryio.lowlevel.add_instrument(tracer)
     await tasks_intro.parent()
@@ -48,7 +48,7 @@ async def serve_for(seconds, task_status):
 
 
 async def echo_client_and_server():
-    """The client calls sys.exit() when the server ends; here that is caught."""
+    """The client calls sys.exit() when the server ends; this function catches SystemExit."""
     try:
         async with nurseryio.open_nursery() as nursery:
             [listener] = await nursery.start(serve_for, 1.5)

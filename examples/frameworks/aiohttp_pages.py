@@ -2,9 +2,9 @@
 
     python examples/frameworks/aiohttp_pages.py
 
-The client fetches many pages at once, a few at a time. It is stopped three times: by a page that
-does not exist, by a timeout, and by a page that it has been looking for. Each time the requests
-under way are dropped, and the server's handlers, which are nurseries' parents themselves, stop too.
+The client fetches many pages, a few at a time. It is stopped three times: by a page that does not
+exist, by a timeout, and by finding the page that it looks for. Each time the running requests are
+cancelled, and the server's handlers, which have nurseries of their own, stop too.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ under_way = set()
 
 
 async def page(request):
-    """Put together from two parts that are made at the same time; /page/N takes N/100 seconds."""
+    """Make a page of two parts at the same time; /page/N takes N/100 seconds."""
     number = int(request.match_info["number"])
     if number == 13:
         raise web.HTTPNotFound
@@ -43,8 +43,8 @@ async def page(request):
 
 
 async def serve(app, *, task_status):
-    """Serve until cancelled; the nursery that starts this is told the port."""
-    # Without handler_cancellation aiohttp lets handlers go on when their client has gone.
+    """Serve until cancelled; start() returns the port."""
+    # Without handler_cancellation aiohttp lets handlers continue when their client has gone.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
     await runner.setup()
     try:
@@ -71,7 +71,7 @@ async def fetch(session, number, limiter):
 
 
 async def all_pages(session, numbers):
-    """All of them or, if one fails, an error, and none goes on."""
+    """Fetch all pages; if one fails, raise its error and cancel the others."""
     limiter = nurseryio.CapacityLimiter(5)
     texts = {}
 
@@ -85,7 +85,7 @@ async def all_pages(session, numbers):
 
 
 async def first_page_with(session, words, numbers):
-    """The first page that has the words; the others are dropped."""
+    """Return the first page that has the words; the other requests are cancelled."""
     found = None
     limiter = nurseryio.CapacityLimiter(5)
 

@@ -1,10 +1,10 @@
-"""A Dask cluster driven from nurseries: work that outgrows one machine, with the same rules.
+"""A Dask cluster driven from nurseries: work that is too large for one machine, by the same rules.
 
     python examples/frameworks/dask_cluster.py [tcp://SCHEDULER:8786]
 
-Without an address it starts a cluster of its own on this machine. Each task of the cluster has an
-asyncio task that waits for it: if one fails the others are cancelled, on the cluster too, and so
-they are when a scope is cancelled.
+Without an address the program starts a cluster on this machine. Each task of the cluster has an
+asyncio task that waits for it. If one task fails, the others are cancelled, on the cluster too. The
+same happens when a scope is cancelled.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ async def compute(client, fn, *args):
     try:
         return await future
     finally:
-        # Cancels what has not been done, and lets go of a result that has been fetched.
+        # Cancels the task if it is not done, and releases its result if it was fetched.
         with nurseryio.move_on_after(5, shield=True):
             await future.cancel(force=True)
 
 
-# -- what the cluster does ------------------------------------------------------
+# -- functions for the cluster --------------------------------------------------
 
 
 def square(number):
@@ -48,7 +48,7 @@ def fail(message):
 
 
 async def left_on(client):
-    """How many tasks the scheduler still knows of, when it has heard of everything."""
+    """Return how many tasks the scheduler still has, after it has processed all messages."""
     for _ in range(100):
         known = await client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
         if not known:

@@ -2,13 +2,13 @@
 
     python examples/frameworks/fastapi_service.py [PORT]
 
-    GET  /quotes?patience=0.5   asks all suppliers at once; what has not come in time is left out
-    POST /orders?item=tea       hands work to a background task that lives as long as the service
-    GET  /health                how many tasks there are and suppliers being asked, and the loop
+    GET  /quotes?patience=0.5   asks all suppliers at once; late answers are left out
+    POST /orders?item=tea       passes work to a background task, which runs as long as the service
+    GET  /health                the number of tasks, of suppliers being asked, and the loop
 
-A request whose client goes away stops at once, with all its tasks. Ctrl-C ends the service: the
+If a client disconnects, its request stops at once, with all its tasks. Ctrl-C ends the service: the
 requests first, then the background work, each with its cleanup. If the background work fails, the
-service ends with an error rather than going on as half a service.
+service ends with an error, because it would be incomplete.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from fastapi import FastAPI, HTTPException, Request
 
 import nurseryio
 
-# How long each of them takes to answer, in seconds.
+# The time that each supplier takes to answer, in seconds.
 SUPPLIERS = {"near": 0.02, "far": 0.1, "hopeless": 3600}
 
 being_asked = []
 
 
-# -- as long as the service lives -----------------------------------------------
+# -- for the lifetime of the service --------------------------------------------
 
 
 @contextlib.asynccontextmanager
@@ -52,18 +52,18 @@ async def pack(orders):
             await asyncio.sleep(0.01)
             print("packed:", item)
     finally:
-        # In a cancelled scope cleanup that has to wait says so, and for how long.
+        # In a cancelled scope, cleanup that has to wait needs a shield, with a time limit.
         with nurseryio.move_on_after(1, shield=True):
             await asyncio.sleep(0.05)
         print("packing: tidied up")
 
 
-# -- as long as a request lives -------------------------------------------------
+# -- for the lifetime of a request ----------------------------------------------
 
 
 @contextlib.asynccontextmanager
 async def while_connected(request):
-    """Stop what is in the block when the client goes."""
+    """Cancel the block when the client disconnects."""
     gone = False
 
     async def watch():
@@ -127,7 +127,7 @@ server = uvicorn.Server(
 if __name__ == "__main__":
     with socket.create_server(("127.0.0.1", int(sys.argv[1]) if sys.argv[1:] else 0)) as sock:
         print("listening on port", sock.getsockname()[1])
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn has seen to it
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn has handled it
             asyncio.run(server.serve(sockets=[sock]))
     print("the service has ended")
     sys.exit(1 if app.state.failed else 0)

@@ -3,8 +3,8 @@
     python examples/frameworks/redis_worker.py redis://127.0.0.1:6379
 
 A job is the time in seconds that it takes. It moves from the list "jobs" to the list "taken" and,
-when it has ended, to "done" or "failed", so that no job is lost whatever happens. On SIGTERM or
-Ctrl-C the worker takes no more jobs, gives those under way a moment to end, and puts back the rest.
+when it has ended, to "done" or "failed", so no job is ever lost. On SIGTERM or Ctrl-C the worker
+takes no more jobs, gives the running jobs a moment to end, and puts back the rest.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ MOMENT = 0.5
 async def work(server, limiter, *, task_status):
     """Take one job and do it.
 
-    Until started() is called this runs in the scope of whoever starts it, which stops the taking
-    of jobs; after that in the scope of the nursery, which stops the jobs.
+    Until started() is called this runs in the scope around jobs.start(), which stops the taking of
+    jobs. After that it runs in the scope of the nursery, which stops the jobs.
     """
     async with limiter:
         job = await take(server)
@@ -36,13 +36,13 @@ async def work(server, limiter, *, task_status):
         except ValueError:
             outcome = "failed"
         finally:
-            # In a cancelled scope cleanup that has to wait says so, and for how long.
+            # In a cancelled scope, cleanup that has to wait needs a shield, with a time limit.
             with nurseryio.move_on_after(5, shield=True):
                 await put(server, job, outcome)
 
 
 async def take(server):
-    # Not interrupted in the middle: Redis might have handed out a job that nobody hears of.
+    # Shielded: if this were interrupted, Redis might have handed out a job that is then lost.
     job = None
     while job is None:
         await nurseryio.lowlevel.checkpoint()

@@ -45,7 +45,7 @@ async def follow(app, stop_after):
 
 
 async def run(app, headless):
-    # Textual leaves the terminal as it was with several awaits, which have to get through.
+    # Textual restores the terminal with several awaits, which must not be cancelled.
     with edge_cancellation(grace=5):
         await app.run_async(headless=headless)
 

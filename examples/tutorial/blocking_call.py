@@ -1,7 +1,8 @@
-"""What happens if a task blocks instead of waiting, and how to find it.
+"""The effect of a task that blocks instead of waiting, and how to find such a task.
 
-time.sleep() knows nothing of tasks: nobody else can run until it returns. The children of this
-program take turns, and together need twice the time. An instrument then finds the culprits.
+time.sleep() blocks the whole thread: no other task can run until it returns. So the rude children
+of this program sleep one after the other, and together need twice the time. An instrument finds
+them.
 """
 
 import time
@@ -25,7 +26,7 @@ async def rude(name):
 
 
 class SlowSteps(nurseryio.abc.Instrument):
-    """Tells of each task that keeps the loop for itself longer than LIMIT seconds."""
+    """Prints each task that blocks the loop for longer than LIMIT seconds."""
 
     def before_task_step(self, task):
         self.began = time.perf_counter()

@@ -2,8 +2,8 @@
 
     python echo_client.py [PORT]
 
-Start echo_server.py first. End the server, and look how the client ends: its receiver calls
-sys.exit(), the sender is cancelled, the connection closed, and the exit code is 0.
+Start echo_server.py first. End the server, and watch how the client ends: its receiver calls
+sys.exit(), the sender is cancelled, the connection is closed, and the exit code is 0.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""A server that sends back what it receives, with one task for each client.
+"""A server that sends back all received data, with one task for each client.
 
     python echo_server.py [PORT]
 
-Ctrl-C ends it. Start some clients meanwhile: python echo_client.py [PORT]
+Ctrl-C ends it. Start some clients while it runs: python echo_client.py [PORT]
 """
 
 import sys
@@ -24,8 +24,8 @@ async def echo_server(stream):
             await stream.send_all(data)
         print(f"echo_server {number}: the client has gone")
     except Exception as error:
-        # What goes wrong with one client is no reason to leave the others alone. Cancellations and
-        # Ctrl-C are no Exception: they pass, and end the whole server.
+        # An error of one client must not end the server, which serves the others. Cancellations
+        # and Ctrl-C are not an Exception: they pass, and end the whole server.
         print(f"echo_server {number}: broken off: {error!r}")
 
 

@@ -1,8 +1,8 @@
-"""Why the echo client has two tasks: with one, client and server wait for each other for ever.
+"""The reason for two tasks in the echo client: with one, client and server wait for each other.
 
-A client that sends everything before it receives anything gets stuck as soon as the message is
-larger than the buffers on its way. Here that happens on purpose, and a timeout ends it. A
-second client, which receives while it sends, gets all of it back.
+If a client sends everything before it receives anything, it gets stuck as soon as the message is
+larger than the buffers between the two sides. Here that happens on purpose, and a timeout ends it.
+A second client receives while it sends, and gets the whole message back.
 """
 
 from functools import partial
@@ -57,7 +57,7 @@ async def two_tasks(port):
 
 async def main():
     async with nurseryio.open_nursery() as nursery:
-        # start() returns when the server is listening; port 0 asks for any that is free.
+        # start() returns when the server is listening; with port 0 the system chooses a port.
         [listener] = await nursery.start(partial(nurseryio.serve_tcp, echo, 0, host="127.0.0.1"))
         port = listener.socket.getsockname()[1]
         await one_task(port)

@@ -4,7 +4,7 @@ from exceptiongroup import catch
 
 
 async def handle_some(async_fn):
-    """Handle the KeyErrors, wherever in the group they are; then what is left."""
+    """Handle the KeyErrors, at any depth of the group; then the errors that are left."""
 
     def key_errors(group):
         print(f"handled: {len(group.exceptions)} KeyErrors")

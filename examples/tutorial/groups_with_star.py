@@ -2,7 +2,7 @@
 
 
 async def handle_some(async_fn):
-    """Handle the KeyErrors, wherever in the group they are; then what is left."""
+    """Handle the KeyErrors, at any depth of the group; then the errors that are left."""
     try:
         try:
             await async_fn()

@@ -1,7 +1,7 @@
-"""What a forgotten await looks like.
+"""Mistakes with await, and the messages by which you recognise them.
 
-The warning goes to stderr: "RuntimeWarning: coroutine 'sleep' was never awaited". Whenever you see
-these words, look for the missing await first, and at everything else afterwards.
+The warning is printed to stderr: "RuntimeWarning: coroutine 'sleep' was never awaited". When you
+see these words, look for the missing await first, and at everything else afterwards.
 """
 
 import time
@@ -32,9 +32,9 @@ async def broken_sum():
 async def broken_spawn():
     try:
         async with nurseryio.open_nursery() as nursery:
-            nursery.start_soon(nurseryio.sleep(1))  # called too early: no await, but a call
+            nursery.start_soon(nurseryio.sleep(1))  # a call too many: start_soon() calls sleep
     except Exception as error:
-        # The error comes out of a nursery, so it comes in a group.
+        # A nursery raises the error, so the error is in a group.
         [reason] = error.exceptions
         print(f"{type(reason).__name__}: {reason}")
 

@@ -1,7 +1,7 @@
 """Two tasks at the same time, and a nursery that waits for both.
 
-Look at the order of the lines, and at how long it takes: both children sleep for a second, and
-the whole program is over after one.
+Look at the order of the lines, and at the time: each child sleeps for a second, and the whole
+program takes only one second.
 """
 
 import nurseryio

@@ -1,7 +1,7 @@
-"""The same two tasks, with a tracer that tells what the event loop does and when.
+"""The same two tasks, with a tracer that prints every step of the event loop.
 
-It shows that nothing happens at the same time: there is one task at a time, which runs until it
-waits for something, and only then comes the next one.
+It shows that tasks do not run at the same time: one task runs until it waits for something, and
+only then the next one runs.
 """
 
 from tasks_intro import parent

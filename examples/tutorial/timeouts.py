@@ -1,7 +1,7 @@
 """When things go wrong: timeouts, cancellation, errors in concurrent tasks, Ctrl-C.
 
-Handling one error out of a group of them is written with ``except*``, which Python 3.10 does not
-know. So that part stands in two files: groups_with_star.py, and groups_with_catch.py for 3.10.
+To handle some errors of a group you write ``except*``, which Python 3.10 does not have. So that
+part is in two files: groups_with_star.py, and groups_with_catch.py for 3.10.
 """
 
 import signal
@@ -22,7 +22,7 @@ async def count(name):
 
 
 async def out_of_time():
-    """fail_after() is for what must be done in time; move_on_after() for what may be left."""
+    """fail_after() is for work that must be done; move_on_after() for work that may be left out."""
     try:
         with nurseryio.fail_after(0.25):
             await count("count")
@@ -30,7 +30,7 @@ async def out_of_time():
         print("fail_after: too slow")
 
     with nurseryio.move_on_after(0.25) as scope:
-        # Anything may stand in the block: child tasks have the same deadline.
+        # The block may have anything inside: child tasks have the same deadline.
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(count, "left")
             nursery.start_soon(count, "right")
@@ -51,7 +51,7 @@ async def what_cancelled_is():
             with nurseryio.CancelScope(shield=True, deadline=nurseryio.current_time() + 5):
                 await nurseryio.sleep(0.1)
                 print("unless that stands in a shield, for a cleanup that has to wait")
-            # Whoever catches it raises it again, since it belongs to the scope.
+            # Code that catches it must raise it again, because it belongs to the scope.
             raise
     print("and it ends where its scope ends")
 
@@ -70,7 +70,7 @@ async def failing(go, error):
 
 
 async def one_child_fails(go):
-    """An error in one child cancels its siblings, and leaves the nursery when they have ended."""
+    """An error in one child cancels its siblings; the nursery raises it when they have ended."""
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(patient)
         nursery.start_soon(failing, go, ValueError("no such value"))
@@ -111,7 +111,7 @@ async def errors():
 
 
 async def interrupted():
-    """Ctrl-C raises KeyboardInterrupt; its way out is the way of any other error."""
+    """Ctrl-C raises KeyboardInterrupt, which leaves the nursery as any other error does."""
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(patient)
         await nurseryio.sleep(0.1)
