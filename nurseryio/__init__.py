@@ -4,19 +4,21 @@ A nursery child is a real ``asyncio.Task``; any asyncio awaitable may be awaited
 everything here works in any asyncio task. Names and behaviour are Trio's: ``import nurseryio as
 trio``.
 
-The rooms (subpackages), floor by floor. A room imports only from lower floors, and a public module
-may import from every room. The map of a room is at the top of its ``__init__``::
+The rooms (subpackages), from the ground floor up. A room imports only from floors of a smaller
+number, and a public module may import from every room. The map of a room is at the top of its
+``__init__``::
 
-    1   _asyncio
-    2   _base
-    3   _core
-    4   _nursery
-    5   _loop, _observe, _sync
-    6   _run
-    7   _resolver
-    8   _net
-    9   _dtls, _tls, _system, _interop, _checks
-    10  testing
+    1   _asyncio                                      the border with asyncio
+    2   _base                                         parts that need no loop
+    3   _core                                         the engine
+    4   _nursery                                      scopes, timeouts, nurseries
+    5   _loop, _observe, _sync                        the loop's reports; tracing; locks, channels
+    6   _run                                          run, Ctrl-C, tokens
+    7   _resolver                                     name look-up
+    8   _net                                          sockets, streams, servers
+    9   _dtls, _tls, _system, _interop, _checks       DTLS; TLS; threads, processes, files; other
+                                                      libraries; checks for tests
+    10  testing                                       virtual clock, memory streams, pytest plugin
 
 Public modules only re-export, and each public name is in exactly one of them. A name that not every
 program needs is loaded when it is first used.

@@ -1,14 +1,15 @@
 """Parts that work without an event loop: errors, interfaces, outcomes, threads, signals.
 
-``errors`` has the exception classes and ``CancelReason``; ``exc_fields`` reads and writes fields of
-exceptions of any class; ``util`` has checks of calls and numbers, names for display, metaclasses.
+``errors`` has the exception classes, ``CancelReason``, and the text of errors about misnesting;
+``exc_fields`` reads fields of exceptions that other code has defined; ``util`` checks calls and
+numbers, and makes names for display.
 ``forked`` resets state in a forked child; ``outcome`` has ``Value`` and ``Error``.
 ``thread_cache`` has worker threads; ``lazy_exports`` has the lazy names of public modules and
 ``preload()``; ``unsupported`` has functions of Trio that only raise an error.
 ``abcs`` has the abstract base classes; ``instruments`` has the table of hooks.
 ``exception_groups`` makes groups and takes ``Cancelled`` out of them.
 ``signal_handlers`` replaces and restores signal handlers; ``signal_wakeup`` lets a signal wake a
-loop. The handlers themselves are elsewhere: Ctrl-C in ``_core.ki``, others in ``_system.signals``.
+loop. The handler of Ctrl-C is in ``_core.ki``, its effect in ``_run.ctrl_c``.
 """
 
 from __future__ import annotations

@@ -2,14 +2,14 @@
 
 ``scope_tree``: the tree of scopes, and how a cancel or a shield spreads in it.
 ``deadlines``: the heap of deadlines, and how dropped ones are pruned.
-``anyio_hook``: the slot for the bridge to anyio's scopes; ``task_extra``: rarely used task fields.
-``loop_state``: data of one loop, its timer, retry of failed steps; ``task``: the record of a task.
+``anyio_hook``: the slot for the bridge to anyio's scopes. ``task_extra``: rarely used task fields.
+``loop_state``: data of one loop, its timer, retry of failed calls. ``task``: the record of a task.
 ``cancel_ledger``: which cancel requests belong to a scope, which are native (``task.cancel()``).
-``delivery``: how a cancellation reaches a task; ``traps``: checkpoints, waiting, reschedule.
+``delivery``: how a cancellation reaches a task, and how often. ``traps``: checkpoints, reschedule.
 ``wait_queue``: fast waiting and yielding for locks, channels and the like.
 ``ki``: where Ctrl-C may raise ``KeyboardInterrupt``.
 Not here: cancel scopes and nurseries (``_nursery``), virtual time (``_loop``), the effect of Ctrl-C
-on a run (``_run``), private parts of asyncio (``_asyncio``). Each module imports only earlier ones.
+on a run (``_run``), private parts of asyncio (``_asyncio``).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 ``edge_cancellation``: asyncio libraries get one cancellation, and then time to clean up.
 ``entered_context``: a context manager that a separate task enters, and any task may close.
 ``supervise``: a nursery waits for an asyncio task or future that exists already.
-``asyncio_stream``: nurseryio streams over asyncio's connections. ``stream_transport``: the reverse.
+``asyncio_stream``: streams over asyncio's connections. ``stream_transport``: the other way round.
 ``anyio_stream``: byte streams between nurseryio and anyio, in both directions.
 ``as_trio``: ``import trio`` gives nurseryio. ``cli``: the same by ``python -m nurseryio``.
 

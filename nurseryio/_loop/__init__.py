@@ -1,11 +1,13 @@
 """Watching an event loop: descriptors that are ready, the moment when it is idle, each task's step.
 
 ``watching``: whether a loop can watch file descriptors at all (Windows' Proactor loop cannot).
-``readiness``: sockets and streams await a descriptor again and again, with a kept registration.
+``readiness``: registrations of descriptors that sockets and streams keep between waits, and what
+a forked child or a closed descriptor does to them.
 ``wait_io``: ``wait_readable``, ``wait_writable`` and ``notify_closing``, for a single wait.
 ``polled_idle``: idleness and clocks (virtual time) on a loop without a selector (uvloop).
-``selector_idle``: the same on other loops; ``wait_all_tasks_blocked``, ``use_clock``; I/O hooks.
-``step_hooks``: instruments see each step; steps in a context that was assigned to a task.
+``selector_idle``: idleness and clocks on the stock loop; ``wait_all_tasks_blocked``; the hooks of
+instruments around the wait for I/O.
+``step_hooks``: the hooks of instruments around each step of a task; ``Task.context``.
 
 Not here: the epoll object (``_asyncio.epoll``), the timer for deadlines
 (``_core.loop_state``), ``MockClock`` (``testing.clock``).

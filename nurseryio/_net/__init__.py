@@ -3,9 +3,10 @@
 ``constants``: the standard library's constants. ``sockettype``: the abstract class of sockets.
 ``sockets``: the system's sockets, and how their methods wait. ``stream``: ``SocketStream``.
 ``generic``: ``StapledStream`` and ``aclose_forcefully``, for streams of every kind.
-``link``, ``linked_socket``: transports of asyncio, for loops that cannot watch descriptors.
+``link``, ``linked_socket``: sockets over asyncio's transports, on loops that watch no descriptors.
 ``socket_makers``: the functions that make sockets. ``fd_stream``: streams over pipes and terminals.
-``listener``: accepting. ``serve``: a task for each connection. ``tcp_listen``: TCP servers.
+``listener``: accepting. ``serve``: a task for each connection, for every kind of server.
+``tcp_listen``: ``open_tcp_listeners`` and ``serve_tcp``.
 ``tcp_connect``: ``open_tcp_stream``, with Happy Eyeballs. ``unix``: Unix sockets, both sides.
 Name look-up is in ``_resolver``, TLS in ``_tls``, DTLS in ``_dtls``, the waits in ``_loop``.
 """

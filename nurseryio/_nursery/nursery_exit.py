@@ -264,17 +264,17 @@ def close_with_errors(
     """
     # A native cancel of the host can only be raised in the body. A bare one was recognised before,
     # so it can be hidden in ``errors`` only if the body raised a group.
-    not_native = body is None or not is_a(body, BaseExceptionGroup)
+    maybe_native = body is not None and is_a(body, BaseExceptionGroup)
     kinds = set(map(type, errors))
     if kinds == {Cancelled}:
         # The scope catches all of them or none, so no group is made in order to be taken apart.
-        left = scope._close(errors[0], not_native)
+        left = scope._close(errors[0], maybe_native)
         return left if left is not errors[0] else combine(strict, errors)
     left = combine(strict, errors)
     if task.scope is scope and not any(issubclass(kind, MAY_CONCERN_SCOPES) for kind in kinds):
-        scope._leave(task, None, not_native)  # there is nothing for the scope to catch
+        scope._leave(task, None, maybe_native)  # there is nothing for the scope to catch
     else:
-        left = scope._close(left, not_native)
+        left = scope._close(left, maybe_native)
     return unwrap_exit_at_task_root(task, strict, left)
 
 

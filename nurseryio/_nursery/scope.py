@@ -232,7 +232,7 @@ class CancelScope(Node, OnlyWith):
                     self._task = None
                     return False
                 swept = type(exc) is GeneratorExit and self._is_swept(exc)
-                remaining = exc if swept else self._leave(task, exc, False)
+                remaining = exc if swept else self._leave(task, exc, True)
             else:
                 remaining = self._close(exc)
         except BaseException:
@@ -286,12 +286,12 @@ class CancelScope(Node, OnlyWith):
         else:
             recheck(task)
 
-    def _close(self, exc: BaseException | None, not_native: bool = False) -> BaseException | None:
+    def _close(self, exc: BaseException | None, maybe_native: bool = True) -> BaseException | None:
         """Leave the scope, whose block raised ``exc``.
 
         Returns the exception that leaves the scope: ``exc``, the part of it that was not caught,
-        an error about scopes left out of order, or None. ``not_native`` is true if the caller
-        knows that ``exc`` does not come from a native cancel.
+        an error about scopes left out of order, or None. ``maybe_native`` is false if the
+        caller knows that ``exc`` does not come from a native cancel.
         """
         if not self._entered:
             return not_entered(self, exc)
@@ -301,11 +301,11 @@ class CancelScope(Node, OnlyWith):
             return exc
         task = current_task()
         if task.scope is self and self._nursery is None:
-            return self._leave(task, exc, not_native)
+            return self._leave(task, exc, maybe_native)
         return self._leave_misnested(task, exc)
 
     def _leave(
-        self, task: Task, exc: BaseException | None, not_native: bool
+        self, task: Task, exc: BaseException | None, maybe_native: bool
     ) -> BaseException | None:
         parent = self._parent
         if parent is None:  # cut off from the tree, because an outer scope was left before this one
@@ -313,9 +313,7 @@ class CancelScope(Node, OnlyWith):
             return self._take_own(exc)
         was_effective = self._effective
         before = self._native_requests_at_entry
-        native = (
-            not not_native and was_effective and exc is not None and is_native(task, before, exc)
-        )
+        native = maybe_native and was_effective and exc is not None and is_native(task, before, exc)
         task.scope = parent
         if not parent._effective:
             release_cancel_request(task)

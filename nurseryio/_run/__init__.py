@@ -1,6 +1,6 @@
 """``nurseryio.run`` and a whole run: its loop, Ctrl-C, system tasks, its end, and its error.
 
-``driving``: runs the loop until a future is done, even if ``SystemExit`` leaves the loop.
+``driving``: runs the loop until a future is done, and again if ``SystemExit`` has stopped it.
 ``leftovers``: cancels the tasks that asyncio code left, and logs that a run does not end.
 ``ctrl_c``: Ctrl-C, the first time and again. ``final_error``: which error leaves the run.
 ``asyncgens``: closes unfinished async generators. ``runvar``: variables of one loop.
@@ -8,7 +8,7 @@
 ``system_tasks``: ``spawn_system_task``. ``introspection``: statistics, ``in_trio_run``.
 ``run``: the public function, and the order of a run's beginning and end.
 
-Not here: which frames Ctrl-C may interrupt (``_core.ki``); clocks (``_loop.selector_idle``).
+Not here: which frames Ctrl-C may interrupt (``_core.ki``); clocks and idleness (``_loop``).
 """
 
 from __future__ import annotations

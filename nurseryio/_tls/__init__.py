@@ -2,7 +2,7 @@
 
 The modules, in reading order:
 
-* ``engine``: the TLS protocol without any I/O, around ``ssl.SSLObject`` and its memory buffers.
+* ``engine``: the TLS protocol without I/O, around ``ssl.SSLObject``; a missing ``close_notify``.
 * ``state``: whether a stream is usable, broken, closing or closed; how far its handshake is.
 * ``info``: the attributes that report on a connection, such as certificate, cipher and ALPN.
 * ``wire``: moving encrypted bytes between engine and transport, for a sender and a receiver.
