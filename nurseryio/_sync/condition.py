@@ -1,7 +1,7 @@
 """Condition variable: wait, inside a lock, until another task notifies that something has changed.
 
-Rule 1: ``notify`` does not wake a task. It moves the task to the queue of the lock, and the task
-wakes as owner of the lock, when it is first in that queue.
+Rule 1: ``notify`` does not wake a task. It moves the task to the queue of the lock. The task wakes
+as owner of the lock when it is first in that queue.
 
 Rule 2: ``wait`` returns or raises with the lock held, whatever happens, so that the ``async with``
 around it can release the lock. The only exception is a lock that is broken.

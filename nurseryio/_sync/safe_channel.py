@@ -62,8 +62,8 @@ def as_safe_channel(
             async for line in channel:
                 ...
 
-    The generator may hold scopes and nurseries open across its yields, and it is closed promptly
-    when the block is left, also by ``break`` or an error.
+    The generator may hold scopes and nurseries open across its yields. It is closed promptly
+    when the block is left, even by ``break`` or an error.
 
     Args:
         fn: The async generator function.
