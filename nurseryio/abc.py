@@ -1,4 +1,4 @@
-"""Abstract base classes: what clocks, instruments, streams and channels have in common.
+"""Abstract base classes: the interfaces of clocks, instruments, streams, channels and others.
 
 Trio: ``trio.abc``.
 """

@@ -1,4 +1,10 @@
-"""The way from asyncio code to nurseryio, and back; and Trio's name for libraries that need it."""
+"""Bridges between asyncio code and nurseryio, in both directions.
+
+``edge_cancellation`` lets asyncio code see one cancellation and then clean up. ``enter_in_task``
+runs a context manager in a separate task. ``supervise`` has a nursery supervise an asyncio task.
+Other functions convert streams from and to asyncio's and anyio's. ``provide_trio`` makes
+``import trio`` give nurseryio, for programs and libraries written for Trio.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a thread back into the event loop.
+"""Call functions in the event loop, from a thread.
 
 Trio: ``trio.from_thread``.
 """

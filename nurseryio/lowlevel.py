@@ -1,4 +1,4 @@
-"""What libraries are built with: checkpoints, tasks, parking, tokens, waiting for descriptors.
+"""Low-level tools for libraries: checkpoints, tasks, parking lots, tokens, waiting for descriptors.
 
 Trio: ``trio.lowlevel``.
 """

@@ -1,4 +1,4 @@
-"""Sockets with async methods, beside the constants and the small functions of the standard library.
+"""Sockets with async methods, with the constants and small functions of the standard library.
 
 Trio: ``trio.socket``.
 """
@@ -39,7 +39,7 @@ from ._resolver.resolver import (
     set_custom_hostname_resolver as set_custom_hostname_resolver,
 )
 
-# What only some systems have.
+# Functions that only some systems have.
 with contextlib.suppress(ImportError):
     from socket import sethostname as sethostname
 with contextlib.suppress(ImportError):

@@ -1,4 +1,4 @@
-"""Calling functions that block, in worker threads.
+"""Call functions that block, in worker threads.
 
 Trio: ``trio.to_thread``.
 """

@@ -1,3 +1,12 @@
-"""Checks that tests call: of checkpoints, of streams, of what a cancellation at any await does."""
+"""Checks that tests call: of checkpoints, of streams, and of cancellations at every await.
+
+``checkpoints``: ``assert_checkpoints`` and ``assert_no_checkpoints``.
+``support``: helpers of the stream checks, such as fresh pairs and expected errors.
+``clogged``: checks of pairs whose sends wait; ``one_way``: all other checks of one-way streams.
+``streams``: the three public stream checks, and the checks of two-way streams.
+``schedules``: cancel tasks at random steps or at every await, and check that no cancel is lost.
+
+``nurseryio.testing`` makes them public. Streams and clocks for tests are there.
+"""
 
 from __future__ import annotations

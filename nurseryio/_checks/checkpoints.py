@@ -1,20 +1,20 @@
 """Assertions on whether a block of code executes a checkpoint.
 
-What lives here: :func:`assert_checkpoints` and :func:`assert_no_checkpoints`.
+This module has :func:`assert_checkpoints` and :func:`assert_no_checkpoints`.
 
-A checkpoint is two things at once: the task lets others run (a *schedule point*), and a
-cancellation may strike (a *cancel point*).
+A checkpoint is two things at once: the task yields to the loop (a *schedule point*), and a
+cancellation may be raised (a *cancel point*).
 
-How the first is seen: when the block begins, a callback is given to the loop. The loop runs its
-callbacks in the order in which it got them, and the task's next step is not among them yet, as
-the task is running: so the callback has run before the task goes on, if and only if the task has
-yielded. That holds for awaits of foreign code as well, and costs nothing outside the block.
+Schedule points: when the block begins, a callback is scheduled on the loop. The loop calls
+callbacks in the order in which they were scheduled. The task is running, so its next step is not
+scheduled yet. Therefore the callback has run before the task continues if and only if the task has
+yielded. This holds for awaits of asyncio code as well, and costs nothing outside the block.
 
-How the second is seen: the callback runs while the task is suspended and looks at how. Any
-suspension is open to cancellation but that of ``cancel_shielded_checkpoint``; after that one,
-the callback goes to the loop again to see the next. A cancel point without a suspension
-(``checkpoint_if_cancelled``) takes the flag ``_deferred_cancel`` off the task's record, which costs
-it nothing where the flag is not set.
+Cancel points: the callback runs while the task is suspended, and looks at how it is suspended.
+Every suspension can be cancelled, except that of ``cancel_shielded_checkpoint``. After that one,
+the callback is scheduled again to see the next. ``checkpoint_if_cancelled`` is a cancel point that
+does not suspend. It clears the flag ``_deferred_cancel`` on the task's record, so this module sets
+the flag and looks whether it was cleared. While the flag is not set, that costs nothing.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class _Watch:
 
     def __init__(self) -> None:
         self._task = current_task()
-        # checkpoint_if_cancelled() takes the flag off when it has looked. Off, it may be the news
-        # of such a look for an assertion around this one.
+        # checkpoint_if_cancelled() clears the flag when it has looked. If the flag is clear now,
+        # an assertion around this one may see from it that such a look has happened.
         self._was_off = not self._task._deferred_cancel
         self._task._deferred_cancel = True
         self.scheduled = False
@@ -109,8 +109,8 @@ def assert_checkpoints() -> AbstractContextManager[None]:
         with assert_checkpoints():
             await nurseryio.sleep(0)
 
-    The block passes if the task lets other tasks run in it and a cancellation could have struck
-    in it. Awaits of asyncio's own futures count like ours.
+    The block passes if the task yields to other tasks in it, and a cancellation could have been
+    raised in it. Awaiting an asyncio future counts as well.
 
     Returns:
         A plain context manager for a block in an async function.

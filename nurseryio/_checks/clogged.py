@@ -1,8 +1,7 @@
-"""The checks on a clogged pair: one on which every send waits until something is received.
+"""Checks of clogged pairs of streams, on which every send waits until something is received.
 
-What lives here: what ``wait_send_all_might_not_block`` and a waiting send have to do, one
-function per topic. What does not: everything that can be seen without a clogged pair
-(:mod:`check_one_way`).
+This module checks ``wait_send_all_might_not_block`` and sends that wait, one function per topic.
+Checks that do not need a clogged pair are in ``one_way``.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ async def check_waits_until_received(maker: Maker) -> None:
 
 
 async def check_two_senders(maker: Maker) -> None:
-    """Of two tasks that send, or wait to, at once, one gets an error."""
+    """If two tasks send, or wait to send, at the same time, one of them gets an error."""
     # A send that was cancelled half-way may have broken the stream: a new pair each time.
     async with fresh(maker) as (sender, _):
         with expect(BusyResourceError, in_group=True):
@@ -97,7 +96,7 @@ async def check_receiver_gone(maker: Maker) -> None:
 
 
 async def close_when_idle(resource: AsyncResource) -> None:
-    """Close forcefully, once everybody else waits."""
+    """Close forcefully, once all other tasks wait."""
     await wait_all_tasks_blocked()
     await aclose_forcefully(resource)
 
@@ -116,7 +115,7 @@ async def check_close_wakes_sender(maker: Maker) -> None:
 
 
 async def check_close_does_not_wait_for_receiver(maker: Maker) -> None:
-    """A graceful close ends soon, though a task is sending or a cancelled send has left data."""
+    """A graceful close ends soon, even if a task is sending or a cancelled send has left data."""
     async with fresh(maker) as (sender, _):
 
         async def expect_closed() -> None:
@@ -136,7 +135,7 @@ async def check_close_does_not_wait_for_receiver(maker: Maker) -> None:
         await _expect_prompt_close(sender, "after a send was cancelled")
 
 
-# Bytes; a transport that takes a little more although it is clogged does not take these.
+# In bytes. Some transports accept a little more although they are clogged, but not this much.
 ENOUGH_TO_WAIT = bytes(2**20)
 
 
@@ -165,7 +164,7 @@ CLOGGED_CHECKS: tuple[Callable[[Maker], Awaitable[None]], ...] = (
 
 
 async def check_eof_while_sending(maker: TwoWayMaker) -> None:
-    """Of a task that sends, or waits to, and one that calls ``send_eof``, one gets an error."""
+    """If one task sends, or waits to send, and one calls ``send_eof``, one gets an error."""
     async with fresh(maker) as (sender, _):
         with expect(BusyResourceError, in_group=True):
             async with open_nursery() as nursery:

@@ -1,7 +1,7 @@
-"""The checks on a one-way stream, one function per topic; each makes streams of its own.
+"""Checks of one-way streams, one function per topic; each makes new streams.
 
-What lives here: what every pair of sender and receiver has to do. What does not: what only a
-clogged pair shows (:mod:`check_clogged`), and two-way streams (:mod:`check_streams`).
+Every pair of sender and receiver must pass them. Checks of clogged pairs are in ``clogged``, those
+of two-way streams in ``streams``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 async def check_transfer(maker: Maker) -> None:
-    """Data arrives, whatever its type and size, and however ``receive_some`` is asked for it."""
+    """Data arrives, whatever its type and size, and however ``receive_some`` is called."""
     async with fresh(maker) as (sender, receiver):
         assert isinstance(sender, SendStream), f"{sender!r} must be an abc.SendStream"
         assert isinstance(receiver, ReceiveStream), f"{receiver!r} must be an abc.ReceiveStream"
@@ -50,7 +50,7 @@ async def check_transfer(maker: Maker) -> None:
             await send(sender, b"")
             await send(sender, b"y")
 
-        # Sending nothing means nothing, least of all the end.
+        # Sending no bytes has no effect. In particular it is not the end of the stream.
         async with open_nursery() as nursery:
             nursery.start_soon(send_nothing_then_y)
             nursery.start_soon(receive_exactly, receiver, b"y")
@@ -63,7 +63,7 @@ async def check_transfer(maker: Maker) -> None:
 
 
 async def check_arguments(maker: Maker) -> None:
-    """``max_bytes`` has to be a positive whole number; anything else is refused, not waited on."""
+    """``max_bytes`` must be a positive whole number; other values raise an error at once."""
     not_a_number: Any = 1.5
     async with fresh(maker) as (_, receiver):
         for wrong, error in ((-1, ValueError), (0, ValueError), (not_a_number, TypeError)):
@@ -85,7 +85,7 @@ async def _cancel_when_idle(scope: CancelScope) -> None:
 
 
 async def check_two_receivers(maker: Maker) -> None:
-    """Of two tasks that receive at once, one gets an error."""
+    """If two tasks receive at the same time, one of them gets an error."""
     async with fresh(maker) as (_, receiver):
         with expect(BusyResourceError, in_group=True):
             async with open_nursery() as nursery:
@@ -106,7 +106,7 @@ async def check_empty_stream_is_writable(maker: Maker) -> None:
             nursery.start_soon(receive, receiver, 1)
 
 
-# More than any buffer between two ends takes (bytes).
+# More than fits into any buffer between two ends, in bytes.
 ENOUGH = 2**24
 
 
@@ -140,7 +140,7 @@ async def check_closed_receiver(maker: Maker) -> None:
         await close(receiver)
         await close(receiver)
 
-        # Broken is what the peer did; once closed, closed is what we did.
+        # The peer broke the stream. Once this side is closed as well, the error is "closed".
         await close(sender)
         with expect(ClosedResourceError):
             await send(sender, b"x" * 100)
@@ -153,7 +153,7 @@ async def check_closed_receiver(maker: Maker) -> None:
 
 
 async def check_send_then_close(maker: Maker) -> None:
-    """What was sent before a graceful close is received, then the end."""
+    """Data sent before a graceful close is received, then the end."""
     async with fresh(maker) as (sender, receiver):
 
         async def send_then_close() -> None:
@@ -161,7 +161,7 @@ async def check_send_then_close(maker: Maker) -> None:
             await close(sender)
 
         async def receive_then_close() -> None:
-            # The sender first goes as far as it can without anybody receiving.
+            # First let the sender do as much as it can while no task receives.
             await wait_all_tasks_blocked()
             await receive_exactly(receiver, b"y")
             await receive_exactly(receiver, b"")

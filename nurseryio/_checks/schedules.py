@@ -1,20 +1,21 @@
-"""Random and exhaustive schedules: strike tasks with cancellations at every await, repeatably.
+"""Random and exhaustive schedules: cancel tasks at every await, repeatably.
 
-Concurrency bugs hide in the moment in which a hand-over and a cancellation meet. This module
-makes such moments: a *scenario* runs *actors* on a :class:`Schedule`, which counts the steps of
-each (a step ends where the task stops running) and strikes at chosen ones, by a scope, by a
-deadline, by asyncio's own ``task.cancel()``, or by two of them at once.
+Many concurrency bugs need a cancellation that arrives at the moment of a hand-over. This module
+creates such moments. A *scenario* runs *actors* on a :class:`Schedule`, which counts the steps of
+each actor (a step ends where the task stops running). It cancels actors at chosen steps: by a
+scope, by a deadline, by asyncio's own ``task.cancel()``, or by two of them at once.
 
-What it checks by itself, for every actor:
+The module itself checks for every actor:
 
-* nobody is stuck: the actors end, without the help of time;
-* no cancellation is lost: one that lands before the actor's last checkpoint takes effect;
-* asyncio's books balance: ``task.cancelling()`` counts the native requests and nothing else.
+* It is not stuck: the actors end, and do not wait for a timer to end.
+* No cancellation is lost: one that lands before the actor's last checkpoint takes effect.
+* asyncio's cancel count is right: ``task.cancelling()`` counts the native requests and nothing
+  else.
 
-What a lost item, lock or permit is, only the scenario knows: it checks that after
+Only the scenario can know whether an item, lock or permit was lost: it checks that after
 :meth:`Schedule.run`.
 
-Rule: all chance comes from the schedule's seed and none from clocks, so that a schedule that
+Rule: all random choices come from the schedule's seed and none from clocks, so that a schedule that
 fails once fails again.
 """
 
@@ -39,27 +40,27 @@ if TYPE_CHECKING:
 
 __all__ = ["PlannedCancel", "Schedule", "StuckError", "cancel_at_every_await", "random_schedules"]
 
-# What cancels. The double ones happen in one and the same tick, in that order.
+# The kinds of cancellation. Double ones happen in the same iteration of the loop, in that order.
 Kind = Literal["scope", "deadline", "native", "scope+native", "native+scope"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
-# Ticks of the loop, and seconds of real time, without a step of any actor that mean that there
-# never will be one. The seconds are there for loops whose timers tick slowly.
+# The actors are stuck if none makes a step for this many iterations of the loop and this many
+# seconds of real time. The seconds are there for loops whose timers have a coarse resolution.
 STUCK_TICKS = 2_000
 STUCK_SECONDS = 0.1
 
 
 class PlannedCancel(NamedTuple):
-    """One cancellation to come.
+    """One planned cancellation.
 
     Attributes:
-        actor: Which actor it hits, by its place in the list given to :meth:`Schedule.run`.
+        actor: Which actor is cancelled: its index in the arguments of :meth:`Schedule.run`.
         step: After which of the actor's steps, counted from 1.
-        kind: What cancels it: ``"scope"``, ``"deadline"`` (of a scope) or ``"native"`` (asyncio's
-            ``task.cancel()``), or two of them in the same tick, in the order that
-            ``"scope+native"`` and ``"native+scope"`` say.
-        delay: How many ticks of the loop after that step; 0 strikes before the task has even
-            stopped running.
+        kind: How it is cancelled: ``"scope"``, ``"deadline"`` (of a scope), ``"native"`` (asyncio's
+            ``task.cancel()``), or ``"scope+native"`` and ``"native+scope"``: both in the same
+            iteration of the loop, in that order.
+        delay: How many iterations of the loop after that step; 0 cancels the task before it has
+            even stopped running.
 
     Trio: has no counterpart.
     """
@@ -81,14 +82,15 @@ class Schedule:
     """One way in which a scenario can happen.
 
     Args:
-        seed: Decides everything that is random: :attr:`random`, :meth:`pause`, and the strikes
-            if none are given.
-        strikes: The cancellations to come. By default they are random.
+        seed: Decides all random choices: :attr:`random`, :meth:`pause`, and the cancellations if
+            none are given.
+        cancels: The planned cancellations. By default they are random.
 
     Attributes:
+        seed: The seed.
         random: For the scenario's own decisions.
         steps: After :meth:`run`, how many steps each actor has made.
-        landed: After :meth:`run`, the strikes that found their actor alive.
+        landed: After :meth:`run`, the cancellations that came before their actor had ended.
 
     Trio: has no counterpart.
     """
@@ -105,22 +107,22 @@ class Schedule:
         return f"Schedule({self.seed}, {self._cancels})"
 
     async def pause(self) -> None:
-        """Let others run for a random while, of no to three checkpoints.
+        """Let other tasks run, for a random number of 0 to 3 checkpoints.
 
-        Checkpoint: now and then.
+        Checkpoint: unless the number is 0.
         """
         for _ in range(self.random.randrange(4)):
             await checkpoint()
 
     async def run(self, *actors: Callable[[], Awaitable[object]]) -> None:
-        """Run async functions at the same time, and strike them.
+        """Run async functions at the same time, and cancel them as planned.
 
         Args:
-            *actors: Async functions without parameters. They let cancellations pass, and wait
-                for each other only, not for time or the network.
+            *actors: Async functions without parameters. They must let cancellations pass, and must
+                wait only for each other, not for time or the network.
 
         Raises:
-            StuckError: Some of them wait for ever.
+            StuckError: Some actors wait for ever.
             AssertionError: A cancellation was lost, or asyncio's count of them is wrong.
             ExceptionGroup: Actors failed.
 
@@ -143,7 +145,7 @@ class Schedule:
             raise StuckError(f"{self} is stuck: {'; '.join(watchdog.stuck_actors)}")
 
     def _random_cancels(self, actors: int) -> list[PlannedCancel]:
-        """Mostly one strike, at times none, two or three; early steps more often than late ones."""
+        """Choose mostly one, sometimes 0, 2 or 3; early steps more often than late ones."""
         choose = self.random
         count = choose.choice((0, 1, 1, 1, 2, 3))
         return [
@@ -158,7 +160,7 @@ class Schedule:
 
 
 class _Player:
-    """One actor: counts its steps, strikes it, and judges how it took that."""
+    """One actor: counts its steps, cancels it, and checks the effect."""
 
     def __init__(
         self,
@@ -172,7 +174,7 @@ class _Player:
         self.steps = 0
         self.landed: list[PlannedCancel] = []
         self.native_requests = 0
-        # Set in the step in which the last checkpoint has been passed.
+        # Set in the step that passes the last checkpoint.
         self.over = False
         self.scope: CancelScope = CancelScope()
         self.task: Task | None = None
@@ -184,14 +186,14 @@ class _Player:
                 await _count_steps(self._act(), self._step)
                 self.over = True
         finally:
-            # While another actor's failure cancels everybody, a cancellation more is in order.
+            # If another actor has failed, all are cancelled, and one more cancellation is right.
             if current_effective_deadline() != -inf:
                 self._check_books(self.task)
         self._check_effect()
 
     async def _act(self) -> None:
         await self.actor()
-        # Whatever has landed so far takes effect here at the latest.
+        # Cancellations that have landed so far take effect here at the latest.
         await checkpoint()
 
     def _step(self) -> None:
@@ -224,11 +226,11 @@ class _Player:
         assert count == wanted, f"{self} counts {count} cancel requests instead of {wanted}"
 
     def _check_effect(self) -> None:
-        """The actor's scope was left without a cancellation going on outwards."""
+        """Check the cancellations, once the scope was left without raising a cancellation."""
         kinds = {kind for cancel in self.landed for kind in cancel.kind.split("+")}
         if HAS_CANCEL_COUNTS:
             assert "native" not in kinds, f"{self} has lost a native cancel"
-        # A deadline takes effect when the loop has noticed it, which may be too late.
+        # A deadline takes effect when the loop sees it, which may be after the last checkpoint.
         if not self.over:
             assert self.scope.cancelled_caught, f"{self} ended early, for no reason"
         elif "native" not in kinds:
@@ -242,7 +244,7 @@ class _Player:
 def _count_steps(
     coro: Coroutine[Any, Any, None], stepped: Callable[[], None]
 ) -> Generator[Any, Any, None]:
-    """Run a coroutine, and tell of each of its steps just before the task stops running."""
+    """Run a coroutine, and call ``stepped`` at each step, just before the task stops running."""
     advance: Callable[[], Any] = coro.__await__().__next__
     while True:
         try:
@@ -270,7 +272,7 @@ def _thrower(coro: Coroutine[Any, Any, None], error: BaseException) -> Callable[
 
 
 class _Watchdog:
-    """Cancels everything once no actor has made a step for long enough to be sure."""
+    """Cancels everything when no actor has made a step for long enough to be sure."""
 
     def __init__(self, schedule: Schedule, players: Sequence[_Player]) -> None:
         self.schedule = schedule
@@ -308,16 +310,17 @@ async def random_schedules(
     """Run a scenario on many random schedules.
 
     Args:
-        scenario: Makes what is to be tested, calls :meth:`Schedule.run`, checks what is left.
+        scenario: Makes the objects to be tested, calls :meth:`Schedule.run`, and then checks the
+            objects.
         runs: How many schedules.
-        seed: The seed of the first; each further one has the next.
+        seed: The seed of the first schedule; each further one has the next number.
 
     Returns:
-        How many cancellations found their task alive.
+        How many cancellations came before their actor had ended.
 
     Raises:
-        AssertionError: A schedule went wrong; the error that tells what is its cause. Run
-            ``scenario(Schedule(seed))`` with the seed that it names to see it again.
+        AssertionError: A schedule has failed. The cause of the error is the failure. To
+            reproduce it, run ``scenario(Schedule(seed))`` with the seed in the message.
 
     Checkpoint: yes.
 
@@ -335,11 +338,11 @@ async def cancel_at_every_await(
 
     Args:
         scenario: As for :func:`random_schedules`.
-        seed: The one seed of all these schedules.
-        delays: Strikes come 0 to ``delays`` - 1 ticks after the step.
+        seed: The seed of all these schedules.
+        delays: A cancellation comes 0 to ``delays`` - 1 iterations of the loop after the step.
 
     Returns:
-        How many cancellations found their task alive.
+        How many cancellations came before their actor had ended.
 
     Raises:
         AssertionError: As for :func:`random_schedules`.

@@ -1,9 +1,9 @@
-"""Generic checks that any implementation of the stream interfaces has to pass.
+"""Generic checks that every implementation of the stream interfaces must pass.
 
-What lives here: the three public checks and what is special to two-way streams. What does not:
-the checks on a one-way stream (:mod:`check_one_way`, :mod:`check_clogged`).
+This module has the three public checks and the checks of two-way streams. The checks of a one-way
+stream are in ``one_way`` and ``clogged``.
 
-Rule 1: a check raises ``AssertionError`` with a sentence, or lets the stream's own error through.
+Rule 1: a check raises ``AssertionError`` with a sentence, or lets the stream's own error pass.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .._base import ReceiveStream, SendStream
     from .support import StreamMaker
 
-# How much goes each way at the same time, in bytes, and the largest piece of it.
+# How much is sent each way at the same time, and the largest piece of it, both in bytes.
 DUPLEX_BYTES = 2**20
 LARGEST_PIECE = 2**14
 
@@ -36,13 +36,13 @@ async def check_one_way_stream(
 
     Args:
         stream_maker: async function that returns a fresh, connected pair: sender, receiver.
-        clogged_stream_maker: the same, but the pair is in such a state that ``send_all`` and
-            ``wait_send_all_might_not_block`` wait until ``receive_some`` is called (buffers
-            filled up, say). None leaves out the checks that need it.
+        clogged_stream_maker: the same, but ``send_all`` and ``wait_send_all_might_not_block`` of
+            the pair wait until ``receive_some`` is called (for example, because buffers are
+            full). None leaves out the checks that need such a pair.
 
     Raises:
-        AssertionError: if the stream behaves otherwise than it has to; bare or in a group.
-        Exception: an error of the stream where it must not raise one; likewise.
+        AssertionError: if the stream does not behave as it must; bare or in a group.
+        Exception: an error that the stream must not raise there; bare or in a group.
 
     Checkpoint: yes.
 
@@ -61,8 +61,8 @@ async def check_two_way_stream(
 ) -> None:
     """Check that a two-way stream keeps the promises of its interface.
 
-    All of :func:`check_one_way_stream` is checked both ways round, so there is no need to call it
-    as well.
+    All of :func:`check_one_way_stream` is checked in both directions, so you do not have to call
+    it as well.
 
     Args:
         stream_maker: async function that returns a fresh, connected pair.
@@ -70,8 +70,8 @@ async def check_two_way_stream(
             :func:`check_one_way_stream`. None leaves out the checks that need it.
 
     Raises:
-        AssertionError: if the stream behaves otherwise than it has to; bare or in a group.
-        Exception: an error of the stream where it must not raise one; likewise.
+        AssertionError: if the stream does not behave as it must; bare or in a group.
+        Exception: an error that the stream must not raise there; bare or in a group.
 
     Checkpoint: yes.
 
@@ -91,7 +91,7 @@ async def check_half_closeable_stream(
 ) -> None:
     """Check that a half-closeable stream keeps the promises of its interface.
 
-    All of :func:`check_two_way_stream` is checked, so there is no need to call it as well.
+    All of :func:`check_two_way_stream` is checked, so you do not have to call it as well.
 
     Args:
         stream_maker: async function that returns a fresh, connected pair.
@@ -99,8 +99,8 @@ async def check_half_closeable_stream(
             :func:`check_one_way_stream`. None leaves out the checks that need it.
 
     Raises:
-        AssertionError: if the stream behaves otherwise than it has to; bare or in a group.
-        Exception: an error of the stream where it must not raise one; likewise.
+        AssertionError: if the stream does not behave as it must; bare or in a group.
+        Exception: an error that the stream must not raise there; bare or in a group.
 
     Checkpoint: yes.
 
@@ -121,7 +121,7 @@ def _flipped(maker: StreamMaker[Stream, Stream]) -> StreamMaker[Stream, Stream]:
 
 
 async def _check_duplex(maker: StreamMaker[Stream, Stream]) -> None:
-    """A lot of data goes both ways at the same time, in pieces of random size, intact."""
+    """A lot of data is sent both ways at once, in pieces of random size, and arrives intact."""
     async with fresh(maker) as (left, right):
         assert isinstance(left, Stream), f"{left!r} must be an abc.Stream"
         assert isinstance(right, Stream), f"{right!r} must be an abc.Stream"

@@ -1,6 +1,6 @@
-"""What the stream checks have in common: makers, expectations, clean-up, calls that are watched.
+"""Helpers of the stream checks: makers of pairs, expected errors, clean-up, calls with assertions.
 
-What lives here: helpers that know nothing of a particular check, and use no test framework.
+The helpers do not know of a particular check, and do not use a test framework.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def fresh(maker: StreamMaker[Left, Right]) -> AsyncIterator[tuple[Left, Right]]:
-    """A new pair for one check; both are closed forcefully at its end."""
+    """Make a new pair for one check; both streams are closed forcefully at its end."""
     left, right = await maker()
     try:
         yield left, right

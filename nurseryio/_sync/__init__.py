@@ -1,21 +1,15 @@
-"""What tasks talk and wait through: locks, events, limits, channels, results.
+"""Primitives that tasks wait for and communicate through: locks, events, limits, channels, results.
 
-===================  ============================================================
-``parking_lot``      the fair queue that the others wait in
-``event``            something that happens once
-``lock``             one task at a time
-``semaphore``        a number that never falls below zero
-``condition``        waiting inside a lock for a change
-``limiter``          tokens to borrow
-``channel``          memory channels
-``safe_channel``     async generators behind a channel
-``unbounded_queue``  a queue emptied in batches
-``results``          results of concurrent functions
-===================  ============================================================
+``parking_lot``: the fair queue that most of the others wait in, and its breakers.
+``event``, ``lock``, ``semaphore``, ``condition``: one file each.
+``limiter``: a capacity limiter, whose tokens are borrowed.
+``channel``: memory channels. ``safe_channel``: async generators behind a channel.
+``unbounded_queue``: a queue that is emptied in batches, deprecated.
+``results``: ``gather``, ``race`` and ``amap``, which return results of concurrent functions.
 
-Each imports only those above it, and ``_core``. Everything waits by
-``_core.wait_task_rescheduled`` and so keeps its contract: what was handed over stays handed
-over, whatever cancels the task in that moment.
+A module imports only from those before it and from the rooms below. Tasks sleep in
+``_core.wait_queue.park``: an item or lock that was handed to a task stays with it, even if the
+task is cancelled at that moment. Wake-up and cancellation themselves are in ``_core``.
 """
 
 from .channel import (

@@ -1,19 +1,19 @@
-"""Memory channels: objects handed from task to task, with a bounded buffer in between.
+"""Memory channels: objects are passed from task to task, with a bounded buffer in between.
 
 This module has :func:`open_memory_channel`, the two kinds of ends, and the state that all ends of
 one channel share.
 
 Rule 1: an item is at every moment in exactly one place: with its sender (in ``senders``), in the
-buffer, or with its receiver. It changes place within one synchronous step, so no cancellation can
-find it in between. A receiver that was handed an item keeps it, whatever cancels it then.
+buffer, or with its receiver. It moves within one synchronous step, so a cancellation cannot
+arrive in between. A receiver that was handed an item keeps it, whatever cancels the receiver then.
 
-Rule 2: tasks wait for senders, or for receivers, or not at all. Nobody waits to receive while
-there is something in the buffer or somebody waiting to send; nobody waits to send while there is
-room or somebody waiting to receive. First come, first served on both sides.
+Rule 2: tasks wait for senders, or for receivers, or not at all. No task waits to receive while
+the buffer has an item or a task waits to send. No task waits to send while the buffer has room or
+a task waits to receive. First come, first served on both sides.
 
-Rule 3: an end counts in ``_waiting`` the tasks that are asleep in calls on it, as opposed to its
-clones, or have been woken there a moment ago. Closing an end looks for tasks to wake only if
-there may be some.
+Rule 3: the ``_waiting`` of an end counts the tasks that sleep in calls on this very end, not on its
+clones. A task that was just woken is still counted. Closing an end searches for tasks to wake only
+if the count is not zero.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class MemoryChannelStatistics(Frozen):
 
     Attributes:
         current_buffer_used: How many items are in the buffer.
-        max_buffer_size: How many it takes, ``math.inf`` for any number.
+        max_buffer_size: How many items fit into the buffer; ``math.inf`` for any number.
         open_send_channels: How many sending ends are open, clones included.
         open_receive_channels: How many receiving ends are open, clones included.
         tasks_waiting_send: How many tasks wait in ``send``, on all ends together.
@@ -87,7 +87,7 @@ class MemoryChannelStatistics(Frozen):
 
 
 class ChannelState:
-    """What all ends of one channel share."""
+    """The state that all ends of one channel share."""
 
     __slots__ = (
         "buffer",
@@ -105,7 +105,8 @@ class ChannelState:
         self.peak: int = 0
         self.open_senders: int = 0
         self.open_receivers: int = 0
-        # Who waits to send, on which end, with what; who waits to receive, on which end.
+        # The tasks that wait to send, each with its end and its item; the tasks that wait to
+        # receive, each with its end.
         self.senders: OrderedDict[Task, tuple[MemorySendChannel[Any], Any]] = OrderedDict()
         self.receivers: OrderedDict[Task, MemoryReceiveChannel[Any]] = OrderedDict()
 
@@ -129,7 +130,7 @@ class ChannelEnd:
     def __init__(self, state: ChannelState) -> None:
         self._state = state
         self._closed = False
-        # How many tasks wait in calls on this end, at most; see rule 3.
+        # An upper bound for the tasks that wait in calls on this end; see rule 3.
         self._waiting = 0
 
     def __repr__(self) -> str:
@@ -190,8 +191,8 @@ class ChannelEnd:
 class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicConstructor):
     """The sending end of a memory channel; made by :func:`open_memory_channel`.
 
-    Any number of tasks may send at once. Leaving a ``with`` or ``async with`` block over it
-    closes it.
+    Any number of tasks may send at once. The end can be used in a ``with`` or ``async with``
+    block, which closes it at the end.
 
     Trio: ``trio.MemorySendChannel``.
     """
@@ -203,7 +204,7 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
         state.open_senders += 1
 
     def _put(self, value: SendType) -> bool:
-        """Get rid of the value if that is possible at once."""
+        """Pass the value to a receiver or to the buffer; return False if neither is possible."""
         state = self._state
         if self._closed:
             raise ClosedResourceError("this sending end was closed")
@@ -224,7 +225,7 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
         """Send an object if a receiver waits or the buffer has room.
 
         Raises:
-            WouldBlock: Neither is the case.
+            WouldBlock: No receiver waits, and the buffer is full.
             ClosedResourceError: This end was closed.
             BrokenResourceError: All receiving ends were closed.
 
@@ -234,7 +235,7 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
             raise WouldBlock
 
     async def send(self, value: SendType) -> None:
-        """Send an object, waiting for a receiver or for room in the buffer.
+        """Send an object; wait for a receiver or for room in the buffer.
 
         Raises:
             ClosedResourceError: This end was closed, before or meanwhile.
@@ -251,7 +252,7 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
             await checkpoint_if_cancelled()
         if self._put(value):
             if task._yield_credit == MAX_YIELD_CREDIT:
-                task._yield_credit = MAX_YIELD_CREDIT - 1  # the others have just had their turn
+                task._yield_credit = MAX_YIELD_CREDIT - 1  # the other tasks have just run
             else:
                 await maybe_yield(task)
             return
@@ -262,10 +263,10 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
             self._waiting -= 1
 
     def clone(self) -> MemorySendChannel[SendType]:
-        """Make another sending end of the same channel, to be closed on its own.
+        """Make another sending end of the same channel, which is closed separately.
 
-        Receivers learn of the end when all of them are closed: give each of several producers a
-        clone to close when it is done.
+        Receivers get :class:`EndOfChannel` when all sending ends are closed. So if there are
+        several producers, give each one a clone, and let it close the clone when it is done.
 
         Raises:
             ClosedResourceError: This end was closed.
@@ -303,8 +304,9 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
 class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=NoPublicConstructor):
     """The receiving end of a memory channel; made by :func:`open_memory_channel`.
 
-    Any number of tasks may receive at once; each object goes to one of them, in the order in
-    which they asked. Leaving a ``with`` or ``async with`` block over it closes it.
+    Any number of tasks may receive at once; each object is received by one of them, in the order
+    in which they asked. The end can be used in a ``with`` or ``async with`` block, which closes it
+    at the end.
 
     Trio: ``trio.MemoryReceiveChannel``.
     """
@@ -316,7 +318,7 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
         state.open_receivers += 1
 
     def _can_take(self) -> bool:
-        """Whether :meth:`_take` may be called."""
+        """Return whether :meth:`_take` may be called now."""
         state = self._state
         if self._closed:
             raise ClosedResourceError("this receiving end was closed")
@@ -327,7 +329,7 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
         return False
 
     def _take(self) -> ReceiveType:
-        """Remove the oldest item, and let a waiting sender's follow it into the buffer."""
+        """Remove the oldest item, and move the item of a waiting sender into the buffer."""
         state = self._state
         if state.senders:
             state.buffer.append(wake_first(state.senders)[1][1])
@@ -338,8 +340,8 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
         """Receive an object if there is one.
 
         Raises:
-            WouldBlock: There is none now.
-            EndOfChannel: There is none, and all sending ends were closed.
+            WouldBlock: The channel does not hold an object now.
+            EndOfChannel: The channel is empty, and all sending ends were closed.
             ClosedResourceError: This end was closed.
 
         Trio: ``trio.MemoryReceiveChannel.receive_nowait``.
@@ -349,7 +351,7 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
         return self._take()
 
     def receive(self) -> Coroutine[Any, Any, ReceiveType]:
-        """Receive an object, waiting for one.
+        """Receive an object; wait until there is one.
 
         Raises:
             EndOfChannel: Nothing is left, and all sending ends were closed, before or meanwhile.
@@ -369,7 +371,7 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
         return self._receive(StopAsyncIteration)
 
     async def _receive(self, at_end: type[Exception]) -> ReceiveType:
-        """Both ways to receive: one coroutine, not one inside another, for the sake of speed."""
+        """Implement both ways to receive in a single coroutine, which is faster than two."""
         task = current_task()
         # inlined: _core.traps.needs_checkpoint
         if task.scope._effective or task._deferred_cancel:
@@ -378,7 +380,7 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
             if self._can_take():
                 value = self._take()
                 if task._yield_credit == MAX_YIELD_CREDIT:
-                    task._yield_credit = MAX_YIELD_CREDIT - 1  # the others have just had their turn
+                    task._yield_credit = MAX_YIELD_CREDIT - 1  # the other tasks have just run
                 else:
                     try:
                         await maybe_yield(task)
@@ -396,10 +398,10 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
             raise at_end from None
 
     def clone(self) -> MemoryReceiveChannel[ReceiveType]:
-        """Make another receiving end of the same channel, to be closed on its own.
+        """Make another receiving end of the same channel, which is closed separately.
 
-        Each object still goes to one receiver only: clones share the work, they do not each get
-        everything. Senders get :class:`BrokenResourceError` once all of them are closed.
+        Each object is still received by one task only: clones share the objects, and do not get
+        copies. Senders get :class:`BrokenResourceError` once all receiving ends are closed.
 
         Raises:
             ClosedResourceError: This end was closed.
@@ -414,7 +416,7 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
         """Close this end. Closing again does nothing.
 
         Tasks waiting in ``receive`` on it get :class:`ClosedResourceError`. If it was the last
-        receiving end, what is in the buffer is dropped and senders get
+        receiving end, the items in the buffer are dropped and senders get
         :class:`BrokenResourceError`.
 
         Trio: ``trio.MemoryReceiveChannel.close``.
@@ -440,7 +442,7 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
 
 
 if TYPE_CHECKING:
-    # The only way to tell type checkers of a function that takes its type in brackets.
+    # Type checkers accept a function that takes its type in brackets only in this form.
     class open_memory_channel(tuple[MemorySendChannel[T], MemoryReceiveChannel[T]], Generic[T]):
         def __new__(  # type: ignore[misc]
             cls, max_buffer_size: int | float
@@ -450,22 +452,22 @@ else:
 
     @generic_function
     def open_memory_channel(max_buffer_size):
-        """Make a channel that hands objects from task to task.
+        """Make a channel that passes objects from task to task.
 
         Type checkers take the objects' type in brackets: ``open_memory_channel[int](0)``.
 
         Args:
-            max_buffer_size: How many items may be on the way before ``send`` waits: an int, or
-                ``math.inf`` if it should never wait. With 0, ``send`` waits for the receiver;
-                take that unless you know why more would be better.
+            max_buffer_size: How many items the buffer holds before ``send`` waits: an int, or
+                ``math.inf`` if ``send`` should never wait. With 0, ``send`` waits for the
+                receiver; use 0 unless you know why a larger buffer would be better.
 
         Returns:
-            The sending end and the receiving end. Neither has to be closed, but closing is how
-            one side tells the other that it is done.
+            The sending end and the receiving end. Neither has to be closed, but closing an end is
+            how one side lets the other side know that it is done.
 
         Raises:
             TypeError: ``max_buffer_size`` is neither an int nor ``math.inf``.
-            ValueError: It is negative.
+            ValueError: ``max_buffer_size`` is negative.
 
         Checkpoint: no, this is not an async function.
 

@@ -1,10 +1,10 @@
-"""A condition variable: wait, inside a lock, until another task says that something has changed.
+"""Condition variable: wait, inside a lock, until another task notifies that something has changed.
 
-Rule 1: a notified task is not woken. It is moved to the queue of the lock and wakes as its
-owner, when its turn has come.
+Rule 1: ``notify`` does not wake a task. It moves the task to the queue of the lock. The task wakes
+as owner of the lock when it is first in that queue.
 
-Rule 2: ``wait`` returns or raises with the lock held, whatever happens, so that the
-``async with`` around it can release it. The one exception is a lock that is broken.
+Rule 2: ``wait`` returns or raises with the lock held, whatever happens, so that the ``async with``
+around it can release the lock. The only exception is a lock that is broken.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Condition(metaclass=Final):
         lock: The lock to use, a new one by default.
 
     Raises:
-        TypeError: ``lock`` is no :class:`Lock`.
+        TypeError: ``lock`` is not a :class:`Lock`.
 
     Trio: ``trio.Condition``.
     """
@@ -102,7 +102,7 @@ class Condition(metaclass=Final):
         Raises:
             BrokenResourceError: The owner ended without releasing the lock.
             RuntimeError: This task holds it.
-            Cancelled: The task was cancelled; it has not got the lock.
+            Cancelled: The task was cancelled; it does not hold the lock.
 
         Checkpoint: yes.
 
@@ -111,7 +111,7 @@ class Condition(metaclass=Final):
         await self._lock.acquire()
 
     def release(self) -> None:
-        """Give the lock back; see :meth:`Lock.release`.
+        """Release the lock; see :meth:`Lock.release`.
 
         Raises:
             RuntimeError: This task does not hold the lock.
@@ -129,8 +129,9 @@ class Condition(metaclass=Final):
     async def wait(self) -> None:
         """Release the lock, wait to be notified, and take the lock again.
 
-        A cancelled task, too, takes the lock again before the cancellation goes on, so that the
-        ``async with`` around it finds it held; that may take as long as others hold it.
+        A cancelled task takes the lock again, too, before the cancellation is re-raised. So the
+        ``async with`` around it finds the lock held. That may take as long as other tasks hold
+        the lock.
 
         Raises:
             RuntimeError: This task does not hold the lock.
@@ -150,31 +151,37 @@ class Condition(metaclass=Final):
             raise  # the coroutine is being closed: it cannot wait for the lock
         except BaseException as error:
             interruption = error
-        # Outside the handler: what comes up from here on is not a consequence of the interruption.
+        # Outside the handler, so that errors raised from here on do not get the interruption as
+        # their context.
         if interruption is not None:
             native = await self._acquire_again(task)
             try:
                 if native is not None and is_a(interruption, Cancelled):
-                    # The newer one goes on: it is what asyncio code further out waits to see.
+                    # Raise the newer one, because asyncio code further out waits for it.
                     raise native
                 raise interruption
             finally:
                 del interruption, native
 
     async def _acquire_again(self, task: Task) -> Cancelled | None:
-        """Take the lock whatever comes; returns the native cancellation that came meanwhile."""
+        """Take the lock, whatever happens meanwhile.
+
+        Returns:
+            The native cancellation that arrived meanwhile, if any.
+        """
         native: Cancelled | None = None
-        while self._lock._owner is not task:  # it is if waking up with the lock has failed
+        while self._lock._owner is not task:  # the owner already, if its wake-up failed
             try:
                 with CancelScope(shield=True):
                     await self._lock.acquire()
             except Cancelled as error:
-                # Scopes are shielded off, so this is a native one. It stays counted by asyncio.
+                # The shield keeps scopes out, so this is a native cancellation. Its request
+                # stays in asyncio's count.
                 native = error
         return native
 
     def notify(self, n: int = 1) -> None:
-        """Let the tasks that have waited longest go on, one after the other, as they get the lock.
+        """Let the tasks that have waited longest continue, one by one, as they get the lock.
 
         Args:
             n: How many at most.
@@ -188,7 +195,7 @@ class Condition(metaclass=Final):
         self._lot.repark(self._lock._lot, count=n)
 
     def notify_all(self) -> None:
-        """Let all waiting tasks go on, one after the other, as they get the lock.
+        """Let all waiting tasks continue, one by one, as each gets the lock.
 
         Raises:
             RuntimeError: This task does not hold the lock.

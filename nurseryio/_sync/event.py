@@ -1,7 +1,7 @@
-"""An event: something that happens once, and that any number of tasks can wait for.
+"""Event: it happens once, and any number of tasks can wait for it.
 
-Rule: a task is in ``_waiting`` exactly while it sleeps in :meth:`Event.wait`; once the event has
-happened nobody is.
+Rule: a task is in ``_waiting`` exactly while it sleeps in :meth:`Event.wait`. Once the event has
+happened, ``_waiting`` is empty.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class EventStatistics(Frozen):
 class Event(metaclass=Final):
     """Something that happens once, and that any number of tasks can wait for.
 
-    An event cannot be taken back: there is no ``clear()``. Where something happens again and
+    An event cannot be reset: it does not have a ``clear()`` method. If something happens again and
     again, use a new event each time, a memory channel or a :class:`Condition`.
 
     Trio: ``trio.Event``.
@@ -45,7 +45,7 @@ class Event(metaclass=Final):
 
     def __init__(self) -> None:
         self._happened = False
-        # A dict and not a set, for waking tasks in the order in which they came.
+        # A dict and not a set, so that tasks are woken in the order in which they came.
         self._waiting: dict[Task, None] = {}
 
     def __repr__(self) -> str:
@@ -63,11 +63,12 @@ class Event(metaclass=Final):
         return self._happened
 
     def set(self) -> None:
-        """Let the event happen, and wake all who wait for it. Doing it again does nothing.
+        """Let the event happen, and wake all tasks that wait for it. A second call does nothing.
 
         Raises:
-            RuntimeError: A task waits, and the caller is in another thread or event loop than it;
-                the event has not happened then. From a thread use ``from_thread.run_sync``.
+            RuntimeError: A task waits, and the caller is in another thread or event loop than that
+                task. The event has not happened then. From a thread use
+                ``from_thread.run_sync``.
 
         Trio: ``trio.Event.set``.
         """
@@ -89,7 +90,7 @@ class Event(metaclass=Final):
         Raises:
             Cancelled: The task was cancelled.
 
-        Checkpoint: yes, also if the event happened before.
+        Checkpoint: yes, even if the event happened before.
 
         Trio: ``trio.Event.wait``.
         """

@@ -1,10 +1,10 @@
-"""A capacity limiter: a bag of tokens that borrowers take and bring back.
+"""Capacity limiter: a fixed number of tokens, which borrowers acquire and release.
 
-Rule 1: a token belongs to a borrower, by default the task that took it. A borrower holds at most
-one, and only the borrower's own can be brought back in its name.
+Rule 1: a token belongs to a borrower, by default the task that acquired it. A borrower holds at
+most one token. Only a token that the borrower holds can be released in the borrower's name.
 
-Rule 2: a task that waits is in ``_waiting`` with the borrower that it asks for. A token that
-comes free goes to the first of them there and then; newcomers do not overtake.
+Rule 2: a waiting task is in ``_waiting``, with the borrower for which it acquires. A token that
+becomes free is given to the first of these tasks at once; newcomers do not overtake.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ class CapacityLimiterStatistics(Frozen):
     """The state of a :class:`CapacityLimiter` at one moment.
 
     Attributes:
-        borrowed_tokens: How many tokens are out.
-        total_tokens: How many there are altogether; less than are out just after a reduction.
-        borrowers: Who holds the tokens that are out.
+        borrowed_tokens: How many tokens are borrowed.
+        total_tokens: How many tokens there are altogether; less than are borrowed just after a
+            reduction.
+        borrowers: The holders of the borrowed tokens.
         tasks_waiting: How many tasks wait for a token.
 
     Trio: ``trio.CapacityLimiterStatistics``.
@@ -50,8 +51,8 @@ class CapacityLimiterStatistics(Frozen):
 class CapacityLimiter(metaclass=Final):
     """Limits how many tasks do something at once: ``async with limiter:``.
 
-    Think of a bag with a fixed number of tokens: who wants to work takes one, and waits if the
-    bag is empty. Each borrower can hold one token only.
+    The limiter has a fixed number of tokens. A task takes one before it works, and waits if none
+    is free. Each borrower can hold one token only.
 
     Args:
         total_tokens: How many tokens there are: an int, 0 included, or ``math.inf``.
@@ -66,7 +67,7 @@ class CapacityLimiter(metaclass=Final):
     __slots__ = ("__dict__", "__weakref__", "_borrowers", "_total_tokens", "_waiting")
 
     def __init__(self, total_tokens: int | float) -> None:
-        # A dict for its order: statistics list borrowers as they came.
+        # A dict for its order: the statistics list borrowers in the order in which they came.
         self._borrowers: dict[Task | object, None] = {}
         self._waiting: OrderedDict[Task, Task | object] = OrderedDict()
         self.total_tokens = total_tokens
@@ -81,8 +82,9 @@ class CapacityLimiter(metaclass=Final):
     def total_tokens(self) -> int | float:
         """How many tokens there are. It can be set.
 
-        More tokens wake those who wait for them at once. With fewer, those who hold one keep it,
-        and nobody gets a new one until enough have been brought back.
+        An increase wakes waiting tasks at once, one for each token that becomes free. After a
+        reduction, borrowers keep their tokens, and no task gets a new one until enough of them
+        have been released.
         """
         return self._total_tokens
 
@@ -96,7 +98,7 @@ class CapacityLimiter(metaclass=Final):
         self._hand_out()
 
     def _hand_out(self) -> None:
-        """Give free tokens to those who wait."""
+        """Give free tokens to the tasks that wait."""
         borrowers = self._borrowers
         while self._waiting and len(borrowers) < self._total_tokens:
             task, borrower = next(iter(self._waiting.items()))
@@ -104,7 +106,8 @@ class CapacityLimiter(metaclass=Final):
                 borrowers[borrower] = None
                 wake_first(self._waiting)
             except BaseException:
-                # There may be no stack for a call.
+                # Like traps.is_waiting(), but inline, because the stack may be too full for
+                # another frame.
                 future = task._park
                 # inlined: _core.traps.is_waiting[1:]
                 if future is not None and (
@@ -118,16 +121,16 @@ class CapacityLimiter(metaclass=Final):
 
     @property
     def borrowed_tokens(self) -> int:
-        """How many tokens are out."""
+        """How many tokens are borrowed."""
         return len(self._borrowers)
 
     @property
     def available_tokens(self) -> int | float:
-        """How many tokens are in the bag; negative just after a reduction below those out."""
+        """How many tokens are free; negative just after a reduction below the borrowed number."""
         return self._total_tokens - len(self._borrowers)
 
     def _try(self, borrower: Task | object) -> bool:
-        """Take a token for ``borrower`` if one is free and nobody else waits for it."""
+        """Take a token for ``borrower`` if one is free and no task waits for it."""
         borrowers = self._borrowers
         if borrower in borrowers:
             raise RuntimeError(
@@ -142,8 +145,8 @@ class CapacityLimiter(metaclass=Final):
         """Take a token for the current task if one is free.
 
         Raises:
-            WouldBlock: None is free.
-            RuntimeError: This task holds one.
+            WouldBlock: No token is free.
+            RuntimeError: This task holds one already.
 
         Trio: ``trio.CapacityLimiter.acquire_nowait``.
         """
@@ -153,11 +156,11 @@ class CapacityLimiter(metaclass=Final):
         """Take a token for ``borrower`` if one is free.
 
         Args:
-            borrower: Any hashable object; the token is brought back by naming it again.
+            borrower: Any hashable object. To release the token, pass the same object again.
 
         Raises:
-            WouldBlock: None is free.
-            RuntimeError: ``borrower`` holds one.
+            WouldBlock: No token is free.
+            RuntimeError: ``borrower`` holds one already.
 
         Trio: ``trio.CapacityLimiter.acquire_on_behalf_of_nowait``.
         """
@@ -165,11 +168,11 @@ class CapacityLimiter(metaclass=Final):
             raise WouldBlock
 
     async def acquire(self) -> None:
-        """Take a token for the current task, waiting until it is its turn.
+        """Take a token for the current task; wait until one is free and the task is first in line.
 
         Raises:
-            RuntimeError: This task holds one.
-            Cancelled: The task was cancelled; it has got no token.
+            RuntimeError: This task holds one already.
+            Cancelled: The task was cancelled; it holds no token.
 
         Checkpoint: yes.
 
@@ -178,13 +181,13 @@ class CapacityLimiter(metaclass=Final):
         await self.acquire_on_behalf_of(current_task())
 
     async def acquire_on_behalf_of(self, borrower: Task | object) -> None:
-        """Take a token for ``borrower``, waiting until it is its turn.
+        """Take a token for ``borrower``; wait until one is free and the task is first in line.
 
         Args:
-            borrower: Any hashable object; the token is brought back by naming it again.
+            borrower: Any hashable object. To release the token, pass the same object again.
 
         Raises:
-            RuntimeError: ``borrower`` holds one.
+            RuntimeError: ``borrower`` holds one already.
             Cancelled: The task was cancelled; no token was taken.
 
         Checkpoint: yes.
@@ -205,20 +208,20 @@ class CapacityLimiter(metaclass=Final):
         await park(task, self._waiting, borrower)
 
     def release(self) -> None:
-        """Bring back the current task's token.
+        """Release the current task's token.
 
         Raises:
-            RuntimeError: This task holds none.
+            RuntimeError: This task does not hold a token.
 
         Trio: ``trio.CapacityLimiter.release``.
         """
         self.release_on_behalf_of(current_task())
 
     def release_on_behalf_of(self, borrower: Task | object) -> None:
-        """Bring back the token of ``borrower``.
+        """Release the token of ``borrower``.
 
         Raises:
-            RuntimeError: ``borrower`` holds none.
+            RuntimeError: ``borrower`` does not hold a token.
 
         Trio: ``trio.CapacityLimiter.release_on_behalf_of``.
         """
@@ -226,7 +229,7 @@ class CapacityLimiter(metaclass=Final):
             raise RuntimeError("this borrower isn't holding any of this CapacityLimiter's tokens")
         borrowers = self._borrowers
         if self._waiting and len(borrowers) <= self._total_tokens:
-            # Woken first: if that fails, the token was not brought back.
+            # Wake the new owner first: if that fails, the token was not released.
             new_owner = wake_first(self._waiting)[1]
             del borrowers[borrower]
             borrowers[new_owner] = None
@@ -246,7 +249,7 @@ class CapacityLimiter(metaclass=Final):
         )
 
     def __aenter__(self) -> Awaitable[None]:
-        # Not acquire(): ``async with`` pays for no frame in between.
+        # Not acquire(), so that ``async with`` has no frame in between.
         return self.acquire_on_behalf_of(current_task())
 
     async def __aexit__(
@@ -258,7 +261,7 @@ class CapacityLimiter(metaclass=Final):
         try:
             self.release_on_behalf_of(current_task())
         except RuntimeError:
-            # The coroutine of a task whose loop is closed cannot tell which task that is.
+            # If the loop is closed, a coroutine that is being closed has no current task.
             for borrower in self._borrowers:
                 if isinstance(borrower, Task) and is_swept(exc_value, borrower._state):
                     return

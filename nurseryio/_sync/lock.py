@@ -1,17 +1,17 @@
-"""Locks: one task at a time, in the order of arrival, and only the owner may release.
+"""Locks: one task at a time holds a lock, in the order of arrival, and only the owner may release.
 
-Rule 1: releasing a lock that others wait for hands it to the first of them there and then. The
-lock is never free while somebody waits, so a newcomer cannot overtake.
+Rule 1: releasing a lock that other tasks wait for makes the first of them the owner at once. The
+lock is never free while a task waits, so a newcomer cannot overtake.
 
-Rule 2: the owner is registered as breaker of the lock's lot. A task that ends as owner breaks
-it: whoever waits, or comes later, gets an error instead of waiting for ever.
+Rule 2: the owner is registered as a breaker of the lock's lot. A task that ends as owner breaks
+the lot: tasks that wait, or come later, get an error instead of waiting for ever.
 
-Rule 3: waiting for the lock is being parked in ``_lot``, nothing more. ``Condition`` relies on
-it: it moves its waiters there, and they wake as owners.
+Rule 3: a task that waits for the lock is parked in ``_lot``, and nothing more. ``Condition``
+relies on that: it moves its waiters into this lot, and they wake as owners.
 
-Rule 4: the end of an ``async with`` block gives the lock back whatever fails. If the release
-raises, it is finished in the next iteration of the loop. The coroutine of a task whose loop is
-closed is closed without a loop, and then nothing is done.
+Rule 4: the end of an ``async with`` block releases the lock, whatever fails. If the release raises,
+the next iteration of the loop completes it. If the task's loop is closed, its coroutine is closed
+without a loop. The end of the block then does nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LockStatistics(Frozen):
 
     Attributes:
         locked: Whether a task holds the lock.
-        owner: The task that does, None if the lock is free.
+        owner: The task that holds it; None if the lock is free.
         tasks_waiting: How many tasks wait in ``acquire``.
 
     Trio: ``trio.LockStatistics``.
@@ -53,13 +53,13 @@ class LockStatistics(Frozen):
 
 
 class _Lock:
-    """What the two kinds of locks share, which at present is everything."""
+    """The code that the two kinds of locks share, which at present is all of it."""
 
     __slots__ = ("__dict__", "__weakref__", "_lot", "_owner")
 
     def __init__(self) -> None:
         self._lot = ParkingLot()
-        # Invariant: None implies that nobody is parked.
+        # Invariant: if it is None, no task is parked.
         self._owner: Task | None = None
 
     def __repr__(self) -> str:
@@ -96,7 +96,7 @@ class _Lock:
         return False
 
     def _let_go(self, task: Task) -> None:
-        """Taking the lock has failed half-way."""
+        """Undo an acquisition that has failed half-way."""
         breakers = task._extra.breakers
         if breakers and self._lot in breakers:
             self.release()
@@ -121,7 +121,7 @@ class _Lock:
         Raises:
             BrokenResourceError: The owner ended without releasing the lock.
             RuntimeError: This task holds it, or a task of another event loop does.
-            Cancelled: The task was cancelled; it has not got the lock.
+            Cancelled: The task was cancelled; it does not hold the lock.
 
         Checkpoint: yes.
 
@@ -146,7 +146,7 @@ class _Lock:
             ) from None
 
     def release(self) -> None:
-        """Give the lock back, to the task that has waited longest if one does.
+        """Release the lock. If tasks wait, the one that has waited longest becomes the owner.
 
         Raises:
             RuntimeError: This task does not hold the lock.
@@ -159,7 +159,10 @@ class _Lock:
         self._hand_on(task)
 
     def _hand_on(self, task: Task) -> None:
-        """Give the lock to the next task, if one waits. Fails before or after that, not between."""
+        """Make the next task the owner, if one waits.
+
+        If this fails, the lock has either its old owner or a complete new one.
+        """
         lot = self._lot
         parked = lot._parked
         if parked:
@@ -168,7 +171,7 @@ class _Lock:
                 wake_first(parked)
             finally:
                 if new_owner in parked:
-                    self._owner = task  # it still sleeps
+                    self._owner = task  # the new owner still sleeps
                 else:
                     stop_breaking(task, lot)
                     add_parking_lot_breaker(new_owner, lot)
@@ -177,15 +180,17 @@ class _Lock:
             self._owner = None
 
     def _release_failed(self, error: BaseException, exc: BaseException | None) -> bool:
-        """The end of a block has not given the lock back, and cannot be repeated: do it later.
+        """Complete the release of a block's lock later, because ``release`` failed.
+
+        ``release`` cannot be repeated at once.
 
         Args:
-            error: what the release has raised.
-            exc: what the block has raised.
+            error: the exception of the release.
+            exc: the exception of the block.
 
         Returns:
-            True if the error does not matter: the block's coroutine is being closed, and nobody
-            holds the lock, or a task that makes no step any more.
+            True if the error does not matter: the block's coroutine is being closed, and the lock
+            is free or its owner's loop is closed, so that the owner makes no further step.
         """
         owner = self._owner
         if type(error) is RuntimeError and type(exc) is GeneratorExit:
@@ -213,7 +218,7 @@ class _Lock:
             locked=self._owner is not None, owner=self._owner, tasks_waiting=len(self._lot)
         )
 
-    # One and the same function: ``async with`` pays for no frame in between.
+    # The same function, so that ``async with`` has no frame in between.
     __aenter__ = acquire
 
     async def __aexit__(
@@ -232,8 +237,8 @@ class _Lock:
 class Lock(_Lock, metaclass=Final):
     """A lock that one task at a time can hold: ``async with lock:``.
 
-    The task that acquired it must release it. Tasks get it in the order in which they asked.
-    Entering the block waits for the lock; leaving it does not wait.
+    The task that acquired the lock must release it. Tasks get the lock in the order in which they
+    asked. Entering the block waits for the lock; leaving the block does not wait.
 
     Trio: ``trio.Lock``.
     """
@@ -244,9 +249,10 @@ class Lock(_Lock, metaclass=Final):
 class StrictFIFOLock(_Lock, metaclass=Final):
     """A :class:`Lock` that promises to serve tasks in the order in which they asked, always.
 
-    Today every lock does. Use this one where your program is wrong otherwise, for example where
-    the order of what goes out on a connection is decided by who asks for the lock first: then
-    the promise stands in the code, and holds even if ``Lock`` should learn priorities.
+    Today every lock does so. Use this class where your program is wrong without that order. For
+    example, the order of messages on a connection may depend on which task asks for a lock first.
+    The class states the requirement in the code, and the promise holds even if ``Lock`` gets
+    priorities one day.
 
     Trio: ``trio.StrictFIFOLock``.
     """

@@ -1,15 +1,16 @@
-"""The queue that every blocking primitive here waits in: first come, first served, safe to cancel.
+"""Parking lot: the fair queue in which the primitives' waiters sleep, safe to cancel.
 
-What lives here: :class:`ParkingLot` and its breakers (tasks whose end breaks a lot).
+This module has :class:`ParkingLot` and its breakers, which are tasks whose end breaks a lot.
 
-Rule 1: a task is in at most one lot. Whoever moves it to another one tells so by
-``_core.wait_queue.move``: that is how a cancelled task finds its way out.
+Rule 1: a task is in at most one lot. Code that moves a sleeping task to another lot must call
+``_core.wait_queue.move``, which records the new queue. A cancelled task is removed from the
+recorded queue.
 
-Rule 2: a task leaves the lot in the very moment in which it is woken, moved or cancelled. So
-whoever is woken has what was waited for, and nobody else can be woken in its stead.
+Rule 2: a task leaves the lot in the same step in which it is woken, moved or cancelled. So a woken
+task has got what it waited for, and no second task can be woken for the same thing.
 
-Rule 3: the lots that a task breaks when it ends are in the ``breakers`` of its ``Extra``, which
-stays None until the first of them. The end of the task calls ``break_lot`` on each.
+Rule 3: the lots that a task breaks when it ends are in the ``breakers`` of its ``Extra``. The field
+is None until the first lot is added. The end of the task calls ``break_lot`` on each lot.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ class ParkingLotStatistics(Frozen):
 
 
 class ParkingLot(metaclass=Final):
-    """A fair queue of sleeping tasks, to build primitives of your own from.
+    """A fair queue of sleeping tasks, from which you can build your own primitives.
 
-    ``len(lot)`` is the number of tasks parked in it, and a lot with none is false.
+    ``len(lot)`` is the number of tasks parked in it, and an empty lot is false.
 
     Attributes:
         broken_by: The tasks that broke the lot; empty while it works.
@@ -64,8 +65,8 @@ class ParkingLot(metaclass=Final):
     __slots__ = ("__weakref__", "_parked", "broken_by")
 
     broken_by: list[Task]
-    # An OrderedDict for its popitem(last=False): with a plain dict, taking the first of n tasks
-    # n times over costs n squared.
+    # An OrderedDict for its popitem(last=False). With a plain dict, removing the first of n tasks
+    # n times takes time proportional to n squared.
     _parked: OrderedDict[Task, None]
 
     def __init__(self) -> None:
@@ -97,9 +98,9 @@ class ParkingLot(metaclass=Final):
         await park(task, self._queue())
 
     def _queue(self) -> OrderedDict[Task, None]:
-        """What a task that parks must give to ``_core.wait_queue.park``.
+        """Return the queue to pass to ``_core.wait_queue.park``, or raise if the lot is broken.
 
-        Apart from :meth:`park`, so that other primitives get by with one coroutine less.
+        Separate from :meth:`park`, so that other primitives need one coroutine less.
         """
         if self.broken_by:
             raise BrokenResourceError(
@@ -108,11 +109,11 @@ class ParkingLot(metaclass=Final):
         return self._parked
 
     def _wake_first(self) -> Task:
-        """Wake the task that has waited longest, in a lot that is not empty."""
+        """Wake the task that has waited longest. The lot must not be empty."""
         return wake_first(self._parked)[0]
 
     def _first(self, count: int | float) -> list[Task]:
-        """Up to ``count`` tasks from the head of the queue."""
+        """Return up to ``count`` tasks from the head of the queue."""
         if count == inf:
             return list(self._parked)
         if not isinstance(count, int):
@@ -126,8 +127,8 @@ class ParkingLot(metaclass=Final):
             count: How many at most; ``math.inf`` for all.
 
         Returns:
-            The tasks woken, in the order in which they came; fewer than ``count`` if there were
-            fewer.
+            The woken tasks, in the order in which they came; fewer than ``count`` if fewer were
+            parked.
 
         Raises:
             ValueError: ``count`` is a fraction.
@@ -150,11 +151,11 @@ class ParkingLot(metaclass=Final):
         """Move the tasks that have waited longest to another lot, in order, without waking them.
 
         Args:
-            new_lot: Where they go on waiting, behind those who are there.
+            new_lot: The lot in which they continue to wait, behind the tasks that are there.
             count: How many at most; ``math.inf`` for all.
 
         Raises:
-            TypeError: ``new_lot`` is no ParkingLot.
+            TypeError: ``new_lot`` is not a ParkingLot.
             ValueError: ``count`` is a fraction.
 
         Trio: ``trio.lowlevel.ParkingLot.repark``.
@@ -162,7 +163,8 @@ class ParkingLot(metaclass=Final):
         if not isinstance(new_lot, ParkingLot):
             raise TypeError(f"new_lot must be a ParkingLot, not {new_lot!r}")
         for task in self._first(count):
-            # In an order that leaves the task in a queue, and known to be there, at each moment.
+            # In this order the task is in a queue at each moment, and its record names a queue
+            # that it is in.
             new_lot._parked[task] = None
             move(task, new_lot._parked)
             if new_lot is not self:
@@ -178,7 +180,7 @@ class ParkingLot(metaclass=Final):
         self.repark(new_lot, count=inf)
 
     def break_lot(self, task: Task | None = None) -> None:
-        """Make parking in this lot fail, for those who are parked now and for all who try later.
+        """Make parking in this lot fail, for the tasks parked now and for all that try later.
 
         Breaking a broken lot again only adds the task to ``broken_by``.
 
@@ -221,7 +223,7 @@ def add_parking_lot_breaker(task: Task, lot: ParkingLot) -> None:
 
 
 def remove_parking_lot_breaker(task: Task, lot: ParkingLot) -> None:
-    """Take back one :func:`add_parking_lot_breaker`.
+    """Undo one call of :func:`add_parking_lot_breaker`.
 
     Raises:
         RuntimeError: The task is not registered for this lot.
@@ -233,7 +235,7 @@ def remove_parking_lot_breaker(task: Task, lot: ParkingLot) -> None:
 
 
 def stop_breaking(task: Task, lot: ParkingLot) -> bool:
-    """The same for a task that may not be registered; returns whether it was."""
+    """Do the same for a task that may not be registered; return whether it was."""
     breaks = task._extra.breakers
     if breaks is None or lot not in breaks:
         return False

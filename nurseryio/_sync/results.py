@@ -1,13 +1,13 @@
-"""Results from concurrent functions: all of them, the first, or one for each item of a stream.
+"""Results of concurrent functions: all of them, the first, or one for each item of a stream.
 
-What lives here: :func:`gather`, :func:`race` and :func:`amap`, each a nursery with a way for
-results to come out. What does not: futures. A result exists once the block or call that waits
-for it is over, and a function that fails leaves its error in the nursery, never in a result.
+This module has :func:`gather`, :func:`race` and :func:`amap`. Each is a nursery with a way to get
+results out. It does not have futures. A result exists once the call or block that waits for it is
+over. The error of a function is raised by the nursery and is never stored in a result.
 
-Rule 1: errors come out as exception groups, as from any nursery; no error is dropped, also not
-that of a function which lost a race.
+Rule 1: errors are raised in exception groups, as by any nursery. No error is dropped, not even that
+of a function which lost a race.
 
-Rule 2: nothing runs on after the call has returned or the block was left.
+Rule 2: no task keeps running after the call has returned or the block was left.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ T5 = TypeVar("T5")
 if TYPE_CHECKING:
     AsyncFn: TypeAlias = Callable[[], Awaitable[T]]
 
-# Stands where no result has come yet; None may be a result.
+# The placeholder until a result comes, because None may be a result.
 _MISSING: Any = object()
 
 
@@ -80,7 +80,7 @@ async def gather(*async_fns: AsyncFn[Any]) -> tuple[Any, ...]:
 
         user, orders = await gather(partial(load_user, 7), partial(load_orders, 7))
 
-    If one fails, the others are cancelled; there are no results then.
+    If one fails, the others are cancelled, and no results are returned.
 
     Args:
         *async_fns: Async functions without parameters. Give arguments by ``functools.partial``
@@ -90,9 +90,9 @@ async def gather(*async_fns: AsyncFn[Any]) -> tuple[Any, ...]:
         The results in the order of the functions.
 
     Raises:
-        TypeError: Something given is no function.
+        TypeError: An argument is not a function.
         ExceptionGroup: One or more functions failed.
-        RuntimeError: The task of a function was cancelled natively, all on its own.
+        RuntimeError: The asyncio task of one function alone was cancelled natively.
         Cancelled: The task was cancelled, and the functions with it.
 
     Checkpoint: yes.
@@ -138,22 +138,23 @@ async def race(*async_fns: AsyncFn[Any]) -> Any:
 
         page = await race(partial(fetch, mirror1), partial(fetch, mirror2))
 
-    The others have ended when this returns. A function that fails before any has returned ends
-    the race for all, its error comes out; so does an error of a loser that is being cancelled.
-    To have failures count as losing, catch them in the functions.
+    The other functions have ended when this returns. If a function fails before another one has
+    returned, the race ends and the error is raised. An error that a loser raises while it is
+    being cancelled is raised, too. If a failure should only count as losing, catch it in the
+    function.
 
     Args:
         *async_fns: Async functions without parameters, at least one. Give arguments by
             ``functools.partial`` or a lambda.
 
     Returns:
-        What the first function to return has returned.
+        The result of the function that returned first.
 
     Raises:
-        TypeError: Something given is no function.
-        ValueError: Nothing was given.
+        TypeError: An argument is not a function.
+        ValueError: No function was given.
         ExceptionGroup: One or more functions failed.
-        RuntimeError: The tasks of all functions were cancelled natively, each on its own.
+        RuntimeError: The asyncio tasks of all functions were cancelled natively, one by one.
         Cancelled: The task was cancelled, and the functions with it.
 
     Checkpoint: yes.
@@ -199,26 +200,26 @@ def amap(
             async for page in pages:
                 ...
 
-    An item is taken only when there is room for it: at most ``limit`` items are being worked on
-    or have a result that was not received yet, however many items there are and however slow the
-    receiver is. Leaving the block early cancels the rest.
+    An item is taken only if fewer than ``limit`` items are in progress or have a result that was
+    not received yet. This holds however many items there are and however slow the receiver is.
+    Leaving the block early cancels the rest.
 
     Args:
         async_fn: Called with one item.
-        items: Any iterable or async iterable, endless ones included. It is not closed.
-        limit: How many items may be under way at once, 1 or more.
-        ordered: Whether results come in the order of the items, so that a slow item holds up
-            those behind it; otherwise they come as they get ready.
+        items: Any iterable or async iterable, even an endless one. It is not closed.
+        limit: How many items may be in progress at once, 1 or more.
+        ordered: Whether results come in the order of the items, so that a slow item delays those
+            behind it. Otherwise each result comes as soon as it is ready.
 
     Returns:
         An async context manager that gives the channel of results.
 
     Raises:
-        TypeError: At the call, if ``limit`` is no int, ``async_fn`` no function or ``items``
-            not iterable.
+        TypeError: At the call, if ``limit`` is not an int, ``async_fn`` is not a function or
+            ``items`` is not iterable.
         ValueError: At the call, if ``limit`` is less than 1.
-        ExceptionGroup: Out of the block, if the function, the items or the block failed, or if
-            the task of an item was cancelled natively, all on its own.
+        ExceptionGroup: Raised by the block, if the function, the items or the block failed, or if
+            the asyncio task of one item alone was cancelled natively.
 
     Checkpoint: entering, no; leaving, as for any nursery.
 
@@ -234,7 +235,7 @@ def amap(
 
 
 class _Each(AsyncIterator[T]):
-    """The items of an ordinary iterable. No async generator, as nobody would close it."""
+    """The items of an ordinary iterable. Not an async generator, which would have to be closed."""
 
     def __init__(self, items: Iterable[T]) -> None:
         self._items = iter(items)
@@ -249,7 +250,7 @@ class _Each(AsyncIterator[T]):
 class _Map(AbstractAsyncContextManager[Any], Generic[T, R]):
     """The context manager of :func:`amap`: a nursery with a channel.
 
-    Not an ``@asynccontextmanager``, which assigns to fields of the exceptions that pass it.
+    Not an ``@asynccontextmanager``, because that assigns to fields of the exceptions that pass it.
     """
 
     def __init__(
@@ -291,9 +292,9 @@ class _Map(AbstractAsyncContextManager[Any], Generic[T, R]):
 class _MapPool(Generic[T, R]):
     """The tasks behind one :func:`amap`: one that takes the items, and a worker for each item.
 
-    Rule: if somebody cancels one of these asyncio tasks alone, that is an error. To end quietly,
-    as a nursery's child does, would leave a hole in the results, and the receiver or the next
-    worker waiting for what never comes.
+    Rule: if one of these asyncio tasks alone is cancelled natively, that is an error. A child of a
+    nursery would end quietly. Here, that would leave a result missing, and the receiver or the next
+    worker would wait for ever.
     """
 
     def __init__(
@@ -311,13 +312,13 @@ class _MapPool(Generic[T, R]):
         self.slots = Semaphore(limit)
 
     def start(self, method: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
-        """Start a task, one whose failure to start does not go unnoticed."""
+        """Start a task, and have an error raised if it is cancelled before its first step."""
         coro = in_the_name_of(self.async_fn, method)(*args)
         task = self.nursery._spawn(coro, method, self.async_fn)
         task.asyncio_task.add_done_callback(partial(self.look_after, task))
 
     def look_after(self, task: Task, _asyncio_task: asyncio.Task[Any]) -> None:
-        """Done-callback: complain in the place of a task that never made its first step."""
+        """Done-callback: start :meth:`complain` if the task never made its first step."""
         if not task._started and not self.nursery.cancel_scope.cancel_called:
             self.nursery.start_soon(self.complain, name=self.async_fn)
 
@@ -325,7 +326,7 @@ class _MapPool(Generic[T, R]):
         raise _no_result(self.async_fn)
 
     async def feed(self, source: AsyncIterator[T]) -> None:
-        """Start a worker for each item, once there is room for it."""
+        """Take the items, and start a worker for each when it gets one of the ``limit`` slots."""
         turn = Event()
         turn.set()
         with self.sending, _CancelledIsAnError(self.async_fn):
@@ -335,7 +336,7 @@ class _MapPool(Generic[T, R]):
                     item = await anext(source)
                 except StopAsyncIteration:
                     return
-                # A worker that need not wait for its turn gets one that has come.
+                # Unordered: all workers share the first event, which is set already.
                 next_turn = Event() if self.ordered else turn
                 self.start(self.work, item, turn, next_turn, self.sending.clone())
                 turn = next_turn
@@ -343,22 +344,22 @@ class _MapPool(Generic[T, R]):
     async def work(
         self, item: T, turn: Event, next_turn: Event, sending: MemorySendChannel[R]
     ) -> None:
-        """Treat one item, and deliver its result when its turn has come."""
-        # A clone each: the receiver learns of the end when the last worker is done.
+        """Process one item, and send its result when ``turn`` is set."""
+        # Each worker has a clone: the receiver gets EndOfChannel when the last worker is done.
         with sending, _CancelledIsAnError(self.async_fn):
             result = await coroutine_or_error(self.async_fn, item)
             await turn.wait()
             try:
                 await sending.send(result)
             except BrokenResourceError:
-                # Nobody receives any more. The room stays taken, so that no new work begins.
+                # The receiver is closed. The slot is not released, so that no new worker starts.
                 return
         next_turn.set()
         self.slots.release()
 
 
 class _CancelledIsAnError:
-    """Around what a task of a workshop does: see the rule there."""
+    """Surrounds the code of a :class:`_MapPool` task, and enforces the rule there."""
 
     __slots__ = ("_async_fn",)
 

@@ -1,17 +1,18 @@
-"""``as_safe_channel``: async generators that neither leak nor tangle scopes.
+"""``as_safe_channel``: an async generator behind a channel, which neither leaks nor tangles scopes.
 
-A generator that is iterated directly runs inside whoever iterates it: a ``yield`` within a scope
-or nursery leaves that scope open around foreign code, and a loop that is left early leaves the
-generator suspended until the garbage collector finds it. Here the generator runs in a task of its
-own, and a context manager bounds its life.
+A generator that is iterated directly runs inside the task that iterates it. A ``yield`` within a
+scope or nursery then leaves that scope open around the caller's code. A loop that is left early
+leaves the generator suspended until the garbage collector finds it. Here the generator runs in a
+separate task, and a context manager ends it with its block.
 
-Rule 1: the generator makes a step only when the receiver has asked for an item, so it never
-works ahead (except that a ``receive`` that was cancelled has asked already).
+Rule 1: the generator produces an item only after the receiver has requested one, so it never works
+ahead. (The only exception: a ``receive`` that was cancelled has requested an item already.)
 
-Rule 2: on leaving the block the generator is closed, and has finished, before the block is left.
+Rule 2: at the end of the block the generator is closed, and it has finished before the code after
+the block runs.
 
-Rule 3: a single error leaves the block as itself, as it would leave a plain loop. Several leave
-as a group.
+Rule 3: a single error leaves the block as itself, as it would leave a plain loop. Several errors
+leave as a group.
 """
 
 from __future__ import annotations
@@ -61,16 +62,16 @@ def as_safe_channel(
             async for line in channel:
                 ...
 
-    The generator may hold scopes and nurseries open across its yields, and it is closed promptly
-    when the block is left, also by ``break`` or an error.
+    The generator may hold scopes and nurseries open across its yields. It is closed promptly
+    when the block is left, even by ``break`` or an error.
 
     Args:
         fn: The async generator function.
 
     Returns:
-        A function with the same parameters that gives an async context manager, which gives a
-        :class:`nurseryio.abc.ReceiveChannel`. What the generator raises comes out of the
-        ``async with`` block: on its own if it is the only error, else in a group.
+        A function with the same parameters that returns an async context manager. Entering that
+        gives a :class:`nurseryio.abc.ReceiveChannel`. An error of the generator is raised by the
+        ``async with`` block: bare if it is the only error, otherwise in a group.
 
     Trio: ``trio.as_safe_channel``.
     """
@@ -83,9 +84,9 @@ def as_safe_channel(
 
 
 class _SafeChannel(AbstractAsyncContextManager[ReceiveChannel[T]]):
-    """The context manager: a nursery with the generator's task, whose errors leave as rule 3 says.
+    """The context manager: a nursery with the generator's task; for its errors see rule 3.
 
-    Not an ``@asynccontextmanager``, which assigns to fields of the exceptions that pass it.
+    Not an ``@asynccontextmanager``, because that assigns to fields of the exceptions that pass it.
     """
 
     def __init__(self, open_generator: Callable[[], AsyncGenerator[T, None]]) -> None:
@@ -100,7 +101,7 @@ class _SafeChannel(AbstractAsyncContextManager[ReceiveChannel[T]]):
         nursery = await self._nursery.__aenter__()
         try:
             self._channel = _AskingChannel(receiving, requested)
-            # start() and not start_soon(): from here on the task closes the generator.
+            # start() and not start_soon(): once it returns, the task will close the generator.
             begin = in_the_name_of(self._open_generator, _run)
             await nursery.start(begin, generator, sending, requested, name=self._open_generator)
             return self._channel
@@ -121,14 +122,14 @@ class _SafeChannel(AbstractAsyncContextManager[ReceiveChannel[T]]):
                 self._nursery.cancel_scope.cancel(reason="the as_safe_channel block was left")
             return await self._leave(exc_value)
         except BaseException as exc:
-            if not self._nursery._closed:  # it was not left, because something failed before
+            if not self._nursery._closed:  # something failed before the nursery was left
                 await self._leave(exc)
             raise
         finally:
             del exc_value
 
     async def _leave(self, exc: BaseException | None) -> bool:
-        """Leave the nursery: True if nothing is raised, False if it is what was raised before."""
+        """Leave the nursery; return True if nothing is to be raised, False to re-raise ``exc``."""
         try:
             return await self._nursery.__aexit__(None, exc, None) or exc is None
         except BaseExceptionGroup as group:
@@ -140,7 +141,7 @@ class _SafeChannel(AbstractAsyncContextManager[ReceiveChannel[T]]):
 
 
 class _AskingChannel(ReceiveChannel[T]):
-    """The receiver's end: tells the generator's task that an item is wanted, then waits for it."""
+    """The receiving end: requests an item from the generator's task, then waits for it."""
 
     __slots__ = ("_asked", "_items")
 
@@ -170,8 +171,8 @@ async def _run(
     *,
     task_status: TaskStatus[None],
 ) -> None:
-    """The generator's task: one item each time the receiver asks."""
-    # Closed without a checkpoint, which would replace the generator's error by a cancellation.
+    """Run the generator in its task: one item for each request of the receiver."""
+    # A plain ``with``: a checkpoint here could replace the generator's error by a cancellation.
     with items:
         try:
             task_status.started()
@@ -188,16 +189,17 @@ async def _run(
                 except BrokenResourceError:
                     return
         finally:
-            # On 3.10 it is running if this coroutine is closed while it waits in the generator.
+            # On 3.10 the generator counts as running if this coroutine is closed while it waits in
+            # the generator.
             if not getattr(generator, "ag_running", False):
                 await _close(generator)
 
 
 async def _close(generator: AsyncGenerator[Any, None]) -> None:
-    """Close the generator, also where the ``GeneratorExit`` comes out inside a group.
+    """Close the generator, even if the ``GeneratorExit`` comes out inside a group.
 
-    ``aclose`` throws one in and takes it back, but only if it comes out bare; a nursery around
-    the yield has put it into a group.
+    ``aclose`` throws a ``GeneratorExit`` into the generator and catches it, but only if it comes
+    out bare. A nursery around the yield has put it into a group.
     """
     try:
         await generator.aclose()
@@ -211,7 +213,7 @@ async def _close(generator: AsyncGenerator[Any, None]) -> None:
 
 
 def _without_exit(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
-    """What is left of a group without the one ``GeneratorExit`` that ``aclose`` has thrown in."""
+    """Return the rest of a group, without the ``GeneratorExit`` that ``aclose`` has thrown in."""
     exits = 0
 
     def is_exit(error: BaseException) -> bool:
@@ -224,17 +226,17 @@ def _without_exit(group: BaseExceptionGroup[BaseException]) -> BaseException | N
     _found, errors = split_out(group, is_exit, cancelled=False)
     if exits <= 1:
         return errors
-    # One was aclose's. Code inside raised another, which must not pass unnoticed.
+    # One came from aclose. Other code raised another one, which must not go unnoticed.
     others = members_of(errors) if is_a(errors, BaseExceptionGroup) else ()
     return regroup(group, [*others, AssertionError("More than one GeneratorExit found.")])
 
 
 def _simplified(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What a nursery's group amounts to for somebody who does not know of the nursery."""
+    """Return the error to raise for a nursery's group, for callers who see no nursery."""
     errors = [error for error in members_of(group) if not is_a(error, Cancelled)]
     for error in errors:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            return _exit_from(error, group)  # these outrank all others
+            return _exit_from(error, group)  # exits are raised rather than other errors
     if len(errors) > 1:
         add_note(
             group,
@@ -247,7 +249,7 @@ def _simplified(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _exit_from(error: BaseException, group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """An exit that stands for its whole group."""
+    """Return an exit that represents its whole group."""
     if type(error) is KeyboardInterrupt or type(error) is SystemExit:
         # A copy, so that the group can be its cause.
         exit_ = type(error)(*args_of(error))

@@ -1,7 +1,7 @@
-"""A semaphore: a number that tasks count down and up, and that never falls below zero.
+"""Semaphore: a number that tasks decrement and increment, and that never falls below zero.
 
-Rule: while somebody waits the value is zero; a release then wakes the first in the queue instead
-of raising the value, so that a newcomer cannot snatch it.
+Rule: while a task waits, the value is zero. A release then wakes the first task in the queue
+instead of raising the value, so that a newcomer cannot overtake.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ __all__ = ["Semaphore"]
 
 
 class Semaphore(metaclass=Final):
-    """A number that tasks count down and up, waiting instead of letting it fall below zero.
+    """A number that tasks decrement and increment; at zero they wait instead of decrementing.
 
-    ``async with semaphore:`` counts down on entry, up on exit. To limit how many tasks use
-    something at once prefer :class:`CapacityLimiter`, which notices more mistakes.
+    ``async with semaphore:`` decrements on entry and increments on exit. To limit how many tasks
+    use something at once, prefer :class:`CapacityLimiter`, which detects more mistakes.
 
     Args:
         initial_value: The number to start with, 0 or more.
-        max_value: If given, counting above it is an error.
+        max_value: If given, incrementing beyond it is an error.
 
     Raises:
-        TypeError: One of the two is no int.
-        ValueError: ``initial_value`` is negative, or ``max_value`` is less.
+        TypeError: One of the two is not an int.
+        ValueError: ``initial_value`` is negative, or ``max_value`` is less than it.
 
     Trio: ``trio.Semaphore``.
     """
@@ -73,7 +73,7 @@ class Semaphore(metaclass=Final):
         return self._max_value
 
     def acquire_nowait(self) -> None:
-        """Count down if the value is not zero.
+        """Decrement the value if it is not zero.
 
         Raises:
             WouldBlock: The value is zero.
@@ -85,10 +85,10 @@ class Semaphore(metaclass=Final):
         self._value -= 1
 
     async def acquire(self) -> None:
-        """Count down, waiting as long as the value is zero.
+        """Decrement the value; wait while it is zero.
 
         Raises:
-            Cancelled: The task was cancelled; it has not counted down.
+            Cancelled: The task was cancelled; it has not decremented the value.
 
         Checkpoint: yes.
 
@@ -109,9 +109,9 @@ class Semaphore(metaclass=Final):
             await park(task, self._lot._queue())
 
     def release(self) -> None:
-        """Count up, or let the task through that has waited longest if one does.
+        """Increment the value, or wake the task that has waited longest if one waits.
 
-        Any task may do this, also one that never acquired.
+        Any task may do this, even one that never acquired.
 
         Raises:
             ValueError: The value would rise above ``max_value``.
@@ -132,7 +132,7 @@ class Semaphore(metaclass=Final):
         """
         return self._lot.statistics()
 
-    # One and the same function: ``async with`` pays for no frame in between.
+    # The same function, so that ``async with`` has no frame in between.
     __aenter__ = acquire
 
     async def __aexit__(

@@ -1,7 +1,7 @@
-"""A queue without a limit, emptied in batches, for producers that cannot be made to wait.
+"""Unbounded queue: emptied in batches, for producers that cannot wait. It is deprecated.
 
-Rule: ``_ready`` says that the items belong to nobody yet. Once the first item has woken a task,
-the batch is that task's, whatever arrives before it runs.
+Rule: ``_ready`` means that no woken task owns the items yet. Once the first item has woken a task,
+the batch belongs to that task, including all items that arrive before it runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class UnboundedQueueStatistics(Frozen):
     """The state of an :class:`UnboundedQueue` at one moment.
 
     Attributes:
-        qsize: How many items are in it.
+        qsize: How many items are in the queue.
         tasks_waiting: How many tasks wait for a batch.
 
     Trio: ``trio.lowlevel.UnboundedQueueStatistics``.
@@ -42,11 +42,11 @@ class UnboundedQueueStatistics(Frozen):
 class UnboundedQueue(Generic[T], metaclass=Final):
     """A queue whose ``put_nowait`` always succeeds and whose reader takes everything at once.
 
-    Nothing holds the producer back; memory stays bounded only if the reader treats each batch
+    Nothing limits the producer. Memory stays bounded only if the reader processes each batch
     faster than the next one grows. ``async for batch in queue`` gives one batch after the other.
 
-    Making one issues a :class:`TrioDeprecationWarning`, as in Trio: use a memory channel, with
-    ``open_memory_channel(math.inf)`` where the producer cannot wait.
+    Making a queue issues a :class:`TrioDeprecationWarning`, as in Trio: use a memory channel, with
+    ``open_memory_channel(math.inf)`` if the producer cannot wait.
 
     Trio: ``trio.lowlevel.UnboundedQueue``.
     """
@@ -80,7 +80,7 @@ class UnboundedQueue(Generic[T], metaclass=Final):
     def empty(self) -> bool:
         """Say whether no item is in the queue.
 
-        Even if there are some, they may be promised to a task that was woken for them.
+        Even if there are items, they may be promised to a task that was woken for them.
 
         Trio: ``trio.lowlevel.UnboundedQueue.empty``.
         """
@@ -110,7 +110,7 @@ class UnboundedQueue(Generic[T], metaclass=Final):
             The items in order, at least one.
 
         Raises:
-            WouldBlock: There are none, or they are promised to a waiting task.
+            WouldBlock: The queue is empty, or its items are promised to a woken task.
 
         Trio: ``trio.lowlevel.UnboundedQueue.get_batch_nowait``.
         """
@@ -119,13 +119,13 @@ class UnboundedQueue(Generic[T], metaclass=Final):
         return self._take()
 
     async def get_batch(self) -> list[T]:
-        """Take all items, waiting until there is one.
+        """Take all items; wait until there is at least one.
 
         Returns:
             The items in order, at least one.
 
         Raises:
-            Cancelled: The task was cancelled; it has taken nothing.
+            Cancelled: The task was cancelled; it has taken no items.
 
         Checkpoint: yes.
 

@@ -1,6 +1,15 @@
-"""The door for tests: a virtual clock, checks of checkpoints and streams, streams in memory.
+"""For tests: a virtual clock, checks of checkpoints and streams, streams in memory, test cases.
 
-What is loaded: only what a name that is used needs. The pytest plugin is loaded by pytest.
+Rarely used names are loaded on first use; pytest loads the plugin. The checks are in ``_checks``.
+
+``deadlock``: the error when nothing can wake a task. ``clock``: virtual time, and its jumps.
+``sequencer``: blocks that run in order. ``byte_queues``: the buffers of ``memory_streams`` and
+``lockstep_streams``, which are streams in memory. ``network``: connect to a test's listener.
+``time_limit``: the signal of pytest-timeout. ``one_task``: async functions as steps of one task.
+``thread_limit``: the thread of pytest-timeout. ``plain_test``: the decorator ``nurseryio_test``.
+``unit_test``: ``AsyncTestCase``. ``raises_group``: pytest's helpers under Trio's names.
+``pytest_shared``: wide async fixtures. ``pytest_task``: the steps of a test and their errors.
+``pytest_plugin``: pytest's hooks, and fixtures such as ``autojump_clock``.
 """
 
 from __future__ import annotations

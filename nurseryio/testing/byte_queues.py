@@ -1,12 +1,12 @@
-"""The buffers inside the memory streams: bytes that one task puts in and another takes out.
+"""Byte queues: the buffers inside the memory streams, which one task fills and another empties.
 
-What lives here: :class:`UnboundedQueue`, which takes everything at once, and
-:class:`LockstepQueue`, which takes nothing that nobody is there to receive. What does not: any
-stream interface; see :mod:`memory_streams` and :mod:`lockstep_streams`.
+This module has :class:`UnboundedQueue`, which accepts everything at once, and
+:class:`LockstepQueue`, which accepts bytes only while a task receives them. The stream interfaces
+are in ``memory_streams`` and ``lockstep_streams``.
 
 Rule 1: every async method is a checkpoint when it succeeds.
 
-Rule 2: bytes leave a buffer only in the last step of a call, after its last checkpoint, so a
+Rule 2: bytes leave a buffer only in the last step of a call, after its last checkpoint. So a
 cancelled call has taken nothing.
 """
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 def check_max_bytes(max_bytes: object) -> int | None:
-    """Let None and whole numbers from 1 up pass.
+    """Return ``max_bytes`` if it is None or a whole number from 1 up.
 
     Raises:
-        TypeError: for what is no whole number.
+        TypeError: for anything that is not a whole number.
         ValueError: for numbers below 1.
     """
     if max_bytes is None:
@@ -45,14 +45,14 @@ def check_max_bytes(max_bytes: object) -> int | None:
 
 
 def cut(buffer: bytearray, max_bytes: int | None) -> bytearray:
-    """Take the first bytes, ``max_bytes`` at most, out of a buffer."""
+    """Remove and return the first bytes of a buffer, at most ``max_bytes``."""
     taken = buffer[:max_bytes]
     del buffer[:max_bytes]
     return taken
 
 
 class UnboundedQueue:
-    """Takes any number of bytes at once; an end can be put behind them, nothing behind that."""
+    """Accepts any number of bytes at once, until an end is put behind them."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -68,8 +68,8 @@ class UnboundedQueue:
         """Append bytes.
 
         Raises:
-            ClosedResourceError: behind the end.
-            TypeError: if it is not a contiguous buffer.
+            ClosedResourceError: if the end was put before.
+            TypeError: if ``data`` is not a contiguous buffer.
         """
         view = bytes_view(data)
         if self._ended:
@@ -78,17 +78,17 @@ class UnboundedQueue:
         self._changed.unpark_all()
 
     def end(self, *, drop: bool = False) -> None:
-        """Put the end behind the bytes that are there, or in place of them (``drop``)."""
+        """Put the end behind the buffered bytes, or drop the bytes first (``drop``)."""
         if drop:
             self._buffer.clear()
         self._ended = True
         self._changed.unpark_all()
 
     def get_nowait(self, max_bytes: int | None) -> bytearray:
-        """Take what is there; empty at the end.
+        """Take the buffered bytes; empty at the end.
 
         Raises:
-            WouldBlock: if there is nothing and no end.
+            WouldBlock: if there are neither bytes nor the end.
             BusyResourceError: while another task waits in :meth:`get`.
         """
         max_bytes = check_max_bytes(max_bytes)
@@ -98,7 +98,7 @@ class UnboundedQueue:
             return cut(self._buffer, max_bytes)
 
     async def get(self, max_bytes: int | None) -> bytearray:
-        """Take what is there, waiting until there is something; empty at the end.
+        """Take the buffered bytes; wait until there are some or the end. Empty at the end.
 
         Raises:
             BusyResourceError: while another task does the same.
@@ -108,7 +108,7 @@ class UnboundedQueue:
             await checkpoint()
             while not self._ready():
                 await self._changed.park()
-                # A task that is cancelled after it was woken takes nothing with it.
+                # A task that is cancelled after it was woken must not take bytes.
                 await checkpoint_if_cancelled()
             return cut(self._buffer, max_bytes)
 
@@ -117,10 +117,10 @@ class UnboundedQueue:
 
 
 class LockstepQueue:
-    """Hands bytes over only while both sides are there: a send lasts until all is received."""
+    """Passes bytes only while both sides are there: a send lasts until all is received."""
 
     def __init__(self) -> None:
-        # What the send that is going on has still to hand over.
+        # The bytes of the current send that the receiver has not taken yet.
         self._buffer = bytearray()
         self._sender_closed = False
         self._receiver_closed = False
@@ -135,19 +135,19 @@ class LockstepQueue:
         return ", ".join(states or [f"{len(self._buffer)} bytes to hand over"])
 
     def close_sender(self) -> None:
-        """No more sends; one that waits gets an error, the receiver gets the end."""
+        """Refuse further sends. A waiting send gets an error, the receiver gets the end."""
         self._sender_closed = True
         self._changed.unpark_all()
 
     def close_receiver(self) -> None:
-        """No more receives; one that waits gets an error, and so does the sender."""
+        """Refuse further receives. A waiting receive gets an error, and so does the sender."""
         self._receiver_closed = True
         self._changed.unpark_all()
 
     async def send(self, data: BytesLike) -> None:
         """Offer bytes, and wait until the receiver has taken the last one.
 
-        If cancelled, what the receiver has not taken is withdrawn.
+        If cancelled, the bytes that the receiver has not taken are withdrawn.
 
         Raises:
             ClosedResourceError: if this side is closed, before or meanwhile.
@@ -172,7 +172,7 @@ class LockstepQueue:
                 self._buffer.clear()
 
     async def wait_send_might_not_block(self) -> None:
-        """Wait until a receiver waits, or is gone.
+        """Wait until a receiver waits, or has closed its side.
 
         Raises:
             ClosedResourceError: if this side is closed, before or meanwhile.
@@ -185,7 +185,7 @@ class LockstepQueue:
             self._check_sender()
 
     async def receive(self, max_bytes: int | None) -> bytearray:
-        """Take bytes of the send that is going on, or wait for one; empty at the end.
+        """Take bytes of the current send, or wait for a send; empty at the end.
 
         Raises:
             ClosedResourceError: if this side is closed, before or meanwhile.
@@ -201,7 +201,7 @@ class LockstepQueue:
                 await self._wait_until(lambda: bool(self._buffer))
             finally:
                 self._receiver_waits = False
-            # A task that is cancelled after it was woken takes nothing with it.
+            # A task that is cancelled after it was woken must not take bytes.
             await checkpoint_if_cancelled()
             self._check_receiver()
             taken = cut(self._buffer, max_bytes)

@@ -1,11 +1,11 @@
-"""A clock for tests: time stands still, runs at a pace of one's choice, or jumps to the next timer.
+"""Virtual time: a clock for tests that stands still, runs at any rate, or jumps to the next timer.
 
-What lives here: :class:`MockClock`, which is arithmetic, and its jump when a loop is idle. What
-does not: how a loop is made to go by a clock and notices that it is idle; that is the core's.
-What is reported when there is nothing to jump to lives in :mod:`deadlock`.
+This module has :class:`MockClock`, which is arithmetic, and its jump when a loop is idle. How a
+loop uses a clock, and notices that it is idle, is in ``_loop``. The report when no timer is left
+to jump to is in ``deadlock``.
 
-The theory: virtual time is a line over real time, through (``_real_base``, ``_virtual_base``) with
-slope ``rate``. Changing the rate, and every jump, puts the base to a new point.
+The model: virtual time is a line over real time, through (``_real_base``, ``_virtual_base``) with
+slope ``rate``. Changing the rate, and every jump, moves the base to a new point.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
     from .._core.loop_state import LoopState
 
-# What ``deadline_to_sleep_time`` says for a time that never comes by itself (real seconds).
+# The result of ``deadline_to_sleep_time`` for a time that never comes by itself (real seconds).
 NEVER = 999999999.0
 
-# A loop takes a timer as due this many seconds early, and a timer that is due exactly now only if
-# adding this to the time makes a difference.
+# asyncio treats a timer as due this many seconds early. A timer that is due exactly now runs only
+# if adding this to the time makes a difference.
 LOOP_SLACK = 1e-9
 
 
 class MockClock(Clock, metaclass=Final):
     """A clock that a test controls, for ``run(..., clock=MockClock())``.
 
-    Everything on the loop goes by it: timeouts and sleeps of this library, and asyncio's own
-    (``asyncio.sleep``, ``asyncio.timeout``, ``loop.call_later``). It begins at 0. It may also stand
-    inside a clock of yours, which takes its time from it and gives it another shape: an offset,
-    another pace.
+    Everything on the loop uses it: timeouts and sleeps of this library, and asyncio's own
+    (``asyncio.sleep``, ``asyncio.timeout``, ``loop.call_later``). It begins at 0. You may also put
+    it inside a clock that you write, which reads it and changes the time, by an offset or another
+    rate.
 
     Args:
         rate: see the attribute :attr:`rate`.
@@ -51,12 +51,12 @@ class MockClock(Clock, metaclass=Final):
     """
 
     def __init__(self, rate: float = 0.0, autojump_threshold: float = inf) -> None:
-        # Where real time comes from, in seconds; the tests of this class put in their own.
+        # The source of real time, in seconds; tests of this class replace it.
         self._real_clock: Callable[[], float] = time.perf_counter
         self._real_base = 0.0
         self._virtual_base = 0.0
         self._rate = 0.0
-        # Called after every change: set by a loop that cannot look at the clock by itself.
+        # Called after every change. It is set for loops that cannot look at the clock when idle.
         self._on_change: Callable[[], object] | None = None
         self.rate = rate
         self.autojump_threshold = autojump_threshold
@@ -68,10 +68,10 @@ class MockClock(Clock, metaclass=Final):
     def rate(self) -> float:
         """How many seconds of this clock pass in a real second; 0 (the default) to stand still.
 
-        May be changed at any time.
+        It may be changed at any time.
 
         Raises:
-            ValueError: when set to a negative number or to none.
+            ValueError: when set to a negative number or to NaN.
         """
         return self._rate
 
@@ -88,18 +88,18 @@ class MockClock(Clock, metaclass=Final):
     def autojump_threshold(self) -> float:
         """How long every task must have been waiting, in real seconds, for the clock to jump.
 
-        It jumps to the time of the next timer, so a test that only sleeps takes no time at all.
-        ``inf`` (the default) is never. 0 is right where nothing but timers is waited for; with
-        I/O or threads in the test, take the least figure at which no jump happens between two
-        halves of one exchange. May be changed at any time.
+        The clock jumps to the time of the next timer, so a test that only sleeps takes no time.
+        ``inf`` (the default) means never. Use 0 if nothing but timers is waited for. With I/O or
+        threads in the test, use the smallest number at which the clock does not jump between the
+        two halves of an exchange. It may be changed at any time.
 
-        A task in ``wait_all_tasks_blocked`` goes first: the clock does not jump while one waits.
+        ``wait_all_tasks_blocked`` has priority: the clock does not jump while a task waits in it.
 
-        If the clock would jump and there is neither a timer nor anything from outside that could
-        wake a task, ever, the run ends with :exc:`DeadlockError`.
+        The clock may find neither a timer nor anything outside that could ever wake a task. Then
+        the run ends with :exc:`DeadlockError`.
 
         Raises:
-            ValueError: when set to a negative number or to none.
+            ValueError: when set to a negative number or to NaN.
         """
         return self._autojump_threshold
 
@@ -112,13 +112,13 @@ class MockClock(Clock, metaclass=Final):
         self._changed()
 
     def start_clock(self) -> None:
-        """Nothing: the clock runs from the moment it is made.
+        """Do nothing: the clock runs from the moment it is made.
 
         Trio: ``trio.testing.MockClock.start_clock``.
         """
 
     def current_time(self) -> float:
-        """The time of this clock, in seconds.
+        """Return the time of this clock, in seconds.
 
         Trio: ``trio.testing.MockClock.current_time``.
         """
@@ -131,7 +131,7 @@ class MockClock(Clock, metaclass=Final):
         return self._virtual_base + self._rate * (self._real_clock() - self._real_base)
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        """How many real seconds it takes until this clock shows ``deadline``, if nobody jumps.
+        """Return how many real seconds it takes until this clock shows ``deadline``, without jumps.
 
         Trio: ``trio.testing.MockClock.deadline_to_sleep_time``.
         """
@@ -163,34 +163,35 @@ class MockClock(Clock, metaclass=Final):
             self._on_change()
 
     def _go_to(self, virtual: float) -> None:
-        # At once: one without the other would be another time.
+        # Both together, because one without the other would be a different time.
         self._real_base, self._virtual_base = self._real_clock(), virtual
 
     def _autojump(self, state: LoopState, next_timer: float) -> None:
         """Called by the loop when it has been idle for :attr:`autojump_threshold`.
 
         Args:
-            state: of the loop.
-            next_timer: when its next timer is due, on this clock; ``inf`` if it has none.
+            state: the state of the loop.
+            next_timer: when its next timer is due, on this clock; ``inf`` without a timer.
         """
         if next_timer == inf:
             report_if_stuck(state)
             return
-        # A timer must be past, by more than the slack if that vanishes so late on the clock.
+        # The time must be past the timer. If the time is so large that adding the slack does not
+        # change it, the next larger number is used.
         goal = next_timer
         if goal + LOOP_SLACK <= goal:
             goal = nextafter(goal, inf)
         if state.clock is self:
-            # To the very time, not by the difference: a sum might fall short of it.
+            # Set the time itself instead of adding a difference: a sum might fall short of it.
             self._go_to(max(goal, self._time()))
         elif state.clock is not None:
             self._jump_within(state.clock, goal)
 
     def _jump_within(self, outer: Clock, goal: float) -> None:
-        """Jump as far as the clock that takes its time from this one needs to show ``goal``.
+        """Jump so far that an outer clock, which reads this one, shows ``goal``.
 
-        If it runs at another pace, that is measured by the first try. What falls short by
-        rounding is made up for at the next idle moment.
+        If the outer clock runs at another rate, the first jump measures it. An error by rounding is
+        corrected when the loop is idle the next time.
         """
         now, shown = self._time(), outer.current_time()
         missing = goal - shown

@@ -1,14 +1,14 @@
-"""What happens when a clock that jumps finds nothing to jump to: every task waits, for ever.
+"""Deadlocks under a clock that jumps: every task waits, no timer is left, nothing can wake a task.
 
-What lives here: the judgement whether anything could still wake a task, the error, and the ways
-to end the run. What does not: noticing that the loop is idle, which is the core's.
+This module decides whether anything could still wake a task, and has the error and the ways to end
+the run. ``_loop`` notices that the loop is idle.
 
-Rule 1: nothing is reported that might go on. File descriptors that are watched, threads that are
-at work and threads that we know nothing of could all wake a task; then the loop just waits.
+Rule 1: a deadlock is reported only if it is certain. Watched file descriptors, busy threads and
+threads of unknown purpose could all wake a task. If there are any, the loop just waits.
 
-Rule 2: a report ends the run. If everything waits again after all was cancelled (in a shield,
-say), all tasks are cancelled natively, which shields do not stop; if that does not help either,
-the loop is left by raising through it.
+Rule 2: a report ends the run. All tasks may wait again after everything was cancelled, for example
+in a shield. Then all tasks are cancelled natively, which shields do not stop. If that does not help
+either, an error is raised through the loop.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 class DeadlockError(RuntimeError):
     """Every task waits, and nothing can ever wake one of them.
 
-    Raised by :func:`nurseryio.run`, or by the test under the pytest plugin, where the clock
-    jumps by itself (:attr:`MockClock.autojump_threshold`): the clock would jump, but no timer is
-    left, no I/O is watched and no thread is at work. The message shows all tasks and where each
-    one waits.
+    Raised by :func:`nurseryio.run`, or by the test under the pytest plugin, if the clock jumps by
+    itself (:attr:`MockClock.autojump_threshold`). The clock would jump, but no timer is left,
+    no I/O is watched and no thread is at work. The message shows all tasks and where each one
+    waits.
 
-    Without such a clock, and on loops that do not tell what they watch (uvloop), a deadlock is not
-    noticed: the program hangs.
+    Without such a clock, a deadlock is not noticed, and the program hangs. The same is true on
+    loops that do not show which I/O they watch (uvloop).
     """
 
 
 class Reports:
-    """How often a loop has been found stuck, and who wants to know. One per loop."""
+    """The number of deadlocks found on a loop, and the handler of the first. One per loop."""
 
     def __init__(self) -> None:
         self.count = 0
-        # Gets the error in place of ``run``, the first time.
+        # If set, it gets the first error, instead of ``run``.
         self.handler: Callable[[DeadlockError], object] | None = None
 
 
@@ -54,14 +54,14 @@ reports_of: PerLoop[Reports] = PerLoop(lambda state: Reports())
 
 
 def report_if_stuck(state: LoopState) -> None:
-    """The loop is idle and has no timer: unless it can be woken from outside, end the run.
+    """End the run unless the loop, which is idle and has no timer, can be woken from outside.
 
     Raises:
-        DeadlockError: if everything else has failed.
+        DeadlockError: if all other ways to end the run have failed.
     """
     if compat.outside_wakers(state.loop) or _threads_that_may_wake(state):
         return
-    # Asked last: a thread hands its result over before it becomes idle.
+    # Checked last, because a thread delivers its result before it becomes idle.
     if compat.has_ready(state.loop):
         return
     error = DeadlockError(
@@ -89,7 +89,7 @@ def _tree() -> str:
 
 
 def _threads_that_may_wake(state: LoopState) -> set[threading.Thread]:
-    """The threads of the process but this one and those that only wait for work to do."""
+    """Return all threads except this one and those that only wait for work."""
     return (
         set(threading.enumerate())
         - {threading.current_thread()}

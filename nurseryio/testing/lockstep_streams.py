@@ -1,9 +1,9 @@
-"""Streams inside the process without any buffer: a send lasts until its last byte is received.
+"""Lockstep streams: streams in the process without a buffer; a send lasts until all is received.
 
-What lives here: the two stream classes and the pairs. What does not: the hand-over itself, which
-is :class:`byte_queues.LockstepQueue`.
+This module has the two stream classes and the pairs. The transfer itself is in
+:class:`byte_queues.LockstepQueue`.
 
-They are the extreme case of flow control, and the clogged streams that the stream checks want.
+The streams are the extreme case of flow control. The stream checks use them as clogged streams.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class LockstepSendStream(SendStream):
-    """The sending half; the methods do what ``abc.SendStream`` says, and there is a ``close``."""
+    """The sending half: an ``abc.SendStream`` with a plain method ``close``."""
 
     def __init__(self, queue: LockstepQueue) -> None:
         self._queue = queue
@@ -32,7 +32,7 @@ class LockstepSendStream(SendStream):
     async def send_all(self, data: BytesLike) -> None:
         """Wait until the receiver has taken every byte of the data.
 
-        If cancelled, what the receiver has not taken is withdrawn.
+        If cancelled, the bytes that the receiver has not taken are withdrawn.
 
         Raises:
             BrokenResourceError: if the receiver is closed before it has taken everything.
@@ -56,7 +56,7 @@ class LockstepSendStream(SendStream):
         await self._queue.wait_send_might_not_block()
 
     def close(self) -> None:
-        """Close this half at once; a task that waits in it is woken with an error."""
+        """Close this half at once; a task that waits in this half is woken with an error."""
         self._queue.close_sender()
 
     async def aclose(self) -> None:
@@ -69,7 +69,7 @@ class LockstepSendStream(SendStream):
 
 
 class LockstepReceiveStream(ReceiveStream):
-    """The receiving half; does what ``abc.ReceiveStream`` says, and there is a ``close``."""
+    """The receiving half: an ``abc.ReceiveStream`` with a plain method ``close``."""
 
     def __init__(self, queue: LockstepQueue) -> None:
         self._queue = queue
@@ -89,7 +89,7 @@ class LockstepReceiveStream(ReceiveStream):
         Raises:
             BusyResourceError: while another task receives.
             ClosedResourceError: if this stream is closed, before or meanwhile.
-            TypeError: if ``max_bytes`` is no whole number.
+            TypeError: if ``max_bytes`` is not a whole number.
             ValueError: if ``max_bytes`` is below 1.
 
         Checkpoint: yes.
@@ -97,7 +97,7 @@ class LockstepReceiveStream(ReceiveStream):
         return await self._queue.receive(max_bytes)
 
     def close(self) -> None:
-        """Close this half at once; a task that waits in it is woken with an error."""
+        """Close this half at once; a task that waits in this half is woken with an error."""
         self._queue.close_receiver()
 
     async def aclose(self) -> None:
@@ -112,8 +112,8 @@ class LockstepReceiveStream(ReceiveStream):
 def lockstep_stream_one_way_pair() -> tuple[SendStream, ReceiveStream]:
     """Make two connected halves with no buffer between them.
 
-    Every ``send_all`` lasts until ``receive_some`` has taken all of its data. Beside what the
-    interfaces ask for, both halves have a plain ``close()``.
+    Every ``send_all`` lasts until ``receive_some`` has taken all of its data. In addition to the
+    methods of the interfaces, both halves have a plain ``close()``.
 
     Returns:
         The sending half and the receiving half.

@@ -1,14 +1,14 @@
-"""Streams inside the process with buffers that never fill, and hooks to disturb them.
+"""Memory streams: streams inside the process with unlimited buffers, and hooks to disturb them.
 
-What lives here: :class:`MemorySendStream`, :class:`MemoryReceiveStream`, the pump between the two
-and pairs that are connected already. What does not: the buffers (:mod:`byte_queues`), and streams
-without any buffer (:mod:`lockstep_streams`).
+This module has :class:`MemorySendStream`, :class:`MemoryReceiveStream`, the pump between the two
+and pairs that are connected already. The buffers are in ``byte_queues``, streams without a buffer
+in ``lockstep_streams``.
 
-Rule 1: a call yields twice before it does its work, so that two tasks which use one side of a
-stream at once do meet, and the second gets its ``BusyResourceError``, whatever the schedule.
+Rule 1: a call yields twice before it does its work. So if two tasks use one side of a stream at
+the same time, the second gets its ``BusyResourceError`` in every schedule.
 
-Rule 2: hooks are plain attributes, free to change at any time; they run inside the call that they
-belong to, after its checkpoints.
+Rule 2: hooks are plain attributes, which may change at any time. A hook runs inside the call to
+which it belongs, after the checkpoints of the call.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ ReceiveT = TypeVar("ReceiveT", bound=ReceiveStream)
 
 
 class MemorySendStream(SendStream, metaclass=Final):
-    """The sending half of a stream inside the process. Nothing sent ever waits for room.
+    """The sending half of a stream inside the process. A send never waits for room.
 
-    What is sent stays in an internal buffer until the test takes it out with :meth:`get_data` or
-    :meth:`get_data_nowait`, or :func:`memory_stream_pump` carries it to a receiving half.
+    The data stays in an internal buffer until the test takes it out with :meth:`get_data` or
+    :meth:`get_data_nowait`, or :func:`memory_stream_pump` moves it to a receiving half.
 
     Args:
         send_all_hook: async function of no arguments, awaited by :meth:`send_all` after the data
@@ -114,7 +114,7 @@ class MemorySendStream(SendStream, metaclass=Final):
                 await self.wait_send_all_might_not_block_hook()
 
     def close(self) -> None:
-        """Close this half at once: what was sent can still be taken out, then comes the end.
+        """Close this half at once: data sent before can still be taken out, followed by the end.
 
         Calls :attr:`close_hook`, at every call.
 
@@ -135,7 +135,7 @@ class MemorySendStream(SendStream, metaclass=Final):
         await checkpoint()
 
     async def get_data(self, max_bytes: int | None = None) -> bytearray:
-        """Take out what has been sent, waiting until there is something.
+        """Take out the data that has been sent; wait until there is some.
 
         Args:
             max_bytes: how many bytes at most, from 1 up; None for all that there are.
@@ -154,7 +154,7 @@ class MemorySendStream(SendStream, metaclass=Final):
         return await self._outgoing.get(max_bytes)
 
     def get_data_nowait(self, max_bytes: int | None = None) -> bytearray:
-        """Take out what has been sent, without waiting.
+        """Take out the data that has been sent, without waiting.
 
         Args:
             max_bytes: how many bytes at most, from 1 up; None for all that there are.
@@ -163,7 +163,7 @@ class MemorySendStream(SendStream, metaclass=Final):
             At least one byte, or nothing once the stream is closed and everything taken.
 
         Raises:
-            WouldBlock: if there is nothing to take yet.
+            WouldBlock: if no data has come yet.
             BusyResourceError: while another task waits in :meth:`get_data`.
             ValueError: if ``max_bytes`` is below 1.
 
@@ -175,8 +175,8 @@ class MemorySendStream(SendStream, metaclass=Final):
 class MemoryReceiveStream(ReceiveStream, metaclass=Final):
     """The receiving half of a stream inside the process.
 
-    What it receives is what the test gives it with :meth:`put_data` and :meth:`put_eof`, or what
-    :func:`memory_stream_pump` carries over from a sending half.
+    It receives the data that the test provides with :meth:`put_data` and :meth:`put_eof`, or that
+    :func:`memory_stream_pump` moves from a sending half.
 
     Args:
         receive_some_hook: async function of no arguments, awaited by :meth:`receive_some` before
@@ -196,7 +196,7 @@ class MemoryReceiveStream(ReceiveStream, metaclass=Final):
         self.receive_some_hook = receive_some_hook
         self.close_hook = close_hook
         self._incoming = UnboundedQueue()
-        # The end in the buffer means that the peer has finished; this, that we have.
+        # The end in the buffer means that the peer has closed; this flag, that this side has.
         self._closed = False
         self._one_user = ConflictDetector("another task is already receiving on this stream")
 
@@ -205,7 +205,7 @@ class MemoryReceiveStream(ReceiveStream, metaclass=Final):
         return f"<MemoryReceiveStream {state} at {id(self):#x}>"
 
     async def receive_some(self, max_bytes: int | None = None) -> bytearray:
-        """Await :attr:`receive_some_hook`, then take data, waiting until there is some.
+        """Await :attr:`receive_some_hook`, then take data; wait until there is some.
 
         Args:
             max_bytes: how many bytes at most, from 1 up; None for all that there are.
@@ -216,7 +216,7 @@ class MemoryReceiveStream(ReceiveStream, metaclass=Final):
         Raises:
             BusyResourceError: while another task receives.
             ClosedResourceError: if this stream is closed, before or meanwhile.
-            TypeError: if ``max_bytes`` is no whole number.
+            TypeError: if ``max_bytes`` is not a whole number.
             ValueError: if ``max_bytes`` is below 1.
 
         Checkpoint: yes.
@@ -235,7 +235,7 @@ class MemoryReceiveStream(ReceiveStream, metaclass=Final):
             return data
 
     def close(self) -> None:
-        """Close this half at once and throw away what it holds; a task that waits is woken.
+        """Close this half at once and discard its data; a task that waits is woken.
 
         Calls :attr:`close_hook`, at every call.
 
@@ -257,10 +257,10 @@ class MemoryReceiveStream(ReceiveStream, metaclass=Final):
         await checkpoint()
 
     def put_data(self, data: BytesLike) -> None:
-        """Give this half data to receive.
+        """Provide data that this half will receive.
 
         Raises:
-            ClosedResourceError: if it is closed, or :meth:`put_eof` was called.
+            ClosedResourceError: if this half is closed, or :meth:`put_eof` was called.
             TypeError: if ``data`` is not a buffer, or one that is not contiguous.
 
         Trio: ``trio.testing.MemoryReceiveStream.put_data``.
@@ -268,7 +268,7 @@ class MemoryReceiveStream(ReceiveStream, metaclass=Final):
         self._incoming.put(data)
 
     def put_eof(self) -> None:
-        """Let the stream end after the data that has been put so far. May be called again.
+        """End the stream after the data that has been put so far. It may be called again.
 
         Trio: ``trio.testing.MemoryReceiveStream.put_eof``.
         """
@@ -285,15 +285,15 @@ def memory_stream_pump(
     *,
     max_bytes: int | None = None,
 ) -> bool:
-    """Carry what one half has sent over to another half, the end of the stream included.
+    """Move the data that one half has sent to another half, including the end of the stream.
 
     Args:
-        memory_send_stream: where the data is taken out.
-        memory_receive_stream: where it is put in.
+        memory_send_stream: the half from which the data is taken.
+        memory_receive_stream: the half into which the data is put.
         max_bytes: how many bytes at most, from 1 up; None for all that there are.
 
     Returns:
-        Whether there was anything to carry.
+        Whether there was data or an end to move.
 
     Raises:
         BrokenResourceError: if there is data, and the receiving half is closed.
@@ -316,11 +316,11 @@ def memory_stream_pump(
 
 
 def memory_stream_one_way_pair() -> tuple[MemorySendStream, MemoryReceiveStream]:
-    """Make two connected halves: what is sent on the first is received on the second, at once.
+    """Make two connected halves: data sent on the first is received on the second, at once.
 
-    The connection is made of hooks: :func:`memory_stream_pump` is called by the first one's
-    ``send_all_hook`` and ``close_hook``. Set the former to None to make the connection stall, or
-    to something that pumps a byte at a time to make it trickle.
+    The connection consists of hooks: ``send_all_hook`` and ``close_hook`` of the first half call
+    :func:`memory_stream_pump`. To make the connection stall, set ``send_all_hook`` to None. To make
+    it slow, set the hook to a function that pumps one byte at a time.
 
     Returns:
         The sending half and the receiving half.
@@ -344,7 +344,7 @@ def memory_stream_one_way_pair() -> tuple[MemorySendStream, MemoryReceiveStream]
 def stapled_pair(
     one_way_pair: Callable[[], tuple[SendT, ReceiveT]],
 ) -> tuple[StapledStream[SendT, ReceiveT], StapledStream[SendT, ReceiveT]]:
-    """Make two-way streams of two pairs that go opposite ways."""
+    """Make two two-way streams from two one-way pairs in opposite directions."""
     there_in, there_out = one_way_pair()
     back_in, back_out = one_way_pair()
     return StapledStream(there_in, back_out), StapledStream(back_in, there_out)

@@ -1,7 +1,6 @@
-"""Connecting to a listener that is here in the test.
+"""Connect to a listener that the test itself has opened.
 
-What lives here: :func:`open_stream_to_socket_listener`. What does not: how connecting is done;
-see the network room.
+This module has :func:`open_stream_to_socket_listener`. Connecting itself is in ``_net``.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .._net import SocketListener, SocketStream
 
-# A listener on every address of the machine is reached at the one that leads nowhere else.
+# A listener on all addresses of the machine is reached at the loopback address.
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 async def open_stream_to_socket_listener(socket_listener: SocketListener) -> SocketStream:
     """Connect to a listener, wherever it listens.
 
-    Lets a test's server pick its own port::
+    With this function, a test's server can choose any free port::
 
         listeners = await nurseryio.open_tcp_listeners(0)
         client = await open_stream_to_socket_listener(listeners[0])
@@ -28,7 +27,7 @@ async def open_stream_to_socket_listener(socket_listener: SocketListener) -> Soc
         socket_listener: a listener on a TCP port or a Unix socket.
 
     Returns:
-        A stream connected to it. Nothing is accepted by this.
+        A stream connected to the listener. The connection has not been accepted yet.
 
     Raises:
         OSError: if the connection fails.
@@ -37,7 +36,7 @@ async def open_stream_to_socket_listener(socket_listener: SocketListener) -> Soc
 
     Trio: ``trio.testing.open_stream_to_socket_listener``.
     """
-    # Asked for here, as it brings the network room with it.
+    # Imported here, because these modules load much of ``_net``.
     from .._net.socket_makers import socket as new_socket
     from .._net.stream import SocketStream
 

@@ -1,24 +1,25 @@
-"""Running async functions one after another in ONE task, each called from plain code.
+"""Run async functions one after another as steps of one task, each called from plain code.
 
-What lives here: :class:`OneTask`, which the pytest plugin drives. What does not: anything about
-pytest, and the time limits of others (:mod:`time_limit`).
+This module has :class:`OneTask`, which the pytest plugin uses. pytest itself is in the modules
+``pytest_plugin`` and ``pytest_task``, time limits of other tools are in ``time_limit``.
 
-The reason: a nursery or cancel scope must be left in the task that entered it. A test framework
-that calls set-up, test and tear-down one by one, and gives each a task of its own, breaks every
+The reason: a nursery or cancel scope must be left in the task that entered it. A test framework may
+call set-up, test and tear-down one by one, and run each in a separate task. That breaks every
 fixture that yields inside a nursery. Here they are steps of one task, the main task of one run.
-Between the steps the loop stands still. Further tasks that execute steps can live in the same run
-(:meth:`OneTask.branch`), for what does not end in the reverse order.
+Between the steps the loop does not run. The same run can have further tasks that execute steps
+(:meth:`OneTask.branch`), for fixtures that do not end in the reverse order.
 
-Rule 1: a step ends when its function does; what it has left open stays open for the next steps,
-and a cancelled scope among it cancels them.
+Rule 1: a step ends when its function does. Scopes that it has left open stay open for the next
+steps, and a cancelled one among them cancels the next steps.
 
 Rule 2: the wait between two steps cannot be cancelled, only the steps can.
 
-Rule 3: no cancel request of asyncio's outlives the step that it struck.
+Rule 3: native cancel requests on the task are taken back at the end of the step in which they
+were made.
 
-Rule 4: an error that leaves the loop during a step interrupts that step alone, and is raised by it.
-What earlier steps have left open can be closed as usual. A second one in the same step ends the
-run, and so does a second Ctrl-C.
+Rule 4: an error that leaves the loop during a step interrupts only that step, and is raised by it.
+Scopes that earlier steps have left open can be closed as usual. A second such error in the same
+step ends the run, and so does a second Ctrl-C.
 """
 
 from __future__ import annotations
@@ -54,29 +55,29 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-# The runs of which a step is under way.
+# The runs in which a step is running.
 _driven: list[OneTask] = []
 
 
 def is_step_under_way() -> bool:
-    """Whether a step of any run is under way, in whatever thread."""
+    """Return whether a step of any run is running, in any thread."""
     return bool(_driven)
 
 
 def interrupt_step(error: BaseException) -> threading.Event | None:
-    """Have ``error`` raised in the step that is under way. May be called in any thread.
+    """Have ``error`` raised in the step that is running. It may be called in any thread.
 
     Returns:
-        An event that is set when the loop has got to it; None if no step is under way.
+        An event that is set when the loop has seen the request; None if no step is running.
     """
     try:
         return _driven[-1].interrupt_step(error)
-    except (IndexError, RuntimeError):  # over, or the loop is closed
+    except (IndexError, RuntimeError):  # the step is over, or the loop is closed
         return None
 
 
 class _Step:
-    """One function to be run, and what came of it."""
+    """One function to be run, and its outcome."""
 
     def __init__(
         self,
@@ -95,18 +96,18 @@ class _Step:
 
 
 class StepTask:
-    """A task which executes what :meth:`do` gives it. Made by :meth:`OneTask.branch`.
+    """A task that executes the functions given to :meth:`do`. Made by :meth:`OneTask.branch`.
 
     Args:
-        home: the run that it belongs to.
-        name: what the task is called.
+        home: the run to which it belongs.
+        name: the name of the task.
 
     Attributes:
         task: the task, once it has begun.
-        scope: of a branch, what surrounds its steps.
-        begun: the task has begun.
-        ended: the task of a branch is over.
-        error: of what was left open in the task of a branch.
+        scope: the scope around all steps of a branch; None for the main task.
+        begun: set when the task has begun.
+        ended: set when the task of a branch is over.
+        error: the error of a nursery or scope that was left open in the task of a branch.
         on_cancel: called on the loop with the cancellation if the task is cancelled between two
             steps.
     """
@@ -132,12 +133,12 @@ class StepTask:
             args: its positional arguments.
 
         Returns:
-            What it returns.
+            The result of the function.
 
         Raises:
             RuntimeError: from inside another step, and after the run has come to an end.
             DeadlockError: under a clock that jumps, if the function waits for ever.
-            BaseException: whatever the function raises.
+            BaseException: any error of the function.
         """
         __tracebackhide__ = True
         self._home.refuse_second_step()
@@ -147,13 +148,13 @@ class StepTask:
             try:
                 raise outcome.error
             finally:
-                # The traceback leads here: nothing here may lead to it.
+                # The traceback refers to this frame, so this frame must not refer to it.
                 del outcome, step
         result: T = outcome.value
         return result
 
     async def serve(self) -> None:
-        """What the task runs."""
+        """Execute steps until :meth:`end` is called. This is the code of the task."""
         self.task = task = current_task()
         task.name = self._name
         self.begun.set()
@@ -174,7 +175,7 @@ class StepTask:
         return step
 
     async def live(self) -> None:
-        """What the task of a branch's own nursery runs: no error of the branch leaves it."""
+        """Execute the steps of a branch in a new nursery, and keep its error in ``error``."""
         try:
             async with open_nursery() as nursery:
                 self.scope = nursery.cancel_scope
@@ -187,7 +188,7 @@ class StepTask:
             self.ended.set()
 
     def cancel(self, reason: CancelReason | None) -> None:
-        """Cancel each step of a branch from now on. To be called on the loop."""
+        """Cancel all steps of a branch from now on. It must be called on the loop."""
         if self.scope is not None:
             self.scope._cancel(reason)
 
@@ -200,7 +201,7 @@ class StepTask:
         return Abort.FAILED
 
     def wake(self) -> None:
-        """There is something to do. To be called on the loop."""
+        """Wake the task, because there is a step or the end. It must be called on the loop."""
         if self._is_waiting and self.task is not None:
             self._is_waiting = False
             reschedule(self.task)
@@ -211,22 +212,23 @@ class StepTask:
         return self._home._state.loop
 
     def end(self) -> None:
-        """Nothing comes after this: the task ends when the loop runs next."""
+        """Let the task end when the loop runs next; no more steps follow."""
         self._closing = True
 
 
 class OneTask(StepTask):
-    """A run whose main task executes what :meth:`do` gives it, until :meth:`close`.
+    """A run whose main task executes the functions given to :meth:`do`, until :meth:`close`.
 
     Args:
         clock: see :func:`nurseryio.run`.
         instruments: see there.
         loop_factory: see there.
-        name: what the main task is called.
-        context: what the main task runs in; a copy where Python cannot run a task in it (3.10).
+        name: the name of the main task.
+        context: the context of the main task; a copy of it where Python cannot run a task in a
+            given context (3.10).
 
     Raises:
-        RuntimeError: if there is a clock and the loop cannot go by it.
+        RuntimeError: if there is a clock and the loop cannot use it.
     """
 
     def __init__(
@@ -238,10 +240,10 @@ class OneTask(StepTask):
         context: contextvars.Context | None = None,
     ) -> None:
         super().__init__(self, name)
-        # The step that do() waits for; it stays here if the loop was left in the middle of it.
+        # The step that do() waits for. It stays set if the step was interrupted before its end.
         self._step: _Step | None = None
         self._deadlock: DeadlockError | None = None
-        # What has left the loop during the step.
+        # The exception that has left the loop during the step.
         self._left: BaseException | None = None
         self._executor: StepTask = self
         self._branches: AbstractAsyncContextManager[Nursery] | None = None
@@ -258,19 +260,19 @@ class OneTask(StepTask):
             raise
 
     def refuse_second_step(self) -> None:
-        """Raise ``RuntimeError`` if a step is under way, or was interrupted before its end."""
+        """Raise ``RuntimeError`` if a step is running, or was interrupted before its end."""
         if self._step is not None:
             raise RuntimeError("another step is under way, or was interrupted before its end")
 
     def drive(self, executor: StepTask, step: _Step) -> Outcome[Any]:
-        """Let the loop run until the step is done, and return what came of it.
+        """Run the loop until the step is done, and return its outcome.
 
         Args:
             executor: the task that executes it.
             step: the step.
 
         Raises:
-            BaseException: what has interrupted the step.
+            BaseException: the error that has interrupted the step.
         """
         __tracebackhide__ = True
         self._step, self._executor = step, executor
@@ -283,7 +285,7 @@ class OneTask(StepTask):
         try:
             run.take_signals()
             self._limit.take(executor.task)
-            # Through the loop, so that the run's own hooks are in place before the step begins.
+            # Via the loop, so that the run's own hooks are in place before the step begins.
             self.loop.call_soon(executor.wake)
             root.add_done_callback(step.finish)
             run.drive(step.done)
@@ -305,14 +307,14 @@ class OneTask(StepTask):
         return outcome
 
     def branch(self, name: str, context: contextvars.Context) -> StepTask:
-        """Make one more task that executes steps, side by side with the main task.
+        """Make one more task that executes steps, in addition to the main task.
 
         Args:
-            name: what it is called.
-            context: it runs in a copy of that.
+            name: the name of the task.
+            context: the task runs in a copy of this context.
 
         Returns:
-            The task; to be closed by :meth:`close_branch`.
+            The task, which must be closed by :meth:`close_branch`.
         """
         branch = StepTask(self, name)
         self.do(self._begin_branch, branch, context)
@@ -320,7 +322,7 @@ class OneTask(StepTask):
 
     async def _begin_branch(self, branch: StepTask, context: contextvars.Context) -> None:
         if self._branches is None:
-            # Stays open until close(): the block is left in another step of the same task.
+            # It stays open until close(), which leaves the block in another step of the same task.
             self._branches = open_nursery()
             self._nursery = await self._branches.__aenter__()
         context.run(self._nursery.start_soon, branch.live)
@@ -331,7 +333,7 @@ class OneTask(StepTask):
         """End a task that :meth:`branch` has made.
 
         Raises:
-            BaseException: the error of what was left open in the task.
+            BaseException: the error of a nursery or scope that was left open in the task.
         """
         self.do(self._end_branch, branch)
         if branch.error is not None:
@@ -370,7 +372,7 @@ class OneTask(StepTask):
         if self._step is None:
             run.result(None)
 
-    # -- what strikes a step from outside ---------------------------------------
+    # -- interruptions of a step from outside -----------------------------------
 
     def _on_deadlock(self, error: DeadlockError) -> None:
         self._deadlock = error
@@ -414,7 +416,7 @@ class OneTask(StepTask):
                 error, self._deadlock = self._deadlock, None
                 reports_of(self._state).count = 0
                 if raised is not None:
-                    # It was raised nowhere; what matters is where the step was waiting.
+                    # The error was not raised in the step. Show where the step was waiting.
                     error.__traceback__ = raised.__traceback__
                 raise error
             if self._left is not None:
@@ -427,11 +429,11 @@ class OneTask(StepTask):
                 ends_in_users_code(error)
                 raise error from None
             if self._run.final_error.exits:
-                # It has left the loop, and the step was only cancelled because of it.
+                # This exit has left the loop, and the step was only cancelled because of it.
                 raise self._run.final_error.exits.pop(0)
             if raised is not None and any(leaf is self._limit.error for leaf in leaves(raised)):
                 assert self._limit.error is not None
                 ends_in_users_code(self._limit.error)
         finally:
-            # A traceback leads here: nothing here may lead to it.
+            # A traceback refers to this frame, so this frame must not refer to it.
             raised = outcome = error = None

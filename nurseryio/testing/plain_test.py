@@ -1,7 +1,7 @@
-"""Running one async test function without any test framework's help.
+"""A decorator that runs one async test function without the help of a test framework.
 
-What lives here: :func:`nurseryio_test`, which is Trio's ``trio_test`` as well. What does not: the
-pytest plugin (:mod:`pytest_plugin`).
+This module has :func:`nurseryio_test`, which is also called ``trio_test``, as in Trio. The pytest
+plugin is in ``pytest_plugin``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def nurseryio_test(fn: Callable[P, Awaitable[T]]) -> Callable[P, T]:
         async def test_sleeping():
             await nurseryio.sleep(0.01)
 
-    If a keyword argument is a clock or an instrument (pytest passes fixtures so), the run uses it.
+    If a keyword argument is a clock or an instrument, the run uses it. (pytest passes fixtures as
+    keyword arguments.)
 
     Args:
         fn: the async function.
@@ -40,7 +41,7 @@ def nurseryio_test(fn: Callable[P, Awaitable[T]]) -> Callable[P, T]:
         A plain function with the same arguments and result.
 
     Raises:
-        ValueError: when it is called with more than one clock.
+        ValueError: when the function is called with more than one clock.
 
     Trio: ``trio.testing.trio_test``.
     """

@@ -1,22 +1,23 @@
 """The pytest plugin: async tests, with async fixtures that may yield inside a nursery or scope.
 
-What lives here: pytest's hooks, and the fixtures that users ask for. What does not: how the steps
-of a test are run (:mod:`pytest_task`).
+This module has pytest's hooks, and the fixtures for users. The steps of a test are run in
+``pytest_task``.
 
-Rule 1: set-up of the async fixtures, the test, and their tear-down are steps of one task, in one
-run of its own for each test. So whatever a fixture opens around its ``yield`` is closed in the
+Rule 1: set-up of the async fixtures, the test, and their tear-down are steps of one task, in a
+separate run for each test. So a scope that a fixture opens around its ``yield`` is closed in the
 task that opened it, and surrounds the test.
 
-The async fixtures of wider scopes live in a run that they share with their tests, each in a task
-of its own (:mod:`pytest_shared`).
+Async fixtures with wider scopes are in a run that they share with their tests. Each of them has a
+separate task (``pytest_shared``).
 
-Rule 2: nothing is done to a test that is not ours. Ours are async tests with the marker
-``nurseryio``; in auto mode, all async tests that carry no other plugin's marker get it.
+Rule 2: the plugin changes only nurseryio's tests. These are the async tests with the marker
+``nurseryio``. In auto mode, all async tests get it that do not carry another plugin's marker.
 
-Rule 3: a fixture whose name is another plugin's as well is ours in our tests only.
+Rule 3: if another plugin has a fixture of the same name, this plugin's fixture is used only in
+nurseryio's tests.
 
-Rule 4: other plugins that look for async functions find none in our tests: test functions and
-fixtures of ours are plain functions before they look.
+Rule 4: other plugins that look for async functions do not find any in nurseryio's tests. The test
+functions and fixtures are plain functions before other plugins look.
 """
 
 from __future__ import annotations
@@ -41,15 +42,15 @@ MARK = "nurseryio"
 MODES = ("strict", "auto")
 OTHER_MARKS = ("anyio", "asyncio", "tornado", "trio", "twisted")
 
-# The fixture that all our tests get, and by which they are known.
+# The fixture that all of nurseryio's tests get, and by which the plugin recognises them.
 TASK = "_nurseryio_task"
-# Fixtures that pytest-trio has as well. Of two plugins' fixtures pytest takes those of the plugin
-# that came later, for all tests.
+# Fixtures that pytest-trio has as well. If two plugins have the same fixture, pytest uses that of
+# the plugin that was loaded later, for all tests.
 SHARED = ("nursery", "mock_clock", "autojump_clock")
 # The fixture that makes the event loop.
 FACTORY = "nurseryio_loop_factory"
 SHARED_RUN = pytest.StashKey[SharedRun]()
-# Where the plain function that stands for a test keeps the async one.
+# The attribute of the plain function in place of a test that has the async function.
 WRITTEN = "nurseryio_written"
 
 
@@ -85,18 +86,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _mode(config: pytest.Config, plugin: str) -> object:
-    """The mode of a plugin, None where it is not there."""
+    """Return the mode of a plugin, None if it is not installed."""
     try:
         return config.getoption(f"{plugin}_mode") or config.getini(f"{plugin}_mode")
     except (KeyError, ValueError):
         return None
 
 
-# -- which tests are ours -------------------------------------------------------
+# -- which tests are nurseryio's -------------------------------------------------
 
 
 def _written(function: Any) -> Any:
-    """The function that the author wrote, below hypothesis's ``@given``."""
+    """Return the function that the author wrote, without hypothesis's ``@given``."""
     return getattr(getattr(function, "hypothesis", None), "inner_test", function)
 
 
@@ -119,7 +120,7 @@ def _is_ours(collector: pytest.Collector, function: Any) -> bool:
     )
 
 
-# Not first, so that what anyio's plugin has marked in its auto mode can be undone. (pytest finds
+# Not first, so that it can undo the marks that anyio's plugin sets in its auto mode. (pytest finds
 # hooks by the beginning of their names.)
 @pytest.hookimpl(specname="pytest_pycollect_makeitem")
 def pytest_pycollect_makeitem_mark_ours(
@@ -139,13 +140,13 @@ def pytest_pycollect_makeitem_mark_ours(
         pytest.mark.nurseryio(function)
 
 
-# Innermost, so that the items are plain before another plugin's wrapper looks at them.
+# Innermost, so that the items are plain functions before another plugin's wrapper sees them.
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
     made = yield
     for item in made if isinstance(made, list) else [made]:
         if isinstance(item, pytest.Function) and TASK in item.fixturenames:
-            # First, so that fixtures of a loop that is no longer wanted are torn down in time.
+            # First, so that fixtures of a loop that is no longer used are torn down in time.
             item.fixturenames.sort(key=lambda name: name != FACTORY)
             function: Any = item.obj
             if hasattr(function, "hypothesis"):
@@ -157,7 +158,7 @@ def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
 
 
 def _plain(function: Any) -> Callable[..., None]:
-    """A plain function that stands for an async test until it is called."""
+    """Return a plain function that replaces an async test until pytest calls the test."""
 
     @functools.wraps(function)
     def plain(*_args: object, **_kwargs: object) -> None:
@@ -172,7 +173,7 @@ def _plain(function: Any) -> Callable[..., None]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """While pytest calls a test of ours, its function is one that runs the test's task."""
+    """While pytest calls a test of nurseryio, replace its function by one that runs its task."""
     __tracebackhide__ = True
     task: Any = pyfuncitem.funcargs.get(TASK)
     if task is None:
@@ -198,12 +199,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         setattr(owner, name, plain)
 
 
-# Not in the annotations: pytest-timeout may not be there.
+# No types of pytest-timeout in the annotations, because it may not be installed.
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
-    """The method "thread" of pytest-timeout ends the process. A test of ours is stopped first.
+    """Stop a test of nurseryio where pytest-timeout's method "thread" would end the process.
 
-    (Of the method "signal" :mod:`time_limit` takes care.)
+    (The method "signal" is handled in ``time_limit``.)
     """
     if settings.method != "thread" or TASK not in getattr(item, "fixturenames", ()):
         return None
@@ -225,14 +226,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
-    """While a fixture is set up that concerns us, its function is one that does as it should."""
+    """While pytest sets up a fixture that needs it, replace its function (:func:`_stand_in`)."""
     function: Any = fixturedef.func
     shared = request.config.stash[SHARED_RUN]
     is_wide = fixturedef.scope != "function"
     value: object = None
     plain = _stand_in(fixturedef, request, shared)
     replaced: Any = fixturedef
-    # What is asked for in the middle of a step fails. The next test may ask for it properly.
+    # A fixture that is requested during a step fails. The next test may request it properly.
     is_late = plain is not None and _is_async(function) and is_step_under_way()
     if is_late:
         plain = _failing(_TOO_LATE.format(name=fixturedef.argname))
@@ -272,7 +273,11 @@ _TOO_LATE = (
 def _stand_in(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest, shared: SharedRun
 ) -> Callable[..., object] | None:
-    """The plain function that stands for a fixture's own in one set-up, None if it is not ours."""
+    """Return the plain function that replaces a fixture's own in one set-up.
+
+    Returns:
+        None if the fixture's own function is right, for example that of another plugin.
+    """
     function: Any = fixturedef.func
     if fixturedef.argname in SHARED and _is_for_others(function, request):
         return _next_of_its_name(fixturedef, request)
@@ -290,9 +295,10 @@ def _stand_in(
 def _is_wide_one_of_ours(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest, shared: SharedRun
 ) -> bool:
-    """Whether an async fixture with a wider scope belongs to us.
+    """Return whether nurseryio runs an async fixture with a wider scope.
 
-    It may be another plugin's, on a loop of that one, even if a test of ours asks for it.
+    The fixture may be another plugin's, on a loop of that plugin, even if a test of nurseryio asks
+    for it.
     """
     if (
         "anyio_backend" in fixturedef.argnames
@@ -302,7 +308,7 @@ def _is_wide_one_of_ours(
         return False
     if TASK in request.fixturenames:
         return True
-    # A plain test may be the first that asks for what async ones ask for later.
+    # A plain test may be the first to ask for a fixture that async tests ask for later.
     item = shared.item
     return (
         _mode(request.config, MARK) == "auto"
@@ -323,7 +329,7 @@ def _wide_fixture(
         __tracebackhide__ = True
         factory = _wide_loop_factory(fixturedef, request, shared)
         fixture = for_pytest(what, shared.begin, fixturedef, request.fixturenames, factory)
-        # Finalizers of their own: pytest reports the errors of all.
+        # Separate finalizers, because pytest reports the errors of each.
         request.addfinalizer(functools.partial(for_pytest, what, shared.end, fixture))
         begin: Any = functools.partial(function, **kwargs)
         if inspect.isasyncgenfunction(function):
@@ -354,14 +360,17 @@ def _wide_loop_factory(
             'that fixture the scope "session"',
             pytrace=False,
         )
-    # When a parameter changes it, this fixture has to end first.
+    # If a parameter changes the factory, this fixture has to end first.
     end: Any = fixturedef.finish
     shared.definitions[FACTORY].addfinalizer(functools.partial(end, request=request))
     return factory  # type: ignore[no-any-return]
 
 
 def _is_for_others(function: Any, request: pytest.FixtureRequest) -> bool:
-    """Whether this is our fixture in another plugin's test, or pytest-trio's in one of ours."""
+    """Return whether the fixture is nurseryio's and the test is not, or the reverse.
+
+    In the reverse case the fixture is pytest-trio's.
+    """
     if TASK in request.fixturenames:
         return bool(function.__module__ == "pytest_trio.plugin")
     return bool(function.__module__ == __name__)
@@ -370,7 +379,7 @@ def _is_for_others(function: Any, request: pytest.FixtureRequest) -> bool:
 def _next_of_its_name(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Callable[..., object]:
-    """A fixture function that gives what the fixture gives which this one has overridden."""
+    """Return a fixture function that gives the value of the fixture that this one overrides."""
     name, function = fixturedef.argname, fixturedef.func
 
     def set_up(**kwargs: Any) -> object:
@@ -392,7 +401,7 @@ def _next_of_its_name(
 
 
 def _failing(message: str) -> Callable[..., object]:
-    """A fixture function that fails. (An error raised by the hook itself would confuse pytest.)"""
+    """Return a fixture function that fails. (An error of the hook itself would confuse pytest.)"""
 
     def fail(**_kwargs: object) -> object:
         pytest.fail(message, pytrace=False)
@@ -437,7 +446,8 @@ def _nurseryio_task(
 
 @pytest.fixture(scope="session")
 def nurseryio_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """What makes the event loop of a test; override it to have another one than asyncio's.
+    """The function that makes the event loop of a test; override it to use another loop than
+    asyncio's.
 
     ::
 
@@ -450,7 +460,7 @@ def nurseryio_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 @pytest.fixture
 async def nursery() -> AsyncIterator[Nursery]:
-    """A nursery around the test. What runs in it is cancelled when the test is over."""
+    """A nursery around the test. Its tasks are cancelled when the test is over."""
     async with open_nursery() as nursery:
         yield nursery
         nursery.cancel_scope.cancel(reason="the test is over")
@@ -458,11 +468,11 @@ async def nursery() -> AsyncIterator[Nursery]:
 
 @pytest.fixture
 def mock_clock() -> MockClock:
-    """A virtual clock that stands still until the test moves it; the test's run goes by it."""
+    """A virtual clock that stands still until the test moves it; the test's run uses it."""
     return MockClock()
 
 
 @pytest.fixture
 def autojump_clock() -> MockClock:
-    """A virtual clock that jumps to the next timer when every task waits; the run goes by it."""
+    """A virtual clock that jumps to the next timer when every task waits; the run uses it."""
     return MockClock(autojump_threshold=0)

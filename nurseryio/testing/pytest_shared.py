@@ -1,22 +1,22 @@
-"""Async fixtures with wider scopes than a function: one run that they and their tests share.
+"""Async fixtures with wider scopes than a function, and the run that they share with their tests.
 
-What lives here: :class:`SharedRun`, the run, and which fixtures it holds. What does not: pytest's
-hooks (:mod:`pytest_plugin`), and the steps of a test (:mod:`pytest_task`).
+This module has :class:`SharedRun`, which is the run and the record of its fixtures. pytest's hooks
+are in ``pytest_plugin``, the steps of a test in ``pytest_task``.
 
 Rule 1: the run is made for the first such fixture and closed with the last one. A test that uses
-one of them, directly or through another fixture, runs on its loop. Other tests have runs of their
-own.
+one of them, directly or through another fixture, runs on the loop of that run. Each other test has
+a separate run.
 
-Rule 2: each of these fixtures has a task of its own, in which it is set up and torn down. pytest
-does not always tear them down in the reverse order: a parameter changes, or a later test of a
-class is the first one that asks for a fixture of the module.
+Rule 2: each of these fixtures has a separate task, in which it is set up and torn down. pytest
+does not always tear them down in the reverse order. For example, a parameter changes, or a later
+test of a class is the first one that asks for a fixture of the module.
 
-Rule 3: for what uses it a fixture's scopes and nurseries are around it nevertheless. If one of
-them is cancelled, so are the steps of the tests and fixtures that use it. Its error is raised when
-it is torn down.
+Rule 3: nevertheless a fixture's scopes and nurseries surround the tests and fixtures that use it.
+If one of these scopes is cancelled, the steps of the users are cancelled, too. The error of the
+scope is raised when the fixture is torn down.
 
-Rule 4: a test and its function-scoped fixtures run in one task that sees the context variables
-which these fixtures have set.
+Rule 4: a test and its function-scoped fixtures run in one task. That task sees the context
+variables that these fixtures have set.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class WideFixture:
         steps: the task in which it is set up and torn down.
 
     Attributes:
-        context: what the context variables were after its set-up.
-        lost: why it was cancelled between set-up and tear-down, if it was.
-        users: the tasks that are to be cancelled in that case.
+        context: the context variables after its set-up.
+        lost: the reason, if it was cancelled between set-up and tear-down; otherwise None.
+        users: the tasks that are cancelled in that case.
     """
 
     def __init__(self, name: str, steps: StepTask) -> None:
@@ -58,12 +58,12 @@ class WideFixture:
         steps.on_cancel = self._lose
 
     def _lose(self, error: Cancelled) -> None:
-        """The wait between set-up and tear-down was cancelled."""
+        """Note that the wait between set-up and tear-down was cancelled, and cancel the users."""
         reason = error.args[0] if error.args else None
         if not isinstance(reason, CancelReason):
             reason = CancelReason("native", reason=f"the fixture {self.name!r} was cancelled")
         self.lost = reason
-        # Later, because this is in the middle of a delivery.
+        # Scheduled, because the caller is in the middle of delivering a cancellation.
         self.steps.loop.call_soon(self._cancel_users)
 
     def _cancel_users(self) -> None:
@@ -71,7 +71,7 @@ class WideFixture:
             user.cancel(self.lost)
 
     async def add_user(self, user: StepTask) -> None:
-        """From now on this task is cancelled when the fixture is lost."""
+        """From now on, cancel this task when the fixture is cancelled."""
         self.users.append(user)
         if self.lost is not None:
             user.cancel(self.lost)
@@ -81,10 +81,10 @@ class SharedRun:
     """The run of the async fixtures whose scope is wider than a function.
 
     Attributes:
-        item: the test that pytest is about.
+        item: the test that pytest is running.
         clock: the clock of the run.
-        instruments: those that the run was made with.
-        definitions: the fixtures with wider scopes that are set up, sync ones too.
+        instruments: the instruments with which the run was made.
+        definitions: the fixtures with wider scopes that are set up, including sync ones.
     """
 
     def __init__(self) -> None:
@@ -94,15 +94,15 @@ class SharedRun:
         self.instruments: list[Instrument] = []
         self._run: OneTask | None = None
         self._fixtures: list[WideFixture] = []
-        # For each of them those that it asked for.
+        # For each name of a wide fixture, the names of the fixtures that it asked for.
         self._needs: dict[str, set[str]] = {}
-        # What wide fixtures have given that the run has to know before it begins.
+        # Clocks and instruments from wide fixtures, which the run must know before it begins.
         self._values: dict[str, Clock | Instrument] = {}
 
     # -- which fixtures there are -------------------------------------------------
 
     def begin_set_up(self, fixturedef: pytest.FixtureDef[Any]) -> None:
-        """pytest sets up a fixture of a wider scope."""
+        """Note that pytest begins to set up a fixture with a wider scope."""
         name = fixturedef.argname
         self._needs.setdefault(name, set()).update(fixturedef.argnames)
         self.definitions[name] = fixturedef
@@ -110,12 +110,12 @@ class SharedRun:
     def end_set_up(
         self, fixturedef: pytest.FixtureDef[Any], value: object, asked_for: Iterable[str]
     ) -> None:
-        """pytest has set it up, or failed to.
+        """Note that pytest has set up a fixture, or failed to.
 
         Args:
             fixturedef: the fixture.
             value: its result, None if it has failed.
-            asked_for: the fixtures that it has asked for by ``request.getfixturevalue()``.
+            asked_for: the fixtures that it has requested by ``request.getfixturevalue()``.
         """
         name = fixturedef.argname
         self._needs[name].update(asked_for)
@@ -123,7 +123,7 @@ class SharedRun:
             self._values[name] = value
 
     def forget(self, name: str) -> None:
-        """pytest has torn down a fixture."""
+        """Note that pytest has torn down a fixture."""
         self.definitions.pop(name, None)
         self._needs.pop(name, None)
         self._values.pop(name, None)
@@ -139,14 +139,14 @@ class SharedRun:
         return found
 
     def used(self, names: Iterable[str]) -> list[WideFixture]:
-        """The fixtures of the run that are among these, or that these use, as they were set up."""
+        """Return the run's fixtures among these and those that they use, in order of set-up."""
         closure = self._closure(names)
         return [fixture for fixture in self._fixtures if fixture.name in closure]
 
     # -- tasks --------------------------------------------------------------------
 
     def branch(self, name: str, used: list[WideFixture]) -> StepTask:
-        """A task for a test, or for one more fixture, that uses these fixtures."""
+        """Make a task for a test, or for one more fixture, that uses these fixtures."""
         assert self._run is not None
         context = contextvars.copy_context()
         for fixture in used:
@@ -170,12 +170,12 @@ class SharedRun:
         names: Iterable[str],
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
     ) -> WideFixture:
-        """Make the task of a fixture; to be ended by :meth:`end`.
+        """Make the task of a fixture. It must be ended by :meth:`end`.
 
         Args:
             fixturedef: the fixture.
-            names: the fixtures of the test that it is set up for.
-            loop_factory: what makes the event loop, if there is none yet.
+            names: the fixtures of the test for which it is set up.
+            loop_factory: makes the event loop, if the run does not exist yet.
         """
         name = fixturedef.argname
         if self._run is None:
@@ -190,7 +190,7 @@ class SharedRun:
         return fixture
 
     def end(self, fixture: WideFixture) -> None:
-        """End the task of a fixture, and the run with the last one."""
+        """End the task of a fixture, and the run if it was the last one."""
         try:
             self._fixtures.remove(fixture)
             self.close_branch(fixture.steps)
@@ -216,7 +216,7 @@ class SharedRun:
 def keeping_context(
     fixture: WideFixture, async_fn: Callable[..., Awaitable[Any]]
 ) -> Callable[..., Awaitable[Any]]:
-    """The same function, which also notes what it has made of the context variables."""
+    """Return the function, with its context variables stored in ``fixture`` afterwards."""
 
     async def set_up() -> Any:
         value = await async_fn()
@@ -227,7 +227,7 @@ def keeping_context(
 
 
 def _adopt(context: contextvars.Context) -> None:
-    """Set the context variables to what they are in another context."""
+    """Set the context variables to their values in another context."""
     for variable, value in context.items():
         if variable.get(_MISSING) is not value:
             variable.set(value)

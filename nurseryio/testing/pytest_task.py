@@ -1,14 +1,14 @@
-"""One test under pytest: its run, made when it is needed, and the steps in it.
+"""One test under pytest: its run, which is made when it is needed, and the steps in it.
 
-What lives here: :class:`TestTask`, and what errors of a step mean to pytest. What does not:
-pytest's hooks (:mod:`pytest_plugin`), and the task itself (:mod:`one_task`).
+This module has :class:`TestTask`, and translates errors of a step for pytest. pytest's hooks are in
+``pytest_plugin``, the task itself is in ``one_task``.
 
 Rule 1: a test that was cut short has not passed. A cancellation that leaves it, from a scope that
-a fixture holds open, is a failure; so it is in the set-up of a fixture. In a tear-down it is
-none: the scope that is to blame is torn down later, and tells why.
+a fixture holds open, is a failure; so it is in the set-up of a fixture. In a tear-down it is not,
+because the fixture with the cancelled scope is torn down later, and raises the reason then.
 
-Rule 2: pytest's own exceptions (skip, fail, xfail, exit) and those that end the process are taken
-out of a group in which they are alone.
+Rule 2: pytest's own exceptions (skip, fail, xfail, exit) and those that end the process are raised
+bare if they are alone in a group.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if sys.version_info < (3, 11):
 
 T = TypeVar("T")
 
-# The fixtures whose clocks a run has to know before it begins.
+# The fixtures of clocks, which a run must know before it begins.
 CLOCKS = ("mock_clock", "autojump_clock")
 
 OUTCOMES = (
@@ -52,8 +52,8 @@ class TestTask:
 
     Args:
         item: the test.
-        request: of a fixture of the test.
-        loop_factory: what makes the event loop, None for asyncio's own.
+        request: the request of a fixture of the test.
+        loop_factory: makes the event loop; None for asyncio's own.
         shared: the run of the async fixtures with wider scopes.
     """
 
@@ -70,7 +70,7 @@ class TestTask:
         self._item = item
         self._request = request
         self._loop_factory = loop_factory
-        # A run of its own, or a task in the shared run.
+        # A separate run, or a task in the shared run.
         self._task: StepTask | None = None
         self._clock: Clock | None = None
         self._instruments: list[Instrument] = []
@@ -79,15 +79,15 @@ class TestTask:
         """Run one step.
 
         Args:
-            what: what it is, for messages.
-            async_fn: what to run.
+            what: a name for the step, for messages.
+            async_fn: the function to run.
             args: its positional arguments.
 
         Returns:
-            What it returns.
+            The result of the function.
 
         Raises:
-            BaseException: what it raises, or what that means to pytest.
+            BaseException: the error of the function, or the corresponding one of pytest.
         """
         __tracebackhide__ = True
         if self._task is None:
@@ -96,7 +96,7 @@ class TestTask:
         return do(self._task, what, async_fn, *args)
 
     def call(self, async_fn: Callable[[], Awaitable[Any]]) -> None:
-        """Run the test itself; all its fixtures are there."""
+        """Run the test itself; all its fixtures are set up."""
         __tracebackhide__ = True
         if self._task is None:
             self._open()
@@ -192,7 +192,7 @@ class TestTask:
 
 
 def is_ours(error: BaseException) -> bool:
-    """Whether a cancellation comes from a scope of ours."""
+    """Return whether a cancellation comes from a scope of nurseryio."""
     return bool(error.args) and isinstance(error.args[0], CancelReason)
 
 
@@ -221,9 +221,9 @@ def for_pytest(what: str, function: Callable[..., T], *args: Any) -> T:
     """Call a function that sets up or tears down.
 
     Raises:
-        BaseException: what the function raises. An error that pytest does not expect of a fixture,
-            such as asyncio's ``CancelledError``, would keep it from tearing down the others. It
-            is the cause of a ``RuntimeError`` then.
+        BaseException: the error of the function. Errors that pytest does not expect of a fixture,
+            such as asyncio's ``CancelledError``, would prevent it from tearing down the others.
+            Such an error becomes the cause of a ``RuntimeError``.
     """
     __tracebackhide__ = True
     try:

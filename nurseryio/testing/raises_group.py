@@ -1,8 +1,8 @@
-"""Trio's names for two helpers that pytest has taken over: ``RaisesGroup`` and ``Matcher``.
+"""Trio's names for two helpers that are part of pytest today: ``RaisesGroup`` and ``Matcher``.
 
-What lives here: finding pytest's own. What does not: any implementation.
+This module looks up pytest's classes, and has no implementation.
 
-Rule: pytest is loaded when one of the names is asked for, not before.
+Rule: pytest is imported when one of the names is used, not before.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 
 from .._base import TrioDeprecationWarning
 
-# Trio's name -> pytest's, which came with pytest 8.4.
+# Trio's name -> pytest's name, which exists since pytest 8.4.
 NAMES = {"RaisesGroup": "RaisesGroup", "Matcher": "RaisesExc"}
 
 
 def of_pytest(name: str) -> Any:
-    """The class of pytest that stands behind one of Trio's names.
+    """Return the class of pytest that has one of Trio's names here.
 
     Raises:
-        AttributeError: if pytest is missing or too old to have it.
+        AttributeError: if pytest is missing, or too old to have the class.
     """
     theirs = NAMES[name]
     try:

@@ -1,6 +1,6 @@
-"""Making blocks of code in different tasks run one after another, in an order written down.
+"""Sequencer: blocks of code in different tasks run one after another, in a given order.
 
-What lives here: :class:`Sequencer`. Its order is kept by one event per position.
+This module has :class:`Sequencer`, which has one event per position.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Sequencer(metaclass=Final):
-    """Runs blocks of code, in whatever tasks they are, in the order of their numbers.
+    """Runs blocks of code in the order of their numbers, even if they are in different tasks.
 
     ``async with sequencer(n):`` waits until block ``n - 1`` has ended; block 0 starts at once.
     Every number is used once::
@@ -42,10 +42,10 @@ class Sequencer(metaclass=Final):
                 nursery.start_soon(left, turn)
                 nursery.start_soon(right, turn)
 
-    If a task is cancelled while it waits for its turn, the order can no longer be kept: the
-    sequence is broken, and this task, all that wait and all that come later get a
-    ``RuntimeError``. (A native ``task.cancel()`` breaks it as well, but stays a cancellation
-    in the task that it struck.)
+    If a task is cancelled while it waits for its block, the order can no longer be kept: the
+    sequence is broken. This task, all that wait and all that come later get a ``RuntimeError``.
+    (A native ``task.cancel()`` breaks the sequence as well, but the cancelled task gets the
+    cancellation itself.)
 
     Trio: ``trio.testing.Sequencer``.
     """
@@ -70,12 +70,12 @@ class Sequencer(metaclass=Final):
             An async context manager. Entering it waits for the block before.
 
         Raises:
-            TypeError: if the position is no whole number.
-            ValueError: if it is negative.
+            TypeError: if the position is not a whole number.
+            ValueError: if the position is negative.
             RuntimeError: on entering, if the position has been used before or the sequence is
                 broken, now or while waiting.
 
-        Checkpoint: entering is one unless the position is 0; leaving is none.
+        Checkpoint: entering is one unless the position is 0; leaving is not.
         """
         position = operator.index(position)
         if position < 0:

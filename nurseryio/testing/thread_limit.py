@@ -1,14 +1,14 @@
-"""The time limit of pytest-timeout with the method "thread", for tests of the plugin's.
+"""The time limits of pytest-timeout with the method "thread", for tests of nurseryio's plugin.
 
-By itself that method prints all stacks and ends the process, because a thread cannot interrupt
-another one. But a thread can interrupt a task, and send a signal to the main thread. So the test is
-stopped, its fixtures are torn down, and the next test runs.
+Without this module, the method prints all stacks and ends the process, because a thread cannot
+interrupt another one. But a thread can interrupt a task, and send a signal to the main thread. So
+the test is stopped, its fixtures are torn down, and the next test runs.
 
-Rule 1: where nobody uses ``SIGALRM``, the thread sends that signal, and all is as with the method
-"signal" (:mod:`time_limit`). Otherwise it has the loop interrupt the step that is under way.
+Rule 1: if ``SIGALRM`` is free, the thread sends that signal, and the rest is as with the method
+"signal" (``time_limit``). Otherwise it has the loop interrupt the running step.
 
-Rule 2: where that does not work the process is ended as pytest-timeout does it: if no step of a
-test is under way, if the loop is blocked, or if the test goes on regardless.
+Rule 2: if that does not work, the process is ended as pytest-timeout does it. The cases are: no
+step of a test is running, the loop is blocked, or the test does not end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def set_timer(item: Any, settings: Any) -> None:
 
     Args:
         item: the test.
-        settings: those of pytest-timeout.
+        settings: the settings of pytest-timeout.
     """
     stopped = threading.Event()
     error = pytest.fail.Exception(f"Timeout (>{settings.timeout}s) from pytest-timeout.")
@@ -70,7 +70,7 @@ def set_timer(item: Any, settings: Any) -> None:
 
 
 def _is_free() -> bool:
-    """Whether the signal can be used: it is there, and nobody else has a handler for it."""
+    """Return whether the signal can be used: it exists, and no handler for it is set."""
     return (
         hasattr(signal, "pthread_kill")
         and SIGNAL is not None

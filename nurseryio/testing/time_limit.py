@@ -1,21 +1,22 @@
-"""A time limit whose signal arrives during a step of :mod:`one_task`.
+"""Time limits whose signal arrives during a step of ``one_task``.
 
-Tools such as pytest-timeout have ``SIGALRM`` raise an error wherever the program is. On a running
-loop that is mostly the loop's own code, which the error would break, or a callback, where asyncio
-would log it and go on. So during a step the handler's error is taken like Ctrl-C.
+Tools such as pytest-timeout have ``SIGALRM`` raise an error wherever the program is. While a loop
+runs, that is mostly the loop's own code, which the error would break. Or it is a callback, where
+asyncio would log the error and continue. So during a step the handler's error is treated like
+Ctrl-C.
 
-What lives here: the handler of the signal during a step. What does not: where the main task is
-interrupted (``_run.ctrl_c``).
+This module has the handler of the signal during a step. Interrupting the main task is in
+``_run.ctrl_c``.
 
-Rule 1: where the test's own code is running the error is raised on the spot. Elsewhere it is
-raised where the step's task waits.
+Rule 1: if the test's own code is running, the error is raised at once. Otherwise it is raised where
+the step's task waits.
 
-Rule 2: a step that goes on is interrupted again, after ``BLOCKED`` seconds if something blocks the
-loop, after ``GRACE`` seconds otherwise. Then all tasks of the step are cancelled natively, which no
-shield withstands, and the error is raised in the code that blocks. After as long again the loop is
-given up.
+Rule 2: a step that does not end is interrupted again, after ``BLOCKED`` seconds if some code blocks
+the loop, after ``GRACE`` seconds otherwise. Then all tasks of the step are cancelled natively,
+which shields do not stop, and the error is raised in the code that blocks. After the same time
+again, the loop is given up.
 
-Rule 3: a handler that raises nothing is only called.
+Rule 3: a handler that does not raise is called, and nothing else happens.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from .._core import Task
     from .._run.run import Run
 
-# In real seconds, see rule 2.
+# In real seconds; see rule 2.
 BLOCKED = 1.0
 GRACE = 10.0
 
@@ -47,7 +48,7 @@ class TimeLimit:
         run: the run.
 
     Attributes:
-        error: what the handler that was there before has raised in this step.
+        error: the exception that the previous handler has raised in this step.
     """
 
     def __init__(self, run: Run) -> None:
@@ -55,12 +56,12 @@ class TimeLimit:
         self._task: Task | None = None
         self._before: Callable[[int, types.FrameType | None], object] | None = None
         self._timer: tuple[float, float] | None = None
-        # The loop has got to the error. The step was given its GRACE. It was cancelled natively.
+        # The loop has seen the error; the GRACE period has begun; the step was cancelled natively.
         self._arrived = self._graced = self._forced = False
         self.error: BaseException | None = None
 
     def take(self, task: Task | None) -> None:
-        """A step of this task begins: the signal's handler is ours, if there is one to replace."""
+        """Begin a step of this task: replace the signal's handler, if there is one."""
         self._task = task
         if SIGNAL is None or threading.current_thread() is not threading.main_thread():
             return
@@ -70,7 +71,7 @@ class TimeLimit:
             signal.signal(SIGNAL, self._ring)
 
     def give_back(self) -> None:
-        """The step is over. May be called again if it has failed."""
+        """Restore the handler at the end of the step. It may be called again if it has failed."""
         if self._before is not None:
             if signal.getsignal(SIGNAL) == self._ring:
                 signal.signal(SIGNAL, self._before)
@@ -128,7 +129,7 @@ class TimeLimit:
 
 
 def cancel_natively(task: Task) -> None:
-    """Cancel all tasks below a task, whatever shields they have; if there are none, the task."""
+    """Cancel all tasks below a task in spite of shields; if there are none, the task itself."""
     children = [child for nursery in task.child_nurseries for child in nursery.child_tasks]
     for child in children:
         cancel_natively(child)
@@ -137,9 +138,9 @@ def cancel_natively(task: Task) -> None:
 
 
 def ends_in_users_code(error: BaseException) -> None:
-    """Take those frames off the end of an error's traceback that are the library's and asyncio's.
+    """Remove the frames of the library and of asyncio from the end of an error's traceback.
 
-    They show where a task was waiting inside of ``sleep`` and the like, which is not of interest.
+    They show where a task was waiting inside ``sleep`` and the like, which is not of interest.
     """
     entries = []
     entry = error.__traceback__

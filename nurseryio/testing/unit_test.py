@@ -1,10 +1,10 @@
 """A test case for ``unittest`` whose async methods run under ``nurseryio.run``.
 
-What lives here: :class:`AsyncTestCase`. What does not: the task in which the methods of one test
-are steps (:mod:`one_task`).
+This module has :class:`AsyncTestCase`. The task in which the methods of one test are steps is in
+``one_task``.
 
-Rule 1: what surrounds ``unittest.IsolatedAsyncioTestCase`` sees one: this is a subclass, with all
-its methods. Only how a function is run differs.
+Rule 1: tools around ``unittest.IsolatedAsyncioTestCase`` see such a class: this is a subclass with
+all its methods. Only the way in which a function is run differs.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ class AsyncTestCase(unittest.IsolatedAsyncioTestCase):
                 await nurseryio.sleep(3600)
 
     All async methods of one test (set-up, test, tear-down, clean-ups) run in one task, in a
-    :func:`nurseryio.run` of that test. So what one of them opens another one may close, and
-    surrounds the test until then. Methods that are not async run between two steps of the loop.
-    ``setUp`` and ``tearDown`` may be async as well.
+    :func:`nurseryio.run` of that test. So a scope that one of them opens may be closed by another
+    one, and surrounds the test until then. Methods that are not async run between two steps of
+    the loop. ``setUp`` and ``tearDown`` may be async as well.
 
     A nursery that :meth:`enterAsyncContext` has entered is left when the test is over, and that
-    waits for its tasks: have ``asyncTearDown`` cancel it.
+    waits for its tasks: let ``asyncTearDown`` cancel it.
 
     Attributes:
-        clock_factory: makes the clock that the run of each test goes by, for example
+        clock_factory: makes the clock that the run of each test uses, for example
             ``lambda: MockClock(autojump_threshold=0)``. Default: real time.
         loop_factory: makes the event loop of each test, ``uvloop.new_event_loop`` for example.
-        clock: in a test, what ``clock_factory`` has made.
+        clock: during a test, the clock that ``clock_factory`` has made.
 
-    Trio: nothing like it.
+    Trio: has no counterpart.
     """
 
     clock_factory: Callable[[], Clock] | None = None
@@ -78,7 +78,7 @@ class AsyncTestCase(unittest.IsolatedAsyncioTestCase):
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
         """Run the test, see ``unittest.TestCase.run``."""
         try:
-            # Not that of the class between: it makes a loop for the test.
+            # Not the method of IsolatedAsyncioTestCase, which makes a loop for the test.
             result = unittest.TestCase.run(self, result)
         finally:
             try:
@@ -153,11 +153,11 @@ class AsyncTestCase(unittest.IsolatedAsyncioTestCase):
             cm: the async context manager.
 
         Returns:
-            What its ``__aenter__`` returns.
+            The result of its ``__aenter__``.
 
         Raises:
-            TypeError: if it is not an async context manager.
-            BaseException: whatever entering it raises.
+            TypeError: if ``cm`` is not an async context manager.
+            BaseException: any error of its ``__aenter__``.
         """
         kind: Any = type(cm)
         try:
