@@ -42,7 +42,7 @@ from ._base import (
     TrioInternalError as TrioInternalError,
     WouldBlock as WouldBlock,
 )
-from ._base.lazy_exports import lazy_door, preload as preload
+from ._base.lazy_exports import lazy_exports, preload as preload
 from ._nursery import (
     TASK_STATUS_IGNORED as TASK_STATUS_IGNORED,
     CancelScope as CancelScope,
@@ -153,4 +153,4 @@ _LAZY = {
 }
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_door(globals(), _LAZY)
+    __getattr__, __dir__ = lazy_exports(globals(), _LAZY)

@@ -22,7 +22,7 @@ from ._base import (
     SocketFactory as SocketFactory,
     Stream as Stream,
 )
-from ._base.lazy_exports import lazy_door
+from ._base.lazy_exports import lazy_exports
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_door(globals())
+    __getattr__, __dir__ = lazy_exports(globals())

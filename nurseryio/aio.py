@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._base.lazy_exports import lazy_door
+from ._base.lazy_exports import lazy_exports
 from ._interop.edge_cancellation import (
     EdgeCancellation as EdgeCancellation,
     edge_cancellation as edge_cancellation,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ._interop.stream_transport import asyncio_from_stream as asyncio_from_stream
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_door(
+    __getattr__, __dir__ = lazy_exports(
         globals(),
         {
             "_interop.anyio_stream": (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._base.lazy_exports import lazy_door
+from ._base.lazy_exports import lazy_exports
 from ._system.from_thread import (
     from_thread_check_cancelled as check_cancelled,
     from_thread_run as run,
@@ -17,4 +17,4 @@ from ._system.from_thread import (
 __all__ = ["check_cancelled", "run", "run_sync"]
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_door(globals())
+    __getattr__, __dir__ = lazy_exports(globals())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._base.lazy_exports import lazy_door
+from ._base.lazy_exports import lazy_exports
 from ._base.thread_cache import start_thread_soon as start_thread_soon
 from ._base.unsupported import (
     permanently_detach_coroutine_object as permanently_detach_coroutine_object,
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from ._system import open_process as open_process
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_door(
+    __getattr__, __dir__ = lazy_exports(
         globals(),
         {
             "_net.fd_stream": "FdStream",

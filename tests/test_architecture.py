@@ -194,7 +194,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "lockstep_streams",
             "network",
             "time_limit",
-            "one_task",
+            "step_runner",
             "thread_limit",
             "plain_test",
             "unit_test",

@@ -22,7 +22,7 @@ from harness import source
 
 import nurseryio
 
-DOORS = sorted(
+PUBLIC = sorted(
     name
     for name in (
         "",
@@ -45,21 +45,21 @@ ALIASES = {"TrioToken": "LoopToken", "trio_test": "nurseryio_test"}
 PASSES_ON_STDLIB = {"socket"}
 
 
-def door(name: str) -> ModuleType:
+def module(name: str) -> ModuleType:
     return importlib.import_module(f"nurseryio.{name}".rstrip("."))
 
 
 def public_names(name: str) -> list[str]:
-    return list(door(name).__all__)
+    return list(module(name).__all__)
 
 
 def public_things() -> list[tuple[str, str, Any]]:
     """Each class and function that a door passes on: the door, its name there, the thing."""
     return [
         (where, name, thing)
-        for where in DOORS
+        for where in PUBLIC
         for name in public_names(where)
-        if inspect.isclass(thing := getattr(door(where), name)) or callable(thing)
+        if inspect.isclass(thing := getattr(module(where), name)) or callable(thing)
     ]
 
 
@@ -67,18 +67,18 @@ def is_ours(thing: Any) -> bool:
     return str(getattr(thing, "__module__", "")).partition(".")[0] == "nurseryio"
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", PUBLIC)
 def test_a_door_lists_its_names_once_and_has_them_all(name: str) -> None:
     names = public_names(name)
     assert len(names) == len(set(names))
-    assert not [n for n in names if not hasattr(door(name), n)]
+    assert not [n for n in names if not hasattr(module(name), n)]
     assert not [n for n in names if n.startswith("_") and n != "__version__"]
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", PUBLIC)
 def test_a_door_has_nothing_of_ours_that_it_does_not_list(name: str) -> None:
-    unlisted = {n for n, value in vars(door(name)).items() if n[0] != "_" and is_ours(value)}
-    assert unlisted - set(public_names(name)) <= {"lazy_door"}
+    unlisted = {n for n, value in vars(module(name)).items() if n[0] != "_" and is_ours(value)}
+    assert unlisted - set(public_names(name)) <= {"lazy_exports"}
 
 
 def test_each_thing_goes_through_exactly_one_door() -> None:
@@ -112,17 +112,17 @@ def test_each_thing_says_that_it_lives_where_it_is_imported_from() -> None:
 
 def test_aliases_are_second_names_and_still_there() -> None:
     for second, first in ALIASES.items():
-        doors = [d for d in DOORS if second in public_names(d)]
-        assert doors
-        assert all(getattr(door(d), second) is getattr(door(d), first) for d in doors)
+        modules = [d for d in PUBLIC if second in public_names(d)]
+        assert modules
+        assert all(getattr(module(d), second) is getattr(module(d), first) for d in modules)
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", PUBLIC)
 def test_static_tools_see_every_name(name: str) -> None:
     seen = names_bound_by(source.modules()[name].tree.body)
     missing = set(public_names(name)) - seen
     if name in PASSES_ON_STDLIB:
-        missing = {n for n in missing if is_ours(getattr(door(name), n))}
+        missing = {n for n in missing if is_ours(getattr(module(name), n))}
     assert not missing
 
 
@@ -145,12 +145,12 @@ def test_type_checkers_know_that_a_re_export_is_one() -> None:
     assert (source.PACKAGE / "py.typed").is_file()
     wrong = [
         f"{name or 'nurseryio'}, line {node.lineno}: write {alias.name} as {alias.name}"
-        for name in DOORS
+        for name in PUBLIC
         for node in imports_of(source.modules()[name].tree.body)
         if node.level
         for alias in node.names
         # What a star brings is a re-export by the rules for stubs, which hold for typed packages.
-        if alias.asname is None and alias.name not in ("lazy_door", "*")
+        if alias.asname is None and alias.name not in ("lazy_exports", "*")
     ]
     assert not wrong
 
@@ -166,7 +166,7 @@ def imports_of(body: list[ast.stmt]) -> Iterator[ast.ImportFrom]:
 
 def test_static_tools_see_that_a_wrong_name_is_wrong() -> None:
     # To a type checker a module with a __getattr__ has every name there is.
-    for name in DOORS:
+    for name in PUBLIC:
         body = source.modules()[name].tree.body
         seen = [n for n in body if not ast.unparse(n).startswith("if not TYPE_CHECKING:")]
         assert "__getattr__" not in ast.unparse(ast.Module(seen, [])), name or "nurseryio"
@@ -205,7 +205,7 @@ def doc_of(cls: type, name: str) -> str | None:
 def test_each_door_has_its_page_and_each_page_its_door() -> None:
     pages = (source.ROOT / "docs/reference").glob("*.md")
     shown = {page.stem: re.findall(r"automodule:: ([\w.]+)", page.read_text()) for page in pages}
-    assert shown == {name or "nurseryio": [f"nurseryio.{name}".rstrip(".")] for name in DOORS}
+    assert shown == {name or "nurseryio": [f"nurseryio.{name}".rstrip(".")] for name in PUBLIC}
 
 
 # -- what libraries do to the objects ----------------------------------------------

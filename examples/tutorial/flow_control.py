@@ -30,7 +30,7 @@ async def receive(stream, size):
         left -= len(data)
 
 
-async def one_task(port):
+async def step_runner(port):
     """Sends all, then receives all."""
     stream = await nurseryio.open_tcp_stream("127.0.0.1", port)
     async with stream:
@@ -60,7 +60,7 @@ async def main():
         # start() returns when the server is listening; with port 0 the system chooses a port.
         [listener] = await nursery.start(partial(nurseryio.serve_tcp, echo, 0, host="127.0.0.1"))
         port = listener.socket.getsockname()[1]
-        await one_task(port)
+        await step_runner(port)
         await two_tasks(port)
         nursery.cancel_scope.cancel()
 

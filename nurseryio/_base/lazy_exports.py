@@ -111,7 +111,7 @@ def _load(module: str) -> types.ModuleType:
         ) from error
 
 
-def lazy_door(namespace: dict[str, Any], lazy: dict[str, str] | None = None) -> tuple[Any, Any]:
+def lazy_exports(namespace: dict[str, Any], lazy: dict[str, str] | None = None) -> tuple[Any, Any]:
     """Make the ``__getattr__``, ``__dir__`` and ``__all__`` of a public module.
 
     Args:
@@ -122,12 +122,12 @@ def lazy_door(namespace: dict[str, Any], lazy: dict[str, str] | None = None) -> 
     Returns:
         ``__getattr__`` and ``__dir__``, to be assigned in the public module. ``__all__`` is set.
     """
-    door = namespace["__name__"]
-    library = door.partition(".")[0]
+    public_module = namespace["__name__"]
+    library = public_module.partition(".")[0]
     origin = {name: module for module, names in (lazy or {}).items() for name in names.split()}
     eager = [name for name, value in namespace.items() if _is_public(name, value)]
     for name in eager:
-        show_door(namespace[name], name, door)
+        show_public_module(namespace[name], name, public_module)
     _lazy_modules.update(f"{library}.{module or name}" for name, module in origin.items())
     submodules = {name for name, module in origin.items() if not module}
     namespace["__all__"] = sorted({*eager, *(origin.keys() - submodules)})
@@ -135,11 +135,11 @@ def lazy_door(namespace: dict[str, Any], lazy: dict[str, str] | None = None) -> 
     def __getattr__(name: str) -> Any:
         module = origin.get(name)
         if module is None:
-            raise AttributeError(f"module {door!r} has no attribute {name!r}")
+            raise AttributeError(f"module {public_module!r} has no attribute {name!r}")
         if not module:
             return _load(f"{library}.{name}")
         value = getattr(_load(f"{library}.{module}"), name)
-        show_door(value, name, door)
+        show_public_module(value, name, public_module)
         namespace[name] = value
         return value
 
@@ -153,20 +153,20 @@ def _is_public(name: str, value: object) -> bool:
     return (
         not name.startswith("_")
         and not isinstance(value, types.ModuleType)
-        and name not in ("annotations", "TYPE_CHECKING", "Any", "lazy_door")
+        and name not in ("annotations", "TYPE_CHECKING", "Any", "lazy_exports")
     )
 
 
-def show_door(value: Any, name: str, door: str) -> None:
+def show_public_module(value: Any, name: str, public_module: str) -> None:
     """Set ``__module__`` of a class or function of this library to its public module."""
     module = getattr(value, "__module__", None)
-    hidden = (door.partition(".")[0] + "._", door + ".")
+    hidden = (public_module.partition(".")[0] + "._", public_module + ".")
     if not isinstance(module, str) or not module.startswith(hidden):
         return
     if not isinstance(value, type) and not callable(value):
         return
     try:
-        value.__module__ = door
+        value.__module__ = public_module
         if getattr(value, "__qualname__", name) == value.__name__:
             value.__qualname__ = value.__name__ = name
     except (AttributeError, TypeError):
@@ -175,4 +175,4 @@ def show_door(value: Any, name: str, door: str) -> None:
         for member in vars(value).values():
             function = getattr(member, "__func__", member)
             if isinstance(function, types.FunctionType) and function.__module__ == module:
-                function.__module__ = door
+                function.__module__ = public_module

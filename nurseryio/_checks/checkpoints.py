@@ -82,8 +82,8 @@ def _asserting_a_checkpoint() -> Iterator[None]:
         )
     if not watch.cancellable:
         raise AssertionError(
-            "assert_checkpoints: the block yielded to other tasks, but nowhere could a "
-            "cancellation strike, so it executed no checkpoint"
+            "assert_checkpoints: the block yielded to other tasks, but no await in it could have "
+            "raised a cancellation, so it executed no checkpoint"
         )
 
 

@@ -188,7 +188,7 @@ class _Player:
         finally:
             # If another actor has failed, all are cancelled, and one more cancellation is right.
             if current_effective_deadline() != -inf:
-                self._check_books(self.task)
+                self._check_cancel_count(self.task)
         self._check_effect()
 
     async def _act(self) -> None:
@@ -214,13 +214,13 @@ class _Player:
     def _cancel(self, kind: str) -> None:
         assert self.task is not None
         if kind == "scope":
-            self.scope.cancel(reason="struck")
+            self.scope.cancel(reason="cancelled by the schedule")
         elif kind == "deadline":
             self.scope.deadline = -inf
         elif self.task.asyncio_task.cancel():
             self.native_requests += 1
 
-    def _check_books(self, task: Task) -> None:
+    def _check_cancel_count(self, task: Task) -> None:
         count = cancelling(task.asyncio_task)
         wanted = self.native_requests if HAS_CANCEL_COUNTS else 0
         assert count == wanted, f"{self} counts {count} cancel requests instead of {wanted}"

@@ -210,8 +210,8 @@ class Run:
         self.leftovers.names[GENERATORS] = lambda: self.asyncgens.closing
         self.ctrl_c: CtrlC = CtrlC(state.loop, self.driver, self.leftovers, ki_at_checkpoints)
         self._ki = KIHandler(self.ctrl_c.press)
-        # Called with each error that has left the loop. testing.one_task, which drives the loop in
-        # steps, sets its own function.
+        # Called with each error that has left the loop. testing.step_runner sets its own function,
+        # because it drives the loop in steps.
         self.left_by: Callable[[BaseException], object] = self.exit
         # Whether the loop was made asyncio's current one.
         self._is_current = False

@@ -263,12 +263,12 @@ class _Map(AbstractAsyncContextManager[Any], Generic[T, R]):
         self._nursery = open_nursery()
         sending, self._receiving = open_memory_channel[R](0)
         self._source = source
-        self._workshop = _MapPool(self._nursery, async_fn, limit, ordered, sending)
+        self._pool = _MapPool(self._nursery, async_fn, limit, ordered, sending)
 
     async def __aenter__(self) -> MemoryReceiveChannel[R]:
         await self._nursery.__aenter__()
         try:
-            self._workshop.start(self._workshop.feed, self._source)
+            self._pool.start(self._pool.feed, self._source)
         except BaseException as exc:
             await self.__aexit__(None, exc, None)
             raise

@@ -143,17 +143,17 @@ class _SafeChannel(AbstractAsyncContextManager[ReceiveChannel[T]]):
 class _AskingChannel(ReceiveChannel[T]):
     """The receiving end: requests an item from the generator's task, then waits for it."""
 
-    __slots__ = ("_asked", "_items")
+    __slots__ = ("_requested", "_items")
 
     def __init__(self, items: MemoryReceiveChannel[T], requested: Semaphore) -> None:
         self._items = items
-        self._asked = requested
+        self._requested = requested
 
     def __repr__(self) -> str:
         return f"<channel of an async generator, over {self._items!r}>"
 
     async def receive(self) -> T:
-        self._asked.release()
+        self._requested.release()
         return await self._items.receive()
 
     async def aclose(self) -> None:

@@ -5,7 +5,7 @@ Rarely used names are loaded on first use; pytest loads the plugin. The checks a
 ``deadlock``: the error when nothing can wake a task. ``clock``: virtual time, and its jumps.
 ``sequencer``: blocks that run in order. ``byte_queues``: the buffers of ``memory_streams`` and
 ``lockstep_streams``, which are streams in memory. ``network``: connect to a test's listener.
-``time_limit``: the signal of pytest-timeout. ``one_task``: async functions as steps of one task.
+``time_limit``: the signal of pytest-timeout. ``step_runner``: async functions as steps of one task.
 ``thread_limit``: the thread of pytest-timeout. ``plain_test``: the decorator ``nurseryio_test``.
 ``unit_test``: ``AsyncTestCase``. ``raises_group``: pytest's helpers under Trio's names.
 ``pytest_shared``: wide async fixtures. ``pytest_task``: the steps of a test and their errors.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._base.lazy_exports import lazy_door
+from .._base.lazy_exports import lazy_exports
 from .._checks.checkpoints import (
     assert_checkpoints as assert_checkpoints,
     assert_no_checkpoints as assert_no_checkpoints,
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from .unit_test import AsyncTestCase as AsyncTestCase
 
 if not TYPE_CHECKING:
-    _load, __dir__ = lazy_door(
+    _load, __dir__ = lazy_exports(
         globals(),
         {
             "_system.threads": "active_thread_count wait_all_threads_completed",

@@ -30,9 +30,9 @@ import pytest
 
 from .._nursery import Nursery, open_nursery
 from .clock import MockClock
-from .one_task import is_step_under_way
 from .pytest_shared import SharedRun, keeping_context
 from .pytest_task import TestTask, begin_fixture, do, end_fixture, for_pytest
+from .step_runner import is_step_under_way
 
 if TYPE_CHECKING:
     import asyncio

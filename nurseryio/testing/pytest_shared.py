@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .._base import Cancelled, CancelReason, Clock, Instrument
-from .one_task import OneTask, StepTask
+from .step_runner import StepRunner, StepTask
 
 if TYPE_CHECKING:
     import asyncio
@@ -92,7 +92,7 @@ class SharedRun:
         self.item: pytest.Item | None = None
         self.clock: Clock | None = None
         self.instruments: list[Instrument] = []
-        self._run: OneTask | None = None
+        self._run: StepRunner | None = None
         self._fixtures: list[WideFixture] = []
         # For each name of a wide fixture, the names of the fixtures that it asked for.
         self._needs: dict[str, set[str]] = {}
@@ -204,7 +204,7 @@ class SharedRun:
             pytest.fail("a run can have one clock; ask for one of the fixtures", pytrace=False)
         self.clock = next(iter(clocks.values()), None)
         self.instruments = [value for value in found if isinstance(value, Instrument)]
-        self._run = OneTask(self.clock, self.instruments, loop_factory, "async fixtures")
+        self._run = StepRunner(self.clock, self.instruments, loop_factory, "async fixtures")
 
     def _close_if_unused(self) -> None:
         if not self._fixtures and self._run is not None:

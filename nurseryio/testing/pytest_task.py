@@ -1,7 +1,7 @@
 """One test under pytest: its run, which is made when it is needed, and the steps in it.
 
 This module has :class:`TestTask`, and translates errors of a step for pytest. pytest's hooks are in
-``pytest_plugin``, the task itself is in ``one_task``.
+``pytest_plugin``, the task itself is in ``step_runner``.
 
 Rule 1: a test that was cut short has not passed. A cancellation that leaves it, from a scope that
 a fixture holds open, is a failure; so it is in the set-up of a fixture. In a tear-down it is not,
@@ -21,13 +21,13 @@ import pytest
 from .._base import Cancelled, CancelReason, Clock, Instrument
 from .._base.exception_groups import leaves
 from .._loop import add_instrument, remove_instrument
-from .one_task import OneTask
+from .step_runner import StepRunner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from .one_task import StepTask
     from .pytest_shared import SharedRun
+    from .step_runner import StepTask
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -117,14 +117,14 @@ class TestTask:
     def _refuse_late_fixtures(self) -> None:
         used = [fixture.name for fixture in self._shared.used(self._request.fixturenames)]
         clock = self._find_clock()
-        if used and isinstance(self._task, OneTask):
+        if used and isinstance(self._task, StepRunner):
             pytest.fail(
                 f"the fixture {used[-1]!r} came too late: it lives on an event loop that its tests "
                 "share, but the test had got a loop of its own, for an async fixture before it. "
                 "Name it among the arguments of the test",
                 pytrace=False,
             )
-        if clock is not self._clock and not isinstance(self._task, OneTask):
+        if clock is not self._clock and not isinstance(self._task, StepRunner):
             pytest.fail(
                 f"the clock {clock!r} came too late: the test runs on the event loop of the "
                 f"fixture {used[-1]!r}, which goes by {self._clock or 'real time'}. Give the "
@@ -151,7 +151,7 @@ class TestTask:
     def close(self) -> None:
         """End the run, or the task in the shared run."""
         task, self._task = self._task, None
-        if isinstance(task, OneTask):
+        if isinstance(task, StepRunner):
             for_pytest("end of the test's event loop", task.close)
         elif task is not None:
             for instrument in self._instruments:
@@ -172,7 +172,7 @@ class TestTask:
                 self._item.funcargs.setdefault(name, self._request.getfixturevalue(name))
         self._clock = self._find_clock()
         self._instruments = self._find_instruments()
-        self._task = OneTask(self._clock, self._instruments, self._loop_factory, self._item.name)
+        self._task = StepRunner(self._clock, self._instruments, self._loop_factory, self._item.name)
 
     def _add(self, instrument: Instrument) -> None:
         assert self._task is not None

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from .one_task import interrupt_step
+from .step_runner import interrupt_step
 from .time_limit import BLOCKED, GRACE, SIGNAL
 
 

@@ -1,4 +1,4 @@
-"""Time limits whose signal arrives during a step of ``one_task``.
+"""Time limits whose signal arrives during a step of ``step_runner``.
 
 Tools such as pytest-timeout have ``SIGALRM`` raise an error wherever the program is. While a loop
 runs, that is mostly the loop's own code, which the error would break. Or it is a callback, where
@@ -68,19 +68,19 @@ class TimeLimit:
         before = signal.getsignal(SIGNAL)
         if callable(before):
             self._before = before
-            signal.signal(SIGNAL, self._ring)
+            signal.signal(SIGNAL, self._interrupt_step)
 
     def give_back(self) -> None:
         """Restore the handler at the end of the step. It may be called again if it has failed."""
         if self._before is not None:
-            if signal.getsignal(SIGNAL) == self._ring:
+            if signal.getsignal(SIGNAL) == self._interrupt_step:
                 signal.signal(SIGNAL, self._before)
             if self._timer is not None:
                 signal.setitimer(signal.ITIMER_REAL, *self._timer)
         self._before = self._timer = self.error = self._task = None
         self._arrived = self._graced = self._forced = False
 
-    def _ring(self, number: int, frame: types.FrameType | None) -> None:
+    def _interrupt_step(self, number: int, frame: types.FrameType | None) -> None:
         __tracebackhide__ = True
         if self.error is not None:
             self._ring_again()

@@ -1,7 +1,7 @@
 """A test case for ``unittest`` whose async methods run under ``nurseryio.run``.
 
 This module has :class:`AsyncTestCase`. The task in which the methods of one test are steps is in
-``one_task``.
+``step_runner``.
 
 Rule 1: tools around ``unittest.IsolatedAsyncioTestCase`` see such a class: this is a subclass with
 all its methods. Only the way in which a function is run differs.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._base.exception_groups import leaves
 from .._base.util import call_each
-from .one_task import OneTask
+from .step_runner import StepRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,7 @@ class AsyncTestCase(unittest.IsolatedAsyncioTestCase):
     loop_factory: Any = None
     clock: Any = None
 
-    _steps: OneTask | None = None
+    _steps: StepRunner | None = None
     _context: contextvars.Context
 
     # -- what unittest calls -------------------------------------------------------
@@ -123,7 +123,7 @@ class AsyncTestCase(unittest.IsolatedAsyncioTestCase):
         self._context = contextvars.copy_context()
         self.clock = None if kind.clock_factory is None else kind.clock_factory()
         name = self.id().rpartition(".")[2]
-        self._steps = OneTask(self.clock, (), kind.loop_factory, name, self._context)
+        self._steps = StepRunner(self.clock, (), kind.loop_factory, name, self._context)
         asyncio.set_event_loop(self._steps.loop)
 
     def _end(self) -> None:

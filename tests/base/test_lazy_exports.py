@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import nurseryio
-from nurseryio._base.lazy_exports import lazy_door, show_door
+from nurseryio._base.lazy_exports import lazy_exports, show_public_module
 
 
 def run_python(program: str) -> str:
@@ -68,7 +68,7 @@ def test_a_door_lists_what_is_public_and_no_more() -> None:
         "_hidden": given,
         "sys": sys,
     }
-    getter, lister = lazy_door(namespace, {"_base.errors": "WouldBlock", "": "abc"})
+    getter, lister = lazy_exports(namespace, {"_base.errors": "WouldBlock", "": "abc"})
     assert namespace["__all__"] == ["WouldBlock", "given"]
     assert given.__module__ == "nurseryio.some_door"
     assert {"abc", "given", "WouldBlock"} <= set(lister())
@@ -78,8 +78,8 @@ def test_a_door_lists_what_is_public_and_no_more() -> None:
 
 
 def test_showing_a_door_leaves_plain_values_alone() -> None:
-    show_door(5, "five", "nurseryio")
-    show_door(sys.exit, "exit", "nurseryio")
+    show_public_module(5, "five", "nurseryio")
+    show_public_module(sys.exit, "exit", "nurseryio")
     assert sys.exit.__module__ == "sys"
 
 

@@ -34,7 +34,7 @@ from nurseryio.lowlevel import (
     enable_ki_protection,
     wait_task_rescheduled,
 )
-from nurseryio.testing.one_task import OneTask
+from nurseryio.testing.step_runner import StepRunner
 
 
 def press() -> None:
@@ -510,7 +510,7 @@ def test_user_code_is_protected_when_it_is_called_by(name: str) -> None:
 def test_user_code_below_the_pytest_plugin_and_the_main_function_is_open() -> None:
     program = Program()
     nurseryio.run(program.sync_function)
-    steps = OneTask(name="steps")
+    steps = StepRunner(name="steps")
     try:
         steps.do(program.function)
     finally:
@@ -519,11 +519,11 @@ def test_user_code_below_the_pytest_plugin_and_the_main_function_is_open() -> No
 
 
 def test_each_public_function_that_takes_a_callable_is_in_one_of_the_lists() -> None:
-    doors = (nurseryio, nurseryio.lowlevel, nurseryio.aio, nurseryio.from_thread)
+    public_modules = (nurseryio, nurseryio.lowlevel, nurseryio.aio, nurseryio.from_thread)
     found = set()
-    for door in (*doors, nurseryio.to_thread, nurseryio.instruments):
-        for name in dir(door):
-            thing = getattr(door, name, None)
+    for public_module in (*public_modules, nurseryio.to_thread, nurseryio.instruments):
+        for name in dir(public_module):
+            thing = getattr(public_module, name, None)
             if name.startswith("_") or isinstance(thing, types.ModuleType):
                 continue
             functions = {name: thing}

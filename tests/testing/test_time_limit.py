@@ -19,7 +19,7 @@ from harness import matrix, timeouts
 
 import nurseryio
 from nurseryio.testing import time_limit
-from nurseryio.testing.one_task import OneTask, StepTask
+from nurseryio.testing.step_runner import StepRunner, StepTask
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs SIGALRM")
 
@@ -28,7 +28,7 @@ class OutOfTimeError(BaseException):
     """What the handler raises."""
 
 
-def ring() -> None:
+def raise_alarm() -> None:
     signal.raise_signal(signal.SIGALRM)
 
 
@@ -56,7 +56,7 @@ def limited() -> Iterator[OutOfTimeError]:
 def steps(request: pytest.FixtureRequest) -> Iterator[StepTask]:
     """A task for steps, with an open nursery from an earlier step."""
     kind, where = request.param
-    home = OneTask(loop_factory=lambda: matrix.new_loop(kind))
+    home = StepRunner(loop_factory=lambda: matrix.new_loop(kind))
     steps: StepTask = home
     if where == "branch":
         steps = home.branch("branch", contextvars.copy_context())
@@ -80,7 +80,7 @@ def steps(request: pytest.FixtureRequest) -> Iterator[StepTask]:
     home.close()
 
 
-def soon(function: Callable[[], object] = ring) -> None:
+def soon(function: Callable[[], object] = raise_alarm) -> None:
     asyncio.get_running_loop().call_soon(function)
 
 
@@ -128,7 +128,7 @@ async def spins_in_callbacks() -> None:
 
 
 async def in_its_own_code() -> None:
-    ring()
+    raise_alarm()
 
 
 async def calls(async_fn: Any) -> None:
@@ -174,7 +174,7 @@ def test_a_handler_that_raises_nothing_is_only_called(steps: StepTask) -> None:
     try:
 
         async def wait() -> None:
-            ring()
+            raise_alarm()
             soon()
             await nurseryio.testing.wait_all_tasks_blocked()
 
@@ -191,7 +191,7 @@ def test_in_another_thread_the_signal_is_left_alone() -> None:
         handlers.append(signal.getsignal(signal.SIGALRM))
 
     def run() -> None:
-        steps = OneTask()
+        steps = StepRunner()
         steps.do(look)
         steps.close()
 
@@ -231,7 +231,7 @@ def test_a_child_in_a_shield_is_cancelled_in_the_end(steps: StepTask) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_code_that_blocks_the_loop_is_interrupted(steps: StepTask, loop_errors: list[str]) -> None:
     async def blocks() -> None:
-        ring()
+        raise_alarm()
         time.sleep(1000)
 
     async def wait() -> None:

@@ -17,12 +17,12 @@ import pytest
 import nurseryio
 from nurseryio._run.run import Run
 from nurseryio.testing import DeadlockError, MockClock
-from nurseryio.testing.one_task import OneTask
+from nurseryio.testing.step_runner import StepRunner
 
 
 @pytest.fixture
-def steps() -> Iterator[OneTask]:
-    task = OneTask(name="the steps")
+def steps() -> Iterator[StepRunner]:
+    task = StepRunner(name="the steps")
     yield task
     task.close()
 
@@ -35,14 +35,14 @@ async def raising(error: BaseException) -> None:
     raise error
 
 
-def test_steps_run_in_one_task_and_return_what_they_return(steps: OneTask) -> None:
+def test_steps_run_in_one_task_and_return_what_they_return(steps: StepRunner) -> None:
     task = steps.do(current_task)
     assert task is steps.do(current_task)
     assert task.name == "the steps"
     assert task.parent_nursery is not None
 
 
-def test_a_step_raises_what_it_raises_and_the_next_one_goes_on(steps: OneTask) -> None:
+def test_a_step_raises_what_it_raises_and_the_next_one_goes_on(steps: StepRunner) -> None:
     for error in (ValueError(), SystemExit(3), KeyboardInterrupt(), GeneratorExit()):
         with pytest.raises(type(error)) as caught:
             steps.do(raising, error)
@@ -50,12 +50,12 @@ def test_a_step_raises_what_it_raises_and_the_next_one_goes_on(steps: OneTask) -
     assert steps.do(current_task).name == "the steps"
 
 
-def test_what_is_no_async_function_is_refused(steps: OneTask) -> None:
+def test_what_is_no_async_function_is_refused(steps: StepRunner) -> None:
     with pytest.raises(TypeError, match="appears to be synchronous"):
         steps.do(int)  # type: ignore[arg-type]
 
 
-def test_a_step_inside_a_step_is_refused(steps: OneTask) -> None:
+def test_a_step_inside_a_step_is_refused(steps: StepRunner) -> None:
     async def outer() -> None:
         steps.do(current_task)
 
@@ -63,7 +63,7 @@ def test_a_step_inside_a_step_is_refused(steps: OneTask) -> None:
         steps.do(outer)
 
 
-def test_what_one_step_opens_a_later_one_closes(steps: OneTask) -> None:
+def test_what_one_step_opens_a_later_one_closes(steps: StepRunner) -> None:
     class Holder:
         async def open(self) -> None:
             self.manager = nurseryio.open_nursery()
@@ -82,7 +82,7 @@ def test_what_one_step_opens_a_later_one_closes(steps: OneTask) -> None:
     assert steps.do(holder.close) == 1
 
 
-def test_a_scope_that_is_cancelled_cancels_each_step_until_it_is_left(steps: OneTask) -> None:
+def test_a_scope_that_is_cancelled_cancels_each_step_until_it_is_left(steps: StepRunner) -> None:
     scope = nurseryio.CancelScope()
 
     async def enter() -> None:
@@ -102,7 +102,7 @@ def test_a_scope_that_is_cancelled_cancels_each_step_until_it_is_left(steps: One
     assert steps.do(nurseryio.sleep, 0) is None
 
 
-def test_background_tasks_stand_still_between_the_steps(steps: OneTask) -> None:
+def test_background_tasks_stand_still_between_the_steps(steps: StepRunner) -> None:
     ticks = []
 
     async def tick() -> None:
@@ -122,7 +122,7 @@ def test_background_tasks_stand_still_between_the_steps(steps: OneTask) -> None:
     assert len(ticks) > count
 
 
-def test_a_cancel_request_that_a_step_made_does_not_outlive_it(steps: OneTask) -> None:
+def test_a_cancel_request_that_a_step_made_does_not_outlive_it(steps: StepRunner) -> None:
     async def cancel_and_catch() -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -141,7 +141,7 @@ def test_a_cancel_request_that_a_step_made_does_not_outlive_it(steps: OneTask) -
     assert steps.do(nurseryio.sleep, 0) is None
 
 
-def test_a_native_cancel_that_leaves_a_step_is_its_error(steps: OneTask) -> None:
+def test_a_native_cancel_that_leaves_a_step_is_its_error(steps: StepRunner) -> None:
     async def cancel() -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -154,7 +154,7 @@ def test_a_native_cancel_that_leaves_a_step_is_its_error(steps: OneTask) -> None
 
 
 def test_a_deadlock_ends_the_step_alone_and_shows_where_it_waited() -> None:
-    steps = OneTask(clock=MockClock(autojump_threshold=0))
+    steps = StepRunner(clock=MockClock(autojump_threshold=0))
     try:
         for _ in range(2):
             with pytest.raises(DeadlockError) as caught:
@@ -186,7 +186,7 @@ def test_instruments_and_a_loop_of_ones_own_are_used() -> None:
         loops.append(asyncio.new_event_loop())
         return loops[-1]
 
-    steps = OneTask(instruments=[Counter()], loop_factory=factory)
+    steps = StepRunner(instruments=[Counter()], loop_factory=factory)
     assert steps.do(_loop) is loops[0]
     steps.close()
     assert record == ["before", "after"]
@@ -198,7 +198,7 @@ async def _loop() -> asyncio.AbstractEventLoop:
 
 
 def test_a_failing_system_task_ends_the_run_and_is_told_at_the_close() -> None:
-    steps = OneTask()
+    steps = StepRunner()
 
     async def crash() -> None:
         nurseryio.lowlevel.spawn_system_task(raising, ValueError("boom"))
@@ -211,7 +211,7 @@ def test_a_failing_system_task_ends_the_run_and_is_told_at_the_close() -> None:
     assert "boom" in repr(caught.value.__cause__)
 
 
-def test_an_error_that_leaves_the_loop_is_raised_by_the_step_and_once(steps: OneTask) -> None:
+def test_an_error_that_leaves_the_loop_is_raised_by_the_step_and_once(steps: StepRunner) -> None:
     error = SystemExit("raised by a callback")
 
     def leave() -> None:
@@ -228,7 +228,7 @@ def test_an_error_that_leaves_the_loop_is_raised_by_the_step_and_once(steps: One
     assert steps.do(nurseryio.sleep, 0) is None
 
 
-def test_an_async_generator_that_is_dropped_is_closed_in_the_run(steps: OneTask) -> None:
+def test_an_async_generator_that_is_dropped_is_closed_in_the_run(steps: StepRunner) -> None:
     record = []
 
     async def agen() -> Any:
@@ -250,7 +250,7 @@ def test_an_async_generator_that_is_dropped_is_closed_in_the_run(steps: OneTask)
 
 
 @pytest.mark.parametrize("function", [nurseryio.sleep, asyncio.sleep])
-def test_ctrl_c_interrupts_a_step_that_waits(steps: OneTask, function: Any) -> None:
+def test_ctrl_c_interrupts_a_step_that_waits(steps: StepRunner, function: Any) -> None:
     async def wait() -> None:
         asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
         await function(1000)
@@ -260,7 +260,7 @@ def test_ctrl_c_interrupts_a_step_that_waits(steps: OneTask, function: Any) -> N
     assert steps.do(nurseryio.sleep, 0) is None
 
 
-def test_between_the_steps_ctrl_c_is_pythons_own(steps: OneTask) -> None:
+def test_between_the_steps_ctrl_c_is_pythons_own(steps: StepRunner) -> None:
     steps.do(nurseryio.sleep, 0)
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
@@ -268,7 +268,7 @@ def test_between_the_steps_ctrl_c_is_pythons_own(steps: OneTask) -> None:
 
 
 def test_an_error_that_leaves_the_loop_spares_what_earlier_steps_have_opened(
-    steps: OneTask,
+    steps: StepRunner,
 ) -> None:
     manager = nurseryio.open_nursery()
     nursery = steps.do(manager.__aenter__)
@@ -292,7 +292,7 @@ def test_an_error_that_leaves_the_loop_spares_what_earlier_steps_have_opened(
 # -- further tasks ------------------------------------------------------------------
 
 
-def test_branches_run_steps_in_tasks_of_their_own_on_the_same_loop(steps: OneTask) -> None:
+def test_branches_run_steps_in_tasks_of_their_own_on_the_same_loop(steps: StepRunner) -> None:
     branches = [steps.branch(name, contextvars.copy_context()) for name in ("one", "two")]
     tasks = [task.do(current_task) for task in (steps, *branches)]
     assert len(set(tasks)) == 3
@@ -302,7 +302,7 @@ def test_branches_run_steps_in_tasks_of_their_own_on_the_same_loop(steps: OneTas
         steps.close_branch(branch)
 
 
-def test_what_branches_have_opened_is_closed_in_any_order(steps: OneTask) -> None:
+def test_what_branches_have_opened_is_closed_in_any_order(steps: StepRunner) -> None:
     branches = [steps.branch(name, contextvars.copy_context()) for name in ("one", "two")]
     managers = [nurseryio.open_nursery() for _ in branches]
     for branch, manager in zip(branches, managers, strict=True):
@@ -312,7 +312,7 @@ def test_what_branches_have_opened_is_closed_in_any_order(steps: OneTask) -> Non
         steps.close_branch(branch)
 
 
-def test_what_is_left_open_in_a_branch_is_its_own_error(steps: OneTask) -> None:
+def test_what_is_left_open_in_a_branch_is_its_own_error(steps: StepRunner) -> None:
     branches = [steps.branch(name, contextvars.copy_context()) for name in ("one", "two")]
     branches[0].do(nurseryio.open_nursery().__aenter__)
     with pytest.raises(BaseException) as caught:
@@ -322,7 +322,7 @@ def test_what_is_left_open_in_a_branch_is_its_own_error(steps: OneTask) -> None:
     steps.close_branch(branches[1])
 
 
-def test_ctrl_c_interrupts_the_branch_that_executes_the_step(steps: OneTask) -> None:
+def test_ctrl_c_interrupts_the_branch_that_executes_the_step(steps: StepRunner) -> None:
     branch = steps.branch("branch", contextvars.copy_context())
 
     async def wait() -> None:
@@ -337,7 +337,7 @@ def test_ctrl_c_interrupts_the_branch_that_executes_the_step(steps: OneTask) -> 
 
 
 def test_a_deadlock_in_a_branch_ends_its_step_alone() -> None:
-    steps = OneTask(clock=MockClock(autojump_threshold=0))
+    steps = StepRunner(clock=MockClock(autojump_threshold=0))
     branch = steps.branch("branch", contextvars.copy_context())
     with pytest.raises(DeadlockError):
         branch.do(nurseryio.sleep_forever)
@@ -350,7 +350,7 @@ def test_the_main_task_can_run_in_a_context_that_is_shared() -> None:
     variable = contextvars.ContextVar("variable", default=0)
     context = contextvars.copy_context()
     context.run(variable.set, 1)
-    steps = OneTask(context=context)
+    steps = StepRunner(context=context)
 
     async def change() -> int:
         before = variable.get()
@@ -375,6 +375,6 @@ def test_one_that_cannot_be_started_leaves_no_loop_open(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Run, "start", fail)
     with pytest.raises(MemoryError):
-        OneTask(loop_factory=make)
+        StepRunner(loop_factory=make)
     (loop,) = made
     assert loop.is_closed()

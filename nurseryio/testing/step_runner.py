@@ -1,13 +1,13 @@
 """Run async functions one after another as steps of one task, each called from plain code.
 
-This module has :class:`OneTask`, which the pytest plugin uses. pytest itself is in the modules
+This module has :class:`StepRunner`, which the pytest plugin uses. pytest itself is in the modules
 ``pytest_plugin`` and ``pytest_task``, time limits of other tools are in ``time_limit``.
 
 The reason: a nursery or cancel scope must be left in the task that entered it. A test framework may
 call set-up, test and tear-down one by one, and run each in a separate task. That breaks every
 fixture that yields inside a nursery. Here they are steps of one task, the main task of one run.
 Between the steps the loop does not run. The same run can have further tasks that execute steps
-(:meth:`OneTask.branch`), for fixtures that do not end in the reverse order.
+(:meth:`StepRunner.branch`), for fixtures that do not end in the reverse order.
 
 Rule 1: a step ends when its function does. Scopes that it has left open stay open for the next
 steps, and a cancelled one among them cancels the next steps.
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 
 # The runs in which a step is running.
-_driven: list[OneTask] = []
+_driven: list[StepRunner] = []
 
 
 def is_step_under_way() -> bool:
@@ -96,7 +96,7 @@ class _Step:
 
 
 class StepTask:
-    """A task that executes the functions given to :meth:`do`. Made by :meth:`OneTask.branch`.
+    """A task that executes the functions given to :meth:`do`. Made by :meth:`StepRunner.branch`.
 
     Args:
         home: the run to which it belongs.
@@ -112,7 +112,7 @@ class StepTask:
             steps.
     """
 
-    def __init__(self, home: OneTask, name: str) -> None:
+    def __init__(self, home: StepRunner, name: str) -> None:
         self._home = home
         self._name = name
         self._next: _Step | None = None
@@ -216,7 +216,7 @@ class StepTask:
         self._closing = True
 
 
-class OneTask(StepTask):
+class StepRunner(StepTask):
     """A run whose main task executes the functions given to :meth:`do`, until :meth:`close`.
 
     Args:
