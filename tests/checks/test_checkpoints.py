@@ -148,7 +148,7 @@ async def test_assertions_inside_each_other_do_not_hide_anything() -> None:
         await cancel_shielded_checkpoint()
     with assert_checkpoints(), assert_checkpoints():
         await whole()
-    with pytest.raises(AssertionError, match="nowhere"):
+    with pytest.raises(AssertionError, match="no await in it"):
         with assert_checkpoints():
             with assert_no_checkpoints():
                 pass
