@@ -348,24 +348,6 @@ def sweep_closed_loops() -> None:
 drop_swept_records: Callable[[], object] = unset_hook
 
 
-NO_LOOP = (
-    "must be called from async context, but no event loop is running in this thread: call it in a "
-    f"task; {IN_A_THREAD}; the token comes from {WHENCE}"
-)
-
-
-def current_state() -> LoopState:
-    """The state of the loop that runs in this thread.
-
-    Raises:
-        RuntimeError: No loop is running in this thread.
-    """
-    loop = compat.running_loop_or_none()
-    if loop is None:
-        raise RuntimeError(NO_LOOP)
-    return loop_state(loop)
-
-
 T = TypeVar("T")
 
 

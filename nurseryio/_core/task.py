@@ -18,7 +18,7 @@ from .._asyncio import compat
 from .._asyncio.compat import callbacks_of, current_task as current_asyncio_task
 from .._base.util import NoPublicConstructor, blank, name_of, unset_hook
 from . import anyio_hook, loop_state as loop_state_module
-from .loop_state import NO_LOOP, LoopState, loop_state
+from .loop_state import IN_A_THREAD, WHENCE, LoopState, loop_state
 from .scope_tree import ROOT, Node, chain
 from .task_extra import NO_EXTRA, Extra
 
@@ -300,6 +300,24 @@ def _wake_again(callback: Any, context: contextvars.Context, future: asyncio.Fut
     owner = compat.owner_of(callback)
     if owner is None or compat.waiter(owner) is future:
         context.run(callback, future)
+
+
+NO_LOOP = (
+    "must be called from async context, but no event loop is running in this thread: call it in a "
+    f"task; {IN_A_THREAD}; the token comes from {WHENCE}"
+)
+
+
+def current_state() -> LoopState:
+    """The state of the loop that runs in this thread.
+
+    Raises:
+        RuntimeError: No loop is running in this thread.
+    """
+    loop = compat.running_loop_or_none()
+    if loop is None:
+        raise RuntimeError(NO_LOOP)
+    return loop_state(loop)
 
 
 def not_in_a_task(error: RuntimeError) -> NoReturn:

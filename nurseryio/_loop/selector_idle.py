@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from .._asyncio import compat
 from .._base.abcs import Clock
 from .._core.delivery import Abort
-from .._core.loop_state import LoopState, PerLoop, current_state
-from .._core.task import Task, current_task
+from .._core.loop_state import LoopState, PerLoop
+from .._core.task import Task, current_state, current_task
 from .._core.traps import wait_task_rescheduled
 from .polled_idle import LONGEST_WAIT, polled_idle_of, wake_waiting
 

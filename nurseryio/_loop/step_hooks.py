@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from .._asyncio import compat
 from .._base.instruments import Instruments
 from .._core import task as task_module
-from .._core.loop_state import LoopState, current_state
-from .._core.task import Task, adopt, end_hooks, records
+from .._core.loop_state import LoopState
+from .._core.task import Task, adopt, current_state, end_hooks, records
 from .selector_idle import selector_idle_of
 
 if TYPE_CHECKING:

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .._base.errors import BusyResourceError, ClosedResourceError
 from .._base.outcome import Error
 from .._core.delivery import Abort
-from .._core.loop_state import current_state
-from .._core.task import current_task
+from .._core.task import current_state, current_task
 from .._core.traps import reschedule, wait_task_rescheduled
 from .readiness import stop_watching, waits
 from .watching import cannot_watch

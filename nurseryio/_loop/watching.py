@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._asyncio import compat
-from .._core.loop_state import PerLoop, current_state
+from .._core.loop_state import PerLoop
+from .._core.task import current_state
 
 if TYPE_CHECKING:
     pass

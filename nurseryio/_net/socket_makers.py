@@ -13,7 +13,7 @@ from socket import AF_INET, SOCK_STREAM
 from typing import TYPE_CHECKING
 
 from .._asyncio.compat import running_loop_or_none
-from .._core.loop_state import current_state
+from .._core.task import current_state
 from .._loop.watching import can_watch, cannot_watch
 from .._run import RunVar
 from .sockets import Socket

@@ -42,9 +42,9 @@ from .._core import anyio_hook
 from .._core.anyio_hook import BACKEND
 from .._core.cancel_ledger import delivered_native_requests, is_native, release_cancel_request
 from .._core.delivery import deliver_changes, push_later, recheck
-from .._core.loop_state import check_home, current_state, is_swept
+from .._core.loop_state import check_home, is_swept
 from .._core.scope_tree import ROOT, Node, abandon, encloses, recalculate
-from .._core.task import Task, adopt_current, current_task, not_in_a_task, records
+from .._core.task import Task, adopt_current, current_state, current_task, not_in_a_task, records
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

@@ -17,8 +17,14 @@ from .._base.errors import Cancelled, TooSlowError
 from .._base.exc_fields import is_a
 from .._base.util import CLOCK_TIME, NO_LIMIT, SECONDS, OnlyWith, as_float, not_a_number
 from .._core.cancel_ledger import defer_native_cancel
-from .._core.loop_state import current_state
-from .._core.task import adopt_current, current_task, not_in_a_task, records, wake_future
+from .._core.task import (
+    adopt_current,
+    current_state,
+    current_task,
+    not_in_a_task,
+    records,
+    wake_future,
+)
 from .._core.traps import checkpoint
 from .scope import CancelScope, new_scope
 

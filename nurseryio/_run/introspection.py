@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .._asyncio import compat
 from .._base.util import Frozen
-from .._core.loop_state import current_state
+from .._core.task import current_state
 from .token import token_of
 
 

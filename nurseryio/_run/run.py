@@ -531,7 +531,7 @@ def current_root_task() -> Task | None:
 
     Trio: ``trio.lowlevel.current_root_task``.
     """
-    from .._core.loop_state import current_state
+    from .._core.task import current_state
 
     runner = current_state().run
     return None if runner is None else runner.root_task

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
 from .._base.util import Final, NoPublicConstructor
-from .._core.loop_state import current_state
+from .._core.task import current_state
 
 if TYPE_CHECKING:
     from .._core.loop_state import LoopState

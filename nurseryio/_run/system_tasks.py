@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from .._asyncio import compat
 from .._base.errors import Cancelled
 from .._base.util import coroutine_or_error
-from .._core.loop_state import PerLoop, current_state
+from .._core.loop_state import PerLoop
 from .._core.scope_tree import ROOT
-from .._core.task import Task, make_task, records
+from .._core.task import Task, current_state, make_task, records
 from .._nursery.task_exit import end_alone
 from .driving import EXITS
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from .._base.errors import RunFinishedError
 from .._base.forked import in_child
 from .._base.util import NoPublicConstructor, safe_repr
-from .._core.loop_state import LoopState, PerLoop, all_states, current_state
+from .._core.loop_state import LoopState, PerLoop, all_states
+from .._core.task import current_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable

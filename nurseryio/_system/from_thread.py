@@ -31,7 +31,8 @@ from .._asyncio.compat import running_loop
 from .._base import Error, RunFinishedError, Value, coroutine_or_error
 from .._base.util import safe_repr
 from .._core import disable_ki_protection
-from .._core.loop_state import WHENCE, current_state
+from .._core.loop_state import WHENCE
+from .._core.task import current_state
 from .._run import TrioToken, spawn_system_task
 from .thread_call import call_in_loop, current_hop, function_name
 

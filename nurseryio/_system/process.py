@@ -26,7 +26,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._base.util import NoPublicConstructor, safe_repr
-from .._core.loop_state import current_state
+from .._core.task import current_state
 from .._loop.watching import can_watch, check_can_watch
 from .._net.fd_stream import FdStream
 from .._net.generic import StapledStream

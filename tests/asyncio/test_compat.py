@@ -22,7 +22,7 @@ from harness.core import task_factory
 
 import nurseryio
 from nurseryio._asyncio import compat
-from nurseryio._core.loop_state import current_state
+from nurseryio._core.task import current_state
 from nurseryio._nursery import (
     nursery as nursery_module,
     task_exit as ending_module,

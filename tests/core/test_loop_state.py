@@ -20,7 +20,8 @@ from harness.core import turns
 
 import nurseryio
 from nurseryio import open_nursery
-from nurseryio._core.loop_state import current_state, loop_state, sweep_closed_loops
+from nurseryio._core.loop_state import loop_state, sweep_closed_loops
+from nurseryio._core.task import current_state
 from nurseryio.lowlevel import checkpoint, current_task
 
 VAR = contextvars.ContextVar("VAR", default="unset")

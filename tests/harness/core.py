@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from nurseryio._core.delivery import _validate
-from nurseryio._core.loop_state import current_state
-from nurseryio._core.task import records
+from nurseryio._core.task import current_state, records
 
 needs_counts = pytest.mark.skipif(
     sys.version_info < (3, 11), reason="Python 3.10 has neither cancel counts nor TaskGroup"

@@ -14,7 +14,7 @@ from harness import matrix
 
 import nurseryio
 from nurseryio import lowlevel, socket
-from nurseryio._core.loop_state import current_state
+from nurseryio._core.task import current_state
 from nurseryio._loop import watching
 from nurseryio._loop.watching import ask, can_watch, check_can_watch
 

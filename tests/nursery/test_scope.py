@@ -45,7 +45,7 @@ from nurseryio import (
     sleep,
     sleep_forever,
 )
-from nurseryio._core.loop_state import current_state
+from nurseryio._core.task import current_state
 from nurseryio.lowlevel import checkpoint, current_task
 
 if sys.version_info < (3, 11):

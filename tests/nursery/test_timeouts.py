@@ -31,7 +31,7 @@ from nurseryio import (
 )
 from nurseryio._base.util import safe_repr
 from nurseryio._core.deadlines import SWEEP_AT
-from nurseryio._core.loop_state import current_state
+from nurseryio._core.task import current_state
 from nurseryio.lowlevel import checkpoint
 
 pytestmark = pytest.mark.limit(20)
