@@ -287,6 +287,23 @@ PUBLIC_IN_SPITE_OF_SPELLING = {
     "_replace",
 }
 
+# The fields of the cancel ledger, and the modules that write them: the ledger, the code that makes a
+# record or ends one, and the check for checkpoints, which sets the flag to see it taken away.
+LEDGER_FIELDS = {
+    "_deferred_cancel",
+    "_owns_cancel_request",
+    "propagating_requests",
+    "stale_requests",
+}
+LEDGER_WRITERS = {
+    "_checks.checkpoints",
+    "_core.cancel_ledger",
+    "_core.task",
+    "_core.task_extra",
+    "_nursery.nursery",
+    "_nursery.task_exit",
+}
+
 LINES_OF_A_MODULE = 600
 LINES_OF_A_FUNCTION = 60
 LINES_OF_A_ROOM = 3_500
@@ -440,6 +457,18 @@ def test_the_check_of_private_names_sees_every_way_to_use_one(
         (4, "_selector", False),
         (5, "_mine", True),
     }
+
+
+def test_only_the_cancel_ledger_writes_its_fields() -> None:
+    writers = {
+        module.name
+        for module in each_module()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and node.attr in LEDGER_FIELDS
+    }
+    assert writers == LEDGER_WRITERS
 
 
 # -- sizes and tests ------------------------------------------------------------
