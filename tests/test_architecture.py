@@ -287,8 +287,8 @@ PUBLIC_IN_SPITE_OF_SPELLING = {
     "_replace",
 }
 
-# The fields of the cancel ledger, and the modules that write them: the ledger, the code that makes a
-# record or ends one, and the check for checkpoints, which sets the flag to see it taken away.
+# The fields of the cancel ledger, and the modules that write them: the ledger, the code that makes
+# a record or ends one, and the check for checkpoints, which sets the flag to see it taken away.
 LEDGER_FIELDS = {
     "_deferred_cancel",
     "_owns_cancel_request",
