@@ -284,7 +284,7 @@ def render(result: Comparison) -> str:
             "",
             *(f"* `{d.name}` ({d.theirs}): {d.reason}" for d in result.elsewhere),
             "",
-            "## Here alone",
+            "## Only in nurseryio",
             "",
             *(f"* `{name}`" for name in result.ours_alone),
             "",
