@@ -42,9 +42,7 @@ async def turns(count: int = 3) -> None:
         await asyncio.sleep(0)
 
 
-async def test_level_triggered_a_callback_is_called_in_each_iteration_while_its_descriptor_is_ready() -> (
-    None
-):
+async def test_level_triggered_a_callback_is_called_while_its_descriptor_is_ready() -> None:
     poller = Opened(asyncio.get_running_loop())
     with pair() as (sock, peer):
         calls: list[str] = []
@@ -248,9 +246,7 @@ def lost(poller: Poller) -> Iterator[tuple[int, stdlib.socket]]:
             os.close(fd)
 
 
-async def test_a_stale_descriptor_that_cannot_be_unregistered_is_dropped_with_the_epoll_object() -> (
-    None
-):
+async def test_a_stale_descriptor_not_unregistered_is_dropped_with_the_epoll_object() -> None:
     poller = Opened(asyncio.get_running_loop())
     with pair() as (sock, peer), lost(poller) as (fd, _peer):
         calls: list[int] = []
@@ -279,9 +275,7 @@ async def test_an_event_of_an_unknown_descriptor_drops_the_epoll_object_too() ->
         poller.remove("reader", sock.fileno())
 
 
-async def test_a_registration_removed_in_the_iteration_of_its_event_keeps_the_epoll_object() -> (
-    None
-):
+async def test_removing_a_registration_in_the_iteration_of_its_event_is_harmless() -> None:
     poller = Opened(asyncio.get_running_loop())
     with pair() as (one, far), pair() as (two, far2), pair() as (three, _far3):
         for _ in range(3):

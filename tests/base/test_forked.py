@@ -105,9 +105,7 @@ async def several_streams_wait(use: Callable[[list[SocketStream]], None]) -> Non
         b.socket.close()
 
 
-async def test_a_forked_child_that_closes_its_copies_does_not_unregister_the_parents_descriptors() -> (
-    None
-):
+async def test_a_forked_child_that_closes_its_copies_unregisters_nothing() -> None:
     def close(streams: list[SocketStream]) -> None:
         for stream in streams:
             stream.socket.close()

@@ -20,15 +20,13 @@ async def divide_later(x: int, *, by: int) -> float:
     return x / by
 
 
-async def test_capture_of_a_call_that_returns_gives_an_outcome_value() -> None:
+async def test_capture_of_a_call_that_returns_gives_a_value() -> None:
     for outcome in (capture(divide, 6, by=2), await acapture(divide_later, 6, by=2)):
         assert outcome == Value(3.0)
         assert outcome.unwrap() == 3.0
 
 
-async def test_capture_of_a_call_that_raises_gives_an_outcome_error_with_a_short_traceback() -> (
-    None
-):
+async def test_capture_of_a_call_that_raises_gives_an_error_with_a_short_traceback() -> None:
     for outcome in (capture(divide, 6, by=0), await acapture(divide_later, 6, by=0)):
         assert isinstance(outcome, Error)
         assert isinstance(outcome.error, ZeroDivisionError)

@@ -265,9 +265,7 @@ def test_an_async_generator_function_is_refused_with_an_explanation() -> None:
         coroutine_or_error(numbers)  # type: ignore[arg-type]
 
 
-async def test_a_future_or_a_task_instead_of_an_async_function_is_refused_as_already_running() -> (
-    None
-):
+async def test_a_future_or_a_task_instead_of_an_async_function_is_refused_as_running() -> None:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(add(1))
     for running in (loop.create_future(), task, concurrent.futures.Future[None]()):

@@ -59,9 +59,7 @@ def test_the_anyio_bridge_is_installed_once_anyios_backend_is_imported() -> None
     assert "nurseryio._interop.anyio_bridge" in modules_after(program)
 
 
-def test_the_anyio_bridge_is_installed_when_the_first_scope_inside_an_anyio_scope_is_entered() -> (
-    None
-):
+def test_the_anyio_bridge_is_installed_on_entering_the_first_scope_in_an_anyio_scope() -> None:
     program = (
         "import anyio, nurseryio\n"
         "async def child():\n"

@@ -257,9 +257,7 @@ async def test_a_cancel_request_taken_back_with_uncancel_is_not_raised_later() -
 
 
 @needs_counts
-async def test_an_asyncio_timeout_that_expires_with_the_result_is_not_raised_after_its_block() -> (
-    None
-):
+async def test_an_asyncio_timeout_that_comes_with_the_result_is_not_raised_later() -> None:
     async def wake(parked: Any) -> None:
         await asyncio.sleep(0)
         reschedule(parked, Value("kept"))

@@ -72,9 +72,7 @@ async def cancelled_later(scope: CancelScope, turns_first: int = 3) -> None:
 # -- the rows of the table ------------------------------------------------------
 
 
-async def test_a_task_cancelled_before_its_first_step_starts_and_is_cancelled_at_its_first_wait() -> (
-    None
-):
+async def test_a_task_cancelled_before_its_first_step_starts_before_it_is_cancelled() -> None:
     seen = []
 
     async def child() -> None:
@@ -116,9 +114,7 @@ async def test_a_task_in_asyncio_sleep_zero_is_cancelled() -> None:
     assert scope.cancelled_caught
 
 
-async def test_a_future_result_already_set_is_kept_and_the_cancellation_comes_at_the_next_await() -> (
-    None
-):
+async def test_a_future_result_already_set_is_kept_and_the_next_await_is_cancelled() -> None:
     future = asyncio.get_running_loop().create_future()
 
     async def both(scope: CancelScope) -> None:
@@ -180,9 +176,7 @@ async def test_every_way_to_wait_in_asyncio_is_cancelled(wait: str) -> None:
 # -- level-triggered ------------------------------------------------------------
 
 
-async def test_level_triggered_a_task_that_swallows_a_cancellation_is_cancelled_at_its_next_await() -> (
-    None
-):
+async def test_level_triggered_a_task_that_swallows_cancelled_is_cancelled_again() -> None:
     struck = 0
     with CancelScope() as scope:
         scope.cancel()
@@ -345,9 +339,7 @@ async def test_an_asyncio_task_group_whose_child_swallows_cancellations_costs_li
     assert 1 <= stubborn.asked <= 3
 
 
-async def test_a_task_that_swallows_every_cancellation_and_waits_again_is_not_cancelled_for_ever() -> (
-    None
-):
+async def test_a_task_that_swallows_every_cancelled_is_not_cancelled_for_ever() -> None:
     stubborn = Stubborn()
 
     async with open_nursery() as nursery:
@@ -439,9 +431,7 @@ async def test_a_nursery_that_waits_for_a_shielded_child_costs_no_cpu() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_an_abort_function_that_returns_failed_is_called_once_and_the_wait_costs_no_cpu() -> (
-    None
-):
+async def test_an_abort_function_that_returns_failed_is_called_once_and_costs_no_cpu() -> None:
     asked = 0
     waiting = []
 
@@ -469,9 +459,7 @@ async def test_an_abort_function_that_returns_failed_is_called_once_and_the_wait
 # -- reasons --------------------------------------------------------------------
 
 
-async def test_the_cancel_reason_is_in_the_exception_raised_in_traps_and_in_asyncio_awaits() -> (
-    None
-):
+async def test_the_cancel_reason_is_in_cancelled_raised_in_traps_and_asyncio_awaits() -> None:
     reasons = []
     with CancelScope() as scope:
         scope.cancel(reason="enough")
@@ -907,9 +895,7 @@ async def test_a_deadline_whose_function_raises_does_not_stop_later_deadlines(
     validate()
 
 
-async def test_many_scopes_whose_deadlines_expire_at_once_are_all_cancelled_beside_a_failing_one() -> (
-    None
-):
+async def test_many_deadlines_that_expire_at_once_all_cancel_beside_a_failing_one() -> None:
     reasons: list[Any] = []
 
     async def child(number: int) -> None:

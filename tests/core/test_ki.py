@@ -44,9 +44,7 @@ def press() -> None:
 # -- marks ----------------------------------------------------------------------
 
 
-async def test_ki_protection_is_off_in_user_code_of_a_child_and_the_innermost_decorator_decides() -> (
-    None
-):
+async def test_ki_protection_is_off_in_a_child_and_the_innermost_decorator_decides() -> None:
     seen = []
 
     @enable_ki_protection
@@ -664,9 +662,7 @@ def in_a_thread(work: Callable[[threading.Event], None]) -> Callable[[], Awaitab
     return call
 
 
-def test_keyboard_interrupt_reaches_a_main_task_that_waits_for_a_thread_at_the_next_checkpoint() -> (
-    None
-):
+def test_keyboard_interrupt_for_a_main_task_in_to_thread_comes_at_the_next_checkpoint() -> None:
     record = []
 
     def work(delivered: threading.Event) -> None:

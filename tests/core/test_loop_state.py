@@ -77,9 +77,7 @@ async def test_arm_exactly_after_a_dropped_deadline_arms_the_timer_for_the_next_
         assert state.armed_at == state.deadlines.next()
 
 
-async def test_after_a_deadline_expires_the_timer_is_armed_once_for_the_remaining_deadlines() -> (
-    None
-):
+async def test_after_a_deadline_the_timer_is_armed_once_for_the_remaining_deadlines() -> None:
     state = current_state()
     seen = []
     with nurseryio.move_on_after(60):

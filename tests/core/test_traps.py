@@ -343,9 +343,7 @@ async def test_reschedule_twice_after_a_native_cancel_is_an_error() -> None:
     assert parked.struck_next
 
 
-async def test_native_cancels_of_a_wait_whose_abort_function_returns_failed_are_kept_for_later() -> (
-    None
-):
+async def test_native_cancels_are_kept_for_later_if_the_abort_function_returns_failed() -> None:
     asked = []
 
     def abort(_raise_cancel: object) -> Abort:
@@ -443,9 +441,7 @@ async def test_wait_future_returns_the_result_or_raises_the_error() -> None:
         await wait_future(bad)
 
 
-async def test_wait_future_returns_a_done_futures_result_at_once_even_in_a_cancelled_scope() -> (
-    None
-):
+async def test_wait_future_returns_a_done_result_even_in_a_cancelled_scope() -> None:
     future = asyncio.get_running_loop().create_future()
     future.set_result(1)
     with CancelScope() as scope:

@@ -172,9 +172,7 @@ async def test_a_shielded_parked_task_sleeps_on_and_is_cancelled_after_the_shiel
     assert sleepers.ends == [None]
 
 
-async def test_a_task_woken_and_cancelled_by_its_scope_is_cancelled_at_its_next_asyncio_await() -> (
-    None
-):
+async def test_a_task_woken_and_cancelled_is_cancelled_at_its_next_asyncio_await() -> None:
     sleepers = Sleepers()
     async with nurseryio.open_nursery() as nursery:
 

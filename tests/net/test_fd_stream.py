@@ -262,9 +262,7 @@ async def test_an_odd_error_of_the_system_breaks_the_stream() -> None:
         assert isinstance(caught.value.__cause__, IsADirectoryError)
 
 
-async def test_a_cancelled_receive_loses_nothing_and_a_cancelled_send_may_have_sent_a_part() -> (
-    None
-):
+async def test_a_cancelled_receive_loses_nothing_and_a_cancelled_send_may_be_partial() -> None:
     writer, reader = pipe()
     async with writer, reader:
         with nurseryio.move_on_after(0.001):

@@ -285,9 +285,7 @@ async def test_a_nursery_in_a_cancelled_scope_raises_a_group_of_cancelled_up_to_
     assert types_of(seen[0]) == [Cancelled, Cancelled]
 
 
-async def test_errors_and_cancelled_are_raised_in_one_group_and_the_scope_splits_off_its_own() -> (
-    None
-):
+async def test_errors_and_cancelled_are_raised_in_one_group_and_the_scope_splits_it() -> None:
     seen: list[BaseException] = []
 
     async def fails_in_cleanup() -> None:
@@ -333,9 +331,7 @@ async def test_aexit_of_a_nursery_is_always_a_schedule_point(previous: str) -> N
     assert seen == [1]
 
 
-async def test_slow_exit_prediction_skips_the_extra_iteration_in_aexit_and_then_tries_again() -> (
-    None
-):
+async def test_slow_exit_prediction_skips_an_iteration_in_aexit_and_tries_again() -> None:
     async def turns_at_the_end() -> int:
         passed = 0
 

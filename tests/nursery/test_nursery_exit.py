@@ -24,9 +24,7 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 
-async def test_unwrap_exit_at_task_root_unwraps_a_system_exit_only_at_the_border_to_asyncio() -> (
-    None
-):
+async def test_only_at_the_border_to_asyncio_a_system_exit_is_unwrapped() -> None:
     group: Any = BaseExceptionGroup("g", [SystemExit(3)])
     record = []
 
@@ -134,9 +132,7 @@ async def test_errors_are_raised_first_and_the_native_cancel_at_the_next_await()
     assert task.cancelled()
 
 
-async def test_children_cancelled_after_the_parent_swallowed_a_native_cancel_end_in_the_nursery() -> (
-    None
-):
+async def test_children_cancelled_after_a_swallowed_native_cancel_end_in_the_nursery() -> None:
     async def host() -> object:
         async with open_nursery() as nursery:
             nursery.start_soon(nurseryio.sleep_forever)

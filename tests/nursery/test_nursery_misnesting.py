@@ -51,9 +51,7 @@ def types_of(error: BaseException) -> list[type[BaseException]]:
 # -- misnesting -----------------------------------------------------------------
 
 
-async def test_misnesting_a_task_that_ends_inside_its_open_nursery_raises_an_error_with_its_name() -> (
-    None
-):
+async def test_misnesting_a_task_that_ends_inside_its_nursery_is_an_error_with_its_name() -> None:
     async def careless() -> None:
         nursery = open_nursery()
         await nursery.__aenter__()
@@ -116,9 +114,7 @@ async def test_misnesting_a_nursery_left_in_an_unrelated_task_names_both_and_sta
     assert "the leaver" in errors[0] and repr(current_task()) in errors[0]
 
 
-async def test_misnesting_nurseries_left_in_the_wrong_order_is_an_error_and_affects_nothing_else() -> (
-    None
-):
+async def test_misnesting_nurseries_left_in_the_wrong_order_affect_nothing_else() -> None:
     ended = []
 
     async def child(name: str) -> None:
@@ -151,9 +147,7 @@ async def test_misnesting_nurseries_left_in_the_wrong_order_is_an_error_and_affe
     await checkpoint()
 
 
-async def test_misnesting_an_async_generator_with_a_nursery_closed_in_another_task_is_an_error() -> (
-    None
-):
+async def test_misnesting_a_generator_with_a_nursery_closed_in_another_task_is_an_error() -> None:
     async def numbers() -> AsyncIterator[int]:
         async with open_nursery() as nursery:
             nursery.start_soon(forever)

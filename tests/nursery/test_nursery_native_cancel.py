@@ -331,7 +331,7 @@ async def test_an_asyncio_timeout_around_a_nursery() -> None:
 @needs_counts
 @pytest.mark.skipif(COUNTS_GO_STALE, reason="a swallowed request looks like one of a TaskGroup's")
 @pytest.mark.parametrize("around", [open_nursery, None])
-async def test_an_asyncio_timeout_swallowed_by_the_block_is_kept_by_a_nursery_cancelled_later(
+async def test_an_asyncio_timeout_swallowed_by_the_block_is_kept_by_a_cancelled_nursery(
     around: Any,
 ) -> None:
     async def block(scope: CancelScope) -> None:
@@ -354,9 +354,7 @@ async def test_an_asyncio_timeout_swallowed_by_the_block_is_kept_by_a_nursery_ca
 
 
 @needs_counts
-async def test_errors_beside_an_asyncio_timeout_swallowed_by_the_block_are_raised_without_it() -> (
-    None
-):
+async def test_errors_beside_a_swallowed_asyncio_timeout_are_raised_without_it() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with asyncio.timeout(0.002):
             async with open_nursery() as nursery:

@@ -253,9 +253,7 @@ async def test_a_shielded_cancelled_scope_catches_inside_a_cancelled_one() -> No
     assert outer.cancelled_caught
 
 
-async def test_an_outer_scope_cancelled_after_the_inner_one_catches_the_cancelled_in_flight() -> (
-    None
-):
+async def test_an_outer_scope_cancelled_after_the_inner_one_catches_the_cancelled() -> None:
     with CancelScope() as outer:
         with CancelScope() as inner:
             inner.cancel()
@@ -474,9 +472,7 @@ async def test_an_asyncio_task_group_in_a_cancelled_scope_cancels_its_tasks() ->
 
 
 @needs_counts
-async def test_an_asyncio_task_group_that_cancels_its_task_again_leaves_cancelling_at_zero() -> (
-    None
-):
+async def test_an_asyncio_task_group_that_cancels_again_leaves_cancelling_at_zero() -> None:
     with CancelScope() as scope:
         scope.cancel()
         async with asyncio.TaskGroup():
@@ -745,9 +741,7 @@ async def test_misnesting_an_exit_stack_in_the_wrong_order_affects_nothing_outsi
     assert not healthy.cancel_called
 
 
-async def test_misnesting_a_scope_left_open_inside_an_exited_scope_is_abandoned_and_cancelled() -> (
-    None
-):
+async def test_misnesting_a_scope_left_open_inside_an_exited_one_is_abandoned() -> None:
     outer, inner = CancelScope(), CancelScope(shield=True)
     outer.__enter__()
     inner.__enter__()
@@ -804,9 +798,7 @@ async def test_async_with_a_scope_is_refused_with_advice_and_enters_nothing(make
     validate()
 
 
-async def test_misnesting_a_scope_left_in_an_unrelated_task_names_both_tasks_and_stays_open() -> (
-    None
-):
+async def test_misnesting_a_scope_left_in_an_unrelated_task_names_both_tasks() -> None:
     scope = CancelScope()
     errors = []
 
@@ -894,9 +886,7 @@ async def test_misnesting_a_generator_with_a_scope_finished_in_another_task_is_a
     await checkpoint()
 
 
-async def test_misnesting_a_generator_that_leaves_its_scope_open_in_a_running_task_is_an_error() -> (
-    None
-):
+async def test_misnesting_a_generator_that_leaves_its_scope_open_is_an_error() -> None:
     async def numbers() -> AsyncIterator[int]:
         with CancelScope():
             yield 1
@@ -934,9 +924,7 @@ async def test_misnesting_a_task_that_ends_inside_an_open_scope_affects_nothing_
     await checkpoint()
 
 
-async def test_misnesting_a_task_that_ends_inside_a_scope_with_a_deadline_leaves_no_deadline() -> (
-    None
-):
+async def test_misnesting_a_task_that_ends_inside_a_scope_leaves_no_deadline() -> None:
     async def careless() -> None:
         CancelScope(deadline=current_time() + 1000).__enter__()
 

@@ -71,9 +71,7 @@ async def test_parking_lots_are_broken_when_their_breaker_task_ends(native: bool
     assert len(errors) == 1
 
 
-async def test_misnesting_a_child_that_ends_inside_its_own_open_nursery_fails_and_cancels_it() -> (
-    None
-):
+async def test_misnesting_a_child_that_ends_inside_its_own_nursery_cancels_it() -> None:
     record = []
     left: list[Nursery] = []
 

@@ -124,9 +124,7 @@ def test_keyboard_interrupt_traceback_shows_where_the_program_was(
     assert [name for name in names if name.startswith(("main", "wait_"))] == ["main", *places]
 
 
-def test_keyboard_interrupt_traceback_shows_it_also_if_the_main_task_swallows_the_cancellation() -> (
-    None
-):
+def test_keyboard_interrupt_traceback_is_kept_if_the_main_task_swallows_cancelled() -> None:
     async def main() -> None:
         asyncio.get_running_loop().call_soon(press)
         try:
@@ -303,9 +301,7 @@ def test_keyboard_interrupt_is_not_lost_if_an_abort_function_fails() -> None:
         nurseryio.run(main)
 
 
-def test_keyboard_interrupt_is_not_lost_if_an_abort_function_reschedules_and_returns_succeeded() -> (
-    None
-):
+def test_keyboard_interrupt_is_not_lost_if_an_abort_function_reschedules() -> None:
     async def main() -> None:
         task = current_task()
 

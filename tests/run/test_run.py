@@ -441,9 +441,7 @@ def test_a_system_exit_before_the_main_task_stops_it_from_starting(error: BaseEx
     assert caught.value is error
 
 
-def test_a_system_exit_in_an_async_generator_at_the_end_is_raised_after_the_others_are_closed() -> (
-    None
-):
+def test_a_system_exit_in_an_async_generator_is_raised_after_the_others_are_closed() -> None:
     record = []
     held = []
 

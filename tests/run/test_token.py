@@ -116,9 +116,7 @@ def test_run_sync_soon_on_a_closed_asyncio_loop_raises_run_finished_error() -> N
     assert token._size() == 0
 
 
-def test_run_sync_soon_on_a_loop_closed_before_its_next_iteration_raises_run_finished_error() -> (
-    None
-):
+def test_run_sync_soon_on_a_loop_closed_before_it_ran_raises_run_finished_error() -> None:
     async def main() -> LoopToken:
         token = current_trio_token()
         asyncio.get_running_loop().stop()
