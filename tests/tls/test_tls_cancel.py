@@ -137,7 +137,7 @@ each_transport = pytest.mark.parametrize("transport", ["memory", "lockstep"])
 
 @pytest.mark.limit(180)
 @each_transport
-async def test_a_handshake_interrupted_anywhere_breaks_the_stream_and_the_peer_notices(
+async def test_a_handshake_cancelled_anywhere_breaks_the_stream_and_the_peer_notices(
     transport: str, on_all_schedules: Any
 ) -> None:
     async def scenario(schedule: Schedule) -> None:
@@ -152,7 +152,7 @@ async def test_a_handshake_interrupted_anywhere_breaks_the_stream_and_the_peer_n
 
 @pytest.mark.limit(180)
 @each_transport
-async def test_a_transfer_interrupted_anywhere_is_never_taken_for_complete(
+async def test_a_transfer_cancelled_anywhere_is_never_taken_for_complete(
     transport: str, on_all_schedules: Any
 ) -> None:
     async def scenario(schedule: Schedule) -> None:
@@ -170,7 +170,7 @@ async def test_a_transfer_interrupted_anywhere_is_never_taken_for_complete(
 
 
 @pytest.mark.limit(180)
-async def test_both_directions_interrupted_anywhere_stay_right(on_all_schedules: Any) -> None:
+async def test_both_directions_cancelled_anywhere_stay_correct(on_all_schedules: Any) -> None:
     async def scenario(schedule: Schedule) -> None:
         left, right = map(Party, await tlspairs.connect(tlspairs.over_memory()))
 
@@ -223,7 +223,7 @@ async def test_a_receive_that_was_cancelled_has_lost_nothing() -> None:
 
 @pytest.mark.limit(180)
 @each_transport
-async def test_an_unwrap_interrupted_anywhere_breaks_the_stream_or_is_done(
+async def test_an_unwrap_cancelled_anywhere_breaks_the_stream_or_is_done(
     transport: str, on_all_schedules: Any
 ) -> None:
     async def scenario(schedule: Schedule) -> None:
@@ -257,7 +257,7 @@ async def test_an_unwrap_interrupted_anywhere_breaks_the_stream_or_is_done(
 
 @pytest.mark.limit(180)
 @each_transport
-async def test_a_close_interrupted_anywhere_has_closed_all_the_same(
+async def test_an_aclose_cancelled_anywhere_has_closed_nevertheless(
     transport: str, on_all_schedules: Any
 ) -> None:
     async def scenario(schedule: Schedule) -> None:
@@ -310,7 +310,7 @@ async def test_a_handshake_with_a_silent_peer_ends_with_its_scope_and_breaks_the
     await client.aclose()
 
 
-async def test_if_the_task_that_does_the_handshake_is_cancelled_one_that_waits_is_told() -> None:
+async def test_a_waiting_task_gets_an_error_if_the_task_in_the_handshake_is_cancelled() -> None:
     client, _server = tlspairs.over_memory()
     scope = nurseryio.CancelScope()
 
