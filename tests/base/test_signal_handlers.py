@@ -110,7 +110,7 @@ class TestInAChild:
         signal.signal(signal.SIGTERM, theirs)
         assert ended == code
 
-    async def test_a_forked_child_that_leaves_a_signal_receiver_re_raises_none_of_the_parents_signals(
+    async def test_a_forked_child_that_leaves_a_signal_receiver_re_raises_no_signal(
         self,
     ) -> None:
         # The child ends by the signal if it is raised again.
