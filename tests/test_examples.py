@@ -289,7 +289,7 @@ def test_an_instrument_sees_the_tasks_of_asyncio_and_of_nurseries(
     check_tasks_intro([line for line in lines if not line.startswith("###")])
 
 
-def test_sys_exit_in_the_client_reaches_the_asyncio_application_bare(
+def test_sys_exit_in_the_client_raises_system_exit_bare_in_the_asyncio_application(
     parts: dict[str, list[str]],
 ) -> None:
     lines = parts["__main__.echo_client_and_server"]
@@ -301,7 +301,7 @@ def test_sys_exit_in_the_client_reaches_the_asyncio_application_bare(
     assert lines[-1] == "the echo client has called sys.exit()"
 
 
-def test_asyncios_own_task_goes_on_all_the_time(parts: dict[str, list[str]]) -> None:
+def test_an_asyncio_task_runs_beside_nurseryio_all_the_time(parts: dict[str, list[str]]) -> None:
     assert len(parts["tick"]) >= 5
     assert "tasks left: 0" in parts
 

@@ -872,7 +872,7 @@ async def walk(path: Path) -> tuple[bool, weakref.ref[Marker]]:
     return False, weakref.ref(marker)
 
 
-async def test_the_measure_sees_a_circle() -> None:
+async def test_the_measure_of_cyclic_garbage_finds_a_reference_cycle() -> None:
     async def keeps_its_error() -> None:
         try:
             fail()

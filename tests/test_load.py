@@ -44,7 +44,7 @@ def health(port: int) -> dict[str, Any]:
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at the service by /proc")
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.limit(60 + VISITS / 20)
-def test_clients_that_go_at_random_leave_nothing_behind(loop: str) -> None:
+def test_clients_that_disconnect_at_random_leave_nothing_behind(loop: str) -> None:
     example = EXAMPLES / "frameworks" / "fastapi_service.py"
     with programs.started(example, loop=loop, warnings="default") as service:
         port = int(service.read_until("listening on port").split()[-1])

@@ -23,5 +23,7 @@ TOWERS = [
 
 @pytest.mark.parametrize("spread", [False, True], ids=["one_task", "spread"])
 @pytest.mark.parametrize("kinds", TOWERS)
-async def test_each_level_of_three_ends_in_each_way(kinds: Any, spread: bool) -> None:
+async def test_each_of_three_nested_asyncio_anyio_or_nurseryio_blocks_ends_in_each_way(
+    kinds: Any, spread: bool
+) -> None:
     await layers.each_act(kinds, spread)

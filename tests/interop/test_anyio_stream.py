@@ -83,9 +83,7 @@ async def test_the_end_of_an_anyio_stream_is_end_of_file_every_time() -> None:
         assert await left.receive_some() == b"still open"
 
 
-async def test_a_nurseryio_scope_cancels_a_receive_from_an_anyio_stream_and_nothing_is_lost() -> (
-    None
-):
+async def test_a_nurseryio_scope_cancels_an_anyio_stream_receive_without_loss() -> None:
     left, right = await streams()
     async with left, right:
         with nurseryio.CancelScope() as scope:
@@ -210,7 +208,7 @@ async def test_an_anyio_listener_serves_in_a_nursery() -> None:
 # -- ours as theirs ---------------------------------------------------------------
 
 
-async def test_anyio_code_reads_lines_from_a_nurseryio_stream() -> None:
+async def test_anyio_from_stream_anyio_code_reads_lines() -> None:
     ours, given = memory_stream_pair()
     theirs = BufferedByteReceiveStream(anyio_from_stream(given))
     await ours.send_all(b"one\ntwo\n")
@@ -264,7 +262,7 @@ async def test_end_of_file_and_errors_of_a_nurseryio_stream_become_anyio_errors(
     await given.aclose()
 
 
-async def test_send_eof_to_anyio_of_a_stream_that_cannot_half_close_is_an_error() -> None:
+async def test_anyio_from_stream_send_eof_of_a_stream_that_cannot_half_close_raises() -> None:
     ours, given = memory_stream_pair()
     whole: Any = nurseryio.SSLStream(given, certs.client_context(), server_hostname=certs.HOST)
     with pytest.raises(NotImplementedError, match="cannot end one direction"):
@@ -274,7 +272,7 @@ async def test_send_eof_to_anyio_of_a_stream_that_cannot_half_close_is_an_error(
     await given.aclose()
 
 
-async def test_anyio_extra_attributes_of_a_socket_stream_hold_its_addresses() -> None:
+async def test_anyio_from_stream_of_a_socket_has_its_addresses_as_extra_attributes() -> None:
     async def nothing(stream: Any) -> None:
         await stream.receive_some()
 
@@ -292,7 +290,7 @@ async def test_anyio_extra_attributes_of_a_socket_stream_hold_its_addresses() ->
         nursery.cancel_scope.cancel()
 
 
-def test_stream_to_anyio_refuses_something_else_than_a_nurseryio_stream() -> None:
+def test_anyio_from_stream_refuses_something_else_than_a_nurseryio_stream() -> None:
     with pytest.raises(TypeError, match=r"takes a nurseryio\.abc\.Stream, not 1"):
         anyio_from_stream(1)  # type: ignore[arg-type]
 

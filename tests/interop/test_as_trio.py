@@ -29,7 +29,7 @@ def says(folder: Path, text: str, loop: str = "stock") -> list[str]:
 
 
 @pytest.mark.parametrize("loop", programs.LOOPS)
-def test_as_trio_runs_a_program_written_for_trio(tmp_path: Path, loop: str) -> None:
+def test_provide_trio_runs_a_program_written_for_trio(tmp_path: Path, loop: str) -> None:
     text = """
 provide_trio()
 import trio
@@ -125,7 +125,7 @@ print(trio._file_io.AsyncIOWrapper is type(trio.wrap_file(sys.stdout)))
     assert says(tmp_path, text) == ["True", "True"]
 
 
-def test_a_trio_that_is_loaded_is_not_replaced(tmp_path: Path) -> None:
+def test_provide_trio_does_not_replace_a_trio_that_is_imported(tmp_path: Path) -> None:
     text = """
 import types
 sys.modules["trio"] = real = types.ModuleType("trio")
@@ -141,7 +141,7 @@ print(sys.modules["trio"] is real, len([f for f in sys.meta_path if "Finder" in 
     assert lines[1].startswith("True")
 
 
-def test_as_trio_twice_gives_the_same_module(tmp_path: Path) -> None:
+def test_provide_trio_twice_gives_the_same_module(tmp_path: Path) -> None:
     text = """
 before = len(sys.meta_path)
 print(provide_trio() is provide_trio(), len(sys.meta_path) - before)
@@ -149,7 +149,9 @@ print(provide_trio() is provide_trio(), len(sys.meta_path) - before)
     assert says(tmp_path, text) == ["True 1"]
 
 
-def test_the_loop_factory_of_as_trio_is_used_where_the_program_names_none(tmp_path: Path) -> None:
+def test_the_loop_factory_of_provide_trio_is_used_where_the_program_names_none(
+    tmp_path: Path,
+) -> None:
     text = """
 import asyncio
 
@@ -223,7 +225,7 @@ trio.run(main)
     assert says(tmp_path, text, loop) == ["200 hello"]
 
 
-def test_as_trio_does_not_change_another_process(tmp_path: Path) -> None:
+def test_provide_trio_does_not_change_another_process(tmp_path: Path) -> None:
     text = """
 import subprocess
 provide_trio()

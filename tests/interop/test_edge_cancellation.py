@@ -31,9 +31,7 @@ class Pool:
             raise
 
 
-async def test_level_triggered_cleanup_of_several_awaits_is_cancelled_without_edge_cancellation() -> (
-    None
-):
+async def test_level_triggered_cleanup_is_cut_short_without_edge_cancellation() -> None:
     pool = Pool()
     with nurseryio.move_on_after(0.005) as scope:
         await pool.query()

@@ -27,7 +27,7 @@ async def serve_lines(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     await writer.wait_closed()
 
 
-async def test_open_asyncio_reader_and_writer_over_a_nurseryio_stream() -> None:
+async def test_asyncio_from_stream_asyncio_code_reads_and_writes_a_nurseryio_stream() -> None:
     ours, theirs = memory_stream_pair()
 
     async def serve() -> None:
@@ -186,7 +186,7 @@ async def test_a_broken_connection_is_a_connection_error_for_the_reader() -> Non
             assert writer.is_closing()
 
 
-async def test_asyncio_streams_over_something_that_is_not_a_stream_are_refused() -> None:
+async def test_asyncio_from_stream_refuses_something_that_is_not_a_stream() -> None:
     wrong: Any = asyncio_from_stream
     with pytest.raises(TypeError, match="takes a stream of nurseryio's, not 7"):
         async with wrong(7):
