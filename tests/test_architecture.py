@@ -1,7 +1,7 @@
-"""The map of the library holds: who may import whom, and who may touch what.
+"""The architecture of the library: which module may import which, and who may use private names.
 
-The order is the data below. Whoever adds a module adds it here, in ``docs/internals/
-architecture.md``, and with a test file of the same name.
+The order is the data below. A new module is added here, in ``docs/internals/architecture.md``, and
+with a test file of the same name.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ UPWARD_FOR_TYPES = {
 # Imports against the order made inside a function, when it is called: (importer, imported).
 UPWARD_WHEN_CALLED: set[tuple[str, str]] = set()
 
-# Who may use private attributes that are not ours, and whose.
+# The modules that may use private attributes of other libraries, and whose.
 FOREIGN_PRIVATES = {
     "_asyncio.compat": "asyncio's",
     "_interop.anyio_bridge": "anyio's",

@@ -1,6 +1,6 @@
-"""The documentation tells the truth: its Python blocks run, and print what it says they print.
+"""The documentation is true: its Python blocks run, and print what it says they print.
 
-What a comment in front of a block changes is told in ``docs/internals/testing.md``.
+A comment in front of a block can change how it is run: see ``docs/internals/testing.md``.
 """
 
 from __future__ import annotations

@@ -246,7 +246,7 @@ def test_a_program_of_the_tutorial_runs_alone(name: str, loop: str) -> None:
 
 @pytest.fixture(scope="module", params=LOOPS)
 def parts(request: pytest.FixtureRequest) -> dict[str, list[str]]:
-    """What examples/inside_asyncio.py prints, by its headings, and "tick" for the ticks."""
+    """The output of examples/inside_asyncio.py, by its headings, and "tick" for the ticks."""
     program = programs.run(EXAMPLES / "inside_asyncio.py", loop=request.param, warnings="always")
     assert program.returncode == 0, program.errors
     assert program.errors.count("Warning: coroutine") == program.errors.count(FORGOTTEN) == 1

@@ -1,7 +1,7 @@
-"""The public doors: each thing goes through one of them, and everything that does is documented.
+"""The public modules: each object is exported by exactly one of them, and is documented.
 
-Static tools are asked in two ways: here by reading the doors' source, and in ``make types`` by
-``pyright --verifytypes``.
+Static tools are checked in two ways: here by reading the public modules' source, and in ``make
+types`` by ``pyright --verifytypes``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ DOORS = sorted(
     if name in source.modules()
 )
 
-# Things with a second name in the same door, kept for programs that use it: name -> the first one.
+# Objects with a second name in the same public module, kept for programs that use it: name -> the
+# first one.
 ALIASES = {"TrioToken": "LoopToken", "trio_test": "nurseryio_test"}
 
 # Doors that pass on names of the standard library, as Trio's does.
@@ -54,7 +55,7 @@ def public_names(name: str) -> list[str]:
 
 
 def public_things() -> list[tuple[str, str, Any]]:
-    """Each class and function that a door passes on: the door, its name there, the thing."""
+    """Each class and function that a public module exports: the module, its name there, the object."""
     return [
         (where, name, thing)
         for where in DOORS
@@ -127,7 +128,8 @@ def test_static_tools_see_every_export(name: str) -> None:
 
 
 def names_bound_by(body: list[ast.stmt]) -> set[str]:
-    """What a module's source binds in a way that every tool follows: imports and assignments."""
+    """The names that a module's source binds in a way that every tool follows: imports,
+    assignments."""
     names = set()
     for node in body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -149,7 +151,8 @@ def test_re_exports_are_explicit_for_type_checkers() -> None:
         for node in imports_of(source.modules()[name].tree.body)
         if node.level
         for alias in node.names
-        # What a star brings is a re-export by the rules for stubs, which hold for typed packages.
+        # Names from a star import are re-exports by the rules for stubs, which apply to typed
+        # packages.
         if alias.asname is None and alias.name not in ("lazy_door", "*")
     ]
     assert not wrong
@@ -187,7 +190,7 @@ def test_everything_public_has_a_docstring() -> None:
 
 
 def public_methods(cls: type) -> list[str]:
-    """The public methods and properties that classes of ours give this class."""
+    """The public methods and properties that nurseryio's classes give this class."""
     return [
         name
         for base in cls.__mro__
@@ -244,7 +247,7 @@ async def test_start_soon_of_a_nursery_may_be_replaced() -> None:
 
 
 def test_importing_nurseryio_does_not_import_optional_modules() -> None:
-    # asyncio loads some of these by itself, on some versions: what counts is what we add.
+    # asyncio loads some of these by itself, on some versions: only nurseryio's own imports count.
     program = (
         "import sys, asyncio; before = set(sys.modules)\n"
         "import nurseryio\n"

@@ -839,7 +839,8 @@ async def test_an_error_path_leaves_no_cyclic_garbage(path: Path) -> None:
 
 
 async def left_by(path: Path) -> list[str]:
-    """What only the collector frees after a path: its errors, and the variable of its caller."""
+    """The objects that only the collector frees after a path: its errors, and its caller's
+    variable."""
     gc.collect()
     before = errors_alive()
     raised, reference = await walk(path)

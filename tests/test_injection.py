@@ -1,7 +1,7 @@
-"""Failure injection: whatever is raised at a line of the engine, no hang, no spin, no lost error.
+"""Failure injection: whatever is raised at a line of the core, no hang, no spin, no lost error.
 
-A bounded part of the runs of ``harness/injection.py``; all of them are made by ``make injection``.
-The harness forks, so it runs in a process of its own.
+A bounded part of the runs of ``harness/injection.py``; ``make injection`` makes all of them. The
+harness forks, so it runs in a separate process.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def test_exception_injection_at_a_sample_of_lines_breaks_nothing() -> None:
 
 @functools.cache
 def flaws() -> list[dict[str, Any]]:
-    """What the harness finds in the programs with flaws."""
+    """The result of the harness for the programs with flaws."""
     done = run_harness("harness.injection_flaws")
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -23,8 +23,9 @@ VISITS = int(os.environ.get("NURSERYIO_VISITS", "500"))
 WARMING_UP = 500
 AT_A_TIME = 50
 
-# Memory that a process may have gained in the end, in bytes. If only the request of each visit were
-# kept, 500 visits would take over 4 MB. What is seen is 1 MB at most, and less with each visit.
+# Memory that a process may have gained in the end, in bytes. If only the request of each visit
+# were kept, 500 visits would take over 4 MB. The measured gain is 1 MB at most, and less with
+# each visit.
 MAY_GROW = 2_500_000
 
 PATH = "/quotes?patience=0.05"

@@ -30,7 +30,7 @@ def names(cell: str, library: str) -> list[str]:
 
 
 def find(library: str, path: str) -> Any:
-    """What a dotted name stands for; modules on the way are imported."""
+    """The object of a dotted name; modules on the way are imported."""
     thing, full = importlib.import_module(library), library
     for part in path.strip(".").split("."):
         full += f".{part}"

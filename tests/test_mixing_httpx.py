@@ -1,4 +1,4 @@
-"""httpx, which waits by means of anyio, in nurseries: what is cancelled leaves nothing behind."""
+"""httpx, which waits by means of anyio, in nurseries: a cancelled request leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Nurseries and the task groups of asyncio and anyio, three deep: each level succeeds, fails,
-is cancelled by its own means, and has its task cancelled natively.
+"""Nurseries and the task groups of asyncio and anyio, three deep: each level succeeds, fails, is
+cancelled by its own means, and has its task cancelled natively.
 
-What must hold always is in ``harness.layers``; here is what comes of each act.
+The invariants are in ``harness.layers``; the results of each act are here.
 """
 
 from __future__ import annotations

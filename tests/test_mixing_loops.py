@@ -100,7 +100,7 @@ def test_one_run_after_another_keeps_no_state_of_the_first() -> None:
 
 
 class OwnTask(asyncio.Task):  # type: ignore[type-arg]
-    """A task of somebody's own kind."""
+    """A task of a user's own class."""
 
 
 def test_children_are_made_by_the_task_factory_of_the_loop() -> None:
@@ -202,7 +202,7 @@ def test_an_error_in_the_cleanup_at_the_end_of_a_loop_is_reported_once(loop_erro
     assert [str(leaf) for leaf in leaves(reports[0]["exception"])] == ["in cleanup"]
 
 
-# -- notebooks: a loop that runs on, cells that are tasks of their own --------------------
+# -- notebooks: a loop that keeps running, each cell in its own task ----------------------
 
 
 class Notebook:

@@ -1,4 +1,4 @@
-"""A request to cancel that asyncio.TaskGroup forgets to take back does not confuse our scopes.
+"""Stale cancelling counts: a request that asyncio.TaskGroup forgets does not confuse a scope.
 
 Before Python 3.13 a group whose child fails while the end of its block waits leaves the task's
 ``cancelling()`` one too high. A real request, made before or after, must still be seen.
@@ -29,7 +29,7 @@ async def leave_a_request() -> None:
 
 
 async def in_a_task(function: Any, *args: Any) -> Any:
-    """The count of a task of its own is nobody's business afterwards."""
+    """The cancelling count of this new task does not matter afterwards."""
     return await asyncio.ensure_future(function(*args))
 
 

@@ -1,4 +1,4 @@
-"""What asyncio code waits with, inside our scopes and around our nurseries."""
+"""The ways to wait in asyncio code, inside nurseryio's scopes and around its nurseries."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What cancelled queries leave behind in real connection pools, with an edge island and without.
+"""Cancelled queries in real connection pools, with edge cancellation and without.
 
-Without one, cleanup of a library that expects a single CancelledError is interrupted as well. These
-tests also tell which libraries have taken care of that themselves, so that the guide does not claim
+Without it, cleanup of a library that expects a single CancelledError is interrupted as well. These
+tests also show which libraries have taken care of that themselves, so that the guide does not claim
 more than is true.
 """
 
@@ -48,7 +48,7 @@ def around(island: bool) -> contextlib.AbstractContextManager[object]:
 
 
 class Observer:
-    """A connection of its own that looks at what the server does.
+    """A separate connection that looks at what the server does.
 
     A query with which the server goes on keeps its connection until it is done, however long it is.
     """
@@ -227,7 +227,7 @@ async def use_asyncpg_pool(postgres: str, island: bool) -> tuple[int, int]:
 
         async with observer(postgres) as watch:
             await watch.cancel_queries(query, island=island)
-            # What it does for a connection goes on in tasks of its own. Whoever wants all of them
+            # Its work for a connection goes on in separate tasks. Code that wants all of them
             # waits for that.
             async with pool.acquire(), pool.acquire(), pool.acquire():
                 pass

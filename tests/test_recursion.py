@@ -133,7 +133,8 @@ def test_the_measure_of_frames_to_the_recursion_limit_is_right() -> None:
 
 
 def no_more_than_asyncio_says(errors: list[str]) -> None:
-    """The loop's exception handler has heard of tasks only that asyncio could not make whole.
+    """The loop's exception handler has only reports of tasks that asyncio could not make
+    completely.
 
     It could not even schedule them, or (with uvloop before Python 3.12) it raised and kept a task,
     whose coroutine had been closed by then.

@@ -1,7 +1,7 @@
-"""Failing system calls: whatever the system says, no hang, no lost descriptor, no wrong data.
+"""Failing system calls: whatever the system returns, no hang, no lost descriptor, no wrong data.
 
-A bounded part of the runs of ``harness/syscall_injection.py``; all of them are made by
-``make syscalls``. The harness forks, so it runs in a process of its own.
+A bounded part of the runs of ``harness/syscall_injection.py``; ``make syscalls`` makes all of them.
+The harness forks, so it runs in a separate process.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ async def garbles(run: Run) -> None:
 
 
 async def stumbles(run: Run) -> None:
-    """Raises an error of its own on the way out."""
+    """Raises another error in its ``finally``."""
     try:
         with nurseryio.socket.socket() as sock:
             await sock.bind(("127.0.0.1", 0))

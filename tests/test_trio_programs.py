@@ -36,10 +36,10 @@ def test_a_trio_program_prints_what_it_prints_on_trio(name: str, loop: str) -> N
 
 
 def of_own_tasks(lines: list[str]) -> list[str]:
-    """What a trace says of the program's own tasks, and what these print.
+    """The trace of the program's own tasks, and the output of these tasks.
 
-    Left out: I/O, system tasks, and steps in which a task only lets others go first; how often
-    these come is a matter of the scheduler.
+    Left out: I/O, system tasks, and steps in which a task only yields first; how often these come
+    is a matter of the scheduler.
     """
     text = "".join(f"{line}\n" for line in lines)
     text = re.sub(r"^### [^:\n]* I/O.*\n", "", text, flags=re.MULTILINE)

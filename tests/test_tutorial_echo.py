@@ -266,7 +266,7 @@ def open_files() -> Iterator[int]:
 
 
 class Barrier:
-    """Lets nobody pass before all have come."""
+    """Lets no task pass before all have come."""
 
     def __init__(self, parties: int) -> None:
         self.missing = parties

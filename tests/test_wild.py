@@ -1,7 +1,7 @@
 """nurseryio in programs that it does not control: under the tools that people put around asyncio.
 
-Each program in ``wild_programs/`` installs one tool and runs the battery under it, in a process of
-its own. Without the extra ``wild`` the tests of the missing tools are skipped.
+Each program in ``wild_programs/`` installs one tool and runs the battery under it, in a separate
+process. Without the extra ``wild`` the tests of the missing tools are skipped.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Elsewhere:
         return bool(made)
 
 
-# Operations that need the right task, not only the right loop, see below; these wake nobody.
+# Operations that need the right task, not only the right loop, see below; these wake no task.
 NOT_HERE = {
     "lock_release",
     "strict_lock_release",

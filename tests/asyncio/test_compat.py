@@ -1,4 +1,4 @@
-"""The asyncio boundary: what the private parts of this Python's asyncio really say."""
+"""The asyncio boundary: the private parts of this Python's asyncio are as ``compat`` expects."""
 
 # Covered below 95 %: branches for Pythons before 3.12 run there alone; task factories are in
 # test_task_factories.py, futures without a result in test_delivery.py, Ctrl-C in test_presses.py.
@@ -292,7 +292,7 @@ async def test_the_slow_callback_message_of_debug_mode_names_the_childs_function
 
 
 class Books:
-    """Stands for asyncio's books of who awaits whom (3.14 on), on every Python."""
+    """Stands for asyncio's record of which task awaits which (3.14 on), on every Python."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.edges: set[tuple[Any, Any]] = set()

@@ -229,7 +229,8 @@ def test_a_system_without_epoll_has_no_epoll_poller(monkeypatch: pytest.MonkeyPa
 
 @contextlib.contextmanager
 def lost(poller: Poller) -> Iterator[tuple[int, stdlib.socket]]:
-    """A registered number that others have closed; its open file lives on, and is readable."""
+    """A registered descriptor that other code has closed; its open file still exists, and is
+    readable."""
     sock, peer = stdlib.socketpair()
     with peer, sock.dup():
         fd = sock.detach()

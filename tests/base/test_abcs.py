@@ -1,4 +1,4 @@
-"""The abstract interfaces: what they ask for, and what they give for free."""
+"""The abstract base classes: the methods they require, and the methods they provide."""
 
 from __future__ import annotations
 

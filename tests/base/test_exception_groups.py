@@ -1,7 +1,7 @@
-"""What leaves a scope or nursery: bare errors and groups of them."""
+"""The errors that leave a scope or nursery: bare errors and exception groups."""
 
-# Covered below 95 %: what Ctrl-C and the channels ask of groups is in test_ki.py and
-# test_safe_channel.py; the stale counts in test_mixing_stale_counts.py.
+# Covered below 95 %: the parts for Ctrl-C and the channels are covered by test_ki.py and
+# test_safe_channel.py; the stale counts by test_mixing_stale_counts.py.
 
 from __future__ import annotations
 

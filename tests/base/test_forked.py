@@ -1,4 +1,4 @@
-"""What a forked child has of its parent's runs: nothing."""
+"""Fork: a forked child takes over nothing of its parent's runs."""
 
 from __future__ import annotations
 

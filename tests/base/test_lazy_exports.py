@@ -1,4 +1,4 @@
-"""The doors: names loaded on first use, and things that know where they are imported from."""
+"""Lazy exports of the public modules: names loaded on first use, and the ``__module__`` of exports."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_setting_the_module_attribute_of_exports_leaves_plain_values_alone() -> 
 
 # -- when nothing can be loaded any more ----------------------------------------
 
-# What a program may do: each line is the body of an async function.
+# Operations that a program may use: each line is the body of an async function.
 USES = """
 import os, signal, sys
 import nurseryio as lib

@@ -1,4 +1,4 @@
-"""What a call ended with, as an object."""
+"""The outcome of a call (value or error) as an object."""
 
 from __future__ import annotations
 

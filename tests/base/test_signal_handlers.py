@@ -1,6 +1,6 @@
 """Handlers that stand in the place of others, and how those come back."""
 
-# Covered below 95 %: what is done in a forked child is not measured; TestInAChild is about it.
+# Covered below 95 %: code that runs in a forked child is not measured; TestInAChild is about it.
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class TestInAChild:
     async def test_signals_end_a_forked_child_as_they_end_any_process(
         self, signum: int, code: int, in_thread: bool, receiving: bool
     ) -> None:
-        # Some tools that watch tests have a handler of their own for SIGTERM.
+        # Some tools that watch tests have their own handler for SIGTERM.
         theirs = signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with open_signal_receiver(signum) if receiving else nullcontext():
             if in_thread:

@@ -1,4 +1,4 @@
-"""The wake-up descriptor: a loop that sleeps hears of signals, whichever thread they interrupt."""
+"""The wake-up descriptor: a signal wakes a sleeping loop, whichever thread it interrupts."""
 
 from __future__ import annotations
 

@@ -145,7 +145,8 @@ def test_the_thread_name_is_set_in_the_system_too(
             return file.read().rstrip("\n")
 
     seen = call(cache, name_in_system, name).unwrap()
-    # From 3.14 on it is threading that tells the system, without replacing letters.
+    # From 3.14 on, threading itself sets the system's name of a thread, without replacing
+    # letters.
     assert seen == shown if sys.version_info < (3, 14) else seen[:1] == shown[:1]
     assert call(cache, name_in_system).unwrap() == "nurseryio threa"
 

@@ -1,4 +1,4 @@
-"""What cannot exist on asyncio says so, and says what to do instead."""
+"""Trio functions that cannot exist on asyncio raise an error that says what to do instead."""
 
 from __future__ import annotations
 

@@ -184,7 +184,8 @@ def outcome(coro: Coroutine[Any, Any, Any]) -> Any:
 
 
 class Compiled(Coroutine[Any, Any, int]):
-    """What a compiler such as Cython makes of an ``async def``: no coroutine by its type."""
+    """The function that a compiler such as Cython makes of an ``async def``: not a coroutine by its
+    type."""
 
     def send(self, value: Any) -> Any:
         raise StopIteration(7)

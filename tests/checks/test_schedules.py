@@ -1,4 +1,4 @@
-"""The stress helper itself: it strikes everywhere, finds what is broken, and can be repeated."""
+"""The stress helper itself: it cancels at every await, finds broken code, and can be repeated."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def test_actors_that_wait_for_ever_raise_stuck_error_and_are_cancelled() -
 
 
 class LeakyLock:
-    """A lock that forgets its waiters' cancellations: what the helper is there to find."""
+    """A lock that forgets its waiters' cancellations: the kind of bug that the helper must find."""
 
     def __init__(self) -> None:
         self.held = False

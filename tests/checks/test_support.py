@@ -1,4 +1,4 @@
-"""What the stream checks have in common."""
+"""The common parts of the stream checks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if sys.version_info < (3, 11):
 
 
 class Mute(nurseryio.abc.SendStream):
-    """A stream whose methods are no checkpoints, and whose ``send_all`` returns something."""
+    """A stream whose methods are not checkpoints, and whose ``send_all`` returns something."""
 
     async def send_all(self, data: object) -> None:
         return 3  # type: ignore[return-value]

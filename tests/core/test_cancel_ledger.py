@@ -43,7 +43,7 @@ def agree(_raise_cancel: object) -> Abort:
 
 
 async def own_task(function: Any) -> Any:
-    """Run in an asyncio task of its own, and return its result or error."""
+    """Run a function in a new asyncio task, and return its result or error."""
     task = asyncio.get_running_loop().create_task(function())
     return (await asyncio.gather(task, return_exceptions=True))[0]
 

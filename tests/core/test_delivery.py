@@ -519,11 +519,11 @@ async def test_an_abort_function_that_does_not_return_abort_is_a_trio_internal_e
     assert caught == ["abort function must return Abort.SUCCEEDED or Abort.FAILED"] * 2
 
 
-# -- foreign shields ------------------------------------------------------------
+# -- shields of another library ----------------------------------------------------
 
 
 class Bridge:
-    """Stands for the bridge to another library, and shields whom it is told to."""
+    """Stands for the bridge to another library, and shields the tasks in its set ``shielded``."""
 
     def __init__(self) -> None:
         self.shielded: set[Any] = set()
@@ -683,7 +683,7 @@ class NoCallbacks(Refusing):
 
 
 class DoneRaises(asyncio.Future[Any]):
-    """Its done() fails as often as it is told to."""
+    """Its done() fails as often as ``failures`` says."""
 
     failures = 1
 
@@ -825,7 +825,7 @@ async def test_a_future_whose_add_done_callback_and_cancel_raise_is_given_up(
         nursery.cancel_scope.cancel()
         with CancelScope(shield=True):
             await settle()
-            # Nothing would tell when it is done, so the task does not wait for it any longer.
+            # Nothing would report when it is done, so the task does not wait for it any longer.
             assert sorted(siblings.ended) == ["after", "before", "last", "odd"]
     assert nursery.cancel_scope.cancelled_caught
     assert len(looks) < 40

@@ -1,4 +1,4 @@
-"""Ctrl-C: where it strikes, what it spares, and how a program ends because of it."""
+"""Ctrl-C: where KeyboardInterrupt is raised, where it is not, and how it ends a program."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ async def test_deadlines_follow_a_loop_whose_time_method_is_replaced_without_spi
             assert fired == []
             ahead = 101.0
             await turns(2)
-            # What makes a loop look at its timers is a timer, or something new to do.
+            # A loop looks at its timers only because of a timer or of a new callback.
             with nurseryio.move_on_after(0.005):
                 while True:
                     counted.append(1)
@@ -153,7 +153,7 @@ async def test_deadlines_follow_a_loop_whose_time_method_is_replaced_without_spi
     state.arm_exactly()
 
 
-# -- a loop that is closed with a live nursery ------------------------------------------
+# -- a loop that is closed with an open nursery -----------------------------------------
 
 
 @pytest.mark.parametrize("another", ["", "asyncio", "run"])
@@ -225,7 +225,7 @@ def test_a_loop_closed_with_an_open_nursery_prints_and_warns_nothing(
     assert unraisable == []
 
 
-# -- a loop that is closed while its tasks live --------------------------------------
+# -- a loop that is closed while it has tasks -----------------------------------------
 
 
 async def hold_together(thing: Any) -> None:
@@ -313,7 +313,7 @@ def test_locks_and_scopes_held_by_tasks_of_a_closed_loop_print_and_warn_nothing(
     hold: Callable[[], Awaitable[None]], running: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep_closed_loops()
-    gc.collect()  # what other tests have left makes its noise before
+    gc.collect()  # leftovers of other tests are reported before
     noise: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", noise.append)
 

@@ -15,14 +15,14 @@ from nurseryio._core.scope_tree import ROOT, Node
 
 
 class FakeTask:
-    """What the tree wants to know of a task."""
+    """The fields of a task that the scope tree uses."""
 
     def __init__(self, base: Node = ROOT) -> None:
         self.base = self.scope = base
 
 
 class FakeNest:
-    """What the tree wants to know of a nursery."""
+    """The fields of a nursery that the scope tree uses."""
 
     def __init__(self) -> None:
         self._children: list[FakeTask] = []
@@ -254,7 +254,7 @@ class Forest:
         affected: list[Any] = []
         if what in ("enter", "enter shield", "enter nest"):
             node = enter(task, shield=what == "enter shield", nursery=what == "enter nest")
-            before[task] = node._effective  # whoever enters looks for himself
+            before[task] = node._effective  # a task that enters looks for itself
             self.nodes.append(node)
         elif what == "spawn" and node is not None and node._nursery is not None:
             self.tasks.append(spawn(node))

@@ -21,7 +21,7 @@ from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 
 class Error:
-    """An outcome of somebody else's making: all that counts is ``unwrap``."""
+    """An outcome of another class: only ``unwrap`` is needed."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -237,7 +237,7 @@ async def test_fairness_the_loop_polls_for_io_within_sixteen_operations_that_do_
                 while not heard:
                     async with lock:
                         operations += 1
-                    # One more to be told: the loop runs the callback after this task's step.
+                    # One more callback: the loop runs it after this task's step.
                     assert operations <= MAX_YIELD_CREDIT + 2
         finally:
             loop.remove_reader(reader)

@@ -148,7 +148,7 @@ async def test_retransmit_smaller_packets_are_tried_where_large_ones_get_lost(
             channel.set_ciphertext_mtu(9000)
             await channel.send(b"x")
             assert await channel.receive() == b"x"
-            # What the user has set is the user's.
+            # A value that the user has set is not changed.
             assert channel.get_cleartext_mtu() > 8900
 
 
@@ -418,7 +418,7 @@ async def test_close_notify_of_the_peer_ends_the_channel_after_its_packets() -> 
 
     async def handler(channel: DTLSChannel) -> None:
         await channel.send(await channel.receive())
-        # A peer of another make says goodbye.
+        # A peer of another implementation sends close_notify.
         connection = channel._engine._connection
         connection.shutdown()
         goodbye = connection.bio_read(1000)
@@ -435,7 +435,7 @@ async def test_close_notify_of_the_peer_ends_the_channel_after_its_packets() -> 
 
 
 class FailedEngine:
-    """Stands in for an engine that has heard from its peer that the connection has failed."""
+    """Stands for an engine whose peer has sent an alert that the connection failed."""
 
     done = True
 

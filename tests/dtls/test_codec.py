@@ -1,4 +1,4 @@
-"""The wire format of DTLS: what is written can be read, and nothing else breaks the reader."""
+"""The DTLS wire format: the codec reads what it wrote, and malformed input does not break it."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ async def test_the_dtls_server_works_with_openssl_s_client() -> None:
         packet = await channel.receive()
         received.append(packet)
         await channel.send(packet.upper())
-        # The program's goodbye.
+        # The close_notify of the program.
         received.extend([packet async for packet in channel])
         finished.set()
 
@@ -400,7 +400,7 @@ async def test_garbage_packets_do_not_disturb_a_dtls_server() -> None:
             assert await channel.receive() == b"x"
 
 
-# After the handshake all of this means nothing, whoever has sent it.
+# After the handshake none of these packets has a meaning, whoever has sent it.
 JUNK = {
     "empty": b"",
     "one byte": b"\x16",
@@ -436,7 +436,8 @@ async def test_garbage_packets_after_the_handshake_get_no_answer_and_change_noth
             assert server.socket.sent == sent  # type: ignore[attr-defined]
             await channel.send(b"x")
             assert await channel.receive() == b"x"
-            # A client that starts anew at this address is not given messages of the old connection.
+            # A client that starts again at this address does not get messages of the old
+            # connection.
             again = client.connect(address, certs.dtls_client_context())
             network.deliver(Packet(here, there, junk))
             await again.send(b"y")
@@ -712,7 +713,7 @@ async def test_with_too_many_unfinished_handshakes_the_oldest_is_dropped(
     async with dtlspairs.serving(network, handler) as server:
         with contextlib.ExitStack() as stack:
             clients = [stack.enter_context(dtlspairs.endpoint(network)) for _ in range(6)]
-            # One that is complete does not count, however old.
+            # A connection with a complete handshake does not count, however old.
             complete = await begun(clients[0], server, network)
             await complete.do_handshake()
             for client in clients[1:4]:

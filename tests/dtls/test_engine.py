@@ -64,7 +64,7 @@ def make_server(hello: bytes) -> End:
 
 
 def hello_with_cookie(client: End) -> bytes:
-    """What a client says when it has been asked for a cookie."""
+    """The ClientHello that a client sends after a HelloVerifyRequest."""
     (hello,) = client.flight()
     assert client.engine.advance(hello_verify_request(read_client_hello(hello), b"cookie"))
     (hello,) = client.flight()
@@ -206,7 +206,7 @@ def test_retransmit_the_last_flight_answers_a_repetition_of_the_peers_flight_onl
     assert [record.kind for record in records] == [HANDSHAKE, CHANGE_CIPHER_SPEC, HANDSHAKE]
     *open_ones, sealed = map(write_record, records)
     assert engine.answer(sealed) == engine.flight
-    # What is not encrypted could come from anybody, and be sent to anybody else.
+    # An unencrypted packet could come from any sender, and be sent to any other.
     for record in (*open_ones, b"".join(open_ones)):
         assert engine.answer(record) == []
     for at in range(RECORD_OVERHEAD, len(sealed)):
@@ -229,7 +229,7 @@ def test_retransmit_a_repetition_that_was_encrypted_again_is_answered_once() -> 
     assert repeated not in client.flight()
     assert server.engine.answer(repeated) == server.engine.flight
     assert nothing_is_left_in_the_output(server.engine)
-    # The same bytes once more are a copy that somebody made.
+    # The same bytes once more are a copy that a third party made.
     assert server.engine.answer(repeated) == []
     assert talk(server, client)
 

@@ -29,7 +29,7 @@ def bridge() -> None:
     assert anyio_hook.bridge is not None
 
 
-# Ways to wait: an operation of ours, one of anyio's, one of asyncio's.
+# Ways to wait: an operation of nurseryio, one of anyio, one of asyncio.
 async def wait_ours() -> None:
     await nurseryio.sleep(0.002)
 
@@ -45,7 +45,7 @@ async def wait_asyncio() -> None:
 each_wait = pytest.mark.parametrize("wait", [wait_ours, wait_anyio, wait_asyncio])
 
 
-# -- their shields against our cancellation ---------------------------------------
+# -- anyio's shields against nurseryio's cancellation ------------------------------
 
 
 @each_wait
@@ -129,7 +129,7 @@ async def test_an_anyio_task_group_inside_a_cancelled_nurseryio_scope_is_cancell
     assert len(ended) == 2
 
 
-# -- our shields against their cancellation ---------------------------------------
+# -- nurseryio's shields against anyio's cancellation ------------------------------
 
 
 @each_wait

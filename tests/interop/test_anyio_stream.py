@@ -1,4 +1,4 @@
-"""Byte streams of anyio as ours and ours as anyio's: over sockets, TLS and memory."""
+"""anyio byte streams as nurseryio streams and the reverse: over sockets, TLS and memory."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ async def anyio_pair() -> tuple[Any, Any]:
 
 
 async def streams() -> tuple[AnyioStream, AnyioStream]:
-    """The same as streams of ours."""
+    """The same as nurseryio streams."""
     left, right = await anyio_pair()
     return stream_from_anyio(left), stream_from_anyio(right)
 
 
 async def there_and_back() -> tuple[AnyioStream, AnyioStream]:
-    """Streams of ours as anyio's as ours."""
+    """nurseryio streams as anyio streams as nurseryio streams."""
     left, right = memory_stream_pair()
     return stream_from_anyio(anyio_from_stream(left)), stream_from_anyio(anyio_from_stream(right))
 
 
-# -- theirs as ours ---------------------------------------------------------------
+# -- stream_from_anyio ------------------------------------------------------------
 
 
 @pytest.mark.limit(120)
@@ -135,7 +135,7 @@ async def test_aclose_of_an_anyio_stream_in_a_cancelled_scope_closes_forcefully(
 
 
 class Failing(ByteStream):
-    """Raises whatever it is told to."""
+    """Raises the error that it was given."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -205,7 +205,7 @@ async def test_an_anyio_listener_serves_in_a_nursery() -> None:
         nursery.cancel_scope.cancel()
 
 
-# -- ours as theirs ---------------------------------------------------------------
+# -- anyio_from_stream ------------------------------------------------------------
 
 
 async def test_anyio_from_stream_anyio_code_reads_lines() -> None:

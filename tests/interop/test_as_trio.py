@@ -1,6 +1,6 @@
-"""``import trio`` gives nurseryio once a program has asked for it, and only in that process.
+"""provide_trio: ``import trio`` gives nurseryio once a program has called it, only in that process.
 
-Every test runs a program of its own: what is imported stays imported.
+Every test runs its own program: an imported module stays imported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nurseryio._interop.as_trio import provide_trio
 
 
 def says(folder: Path, text: str, loop: str = "stock") -> list[str]:
-    """What a program prints, which must end well and without a warning."""
+    """The output of a program, which must end well and without a warning."""
     file = folder / "program.py"
     file.write_text(PROVIDE + text, encoding="utf-8")
     program = programs.run(file, loop=loop)

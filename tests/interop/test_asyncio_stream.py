@@ -1,4 +1,4 @@
-"""Connections that asyncio code has opened, as streams of ours, over real sockets and TLS."""
+"""Connections that asyncio code has opened, as nurseryio streams, over real sockets and TLS."""
 
 from __future__ import annotations
 
@@ -374,7 +374,7 @@ async def tls_peer() -> AsyncIterator[tuple[ssl.SSLSocket, Pair]]:
 
 
 def end(peer: ssl.SSLSocket, orderly: bool) -> None:
-    """Close a blocking TLS socket, with its goodbye or without."""
+    """Close a blocking TLS socket, with or without close_notify."""
     if orderly:
         peer.setblocking(False)
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""``python -m nurseryio``: runs a script or a module as Python does, with Trio's name on ours."""
+"""``python -m nurseryio``: runs a script or module as Python does; ``import trio`` is nurseryio."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from nurseryio.aio import edge_cancellation
 
 
 class Pool:
-    """What a connection pool of asyncio's kind does when a query is cancelled."""
+    """The cleanup of a connection pool for asyncio when a query is cancelled."""
 
     def __init__(self) -> None:
         self.leaked = 1
@@ -24,7 +24,7 @@ class Pool:
         try:
             await asyncio.sleep(10)
         except asyncio.CancelledError:
-            for _ in range(3):  # tell the server, drain the answer, return the connection
+            for _ in range(3):  # cancel on the server, drain the answer, return the connection
                 await asyncio.sleep(0.001)
                 self.steps += 1
             self.leaked = 0

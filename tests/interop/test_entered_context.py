@@ -1,4 +1,4 @@
-"""Context managers in a task of their own, closed from any task."""
+"""enter_in_task: context managers that run in their own task, closed from any task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams of ours, for code that wants asyncio's reader and writer."""
+"""asyncio_from_stream: nurseryio streams for code that wants asyncio's reader and writer."""
 
 from __future__ import annotations
 

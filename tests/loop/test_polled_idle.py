@@ -1,4 +1,4 @@
-"""Loops that do not tell when they are idle: noticed by turning, and driven by a clock."""
+"""Loops that do not report when they are idle: polled in each iteration, and driven by a clock."""
 
 # Covered below 95 %: a loop that has to stay idle for some time is in test_idle.py.
 

@@ -253,7 +253,7 @@ async def test_an_error_of_the_descriptor_is_reported_to_each_wait() -> None:
         peer.send(b"x")
         await readable
         os.read(readable._fd, 10)
-        # What is not read makes the end an error: ECONNRESET.
+        # Data that is not read makes the end an error: ECONNRESET.
         os.write(readable._fd, b"y")
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(wait, readable)
@@ -304,7 +304,7 @@ async def test_an_event_that_the_loop_fetched_before_the_wait_does_not_end_it_ea
             far.send(b"x")
             await readable
             os.read(readable._fd, 10)
-        # Where both stay registered, they become ready in the same turn of the loop.
+        # Where both stay registered, they become ready in the same iteration of the loop.
         assert one.armed == other.armed == one._keep
         peer.send(b"x")
         peer2.send(b"x")
@@ -373,7 +373,7 @@ async def test_closing_a_descriptor_without_notify_closing_breaks_nothing_else()
 
 
 async def test_a_system_exit_in_an_asyncio_task_woken_by_io_ends_the_loop_as_usual() -> None:
-    # In a loop of its own, in a thread of its own.
+    # In a separate loop, in a separate thread.
     async def leave(peer: stdlib.socket, readable: Readable) -> None:
         await readable
         raise SystemExit(3)
@@ -401,7 +401,7 @@ async def test_a_system_exit_in_an_asyncio_task_woken_by_io_ends_the_loop_as_usu
 
 
 async def test_a_stale_registration_without_a_waiter_is_replaced() -> None:
-    # The number has been closed behind our back, and is another socket's now.
+    # Other code has closed the descriptor, and its number belongs to another socket now.
     with pair() as (readable, _writable, peer):
         peer.send(b"x")
         await readable

@@ -209,5 +209,5 @@ async def test_wait_all_tasks_blocked_that_fails_to_begin_is_unregistered(
         patch.setattr("nurseryio._loop.selector_idle.wait_task_rescheduled", fail)
         with pytest.raises(MemoryError):
             await wait_all_tasks_blocked()
-    await nurseryio.sleep(0.01)  # idle: there is nobody to be woken
+    await nurseryio.sleep(0.01)  # idle: no task is woken
     await wait_all_tasks_blocked()

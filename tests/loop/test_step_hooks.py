@@ -1,4 +1,4 @@
-"""Instruments on a loop that runs: every task is seen, ours or not, and nothing is left behind."""
+"""Instruments on a running loop: they see every task, also asyncio's, and nothing is left behind."""
 
 # Covered below 95 %: failing hooks that stop a step are in test_injection.py.
 
@@ -262,7 +262,7 @@ async def test_assigning_something_that_is_not_a_context_or_to_an_ended_task_is_
         child.context = contextvars.copy_context()
 
 
-# -- patches of call_soon, by us and by others ---------------------------------------
+# -- patches of call_soon, by nurseryio and by other code -----------------------------
 
 
 class Patch:
@@ -296,7 +296,7 @@ async def test_a_patch_of_call_soon_by_other_code_outlives_an_instrument(order: 
     await asyncio.sleep(0)
     assert recorder.events and patch.calls
     if order == "removed first":
-        # Its owner takes it away while ours stands over it.
+        # Its owner removes it while nurseryio's patch is on top of it.
         loop.call_soon = patch.inner
         remove_instrument(recorder)
         assert vars(loop).get("call_soon") == patch.inner

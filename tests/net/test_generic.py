@@ -11,7 +11,7 @@ from nurseryio.testing import assert_checkpoints, memory_stream_one_way_pair
 
 
 class Resource(AsyncResource):
-    """Says a long goodbye unless it is told to hurry."""
+    """Its graceful close never ends by itself: only a cancellation ends it."""
 
     def __init__(self) -> None:
         self.closed: list[str] = []

@@ -1,4 +1,4 @@
-"""Connections over a transport: what the protocol makes of what the transport says."""
+"""Connections over a transport: how the protocol handles the transport's callbacks."""
 
 # Covered below 95 %: links under load are in test_stream_stress.py; a connection that is given up
 # before it is made has no test.
@@ -117,7 +117,7 @@ async def test_a_send_raises_the_error_with_which_the_transport_lost_its_connect
         await wait_all_tasks_blocked()
         link.connection_lost(ConnectionResetError(errno.ECONNRESET, "reset"))
     assert [error.errno for error in errors] == [errno.ECONNRESET] * 2
-    # Each has a traceback of its own.
+    # Each error has its own traceback.
     assert errors[0] is not errors[1]
     with pytest.raises(ConnectionResetError):
         await link.receive(1)

@@ -172,7 +172,7 @@ async def test_socket_listener_takes_a_wrapped_stdlib_socket() -> None:
 
 
 class Fake(socket.SocketType):
-    """Accepts, or fails to, as it is told."""
+    """Accepts or fails, as its list of results says."""
 
     type = socket.SOCK_STREAM  # type: ignore[assignment]
 

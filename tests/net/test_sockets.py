@@ -51,7 +51,7 @@ def pair() -> Iterator[tuple[socket.SocketType, socket.SocketType]]:
 
 @contextlib.asynccontextmanager
 async def datagram_pair(family: int, address: str) -> Any:
-    """Two UDP sockets, each bound to a port of its own."""
+    """Two UDP sockets, each bound to its own port."""
     with (
         socket.socket(family, socket.SOCK_DGRAM) as a,
         socket.socket(family, socket.SOCK_DGRAM) as b,
@@ -746,7 +746,7 @@ def test_a_socket_is_closed_after_its_loop_was_closed_under_a_waiting_task(owned
 
 
 class AnotherLoop:
-    """A loop in a thread of its own, in which a task does something with a socket."""
+    """A loop in its own thread, in which a task uses a socket."""
 
     def __init__(self, async_fn: Callable[[], Awaitable[object]]) -> None:
         self._async_fn = async_fn

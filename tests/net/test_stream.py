@@ -1,4 +1,4 @@
-"""Streams over sockets: what arrives, what is owed to the other tasks, how they break and close."""
+"""Streams over sockets: complete delivery, fairness to other tasks, broken and closed streams."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ async def test_async_for_over_a_stream_ends_at_end_of_file() -> None:
         assert [piece async for piece in b] == [b"x"]
 
 
-# -- no buffer of our own -------------------------------------------------------
+# -- no internal buffer -----------------------------------------------------------
 
 
 @pytest.mark.watching_only("a transport reads ahead")
@@ -239,7 +239,7 @@ async def test_back_pressure_a_sender_stops_and_goes_on_with_its_receiver() -> N
         for _ in range(20):
             received += len(await b.receive_some(50_000))
             await wait_all_tasks_blocked()
-            # What is on its way never grows beyond what the kernel took at first.
+            # The data in flight never grows beyond what the kernel took at first.
             assert sent - received <= stopped_at + 1000
         assert sent > stopped_at
         nursery.cancel_scope.cancel()
@@ -754,7 +754,7 @@ async def test_a_stream_that_no_task_receives_from_costs_nothing() -> None:
             await b.receive_some()
         await a.send_all(b"x")
         await wait_all_tasks_blocked()
-        # Data has come and nobody wants it: the loop must not look at it again and again.
+        # Data has arrived and no task receives: the loop must not look at it again and again.
         reads = b._reads
         assert reads is not None
         assert not reads.armed
@@ -886,7 +886,7 @@ async def test_a_task_woken_by_io_may_close_the_stream_of_another_woken_task() -
         nursery.start_soon(close_the_other, b, d)
         nursery.start_soon(close_the_other, d, b)
         await wait_all_tasks_blocked()
-        # Both are ready in the same turn of the loop.
+        # Both are ready in the same iteration of the loop.
         os.write(a.socket.fileno(), b"x")
         os.write(c.socket.fileno(), b"x")
         await wait_all_tasks_blocked()
@@ -978,7 +978,7 @@ async def test_socket_stream_getsockopt_and_setsockopt() -> None:
 
 
 class Wire(socket.SocketType):
-    """A fake socket: what is sent comes back, a few bytes at a time."""
+    """A fake socket: sent bytes come back, a few at a time."""
 
     type = socket.SOCK_STREAM  # type: ignore[assignment]
 

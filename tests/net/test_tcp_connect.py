@@ -19,7 +19,7 @@ Fate = tuple[str, float, Literal["success", "error"]]
 
 
 class Fake(socket.SocketType):
-    """A socket whose attempt to connect takes as long, and ends, as the story tells."""
+    """A socket whose attempt to connect takes as long, and ends, as the ``Story`` says."""
 
     def __init__(self, story: Story, family: int) -> None:
         self.story = story

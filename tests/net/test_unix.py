@@ -204,7 +204,7 @@ async def test_a_forked_child_leaves_the_unix_socket_file_to_its_parent(path: st
     (listener,) = await open_unix_listeners(path)
 
     def close() -> None:
-        with contextlib.suppress(RuntimeError):  # there is no loop for its checkpoint
+        with contextlib.suppress(RuntimeError):  # there is not a loop for its checkpoint
             listener.aclose().send(None)
         assert listener.socket.fileno() == -1
 

@@ -1,4 +1,4 @@
-"""What goes on from the end of a nursery's block."""
+"""``__aexit__`` of a nursery: everything from the end of the nursery's block on."""
 
 # Covered below 95 %: leaving that fails half-way is in test_injection.py and test_recursion.py; an
 # exit from another task in test_wrong_thread.py; Ctrl-C in test_presses.py; groups of old Pythons
@@ -139,7 +139,7 @@ async def test_children_cancelled_after_a_swallowed_native_cancel_end_in_the_nur
             try:
                 await nurseryio.sleep_forever()
             except asyncio.CancelledError:
-                nursery.cancel_scope.cancel()  # and the native cancel is not heard of again
+                nursery.cancel_scope.cancel()  # and the native cancel is not raised again
         return nursery.cancel_scope.cancelled_caught
 
     task = asyncio.create_task(host())

@@ -955,8 +955,8 @@ async def test_a_pending_native_cancel_is_not_taken_for_the_scopes_own() -> None
         record.append("not reached")
 
     async def cancelled_while_it_takes_a_lock(lock: Lock) -> None:
-        # Somebody is ready, so the lock lets them run when it is taken. That is not interrupted:
-        # the request is held off.
+        # A callback is ready, so the lock yields when it is taken. That yield is not interrupted:
+        # the request is deferred.
         asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)  # type: ignore[union-attr]
         async with lock:
             record.append("has the lock")

@@ -1,4 +1,4 @@
-"""The end of a task: what has to be settled when its last step is over."""
+"""The end of a task: the cleanup after its last step."""
 
 # Covered below 95 %: children of task factories are in test_task_factories.py; the ends that fail
 # half-way in test_injection.py and test_recursion.py.

@@ -407,5 +407,5 @@ async def test_timeouts_entered_and_left_leave_no_timer_with_the_loop(blocks: bo
                 await checkpoint()
         most = max(most, len(state.deadlines._heap))
     assert len(state.deadlines) == before
-    # Those that were left are swept out in good time.
+    # Deadlines of blocks that were left are pruned in good time.
     assert most <= before + SWEEP_AT + 5

@@ -1,4 +1,4 @@
-"""The tracer: what it shows, where the lines go, and what it refuses."""
+"""The tracer: the hooks that it shows, its outputs, and the arguments that it refuses."""
 
 from __future__ import annotations
 

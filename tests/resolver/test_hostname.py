@@ -18,7 +18,7 @@ def test_ascii_host_names_and_addresses_are_passed_on(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "encoded"),
     [
-        ("faß.de", b"xn--fa-hia.de"),  # "fass.de" by the old standard: somebody else's
+        ("faß.de", b"xn--fa-hia.de"),  # "fass.de" by the old standard: another host
         ("bücher.example", b"xn--bcher-kva.example"),
         ("BÜCHER.example", b"xn--bcher-kva.example"),
         ("日本語.jp", b"xn--wgv71a119e.jp"),

@@ -1,4 +1,4 @@
-"""Looking up names and addresses, by the system, by an object of one's own, or not at all."""
+"""Looking up names and addresses: by the system, by a custom resolver, or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nurseryio.testing import assert_checkpoints
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What the system's getaddrinfo() is asked for; names all stand for 192.0.2.1."""
+    """Records the calls of the system's getaddrinfo(); every name stands for 192.0.2.1."""
     questions = []
     ask = stdlib.getaddrinfo
 

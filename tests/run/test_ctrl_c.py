@@ -492,8 +492,8 @@ def test_ctrl_c_ends_a_task_tree_drawing_that_hangs(on_the_spot: bool) -> None:
 
 @pytest.mark.parametrize("kind", matrix.KINDS)
 def test_keyboard_interrupt_is_not_raised_inside_start_soon(kind: str, profiled: Any) -> None:
-    # Task.__init__() adds the task to a WeakSet, which is Python code. It is in asyncio's books
-    # by then, and has a step to make.
+    # Task.__init__() adds the task to a WeakSet, which is Python code. The task is registered
+    # with asyncio by then, and has a step to make.
     problems: list[Any] = []
     runs = []
 

@@ -22,7 +22,7 @@ Left = list[BaseException]
 
 
 class Drive:
-    """A driver with a loop of its own, and what it has reported."""
+    """A driver with its own loop, and the errors that it has reported."""
 
     def __init__(self, kind: str) -> None:
         self.loop = matrix.new_loop(kind)

@@ -1,4 +1,4 @@
-"""What a run waits for after its main task, and how it says so."""
+"""Leftover tasks: run() waits for them after its main task, and logs what it waits for."""
 
 # Covered below 95 %: a run with leftovers to its end is in test_run.py; a tree that cannot be drawn
 # needs a name that raises.

@@ -1,4 +1,4 @@
-"""run(): a loop of one's own, from the first task to the last."""
+"""run(): it makes its own loop, from the first task to the last."""
 
 # Covered below 95 %: a run in a forked child is in test_forked.py, and forked children are not
 # measured; instruments under the plugin are in test_pytest_plugin.py, crashes in test_injection.py,
@@ -340,7 +340,7 @@ def test_a_system_exit_of_asyncio_code_leaves_run_bare_after_the_cleanup(
 
 
 def quiet(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
-    """A task whose exit has left the loop is said to be one whose error nobody has seen."""
+    """asyncio reports a task whose SystemExit has left the loop as one with an unretrieved error."""
     loop.set_exception_handler(lambda _loop, _context: None)
     return loop
 

@@ -444,7 +444,8 @@ async def test_under_any_schedule_no_item_that_was_sent_is_lost(loop_case: Case,
     async def scenario(schedule: Schedule) -> None:
         sending, receiving = open_memory_channel[tuple[int, int]](size)
         sent: list[tuple[int, int]] = []
-        # By each of the consumers: who takes an item first need not go on first.
+        # The items of each consumer: the consumer that takes an item first may not be the first
+        # to go on.
         received: list[list[tuple[int, int]]] = []
         names = iter(range(100))
 
@@ -465,7 +466,7 @@ async def test_under_any_schedule_no_item_that_was_sent_is_lost(loop_case: Case,
                     mine.append(item)
                     await schedule.pause()
 
-        # Left open until the end, so that nobody's items are dropped.
+        # Left open until the end, so that no task's items are dropped.
         producers = [produce, produce]
         ended = 0
 
@@ -495,7 +496,7 @@ async def test_under_any_schedule_no_item_that_was_sent_is_lost(loop_case: Case,
 
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(close_after_the_producers)
-            # Not struck: it lets senders go on whose receivers were cancelled.
+            # Not cancelled: it wakes senders whose receivers were cancelled.
             nursery.start_soon(consume_the_rest)
             await schedule.run(*map(counted, producers), consume, consume)
             ended = len(producers)

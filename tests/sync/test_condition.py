@@ -156,7 +156,7 @@ async def test_a_native_cancel_reacquires_the_lock_too_and_is_re_raised() -> Non
             task.cancel("second")
             await wait_all_tasks_blocked()
             assert record == []
-        # Whoever cancels by asyncio's means recognises its own message.
+        # Code that cancels by asyncio's means recognises its own message.
         with pytest.raises(asyncio.CancelledError) as caught:
             await task
         if sys.version_info >= (3, 11):

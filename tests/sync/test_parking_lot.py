@@ -287,7 +287,7 @@ async def test_under_any_schedule_each_unpark_wakes_one_parked_task_or_none(
             nursery.start_soon(wake)
             await schedule.run(park, park, park)
             running = False
-        # Whoever was woken came out of park() normally, whatever struck it then.
+        # A task that was woken came out of park() normally, whatever cancelled it then.
         assert woken == finished
         assert not here
         assert not there

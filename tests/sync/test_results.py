@@ -358,7 +358,7 @@ async def test_a_native_cancel_in_the_iterable_is_an_error_of_amap() -> None:
 async def test_a_native_cancel_of_an_items_task_before_its_first_step_is_an_error_of_amap(
     victim: int, ordered: bool
 ) -> None:
-    """Cancelled natively; nobody waits for what will never come."""
+    """Cancelled natively; no task waits for the result, which will never come."""
     known: set[asyncio.Task[Any]] = asyncio.all_tasks()
 
     def cancel_the_newcomer() -> None:

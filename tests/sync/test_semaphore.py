@@ -50,7 +50,7 @@ async def test_fairness_tasks_acquire_the_semaphore_in_fifo_order() -> None:
         assert "value 0, 4 tasks waiting" in repr(semaphore)
         for _ in range(4):
             semaphore.release()
-        # They have got what was released: nobody can snatch it.
+        # They own the released permits: no other task can take one.
         assert semaphore.value == 0
         with pytest.raises(nurseryio.WouldBlock):
             semaphore.acquire_nowait()

@@ -267,7 +267,8 @@ async def test_aclose_closes_a_file_although_a_native_cancel_is_pending() -> Non
 
     async def use() -> None:
         async with wrap_file(raw) as file:
-            # The data is written, so this returns. The cancellation strikes later: in the close.
+            # The data is written, so this returns. The cancellation is raised later: in the
+            # close.
             await file.write(b"data")
 
     raw = Slow()

@@ -187,7 +187,7 @@ async def test_from_thread_check_cancelled_raises_if_the_task_is_cancelled() -> 
         from_thread.check_cancelled()
         seen.append("not cancelled")
         from_thread.run_sync(scope.cancel, "enough")
-        # The task is told when it waits again.
+        # The cancellation is delivered to the task when it waits again.
         from_thread.run_sync(int)
         while True:
             from_thread.check_cancelled()

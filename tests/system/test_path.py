@@ -21,7 +21,7 @@ from nurseryio._system.files import AsyncIOWrapper
 ON_WINDOWS = os.name == "nt"
 Native = WindowsPath if ON_WINDOWS else PosixPath
 
-# What pathlib.Path has and we have not, with the reason.
+# The names that pathlib.Path has and nurseryio.Path does not have, with the reason.
 LEFT_OUT = {
     # Its attributes look at the file system when they are asked: use the path's own methods.
     "info",

@@ -365,7 +365,7 @@ async def test_an_exit_status_lost_to_sigchld_ignored_is_255_and_not_success(
                     await checkpoint()
                 process.kill()
             assert process.returncode == process.poll() == await process.wait() == 255
-            process.kill()  # not sent to whoever has the number now
+            process.kill()  # not sent to a process with the same id
         with pytest.raises(subprocess.CalledProcessError) as caught:
             await nurseryio.run_process(["true"])
         assert caught.value.returncode == 255

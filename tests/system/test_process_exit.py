@@ -240,7 +240,7 @@ async def test_process_exit_status_is_that_of_the_standard_library(
 
 
 class Interrupted:
-    """A loop that closes just before it is told."""
+    """A loop that closes just before call_soon_threadsafe() is called."""
 
     def __init__(self, closed: bool) -> None:
         self.is_closed = lambda: closed
@@ -261,7 +261,7 @@ async def test_process_exit_thread_ignores_a_waiter_whose_loop_has_closed(
     thread._waiting[:] = [(Interrupted(closed=False), nurseryio.Event())]  # type: ignore[list-item]
     with pytest.raises(RuntimeError, match="no more calls"):
         thread._tell(None)  # type: ignore[arg-type]
-    # A task of another loop is told nevertheless.
+    # A task of another loop is woken nevertheless.
     seen: list[object] = []
 
     class Flaky(Interrupted):

@@ -8,7 +8,7 @@ import subprocess
 from nurseryio._system.process import _NOT_FOR_BYTE_STREAMS
 from nurseryio._system.process_options import ProcessOptions, RunOptions
 
-# Arguments of our own functions.
+# Arguments of nurseryio's functions.
 OURS = {"args", "stdin", "stdout", "stderr"}
 
 

@@ -451,7 +451,7 @@ async def test_deliver_cancel_is_not_called_when_the_child_has_exited() -> None:
         await ended.wait()
         nursery.cancel_scope.cancel()
     assert nursery.cancel_scope.cancelled_caught
-    # Not ours to end, as documented.
+    # nurseryio does not end it, as documented.
     os.kill(grandchildren[0], signal.SIGKILL)
 
 
@@ -572,7 +572,7 @@ TREE = "sh -c 'sleep 1000 & {} echo up; wait' & wait"
 
 
 async def end_tree(script: str, **options: Any) -> tuple[Process, bytes]:
-    """Run a script in a process group of its own, and cancel it once it has said something."""
+    """Run a script in a new process group, and cancel it once it has printed something."""
     with CancelScope() as scope:
         async with open_nursery() as nursery:
             process = await nursery.start(
@@ -586,7 +586,7 @@ async def end_tree(script: str, **options: Any) -> tuple[Process, bytes]:
             while b"up" not in output:
                 output += await process.stdout.receive_some()
             scope.cancel()
-    # The end of the file: nobody is left who could write.
+    # The end of the file: no process with the pipe's write end is left.
     with nurseryio.fail_after(TIMEOUT):
         async with process.stdout:
             async for chunk in process.stdout:

@@ -228,7 +228,7 @@ async def test_signal_receivers_may_be_nested() -> None:
             assert await inner.__anext__() == ONE
             signal.raise_signal(ONE)
             await until_noted()
-        # What the inner one has not looked at goes to the outer one.
+        # Signals that the inner receiver has not received go to the outer one.
         assert await outer.__anext__() == ONE
 
 

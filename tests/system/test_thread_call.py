@@ -267,7 +267,7 @@ async def test_a_from_thread_request_to_a_task_that_cannot_serve_it_is_refused()
     hop.forsake()
     hop._hand_over(Asked())
     assert [type(error) for error in refused] == [RuntimeError, RunFinishedError]
-    hop._finish(Value(1))  # and there is nobody to be woken
+    hop._finish(Value(1))  # and no task waits to be woken
 
 
 def test_function_name_never_raises_whatever_the_function() -> None:

@@ -349,7 +349,7 @@ async def test_thread_limit_200_threads_with_a_limit_of_10_all_cancelled_while_r
         for scope in scopes:
             scope.cancel()
         await checkpoint()
-        # Those that waited for a token are gone, those at work are waited for.
+        # The threads that waited for a token are gone, and running threads are waited for.
         for _ in range(10):
             await checkpoint()
         assert (ended, limiter.borrowed_tokens) == (190, 10)
@@ -389,7 +389,7 @@ async def test_thread_limit_200_threads_with_a_limit_of_10_all_abandoned() -> No
         nursery.cancel_scope.cancel()
     assert nursery.cancel_scope.cancelled_caught
     assert limiter.borrowed_tokens == 10
-    # A newcomer has to wait for threads that nobody waits for.
+    # A new call has to wait for threads that no task waits for.
     async with open_nursery() as nursery:
         nursery.start_soon(functools.partial(to_thread.run_sync, int, limiter=limiter))
         for _ in range(5):
@@ -452,7 +452,7 @@ def test_current_default_thread_limiter_belongs_to_a_loop() -> None:
 
 
 class NotedLimiter:
-    """A limiter of somebody else's making."""
+    """A limiter of another library."""
 
     def __init__(self) -> None:
         self.notes: list[tuple[str, object]] = []
@@ -572,7 +572,7 @@ def test_an_abandoned_thread_may_outlive_its_loop(
 
     nurseryio.run(main, loop_factory=functools.partial(matrix.new_loop, kind))
     go.set()
-    # What it prints if delivery fails would be on its standard error; that it ends is enough.
+    # An error in delivery would be printed on its standard error; that it ends is enough.
     thread[0].join(TIMEOUT)
     assert not thread[0].is_alive()
 

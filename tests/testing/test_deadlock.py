@@ -135,7 +135,7 @@ def test_a_wait_for_a_socket_is_not_a_deadlock() -> None:
         return await asyncio.get_running_loop().sock_recv(left, 10)
 
     with left, right:
-        # Long after the loop has become idle, as far as a test can tell.
+        # Long after the loop has become idle, as far as a test can say.
         timer = threading.Timer(0.05, right.send, [b"x"])
         timer.start()
         assert run(main) == b"x"

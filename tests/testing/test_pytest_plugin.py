@@ -1,7 +1,6 @@
-"""The pytest plugin, seen by running pytest in a directory of its own.
+"""The pytest plugin, tested by running pytest in a separate directory.
 
-A program under test gets exactly the plugins that it names; those that happen to be installed
-are not loaded by themselves.
+A program under test gets exactly the plugins that it names; other installed plugins are not loaded.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Project:
         self.ini: dict[str, str] = {"nurseryio_mode": "auto"}
 
     def run(self, source: str, *args: str, apart: bool = False) -> pytest.RunResult:
-        """Run pytest on one file of tests, here or in a process of its own."""
+        """Run pytest on one file of tests, here or in a separate process."""
         settings = "".join(f"{name} = {value}\n" for name, value in self.ini.items())
         self._pytester.makeini(f"[pytest]\n{settings}")
         header = "import asyncio\nimport pytest\nimport nurseryio\n"
@@ -50,7 +49,7 @@ def text_of(result: pytest.RunResult) -> str:
     return result.stdout.str() + result.stderr.str()
 
 
-# -- which tests are ours -------------------------------------------------------
+# -- which tests the plugin runs -----------------------------------------------
 
 
 def test_strict_mode_runs_only_marked_tests(project: Project) -> None:
@@ -469,7 +468,7 @@ def test_getfixturevalue_of_an_async_fixture_inside_a_running_test_says_what_to_
         async def test_in_a_plain_fixture(plain):
             assert plain == 1
         """,
-        apart=True,  # what is imported for the first time in there is forgotten behind it
+        apart=True,  # modules first imported in there are forgotten after it
     )
     result.assert_outcomes(failed=3, errors=1, passed=2)
     assert text_of(result).count("Name 'late' among the arguments of the test or fixture") >= 3
@@ -492,7 +491,7 @@ def test_a_failing_system_task_fails_the_test(project: Project) -> None:
     assert "of a system task" in text_of(result)
 
 
-# -- our fixtures ---------------------------------------------------------------
+# -- the plugin's fixtures ------------------------------------------------------
 
 
 def test_the_nursery_fixture_is_cancelled_when_the_test_is_over(project: Project) -> None:
@@ -661,7 +660,7 @@ ON_LOOP = """
 
 
 def run_on_each_loop(project: Project, source: str, **outcomes: int) -> list[str]:
-    """Run the tests on the stock loop and on uvloop; what pytest wrote."""
+    """Run the tests on asyncio's loop and on uvloop; return pytest's output."""
     pytest.importorskip("uvloop")
     texts = []
     for factory in ("return None", "import uvloop; return uvloop.new_event_loop"):
@@ -1266,7 +1265,7 @@ def test_pytest_asyncio_anyio_and_nurseryio_work_in_one_project(
     if ANYIO_HAS_A_MODE:
         project.ini["anyio_mode"] = anyio_mode
     source = "\n".join(map(textwrap.dedent, (ASYNCIO_FIXTURE, ANYIO_FIXTURE, THREE)))
-    # In its auto mode pytest-asyncio has all of them on loops of its own, in several tasks.
+    # In its auto mode pytest-asyncio runs all of them on its own loops, in several tasks.
     source = source.replace("WIDE", "" if asyncio_mode == "auto" else "wide")
     project.run(source).assert_outcomes(passed=5)
 

@@ -1,4 +1,4 @@
-"""What the steps of a test mean to pytest. How pytest sees it: test_pytest_plugin.py."""
+"""The meaning of a test's steps for pytest. For the view of pytest see test_pytest_plugin.py."""
 
 # Covered below 95 %: the mistakes in fixtures are made in test_pytest_plugin.py; the groups of
 # Python 3.10 run there alone.

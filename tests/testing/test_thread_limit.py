@@ -1,4 +1,4 @@
-"""pytest-timeout with the method "thread": a test of ours is stopped, not the process."""
+"""pytest-timeout with the method "thread": it stops a nurseryio test, not the process."""
 
 # Covered below 95 %: these tests need pytest-timeout, which is in the extra wild.
 

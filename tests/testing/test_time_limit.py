@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs SI
 
 
 class OutOfTimeError(BaseException):
-    """What the handler raises."""
+    """The error that the handler raises."""
 
 
 def ring() -> None:

@@ -1,4 +1,4 @@
-"""What can be asked about a TLS connection, and when."""
+"""The attributes of a TLS connection, and when they can be read."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ async def test_a_server_with_another_host_name_fails_the_handshake() -> None:
 @pytest.mark.parametrize("https_compatible", [False, True])
 async def test_open_ssl_over_tcp_functions_pass_https_compatible_on(https_compatible: bool) -> None:
     async with nurseryio.open_nursery() as nursery:
-        # It says goodbye or not; either is fine for a client that keeps to HTTPS.
+        # It sends close_notify or not; either is fine for a client that keeps to HTTPS.
         port = await start(
             nursery,
             context=certs.server_context_for("127.0.0.1"),
@@ -146,7 +146,7 @@ async def test_an_object_that_is_not_an_ssl_context_is_refused_before_anything_i
     context: Any,
 ) -> None:
     with pytest.raises(TypeError, match=r"ssl_context must be an ssl\.SSLContext"):
-        # Nobody listens there, and nobody finds out.
+        # Nothing listens there, which is never noticed.
         await open_ssl_over_tcp_stream("127.0.0.1", 1, ssl_context=context)
     with pytest.raises(TypeError, match=r"ssl_context must be an ssl\.SSLContext"):
         await open_ssl_over_tcp_listeners(0, context)

@@ -1,7 +1,6 @@
 """TLS streams over streams inside the process: states, errors, closing, both directions at once.
 
-Cancellation has a file of its own (``test_tls_cancel``), and so have real peers
-(``test_tls_peers``).
+Cancellation has a separate file (``test_tls_cancel``), and so have real peers (``test_tls_peers``).
 """
 
 from __future__ import annotations

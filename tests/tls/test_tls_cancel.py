@@ -1,9 +1,9 @@
-"""TLS streams under cancellations at every await: nobody hangs, nothing is wrong in silence.
+"""TLS streams under cancellations at every await: no task hangs, no error is silent.
 
 Each scenario is run once for every kind of cancellation at every step of every task, and on random
-schedules. What "wrong" is, the scenarios say: data that arrives is a beginning of what was
-sent; an end that is signed as complete is complete; whoever was interrupted finds the stream
-either intact or broken, never in between; the streams underneath are closed.
+schedules. The scenarios define "wrong": data that arrives is a beginning of the data that was sent.
+An end that is signed as complete is complete. A task that was cancelled finds the stream either
+intact or broken, never in between. The transport streams are closed.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ async def test_an_aclose_cancelled_anywhere_has_closed_nevertheless(
         client, server = make_parties(transport)
 
         async def close() -> None:
-            # Never used, so the goodbye needs a handshake first.
+            # Never used, so its close_notify needs a handshake first.
             try:
                 await client.stream.aclose()
             except BrokenResourceError:

@@ -1,4 +1,4 @@
-"""TLS peers that draw output from us, again and again, and do not read it: memory stays bounded."""
+"""TLS peers that request answers again and again and do not read them: memory stays bounded."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from nurseryio.testing import (
     wait_all_tasks_blocked,
 )
 
-# What waits at most: up to the bound, what one fetch then draws (an answer is as long as its
-# request), and as much as the sending task adds before it waits as well.
+# The most that waits: up to the bound, plus the answers to one receive (an answer is as long as
+# its request), plus what the sending task adds before it waits as well.
 MOST_WAITING = MOST_UNSENT + RECEIVE_SIZE
 
 # Requests of 27 bytes, well above that.

@@ -250,7 +250,7 @@ async def test_the_tls_server_works_with_openssl_s_client(version: str, tmp_path
             await stream.send_all(b"from the server\n")
             line = await nurseryio.to_thread.run_sync(process.stdout.readline)
             assert line == b"from the server\n"
-            # At the end of its input the program says goodbye.
+            # At the end of its input the program sends close_notify.
             process.stdin.write(b"from the client\n")
             process.stdin.close()
             assert b"".join([data async for data in stream]) == b"from the client\n"
@@ -310,7 +310,7 @@ async def test_a_page_is_fetched_over_https_with_h11() -> None:
                 body += event.data
             assert isinstance(event, h11.EndOfMessage)
             assert body == Page.body
-            # The server says no goodbye, as is usual for HTTPS.
+            # The server sends no close_notify, as is usual for HTTPS.
             assert await stream.receive_some() == b""
 
 
@@ -318,7 +318,7 @@ async def test_a_page_is_fetched_over_https_with_h11() -> None:
 
 
 def resident_bytes() -> int:
-    """What this process occupies in memory, what OpenSSL has allocated included."""
+    """The memory of this process, with the allocations of OpenSSL."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except FileNotFoundError:
@@ -355,7 +355,7 @@ async def test_back_pressure_100_megabytes_arrive_byte_for_byte_in_little_memory
     assert received.digest() == sent.digest()
     # Less than one chunk. A table of the interpreter's own may grow meanwhile, by some megabytes.
     assert peak < 8 * MEGABYTE
-    # What was sent is 100: room is left for what the allocators keep to themselves.
+    # 100 MB were sent: 50 leave some space for what the allocators keep.
     assert most - before < 50 * MEGABYTE
 
 

@@ -293,7 +293,7 @@ async def test_back_pressure_with_too_much_unsent_output_no_input_is_received() 
         await wait_all_tasks_blocked()
         assert engine.fed == [b"input"]
         gate.opened.set()
-    # What unblocks the task is not input: it asks the engine again.
+    # The task is not unblocked by input: it asks the engine again.
     assert engine.fed == [b"input"]
     assert gate.sent == [b"data", b"a" * MOST_UNSENT + b"a"]
     await wire.exchange()
