@@ -55,7 +55,7 @@ def public_names(name: str) -> list[str]:
 
 
 def public_things() -> list[tuple[str, str, Any]]:
-    """Each class and function that a public module exports: the module, its name there, the object."""
+    """Each class and function of the public modules: the module, its name there, the object."""
     return [
         (where, name, thing)
         for where in DOORS

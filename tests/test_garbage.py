@@ -1,4 +1,4 @@
-"""No error path leaves cyclic garbage: what an error held is free as soon as the error is.
+"""No error path leaves cyclic garbage: the objects of an error are freed as soon as the error is.
 
 An exception holds its traceback, the traceback its frames, each frame its variables and the frame
 that has called it. One variable with the exception in it closes the circle, and everything that

@@ -1,4 +1,4 @@
-"""Lazy exports of the public modules: names loaded on first use, and the ``__module__`` of exports."""
+"""Lazy exports of the public modules: names loaded on first use, and their ``__module__``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Instruments on a running loop: they see every task, also asyncio's, and nothing is left behind."""
+"""Instruments on a running loop: they see every task, also asyncio's, and leave nothing behind."""
 
 # Covered below 95 %: failing hooks that stop a step are in test_injection.py.
 

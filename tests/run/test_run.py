@@ -340,7 +340,7 @@ def test_a_system_exit_of_asyncio_code_leaves_run_bare_after_the_cleanup(
 
 
 def quiet(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
-    """asyncio reports a task whose SystemExit has left the loop as one with an unretrieved error."""
+    """asyncio reports a task whose SystemExit has left the loop: its error was not retrieved."""
     loop.set_exception_handler(lambda _loop, _context: None)
     return loop
 

@@ -29,12 +29,12 @@ RANDOM_RUNS = 30
 
 
 class Party:
-    """One end of a connection, and what became of it.
+    """One end of a connection, and the result of its use.
 
     Args:
         stream: That end.
-        politely: Whether it closes its end with a goodbye even when it was interrupted, as far as
-            the interruption lets it. Where nothing is buffered, two goodbyes at once wait for each
+        politely: Whether it sends close_notify even when it was cancelled, as far as the
+            cancellation lets it. Where nothing is buffered, two close_notify at once wait for each
             other.
     """
 
