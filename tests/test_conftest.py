@@ -172,7 +172,7 @@ async def test_it(autojump_clock, loop_case):
     result.assert_outcomes(passed=1)
 
 
-def test_hypothesis_runs_each_example_on_a_loop_of_its_own(run_pytest: Run) -> None:
+def test_hypothesis_runs_each_example_on_its_own_loop(run_pytest: Run) -> None:
     result = run_pytest(
         """
 from hypothesis import given, settings, strategies

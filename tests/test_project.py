@@ -44,7 +44,7 @@ def test_each_make_target_that_a_page_names_exists() -> None:
     assert shown == targets - {"help"}
 
 
-def test_the_issue_template_asks_for_all_that_a_bug_depends_on() -> None:
+def test_the_issue_template_has_a_field_for_all_that_a_bug_depends_on() -> None:
     asked = {field.get("id") for field in loaded(TEMPLATE)["body"]}
     assert {"program", "outcome", "loop", "host", "versions"} <= asked
 

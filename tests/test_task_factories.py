@@ -220,7 +220,7 @@ async def no_leftovers() -> None:
 
 @way
 @honest
-async def test_task_factory_each_child_runs_once_and_the_block_waits_for_it(
+async def test_eager_task_factory_and_others_run_each_child_once_and_the_block_waits_for_it(
     maker: Maker, way: Any
 ) -> None:
     ran: list[object] = []

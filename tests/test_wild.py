@@ -70,7 +70,7 @@ def test_sentry_wraps_each_coroutine_in_a_task_factory(loop: str, host: str) -> 
 @needs("aiomonitor")
 @each_loop
 @each_host
-def test_aiomonitor_makes_tasks_of_its_own_class_in_a_task_factory(loop: str, host: str) -> None:
+def test_aiomonitor_makes_tasks_of_another_class_in_a_task_factory(loop: str, host: str) -> None:
     assert_passes("with_aiomonitor.py", loop, host)
 
 

@@ -45,7 +45,7 @@ async def test_packets_go_both_ways_after_an_implicit_handshake(ipv6: bool) -> N
                 assert await channel.receive() == packet
 
 
-async def test_tasks_that_want_the_handshake_share_one() -> None:
+async def test_tasks_that_need_the_dtls_handshake_share_one() -> None:
     network = Network()
     async with dtlspairs.serving(network) as server:
         with dtlspairs.endpoint(network) as client:

@@ -69,7 +69,7 @@ async def test_children_run_with_their_arguments_and_the_block_waits_for_them() 
     assert sorted(seen) == [(1, 2), (3,)]
 
 
-async def test_a_child_never_runs_before_start_soon_returns() -> None:
+async def test_a_child_never_runs_before_start_soon_returns_eager_task_factory_or_not() -> None:
     seen = []
 
     async def child() -> None:
@@ -195,7 +195,7 @@ async def test_a_child_of_a_cancelled_nursery_starts_and_is_cancelled() -> None:
     assert seen == ["started", "started"]
 
 
-async def test_a_child_lives_in_the_nurserys_scope_not_in_the_spawners() -> None:
+async def test_a_child_runs_in_the_nurserys_cancel_scope_not_in_the_spawners() -> None:
     ended = []
 
     async def child() -> None:

@@ -294,7 +294,7 @@ def test_an_error_that_leaves_the_loop_does_not_close_what_earlier_steps_opened(
 # -- further tasks ------------------------------------------------------------------
 
 
-def test_branches_run_steps_in_tasks_of_their_own_on_the_same_loop(steps: OneTask) -> None:
+def test_branches_run_steps_in_separate_tasks_on_the_same_loop(steps: OneTask) -> None:
     branches = [steps.branch(name, contextvars.copy_context()) for name in ("one", "two")]
     tasks = [task.do(current_task) for task in (steps, *branches)]
     assert len(set(tasks)) == 3

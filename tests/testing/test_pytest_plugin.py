@@ -186,7 +186,7 @@ def test_fixtures_and_test_run_in_one_task(project: Project) -> None:
     ).assert_outcomes(passed=2)
 
 
-def test_each_test_has_a_task_of_its_own(project: Project) -> None:
+def test_each_test_has_its_own_task(project: Project) -> None:
     project.run(
         """
         loops = []
