@@ -69,7 +69,7 @@ def pairs(left: type[TwoWay], right: type[TwoWay] | None = None) -> Any:
     return make
 
 
-async def test_check_two_way_and_half_closeable_stream_pass_good_streams() -> None:
+async def test_check_one_way_two_way_and_half_closeable_stream_pass_good_streams() -> None:
     assert await check_one_way_stream(buffered(), clogged()) is None
     assert await check_two_way_stream(pairs(TwoWay), None) is None
     assert await check_half_closeable_stream(pairs(TwoWay), None) is None

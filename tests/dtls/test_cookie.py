@@ -49,7 +49,7 @@ def test_a_cookie_is_valid_for_half_a_minute_at_least_and_a_minute_at_most(start
     assert not jar.check(HERE, hello, start + 60)
 
 
-def test_a_cookie_expires_although_others_are_made() -> None:
+def test_a_cookie_that_is_still_used_expires_although_others_are_made() -> None:
     jar = CookieJar(0)
     hello = baked(jar, 0)
     for now in range(0, 60, 5):

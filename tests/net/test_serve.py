@@ -267,7 +267,7 @@ async def test_a_cancellation_does_not_replace_an_error_of_accept() -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-async def test_with_emfile_or_enfile_the_server_logs_it_and_tries_again(
+async def test_accept_errors_like_emfile_enfile_and_enomem_are_logged_and_tried_again(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
     errors = [OSError(code, os.strerror(code)) for _ in range(3)]

@@ -153,7 +153,7 @@ async def test_an_address_family_that_the_machine_lacks_is_left_out() -> None:
     assert network.sockets[0].kind == socket.AF_INET
 
 
-async def test_without_any_address_family_the_error_holds_the_errors_of_each() -> None:
+async def test_without_any_address_family_the_cause_holds_the_error_of_each() -> None:
     network = FakeNetwork(BOTH, dict.fromkeys(BOTH, errno.EAFNOSUPPORT))
     with pytest.raises(OSError, match="doesn't support any of the kinds of socket") as caught:
         await network.open()

@@ -45,7 +45,7 @@ async def test_only_at_the_border_to_asyncio_a_system_exit_is_unwrapped() -> Non
     assert record == [SystemExit, True, True, True]
 
 
-async def test_errors_pass_scopes_that_are_not_cancelled_unchanged() -> None:
+async def test_errors_of_children_are_raised_unchanged_without_a_cancelled_scope() -> None:
     errors = [ValueError("one"), KeyError("two")]
 
     async def fail(error: Exception) -> None:

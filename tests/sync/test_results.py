@@ -92,7 +92,7 @@ async def test_gather_takes_lambdas_which_see_the_callers_contextvars() -> None:
     assert await gather(lambda: give(1), lambda: give(2)) == (1, 2)
 
 
-async def test_tasks_of_gather_and_race_are_named_after_the_functions() -> None:
+async def test_tasks_are_named_after_the_functions_that_they_run() -> None:
     async def name() -> str:
         return current_task().name
 
@@ -432,7 +432,7 @@ def test_misuse_of_amap_is_an_error_at_the_call(
 # -- races of another kind ------------------------------------------------------
 
 
-async def test_under_any_schedule_results_of_gather_and_race_are_complete_or_none(
+async def test_under_any_schedule_gather_race_and_amap_give_complete_results_or_none(
     loop_case: Case,
 ) -> None:
     async def scenario(schedule: Schedule) -> None:

@@ -25,7 +25,7 @@ async def nothing() -> None:
     """A hook that does nothing."""
 
 
-async def test_memory_streams_pass_check_one_way_and_check_two_way_stream() -> None:
+async def test_memory_streams_pass_check_one_way_and_check_half_closeable_stream() -> None:
     async def one_way() -> tuple[MemorySendStream, MemoryReceiveStream]:
         return memory_stream_one_way_pair()
 
