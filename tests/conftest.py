@@ -159,7 +159,7 @@ def _on_its_loop(item: pytest.Function) -> Iterator[None]:
     if inner is written:
         item.obj = run_on_loop
     else:
-        # Each example of hypothesis's runs on a loop of its own.
+        # Each example of hypothesis runs on its own loop.
         written.hypothesis.inner_test = run_on_loop
     try:
         yield
@@ -220,13 +220,13 @@ def loop_kind(loop_case: matrix.Case) -> str:
 
 @pytest.fixture
 def host_kind(loop_case: matrix.Case) -> str:
-    """Who made the test's task: "run" (``nurseryio.run``) or "app" (asyncio)."""
+    """The host that made the test's task: "run" (``nurseryio.run``) or "app" (asyncio)."""
     return loop_case.host
 
 
 @pytest.fixture
 def loop_errors(_noted_errors: list[str]) -> list[str]:
-    """What was reported to the loop's exception handler; the test then may leave reports."""
+    """The reports to the loop's exception handler; with this fixture the test may leave reports."""
     return _noted_errors
 
 

@@ -1,7 +1,7 @@
-"""The map of the library holds: who may import whom, and who may touch what.
+"""The architecture of the library: which module may import which, and who may use private names.
 
-The order is the data below. Whoever adds a module adds it here, in ``docs/internals/
-architecture.md``, and with a test file of the same name.
+The order is the data below. A new module is added here, in ``docs/internals/architecture.md``, and
+with a test file of the same name.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ UPWARD_FOR_TYPES = {
 # Imports against the order made inside a function, when it is called: (importer, imported).
 UPWARD_WHEN_CALLED: set[tuple[str, str]] = set()
 
-# Who may use private attributes that are not ours, and whose.
+# The modules that may use private attributes of other libraries, and whose.
 FOREIGN_PRIVATES = {
     "_asyncio.compat": "asyncio's",
     "_interop.anyio_bridge": "anyio's",
@@ -332,13 +332,13 @@ def stem(name: str) -> str:
     return name.partition(".")[2]
 
 
-def test_each_module_stands_in_a_room_or_is_public() -> None:
+def test_each_module_is_in_a_subpackage_or_is_public() -> None:
     strays = [m.name for m in each_module() if m.room not in ROOMS and m.name not in PUBLIC]
     assert not strays
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_each_module_of_a_room_has_its_place_in_the_order(room: str) -> None:
+def test_each_module_of_a_room_has_its_place_in_the_import_order(room: str) -> None:
     assert {stem(m.name) for m in each_module() if m.room == room} - {""} == set(ROOMS[room])
 
 
@@ -380,13 +380,13 @@ def test_imports_for_type_checkers_go_down_or_are_on_the_list() -> None:
     assert not wrong
 
 
-def test_the_lists_of_exceptions_hold_nothing_that_is_gone() -> None:
+def test_the_lists_of_exceptions_hold_only_existing_modules() -> None:
     upward = {(e.importer, e.imported) for e in each_import() if breaks_order(e)}
     assert upward >= UPWARD_FOR_TYPES | UPWARD_WHEN_CALLED
     assert source.modules().keys() >= FOREIGN_PRIVATES.keys()
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_no_modules_import_each_other_in_a_cycle() -> None:
     below: dict[str, set[str]] = {m.name: set() for m in each_module()}
     for edge in each_import():
         if not edge.type_only and not edge.in_function:
@@ -425,7 +425,7 @@ def may_stand_in_public_module(node: ast.stmt) -> bool:
 # -- private names --------------------------------------------------------------
 
 
-def test_only_the_boundary_touches_what_others_keep_private() -> None:
+def test_only_asyncio_boundary_modules_use_private_names_of_other_libraries() -> None:
     wrong = []
     for module in each_module():
         if module.name in FOREIGN_PRIVATES:
@@ -437,7 +437,7 @@ def test_only_the_boundary_touches_what_others_keep_private() -> None:
     assert not wrong
 
 
-def test_the_check_of_private_names_sees_every_way_to_use_one(
+def test_the_check_of_private_names_finds_every_way_to_use_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     module = Module("_net.imagined", source.PACKAGE / "imagined.py")
@@ -500,7 +500,7 @@ def test_no_room_is_too_large(room: str) -> None:
     assert sum(lines_of(m) for m in each_module() if m.room == room) <= LINES_OF_A_ROOM
 
 
-def test_each_module_says_what_lives_in_it() -> None:
+def test_each_module_has_a_docstring_that_says_what_is_in_it() -> None:
     assert not [m.name for m in each_module() if not ast.get_docstring(m.tree)]
 
 

@@ -43,7 +43,7 @@ def test_both_sides_of_a_row_do_the_same_work(row: Row) -> None:
 
 
 @pytest.mark.parametrize("row", [r for r in ROWS if hasattr(floor, r.name)], ids=lambda r: r.name)
-def test_the_floor_does_the_same_work(row: Row) -> None:
+def test_the_plain_asyncio_floor_does_the_same_work(row: Row) -> None:
     assert asyncio.run(getattr(floor, row.name)(row.tiny, Stopwatch())) == row.tiny
 
 

@@ -60,7 +60,7 @@ def test_an_ordinary_test_runs_once(run_pytest: Run) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_parts_of_the_tests_are_all_of_them_once(run_pytest: Run, count: int) -> None:
+def test_the_parts_of_the_test_suite_hold_each_test_once(run_pytest: Run, count: int) -> None:
     text = "def test_one(): pass\ndef test_two(): pass"
     for name in ("a", "b", "c"):
         Path(f"test_{name}.py").write_text(f"def test_{name}(): pass")
@@ -73,13 +73,13 @@ def test_the_parts_of_the_tests_are_all_of_them_once(run_pytest: Run, count: int
 
 
 @pytest.mark.parametrize("text", ["3/2", "0/2", "half"])
-def test_a_part_that_there_is_not_is_refused(run_pytest: Run, text: str) -> None:
+def test_an_unknown_part_of_the_test_suite_is_refused(run_pytest: Run, text: str) -> None:
     result = run_pytest("def test_it(): pass", f"--part={text}")
     result.stderr.fnmatch_lines([f"*argument --part: '{text}' is not like 1/3"])
     assert result.ret == pytest.ExitCode.USAGE_ERROR
 
 
-def test_each_kind_of_loop_is_what_its_name_says(run_pytest: Run) -> None:
+def test_each_kind_of_loop_of_the_matrix_is_what_its_name_says(run_pytest: Run) -> None:
     result = run_pytest(
         """
 async def test_it(loop_kind):
@@ -97,7 +97,7 @@ async def test_it(loop_kind):
     result.assert_outcomes(passed=len(matrix.FULL))
 
 
-def test_each_host_is_what_its_name_says(run_pytest: Run) -> None:
+def test_each_host_of_the_matrix_is_what_its_name_says(run_pytest: Run) -> None:
     result = run_pytest(
         """
 import nurseryio
@@ -120,7 +120,7 @@ async def test_it(host_kind):
     ],
     ids=str,
 )
-def test_markers_narrow_the_matrix(marks: list[str], expected: set[matrix.Case]) -> None:
+def test_markers_restrict_the_matrix(marks: list[str], expected: set[matrix.Case]) -> None:
     assert set(matrix.choose(marks, quick=False)) == expected
 
 
@@ -147,7 +147,7 @@ def test_markers_that_leave_nothing_to_run_are_an_error() -> None:
 
 
 @pytest.mark.parametrize("marker", ["asyncio", "anyio"])
-def test_tests_of_other_plugins_are_left_to_them(run_pytest: Run, marker: str) -> None:
+def test_tests_of_other_pytest_plugins_are_left_to_them(run_pytest: Run, marker: str) -> None:
     result = run_pytest(
         f"""
 @pytest.fixture
@@ -172,7 +172,7 @@ async def test_it(autojump_clock, loop_case):
     result.assert_outcomes(passed=1)
 
 
-def test_hypothesis_runs_each_example_on_a_loop_of_its_own(run_pytest: Run) -> None:
+def test_hypothesis_runs_each_example_on_its_own_loop(run_pytest: Run) -> None:
     result = run_pytest(
         """
 from hypothesis import given, settings, strategies
@@ -266,7 +266,9 @@ def test_tidy_up():
     result.stdout.fnmatch_lines(["the test does not end clean:", f"  {message}"])
 
 
-def test_an_ordinary_test_is_held_to_the_same(run_pytest: Run, loop_errors: list[str]) -> None:
+def test_a_sync_test_that_leaves_something_on_a_loop_fails_too(
+    run_pytest: Run, loop_errors: list[str]
+) -> None:
     result = run_pytest(
         """
 async def main():
@@ -282,7 +284,7 @@ def test_it():
     assert len(loop_errors) == 1
 
 
-def test_a_test_that_asks_for_the_loops_errors_may_leave_them(run_pytest: Run) -> None:
+def test_a_test_with_the_loop_errors_fixture_may_leave_them(run_pytest: Run) -> None:
     result = run_pytest(
         """
 pytestmark = once

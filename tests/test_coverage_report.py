@@ -37,25 +37,25 @@ def test_a_test_file_in_the_folder_of_its_room_comes_first(tmp_path: Path) -> No
     assert coverage_report.test_file(module, tmp_path) == mirrored
 
 
-def test_a_reason_is_read_from_the_comment_in_the_test_file() -> None:
+def test_a_coverage_reason_is_read_from_the_comment_in_the_test_file() -> None:
     assert coverage_report.reason_in(f'"""It."""\n\n{REASON}\nimport x\n') == (
         "the rest runs on 3.10 alone."
     )
     assert coverage_report.reason_in('"""It."""\n# Covered well.\n') is None
 
 
-def test_a_module_below_the_mark_needs_a_reason_and_one_above_needs_none() -> None:
+def test_a_module_below_the_coverage_threshold_needs_a_reason_and_one_above_does_not() -> None:
     assert "no reason" in str(result(94.9).problem)
     assert result(94.9, reason="3.10").problem is None
     assert result(95.0).problem is None
     assert "not needed" in str(result(95.0, reason="3.10").problem)
 
 
-def test_tests_that_fail_are_a_problem_whatever_they_cover() -> None:
+def test_failing_tests_are_a_problem_whatever_their_coverage() -> None:
     assert "boom" in str(result(0.0, reason="3.10", failure="boom").problem)
 
 
-def test_the_table_names_modules_below_the_mark_with_lines_and_reason() -> None:
+def test_the_coverage_table_names_modules_below_the_threshold_with_lines_and_reason() -> None:
     shown = coverage_report.table([result(90.0, reason="3.10"), result(99.0)], everything=False)
     assert shown == " 90.0 %  _core.it\n         lines not executed: 3-5, 9\n         3.10"
     assert " 99.0 %" in coverage_report.table([result(99.0)], everything=True)

@@ -1,6 +1,6 @@
-"""The documentation tells the truth: its Python blocks run, and print what it says they print.
+"""The documentation is true: its Python blocks run, and print what it says they print.
 
-What a comment in front of a block changes is told in ``docs/internals/testing.md``.
+A comment in front of a block can change how it is run: see ``docs/internals/testing.md``.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def is_too_new(program: Program) -> bool:
     return sys.version_info < tuple(map(int, str(program.value).split(".")))
 
 
-def test_each_block_compiles_and_one_that_is_not_run_says_why() -> None:
+def test_each_code_block_compiles_and_one_that_is_not_run_says_why() -> None:
     for program in PROGRAMS:
         if program.rule == "no-run":
             assert program.value, f"{program}: write <!-- no-run: reason -->"
@@ -83,7 +83,7 @@ def test_each_block_compiles_and_one_that_is_not_run_says_why() -> None:
 @pytest.mark.parametrize(
     "program", [p for p in PROGRAMS if p.rule != "no-run" and not is_too_new(p)], ids=str
 )
-def test_a_block_runs(program: Program, tmp_path: Path) -> None:
+def test_a_code_block_of_the_documentation_runs(program: Program, tmp_path: Path) -> None:
     file = tmp_path / "program.py"
     file.write_text(program.text, encoding="utf-8")
     done = subprocess.run(
@@ -100,12 +100,12 @@ def test_a_block_runs(program: Program, tmp_path: Path) -> None:
         assert done.stdout == program.prints
 
 
-def test_each_comment_in_front_of_a_block_is_one_that_means_something() -> None:
+def test_each_comment_in_front_of_a_code_block_is_a_known_one() -> None:
     rules = {program.rule for program in PROGRAMS}
     assert rules <= {None, "no-run", "needs"}
 
 
-def test_a_page_is_taken_apart_as_the_comments_ask() -> None:
+def test_a_page_is_split_into_code_blocks_as_its_comments_say() -> None:
     page = (
         "```python\nprint(1)\n```\n\n<!-- prints -->\n```text\n1\n```\n"
         "<!-- no-run: takes a server -->\n```python\n2\n```\n"
@@ -118,7 +118,7 @@ def test_a_page_is_taken_apart_as_the_comments_ask() -> None:
     assert is_too_new(third)
 
 
-def test_the_examples_in_docstrings_hold() -> None:
+def test_doctest_the_examples_in_docstrings_are_true() -> None:
     failed = {}
     for module in source.modules().values():
         if ">>>" in module.text:

@@ -246,7 +246,7 @@ def test_a_program_of_the_tutorial_runs_alone(name: str, loop: str) -> None:
 
 @pytest.fixture(scope="module", params=LOOPS)
 def parts(request: pytest.FixtureRequest) -> dict[str, list[str]]:
-    """What examples/inside_asyncio.py prints, by its headings, and "tick" for the ticks."""
+    """The output of examples/inside_asyncio.py, by its headings, and "tick" for the ticks."""
     program = programs.run(EXAMPLES / "inside_asyncio.py", loop=request.param, warnings="always")
     assert program.returncode == 0, program.errors
     assert program.errors.count("Warning: coroutine") == program.errors.count(FORGOTTEN) == 1
@@ -289,7 +289,7 @@ def test_an_instrument_sees_the_tasks_of_asyncio_and_of_nurseries(
     check_tasks_intro([line for line in lines if not line.startswith("###")])
 
 
-def test_sys_exit_in_the_client_reaches_the_asyncio_application_bare(
+def test_sys_exit_in_the_client_raises_system_exit_bare_in_the_asyncio_application(
     parts: dict[str, list[str]],
 ) -> None:
     lines = parts["__main__.echo_client_and_server"]
@@ -301,7 +301,7 @@ def test_sys_exit_in_the_client_reaches_the_asyncio_application_bare(
     assert lines[-1] == "the echo client has called sys.exit()"
 
 
-def test_asyncios_own_task_goes_on_all_the_time(parts: dict[str, list[str]]) -> None:
+def test_an_asyncio_task_runs_beside_nurseryio_all_the_time(parts: dict[str, list[str]]) -> None:
     assert len(parts["tick"]) >= 5
     assert "tasks left: 0" in parts
 

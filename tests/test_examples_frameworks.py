@@ -1,7 +1,7 @@
 """The examples with web frameworks, queues and clusters do what they say, as real processes.
 
-Each is started as its reader would start it, on the stock loop and on uvloop, and driven over
-loopback. What it prints tells how the inside saw it.
+Each is started as its reader would start it, on asyncio's loop and on uvloop, and driven over
+loopback. Its output shows how the inside saw it.
 """
 
 from __future__ import annotations
@@ -299,5 +299,5 @@ CLUSTER = [
 def test_tasks_of_a_cluster_end_with_the_scope_and_with_their_siblings(loop: str) -> None:
     program = programs.run(FRAMEWORKS / "dask_cluster.py", loop=loop, warnings="default")
     assert (program.returncode, program.lines) == (0, CLUSTER), program.errors
-    # What the cluster itself logs is one error, that of the task that failed.
+    # The cluster itself logs one error, that of the task that failed.
     assert program.errors.count("ERROR") == 1

@@ -1,7 +1,7 @@
-"""The public doors: each thing goes through one of them, and everything that does is documented.
+"""The public modules: each object is exported by exactly one of them, and is documented.
 
-Static tools are asked in two ways: here by reading the doors' source, and in ``make types`` by
-``pyright --verifytypes``.
+Static tools are checked in two ways: here by reading the public modules' source, and in ``make
+types`` by ``pyright --verifytypes``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ PUBLIC = sorted(
     if name in source.modules()
 )
 
-# Things with a second name in the same door, kept for programs that use it: name -> the first one.
+# Objects with a second name in the same public module, kept for programs that use it: name -> the
+# first one.
 ALIASES = {"TrioToken": "LoopToken", "trio_test": "nurseryio_test"}
 
 # Doors that pass on names of the standard library, as Trio's does.
@@ -54,7 +55,7 @@ def public_names(name: str) -> list[str]:
 
 
 def public_things() -> list[tuple[str, str, Any]]:
-    """Each class and function that a door passes on: the door, its name there, the thing."""
+    """Each class and function of the public modules: the module, its name there, the object."""
     return [
         (where, name, thing)
         for where in PUBLIC
@@ -68,7 +69,7 @@ def is_ours(thing: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_a_door_lists_its_names_once_and_has_them_all(name: str) -> None:
+def test_all_of_a_public_module_lists_each_of_its_names_once(name: str) -> None:
     names = public_names(name)
     assert len(names) == len(set(names))
     assert not [n for n in names if not hasattr(module(name), n)]
@@ -76,12 +77,12 @@ def test_a_door_lists_its_names_once_and_has_them_all(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_a_door_has_nothing_of_ours_that_it_does_not_list(name: str) -> None:
+def test_a_public_module_has_no_nurseryio_name_that_is_missing_in_all(name: str) -> None:
     unlisted = {n for n, value in vars(module(name)).items() if n[0] != "_" and is_ours(value)}
     assert unlisted - set(public_names(name)) <= {"lazy_exports"}
 
 
-def test_each_thing_goes_through_exactly_one_door() -> None:
+def test_each_object_is_exported_by_exactly_one_public_module() -> None:
     ways = defaultdict(list)
     for where, name, thing in public_things():
         if is_ours(thing) and name not in ALIASES:
@@ -89,7 +90,7 @@ def test_each_thing_goes_through_exactly_one_door() -> None:
     assert not [names for names in ways.values() if len(names) > 1]
 
 
-def test_each_object_shows_its_state() -> None:
+def test_repr_of_each_public_object_shows_its_state() -> None:
     wrong = [
         f"{where or 'nurseryio'}: {name}"
         for where, name, thing in public_things()
@@ -101,7 +102,7 @@ def test_each_object_shows_its_state() -> None:
     assert not wrong
 
 
-def test_each_thing_says_that_it_lives_where_it_is_imported_from() -> None:
+def test_the_module_attribute_of_each_export_is_its_public_module() -> None:
     wrong = [
         f"{name}: {thing.__module__}"
         for where, name, thing in public_things()
@@ -110,7 +111,7 @@ def test_each_thing_says_that_it_lives_where_it_is_imported_from() -> None:
     assert not wrong
 
 
-def test_aliases_are_second_names_and_still_there() -> None:
+def test_aliases_of_exports_exist() -> None:
     for second, first in ALIASES.items():
         modules = [d for d in PUBLIC if second in public_names(d)]
         assert modules
@@ -118,7 +119,7 @@ def test_aliases_are_second_names_and_still_there() -> None:
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_static_tools_see_every_name(name: str) -> None:
+def test_static_tools_see_every_export(name: str) -> None:
     seen = names_bound_by(source.modules()[name].tree.body)
     missing = set(public_names(name)) - seen
     if name in PASSES_ON_STDLIB:
@@ -127,7 +128,8 @@ def test_static_tools_see_every_name(name: str) -> None:
 
 
 def names_bound_by(body: list[ast.stmt]) -> set[str]:
-    """What a module's source binds in a way that every tool follows: imports and assignments."""
+    """The names that a module's source binds in a way that every tool follows: imports,
+    assignments."""
     names = set()
     for node in body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -141,7 +143,7 @@ def names_bound_by(body: list[ast.stmt]) -> set[str]:
     return names
 
 
-def test_type_checkers_know_that_a_re_export_is_one() -> None:
+def test_re_exports_are_explicit_for_type_checkers() -> None:
     assert (source.PACKAGE / "py.typed").is_file()
     wrong = [
         f"{name or 'nurseryio'}, line {node.lineno}: write {alias.name} as {alias.name}"
@@ -164,7 +166,7 @@ def imports_of(body: list[ast.stmt]) -> Iterator[ast.ImportFrom]:
             yield from imports_of([*node.body, *node.orelse])
 
 
-def test_static_tools_see_that_a_wrong_name_is_wrong() -> None:
+def test_static_tools_report_a_wrong_name() -> None:
     # To a type checker a module with a __getattr__ has every name there is.
     for name in PUBLIC:
         body = source.modules()[name].tree.body
@@ -187,7 +189,7 @@ def test_everything_public_has_a_docstring() -> None:
 
 
 def public_methods(cls: type) -> list[str]:
-    """The public methods and properties that classes of ours give this class."""
+    """The public methods and properties that nurseryio's classes give this class."""
     return [
         name
         for base in cls.__mro__
@@ -202,7 +204,7 @@ def doc_of(cls: type, name: str) -> str | None:
     return inspect.getdoc(getattr(cls, name))
 
 
-def test_each_door_has_its_page_and_each_page_its_door() -> None:
+def test_each_public_module_has_its_reference_page_and_each_page_its_module() -> None:
     pages = (source.ROOT / "docs/reference").glob("*.md")
     shown = {page.stem: re.findall(r"automodule:: ([\w.]+)", page.read_text()) for page in pages}
     assert shown == {name or "nurseryio": [f"nurseryio.{name}".rstrip(".")] for name in PUBLIC}
@@ -211,7 +213,7 @@ def test_each_door_has_its_page_and_each_page_its_door() -> None:
 # -- what libraries do to the objects ----------------------------------------------
 
 
-async def test_objects_that_trio_lets_one_add_attributes_to_accept_them_here() -> None:
+async def test_objects_that_accept_new_attributes_in_trio_accept_them_in_nurseryio() -> None:
     send, receive = nurseryio.open_memory_channel[None](0)
     (listener,) = await nurseryio.open_tcp_listeners(0, host="127.0.0.1")
     stream = nurseryio.SocketStream(nurseryio.socket.socket())
@@ -226,7 +228,7 @@ async def test_objects_that_trio_lets_one_add_attributes_to_accept_them_here() -
             assert thing.note == "mine"
 
 
-async def test_a_nursery_may_be_given_a_way_to_start_of_its_own() -> None:
+async def test_start_soon_of_a_nursery_may_be_replaced() -> None:
     started = []
     async with nurseryio.open_nursery() as nursery:
         original = nursery.start_soon
@@ -243,8 +245,8 @@ async def test_a_nursery_may_be_given_a_way_to_start_of_its_own() -> None:
 # -- the cost of an import ------------------------------------------------------
 
 
-def test_importing_the_library_does_not_load_what_it_may_not_need() -> None:
-    # asyncio loads some of these by itself, on some versions: what counts is what we add.
+def test_importing_nurseryio_does_not_import_optional_modules() -> None:
+    # asyncio loads some of these by itself, on some versions: only nurseryio's own imports count.
     program = (
         "import sys, asyncio; before = set(sys.modules)\n"
         "import nurseryio\n"

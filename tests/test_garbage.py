@@ -1,4 +1,4 @@
-"""No error path leaves cyclic garbage: what an error held is free as soon as the error is.
+"""No error path leaves cyclic garbage: the objects of an error are freed as soon as the error is.
 
 An exception holds its traceback, the traceback its frames, each frame its variables and the frame
 that has called it. One variable with the exception in it closes the circle, and everything that
@@ -839,7 +839,8 @@ async def test_an_error_path_leaves_no_cyclic_garbage(path: Path) -> None:
 
 
 async def left_by(path: Path) -> list[str]:
-    """What only the collector frees after a path: its errors, and the variable of its caller."""
+    """The objects that only the collector frees after a path: its errors, and its caller's
+    variable."""
     gc.collect()
     before = errors_alive()
     raised, reference = await walk(path)
@@ -872,7 +873,7 @@ async def walk(path: Path) -> tuple[bool, weakref.ref[Marker]]:
     return False, weakref.ref(marker)
 
 
-async def test_the_measure_sees_a_circle() -> None:
+async def test_the_measure_of_cyclic_garbage_finds_a_reference_cycle() -> None:
     async def keeps_its_error() -> None:
         try:
             fail()

@@ -20,7 +20,7 @@ def package() -> str:
     return " ".join(text.replace("#", " ").split()).lower()
 
 
-def test_the_page_has_terms() -> None:
+def test_the_glossary_has_terms() -> None:
     assert len(ENTRIES) > 25
     assert len(ENTRIES) == len(ROWS) - PAGE.read_text("utf-8").count("| Term |")
 
@@ -32,7 +32,7 @@ def test_a_term_of_the_glossary_occurs_in_the_code(term: str) -> None:
 
 
 @pytest.mark.parametrize("term", ENTRIES)
-def test_the_names_beside_a_term_are_names_of_the_code(term: str) -> None:
+def test_the_names_beside_a_glossary_term_are_names_of_the_code(term: str) -> None:
     names = re.findall(r"`(\w+)`", ENTRIES[term])
     assert names
     rooms = {module.room for module in source.modules().values()}

@@ -1,7 +1,7 @@
-"""Failure injection: whatever is raised at a line of the engine, no hang, no spin, no lost error.
+"""Failure injection: whatever is raised at a line of the core, no hang, no spin, no lost error.
 
-A bounded part of the runs of ``harness/injection.py``; all of them are made by ``make injection``.
-The harness forks, so it runs in a process of its own.
+A bounded part of the runs of ``harness/injection.py``; ``make injection`` makes all of them. The
+harness forks, so it runs in a separate process.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ def run_harness(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.limit(300)
-def test_an_exception_at_a_sample_of_lines_does_no_harm() -> None:
+def test_exception_injection_at_a_sample_of_lines_breaks_nothing() -> None:
     done = run_harness("harness.injection", "--sample", "--quiet", "--jobs", "1")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @functools.cache
 def flaws() -> list[dict[str, Any]]:
-    """What the harness finds in the programs with flaws."""
+    """The result of the harness for the programs with flaws."""
     done = run_harness("harness.injection_flaws")
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("name", [run.__name__ for run, *_ in injection_flaws.FLAWS])
-def test_the_harness_notices_a_flaw(name: str) -> None:
+def test_exception_injection_finds_a_planted_flaw(name: str) -> None:
     found = [result for result in flaws() if result["flaw"] == name]
     if name == "request_is_left" and sys.version_info < (3, 11):
         pytest.skip("Python 3.10 does not count cancel requests")
@@ -62,11 +62,11 @@ def test_the_harness_notices_a_flaw(name: str) -> None:
         assert result["kind"] in result["found"], result
 
 
-def test_each_entry_of_the_short_list_names_a_line_of_the_engine() -> None:
+def test_each_entry_of_the_injection_short_list_names_a_line_of_the_core() -> None:
     assert injection.unknown_entries() == []
 
 
-def test_occurrences_hold_the_first_the_second_and_the_last() -> None:
+def test_injected_occurrences_hold_the_first_the_second_and_the_last() -> None:
     chosen = injection.random.Random(1)
     assert injection.occurrences(1, chosen) == [1]
     assert injection.occurrences(2, chosen) == [1, 2]
@@ -75,7 +75,7 @@ def test_occurrences_hold_the_first_the_second_and_the_last() -> None:
     assert found[:2] == [1, 2] and found[-1] == 100 and len(found) in (3, 4)
 
 
-def test_a_line_is_named_by_its_module_function_and_text() -> None:
+def test_an_injected_line_is_named_by_its_module_function_and_text() -> None:
     file = "_nursery/scope.py"
     text = "self._entered = True"
     number = next(
@@ -87,5 +87,5 @@ def test_a_line_is_named_by_its_module_function_and_text() -> None:
     assert line.key == f"scope:CancelScope.__enter__:{text}"
 
 
-def test_every_program_has_a_case() -> None:
+def test_every_injection_program_has_a_case() -> None:
     assert all(program.cases for program in PROGRAMS.values())

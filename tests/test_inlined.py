@@ -19,7 +19,7 @@ FINGERPRINTS: dict[str, tuple[str, str]] = {
 }
 
 
-def test_every_mark_can_be_read() -> None:
+def test_every_inlined_mark_can_be_read() -> None:
     assert len(inlined.marks()) == inlined.count_of_comments() > 20
 
 
@@ -31,7 +31,7 @@ def test_an_inlined_copy_has_not_drifted_from_its_source(mark: Mark) -> None:
         assert inlined.difference(mark) is None
 
 
-def test_no_fingerprint_is_left_over() -> None:
+def test_no_fingerprint_of_inlined_code_is_left_over() -> None:
     assert FINGERPRINTS.keys() == {m.function for m in inlined.marks() if m.option == ORDINARY}
 
 
@@ -87,7 +87,9 @@ UNGUARDED = COPY.replace("try:\n    ", "").replace(
 )
 
 
-def test_a_copy_may_have_other_names_and_further_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inlined_copy_may_have_other_names_and_further_targets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert compare(monkeypatch, COPY) is None
 
 
@@ -102,14 +104,16 @@ def test_a_copy_may_have_other_names_and_further_targets(monkeypatch: pytest.Mon
         ("if due + 1 < loop.armed:\n    loop.arm(due + 1)\n", ""),
     ],
 )
-def test_a_copy_that_has_drifted_is_found(
+def test_an_inlined_copy_that_has_drifted_is_found(
     monkeypatch: pytest.MonkeyPatch, old: str, new: str
 ) -> None:
     assert old in COPY
     assert compare(monkeypatch, COPY.replace(old, new)) is not None
 
 
-def test_a_copy_may_be_a_part_or_leave_out_what_guards_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inlined_copy_may_be_a_part_or_leave_out_its_guard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert compare(monkeypatch, COPY[: COPY.index("if ")], rest="[:2]") is None
     assert compare(monkeypatch, UNGUARDED, rest=", unguarded") is None
     assert compare(monkeypatch, UNGUARDED) is not None
@@ -117,7 +121,7 @@ def test_a_copy_may_be_a_part_or_leave_out_what_guards_it(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("full", ["is_full(loop)", "len(loop.heap) > 10"])
-def test_a_condition_may_be_inlined_with_what_it_calls(
+def test_a_condition_may_be_inlined_with_the_function_that_it_calls(
     monkeypatch: pytest.MonkeyPatch, full: str
 ) -> None:
     copy = f"if loop.state is OPEN and not {full}:\n    pass"
@@ -125,7 +129,7 @@ def test_a_condition_may_be_inlined_with_what_it_calls(
     assert compare(monkeypatch, copy.replace("not ", ""), "is_open") is not None
 
 
-def test_a_mark_of_something_that_is_gone_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inlined_mark_of_a_missing_function_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for function in ("remove", "add.inner"):
         with pytest.raises(LookupError):
             compare(monkeypatch, COPY, function)

@@ -23,8 +23,9 @@ VISITS = int(os.environ.get("NURSERYIO_VISITS", "500"))
 WARMING_UP = 500
 AT_A_TIME = 50
 
-# Memory that a process may have gained in the end, in bytes. If only the request of each visit were
-# kept, 500 visits would take over 4 MB. What is seen is 1 MB at most, and less with each visit.
+# Memory that a process may have gained in the end, in bytes. If only the request of each visit
+# were kept, 500 visits would take over 4 MB. The measured gain is 1 MB at most, and less with
+# each visit.
 MAY_GROW = 2_500_000
 
 PATH = "/quotes?patience=0.05"
@@ -44,7 +45,7 @@ def health(port: int) -> dict[str, Any]:
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at the service by /proc")
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.limit(60 + VISITS / 20)
-def test_clients_that_go_at_random_leave_nothing_behind(loop: str) -> None:
+def test_clients_that_disconnect_at_random_leave_nothing_behind(loop: str) -> None:
     example = EXAMPLES / "frameworks" / "fastapi_service.py"
     with programs.started(example, loop=loop, warnings="default") as service:
         port = int(service.read_until("listening on port").split()[-1])

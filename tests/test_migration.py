@@ -30,7 +30,7 @@ def names(cell: str, library: str) -> list[str]:
 
 
 def find(library: str, path: str) -> Any:
-    """What a dotted name stands for; modules on the way are imported."""
+    """The object of a dotted name; modules on the way are imported."""
     thing, full = importlib.import_module(library), library
     for part in path.strip(".").split("."):
         full += f".{part}"
@@ -43,12 +43,12 @@ def find(library: str, path: str) -> Any:
 ANYIO = [(path, cells) for cells in rows("anyio") for path in names(cells[0], "anyio")]
 
 
-def test_the_table_of_anyio_is_read() -> None:
+def test_the_migration_table_of_anyio_is_read() -> None:
     assert len(ANYIO) > 40
 
 
 @pytest.mark.parametrize(("path", "cells"), ANYIO, ids=[path for path, _ in ANYIO])
-def test_what_stands_for_a_name_of_anyio_exists(path: str, cells: list[str]) -> None:
+def test_the_replacement_of_each_anyio_name_exists(path: str, cells: list[str]) -> None:
     if not path.startswith(".mark"):
         find("anyio", path)
     ours = [path] if cells[1].strip() == "the same" else names(cells[1], "nurseryio")
@@ -58,7 +58,7 @@ def test_what_stands_for_a_name_of_anyio_exists(path: str, cells: list[str]) -> 
 
 
 @pytest.mark.parametrize("page", ["asyncio", "asyncio-io"])
-def test_what_stands_for_a_name_of_asyncio_exists(page: str) -> None:
+def test_the_replacement_of_each_asyncio_name_exists(page: str) -> None:
     table = rows(page)
     assert len(table) > 5
     for cells in table:

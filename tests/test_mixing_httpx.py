@@ -1,4 +1,4 @@
-"""httpx, which waits by means of anyio, in nurseries: what is cancelled leaves nothing behind."""
+"""httpx, which waits by means of anyio, in nurseries: a cancelled request leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def open_connections(of: httpx.AsyncClient) -> list[Any]:
     return [connection for connection in pool.connections if not connection.is_closed()]
 
 
-async def test_children_fetch_side_by_side() -> None:
+async def test_httpx_children_fetch_side_by_side() -> None:
     answers = []
 
     async def fetch() -> None:
@@ -70,7 +70,7 @@ async def test_children_fetch_side_by_side() -> None:
     assert answers == ["ok"] * 5
 
 
-async def test_cancelled_requests_leave_no_connection_and_cost_nothing() -> None:
+async def test_cancelled_httpx_requests_leave_no_connection_and_cost_no_cpu() -> None:
     async with serving() as server, client() as http:
         async with nurseryio.open_nursery() as nursery:
             for _ in range(5):
@@ -86,7 +86,9 @@ async def test_cancelled_requests_leave_no_connection_and_cost_nothing() -> None
 
 
 @pytest.mark.parametrize("shielded", [False, True])
-async def test_a_timeout_of_ours_ends_a_request_and_the_client_goes_on(shielded: bool) -> None:
+async def test_move_on_after_cancels_an_httpx_request_and_the_client_goes_on(
+    shielded: bool,
+) -> None:
     async with serving() as server, client() as http:
         with nurseryio.move_on_after(0.05, shield=shielded) as scope:
             await http.get(f"{server.url}/silent")

@@ -1,7 +1,7 @@
-"""Nurseries and the task groups of asyncio and anyio, three deep: each level succeeds, fails,
-is cancelled by its own means, and has its task cancelled natively.
+"""Nurseries and the task groups of asyncio and anyio, three deep: each level succeeds, fails, is
+cancelled by its own means, and has its task cancelled natively.
 
-What must hold always is in ``harness.layers``; here is what comes of each act.
+The invariants are in ``harness.layers``; the results of each act are here.
 """
 
 from __future__ import annotations
@@ -23,5 +23,7 @@ TOWERS = [
 
 @pytest.mark.parametrize("spread", [False, True], ids=["step_runner", "spread"])
 @pytest.mark.parametrize("kinds", TOWERS)
-async def test_each_level_of_three_ends_in_each_way(kinds: Any, spread: bool) -> None:
+async def test_each_of_three_nested_asyncio_anyio_or_nurseryio_blocks_ends_in_each_way(
+    kinds: Any, spread: bool
+) -> None:
     await layers.each_act(kinds, spread)

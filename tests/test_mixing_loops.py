@@ -45,7 +45,7 @@ async def race(number: int) -> list[int]:
 
 
 @each_kind
-def test_loops_in_several_threads_do_not_meet(kind: str) -> None:
+def test_loops_in_several_threads_are_independent(kind: str) -> None:
     results: dict[int, list[int]] = {}
 
     def run(number: int) -> None:
@@ -62,7 +62,7 @@ def test_loops_in_several_threads_do_not_meet(kind: str) -> None:
     assert results == {number: [number] * 5 for number in range(1, 9)}
 
 
-async def test_a_nursery_of_another_loop_refuses_and_stays_as_it_was() -> None:
+async def test_a_nursery_of_another_loop_refuses_start_soon_and_stays_unchanged() -> None:
     errors: list[BaseException] = []
 
     def elsewhere() -> None:
@@ -84,13 +84,13 @@ async def test_a_nursery_of_another_loop_refuses_and_stays_as_it_was() -> None:
 
 @needs_counts
 @each_kind
-def test_a_runner_is_used_again_and_again(kind: str) -> None:
+def test_an_asyncio_runner_is_used_again_and_again(kind: str) -> None:
     with asyncio.Runner(loop_factory=lambda: matrix.new_loop(kind)) as runner:  # type: ignore[attr-defined,unused-ignore]
         for number in range(1, 4):
             assert runner.run(race(number)) == [number] * 5
 
 
-def test_one_run_after_another_has_nothing_of_the_first() -> None:
+def test_one_run_after_another_keeps_no_state_of_the_first() -> None:
     for number in range(1, 4):
         assert asyncio.run(race(number)) == [number] * 5
         assert len(nurseryio.run(race, number)) == 5
@@ -100,7 +100,7 @@ def test_one_run_after_another_has_nothing_of_the_first() -> None:
 
 
 class OwnTask(asyncio.Task):  # type: ignore[type-arg]
-    """A task of somebody's own kind."""
+    """A task of a user's own class."""
 
 
 def test_children_are_made_by_the_task_factory_of_the_loop() -> None:
@@ -124,7 +124,7 @@ def test_children_are_made_by_the_task_factory_of_the_loop() -> None:
     assert all(task.done() for task in made)
 
 
-async def test_a_factory_that_is_set_while_a_nursery_is_open_makes_its_next_children() -> None:
+async def test_a_task_factory_set_while_a_nursery_is_open_makes_its_next_children() -> None:
     loop = asyncio.get_running_loop()
     before = loop.get_task_factory()
     kinds = []
@@ -146,7 +146,7 @@ async def test_a_factory_that_is_set_while_a_nursery_is_open_makes_its_next_chil
 
 
 @each_kind
-def test_a_loop_that_ends_ends_the_nurseries_that_are_open_in_other_tasks(kind: str) -> None:
+def test_the_end_of_asyncio_run_cancels_nurseries_open_in_other_tasks(kind: str) -> None:
     events = []
 
     async def child(name: str) -> None:
@@ -202,7 +202,7 @@ def test_an_error_in_the_cleanup_at_the_end_of_a_loop_is_reported_once(loop_erro
     assert [str(leaf) for leaf in leaves(reports[0]["exception"])] == ["in cleanup"]
 
 
-# -- notebooks: a loop that runs on, cells that are tasks of their own --------------------
+# -- notebooks: a loop that keeps running, each cell in its own task ----------------------
 
 
 class Notebook:
@@ -225,7 +225,7 @@ def notebook(request: Any) -> Iterator[Notebook]:
     loop.close()
 
 
-def test_each_cell_may_use_nurseries_and_scopes(notebook: Notebook) -> None:
+def test_each_notebook_cell_may_use_nurseries_and_scopes(notebook: Notebook) -> None:
     assert notebook.cell(race(1)) == [1] * 5
 
     async def fails() -> None:
@@ -238,7 +238,7 @@ def test_each_cell_may_use_nurseries_and_scopes(notebook: Notebook) -> None:
     assert notebook.cell(race(2)) == [2] * 5
 
 
-def test_a_nursery_in_a_task_of_its_own_serves_all_cells(notebook: Notebook) -> None:
+def test_a_nursery_in_its_own_task_serves_all_notebook_cells(notebook: Notebook) -> None:
     seen = []
     names: dict[str, Any] = {}
 
@@ -273,7 +273,7 @@ def test_a_nursery_in_a_task_of_its_own_serves_all_cells(notebook: Notebook) -> 
     notebook.cell(third())
 
 
-def test_a_nursery_that_a_cell_enters_by_hand_says_that_it_cannot_stay_open(
+def test_misnesting_a_nursery_entered_by_hand_in_a_notebook_cell_is_an_error(
     notebook: Notebook, loop_errors: Any
 ) -> None:
     reports: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""A request to cancel that asyncio.TaskGroup forgets to take back does not confuse our scopes.
+"""Stale cancelling counts: a request that asyncio.TaskGroup forgets does not confuse a scope.
 
 Before Python 3.13 a group whose child fails while the end of its block waits leaves the task's
 ``cancelling()`` one too high. A real request, made before or after, must still be seen.
@@ -29,7 +29,7 @@ async def leave_a_request() -> None:
 
 
 async def in_a_task(function: Any, *args: Any) -> Any:
-    """The count of a task of its own is nobody's business afterwards."""
+    """The cancelling count of this new task does not matter afterwards."""
     return await asyncio.ensure_future(function(*args))
 
 
@@ -57,7 +57,7 @@ each_wait = pytest.mark.parametrize(
 
 
 @each_wait
-async def test_a_scope_catches_its_own_cancellation_after_a_group_failed_in_it(wait: Any) -> None:
+async def test_a_stale_cancelling_count_of_a_task_group_does_not_confuse_a_scope(wait: Any) -> None:
     async def main() -> None:
         for _ in range(2):
             with nurseryio.CancelScope() as scope:
@@ -70,7 +70,9 @@ async def test_a_scope_catches_its_own_cancellation_after_a_group_failed_in_it(w
 
 
 @each_wait
-async def test_a_nursery_catches_its_own_cancellation_after_a_group_failed_in_it(wait: Any) -> None:
+async def test_a_stale_cancelling_count_of_a_task_group_does_not_confuse_a_nursery(
+    wait: Any,
+) -> None:
     async def main() -> None:
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(nurseryio.sleep_forever)
@@ -83,7 +85,7 @@ async def test_a_nursery_catches_its_own_cancellation_after_a_group_failed_in_it
     await in_a_task(main)
 
 
-async def test_a_nursery_that_is_cancelled_while_it_only_waits_catches_that() -> None:
+async def test_a_stale_cancelling_count_does_not_confuse_a_nursery_that_only_waits() -> None:
     async def main() -> None:
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(nurseryio.sleep_forever)
@@ -96,7 +98,9 @@ async def test_a_nursery_that_is_cancelled_while_it_only_waits_catches_that() ->
 
 @each_wait
 @pytest.mark.parametrize("native_first", [False, True])
-async def test_a_native_request_in_the_same_tick_passes(wait: Any, native_first: bool) -> None:
+async def test_a_native_cancel_in_the_same_iteration_as_a_scopes_cancel_passes(
+    wait: Any, native_first: bool
+) -> None:
     scope = nurseryio.CancelScope()
 
     async def main() -> None:
@@ -114,7 +118,7 @@ async def test_a_native_request_in_the_same_tick_passes(wait: Any, native_first:
 
 
 @each_wait
-async def test_a_native_request_that_our_cancellation_replaces_is_not_lost(wait: Any) -> None:
+async def test_a_native_cancel_replaced_by_a_scopes_cancellation_is_not_lost(wait: Any) -> None:
     scope = nurseryio.CancelScope()
 
     async def main() -> None:
@@ -133,7 +137,7 @@ async def test_a_native_request_that_our_cancellation_replaces_is_not_lost(wait:
     assert task.cancelled()
 
 
-async def test_a_native_request_that_is_still_on_its_way_is_not_lost() -> None:
+async def test_a_native_cancel_that_is_still_pending_is_not_lost() -> None:
     scope = nurseryio.CancelScope()
 
     async def slow_to_end() -> None:

@@ -1,4 +1,4 @@
-"""What asyncio code waits with, inside our scopes and around our nurseries."""
+"""The ways to wait in asyncio code, inside nurseryio's scopes and around its nurseries."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ each_wait = pytest.mark.parametrize("wait", WAITS)
 
 
 @each_wait
-async def test_a_scope_ends_what_waits_in_it(wait: Any) -> None:
+async def test_a_scope_cancels_every_kind_of_asyncio_wait_in_it(wait: Any) -> None:
     with CancelScope() as scope:
         asyncio.get_running_loop().call_later(0.001, scope.cancel)
         await wait()
@@ -117,7 +117,7 @@ async def test_a_scope_ends_what_waits_in_it(wait: Any) -> None:
 
 
 @each_wait
-async def test_what_begins_to_wait_in_a_cancelled_scope_ends(wait: Any) -> None:
+async def test_an_asyncio_wait_begun_in_a_cancelled_scope_is_cancelled(wait: Any) -> None:
     with CancelScope() as scope:
         scope.cancel()
         await wait()
@@ -126,7 +126,7 @@ async def test_what_begins_to_wait_in_a_cancelled_scope_ends(wait: Any) -> None:
 
 
 @each_wait
-async def test_a_failing_child_ends_what_waits_in_the_body(wait: Any) -> None:
+async def test_a_failing_child_cancels_an_asyncio_wait_in_the_body(wait: Any) -> None:
     async def fail() -> None:
         await settle()
         raise ValueError("child")
@@ -141,7 +141,7 @@ async def test_a_failing_child_ends_what_waits_in_the_body(wait: Any) -> None:
 @needs_counts
 @each_wait
 @pytest.mark.parametrize("native_first", [False, True])
-async def test_a_native_cancel_in_the_tick_of_the_scopes_own_is_not_lost(
+async def test_a_native_cancel_in_the_iteration_of_a_scopes_cancel_is_not_lost(
     wait: Any, native_first: bool
 ) -> None:
     scope = CancelScope()
@@ -160,7 +160,7 @@ async def test_a_native_cancel_in_the_tick_of_the_scopes_own_is_not_lost(
 
 
 @each_wait
-async def test_nothing_spins_while_a_cancelled_wait_lasts_behind_a_shield(wait: Any) -> None:
+async def test_a_cancelled_wait_behind_an_asyncio_shield_costs_no_cpu(wait: Any) -> None:
     async def stubborn() -> None:
         with CancelScope(shield=True), little_cpu():
             with nurseryio.move_on_after(0.15):
@@ -171,7 +171,7 @@ async def test_nothing_spins_while_a_cancelled_wait_lasts_behind_a_shield(wait: 
         nursery.cancel_scope.cancel()
 
 
-async def test_an_item_that_a_queue_handed_over_before_the_cancel_is_not_lost() -> None:
+async def test_an_item_that_an_asyncio_queue_handed_over_before_a_cancel_is_not_lost() -> None:
     queue: asyncio.Queue[int] = asyncio.Queue()
     got = []
 
@@ -191,7 +191,7 @@ async def test_an_item_that_a_queue_handed_over_before_the_cancel_is_not_lost() 
     assert queue.get_nowait() == 1
 
 
-async def test_a_thread_of_asyncio_is_not_waited_for_by_a_cancelled_scope() -> None:
+async def test_asyncio_to_thread_is_not_waited_for_by_a_cancelled_scope() -> None:
     release, done = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -208,7 +208,7 @@ async def test_a_thread_of_asyncio_is_not_waited_for_by_a_cancelled_scope() -> N
     assert done.is_set()
 
 
-async def test_a_thread_of_asyncio_runs_in_a_nursery_of_its_caller() -> None:
+async def test_asyncio_to_thread_runs_in_a_nursery_of_its_caller() -> None:
     results = []
 
     async def child(number: int) -> None:
@@ -221,7 +221,7 @@ async def test_a_thread_of_asyncio_runs_in_a_nursery_of_its_caller() -> None:
     await asyncio.get_running_loop().shutdown_default_executor()
 
 
-async def test_a_process_of_asyncio_is_ended_in_the_cleanup_of_a_cancelled_scope() -> None:
+async def test_an_asyncio_subprocess_is_ended_in_the_cleanup_of_a_cancelled_scope() -> None:
     code = "import time; print('up', flush=True); time.sleep(60)"
     with CancelScope() as scope:
         process = await asyncio.create_subprocess_exec(
@@ -277,14 +277,14 @@ def work() -> Any:
     assert made.begun == made.ended > 0
 
 
-async def test_wait_for_ends_a_nursery_and_says_so(work: Work) -> None:
+async def test_asyncio_wait_for_cancels_a_nursery_and_raises_timeout_error(work: Work) -> None:
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(work.run(), 0.005)
     assert cancelling() == 0
 
 
 @needs_counts
-async def test_a_timeout_of_asyncio_ends_a_nursery_and_says_so(work: Work) -> None:
+async def test_an_asyncio_timeout_cancels_a_nursery_and_raises_timeout_error(work: Work) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.005):  # type: ignore[attr-defined,unused-ignore]
             await work.run()
@@ -304,7 +304,9 @@ async def test_a_nursery_goes_on_behind_an_asyncio_shield(work: Work) -> None:
     await asyncio.wait([task])
 
 
-async def test_gather_passes_the_error_of_a_nursery_and_leaves_the_other(work: Work) -> None:
+async def test_asyncio_gather_passes_the_error_of_a_nursery_and_leaves_the_other(
+    work: Work,
+) -> None:
     other = asyncio.ensure_future(work.run())
     with pytest.raises(BaseExceptionGroup) as caught:
         await asyncio.gather(work.fail(), other)
@@ -314,7 +316,7 @@ async def test_gather_passes_the_error_of_a_nursery_and_leaves_the_other(work: W
     await asyncio.wait([other])
 
 
-async def test_a_gather_that_is_cancelled_ends_the_nurseries_in_it(work: Work) -> None:
+async def test_a_cancelled_asyncio_gather_cancels_the_nurseries_in_it(work: Work) -> None:
     task = asyncio.ensure_future(_gathered(work.run, work.run))
     await settle()
     task.cancel()
@@ -327,7 +329,7 @@ async def _gathered(*functions: Callable[[], Awaitable[None]]) -> None:
     await asyncio.gather(*(function() for function in functions))
 
 
-async def test_as_completed_yields_the_results_of_nurseries() -> None:
+async def test_asyncio_as_completed_yields_the_results_of_nurseries() -> None:
     async def add(number: int) -> int:
         total = []
 
@@ -344,7 +346,7 @@ async def test_as_completed_yields_the_results_of_nurseries() -> None:
     assert sorted(sums) == [3, 6]
 
 
-async def test_a_queue_joins_children_of_a_nursery_and_tasks_of_asyncio() -> None:
+async def test_an_asyncio_queue_works_between_children_and_asyncio_tasks() -> None:
     queue: asyncio.Queue[int] = asyncio.Queue(maxsize=1)
     seen = []
 

@@ -20,5 +20,7 @@ APPS = [
 
 @pytest.mark.parametrize("spread", [False, True], ids=["step_runner", "spread"])
 @pytest.mark.parametrize("kinds", APPS, ids="-".join)
-async def test_whatever_happens_at_any_level_nothing_is_left(kinds: Any, spread: bool) -> None:
+async def test_nested_asyncio_anyio_and_nurseryio_blocks_leave_nothing_whatever_happens(
+    kinds: Any, spread: bool
+) -> None:
     await layers.each_act(kinds, spread)

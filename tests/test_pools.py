@@ -1,7 +1,7 @@
-"""What cancelled queries leave behind in real connection pools, with an edge island and without.
+"""Cancelled queries in real connection pools, with edge cancellation and without.
 
-Without one, cleanup of a library that expects a single CancelledError is interrupted as well. These
-tests also tell which libraries have taken care of that themselves, so that the guide does not claim
+Without it, cleanup of a library that expects a single CancelledError is interrupted as well. These
+tests also show which libraries have taken care of that themselves, so that the guide does not claim
 more than is true.
 """
 
@@ -48,7 +48,7 @@ def around(island: bool) -> contextlib.AbstractContextManager[object]:
 
 
 class Observer:
-    """A connection of its own that looks at what the server does.
+    """A separate connection that looks at what the server does.
 
     A query with which the server goes on keeps its connection until it is done, however long it is.
     """
@@ -125,7 +125,7 @@ async def use_psycopg_pool(postgres: str, island: bool) -> tuple[int, int]:
 
 
 @needs_psycopg
-async def test_without_an_island_psycopgs_pool_loses_a_connection_with_each_cancelled_query(
+async def test_without_edge_cancellation_psycopgs_pool_loses_a_connection_per_cancelled_query(
     postgres: str,
 ) -> None:
     left, lost = await use_psycopg_pool(postgres, island=False)
@@ -135,7 +135,7 @@ async def test_without_an_island_psycopgs_pool_loses_a_connection_with_each_canc
 
 
 @needs_psycopg
-async def test_in_an_island_psycopgs_pool_loses_none(postgres: str) -> None:
+async def test_with_edge_cancellation_psycopgs_pool_loses_no_connection(postgres: str) -> None:
     assert await use_psycopg_pool(postgres, island=True) == (0, 0)
 
 
@@ -163,14 +163,14 @@ async def use_getconn(postgres: str, island: bool) -> int:
 
 
 @needs_psycopg
-async def test_without_an_island_connections_taken_by_hand_are_never_given_back(
+async def test_without_edge_cancellation_connections_taken_by_hand_are_never_returned(
     postgres: str,
 ) -> None:
     assert await use_getconn(postgres, island=False) == 0
 
 
 @needs_psycopg
-async def test_in_an_island_connections_taken_by_hand_are_given_back(postgres: str) -> None:
+async def test_with_edge_cancellation_connections_taken_by_hand_are_returned(postgres: str) -> None:
     assert await use_getconn(postgres, island=True) == POOL_SIZE
 
 
@@ -199,7 +199,7 @@ async def use_sqlalchemy(postgres: str, island: bool) -> int:
 
 
 @needs_sqlalchemy
-async def test_without_an_island_connections_of_sqlalchemy_go_on_with_their_query(
+async def test_without_edge_cancellation_sqlalchemy_connections_go_on_with_their_query(
     postgres: str,
 ) -> None:
     # All of them, unless the request to cancel happens to be out before it is interrupted.
@@ -207,7 +207,9 @@ async def test_without_an_island_connections_of_sqlalchemy_go_on_with_their_quer
 
 
 @needs_sqlalchemy
-async def test_in_an_island_no_connection_of_sqlalchemy_goes_on(postgres: str) -> None:
+async def test_with_edge_cancellation_no_sqlalchemy_connection_goes_on_with_its_query(
+    postgres: str,
+) -> None:
     assert await use_sqlalchemy(postgres, island=True) == 0
 
 
@@ -225,7 +227,7 @@ async def use_asyncpg_pool(postgres: str, island: bool) -> tuple[int, int]:
 
         async with observer(postgres) as watch:
             await watch.cancel_queries(query, island=island)
-            # What it does for a connection goes on in tasks of its own. Whoever wants all of them
+            # Its work for a connection goes on in separate tasks. Code that wants all of them
             # waits for that.
             async with pool.acquire(), pool.acquire(), pool.acquire():
                 pass
@@ -233,7 +235,7 @@ async def use_asyncpg_pool(postgres: str, island: bool) -> tuple[int, int]:
 
 
 @servers.needs_packages("asyncpg")
-async def test_without_an_island_asyncpgs_pool_repairs_connections_and_may_complain(
+async def test_without_edge_cancellation_asyncpgs_pool_repairs_connections_and_may_warn(
     postgres: str, loop_errors: list[str]
 ) -> None:
     assert await use_asyncpg_pool(postgres, island=False) == (0, POOL_SIZE)
@@ -243,7 +245,7 @@ async def test_without_an_island_asyncpgs_pool_repairs_connections_and_may_compl
 
 
 @servers.needs_packages("asyncpg")
-async def test_in_an_island_asyncpgs_pool_has_nothing_to_repair(postgres: str) -> None:
+async def test_with_edge_cancellation_asyncpgs_pool_has_nothing_to_repair(postgres: str) -> None:
     assert await use_asyncpg_pool(postgres, island=True) == (0, POOL_SIZE)
 
 
@@ -266,18 +268,18 @@ async def use_redis_lock(redis_url: str, island: bool) -> bool:
 
 
 @servers.needs_packages("redis")
-async def test_without_an_island_a_lock_in_redis_stays_locked(redis_url: str) -> None:
+async def test_without_edge_cancellation_a_redis_lock_stays_locked(redis_url: str) -> None:
     assert await use_redis_lock(redis_url, island=False)
 
 
 @servers.needs_packages("redis")
-async def test_in_an_island_a_lock_in_redis_is_released(redis_url: str) -> None:
+async def test_with_edge_cancellation_a_redis_lock_is_released(redis_url: str) -> None:
     assert not await use_redis_lock(redis_url, island=True)
 
 
 @servers.needs_packages("redis")
 @pytest.mark.parametrize("island", [False, True])
-async def test_the_pool_of_redis_takes_care_of_itself(redis_url: str, island: bool) -> None:
+async def test_the_redis_pool_needs_no_edge_cancellation(redis_url: str, island: bool) -> None:
     import redis.asyncio as redis
 
     pool = redis.BlockingConnectionPool.from_url(redis_url, max_connections=POOL_SIZE, timeout=1)
@@ -294,7 +296,9 @@ async def test_the_pool_of_redis_takes_care_of_itself(redis_url: str, island: bo
 
 @servers.needs_packages("aiosqlite")
 @pytest.mark.parametrize("island", [True, False])
-async def test_aiosqlite_threads_outlive_a_cancelled_close_without_an_island(island: bool) -> None:
+async def test_aiosqlite_threads_outlive_a_cancelled_close_without_edge_cancellation(
+    island: bool,
+) -> None:
     """A connection has a thread, which is not a daemon: the process waits for it at its end."""
     import aiosqlite
 

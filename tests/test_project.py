@@ -35,7 +35,7 @@ def each_step() -> list[dict[str, Any]]:
     return [step for job in loaded(WORKFLOW)["jobs"].values() for step in job["steps"]]
 
 
-def test_each_target_of_make_that_a_page_names_is_there() -> None:
+def test_each_make_target_that_a_page_names_exists() -> None:
     targets = set(re.findall(r"^(\w+):", text(source.ROOT / "Makefile"), re.MULTILINE))
     pages = [CONTRIBUTING, source.ROOT / "README.md", *(source.ROOT / "docs").rglob("*.md")]
     named = {name for page in pages for name in re.findall(r"`make (\w+)[` ]", text(page))}
@@ -44,7 +44,7 @@ def test_each_target_of_make_that_a_page_names_is_there() -> None:
     assert shown == targets - {"help"}
 
 
-def test_the_issue_template_asks_for_all_that_a_bug_depends_on() -> None:
+def test_the_issue_template_has_a_field_for_all_that_a_bug_depends_on() -> None:
     asked = {field.get("id") for field in loaded(TEMPLATE)["body"]}
     assert {"program", "outcome", "loop", "host", "versions"} <= asked
 
@@ -64,11 +64,11 @@ def test_the_command_of_the_issue_template_prints_the_versions() -> None:
     assert re.search(r"\banyio \d", shown) and re.search(r"\bnurseryio \d", shown)
 
 
-def test_the_forge_runs_what_a_developer_runs() -> None:
+def test_ci_runs_the_same_checks_as_a_developer() -> None:
     assert {"run": ".ci/run"} in each_step()
 
 
-def test_the_forge_runs_on_each_supported_python() -> None:
+def test_ci_runs_on_each_supported_python() -> None:
     declared = set(re.findall(r'Python :: (3\.\d+)"', text(source.ROOT / "pyproject.toml")))
     listed = [step["with"]["python-version"] for step in each_step() if "with" in step]
     assert set(listed[0].split()) == declared
@@ -80,7 +80,7 @@ def test_the_forge_runs_on_each_supported_python() -> None:
         assert cell["python"] in declared
 
 
-def test_the_documentation_is_built_as_here() -> None:
+def test_readthedocs_builds_the_documentation_with_the_same_settings() -> None:
     settings = loaded(source.ROOT / ".readthedocs.yaml")
     assert (source.ROOT / settings["sphinx"]["configuration"]).exists()
     assert settings["sphinx"]["fail_on_warning"]

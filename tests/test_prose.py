@@ -15,7 +15,9 @@ def check(tmp_path: Path, docstring: str, comment: str = "A comment.") -> int:
     return prose.main(tmp_path)
 
 
-def test_plain_language_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_language_passes_the_prose_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert check(tmp_path, PLAIN + "What is this? It is no longer here.") == 0
     assert "plain" in capsys.readouterr().out
 
@@ -32,7 +34,7 @@ def test_plain_language_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ],
 )
 @pytest.mark.parametrize("where", ["docstring", "comment"])
-def test_a_habit_over_its_budget_fails_and_is_shown_with_its_place(
+def test_a_prose_habit_over_its_budget_fails_and_is_shown_with_its_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], habit: str, where: str
 ) -> None:
     if where == "docstring":
@@ -44,5 +46,5 @@ def test_a_habit_over_its_budget_fails_and_is_shown_with_its_place(
     assert f"module.py:{1 if where == 'docstring' else 4}: " in lines[1]
 
 
-def test_a_habit_within_its_budget_passes(tmp_path: Path) -> None:
+def test_a_prose_habit_within_its_budget_passes(tmp_path: Path) -> None:
     assert check(tmp_path, PLAIN * 10 + "What a task holds is kept.") == 0

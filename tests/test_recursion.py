@@ -120,7 +120,7 @@ class Attempt:
         return True
 
 
-def test_the_measure_of_frames_is_right() -> None:
+def test_the_measure_of_frames_to_the_recursion_limit_is_right() -> None:
     def takes(frames: int) -> None:
         if frames > 1:
             takes(frames - 1)
@@ -133,7 +133,8 @@ def test_the_measure_of_frames_is_right() -> None:
 
 
 def no_more_than_asyncio_says(errors: list[str]) -> None:
-    """The loop's exception handler has heard of tasks only that asyncio could not make whole.
+    """The loop's exception handler has only reports of tasks that asyncio could not make
+    completely.
 
     It could not even schedule them, or (with uvloop before Python 3.12) it raised and kept a task,
     whose coroutine had been closed by then.
@@ -145,7 +146,7 @@ def no_more_than_asyncio_says(errors: list[str]) -> None:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda function: function.__name__)
-async def test_an_operation_near_the_recursion_limit_is_made_once_or_not_at_all(
+async def test_an_operation_near_the_recursion_limit_is_done_once_or_not_at_all(
     scenario: Scenario, loop_errors: list[str]
 ) -> None:
     failed: list[int] = []
@@ -308,7 +309,7 @@ async def nest(name: str, frames: int) -> list[str]:
 
 @pytest.mark.parametrize("kind", [kind for kind in ("stock", "uvloop") if kind in matrix.KINDS])
 @pytest.mark.parametrize("name", NESTED)
-def test_blocks_nested_until_the_recursion_limit_are_all_left(
+def test_blocks_nested_until_the_recursion_limit_are_all_exited(
     name: str, kind: str, loop_errors: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Pytest's own hook, which would be called near the limit as well, cannot work there.
@@ -329,7 +330,7 @@ def test_blocks_nested_until_the_recursion_limit_are_all_left(
     no_more_than_asyncio_says(loop_errors)
 
 
-def test_a_group_that_a_child_raises_at_the_limit_arrives() -> None:
+def test_an_exception_group_with_a_childs_recursion_error_is_raised() -> None:
     async def recurse() -> None:
         await recurse()
 
@@ -345,7 +346,9 @@ def test_a_group_that_a_child_raises_at_the_limit_arrives() -> None:
         nurseryio.run(main)
 
 
-async def test_a_call_that_keeps_failing_leaves_the_loop_its_turns(loop_errors: list[str]) -> None:
+async def test_fairness_finish_later_that_keeps_failing_lets_the_loop_run(
+    loop_errors: list[str],
+) -> None:
     state = loop_state(asyncio.get_running_loop())
     calls: list[int] = []
 

@@ -44,7 +44,7 @@ async def ready_with(value: object, *, task_status: Status = TASK_STATUS_IGNORED
     await turns(2)
 
 
-async def test_start_waits_until_the_child_is_ready_and_returns_its_value() -> None:
+async def test_nursery_start_waits_for_started_and_returns_its_value() -> None:
     async with open_nursery() as nursery:
         assert await nursery.start(ready_with, "up") == "up"
         (child,) = nursery.child_tasks
@@ -54,7 +54,7 @@ async def test_start_waits_until_the_child_is_ready_and_returns_its_value() -> N
     await ready_with("without start")
 
 
-async def test_no_value_means_none() -> None:
+async def test_started_without_a_value_makes_nursery_start_return_none() -> None:
     async def child(*, task_status: Status) -> None:
         task_status.started()
 
@@ -62,7 +62,7 @@ async def test_no_value_means_none() -> None:
         assert await nursery.start(child) is None
 
 
-async def test_the_child_has_its_name_and_lives_in_the_temporary_nursery_first() -> None:
+async def test_a_child_of_nursery_start_is_in_a_temporary_nursery_first() -> None:
     seen: list[Any] = []
 
     async def child(*, task_status: Status) -> None:
@@ -79,14 +79,14 @@ async def test_the_child_has_its_name_and_lives_in_the_temporary_nursery_first()
     assert after == ("the child", nursery, None)
 
 
-async def test_what_is_ignored_can_be_called() -> None:
+async def test_task_status_ignored_started_can_be_called() -> None:
     TASK_STATUS_IGNORED.started()
     TASK_STATUS_IGNORED.started("x")
     TASK_STATUS_IGNORED.started("x")
     assert repr(TASK_STATUS_IGNORED) == "TASK_STATUS_IGNORED"
 
 
-async def test_an_error_before_it_is_ready_comes_out_of_start_alone() -> None:
+async def test_an_error_before_started_is_raised_alone_by_nursery_start() -> None:
     async def child(*, task_status: Status) -> None:
         await turns(2)
         raise KeyError("x")
@@ -99,7 +99,7 @@ async def test_an_error_before_it_is_ready_comes_out_of_start_alone() -> None:
     assert not nursery.cancel_scope.cancel_called
 
 
-async def test_a_group_raised_before_it_is_ready_comes_out_as_it_is() -> None:
+async def test_an_exception_group_before_started_is_raised_unchanged_by_nursery_start() -> None:
     error = ExceptionGroup("mine", [KeyError(), OSError()])
 
     async def child(*, task_status: Status) -> None:
@@ -111,7 +111,7 @@ async def test_a_group_raised_before_it_is_ready_comes_out_as_it_is() -> None:
         assert caught.value is error
 
 
-async def test_an_error_after_it_is_ready_belongs_to_the_nursery() -> None:
+async def test_an_error_after_started_is_raised_by_the_nursery() -> None:
     async def child(*, task_status: Status) -> None:
         task_status.started("up")
         raise KeyError
@@ -125,7 +125,7 @@ async def test_an_error_after_it_is_ready_belongs_to_the_nursery() -> None:
     assert [type(leaf) for leaf in leaves(caught.value)] == [KeyError]
 
 
-async def test_ending_without_having_been_ready_is_an_error() -> None:
+async def test_a_child_that_ends_without_started_is_an_error() -> None:
     async def child(*, task_status: Status) -> None:
         await turns(2)
 
@@ -136,7 +136,7 @@ async def test_ending_without_having_been_ready_is_an_error() -> None:
             await nursery.start(child)
 
 
-async def test_being_ready_twice_is_an_error_in_the_child() -> None:
+async def test_started_twice_is_an_error_in_the_child() -> None:
     async def child(*, task_status: Status) -> None:
         task_status.started("first")
         with pytest.raises(RuntimeError, match="called 'started' twice"):
@@ -157,7 +157,7 @@ async def test_a_function_without_task_status_is_an_error() -> None:
             await nursery.start(ready_with(1))  # type: ignore[arg-type]
 
 
-async def test_another_task_may_say_that_it_is_ready() -> None:
+async def test_another_task_may_call_started() -> None:
     kept: list[Status] = []
 
     async def child(*, task_status: Status) -> None:
@@ -177,7 +177,7 @@ async def test_another_task_may_say_that_it_is_ready() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_callback_may_say_that_it_is_ready_before_the_first_step() -> None:
+async def test_a_callback_may_call_started_before_the_childs_first_step() -> None:
     order: list[str] = []
 
     class Early:
@@ -196,7 +196,7 @@ async def test_a_callback_may_say_that_it_is_ready_before_the_first_step() -> No
     assert order == ["ready", "first step"]
 
 
-async def test_readiness_after_the_child_has_ended_is_too_late() -> None:
+async def test_started_after_the_child_has_ended_is_an_error() -> None:
     kept: list[Status] = []
 
     async def child(*, task_status: Status) -> None:
@@ -210,7 +210,7 @@ async def test_readiness_after_the_child_has_ended_is_too_late() -> None:
     validate()
 
 
-async def test_start_may_be_the_last_thing_in_a_nursery_and_children_may_call_it() -> None:
+async def test_nursery_start_may_be_the_last_call_in_a_nursery_and_children_may_call_it() -> None:
     values = []
 
     async def child(nursery: Nursery) -> None:
@@ -221,7 +221,7 @@ async def test_start_may_be_the_last_thing_in_a_nursery_and_children_may_call_it
     assert values == [1]
 
 
-async def test_a_start_under_way_keeps_a_nursery_open() -> None:
+async def test_a_pending_nursery_start_keeps_the_nursery_open() -> None:
     values = []
 
     async def slow(*, task_status: Status) -> None:
@@ -238,7 +238,7 @@ async def test_a_start_under_way_keeps_a_nursery_open() -> None:
     assert values == ["slow"]
 
 
-async def test_several_starts_at_once() -> None:
+async def test_several_calls_of_nursery_start_at_once() -> None:
     values = []
 
     async def starter(nursery: Nursery, value: int) -> None:
@@ -253,7 +253,7 @@ async def test_several_starts_at_once() -> None:
 # -- cancelled in between -------------------------------------------------------
 
 
-async def test_the_callers_scope_reaches_the_child_until_it_is_ready() -> None:
+async def test_the_callers_scope_cancels_the_child_before_started() -> None:
     seen = []
 
     async def child(*, task_status: Status) -> None:
@@ -272,7 +272,7 @@ async def test_the_callers_scope_reaches_the_child_until_it_is_ready() -> None:
     assert not nursery.cancel_scope.cancel_called
 
 
-async def test_the_callers_scope_does_not_reach_the_child_afterwards() -> None:
+async def test_reparenting_the_callers_scope_does_not_cancel_the_child_after_started() -> None:
     ended = []
 
     async def child(*, task_status: Status) -> None:
@@ -291,7 +291,7 @@ async def test_the_callers_scope_does_not_reach_the_child_afterwards() -> None:
     assert ended == ["by itself"]
 
 
-async def test_start_in_a_cancelled_scope_lets_the_child_begin_and_be_cancelled() -> None:
+async def test_nursery_start_in_a_cancelled_scope_lets_the_child_begin_and_be_cancelled() -> None:
     seen = []
 
     async def child(*, task_status: Status) -> None:
@@ -307,7 +307,7 @@ async def test_start_in_a_cancelled_scope_lets_the_child_begin_and_be_cancelled(
     assert seen == ["started"]
 
 
-async def test_a_child_that_gets_ready_in_a_cancelled_scope_is_cancelled_all_the_same() -> None:
+async def test_a_child_that_calls_started_in_a_cancelled_scope_is_cancelled_nevertheless() -> None:
     seen = []
 
     async def child(*, task_status: Status) -> None:
@@ -324,7 +324,7 @@ async def test_a_child_that_gets_ready_in_a_cancelled_scope_is_cancelled_all_the
     assert seen == ["ready"]
 
 
-async def test_a_shielded_child_gets_ready_although_the_caller_is_cancelled() -> None:
+async def test_a_shielded_child_calls_started_although_the_caller_is_cancelled() -> None:
     values = []
 
     async def child(*, task_status: Status) -> None:
@@ -339,7 +339,7 @@ async def test_a_shielded_child_gets_ready_although_the_caller_is_cancelled() ->
     assert values == ["up"]
 
 
-async def test_a_child_moved_into_a_cancelled_nursery_is_cancelled() -> None:
+async def test_reparenting_into_a_cancelled_nursery_cancels_the_child() -> None:
     seen = []
 
     async def child(nursery: Nursery, *, task_status: Status) -> None:
@@ -361,7 +361,7 @@ async def test_a_child_moved_into_a_cancelled_nursery_is_cancelled() -> None:
     assert inner.cancel_scope.cancelled_caught
 
 
-async def test_what_the_child_has_opened_moves_along() -> None:
+async def test_reparenting_moves_the_scopes_and_nurseries_of_the_child_along() -> None:
     ended = []
 
     async def grandchild() -> None:
@@ -391,7 +391,7 @@ async def test_what_the_child_has_opened_moves_along() -> None:
         assert ended == ["grandchild"]
 
 
-async def test_a_child_moved_out_of_a_shield_feels_what_is_around_its_nursery() -> None:
+async def test_reparenting_out_of_a_shield_lets_outer_scopes_cancel_the_child() -> None:
     seen = []
 
     async def child(*, task_status: Status) -> None:
@@ -412,7 +412,7 @@ async def test_a_child_moved_out_of_a_shield_feels_what_is_around_its_nursery() 
     assert around.cancelled_caught
 
 
-async def test_errors_while_the_caller_is_cancelled_come_out_beside_nothing() -> None:
+async def test_errors_of_the_child_of_a_cancelled_caller_are_raised_without_cancelled() -> None:
     async def child(*, task_status: Status) -> None:
         try:
             await sleep_forever()
@@ -430,7 +430,7 @@ async def test_errors_while_the_caller_is_cancelled_come_out_beside_nothing() ->
 
 
 @needs_counts
-async def test_a_native_cancel_of_the_caller_ends_the_child_and_comes_out_bare() -> None:
+async def test_a_native_cancel_of_the_caller_cancels_the_child_and_is_raised_bare() -> None:
     ended = []
 
     async def child(*, task_status: Status) -> None:
@@ -450,7 +450,7 @@ async def test_a_native_cancel_of_the_caller_ends_the_child_and_comes_out_bare()
 
 
 @pytest.mark.parametrize("first_step", [True, False])
-async def test_a_native_cancel_of_the_child_is_no_readiness(first_step: bool) -> None:
+async def test_a_native_cancel_of_the_child_before_started_is_an_error(first_step: bool) -> None:
     tasks: list[asyncio.Task[Any]] = []
 
     async def child(*, task_status: Status) -> None:
@@ -489,7 +489,7 @@ async def start_and_cancel_at_once(nursery: Nursery, child: Any) -> None:
     await nursery.start(cancelled_at_once, name="victim")
 
 
-async def test_a_moved_child_that_never_ran_does_not_hang_its_nursery() -> None:
+async def test_reparenting_a_child_that_never_ran_does_not_hang_its_nursery() -> None:
     ran = []
 
     class Early:
@@ -518,14 +518,14 @@ async def test_a_moved_child_that_never_ran_does_not_hang_its_nursery() -> None:
 # -- misuse ---------------------------------------------------------------------
 
 
-async def test_a_closed_nursery_starts_nobody_and_closes_what_it_was_given() -> None:
+async def test_nursery_start_in_a_closed_nursery_is_refused_and_closes_the_coroutine() -> None:
     async with open_nursery() as nursery:
         pass
     with pytest.raises(RuntimeError, match="Nursery is closed to new arrivals"):
         await nursery.start(ready_with, 1)
 
 
-async def test_a_second_child_in_the_temporary_nursery_is_an_internal_error() -> None:
+async def test_a_second_child_in_the_temporary_nursery_is_a_trio_internal_error() -> None:
     async def other() -> None:
         raise OSError
 
@@ -540,7 +540,9 @@ async def test_a_second_child_in_the_temporary_nursery_is_an_internal_error() ->
     assert {type(leaf) for leaf in leaves(caught.value.__cause__)} == {KeyError, OSError}
 
 
-async def test_start_leaves_what_the_caller_had_open_alone(autojump_clock: Any) -> None:
+async def test_nursery_start_leaves_the_callers_scopes_and_nurseries_alone(
+    autojump_clock: Any,
+) -> None:
     event = Event()
 
     async def child(*, task_status: Status) -> None:
@@ -557,7 +559,7 @@ async def test_start_leaves_what_the_caller_had_open_alone(autojump_clock: Any) 
         assert not scope.cancel_called
 
 
-async def test_a_group_of_two_cannot_hide_in_start() -> None:
+async def test_an_exception_group_of_the_childs_nursery_is_raised_by_nursery_start() -> None:
     async def child(*, task_status: Status) -> None:
         async with open_nursery() as own:
             own.start_soon(sleep_forever)

@@ -23,7 +23,9 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="uses pipes and 
 
 @pytest.mark.limit(max(60.0, PROGRAMS))
 @pytest.mark.parametrize("kind", KINDS)
-async def test_random_programs_lose_no_byte_and_end(loop_case: Case, kind: str) -> None:
+async def test_stream_stress_random_programs_lose_no_byte_and_end(
+    loop_case: Case, kind: str
+) -> None:
     # Each cell tries other programs.
     first = zlib.crc32(str(loop_case).encode()) if SEED is None else int(SEED)
     for seed in range(first, first + PROGRAMS):
@@ -51,7 +53,7 @@ def pieces(*sent: bool) -> list[Piece]:
         ((), b"", True, True),
     ],
 )
-def test_the_model_accepts(
+def test_the_stream_stress_model_accepts(
     sent: tuple[bool, ...], received: bytes, whole: bool, exact: bool
 ) -> None:
     assert find_difference(pieces(*sent), received, whole, exact) is None
@@ -70,13 +72,13 @@ def test_the_model_accepts(
         ((True, True), b"\0bac\1abc", False, False, "not what was sent"),
     ],
 )
-def test_the_model_refuses(
+def test_the_stream_stress_model_refuses(
     sent: tuple[bool, ...], received: bytes, whole: bool, exact: bool, why: str
 ) -> None:
     assert why in str(find_difference(pieces(*sent), received, whole, exact))
 
 
-def test_the_numbers_of_pieces_are_below_all_other_bytes() -> None:
+def test_stream_stress_numbers_of_pieces_are_below_all_other_bytes() -> None:
     program = Program(KINDS["memory"], 1)
     for number in range(LAST):
         data = program.piece(number).data

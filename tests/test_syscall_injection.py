@@ -1,7 +1,7 @@
-"""Failing system calls: whatever the system says, no hang, no lost descriptor, no wrong data.
+"""Failing system calls: whatever the system returns, no hang, no lost descriptor, no wrong data.
 
-A bounded part of the runs of ``harness/syscall_injection.py``; all of them are made by
-``make syscalls``. The harness forks, so it runs in a process of its own.
+A bounded part of the runs of ``harness/syscall_injection.py``; ``make syscalls`` makes all of them.
+The harness forks, so it runs in a separate process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.limit(300)
-def test_an_error_at_a_sample_of_system_calls_does_no_harm() -> None:
+def test_syscall_injection_at_a_sample_of_system_calls_breaks_nothing() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "harness.syscall_injection", "--sample", "--quiet"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)},
@@ -88,7 +88,7 @@ async def garbles(run: Run) -> None:
 
 
 async def stumbles(run: Run) -> None:
-    """Raises an error of its own on the way out."""
+    """Raises another error in its ``finally``."""
     try:
         with nurseryio.socket.socket() as sock:
             await sock.bind(("127.0.0.1", 0))
@@ -119,7 +119,7 @@ FLAWS = [
 
 
 @pytest.mark.parametrize(("program", "kind"), FLAWS)
-def test_the_harness_notices_a_flaw(
+def test_syscall_injection_finds_a_planted_flaw(
     monkeypatch: pytest.MonkeyPatch, program: syscall_programs.Program, kind: str
 ) -> None:
     monkeypatch.setitem(syscall_injection.PROGRAMS, "flawed", program)
@@ -131,7 +131,7 @@ def test_the_harness_notices_a_flaw(
     assert [found for found, _ in result.faults] == [kind]
 
 
-def test_calls_fail_as_they_are_told_to_and_work_again_afterwards() -> None:
+def test_injected_system_calls_fail_as_planned_and_work_again_afterwards() -> None:
     with Faults(Aim("socket", 2, "EMFILE", times=2)) as faults:
         faults.active = True
         # Not on behalf of the library.
@@ -147,7 +147,7 @@ def test_calls_fail_as_they_are_told_to_and_work_again_afterwards() -> None:
     assert "__init__" not in vars(socket.socket) or not hasattr(socket.socket.__init__, "check")
 
 
-def test_the_runs_depend_on_the_seed_and_the_calls_alone() -> None:
+def test_syscall_injection_runs_depend_on_the_seed_and_the_calls_alone() -> None:
     counts = Counter({"recv": 20, "bind": 1})
     chosen = aims(counts, Random(1))
     assert chosen == aims(counts, Random(1))
@@ -156,7 +156,7 @@ def test_the_runs_depend_on_the_seed_and_the_calls_alone() -> None:
     assert {1, 2, 3, 20} < occurrences and len(occurrences) == syscall_injection.MOST_OCCURRENCES
 
 
-def test_each_error_is_one_of_this_system_and_each_call_can_be_made() -> None:
+def test_each_injected_errno_exists_and_each_system_call_can_be_made() -> None:
     for call, names in syscalls.ERRORS.items():
         for name in names:
             if name == syscalls.SHORT:

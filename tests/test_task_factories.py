@@ -220,7 +220,9 @@ async def no_leftovers() -> None:
 
 @way
 @honest
-async def test_each_child_runs_once_and_the_block_waits_for_it(maker: Maker, way: Any) -> None:
+async def test_eager_task_factory_and_others_run_each_child_once_and_the_block_waits_for_it(
+    maker: Maker, way: Any
+) -> None:
     ran: list[object] = []
 
     async def at_once(value: object) -> None:
@@ -245,7 +247,7 @@ async def test_each_child_runs_once_and_the_block_waits_for_it(maker: Maker, way
 
 @way
 @honest
-async def test_an_error_of_a_child_leaves_once_and_cancels_its_siblings(
+async def test_task_factory_an_error_of_a_child_is_raised_once_and_cancels_its_siblings(
     maker: Maker, way: Any
 ) -> None:
     ended: list[str] = []
@@ -272,7 +274,7 @@ async def test_an_error_of_a_child_leaves_once_and_cancels_its_siblings(
 
 @way
 @honest
-async def test_a_child_is_cancelled_by_its_scope_in_every_kind_of_await(
+async def test_task_factory_a_child_is_cancelled_by_its_scope_in_every_kind_of_await(
     maker: Maker, way: Any
 ) -> None:
     ended: list[str] = []
@@ -304,7 +306,7 @@ async def test_a_child_is_cancelled_by_its_scope_in_every_kind_of_await(
 @way
 @honest
 @pytest.mark.parametrize("when", ["after", "before", "outside"])
-async def test_a_scope_that_is_cancelled_before_the_first_step_strikes_in_it(
+async def test_task_factory_a_scope_cancelled_before_the_first_step_cancels_in_it(
     when: str, maker: Maker, way: Any
 ) -> None:
     steps: list[str] = []
@@ -333,7 +335,7 @@ async def test_a_scope_that_is_cancelled_before_the_first_step_strikes_in_it(
 
 @way
 @honest
-async def test_a_native_cancel_before_the_first_step_ends_that_child_quietly(
+async def test_task_factory_a_native_cancel_before_the_first_step_ends_that_child_alone(
     maker: Maker, way: Any, loop_errors: list[str]
 ) -> None:
     ran: list[str] = []
@@ -364,7 +366,7 @@ async def test_a_native_cancel_before_the_first_step_ends_that_child_quietly(
 
 @way
 @honest
-async def test_a_native_cancel_in_the_middle_ends_that_child_quietly(
+async def test_task_factory_a_native_cancel_in_the_middle_ends_that_child_alone(
     maker: Maker, way: Any
 ) -> None:
     ran: list[str] = []
@@ -394,7 +396,9 @@ async def test_a_native_cancel_in_the_middle_ends_that_child_quietly(
 
 @way
 @honest
-async def test_a_child_has_its_context_its_name_and_its_own_record(maker: Maker, way: Any) -> None:
+async def test_task_factory_a_child_has_its_contextvars_its_name_and_its_own_task_record(
+    maker: Maker, way: Any
+) -> None:
     seen: list[Any] = []
 
     async def child() -> None:
@@ -427,7 +431,9 @@ async def test_a_child_has_its_context_its_name_and_its_own_record(maker: Maker,
 
 @way
 @honest
-async def test_start_hands_the_child_over_when_it_is_ready(maker: Maker, way: Any) -> None:
+async def test_task_factory_nursery_start_reparents_the_child_at_started(
+    maker: Maker, way: Any
+) -> None:
     steps: list[str] = []
 
     async def child(*, task_status: Any = TASK_STATUS_IGNORED) -> None:
@@ -453,7 +459,7 @@ async def test_start_hands_the_child_over_when_it_is_ready(maker: Maker, way: An
 @way
 @honest
 @pytest.mark.parametrize("how", ["raises", "returns", "is cancelled", "caller is cancelled"])
-async def test_start_ends_with_a_child_that_never_gets_ready(
+async def test_task_factory_nursery_start_ends_with_a_child_that_never_calls_started(
     how: str, maker: Maker, way: Any
 ) -> None:
     ended: list[str] = []
@@ -559,7 +565,7 @@ dishonest = pytest.mark.parametrize("maker", DISHONEST, ids=lambda maker: maker.
 
 @way
 @dishonest
-async def test_a_task_that_ends_without_its_child_is_one_error_in_the_nursery(
+async def test_task_factory_a_task_that_ends_without_running_its_child_is_one_error(
     maker: Maker, way: Any, loop_errors: list[str]
 ) -> None:
     steps: list[str] = []
@@ -602,7 +608,9 @@ async def test_a_task_that_ends_without_its_child_is_one_error_in_the_nursery(
 
 @way
 @dishonest
-async def test_start_raises_if_the_task_ends_without_its_child(maker: Maker, way: Any) -> None:
+async def test_task_factory_nursery_start_raises_if_the_task_ends_without_its_child(
+    maker: Maker, way: Any
+) -> None:
     async def child(*, task_status: Any = TASK_STATUS_IGNORED) -> None:
         await sleep_forever()
 
@@ -614,7 +622,7 @@ async def test_start_raises_if_the_task_ends_without_its_child(maker: Maker, way
 
 
 @way
-async def test_a_task_that_is_cancelled_by_its_maker_is_a_quiet_end(way: Any) -> None:
+async def test_a_task_cancelled_by_its_task_factory_is_not_an_error(way: Any) -> None:
     def cancelled(plain: Plain, coro: Any, **options: Any) -> Any:
         made = plain(coro, **options)
         made.cancel()
@@ -699,7 +707,9 @@ def error_of(maker: Maker) -> Any:
 
 
 @pytest.mark.parametrize("maker", [nothing, a_string, a_future_without_a_name])
-async def test_a_factory_that_returns_no_task_is_told_what_to_return(maker: Maker) -> None:
+async def test_a_task_factory_that_returns_no_task_is_an_error_that_says_what_to_return(
+    maker: Maker,
+) -> None:
     async with open_nursery() as nursery:
         with as_factory(maker):
             for _ in range(2):
@@ -715,7 +725,7 @@ async def test_a_factory_that_returns_no_task_is_told_what_to_return(maker: Make
 
 @way
 @refusing
-async def test_start_soon_raises_if_no_task_is_made_and_there_is_no_child(
+async def test_start_soon_raises_if_the_task_factory_makes_no_task_and_there_is_no_child(
     maker: Maker, way: Any
 ) -> None:
     ran: list[str] = []
@@ -737,7 +747,9 @@ async def test_start_soon_raises_if_no_task_is_made_and_there_is_no_child(
 
 @way
 @refusing
-async def test_start_raises_if_no_task_is_made(maker: Maker, way: Any) -> None:
+async def test_nursery_start_raises_if_the_task_factory_makes_no_task(
+    maker: Maker, way: Any
+) -> None:
 
     async def child(*, task_status: Any = TASK_STATUS_IGNORED) -> None:
         raise AssertionError
@@ -751,7 +763,7 @@ async def test_start_raises_if_no_task_is_made(maker: Maker, way: Any) -> None:
 
 
 @way
-async def test_an_error_after_the_task_was_made_leaves_from_start_soon_alone(
+async def test_a_task_factory_error_after_the_task_was_made_is_raised_by_start_soon_alone(
     way: Any, loop_errors: list[str]
 ) -> None:
     def raising_after(plain: Plain, coro: Any, **options: Any) -> Any:
@@ -774,7 +786,9 @@ async def test_an_error_after_the_task_was_made_leaves_from_start_soon_alone(
     assert not nursery.cancel_scope.cancel_called
 
 
-async def test_two_coroutines_in_one_task_are_refused(loop_errors: list[str]) -> None:
+async def test_a_task_factory_that_runs_two_coroutines_in_one_task_is_refused(
+    loop_errors: list[str],
+) -> None:
     given: list[Any] = []
     ran: list[int] = []
 
@@ -833,7 +847,7 @@ SIGNATURES = [two_arguments, with_context, with_name, with_anything, Callable_()
 
 @pytest.mark.stock_only("uvloop gives every factory the arguments that it likes")
 @pytest.mark.parametrize("factory", SIGNATURES, ids=lambda f: getattr(f, "__name__", "object"))
-async def test_a_factory_of_any_documented_signature_makes_the_children(factory: Any) -> None:
+async def test_a_task_factory_of_any_documented_signature_makes_the_children(factory: Any) -> None:
     ran: list[Any] = []
 
     async def child(*, task_status: Any = TASK_STATUS_IGNORED) -> None:
@@ -858,7 +872,7 @@ async def test_a_factory_of_any_documented_signature_makes_the_children(factory:
 
 
 @pytest.mark.parametrize("factory", SIGNATURES, ids=lambda f: getattr(f, "__name__", "object"))
-def test_run_works_on_a_loop_whose_factory_has_any_documented_signature(factory: Any) -> None:
+def test_run_works_on_a_loop_whose_task_factory_has_any_documented_signature(factory: Any) -> None:
     ran: list[str] = []
 
     async def child() -> None:
@@ -890,7 +904,7 @@ def test_run_works_on_a_loop_whose_factory_has_any_documented_signature(factory:
 
 
 @pytest.mark.parametrize("takes", ["coro", "name", "anything"])
-async def test_a_create_task_of_any_signature_makes_the_children(takes: str) -> None:
+async def test_a_loops_create_task_of_any_signature_makes_the_children(takes: str) -> None:
     loop: Any = asyncio.get_running_loop()
 
     def bare(coro: Any) -> Any:
@@ -933,7 +947,7 @@ def counting_class(base: Any, seen: list[Any]) -> Any:
 
 @pytest.mark.parametrize("kind", [kind for kind in ("stock", "uvloop") if kind in matrix.KINDS])
 @pytest.mark.parametrize("levels", [1, 2])
-def test_every_child_passes_the_create_task_of_a_loop_of_another_class(
+def test_every_child_is_made_by_the_create_task_of_a_loop_of_another_class(
     levels: int, kind: str
 ) -> None:
     seen: list[Any] = []
@@ -959,7 +973,7 @@ def test_every_child_passes_the_create_task_of_a_loop_of_another_class(
 
 
 @pytest.mark.stock_only("only a method written in Python has code that can be replaced")
-async def test_every_child_passes_a_create_task_whose_code_was_replaced() -> None:
+async def test_every_child_is_made_by_a_create_task_whose_code_was_replaced() -> None:
     loop = asyncio.get_running_loop()
     function: Any = asyncio.base_events.BaseEventLoop.create_task  # type: ignore[attr-defined]
     before = function.__code__
@@ -991,7 +1005,7 @@ async def test_every_child_passes_a_create_task_whose_code_was_replaced() -> Non
 
 
 @way
-async def test_what_comes_and_goes_while_a_nursery_is_open_makes_the_children_between(
+async def test_a_task_factory_set_and_reset_while_a_nursery_is_open_makes_the_children_between(
     way: Any,
 ) -> None:
     made: list[Any] = []
@@ -1016,7 +1030,7 @@ async def test_what_comes_and_goes_while_a_nursery_is_open_makes_the_children_be
 
 
 @pytest.mark.stock_only("uvloop has noted the class of tasks")
-async def test_children_are_of_the_task_class_that_replaced_asyncios(
+async def test_children_are_of_a_task_class_that_replaced_asyncio_task(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ran: list[Any] = []
@@ -1044,7 +1058,7 @@ async def test_children_are_of_the_task_class_that_replaced_asyncios(
     assert [type(one) for one in ran] == [python_task, str]
 
 
-async def test_children_made_in_a_row_by_failing_and_working_makers_keep_apart() -> None:
+async def test_children_of_a_task_factory_that_fails_every_other_time_are_kept_apart() -> None:
     number = 0
     ran: list[int] = []
 
@@ -1072,7 +1086,7 @@ async def test_children_made_in_a_row_by_failing_and_working_makers_keep_apart()
     assert ran == [1, 3, 5, 7, 9]
 
 
-async def test_a_child_that_swallows_the_end_of_its_task_does_not_end_twice(
+async def test_task_factory_a_child_that_swallows_the_end_of_its_task_does_not_end_twice(
     loop_errors: list[str],
 ) -> None:
     """The maker's task ends, the coroutine is closed, and the child refuses to be."""

@@ -33,23 +33,23 @@ def found() -> object:
     return trio_names.compare()
 
 
-def test_each_name_that_is_missing_or_differs_has_a_reason(found) -> None:
+def test_each_trio_name_that_is_missing_or_differs_has_a_reason(found) -> None:
     assert not [d.name for d in found.differences if d.reason is None]
 
 
-def test_each_reason_still_has_its_difference(found) -> None:
+def test_each_reason_for_a_trio_name_still_has_its_difference(found) -> None:
     names = [d.name for d in found.differences]
     assert not [p for p in trio_names.REASONS if not any(fnmatch(n, p) for n in names)]
 
 
-def test_what_refuses_to_work_is_what_the_page_of_differences_says(found) -> None:
+def test_unsupported_trio_names_are_those_that_the_page_of_differences_lists(found) -> None:
     text = (source.ROOT / "docs/differences.md").read_text(encoding="utf-8")
     section = text.partition("## What cannot exist")[2].partition("\n## ")[0]
     assert found.refusing
     assert not [d.name for d in found.refusing if d.name.removeprefix("lowlevel.") not in section]
 
 
-def test_the_record_is_of_the_release_that_we_follow(found) -> None:
+def test_the_recorded_trio_names_are_of_the_release_that_nurseryio_follows(found) -> None:
     assert found.release == as_trio.FOLLOWS
 
 
@@ -59,12 +59,12 @@ def test_every_public_module_of_trio_is_compared() -> None:
     assert set(record["modules"]) == public
 
 
-def test_the_page_has_a_place_for_the_lists() -> None:
+def test_the_page_of_trio_names_has_a_place_for_the_lists() -> None:
     page = (source.ROOT / "docs/trio-names.md").read_text(encoding="utf-8")
     assert page.count(trio_names.MARK) == 1
 
 
-def test_the_lists_tell_everything_that_differs(found) -> None:
+def test_the_lists_of_trio_names_show_every_difference(found) -> None:
     lists = trio_names.render(found)
     assert not [d.name for d in found.differences if f"`{d.name}`" not in lists]
     assert "| `Cancelled.reason` | the class is asyncio's" in lists
@@ -73,13 +73,13 @@ def test_the_lists_tell_everything_that_differs(found) -> None:
     assert "* `race`" in lists
 
 
-def test_a_name_that_goes_missing_is_noticed(monkeypatch) -> None:
+def test_a_missing_trio_name_is_found(monkeypatch) -> None:
     monkeypatch.setattr(nurseryio, "__all__", [n for n in nurseryio.__all__ if n != "Event"])
     missing = trio_names.compare().missing
     assert [d.name for d in missing if d.reason is None] == ["Event"]
 
 
-def test_a_parameter_that_changes_is_noticed(monkeypatch) -> None:
+def test_a_changed_parameter_of_a_trio_name_is_found(monkeypatch) -> None:
     async def sleep(duration: float) -> None: ...
 
     monkeypatch.setattr(nurseryio, "sleep", sleep)
@@ -87,6 +87,6 @@ def test_a_parameter_that_changes_is_noticed(monkeypatch) -> None:
     assert differing == [trio_names.Difference("sleep", "(seconds)", "(duration)")]
 
 
-def test_a_method_that_goes_missing_is_noticed(monkeypatch) -> None:
+def test_a_missing_method_of_a_trio_class_is_found(monkeypatch) -> None:
     monkeypatch.delattr(nurseryio.Event, "is_set")
     assert "Event.is_set" in [d.name for d in trio_names.compare().missing]

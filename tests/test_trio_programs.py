@@ -20,7 +20,7 @@ def trio_printed(name: str) -> str:
     return (PROGRAMS / f"{name}.txt").read_text(encoding="utf-8")
 
 
-def test_the_only_line_that_was_changed_is_the_import() -> None:
+def test_trio_programs_differ_from_the_originals_in_the_import_only() -> None:
     for path in PROGRAMS.glob("*.py"):
         lines = path.read_text(encoding="utf-8").splitlines()
         naming_us = [line for line in lines if "nurseryio" in line]
@@ -29,17 +29,17 @@ def test_the_only_line_that_was_changed_is_the_import() -> None:
 
 @pytest.mark.parametrize("loop", programs.LOOPS)
 @pytest.mark.parametrize("name", ["async_double", "tasks_intro"])
-def test_a_program_prints_what_it_prints_on_trio(name: str, loop: str) -> None:
+def test_a_trio_program_prints_what_it_prints_on_trio(name: str, loop: str) -> None:
     program = programs.run(PROGRAMS / f"{name}.py", loop=loop)
     assert (program.returncode, program.errors) == (0, "")
     programs.assert_same_but_for_order_inside_ticks(program.lines, trio_printed(name))
 
 
 def of_own_tasks(lines: list[str]) -> list[str]:
-    """What a trace says of the program's own tasks, and what these print.
+    """The trace of the program's own tasks, and the output of these tasks.
 
-    Left out: I/O, system tasks, and steps in which a task only lets others go first; how often
-    these come is a matter of the scheduler.
+    Left out: I/O, system tasks, and steps in which a task only yields first; how often these come
+    is a matter of the scheduler.
     """
     text = "".join(f"{line}\n" for line in lines)
     text = re.sub(r"^### [^:\n]* I/O.*\n", "", text, flags=re.MULTILINE)
@@ -52,7 +52,7 @@ def of_own_tasks(lines: list[str]) -> list[str]:
     return text.splitlines()
 
 
-def test_an_instrument_sees_what_it_sees_on_trio() -> None:
+def test_an_instrument_of_a_trio_program_sees_what_it_sees_on_trio() -> None:
     program = programs.run(PROGRAMS / "tasks_with_trace.py")
     assert (program.returncode, program.errors) == (0, "")
     programs.assert_same_but_for_order_inside_ticks(
@@ -63,7 +63,7 @@ def test_an_instrument_sees_what_it_sees_on_trio() -> None:
 
 
 @pytest.mark.parametrize("loop", programs.LOOPS)
-def test_the_echo_programs_print_what_they_print_on_trio(loop: str) -> None:
+def test_the_trio_echo_programs_print_what_they_print_on_trio(loop: str) -> None:
     port = net.free_port()
     message = "b'be kind to your event loop'"
     with programs.started(PROGRAMS / "echo_server.py", port, loop=loop) as server:

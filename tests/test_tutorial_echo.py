@@ -38,7 +38,7 @@ def listening() -> Iterator[tuple[socket.socket, int]]:
 
 
 @each_loop
-def test_the_client_ends_with_exit_code_0_when_the_server_closes(loop: str) -> None:
+def test_the_echo_client_ends_with_exit_code_0_when_the_server_closes(loop: str) -> None:
     with listening() as (listener, port), started(CLIENT, port, loop=loop) as client:
         connection, _ = listener.accept()
         with connection:
@@ -66,7 +66,7 @@ def test_the_client_ends_with_exit_code_0_when_the_server_closes(loop: str) -> N
 
 
 @each_loop
-def test_the_client_without_a_server_says_what_it_could_not_reach(loop: str) -> None:
+def test_the_echo_client_without_a_server_names_the_address_in_its_error(loop: str) -> None:
     port = free_port()
     client = programs.run(CLIENT, port, loop=loop)
     assert client.returncode == 1
@@ -130,7 +130,7 @@ def reset(connection: socket.socket) -> None:
 
 
 @each_loop
-def test_a_reset_in_mid_message_breaks_off_that_one_handler_only(loop: str) -> None:
+def test_a_reset_in_the_middle_of_a_message_ends_that_one_handler_only(loop: str) -> None:
     port = free_port()
     with started(SERVER, port, loop=loop) as server:
         with connect(port) as rude:
@@ -266,7 +266,7 @@ def open_files() -> Iterator[int]:
 
 
 class Barrier:
-    """Lets nobody pass before all have come."""
+    """Lets no task pass before all have come."""
 
     def __init__(self, parties: int) -> None:
         self.missing = parties

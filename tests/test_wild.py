@@ -1,7 +1,7 @@
 """nurseryio in programs that it does not control: under the tools that people put around asyncio.
 
-Each program in ``wild_programs/`` installs one tool and runs the battery under it, in a process of
-its own. Without the extra ``wild`` the tests of the missing tools are skipped.
+Each program in ``wild_programs/`` installs one tool and runs the battery under it, in a separate
+process. Without the extra ``wild`` the tests of the missing tools are skipped.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def test_sentry_wraps_each_coroutine_in_a_task_factory(loop: str, host: str) -> 
 @needs("aiomonitor")
 @each_loop
 @each_host
-def test_aiomonitor_makes_tasks_of_its_own_class_in_a_task_factory(loop: str, host: str) -> None:
+def test_aiomonitor_makes_tasks_of_another_class_in_a_task_factory(loop: str, host: str) -> None:
     assert_passes("with_aiomonitor.py", loop, host)
 
 

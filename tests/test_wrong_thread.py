@@ -91,7 +91,7 @@ class Elsewhere:
         return bool(made)
 
 
-# Operations that need the right task, not only the right loop, see below; these wake nobody.
+# Operations that need the right task, not only the right loop, see below; these wake no task.
 NOT_HERE = {
     "lock_release",
     "strict_lock_release",
@@ -121,7 +121,7 @@ async def test_an_operation_from_another_thread_is_an_error_and_changes_nothing(
 
 
 @place
-async def test_the_state_is_as_before_after_a_call_from_another_thread(place: Any) -> None:
+async def test_a_call_from_another_thread_leaves_the_state_unchanged(place: Any) -> None:
     event, semaphore, limiter = Event(), Semaphore(0), nurseryio.CapacityLimiter(1)
     send, receive = open_memory_channel[int](0)
     elsewhere = Elsewhere(place)
@@ -165,7 +165,7 @@ async def test_the_state_is_as_before_after_a_call_from_another_thread(place: An
 
 
 @place
-async def test_what_a_task_owns_cannot_be_given_back_elsewhere(place: Any) -> None:
+async def test_locks_and_conditions_cannot_be_released_from_another_thread(place: Any) -> None:
     lock, condition = Lock(), Condition()
     elsewhere = Elsewhere(place)
     async with open_nursery() as nursery:
@@ -184,7 +184,7 @@ async def test_what_a_task_owns_cannot_be_given_back_elsewhere(place: Any) -> No
 
 
 @place
-async def test_start_is_refused_in_another_loop(place: Any) -> None:
+async def test_nursery_start_is_refused_in_another_loop(place: Any) -> None:
     elsewhere = Elsewhere(place)
 
     async def child(*, task_status: Any) -> None:
@@ -204,7 +204,7 @@ async def test_start_is_refused_in_another_loop(place: Any) -> None:
 
 
 @place
-async def test_operations_that_concern_no_task_work_everywhere(place: Any) -> None:
+async def test_operations_that_wake_no_task_work_in_every_thread(place: Any) -> None:
     elsewhere = Elsewhere(place)
     event, semaphore, scope = Event(), Semaphore(0), CancelScope()
     send, receive = open_memory_channel[int](1)
@@ -215,7 +215,7 @@ async def test_operations_that_concern_no_task_work_everywhere(place: Any) -> No
     assert elsewhere(send.close) and elsewhere(receive.close)
 
 
-async def test_the_way_that_the_error_names_works() -> None:
+async def test_from_thread_run_sync_works_as_the_wrong_thread_error_says() -> None:
     event = Event()
     token = nurseryio.lowlevel.current_trio_token()
 
@@ -260,7 +260,7 @@ KINDS = [kind for kind in ("stock", "uvloop") if kind in matrix.KINDS]
 
 @pytest.mark.parametrize("thread", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_while_the_loop_does_not_run_everybody_may_call(kind: str, thread: bool) -> None:
+def test_while_the_loop_does_not_run_any_thread_may_call(kind: str, thread: bool) -> None:
     loop, task, things = loop_with_waiters(kind)
     errors: list[BaseException] = []
 
@@ -297,9 +297,7 @@ def test_a_child_cannot_be_started_while_the_loop_does_not_run(kind: str) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_calls_on_what_belongs_to_a_closed_loop_are_silent(
-    kind: str, loop_errors: list[str]
-) -> None:
+def test_calls_on_objects_of_a_closed_loop_are_silent(kind: str, loop_errors: list[str]) -> None:
     loop, task, things = loop_with_waiters(kind)
     loop.close()
     in_a_thread(things["event"].set)

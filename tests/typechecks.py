@@ -1,4 +1,4 @@
-"""What type checkers see of the generic parts: mypy and pyright check this file, nothing runs it.
+"""The types of the generic parts: mypy and pyright check this file, nothing runs it.
 
 Each ``assert_type`` fails the check if the type is any other, ``Any`` included. Each line with
 ``type: ignore`` is a mistake that must be found: a comment that is not needed fails the check as

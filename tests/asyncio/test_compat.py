@@ -1,4 +1,4 @@
-"""The asyncio boundary: what the private parts of this Python's asyncio really say."""
+"""The asyncio boundary: the private parts of this Python's asyncio are as ``compat`` expects."""
 
 # Covered below 95 %: branches for Pythons before 3.12 run there alone; task factories are in
 # test_task_factories.py, futures without a result in test_delivery.py, Ctrl-C in test_presses.py.
@@ -36,7 +36,7 @@ async def forever() -> None:
     await asyncio.get_running_loop().create_future()
 
 
-async def test_a_task_that_waits_shows_its_future() -> None:
+async def test_a_waiting_task_shows_the_future_that_it_awaits() -> None:
     task = asyncio.create_task(forever())
     await asyncio.sleep(0)
     assert isinstance(compat.waiter(task), asyncio.Future)
@@ -60,7 +60,7 @@ def test_outside_a_loop_no_task_runs() -> None:
     assert compat.current_task_or_none() is None
 
 
-async def test_a_pending_cancellation_is_seen_and_a_yield_raises_it() -> None:
+async def test_must_cancel_is_seen_and_a_bare_yield_raises_it() -> None:
     me = asyncio.current_task()
     assert me is not None
     me.cancel("message")
@@ -72,7 +72,7 @@ async def test_a_pending_cancellation_is_seen_and_a_yield_raises_it() -> None:
     assert compat.cancelling(me) == 0
 
 
-async def test_a_cancellation_that_is_put_back_strikes_at_the_next_await() -> None:
+async def test_a_native_cancel_put_back_is_raised_at_the_next_await() -> None:
     me = asyncio.current_task()
     assert me is not None
     me.cancel("first")
@@ -86,7 +86,7 @@ async def test_a_cancellation_that_is_put_back_strikes_at_the_next_await() -> No
     compat.uncancel(me)
 
 
-async def test_a_yield_lets_everybody_make_one_step() -> None:
+async def test_a_bare_yield_lets_every_ready_callback_run_once() -> None:
     record = []
     loop = asyncio.get_running_loop()
     loop.call_soon(record.append, 1)
@@ -116,7 +116,7 @@ async def test_tasks_are_made_with_name_and_context() -> None:
         assert compat.task_context(first) is context
 
 
-async def test_a_task_factory_is_honoured() -> None:
+async def test_new_tasks_are_made_by_the_task_factory() -> None:
     made = []
 
     def factory(loop: Any, coro: Any, **options: Any) -> asyncio.Task[Any]:
@@ -129,7 +129,7 @@ async def test_a_task_factory_is_honoured() -> None:
     assert len(made) == 1
 
 
-async def test_the_owner_of_a_step_is_found() -> None:
+async def test_the_task_of_a_ready_handle_is_found() -> None:
     seen = []
     loop = asyncio.get_running_loop()
     original = loop.call_soon
@@ -159,7 +159,7 @@ async def test_waiting_tasks_and_tasks_that_are_ready_are_counted() -> None:
 
 
 @pytest.mark.stock_only("uvloop has no selector")
-async def test_a_stock_loop_shows_its_timers_and_its_descriptors() -> None:
+async def test_the_asyncio_loop_shows_its_timers_and_its_watched_descriptors() -> None:
     loop = asyncio.get_running_loop()
     assert compat.selector_of(loop) is not None
     assert compat.outside_wakers(loop) == 0
@@ -170,7 +170,7 @@ async def test_a_stock_loop_shows_its_timers_and_its_descriptors() -> None:
     assert compat.next_timer(loop) == before or before == inf
 
 
-async def test_a_timer_of_ours_runs_its_callback_unless_cancelled() -> None:
+async def test_a_timer_handle_of_nurseryio_runs_its_callback_unless_cancelled() -> None:
     record: list[int] = []
     loop = asyncio.get_running_loop()
     context = contextvars.Context()
@@ -209,7 +209,7 @@ def printed_stack(task: Any) -> str:
 
 
 @pytest.mark.parametrize("how", ["start_soon", "named", "start", "partial"])
-async def test_tools_are_shown_the_function_of_a_child(how: str) -> None:
+async def test_debugging_tools_see_get_coro_of_a_child_as_the_users_function(how: str) -> None:
     function = ready if how == "start" else a_handler
     async with nurseryio.open_nursery() as nursery:
         if how == "start":
@@ -247,7 +247,7 @@ async def test_tools_are_shown_the_function_of_a_child(how: str) -> None:
         assert printed_stack(task).startswith("No stack for")
 
 
-async def test_tools_may_ask_at_any_moment_of_a_childs_life() -> None:
+async def test_debugging_tools_may_call_get_stack_and_get_coro_at_any_moment() -> None:
     seen: list[str] = []
     tasks: list[Any] = []
 
@@ -268,7 +268,7 @@ async def test_tools_may_ask_at_any_moment_of_a_childs_life() -> None:
 
 
 @pytest.mark.stock_only("uvloop writes no such message")
-async def test_the_message_about_a_slow_step_names_the_function_of_the_child(
+async def test_the_slow_callback_message_of_debug_mode_names_the_childs_function(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -292,7 +292,7 @@ async def test_the_message_about_a_slow_step_names_the_function_of_the_child(
 
 
 class Books:
-    """Stands for asyncio's books of who awaits whom (3.14 on), on every Python."""
+    """Stands for asyncio's record of which task awaits which (3.14 on), on every Python."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.edges: set[tuple[Any, Any]] = set()
@@ -315,7 +315,7 @@ class Books:
 
 
 @pytest.mark.parametrize("end", ["returns", "fails", "cancelled", "before its first step"])
-async def test_a_child_is_noted_as_awaited_by_the_task_of_its_nursery_until_it_ends(
+async def test_asyncio_call_graph_shows_a_child_as_awaited_by_its_nurserys_task_until_it_ends(
     end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     books = Books(monkeypatch)
@@ -344,7 +344,7 @@ async def test_a_child_is_noted_as_awaited_by_the_task_of_its_nursery_until_it_e
     assert books.count == 1
 
 
-async def test_a_child_of_start_is_noted_as_awaited_before_and_after_it_is_ready(
+async def test_asyncio_call_graph_shows_a_child_of_nursery_start_as_awaited_throughout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     books = Books(monkeypatch)
@@ -370,7 +370,7 @@ async def test_a_child_of_start_is_noted_as_awaited_before_and_after_it_is_ready
 
 @pytest.mark.skipif(not hasattr(selectors, "EpollSelector"), reason="the system has no epoll")
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_stock_loop_gets_a_new_epoll_object(keep: bool) -> None:
+def test_the_asyncio_loop_gets_a_new_epoll_object(keep: bool) -> None:
     loop = asyncio.SelectorEventLoop(selectors.EpollSelector())
     left, right = socket.socketpair()
     with left, right, contextlib.closing(loop):
@@ -389,7 +389,7 @@ def test_a_stock_loop_gets_a_new_epoll_object(keep: bool) -> None:
 
 
 @pytest.mark.skipif(not hasattr(selectors, "EpollSelector"), reason="the system has no epoll")
-def test_a_file_that_a_stock_loop_watches_in_vain_is_found() -> None:
+def test_a_stale_descriptor_that_the_asyncio_loop_still_watches_is_found() -> None:
     loop = asyncio.SelectorEventLoop(selectors.EpollSelector())
     left, right = socket.socketpair()
     with right, contextlib.closing(loop), left.dup():

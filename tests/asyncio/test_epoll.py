@@ -42,7 +42,7 @@ async def turns(count: int = 3) -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_callback_is_called_in_each_turn_while_its_descriptor_is_ready() -> None:
+async def test_level_triggered_a_callback_is_called_while_its_descriptor_is_ready() -> None:
     poller = Opened(asyncio.get_running_loop())
     with pair() as (sock, peer):
         calls: list[str] = []
@@ -60,7 +60,7 @@ async def test_a_callback_is_called_in_each_turn_while_its_descriptor_is_ready()
         poller.remove("reader", sock.fileno())
 
 
-async def test_both_directions_of_one_descriptor_are_told_apart() -> None:
+async def test_reader_and_writer_of_one_descriptor_are_kept_apart() -> None:
     poller = Opened(asyncio.get_running_loop())
     with pair() as (sock, peer):
         fd = sock.fileno()
@@ -100,7 +100,7 @@ async def test_a_broken_connection_is_reported_to_both_directions_again_and_agai
         poller.remove("writer", fd)
 
 
-async def test_it_is_open_only_while_something_is_registered() -> None:
+async def test_the_epoll_object_is_open_only_while_a_descriptor_is_registered() -> None:
     poller = Opened(asyncio.get_running_loop())
     assert poller._poll is None
     with pair() as (sock, peer):
@@ -115,7 +115,7 @@ async def test_it_is_open_only_while_something_is_registered() -> None:
             assert poller._poll is None
 
 
-async def test_a_callback_may_remove_others_of_the_same_turn() -> None:
+async def test_a_callback_may_remove_other_registrations_of_the_same_iteration() -> None:
     poller = Opened(asyncio.get_running_loop())
     with pair() as (one, far), pair() as (two, far2):
         calls: list[int] = []
@@ -134,7 +134,7 @@ async def test_a_callback_may_remove_others_of_the_same_turn() -> None:
         assert poller._poll is None
 
 
-async def test_the_others_wait_for_no_more_than_a_limited_number_of_reports() -> None:
+async def test_epoll_handles_a_limited_number_of_events_per_iteration_for_fairness() -> None:
     poller = Opened(asyncio.get_running_loop())
     with contextlib.ExitStack() as stack:
         calls: list[int] = []
@@ -154,7 +154,7 @@ async def test_the_others_wait_for_no_more_than_a_limited_number_of_reports() ->
             poller.remove("reader", fd)
 
 
-async def test_what_cannot_be_watched_is_an_error_and_leaves_nothing() -> None:
+async def test_a_descriptor_that_epoll_cannot_watch_is_an_error_and_leaves_nothing() -> None:
     poller = Opened(asyncio.get_running_loop())
     with open(__file__) as file, pytest.raises(PermissionError):
         poller.add("reader", file.fileno(), print)
@@ -174,7 +174,7 @@ async def test_a_descriptor_closed_by_others_can_be_forgotten() -> None:
         assert poller._poll is None
 
 
-async def test_a_loop_that_cannot_watch_leaves_no_descriptor() -> None:
+async def test_a_loop_whose_add_reader_fails_leaves_no_epoll_descriptor_open() -> None:
     class Blind:
         def add_reader(self, *_args: object) -> None:
             raise NotImplementedError
@@ -188,7 +188,7 @@ async def test_a_loop_that_cannot_watch_leaves_no_descriptor() -> None:
     assert poller._poll is None
 
 
-def test_it_can_be_emptied_after_the_loop_was_closed() -> None:
+def test_registrations_can_be_removed_after_the_loop_was_closed() -> None:
     loop = asyncio.new_event_loop()
     poller = Opened(loop)
     with pair() as (sock, _peer):
@@ -198,7 +198,7 @@ def test_it_can_be_emptied_after_the_loop_was_closed() -> None:
     assert poller._poll is None
 
 
-async def test_where_no_descriptor_is_left_it_does_not_open(
+async def test_with_emfile_no_epoll_object_is_opened_until_a_descriptor_is_free(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse() -> None:
@@ -214,7 +214,7 @@ async def test_where_no_descriptor_is_left_it_does_not_open(
         poller.remove("reader", sock.fileno())
 
 
-def test_a_system_without_epoll_has_no_poller(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_epoll_has_no_epoll_poller(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.new_event_loop()
     try:
         assert isinstance(poller_for(loop), Poller)
@@ -229,7 +229,8 @@ def test_a_system_without_epoll_has_no_poller(monkeypatch: pytest.MonkeyPatch) -
 
 @contextlib.contextmanager
 def lost(poller: Poller) -> Iterator[tuple[int, stdlib.socket]]:
-    """A registered number that others have closed; its open file lives on, and is readable."""
+    """A registered descriptor that other code has closed; its open file still exists, and is
+    readable."""
     sock, peer = stdlib.socketpair()
     with peer, sock.dup():
         fd = sock.detach()
@@ -246,7 +247,7 @@ def lost(poller: Poller) -> Iterator[tuple[int, stdlib.socket]]:
             os.close(fd)
 
 
-async def test_what_cannot_be_taken_out_is_left_behind_with_the_epoll_object() -> None:
+async def test_a_stale_descriptor_not_unregistered_is_dropped_with_the_epoll_object() -> None:
     poller = Opened(asyncio.get_running_loop())
     with pair() as (sock, peer), lost(poller) as (fd, _peer):
         calls: list[int] = []
@@ -262,7 +263,7 @@ async def test_what_cannot_be_taken_out_is_left_behind_with_the_epoll_object() -
         poller.remove("reader", sock.fileno())
 
 
-async def test_a_number_that_is_reported_and_not_known_is_left_behind_too() -> None:
+async def test_an_event_of_an_unknown_descriptor_drops_the_epoll_object_too() -> None:
     poller = Opened(asyncio.get_running_loop())
     with pair() as (sock, _peer), pair() as (other, far):
         poller.add("reader", sock.fileno(), print)
@@ -275,7 +276,7 @@ async def test_a_number_that_is_reported_and_not_known_is_left_behind_too() -> N
         poller.remove("reader", sock.fileno())
 
 
-async def test_one_that_is_forgotten_in_the_turn_of_its_report_changes_nothing() -> None:
+async def test_removing_a_registration_in_the_iteration_of_its_event_is_harmless() -> None:
     poller = Opened(asyncio.get_running_loop())
     with pair() as (one, far), pair() as (two, far2), pair() as (three, _far3):
         for _ in range(3):
@@ -292,7 +293,7 @@ async def test_one_that_is_forgotten_in_the_turn_of_its_report_changes_nothing()
                 poller.remove("reader", fd)
 
 
-async def test_a_number_that_is_used_again_can_be_registered() -> None:
+async def test_a_reused_descriptor_number_can_be_registered() -> None:
     poller = Opened(asyncio.get_running_loop())
     with lost(poller) as (fd, _peer):
         calls: list[str] = []
@@ -304,7 +305,7 @@ async def test_a_number_that_is_used_again_can_be_registered() -> None:
     assert poller._poll is None
 
 
-async def test_those_who_wait_for_a_number_that_is_closed_are_called() -> None:
+async def test_waiters_of_a_descriptor_that_was_closed_are_called() -> None:
     poller = Opened(asyncio.get_running_loop())
     with pair() as (sock, _peer), lost(poller) as (fd, _far):
         calls: list[int] = []
@@ -320,7 +321,7 @@ async def test_those_who_wait_for_a_number_that_is_closed_are_called() -> None:
     await turns()
 
 
-async def test_without_a_descriptor_for_a_new_epoll_object_nothing_is_lost(
+async def test_no_registration_is_lost_if_no_descriptor_is_free_for_a_new_epoll_object(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     poller = Opened(asyncio.get_running_loop())
@@ -339,7 +340,7 @@ async def test_without_a_descriptor_for_a_new_epoll_object_nothing_is_lost(
         poller.remove("reader", sock.fileno())
 
 
-async def test_letting_go_closes_the_own_copy_and_takes_nothing_out() -> None:
+async def test_let_go_closes_the_epoll_object_without_unregistering() -> None:
     poller = Opened(asyncio.get_running_loop())
     with pair() as (sock, peer):
         poller.add("reader", sock.fileno(), print)

@@ -1,4 +1,4 @@
-"""The abstract interfaces: what they ask for, and what they give for free."""
+"""The abstract base classes: the methods they require, and the methods they provide."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INTERFACES = [getattr(abcs, name) for name in abcs.__all__]
 
 
 @pytest.mark.parametrize("interface", INTERFACES, ids=lambda cls: cls.__name__)
-def test_interfaces_leave_slots_to_their_implementations(interface: type) -> None:
+def test_abcs_have_empty_slots_so_subclasses_may_have_slots(interface: type) -> None:
     assert interface.__dict__["__slots__"] == ()
 
 
@@ -44,11 +44,11 @@ def test_interfaces_leave_slots_to_their_implementations(interface: type) -> Non
         (abcs.Channel, {"aclose", "send", "receive"}),
     ],
 )
-def test_each_interface_asks_for_its_methods(interface: Any, methods: set[str]) -> None:
+def test_each_abc_requires_its_abstract_methods(interface: Any, methods: set[str]) -> None:
     assert interface.__abstractmethods__ == methods
 
 
-def test_every_hook_of_an_instrument_may_be_left_out() -> None:
+def test_every_hook_of_an_instrument_is_optional() -> None:
     instrument = abcs.Instrument()
     hooks = {
         name: function
@@ -61,7 +61,7 @@ def test_every_hook_of_an_instrument_may_be_left_out() -> None:
         assert getattr(instrument, name)(*[None] * (parameters - 1)) is None
 
 
-async def test_an_async_resource_is_closed_at_the_end_of_its_block() -> None:
+async def test_async_resource_aclose_is_called_at_the_end_of_async_with() -> None:
     class Door(abcs.AsyncResource):
         closed = 0
 
@@ -77,7 +77,7 @@ async def test_an_async_resource_is_closed_at_the_end_of_its_block() -> None:
     assert door.closed == 2
 
 
-async def test_iterating_a_stream_gives_its_pieces_up_to_the_end() -> None:
+async def test_iterating_a_receive_stream_gives_chunks_until_end_of_file() -> None:
     class Pieces(abcs.ReceiveStream):
         def __init__(self) -> None:
             self.left = [b"a", bytearray(b"bc"), b"", b"never"]
@@ -91,7 +91,7 @@ async def test_iterating_a_stream_gives_its_pieces_up_to_the_end() -> None:
     assert [piece async for piece in Pieces()] == [b"a", b"bc"]
 
 
-async def test_iterating_a_channel_ends_quietly_with_the_channel() -> None:
+async def test_iterating_a_receive_channel_stops_at_end_of_channel() -> None:
     class Countdown(abcs.ReceiveChannel[int]):
         left = 2
 
@@ -107,7 +107,7 @@ async def test_iterating_a_channel_ends_quietly_with_the_channel() -> None:
     assert [item async for item in Countdown()] == [1, 0]
 
 
-def test_generic_interfaces_can_be_subclassed_with_slots() -> None:
+def test_generic_abcs_can_be_subclassed_with_slots() -> None:
     class Slotted(abcs.SendChannel[abcs.Stream]):
         __slots__ = ("x",)
 

@@ -20,7 +20,7 @@ ERRORS = [
 ]
 
 
-def test_cancelled_is_the_class_that_asyncio_raises() -> None:
+def test_cancelled_is_asyncio_cancelled_error() -> None:
     assert errors.Cancelled is asyncio.CancelledError
 
 
@@ -36,11 +36,11 @@ def test_every_error_can_be_pickled_with_its_text(error: type[BaseException]) ->
     [error for error in ERRORS if error is not errors.Cancelled],
     ids=lambda error: error.__name__,
 )
-def test_errors_are_ordinary_exceptions(error: type[BaseException]) -> None:
+def test_errors_are_subclasses_of_exception(error: type[BaseException]) -> None:
     assert issubclass(error, Exception)
 
 
-def test_a_finished_run_is_a_runtime_error() -> None:
+def test_run_finished_error_is_a_runtime_error() -> None:
     assert issubclass(errors.RunFinishedError, RuntimeError)
 
 
@@ -60,35 +60,35 @@ def test_a_finished_run_is_a_runtime_error() -> None:
         (CancelReason("native"), "cancelled due to a native task.cancel()"),
     ],
 )
-def test_a_reason_reads_as_a_sentence_also_through_the_error(
+def test_str_of_a_cancel_reason_is_a_sentence_and_so_is_str_of_cancelled(
     reason: CancelReason, text: str
 ) -> None:
     assert str(reason) == text
     assert str(asyncio.CancelledError(reason)) == text
 
 
-def test_a_reason_tells_all_its_parts_in_its_repr() -> None:
+def test_repr_of_a_cancel_reason_shows_all_its_fields() -> None:
     assert (
         repr(CancelReason("explicit", "why", "who"))
         == "CancelReason(source='explicit', reason='why', source_task='who')"
     )
 
 
-def test_a_reason_travels_inside_a_pickled_error() -> None:
+def test_a_cancel_reason_is_pickled_with_its_cancelled() -> None:
     reason = CancelReason("explicit", "shutdown", "<Task 'x'>")
     again = pickle.loads(pickle.dumps(asyncio.CancelledError(reason)))
     assert again.args == (reason,)
     assert copy.deepcopy(reason) == reason
 
 
-def test_reasons_are_equal_if_all_their_parts_are() -> None:
+def test_cancel_reasons_are_equal_if_all_their_fields_are() -> None:
     assert CancelReason("deadline") == CancelReason("deadline", None, None)
     assert hash(CancelReason("deadline")) == hash(CancelReason("deadline", None, None))
     assert CancelReason("deadline") != CancelReason("deadline", "x")
     assert CancelReason("deadline") != ("deadline", None, None)
 
 
-def test_a_reason_cannot_be_changed() -> None:
+def test_a_cancel_reason_is_immutable() -> None:
     reason = CancelReason("deadline")
     with pytest.raises(AttributeError, match="cannot be changed"):
         reason.source = "explicit"
@@ -98,7 +98,7 @@ def test_a_reason_cannot_be_changed() -> None:
     assert reason == CancelReason("deadline")
 
 
-def test_the_error_for_scopes_left_out_of_order_names_what_runs_a_manager_elsewhere() -> None:
+def test_the_misnesting_error_names_the_function_that_enters_a_manager_in_its_own_task() -> None:
     text = " ".join(str(errors.misnested("what happened", None)).split())
     assert text.startswith("Cancel scope stack corrupted: what happened ")
     assert "nurseryio.aio.enter_in_task(nursery, manager) run it in a task of its own" in text

@@ -27,7 +27,7 @@ def caught(error: BaseException) -> BaseException:
 
 
 @each_kind
-def test_fields_of_an_exception_that_resists_are_read_and_written(kind: Any) -> None:
+def test_context_and_cause_of_an_exception_that_overrides_them_are_read_and_set(kind: Any) -> None:
     error = caught(make(kind))
     assert type(fields.context_of(error)) is KeyError
     assert type(fields.cause_of(error)) is OSError
@@ -45,14 +45,14 @@ def test_fields_of_an_exception_that_resists_are_read_and_written(kind: Any) -> 
 
 
 @each_kind
-def test_notes_are_added_whatever_the_class_says(kind: Any) -> None:
+def test_add_note_works_whatever_the_exception_class_overrides(kind: Any) -> None:
     error = make(kind)
     fields.add_note(error, "one")
     fields.add_note(error, "two")
     assert fields.notes_of(error) == ["one", "two"]
 
 
-def test_notes_are_those_that_python_shows() -> None:
+def test_notes_read_are_those_that_the_traceback_shows() -> None:
     error = ValueError()
     assert fields.notes_of(error) == []
     fields.add_note(error, "a note")
@@ -62,7 +62,7 @@ def test_notes_are_those_that_python_shows() -> None:
 
 
 @each_kind
-def test_fields_are_copied_from_one_exception_to_another(kind: Any) -> None:
+def test_context_cause_and_traceback_are_copied_between_exceptions(kind: Any) -> None:
     source, target = caught(make(kind)), make(kind)
     fields.add_note(source, "a note")
     fields.copy_fields(source, target)
@@ -72,7 +72,7 @@ def test_fields_are_copied_from_one_exception_to_another(kind: Any) -> None:
     assert fields.notes_of(target) == fields.notes_of(source)
 
 
-def test_whether_a_context_is_shown_is_copied() -> None:
+def test_suppress_context_is_copied() -> None:
     source, target = ValueError(), ValueError()
     source.__context__ = KeyError()
     fields.copy_fields(source, target)
@@ -82,14 +82,14 @@ def test_whether_a_context_is_shown_is_copied() -> None:
     assert target.__suppress_context__
 
 
-def test_members_and_message_of_a_group_are_those_that_it_was_made_of() -> None:
+def test_exceptions_and_message_of_an_exception_group_are_those_of_its_constructor() -> None:
     error = ValueError()
     for group in (make_group(HidesErrors, [error]), BaseExceptionGroup("a message", [error])):
         assert fields.members_of(group) == (error,)
         assert fields.message_of(group) == "a message"
 
 
-def test_an_error_is_added_at_the_end_of_a_chain_and_never_in_a_circle() -> None:
+def test_an_error_is_appended_to_the_context_chain_and_never_makes_a_cycle() -> None:
     error, context = make(KINDS[0]), ValueError()
     fields.chain(error, context)
     assert fields.context_of(error) is context
@@ -109,14 +109,14 @@ def test_an_error_is_added_at_the_end_of_a_chain_and_never_in_a_circle() -> None
     assert last.__context__ is error
 
 
-def test_what_is_added_to_a_chain_is_shown() -> None:
+def test_an_error_appended_to_the_context_chain_is_shown_in_the_traceback() -> None:
     error = ValueError()
     error.__cause__ = None
     fields.chain(error, KeyError())
     assert not error.__suppress_context__
 
 
-def test_the_name_of_a_class_is_not_asked_of_its_metaclass() -> None:
+def test_the_name_of_a_class_is_read_without_its_metaclass() -> None:
     class Meta(type):
         @property
         def __name__(cls) -> str:  # type: ignore[override]

@@ -1,7 +1,7 @@
-"""What leaves a scope or nursery: bare errors and groups of them."""
+"""The errors that leave a scope or nursery: bare errors and exception groups."""
 
-# Covered below 95 %: what Ctrl-C and the channels ask of groups is in test_ki.py and
-# test_safe_channel.py; the stale counts in test_mixing_stale_counts.py.
+# Covered below 95 %: the parts for Ctrl-C and the channels are covered by test_ki.py and
+# test_safe_channel.py; the stale counts by test_mixing_stale_counts.py.
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def same_cancelled(error: BaseException, other: BaseException | None) -> bool:
     return same_arguments(error.args, other.args)
 
 
-def test_errors_leave_in_a_group_unless_groups_are_loose() -> None:
+def test_errors_are_raised_in_a_group_unless_strict_exception_groups_is_false() -> None:
     error = ValueError()
     for strict in (True, None):
         group = combine(strict, [error])
@@ -64,7 +64,7 @@ def test_errors_leave_in_a_group_unless_groups_are_loose() -> None:
     assert type(combine(None, [error, Cancelled()])) is BaseExceptionGroup
 
 
-def test_cancellations_are_sorted_out_from_every_depth() -> None:
+def test_cancelled_errors_are_split_off_a_nested_exception_group() -> None:
     error = ValueError()
     nested = BaseExceptionGroup("g", [Cancelled(), BaseExceptionGroup("h", [error, Cancelled()])])
     assert without_cancelled([Cancelled()]) == []
@@ -77,7 +77,7 @@ def test_cancellations_are_sorted_out_from_every_depth() -> None:
 
 
 @pytest.mark.parametrize("exit_", [SystemExit(3), KeyboardInterrupt()])
-def test_a_lone_exit_is_taken_out_of_its_groups(exit_: BaseException) -> None:
+def test_a_lone_exit_is_unwrapped_from_its_exception_groups(exit_: BaseException) -> None:
     assert bare_exit(exit_) is exit_
     assert bare_exit(BaseExceptionGroup("a", [BaseExceptionGroup("b", [exit_])])) is exit_
     beside = BaseExceptionGroup("a", [exit_, ValueError()])
@@ -86,14 +86,14 @@ def test_a_lone_exit_is_taken_out_of_its_groups(exit_: BaseException) -> None:
     assert bare_exit(other) is other
 
 
-def test_a_cancellation_of_ours_carries_its_reason() -> None:
+def test_a_cancelled_of_nurseryio_carries_its_cancel_reason() -> None:
     assert is_own_cancelled(Cancelled(CancelReason("explicit")))
     assert not is_own_cancelled(Cancelled())
     assert not is_own_cancelled(Cancelled("some message"))
     assert not is_own_cancelled(ValueError(CancelReason("explicit")))
 
 
-async def test_marks_survive_asyncios_own_handling() -> None:
+async def test_the_own_cancelled_mark_survives_asyncio_timeouts_and_task_groups() -> None:
     async def waits() -> None:
         await asyncio.get_running_loop().create_future()
 
@@ -105,7 +105,7 @@ async def test_marks_survive_asyncios_own_handling() -> None:
     assert is_own_cancelled(caught.value)
 
 
-def test_cancellations_are_the_same_by_what_they_say_and_nothing_strange_is_compared() -> None:
+def test_cancelled_errors_are_compared_by_message_and_other_args_are_not_compared() -> None:
     class Array:
         def __eq__(self, other: object) -> bool:
             raise ValueError("ambiguous")
@@ -123,7 +123,7 @@ def test_cancellations_are_the_same_by_what_they_say_and_nothing_strange_is_comp
     assert not same_cancelled(Cancelled(), None)
 
 
-def test_only_loose_groups_collapse_when_something_is_taken_out() -> None:
+def test_only_groups_of_non_strict_nurseries_collapse_when_errors_are_split_off() -> None:
     error = ValueError()
     loose = combine(False, [error, Cancelled()])
     assert isinstance(loose, BaseExceptionGroup)
@@ -138,7 +138,7 @@ def test_only_loose_groups_collapse_when_something_is_taken_out() -> None:
     assert (matched, left) == (True, None)
 
 
-def test_a_group_that_was_looked_through_is_not_looked_through_again() -> None:
+def test_an_exception_group_already_searched_is_not_searched_again() -> None:
     asked = []
 
     def matches(error: BaseException) -> bool:
@@ -158,7 +158,7 @@ def test_a_group_that_was_looked_through_is_not_looked_through_again() -> None:
     assert len(asked) == 3
 
 
-def test_a_group_in_which_a_cancelled_was_left_is_looked_through_again() -> None:
+def test_an_exception_group_in_which_a_cancelled_was_left_is_searched_again() -> None:
     group = BaseExceptionGroup("g", [BaseExceptionGroup("h", [Cancelled(), KeyError()])])
     assert split_out(group, lambda _: False) == (False, group)
     matched, left = split_out(group, is_cancelled)
@@ -167,7 +167,7 @@ def test_a_group_in_which_a_cancelled_was_left_is_looked_through_again() -> None
     assert str(left.exceptions[0]) == "h (1 sub-exception)"
 
 
-def test_raising_keeps_the_context_that_an_error_came_with() -> None:
+def test_re_raising_keeps_the_context_of_the_error() -> None:
     error, context = ValueError(), KeyError()
     error.__context__ = context
     with pytest.raises(ValueError) as caught:
@@ -178,7 +178,7 @@ def test_raising_keeps_the_context_that_an_error_came_with() -> None:
     assert caught.value.__context__ is context
 
 
-def test_a_block_is_left_with_what_remains() -> None:
+def test_leave_block_raises_the_errors_that_remain_after_the_split() -> None:
     error = ValueError()
     assert leave_block(error, None) is True
     assert leave_block(error, error) is False
@@ -186,7 +186,7 @@ def test_a_block_is_left_with_what_remains() -> None:
         leave_block(error, KeyError())
 
 
-def test_a_failure_names_the_error_and_the_task() -> None:
+def test_a_cancel_reason_of_a_failure_names_the_error_and_the_task() -> None:
     reason = failure(ValueError("x"), "the task", body=False)
     assert reason.source == "nursery"
     assert reason.reason == "child task raised exception ValueError('x')"
@@ -195,7 +195,7 @@ def test_a_failure_names_the_error_and_the_task() -> None:
 
 
 @pytest.mark.parametrize("kind", GROUPS, ids=lambda kind: kind.__name__)
-def test_no_error_is_lost_when_a_group_resists_being_split(kind: Any) -> None:
+def test_no_error_is_lost_when_an_exception_group_cannot_be_split(kind: Any) -> None:
     errors = [KeyError("k"), make_group(kind, [OSError(), Cancelled(CancelReason("deadline"))])]
     group = make_group(kind, [*errors, Cancelled()])
     cause, context = ValueError(), TypeError()
@@ -226,7 +226,7 @@ def leaves_of(error: Any) -> list[BaseException]:
     return [leaf for member in fields.members_of(error) for leaf in leaves_of(member)]
 
 
-def test_a_note_says_why_a_group_could_not_be_derived() -> None:
+def test_a_note_says_why_derive_of_an_exception_group_failed() -> None:
     group = make_group(DeriveRaises, [KeyError(), Cancelled()])
     fields.add_note(group, "of its own")
     _found, left = split_out(group, is_cancelled)
@@ -238,7 +238,7 @@ def test_a_note_says_why_a_group_could_not_be_derived() -> None:
     assert fields.notes_of(group) == ["of its own"]
 
 
-def test_an_exit_raised_while_a_group_is_derived_is_an_error_like_the_others() -> None:
+def test_an_exit_raised_by_derive_of_an_exception_group_is_kept_like_other_errors() -> None:
     class Interrupted(BaseExceptionGroup[BaseException]):
         def derive(self, excs: Any) -> Any:
             raise KeyboardInterrupt
@@ -248,7 +248,7 @@ def test_an_exit_raised_while_a_group_is_derived_is_an_error_like_the_others() -
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_an_error_that_resists_is_raised_with_its_own_context(kind: Any) -> None:
+def test_an_error_that_overrides_its_fields_is_raised_with_its_own_context(kind: Any) -> None:
     error, context = make(kind), KeyError()
     fields.set_context(error, context)
     with pytest.raises(kind) as caught:
@@ -260,7 +260,7 @@ def test_an_error_that_resists_is_raised_with_its_own_context(kind: Any) -> None
     assert fields.context_of(error) is context
 
 
-def test_a_failure_is_noted_whatever_cannot_be_shown() -> None:
+def test_a_failure_is_noted_although_repr_of_the_error_fails() -> None:
     for kind in KINDS:
         assert kind.__name__ in str(failure(make(kind), "the task", body=False))
     group = HidesErrors(Text("m"), [ValueError()])
@@ -270,6 +270,6 @@ def test_a_failure_is_noted_whatever_cannot_be_shown() -> None:
     assert reason.source_task == "<Nameless, whose repr() failed>"
 
 
-def test_asking_for_loose_groups_is_warned_of() -> None:
+def test_strict_exception_groups_false_is_deprecated_with_a_warning() -> None:
     with pytest.warns(TrioDeprecationWarning, match="open_nursery.strict_exception_groups=False"):
         warn_loose("open_nursery", stacklevel=2)

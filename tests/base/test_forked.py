@@ -1,4 +1,4 @@
-"""What a forked child has of its parent's runs: nothing."""
+"""Fork: a forked child takes over nothing of its parent's runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def in_thread(function: Callable[[], object]) -> int:
     return await to_thread.run_sync(in_child, function)
 
 
-def test_the_generation_is_another_one_in_each_child() -> None:
+def test_fork_gives_each_child_process_its_own_generation() -> None:
     here = forked.generation()
 
     def check_grandchild() -> None:
@@ -50,7 +50,9 @@ def test_the_generation_is_another_one_in_each_child() -> None:
     assert forked.generation() == here
 
 
-def test_a_reset_that_fails_keeps_no_other_from_running(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_fork_a_reset_that_fails_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     called: list[int] = []
 
     def fail() -> None:
@@ -64,7 +66,7 @@ def test_a_reset_that_fails_keeps_no_other_from_running(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("where", [in_task, in_thread])
-async def test_a_new_run_works_in_a_child(
+async def test_run_works_in_a_forked_child(
     where: Callable[[Callable[[], object]], object],
 ) -> None:
     async def main() -> None:
@@ -103,7 +105,7 @@ async def several_streams_wait(use: Callable[[list[SocketStream]], None]) -> Non
         b.socket.close()
 
 
-async def test_a_child_that_closes_its_copies_takes_no_registration_away() -> None:
+async def test_a_forked_child_that_closes_its_copies_unregisters_nothing() -> None:
     def close(streams: list[SocketStream]) -> None:
         for stream in streams:
             stream.socket.close()
@@ -111,7 +113,7 @@ async def test_a_child_that_closes_its_copies_takes_no_registration_away() -> No
     await several_streams_wait(close)
 
 
-async def test_a_child_that_detaches_or_forgets_its_copies_takes_no_registration_away() -> None:
+async def test_a_forked_child_that_detaches_or_drops_its_copies_unregisters_nothing() -> None:
     def let_go(streams: list[SocketStream]) -> None:
         for stream in streams[::2]:
             stream.socket.detach()
@@ -120,7 +122,7 @@ async def test_a_child_that_detaches_or_forgets_its_copies_takes_no_registration
     await several_streams_wait(let_go)
 
 
-async def test_a_child_may_wait_for_its_copies_on_a_loop_of_its_own() -> None:
+async def test_a_forked_child_may_wait_for_its_copies_of_descriptors_on_its_own_loop() -> None:
     async def main(streams: list[SocketStream]) -> None:
         for stream in streams:
             with nurseryio.move_on_after(0.001) as scope:
@@ -130,7 +132,7 @@ async def test_a_child_may_wait_for_its_copies_on_a_loop_of_its_own() -> None:
     await several_streams_wait(lambda streams: nurseryio.run(main, streams))
 
 
-async def test_a_child_that_accepts_leaves_the_listener_to_its_parent() -> None:
+async def test_a_forked_child_that_accepts_leaves_the_listener_to_its_parent() -> None:
     (listener,) = await nurseryio.open_tcp_listeners(0, host="127.0.0.1")
     address = listener.socket.getsockname()
 
@@ -152,7 +154,7 @@ async def test_a_child_that_accepts_leaves_the_listener_to_its_parent() -> None:
     await listener.aclose()
 
 
-async def test_a_child_that_closes_a_pipe_leaves_its_mode_to_the_parent() -> None:
+async def test_a_forked_child_that_closes_a_pipe_leaves_it_non_blocking_in_the_parent() -> None:
     reader, writer = (FdStream(fd) for fd in os.pipe())
     assert in_child(lambda: (reader.close(), writer.close())) == 0
     assert not os.get_blocking(reader.fileno())
@@ -161,7 +163,7 @@ async def test_a_child_that_closes_a_pipe_leaves_its_mode_to_the_parent() -> Non
     await writer.aclose()
 
 
-async def test_the_loop_of_the_parent_cannot_be_called_from_a_child() -> None:
+async def test_from_thread_cannot_call_the_parents_loop_in_a_forked_child() -> None:
     token = lowlevel.current_trio_token()
 
     def use_token() -> None:
@@ -207,7 +209,7 @@ def run_program(kind: str, body: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_child_that_exits_in_a_task_ends_with_its_code_and_the_parent_goes_on(kind: str) -> None:
+def test_a_forked_child_that_calls_sys_exit_in_a_task_ends_with_its_code(kind: str) -> None:
     code, _out, errors = run_program(
         kind,
         """
@@ -221,7 +223,7 @@ def test_a_child_that_exits_in_a_task_ends_with_its_code_and_the_parent_goes_on(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_child_that_waits_in_its_parents_run_gets_an_error_that_says_so(kind: str) -> None:
+def test_a_forked_child_that_waits_in_its_parents_run_gets_an_error(kind: str) -> None:
     code, _out, errors = run_program(
         kind,
         """
@@ -239,7 +241,7 @@ def test_a_child_that_waits_in_its_parents_run_gets_an_error_that_says_so(kind: 
 # -- programs that the parent has started -----------------------------------------------
 
 
-async def test_a_running_program_of_the_parent_is_not_taken_for_one_that_has_exited() -> None:
+async def test_a_forked_child_does_not_take_its_parents_process_for_exited() -> None:
     async with nurseryio.open_nursery() as nursery:
         process = await nursery.start(nurseryio.run_process, ["sleep", "1000"])
 

@@ -24,7 +24,7 @@ class Failing(Noter):
         raise ValueError("instrument failed")
 
 
-def test_an_instrument_is_filed_under_the_hooks_that_it_has() -> None:
+def test_an_instrument_is_registered_for_the_hooks_that_it_has() -> None:
     instruments = Instruments([Noter()])
     assert "task_spawned" in instruments
     assert "before_run" not in instruments
@@ -44,7 +44,7 @@ def test_an_instrument_need_not_derive_from_the_class() -> None:
     assert Duck.heard == [1]
 
 
-def test_adding_twice_is_adding_once() -> None:
+def test_adding_an_instrument_twice_adds_it_once() -> None:
     noter = Noter()
     instruments = Instruments([noter, noter])
     instruments.add(noter)
@@ -72,7 +72,7 @@ class Unlike(Noter):
         raise ValueError("instrument failed")
 
 
-def test_an_instrument_is_known_by_identity(caplog: pytest.LogCaptureFixture) -> None:
+def test_instruments_are_compared_by_identity(caplog: pytest.LogCaptureFixture) -> None:
     one, two = Unlike(), Unlike()
     instruments = Instruments([one, two])
     instruments.call("task_spawned", 1)
@@ -84,7 +84,7 @@ def test_an_instrument_is_known_by_identity(caplog: pytest.LogCaptureFixture) ->
     assert "<Unlike, whose repr() failed>" in caplog.text
 
 
-def test_a_log_that_fails_disturbs_no_more_than_an_instrument(
+def test_a_logger_that_fails_on_an_instruments_error_disturbs_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_args: object) -> None:
@@ -99,7 +99,7 @@ def test_a_log_that_fails_disturbs_no_more_than_an_instrument(
     assert "the log is full" in printed
 
 
-def test_one_that_raises_is_logged_and_removed_and_the_others_go_on(
+def test_an_instrument_that_raises_is_logged_and_removed_and_the_others_go_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     failing, noter = Failing(), Noter()

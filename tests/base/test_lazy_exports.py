@@ -1,4 +1,4 @@
-"""The doors: names loaded on first use, and things that know where they are imported from."""
+"""Lazy exports of the public modules: names loaded on first use, and their ``__module__``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run_python(program: str) -> str:
     return done.stdout
 
 
-def test_a_lazy_name_is_loaded_when_it_is_used() -> None:
+def test_a_lazy_export_is_loaded_when_it_is_used() -> None:
     output = run_python(
         "import sys, nurseryio\n"
         "print('nurseryio._net.tcp_connect' in sys.modules)\n"
@@ -30,7 +30,7 @@ def test_a_lazy_name_is_loaded_when_it_is_used() -> None:
     assert output.split() == ["False", "open_tcp_stream", "True"]
 
 
-def test_submodules_are_there_without_an_import_of_their_own() -> None:
+def test_submodules_are_attributes_without_their_own_import() -> None:
     assert run_python("import nurseryio; print(nurseryio.lowlevel.checkpoint.__name__)") == (
         "checkpoint\n"
     )
@@ -45,7 +45,7 @@ def test_dir_lists_lazy_names_before_they_are_loaded() -> None:
     assert "open_tcp_stream" in run_python("import nurseryio; print(dir(nurseryio))")
 
 
-def test_a_class_says_that_it_lives_in_its_door() -> None:
+def test_the_module_of_a_class_is_its_public_module() -> None:
     assert repr(nurseryio.CancelScope) == "<class 'nurseryio.CancelScope'>"
     assert nurseryio.CancelScope.cancel.__module__ == "nurseryio"
     assert pickle.loads(pickle.dumps(nurseryio.BrokenResourceError)) is (
@@ -53,11 +53,11 @@ def test_a_class_says_that_it_lives_in_its_door() -> None:
     )
 
 
-def test_things_of_others_keep_their_home() -> None:
+def test_re_exports_of_other_libraries_keep_their_module() -> None:
     assert nurseryio.Cancelled.__module__ == "asyncio.exceptions"
 
 
-def test_a_door_lists_what_is_public_and_no_more() -> None:
+def test_dir_of_a_public_module_lists_only_public_names() -> None:
     def given() -> None:
         """Public."""
 
@@ -77,7 +77,7 @@ def test_a_door_lists_what_is_public_and_no_more() -> None:
         getter("more")
 
 
-def test_showing_a_door_leaves_plain_values_alone() -> None:
+def test_setting_the_module_attribute_of_exports_leaves_plain_values_alone() -> None:
     show_public_module(5, "five", "nurseryio")
     show_public_module(sys.exit, "exit", "nurseryio")
     assert sys.exit.__module__ == "sys"
@@ -85,7 +85,7 @@ def test_showing_a_door_leaves_plain_values_alone() -> None:
 
 # -- when nothing can be loaded any more ----------------------------------------
 
-# What a program may do: each line is the body of an async function.
+# Operations that a program may use: each line is the body of an async function.
 USES = """
 import os, signal, sys
 import nurseryio as lib
@@ -172,7 +172,7 @@ def test_preload_loads_all_that_would_be_loaded_on_first_use() -> None:
     assert output == "done\nset() False\n"
 
 
-def test_a_program_that_loads_too_late_is_told_of_preload() -> None:
+def test_a_program_that_imports_without_a_free_descriptor_gets_an_error_naming_preload() -> None:
     output = run_python(
         USES + "import asyncio\nsys.meta_path.insert(0, Locked())\n"
         "for name in ('to_thread', 'open_tcp_stream'):\n"
@@ -185,7 +185,7 @@ def test_a_program_that_loads_too_late_is_told_of_preload() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="uses the limits of Unix")
-def test_a_server_has_loaded_what_handlers_need_when_no_descriptor_is_left() -> None:
+def test_a_server_has_preloaded_all_that_handlers_need_when_no_descriptor_is_left() -> None:
     output = run_python(
         "import resource\n"
         + USES
@@ -225,7 +225,7 @@ lib.run(main)
     assert output.endswith("b'fine'\n")
 
 
-def test_the_name_of_a_thread_never_fails_an_operation() -> None:
+def test_setting_a_threads_name_never_fails_an_operation() -> None:
     output = run_python(
         "import asyncio\n" + USES + "lib.to_thread, lib.from_thread\n"
         "import nurseryio._system.threads, nurseryio._system.from_thread\n"
@@ -237,7 +237,7 @@ def test_the_name_of_a_thread_never_fails_an_operation() -> None:
     assert output == "False\n"
 
 
-def test_a_server_starts_though_nothing_can_be_loaded() -> None:
+def test_serve_starts_although_preload_fails() -> None:
     output = run_python(
         "import asyncio\n" + USES + "lib.serve_tcp, lib.open_tcp_stream\n"
         "from nurseryio._net import tcp_listen, tcp_connect\n"

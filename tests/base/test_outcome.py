@@ -1,4 +1,4 @@
-"""What a call ended with, as an object."""
+"""The outcome of a call (value or error) as an object."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ async def divide_later(x: int, *, by: int) -> float:
     return x / by
 
 
-async def test_a_call_that_returns_gives_a_value() -> None:
+async def test_capture_of_a_call_that_returns_gives_a_value() -> None:
     for outcome in (capture(divide, 6, by=2), await acapture(divide_later, 6, by=2)):
         assert outcome == Value(3.0)
         assert outcome.unwrap() == 3.0
 
 
-async def test_a_call_that_raises_gives_an_error_whose_traceback_begins_in_the_function() -> None:
+async def test_capture_of_a_call_that_raises_gives_an_error_with_a_short_traceback() -> None:
     for outcome in (capture(divide, 6, by=0), await acapture(divide_later, 6, by=0)):
         assert isinstance(outcome, Error)
         assert isinstance(outcome.error, ZeroDivisionError)
@@ -37,7 +37,7 @@ async def test_a_call_that_raises_gives_an_error_whose_traceback_begins_in_the_f
             outcome.unwrap()
 
 
-def test_even_an_exit_is_captured() -> None:
+def test_capture_also_catches_system_exit_and_keyboard_interrupt() -> None:
     def leave() -> None:
         raise SystemExit(3)
 
@@ -46,14 +46,14 @@ def test_even_an_exit_is_captured() -> None:
     assert isinstance(outcome.error, SystemExit)
 
 
-def test_an_error_holds_exceptions_only() -> None:
+def test_an_outcome_error_holds_exceptions_only() -> None:
     with pytest.raises(TypeError, match="holds an exception object"):
         Error("text")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="holds an exception object"):
         Error(ValueError)  # type: ignore[arg-type]
 
 
-def test_outcomes_are_compared_and_shown_by_what_they_hold() -> None:
+def test_outcomes_are_equal_and_have_a_repr_by_their_content() -> None:
     error = ValueError("x")
     assert Value(1) == Value(1) != Value(2)
     assert Error(error) == Error(error) != Error(ValueError("x"))
@@ -96,7 +96,7 @@ async def test_an_outcome_can_be_sent_into_an_async_generator() -> None:
         await generator.aclose()
 
 
-def test_unwrapping_an_error_leaves_no_reference_cycle() -> None:
+def test_unwrap_of_an_outcome_error_leaves_no_reference_cycle() -> None:
     class Noticed(Exception):
         pass
 

@@ -1,6 +1,6 @@
 """Handlers that stand in the place of others, and how those come back."""
 
-# Covered below 95 %: what is done in a forked child is not measured; TestInAChild is about it.
+# Covered below 95 %: code that runs in a forked child is not measured; TestInAChild is about it.
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def handler() -> Callable[[int, object], None]:
     return lambda _signum, _frame: None
 
 
-def test_the_handler_from_before_comes_back() -> None:
+def test_the_previous_signal_handler_is_restored() -> None:
     replaced = Replaced(ONE, handler())
     assert signal.getsignal(ONE) is replaced.handler
     replaced.give_back()
@@ -42,7 +42,7 @@ def test_the_handler_from_before_comes_back() -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
-def test_handlers_are_given_back_in_any_order(order: tuple[int, ...]) -> None:
+def test_signal_handlers_are_restored_in_any_order(order: tuple[int, ...]) -> None:
     replaced = [Replaced(ONE, handler()) for _ in range(3)]
     left = dict(enumerate(replaced))
     for index in order:
@@ -51,7 +51,7 @@ def test_handlers_are_given_back_in_any_order(order: tuple[int, ...]) -> None:
             assert signal.getsignal(ONE) is left[max(left)].handler
 
 
-def test_what_somebody_has_put_there_meanwhile_stays_if_asked() -> None:
+def test_a_signal_handler_set_meanwhile_by_other_code_stays_with_unless_taken() -> None:
     before = signal.getsignal(ONE)
     replaced = Replaced(ONE, handler())
     theirs = handler()
@@ -61,7 +61,7 @@ def test_what_somebody_has_put_there_meanwhile_stays_if_asked() -> None:
     signal.signal(ONE, before)
 
 
-def test_a_signal_that_cannot_be_caught_leaves_nothing() -> None:
+def test_a_signal_that_cannot_be_caught_is_an_oserror_and_leaves_no_record() -> None:
     with pytest.raises(OSError):
         Replaced(signal.SIGKILL, handler())
     assert not [each for each in module._standing if each.signum == signal.SIGKILL]
@@ -69,7 +69,7 @@ def test_a_signal_that_cannot_be_caught_leaves_nothing() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 class TestInAChild:
-    def test_the_handlers_from_before_are_back(self) -> None:
+    def test_a_forked_child_has_the_previous_signal_handlers(self) -> None:
         before = signal.getsignal(ONE)
         replaced = [Replaced(ONE, handler()) for _ in range(2)]
 
@@ -83,7 +83,7 @@ class TestInAChild:
         for each in reversed(replaced):
             each.give_back()
 
-    def test_what_somebody_has_put_there_meanwhile_stays(self) -> None:
+    def test_a_forked_child_keeps_a_signal_handler_set_meanwhile_by_other_code(self) -> None:
         replaced = Replaced(ONE, handler())
         theirs = handler()
         signal.signal(ONE, theirs)
@@ -97,10 +97,10 @@ class TestInAChild:
     @pytest.mark.parametrize(
         ("signum", "code"), [(signal.SIGINT, forks.FAILED), (signal.SIGTERM, -signal.SIGTERM)]
     )
-    async def test_signals_end_a_child_as_they_end_any_process(
+    async def test_signals_end_a_forked_child_as_they_end_any_process(
         self, signum: int, code: int, in_thread: bool, receiving: bool
     ) -> None:
-        # Some tools that watch tests have a handler of their own for SIGTERM.
+        # Some tools that watch tests have their own handler for SIGTERM.
         theirs = signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with open_signal_receiver(signum) if receiving else nullcontext():
             if in_thread:
@@ -110,7 +110,9 @@ class TestInAChild:
         signal.signal(signal.SIGTERM, theirs)
         assert ended == code
 
-    async def test_leaving_a_receiver_raises_none_of_the_parents_signals_again(self) -> None:
+    async def test_a_forked_child_that_leaves_a_signal_receiver_re_raises_no_signal(
+        self,
+    ) -> None:
         # The child ends by the signal if it is raised again.
         with open_signal_receiver(ONE) as received:
             signal.raise_signal(ONE)

@@ -1,4 +1,4 @@
-"""The wake-up descriptor: a loop that sleeps hears of signals, whichever thread they interrupt."""
+"""The wake-up descriptor: a signal wakes a sleeping loop, whichever thread it interrupts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nurseryio._base.signal_wakeup import SignalWakeup
 TIMEOUT = 30.0
 
 
-async def test_a_handler_is_called_while_the_loop_has_nothing_else_to_do() -> None:
+async def test_a_signal_handler_is_called_while_the_loop_is_idle() -> None:
     over = threading.Event()
     woken = asyncio.Event()
 
@@ -42,7 +42,7 @@ async def test_a_handler_is_called_while_the_loop_has_nothing_else_to_do() -> No
         wakeup.remove()
 
 
-async def test_a_descriptor_that_somebody_has_set_stays() -> None:
+async def test_a_wakeup_fd_set_before_by_other_code_stays() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.setblocking(False)
@@ -56,7 +56,7 @@ async def test_a_descriptor_that_somebody_has_set_stays() -> None:
             assert signal.set_wakeup_fd(before) == theirs.fileno()
 
 
-async def test_one_that_the_loop_sets_meanwhile_stays() -> None:
+async def test_a_wakeup_fd_that_the_loop_sets_meanwhile_stays() -> None:
     loop = asyncio.get_running_loop()
     wakeup = SignalWakeup()
     wakeup.install(loop)
@@ -68,7 +68,7 @@ async def test_one_that_the_loop_sets_meanwhile_stays() -> None:
     loop.remove_signal_handler(signal.SIGUSR1)
 
 
-async def test_installing_and_removing_may_be_said_twice() -> None:
+async def test_install_and_remove_of_the_signal_wakeup_are_idempotent() -> None:
     before = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(before)
     wakeup = SignalWakeup()
@@ -80,7 +80,7 @@ async def test_installing_and_removing_may_be_said_twice() -> None:
     assert signal.set_wakeup_fd(before) == before
 
 
-async def test_an_installation_that_fails_half_way_is_undone(
+async def test_a_signal_wakeup_whose_install_fails_restores_the_wakeup_fd(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = signal.set_wakeup_fd(-1)

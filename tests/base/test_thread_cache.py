@@ -49,13 +49,13 @@ def run_program(text: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_what_a_function_returns_is_delivered() -> None:
+def test_the_return_value_of_a_job_is_delivered() -> None:
     outcomes: SimpleQueue[Outcome[int]] = SimpleQueue()
     start_thread_soon(lambda: 5, outcomes.put)
     assert outcomes.get(timeout=TIMEOUT).unwrap() == 5
 
 
-def test_what_a_function_raises_is_delivered(cache: ThreadCache) -> None:
+def test_the_error_of_a_job_is_delivered(cache: ThreadCache) -> None:
     error = KeyError("x")
 
     def fail() -> NoReturn:
@@ -66,7 +66,7 @@ def test_what_a_function_raises_is_delivered(cache: ThreadCache) -> None:
     assert caught.value is error
 
 
-def test_the_thread_that_became_idle_last_works_first(cache: ThreadCache) -> None:
+def test_the_thread_cache_reuses_the_thread_that_became_idle_last(cache: ThreadCache) -> None:
     gates = [threading.Event() for _ in range(3)]
     done: SimpleQueue[threading.Thread] = SimpleQueue()
     for gate in gates:
@@ -77,7 +77,7 @@ def test_the_thread_that_became_idle_last_works_first(cache: ThreadCache) -> Non
     assert call(cache, threading.current_thread).unwrap() is last
 
 
-def test_a_job_given_while_delivering_gets_the_same_thread(cache: ThreadCache) -> None:
+def test_a_job_started_in_the_delivery_callback_gets_the_same_thread(cache: ThreadCache) -> None:
     threads: SimpleQueue[threading.Thread] = SimpleQueue()
 
     def deliver(left: int) -> None:
@@ -89,14 +89,14 @@ def test_a_job_given_while_delivering_gets_the_same_thread(cache: ThreadCache) -
     assert len({threads.get(timeout=TIMEOUT) for _ in range(5)}) == 1
 
 
-def test_a_thread_without_work_ends(cache: ThreadCache) -> None:
+def test_an_idle_thread_of_the_cache_ends_after_its_timeout(cache: ThreadCache) -> None:
     thread = call(cache, threading.current_thread).unwrap()
     thread.join(TIMEOUT)
     assert not thread.is_alive()
     assert call(cache, threading.current_thread).unwrap() is not thread
 
 
-def test_a_thread_that_is_about_to_end_does_the_job_that_is_on_its_way(
+def test_an_idle_thread_that_times_out_still_does_a_job_already_assigned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     refused = threading.Event()
@@ -120,7 +120,7 @@ def test_a_thread_that_is_about_to_end_does_the_job_that_is_on_its_way(
     assert outcomes.get(timeout=TIMEOUT).unwrap() is first
 
 
-def test_threads_are_daemons_with_a_name_of_ours(cache: ThreadCache) -> None:
+def test_cached_threads_are_daemons_with_a_nurseryio_name(cache: ThreadCache) -> None:
     thread = call(cache, threading.current_thread).unwrap()
     assert thread.daemon
     assert re.fullmatch(r"nurseryio thread \d+", thread.name)
@@ -137,25 +137,28 @@ def test_a_thread_has_the_name_of_its_job_while_it_works(cache: ThreadCache) -> 
     ("name", "shown"),
     [("digging", "digging"), ("a name of more than 15 bytes", "a name of more "), ("bœuf", "b?uf")],
 )
-def test_the_system_is_told_the_name_too(cache: ThreadCache, name: str, shown: str) -> None:
+def test_the_thread_name_is_set_in_the_system_too(
+    cache: ThreadCache, name: str, shown: str
+) -> None:
     def name_in_system() -> str:
         with open(f"/proc/self/task/{threading.get_native_id()}/comm", encoding="utf-8") as file:
             return file.read().rstrip("\n")
 
     seen = call(cache, name_in_system, name).unwrap()
-    # From 3.14 on it is threading that tells the system, without replacing letters.
+    # From 3.14 on, threading itself sets the system's name of a thread, without replacing
+    # letters.
     assert seen == shown if sys.version_info < (3, 14) else seen[:1] == shown[:1]
     assert call(cache, name_in_system).unwrap() == "nurseryio threa"
 
 
-def test_threads_work_where_the_system_has_no_names_for_them(
+def test_threads_work_where_the_system_has_no_thread_names(
     cache: ThreadCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(thread_cache, "_find_os_rename", lambda: None)
     assert call(cache, lambda: threading.current_thread().name, "digging").unwrap() == "digging"
 
 
-def test_an_error_in_delivery_is_printed_and_the_thread_goes_on(
+def test_an_error_in_the_delivery_callback_is_printed_and_the_thread_goes_on(
     cache: ThreadCache, capfd: pytest.CaptureFixture[str]
 ) -> None:
     outcomes: SimpleQueue[Outcome[threading.Thread]] = SimpleQueue()
@@ -174,7 +177,7 @@ def test_an_error_in_delivery_is_printed_and_the_thread_goes_on(
     assert "no such address" in printed
 
 
-def test_an_idle_thread_keeps_nothing_of_its_last_job(cache: ThreadCache) -> None:
+def test_an_idle_thread_holds_no_reference_to_its_last_job(cache: ThreadCache) -> None:
     class Job:
         def __call__(self) -> Job:
             return self
@@ -191,7 +194,7 @@ def test_an_idle_thread_keeps_nothing_of_its_last_job(cache: ThreadCache) -> Non
     assert gone() is None
 
 
-def test_a_function_is_free_when_its_result_is_delivered(cache: ThreadCache) -> None:
+def test_a_job_function_is_released_when_its_result_is_delivered(cache: ThreadCache) -> None:
     class Job:
         def __call__(self) -> None:
             pass
@@ -211,7 +214,7 @@ def test_a_function_is_free_when_its_result_is_delivered(cache: ThreadCache) -> 
     assert seen.get(timeout=TIMEOUT) is None
 
 
-def test_jobs_may_be_given_from_many_threads_at_once(cache: ThreadCache) -> None:
+def test_start_thread_soon_may_be_called_from_many_threads_at_once(cache: ThreadCache) -> None:
     outcomes: SimpleQueue[Outcome[int]] = SimpleQueue()
 
     def give(start: int) -> None:
@@ -227,7 +230,7 @@ def test_jobs_may_be_given_from_many_threads_at_once(cache: ThreadCache) -> None
     assert got == set(range(200))
 
 
-def test_a_thread_that_never_ends_does_not_keep_the_process_from_ending() -> None:
+def test_a_cached_thread_that_never_ends_does_not_stop_process_exit() -> None:
     done = run_program(
         "import threading\n"
         "from nurseryio.lowlevel import start_thread_soon\n"
@@ -243,7 +246,7 @@ def test_a_thread_that_never_ends_does_not_keep_the_process_from_ending() -> Non
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-def test_a_forked_child_does_not_wait_for_threads_of_its_parent() -> None:
+def test_a_forked_child_does_not_use_the_thread_cache_of_its_parent() -> None:
     done = run_program(
         "import os, queue, warnings\n"
         "from nurseryio.lowlevel import start_thread_soon\n"
@@ -285,7 +288,9 @@ def test_a_thread_counts_as_idle_when_it_has_delivered_its_result(cache: ThreadC
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_an_error_that_resists_is_delivered(cache: ThreadCache, kind: Any) -> None:
+def test_an_error_of_a_job_that_overrides_its_fields_is_delivered(
+    cache: ThreadCache, kind: Any
+) -> None:
     error = make(kind)
 
     def fail() -> NoReturn:
@@ -299,7 +304,7 @@ def test_an_error_that_resists_is_delivered(cache: ThreadCache, kind: Any) -> No
     assert traceback.tb_frame.f_code is fail.__code__
 
 
-def test_names_are_left_out_where_they_cannot_be_set(
+def test_thread_names_are_left_out_where_they_cannot_be_set(
     cache: ThreadCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_args: object) -> NoReturn:
@@ -326,7 +331,7 @@ def test_threads_work_without_ctypes(cache: ThreadCache, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("place", ["capture", "offer"])
-def test_an_error_around_a_job_is_the_jobs_and_the_next_one_is_done(
+def test_an_error_in_the_thread_around_a_job_is_delivered_as_the_jobs_error(
     cache: ThreadCache, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     def fail(*_args: object) -> NoReturn:
@@ -339,7 +344,7 @@ def test_an_error_around_a_job_is_the_jobs_and_the_next_one_is_done(
     assert call(cache, lambda: 2).unwrap() == 2
 
 
-def test_a_thread_goes_on_when_there_is_nothing_to_print_an_error_to(
+def test_a_thread_goes_on_when_sys_stderr_is_none(
     cache: ThreadCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     delivered = threading.Event()
@@ -360,7 +365,7 @@ def test_a_thread_goes_on_when_there_is_nothing_to_print_an_error_to(
     assert call(cache, threading.current_thread).unwrap() is first
 
 
-def test_a_worker_that_fails_while_idle_ends_and_is_not_given_a_job(
+def test_a_thread_that_fails_while_idle_ends_and_gets_no_job(
     cache: ThreadCache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     withdraw, calls = cache.withdraw, []
@@ -380,7 +385,7 @@ def test_a_worker_that_fails_while_idle_ends_and_is_not_given_a_job(
     assert call(cache, lambda: 5).unwrap() == 5
 
 
-def test_a_worker_that_fails_before_its_job_begins_answers_it(
+def test_a_thread_that_fails_before_its_job_begins_delivers_the_error(
     cache: ThreadCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_worker: object) -> bool:
@@ -393,7 +398,7 @@ def test_a_worker_that_fails_before_its_job_begins_answers_it(
     assert call(cache, lambda: 2).unwrap() == 2
 
 
-def test_a_worker_that_cannot_be_given_a_job_stays_idle(cache: ThreadCache) -> None:
+def test_a_thread_to_which_a_job_cannot_be_assigned_stays_idle(cache: ThreadCache) -> None:
     first = call(cache, threading.current_thread).unwrap()
     (worker,) = cache._idle
     ready = worker.ready

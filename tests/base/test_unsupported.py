@@ -1,4 +1,4 @@
-"""What cannot exist on asyncio says so, and says what to do instead."""
+"""Trio functions that cannot exist on asyncio raise an error that says what to do instead."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from nurseryio import lowlevel
 
 
-def test_a_guest_run_is_refused() -> None:
+def test_start_guest_run_is_refused() -> None:
     with pytest.raises(NotImplementedError, match="await your function in it"):
         lowlevel.start_guest_run(None)
 
@@ -20,6 +20,6 @@ def test_a_guest_run_is_refused() -> None:
         "reattach_detached_coroutine_object",
     ],
 )
-async def test_coroutines_stay_with_their_task(name: str) -> None:
+async def test_detaching_and_reattaching_coroutine_objects_is_refused(name: str) -> None:
     with pytest.raises(NotImplementedError, match=f"^{name}.. moves a coroutine"):
         await getattr(lowlevel, name)(None)

@@ -58,7 +58,7 @@ def test_a_final_class_may_have_ordinary_bases() -> None:
     assert isinstance(Leaf(), Base)
 
 
-def test_a_class_without_public_constructor_is_made_by_create_alone() -> None:
+def test_no_public_constructor_allows_create_only() -> None:
     class Closed(metaclass=NoPublicConstructor):
         def __init__(self, a: int, b: float) -> None:
             self.sum = a + b
@@ -145,14 +145,14 @@ def test_every_contiguous_buffer_is_seen_as_its_bytes(data: Any) -> None:
         assert bytes(view) == expected
 
 
-def test_a_buffer_with_gaps_is_refused_with_the_way_out() -> None:
+def test_a_non_contiguous_buffer_is_refused_and_the_error_says_what_to_do() -> None:
     for gaps in (memoryview(b"abcdefgh")[::2], memoryview(b"abcdefgh")[::-1]):
         with pytest.raises(TypeError, match=r"takes bytes that are contiguous.*bytes\(data\)"):
             bytes_view(gaps)
 
 
 @pytest.mark.parametrize("data", ["text", 5, None, ["a"]])
-def test_what_is_not_a_buffer_is_refused(data: Any) -> None:
+def test_bytes_view_refuses_what_is_not_a_buffer(data: Any) -> None:
     hint = "; encode it first" if data == "text" else "$"
     with pytest.raises(TypeError, match=f"takes bytes, not {type(data).__name__}{hint}"):
         bytes_view(data)
@@ -161,7 +161,7 @@ def test_what_is_not_a_buffer_is_refused(data: Any) -> None:
 # -- functions ------------------------------------------------------------------
 
 
-def test_a_generic_function_is_itself_whatever_types_it_is_given() -> None:
+def test_a_generic_function_subscripted_with_types_is_itself() -> None:
     @generic_function
     def double(x: int, *, plus: int = 0) -> int:
         """Twice x."""
@@ -184,7 +184,8 @@ def outcome(coro: Coroutine[Any, Any, Any]) -> Any:
 
 
 class Compiled(Coroutine[Any, Any, int]):
-    """What a compiler such as Cython makes of an ``async def``: no coroutine by its type."""
+    """The function that a compiler such as Cython makes of an ``async def``: not a coroutine by its
+    type."""
 
     def send(self, value: Any) -> Any:
         raise StopIteration(7)
@@ -209,13 +210,13 @@ class Compiled(Coroutine[Any, Any, int]):
         (Compiled, (), 7),
     ],
 )
-def test_whatever_gives_a_coroutine_when_called_is_an_async_function(
+def test_any_callable_that_returns_a_coroutine_is_an_async_function(
     async_fn: Callable[..., Any], args: tuple[Any, ...], result: int
 ) -> None:
     assert outcome(coroutine_or_error(async_fn, *args)) == result
 
 
-def test_a_coroutine_instead_of_a_function_is_explained_and_closed() -> None:
+def test_a_coroutine_object_instead_of_an_async_function_is_refused_and_closed() -> None:
     with pytest.raises(TypeError) as caught:
         coroutine_or_error(add(1))  # type: ignore[arg-type]
     assert (
@@ -230,13 +231,13 @@ def test_a_coroutine_instead_of_a_function_is_explained_and_closed() -> None:
     gc.collect()
 
 
-def test_a_coroutine_given_with_arguments_is_explained_as_well() -> None:
+def test_a_coroutine_object_given_with_arguments_is_refused_and_closed() -> None:
     with pytest.raises(TypeError, match="got a coroutine object"):
         coroutine_or_error(add(1), 2)  # type: ignore[arg-type]
     gc.collect()
 
 
-def test_a_wrong_call_of_a_right_function_keeps_pythons_own_error() -> None:
+def test_an_async_function_called_with_wrong_arguments_keeps_pythons_type_error() -> None:
     with pytest.raises(TypeError, match="takes from 1 to 2 positional arguments but 3 were given"):
         coroutine_or_error(add, 1, 2, 3)
 
@@ -250,12 +251,12 @@ def test_a_type_error_inside_a_callable_is_not_taken_for_a_wrong_call() -> None:
 
 
 @pytest.mark.parametrize("fn", [len, functools.partial(len)])
-def test_a_synchronous_function_is_named(fn: Callable[..., Any]) -> None:
+def test_the_error_for_a_sync_function_names_it(fn: Callable[..., Any]) -> None:
     with pytest.raises(TypeError, match=r"'len' appears to be synchronous.*to_thread\.run_sync"):
         coroutine_or_error(fn, [1])
 
 
-def test_an_async_generator_function_is_explained() -> None:
+def test_an_async_generator_function_is_refused_with_an_explanation() -> None:
     async def numbers() -> AsyncIterator[int]:
         yield 1
 
@@ -265,7 +266,7 @@ def test_an_async_generator_function_is_explained() -> None:
         coroutine_or_error(numbers)  # type: ignore[arg-type]
 
 
-async def test_a_future_or_a_task_is_something_that_is_running_already() -> None:
+async def test_a_future_or_a_task_instead_of_an_async_function_is_refused_as_running() -> None:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(add(1))
     for running in (loop.create_future(), task, concurrent.futures.Future[None]()):
@@ -276,12 +277,12 @@ async def test_a_future_or_a_task_is_something_that_is_running_already() -> None
     assert await task == 1
 
 
-def test_what_cannot_be_called_at_all_is_shown() -> None:
+def test_the_error_for_an_object_that_is_not_callable_shows_it() -> None:
     with pytest.raises(TypeError, match="expecting an async function, but instead it got 3"):
         coroutine_or_error(3)  # type: ignore[arg-type]
 
 
-def test_of_several_wrong_functions_every_coroutine_is_closed() -> None:
+def test_of_several_coroutine_objects_that_are_refused_every_one_is_closed() -> None:
     with pytest.raises(TypeError, match="got a coroutine object"):
         reject_non_functions([add, add(1), 3, add(2)])
     gc.collect()
@@ -291,7 +292,7 @@ def test_of_several_wrong_functions_every_coroutine_is_closed() -> None:
 # -- conflicts ------------------------------------------------------------------
 
 
-async def test_a_conflict_is_an_error_for_the_later_task() -> None:
+async def test_conflict_detector_raises_busy_resource_error_in_the_later_task() -> None:
     detector = ConflictDetector("one at a time")
     with detector:
         with pytest.raises(nurseryio.BusyResourceError, match=r"^one at a time$"), detector:
@@ -303,7 +304,7 @@ async def test_a_conflict_is_an_error_for_the_later_task() -> None:
         pass
 
 
-def test_a_conflict_detector_lets_go_after_an_error() -> None:
+def test_conflict_detector_is_free_again_after_an_error() -> None:
     detector = ConflictDetector("one at a time")
     with pytest.raises(ZeroDivisionError), detector:
         raise ZeroDivisionError
@@ -326,7 +327,7 @@ class Circle(functools.partial):  # type: ignore[type-arg]
         return made
 
 
-def test_things_are_shown_and_named_whatever_they_are() -> None:
+def test_safe_repr_and_name_of_never_raise_whatever_the_object() -> None:
     nameless = "<Nameless, whose repr() failed>"
     assert safe_repr(Nameless()) == name_of(Nameless()) == nameless
     assert qualname_of(Nameless()) is None
@@ -347,7 +348,7 @@ def test_a_name_is_a_plain_string() -> None:
     assert safe_repr(Text("x")) == "<Text, whose repr() failed>"
 
 
-def test_the_message_about_a_wrong_function_comes_to_be_whatever_was_given() -> None:
+def test_the_error_message_for_a_wrong_function_is_made_although_repr_fails() -> None:
     for wrong in (Nameless(), OddName()):
         with pytest.raises(TypeError, match="was expecting an async function"):
             coroutine_or_error(wrong)  # type: ignore[arg-type]
@@ -382,7 +383,7 @@ def test_each_function_is_called_and_the_first_error_raised_with_the_others_befo
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), MemoryError()])
-def test_what_is_not_the_fault_of_a_class_passes_through_its_names(error: BaseException) -> None:
+def test_an_exit_raised_in_a_repr_passes_through(error: BaseException) -> None:
     class Interrupted:
         def __repr__(self) -> str:
             raise error

@@ -81,7 +81,7 @@ HALVES = [checkpoint_if_cancelled, cancel_shielded_checkpoint, twice_half]
 
 
 @pytest.mark.parametrize("function", CHECKPOINTS)
-async def test_a_checkpoint_is_one(function: object) -> None:
+async def test_assert_checkpoints_passes_a_checkpoint(function: object) -> None:
     with assert_checkpoints():
         await function()
     with pytest.raises(AssertionError):
@@ -90,7 +90,9 @@ async def test_a_checkpoint_is_one(function: object) -> None:
 
 
 @pytest.mark.parametrize("function", HALVES)
-async def test_half_a_checkpoint_is_neither_one_nor_none(function: object) -> None:
+async def test_half_a_checkpoint_fails_both_assert_checkpoints_and_assert_no_checkpoints(
+    function: object,
+) -> None:
     with pytest.raises(AssertionError):
         with assert_checkpoints():
             await function()
@@ -100,7 +102,7 @@ async def test_half_a_checkpoint_is_neither_one_nor_none(function: object) -> No
 
 
 @pytest.mark.parametrize("function", [nothing, done_already])
-async def test_what_does_not_wait_is_no_checkpoint(function: object) -> None:
+async def test_assert_checkpoints_fails_for_code_that_does_not_yield(function: object) -> None:
     with pytest.raises(AssertionError):
         with assert_checkpoints():
             await function()
@@ -108,7 +110,7 @@ async def test_what_does_not_wait_is_no_checkpoint(function: object) -> None:
         await function()
 
 
-async def test_the_message_says_which_half_is_missing() -> None:
+async def test_the_message_of_assert_checkpoints_says_which_half_is_missing() -> None:
     with pytest.raises(AssertionError, match="did not yield"):
         with assert_checkpoints():
             await checkpoint_if_cancelled()
@@ -123,13 +125,13 @@ async def test_the_message_says_which_half_is_missing() -> None:
             await cancel_shielded_checkpoint()
 
 
-async def test_a_block_that_raises_need_not_be_a_checkpoint() -> None:
+async def test_assert_checkpoints_passes_a_block_that_raises_an_error() -> None:
     with pytest.raises(ZeroDivisionError):
         with assert_checkpoints():
             raise ZeroDivisionError
 
 
-async def test_a_block_that_raises_may_not_have_been_a_checkpoint_where_none_is_allowed() -> None:
+async def test_assert_no_checkpoints_fails_for_a_checkpoint_in_a_block_that_raises() -> None:
     with pytest.raises(ZeroDivisionError):
         with assert_no_checkpoints():
             raise ZeroDivisionError
@@ -140,7 +142,7 @@ async def test_a_block_that_raises_may_not_have_been_a_checkpoint_where_none_is_
     assert isinstance(caught.value.__context__, ZeroDivisionError)
 
 
-async def test_assertions_inside_each_other_do_not_hide_anything() -> None:
+async def test_nested_assert_checkpoints_do_not_hide_anything() -> None:
     with assert_checkpoints():
         await checkpoint_if_cancelled()
         with assert_no_checkpoints():
@@ -155,7 +157,7 @@ async def test_assertions_inside_each_other_do_not_hide_anything() -> None:
             await cancel_shielded_checkpoint()
 
 
-async def test_other_tasks_do_not_count() -> None:
+async def test_assert_checkpoints_ignores_checkpoints_of_other_tasks() -> None:
     async def busy() -> None:
         for _ in range(5):
             await checkpoint()
@@ -170,7 +172,7 @@ async def test_other_tasks_do_not_count() -> None:
                 pass
 
 
-async def test_a_native_cancel_that_was_held_off_is_not_forgotten() -> None:
+async def test_a_deferred_native_cancel_is_not_lost_by_assert_checkpoints() -> None:
     async def work() -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -190,7 +192,7 @@ async def test_a_native_cancel_that_was_held_off_is_not_forgotten() -> None:
         await task
 
 
-def test_outside_any_task_there_is_nothing_to_assert() -> None:
+def test_assert_checkpoints_outside_any_task_is_an_error() -> None:
     for assertion in (assert_checkpoints, assert_no_checkpoints):
         with pytest.raises(RuntimeError):
             with assertion():

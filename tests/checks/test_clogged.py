@@ -13,12 +13,12 @@ from nurseryio.testing import check_one_way_stream, lockstep_stream_one_way_pair
 
 
 @pytest.mark.parametrize("check", CLOGGED_CHECKS, ids=lambda check: check.__name__)
-async def test_a_good_stream_passes(check: Any) -> None:
+async def test_a_good_clogged_stream_passes(check: Any) -> None:
     assert await check(clogged()) is None
 
 
 @pytest.mark.parametrize("sender", FAULTY_CLOGGED_SENDERS)
-async def test_a_fault_is_found(sender: Any) -> None:
+async def test_a_fault_of_a_clogged_stream_is_found(sender: Any) -> None:
     with pytest.raises(Exception) as caught:
         await check_one_way_stream(buffered(), clogged(sender))
     assert says(caught.value, FAULTY_CLOGGED_SENDERS[sender])
@@ -51,7 +51,9 @@ class Closeable(nurseryio.abc.HalfCloseableStream):
 
 
 @pytest.mark.parametrize("polite", [True, False])
-async def test_the_end_cannot_be_sent_while_a_task_is_sending(polite: bool) -> None:
+async def test_half_close_send_eof_while_a_task_is_sending_must_raise_busy_resource_error(
+    polite: bool,
+) -> None:
     async def make() -> Any:
         sender, _ = lockstep_stream_one_way_pair()
         return Closeable(sender, polite), Closeable(sender, polite)

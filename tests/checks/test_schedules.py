@@ -1,4 +1,4 @@
-"""The stress helper itself: it strikes everywhere, finds what is broken, and can be repeated."""
+"""The stress helper itself: it cancels at every await, finds broken code, and can be repeated."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def three_steps() -> None:
         await checkpoint()
 
 
-async def test_steps_are_counted_and_include_the_last_checkpoint() -> None:
+async def test_a_schedule_counts_steps_and_includes_the_last_checkpoint() -> None:
     schedule = Schedule(0, ())
     await schedule.run(three_steps, checkpoint)
     assert schedule.steps == [4, 2]
@@ -38,7 +38,7 @@ async def test_steps_are_counted_and_include_the_last_checkpoint() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_each_kind_of_strike_cancels(kind: str) -> None:
+async def test_each_kind_of_planned_cancel_cancels(kind: str) -> None:
     ends = []
 
     async def actor() -> None:
@@ -56,13 +56,13 @@ async def test_each_kind_of_strike_cancels(kind: str) -> None:
     assert ends == ["cancelled"] * 3
 
 
-async def test_a_strike_that_comes_too_late_does_not_land() -> None:
+async def test_a_planned_cancel_that_comes_too_late_is_not_delivered() -> None:
     schedule = Schedule(0, [PlannedCancel(0, 2, "native", 10)])
     await schedule.run(checkpoint)
     assert schedule.landed == []
 
 
-async def test_every_step_is_struck_with_every_kind() -> None:
+async def test_cancel_at_every_await_cancels_every_step_in_every_way() -> None:
     seen: set[tuple[int, str]] = set()
 
     async def scenario(schedule: Schedule) -> None:
@@ -73,7 +73,7 @@ async def test_every_step_is_struck_with_every_kind() -> None:
     assert seen == {(step, kind) for step in range(1, 5) for kind in KINDS}
 
 
-async def test_the_same_seed_gives_the_same_schedule() -> None:
+async def test_random_schedules_with_the_same_seed_are_the_same() -> None:
     records: list[list[object]] = []
 
     async def scenario(schedule: Schedule) -> None:
@@ -93,7 +93,7 @@ async def test_the_same_seed_gives_the_same_schedule() -> None:
     assert len({repr(record) for record in records}) > 10
 
 
-async def test_actors_that_wait_for_ever_are_reported_and_ended() -> None:
+async def test_actors_that_wait_for_ever_raise_stuck_error_and_are_cancelled() -> None:
     event = Event()
     schedule = Schedule(0, ())
     with pytest.raises(StuckError, match=r"Event\.wait.* at step 1") as caught:
@@ -103,7 +103,7 @@ async def test_actors_that_wait_for_ever_are_reported_and_ended() -> None:
 
 
 class LeakyLock:
-    """A lock that forgets its waiters' cancellations: what the helper is there to find."""
+    """A lock that forgets its waiters' cancellations: the kind of bug that the helper must find."""
 
     def __init__(self) -> None:
         self.held = False
@@ -139,7 +139,7 @@ async def use_leaky_lock(schedule: Schedule) -> None:
     assert not lock.held
 
 
-async def test_a_lock_that_is_lost_to_a_cancellation_is_found() -> None:
+async def test_cancel_at_every_await_finds_a_lock_lost_to_a_cancellation() -> None:
     await use_leaky_lock(Schedule(0, ()))
     with pytest.raises(AssertionError, match=r"Schedule\(0, \[PlannedCancel\(") as caught:
         await cancel_at_every_await(use_leaky_lock)
@@ -179,7 +179,7 @@ async def take_back() -> None:
     [(swallow_any, "has lost a native cancel"), (take_back, "cancel requests instead of")],
     ids=["swallowed", "taken back"],
 )
-async def test_a_native_cancel_that_is_swallowed_is_found(
+async def test_a_schedule_finds_a_swallowed_native_cancel(
     actor: Callable[[], object], complaint: str
 ) -> None:
     schedule = Schedule(0, [PlannedCancel(0, 1, "native", 1)])
@@ -189,11 +189,11 @@ async def test_a_native_cancel_that_is_swallowed_is_found(
     assert complaint in str(error)
 
 
-async def test_a_shield_only_puts_a_cancellation_off() -> None:
+async def test_cancel_at_every_await_a_shield_only_defers_a_cancellation() -> None:
     assert await cancel_at_every_await(swallow_scope) > 5
 
 
-async def test_an_actors_failure_is_the_cause_of_the_error() -> None:
+async def test_an_error_of_an_actor_is_the_cause_of_the_schedules_error() -> None:
     async def scenario(schedule: Schedule) -> None:
         async def actor() -> None:
             async with Lock():

@@ -69,13 +69,13 @@ def pairs(left: type[TwoWay], right: type[TwoWay] | None = None) -> Any:
     return make
 
 
-async def test_good_streams_pass() -> None:
+async def test_check_one_way_two_way_and_half_closeable_stream_pass_good_streams() -> None:
     assert await check_one_way_stream(buffered(), clogged()) is None
     assert await check_two_way_stream(pairs(TwoWay), None) is None
     assert await check_half_closeable_stream(pairs(TwoWay), None) is None
 
 
-async def test_a_two_way_stream_is_checked_both_ways_round() -> None:
+async def test_check_two_way_stream_checks_both_directions() -> None:
     made = []
 
     async def make() -> Any:
@@ -112,17 +112,17 @@ async def test_data_that_arrives_changed_is_noticed_in_either_direction() -> Non
         assert caught.group_contains(AssertionError, match="not the data that was sent")
 
 
-async def test_an_end_of_one_direction_must_leave_the_other_open() -> None:
+async def test_half_close_must_leave_the_other_direction_open() -> None:
     with pytest.raises(ExceptionGroup):
         await check_half_closeable_stream(pairs(EndsBothWays), None)
 
 
-async def test_an_end_may_be_sent_again() -> None:
+async def test_half_close_send_eof_may_be_called_again() -> None:
     with pytest.raises(RuntimeError, match="ended already"):
         await check_half_closeable_stream(pairs(EndsOnce), None)
 
 
-async def test_the_stream_must_be_of_the_kind_that_is_asked_for() -> None:
+async def test_stream_checks_require_the_abc_that_they_check() -> None:
     class OneWayLooking(nurseryio.abc.Stream):
         def __init__(self, below: Any) -> None:
             self.below = below

@@ -1,4 +1,4 @@
-"""What the stream checks have in common."""
+"""The common parts of the stream checks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if sys.version_info < (3, 11):
 
 
 class Mute(nurseryio.abc.SendStream):
-    """A stream whose methods are no checkpoints, and whose ``send_all`` returns something."""
+    """A stream whose methods are not checkpoints, and whose ``send_all`` returns something."""
 
     async def send_all(self, data: object) -> None:
         return 3  # type: ignore[return-value]
@@ -44,14 +44,14 @@ class Yielding(Mute):
         return 3  # type: ignore[return-value]
 
 
-def test_an_expected_error_is_let_by() -> None:
+def test_an_expected_error_is_caught() -> None:
     with expect(RuntimeError):
         raise RuntimeError
     with expect(LookupError, in_group=True):
         raise ExceptionGroup("", [KeyError()])
 
 
-def test_an_error_that_is_missing_or_in_the_wrong_form_is_reported() -> None:
+def test_a_missing_error_or_one_in_the_wrong_group_is_reported() -> None:
     group = ExceptionGroup("", [KeyError()])
     for in_group, error, message in (
         (False, None, "got no error"),
@@ -66,13 +66,13 @@ def test_an_error_that_is_missing_or_in_the_wrong_form_is_reported() -> None:
                     raise error
 
 
-def test_another_error_passes_through() -> None:
+def test_an_error_that_is_not_expected_passes_through() -> None:
     with pytest.raises(TypeError):
         with expect(RuntimeError):
             raise TypeError
 
 
-async def test_both_ends_of_a_fresh_pair_are_closed_whatever_happens() -> None:
+async def test_both_ends_of_a_fresh_stream_pair_are_always_closed() -> None:
     async def make() -> tuple[nurseryio.abc.SendStream, nurseryio.abc.ReceiveStream]:
         return memory_stream_one_way_pair()
 
@@ -85,7 +85,7 @@ async def test_both_ends_of_a_fresh_pair_are_closed_whatever_happens() -> None:
         await receiver.receive_some()
 
 
-async def test_calls_that_are_no_checkpoints_are_reported() -> None:
+async def test_stream_calls_that_are_not_checkpoints_are_reported() -> None:
     for call in (
         lambda: send(Mute(), b""),
         lambda: receive(Mute()),
@@ -96,12 +96,12 @@ async def test_calls_that_are_no_checkpoints_are_reported() -> None:
             await call()
 
 
-async def test_a_send_returns_nothing() -> None:
+async def test_a_send_that_does_not_return_none_is_reported() -> None:
     with pytest.raises(AssertionError, match="must return None, not 3"):
         await send(Yielding(), b"")
 
 
-async def test_what_is_received_is_compared() -> None:
+async def test_received_data_is_compared() -> None:
     sender, receiver = memory_stream_one_way_pair()
     await sender.send_all(b"ab")
     await receive_exactly(receiver, b"a")

@@ -1,6 +1,7 @@
 """The slot for another library's scopes: empty in a program that has none, filled when needed."""
 
-# Covered below 95 %: what needs the bridge is in test_mixing_levels.py and test_anyio_bridge.py.
+# Covered below 95 %: code that needs the bridge is covered by test_mixing_levels.py and
+# test_anyio_bridge.py.
 
 from __future__ import annotations
 
@@ -36,18 +37,18 @@ def modules_after(program: str) -> set[str]:
 RUN = "import nurseryio\nnurseryio.run(nurseryio.sleep, 0)"
 
 
-def test_a_program_without_anyio_loads_neither_it_nor_the_bridge() -> None:
+def test_a_program_without_anyio_imports_neither_anyio_nor_the_bridge() -> None:
     loaded = modules_after(RUN)
     assert "anyio" not in loaded
     assert "nurseryio._interop.anyio_bridge" not in loaded
 
 
-def test_importing_anyio_alone_does_not_load_its_backend() -> None:
+def test_importing_anyio_alone_does_not_import_its_asyncio_backend() -> None:
     loaded = modules_after("import anyio\n" + RUN)
     assert "nurseryio._interop.anyio_bridge" not in loaded
 
 
-def test_the_bridge_is_there_once_the_backend_is() -> None:
+def test_the_anyio_bridge_is_installed_once_anyios_backend_is_imported() -> None:
     program = (
         "import anyio, nurseryio\n"
         "async def main():\n"
@@ -59,7 +60,7 @@ def test_the_bridge_is_there_once_the_backend_is() -> None:
     assert "nurseryio._interop.anyio_bridge" in modules_after(program)
 
 
-def test_the_bridge_is_there_when_the_first_scope_inside_one_of_anyio_is_entered() -> None:
+def test_the_anyio_bridge_is_installed_on_entering_the_first_scope_in_an_anyio_scope() -> None:
     program = (
         "import anyio, nurseryio\n"
         "async def child():\n"
@@ -75,7 +76,7 @@ def test_the_bridge_is_there_when_the_first_scope_inside_one_of_anyio_is_entered
     assert "nurseryio._interop.anyio_bridge" in modules_after(program)
 
 
-def test_a_backend_that_is_being_imported_is_not_judged_yet(
+def test_an_anyio_backend_that_is_still_being_imported_is_not_refused_yet(
     empty_slot: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, anyio_hook.BACKEND, SimpleNamespace())  # type: ignore[arg-type]
@@ -83,7 +84,7 @@ def test_a_backend_that_is_being_imported_is_not_judged_yet(
     assert not anyio_hook._refused
 
 
-def test_without_the_backend_looking_changes_nothing(
+def test_without_anyios_backend_looking_for_it_changes_nothing(
     empty_slot: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, anyio_hook.BACKEND, raising=False)
@@ -93,7 +94,7 @@ def test_without_the_backend_looking_changes_nothing(
     assert anyio_hook.protects(SimpleNamespace(_extra=NO_EXTRA)) is False
 
 
-def test_a_backend_without_the_parts_that_are_needed_is_asked_once(
+def test_an_anyio_backend_without_the_needed_attributes_is_refused_once(
     empty_slot: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strange: Any = SimpleNamespace(backend_class=object)
@@ -105,7 +106,7 @@ def test_a_backend_without_the_parts_that_are_needed_is_asked_once(
     assert anyio_hook.bridge is None
 
 
-def test_whether_a_shield_protects_is_for_the_bridge_to_say(
+def test_the_anyio_bridge_decides_whether_an_anyio_shield_protects_a_task(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = []
@@ -120,7 +121,7 @@ def test_whether_a_shield_protects_is_for_the_bridge_to_say(
     assert asked == [task]
 
 
-async def test_everything_works_where_the_other_library_cannot_be_bridged(
+async def test_everything_works_beside_an_anyio_that_cannot_be_bridged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(anyio_hook, "bridge", None)

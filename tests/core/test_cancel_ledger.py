@@ -43,7 +43,7 @@ def agree(_raise_cancel: object) -> Abort:
 
 
 async def own_task(function: Any) -> Any:
-    """Run in an asyncio task of its own, and return its result or error."""
+    """Run a function in a new asyncio task, and return its result or error."""
     task = asyncio.get_running_loop().create_task(function())
     return (await asyncio.gather(task, return_exceptions=True))[0]
 
@@ -56,7 +56,7 @@ def cancel_me() -> None:
 
 
 @needs_counts
-async def test_a_cancellation_counts_once_however_often_it_is_delivered() -> None:
+async def test_cancelling_count_is_one_however_often_the_cancellation_is_delivered() -> None:
     seen = []
     with CancelScope() as scope:
         scope.cancel()
@@ -70,7 +70,7 @@ async def test_a_cancellation_counts_once_however_often_it_is_delivered() -> Non
 
 
 @needs_counts
-async def test_two_cancelled_scopes_count_once() -> None:
+async def test_cancelling_count_is_one_for_two_cancelled_scopes() -> None:
     with CancelScope() as outer:
         with CancelScope() as inner:
             inner.cancel()
@@ -85,7 +85,7 @@ async def test_two_cancelled_scopes_count_once() -> None:
 
 
 @needs_counts
-async def test_a_shield_has_clean_books_and_leaving_it_opens_them_again() -> None:
+async def test_cancelling_count_is_zero_inside_a_shield_and_one_again_after_it() -> None:
     with CancelScope() as scope:
         scope.cancel()
         with pytest.raises(Cancelled):
@@ -139,7 +139,7 @@ async def test_asyncio_timeouts_and_task_groups_work_in_shielded_cleanup() -> No
 
 
 @needs_counts
-async def test_a_body_that_calls_uncancel_too_often_is_still_interrupted() -> None:
+async def test_a_body_that_calls_uncancel_too_often_is_still_cancelled() -> None:
     task = asyncio.current_task()
     assert task is not None
     struck = 0
@@ -163,7 +163,7 @@ async def test_a_body_that_calls_uncancel_too_often_is_still_interrupted() -> No
 
 
 @needs_counts
-async def test_native_requests_are_what_is_not_ours() -> None:
+async def test_native_requests_are_the_cancelling_count_without_nurseryios_own_request() -> None:
     async def child() -> None:
         with CancelScope() as scope:
             scope.cancel()
@@ -182,7 +182,9 @@ async def test_native_requests_are_what_is_not_ours() -> None:
 
 @needs_counts
 @pytest.mark.parametrize("first", ["scope", "native"])
-async def test_a_native_cancel_beside_ours_outlives_a_shield_on_the_way_out(first: str) -> None:
+async def test_a_native_cancel_beside_a_scopes_cancel_survives_a_shield_during_unwinding(
+    first: str,
+) -> None:
     passed_on = []
 
     async def child() -> None:
@@ -213,7 +215,7 @@ async def test_a_native_cancel_beside_ours_outlives_a_shield_on_the_way_out(firs
 
 
 @needs_counts
-async def test_a_native_cancel_held_off_is_counted_once() -> None:
+async def test_a_deferred_native_cancel_is_counted_once() -> None:
     async def main() -> None:
         cancel_me()
         for _ in range(3):
@@ -229,7 +231,7 @@ async def test_a_native_cancel_held_off_is_counted_once() -> None:
     assert isinstance(await own_task(main), Cancelled)
 
 
-async def test_a_native_cancel_held_off_strikes_in_a_foreign_await_as_well() -> None:
+async def test_a_deferred_native_cancel_is_raised_in_an_asyncio_await_as_well() -> None:
     async def main() -> None:
         cancel_me()
         await cancel_shielded_checkpoint()
@@ -239,7 +241,7 @@ async def test_a_native_cancel_held_off_strikes_in_a_foreign_await_as_well() -> 
 
 
 @needs_counts
-async def test_a_request_that_was_taken_back_does_not_strike_later() -> None:
+async def test_a_cancel_request_taken_back_with_uncancel_is_not_raised_later() -> None:
     async def main() -> str:
         task = asyncio.current_task()
         assert task is not None
@@ -255,7 +257,7 @@ async def test_a_request_that_was_taken_back_does_not_strike_later() -> None:
 
 
 @needs_counts
-async def test_a_timeout_that_comes_with_the_result_does_not_strike_after_its_block() -> None:
+async def test_an_asyncio_timeout_that_comes_with_the_result_is_not_raised_later() -> None:
     async def wake(parked: Any) -> None:
         await asyncio.sleep(0)
         reschedule(parked, Value("kept"))

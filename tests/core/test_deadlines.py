@@ -31,14 +31,14 @@ def taken(deadlines: Deadlines, now: float) -> list[object]:
     return found
 
 
-def test_an_empty_heap_has_nothing_to_come() -> None:
+def test_an_empty_deadline_heap_has_no_next_deadline() -> None:
     deadlines = Deadlines()
     assert deadlines.next() == inf
     assert pop_due(deadlines, inf) is None
     assert len(deadlines) == 0
 
 
-def test_what_is_due_comes_out_in_order_of_time() -> None:
+def test_due_deadlines_are_popped_in_order_of_time() -> None:
     deadlines = Deadlines()
     for when in (3.0, 1.0, 2.0):
         deadlines.add(when, print, when)
@@ -48,7 +48,7 @@ def test_what_is_due_comes_out_in_order_of_time() -> None:
     assert taken(deadlines, 3.0) == [3.0]
 
 
-def test_equal_times_come_out_in_order_of_arrival_and_are_never_compared() -> None:
+def test_equal_deadlines_are_popped_in_order_of_arrival_and_functions_are_never_compared() -> None:
     deadlines = Deadlines()
     arguments = [object() for _ in range(100)]
     for argument in arguments:
@@ -56,13 +56,13 @@ def test_equal_times_come_out_in_order_of_arrival_and_are_never_compared() -> No
     assert taken(deadlines, 1.0) == arguments
 
 
-def test_the_function_comes_out_with_its_argument() -> None:
+def test_a_deadline_is_popped_with_its_function_and_argument() -> None:
     deadlines = Deadlines()
     deadlines.add(1.0, print, "x")
     assert pop_due(deadlines, 5) == (print, "x")
 
 
-def test_what_was_dropped_does_not_come_out() -> None:
+def test_a_dropped_deadline_is_not_popped() -> None:
     deadlines = Deadlines()
     entries = [deadlines.add(float(n), print, n) for n in range(5)]
     for n in (0, 2, 4):
@@ -72,7 +72,7 @@ def test_what_was_dropped_does_not_come_out() -> None:
     assert taken(deadlines, 10) == [1, 3]
 
 
-def test_dropping_twice_or_after_the_time_is_harmless() -> None:
+def test_dropping_a_deadline_twice_or_after_its_time_is_harmless() -> None:
     deadlines = Deadlines()
     first, second = deadlines.add(1.0, print, 1), deadlines.add(2.0, print, 2)
     assert taken(deadlines, 1.0) == [1]
@@ -84,7 +84,7 @@ def test_dropping_twice_or_after_the_time_is_harmless() -> None:
     assert deadlines.next() == inf
 
 
-def test_a_dropped_entry_keeps_nothing_alive() -> None:
+def test_a_dropped_deadline_keeps_nothing_alive() -> None:
     deadlines = Deadlines()
     entry = deadlines.add(1.0, print, "argument")
     deadlines.drop(entry)
@@ -106,7 +106,7 @@ def test_a_million_timeouts_that_never_fire_leave_nothing_behind(at_once: int) -
     assert len(deadlines) == at_once - 1
 
 
-def test_of_timeouts_inside_one_another_none_stays_in_the_heap() -> None:
+def test_nested_timeouts_leave_no_deadline_in_the_heap() -> None:
     deadlines = Deadlines()
     entries = [deadlines.add(1000.0 + n, print, n) for n in range(10)]
     while entries:
@@ -115,7 +115,7 @@ def test_of_timeouts_inside_one_another_none_stays_in_the_heap() -> None:
     deadlines._validate()
 
 
-def test_a_sweep_keeps_what_is_live() -> None:
+def test_pruning_the_heap_keeps_live_deadlines() -> None:
     deadlines = Deadlines()
     live = [deadlines.add(float(n), print, n) for n in range(SWEEP_AT)]
     for n in range(5 * SWEEP_AT):
@@ -131,7 +131,7 @@ steps = st.lists(
 
 
 @hypothesis.given(steps)
-def test_it_behaves_like_a_sorted_list(steps: list[tuple[str, int]]) -> None:
+def test_the_deadline_heap_behaves_like_a_sorted_list(steps: list[tuple[str, int]]) -> None:
     deadlines = Deadlines()
     model: list[tuple[float, int]] = []
     entries = {}

@@ -72,7 +72,7 @@ async def cancelled_later(scope: CancelScope, turns_first: int = 3) -> None:
 # -- the rows of the table ------------------------------------------------------
 
 
-async def test_a_task_that_has_not_made_its_first_step_starts_and_is_cancelled_then() -> None:
+async def test_a_task_cancelled_before_its_first_step_starts_before_it_is_cancelled() -> None:
     seen = []
 
     async def child() -> None:
@@ -89,7 +89,7 @@ async def test_a_task_that_has_not_made_its_first_step_starts_and_is_cancelled_t
     assert seen == ["started", "ended"]
 
 
-async def test_the_running_task_is_interrupted_at_its_next_foreign_await() -> None:
+async def test_the_running_task_is_cancelled_at_its_next_asyncio_await() -> None:
     with CancelScope() as scope:
         scope.cancel()
         validate()
@@ -97,7 +97,7 @@ async def test_the_running_task_is_interrupted_at_its_next_foreign_await() -> No
     assert scope.cancelled_caught
 
 
-async def test_a_task_that_waits_for_a_future_of_asyncio_is_interrupted() -> None:
+async def test_a_task_that_waits_for_an_asyncio_future_is_cancelled() -> None:
     async with open_nursery() as nursery:
         with CancelScope() as scope:
             nursery.start_soon(cancelled_later, scope)
@@ -105,7 +105,7 @@ async def test_a_task_that_waits_for_a_future_of_asyncio_is_interrupted() -> Non
     assert scope.cancelled_caught and not nursery.cancel_scope.cancelled_caught
 
 
-async def test_a_task_that_merely_yields_is_interrupted() -> None:
+async def test_a_task_in_asyncio_sleep_zero_is_cancelled() -> None:
     async with open_nursery() as nursery:
         with CancelScope() as scope:
             nursery.start_soon(cancelled_later, scope)
@@ -114,7 +114,7 @@ async def test_a_task_that_merely_yields_is_interrupted() -> None:
     assert scope.cancelled_caught
 
 
-async def test_a_result_that_has_come_is_not_lost_and_the_cancellation_strikes_next() -> None:
+async def test_a_future_result_already_set_is_kept_and_the_next_await_is_cancelled() -> None:
     future = asyncio.get_running_loop().create_future()
 
     async def both(scope: CancelScope) -> None:
@@ -132,7 +132,7 @@ async def test_a_result_that_has_come_is_not_lost_and_the_cancellation_strikes_n
     assert scope.cancelled_caught
 
 
-async def test_a_task_that_waits_in_an_asyncio_task_passes_the_cancellation_on() -> None:
+async def test_a_task_that_awaits_an_asyncio_task_passes_the_cancellation_on() -> None:
     ended = []
 
     async def inner() -> None:
@@ -151,7 +151,7 @@ async def test_a_task_that_waits_in_an_asyncio_task_passes_the_cancellation_on()
 
 
 @pytest.mark.parametrize("wait", ["wait_for", "gather", "wait", "shield", "queue", "lock"])
-async def test_every_way_to_wait_of_asyncio_is_interrupted(wait: str) -> None:
+async def test_every_way_to_wait_in_asyncio_is_cancelled(wait: str) -> None:
     loop = asyncio.get_running_loop()
     future = loop.create_future()
     lock: asyncio.Lock = asyncio.Lock()
@@ -176,7 +176,7 @@ async def test_every_way_to_wait_of_asyncio_is_interrupted(wait: str) -> None:
 # -- level-triggered ------------------------------------------------------------
 
 
-async def test_whoever_swallows_a_cancellation_and_awaits_again_is_interrupted_again() -> None:
+async def test_level_triggered_a_task_that_swallows_cancelled_is_cancelled_again() -> None:
     struck = 0
     with CancelScope() as scope:
         scope.cancel()
@@ -191,7 +191,7 @@ async def test_whoever_swallows_a_cancellation_and_awaits_again_is_interrupted_a
     assert scope.cancel_called and not scope.cancelled_caught
 
 
-async def test_own_operations_and_foreign_awaits_may_alternate() -> None:
+async def test_level_triggered_checkpoints_and_asyncio_awaits_are_cancelled_in_turn() -> None:
     struck = []
     waits = [
         sleep_forever,
@@ -218,7 +218,7 @@ async def test_own_operations_and_foreign_awaits_may_alternate() -> None:
     assert struck == waits
 
 
-async def test_a_gather_after_a_caught_cancellation_of_a_trap_is_interrupted(
+async def test_an_asyncio_gather_after_a_caught_cancellation_of_a_trap_is_cancelled(
     loop_kind: str,
 ) -> None:
     if loop_kind == "wrapping":
@@ -235,7 +235,7 @@ async def test_a_gather_after_a_caught_cancellation_of_a_trap_is_interrupted(
     assert scope.cancelled_caught
 
 
-async def test_the_wait_after_a_shield_is_interrupted_again() -> None:
+async def test_the_first_wait_after_a_shield_is_cancelled_again() -> None:
     with CancelScope() as scope:
         scope.cancel()
         with CancelScope(shield=True):
@@ -244,7 +244,7 @@ async def test_the_wait_after_a_shield_is_interrupted_again() -> None:
     assert scope.cancelled_caught
 
 
-async def test_a_shield_taken_away_while_waiting_lets_the_cancellation_in() -> None:
+async def test_shield_set_to_false_during_a_wait_lets_the_cancellation_in() -> None:
     async def unshield(scope: CancelScope) -> None:
         await turns(3)
         scope.shield = False
@@ -257,7 +257,7 @@ async def test_a_shield_taken_away_while_waiting_lets_the_cancellation_in() -> N
     assert outer.cancelled_caught and not inner.cancelled_caught
 
 
-async def test_a_shield_put_up_before_the_next_await_keeps_the_cancellation_out() -> None:
+async def test_shield_set_to_true_before_the_next_await_keeps_the_cancellation_out() -> None:
     with CancelScope() as outer, CancelScope() as inner:
         outer.cancel()
         inner.shield = True
@@ -270,7 +270,7 @@ async def test_a_shield_put_up_before_the_next_await_keeps_the_cancellation_out(
 # -- what refuses costs nothing -------------------------------------------------
 
 
-async def test_a_future_that_refuses_is_asked_a_few_times_and_costs_no_cpu() -> None:
+async def test_a_future_that_refuses_cancel_is_cancelled_a_few_times_and_costs_no_cpu() -> None:
     future = Refusing()
 
     async def child() -> None:
@@ -302,7 +302,7 @@ class Stubborn:
                 self.asked += 1
 
 
-async def test_a_task_that_never_ends_is_asked_a_few_times_and_costs_no_cpu() -> None:
+async def test_an_awaited_task_that_never_ends_is_cancelled_a_few_times_and_costs_no_cpu() -> None:
     stubborn = Stubborn()
 
     inner = asyncio.get_running_loop().create_task(stubborn.wait())
@@ -321,7 +321,7 @@ async def test_a_task_that_never_ends_is_asked_a_few_times_and_costs_no_cpu() ->
 
 
 @needs_counts
-async def test_a_task_group_whose_child_swallows_costs_little_cpu() -> None:
+async def test_an_asyncio_task_group_whose_child_swallows_cancellations_costs_little_cpu() -> None:
     stubborn = Stubborn()
 
     async def child() -> None:
@@ -339,7 +339,7 @@ async def test_a_task_group_whose_child_swallows_costs_little_cpu() -> None:
     assert 1 <= stubborn.asked <= 3
 
 
-async def test_a_task_that_swallows_at_once_and_waits_again_is_not_asked_for_ever() -> None:
+async def test_a_task_that_swallows_every_cancelled_is_not_cancelled_for_ever() -> None:
     stubborn = Stubborn()
 
     async with open_nursery() as nursery:
@@ -352,7 +352,7 @@ async def test_a_task_that_swallows_at_once_and_waits_again_is_not_asked_for_eve
     assert delivery.MAX_SWALLOWED_CANCELS <= stubborn.asked <= delivery.MAX_SWALLOWED_CANCELS + 2
 
 
-async def test_a_wait_after_too_many_swallowed_cancellations_is_interrupted_after_a_pause(
+async def test_after_max_swallowed_cancels_the_next_wait_is_cancelled_after_a_backoff_pause(
     autojump_clock: Any,
 ) -> None:
     swallowed = 0
@@ -373,7 +373,7 @@ async def test_a_wait_after_too_many_swallowed_cancellations_is_interrupted_afte
     assert 3 <= current_time() <= 8
 
 
-async def test_what_comes_after_a_wait_that_swallowed_too_much_is_interrupted_at_once(
+async def test_the_wait_after_one_with_max_swallowed_cancels_is_cancelled_at_once(
     autojump_clock: Any,
 ) -> None:
     stubborn = Stubborn()
@@ -398,7 +398,9 @@ async def test_what_comes_after_a_wait_that_swallowed_too_much_is_interrupted_at
     assert began == ended
 
 
-async def test_pauses_grow_and_cost_nothing(autojump_clock: Any) -> None:
+async def test_backoff_pauses_between_swallowed_cancels_grow_and_cost_no_cpu(
+    autojump_clock: Any,
+) -> None:
     stubborn = Stubborn()
     async with open_nursery() as nursery:
         nursery.start_soon(stubborn.wait)
@@ -429,7 +431,7 @@ async def test_a_nursery_that_waits_for_a_shielded_child_costs_no_cpu() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_trap_that_refuses_costs_no_cpu_and_is_asked_once() -> None:
+async def test_an_abort_function_that_returns_failed_is_called_once_and_costs_no_cpu() -> None:
     asked = 0
     waiting = []
 
@@ -457,7 +459,7 @@ async def test_a_trap_that_refuses_costs_no_cpu_and_is_asked_once() -> None:
 # -- reasons --------------------------------------------------------------------
 
 
-async def test_the_reason_travels_in_the_exception_to_traps_and_foreign_awaits() -> None:
+async def test_the_cancel_reason_is_in_cancelled_raised_in_traps_and_asyncio_awaits() -> None:
     reasons = []
     with CancelScope() as scope:
         scope.cancel(reason="enough")
@@ -475,7 +477,7 @@ async def test_the_reason_travels_in_the_exception_to_traps_and_foreign_awaits()
 
 
 @pytest.mark.parametrize("early", [True, False])
-async def test_an_abort_function_that_raises_hits_its_own_task_and_nobody_else(
+async def test_the_error_of_an_abort_function_is_raised_in_its_own_task_alone(
     early: bool,
 ) -> None:
     caught = []
@@ -500,7 +502,7 @@ async def test_an_abort_function_that_raises_hits_its_own_task_and_nobody_else(
     assert len(caught) == 3
 
 
-async def test_an_abort_function_with_a_wrong_answer_is_an_internal_error() -> None:
+async def test_an_abort_function_that_does_not_return_abort_is_a_trio_internal_error() -> None:
     caught = []
 
     async def child() -> None:
@@ -517,11 +519,11 @@ async def test_an_abort_function_with_a_wrong_answer_is_an_internal_error() -> N
     assert caught == ["abort function must return Abort.SUCCEEDED or Abort.FAILED"] * 2
 
 
-# -- foreign shields ------------------------------------------------------------
+# -- shields of another library ----------------------------------------------------
 
 
 class Bridge:
-    """Stands for the bridge to another library, and shields whom it is told to."""
+    """Stands for the bridge to another library, and shields the tasks in its set ``shielded``."""
 
     def __init__(self) -> None:
         self.shielded: set[Any] = set()
@@ -532,7 +534,7 @@ class Bridge:
         return task.asyncio_task in self.shielded
 
 
-async def test_a_foreign_shield_delays_the_delivery_until_its_wait_is_over(
+async def test_an_anyio_shield_delays_the_delivery_until_the_shielded_wait_is_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bridge = Bridge()
@@ -568,7 +570,7 @@ async def test_a_foreign_shield_delays_the_delivery_until_its_wait_is_over(
 # -- many -----------------------------------------------------------------------
 
 
-async def test_ten_thousand_sleepers_are_cancelled_at_once(loop_kind: str) -> None:
+async def test_ten_thousand_sleeping_tasks_are_cancelled_at_once(loop_kind: str) -> None:
     # Debug mode notes a stack for every future.
     number = 1_000 if loop_kind == "debug" else 10_000
     ended = 0
@@ -604,7 +606,7 @@ async def test_a_shielded_checkpoint_is_not_interrupted_and_the_next_wait_is() -
     assert seen == ["five"]
 
 
-async def test_the_watcher_of_a_future_bears_with_a_task_that_has_ended() -> None:
+async def test_the_done_callback_of_a_refusing_future_ignores_a_task_that_has_ended() -> None:
     future = Refusing()
 
     async def child() -> None:
@@ -623,7 +625,7 @@ async def test_the_watcher_of_a_future_bears_with_a_task_that_has_ended() -> Non
     await settle()
 
 
-async def test_a_record_is_let_go_of_when_the_refusing_wait_is_over() -> None:
+async def test_a_task_record_is_released_when_its_wait_that_refused_cancel_is_over() -> None:
     future = Refusing()
     tasks = []
 
@@ -681,7 +683,7 @@ class NoCallbacks(Refusing):
 
 
 class DoneRaises(asyncio.Future[Any]):
-    """Its done() fails as often as it is told to."""
+    """Its done() fails as often as ``failures`` says."""
 
     failures = 1
 
@@ -736,7 +738,7 @@ async def wait_for(future: Any) -> None:
 
 @pytest.mark.parametrize("by", ["cancel", "deadline", "error of a child", "end of the body"])
 @pytest.mark.parametrize("kind", [OldSignature, CancelRaises, CancelRaisesLate])
-async def test_a_future_whose_cancel_fails_gives_the_error_to_its_own_task(
+async def test_a_future_whose_cancel_raises_gives_the_error_to_its_own_task(
     kind: Any, by: str, looks: list[int], loop_errors: list[str]
 ) -> None:
     siblings = Siblings()
@@ -791,7 +793,7 @@ async def test_a_future_whose_cancel_fails_gives_the_error_to_its_own_task(
             future.set_result(None)
 
 
-async def test_a_task_that_swallows_the_error_of_its_future_is_interrupted_again(
+async def test_a_task_that_swallows_the_error_of_its_futures_cancel_is_cancelled_again(
     looks: list[int],
 ) -> None:
     steps: list[str] = []
@@ -812,7 +814,9 @@ async def test_a_task_that_swallows_the_error_of_its_future_is_interrupted_again
     assert len(looks) < 20
 
 
-async def test_a_future_that_takes_no_callback_and_no_cancel_is_given_up(looks: list[int]) -> None:
+async def test_a_future_whose_add_done_callback_and_cancel_raise_is_given_up(
+    looks: list[int],
+) -> None:
     future = NoCallbacks()
     siblings = Siblings()
     async with open_nursery() as nursery:
@@ -821,14 +825,14 @@ async def test_a_future_that_takes_no_callback_and_no_cancel_is_given_up(looks: 
         nursery.cancel_scope.cancel()
         with CancelScope(shield=True):
             await settle()
-            # Nothing would tell when it is done, so the task does not wait for it any longer.
+            # Nothing would report when it is done, so the task does not wait for it any longer.
             assert sorted(siblings.ended) == ["after", "before", "last", "odd"]
     assert nursery.cancel_scope.cancelled_caught
     assert len(looks) < 40
 
 
 @pytest.mark.parametrize("failures", [1, 2])
-async def test_a_future_whose_done_fails_costs_its_own_task_alone(
+async def test_a_future_whose_done_raises_affects_its_own_task_alone(
     failures: int, looks: list[int]
 ) -> None:
     future = DoneRaises()
@@ -866,7 +870,7 @@ async def test_the_timers_of_the_loop_go_on_after_a_task_that_cannot_be_cancelle
 
 @pytest.mark.app_only
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_a_deadline_whose_function_fails_does_not_stop_the_later_ones(
+async def test_a_deadline_whose_function_raises_does_not_stop_later_deadlines(
     at_once: bool, loop_errors: list[str]
 ) -> None:
     called: list[object] = []
@@ -891,7 +895,7 @@ async def test_a_deadline_whose_function_fails_does_not_stop_the_later_ones(
     validate()
 
 
-async def test_many_scopes_that_expire_at_once_are_all_cancelled_beside_a_failing_one() -> None:
+async def test_many_deadlines_that_expire_at_once_all_cancel_beside_a_failing_one() -> None:
     reasons: list[Any] = []
 
     async def child(number: int) -> None:
@@ -1015,7 +1019,7 @@ if sys.version_info >= (3, 11):
 @pytest.mark.parametrize("end", ["lowered", "own cancel", "native cancel"])
 @pytest.mark.parametrize("order", ["cancel first", "shield first", "to and fro"])
 @pytest.mark.parametrize("wait", WAITS)
-async def test_a_shield_raised_in_the_step_of_a_cancel_leaves_no_task_asleep(
+async def test_a_shield_set_in_the_iteration_of_a_cancel_leaves_no_task_asleep(
     wait: str, order: str, end: str
 ) -> None:
     inner = CancelScope()
@@ -1092,7 +1096,7 @@ async def test_a_wait_begun_in_a_cancelled_scope_is_not_left_asleep_by_a_shield(
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError("mine"), OutOfTime(), KeyError()])
-async def test_a_task_whose_future_cannot_be_interrupted_is_interrupted_at_its_next_await(
+async def test_a_task_whose_future_cannot_be_cancelled_is_cancelled_at_its_next_await(
     error: BaseException, loop_errors: list[str]
 ) -> None:
     class Hostile(asyncio.Future[int]):

@@ -1,4 +1,4 @@
-"""Ctrl-C: where it strikes, what it spares, and how a program ends because of it."""
+"""Ctrl-C: where KeyboardInterrupt is raised, where it is not, and how it ends a program."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def press() -> None:
 # -- marks ----------------------------------------------------------------------
 
 
-async def test_user_code_of_a_child_is_open_and_the_innermost_mark_decides() -> None:
+async def test_ki_protection_is_off_in_a_child_and_the_innermost_decorator_decides() -> None:
     seen = []
 
     @enable_ki_protection
@@ -78,16 +78,16 @@ async def test_user_code_of_a_child_is_open_and_the_innermost_mark_decides() -> 
 
 
 @pytest.mark.app_only
-async def test_a_task_that_asyncio_started_is_protected() -> None:
+async def test_a_task_started_by_asyncio_has_ki_protection() -> None:
     # A KeyboardInterrupt raised in its step would tear the loop down.
     assert currently_ki_protected()
 
 
-def test_outside_any_task_code_counts_as_protected() -> None:
+def test_code_outside_any_task_counts_as_ki_protected() -> None:
     assert currently_ki_protected()
 
 
-async def test_generators_have_marks_of_their_own() -> None:
+async def test_generators_have_their_own_ki_protection() -> None:
     seen = []
 
     @enable_ki_protection
@@ -111,7 +111,7 @@ async def test_generators_have_marks_of_their_own() -> None:
     assert seen == [True, False, True, False]
 
 
-async def test_finalizers_are_spared() -> None:
+async def test_keyboard_interrupt_is_not_raised_in_finalizers() -> None:
     seen = []
 
     class Finalized:
@@ -130,7 +130,7 @@ class Resource:
     """Something that is referred to weakly."""
 
 
-async def test_callbacks_of_weak_references_and_of_the_garbage_collector_are_spared() -> None:
+async def test_keyboard_interrupt_is_not_raised_in_weakref_and_gc_callbacks() -> None:
     seen: list[bool] = []
 
     class Watcher:
@@ -171,7 +171,7 @@ async def test_callbacks_of_weak_references_and_of_the_garbage_collector_are_spa
         nursery.start_soon(child)
 
 
-async def test_a_signal_handler_is_as_open_as_what_it_has_interrupted() -> None:
+async def test_a_signal_handler_has_the_ki_protection_of_the_code_that_it_interrupted() -> None:
     seen = []
 
     def note() -> None:
@@ -200,7 +200,7 @@ async def test_a_signal_handler_is_as_open_as_what_it_has_interrupted() -> None:
     assert seen == [False, True]
 
 
-def test_equal_functions_have_marks_of_their_own() -> None:
+def test_functions_that_compare_equal_have_their_own_ki_protection() -> None:
     def make() -> object:
         return lambda: currently_ki_protected()
 
@@ -220,7 +220,7 @@ async def wrapper(seen: list[bool]) -> None:
     seen.append(is_protected(sys._getframe()))
 
 
-async def test_the_wrapper_of_a_task_is_protected_itself() -> None:
+async def test_the_wrapper_coroutine_of_a_task_has_ki_protection() -> None:
     seen: list[bool] = []
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(wrapper, seen)
@@ -494,20 +494,20 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("name", OPEN)
-def test_user_code_is_open_when_it_is_called_through(name: str) -> None:
+def test_user_code_called_through_an_api_has_no_ki_protection(name: str) -> None:
     program = Program()
     nurseryio.run(OPEN[name], program)
     assert set(program.seen) == {False}
 
 
 @pytest.mark.parametrize("name", PROTECTED)
-def test_user_code_is_protected_when_it_is_called_by(name: str) -> None:
+def test_user_code_called_by_an_api_as_a_callback_has_ki_protection(name: str) -> None:
     program = Program()
     nurseryio.run(PROTECTED[name], program)
     assert set(program.seen) == {True}
 
 
-def test_user_code_below_the_pytest_plugin_and_the_main_function_is_open() -> None:
+def test_user_code_below_the_pytest_plugin_and_the_main_function_has_no_ki_protection() -> None:
     program = Program()
     nurseryio.run(program.sync_function)
     steps = StepRunner(name="steps")
@@ -518,7 +518,7 @@ def test_user_code_below_the_pytest_plugin_and_the_main_function_is_open() -> No
     assert set(program.seen) == {False}
 
 
-def test_each_public_function_that_takes_a_callable_is_in_one_of_the_lists() -> None:
+def test_each_public_function_that_takes_a_callable_is_in_a_list_of_ki_protection() -> None:
     public_modules = (nurseryio, nurseryio.lowlevel, nurseryio.aio, nurseryio.from_thread)
     found = set()
     for public_module in (*public_modules, nurseryio.to_thread, nurseryio.instruments):
@@ -543,7 +543,7 @@ def takes_a_callable(function: object) -> bool:
 # -- the key --------------------------------------------------------------------
 
 
-def test_it_is_raised_in_user_code_of_a_child_and_cancels_the_siblings() -> None:
+def test_keyboard_interrupt_is_raised_in_user_code_of_a_child_and_cancels_its_siblings() -> None:
     record = []
 
     async def sleeper() -> None:
@@ -571,7 +571,7 @@ def test_it_is_raised_in_user_code_of_a_child_and_cancels_the_siblings() -> None
     assert record == ["raised on the spot", "sibling cancelled"]
 
 
-def test_groups_may_be_asked_for() -> None:
+def test_keyboard_interrupt_is_raised_in_a_group_with_strict_exception_groups() -> None:
     async def main() -> None:
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(asyncio.to_thread, lambda: None)
@@ -582,7 +582,7 @@ def test_groups_may_be_asked_for() -> None:
     assert type(caught.value).__name__ == "BaseExceptionGroup"
 
 
-def test_protected_code_has_it_delivered_to_the_main_task() -> None:
+def test_keyboard_interrupt_in_protected_code_is_delivered_to_the_main_task() -> None:
     record = []
 
     @enable_ki_protection
@@ -604,7 +604,7 @@ def test_protected_code_has_it_delivered_to_the_main_task() -> None:
     assert record == ["not raised here", "raised in main"]
 
 
-def test_a_main_task_at_the_end_of_a_nursery_keeps_it_and_cancels_the_children() -> None:
+def test_keyboard_interrupt_for_a_main_task_in_nursery_aexit_is_kept_and_cancels_children() -> None:
     record = []
 
     async def sleeper() -> None:
@@ -629,7 +629,7 @@ def test_a_main_task_at_the_end_of_a_nursery_keeps_it_and_cancels_the_children()
     assert record == ["nursery left"]
 
 
-def test_a_main_task_in_a_foreign_await_is_cancelled_and_run_raises_it() -> None:
+def test_keyboard_interrupt_cancels_a_main_task_in_an_asyncio_await_and_run_raises_it() -> None:
     record = []
 
     async def main() -> None:
@@ -662,7 +662,7 @@ def in_a_thread(work: Callable[[threading.Event], None]) -> Callable[[], Awaitab
     return call
 
 
-def test_a_main_task_that_waits_for_a_thread_gets_it_at_the_next_checkpoint() -> None:
+def test_keyboard_interrupt_for_a_main_task_in_to_thread_comes_at_the_next_checkpoint() -> None:
     record = []
 
     def work(delivered: threading.Event) -> None:
@@ -680,7 +680,7 @@ def test_a_main_task_that_waits_for_a_thread_gets_it_at_the_next_checkpoint() ->
     assert record == ["worked on", "result kept"]
 
 
-def test_a_thread_that_the_main_task_waits_for_can_ask_for_it() -> None:
+def test_keyboard_interrupt_is_raised_by_from_thread_check_cancelled_for_the_main_task() -> None:
     record = []
 
     def work(delivered: threading.Event) -> None:
@@ -703,7 +703,7 @@ def test_a_thread_that_the_main_task_waits_for_can_ask_for_it() -> None:
     assert record == ["KeyboardInterrupt", "cleanup is left alone"]
 
 
-def test_a_main_task_that_has_just_been_woken_keeps_its_result_and_gets_it_then() -> None:
+def test_keyboard_interrupt_for_a_just_woken_main_task_comes_after_its_result() -> None:
     record = []
 
     async def main() -> None:
@@ -726,7 +726,7 @@ def test_a_main_task_that_has_just_been_woken_keeps_its_result_and_gets_it_then(
 
 
 @pytest.mark.parametrize("kind", matrix.KINDS)
-def test_it_wakes_a_loop_that_sleeps_when_it_interrupts_another_thread(kind: str) -> None:
+def test_ctrl_c_in_another_thread_wakes_a_sleeping_loop(kind: str) -> None:
     asleep = threading.Event()
 
     def in_thread() -> None:
@@ -744,7 +744,7 @@ def test_it_wakes_a_loop_that_sleeps_when_it_interrupts_another_thread(kind: str
     thread.join()
 
 
-def test_it_may_be_kept_for_checkpoints() -> None:
+def test_restrict_keyboard_interrupt_to_checkpoints_keeps_ctrl_c_for_the_next_checkpoint() -> None:
     record = []
 
     async def main() -> None:
@@ -757,7 +757,7 @@ def test_it_may_be_kept_for_checkpoints() -> None:
     assert record == ["still here"]
 
 
-def test_the_handler_is_given_back_and_not_taken_from_others() -> None:
+def test_the_sigint_handler_is_restored_and_a_handler_of_other_code_is_kept() -> None:
     async def handler() -> object:
         return signal.getsignal(signal.SIGINT)
 
@@ -772,7 +772,7 @@ def test_the_handler_is_given_back_and_not_taken_from_others() -> None:
         signal.signal(signal.SIGINT, mine)
 
 
-def test_in_other_threads_signals_are_left_alone() -> None:
+def test_run_in_another_thread_leaves_the_sigint_handler_alone() -> None:
     seen = []
 
     async def main() -> None:
@@ -807,7 +807,7 @@ async def failing_when_started(*, task_status: object) -> None:
 
 @pytest.mark.parametrize("how", ["main", "child", "last child", "start", "two nurseries"])
 @pytest.mark.parametrize("fail", [failing, failing_after_a_wait])
-def test_it_is_not_lost_if_it_arrives_in_c_code_that_fails(
+def test_keyboard_interrupt_that_arrives_in_failing_c_code_is_not_lost(
     how: str, fail: Callable[[], Awaitable[None]]
 ) -> None:
     async def main() -> None:

@@ -33,7 +33,7 @@ async def test_a_loop_has_one_state() -> None:
     assert current_task()._state is state
 
 
-async def test_many_deadlines_take_one_timer() -> None:
+async def test_many_deadlines_share_one_timer_of_the_loop() -> None:
     state = current_state()
     before = state.timer
     with nurseryio.move_on_after(50):
@@ -50,7 +50,7 @@ async def test_many_deadlines_take_one_timer() -> None:
     assert len(state.deadlines) == 0
 
 
-async def test_a_timer_that_is_overdue_is_armed_again_once_and_not_for_each_deadline() -> None:
+async def test_an_overdue_deadline_timer_is_armed_again_once_and_not_for_each_deadline() -> None:
     state = current_state()
     with nurseryio.move_on_after(50):
         # As in an iteration of the loop that has taken long.
@@ -68,7 +68,7 @@ async def test_a_timer_that_is_overdue_is_armed_again_once_and_not_for_each_dead
                 assert state.timer is not again
 
 
-async def test_a_dropped_deadline_does_not_keep_the_timer_early() -> None:
+async def test_arm_exactly_after_a_dropped_deadline_arms_the_timer_for_the_next_one() -> None:
     state = current_state()
     with nurseryio.move_on_after(50):
         with nurseryio.move_on_after(40):
@@ -78,7 +78,7 @@ async def test_a_dropped_deadline_does_not_keep_the_timer_early() -> None:
         assert state.armed_at == state.deadlines.next()
 
 
-async def test_after_a_deadline_that_cancels_the_timer_is_armed_once_and_for_what_is_left() -> None:
+async def test_after_a_deadline_the_timer_is_armed_once_for_the_remaining_deadlines() -> None:
     state = current_state()
     seen = []
     with nurseryio.move_on_after(60):
@@ -92,7 +92,7 @@ async def test_after_a_deadline_that_cancels_the_timer_is_armed_once_and_for_wha
         assert state.armed_at == state.deadlines.next() < inf
 
 
-def test_the_state_of_a_closed_loop_goes_when_another_is_made() -> None:
+def test_the_loop_state_of_a_closed_loop_is_freed_when_another_is_made() -> None:
     kept = []
 
     async def main() -> None:
@@ -110,7 +110,9 @@ def test_the_state_of_a_closed_loop_goes_when_another_is_made() -> None:
 @pytest.mark.stock_only("uvloop's own timers do not ask for loop.time()")
 @pytest.mark.limit(10)
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_loop_whose_time_is_replaced_is_followed_without_spinning(when: str) -> None:
+async def test_deadlines_follow_a_loop_whose_time_method_is_replaced_without_spinning(
+    when: str,
+) -> None:
     loop: Any = asyncio.get_running_loop()
     real, ahead = loop.time, 0.0
     fired: list[str] = []
@@ -139,7 +141,7 @@ async def test_a_loop_whose_time_is_replaced_is_followed_without_spinning(when: 
             assert fired == []
             ahead = 101.0
             await turns(2)
-            # What makes a loop look at its timers is a timer, or something new to do.
+            # A loop looks at its timers only because of a timer or of a new callback.
             with nurseryio.move_on_after(0.005):
                 while True:
                     counted.append(1)
@@ -152,13 +154,13 @@ async def test_a_loop_whose_time_is_replaced_is_followed_without_spinning(when: 
     state.arm_exactly()
 
 
-# -- a loop that is closed with a live nursery ------------------------------------------
+# -- a loop that is closed with an open nursery -----------------------------------------
 
 
 @pytest.mark.parametrize("another", ["", "asyncio", "run"])
 @pytest.mark.parametrize("wait", ["child", "block", "start", "native"])
 @pytest.mark.parametrize("kind", [kind for kind in ("stock", "uvloop") if kind in matrix.KINDS])
-def test_a_loop_that_is_closed_with_a_live_nursery_makes_no_noise(
+def test_a_loop_closed_with_an_open_nursery_prints_and_warns_nothing(
     kind: str,
     wait: str,
     another: str,
@@ -224,7 +226,7 @@ def test_a_loop_that_is_closed_with_a_live_nursery_makes_no_noise(
     assert unraisable == []
 
 
-# -- a loop that is closed while its tasks live --------------------------------------
+# -- a loop that is closed while it has tasks -----------------------------------------
 
 
 async def hold_together(thing: Any) -> None:
@@ -308,11 +310,11 @@ async def hold_a_safe_channel() -> None:
         hold_a_safe_channel,
     ],
 )
-def test_what_tasks_of_a_closed_loop_hold_makes_no_noise(
+def test_locks_and_scopes_held_by_tasks_of_a_closed_loop_print_and_warn_nothing(
     hold: Callable[[], Awaitable[None]], running: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep_closed_loops()
-    gc.collect()  # what other tests have left makes its noise before
+    gc.collect()  # leftovers of other tests are reported before
     noise: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", noise.append)
 

@@ -15,14 +15,14 @@ from nurseryio._core.scope_tree import ROOT, Node
 
 
 class FakeTask:
-    """What the tree wants to know of a task."""
+    """The fields of a task that the scope tree uses."""
 
     def __init__(self, base: Node = ROOT) -> None:
         self.base = self.scope = base
 
 
 class FakeNest:
-    """What the tree wants to know of a nursery."""
+    """The fields of a nursery that the scope tree uses."""
 
     def __init__(self) -> None:
         self._children: list[FakeTask] = []
@@ -61,7 +61,7 @@ def task() -> FakeTask:
     return FakeTask()
 
 
-def test_the_root_is_never_cancelled_and_has_no_parent() -> None:
+def test_the_root_scope_is_never_cancelled_and_has_no_parent() -> None:
     assert not ROOT._effective
     assert ROOT._parent is None
     assert list(scope_tree.chain(ROOT, None)) == [ROOT]
@@ -74,13 +74,13 @@ def test_a_cancel_reaches_the_task_inside(task: FakeTask) -> None:
     assert outer._effective and inner._effective
 
 
-def test_a_cancel_of_an_inner_node_leaves_the_outer_one_alone(task: FakeTask) -> None:
+def test_a_cancel_of_an_inner_scope_leaves_the_outer_one_alone(task: FakeTask) -> None:
     outer, inner = enter(task), enter(task)
     assert cancel(inner) == [task]
     assert inner._effective and not outer._effective
 
 
-def test_a_second_cancel_flips_nobody(task: FakeTask) -> None:
+def test_a_second_cancel_changes_no_task(task: FakeTask) -> None:
     outer, inner = enter(task), enter(task)
     cancel(inner)
     assert cancel(outer) == []
@@ -94,13 +94,13 @@ def test_a_shield_stops_a_cancel_from_outside_but_not_its_own(task: FakeTask) ->
     assert cancel(inner) == [task]
 
 
-def test_what_is_below_a_shield_below_a_cancel_stays_untouched(task: FakeTask) -> None:
+def test_scopes_below_a_shield_below_a_cancelled_scope_are_not_cancelled(task: FakeTask) -> None:
     outer, _, below = enter(task), enter(task, shield=True), enter(task)
     assert cancel(outer) == []
     assert not below._effective
 
 
-def test_taking_a_shield_away_lets_the_cancel_in_and_putting_it_back_keeps_it_out(
+def test_shield_set_to_false_lets_a_cancel_in_and_set_to_true_keeps_it_out(
     task: FakeTask,
 ) -> None:
     outer, inner = enter(task), enter(task, shield=True)
@@ -126,7 +126,7 @@ def test_a_cancel_reaches_children_and_their_children(task: FakeTask) -> None:
     assert sorted(map(id, cancel(nursery))) == sorted(map(id, [task, child, grandchild]))
 
 
-def test_a_cancel_spares_children_of_a_nursery_outside_it(task: FakeTask) -> None:
+def test_a_cancel_does_not_reach_children_of_a_nursery_outside_the_scope(task: FakeTask) -> None:
     nursery = enter(task, nursery=True)
     child = spawn(nursery)
     inner = enter(task)
@@ -134,14 +134,14 @@ def test_a_cancel_spares_children_of_a_nursery_outside_it(task: FakeTask) -> Non
     assert not child.scope._effective
 
 
-def test_a_shielded_child_is_spared(task: FakeTask) -> None:
+def test_a_shielded_child_is_not_cancelled(task: FakeTask) -> None:
     nursery = enter(task, nursery=True)
     child, shielded = spawn(nursery), spawn(nursery)
     enter(shielded, shield=True)
     assert sorted(map(id, cancel(nursery))) == sorted(map(id, [task, child]))
 
 
-def test_the_children_below_a_tasks_shield_are_spared_too(task: FakeTask) -> None:
+def test_children_below_a_tasks_shield_are_not_cancelled(task: FakeTask) -> None:
     outer = enter(task)
     enter(task, shield=True)
     child = spawn(enter(task, nursery=True))
@@ -149,7 +149,7 @@ def test_the_children_below_a_tasks_shield_are_spared_too(task: FakeTask) -> Non
     assert not child.scope._effective
 
 
-def test_the_first_reason_travels_down_and_is_kept(task: FakeTask) -> None:
+def test_the_first_cancel_reason_is_passed_down_and_kept(task: FakeTask) -> None:
     outer, inner = enter(task), enter(task)
     first, second = CancelReason("deadline"), CancelReason("explicit")
     cancel(outer, first)
@@ -162,7 +162,7 @@ def test_the_first_reason_travels_down_and_is_kept(task: FakeTask) -> None:
     assert own._reason is second
 
 
-def test_a_thousand_times_ten_levels_do_not_meet_the_recursion_limit(task: FakeTask) -> None:
+def test_ten_thousand_nested_scopes_do_not_meet_the_recursion_limit(task: FakeTask) -> None:
     outermost = enter(task)
     for _ in range(10_000):
         enter(task)
@@ -176,7 +176,7 @@ def test_a_thousand_times_ten_levels_do_not_meet_the_recursion_limit(task: FakeT
     assert len(scope_tree.abandon(top)) == 10_001
 
 
-def test_a_task_that_moves_below_a_cancelled_node_is_cancelled(task: FakeTask) -> None:
+def test_reparenting_a_task_below_a_cancelled_scope_cancels_it(task: FakeTask) -> None:
     old, new = enter(task, nursery=True), enter(FakeTask(), nursery=True)
     child = spawn(old)
     inner = enter(child)
@@ -186,7 +186,7 @@ def test_a_task_that_moves_below_a_cancelled_node_is_cancelled(task: FakeTask) -
     assert inner._effective
 
 
-def test_a_task_that_moves_with_a_shield_stays_calm(task: FakeTask) -> None:
+def test_reparenting_a_task_with_a_shield_does_not_cancel_it(task: FakeTask) -> None:
     old, new = enter(task, nursery=True), enter(FakeTask(), nursery=True)
     child = spawn(old)
     inner = enter(child, shield=True)
@@ -195,7 +195,7 @@ def test_a_task_that_moves_with_a_shield_stays_calm(task: FakeTask) -> None:
     assert scope_tree.recalculate_chain(child, new) == []
 
 
-def test_the_children_of_a_task_that_moves_move_along(task: FakeTask) -> None:
+def test_reparenting_a_task_moves_its_children_along(task: FakeTask) -> None:
     old, new = enter(task, nursery=True), enter(FakeTask(), nursery=True)
     child = spawn(old)
     inner = enter(child, nursery=True)
@@ -209,7 +209,7 @@ def test_the_children_of_a_task_that_moves_move_along(task: FakeTask) -> None:
     assert stranger.scope._effective
 
 
-def test_chain_and_encloses_walk_outwards(task: FakeTask) -> None:
+def test_chain_and_encloses_walk_from_inner_to_outer_scopes(task: FakeTask) -> None:
     outer, inner = enter(task), enter(task)
     assert list(scope_tree.chain(inner, None)) == [inner, outer, ROOT]
     assert list(scope_tree.chain(inner, outer)) == [inner]
@@ -218,7 +218,9 @@ def test_chain_and_encloses_walk_outwards(task: FakeTask) -> None:
     assert not scope_tree.encloses(inner, outer)
 
 
-def test_what_is_cut_off_is_cancelled_for_good_and_harms_nothing_else(task: FakeTask) -> None:
+def test_abandon_cancels_a_misnested_part_of_the_scope_tree_for_good_and_nothing_else(
+    task: FakeTask,
+) -> None:
     healthy = enter(task, nursery=True)
     sibling = spawn(healthy)
     outer, inner = enter(task, nursery=True), enter(task, shield=True)
@@ -229,7 +231,7 @@ def test_what_is_cut_off_is_cancelled_for_good_and_harms_nothing_else(task: Fake
     assert not healthy._effective and not healthy._abandoned and not sibling.scope._effective
 
 
-def test_a_task_that_has_left_is_not_told_of_the_cut(task: FakeTask) -> None:
+def test_abandon_does_not_return_a_task_that_has_left_the_scope(task: FakeTask) -> None:
     node = enter(task)
     task.scope = ROOT
     assert scope_tree.abandon(node) == []
@@ -252,7 +254,7 @@ class Forest:
         affected: list[Any] = []
         if what in ("enter", "enter shield", "enter nest"):
             node = enter(task, shield=what == "enter shield", nursery=what == "enter nest")
-            before[task] = node._effective  # whoever enters looks for himself
+            before[task] = node._effective  # a task that enters looks for itself
             self.nodes.append(node)
         elif what == "spawn" and node is not None and node._nursery is not None:
             self.tasks.append(spawn(node))
@@ -279,14 +281,16 @@ events = st.sampled_from(
 
 
 @hypothesis.given(st.lists(st.tuples(events, st.integers(0, 30)), max_size=40))
-def test_rule_2_holds_and_exactly_those_who_flip_are_told(steps: list[tuple[str, int]]) -> None:
+def test_rule_2_holds_and_exactly_the_tasks_whose_effective_cancel_changed_are_returned(
+    steps: list[tuple[str, int]],
+) -> None:
     forest = Forest()
     for what, number in steps:
         forest.do(what, number)
         forest.check()
 
 
-def test_the_tree_asks_a_node_whether_its_time_is_up() -> None:
+def test_recalculate_asks_a_scope_whether_its_deadline_has_passed() -> None:
     class Timed(Node):
         __slots__ = ("asked",)
 

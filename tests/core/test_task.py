@@ -38,7 +38,7 @@ async def test_a_task_has_one_record() -> None:
     assert records[task.asyncio_task] is task
 
 
-def test_outside_of_tasks_there_is_no_record() -> None:
+def test_current_task_outside_of_tasks_raises() -> None:
     with pytest.raises(RuntimeError, match="must be called from async context"):
         current_task()
 
@@ -64,7 +64,7 @@ def test_outside_of_tasks_there_is_no_record() -> None:
 @pytest.mark.parametrize(
     "call", [current_task, nurseryio.current_time, lambda: checkpoint().send(None)]
 )
-def test_outside_of_a_loop_the_error_names_the_way_in(call: Any) -> None:
+def test_outside_of_a_loop_the_error_names_from_thread_run_sync_and_the_token(call: Any) -> None:
     with pytest.raises(
         RuntimeError, match=r"^must be called from async context, but no "
     ) as caught:
@@ -73,7 +73,7 @@ def test_outside_of_a_loop_the_error_names_the_way_in(call: Any) -> None:
     assert "nurseryio.lowlevel.current_trio_token()" in str(caught.value)
 
 
-async def test_a_lock_released_in_a_thread_says_how_to_do_it_and_that_way_works() -> None:
+async def test_a_lock_released_in_a_thread_is_an_error_that_names_from_thread_run_sync() -> None:
     lock = nurseryio.Lock()
     token = nurseryio.lowlevel.current_trio_token()
 
@@ -89,7 +89,7 @@ async def test_a_lock_released_in_a_thread_says_how_to_do_it_and_that_way_works(
     assert event.is_set()
 
 
-def test_records_are_not_made_by_hand() -> None:
+def test_task_cannot_be_instantiated() -> None:
     with pytest.raises(TypeError, match="no public constructor"):
         Task()  # type: ignore[call-arg]
 
@@ -107,11 +107,11 @@ async def named() -> None:
         (5, "5"),
     ],
 )
-def test_a_name_is_made_of_what_there_is(thing: object, name: str) -> None:
+def test_a_task_name_is_made_of_the_function_or_of_any_object(thing: object, name: str) -> None:
     assert name_of(thing) == name
 
 
-async def test_a_child_knows_its_name_its_coroutine_and_its_place() -> None:
+async def test_task_has_name_coro_parent_nursery_and_child_nurseries() -> None:
     seen: list[Task] = []
 
     async def child() -> None:
@@ -133,7 +133,7 @@ async def test_a_child_knows_its_name_its_coroutine_and_its_place() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_nurseries_of_a_task_are_listed_from_outside_inwards() -> None:
+async def test_child_nurseries_of_a_task_are_listed_from_outer_to_inner() -> None:
     task = current_task()
     assert task.child_nurseries == []
     async with open_nursery() as outer:
@@ -144,7 +144,7 @@ async def test_nurseries_of_a_task_are_listed_from_outside_inwards() -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python does not tell a task's context")
-async def test_a_task_runs_in_its_context() -> None:
+async def test_a_task_runs_in_its_contextvars_context() -> None:
     seen = []
 
     async def child() -> None:
@@ -158,7 +158,7 @@ async def test_a_task_runs_in_its_context() -> None:
     assert current_task().context.get(VAR) == "parent"
 
 
-async def test_what_a_task_waits_in_can_be_walked() -> None:
+async def test_iter_await_frames_walks_the_frames_in_which_a_task_waits() -> None:
     async def generator_of() -> object:
         await inner()
         yield 1
@@ -179,7 +179,7 @@ async def test_what_a_task_waits_in_can_be_walked() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_record_keeps_nothing_of_a_child_that_has_ended() -> None:
+async def test_a_task_record_keeps_no_reference_to_the_locals_of_a_child_that_has_ended() -> None:
     class Thing:
         pass
 
@@ -202,7 +202,7 @@ async def test_a_record_keeps_nothing_of_a_child_that_has_ended() -> None:
 # -- loops ----------------------------------------------------------------------
 
 
-async def test_a_task_whose_future_raises_after_it_has_its_result_wakes_once() -> None:
+async def test_a_task_whose_futures_set_result_raises_afterwards_wakes_once() -> None:
     woken = []
 
     async def sleeper() -> None:

@@ -13,7 +13,7 @@ def fields(extra: Extra) -> dict[str, object]:
     return {name: getattr(extra, name) for name in Extra.__slots__}
 
 
-async def test_an_ordinary_child_has_nothing_of_its_own() -> None:
+async def test_an_ordinary_child_shares_the_empty_task_extra() -> None:
     seen: list[Extra] = []
 
     async def child() -> None:
@@ -26,7 +26,7 @@ async def test_an_ordinary_child_has_nothing_of_its_own() -> None:
     assert seen == [NO_EXTRA, NO_EXTRA]
 
 
-async def test_what_is_noted_for_one_task_is_not_seen_in_another() -> None:
+async def test_task_extra_of_one_task_is_not_seen_in_another() -> None:
     seen: list[object] = []
 
     async def child(data: object) -> None:
@@ -40,7 +40,7 @@ async def test_what_is_noted_for_one_task_is_not_seen_in_another() -> None:
     assert seen == ["noted", None]
 
 
-async def test_a_task_takes_an_instance_of_its_own_once() -> None:
+async def test_a_task_gets_its_own_task_extra_once() -> None:
     seen: list[bool] = []
 
     async def child() -> None:
@@ -54,7 +54,7 @@ async def test_a_task_takes_an_instance_of_its_own_once() -> None:
     assert seen == [True, True]
 
 
-async def test_the_shared_instance_stays_empty_whatever_tasks_do() -> None:
+async def test_the_shared_task_extra_stays_empty() -> None:
     async def started(task_status: nurseryio.TaskStatus[None]) -> None:
         task_status.started()
         async with nurseryio.Lock():

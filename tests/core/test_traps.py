@@ -59,7 +59,7 @@ class Parked:
 
 
 async def own_task(function: Any) -> Any:
-    """Run in an asyncio task of its own, and return its result or error."""
+    """Run a function in a new asyncio task, and return its result or error."""
     task = asyncio.get_running_loop().create_task(function())
     return (await asyncio.gather(task, return_exceptions=True))[0]
 
@@ -114,7 +114,7 @@ async def test_checkpoint_if_cancelled_raises_in_a_cancelled_scope() -> None:
     assert scope.cancelled_caught
 
 
-async def test_a_shielded_checkpoint_yields_and_holds_a_native_cancel_off() -> None:
+async def test_cancel_shielded_checkpoint_yields_and_defers_a_native_cancel() -> None:
     seen: list[int] = []
 
     async def main() -> None:
@@ -132,21 +132,21 @@ async def test_a_shielded_checkpoint_yields_and_holds_a_native_cancel_off() -> N
 # -- parking --------------------------------------------------------------------
 
 
-async def test_a_rescheduled_task_gets_the_value() -> None:
+async def test_reschedule_with_a_value_outcome_returns_it_from_wait_task_rescheduled() -> None:
     parked = Parked()
     await settle()
     reschedule(parked.record, Value("x"))
     assert await parked.task == "x"
 
 
-async def test_no_outcome_stands_for_none() -> None:
+async def test_reschedule_without_an_outcome_returns_none() -> None:
     parked = Parked()
     await settle()
     reschedule(parked.record)
     assert await parked.task is None
 
 
-async def test_a_rescheduled_task_gets_the_error() -> None:
+async def test_reschedule_with_an_error_outcome_raises_it() -> None:
     parked = Parked()
     await settle()
     reschedule(parked.record, Error(KeyError("x")))
@@ -154,7 +154,7 @@ async def test_a_rescheduled_task_gets_the_error() -> None:
         await parked.task
 
 
-async def test_the_outcome_may_be_anything_with_unwrap() -> None:
+async def test_the_outcome_of_reschedule_may_be_any_object_with_unwrap() -> None:
     class Mine:
         def unwrap(self) -> str:
             return "mine"
@@ -165,7 +165,7 @@ async def test_the_outcome_may_be_anything_with_unwrap() -> None:
     assert await parked.task == "mine"
 
 
-async def test_rescheduling_twice_is_an_error_and_harms_nobody() -> None:
+async def test_reschedule_twice_is_an_error_and_changes_nothing() -> None:
     parked = Parked()
     await settle()
     reschedule(parked.record, Value(1))
@@ -174,17 +174,17 @@ async def test_rescheduling_twice_is_an_error_and_harms_nobody() -> None:
     assert await parked.task == 1
 
 
-async def test_rescheduling_a_task_that_does_not_wait_is_an_error() -> None:
+async def test_reschedule_of_a_task_that_does_not_wait_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="is not waiting"):
         reschedule(current_task())
 
 
-async def test_an_abort_function_must_be_a_function() -> None:
+async def test_an_abort_function_must_be_callable() -> None:
     with pytest.raises(TypeError, match="abort_func must be a function of one argument"):
         await wait_task_rescheduled(None)  # type: ignore[arg-type]
 
 
-async def test_the_sleep_data_is_reset_on_waking() -> None:
+async def test_custom_sleep_data_is_reset_on_waking() -> None:
     seen = []
 
     async def child() -> None:
@@ -205,7 +205,7 @@ async def test_the_sleep_data_is_reset_on_waking() -> None:
     assert current_task().custom_sleep_data is None
 
 
-async def test_a_cancelled_wait_calls_abort_once_and_raises() -> None:
+async def test_a_cancelled_wait_calls_the_abort_function_once_and_raises() -> None:
     asked = []
 
     def abort(raise_cancel: Any) -> Abort:
@@ -221,7 +221,7 @@ async def test_a_cancelled_wait_calls_abort_once_and_raises() -> None:
     assert asked[0].error.args[0].reason == "enough"
 
 
-async def test_a_wait_in_a_scope_that_is_cancelled_already_calls_abort_at_once() -> None:
+async def test_a_wait_in_a_cancelled_scope_calls_the_abort_function_at_once() -> None:
     asked = []
 
     def abort(_raise_cancel: Any) -> Abort:
@@ -236,7 +236,9 @@ async def test_a_wait_in_a_scope_that_is_cancelled_already_calls_abort_at_once()
 
 
 @pytest.mark.parametrize("early", [True, False])
-async def test_a_wait_that_refuses_goes_on_and_its_value_arrives(early: bool) -> None:
+async def test_a_wait_whose_abort_function_returns_failed_goes_on_and_gets_its_value(
+    early: bool,
+) -> None:
     results = []
 
     async def child(scope: CancelScope) -> None:
@@ -258,7 +260,7 @@ async def test_a_wait_that_refuses_goes_on_and_its_value_arrives(early: bool) ->
     assert scope.cancelled_caught
 
 
-async def test_a_wait_that_refuses_may_be_ended_with_the_cancellation_itself() -> None:
+async def test_after_abort_failed_a_wait_may_be_rescheduled_with_raise_cancel() -> None:
     kept: list[Any] = []
 
     def keep(raise_cancel: Any) -> Abort:
@@ -283,7 +285,7 @@ async def test_a_wait_that_refuses_may_be_ended_with_the_cancellation_itself() -
 # -- native cancels of parked tasks ---------------------------------------------
 
 
-async def test_a_native_cancel_calls_abort_and_raises_with_its_message() -> None:
+async def test_a_native_cancel_calls_the_abort_function_and_raises_with_its_message() -> None:
     asked = []
 
     def abort(raise_cancel: Any) -> Abort:
@@ -300,7 +302,7 @@ async def test_a_native_cancel_calls_abort_and_raises_with_its_message() -> None
     assert asked[0].args == ("native",)
 
 
-async def test_a_value_that_comes_before_a_native_cancel_is_kept() -> None:
+async def test_a_value_rescheduled_before_a_native_cancel_is_kept() -> None:
     parked = Parked(then=checkpoint)
     await settle()
     reschedule(parked.record, Value("kept"))
@@ -309,7 +311,7 @@ async def test_a_value_that_comes_before_a_native_cancel_is_kept() -> None:
     assert parked.struck_next
 
 
-async def test_a_value_that_comes_after_a_native_cancel_is_kept_too() -> None:
+async def test_a_value_rescheduled_after_a_native_cancel_is_kept_too() -> None:
     def never(_raise_cancel: object) -> NoReturn:
         raise AssertionError("nobody may ask: the value is there")
 
@@ -321,7 +323,7 @@ async def test_a_value_that_comes_after_a_native_cancel_is_kept_too() -> None:
     assert parked.struck_next
 
 
-async def test_an_error_handed_over_with_a_native_cancel_is_kept_and_both_strike() -> None:
+async def test_an_error_rescheduled_with_a_native_cancel_is_kept_and_both_are_raised() -> None:
     parked = Parked()
     await settle()
     parked.task.cancel()
@@ -330,7 +332,7 @@ async def test_an_error_handed_over_with_a_native_cancel_is_kept_and_both_strike
         await parked.task
 
 
-async def test_a_second_hand_over_after_a_native_cancel_is_an_error() -> None:
+async def test_reschedule_twice_after_a_native_cancel_is_an_error() -> None:
     parked = Parked(then=checkpoint)
     await settle()
     parked.task.cancel()
@@ -341,7 +343,7 @@ async def test_a_second_hand_over_after_a_native_cancel_is_an_error() -> None:
     assert parked.struck_next
 
 
-async def test_native_cancels_of_a_wait_that_refuses_are_kept_for_later() -> None:
+async def test_native_cancels_are_kept_for_later_if_the_abort_function_returns_failed() -> None:
     asked = []
 
     def abort(_raise_cancel: object) -> Abort:
@@ -359,7 +361,7 @@ async def test_native_cancels_of_a_wait_that_refuses_are_kept_for_later() -> Non
     assert asked == [1]
 
 
-async def test_a_native_cancel_may_be_handed_back_as_the_outcome() -> None:
+async def test_raise_cancel_of_a_native_cancel_may_be_the_outcome_of_reschedule() -> None:
     kept: list[Any] = []
 
     def keep(raise_cancel: Any) -> Abort:
@@ -375,7 +377,7 @@ async def test_a_native_cancel_may_be_handed_back_as_the_outcome() -> None:
         await parked.task
 
 
-async def test_a_value_wins_over_our_own_cancellation_only_if_it_came_first() -> None:
+async def test_a_rescheduled_value_wins_over_a_scopes_cancel_only_if_it_came_first() -> None:
     results = []
 
     async def child(scope: CancelScope) -> None:
@@ -402,7 +404,7 @@ async def test_a_value_wins_over_our_own_cancellation_only_if_it_came_first() ->
 
 @needs_counts
 @pytest.mark.parametrize("native_first", [True, False])
-async def test_a_native_cancel_in_the_same_turn_as_a_scopes_is_never_lost(
+async def test_a_native_cancel_in_the_same_iteration_as_a_scopes_cancel_is_never_lost(
     native_first: bool,
 ) -> None:
     scope = CancelScope()
@@ -439,7 +441,7 @@ async def test_wait_future_returns_the_result_or_raises_the_error() -> None:
         await wait_future(bad)
 
 
-async def test_wait_future_returns_at_once_what_is_done_even_in_a_cancelled_scope() -> None:
+async def test_wait_future_returns_a_done_result_even_in_a_cancelled_scope() -> None:
     future = asyncio.get_running_loop().create_future()
     future.set_result(1)
     with CancelScope() as scope:
@@ -481,7 +483,7 @@ async def test_wait_future_keeps_a_result_that_comes_with_a_native_cancel() -> N
     assert struck == [1]
 
 
-async def test_a_future_that_somebody_else_cancels_raises_in_the_waiter() -> None:
+async def test_wait_future_raises_if_other_code_cancels_the_future() -> None:
     future = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(future.cancel)
     with pytest.raises(Cancelled):
@@ -545,7 +547,7 @@ async def test_a_natively_cancelled_wait_leaves_no_reference_cycle() -> None:
 # -- a signal handler that raises as the engine's own call returns ---------------
 
 
-async def test_a_task_whose_rescheduling_raises_after_the_fact_wakes_once(
+async def test_a_task_wakes_once_if_reschedule_raises_after_scheduling(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     woken = []

@@ -21,7 +21,7 @@ from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 
 class Error:
-    """An outcome of somebody else's making: all that counts is ``unwrap``."""
+    """An outcome of another class: only ``unwrap`` is needed."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -53,7 +53,7 @@ class Sleepers:
         reschedule(task, outcome)
 
 
-async def test_a_parked_task_wakes_with_what_it_was_given() -> None:
+async def test_a_parked_task_wakes_with_the_value_of_unpark() -> None:
     sleepers = Sleepers()
     for outcome in (None, Value(5), Error(KeyError())):
         task = asyncio.create_task(sleepers.sleep())
@@ -63,7 +63,7 @@ async def test_a_parked_task_wakes_with_what_it_was_given() -> None:
     assert sleepers.ends == [None, 5, KeyError]
 
 
-async def test_parking_and_letting_others_run_are_schedule_points() -> None:
+async def test_park_and_maybe_yield_are_schedule_points() -> None:
     queue: dict[Task, None] = {current_task(): None}
     asyncio.get_running_loop().call_soon(reschedule, current_task())
     with assert_checkpoints():
@@ -74,7 +74,7 @@ async def test_parking_and_letting_others_run_are_schedule_points() -> None:
     assert turns == [1]
 
 
-async def test_in_a_cancelled_scope_parking_raises_and_leaves_the_queue() -> None:
+async def test_park_in_a_cancelled_scope_raises_and_leaves_the_wait_queue() -> None:
     sleepers = Sleepers()
     with nurseryio.CancelScope() as scope:
         scope.cancel()
@@ -84,7 +84,7 @@ async def test_in_a_cancelled_scope_parking_raises_and_leaves_the_queue() -> Non
     assert not sleepers.queue
 
 
-async def test_a_cancelled_scope_takes_the_task_out_of_the_queue_at_once() -> None:
+async def test_a_scopes_cancel_removes_the_task_from_the_wait_queue_at_once() -> None:
     sleepers = Sleepers()
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(sleepers.sleep)
@@ -94,7 +94,7 @@ async def test_a_cancelled_scope_takes_the_task_out_of_the_queue_at_once() -> No
     assert sleepers.ends == [nurseryio.Cancelled]
 
 
-async def test_a_native_cancel_takes_the_task_out_when_it_wakes() -> None:
+async def test_a_native_cancel_removes_the_task_from_the_wait_queue_when_it_wakes() -> None:
     sleepers = Sleepers()
     task = asyncio.create_task(sleepers.sleep())
     await wait_all_tasks_blocked()
@@ -106,7 +106,7 @@ async def test_a_native_cancel_takes_the_task_out_when_it_wakes() -> None:
 
 
 @pytest.mark.parametrize("woken_first", [True, False])
-async def test_what_was_handed_over_wins_over_a_native_cancel_which_strikes_next(
+async def test_a_value_of_unpark_wins_over_a_native_cancel_which_is_raised_next(
     woken_first: bool,
 ) -> None:
     sleepers = Sleepers()
@@ -128,7 +128,7 @@ async def test_what_was_handed_over_wins_over_a_native_cancel_which_strikes_next
     assert sleepers.ends == ["item"]
 
 
-async def test_a_moved_task_leaves_the_queue_that_it_stands_in_now() -> None:
+async def test_a_cancelled_task_that_was_moved_leaves_its_present_wait_queue() -> None:
     for native in (True, False):
         sleepers = Sleepers()
         scope = nurseryio.CancelScope()
@@ -154,7 +154,7 @@ async def test_a_moved_task_leaves_the_queue_that_it_stands_in_now() -> None:
         assert sleepers.ends == [nurseryio.Cancelled]
 
 
-async def test_a_shielded_task_sleeps_on_and_is_cancelled_after_the_shield() -> None:
+async def test_a_shielded_parked_task_sleeps_on_and_is_cancelled_after_the_shield() -> None:
     sleepers = Sleepers()
     async with nurseryio.open_nursery() as nursery:
 
@@ -172,7 +172,7 @@ async def test_a_shielded_task_sleeps_on_and_is_cancelled_after_the_shield() -> 
     assert sleepers.ends == [None]
 
 
-async def test_a_task_woken_and_cancelled_by_its_scope_is_interrupted_in_foreign_code() -> None:
+async def test_a_task_woken_and_cancelled_is_cancelled_at_its_next_asyncio_await() -> None:
     sleepers = Sleepers()
     async with nurseryio.open_nursery() as nursery:
 
@@ -187,7 +187,7 @@ async def test_a_task_woken_and_cancelled_by_its_scope_is_interrupted_in_foreign
     assert sleepers.ends == [None]
 
 
-async def test_letting_others_run_holds_cancellations_off_until_the_next_checkpoint() -> None:
+async def test_maybe_yield_defers_cancellations_until_the_next_checkpoint() -> None:
     record = []
 
     async def operate(scope: nurseryio.CancelScope) -> None:
@@ -211,7 +211,7 @@ async def test_letting_others_run_holds_cancellations_off_until_the_next_checkpo
     assert record == ["completed"] * 2
 
 
-async def test_whoever_is_ready_runs_before_an_operation_returns_that_need_not_wait() -> None:
+async def test_fairness_ready_tasks_run_before_an_operation_that_does_not_wait_returns() -> None:
     loop = asyncio.get_running_loop()
     task = current_task()
     for _ in range(40):
@@ -221,7 +221,7 @@ async def test_whoever_is_ready_runs_before_an_operation_returns_that_need_not_w
         assert ran == [True]
 
 
-async def test_the_loop_hears_of_new_data_within_sixteen_operations() -> None:
+async def test_fairness_the_loop_polls_for_io_within_sixteen_operations_that_do_not_wait() -> None:
     loop = asyncio.get_running_loop()
     lock = nurseryio.Lock()
     reader, writer = socket.socketpair()
@@ -237,13 +237,13 @@ async def test_the_loop_hears_of_new_data_within_sixteen_operations() -> None:
                 while not heard:
                     async with lock:
                         operations += 1
-                    # One more to be told: the loop runs the callback after this task's step.
+                    # One more callback: the loop runs it after this task's step.
                     assert operations <= MAX_YIELD_CREDIT + 2
         finally:
             loop.remove_reader(reader)
 
 
-async def test_an_operation_that_is_watched_always_yields() -> None:
+async def test_fairness_under_assert_checkpoints_every_operation_yields() -> None:
     lock = nurseryio.Lock()
     for _ in range(MAX_YIELD_CREDIT + 2):
         with assert_checkpoints():

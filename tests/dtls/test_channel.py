@@ -35,7 +35,7 @@ def connect(client: DTLSEndpoint, server: DTLSEndpoint, **options: Any) -> DTLSC
 
 
 @pytest.mark.parametrize("ipv6", [False, True])
-async def test_packets_go_both_ways_after_a_handshake_that_happens_by_itself(ipv6: bool) -> None:
+async def test_packets_go_both_ways_after_an_implicit_handshake(ipv6: bool) -> None:
     network = Network()
     async with dtlspairs.serving(network, ipv6=ipv6) as server:
         with dtlspairs.endpoint(network, ipv6=ipv6) as client:
@@ -45,7 +45,7 @@ async def test_packets_go_both_ways_after_a_handshake_that_happens_by_itself(ipv
                 assert await channel.receive() == packet
 
 
-async def test_tasks_that_want_the_handshake_share_one() -> None:
+async def test_tasks_that_need_the_dtls_handshake_share_one() -> None:
     network = Network()
     async with dtlspairs.serving(network) as server:
         with dtlspairs.endpoint(network) as client:
@@ -61,7 +61,7 @@ async def test_tasks_that_want_the_handshake_share_one() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0.25, 1.0, 4.0])
-async def test_what_is_lost_is_sent_again_after_the_time_that_was_set(
+async def test_retransmit_a_lost_flight_is_sent_again_after_the_initial_timeout(
     autojump_clock: nurseryio.abc.Clock, timeout: float
 ) -> None:
     network = Network()
@@ -80,7 +80,7 @@ async def test_what_is_lost_is_sent_again_after_the_time_that_was_set(
     assert len(lost) == 1
 
 
-async def test_without_an_answer_it_is_tried_less_and_less_often_and_then_once_a_minute(
+async def test_retransmit_timeout_doubles_up_to_once_a_minute_without_an_answer(
     autojump_clock: nurseryio.abc.Clock,
 ) -> None:
     network = Network()
@@ -96,7 +96,7 @@ async def test_without_an_answer_it_is_tried_less_and_less_often_and_then_once_a
     assert len(waits) > 10
 
 
-async def test_a_handshake_over_a_terrible_network_succeeds(
+async def test_retransmit_a_handshake_over_a_network_that_loses_and_reorders_packets_succeeds(
     autojump_clock: nurseryio.abc.Clock,
 ) -> None:
     network = Network()
@@ -132,7 +132,7 @@ async def test_a_handshake_over_a_terrible_network_succeeds(
 
 
 @pytest.mark.parametrize(("ipv6", "smallest"), [(False, 576 - 28), (True, 1280 - 48)])
-async def test_where_large_packets_get_lost_smaller_ones_are_tried(
+async def test_retransmit_smaller_packets_are_tried_where_large_ones_get_lost(
     autojump_clock: nurseryio.abc.Clock, ipv6: bool, smallest: int
 ) -> None:
     network = Network()
@@ -148,11 +148,11 @@ async def test_where_large_packets_get_lost_smaller_ones_are_tried(
             channel.set_ciphertext_mtu(9000)
             await channel.send(b"x")
             assert await channel.receive() == b"x"
-            # What the user has set is the user's.
+            # A value that the user has set is not changed.
             assert channel.get_cleartext_mtu() > 8900
 
 
-async def test_the_handshake_keeps_to_the_size_that_was_set() -> None:
+async def test_the_handshake_keeps_to_the_ciphertext_mtu_that_was_set() -> None:
     network = Network()
     sizes: list[int] = []
 
@@ -174,7 +174,7 @@ async def test_the_handshake_keeps_to_the_size_that_was_set() -> None:
     assert max(sizes) <= 300
 
 
-async def test_a_peer_that_is_not_trusted_fails_the_handshake_on_both_sides() -> None:
+async def test_an_untrusted_certificate_fails_the_handshake_on_both_sides() -> None:
     network = Network()
     heard: list[BaseException] = []
 
@@ -200,7 +200,7 @@ async def test_a_peer_that_is_not_trusted_fails_the_handshake_on_both_sides() ->
     assert "alert" in str(heard[0])
 
 
-async def test_a_cancelled_handshake_can_be_taken_up_again() -> None:
+async def test_a_cancelled_handshake_can_be_continued() -> None:
     network = Network()
     async with dtlspairs.serving(network) as server:
         with dtlspairs.endpoint(network) as client:
@@ -214,7 +214,7 @@ async def test_a_cancelled_handshake_can_be_taken_up_again() -> None:
             assert await channel.receive() == b"x"
 
 
-async def test_if_the_last_flight_is_lost_the_peer_gets_it_once_more(
+async def test_retransmit_the_last_flight_is_sent_again_if_it_was_lost(
     autojump_clock: nurseryio.abc.Clock,
 ) -> None:
     network = Network()
@@ -241,7 +241,7 @@ async def test_if_the_last_flight_is_lost_the_peer_gets_it_once_more(
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
-async def test_a_timer_that_makes_no_sense_is_refused(timeout: float) -> None:
+async def test_a_wrong_initial_retransmit_timeout_is_refused(timeout: float) -> None:
     network = Network()
     with dtlspairs.endpoint(network) as client:
         with pytest.raises(ValueError, match="initial_retransmit_timeout"):
@@ -259,7 +259,7 @@ async def test_a_timer_that_makes_no_sense_is_refused(timeout: float) -> None:
         ("text", TypeError, "must be bytes"),
     ],
 )
-async def test_what_cannot_be_a_packet_is_refused(
+async def test_send_refuses_what_cannot_be_a_packet(
     data: Any, error: type[Exception], says: str
 ) -> None:
     network = Network()
@@ -268,7 +268,7 @@ async def test_what_cannot_be_a_packet_is_refused(
             await connect(client, client).send(data)
 
 
-async def test_several_tasks_receive_and_each_packet_reaches_one() -> None:
+async def test_of_several_tasks_that_receive_each_packet_reaches_one() -> None:
     network = Network()
     received: list[bytes] = []
     async with dtlspairs.serving(network) as server:
@@ -315,7 +315,7 @@ async def test_a_packet_can_be_any_buffer(kind: Any) -> None:
             assert await channel.receive() == b"abcd"
 
 
-async def test_packets_without_room_are_dropped_and_counted() -> None:
+async def test_packets_beyond_the_incoming_buffer_are_dropped_and_counted() -> None:
     network = Network()
     async with dtlspairs.serving(network) as server:
         with dtlspairs.endpoint(network, incoming_packets_buffer=3) as client:
@@ -330,7 +330,7 @@ async def test_packets_without_room_are_dropped_and_counted() -> None:
             assert await channel.receive() == b"again"
 
 
-async def test_what_is_not_for_the_receiver_is_passed_over() -> None:
+async def test_receive_passes_over_packets_without_data() -> None:
     network = Network()
     async with dtlspairs.serving(network) as server:
         with dtlspairs.endpoint(network) as client:
@@ -354,7 +354,7 @@ async def test_what_is_not_for_the_receiver_is_passed_over() -> None:
 # -- size of packets ----------------------------------------------------------------
 
 
-async def test_how_much_fits_is_known_after_the_handshake_and_follows_what_is_set() -> None:
+async def test_get_cleartext_mtu_after_the_handshake_follows_set_ciphertext_mtu() -> None:
     network = Network()
     async with dtlspairs.serving(network) as server:
         with dtlspairs.endpoint(network) as client:
@@ -400,7 +400,7 @@ async def test_a_closed_channel_cannot_be_used_and_its_receivers_wake() -> None:
 
 
 @pytest.mark.parametrize("how", ["with", "async with"])
-async def test_a_block_closes_its_channel(how: str) -> None:
+async def test_async_with_closes_a_dtls_channel(how: str) -> None:
     with dtlspairs.endpoint(Network()) as client:
         channel = connect(client, client)
         if how == "with":
@@ -413,12 +413,12 @@ async def test_a_block_closes_its_channel(how: str) -> None:
             await channel.receive()
 
 
-async def test_the_goodbye_of_a_peer_ends_the_channel_behind_its_packets() -> None:
+async def test_close_notify_of_the_peer_ends_the_channel_after_its_packets() -> None:
     network = Network()
 
     async def handler(channel: DTLSChannel) -> None:
         await channel.send(await channel.receive())
-        # A peer of another make says goodbye.
+        # A peer of another implementation sends close_notify.
         connection = channel._engine._connection
         connection.shutdown()
         goodbye = connection.bio_read(1000)
@@ -435,7 +435,7 @@ async def test_the_goodbye_of_a_peer_ends_the_channel_behind_its_packets() -> No
 
 
 class FailedEngine:
-    """Stands in for an engine that has heard from its peer that the connection has failed."""
+    """Stands for an engine whose peer has sent an alert that the connection failed."""
 
     done = True
 
@@ -446,7 +446,7 @@ class FailedEngine:
 
 
 @pytest.mark.parametrize("first", ["send", "receive"])
-async def test_an_error_that_the_peer_has_signed_breaks_the_channel(first: str) -> None:
+async def test_an_authenticated_alert_of_the_peer_breaks_the_channel(first: str) -> None:
     network = Network()
     async with dtlspairs.serving(network) as server:
         with dtlspairs.endpoint(network) as client:
@@ -461,7 +461,7 @@ async def test_an_error_that_the_peer_has_signed_breaks_the_channel(first: str) 
                 assert isinstance(caught.value.__cause__, SSL.Error)
 
 
-async def test_a_new_connection_to_the_same_address_replaces_the_one_before() -> None:
+async def test_a_new_dtls_connection_to_the_same_address_replaces_the_previous_one() -> None:
     network = Network()
     async with dtlspairs.serving(network) as server:
         with dtlspairs.endpoint(network) as client:
@@ -486,6 +486,6 @@ async def test_a_new_connection_to_the_same_address_replaces_the_one_before() ->
             assert await after.receive() == b"x"
 
 
-def test_channels_are_made_by_endpoints_only() -> None:
+def test_dtls_channels_are_made_by_endpoints_only() -> None:
     with pytest.raises(TypeError, match="no public constructor"):
         DTLSChannel(None, None, None)  # type: ignore[arg-type]

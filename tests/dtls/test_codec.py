@@ -1,4 +1,4 @@
-"""The wire format of DTLS: what is written can be read, and nothing else breaks the reader."""
+"""The DTLS wire format: the codec reads what it wrote, and malformed input does not break it."""
 
 from __future__ import annotations
 
@@ -69,29 +69,29 @@ def client_hello(
 
 
 @given(st.lists(records, max_size=4))
-def test_records_are_read_as_they_were_written(written: list[Record]) -> None:
+def test_dtls_records_are_read_as_they_were_written(written: list[Record]) -> None:
     assert read_records(b"".join(map(write_record, written))) == written
 
 
 @given(fragments)
-def test_fragments_are_read_as_they_were_written(fragment: Fragment) -> None:
+def test_handshake_fragments_are_read_as_they_were_written(fragment: Fragment) -> None:
     assert read_fragment(write_fragment(fragment)) == fragment
 
 
-def test_a_record_looks_as_the_standard_says() -> None:
+def test_a_dtls_record_has_the_bytes_of_the_standard() -> None:
     wire = write_record(Record(HANDSHAKE, DTLS_1_2, 1, 0x010203040506, b"xyz"))
     assert wire == bytes.fromhex("16 fefd 0001 010203040506 0003") + b"xyz"
     assert len(wire) == RECORD_OVERHEAD + 3
 
 
-def test_a_fragment_looks_as_the_standard_says() -> None:
+def test_a_handshake_fragment_has_the_bytes_of_the_standard() -> None:
     wire = write_fragment(Fragment(CLIENT_HELLO, 0x010203, 0x0405, 0x060708, b"xyz"))
     assert wire == bytes.fromhex("01 010203 0405 060708 000003") + b"xyz"
     assert len(wire) == FRAGMENT_OVERHEAD + 3
 
 
 @given(st.binary(max_size=120))
-def test_whatever_comes_from_the_network_is_read_or_called_malformed(data: bytes) -> None:
+def test_any_bytes_from_the_network_are_read_or_refused_as_malformed(data: bytes) -> None:
     for read in (read_records, read_fragment, read_client_hello):
         try:
             read(data)
@@ -102,7 +102,9 @@ def test_whatever_comes_from_the_network_is_read_or_called_malformed(data: bytes
 
 
 @given(st.data())
-def test_a_client_hello_damaged_anywhere_is_read_or_called_malformed(data: st.DataObject) -> None:
+def test_a_client_hello_damaged_anywhere_is_read_or_refused_as_malformed(
+    data: st.DataObject,
+) -> None:
     hello = bytearray(client_hello(cookie=b"cookie"))
     for _ in range(data.draw(st.integers(1, 3))):
         hello[data.draw(st.integers(0, len(hello) - 1))] = data.draw(st.integers(0, 255))
@@ -113,7 +115,7 @@ def test_a_client_hello_damaged_anywhere_is_read_or_called_malformed(data: st.Da
         pass
 
 
-def test_a_client_hello_is_read_apart_into_its_cookie_and_the_rest() -> None:
+def test_a_client_hello_is_split_into_its_cookie_and_the_rest() -> None:
     without = read_client_hello(client_hello())
     with_cookie = read_client_hello(client_hello(cookie=b"cookie", number=8))
     assert (without.cookie, without.record_number) == (b"", 7)
@@ -148,12 +150,12 @@ def test_a_client_hello_is_read_apart_into_its_cookie_and_the_rest() -> None:
         ),
     ],
 )
-def test_what_is_no_whole_client_hello_is_refused(datagram: bytes) -> None:
+def test_an_incomplete_client_hello_is_refused(datagram: bytes) -> None:
     with pytest.raises(Malformed):
         read_client_hello(datagram)
 
 
-def test_a_first_glance_tells_a_client_hello_and_what_is_not_encrypted() -> None:
+def test_is_client_hello_and_is_unencrypted_look_at_the_record_header() -> None:
     assert is_client_hello(client_hello())
     assert not is_client_hello(client_hello(kind=HELLO_VERIFY_REQUEST))
     assert not is_client_hello(b"\x16")
@@ -162,7 +164,7 @@ def test_a_first_glance_tells_a_client_hello_and_what_is_not_encrypted() -> None
     assert not is_unencrypted(b"")
 
 
-def test_a_first_glance_tells_data_and_what_only_a_handshake_contains() -> None:
+def test_is_one_record_of_data_and_is_of_handshake_look_at_the_record_header() -> None:
     data = write_record(Record(APPLICATION_DATA, DTLS_1_2, 1, 5, b"x" * 300))
     alert = write_record(Record(ALERT, DTLS_1_2, 1, 5, b"x"))
     switch = write_record(Record(CHANGE_CIPHER_SPEC, DTLS_1_2, 0, 5, b"\1"))
@@ -173,7 +175,7 @@ def test_a_first_glance_tells_data_and_what_only_a_handshake_contains() -> None:
     assert not any(map(is_one_record_of_data, others))
 
 
-def test_the_request_for_a_cookie_answers_the_record_that_it_is_for() -> None:
+def test_a_hello_verify_request_answers_the_record_that_it_is_for() -> None:
     hello = ClientHello(0x123456789A, b"", b"rest")
     (record,) = read_records(hello_verify_request(hello, b"cookie"))
     assert (record.kind, record.version, record.epoch) == (HANDSHAKE, DTLS_1_0, 0)

@@ -16,7 +16,7 @@ def baked(jar: CookieJar, now: float) -> ClientHello:
     return HELLO._replace(record_number=1, cookie=jar.make(HERE, HELLO, now))
 
 
-def test_a_cookie_is_good_for_the_address_and_message_that_it_was_made_for() -> None:
+def test_a_cookie_is_valid_for_the_address_and_client_hello_that_it_was_made_for() -> None:
     jar = CookieJar(0)
     hello = baked(jar, 0)
     assert jar.check(HERE, hello, 0)
@@ -26,11 +26,11 @@ def test_a_cookie_is_good_for_the_address_and_message_that_it_was_made_for() -> 
 
 
 @pytest.mark.parametrize("cookie", [b"", b"x", bytes(32)])
-def test_a_made_up_cookie_is_no_good(cookie: bytes) -> None:
+def test_an_invented_cookie_is_not_valid(cookie: bytes) -> None:
     assert not CookieJar(0).check(HERE, HELLO._replace(cookie=cookie), 0)
 
 
-def test_no_bit_of_a_cookie_can_be_changed_and_no_byte_left_out() -> None:
+def test_a_cookie_with_a_changed_bit_or_a_missing_byte_is_not_valid() -> None:
     jar = CookieJar(0)
     hello = baked(jar, 0)
     assert len(hello.cookie) <= 32
@@ -42,14 +42,14 @@ def test_no_bit_of_a_cookie_can_be_changed_and_no_byte_left_out() -> None:
 
 
 @pytest.mark.parametrize("start", [0, 5, 29, 30, 59, 1000])
-def test_a_cookie_is_good_for_half_a_minute_at_least_and_a_minute_at_most(start: float) -> None:
+def test_a_cookie_is_valid_for_half_a_minute_at_least_and_a_minute_at_most(start: float) -> None:
     jar = CookieJar(0)
     hello = baked(jar, start)
     assert jar.check(HERE, hello, start + 29.9)
     assert not jar.check(HERE, hello, start + 60)
 
 
-def test_a_cookie_in_use_grows_old_although_others_are_made() -> None:
+def test_a_cookie_that_is_still_used_expires_although_others_are_made() -> None:
     jar = CookieJar(0)
     hello = baked(jar, 0)
     for now in range(0, 60, 5):
@@ -58,5 +58,5 @@ def test_a_cookie_in_use_grows_old_although_others_are_made() -> None:
     assert not jar.check(HERE, hello, 60)
 
 
-def test_the_cookies_of_one_jar_are_no_good_for_another() -> None:
+def test_the_cookies_of_one_jar_are_not_valid_in_another() -> None:
     assert not CookieJar(0).check(HERE, baked(CookieJar(0), 0), 0)

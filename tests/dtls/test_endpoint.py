@@ -45,7 +45,7 @@ async def udp_endpoint(*, ipv6: bool = False) -> DTLSEndpoint:
 
 
 @pytest.mark.parametrize("ipv6", [False, True])
-async def test_client_and_server_talk_over_udp(ipv6: bool) -> None:
+async def test_dtls_client_and_server_exchange_data_over_udp(ipv6: bool) -> None:
     with await udp_endpoint(ipv6=ipv6) as server, await udp_endpoint(ipv6=ipv6) as client:
         async with nurseryio.open_nursery() as nursery:
             await nursery.start(server.serve, certs.dtls_server_context(), dtlspairs.echo)
@@ -57,7 +57,7 @@ async def test_client_and_server_talk_over_udp(ipv6: bool) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def test_a_context_serves_for_any_number_of_connections_and_for_both_sides() -> None:
+async def test_one_ssl_context_works_for_many_dtls_connections_and_both_sides() -> None:
     network = Network()
     context = certs.dtls_client_context()
     certs.certificate().configure_cert(context)
@@ -71,7 +71,7 @@ async def test_a_context_serves_for_any_number_of_connections_and_for_both_sides
                 nursery.cancel_scope.cancel()
 
 
-async def test_sockets_need_not_be_bound_to_connect() -> None:
+async def test_dtls_connect_works_with_an_unbound_socket() -> None:
     with await udp_endpoint() as server:
         with DTLSEndpoint(nurseryio.socket.socket(type=SOCK_DGRAM)) as client:
             async with nurseryio.open_nursery() as nursery:
@@ -82,7 +82,7 @@ async def test_sockets_need_not_be_bound_to_connect() -> None:
                 nursery.cancel_scope.cancel()
 
 
-async def test_packets_to_ports_where_nobody_listens_disturb_nobody() -> None:
+async def test_packets_to_closed_ports_disturb_no_other_connection() -> None:
     with await udp_endpoint() as server, await udp_endpoint() as client:
         async with nurseryio.open_nursery() as nursery:
             await nursery.start(server.serve, certs.dtls_server_context(), dtlspairs.echo)
@@ -100,7 +100,7 @@ needs_openssl = pytest.mark.skipif(openssl is None, reason="the program openssl 
 
 
 @needs_openssl
-async def test_our_server_talks_to_openssl_s_client() -> None:
+async def test_the_dtls_server_works_with_openssl_s_client() -> None:
     received: list[bytes] = []
     finished = nurseryio.Event()
 
@@ -108,7 +108,7 @@ async def test_our_server_talks_to_openssl_s_client() -> None:
         packet = await channel.receive()
         received.append(packet)
         await channel.send(packet.upper())
-        # The program's goodbye.
+        # The close_notify of the program.
         received.extend([packet async for packet in channel])
         finished.set()
 
@@ -134,7 +134,7 @@ async def test_our_server_talks_to_openssl_s_client() -> None:
 
 
 @needs_openssl
-async def test_our_client_talks_to_openssl_s_server(tmp_path: Any) -> None:
+async def test_the_dtls_client_works_with_openssl_s_server(tmp_path: Any) -> None:
     certs.certificate().private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
     with await udp_endpoint() as client:
         port = net.free_port(SOCK_DGRAM)
@@ -163,7 +163,7 @@ async def test_our_client_talks_to_openssl_s_server(tmp_path: Any) -> None:
 # -- serving ----------------------------------------------------------------------------
 
 
-async def test_a_handler_gets_its_arguments_and_a_channel_that_is_closed_behind_it() -> None:
+async def test_a_dtls_handler_gets_its_arguments_and_a_channel_that_is_closed_after_it() -> None:
     network = Network()
     channels: list[DTLSChannel] = []
 
@@ -193,7 +193,7 @@ async def test_a_handler_gets_its_arguments_and_a_channel_that_is_closed_behind_
             nursery.cancel_scope.cancel()
 
 
-async def test_serving_ends_when_the_endpoint_is_closed_and_the_handlers_are_through() -> None:
+async def test_dtls_serve_ends_when_the_endpoint_is_closed_and_the_handlers_have_ended() -> None:
     network = Network()
     ended: list[str] = []
 
@@ -219,7 +219,7 @@ async def test_serving_ends_when_the_endpoint_is_closed_and_the_handlers_are_thr
     assert ended == ["handler", "server"]
 
 
-async def test_an_error_of_a_handler_ends_the_server() -> None:
+async def test_an_error_of_a_handler_ends_the_dtls_server() -> None:
     network = Network()
 
     async def handler(_channel: DTLSChannel) -> None:
@@ -242,7 +242,7 @@ async def test_an_error_of_a_handler_ends_the_server() -> None:
         assert isinstance(error, KeyError)
 
 
-async def test_only_one_task_serves_at_a_time_and_another_one_may_later() -> None:
+async def test_only_one_task_may_call_dtls_serve_at_a_time_and_another_one_later() -> None:
     network = Network()
     with dtlspairs.endpoint(network) as server:
         for _ in range(2):
@@ -254,7 +254,7 @@ async def test_only_one_task_serves_at_a_time_and_another_one_may_later() -> Non
                 nursery.cancel_scope.cancel()
 
 
-async def test_one_endpoint_has_connections_to_many_peers_and_both_ways() -> None:
+async def test_one_dtls_endpoint_has_incoming_and_outgoing_connections_to_many_peers() -> None:
     network = Network()
     async with dtlspairs.serving(network) as left, dtlspairs.serving(network) as right:
         async with dtlspairs.serving(network) as middle:
@@ -271,7 +271,7 @@ async def test_one_endpoint_has_connections_to_many_peers_and_both_ways() -> Non
                     assert await channel.receive() == b"%d" % number
 
 
-async def test_a_client_that_starts_anew_gets_a_new_handler_and_the_old_one_an_error() -> None:
+async def test_a_client_that_starts_again_gets_a_new_handler_and_the_old_one_an_error() -> None:
     network = Network()
     broken = nurseryio.Event()
     handlers = 0
@@ -300,7 +300,7 @@ async def test_a_client_that_starts_anew_gets_a_new_handler_and_the_old_one_an_e
 # -- who is there ---------------------------------------------------------------------
 
 
-async def test_nothing_is_remembered_of_a_sender_that_does_not_send_its_cookie_back() -> None:
+async def test_no_state_is_kept_of_a_sender_that_does_not_return_its_cookie() -> None:
     network = Network()
     answers: list[Packet] = []
     async with dtlspairs.serving(network) as server:
@@ -324,7 +324,7 @@ async def test_nothing_is_remembered_of_a_sender_that_does_not_send_its_cookie_b
     assert len(answer.data) < 100
 
 
-async def test_a_hello_changed_on_its_way_does_not_count(
+async def test_a_client_hello_changed_on_its_way_is_ignored(
     autojump_clock: nurseryio.abc.Clock,
 ) -> None:
     network = Network()
@@ -351,7 +351,7 @@ async def test_a_hello_changed_on_its_way_does_not_count(
     assert damaged > 50
 
 
-async def test_a_hello_that_arrives_twice_makes_one_connection() -> None:
+async def test_a_client_hello_that_arrives_twice_makes_one_connection() -> None:
     network = Network()
     handlers: list[DTLSChannel] = []
 
@@ -373,7 +373,7 @@ async def test_a_hello_that_arrives_twice_makes_one_connection() -> None:
     assert len(handlers) == 1
 
 
-async def test_garbage_does_not_disturb_a_server() -> None:
+async def test_garbage_packets_do_not_disturb_a_dtls_server() -> None:
     network = Network()
     async with dtlspairs.serving(network) as server:
         there = server.socket.getsockname()
@@ -400,7 +400,7 @@ async def test_garbage_does_not_disturb_a_server() -> None:
             assert await channel.receive() == b"x"
 
 
-# After the handshake all of this means nothing, whoever has sent it.
+# After the handshake none of these packets has a meaning, whoever has sent it.
 JUNK = {
     "empty": b"",
     "one byte": b"\x16",
@@ -417,7 +417,9 @@ JUNK = {
 
 
 @pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK.keys())
-async def test_junk_after_the_handshake_draws_no_answer_and_harms_nobody(junk: bytes) -> None:
+async def test_garbage_packets_after_the_handshake_get_no_answer_and_change_nothing(
+    junk: bytes,
+) -> None:
     network = Network()
     async with dtlspairs.serving(network) as server:
         with dtlspairs.endpoint(network) as client:
@@ -434,14 +436,15 @@ async def test_junk_after_the_handshake_draws_no_answer_and_harms_nobody(junk: b
             assert server.socket.sent == sent  # type: ignore[attr-defined]
             await channel.send(b"x")
             assert await channel.receive() == b"x"
-            # A client that starts anew at this address is not given messages of the old connection.
+            # A client that starts again at this address does not get messages of the old
+            # connection.
             again = client.connect(address, certs.dtls_client_context())
             network.deliver(Packet(here, there, junk))
             await again.send(b"y")
             assert await again.receive() == b"y"
 
 
-async def test_an_endpoint_that_does_not_serve_answers_no_hello() -> None:
+async def test_a_dtls_endpoint_that_does_not_serve_ignores_client_hellos() -> None:
     network = Network()
     with dtlspairs.endpoint(network) as client, dtlspairs.endpoint(network) as other:
         other._ensure_receive_loop()
@@ -458,7 +461,7 @@ async def test_an_endpoint_that_does_not_serve_answers_no_hello() -> None:
 # -- making one, and the end ------------------------------------------------------------
 
 
-async def test_only_datagram_sockets_of_this_library_are_taken() -> None:
+async def test_dtls_endpoint_takes_only_nurseryio_datagram_sockets() -> None:
     import socket as stdlib
 
     with nurseryio.socket.socket() as stream_socket:
@@ -471,7 +474,7 @@ async def test_only_datagram_sockets_of_this_library_are_taken() -> None:
         dtlspairs.endpoint(Network(), incoming_packets_buffer=-1)
 
 
-async def test_without_pyopenssl_the_error_says_what_to_install(
+async def test_dtls_endpoint_without_pyopenssl_is_an_error_that_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "OpenSSL", None)
@@ -491,13 +494,13 @@ async def test_without_pyopenssl_the_error_says_what_to_install(
         None,
     ],
 )
-async def test_what_is_no_address_of_a_peer_is_refused(address: Any) -> None:
+async def test_dtls_connect_refuses_what_is_not_a_peer_address(address: Any) -> None:
     with dtlspairs.endpoint(Network()) as client:
         with pytest.raises(ValueError, match="resolve a host name first"):
             client.connect(address, certs.dtls_client_context())
 
 
-async def test_a_context_of_another_kind_is_refused() -> None:
+async def test_dtls_connect_refuses_a_context_that_is_not_pyopenssls() -> None:
     context: Any = certs.client_context()
     with dtlspairs.endpoint(Network()) as client:
         with pytest.raises(TypeError, match=r"OpenSSL\.SSL\.Context"):
@@ -506,13 +509,13 @@ async def test_a_context_of_another_kind_is_refused() -> None:
             await client.serve(context, dtlspairs.echo)
 
 
-async def test_a_server_must_be_bound() -> None:
+async def test_dtls_serve_needs_a_bound_socket() -> None:
     with DTLSEndpoint(nurseryio.socket.socket(type=SOCK_DGRAM)) as server:
         with pytest.raises(RuntimeError, match="bind the socket"):
             await server.serve(certs.dtls_server_context(), dtlspairs.echo)
 
 
-async def test_a_closed_endpoint_cannot_be_used_and_its_channels_are_closed() -> None:
+async def test_a_closed_dtls_endpoint_cannot_be_used_and_its_channels_are_closed() -> None:
     network = Network()
     async with dtlspairs.serving(network) as server:
         address: Any = server.socket.getsockname()
@@ -529,7 +532,7 @@ async def test_a_closed_endpoint_cannot_be_used_and_its_channels_are_closed() ->
                 await client.serve(certs.dtls_server_context(), dtlspairs.echo)
 
 
-async def test_a_channel_that_nobody_keeps_is_forgotten() -> None:
+async def test_a_dtls_channel_without_references_is_garbage_collected() -> None:
     network = Network()
     with dtlspairs.endpoint(network) as client:
         client.connect(("127.0.0.1", 5000), certs.dtls_client_context())
@@ -538,7 +541,7 @@ async def test_a_channel_that_nobody_keeps_is_forgotten() -> None:
 
 
 @pytest.mark.filterwarnings("always:unclosed DTLS:ResourceWarning")
-async def test_an_endpoint_that_nobody_closed_warns_and_its_task_ends() -> None:
+async def test_a_dtls_endpoint_that_was_not_closed_warns_and_its_task_ends() -> None:
     async def forget() -> None:
         endpoint = await udp_endpoint()
         channel = endpoint.connect(("127.0.0.1", 9), certs.dtls_client_context())
@@ -555,7 +558,7 @@ async def test_an_endpoint_that_nobody_closed_warns_and_its_task_ends() -> None:
 
 
 @pytest.mark.filterwarnings("always:unclosed DTLS:ResourceWarning")
-def test_an_endpoint_can_be_forgotten_after_its_run() -> None:
+def test_a_dtls_endpoint_can_be_garbage_collected_after_its_run() -> None:
     async def main() -> DTLSEndpoint:
         return dtlspairs.endpoint(Network())
 
@@ -565,12 +568,12 @@ def test_an_endpoint_can_be_forgotten_after_its_run() -> None:
         gc.collect()
 
 
-def test_an_endpoint_is_made_inside_a_run() -> None:
+def test_dtls_endpoint_must_be_made_inside_a_run() -> None:
     with pytest.raises(RuntimeError):
         dtlspairs.endpoint(Network())
 
 
-async def test_a_socket_closed_by_somebody_else_ends_the_reading_quietly() -> None:
+async def test_a_socket_closed_by_other_code_ends_the_dtls_reader_quietly() -> None:
     network = Network()
     async with dtlspairs.serving(network) as server:
         with dtlspairs.endpoint(network) as client:
@@ -589,12 +592,12 @@ async def test_a_socket_closed_by_somebody_else_ends_the_reading_quietly() -> No
                 nursery.cancel_scope.cancel()
 
 
-def test_the_methods_of_pyopenssl_that_are_used_exist() -> None:
+def test_the_pyopenssl_methods_that_are_used_exist() -> None:
     assert hasattr(SSL, "OP_NO_RENEGOTIATION")
     assert callable(SSL.Connection.DTLSv1_listen)
 
 
-async def test_an_endpoint_shows_whether_it_serves_and_whether_it_is_open() -> None:
+async def test_repr_of_a_dtls_endpoint_shows_whether_it_serves_and_whether_it_is_open() -> None:
     with await udp_endpoint() as server:
         assert f", 0 connections, on {server.socket!r}>" in repr(server)
         async with nurseryio.open_nursery() as nursery:
@@ -647,7 +650,7 @@ async def test_an_error_of_recvfrom_is_logged_and_the_endpoint_goes_on(
     assert os.strerror(code) in record.getMessage()
 
 
-async def test_a_socket_that_fails_for_ever_is_tried_ten_times_a_second_until_it_is_closed(
+async def test_recvfrom_that_fails_for_ever_is_tried_ten_times_a_second_until_closed(
     autojump_clock: nurseryio.abc.Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     network = Network()
@@ -694,7 +697,7 @@ async def begun(client: DTLSEndpoint, server: DTLSEndpoint, network: Network) ->
     return channel
 
 
-async def test_of_too_many_connections_in_their_handshake_the_oldest_gives_way(
+async def test_with_too_many_unfinished_handshakes_the_oldest_is_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("nurseryio._dtls.endpoint.MOST_OPENING", 3)
@@ -710,7 +713,7 @@ async def test_of_too_many_connections_in_their_handshake_the_oldest_gives_way(
     async with dtlspairs.serving(network, handler) as server:
         with contextlib.ExitStack() as stack:
             clients = [stack.enter_context(dtlspairs.endpoint(network)) for _ in range(6)]
-            # One that is complete does not count, however old.
+            # A connection with a complete handshake does not count, however old.
             complete = await begun(clients[0], server, network)
             await complete.do_handshake()
             for client in clients[1:4]:
@@ -735,7 +738,7 @@ async def test_of_too_many_connections_in_their_handshake_the_oldest_gives_way(
     assert not server._opening
 
 
-async def test_connections_that_nobody_takes_up_are_not_queued_without_end(
+async def test_connections_that_serve_does_not_accept_are_queued_up_to_a_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("nurseryio._dtls.endpoint.MOST_OPENING", 3)
@@ -750,7 +753,7 @@ async def test_connections_that_nobody_takes_up_are_not_queued_without_end(
             server._arrivals = arrivals
 
 
-async def test_a_context_made_for_the_other_side_is_refused() -> None:
+async def test_a_pyopenssl_context_made_for_the_other_side_is_refused() -> None:
     with dtlspairs.endpoint(Network()) as end:
         with pytest.raises(ValueError, match="for a server"):
             await end.serve(SSL.Context(SSL.DTLS_CLIENT_METHOD), dtlspairs.echo)

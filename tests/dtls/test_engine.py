@@ -64,7 +64,7 @@ def make_server(hello: bytes) -> End:
 
 
 def hello_with_cookie(client: End) -> bytes:
-    """What a client says when it has been asked for a cookie."""
+    """The ClientHello that a client sends after a HelloVerifyRequest."""
     (hello,) = client.flight()
     assert client.engine.advance(hello_verify_request(read_client_hello(hello), b"cookie"))
     (hello,) = client.flight()
@@ -96,13 +96,13 @@ def connected() -> tuple[DTLSEngine, DTLSEngine]:
     return client.engine, server.engine
 
 
-def test_two_engines_shake_hands_and_talk_both_ways() -> None:
+def test_two_dtls_engines_do_a_handshake_and_exchange_data_both_ways() -> None:
     client, server = connected()
     assert server.decrypt(client.encrypt(b"ping")) == b"ping"
     assert client.decrypt(server.encrypt(b"pong")) == b"pong"
 
 
-def test_a_flight_stays_the_same_until_the_answer_is_complete() -> None:
+def test_retransmit_a_flight_stays_the_same_until_the_answer_is_complete() -> None:
     client, server = make_pair()
     first = client.engine.flight
     *some, last = server.packer.pack(server.engine.flight, 300)
@@ -113,21 +113,21 @@ def test_a_flight_stays_the_same_until_the_answer_is_complete() -> None:
     assert client.engine.flight != first
 
 
-def test_beginning_again_changes_nothing() -> None:
+def test_beginning_the_dtls_handshake_again_changes_nothing() -> None:
     client = make_client()
     flight = client.engine.flight
     client.engine.begin()
     assert client.engine.flight == flight
 
 
-def test_a_flight_that_arrives_twice_is_answered_once() -> None:
+def test_retransmit_a_flight_that_arrives_twice_is_answered_once() -> None:
     client, server = make_pair()
     datagrams = server.flight()
     assert answered(client, datagrams)
     assert not answered(client, datagrams)
 
 
-def test_what_is_no_dtls_is_as_if_it_had_not_come() -> None:
+def test_packets_that_are_not_dtls_are_ignored() -> None:
     client, server = make_pair()
     for rubbish in (b"", b"x", b"\x16\xfe\xfd" + bytes(60), bytes(1000)):
         assert not client.engine.advance(rubbish)
@@ -137,7 +137,7 @@ def test_what_is_no_dtls_is_as_if_it_had_not_come() -> None:
     assert talk(server, client)
 
 
-def test_a_peer_that_is_not_trusted_fails_the_handshake_and_is_told() -> None:
+def test_an_untrusted_certificate_fails_the_handshake_and_the_peer_gets_an_alert() -> None:
     client, server = make_pair(make_client(certs.dtls_client_context(trusting=False)))
     with pytest.raises(HandshakeFailed, match="certificate verify failed") as caught:
         talk(server, client)
@@ -155,7 +155,7 @@ def test_a_server_refuses_what_openssl_refuses() -> None:
     assert not DTLSEngine(context, MTU).be_server(hello)
 
 
-def test_data_that_is_forged_or_repeated_is_no_data() -> None:
+def test_forged_or_replayed_records_are_ignored() -> None:
     client, server = connected()
     datagram = client.encrypt(b"data")
     for at in range(len(datagram)):
@@ -196,7 +196,7 @@ def nothing_is_left_in_the_output(engine: DTLSEngine) -> bool:
     return False
 
 
-def test_the_last_flight_is_the_answer_to_a_repetition_of_the_peers_and_to_nothing_else() -> None:
+def test_retransmit_the_last_flight_answers_a_repetition_of_the_peers_flight_only() -> None:
     client, server, last = connected_with_last_flight()
     engine = server.engine
     assert engine.flight
@@ -206,7 +206,7 @@ def test_the_last_flight_is_the_answer_to_a_repetition_of_the_peers_and_to_nothi
     assert [record.kind for record in records] == [HANDSHAKE, CHANGE_CIPHER_SPEC, HANDSHAKE]
     *open_ones, sealed = map(write_record, records)
     assert engine.answer(sealed) == engine.flight
-    # What is not encrypted could come from anybody, and be sent to anybody else.
+    # An unencrypted packet could come from any sender, and be sent to any other.
     for record in (*open_ones, b"".join(open_ones)):
         assert engine.answer(record) == []
     for at in range(RECORD_OVERHEAD, len(sealed)):
@@ -221,7 +221,7 @@ def test_the_last_flight_is_the_answer_to_a_repetition_of_the_peers_and_to_nothi
     assert engine.decrypt(client.engine.encrypt(b"still fine")) == b"still fine"
 
 
-def test_a_repetition_that_was_encrypted_again_is_answered_once() -> None:
+def test_retransmit_a_repetition_that_was_encrypted_again_is_answered_once() -> None:
     client, server = make_pair()
     assert talk(server, client)
     assert talk(client, server)
@@ -229,12 +229,12 @@ def test_a_repetition_that_was_encrypted_again_is_answered_once() -> None:
     assert repeated not in client.flight()
     assert server.engine.answer(repeated) == server.engine.flight
     assert nothing_is_left_in_the_output(server.engine)
-    # The same bytes once more are a copy that somebody made.
+    # The same bytes once more are a copy that a third party made.
     assert server.engine.answer(repeated) == []
     assert talk(server, client)
 
 
-def test_a_flood_of_forged_last_flights_before_the_real_one_changes_nothing_for_data() -> None:
+def test_a_flood_of_forged_last_flights_before_the_real_one_does_not_affect_data() -> None:
     client, server = make_pair()
     assert talk(server, client)
     last = client.flight()
@@ -248,7 +248,7 @@ def test_a_flood_of_forged_last_flights_before_the_real_one_changes_nothing_for_
 
 
 @pytest.mark.parametrize("use", ["decrypt", "answer"])
-def test_what_the_peer_draws_after_the_handshake_does_not_pile_up(use: str) -> None:
+def test_answers_to_the_peer_after_the_handshake_do_not_accumulate(use: str) -> None:
     # A client of another make, which wants a renegotiation, and gets an alert for it.
     context = certs.dtls_client_context()
     context.set_options(SSL.OP_NO_QUERY_MTU)
@@ -266,14 +266,14 @@ def test_what_the_peer_draws_after_the_handshake_does_not_pile_up(use: str) -> N
     assert nothing_is_left_in_the_output(server.engine)
 
 
-def test_packets_may_arrive_in_any_order() -> None:
+def test_dtls_packets_may_arrive_in_any_order() -> None:
     client, server = connected()
     first, second = client.encrypt(b"first"), client.encrypt(b"second")
     assert server.decrypt(second) == b"second"
     assert server.decrypt(first) == b"first"
 
 
-def test_a_peer_that_says_goodbye_is_known_to_have_gone() -> None:
+def test_close_notify_of_the_peer_is_noticed() -> None:
     client, server = connected()
     client._connection.shutdown()
     goodbye = client._read_all(client._connection.bio_read)
@@ -281,7 +281,7 @@ def test_a_peer_that_says_goodbye_is_known_to_have_gone() -> None:
         server.decrypt(goodbye)
 
 
-def test_the_size_of_datagrams_decides_how_much_data_fits() -> None:
+def test_the_ciphertext_mtu_decides_the_cleartext_mtu() -> None:
     client, _server = connected()
     client.set_mtu(1000)
     small = client.data_mtu()
@@ -296,7 +296,7 @@ def test_only_contexts_of_pyopenssl_are_taken() -> None:
         prepare_context(certs.client_context(), server_side=False)  # type: ignore[arg-type]
 
 
-def test_contexts_that_cannot_work_are_refused_and_say_what_to_make() -> None:
+def test_dtls_contexts_that_cannot_work_are_refused_with_what_to_make() -> None:
     made_for: Any
     for made_for, server_side, says in (
         (SSL.TLS_METHOD, True, "made for TLS"),
@@ -312,7 +312,9 @@ def test_contexts_that_cannot_work_are_refused_and_say_what_to_make() -> None:
     prepare_context(context, server_side=True)
 
 
-def test_without_pyopenssl_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dtls_engine_without_pyopenssl_is_an_error_that_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert pyopenssl() is SSL
     monkeypatch.setitem(sys.modules, "OpenSSL", None)
     with pytest.raises(ImportError, match="pip install pyOpenSSL"):

@@ -30,7 +30,7 @@ flights = st.lists(st.integers(0, 3000), max_size=6).map(
 
 
 @given(flights, st.integers(64, 1500))
-def test_a_flight_survives_being_packed_for_any_size_of_datagram(
+def test_a_flight_can_be_packed_into_datagrams_of_any_size_and_read_back(
     handshakes: list[Handshake], mtu: int
 ) -> None:
     flight: Flight = [*handshakes, SWITCH, FINISHED]
@@ -40,23 +40,23 @@ def test_a_flight_survives_being_packed_for_any_size_of_datagram(
 
 
 @given(flights)
-def test_pieces_may_arrive_in_any_order(handshakes: list[Handshake]) -> None:
+def test_handshake_fragments_may_arrive_in_any_order(handshakes: list[Handshake]) -> None:
     datagrams = Packer().pack(handshakes, 200)
     again = read_flight(b"".join(reversed(datagrams)))
     assert sorted(again, key=lambda m: m.number) == handshakes  # type: ignore[union-attr]
 
 
-def test_small_messages_share_a_datagram() -> None:
+def test_small_handshake_messages_share_a_datagram() -> None:
     assert len(Packer().pack([message(0, 100), message(1, 100), SWITCH, FINISHED], 1472)) == 1
 
 
-def test_a_message_begins_in_what_is_left_of_a_datagram() -> None:
+def test_a_handshake_message_begins_in_the_rest_of_a_datagram() -> None:
     first, second = Packer().pack([message(0, 100), message(1, 300)], 300)
     assert len(first) == 300
     assert len(second) == 100 + 25 + 300 + 25 + 25 - 300
 
 
-def test_each_record_gets_a_number_of_its_own_also_when_it_is_sent_again() -> None:
+def test_retransmit_each_record_gets_a_new_sequence_number() -> None:
     packer = Packer(first_number=5)
     flight: Flight = [message(0, 500), SWITCH]
     numbers = [
@@ -68,13 +68,13 @@ def test_each_record_gets_a_number_of_its_own_also_when_it_is_sent_again() -> No
     assert numbers == list(range(5, 5 + len(numbers)))
 
 
-def test_what_is_encrypted_keeps_its_number() -> None:
+def test_retransmit_an_encrypted_record_keeps_its_sequence_number() -> None:
     packer = Packer(first_number=5)
     for _ in range(2):
         assert packer.pack([FINISHED], 200) == [write_record(FINISHED.record)]
 
 
-def test_an_empty_message_is_sent_too() -> None:
+def test_an_empty_handshake_message_is_sent_too() -> None:
     assert read_flight(b"".join(Packer().pack([message(3, 0)], 200))) == [message(3, 0)]
 
 
@@ -83,11 +83,11 @@ def test_an_empty_flight_needs_no_datagram() -> None:
 
 
 @pytest.mark.parametrize("room", [0, 1, 24, 25])
-def test_no_piece_is_put_where_it_does_not_fit(room: int) -> None:
+def test_no_handshake_fragment_is_put_where_it_does_not_fit(room: int) -> None:
     datagrams = Packer().pack([message(0, 200 - 25 - room), message(1, 50)], 200)
     assert [len(datagram) for datagram in datagrams] == [200 - room, 75]
 
 
-def test_an_alert_is_no_handshake_message() -> None:
+def test_an_alert_is_not_a_handshake_message() -> None:
     alert = Short(VERSION, ALERT, b"\x02\x30")
     assert read_flight(write_record(Record(ALERT, VERSION, 0, 3, alert.body))) == [alert]

@@ -1,6 +1,6 @@
-"""What conftest.py needs to run and to judge the tests; nothing here is a test.
+"""The parts of conftest.py that run and judge the tests; nothing here is a test.
 
 ``matrix``  the event loops and hosts that each async test runs on
-``clean``   what a test may not leave behind
+``clean``   the things that a test may not leave behind
 ``limit``   how long a test may take
 """

@@ -1,7 +1,7 @@
 """Streams that break one promise each, to see that the stream checks notice.
 
-Each class changes one thing about a good stream. What lives here: the pairs, their faults, and
-what the checks have to say of them. What does not: the tests.
+Each class changes one thing about a good stream. This module has the pairs, their faults, and the
+messages that the checks must give. The tests are elsewhere.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def bad_server_context(fault: str, *, version: str) -> ssl.SSLContext:
     """A server's context with a certificate that no client should accept."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     if fault == "self-signed":
-        # An authority's own certificate, of one that nobody knows.
+        # The certificate of an authority that no other code trusts.
         stranger = trustme.CA()
         with stranger.cert_pem.tempfile() as cert, stranger.private_key_pem.tempfile() as key:
             context.load_cert_chain(cert, key)
@@ -76,7 +76,7 @@ def limited(context: ssl.SSLContext, version: str) -> ssl.SSLContext:
 
 
 def without_eof_option(context: ssl.SSLContext, *, ignore: bool) -> ssl.SSLContext:
-    """Switch whether OpenSSL itself takes an end without goodbye for an ordinary one."""
+    """Switch whether OpenSSL itself takes an end without close_notify for an ordinary one."""
     option = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0x80)
     if ignore:
         context.options |= option

@@ -1,12 +1,12 @@
-"""What a test may not leave behind: the checks that make every test end clean.
+"""Leftovers of a test: the checks that make every test end clean.
 
 ``LoopWatch`` looks while the loop of an async test still runs: tasks, timers, cancel requests
-that nobody took back. ``ProcessWatch`` looks when the test and its fixtures are gone: threads,
+without an ``uncancel()``. ``ProcessWatch`` looks when the test and its fixtures are gone: threads,
 file descriptors, reports to the loop's exception handler.
 
 Rule 1: a problem is a sentence; the caller decides what to do with it.
-Rule 2: nothing waits for a fixed time. What may take a moment is asked for again until it is
-gone or ``GRACE`` is over.
+Rule 2: nothing waits for a fixed time. A check that may take a moment is repeated until nothing
+is left or ``GRACE`` is over.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class LoopWatch:
 
 
 def is_system(task: asyncio.Task[Any]) -> bool:
-    """Whether a task is one of the library's system tasks, which may live as long as the loop."""
+    """Whether a task is one of the library's system tasks, which may run as long as the loop."""
     record = records.get(task)
     return record is not None and record._extra.is_system
 
@@ -133,9 +133,9 @@ class ProcessWatch(logging.Handler):
         self._descriptors = open_descriptors()
 
     def __enter__(self) -> ProcessWatch:
-        # What lives now is not garbage of this test: leave it out of later collections, which makes
-        # each of them cheap. Not at the end of a test, when pytest still holds what it has made:
-        # that would be kept for good.
+        # Objects that exist now are not garbage of this test: leave them out of later
+        # collections, which makes each of them cheap. This is not done at the end of a test, when
+        # pytest still holds the test's objects: they would be kept for good.
         sweep_closed_loops()
         gc.collect()
         gc.freeze()
@@ -146,11 +146,11 @@ class ProcessWatch(logging.Handler):
         logging.getLogger("asyncio").removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Put an error of asyncio's logger down."""
+        """Record an error that asyncio's logger got."""
         self._errors.append(record.getMessage())
 
     def problems(self) -> list[str]:
-        """What is left, a sentence each. Collects garbage first, as that closes and reports."""
+        """The problems, a sentence each. Collects garbage first: that closes and reports."""
         gc.collect()
         threads = _until_empty(self._new_threads)
         descriptors = _until_empty(self._new_descriptors)

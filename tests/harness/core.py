@@ -33,7 +33,7 @@ def cancelling() -> int:
 
 
 async def turns(number: int = 1) -> None:
-    """Let everybody make that many steps, and check the invariants after each turn."""
+    """Let the loop run that many iterations, and check the invariants after each."""
     for _ in range(number):
         await asyncio.sleep(0)
         validate()
@@ -75,7 +75,7 @@ def task_factory(factory: Any) -> Iterator[None]:
 
 @contextmanager
 def without_gc() -> Iterator[None]:
-    """What the body drops must go by itself."""
+    """Objects that the body drops must be freed without the collector."""
     gc.collect()
     gc.disable()
     try:

@@ -2,12 +2,12 @@
 
     python tests/harness/coverage_report.py [--all] [MODULE ...]
 
-What lives here: finding a module's test file, measuring, and the table. The settings of coverage.py
+This module finds a module's test file, measures, and makes the table. The settings of coverage.py
 are in ``pyproject.toml``. `make coverage` runs it.
 
-Each test file runs alone, on the quick matrix, and only the lines of its own module count. The
-rest of the suite executes nearly every line of the engine by the way; that says little about
-whether somebody has thought about the line.
+Each test file runs alone, on the quick matrix, and only the lines of its own module count. The rest
+of the suite executes nearly every line of the core by the way; that says little about whether the
+line was tested deliberately.
 
 A module below :data:`ENOUGH` is named, with the numbers of the lines that were not executed. Its
 test file gives the reason, in a comment that begins with "Covered below 95 %:". The report fails
@@ -41,7 +41,7 @@ SECONDS = 600  # that one test file may take
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of one module."""
+    """The measurement of one module."""
 
     module: str
     test: Path
@@ -66,7 +66,7 @@ class Result:
 
 
 def measured(modules: Iterable[Module]) -> list[Module]:
-    """The modules of rooms, which have test files of their own by the rules of the project."""
+    """The modules of rooms, which have their own test files by the rules of the project."""
     return [
         module
         for module in modules
@@ -101,7 +101,7 @@ def ranges(lines: Sequence[int]) -> str:
 
 
 def measure(module: Module, test: Path) -> Result:
-    """Run a test file in a process of its own, and read what it executes of a module."""
+    """Run a test file in a separate process, and read which lines of a module it executes."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "coverage"
         # The quick way to measure, where there is one. It knows lines alone, as we do.

@@ -1,8 +1,8 @@
-"""A network for datagrams inside the process, whose weather the test makes.
+"""A network for datagrams inside the process, whose losses and delays the test decides.
 
 A packet that a socket sends goes to the network's ``route``, by default straight to its
-destination. A test that wants losses, delays, duplicates or forgeries puts a function of its own
-there, which calls :meth:`Network.deliver` as often as it likes.
+destination. A test that wants losses, delays, duplicates or forgeries puts its own function there,
+which calls :meth:`Network.deliver` as often as it likes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Network:
         self._ports = itertools.count(5000)
 
     def socket(self, *, ipv6: bool = False) -> FakeSocket:
-        """A socket with an address of its own."""
+        """A socket with its own address."""
         port = next(self._ports)
         address: Address = ("::1", port, 0, 0) if ipv6 else ("127.0.0.1", port)
         self.sockets[address] = FakeSocket(self, address)
@@ -52,7 +52,7 @@ class Network:
 
 
 class FakeSocket:
-    """What a DTLS endpoint uses of a UDP socket."""
+    """The methods of a UDP socket that a DTLS endpoint uses."""
 
     type = socket.SOCK_DGRAM
 
@@ -83,6 +83,6 @@ class FakeSocket:
         return packet.data, packet.source
 
     def close(self) -> None:
-        """Close the socket; whoever waits for a packet gets ClosedResourceError."""
+        """Close the socket; a task that waits for a packet gets ClosedResourceError."""
         self._network.sockets.pop(self._address, None)
         self._queue.close()

@@ -67,7 +67,7 @@ class Shot:
     exception: str
 
     def injector(self) -> Injector:
-        """What makes the run."""
+        """The injector that makes the run."""
         return Injector(self.line, self.occurrence, EXCEPTIONS[self.exception])
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class Shot:
 
 @dataclass
 class Report:
-    """What came of many runs."""
+    """The result of many runs."""
 
     runs: int = 0
     not_reached: int = 0
@@ -171,7 +171,7 @@ def record(program: Program, case: str) -> Result:
 
 @dataclass(frozen=True)
 class Choice:
-    """What to try."""
+    """The programs, cases and exceptions to try."""
 
     programs: tuple[str, ...] = tuple(PROGRAMS)
     cases: tuple[str, ...] = CASES

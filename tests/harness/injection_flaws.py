@@ -51,7 +51,7 @@ async def sleeps_too_long(p: Probe) -> None:
 
 @flaw("spins")
 async def turns_for_ever(p: Probe) -> None:
-    """Takes turns of the loop without end."""
+    """Yields to the loop without end."""
     while True:
         await asyncio.sleep(0)
 

@@ -132,7 +132,7 @@ def engine_files() -> dict[str, str]:
 
 
 _FILES = engine_files()
-# Code objects that are not functions: no line of theirs belongs to a program's run.
+# Code objects that are not functions: none of their lines belongs to a program's run.
 _NOT_RUN = ("<module>",)
 
 

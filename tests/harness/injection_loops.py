@@ -25,7 +25,7 @@ THREAD_SECONDS = 0.2
 
 
 class Watch:
-    """What a loop counts, and the limits that it keeps.
+    """The counts of a loop, and the limits that it keeps.
 
     Args:
         abort: called with a sentence when a limit is passed; must not return.

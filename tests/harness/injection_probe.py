@@ -1,4 +1,4 @@
-"""What a program of the injection harness is given: it notes what happens, and what is wrong.
+"""The probe that a program of the injection harness gets: it notes events and problems.
 
 Rule 1: an error is *reported* when it leaves the program, reaches the loop's exception handler,
 ``sys.unraisablehook``, ``threading.excepthook`` or a logger, or when the program itself catches it
@@ -96,13 +96,13 @@ class Probe(logging.Handler):
         super().__init__(logging.WARNING)
         self.host = host
         self.loop: asyncio.AbstractEventLoop | None = None
-        # What the program has seen, in order, with virtual times.
+        # The events that the program has seen, in order, with virtual times.
         self.log: list[str] = []
         self.faults: list[tuple[str, str]] = []
         # Kept apart: warnings about forgotten awaits.
         self.remarks: list[str] = []
         self.reports: list[tuple[str, BaseException]] = []
-        # Those that the program has raised.
+        # The errors that the program has raised.
         self.originals: list[BaseException] = []
         # Native cancel requests that the program leaves on its own task.
         self.requests = 0
@@ -192,7 +192,7 @@ class Probe(logging.Handler):
             self.reports.append((f"logger {record.name}", record.exc_info[1]))
 
     def install(self) -> None:
-        """Take over what else reports errors. For a process of its own."""
+        """Take over everything else that reports errors. Only for a separate process."""
         logging.getLogger().addHandler(self)
         self._before = (sys.unraisablehook, threading.excepthook, warnings.showwarning)
 
@@ -217,7 +217,7 @@ class Probe(logging.Handler):
 
 
 def marked(whose: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function in a context of its own that is marked as somebody's."""
+    """Call a function in a new context that is marked with its owner."""
     context = contextvars.copy_context()
     context.run(WHOSE.set, whose)
     return context.run(function, *args)

@@ -35,7 +35,7 @@ from .injection_probe import Block, Probe
 
 LONG = 60.0
 
-# What every program is run on: "host-loop".
+# The case that every program is run on: "host-loop".
 CASES = tuple(
     f"{host}-{loop}"
     for loop in ("stock", "uvloop")
@@ -50,7 +50,7 @@ class Program:
 
     run: Callable[[Probe], Awaitable[object]]
     cases: tuple[str, ...] = CASES
-    # Each run needs a process of its own: worker threads stay.
+    # Each run needs a separate process: worker threads stay.
     fresh: bool = False
 
     @property
@@ -127,7 +127,7 @@ async def bystander(log: list[str]) -> None:
 
 @program()
 async def children_end(p: Probe) -> str:
-    """Children end one after another, in a turn of the loop and later."""
+    """Children end one after another, in one iteration of the loop and later."""
     async with p.nursery() as block:
         block.spawn(p.nap, 0)
         block.spawn(p.nap, 0.5)
@@ -728,7 +728,7 @@ async def taskgroup_around(p: Probe) -> str:
             group.create_task(failing())
             group.create_task(waiting())
 
-    # A task of its own: before 3.13 a TaskGroup leaves a cancel request behind.
+    # A separate task: before 3.13 a TaskGroup leaves a cancel request behind.
     await p.catch_all([p.task(both())])
     try:
         async with asyncio.timeout(0.5):
@@ -867,7 +867,7 @@ async def safe_channel(p: Probe) -> list[int]:
 
 @program("run-stock", "app-stock")
 async def anyio_mixture(p: Probe) -> str:
-    """anyio's scopes and task groups with ours inside and around."""
+    """anyio's scopes and task groups with nurseryio's inside and around."""
     import anyio
 
     with anyio.move_on_after(0.5) as outer:

@@ -1,4 +1,4 @@
-"""One run of a program in a process of its own, and the verdict on it.
+"""One run of a program in a separate process, and the verdict on it.
 
 This file holds :class:`Trial`, which runs a program on one of the cases ("host-loop") with an
 :class:`Injector`, and :func:`run_each`, which forks. Which lines are tried is decided in
@@ -75,7 +75,7 @@ CONFUSED = (AssertionError, AttributeError, KeyError, asyncio.InvalidStateError,
 
 @dataclass
 class Result:
-    """What came of one run."""
+    """The result of one run."""
 
     faults: list[tuple[str, str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -127,11 +127,11 @@ class Trial:
         self.bystander: asyncio.Task[None] | None = None
         self.began = self.ended = False
         self.value: object = None
-        # What left the program (host "app") or run() (host "run").
+        # The error that left the program (host "app") or run() (host "run").
         self.error: BaseException | None = None
 
     def run(self) -> Result:
-        """Run the program. To be called once, in a process of its own."""
+        """Run the program. To be called once, in a separate process."""
         self.probe.install()
         stderr, sys.stderr = sys.stderr, io.StringIO()
         self._watch_threads()
@@ -376,7 +376,8 @@ class Trial:
             if times_in(error, wanted)
         ]
         if isinstance(wanted, KeyboardInterrupt) and len(found) > 1:
-            # It leaves asyncio's own task twice: through the loop, and to whoever awaits the task.
+            # It leaves asyncio's task twice: through the loop, and to the code that awaits the
+            # task.
             through = [item for item in found if item[0] in ("loop", "run")]
             found = through[:1] or found
         total = sum(times for _, times in found)
@@ -408,7 +409,7 @@ class Trial:
                 name
                 for name, report in self.probe.reports
                 for _ in range(times_in(report, error))
-                # It may be the context of an exit that leaves a task of asyncio's own.
+                # It may be the context of an exit that leaves an asyncio task.
                 if not (escaped and name in ("loop", "run"))
             ]
             lost = not any(times_in(report, error) for _, report in self.probe.reports)

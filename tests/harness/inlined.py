@@ -7,7 +7,7 @@ the place. After the name there may be:
 * ``[1:-2]``: a slice of the function's statements; the copy has these alone.
 * ``, unguarded``: the copy leaves out the ``try`` statements around what they protect.
 * ``, the ordinary case``: the copy is simplified, so that it cannot be compared. The test holds a
-  fingerprint of both sides: whoever changes one looks at the other.
+  fingerprint of both sides: a change of one side makes the test ask for a look at the other.
 
 A ``return`` of the source may be an assignment in the copy, the condition of an ``if``, or be
 missing if it is the last statement and returns a local variable. A call in the source may be the
@@ -152,7 +152,7 @@ def difference(mark: Mark) -> str | None:
 
 
 def _variables(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
-    """Parameters and local variables: what stands for an expression in a copy."""
+    """Parameters and local variables: the expression in a copy that replaces each."""
     arguments = [n.arg for n in ast.walk(node.args) if isinstance(n, ast.arg)]
     stored = [n.id for n in ast.walk(node) if _is_name(n) and isinstance(n.ctx, ast.Store)]
     caught = [n.name for n in ast.walk(node) if isinstance(n, ast.ExceptHandler) and n.name]

@@ -17,7 +17,7 @@ from harness import certs
 
 __all__ = ["KeyUpdater", "logging_context"]
 
-# What both sides prefer. The numbers below belong to it.
+# The cipher that both sides prefer. The numbers below belong to it.
 SUITE = "TLS_AES_256_GCM_SHA384"
 HASH = "sha384"
 HASH_BYTES, KEY_BYTES, NONCE_BYTES, TAG_BYTES = 48, 32, 12, 16

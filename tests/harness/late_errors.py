@@ -7,7 +7,7 @@ from typing import Any
 
 
 class OutOfTime(BaseException):
-    """What a handler of SIGALRM raises."""
+    """The error that a handler of SIGALRM raises."""
 
 
 class LateFuture(asyncio.Future[Any]):

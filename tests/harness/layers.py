@@ -1,8 +1,7 @@
-"""Towers of task groups and scopes of several libraries, and what is done to them.
+"""Towers of task groups and scopes of several libraries, and acts on them.
 
-What lives here: the kinds of layer, the :class:`Tower` built of them, and the acts: each does one
-thing to a new tower and checks what must come of it. What does not: which towers are built (the
-tests).
+This module has the kinds of layer, the :class:`Tower` built of them, and the acts: each does one
+thing to a new tower and checks the result. The tests decide which towers are built.
 
 A tower waits until something is done to it. Each layer that may have children has one, which waits
 beside what is inside the layer; the way of waiting changes from level to level. Levels count from
@@ -114,10 +113,10 @@ KINDS: dict[str, type[Layer]] = {
 
 
 class Tower:
-    """Layers of these kinds, one inside the other, in a task of their own.
+    """Layers of these kinds, one inside the other, in a separate task.
 
-    ``async with Tower(kinds, spread) as tower:`` builds it. At the end of the block everybody who
-    waits still is released; then the tower must end well, if it was not asked for its errors
+    ``async with Tower(kinds, spread) as tower:`` builds it. At the end of the block every task that
+    still waits is released; then the tower must end well, if it was not asked for its errors
     before, and leave nothing behind.
 
     Args:
@@ -132,7 +131,7 @@ class Tower:
         self.layers: list[Layer] = []
         # For each level the task that is inside it.
         self.hosts: list[asyncio.Task[Any]] = []
-        # The levels that somebody waits at, and those whose layer was left in good order.
+        # The levels at which a task waits, and those whose layer was left in good order.
         self.waiting: set[int] = set()
         self.left: set[int] = set()
         self._fates = [Fate(level) for level in range(len(kinds) + 1)]
@@ -159,7 +158,7 @@ class Tower:
         assert all(host.done() for host in self.hosts)
 
     async def errors(self) -> list[str]:
-        """What the tower ends with: each error as text, or that its task was cancelled."""
+        """The end of the tower: each error as text, or that its task was cancelled."""
         await asyncio.wait([self._task], timeout=10)
         assert self._task.done(), f"does not end: {self._task!r}"
         if self._task.cancelled():
@@ -223,7 +222,7 @@ class Tower:
 
 
 class Fate:
-    """What becomes of who waits at a level; waited for by asyncio's means, by ours, by anyio's."""
+    """The end of the task at a level, awaited by means of asyncio, nurseryio or anyio."""
 
     def __init__(self, level: int) -> None:
         self.over: Any = (asyncio.Event, nurseryio.Event, anyio.Event)[level % 3]()
@@ -235,7 +234,7 @@ class Fate:
         self.over.set()
 
     async def wait(self) -> None:
-        """Wait until told; raise the error if it is one."""
+        """Wait until released; raise the error if there is one."""
         await self.over.wait()
         if self._error is not None:
             raise self._error
@@ -262,7 +261,7 @@ async def each_act(kinds: tuple[str, ...], spread: bool) -> None:
 
 
 async def fail(tower: Tower, level: int) -> None:
-    """Who waits at a level raises: everything ends, and the error arrives once."""
+    """The task at a level raises: everything ends, and the error arrives once."""
     async with tower:
         tower.fail(level)
         await tower.ends_with(f"ValueError({level})")
@@ -285,7 +284,7 @@ async def cancel(tower: Tower, level: int) -> None:
 async def cancel_natively(tower: Tower, level: int) -> None:
     """The task inside a level is cancelled natively: it ends as cancelled, its siblings go on.
 
-    Those in an anyio task group do not, that is its way.
+    Siblings in an anyio task group do not go on: that is how anyio works.
     """
     async with tower:
         tower.hosts[level].cancel()

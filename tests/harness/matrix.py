@@ -1,11 +1,11 @@
 """The loop matrix: the event loops and hosts that each async test runs on.
 
-What lives here: the kinds of loop, the two hosts, the choice of cases for a test by its
-markers and its module, and the running of one case. What does not: pytest's hooks (conftest.py)
-and the checks at a test's end (clean.py).
+This module has the kinds of loop, the two hosts, the choice of cases for a test by its markers and
+its module, and the running of one case. Pytest's hooks are in conftest.py, the checks at a test's
+end in clean.py.
 
-A *kind* is an event loop in some state; a *host* is who makes the task that the test runs in:
-``run`` is ``nurseryio.run``, ``app`` is an asyncio program that knows nothing of nurseryio.
+A *kind* is an event loop in some state; a *host* makes the task that the test runs in: ``run`` is
+``nurseryio.run``, ``app`` is an asyncio program that knows nothing of nurseryio.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def run_case(case: Case, main: AsyncFn, clock: Any = None) -> None:
     Args:
         case: the loop and the host.
         main: what to run.
-        clock: a clock for ``nurseryio.run``, which then makes a loop of its own.
+        clock: a clock for ``nurseryio.run``, which then makes its own loop.
     """
     if clock is not None:
         nurseryio.run(main, clock=clock)

@@ -1,11 +1,10 @@
-"""Random programs in which nurseryio, asyncio and anyio are mixed, and what must hold in each.
+"""Random programs in which nurseryio, asyncio and anyio are mixed, and the invariants of each.
 
-What lives here: making a program from a seed, running it, and the judgement. What does not: how
-many are run (the test).
+This module makes a program from a seed, runs it, and judges it. The test decides how many are run.
 
 A program is a tree of nested blocks (nurseries, task groups, scopes, shields, timeouts) whose tasks
 wait for ever, yield, raise and clean up. While it runs, blocks are cancelled by their own means and
-tasks natively, at random turns of the loop. No real time passes. In the end the main task is
+tasks natively, in random iterations of the loop. No real time passes. In the end the main task is
 cancelled natively, once.
 
 The invariants:
@@ -13,17 +12,17 @@ The invariants:
 1. The program ends.
 2. No task of a block runs when the block has been left.
 3. No error arrives twice, in handlers and at the program's end.
-4. Every error arrives, if it was not replaced by a ``CancelledError`` that struck in a ``finally``.
+4. Every error arrives, if it was not replaced by a ``CancelledError`` raised in a ``finally``.
 5. The main task ends as cancelled only if it was cancelled natively, and its ``cancelling()`` is
    the number of those requests.
-6. The library's own books are in order after each turn of the loop.
+6. The library's own records are consistent after each iteration of the loop.
 
 An anyio task group that meets a native cancel and an error at once drops one of the two, and so
 does asyncio's before Python 3.13; later ones mislead an anyio scope around them. In programs that
 have such groups 4 and 5 are not asked for, and in the end all tasks are cancelled again and again.
 Half of the programs are without anyio's groups.
 
-That no task, timer or report to the exception handler is left is seen to for every test.
+Every test also checks that no task, timer or report to the exception handler is left.
 """
 
 from __future__ import annotations
@@ -129,7 +128,7 @@ def numbers(errors: list[BaseException]) -> list[int]:
 
 
 class Program:
-    """A program that runs. The seed tells what it does, and what is done to it.
+    """A program that runs. The seed decides what it does, and what is done to it.
 
     Attributes:
         root: the program as a tree, which its text shows.

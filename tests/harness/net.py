@@ -24,7 +24,7 @@ def has_ipv6() -> bool:
 
 
 def free_port(kind: int = stdlib.SOCK_STREAM) -> int:
-    """A port of 127.0.0.1 that nobody uses.
+    """A free port of 127.0.0.1.
 
     It lies below the numbers that systems choose for connections and for port 0. One of those
     could be in use again before the test, or a program that it starts, comes to use it.
@@ -54,7 +54,7 @@ async def tcp_pair() -> AsyncIterator[tuple[SocketStream, SocketStream]]:
 
 @contextlib.asynccontextmanager
 async def unix_pair() -> AsyncIterator[tuple[SocketStream, SocketStream]]:
-    """Two streams over a pair of sockets; what one sends, the other has at once."""
+    """Two streams over a pair of sockets; data that one sends, the other has at once."""
     left, right = socket.socketpair()
     async with SocketStream(left) as a, SocketStream(right) as b:
         yield a, b

@@ -1,11 +1,11 @@
-"""Programs run as processes of their own: the examples, and programs written for Trio.
+"""Programs run as separate processes: the examples, and programs written for Trio.
 
-What lives here: starting one on a loop of choice, reading what it prints while it runs, its end,
-and comparing output in which the order inside a tick does not matter. What is expected of which
-program is told in the tests.
+This module starts a program on a chosen loop, reads its output while it runs, ends it, and compares
+output in which the order inside a tick does not matter. The expected output of each program is in
+the tests.
 
-Rule 1: nothing waits for a fixed time; whoever waits is woken by a line, an end of file or the end
-of a process, and the time limit of the test is the last resort.
+Rule 1: nothing waits for a fixed time; a wait is ended by a line, an end of file or the end of a
+process, and the time limit of the test is the last resort.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def started(
         file: the program's file.
         args: the arguments of its command line.
         loop: "stock" or "uvloop".
-        warnings: what becomes of warnings, as for ``python -W``.
+        warnings: the treatment of warnings, as for ``python -W``.
     """
     python = [sys.executable, "-u", "-W", warnings]
     command = [*python, *(["-c", ON_UVLOOP] if loop == "uvloop" else []), str(file)]

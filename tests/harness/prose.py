@@ -89,7 +89,7 @@ def texts(file: Path) -> Iterator[Text]:
 
 
 def over_budget(found: list[Text]) -> Iterator[str]:
-    """What to print for each habit that occurs too often."""
+    """The lines to print for each habit that occurs too often."""
     thousands = sum(len(text.text.split()) for text in found) / 1000
     for habit in HABITS:
         places = [(text, match) for text in found for match in habit.pattern.finditer(text.text)]

@@ -1,8 +1,8 @@
 """A TLS 1.2 server inside the process that echoes and can ask for renegotiations.
 
-Python's ``ssl`` cannot start one, so it is made with pyOpenSSL. It is a stream by itself: what the
-client sends on it goes straight into the server, what it receives comes from there. It complains if
-two tasks send or two receive at once, as a real stream would.
+Python's ``ssl`` cannot start one, so it is made with pyOpenSSL. It is a stream by itself: data that
+the client sends on it goes straight into the server, and data that it receives comes from there. It
+raises if two tasks send or two receive at once, as a real stream would.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class RenegotiatingPeer(Stream):
                 await news.wait()
 
     def _output(self) -> bytes:
-        """What the server has to say: of its own, or else one byte of the echo."""
+        """The server's output: its own, or else one byte of the echo."""
         for _ in range(2):
             try:
                 return bytes(self._connection.bio_read(65536))

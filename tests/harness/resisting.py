@@ -15,7 +15,7 @@ if sys.version_info < (3, 11):
 
 @dataclass(frozen=True)
 class Frozen(Exception):
-    """What most people write: no attribute can be assigned."""
+    """The most common form: no attribute can be assigned."""
 
     key: str = "k"
 
@@ -62,7 +62,7 @@ class NoTraceback(Exception):
 
 
 class RaisingMethods(Exception):
-    """Every method that somebody might call raises."""
+    """Every method that other code might call raises."""
 
     def _raise(self, *_args: object) -> Any:
         raise ZeroDivisionError
@@ -156,7 +156,7 @@ class DerivesItself(BaseExceptionGroup[BaseException]):
 
 
 class OtherSignature(BaseExceptionGroup[BaseException]):
-    """A constructor with parameters of its own, and no ``derive`` to go with it."""
+    """A constructor with its own parameters, and without a matching ``derive``."""
 
     def __new__(cls, errors: Any, *, code: int) -> OtherSignature:
         return super().__new__(cls, "a message", errors)

@@ -1,9 +1,9 @@
-"""Clients of an HTTP server that go when they like, and what they leave behind in its process.
+"""Clients of an HTTP server that disconnect at random, and their leftovers in its process.
 
-What lives here: the clients, and a look at a process from outside. What the server must make of
-them is told in ``test_load.py``.
+This module has the clients, and a look at a process from outside. The checks of the server are in
+``test_load.py``.
 
-Rule: what a client does is drawn from a random generator of its own, with a seed.
+Rule: each client has its own random generator, with a seed, which decides what the client does.
 """
 
 from __future__ import annotations

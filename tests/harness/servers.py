@@ -1,8 +1,8 @@
-"""Database servers of a test's own: PostgreSQL and Redis, on loopback, gone after the test.
+"""Database servers for one test: PostgreSQL and Redis, on loopback, stopped after the test.
 
-What lives here: finding the programs, starting them on a free port with their files in a temporary
-directory, ending them; and skipping tests that need a program or package which is not installed.
-What is done with them is told in the tests.
+This module finds the programs, starts them on a free port with their files in a temporary
+directory, and ends them. It skips tests that need a program or package which is not installed. The
+tests use the servers.
 
 Rule 1: nothing of the machine's own servers is touched, neither their files nor their ports.
 Rule 2: a test that is skipped says what to install.

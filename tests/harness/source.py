@@ -18,7 +18,7 @@ PACKAGE = ROOT / "nurseryio"
 
 @dataclass(frozen=True)
 class Import:
-    """One import of a module of ours by another, by their names below ``nurseryio``."""
+    """One import of a module of nurseryio by another, by their names below ``nurseryio``."""
 
     importer: str
     imported: str
@@ -39,7 +39,7 @@ class Module:
 
     @property
     def room(self) -> str:
-        """The package that the module is in; a door's own name."""
+        """The package that the module is in; for a public module, its own name."""
         return self.name.partition(".")[0]
 
     @functools.cached_property
@@ -68,7 +68,7 @@ def modules() -> dict[str, Module]:
 
 
 def imports(module: Module) -> list[Import]:
-    """What a module imports of ours, wherever in the file that stands."""
+    """The imports of nurseryio's modules by a module, anywhere in the file."""
     found = []
     for node, type_only, in_function in _walk_imports(module.tree, False, False):
         for name in _targets(module, node):
@@ -93,7 +93,7 @@ def _walk_imports(
 
 
 def _targets(module: Module, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
-    """The modules of ours that an import statement names."""
+    """The modules of nurseryio that an import statement names."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             if alias.name.partition(".")[0] == "nurseryio":

@@ -1,7 +1,7 @@
 """Connected pairs of every kind of stream and adapter, for programs that run on all of them.
 
-What lives here: the kinds, with the facts in which they differ. What does not: what is done to a
-pair (``stream_stress``).
+This module has the kinds, with the facts in which they differ. The programs that run on a pair are
+in ``stream_stress``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Kind:
         signed: whether the end of the data is signed: a stream that was cut off does not end.
         resets: whether the ends are TCP sockets of the system, which can be reset.
         endless: whether no send waits, so that a sender must not go on for ever.
-        lockstep: whether each send waits for the receiver, a goodbye's too.
+        lockstep: whether each send waits for the receiver, that of a close_notify too.
     """
 
     name: str
@@ -71,7 +71,7 @@ async def _unix() -> AsyncIterator[Pair]:
 
 @contextlib.asynccontextmanager
 async def _wrapped() -> AsyncIterator[Pair]:
-    """Sockets that somebody else has opened: registered with the loop for each wait."""
+    """Sockets that other code has opened: registered with the loop for each wait."""
     left, right = map(nurseryio.socket.from_stdlib_socket, stdlib.socketpair())
     async with SocketStream(left) as one, SocketStream(right) as other:
         yield _shrink(one), _shrink(other)
@@ -136,7 +136,7 @@ def _tls(
 
 @contextlib.asynccontextmanager
 async def _aio_pair() -> AsyncIterator[Pair]:
-    """Reader and writer of asyncio's against a socket."""
+    """asyncio's reader and writer against a socket."""
     left, right = stdlib.socketpair()
     right.setblocking(False)
     reader_writer = await asyncio.open_connection(sock=left)
@@ -148,7 +148,7 @@ async def _aio_pair() -> AsyncIterator[Pair]:
 
 @contextlib.asynccontextmanager
 async def _aio_transports() -> AsyncIterator[Pair]:
-    """Two transports of asyncio's, of one TCP connection."""
+    """Two asyncio transports, of one TCP connection."""
     loop = asyncio.get_running_loop()
     with stdlib.create_server(("127.0.0.1", 0)) as listener:
         left = stdlib.create_connection(listener.getsockname())
@@ -164,7 +164,7 @@ async def _aio_transports() -> AsyncIterator[Pair]:
 
 @contextlib.asynccontextmanager
 async def _aio_tls() -> AsyncIterator[Pair]:
-    """TLS of asyncio's against ours."""
+    """asyncio's TLS against nurseryio's."""
     left, right = stdlib.socketpair()
     right.setblocking(False)
     _, other = tlspairs.wrap(
@@ -187,7 +187,7 @@ async def _aio_tls() -> AsyncIterator[Pair]:
 def _lent(
     below: Callable[[], AbstractAsyncContextManager[Pair]],
 ) -> Callable[[], AbstractAsyncContextManager[Pair]]:
-    """A stream of ours lent to asyncio, and taken from there again."""
+    """A nurseryio stream converted for asyncio, and converted back."""
 
     @contextlib.asynccontextmanager
     async def opened() -> AsyncIterator[Pair]:

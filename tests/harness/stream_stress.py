@@ -4,12 +4,12 @@
 loops; the ordinary tests run a few of each. A failure shows the kind, the seed and what was done.
 
 At each end of a pair one task sends and one receives, in pieces of random sizes. Their calls are
-cancelled at random turns of the loop: by a scope, by a deadline, or natively. Other tasks try to
-use the same direction meanwhile, and close. A program ends in one of three ways: in order on both
-sides; with data in one direction and a close right behind it; rudely, by a close, a reset or a
+cancelled in random iterations of the loop: by a scope, by a deadline, or natively. Other tasks try
+to use the same direction meanwhile, and close. A program ends in one of three ways: in order on
+both sides; with data in one direction and a close right behind it; rudely, by a close, a reset or a
 cancellation at a random moment.
 
-What must hold:
+The invariants:
 
 1. The program ends.
 2. The bytes received are those that were sent, in order: whole pieces, and of a piece whose send
@@ -53,7 +53,7 @@ LIMIT = 15.0
 # The number of the last piece of a direction; the others have those below.
 LAST = 31
 
-# What pieces are cut from: no byte below 32.
+# The bytes that pieces are made of: no byte below 32.
 POOL = bytes(random.Random(1).choices(range(32, 256), k=1 << 18))
 
 SIZES = ((1, 8), (2, 300), (300, 3_000), (3_000, 30_000), (30_000, 150_000))
@@ -63,7 +63,7 @@ HOW = ("plain", "plain", "scope", "deadline", "native")
 
 @dataclass
 class Piece:
-    """What is given to one call of ``send_all``."""
+    """The data of one call of ``send_all``."""
 
     data: bytes
     # Whether the call has returned, so that every byte must arrive.
@@ -97,11 +97,11 @@ class End:
 
 
 def find_difference(pieces: list[Piece], received: bytes, whole: bool, exact: bool) -> str | None:
-    """What is wrong with the bytes that were received; None if nothing.
+    """The problem with the bytes that were received; None if there is none.
 
     Args:
-        pieces: what was sent.
-        received: all that has arrived.
+        pieces: the data that was sent.
+        received: all data that has arrived.
         whole: whether the end was reached in order, so that nothing may be missing.
         exact: whether what has arrived must end where a piece ends.
     """
@@ -140,11 +140,11 @@ def _common(data: bytes, received: bytes, position: int) -> int:
 
 
 class Program:
-    """One program. The seed tells what it does.
+    """One program. The seed decides what it does.
 
     Args:
-        kind: on what kind of pair.
-        seed: together with the kind, what is done.
+        kind: the kind of pair.
+        seed: together with the kind it decides what is done.
     """
 
     def __init__(self, kind: Kind, seed: int) -> None:
@@ -206,7 +206,7 @@ class Program:
             else:
                 await self.rude()
             for end in self.ends:
-                # After a rude end nobody is there for a goodbye.
+                # After a rude end no peer is there for a close_notify.
                 await (self.close_forcefully if self.mode == "rude" else self.close)(end)
                 await self.check_closed(end)
 
@@ -444,7 +444,7 @@ class Program:
         return "cancelled", None
 
     async def natively(self, called: Callable[[], Awaitable[Any]], turns: int) -> Any:
-        """Call in a task of asyncio's that is cancelled after some turns."""
+        """Make the call in an asyncio task that is cancelled after some iterations of the loop."""
         task = asyncio.ensure_future(called())
         self.later(turns, task.cancel)
         try:
@@ -488,13 +488,13 @@ class Program:
         try:
             await end.stream.aclose()
         except BrokenResourceError:
-            # The handshake that precedes the goodbye.
+            # The handshake that precedes the close_notify.
             if not self.lazy:
                 raise
         self.note(end.name, "closed")
 
     async def close_forcefully(self, end: End) -> None:
-        """Close an end without a goodbye."""
+        """Close an end without close_notify."""
         end.closing = True
         await nurseryio.aclose_forcefully(end.stream)
         self.note(end.name, "closed forcefully")
@@ -519,7 +519,7 @@ class Program:
             except Exception as error:
                 self.problem("6: not closed", f"{end.name}, {method}: {error!r}")
             else:
-                # Closing a closed half is no error where send_eof stands for aclose.
+                # Closing a closed half is not an error where aclose replaces send_eof.
                 if method != getattr(end.stream, "send_eof", None):
                     self.problem("6: works when closed", f"{end.name}, {method}")
 
@@ -538,7 +538,7 @@ class Program:
             await asyncio.sleep(0)
 
     def later(self, turns: int, function: Callable[[], object]) -> None:
-        """Call a function after some turns of the loop."""
+        """Call a function after some iterations of the loop."""
         loop = asyncio.get_running_loop()
         if turns:
             loop.call_soon(self.later, turns - 1, function)

@@ -1,7 +1,7 @@
 """Scenarios under stress: many random schedules, then one cancellation at every single await.
 
-Each cell of the loop matrix starts from a seed of its own, so that one run of the tests sees
-many more schedules than one cell does. ``NURSERYIO_SCHEDULES`` sets how many each cell tries.
+Each cell of the loop matrix starts from its own seed, so that one run of the tests sees many more
+schedules than one cell does. ``NURSERYIO_SCHEDULES`` sets how many each cell tries.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RUNS = int(os.environ.get("NURSERYIO_SCHEDULES", "60"))
 async def stress(scenario: Callable[[Schedule], Awaitable[object]], case: Case) -> None:
     """Run a scenario on this cell's random schedules, and with a cancellation at each await.
 
-    Fails if the scenario does, and if its actors were never struck.
+    Fails if the scenario does, and if its actors were never cancelled.
     """
     seed = zlib.crc32(f"{case} {scenario.__qualname__}".encode())
     assert await random_schedules(scenario, runs=RUNS, seed=seed) > RUNS // 4

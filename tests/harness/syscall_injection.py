@@ -1,8 +1,8 @@
-"""Failing system calls: each error at each call of the library's in turn, and what comes of it.
+"""Failing system calls: each error at each call of the library in turn, and a verdict on each run.
 
 ``python -m harness.syscall_injection`` in ``tests``, or ``make syscalls``, makes all runs;
 ``--sample`` a bounded part, as the ordinary tests do. Runs are made in forked processes, so one
-that hangs does no harm to the next.
+that hangs does not affect the next.
 
 The verdict on a run:
 
@@ -12,7 +12,7 @@ The verdict on a run:
    received all its data. ``ClosedResourceError`` reports EBADF and ENOTSOCK. *twice*: once is
    enough.
 3. *wrong data*: what was received is a prefix of what was sent.
-4. *loop handler, unraisable, warning*: nothing is reported where nobody expects it, no descriptor
+4. *loop handler, unraisable, warning*: nothing is reported where it is not expected, no descriptor
    is left to the garbage collector.
 5. *confused*: no AssertionError, KeyError and the like comes besides.
 6. *descriptor left, registration left, file left*.
@@ -69,8 +69,8 @@ BATCH = 40
 # Of the calls that a program makes often, so many are tried.
 MOST_OCCURRENCES = 6
 
-# Errors that need not be reported, because the library has another way, by call, or by call and
-# program. "*" stands for all errors.
+# Errors that do not have to be reported, because the library has another way, by call, or by call
+# and program. "*" stands for all errors.
 ABSORBED = {
     # Try again when the kernel says so; or the error was one connection's.
     "accept": "EAGAIN ECONNABORTED ECONNRESET EPERM EPROTO ENOPROTOOPT EHOSTDOWN ENONET "
@@ -81,7 +81,7 @@ ABSORBED = {
     "write": "EAGAIN",
     # A child may go, or close its input, without having read it all.
     "write in process": "EPIPE",
-    # The loop is told that something has gone wrong, and tries again in its next turn.
+    # The loop gets the error, and tries again in its next iteration.
     "epoll_wait": "*",
     # Another address answers.
     "connect in happy_eyeballs": "*",
@@ -97,7 +97,7 @@ ABSORBED = {
     "epoll_del": "*",
     # Options that make things faster.
     "setsockopt": "*",
-    # Systems that do not tell whether a socket listens.
+    # Systems that do not report whether a socket listens.
     "getsockopt": "*",
     # A thread waits instead.
     "pidfd_open": "*",
@@ -106,7 +106,7 @@ ABSORBED = {
     # Whether a socket file is stale, or the listener's own.
     "stat in unix_server": "*",
     "unlink in unix_server": "*",
-    # The host was no numeric address, and is then looked up.
+    # The host was not a numeric address, and is then looked up.
     "getaddrinfo": "EAI_NONAME",
     # Somebody who closes says nothing of what comes after.
     "recv in tls_server": "*",
@@ -124,7 +124,7 @@ CONFUSED = (AssertionError, AttributeError, KeyError, asyncio.InvalidStateError,
 
 @dataclass
 class Result:
-    """What came of one run."""
+    """The result of one run."""
 
     faults: list[tuple[str, str]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -162,7 +162,7 @@ class Run(logging.Handler):
         self.reports.append(("program", error))
 
     def data(self, name: str, sent: bytes, received: bytes) -> None:
-        """What was sent to somebody, and what came."""
+        """The data that was sent to a receiver, and the data that came."""
         if not sent.startswith(received):
             self.fault("wrong data", f"{name}: {len(received)} bytes, not a prefix")
         if len(received) < len(sent):
@@ -427,7 +427,7 @@ def aims(counts: Counter[str], chosen: random.Random) -> list[Aim]:
 
 @dataclass
 class Report:
-    """What came of many runs."""
+    """The result of many runs."""
 
     runs: int = 0
     not_reached: int = 0

@@ -41,7 +41,7 @@ Program = Callable[["Run"], Awaitable[None]]
 DATA = bytes(range(256)) * 200
 LITTLE = DATA[:1000]
 
-# What a stream, a connection or a look-up may fail with.
+# The errors that a stream, a connection or a look-up may raise.
 EXPECTED = (OSError, BrokenResourceError, ClosedResourceError)
 
 
@@ -102,7 +102,7 @@ async def clients(run: Run, connect: Callable[[], Awaitable[Any]], count: int, d
 async def served(
     run: Run, serve: Callable[..., Awaitable[Any]], visit: Callable[[Any], Awaitable[None]]
 ) -> None:
-    """Run a server while there are clients. When the server fails, the clients are told to go."""
+    """Run a server while there are clients. When the server fails, the clients are cancelled."""
     visiting = nurseryio.CancelScope()
     try:
         async with open_nursery() as nursery:
@@ -365,7 +365,7 @@ async def files(run: Run) -> None:
 
 
 async def transports(run: Run) -> None:
-    """A transport of asyncio's as a stream, and a stream of ours for asyncio."""
+    """An asyncio transport as a stream, and a nurseryio stream for asyncio."""
     import asyncio
 
     left, right = stdlib.socketpair()

@@ -1,15 +1,15 @@
 """System calls that fail: each call that the library makes is counted, and one of them raises.
 
-What lives here: the calls, the errors that their manual pages name, and :class:`Faults`, which
-puts itself between the library and Python's functions. What does not: programs
-(``syscall_programs``), and the verdict (``syscall_injection``).
+This module has the calls, the errors that their manual pages name, and :class:`Faults`, which puts
+itself between the library and Python's functions. The programs are in ``syscall_programs``, the
+verdict is in ``syscall_injection``.
 
-Rule 1: only calls on behalf of the library fail, by whichever module of Python's they come:
-``socket``, ``subprocess``, a loop that registers a descriptor for us. A loop's own calls work.
+Rule 1: only calls on behalf of the library fail, whichever module of Python makes them: ``socket``,
+``subprocess``, a loop that registers a descriptor for us. A loop's own calls work.
 
-Rule 2: a call that is to fail is not made, except where the error tells that what is asked for is
-so already: a descriptor is gone whatever ``close`` says; one that epoll calls known is registered,
-and one that it calls unknown is not.
+Rule 2: a call that is to fail is not made, except where the error means that the wanted state
+exists already: a descriptor is gone whatever ``close`` says; one that epoll calls known is
+registered, and one that it calls unknown is not.
 
 Rule 3: EINTR is left out, because Python makes the call again by itself.
 """
@@ -36,7 +36,7 @@ _CLOSED = "EBADF ENOTSOCK"
 _ROOM = "EMFILE ENFILE ENOBUFS ENOMEM"
 _NETWORK = "ECONNRESET ETIMEDOUT EHOSTUNREACH ENETUNREACH ENETDOWN"
 
-# What each call can fail with, by its manual page: accept(2), connect(2), tcp(7), ip(7) and so on.
+# The errors of each call, by its manual page: accept(2), connect(2), tcp(7), ip(7) and so on.
 _ERRORS = {
     "socket": f"EACCES EAFNOSUPPORT EINVAL EPROTONOSUPPORT {_ROOM}",
     "socketpair": "EAFNOSUPPORT EMFILE ENFILE EOPNOTSUPP EPROTONOSUPPORT",
@@ -134,9 +134,9 @@ _FUNCTIONS: list[tuple[Any, str, str]] = [
     (threading.Thread, "start", "clone"),
 ]
 
-# Modules of Python's that make calls for whoever calls them.
+# Python's modules that make calls for other code.
 _TRANSPARENT = {"socket", "selectors", __name__}
-# What Popen does besides is its own affair: its pipe for errors of the child, above all.
+# Popen's other calls do not matter: above all its pipe for errors of the child.
 _OF_POPEN = {"fork", "open", "pipe", "kill"}
 _OF_LOOP = {
     "_add_reader",
@@ -201,7 +201,7 @@ class Faults:
         self.aim = aim
         self.active = False
         self.counts: Counter[str] = Counter()
-        # What was raised, and where the first one was.
+        # The errors that were raised, and where the first one was.
         self.raised: list[Exception] = []
         self.where = ""
         # How many calls were short.

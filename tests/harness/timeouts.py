@@ -1,4 +1,4 @@
-"""Tests that pytest-timeout stops, by either of its methods, run in a process of their own."""
+"""Tests that pytest-timeout stops, by either of its methods, run in a separate process."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def run_with_timeouts(
     block: str,
     method: str,
 ) -> pytest.RunResult:
-    """Run ``TIMEOUT_TESTS`` with pytest-timeout and our plugin alone."""
+    """Run ``TIMEOUT_TESTS`` with pytest-timeout and nurseryio's plugin alone."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makepyfile(TIMEOUT_TESTS.replace("FACTORY", factory).replace("BLOCK", block))
     plugins = ["-p", "nurseryio.testing.pytest_plugin", "-p", "pytest_timeout"]
@@ -110,7 +110,7 @@ def assert_only_the_limited_tests_are_stopped(result: pytest.RunResult) -> None:
     result.assert_outcomes(failed=3, errors=2, passed=2)
     text = result.stdout.str()
     assert "wide is down" in text
-    # What is shown last of each test or fixture is the line in which it was waiting.
+    # The last line shown of each test or fixture is the line in which it was waiting.
     lines = text.splitlines()
     errors = [n for n, line in enumerate(lines) if re.match("E +Failed: Timeout .>0.2s", line)]
     assert len(errors) == 5

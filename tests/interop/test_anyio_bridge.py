@@ -29,7 +29,7 @@ def bridge() -> None:
     assert anyio_hook.bridge is not None
 
 
-# Ways to wait: an operation of ours, one of anyio's, one of asyncio's.
+# Ways to wait: an operation of nurseryio, one of anyio, one of asyncio.
 async def wait_ours() -> None:
     await nurseryio.sleep(0.002)
 
@@ -45,11 +45,11 @@ async def wait_asyncio() -> None:
 each_wait = pytest.mark.parametrize("wait", [wait_ours, wait_anyio, wait_asyncio])
 
 
-# -- their shields against our cancellation ---------------------------------------
+# -- anyio's shields against nurseryio's cancellation ------------------------------
 
 
 @each_wait
-async def test_an_anyio_shield_keeps_our_cancellation_out(wait: Any) -> None:
+async def test_an_anyio_shield_keeps_a_nurseryio_cancellation_out(wait: Any) -> None:
     done = []
     with nurseryio.CancelScope() as scope:
         scope.cancel()
@@ -77,7 +77,7 @@ async def test_an_anyio_shield_keeps_out_a_cancellation_that_comes_later(wait: A
     assert scope.cancelled_caught
 
 
-async def test_a_scope_of_ours_behind_an_anyio_shield_is_not_cancelled_from_outside() -> None:
+async def test_a_nurseryio_scope_inside_an_anyio_shield_is_not_cancelled_from_outside() -> None:
     with nurseryio.CancelScope() as outer:
         outer.cancel()
         with anyio.CancelScope(shield=True):
@@ -95,7 +95,7 @@ async def test_a_scope_of_ours_behind_an_anyio_shield_is_not_cancelled_from_outs
     assert outer.cancelled_caught
 
 
-async def test_the_shield_of_a_scope_behind_an_anyio_shield_can_be_read_and_set() -> None:
+async def test_shield_of_a_nurseryio_scope_inside_an_anyio_shield_can_be_read_and_set() -> None:
     with nurseryio.CancelScope() as outer:
         outer.cancel()
         with anyio.CancelScope(shield=True):
@@ -110,7 +110,7 @@ async def test_the_shield_of_a_scope_behind_an_anyio_shield_can_be_read_and_set(
                 await nurseryio.sleep(0)
 
 
-async def test_a_task_group_of_anyio_inside_our_cancelled_scope_is_cancelled() -> None:
+async def test_an_anyio_task_group_inside_a_cancelled_nurseryio_scope_is_cancelled() -> None:
     ended = []
 
     async def child() -> None:
@@ -129,11 +129,11 @@ async def test_a_task_group_of_anyio_inside_our_cancelled_scope_is_cancelled() -
     assert len(ended) == 2
 
 
-# -- our shields against their cancellation ---------------------------------------
+# -- nurseryio's shields against anyio's cancellation ------------------------------
 
 
 @each_wait
-async def test_a_shield_of_ours_keeps_anyio_cancellation_out(wait: Any) -> None:
+async def test_a_nurseryio_shield_keeps_an_anyio_cancellation_out(wait: Any) -> None:
     done = []
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -148,7 +148,7 @@ async def test_a_shield_of_ours_keeps_anyio_cancellation_out(wait: Any) -> None:
     assert cancelling() == 0
 
 
-async def test_a_shield_of_ours_can_be_put_up_and_taken_down_inside_an_anyio_scope() -> None:
+async def test_a_nurseryio_shield_can_be_set_and_reset_inside_an_anyio_scope() -> None:
     done = []
     with anyio.CancelScope() as scope:
         with nurseryio.CancelScope() as ours:
@@ -164,7 +164,7 @@ async def test_a_shield_of_ours_can_be_put_up_and_taken_down_inside_an_anyio_sco
     assert not ours.cancelled_caught
 
 
-async def test_a_shield_that_a_child_puts_up_does_no_harm_inside_an_anyio_scope() -> None:
+async def test_a_nurseryio_shield_of_a_child_inside_an_anyio_scope_affects_nothing_else() -> None:
     async def child() -> None:
         nursery.cancel_scope.shield = True
 
@@ -175,7 +175,7 @@ async def test_a_shield_that_a_child_puts_up_does_no_harm_inside_an_anyio_scope(
         await anyio.sleep(0)
 
 
-async def test_a_shield_that_is_put_up_again_keeps_anyio_cancellation_out_again() -> None:
+async def test_a_nurseryio_shield_that_is_set_again_keeps_an_anyio_cancellation_out_again() -> None:
     with anyio.CancelScope() as scope:
         with nurseryio.CancelScope(shield=True) as ours:
             ours.shield = False
@@ -186,7 +186,7 @@ async def test_a_shield_that_is_put_up_again_keeps_anyio_cancellation_out_again(
     assert scope.cancelled_caught
 
 
-async def test_a_shield_of_ours_that_is_cancelled_itself_ends_alone() -> None:
+async def test_a_nurseryio_shield_that_is_cancelled_itself_ends_alone() -> None:
     with anyio.CancelScope() as scope:
         with nurseryio.CancelScope(shield=True) as ours:
             ours.cancel()
@@ -196,7 +196,7 @@ async def test_a_shield_of_ours_that_is_cancelled_itself_ends_alone() -> None:
     assert not scope.cancelled_caught
 
 
-async def test_a_nursery_with_a_shield_keeps_anyio_cancellation_from_its_body() -> None:
+async def test_a_nursery_with_a_shield_keeps_an_anyio_cancellation_from_its_body() -> None:
     done = []
     with anyio.CancelScope() as scope:
         async with nurseryio.open_nursery() as nursery:
@@ -210,7 +210,7 @@ async def test_a_nursery_with_a_shield_keeps_anyio_cancellation_from_its_body() 
     assert scope.cancelled_caught
 
 
-async def test_a_shield_of_ours_inside_an_anyio_shield_keeps_its_cancellation_out() -> None:
+async def test_a_nurseryio_shield_inside_an_anyio_shield_keeps_its_cancellation_out() -> None:
     done = []
     async with nurseryio.open_nursery():
         with anyio.CancelScope(shield=True) as scope:
@@ -225,7 +225,7 @@ async def test_a_shield_of_ours_inside_an_anyio_shield_keeps_its_cancellation_ou
     assert scope.cancelled_caught
 
 
-async def test_a_cancellation_of_anyio_that_was_held_off_stops_at_its_shields() -> None:
+async def test_a_deferred_anyio_cancellation_stops_at_anyio_shields() -> None:
     async def take(lock: nurseryio.Lock) -> None:
         async with lock:
             with anyio.CancelScope(shield=True):
@@ -245,7 +245,7 @@ async def test_a_cancellation_of_anyio_that_was_held_off_stops_at_its_shields() 
     assert done == ["shielded"]
 
 
-async def test_errors_beside_a_cancellation_of_anyio_pass_the_end_of_a_task_group() -> None:
+async def test_errors_beside_an_anyio_cancellation_pass_the_end_of_an_anyio_task_group() -> None:
     async def fail(scope: Any) -> None:
         scope.cancel()
         raise ValueError("in a child")
@@ -262,7 +262,7 @@ async def test_errors_beside_a_cancellation_of_anyio_pass_the_end_of_a_task_grou
 # -- an anyio scope or task group around a nursery --------------------------------
 
 
-async def test_an_anyio_scope_around_a_nursery_cancels_body_and_children() -> None:
+async def test_an_anyio_cancel_scope_around_a_nursery_cancels_body_and_children() -> None:
     ended = []
 
     async def child() -> None:
@@ -300,7 +300,7 @@ async def test_anyio_fail_after_around_a_nursery_raises_its_own_timeout() -> Non
 
 
 @needs_counts
-async def test_an_anyio_timeout_ends_a_nursery_that_a_native_one_struck_as_well() -> None:
+async def test_an_anyio_timeout_ends_a_nursery_that_an_asyncio_timeout_cancelled_as_well() -> None:
     async def refuses() -> None:
         with nurseryio.CancelScope(shield=True):
             await released.wait()
@@ -320,7 +320,7 @@ async def test_an_anyio_timeout_ends_a_nursery_that_a_native_one_struck_as_well(
     assert cancelling() == 0
 
 
-async def test_a_failing_child_of_a_task_group_cancels_the_nursery_inside() -> None:
+async def test_a_failing_child_of_an_anyio_task_group_cancels_the_nursery_inside() -> None:
     async def fails() -> None:
         await settle()
         raise ValueError("in the task group")
@@ -334,7 +334,7 @@ async def test_a_failing_child_of_a_task_group_cancels_the_nursery_inside() -> N
     assert cancelling() == 0
 
 
-async def test_a_failing_child_of_a_nursery_cancels_the_task_group_around_it() -> None:
+async def test_a_failing_child_of_a_nursery_cancels_the_anyio_task_group_around_it() -> None:
     async def fails() -> None:
         await settle()
         raise ValueError("in the nursery")
@@ -356,7 +356,7 @@ async def test_a_failing_child_of_a_nursery_cancels_the_task_group_around_it() -
     assert ended == [1]
 
 
-async def test_a_nursery_in_a_child_of_a_task_group_is_cancelled_with_it() -> None:
+async def test_a_nursery_in_a_child_of_an_anyio_task_group_is_cancelled_with_it() -> None:
     ended = []
 
     async def inner() -> None:
@@ -376,7 +376,7 @@ async def test_a_nursery_in_a_child_of_a_task_group_is_cancelled_with_it() -> No
     assert ended == ["inner"]
 
 
-async def test_cleanup_in_a_child_goes_on_behind_either_shield() -> None:
+async def test_cleanup_in_a_child_goes_on_inside_an_anyio_or_nurseryio_shield() -> None:
     done = []
 
     async def child() -> None:
@@ -402,7 +402,7 @@ async def test_cleanup_in_a_child_goes_on_behind_either_shield() -> None:
 # -- an anyio scope or task group inside a nursery --------------------------------
 
 
-async def test_a_nursery_that_is_cancelled_ends_the_task_groups_of_its_children() -> None:
+async def test_a_cancelled_nursery_cancels_the_anyio_task_groups_of_its_children() -> None:
     ended = []
 
     async def leaf() -> None:
@@ -424,7 +424,7 @@ async def test_a_nursery_that_is_cancelled_ends_the_task_groups_of_its_children(
     assert len(ended) == 4
 
 
-async def test_an_anyio_scope_inside_a_child_ends_that_part_alone() -> None:
+async def test_an_anyio_cancel_scope_inside_a_child_ends_that_part_alone() -> None:
     done = []
 
     async def child() -> None:
@@ -440,7 +440,7 @@ async def test_an_anyio_scope_inside_a_child_ends_that_part_alone() -> None:
     assert not nursery.cancel_scope.cancel_called
 
 
-async def test_both_kinds_of_scope_cancelled_in_one_tick_both_end() -> None:
+async def test_anyio_and_nurseryio_scopes_cancelled_in_one_iteration_both_end() -> None:
     for first_ours in (True, False):
         with nurseryio.CancelScope() as ours, anyio.CancelScope() as theirs:
             for scope in (ours, theirs) if first_ours else (theirs, ours):
@@ -460,7 +460,9 @@ async def test_both_kinds_of_scope_cancelled_in_one_tick_both_end() -> None:
 @pytest.mark.parametrize(
     "around", [nurseryio.CancelScope, anyio.CancelScope], ids=["ours", "anyio"]
 )
-async def test_both_kinds_cancelled_while_a_task_is_awaited_both_end(around: Any) -> None:
+async def test_anyio_and_nurseryio_scopes_cancelled_while_a_task_is_awaited_both_end(
+    around: Any,
+) -> None:
     within: Any = anyio if around is nurseryio.CancelScope else nurseryio
     for first in (0, 1):
         with around() as outer, within.CancelScope() as inner:
@@ -474,7 +476,7 @@ async def test_both_kinds_cancelled_while_a_task_is_awaited_both_end(around: Any
         assert cancelling() == 0
 
 
-async def test_scopes_nested_in_turns_are_cancelled_at_each_level() -> None:
+async def test_anyio_and_nurseryio_scopes_nested_in_turns_are_cancelled_at_each_level() -> None:
     for level in range(6):
         passed = []
         scopes: list[Any] = [
@@ -498,7 +500,7 @@ async def test_scopes_nested_in_turns_are_cancelled_at_each_level() -> None:
 # -- threads ----------------------------------------------------------------------
 
 
-async def test_a_worker_thread_of_anyio_is_waited_for_in_our_cancelled_scope() -> None:
+async def test_anyio_to_thread_is_waited_for_in_a_cancelled_nurseryio_scope() -> None:
     release = threading.Event()
     done = []
 
@@ -524,7 +526,7 @@ async def test_a_worker_thread_of_anyio_is_waited_for_in_our_cancelled_scope() -
     await helper
 
 
-async def test_a_worker_thread_under_way_costs_nothing_while_our_scope_is_cancelled() -> None:
+async def test_anyio_to_thread_in_a_cancelled_nurseryio_scope_costs_no_cpu() -> None:
     release = threading.Event()
     loop = asyncio.get_running_loop()
     with nurseryio.CancelScope() as scope:
@@ -547,7 +549,7 @@ async def test_a_worker_thread_under_way_costs_nothing_while_our_scope_is_cancel
 # -- no polling -------------------------------------------------------------------
 
 
-async def test_a_nursery_waiting_under_anyio_cancellation_costs_no_cpu() -> None:
+async def test_a_nursery_that_waits_in_a_cancelled_anyio_scope_costs_no_cpu() -> None:
     gate = asyncio.Event()
 
     async def stubborn() -> None:
@@ -565,7 +567,7 @@ async def test_a_nursery_waiting_under_anyio_cancellation_costs_no_cpu() -> None
     assert scope.cancelled_caught
 
 
-async def test_our_cancelled_scope_around_an_anyio_shield_costs_no_cpu() -> None:
+async def test_a_cancelled_nurseryio_scope_around_an_anyio_shield_costs_no_cpu() -> None:
     with nurseryio.CancelScope() as scope:
         scope.cancel()
         with anyio.CancelScope(shield=True), little_cpu():
@@ -574,7 +576,7 @@ async def test_our_cancelled_scope_around_an_anyio_shield_costs_no_cpu() -> None
     assert scope.cancelled_caught
 
 
-async def test_our_shield_inside_a_cancelled_anyio_scope_costs_no_cpu() -> None:
+async def test_a_nurseryio_shield_inside_a_cancelled_anyio_scope_costs_no_cpu() -> None:
     with anyio.CancelScope() as scope:
         scope.cancel()
         with nurseryio.CancelScope(shield=True), little_cpu():
@@ -586,7 +588,7 @@ async def test_our_shield_inside_a_cancelled_anyio_scope_costs_no_cpu() -> None:
 # -- the bridge itself ------------------------------------------------------------
 
 
-async def test_counts_are_balanced_after_shields_of_both_kinds_in_turns() -> None:
+async def test_cancelling_count_is_balanced_after_nested_anyio_and_nurseryio_shields() -> None:
     with nurseryio.CancelScope() as ours:
         ours.cancel()
         with anyio.CancelScope(shield=True):
@@ -604,7 +606,7 @@ async def test_counts_are_balanced_after_shields_of_both_kinds_in_turns() -> Non
     assert cancelling() == 0
 
 
-def test_a_release_of_anyio_without_the_needed_parts_gets_no_bridge() -> None:
+def test_an_anyio_release_without_the_needed_attributes_gets_no_bridge() -> None:
     assert anyio_bridge.make(SimpleNamespace()) is None
     assert anyio_bridge.make(SimpleNamespace(_task_states={}, CancelScope=object)) is None
     assert anyio_bridge.make(backend) is not None
@@ -618,7 +620,7 @@ def test_a_release_of_anyio_without_the_needed_parts_gets_no_bridge() -> None:
 @pytest.mark.parametrize("inner_kind", [nurseryio.CancelScope, anyio.CancelScope])
 @pytest.mark.parametrize("by", ["task", "callback", "child"])
 @pytest.mark.parametrize("wait", ["future", "event of ours", "event of anyio", "child"])
-async def test_a_shield_that_another_task_lowers_lets_the_cancellation_in(
+async def test_a_nurseryio_shield_that_another_task_resets_lets_the_anyio_cancellation_in(
     wait: str, by: str, inner_kind: Any, outer_kind: Any
 ) -> None:
     loop = asyncio.get_running_loop()

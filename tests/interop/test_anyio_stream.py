@@ -1,4 +1,4 @@
-"""Byte streams of anyio as ours and ours as anyio's: over sockets, TLS and memory."""
+"""anyio byte streams as nurseryio streams and the reverse: over sockets, TLS and memory."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ async def anyio_pair() -> tuple[Any, Any]:
 
 
 async def streams() -> tuple[AnyioStream, AnyioStream]:
-    """The same as streams of ours."""
+    """The same as nurseryio streams."""
     left, right = await anyio_pair()
     return stream_from_anyio(left), stream_from_anyio(right)
 
 
 async def there_and_back() -> tuple[AnyioStream, AnyioStream]:
-    """Streams of ours as anyio's as ours."""
+    """nurseryio streams as anyio streams as nurseryio streams."""
     left, right = memory_stream_pair()
     return stream_from_anyio(anyio_from_stream(left)), stream_from_anyio(anyio_from_stream(right))
 
 
-# -- theirs as ours ---------------------------------------------------------------
+# -- stream_from_anyio ------------------------------------------------------------
 
 
 @pytest.mark.limit(120)
 @pytest.mark.parametrize("make", [streams, there_and_back])
-async def test_it_keeps_every_promise_of_a_half_closeable_stream(make: Any) -> None:
+async def test_stream_from_anyio_passes_check_half_closeable_stream(make: Any) -> None:
     await check_half_closeable_stream(make, None)
 
 
-async def test_bytes_go_both_ways() -> None:
+async def test_stream_from_anyio_carries_bytes_both_ways() -> None:
     left, right = await streams()
     async with left, right:
         await left.send_all(b"ping")
@@ -71,7 +71,7 @@ async def test_bytes_go_both_ways() -> None:
         assert await left.receive_some(10) == b"ng"
 
 
-async def test_the_end_of_theirs_is_no_bytes_and_says_so_again() -> None:
+async def test_the_end_of_an_anyio_stream_is_end_of_file_every_time() -> None:
     left, right = await streams()
     assert isinstance(left, HalfCloseableAnyioStream)
     async with left, right:
@@ -83,7 +83,7 @@ async def test_the_end_of_theirs_is_no_bytes_and_says_so_again() -> None:
         assert await left.receive_some() == b"still open"
 
 
-async def test_a_scope_of_ours_ends_a_receive_and_nothing_is_lost() -> None:
+async def test_a_nurseryio_scope_cancels_an_anyio_stream_receive_without_loss() -> None:
     left, right = await streams()
     async with left, right:
         with nurseryio.CancelScope() as scope:
@@ -96,7 +96,7 @@ async def test_a_scope_of_ours_ends_a_receive_and_nothing_is_lost() -> None:
         assert await left.receive_some() == b"later"
 
 
-async def test_a_stream_with_tls_is_not_half_closeable() -> None:
+async def test_an_anyio_stream_with_tls_is_not_half_closeable() -> None:
     client, server = await anyio_pair()
     wrapped: list[TLSStream] = []
 
@@ -120,7 +120,7 @@ async def test_a_stream_with_tls_is_not_half_closeable() -> None:
         await right.aclose()
 
 
-async def test_closing_in_a_cancelled_scope_closes_by_force() -> None:
+async def test_aclose_of_an_anyio_stream_in_a_cancelled_scope_closes_forcefully() -> None:
     left, right = await anyio_pair()
     ours = stream_from_anyio(left)
     with nurseryio.CancelScope() as scope:
@@ -135,7 +135,7 @@ async def test_closing_in_a_cancelled_scope_closes_by_force() -> None:
 
 
 class Failing(ByteStream):
-    """Raises whatever it is told to."""
+    """Raises the error that it was given."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -162,7 +162,9 @@ class Failing(ByteStream):
         (OSError("of the system"), OSError),
     ],
 )
-async def test_errors_of_theirs_become_ours_with_the_first_as_cause(theirs: Any, ours: Any) -> None:
+async def test_errors_of_an_anyio_stream_become_nurseryio_errors_with_the_first_as_cause(
+    theirs: Any, ours: Any
+) -> None:
     stream: Any = stream_from_anyio(Failing(theirs))
     for call in (
         lambda: stream.receive_some(),
@@ -175,19 +177,19 @@ async def test_errors_of_theirs_become_ours_with_the_first_as_cause(theirs: Any,
         assert caught.value is theirs or caught.value.__cause__ is theirs
 
 
-async def test_something_else_than_a_byte_stream_is_refused() -> None:
+async def test_stream_from_anyio_refuses_something_else_than_a_byte_stream() -> None:
     send, receive = anyio.create_memory_object_stream[bytes](1)
     with send, receive:
         with pytest.raises(TypeError, match=r"takes an anyio\.abc\.ByteStream, not .*Stapled"):
             stream_from_anyio(receive)  # type: ignore[arg-type]
 
 
-async def test_it_shows_what_it_is_made_of() -> None:
+async def test_repr_of_stream_from_anyio_shows_the_anyio_stream() -> None:
     stream = await there_and_back()
     assert repr(stream[0]).startswith("<HalfCloseableAnyioStream over <anyio.abc.ByteStream over ")
 
 
-async def test_a_listener_of_anyio_serves_in_a_nursery() -> None:
+async def test_an_anyio_listener_serves_in_a_nursery() -> None:
     async def echo(client: Any) -> None:
         async with stream_from_anyio(client) as stream:
             async for data in stream:
@@ -203,10 +205,10 @@ async def test_a_listener_of_anyio_serves_in_a_nursery() -> None:
         nursery.cancel_scope.cancel()
 
 
-# -- ours as theirs ---------------------------------------------------------------
+# -- anyio_from_stream ------------------------------------------------------------
 
 
-async def test_code_for_anyio_reads_lines_from_a_stream_of_ours() -> None:
+async def test_anyio_from_stream_anyio_code_reads_lines() -> None:
     ours, given = memory_stream_pair()
     theirs = BufferedByteReceiveStream(anyio_from_stream(given))
     await ours.send_all(b"one\ntwo\n")
@@ -220,7 +222,7 @@ async def test_code_for_anyio_reads_lines_from_a_stream_of_ours() -> None:
         await given.send_all(b"x")
 
 
-async def test_an_anyio_scope_ends_a_receive_on_a_stream_of_ours() -> None:
+async def test_an_anyio_scope_cancels_a_receive_from_a_nurseryio_stream() -> None:
     ours, given = lockstep_stream_pair()
     theirs = anyio_from_stream(given)
     with anyio.move_on_after(0.005) as scope:
@@ -234,7 +236,7 @@ async def test_an_anyio_scope_ends_a_receive_on_a_stream_of_ours() -> None:
         pass
 
 
-async def test_the_end_and_the_errors_of_ours_become_theirs() -> None:
+async def test_end_of_file_and_errors_of_a_nurseryio_stream_become_anyio_errors() -> None:
     ours, given = memory_stream_pair()
     theirs = anyio_from_stream(given)
     await theirs.send_eof()
@@ -260,7 +262,7 @@ async def test_the_end_and_the_errors_of_ours_become_theirs() -> None:
     await given.aclose()
 
 
-async def test_a_stream_of_ours_that_has_no_halves_says_so() -> None:
+async def test_anyio_from_stream_send_eof_of_a_stream_that_cannot_half_close_raises() -> None:
     ours, given = memory_stream_pair()
     whole: Any = nurseryio.SSLStream(given, certs.client_context(), server_hostname=certs.HOST)
     with pytest.raises(NotImplementedError, match="cannot end one direction"):
@@ -270,7 +272,7 @@ async def test_a_stream_of_ours_that_has_no_halves_says_so() -> None:
     await given.aclose()
 
 
-async def test_a_socket_tells_its_addresses() -> None:
+async def test_anyio_from_stream_of_a_socket_has_its_addresses_as_extra_attributes() -> None:
     async def nothing(stream: Any) -> None:
         await stream.receive_some()
 
@@ -288,12 +290,12 @@ async def test_a_socket_tells_its_addresses() -> None:
         nursery.cancel_scope.cancel()
 
 
-def test_something_else_than_a_stream_of_ours_is_refused() -> None:
+def test_anyio_from_stream_refuses_something_else_than_a_nurseryio_stream() -> None:
     with pytest.raises(TypeError, match=r"takes a nurseryio\.abc\.Stream, not 1"):
         anyio_from_stream(1)  # type: ignore[arg-type]
 
 
-def test_the_door_does_not_import_anyio_before_an_adapter_is_used() -> None:
+def test_nurseryio_aio_does_not_import_anyio_before_an_adapter_is_used() -> None:
     program = (
         "import sys, nurseryio.aio\n"
         "print('anyio' in sys.modules)\n"

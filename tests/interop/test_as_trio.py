@@ -1,6 +1,6 @@
-"""``import trio`` gives nurseryio once a program has asked for it, and only in that process.
+"""provide_trio: ``import trio`` gives nurseryio once a program has called it, only in that process.
 
-Every test runs a program of its own: what is imported stays imported.
+Every test runs its own program: an imported module stays imported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nurseryio._interop.as_trio import provide_trio
 
 
 def says(folder: Path, text: str, loop: str = "stock") -> list[str]:
-    """What a program prints, which must end well and without a warning."""
+    """The output of a program, which must end well and without a warning."""
     file = folder / "program.py"
     file.write_text(PROVIDE + text, encoding="utf-8")
     program = programs.run(file, loop=loop)
@@ -29,7 +29,7 @@ def says(folder: Path, text: str, loop: str = "stock") -> list[str]:
 
 
 @pytest.mark.parametrize("loop", programs.LOOPS)
-def test_a_program_for_trio_runs(tmp_path: Path, loop: str) -> None:
+def test_provide_trio_runs_a_program_written_for_trio(tmp_path: Path, loop: str) -> None:
     text = """
 provide_trio()
 import trio
@@ -56,7 +56,7 @@ trio.run(main)
     assert says(tmp_path, text, loop) == ["1", "AF_INET"]
 
 
-def test_the_stand_in_has_the_same_classes_as_the_library(tmp_path: Path) -> None:
+def test_the_trio_stand_in_has_the_same_classes_as_nurseryio(tmp_path: Path) -> None:
     text = """
 trio = provide_trio()
 import trio as imported, trio.abc
@@ -72,12 +72,14 @@ print("open_nursery" in dir(trio), "lowlevel" in dir(trio), trio.abc.__doc__[:20
     ]
 
 
-def test_the_stand_in_says_which_release_of_trio_it_follows(tmp_path: Path) -> None:
+def test_the_trio_stand_in_has_the_version_of_the_trio_release_that_it_follows(
+    tmp_path: Path,
+) -> None:
     text = "print(provide_trio().__version__.split('.')[:2])"
     assert says(tmp_path, text) == ["['0', '35']"]
 
 
-def test_what_is_patched_in_the_stand_in_is_not_patched_in_the_library(tmp_path: Path) -> None:
+def test_a_patch_of_the_trio_stand_in_does_not_patch_nurseryio(tmp_path: Path) -> None:
     text = """
 from unittest import mock
 trio = provide_trio()
@@ -107,7 +109,7 @@ except ImportError:
     assert says(tmp_path, text) == ["trio._util True", "True True", "no such name"]
 
 
-def test_the_private_names_that_published_tools_ask_for_are_there(tmp_path: Path) -> None:
+def test_the_private_names_of_trio_that_published_tools_use_are_there(tmp_path: Path) -> None:
     text = """
 trio = provide_trio()
 from importlib import import_module
@@ -123,7 +125,7 @@ print(trio._file_io.AsyncIOWrapper is type(trio.wrap_file(sys.stdout)))
     assert says(tmp_path, text) == ["True", "True"]
 
 
-def test_a_trio_that_is_loaded_is_not_replaced(tmp_path: Path) -> None:
+def test_provide_trio_does_not_replace_a_trio_that_is_imported(tmp_path: Path) -> None:
     text = """
 import types
 sys.modules["trio"] = real = types.ModuleType("trio")
@@ -139,7 +141,7 @@ print(sys.modules["trio"] is real, len([f for f in sys.meta_path if "Finder" in 
     assert lines[1].startswith("True")
 
 
-def test_asking_twice_gives_the_same_module(tmp_path: Path) -> None:
+def test_provide_trio_twice_gives_the_same_module(tmp_path: Path) -> None:
     text = """
 before = len(sys.meta_path)
 print(provide_trio() is provide_trio(), len(sys.meta_path) - before)
@@ -147,7 +149,9 @@ print(provide_trio() is provide_trio(), len(sys.meta_path) - before)
     assert says(tmp_path, text) == ["True 1"]
 
 
-def test_a_loop_factory_is_used_where_the_program_names_none(tmp_path: Path) -> None:
+def test_the_loop_factory_of_provide_trio_is_used_where_the_program_names_none(
+    tmp_path: Path,
+) -> None:
     text = """
 import asyncio
 
@@ -189,7 +193,7 @@ asyncio.run(for_trio.both(lambda: say("one"), lambda: say("two")))
 
 
 @pytest.mark.parametrize("loop", programs.LOOPS)
-def test_httpcore_speaks_tls_through_its_backend_for_trio(tmp_path: Path, loop: str) -> None:
+def test_httpcore_does_tls_through_its_trio_backend(tmp_path: Path, loop: str) -> None:
     text = """
 provide_trio()
 import functools, ssl
@@ -221,7 +225,7 @@ trio.run(main)
     assert says(tmp_path, text, loop) == ["200 hello"]
 
 
-def test_another_process_is_not_changed(tmp_path: Path) -> None:
+def test_provide_trio_does_not_change_another_process(tmp_path: Path) -> None:
     text = """
 import subprocess
 provide_trio()
@@ -232,7 +236,7 @@ print(done.stdout.strip())
     assert says(tmp_path, text) == ["False"]
 
 
-def test_importing_the_library_provides_nothing() -> None:
+def test_importing_nurseryio_provides_no_trio() -> None:
     program = "import nurseryio, sys; print(any('as_trio' in repr(f) for f in sys.meta_path))"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60

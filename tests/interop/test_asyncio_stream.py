@@ -1,4 +1,4 @@
-"""Connections that asyncio code has opened, as streams of ours, over real sockets and TLS."""
+"""Connections that asyncio code has opened, as nurseryio streams, over real sockets and TLS."""
 
 from __future__ import annotations
 
@@ -91,11 +91,11 @@ async def tls_streams() -> AsyncIterator[tuple[AsyncioStream, AsyncioStream]]:
 
 
 @pytest.mark.limit(120)
-async def test_it_keeps_every_promise_of_a_half_closeable_stream() -> None:
+async def test_stream_from_asyncio_passes_check_half_closeable_stream() -> None:
     await check_half_closeable_stream(streams, clogged_streams)
 
 
-async def test_bytes_go_both_ways() -> None:
+async def test_stream_from_asyncio_carries_bytes_both_ways() -> None:
     left, right = await streams()
     async with left, right:
         await left.send_all(b"ping")
@@ -105,7 +105,7 @@ async def test_bytes_go_both_ways() -> None:
         assert await left.receive_some(10) == b"ng"
 
 
-async def test_what_the_reader_holds_already_is_received_first() -> None:
+async def test_data_that_the_stream_reader_holds_already_is_received_first() -> None:
     (reader, writer), right = await socket_pairs()
     right[1].write(b"early")
     await reader.readexactly(2)
@@ -113,7 +113,7 @@ async def test_what_the_reader_holds_already_is_received_first() -> None:
         assert await left.receive_some() == b"rly"
 
 
-async def test_sending_waits_until_the_kernel_has_taken_it_all() -> None:
+async def test_back_pressure_send_all_waits_until_the_kernel_has_taken_everything() -> None:
     left, right = await streams()
     sent = []
 
@@ -136,7 +136,7 @@ async def test_sending_waits_until_the_kernel_has_taken_it_all() -> None:
     sys.version_info < (3, 11),
     reason="asyncio's TLS of 3.10 fails to read what is buffered once the peer has closed",
 )
-async def test_a_stream_over_tls_sends_more_than_fits_and_closes() -> None:
+async def test_an_asyncio_stream_over_tls_sends_more_than_fits_and_closes() -> None:
     async with tls_streams() as (server, client):
         assert not isinstance(client, nurseryio.abc.HalfCloseableStream)
 
@@ -154,7 +154,7 @@ async def test_a_stream_over_tls_sends_more_than_fits_and_closes() -> None:
         assert received == 3_000_000
 
 
-async def test_a_transport_becomes_a_stream_with_what_its_protocol_had_received() -> None:
+async def test_an_asyncio_transport_becomes_a_stream_with_data_already_received() -> None:
     left, right = socket.socketpair()
     transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=left)
     peer = stream_from_asyncio(await asyncio.open_connection(sock=right))
@@ -168,7 +168,7 @@ async def test_a_transport_becomes_a_stream_with_what_its_protocol_had_received(
         assert await peer.receive_some() == b"answer"
 
 
-async def test_a_peer_that_is_gone_is_a_broken_resource_with_its_cause() -> None:
+async def test_a_peer_that_has_closed_is_a_broken_resource_error_with_its_cause() -> None:
     left, right = await streams()
     async with left:
         right.writer.transport.abort()
@@ -178,7 +178,7 @@ async def test_a_peer_that_is_gone_is_a_broken_resource_with_its_cause() -> None
         assert isinstance(caught.value.__cause__, OSError)
 
 
-async def test_closing_in_a_cancelled_task_closes_at_once() -> None:
+async def test_aclose_in_a_cancelled_task_closes_at_once() -> None:
     left, right = await streams()
     descriptor = left.writer.get_extra_info("socket").fileno()
     with nurseryio.CancelScope() as scope:
@@ -202,7 +202,7 @@ async def test_a_cancelled_receive_loses_nothing() -> None:
         assert await left.receive_some() == b"kept"
 
 
-async def test_what_is_no_connection_is_refused() -> None:
+async def test_stream_from_asyncio_refuses_what_is_not_a_connection() -> None:
     wrong: Any = stream_from_asyncio
     with pytest.raises(TypeError, match="takes"):
         wrong(7)
@@ -223,7 +223,7 @@ async def test_what_is_no_connection_is_refused() -> None:
 # -- closing --------------------------------------------------------------------
 
 
-async def test_closing_is_prompt_while_a_task_is_sending_and_after_a_cancelled_send() -> None:
+async def test_aclose_is_prompt_while_a_task_is_sending_and_after_a_cancelled_send() -> None:
     for sending in (True, False):
         left, right = await clogged_streams()
         async with nurseryio.open_nursery() as nursery:
@@ -244,7 +244,7 @@ async def test_closing_is_prompt_while_a_task_is_sending_and_after_a_cancelled_s
 
 
 @pytest.mark.parametrize("sending", [True, False])
-async def test_closing_is_prompt_over_tls(sending: bool) -> None:
+async def test_aclose_is_prompt_over_tls(sending: bool) -> None:
     async with tls_streams() as (_, client), nurseryio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -262,7 +262,7 @@ async def test_closing_is_prompt_over_tls(sending: bool) -> None:
             await client.aclose()
 
 
-async def test_a_silent_peer_does_not_hold_up_the_end_of_tls(
+async def test_a_silent_peer_does_not_delay_the_tls_close_notify(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(link, "GOODBYE", 0.01)
@@ -295,7 +295,7 @@ async def test_a_silent_peer_does_not_hold_up_the_end_of_tls(
             assert silent.recv(100) == b""  # the end is an orderly one
 
 
-async def test_a_stream_that_is_forgotten_warns_and_is_closed() -> None:
+async def test_a_garbage_collected_stream_from_asyncio_warns_and_is_closed() -> None:
     left, right = await streams()
     async with right:
         with pytest.warns(ResourceWarning, match="unclosed <HalfCloseableAsyncioStream"):
@@ -304,7 +304,7 @@ async def test_a_stream_that_is_forgotten_warns_and_is_closed() -> None:
         assert await right.receive_some() == b""
 
 
-async def test_the_writer_that_was_handed_over_can_still_be_waited_for() -> None:
+async def test_wait_closed_of_the_converted_stream_writer_still_works() -> None:
     (reader, writer), right = await socket_pairs()
     async with stream_from_asyncio(right):
         async with stream_from_asyncio((reader, writer)):
@@ -317,7 +317,7 @@ async def test_the_writer_that_was_handed_over_can_still_be_waited_for() -> None
 
 
 @pytest.mark.parametrize("how", ["reset", "closed"])
-async def test_what_the_peer_said_is_received_before_the_error_of_sending(how: str) -> None:
+async def test_data_of_the_peer_is_received_before_the_error_of_sending(how: str) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -374,7 +374,7 @@ async def tls_peer() -> AsyncIterator[tuple[ssl.SSLSocket, Pair]]:
 
 
 def end(peer: ssl.SSLSocket, orderly: bool) -> None:
-    """Close a blocking TLS socket, with its goodbye or without."""
+    """Close a blocking TLS socket, with or without close_notify."""
     if orderly:
         peer.setblocking(False)
         with contextlib.suppress(OSError):
@@ -401,7 +401,7 @@ async def receive_all(stream: AsyncioStream, orderly: bool) -> bytes:
 
 @pytest.mark.parametrize("orderly", [True, False])
 @pytest.mark.parametrize("size", [8, 1_000_000])
-async def test_tls_that_was_cut_off_is_not_an_orderly_end(orderly: bool, size: int) -> None:
+async def test_tls_without_close_notify_is_not_an_orderly_end(orderly: bool, size: int) -> None:
     async with tls_peer() as (peer, pair), nurseryio.open_nursery() as nursery:
         stream = stream_from_asyncio(pair)
 
@@ -418,7 +418,7 @@ async def test_tls_that_was_cut_off_is_not_an_orderly_end(orderly: bool, size: i
 
 
 @pytest.mark.parametrize("orderly", [True, False])
-async def test_an_end_of_tls_that_came_before_the_hand_over_counts(orderly: bool) -> None:
+async def test_a_tls_end_that_came_before_stream_from_asyncio_is_kept(orderly: bool) -> None:
     async with tls_peer() as (peer, pair):
         peer.send(b"PAY 1000")
         end(peer, orderly)
@@ -429,7 +429,7 @@ async def test_an_end_of_tls_that_came_before_the_hand_over_counts(orderly: bool
 
 
 @pytest.mark.limit(120)
-async def test_a_stream_over_tls_keeps_the_promises_of_a_stream() -> None:
+async def test_stream_from_asyncio_over_tls_passes_the_stream_checks() -> None:
     async def make() -> tuple[AsyncioStream, AsyncioStream]:
         loop = asyncio.get_running_loop()
         for_server, for_client = contexts()
@@ -445,7 +445,7 @@ async def test_a_stream_over_tls_keeps_the_promises_of_a_stream() -> None:
     await check_two_way_stream(make, None)
 
 
-async def test_a_native_cancel_of_a_receiver_that_was_woken_takes_no_data() -> None:
+async def test_a_native_cancel_of_a_woken_asyncio_stream_receiver_takes_no_data() -> None:
     # Its request may not be raised before the task returns; then asyncio drops the result.
     left, right = await streams()
     async with left, right:

@@ -1,4 +1,4 @@
-"""``python -m nurseryio``: runs a script or a module as Python does, with Trio's name on ours."""
+"""``python -m nurseryio``: runs a script or module as Python does; ``import trio`` is nurseryio."""
 
 from __future__ import annotations
 
@@ -52,31 +52,35 @@ def script(tmp_path: Path) -> Path:
     return file
 
 
-def test_a_script_gets_its_arguments_whatever_they_look_like(tmp_path: Path, script: Path) -> None:
+def test_python_m_nurseryio_passes_a_script_its_arguments_whatever_they_look_like(
+    tmp_path: Path, script: Path
+) -> None:
     done = run(tmp_path, str(script), "-m", "--loop", "x")
     assert done.stdout == "asyncio ['-m', '--loop', 'x'] __main__\n"
 
 
 @needs_uvloop
 @pytest.mark.parametrize("option", [["--loop", "uvloop"], ["--loop=uvloop"]])
-def test_a_script_runs_on_uvloop_if_asked_for(
+def test_python_m_nurseryio_runs_a_script_on_uvloop_if_asked_for(
     tmp_path: Path, script: Path, option: list[str]
 ) -> None:
     assert run(tmp_path, *option, str(script)).stdout == "uvloop [] __main__\n"
 
 
-def test_a_script_finds_the_modules_beside_it(tmp_path: Path, script: Path) -> None:
+def test_python_m_nurseryio_lets_a_script_import_the_modules_beside_it(
+    tmp_path: Path, script: Path
+) -> None:
     (script.parent / "beside.py").write_text("NAME = 'beside'", encoding="utf-8")
     script.write_text("import beside; print(beside.NAME, __file__)", encoding="utf-8")
     assert run(tmp_path, "scripts/program.py").stdout == "beside scripts/program.py\n"
 
 
-def test_a_module_runs_as_python_runs_one(tmp_path: Path) -> None:
+def test_python_m_nurseryio_runs_a_module_as_python_m_does(tmp_path: Path) -> None:
     (tmp_path / "module_for_trio.py").write_text(PROGRAM, encoding="utf-8")
     assert run(tmp_path, "-m", "module_for_trio", "-x").stdout == "asyncio ['-x'] __main__\n"
 
 
-def test_a_package_runs_by_its_main_module(tmp_path: Path) -> None:
+def test_python_m_nurseryio_runs_the_main_module_of_a_package(tmp_path: Path) -> None:
     package = tmp_path / "package_for_trio"
     package.mkdir()
     (package / "__init__.py").write_text("", encoding="utf-8")
@@ -84,7 +88,9 @@ def test_a_package_runs_by_its_main_module(tmp_path: Path) -> None:
     assert run(tmp_path, "-m", "package_for_trio").stdout == "asyncio [] __main__\n"
 
 
-def test_the_exit_code_is_that_of_the_program(tmp_path: Path, script: Path) -> None:
+def test_python_m_nurseryio_exits_with_the_code_of_the_program(
+    tmp_path: Path, script: Path
+) -> None:
     script.write_text(
         "import sys, trio\n"
         "async def fails():\n    sys.exit(7)\n"
@@ -97,7 +103,9 @@ def test_the_exit_code_is_that_of_the_program(tmp_path: Path, script: Path) -> N
     assert run(tmp_path, str(script), code=7).stderr == ""
 
 
-def test_ctrl_c_ends_the_program_as_python_would(tmp_path: Path, script: Path) -> None:
+def test_ctrl_c_ends_a_program_of_python_m_nurseryio_as_python_would(
+    tmp_path: Path, script: Path
+) -> None:
     script.write_text(
         "import os, signal, trio\n"
         "async def main():\n"
@@ -114,12 +122,14 @@ def test_ctrl_c_ends_the_program_as_python_would(tmp_path: Path, script: Path) -
     assert notes == [] or "there were tasks" in notes[0]
 
 
-def test_an_error_of_the_program_is_shown(tmp_path: Path, script: Path) -> None:
+def test_python_m_nurseryio_shows_the_traceback_of_the_program(
+    tmp_path: Path, script: Path
+) -> None:
     script.write_text("raise ValueError('mine')", encoding="utf-8")
     assert run(tmp_path, str(script), code=1).stderr.endswith("ValueError: mine\n")
 
 
-def test_help_is_shown(tmp_path: Path) -> None:
+def test_python_m_nurseryio_help(tmp_path: Path) -> None:
     assert run(tmp_path, "--help").stdout == cli.USAGE
     assert run(tmp_path, "-h").stdout == cli.USAGE
 
@@ -136,7 +146,7 @@ def test_help_is_shown(tmp_path: Path) -> None:
         (["no-such-script.py"], "there is no file 'no-such-script.py'"),
     ],
 )
-def test_a_wrong_command_line_is_refused_with_the_reason(
+def test_python_m_nurseryio_refuses_a_wrong_command_line_with_the_reason(
     arguments: list[str], message: str, tmp_path: Path
 ) -> None:
     done = run(tmp_path, *arguments, code=2)
@@ -144,7 +154,7 @@ def test_a_wrong_command_line_is_refused_with_the_reason(
     assert done.stderr.startswith("usage:")
 
 
-def test_uvloop_that_is_not_installed_is_refused_with_the_way_to_get_it(
+def test_python_m_nurseryio_without_uvloop_installed_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)

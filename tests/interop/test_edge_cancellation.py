@@ -14,7 +14,7 @@ from nurseryio.aio import edge_cancellation
 
 
 class Pool:
-    """What a connection pool of asyncio's kind does when a query is cancelled."""
+    """The cleanup of a connection pool for asyncio when a query is cancelled."""
 
     def __init__(self) -> None:
         self.leaked = 1
@@ -24,14 +24,14 @@ class Pool:
         try:
             await asyncio.sleep(10)
         except asyncio.CancelledError:
-            for _ in range(3):  # tell the server, drain the answer, return the connection
+            for _ in range(3):  # cancel on the server, drain the answer, return the connection
                 await asyncio.sleep(0.001)
                 self.steps += 1
             self.leaked = 0
             raise
 
 
-async def test_without_an_edge_block_cleanup_of_several_awaits_is_cut_short() -> None:
+async def test_level_triggered_cleanup_is_cut_short_without_edge_cancellation() -> None:
     pool = Pool()
     with nurseryio.move_on_after(0.005) as scope:
         await pool.query()
@@ -39,7 +39,7 @@ async def test_without_an_edge_block_cleanup_of_several_awaits_is_cut_short() ->
     assert pool.leaked == 1
 
 
-async def test_in_an_edge_block_cleanup_of_several_awaits_is_done() -> None:
+async def test_edge_cancellation_lets_cleanup_of_several_awaits_finish() -> None:
     pool = Pool()
     with nurseryio.move_on_after(0.005) as scope:
         with edge_cancellation(grace=5) as edge:
@@ -50,7 +50,7 @@ async def test_in_an_edge_block_cleanup_of_several_awaits_is_done() -> None:
     assert cancelling() == 0
 
 
-async def test_an_edge_block_that_nothing_happens_in_changes_nothing() -> None:
+async def test_edge_cancellation_without_a_cancellation_changes_nothing() -> None:
     with nurseryio.CancelScope() as scope:
         with edge_cancellation(grace=1) as edge:
             await asyncio.sleep(0)
@@ -61,7 +61,7 @@ async def test_an_edge_block_that_nothing_happens_in_changes_nothing() -> None:
     assert scope.cancelled_caught
 
 
-async def test_after_the_grace_period_cancellation_is_in_force_again(
+async def test_after_the_grace_period_cancellation_is_level_triggered_again(
     autojump_clock: nurseryio.testing.MockClock,
 ) -> None:
     cancel_requested = []
@@ -75,7 +75,7 @@ async def test_after_the_grace_period_cancellation_is_in_force_again(
     assert cancel_requested == [0, 3, 3]
 
 
-async def test_operations_of_ours_work_in_the_grace_period_too(
+async def test_nurseryio_operations_work_in_the_grace_period_too(
     autojump_clock: nurseryio.testing.MockClock,
 ) -> None:
     done = []
@@ -119,7 +119,7 @@ async def test_without_grace_cancellation_is_level_triggered_as_everywhere() -> 
     assert number == 5
 
 
-async def test_leaving_the_edge_block_ends_the_grace_period_at_once() -> None:
+async def test_leaving_edge_cancellation_ends_the_grace_period_at_once() -> None:
     with nurseryio.CancelScope() as scope:
         with edge_cancellation(grace=60):
             scope.cancel()
@@ -132,7 +132,7 @@ async def test_leaving_the_edge_block_ends_the_grace_period_at_once() -> None:
     assert cancelling() == 0
 
 
-async def test_a_scope_inside_the_edge_block_cancels_as_always() -> None:
+async def test_a_scope_inside_edge_cancellation_is_level_triggered_as_always() -> None:
     number = 0
     with edge_cancellation(grace=60) as edge:
         with nurseryio.CancelScope() as inside:
@@ -151,7 +151,7 @@ async def sleep_on_asyncio() -> None:
 
 
 @pytest.mark.parametrize("wait", [sleep_on_asyncio, nurseryio.sleep_forever])
-async def test_a_timeout_inside_works_during_the_grace_period(
+async def test_a_timeout_inside_edge_cancellation_works_during_the_grace_period(
     wait: Callable[[], Awaitable[None]],
 ) -> None:
     with nurseryio.CancelScope() as outer, edge_cancellation(grace=60) as edge:
@@ -198,7 +198,7 @@ async def test_an_asyncio_timeout_inside_works_during_the_grace_period() -> None
     assert cancelling() == 0
 
 
-async def test_edge_blocks_nest() -> None:
+async def test_edge_cancellation_blocks_nest() -> None:
     with nurseryio.CancelScope() as outer:
         with edge_cancellation(grace=60) as first:
             with edge_cancellation(grace=60) as second:
@@ -213,7 +213,7 @@ async def test_edge_blocks_nest() -> None:
             await asyncio.sleep(1)
 
 
-async def test_a_native_cancel_is_not_held_back() -> None:
+async def test_a_native_cancel_is_not_deferred_by_edge_cancellation() -> None:
     cancel_requested = []
 
     async def child() -> None:
@@ -233,7 +233,7 @@ async def test_a_native_cancel_is_not_held_back() -> None:
     assert cancel_requested == [1, 1]
 
 
-async def test_each_child_has_edge_blocks_of_its_own() -> None:
+async def test_each_child_has_its_own_edge_cancellation() -> None:
     pools = [Pool(), Pool()]
 
     async def child(pool: Pool) -> None:
@@ -249,19 +249,19 @@ async def test_each_child_has_edge_blocks_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("grace", [-1, nan])
-def test_a_grace_period_that_is_none_is_refused(grace: float) -> None:
+def test_edge_cancellation_refuses_a_wrong_grace_period(grace: float) -> None:
     with pytest.raises(ValueError, match="grace must be a number of seconds"):
         edge_cancellation(grace)
 
 
-async def test_an_edge_block_is_good_for_one_block() -> None:
+async def test_edge_cancellation_cannot_be_entered_twice() -> None:
     edge = edge_cancellation(1)
     with edge:
         with pytest.raises(RuntimeError, match="single 'with' block"):
             edge.__enter__()
 
 
-async def test_an_edge_block_is_left_in_the_task_that_entered_it() -> None:
+async def test_edge_cancellation_must_be_left_in_the_task_that_entered_it() -> None:
     edge = edge_cancellation(1)
 
     async def elsewhere() -> None:
@@ -273,7 +273,7 @@ async def test_an_edge_block_is_left_in_the_task_that_entered_it() -> None:
             nursery.start_soon(elsewhere)
 
 
-async def test_an_edge_block_shows_whether_it_was_struck() -> None:
+async def test_repr_of_edge_cancellation_shows_whether_it_was_cancelled() -> None:
     edge = edge_cancellation(grace=5)
     assert "not entered, grace 5 s" in repr(edge)
     with nurseryio.CancelScope() as scope, edge:

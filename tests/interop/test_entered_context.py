@@ -1,4 +1,4 @@
-"""Context managers in a task of their own, closed from any task."""
+"""enter_in_task: context managers that run in their own task, closed from any task."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def client(
             nursery.cancel_scope.cancel()
 
 
-async def test_a_manager_is_closed_from_another_task_than_the_one_that_asked_for_it() -> None:
+async def test_enter_in_task_a_manager_can_be_closed_from_another_task() -> None:
     events: list[str] = []
 
     async def close(entered: EnteredContext[str]) -> None:
@@ -52,7 +52,7 @@ async def test_a_manager_is_closed_from_another_task_than_the_one_that_asked_for
     assert events == ["opened", "closed", "aclose returned"]
 
 
-async def test_a_task_group_of_anyio_can_be_closed_from_a_plain_asyncio_task() -> None:
+async def test_enter_in_task_an_anyio_task_group_can_be_closed_from_an_asyncio_task() -> None:
     async with nurseryio.open_nursery() as nursery:
         entered = await enter_in_task(nursery, anyio.create_task_group())
         entered.value.start_soon(anyio.sleep, 0.001)
@@ -60,7 +60,7 @@ async def test_a_task_group_of_anyio_can_be_closed_from_a_plain_asyncio_task() -
     assert entered.closed
 
 
-async def test_a_hosted_manager_is_a_resource_that_closes_with_a_block() -> None:
+async def test_enter_in_task_returns_an_async_resource() -> None:
     events: list[str] = []
     async with nurseryio.open_nursery() as nursery:
         async with await enter_in_task(nursery, client(events)) as entered:
@@ -68,14 +68,14 @@ async def test_a_hosted_manager_is_a_resource_that_closes_with_a_block() -> None
         assert events == ["opened", "closed"]
 
 
-async def test_closing_again_does_nothing() -> None:
+async def test_aclose_of_an_entered_context_again_does_nothing() -> None:
     async with nurseryio.open_nursery() as nursery:
         entered = await enter_in_task(nursery, client([]))
         await entered.aclose()
         await entered.aclose()
 
 
-async def test_an_error_while_entering_comes_out_of_host() -> None:
+async def test_an_error_in_aenter_is_raised_by_enter_in_task() -> None:
     @asynccontextmanager
     async def fails() -> AsyncIterator[None]:
         await asyncio.sleep(0)
@@ -87,7 +87,7 @@ async def test_an_error_while_entering_comes_out_of_host() -> None:
             await enter_in_task(nursery, fails())
 
 
-async def test_an_error_while_exiting_comes_out_of_aclose() -> None:
+async def test_an_error_in_aexit_is_raised_by_aclose_of_the_entered_context() -> None:
     @asynccontextmanager
     async def fails() -> AsyncIterator[None]:
         yield
@@ -100,7 +100,7 @@ async def test_an_error_while_exiting_comes_out_of_aclose() -> None:
         await entered.aclose()
 
 
-async def test_a_failure_in_the_background_goes_to_the_nursery() -> None:
+async def test_a_failure_in_the_background_of_an_entered_context_is_raised_by_the_nursery() -> None:
     async def breaks() -> None:
         await settle()
         raise ValueError("connection lost")
@@ -114,7 +114,7 @@ async def test_a_failure_in_the_background_goes_to_the_nursery() -> None:
     assert entered.closed
 
 
-async def test_cancelling_the_nursery_exits_the_manager() -> None:
+async def test_cancelling_the_nursery_exits_the_entered_context() -> None:
     events: list[str] = []
     async with nurseryio.open_nursery() as nursery:
         entered = await enter_in_task(nursery, client(events))
@@ -123,7 +123,7 @@ async def test_cancelling_the_nursery_exits_the_manager() -> None:
     assert entered.closed
 
 
-async def test_closing_in_a_cancelled_task_cancels_the_exit_and_waits_for_it() -> None:
+async def test_aclose_in_a_cancelled_task_cancels_the_aexit_and_waits_for_it() -> None:
     events: list[str] = []
 
     @asynccontextmanager
@@ -147,7 +147,7 @@ async def test_closing_in_a_cancelled_task_cancels_the_exit_and_waits_for_it() -
         assert not nursery.cancel_scope.cancel_called
 
 
-async def test_what_is_no_async_context_manager_is_refused() -> None:
+async def test_enter_in_task_refuses_what_is_not_an_async_context_manager() -> None:
     wrong: Any = enter_in_task
     async with nurseryio.open_nursery() as nursery:
         with pytest.raises(TypeError, match="takes an async context manager, not 7"):
@@ -171,7 +171,7 @@ class FailsAtExit:
         raise ValueError("cannot close")
 
 
-async def test_an_error_while_exiting_is_reported_when_the_closing_task_has_gone() -> None:
+async def test_an_error_in_aexit_is_raised_by_the_nursery_when_the_closing_task_has_ended() -> None:
     manager = FailsAtExit()
     with pytest.raises(BaseExceptionGroup) as caught:
         async with nurseryio.open_nursery() as nursery:
@@ -186,7 +186,7 @@ async def test_an_error_while_exiting_is_reported_when_the_closing_task_has_gone
     assert [str(leaf) for leaf in leaves(caught.value)] == ["cannot close"]
 
 
-async def test_an_error_while_exiting_is_reported_once_whatever_is_cancelled_meanwhile() -> None:
+async def test_an_error_in_aexit_is_reported_once_whatever_is_cancelled_meanwhile() -> None:
     manager = FailsAtExit()
     async with nurseryio.open_nursery() as nursery:
         entered = await enter_in_task(nursery, manager)

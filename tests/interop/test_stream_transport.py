@@ -1,4 +1,4 @@
-"""Streams of ours, for code that wants asyncio's reader and writer."""
+"""asyncio_from_stream: nurseryio streams for code that wants asyncio's reader and writer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def serve_lines(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     await writer.wait_closed()
 
 
-async def test_asyncio_code_reads_and_writes_a_stream_of_ours() -> None:
+async def test_asyncio_from_stream_asyncio_code_reads_and_writes_a_nurseryio_stream() -> None:
     ours, theirs = memory_stream_pair()
 
     async def serve() -> None:
@@ -44,7 +44,7 @@ async def test_asyncio_code_reads_and_writes_a_stream_of_ours() -> None:
         assert await ours.receive_some() == b""
 
 
-async def test_a_tcp_connection_of_ours_tells_its_names() -> None:
+async def test_get_extra_info_of_the_writer_has_sockname_and_peername() -> None:
     (listener,) = await nurseryio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener:
         port = listener.socket.getsockname()[1]
@@ -65,7 +65,7 @@ async def test_a_tcp_connection_of_ours_tells_its_names() -> None:
             assert await server.receive_some() == b""
 
 
-async def test_what_was_written_is_sent_before_the_stream_is_closed() -> None:
+async def test_data_written_is_sent_before_the_stream_is_closed() -> None:
     ours, theirs = memory_stream_pair()
     async with asyncio_from_stream(theirs) as (_, writer):
         writer.write(b"last words")
@@ -73,7 +73,7 @@ async def test_what_was_written_is_sent_before_the_stream_is_closed() -> None:
     assert await ours.receive_some() == b""
 
 
-async def test_a_writer_that_is_ahead_of_its_peer_waits_in_drain() -> None:
+async def test_back_pressure_a_writer_that_is_ahead_of_its_peer_waits_in_drain() -> None:
     ours, theirs = lockstep_stream_pair()
     async with asyncio_from_stream(theirs) as (_, writer):
         transport = writer.transport
@@ -91,7 +91,7 @@ async def test_a_writer_that_is_ahead_of_its_peer_waits_in_drain() -> None:
         assert transport.get_write_buffer_size() == 0
 
 
-async def test_the_write_buffer_size_counts_what_is_being_sent() -> None:
+async def test_get_write_buffer_size_counts_data_that_is_being_sent() -> None:
     ours, theirs = lockstep_stream_pair()
     async with asyncio_from_stream(theirs) as (_, writer):
         transport = writer.transport
@@ -108,7 +108,7 @@ async def test_the_write_buffer_size_counts_what_is_being_sent() -> None:
         assert transport.get_write_buffer_size() == 0
 
 
-async def test_start_tls_says_what_to_do_instead() -> None:
+async def test_start_tls_is_an_error_that_says_what_to_do_instead() -> None:
     _, theirs = memory_stream_pair()
     async with asyncio_from_stream(theirs) as (_, writer):
         start_tls: Any = writer.start_tls  # type: ignore[attr-defined,unused-ignore]
@@ -124,7 +124,7 @@ async def test_start_tls_says_what_to_do_instead() -> None:
             )
 
 
-async def test_the_sending_direction_can_end_alone() -> None:
+async def test_half_close_write_eof_ends_the_sending_direction_alone() -> None:
     ours, theirs = memory_stream_pair()
     async with asyncio_from_stream(theirs) as (reader, writer):
         writer.write(b"request")
@@ -159,7 +159,7 @@ async def test_cancelling_the_block_closes_the_stream() -> None:
     assert await ours.receive_some() == b""
 
 
-async def test_abort_throws_away_what_was_not_sent() -> None:
+async def test_abort_of_the_transport_discards_unsent_data() -> None:
     ours, theirs = lockstep_stream_pair()
     async with asyncio_from_stream(theirs) as (reader, writer):
         writer.write(b"never received")
@@ -186,14 +186,14 @@ async def test_a_broken_connection_is_a_connection_error_for_the_reader() -> Non
             assert writer.is_closing()
 
 
-async def test_what_is_no_stream_is_refused() -> None:
+async def test_asyncio_from_stream_refuses_something_that_is_not_a_stream() -> None:
     wrong: Any = asyncio_from_stream
     with pytest.raises(TypeError, match="takes a stream of nurseryio's, not 7"):
         async with wrong(7):
             raise AssertionError("not reached")
 
 
-async def test_limits_that_make_no_sense_are_refused() -> None:
+async def test_set_write_buffer_limits_refuses_wrong_limits() -> None:
     _, theirs = memory_stream_pair()
     async with asyncio_from_stream(theirs) as (_, writer):
         transport: Any = writer.transport

@@ -27,14 +27,14 @@ async def fail() -> None:
     raise ValueError("in the task")
 
 
-async def test_the_result_is_there_after_the_block() -> None:
+async def test_a_supervised_tasks_result_is_there_after_the_block() -> None:
     task = asyncio.ensure_future(answer())
     async with nurseryio.open_nursery() as nursery:
         assert supervise(nursery, task) is task
     assert task.result() == 42
 
 
-async def test_a_failing_task_cancels_the_nursery_and_is_reported_once() -> None:
+async def test_a_failing_supervised_task_cancels_the_nursery_and_is_raised_once() -> None:
     task = asyncio.ensure_future(fail())
     with pytest.raises(BaseExceptionGroup) as caught:
         async with nurseryio.open_nursery() as nursery:
@@ -45,7 +45,7 @@ async def test_a_failing_task_cancels_the_nursery_and_is_reported_once() -> None
     ]
 
 
-async def test_a_task_that_has_failed_already_fails_the_nursery() -> None:
+async def test_supervise_of_a_task_that_has_failed_already_fails_the_nursery() -> None:
     task = asyncio.ensure_future(fail())
     await settle()
     with pytest.raises(BaseExceptionGroup):
@@ -53,7 +53,7 @@ async def test_a_task_that_has_failed_already_fails_the_nursery() -> None:
             supervise(nursery, task)
 
 
-async def test_cancelling_the_nursery_cancels_the_task_and_waits_for_its_end() -> None:
+async def test_cancelling_the_nursery_cancels_the_supervised_task_and_waits_for_its_end() -> None:
     steps = []
 
     async def work() -> None:
@@ -73,7 +73,7 @@ async def test_cancelling_the_nursery_cancels_the_task_and_waits_for_its_end() -
     assert task.cancelled()
 
 
-async def test_a_task_that_refuses_to_be_cancelled_is_waited_for_and_keeps_its_result() -> None:
+async def test_a_supervised_task_that_swallows_its_cancellation_keeps_its_result() -> None:
     async def stubborn() -> str:
         try:
             await asyncio.sleep(10)
@@ -89,7 +89,7 @@ async def test_a_task_that_refuses_to_be_cancelled_is_waited_for_and_keeps_its_r
     assert task.result() == "done all the same"
 
 
-async def test_a_task_that_somebody_else_cancels_ends_quietly() -> None:
+async def test_a_native_cancel_of_a_supervised_task_by_other_code_is_not_an_error() -> None:
     task = asyncio.ensure_future(asyncio.sleep(10))
     async with nurseryio.open_nursery() as nursery:
         supervise(nursery, task)
@@ -100,7 +100,7 @@ async def test_a_task_that_somebody_else_cancels_ends_quietly() -> None:
     assert task.cancelled()
 
 
-async def test_a_bare_future_is_supervised_too() -> None:
+async def test_supervise_takes_an_asyncio_future_too() -> None:
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     async with nurseryio.open_nursery() as nursery:
         supervise(nursery, future)
@@ -108,7 +108,7 @@ async def test_a_bare_future_is_supervised_too() -> None:
     assert future.result() == 3
 
 
-async def test_debugging_output_shows_what_the_child_is_for() -> None:
+async def test_the_name_of_the_supervising_child_names_the_task() -> None:
     task = asyncio.ensure_future(answer())
     task.set_name("the answer")
     async with nurseryio.open_nursery() as nursery:
@@ -116,7 +116,7 @@ async def test_debugging_output_shows_what_the_child_is_for() -> None:
         assert [child.name for child in nursery.child_tasks] == ["supervises the answer"]
 
 
-async def test_what_cannot_be_supervised_is_refused_at_the_call() -> None:
+async def test_supervise_refuses_what_cannot_be_supervised_at_the_call() -> None:
     wrong: Any = supervise
     threads: concurrent.futures.Future[int] = concurrent.futures.Future()
     other = asyncio.new_event_loop()

@@ -1,4 +1,4 @@
-"""Loops that do not tell when they are idle: noticed by turning, and driven by a clock."""
+"""Loops that do not report when they are idle: polled in each iteration, and driven by a clock."""
 
 # Covered below 95 %: a loop that has to stay idle for some time is in test_idle.py.
 
@@ -22,7 +22,7 @@ def run(async_fn: Any, clock: MockClock) -> Any:
     return nurseryio.run(async_fn, clock=clock, loop_factory=uvloop.new_event_loop)
 
 
-def test_a_clock_that_jumps_takes_every_kind_of_timer_along() -> None:
+def test_the_autojump_clock_drives_every_kind_of_timer() -> None:
     async def main() -> list[float]:
         times = [nurseryio.current_time()]
         await nurseryio.sleep(3600)
@@ -37,7 +37,7 @@ def test_a_clock_that_jumps_takes_every_kind_of_timer_along() -> None:
     assert run(main, MockClock(autojump_threshold=0)) == [0, 3600, 7200, 7260]
 
 
-def test_timers_run_in_the_order_of_their_times() -> None:
+def test_timers_run_in_the_order_of_their_times_under_the_autojump_clock() -> None:
     record: list[int] = []
 
     async def main() -> None:
@@ -52,7 +52,7 @@ def test_timers_run_in_the_order_of_their_times() -> None:
     assert record == [1, 2, 3]
 
 
-def test_a_clock_that_stands_still_moves_by_hand() -> None:
+def test_a_mock_clock_with_rate_zero_is_moved_by_jump() -> None:
     clock = MockClock()
     record: list[str] = []
 
@@ -75,7 +75,7 @@ def test_a_clock_that_stands_still_moves_by_hand() -> None:
     run(main, clock)
 
 
-def test_a_moved_clock_is_noticed_at_the_next_checkpoint() -> None:
+def test_a_jump_of_the_mock_clock_takes_effect_at_the_next_checkpoint() -> None:
     clock = MockClock()
 
     async def main() -> None:
@@ -88,7 +88,7 @@ def test_a_moved_clock_is_noticed_at_the_next_checkpoint() -> None:
     run(main, clock)
 
 
-def test_a_clock_that_runs_faster_shortens_real_waits() -> None:
+def test_a_mock_clock_with_a_high_rate_shortens_real_waits() -> None:
     async def main() -> float:
         await nurseryio.sleep(10)
         return nurseryio.current_time()
@@ -96,7 +96,7 @@ def test_a_clock_that_runs_faster_shortens_real_waits() -> None:
     assert run(main, MockClock(rate=1000)) >= 10
 
 
-def test_an_error_in_a_timer_goes_to_the_exception_handler() -> None:
+def test_an_error_in_a_virtual_timer_goes_to_the_loops_exception_handler() -> None:
     reports: list[Any] = []
 
     def fail() -> None:
@@ -112,7 +112,7 @@ def test_an_error_in_a_timer_goes_to_the_exception_handler() -> None:
     assert [repr(report) for report in reports] == ["KeyError('timer')"]
 
 
-async def test_the_watcher_of_a_loop_is_made_once() -> None:
+async def test_polled_idle_of_a_loop_is_made_once() -> None:
     state = loop_state(asyncio.get_running_loop())
     assert polled_idle_of(state) is polled_idle_of(state)
 
@@ -134,7 +134,7 @@ def test_a_clock_that_fails_ends_the_run_with_its_error() -> None:
         run(main, clock)
 
 
-def test_a_clock_that_fails_for_good_ends_the_run_too() -> None:
+def test_a_clock_that_keeps_failing_ends_the_run_too() -> None:
     clock = MockClock(autojump_threshold=0)
 
     async def main() -> None:
@@ -149,7 +149,7 @@ def test_a_clock_that_fails_for_good_ends_the_run_too() -> None:
         run(main, clock)
 
 
-def test_a_task_that_waits_for_idleness_gets_the_error_of_the_look(
+def test_wait_all_tasks_blocked_raises_an_error_of_the_idle_check(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_args: object) -> None:

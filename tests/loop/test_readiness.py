@@ -64,7 +64,7 @@ async def wait(readiness: Readiness) -> None:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-async def test_it_can_be_awaited_again_and_again(keep: bool) -> None:
+async def test_a_readiness_can_be_awaited_again_and_again(keep: bool) -> None:
     with pair(keep) as (readable, _writable, peer):
         for n in range(1, 4):
             async with nurseryio.open_nursery() as nursery:
@@ -75,7 +75,7 @@ async def test_it_can_be_awaited_again_and_again(keep: bool) -> None:
             assert len(os.read(readable._fd, 10)) == 1, n
 
 
-async def test_a_wait_for_what_is_there_already_is_a_checkpoint() -> None:
+async def test_a_wait_for_a_descriptor_that_is_ready_already_is_a_checkpoint() -> None:
     with pair() as (readable, writable, peer):
         peer.send(b"x")
         for _ in range(3):
@@ -85,7 +85,7 @@ async def test_a_wait_for_what_is_there_already_is_a_checkpoint() -> None:
                 await writable
 
 
-async def test_both_directions_can_be_awaited_at_once() -> None:
+async def test_readable_and_writable_of_one_descriptor_can_be_awaited_at_once() -> None:
     with pair() as (readable, writable, peer), contextlib.ExitStack():
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(wait, readable)
@@ -95,7 +95,7 @@ async def test_both_directions_can_be_awaited_at_once() -> None:
             peer.send(b"x")
 
 
-async def test_two_tasks_cannot_wait_for_the_same() -> None:
+async def test_two_tasks_cannot_wait_for_the_same_direction_of_a_descriptor() -> None:
     with pair() as (readable, _writable, peer):
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(wait, readable)
@@ -107,7 +107,7 @@ async def test_two_tasks_cannot_wait_for_the_same() -> None:
             peer.send(b"x")
 
 
-async def test_it_gives_way_to_a_task_that_waits_for_the_bare_descriptor() -> None:
+async def test_a_readiness_conflicts_with_wait_readable_of_the_same_descriptor() -> None:
     with pair() as (readable, _writable, peer):
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(lowlevel.wait_readable, readable._fd)
@@ -118,7 +118,7 @@ async def test_it_gives_way_to_a_task_that_waits_for_the_bare_descriptor() -> No
         await readable
 
 
-async def test_a_task_that_waits_for_the_bare_descriptor_ends_a_kept_registration() -> None:
+async def test_wait_readable_ends_a_kept_registration_of_the_descriptor() -> None:
     with pair() as (readable, _writable, peer):
         peer.send(b"x")
         await readable
@@ -133,7 +133,7 @@ async def test_a_task_that_waits_for_the_bare_descriptor_ends_a_kept_registratio
         await readable
 
 
-async def test_a_kept_registration_is_given_up_when_nobody_waits_any_more() -> None:
+async def test_a_kept_registration_is_removed_when_no_task_waits_any_more() -> None:
     with pair() as (readable, _writable, peer):
         peer.send(b"x")
         await readable
@@ -145,7 +145,7 @@ async def test_a_kept_registration_is_given_up_when_nobody_waits_any_more() -> N
         assert not waits(readable.state)
 
 
-async def test_a_registration_that_is_not_to_be_kept_ends_with_the_wait() -> None:
+async def test_a_registration_that_is_not_kept_ends_with_the_wait() -> None:
     with pair(keep=False) as (readable, _writable, peer):
         peer.send(b"x")
         await readable
@@ -157,7 +157,7 @@ async def test_a_registration_that_is_not_to_be_kept_ends_with_the_wait() -> Non
         assert not waits(readable.state)
 
 
-async def test_a_cancelled_wait_can_be_followed_by_another() -> None:
+async def test_a_cancelled_wait_for_readiness_can_be_followed_by_another() -> None:
     with pair() as (readable, _writable, peer):
         for _ in range(3):
             with CancelScope() as scope:
@@ -170,7 +170,7 @@ async def test_a_cancelled_wait_can_be_followed_by_another() -> None:
         await readable
 
 
-async def test_a_native_cancel_passes_with_its_message() -> None:
+async def test_a_native_cancel_of_a_wait_for_readiness_keeps_its_message() -> None:
     with pair() as (readable, _writable, _peer):
         task = asyncio.ensure_future(wait(readable))
         await asyncio.sleep(0)
@@ -180,13 +180,13 @@ async def test_a_native_cancel_passes_with_its_message() -> None:
             await task
 
 
-async def test_it_says_what_it_stands_for() -> None:
+async def test_repr_of_a_readiness_shows_descriptor_and_direction() -> None:
     with pair() as (readable, writable, _peer):
         assert repr(readable) == f"<waiting until fd {readable._fd} is readable>"
         assert repr(writable) == f"<waiting until fd {readable._fd} is writable>"
 
 
-async def test_a_task_cancelled_before_it_waits_does_not_wait() -> None:
+async def test_a_native_cancel_before_a_wait_for_readiness_is_raised_at_once() -> None:
     with pair() as (readable, _writable, _peer):
 
         async def cancel_then_wait() -> None:
@@ -199,7 +199,7 @@ async def test_a_task_cancelled_before_it_waits_does_not_wait() -> None:
             await asyncio.ensure_future(cancel_then_wait())
 
 
-async def test_closing_wakes_whoever_waits() -> None:
+async def test_notify_closing_wakes_the_waiting_tasks() -> None:
     with pair() as (readable, writable, peer):
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -218,7 +218,7 @@ async def test_closing_wakes_whoever_waits() -> None:
         assert peer.fileno() != -1
 
 
-async def test_waiting_again_and_again_needs_no_new_future() -> None:
+async def test_waiting_for_readiness_repeatedly_reuses_its_future() -> None:
     with pair() as (readable, _writable, peer):
         seen = set()
 
@@ -238,7 +238,7 @@ async def test_waiting_again_and_again_needs_no_new_future() -> None:
         assert not any(future.done() for future in seen if readable._keep)
 
 
-async def test_a_wait_that_was_thrown_away_does_not_stand_in_the_way_of_the_next() -> None:
+async def test_a_wait_whose_coroutine_was_closed_does_not_block_the_next_wait() -> None:
     with pair() as (readable, _writable, peer):
         coro = wait(readable)
         coro.send(None)
@@ -253,7 +253,7 @@ async def test_an_error_of_the_descriptor_is_reported_to_each_wait() -> None:
         peer.send(b"x")
         await readable
         os.read(readable._fd, 10)
-        # What is not read makes the end an error: ECONNRESET.
+        # Data that is not read makes the end an error: ECONNRESET.
         os.write(readable._fd, b"y")
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(wait, readable)
@@ -264,7 +264,7 @@ async def test_an_error_of_the_descriptor_is_reported_to_each_wait() -> None:
                 await readable
 
 
-async def test_the_event_and_a_cancellation_at_the_same_moment() -> None:
+async def test_readiness_and_a_cancellation_in_the_same_iteration() -> None:
     with pair() as (readable, _writable, peer):
         ends = []
         with CancelScope() as scope:
@@ -287,7 +287,7 @@ async def test_the_event_and_a_cancellation_at_the_same_moment() -> None:
         await readable
 
 
-async def test_what_was_ready_before_runs_before_the_task_that_is_woken() -> None:
+async def test_fairness_callbacks_ready_before_run_before_the_task_woken_by_io() -> None:
     with pair() as (readable, _writable, peer):
         peer.send(b"x")
         order = []
@@ -298,13 +298,13 @@ async def test_what_was_ready_before_runs_before_the_task_that_is_woken() -> Non
         assert order == [0, 1, 2, 3, 4]
 
 
-async def test_what_the_loop_had_in_hand_before_the_wait_does_not_end_it_too_early() -> None:
+async def test_an_event_that_the_loop_fetched_before_the_wait_does_not_end_it_early() -> None:
     with pair() as (one, _writable, peer), pair() as (other, _writable2, peer2):
         for readable, far in ((one, peer), (other, peer2)):
             far.send(b"x")
             await readable
             os.read(readable._fd, 10)
-        # Where both stay registered, they become ready in the same turn of the loop.
+        # Where both stay registered, they become ready in the same iteration of the loop.
         assert one.armed == other.armed == one._keep
         peer.send(b"x")
         peer2.send(b"x")
@@ -314,7 +314,7 @@ async def test_what_the_loop_had_in_hand_before_the_wait_does_not_end_it_too_ear
                     await readable
 
 
-async def test_others_may_ask_to_be_told_when_the_wait_is_over() -> None:
+async def test_done_callbacks_may_be_added_to_the_future_of_a_wait_for_readiness() -> None:
     with pair() as (readable, _writable, peer):
         told = []
 
@@ -354,7 +354,7 @@ async def test_a_descriptor_that_was_closed_cannot_be_awaited() -> None:
     assert not waits(state)
 
 
-async def test_closing_a_descriptor_without_telling_breaks_nothing_else() -> None:
+async def test_closing_a_descriptor_without_notify_closing_breaks_nothing_else() -> None:
     with pair(keep=False) as (readable, writable, _peer):
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -372,8 +372,8 @@ async def test_closing_a_descriptor_without_telling_breaks_nothing_else() -> Non
         assert not waits(readable.state)
 
 
-async def test_a_system_exit_in_a_woken_task_of_asyncio_ends_the_loop_as_usual() -> None:
-    # In a loop of its own, in a thread of its own.
+async def test_a_system_exit_in_an_asyncio_task_woken_by_io_ends_the_loop_as_usual() -> None:
+    # In a separate loop, in a separate thread.
     async def leave(peer: stdlib.socket, readable: Readable) -> None:
         await readable
         raise SystemExit(3)
@@ -400,8 +400,8 @@ async def test_a_system_exit_in_a_woken_task_of_asyncio_ends_the_loop_as_usual()
 # -- what others do to a descriptor -----------------------------------------------------
 
 
-async def test_a_registration_behind_which_nobody_waits_gives_way() -> None:
-    # The number has been closed behind our back, and is another socket's now.
+async def test_a_stale_registration_without_a_waiter_is_replaced() -> None:
+    # Other code has closed the descriptor, and its number belongs to another socket now.
     with pair() as (readable, _writable, peer):
         peer.send(b"x")
         await readable
@@ -432,7 +432,7 @@ class FakeOwner:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-async def test_a_wait_whose_owner_has_lost_the_number_ends_when_that_is_used_again(
+async def test_a_stale_wait_ends_when_its_descriptor_number_is_reused(
     keep: bool,
 ) -> None:
     state = lowlevel.current_task()._state
@@ -460,7 +460,7 @@ async def test_a_wait_whose_owner_has_lost_the_number_ends_when_that_is_used_aga
     assert not waits(state)
 
 
-async def test_a_file_that_others_have_closed_is_not_reported_for_ever() -> None:
+async def test_a_stale_descriptor_closed_by_other_code_is_not_reported_for_ever() -> None:
     with pair() as (readable, _writable, peer):
         with nurseryio.move_on_after(0.001):
             await readable
@@ -496,7 +496,7 @@ def test_closing_after_the_loop_was_closed_under_a_waiting_task_is_no_error() ->
         task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
-async def test_a_run_that_is_over_holds_no_owner() -> None:
+async def test_after_the_run_no_owner_of_a_descriptor_is_kept_alive() -> None:
     class Owner(stdlib.socket):
         pass
 

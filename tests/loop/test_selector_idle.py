@@ -19,7 +19,7 @@ from nurseryio.lowlevel import checkpoint, current_clock
 from nurseryio.testing import wait_all_tasks_blocked
 
 
-async def test_idle_is_when_every_other_task_waits() -> None:
+async def test_wait_all_tasks_blocked_waits_until_every_other_task_waits() -> None:
     record = []
 
     async def busy() -> None:
@@ -38,7 +38,7 @@ async def test_idle_is_when_every_other_task_waits() -> None:
     assert record == ["busy no more", "idle", "idle"]
 
 
-async def test_asyncios_own_tasks_count_as_well() -> None:
+async def test_wait_all_tasks_blocked_counts_asyncio_tasks_as_well() -> None:
     record = []
 
     async def busy() -> None:
@@ -52,7 +52,7 @@ async def test_asyncios_own_tasks_count_as_well() -> None:
     await task
 
 
-async def test_a_cushion_is_real_time_without_anything_happening() -> None:
+async def test_cushion_of_wait_all_tasks_blocked_is_real_time_without_activity() -> None:
     record: list[object] = []
 
     async def blink() -> None:
@@ -71,7 +71,7 @@ async def test_a_cushion_is_real_time_without_anything_happening() -> None:
     assert record == [0, "blinked", 0.05, 0.05, 0.06]
 
 
-async def test_what_is_ready_to_be_read_counts_as_something_to_do() -> None:
+async def test_wait_all_tasks_blocked_counts_ready_io_as_activity() -> None:
     left, right = socket.socketpair()
     left.setblocking(False)
     with left, right:
@@ -88,7 +88,7 @@ async def test_what_is_ready_to_be_read_counts_as_something_to_do() -> None:
             assert received == [b"x"]
 
 
-async def test_the_wait_can_be_cancelled_and_leaves_nothing_behind() -> None:
+async def test_wait_all_tasks_blocked_can_be_cancelled_and_leaves_nothing() -> None:
     async def busy() -> None:
         while True:
             await checkpoint()
@@ -105,7 +105,7 @@ async def test_the_wait_can_be_cancelled_and_leaves_nothing_behind() -> None:
     await wait_all_tasks_blocked()
 
 
-async def test_a_native_cancel_ends_the_wait() -> None:
+async def test_a_native_cancel_ends_wait_all_tasks_blocked() -> None:
     task = asyncio.ensure_future(wait_all_tasks_blocked(10))
     await wait_all_tasks_blocked()
     task.cancel()
@@ -114,12 +114,12 @@ async def test_a_native_cancel_ends_the_wait() -> None:
 
 
 @pytest.mark.parametrize("wrong", [-1, nan])
-async def test_a_cushion_is_not_negative(wrong: float) -> None:
+async def test_a_negative_cushion_is_refused(wrong: float) -> None:
     with pytest.raises(ValueError, match="cushion"):
         await wait_all_tasks_blocked(wrong)
 
 
-async def test_a_task_that_waits_for_idleness_is_not_busy_itself() -> None:
+async def test_a_task_in_wait_all_tasks_blocked_counts_as_blocked_itself() -> None:
     record: list[object] = []
 
     async def wait(cushion: float) -> None:
@@ -133,20 +133,20 @@ async def test_a_task_that_waits_for_idleness_is_not_busy_itself() -> None:
 
 
 @pytest.mark.stock_only("looks at the selector")
-async def test_the_selector_is_its_own_again_when_nobody_waits(mock_clock: object) -> None:
+async def test_the_selector_stays_hooked_under_a_mock_clock(mock_clock: object) -> None:
     # The clock of this run keeps the hook in place; on a loop without one it goes.
     assert compat.selector_of(asyncio.get_running_loop()).__dict__.get("select") is not None
 
 
 @pytest.mark.stock_only("looks at the selector")
-async def test_a_loop_without_a_clock_is_left_alone() -> None:
+async def test_the_selector_of_a_loop_without_a_mock_clock_is_left_alone() -> None:
     selector = compat.selector_of(asyncio.get_running_loop())
     assert "select" not in selector.__dict__
     await wait_all_tasks_blocked()
     assert "select" not in selector.__dict__
 
 
-def test_a_loop_without_a_selector_says_so() -> None:
+def test_selector_idle_of_a_loop_without_a_selector_is_an_error() -> None:
     class NoSelector(asyncio.AbstractEventLoop):
         def time(self) -> float:
             return 0.0
@@ -158,7 +158,7 @@ def test_a_loop_without_a_selector_says_so() -> None:
         selector_idle_of(loop_state(NoSelector()))
 
 
-def test_the_clock_of_a_run_without_one_shows_the_loops_time() -> None:
+def test_current_clock_of_a_run_without_a_clock_shows_the_loops_time() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         clock = nurseryio.lowlevel.current_clock()
@@ -171,7 +171,9 @@ def test_the_clock_of_a_run_without_one_shows_the_loops_time() -> None:
     nurseryio.run(main)
 
 
-async def test_instruments_see_each_wait_with_its_limit(host_kind: str, loop_kind: str) -> None:
+async def test_instruments_see_each_io_wait_with_its_timeout(
+    host_kind: str, loop_kind: str
+) -> None:
     class IOWaiters(nurseryio.abc.Instrument):
         def __init__(self) -> None:
             self.record: list[Any] = []
@@ -193,11 +195,11 @@ async def test_instruments_see_each_wait_with_its_limit(host_kind: str, loop_kin
         assert any(0 < timeout <= 0.02 for _, timeout in waits.record)
 
 
-async def test_the_clock_of_a_loop_shows_which_loop() -> None:
+async def test_repr_of_current_clock_shows_its_loop() -> None:
     assert repr(current_clock()) == f"<clock of {asyncio.get_running_loop()!r}>"
 
 
-async def test_a_wait_for_idleness_that_fails_to_begin_is_forgotten(
+async def test_wait_all_tasks_blocked_that_fails_to_begin_is_unregistered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_args: object) -> None:
@@ -207,5 +209,5 @@ async def test_a_wait_for_idleness_that_fails_to_begin_is_forgotten(
         patch.setattr("nurseryio._loop.selector_idle.wait_task_rescheduled", fail)
         with pytest.raises(MemoryError):
             await wait_all_tasks_blocked()
-    await nurseryio.sleep(0.01)  # idle: there is nobody to be woken
+    await nurseryio.sleep(0.01)  # idle: no task is woken
     await wait_all_tasks_blocked()

@@ -1,4 +1,4 @@
-"""Instruments on a loop that runs: every task is seen, ours or not, and nothing is left behind."""
+"""Instruments on a running loop: they see every task, also asyncio's, and leave nothing behind."""
 
 # Covered below 95 %: failing hooks that stop a step are in test_injection.py.
 
@@ -56,7 +56,7 @@ async def one_checkpoint() -> None:
     await checkpoint()
 
 
-async def test_a_child_is_seen_from_its_spawn_to_its_end() -> None:
+async def test_instruments_see_a_child_from_its_spawn_to_its_exit() -> None:
     recorder = Recorder()
     add_instrument(recorder)
     async with nurseryio.open_nursery() as nursery:
@@ -71,7 +71,7 @@ async def test_a_child_is_seen_from_its_spawn_to_its_end() -> None:
 @pytest.mark.skipif(
     not hasattr(asyncio, "Runner"), reason="3.10 does not tell a task's coroutine in time"
 )
-async def test_a_task_of_asyncio_is_seen_as_well(loop_kind: str) -> None:
+async def test_instruments_see_asyncio_tasks_as_well(loop_kind: str) -> None:
     recorder = Recorder()
     add_instrument(recorder)
     task = asyncio.create_task(one_checkpoint(), name="native")
@@ -84,7 +84,7 @@ async def test_a_task_of_asyncio_is_seen_as_well(loop_kind: str) -> None:
         assert seen == LIFE
 
 
-async def test_without_instruments_the_loop_has_its_own_parts() -> None:
+async def test_without_instruments_call_soon_of_the_loop_is_its_own() -> None:
     loop = asyncio.get_running_loop()
     before = dict(vars(loop))
     recorder = Recorder()
@@ -113,7 +113,7 @@ async def test_an_instrument_may_come_and_go_in_the_middle_of_a_task() -> None:
     assert len(first.events) == events
 
 
-async def test_one_that_raises_does_not_disturb_and_the_loop_is_unhooked(
+async def test_an_instrument_that_raises_disturbs_nothing_and_the_loop_is_unhooked(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Failing(Instrument):
@@ -146,7 +146,7 @@ def test_before_run_comes_first_and_after_run_last_on_a_running_loop() -> None:
     assert events.count("spawned") >= 2
 
 
-def test_waits_for_io_are_told_on_a_stock_loop() -> None:
+def test_before_io_wait_and_after_io_wait_are_called_on_an_asyncio_loop() -> None:
     waits: list[float] = []
 
     class IOWaiters(Instrument):
@@ -162,7 +162,7 @@ def test_waits_for_io_are_told_on_a_stock_loop() -> None:
     assert all(before == -after for before, after in zip(waits[::2], waits[1::2], strict=True))
 
 
-def test_where_no_loop_runs_there_is_nothing_to_instrument() -> None:
+def test_add_instrument_outside_a_loop_raises() -> None:
     for use in (add_instrument, remove_instrument):
         with pytest.raises(RuntimeError, match="must be called from async context"):
             use(Recorder())
@@ -179,7 +179,7 @@ def context_with(value: str) -> contextvars.Context:
     return context
 
 
-async def test_a_task_whose_context_is_assigned_goes_on_in_it_from_its_next_step() -> None:
+async def test_a_task_runs_in_its_newly_assigned_context_from_its_next_step() -> None:
     context = context_with("other")
     seen = []
 
@@ -201,7 +201,7 @@ async def test_a_task_whose_context_is_assigned_goes_on_in_it_from_its_next_step
     assert word.get() == "none"
 
 
-async def test_tasks_can_share_a_context() -> None:
+async def test_tasks_can_share_a_contextvars_context() -> None:
     context = context_with("start")
     seen = []
 
@@ -219,7 +219,7 @@ async def test_tasks_can_share_a_context() -> None:
     assert sorted(seen) in (["one", "start"], ["start", "two"])
 
 
-async def test_the_loop_has_its_full_speed_back_when_such_tasks_have_ended() -> None:
+async def test_call_soon_is_restored_when_tasks_with_an_assigned_context_have_ended() -> None:
     loop = asyncio.get_running_loop()
 
     async def child() -> None:
@@ -251,7 +251,7 @@ async def test_instruments_and_assigned_contexts_do_not_disturb_each_other() -> 
     assert "call_soon" not in vars(asyncio.get_running_loop())
 
 
-async def test_a_context_must_be_one_and_its_task_alive() -> None:
+async def test_assigning_something_that_is_not_a_context_or_to_an_ended_task_is_an_error() -> None:
     task = current_task()
     with pytest.raises(TypeError, match=r"must be a contextvars\.Context"):
         task.context = {}  # type: ignore[assignment]
@@ -262,7 +262,7 @@ async def test_a_context_must_be_one_and_its_task_alive() -> None:
         child.context = contextvars.copy_context()
 
 
-# -- patches of call_soon, by us and by others ---------------------------------------
+# -- patches of call_soon, by nurseryio and by other code -----------------------------
 
 
 class Patch:
@@ -283,7 +283,7 @@ class Patch:
 
 
 @pytest.mark.parametrize("order", ["before", "between", "around", "removed first"])
-async def test_a_patch_of_call_soon_by_others_outlives_an_instrument(order: str) -> None:
+async def test_a_patch_of_call_soon_by_other_code_outlives_an_instrument(order: str) -> None:
     loop: Any = asyncio.get_running_loop()
     recorder = Recorder()
     if order == "between":
@@ -296,7 +296,7 @@ async def test_a_patch_of_call_soon_by_others_outlives_an_instrument(order: str)
     await asyncio.sleep(0)
     assert recorder.events and patch.calls
     if order == "removed first":
-        # Its owner takes it away while ours stands over it.
+        # Its owner removes it while nurseryio's patch is on top of it.
         loop.call_soon = patch.inner
         remove_instrument(recorder)
         assert vars(loop).get("call_soon") == patch.inner

@@ -33,7 +33,7 @@ def fill(sock: socket.socket) -> None:
         pass
 
 
-async def test_a_reader_wakes_when_something_arrives(
+async def test_wait_readable_returns_when_data_arrives(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     a, b = pair
@@ -54,7 +54,7 @@ async def test_a_reader_wakes_when_something_arrives(
         await wait_readable(a.fileno())
 
 
-async def test_a_writer_wakes_when_there_is_room(
+async def test_wait_writable_returns_when_the_buffer_has_space(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     a, b = pair
@@ -78,7 +78,9 @@ async def test_a_writer_wakes_when_there_is_room(
                 await nurseryio.sleep(0)
 
 
-async def test_one_direction_is_for_one_task(pair: tuple[socket.socket, socket.socket]) -> None:
+async def test_a_second_wait_readable_of_a_descriptor_raises_busy_resource_error(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
     a, _ = pair
     fill(a)
     async with nurseryio.open_nursery() as nursery:
@@ -92,7 +94,7 @@ async def test_one_direction_is_for_one_task(pair: tuple[socket.socket, socket.s
         nursery.cancel_scope.cancel()
 
 
-async def test_a_cancelled_wait_leaves_no_watch_behind(
+async def test_a_cancelled_wait_readable_leaves_no_registration(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     a, b = pair
@@ -104,7 +106,7 @@ async def test_a_cancelled_wait_leaves_no_watch_behind(
     assert a.recv(1) == b"x"
 
 
-async def test_closing_wakes_those_who_wait_if_it_is_announced(
+async def test_notify_closing_wakes_the_tasks_that_wait(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     a, _ = pair
@@ -124,7 +126,7 @@ async def test_closing_wakes_those_who_wait_if_it_is_announced(
     assert len(errors) == 1
 
 
-async def test_what_is_no_open_descriptor_is_refused(
+async def test_wait_readable_refuses_a_descriptor_that_is_not_open(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     a, _ = pair
@@ -135,7 +137,7 @@ async def test_what_is_no_open_descriptor_is_refused(
         await wait_readable("0")  # type: ignore[arg-type]
 
 
-async def test_pipes_can_be_waited_for() -> None:
+async def test_wait_readable_and_wait_writable_work_for_pipes() -> None:
     reader, writer = os.pipe()
     try:
         os.write(writer, b"x")
@@ -146,7 +148,7 @@ async def test_pipes_can_be_waited_for() -> None:
         os.close(writer)
 
 
-async def test_what_has_no_descriptor_is_refused() -> None:
+async def test_wait_readable_refuses_an_object_without_a_descriptor() -> None:
     for wait in (wait_readable, wait_writable):
         with pytest.raises(TypeError, match=r"expected a file descriptor .*, not .a."):
             await wait("a")  # type: ignore[arg-type]
@@ -154,7 +156,7 @@ async def test_what_has_no_descriptor_is_refused() -> None:
         notify_closing(1.5)  # type: ignore[arg-type]
 
 
-async def test_a_wait_for_what_was_closed_gives_way_when_its_number_is_used_again() -> None:
+async def test_a_stale_wait_readable_ends_when_its_descriptor_number_is_reused() -> None:
     async def wait_in_vain(source: Any) -> None:
         with pytest.raises(ClosedResourceError):
             await wait_readable(source)
@@ -178,7 +180,7 @@ async def test_a_wait_for_what_was_closed_gives_way_when_its_number_is_used_agai
             sock.close()
 
 
-async def test_a_task_that_waits_holds_on_to_what_it_was_given() -> None:
+async def test_wait_readable_keeps_its_socket_alive() -> None:
     left, right = socket.socketpair()
     with right:
         async with nurseryio.open_nursery() as nursery:
@@ -208,7 +210,7 @@ async def stream_with_number(number: int) -> tuple[nurseryio.SocketStream, socke
     return nurseryio.SocketStream(nurseryio.socket.from_stdlib_socket(one)), other
 
 
-async def test_a_stream_whose_number_stands_stale_for_the_other_direction_works() -> None:
+async def test_a_stream_works_while_its_descriptor_is_stale_for_the_other_direction() -> None:
     one, other = socket.socketpair()
     for sock in (one, other):
         sock.setblocking(False)
@@ -235,7 +237,7 @@ async def test_a_stream_whose_number_stands_stale_for_the_other_direction_works(
 
 
 @pytest.mark.parametrize("of", ["number", "socket"])
-async def test_a_file_that_lives_on_after_its_number_was_closed_is_reported_once(of: str) -> None:
+async def test_a_stale_descriptor_whose_file_is_still_open_is_reported_once(of: str) -> None:
     one, other = socket.socketpair()
     copy = one.dup()
     number = one.fileno()

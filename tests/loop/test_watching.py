@@ -20,7 +20,7 @@ from nurseryio._loop.watching import ask, can_watch, check_can_watch
 
 
 @pytest.mark.parametrize("kind", [*matrix.KINDS, matrix.BLIND])
-def test_a_loop_is_asked_whether_it_can_watch(kind: str) -> None:
+def test_a_loop_is_probed_for_add_reader_support(kind: str) -> None:
     loop = matrix.new_loop(kind)
     try:
         assert ask(loop) is (kind != matrix.BLIND)
@@ -28,7 +28,7 @@ def test_a_loop_is_asked_whether_it_can_watch(kind: str) -> None:
         loop.close()
 
 
-def test_a_loop_that_takes_any_number_is_left_as_it_was() -> None:
+def test_probing_add_reader_leaves_a_loop_unchanged() -> None:
     class Careless(asyncio.SelectorEventLoop):
         numbers: Any = ()
 
@@ -45,7 +45,7 @@ def test_a_loop_that_takes_any_number_is_left_as_it_was() -> None:
     loop.close()
 
 
-async def test_the_loop_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_loop_is_probed_for_add_reader_once(monkeypatch: pytest.MonkeyPatch) -> None:
     state = current_state()
     assert can_watch(state)
     monkeypatch.setattr(watching, "ask", None)
@@ -53,7 +53,7 @@ async def test_the_loop_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     check_can_watch("these")
 
 
-def test_without_a_loop_there_is_nothing_to_refuse() -> None:
+def test_without_a_loop_add_reader_support_is_not_checked() -> None:
     check_can_watch("these")
 
 
@@ -61,7 +61,7 @@ CANNOT = r"need an event loop that can watch file descriptors, which BlindLoop c
 
 
 @pytest.mark.blind_only
-async def test_what_needs_watching_is_refused_before_it_is_started() -> None:
+async def test_without_add_reader_sockets_and_pipes_are_refused_before_they_are_made() -> None:
     left, right = stdlib.socketpair()
     reading, writing = os.pipe()
     with left, right, stdlib.socket(type=stdlib.SOCK_DGRAM) as datagrams:
@@ -84,7 +84,7 @@ async def test_what_needs_watching_is_refused_before_it_is_started() -> None:
 
 
 @pytest.mark.blind_only
-async def test_processes_run_and_pipes_to_them_are_refused_before_they_do() -> None:
+async def test_without_add_reader_processes_run_but_pipes_to_them_are_refused_first() -> None:
     assert (await nurseryio.run_process([sys.executable, "-c", ""])).returncode == 0
     for options in ({"capture_stdout": True}, {"capture_stderr": True}, {"stdin": b"x"}):
         with pytest.raises(NotImplementedError, match=f"pipes to child processes {CANNOT}"):
@@ -93,7 +93,7 @@ async def test_processes_run_and_pipes_to_them_are_refused_before_they_do() -> N
         await lowlevel.open_process(["no-such-program"], stdin=subprocess.PIPE)
 
 
-def test_a_socket_that_was_made_before_the_loop_says_so() -> None:
+def test_without_add_reader_a_socket_made_before_the_loop_is_an_error_when_used() -> None:
     left, right = socket.socketpair()
 
     async def main() -> None:

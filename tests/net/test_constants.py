@@ -11,7 +11,7 @@ from nurseryio import socket
 from nurseryio._net import constants
 
 
-def test_every_constant_of_this_python_is_there() -> None:
+def test_socket_has_every_constant_of_this_python() -> None:
     for name in stdlib.__all__:
         if name.isupper():
             assert getattr(socket, name) == getattr(stdlib, name)
@@ -20,7 +20,7 @@ def test_every_constant_of_this_python_is_there() -> None:
         assert socket.IP_BIND_ADDRESS_NO_PORT == 24
 
 
-def test_type_checkers_are_told_of_the_constants_that_programs_use() -> None:
+def test_type_checkers_know_the_socket_constants_that_programs_use() -> None:
     told = set(re.findall(r'"(\w+)"', Path(constants.__file__ + "i").read_text()))
     assert all(name.isupper() for name in told - {"linux", "darwin", "win32"})
     used = (

@@ -49,7 +49,7 @@ def clog(stream: FdStream) -> int:
     return taken
 
 
-async def test_it_keeps_the_contract_of_streams() -> None:
+async def test_fd_stream_passes_check_one_way_stream() -> None:
     async def make() -> tuple[FdStream, FdStream]:
         return pipe()
 
@@ -61,7 +61,7 @@ async def test_it_keeps_the_contract_of_streams() -> None:
     await check_one_way_stream(make, make_clogged)
 
 
-async def test_bytes_travel_through_a_pipe_whole_and_in_order() -> None:
+async def test_fd_stream_bytes_pass_a_pipe_complete_and_in_order() -> None:
     data = os.urandom(2**20)
     writer, reader = pipe()
     got = b""
@@ -77,7 +77,7 @@ async def test_bytes_travel_through_a_pipe_whole_and_in_order() -> None:
     assert got == data
 
 
-async def test_a_terminal_works_in_both_directions() -> None:
+async def test_fd_stream_on_a_terminal_works_in_both_directions() -> None:
     master, terminal = pty.openpty()
     tty.setraw(terminal)
     async with FdStream(master) as one, FdStream(terminal) as other:
@@ -87,7 +87,7 @@ async def test_a_terminal_works_in_both_directions() -> None:
         assert await one.receive_some() == b"shown"
 
 
-async def test_each_method_is_a_checkpoint() -> None:
+async def test_each_fd_stream_method_is_a_checkpoint() -> None:
     writer, reader = pipe()
     async with writer, reader:
         with assert_checkpoints():
@@ -103,7 +103,7 @@ async def test_each_method_is_a_checkpoint() -> None:
                 await writer.aclose()
 
 
-async def test_the_descriptor_does_not_block_until_the_stream_is_closed() -> None:
+async def test_fd_stream_descriptor_is_non_blocking_until_the_stream_is_closed() -> None:
     reader, writer = os.pipe()
     copy = os.dup(writer)
     stream = FdStream(writer)
@@ -115,12 +115,12 @@ async def test_the_descriptor_does_not_block_until_the_stream_is_closed() -> Non
 
 
 @pytest.mark.parametrize("fd", [None, "1", 1.0])
-async def test_what_is_no_descriptor_is_refused(fd: Any) -> None:
+async def test_fd_stream_refuses_what_is_not_a_descriptor(fd: Any) -> None:
     with pytest.raises(TypeError, match="FdStream takes a file descriptor, an int, not "):
         FdStream(fd)
 
 
-async def test_a_descriptor_that_is_not_open_is_refused() -> None:
+async def test_fd_stream_refuses_a_descriptor_that_is_not_open() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     os.close(writer)
@@ -143,7 +143,7 @@ async def test_sending_text_is_refused() -> None:
             await writer.send_all("text")  # type: ignore[arg-type]
 
 
-async def test_two_tasks_cannot_do_the_same_at_once() -> None:
+async def test_two_tasks_in_the_same_direction_get_busy_resource_error() -> None:
     writer, reader = pipe()
     async with writer, reader, nurseryio.open_nursery() as nursery:
         nursery.start_soon(reader.receive_some)
@@ -219,7 +219,7 @@ async def test_use_after_closing_is_refused() -> None:
         await writer.wait_send_all_might_not_block()
 
 
-async def test_a_closed_stream_does_not_touch_who_has_its_number_now() -> None:
+async def test_a_closed_fd_stream_does_not_touch_the_new_owner_of_its_descriptor_number() -> None:
     _writer, reader = pipe()
     number = reader.fileno()
     await reader.aclose()
@@ -240,7 +240,7 @@ async def test_a_closed_stream_does_not_touch_who_has_its_number_now() -> None:
     await _writer.aclose()
 
 
-async def test_without_a_reader_a_pipe_is_broken() -> None:
+async def test_sending_to_a_pipe_without_a_reader_raises_broken_resource_error() -> None:
     writer, reader = pipe()
     await reader.aclose()
     async with writer:
@@ -249,7 +249,7 @@ async def test_without_a_reader_a_pipe_is_broken() -> None:
         assert isinstance(caught.value.__cause__, BrokenPipeError)
 
 
-async def test_an_odd_error_of_the_system_breaks_the_stream() -> None:
+async def test_an_unexpected_oserror_raises_broken_resource_error() -> None:
     writer, reader = pipe()
     async with writer, reader:
         directory = os.open("/", os.O_RDONLY)
@@ -262,9 +262,7 @@ async def test_an_odd_error_of_the_system_breaks_the_stream() -> None:
         assert isinstance(caught.value.__cause__, IsADirectoryError)
 
 
-async def test_a_cancelled_receive_loses_nothing_and_a_cancelled_send_may_have_sent_a_part() -> (
-    None
-):
+async def test_a_cancelled_receive_loses_nothing_and_a_cancelled_send_may_be_partial() -> None:
     writer, reader = pipe()
     async with writer, reader:
         with nurseryio.move_on_after(0.001):
@@ -287,7 +285,7 @@ async def test_a_cancelled_receive_loses_nothing_and_a_cancelled_send_may_have_s
         assert 0 < got < 2**20
 
 
-async def test_a_forgotten_stream_closes_its_descriptor_and_leaves_the_loop_clean() -> None:
+async def test_a_garbage_collected_fd_stream_closes_and_unregisters_its_descriptor() -> None:
     writer, reader = pipe()
     with nurseryio.move_on_after(0.001):
         await reader.receive_some()
@@ -304,7 +302,7 @@ async def test_a_forgotten_stream_closes_its_descriptor_and_leaves_the_loop_clea
         assert repr(reader) == f"<FdStream over fd {reader.fileno()}>"
 
 
-def test_a_stream_can_be_used_on_one_loop_after_another() -> None:
+def test_an_fd_stream_can_be_used_on_one_loop_after_another() -> None:
     writer, reader = pipe()
 
     async def main() -> None:
@@ -319,7 +317,7 @@ def test_a_stream_can_be_used_on_one_loop_after_another() -> None:
     reader.close()
 
 
-async def test_a_stream_may_be_used_by_two_loops_and_closed_by_one() -> None:
+async def test_an_fd_stream_may_be_used_by_two_loops_and_closed_by_one() -> None:
     writer, reader = pipe()
     clog(writer)
     fd = writer.fileno()

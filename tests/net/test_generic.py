@@ -11,7 +11,7 @@ from nurseryio.testing import assert_checkpoints, memory_stream_one_way_pair
 
 
 class Resource(AsyncResource):
-    """Says a long goodbye unless it is told to hurry."""
+    """Its graceful close never ends by itself: only a cancellation ends it."""
 
     def __init__(self) -> None:
         self.closed: list[str] = []
@@ -23,14 +23,14 @@ class Resource(AsyncResource):
             self.closed.append(str(nurseryio.current_effective_deadline()))
 
 
-async def test_closing_forcefully_does_not_wait_for_the_goodbye() -> None:
+async def test_aclose_forcefully_does_not_wait_for_the_graceful_close() -> None:
     resource = Resource()
     with assert_checkpoints():
         await aclose_forcefully(resource)
     assert resource.closed == ["-inf"]
 
 
-async def test_closing_forcefully_works_in_a_cancelled_scope() -> None:
+async def test_aclose_forcefully_works_in_a_cancelled_scope() -> None:
     resource = Resource()
     with nurseryio.CancelScope() as scope:
         scope.cancel()
@@ -39,7 +39,7 @@ async def test_closing_forcefully_works_in_a_cancelled_scope() -> None:
     assert resource.closed == ["-inf"]
 
 
-async def test_an_error_of_closing_passes() -> None:
+async def test_aclose_forcefully_passes_an_error_of_aclose_on() -> None:
     class Broken(AsyncResource):
         async def aclose(self) -> None:
             raise KeyError("goodbye")
@@ -79,7 +79,7 @@ class Receiver(ReceiveStream):
         self.calls.append("aclose")
 
 
-async def test_each_half_gets_what_is_its_own() -> None:
+async def test_stapled_stream_passes_each_call_to_its_half() -> None:
     stream = StapledStream(Sender(), Receiver())
     await stream.send_all(b"x")
     await stream.wait_send_all_might_not_block()
@@ -91,7 +91,7 @@ async def test_each_half_gets_what_is_its_own() -> None:
     assert stream.send_stream.calls[2:] == stream.receive_stream.calls[2:] == ["aclose"]
 
 
-async def test_the_end_of_sending_is_announced_where_it_can_be_and_else_closes() -> None:
+async def test_stapled_stream_send_eof_half_closes_or_else_closes_the_send_stream() -> None:
     half_closeable = StapledStream(HalfCloseableSender(), Receiver())
     await half_closeable.send_eof()
     assert half_closeable.send_stream.calls == ["eof"]
@@ -101,7 +101,7 @@ async def test_the_end_of_sending_is_announced_where_it_can_be_and_else_closes()
     assert plain.receive_stream.calls == []
 
 
-async def test_the_second_half_is_closed_even_if_closing_the_first_fails() -> None:
+async def test_stapled_stream_closes_the_second_half_even_if_closing_the_first_fails() -> None:
     class BrokenSender(Sender):
         async def aclose(self) -> None:
             raise ValueError("sender")
@@ -118,7 +118,7 @@ async def test_the_second_half_is_closed_even_if_closing_the_first_fails() -> No
     assert stream.receive_stream.calls == ["aclose"]
 
 
-async def test_two_one_way_pairs_make_a_two_way_stream() -> None:
+async def test_stapled_streams_of_two_one_way_pairs_make_a_two_way_stream() -> None:
     left_out, right_in = memory_stream_one_way_pair()
     right_out, left_in = memory_stream_one_way_pair()
     left = StapledStream(left_out, left_in)
@@ -130,7 +130,7 @@ async def test_two_one_way_pairs_make_a_two_way_stream() -> None:
         assert await left.receive_some() == b"answer"
 
 
-def test_it_names_its_halves_and_can_be_given_types() -> None:
+def test_repr_of_a_stapled_stream_names_its_halves_and_it_can_be_subscripted() -> None:
     assert StapledStream[Sender, Receiver] is not None
     shown = repr(StapledStream(Sender(), Receiver()))
     assert shown.startswith("StapledStream(send_stream=<")

@@ -1,4 +1,4 @@
-"""Connections over a transport: what the protocol makes of what the transport says."""
+"""Connections over a transport: how the protocol handles the transport's callbacks."""
 
 # Covered below 95 %: links under load are in test_stream_stress.py; a connection that is given up
 # before it is made has no test.
@@ -59,7 +59,7 @@ async def made() -> tuple[Link, Transport]:
     return link, transport
 
 
-async def test_reading_is_paused_until_a_task_receives_and_again_at_the_limit() -> None:
+async def test_back_pressure_reading_is_paused_until_a_task_receives_and_at_the_limit() -> None:
     link, transport = await made()
     with assert_checkpoints(), nurseryio.move_on_after(0.001):
         await link.receive(1)
@@ -74,7 +74,7 @@ async def test_reading_is_paused_until_a_task_receives_and_again_at_the_limit() 
     assert transport.calls == ["resume_reading", "pause_reading"]
 
 
-async def test_reading_is_not_paused_if_a_task_receives_already() -> None:
+async def test_back_pressure_reading_is_not_paused_if_a_task_receives_already() -> None:
     link, transport = Link(asyncio.get_running_loop()), Transport()
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(link.receive, 1)
@@ -85,7 +85,7 @@ async def test_reading_is_not_paused_if_a_task_receives_already() -> None:
         link.data_received(b"x")
 
 
-async def test_a_send_passes_on_one_piece_at_a_time() -> None:
+async def test_back_pressure_a_send_gives_the_transport_one_piece_at_a_time() -> None:
     link, transport = await made()
     async with nurseryio.open_nursery() as nursery:
         link.pause_writing()
@@ -101,7 +101,7 @@ async def test_a_send_passes_on_one_piece_at_a_time() -> None:
     assert transport.calls == [PIECE, PIECE, 1]
 
 
-async def test_a_write_that_fails_gives_its_error_when_the_transport_has_it() -> None:
+async def test_a_send_raises_the_error_with_which_the_transport_lost_its_connection() -> None:
     link, transport = await made()
     async with nurseryio.open_nursery() as nursery:
 
@@ -117,20 +117,20 @@ async def test_a_write_that_fails_gives_its_error_when_the_transport_has_it() ->
         await wait_all_tasks_blocked()
         link.connection_lost(ConnectionResetError(errno.ECONNRESET, "reset"))
     assert [error.errno for error in errors] == [errno.ECONNRESET] * 2
-    # Each has a traceback of its own.
+    # Each error has its own traceback.
     assert errors[0] is not errors[1]
     with pytest.raises(ConnectionResetError):
         await link.receive(1)
 
 
-async def test_an_error_of_another_kind_is_a_reset() -> None:
+async def test_connection_lost_with_another_kind_of_error_is_a_reset() -> None:
     link, _ = await made()
     link.connection_lost(KeyError("odd"))
     with pytest.raises(ConnectionResetError, match=r"KeyError\('odd'\)"):
         await link.receive(1)
 
 
-async def test_a_transport_that_others_close_is_closed() -> None:
+async def test_a_transport_closed_by_other_code_is_closed() -> None:
     link, _ = await made()
     link.data_received(b"x")
     link.connection_lost(None)
@@ -140,7 +140,7 @@ async def test_a_transport_that_others_close_is_closed() -> None:
         await link.send(memoryview(b"x"))
 
 
-async def test_after_the_end_nothing_more_comes_and_sending_goes_on() -> None:
+async def test_half_close_after_eof_received_sending_goes_on() -> None:
     link, transport = await made()
     link.data_received(b"last")
     assert link.eof_received()
@@ -151,7 +151,7 @@ async def test_after_the_end_nothing_more_comes_and_sending_goes_on() -> None:
     assert 1 in transport.calls
 
 
-async def test_closing_wakes_both_tasks() -> None:
+async def test_closing_a_link_wakes_the_receiving_and_the_sending_task() -> None:
     link, transport = await made()
     link.pause_writing()
     async with nurseryio.open_nursery() as nursery:
@@ -171,7 +171,7 @@ async def test_closing_wakes_both_tasks() -> None:
     link.close()
 
 
-async def test_it_can_be_closed_from_another_thread() -> None:
+async def test_a_link_can_be_closed_from_another_thread() -> None:
     link, transport = await made()
     thread = threading.Thread(target=link.abort)
     thread.start()
@@ -182,7 +182,7 @@ async def test_it_can_be_closed_from_another_thread() -> None:
     assert link.closed
 
 
-async def test_a_connection_that_could_not_be_made_says_why() -> None:
+async def test_connection_made_that_fails_is_raised_to_the_waiting_task() -> None:
     left, right = stdlib.socketpair()
 
     async def fail() -> None:
@@ -197,7 +197,7 @@ async def test_a_connection_that_could_not_be_made_says_why() -> None:
         assert left.fileno() == -1
 
 
-async def test_an_error_leaves_no_circle_behind() -> None:
+async def test_an_error_of_a_link_leaves_no_reference_cycle() -> None:
     link, _ = await made()
     watched = weakref.ref(link)
     try:

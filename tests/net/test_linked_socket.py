@@ -30,7 +30,7 @@ from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 pytestmark = pytest.mark.blind_only
 
 
-async def test_all_stream_sockets_made_here_go_over_transports() -> None:
+async def test_without_add_reader_all_stream_sockets_use_transports() -> None:
     left, right = socket.socketpair()
     plain, other = stdlib.socketpair()
     made = [
@@ -50,7 +50,7 @@ async def test_all_stream_sockets_made_here_go_over_transports() -> None:
 # -- receiving ------------------------------------------------------------------
 
 
-async def test_nothing_is_read_before_the_first_receive_and_then_up_to_a_limit() -> None:
+async def test_back_pressure_nothing_is_read_before_receive_and_then_up_to_a_limit() -> None:
     async with unix_pair() as (a, b), nurseryio.open_nursery() as nursery:
         await a.send_all(b"x" * 1000)
         await wait_all_tasks_blocked()
@@ -64,7 +64,7 @@ async def test_nothing_is_read_before_the_first_receive_and_then_up_to_a_limit()
         nursery.cancel_scope.cancel()
 
 
-async def test_what_the_peer_said_before_it_went_is_received_before_the_error() -> None:
+async def test_data_that_the_peer_sent_before_its_reset_is_received_before_the_error() -> None:
     async with tcp_pair() as (a, b):
         await a.send_all(b"farewell: your request is too large")
         assert await b.receive_some(9) == b"farewell:"
@@ -116,7 +116,7 @@ async def test_recv_into_and_the_limits_of_recv() -> None:
         assert right.is_readable()
 
 
-async def test_what_a_transport_cannot_do_is_refused_before_anything_is_done() -> None:
+async def test_socket_flags_that_a_transport_cannot_do_are_refused_first() -> None:
     left, right = socket.socketpair()
     with left, right:
         await left.send(b"kept")
@@ -133,7 +133,7 @@ async def test_what_a_transport_cannot_do_is_refused_before_anything_is_done() -
         assert await right.recv(10) == b"kept"
 
 
-async def test_one_task_for_each_direction_of_a_socket() -> None:
+async def test_a_second_task_in_one_direction_gets_busy_resource_error() -> None:
     left, right = socket.socketpair()
     with left, right:
         async with nurseryio.open_nursery() as nursery:
@@ -146,7 +146,7 @@ async def test_one_task_for_each_direction_of_a_socket() -> None:
             nursery.cancel_scope.cancel()
 
 
-async def test_any_exchange_arrives_byte_for_byte_though_receives_are_cancelled() -> None:
+async def test_any_exchange_arrives_byte_for_byte_although_receives_are_cancelled() -> None:
     choice = random.Random(1)
     data = choice.randbytes(2_000_000)
     async with tcp_pair() as (a, b), nurseryio.open_nursery() as nursery:
@@ -181,7 +181,7 @@ async def cancel_soon(scope: CancelScope, turns: int) -> None:
 # -- connecting -----------------------------------------------------------------
 
 
-async def test_connecting_can_be_given_up_and_leaves_no_thread() -> None:
+async def test_a_cancelled_connect_leaves_no_thread() -> None:
     with stdlib.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -199,12 +199,12 @@ async def test_connecting_can_be_given_up_and_leaves_no_thread() -> None:
             other.close()
 
 
-async def test_a_refused_connection_is_the_error_of_the_system() -> None:
+async def test_a_refused_connection_raises_the_systems_oserror() -> None:
     with socket.socket() as sock, pytest.raises(ConnectionRefusedError):
         await sock.connect(("127.0.0.1", net.free_port()))
 
 
-async def test_a_socket_that_is_not_connected_is_an_error_of_the_system() -> None:
+async def test_using_a_socket_that_is_not_connected_raises_the_systems_oserror() -> None:
     with socket.socket() as sock, pytest.raises(OSError) as caught:
         await sock.recv(1)
     assert caught.value.errno == errno.ENOTCONN
@@ -218,7 +218,7 @@ async def open_listener() -> nurseryio.SocketListener:
     return listener
 
 
-async def test_connections_that_are_not_accepted_wait_and_only_so_many(
+async def test_connections_that_are_not_accepted_wait_up_to_a_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(linked_socket, "MOST_WAITING", 10)
@@ -244,7 +244,7 @@ async def test_connections_that_are_not_accepted_wait_and_only_so_many(
             client.close()
 
 
-async def test_closing_a_listener_closes_what_was_not_accepted_and_frees_the_port() -> None:
+async def test_closing_a_listener_closes_connections_not_accepted_and_frees_the_port() -> None:
     listener = await open_listener()
     address = listener.socket.getsockname()
     clients = [stdlib.create_connection(address) for _ in range(3)]
@@ -263,7 +263,7 @@ async def test_closing_a_listener_closes_what_was_not_accepted_and_frees_the_por
         probe.bind(address)
 
 
-async def test_a_connection_stays_in_the_queue_if_no_descriptor_is_left(
+async def test_with_emfile_a_connection_stays_in_the_accept_queue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with await open_listener() as listener:
@@ -283,7 +283,7 @@ async def test_a_connection_stays_in_the_queue_if_no_descriptor_is_left(
                 assert await stream.receive_some() == b"still here"
 
 
-async def test_accepting_needs_a_listening_socket_and_one_task() -> None:
+async def test_accept_needs_a_listening_socket_and_one_task() -> None:
     with socket.socket() as sock, pytest.raises(OSError) as caught:
         await sock.accept()
     assert caught.value.errno == errno.EINVAL
@@ -314,7 +314,7 @@ async def test_closing_while_the_transport_is_made(turns: int) -> None:
         assert await a.receive_some() == b""
 
 
-async def test_the_end_is_sent_after_what_a_cancelled_send_has_left() -> None:
+async def test_half_close_eof_is_sent_after_the_rest_of_a_cancelled_send() -> None:
     async with unix_pair() as (a, b):
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(a.send_all, b"x" * 1_000_000)
@@ -336,7 +336,7 @@ async def test_a_detached_socket_stays_open() -> None:
             assert await a.receive_some() == b"2"
 
 
-async def test_a_socket_that_is_forgotten_is_closed_with_a_warning() -> None:
+async def test_a_garbage_collected_linked_socket_is_closed_with_a_warning() -> None:
     left, right = socket.socketpair()
     async with SocketStream(left) as stream:
         await right.send(b"x")
@@ -347,7 +347,7 @@ async def test_a_socket_that_is_forgotten_is_closed_with_a_warning() -> None:
         assert await stream.receive_some() == b""
 
 
-async def test_a_socket_outlives_the_loop_that_used_it() -> None:
+async def test_a_linked_socket_outlives_the_loop_that_used_it() -> None:
     def in_another_loop() -> None:
         pair: list[socket.SocketType] = []
 
@@ -372,7 +372,7 @@ async def test_a_socket_outlives_the_loop_that_used_it() -> None:
     await nurseryio.to_thread.run_sync(in_another_loop)
 
 
-async def test_another_loop_is_refused_while_the_first_one_lives() -> None:
+async def test_a_linked_socket_on_another_loop_is_refused_while_the_first_loop_is_open() -> None:
     left, right = socket.socketpair()
     with left, right:
         await left.send(b"x")

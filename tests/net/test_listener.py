@@ -84,7 +84,7 @@ async def test_a_cancelled_accept_loses_no_connection() -> None:
             await (await listener.accept()).aclose()
 
 
-async def test_two_tasks_that_accept_at_once_are_told_so() -> None:
+async def test_two_tasks_that_accept_at_once_get_busy_resource_error() -> None:
     async with await listening() as listener, nurseryio.open_nursery() as nursery:
         nursery.start_soon(listener.accept)
         await wait_all_tasks_blocked()
@@ -107,7 +107,7 @@ async def test_the_port_is_free_when_closing_returns() -> None:
         probe.listen()
 
 
-async def test_closing_is_done_also_when_it_is_cancelled() -> None:
+async def test_closing_a_listener_is_done_also_when_it_is_cancelled() -> None:
     listener = await listening()
     with CancelScope() as scope:
         scope.cancel()
@@ -148,7 +148,7 @@ async def test_accepted_connections_outlive_the_listener() -> None:
 
 
 @pytest.mark.watching_only("it makes a socket for datagrams")
-async def test_it_needs_a_listening_socket_of_this_library() -> None:
+async def test_socket_listener_needs_a_listening_nurseryio_socket() -> None:
     with stdlib.socket() as plain, pytest.raises(TypeError, match="from_stdlib_socket"):
         SocketListener(plain)  # type: ignore[arg-type]
     with socket.socket(type=socket.SOCK_DGRAM) as datagrams:
@@ -160,7 +160,7 @@ async def test_it_needs_a_listening_socket_of_this_library() -> None:
             SocketListener(silent)
 
 
-async def test_a_socket_of_the_standard_library_can_be_listened_on() -> None:
+async def test_socket_listener_takes_a_wrapped_stdlib_socket() -> None:
     plain = stdlib.socket()
     plain.bind(("127.0.0.1", 0))
     plain.listen()
@@ -172,7 +172,7 @@ async def test_a_socket_of_the_standard_library_can_be_listened_on() -> None:
 
 
 class Fake(socket.SocketType):
-    """Accepts, or fails to, as it is told."""
+    """Accepts or fails, as its list of results says."""
 
     type = socket.SOCK_STREAM  # type: ignore[assignment]
 
@@ -198,7 +198,7 @@ def of_one_connection() -> Iterable[int]:
         yield getattr(errno, name)
 
 
-async def test_what_went_wrong_with_one_connection_is_passed_over() -> None:
+async def test_accept_passes_over_an_error_of_one_connection() -> None:
     connection = Fake()
     listener = SocketListener(Fake(*of_one_connection(), connection))
     with assert_checkpoints():
@@ -207,7 +207,7 @@ async def test_what_went_wrong_with_one_connection_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOBUFS, errno.EFAULT, errno.EINVAL])
-async def test_what_went_wrong_with_the_machine_or_the_listener_is_raised(code: int) -> None:
+async def test_accept_raises_an_error_of_the_machine_or_of_the_listener(code: int) -> None:
     connection = Fake()
     listener = SocketListener(Fake(code, connection))
     with pytest.raises(OSError) as caught:
@@ -229,7 +229,7 @@ async def test_an_error_of_watching_the_listener_is_not_taken_for_one_of_a_conne
 
 
 @pytest.mark.parametrize("name", ["ECONNABORTED", "EPERM", "EAGAIN"])
-async def test_a_real_listener_passes_over_what_went_wrong_with_one_connection(
+async def test_accept_of_a_real_listener_passes_over_an_error_of_one_connection(
     monkeypatch: pytest.MonkeyPatch, loop_kind: str, name: str
 ) -> None:
     if loop_kind == "blind":
@@ -250,6 +250,6 @@ async def test_a_real_listener_passes_over_what_went_wrong_with_one_connection(
     assert next(failures, None) is None
 
 
-async def test_it_says_what_it_is() -> None:
+async def test_repr_of_a_socket_listener_shows_its_socket() -> None:
     async with await listening() as listener:
         assert repr(listener).startswith("<SocketListener on <nurseryio.socket.socket fd=")

@@ -94,7 +94,7 @@ async def serve_here(
 # -- connections and handlers ---------------------------------------------------
 
 
-async def test_each_connection_of_each_listener_gets_a_handler() -> None:
+async def test_serve_listeners_starts_a_handler_for_each_connection_of_each_listener() -> None:
     listeners = [MemoryListener(), MemoryListener()]
 
     async def handler(stream: MemoryStream) -> None:
@@ -190,7 +190,7 @@ async def test_an_error_of_a_handler_ends_the_server_and_its_other_handlers() ->
     assert listener.socket.fileno() == -1
 
 
-async def test_a_reset_in_mid_message_concerns_its_own_handler_alone() -> None:
+async def test_a_reset_in_the_middle_of_a_message_affects_its_own_handler_alone() -> None:
     broken = []
 
     async def handler(stream: SocketStream) -> None:
@@ -214,7 +214,7 @@ async def test_a_reset_in_mid_message_concerns_its_own_handler_alone() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_handlers_may_run_in_a_nursery_of_somebody_else() -> None:
+async def test_handler_nursery_runs_the_handlers_in_another_nursery() -> None:
     async with nurseryio.open_nursery() as handlers:
         async with nurseryio.open_nursery() as nursery:
             listener = await serve_here(nursery, echo, handler_nursery=handlers)
@@ -252,7 +252,7 @@ async def test_an_error_of_accept_ends_the_server(error: Exception) -> None:
     assert other.closed
 
 
-async def test_a_cancellation_does_not_take_the_place_of_an_error_of_accept() -> None:
+async def test_a_cancellation_does_not_replace_an_error_of_accept() -> None:
     error = KeyError("x")
 
     class Late(MemoryListener):
@@ -267,7 +267,7 @@ async def test_a_cancellation_does_not_take_the_place_of_an_error_of_accept() ->
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-async def test_if_there_is_no_room_the_server_says_so_and_tries_again(
+async def test_accept_errors_like_emfile_enfile_and_enomem_are_logged_and_tried_again(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
     errors = [OSError(code, os.strerror(code)) for _ in range(3)]
@@ -333,7 +333,7 @@ async def test_running_out_of_descriptors_does_not_end_a_server(
 
 
 @pytest.mark.parametrize("ending", ["returns", "cancelled"])
-async def test_a_connection_and_its_task_are_freed_at_once(ending: str) -> None:
+async def test_a_served_connection_and_its_task_are_freed_at_once(ending: str) -> None:
     watched: list[weakref.ref[Any]] = []
 
     async def handler(stream: SocketStream) -> None:
@@ -426,7 +426,7 @@ async def test_the_port_is_free_as_soon_as_the_server_has_ended() -> None:
             probe.listen()
 
 
-async def test_a_server_can_be_ended_by_a_native_cancel() -> None:
+async def test_a_native_cancel_ends_serve_listeners() -> None:
     listeners = await open_tcp_listeners(0, host="127.0.0.1")
     task = asyncio.ensure_future(serve_listeners(echo, listeners))
     async with await open_stream_to_socket_listener(listeners[0]) as client:
@@ -440,7 +440,7 @@ async def test_a_server_can_be_ended_by_a_native_cancel() -> None:
     assert listeners[0].socket.fileno() == -1
 
 
-async def test_what_cannot_be_called_is_refused_before_anything_is_opened(
+async def test_a_handler_that_is_not_callable_is_refused_before_anything_is_opened(
     tmp_path: pathlib.Path,
 ) -> None:
     async def handler(stream: Any) -> None:

@@ -18,7 +18,7 @@ import nurseryio
 from nurseryio import socket
 
 
-async def test_a_new_socket_does_not_block_and_is_closed_by_with() -> None:
+async def test_a_new_socket_is_non_blocking_and_is_closed_by_with() -> None:
     with socket.socket() as sock:
         assert isinstance(sock, socket.SocketType)
         assert sock.family == socket.AF_INET
@@ -32,14 +32,14 @@ def test_a_socket_can_be_made_outside_any_loop() -> None:
         assert sock.type == socket.SOCK_DGRAM
 
 
-async def test_a_pair_is_connected() -> None:
+async def test_socketpair_is_connected() -> None:
     left, right = socket.socketpair()
     with left, right:
         await left.send(b"x")
         assert await right.recv(10) == b"x"
 
 
-async def test_a_socket_of_the_standard_library_can_be_wrapped() -> None:
+async def test_from_stdlib_socket_wraps_a_socket() -> None:
     left, right = stdlib.socketpair()
     with right, socket.from_stdlib_socket(left) as sock:
         assert sock.fileno() == left.fileno()
@@ -47,7 +47,7 @@ async def test_a_socket_of_the_standard_library_can_be_wrapped() -> None:
         assert right.recv(10) == b"x"
 
 
-async def test_only_plain_sockets_can_be_wrapped() -> None:
+async def test_from_stdlib_socket_takes_only_plain_sockets() -> None:
     with pytest.raises(TypeError, match=r"expected object of type 'socket.socket', not 'int'"):
         socket.from_stdlib_socket(1)  # type: ignore[arg-type]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -56,7 +56,7 @@ async def test_only_plain_sockets_can_be_wrapped() -> None:
         socket.from_stdlib_socket(tls)
 
 
-async def test_a_descriptor_can_be_duplicated_into_a_socket() -> None:
+async def test_fromfd_duplicates_a_descriptor_into_a_socket() -> None:
     left, right = stdlib.socketpair()
     with left, right, socket.fromfd(left.fileno(), left.family, left.type) as sock:
         assert sock.fileno() != left.fileno()
@@ -66,7 +66,7 @@ async def test_a_descriptor_can_be_duplicated_into_a_socket() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells what a descriptor is")
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
-async def test_the_system_is_asked_what_a_descriptor_is(kind: int) -> None:
+async def test_the_family_and_type_of_a_descriptor_are_detected(kind: int) -> None:
     family = socket.AF_INET6 if net.has_ipv6() else socket.AF_INET
     with stdlib.socket(family, kind) as plain:
         with socket.fromfd(plain.fileno()) as copy:
@@ -76,7 +76,7 @@ async def test_the_system_is_asked_what_a_descriptor_is(kind: int) -> None:
         assert taken.detach() == plain.fileno()
 
 
-async def test_a_descriptor_that_is_no_socket_is_refused() -> None:
+async def test_fromfd_refuses_a_descriptor_that_is_not_a_socket() -> None:
     reader, writer = os.pipe()
     try:
         with pytest.raises(OSError, match="Socket operation on non-socket"):
@@ -88,7 +88,7 @@ async def test_a_descriptor_that_is_no_socket_is_refused() -> None:
         os.close(writer)
 
 
-async def test_a_factory_of_ones_own_makes_the_new_sockets_and_no_others() -> None:
+async def test_set_custom_socket_factory_makes_new_sockets_and_no_others() -> None:
     class Factory(nurseryio.abc.SocketFactory):
         def socket(self, *kind: Any) -> Any:
             return kind
@@ -109,7 +109,7 @@ async def test_a_factory_of_ones_own_makes_the_new_sockets_and_no_others() -> No
     assert socket.set_custom_socket_factory(None) is factory
 
 
-def test_a_factory_belongs_to_one_loop() -> None:
+def test_set_custom_socket_factory_belongs_to_one_loop() -> None:
     class Factory(nurseryio.abc.SocketFactory):
         def socket(self, *_kind: Any) -> Any:
             return "fake"
@@ -122,7 +122,7 @@ def test_a_factory_belongs_to_one_loop() -> None:
     nurseryio.run(use_one)
 
 
-def test_the_door_has_the_small_functions_and_not_those_that_block() -> None:
+def test_nurseryio_socket_has_the_small_functions_and_not_those_that_block() -> None:
     assert socket.inet_aton("127.0.0.1") == b"\x7f\0\0\1"
     assert socket.ntohs(socket.htons(5)) == 5
     assert socket.gaierror is stdlib.gaierror

@@ -51,7 +51,7 @@ def pair() -> Iterator[tuple[socket.SocketType, socket.SocketType]]:
 
 @contextlib.asynccontextmanager
 async def datagram_pair(family: int, address: str) -> Any:
-    """Two UDP sockets, each bound to a port of its own."""
+    """Two UDP sockets, each bound to its own port."""
     with (
         socket.socket(family, socket.SOCK_DGRAM) as a,
         socket.socket(family, socket.SOCK_DGRAM) as b,
@@ -66,7 +66,7 @@ if net.has_ipv6():
     LOOPBACKS.append((socket.AF_INET6, "::1"))
 
 
-async def test_a_datagram_that_was_refused_does_not_end_receiving() -> None:
+async def test_a_refused_datagram_does_not_end_recvfrom() -> None:
     async with datagram_pair(socket.AF_INET, "127.0.0.1") as (a, b):
         nobody = ("127.0.0.1", net.free_port(socket.SOCK_DGRAM))
         await a.connect(b.getsockname())
@@ -113,7 +113,7 @@ async def test_a_connection_is_made_and_both_ends_know_the_addresses(
             assert await client.recv(1) == b"x"
 
 
-async def test_names_are_resolved_on_the_way() -> None:
+async def test_connect_and_bind_resolve_host_names() -> None:
     with socket.socket() as listener, socket.socket() as client:
         await listener.bind(("localhost", 0))
         assert listener.getsockname()[0] == "127.0.0.1"
@@ -201,7 +201,7 @@ async def test_a_connect_cancelled_while_it_waits_closes_the_socket() -> None:
         assert client.fileno() == -1
 
 
-async def test_a_unix_listener_with_a_full_queue_is_an_error() -> None:
+async def test_connect_to_a_unix_listener_with_a_full_backlog_is_an_error() -> None:
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         path = f"{directory}/socket"
         listener = stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -278,7 +278,7 @@ async def test_datagrams_can_be_sent_to_a_name() -> None:
         assert [await b.recv(10), await b.recv(10)] == [b"1", b"2"]
 
 
-async def test_descriptors_travel_as_ancillary_data() -> None:
+async def test_descriptors_are_sent_as_ancillary_data() -> None:
     with pair() as (a, b), open(os.devnull) as file:
         fds = array.array("i", [file.fileno()])
         await a.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
@@ -289,7 +289,7 @@ async def test_descriptors_travel_as_ancillary_data() -> None:
         os.close(received)
 
 
-async def test_one_shot_iterables_of_buffers_are_kept_for_the_second_try() -> None:
+async def test_sendmsg_keeps_one_shot_iterables_of_buffers_for_its_retry() -> None:
     with pair() as (a, b), open(os.devnull) as file:
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -359,7 +359,7 @@ async def test_nothing_is_received_in_a_cancelled_scope() -> None:
         assert await b.recv(1) == b"x"
 
 
-async def test_a_cancellation_while_others_have_their_turn_takes_no_data() -> None:
+async def test_a_cancellation_while_recv_lets_other_tasks_run_takes_no_data() -> None:
     with pair() as (a, b):
         await a.send(b"x")
         with CancelScope() as scope:
@@ -387,7 +387,7 @@ async def test_a_native_cancel_of_a_task_that_only_receives_loses_no_data() -> N
         assert await b.recv(1) == b"x"
 
 
-async def test_connect_does_not_take_try_again_for_under_way(
+async def test_connect_does_not_take_eagain_for_einprogress(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def out_of_ports(_sock: object, _address: object) -> None:
@@ -415,7 +415,7 @@ async def test_a_socket_that_cannot_be_set_up_is_closed(monkeypatch: pytest.Monk
     assert len(made) == 2 and all(sock.fileno() == -1 for sock in made)
 
 
-async def test_a_sender_waits_for_room() -> None:
+async def test_back_pressure_send_waits_for_buffer_space() -> None:
     with pair() as (a, b):
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -446,7 +446,7 @@ async def test_two_tasks_cannot_wait_for_the_same_direction() -> None:
             await a.send(b"x")
 
 
-async def test_a_task_that_was_woken_for_nothing_waits_again() -> None:
+async def test_a_spurious_wake_up_makes_recv_wait_again() -> None:
     left, right = stdlib.socketpair()
     with right, socket.from_stdlib_socket(left) as sock:
         right.setblocking(False)
@@ -540,7 +540,7 @@ def test_a_socket_can_be_used_on_one_loop_after_another() -> None:
         nurseryio.run(main)
 
 
-async def test_a_detached_descriptor_stays_open_and_unwatched() -> None:
+async def test_detach_leaves_the_descriptor_open_and_unregistered() -> None:
     left, right = socket.socketpair()
     with right:
         with nurseryio.move_on_after(0.001):
@@ -553,7 +553,7 @@ async def test_a_detached_descriptor_stays_open_and_unwatched() -> None:
             assert plain.recv(1) == b"x"
 
 
-async def test_a_forgotten_socket_is_closed_and_unwatched() -> None:
+async def test_a_garbage_collected_socket_is_closed_and_unregistered() -> None:
     left, right = socket.socketpair()
     with right:
         with nurseryio.move_on_after(0.001):
@@ -576,7 +576,7 @@ async def test_a_forgotten_socket_is_closed_and_unwatched() -> None:
 # -- the rest -------------------------------------------------------------------
 
 
-async def test_a_direction_can_be_shut_down() -> None:
+async def test_half_close_shutdown_of_one_direction() -> None:
     with pair() as (a, b):
         assert not a.did_shutdown_SHUT_WR
         a.shutdown(socket.SHUT_RD)
@@ -589,7 +589,7 @@ async def test_a_direction_can_be_shut_down() -> None:
         assert a.did_shutdown_SHUT_WR
 
 
-async def test_whether_there_is_something_to_read() -> None:
+async def test_is_readable_says_whether_there_is_something_to_read() -> None:
     with pair() as (a, b):
         assert not b.is_readable()
         await a.send(b"x")
@@ -598,14 +598,14 @@ async def test_whether_there_is_something_to_read() -> None:
         assert not b.is_readable()
 
 
-async def test_a_duplicate_is_closed_separately() -> None:
+async def test_dup_of_a_socket_is_closed_separately() -> None:
     with pair() as (a, b), a.dup() as copy:
         a.close()
         await copy.send(b"x")
         assert await b.recv(1) == b"x"
 
 
-async def test_options_and_inheritance() -> None:
+async def test_setsockopt_getsockopt_and_set_inheritable() -> None:
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
@@ -691,7 +691,7 @@ WAITS: dict[str, Callable[[SocketType], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("owned", [True, False])
 @pytest.mark.parametrize("operation", WAITS)
-async def test_detaching_ends_every_wait(operation: str, owned: bool) -> None:
+async def test_detach_ends_every_wait(operation: str, owned: bool) -> None:
     if owned:
         left, right = socket.socketpair()
     else:
@@ -710,7 +710,7 @@ async def test_detaching_ends_every_wait(operation: str, owned: bool) -> None:
         os.close(fd)
 
 
-async def test_detaching_ends_a_wait_for_a_connection() -> None:
+async def test_detach_ends_a_wait_for_accept() -> None:
     async def wait() -> None:
         with pytest.raises(ClosedResourceError):
             await listener.accept()
@@ -746,7 +746,7 @@ def test_a_socket_is_closed_after_its_loop_was_closed_under_a_waiting_task(owned
 
 
 class AnotherLoop:
-    """A loop in a thread of its own, in which a task does something with a socket."""
+    """A loop in its own thread, in which a task uses a socket."""
 
     def __init__(self, async_fn: Callable[[], Awaitable[object]]) -> None:
         self._async_fn = async_fn
@@ -794,7 +794,7 @@ async def test_one_socket_is_used_by_two_loops_at_the_same_time() -> None:
         assert other.outcome == b"x"
 
 
-async def test_two_loops_wait_for_the_same_and_each_is_woken() -> None:
+async def test_two_loops_wait_for_the_same_socket_and_each_is_woken() -> None:
     left, right = socket.socketpair()
     with left, right:
         with AnotherLoop(lambda: left.recv(1)) as other:
@@ -826,7 +826,7 @@ async def test_closing_ends_a_wait_on_another_loop(operation: str) -> None:
         os.close(fd)
 
 
-async def test_forgotten_streams_that_a_thread_collects_hurt_no_new_ones() -> None:
+async def test_streams_garbage_collected_in_a_thread_do_not_affect_new_ones() -> None:
     class Circle:
         pass
 

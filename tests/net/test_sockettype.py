@@ -25,7 +25,7 @@ LEFT_OUT = {
 }
 
 
-def test_it_cannot_be_made_directly_but_derived_from() -> None:
+def test_socket_type_cannot_be_instantiated_but_subclassed() -> None:
     with pytest.raises(TypeError, match=r"use nurseryio.socket.socket\(\)"):
         socket.SocketType()
 
@@ -37,17 +37,17 @@ def test_it_cannot_be_made_directly_but_derived_from() -> None:
         Fake().fileno()
 
 
-def test_it_has_what_sockets_of_the_standard_library_have() -> None:
+def test_socket_type_has_the_methods_of_stdlib_sockets() -> None:
     there = {name for name in dir(stdlib.socket) if not name.startswith("_")}
     assert there - LEFT_OUT <= set(dir(socket.SocketType))
 
 
-def test_what_may_block_is_async() -> None:
+def test_socket_methods_that_may_block_are_async() -> None:
     for name in "accept connect recv recvfrom_into send sendto sendmsg bind wait_writable".split():
         assert inspect.iscoroutinefunction(getattr(Socket, name)), name
 
 
-def test_real_sockets_implement_all_of_it() -> None:
+def test_real_sockets_implement_every_socket_type_method() -> None:
     for name, method in vars(socket.SocketType).items():
         if not name.startswith("_") or name in ("__enter__", "__exit__"):
             assert getattr(Socket, name) is not method, name

@@ -1,4 +1,4 @@
-"""Streams over sockets: what arrives, what is owed to the other tasks, how they break and close."""
+"""Streams over sockets: complete delivery, fairness to other tasks, broken and closed streams."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def clog(stream: SocketStream, loop_kind: str) -> None:
 # -- the contract of streams ----------------------------------------------------
 
 
-async def test_it_keeps_the_contract_of_streams(loop_kind: str) -> None:
+async def test_socket_stream_passes_check_half_closeable_stream(loop_kind: str) -> None:
     async def make() -> tuple[SocketStream, SocketStream]:
         left, right = socket.socketpair()
         return SocketStream(left), SocketStream(right)
@@ -78,7 +78,7 @@ async def test_it_keeps_the_contract_of_streams(loop_kind: str) -> None:
     await check_half_closeable_stream(make, make_clogged)
 
 
-async def test_bytes_arrive_whole_and_in_order_in_both_directions_at_once() -> None:
+async def test_bytes_arrive_complete_and_in_order_in_both_directions_at_once() -> None:
     data = os.urandom(3 * MEGABYTE)
     async with tcp_pair() as (a, b), nurseryio.open_nursery() as nursery:
         nursery.start_soon(a.send_all, data)
@@ -91,7 +91,7 @@ async def test_bytes_arrive_whole_and_in_order_in_both_directions_at_once() -> N
         assert await receive_exactly(b, len(data)) == data
 
 
-async def test_receiving_returns_what_is_there_up_to_the_limit() -> None:
+async def test_receive_some_returns_available_data_up_to_max_bytes() -> None:
     async with unix_pair() as (a, b):
         await a.send_all(b"12345")
         assert await b.receive_some(2) == b"12"
@@ -101,7 +101,7 @@ async def test_receiving_returns_what_is_there_up_to_the_limit() -> None:
 
 
 @pytest.mark.watching_only("it replaces the call of the system")
-async def test_more_is_asked_for_while_much_comes_at_once() -> None:
+async def test_receive_some_asks_for_more_bytes_while_much_arrives_at_once() -> None:
     async with unix_pair() as (a, b):
         asked: list[int] = []
         coming: list[int] = []
@@ -128,13 +128,15 @@ async def test_more_is_asked_for_while_much_comes_at_once() -> None:
 @pytest.mark.parametrize(
     ("max_bytes", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("1", TypeError)]
 )
-async def test_a_wrong_number_of_bytes_is_refused(max_bytes: Any, error: type[Exception]) -> None:
+async def test_receive_some_refuses_a_wrong_max_bytes(
+    max_bytes: Any, error: type[Exception]
+) -> None:
     async with unix_pair() as (a, _b):
         with pytest.raises(error, match="max_bytes must be integer >= 1"):
             await a.receive_some(max_bytes)
 
 
-async def test_anything_that_counts_as_an_integer_is_a_number_of_bytes() -> None:
+async def test_receive_some_takes_any_integer_type_as_max_bytes() -> None:
     async with unix_pair() as (a, b):
         await a.send_all(b"12")
         assert await b.receive_some(True) == b"1"
@@ -143,7 +145,7 @@ async def test_anything_that_counts_as_an_integer_is_a_number_of_bytes() -> None
 @pytest.mark.parametrize(
     "data", [b"abcd", bytearray(b"abcd"), memoryview(b"abcd"), memoryview(b"abcd").cast("H")]
 )
-async def test_every_kind_of_buffer_can_be_sent(data: Any) -> None:
+async def test_send_all_takes_every_kind_of_buffer(data: Any) -> None:
     async with unix_pair() as (a, b):
         await a.send_all(data)
         await a.send_all(data)
@@ -166,20 +168,20 @@ async def test_a_buffer_is_released_after_sending() -> None:
 
 
 @pytest.mark.parametrize("data", ["text", "", 5, None, ["a"]])
-async def test_sending_something_else_than_bytes_is_refused(data: Any) -> None:
+async def test_send_all_refuses_something_else_than_bytes(data: Any) -> None:
     async with unix_pair() as (a, _b):
         with pytest.raises(TypeError, match="takes bytes"):
             await a.send_all(data)
 
 
-async def test_the_error_for_text_says_what_to_do() -> None:
+async def test_the_error_for_sending_text_says_to_encode() -> None:
     async with unix_pair() as (a, _b):
         with pytest.raises(TypeError, match="not str; encode it first"):
             await a.send_all("text")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", ["receive_some", "send_all"])
-async def test_outside_of_a_loop_the_error_is_the_same_as_of_other_operations(method: str) -> None:
+async def test_stream_methods_outside_of_a_loop_raise_the_usual_error(method: str) -> None:
     async with net.unix_pair() as (stream, _peer):
         call = partial(getattr(stream, method), *([b"x"] if method == "send_all" else []))
         for operation in (call, nurseryio.Event().wait):
@@ -196,18 +198,18 @@ async def test_sending_nothing_sends_nothing() -> None:
         assert await b.receive_some() == b"x"
 
 
-async def test_a_loop_over_a_stream_ends_with_it() -> None:
+async def test_async_for_over_a_stream_ends_at_end_of_file() -> None:
     async with unix_pair() as (a, b):
         await a.send_all(b"x")
         await a.send_eof()
         assert [piece async for piece in b] == [b"x"]
 
 
-# -- no buffer of our own -------------------------------------------------------
+# -- no internal buffer -----------------------------------------------------------
 
 
 @pytest.mark.watching_only("a transport reads ahead")
-async def test_nothing_is_read_before_somebody_wants_it() -> None:
+async def test_back_pressure_nothing_is_read_before_a_task_receives() -> None:
     async with unix_pair() as (a, b):
         await a.send_all(b"x")
         await b.receive_some()
@@ -220,7 +222,7 @@ async def test_nothing_is_read_before_somebody_wants_it() -> None:
 
 
 @pytest.mark.watching_only("a transport reads ahead")
-async def test_a_sender_stops_when_the_receiver_does_and_goes_on_with_it() -> None:
+async def test_back_pressure_a_sender_stops_and_goes_on_with_its_receiver() -> None:
     sent = 0
 
     async def keep_sending(stream: SocketStream) -> None:
@@ -237,13 +239,13 @@ async def test_a_sender_stops_when_the_receiver_does_and_goes_on_with_it() -> No
         for _ in range(20):
             received += len(await b.receive_some(50_000))
             await wait_all_tasks_blocked()
-            # What is on its way never grows beyond what the kernel took at first.
+            # The data in flight never grows beyond what the kernel took at first.
             assert sent - received <= stopped_at + 1000
         assert sent > stopped_at
         nursery.cancel_scope.cancel()
 
 
-async def test_two_peers_that_only_send_block_each_other_for_good() -> None:
+async def test_back_pressure_two_peers_that_only_send_block_each_other() -> None:
     async with tcp_pair() as (a, b):
         finished = []
 
@@ -263,7 +265,7 @@ async def test_two_peers_that_only_send_block_each_other_for_good() -> None:
         assert net.drain(a) + net.drain(b) < 19 * MEGABYTE
 
 
-async def test_sending_ends_when_the_kernel_has_taken_the_last_byte() -> None:
+async def test_send_all_returns_when_the_kernel_has_taken_the_last_byte() -> None:
     async with unix_pair() as (a, b):
         room = net.clog(a)
         async with nurseryio.open_nursery() as nursery:
@@ -279,7 +281,7 @@ async def test_sending_ends_when_the_kernel_has_taken_the_last_byte() -> None:
 # -- others get their turn ------------------------------------------------------
 
 
-async def test_each_method_is_a_checkpoint_also_when_it_has_nothing_to_wait_for() -> None:
+async def test_each_stream_method_is_a_checkpoint_also_when_it_does_not_wait() -> None:
     async with tcp_pair() as (a, b):
         for _ in range(3):
             with assert_checkpoints():
@@ -314,7 +316,7 @@ async def count_turns(nursery: nurseryio.Nursery) -> Callable[[], int]:
     return lambda: turns
 
 
-async def test_a_task_that_only_sends_does_not_keep_others_from_running() -> None:
+async def test_fairness_a_task_that_only_sends_lets_others_run() -> None:
     async with unix_pair() as (a, b), nurseryio.open_nursery() as nursery:
         turns = await count_turns(nursery)
         before = turns()
@@ -325,7 +327,7 @@ async def test_a_task_that_only_sends_does_not_keep_others_from_running() -> Non
         nursery.cancel_scope.cancel()
 
 
-async def test_a_task_that_only_sends_does_not_keep_the_loop_from_looking_at_the_network() -> None:
+async def test_fairness_a_task_that_only_sends_lets_the_loop_poll_for_io() -> None:
     async with unix_pair() as (a, _b), unix_pair() as (c, d), nurseryio.open_nursery() as nursery:
         woken = []
 
@@ -342,7 +344,7 @@ async def test_a_task_that_only_sends_does_not_keep_the_loop_from_looking_at_the
         assert sent <= MAX_YIELD_CREDIT + 2
 
 
-async def test_of_two_methods_in_a_row_at_least_one_lets_others_run() -> None:
+async def test_fairness_of_two_stream_methods_in_a_row_one_lets_others_run() -> None:
     async with unix_pair() as (a, b), nurseryio.open_nursery() as nursery:
         turns = await count_turns(nursery)
 
@@ -382,7 +384,7 @@ async def test_a_method_raises_in_a_cancelled_scope_before_it_does_anything() ->
 # -- one task for each direction ------------------------------------------------
 
 
-async def test_two_tasks_that_receive_at_once_are_told_so() -> None:
+async def test_two_tasks_that_receive_at_once_get_busy_resource_error() -> None:
     async with unix_pair() as (a, b), nurseryio.open_nursery() as nursery:
         nursery.start_soon(b.receive_some)
         await wait_all_tasks_blocked()
@@ -392,7 +394,7 @@ async def test_two_tasks_that_receive_at_once_are_told_so() -> None:
         await a.send_all(b"x")
 
 
-async def test_two_tasks_that_send_at_once_are_told_so() -> None:
+async def test_two_tasks_that_send_at_once_get_busy_resource_error() -> None:
     async with unix_pair() as (a, b), nurseryio.open_nursery() as nursery:
         net.clog(a)
         nursery.start_soon(a.send_all, b"x")
@@ -408,7 +410,7 @@ async def test_two_tasks_that_send_at_once_are_told_so() -> None:
         net.drain(b)
 
 
-async def test_the_conflict_is_noticed_also_when_the_first_task_only_takes_its_turn() -> None:
+async def test_busy_resource_error_also_while_the_first_task_only_yields() -> None:
     async with unix_pair() as (a, b), nurseryio.open_nursery() as nursery:
         await a.send_all(b"xy")
         first: list[bytes] = []
@@ -426,7 +428,7 @@ async def test_the_conflict_is_noticed_also_when_the_first_task_only_takes_its_t
 
 
 @pytest.mark.watching_only("it waits for the descriptor")
-async def test_the_socket_below_may_be_used_in_turns_with_the_stream() -> None:
+async def test_the_socket_of_a_stream_may_be_used_in_turn_with_the_stream() -> None:
     async with unix_pair() as (a, b):
         await a.send_all(b"1")
         assert await b.receive_some() == b"1"
@@ -481,7 +483,7 @@ async def test_a_native_cancel_of_a_receive_carries_its_message_and_loses_nothin
         assert await b.receive_some() == b"x"
 
 
-async def test_data_and_a_cancellation_at_the_same_moment_lose_neither() -> None:
+async def test_data_and_a_cancellation_in_the_same_iteration_lose_neither() -> None:
     async with unix_pair() as (a, b):
         for _ in range(20):
             got = []
@@ -499,7 +501,7 @@ async def test_data_and_a_cancellation_at_the_same_moment_lose_neither() -> None
             assert got == [b"x"]
 
 
-async def test_a_cancellation_does_not_drag_along_what_the_system_said_before() -> None:
+async def test_cancelled_has_no_blocking_io_error_as_its_context() -> None:
     async with unix_pair() as (_a, b):
         with CancelScope() as scope:
             scope.deadline = nurseryio.current_time() + 0.001
@@ -510,7 +512,7 @@ async def test_a_cancellation_does_not_drag_along_what_the_system_said_before() 
                 raise
 
 
-async def test_a_send_cancelled_in_the_middle_has_sent_a_part_and_leaves_the_stream_open() -> None:
+async def test_a_cancelled_send_all_has_sent_a_part_and_leaves_the_stream_open() -> None:
     data = os.urandom(8 * MEGABYTE)
     async with unix_pair() as (a, b):
         with CancelScope() as scope:
@@ -534,7 +536,7 @@ async def test_a_send_cancelled_in_the_middle_has_sent_a_part_and_leaves_the_str
         assert data.startswith(part[:-3])
 
 
-async def test_a_timeout_of_asyncio_ends_a_wait_for_data() -> None:
+async def test_an_asyncio_timeout_ends_a_wait_for_data() -> None:
     async with unix_pair() as (a, b):
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(b.receive_some(), 0.001)
@@ -545,7 +547,7 @@ async def test_a_timeout_of_asyncio_ends_a_wait_for_data() -> None:
 # -- the end of a direction -----------------------------------------------------
 
 
-async def test_a_peer_can_end_its_direction_and_go_on_receiving() -> None:
+async def test_half_close_send_eof_and_go_on_receiving() -> None:
     async with tcp_pair() as (a, b):
         await a.send_all(b"question")
         await a.send_eof()
@@ -623,7 +625,7 @@ async def test_a_broken_stream_stays_broken(loop_kind: str) -> None:
             assert await b.receive_some() == b""
 
 
-async def test_what_came_before_the_end_can_be_read_after_a_send_has_failed() -> None:
+async def test_data_before_the_end_can_be_received_after_a_send_has_failed() -> None:
     async with tcp_pair() as (a, b):
         await a.send_all(b"goodbye")
         await a.aclose()
@@ -633,7 +635,7 @@ async def test_what_came_before_the_end_can_be_read_after_a_send_has_failed() ->
         assert await b.receive_some() == b"goodbye"
 
 
-async def test_wait_send_all_might_not_block_returns_when_the_peer_goes(loop_kind: str) -> None:
+async def test_wait_send_all_might_not_block_returns_when_the_peer_closes(loop_kind: str) -> None:
     async with unix_pair() as (a, b), nurseryio.open_nursery() as nursery:
         await clog(a, loop_kind)
         nursery.start_soon(a.wait_send_all_might_not_block)
@@ -645,7 +647,7 @@ async def test_wait_send_all_might_not_block_returns_when_the_peer_goes(loop_kin
 # -- closing --------------------------------------------------------------------
 
 
-async def test_the_descriptor_is_gone_when_closing_returns() -> None:
+async def test_the_descriptor_is_closed_when_aclose_returns() -> None:
     async with tcp_pair() as (a, b):
         await a.send_all(b"x")
         await b.receive_some()
@@ -655,7 +657,7 @@ async def test_the_descriptor_is_gone_when_closing_returns() -> None:
         assert await a.receive_some() == b""
 
 
-async def test_the_descriptor_is_gone_when_closing_is_cancelled() -> None:
+async def test_the_descriptor_is_closed_when_aclose_is_cancelled() -> None:
     async with tcp_pair() as (a, _b):
         fd = a.socket.fileno()
         with CancelScope() as scope:
@@ -691,7 +693,7 @@ async def test_closing_wakes_the_tasks_that_wait() -> None:
         await a.aclose()
 
 
-async def test_closing_wakes_a_task_that_waits_for_room(loop_kind: str) -> None:
+async def test_closing_wakes_a_task_that_waits_for_buffer_space(loop_kind: str) -> None:
     async with unix_pair() as (a, _b), nurseryio.open_nursery() as nursery:
         await clog(a, loop_kind)
 
@@ -733,7 +735,7 @@ async def test_closing_the_socket_below_closes_the_stream() -> None:
         a.socket.close()
 
 
-async def test_a_number_used_again_is_not_mistaken_for_the_old_stream() -> None:
+async def test_a_reused_descriptor_number_is_not_mistaken_for_the_old_stream() -> None:
     for _ in range(3):
         async with unix_pair() as (a, b):
             await a.send_all(b"x")
@@ -744,7 +746,7 @@ async def test_a_number_used_again_is_not_mistaken_for_the_old_stream() -> None:
 
 
 @pytest.mark.watching_only("it looks at the registration")
-async def test_a_stream_that_nobody_reads_costs_nothing() -> None:
+async def test_a_stream_that_no_task_receives_from_costs_nothing() -> None:
     async with unix_pair() as (a, b):
         await a.send_all(b"x")
         await b.receive_some()
@@ -752,14 +754,14 @@ async def test_a_stream_that_nobody_reads_costs_nothing() -> None:
             await b.receive_some()
         await a.send_all(b"x")
         await wait_all_tasks_blocked()
-        # Data has come and nobody wants it: the loop must not look at it again and again.
+        # Data has arrived and no task receives: the loop must not look at it again and again.
         reads = b._reads
         assert reads is not None
         assert not reads.armed
         assert await b.receive_some() == b"x"
 
 
-async def test_a_stream_that_is_forgotten_leaves_nothing_with_the_loop() -> None:
+async def test_a_garbage_collected_stream_leaves_no_registration_with_the_loop() -> None:
     left, right = socket.socketpair()
     stream = SocketStream(left)
     with nurseryio.move_on_after(0.001):
@@ -781,7 +783,7 @@ async def test_a_stream_that_is_forgotten_leaves_nothing_with_the_loop() -> None
     right.close()
 
 
-async def test_no_reference_cycle_is_left_behind() -> None:
+async def test_a_stream_leaves_no_reference_cycle() -> None:
     gc.collect()
     gc.disable()
     try:
@@ -848,7 +850,7 @@ async def test_a_stream_and_what_its_wait_raised_are_freed_at_once(how: str) -> 
 # -- how the task is woken ------------------------------------------------------
 
 
-async def test_a_woken_task_runs_in_its_own_context() -> None:
+async def test_a_task_woken_by_io_runs_in_its_own_contextvars_context() -> None:
     var: ContextVar[str] = ContextVar("var", default="outside")
     seen = []
 
@@ -870,7 +872,7 @@ async def test_a_woken_task_runs_in_its_own_context() -> None:
     assert var.get() == "outside"
 
 
-async def test_the_streams_of_a_task_may_be_closed_by_the_task_that_it_woke() -> None:
+async def test_a_task_woken_by_io_may_close_the_stream_of_another_woken_task() -> None:
     async with unix_pair() as (a, b), unix_pair() as (c, d), nurseryio.open_nursery() as nursery:
 
         async def close_the_other(mine: SocketStream, other: SocketStream) -> None:
@@ -884,14 +886,14 @@ async def test_the_streams_of_a_task_may_be_closed_by_the_task_that_it_woke() ->
         nursery.start_soon(close_the_other, b, d)
         nursery.start_soon(close_the_other, d, b)
         await wait_all_tasks_blocked()
-        # Both are ready in the same turn of the loop.
+        # Both are ready in the same iteration of the loop.
         os.write(a.socket.fileno(), b"x")
         os.write(c.socket.fileno(), b"x")
         await wait_all_tasks_blocked()
         assert len(closed) == 1
 
 
-async def test_an_error_in_a_woken_task_reaches_its_nursery() -> None:
+async def test_an_error_in_a_task_woken_by_io_reaches_its_nursery() -> None:
     async with unix_pair() as (a, b):
         with pytest.RaisesGroup(KeyError):
             async with nurseryio.open_nursery() as nursery:
@@ -906,7 +908,7 @@ async def test_an_error_in_a_woken_task_reaches_its_nursery() -> None:
                 await nurseryio.sleep_forever()
 
 
-async def test_an_instrument_sees_the_steps_of_a_woken_task() -> None:
+async def test_an_instrument_sees_the_steps_of_a_task_woken_by_io() -> None:
     class Steps(nurseryio.abc.Instrument):
         def __init__(self) -> None:
             self.seen: list[str] = []
@@ -936,7 +938,7 @@ async def test_an_instrument_sees_the_steps_of_a_woken_task() -> None:
 
 
 @pytest.mark.watching_only("it makes a socket for datagrams")
-async def test_it_needs_a_connected_socket_of_this_library() -> None:
+async def test_socket_stream_needs_a_connected_nurseryio_socket() -> None:
     with stdlib.socket() as plain, pytest.raises(TypeError, match="from_stdlib_socket"):
         SocketStream(plain)  # type: ignore[arg-type]
     with socket.socket(type=socket.SOCK_DGRAM) as datagrams:
@@ -944,17 +946,17 @@ async def test_it_needs_a_connected_socket_of_this_library() -> None:
             SocketStream(datagrams)
 
 
-async def test_it_cannot_be_subclassed() -> None:
+async def test_socket_stream_cannot_be_subclassed() -> None:
     with pytest.raises(TypeError, match="does not support subclassing"):
         type("Mine", (SocketStream,), {})
 
 
-async def test_it_says_what_it_is() -> None:
+async def test_repr_of_a_socket_stream_shows_its_socket() -> None:
     async with unix_pair() as (a, _b):
         assert repr(a).startswith("<SocketStream over <nurseryio.socket.socket fd=")
 
 
-async def test_small_messages_are_not_held_back() -> None:
+async def test_tcp_nodelay_is_set_so_small_messages_are_not_delayed() -> None:
     async with tcp_pair() as (a, b):
         for stream in (a, b):
             assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -962,7 +964,7 @@ async def test_small_messages_are_not_held_back() -> None:
             assert a.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 16384
 
 
-async def test_options_can_be_asked_for_and_set() -> None:
+async def test_socket_stream_getsockopt_and_setsockopt() -> None:
     async with tcp_pair() as (a, _b):
         a.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         assert a.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
@@ -976,7 +978,7 @@ async def test_options_can_be_asked_for_and_set() -> None:
 
 
 class Wire(socket.SocketType):
-    """A fake socket: what is sent comes back, a few bytes at a time."""
+    """A fake socket: sent bytes come back, a few at a time."""
 
     type = socket.SOCK_STREAM  # type: ignore[assignment]
 
@@ -1034,7 +1036,7 @@ async def test_a_fake_socket_works_through_its_own_methods() -> None:
 
 
 @pytest.mark.watching_only("it looks at the registration")
-async def test_a_stream_over_a_foreign_socket_works_and_does_not_stay_registered() -> None:
+async def test_a_stream_over_another_librarys_socket_works_and_does_not_stay_registered() -> None:
     left, right = stdlib.socketpair()
     with right:
         async with SocketStream(socket.from_stdlib_socket(left)) as stream:
@@ -1052,7 +1054,7 @@ async def test_a_stream_over_a_foreign_socket_works_and_does_not_stay_registered
 
 
 @pytest.mark.skipif(not net.has_ipv6(), reason="this machine has no IPv6")
-async def test_ipv6_loopback() -> None:
+async def test_socket_stream_over_ipv6_loopback() -> None:
     async def echo(stream: SocketStream) -> None:
         async for data in stream:
             await stream.send_all(data)

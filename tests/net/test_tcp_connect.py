@@ -19,7 +19,7 @@ Fate = tuple[str, float, Literal["success", "error"]]
 
 
 class Fake(socket.SocketType):
-    """A socket whose attempt to connect takes as long, and ends, as the story tells."""
+    """A socket whose attempt to connect takes as long, and ends, as the ``Story`` says."""
 
     def __init__(self, story: Story, family: int) -> None:
         self.story = story
@@ -100,19 +100,23 @@ def entry(address: str, port: int) -> Any:
 
 
 @pytest.mark.parametrize("delay", [0.1, 100])
-async def test_one_address_takes_its_time(autojump_clock: MockClock, delay: float) -> None:
+async def test_happy_eyeballs_one_address_takes_as_long_as_its_attempt(
+    autojump_clock: MockClock, delay: float
+) -> None:
     assert await Story(("1.1.1.1", delay, "success")).connect() == "1.1.1.1"
     assert nurseryio.current_time() == delay
 
 
-async def test_an_attempt_that_takes_long_gets_company(autojump_clock: MockClock) -> None:
+async def test_happy_eyeballs_a_slow_attempt_is_joined_by_the_next_after_the_delay(
+    autojump_clock: MockClock,
+) -> None:
     story = Story(("1.1.1.1", 1, "success"), ("2.2.2.2", 1, "success"), ("3.3.3.3", 0.2, "success"))
     assert await story.connect() == "3.3.3.3"
     assert story.began == {"1.1.1.1": 0, "2.2.2.2": 0.25, "3.3.3.3": 0.5}
     assert nurseryio.current_time() == 0.7
 
 
-async def test_no_further_attempt_begins_after_the_first_success(
+async def test_happy_eyeballs_no_further_attempt_begins_after_the_first_success(
     autojump_clock: MockClock,
 ) -> None:
     story = Story(("1.1.1.1", 1, "error"), ("2.2.2.2", 0.1, "success"), ("3.3.3.3", 0, "success"))
@@ -120,7 +124,7 @@ async def test_no_further_attempt_begins_after_the_first_success(
     assert story.began == {"1.1.1.1": 0, "2.2.2.2": 0.25}
 
 
-async def test_the_delay_can_be_chosen(autojump_clock: MockClock) -> None:
+async def test_happy_eyeballs_delay_can_be_chosen(autojump_clock: MockClock) -> None:
     fates: list[Fate] = [("1.1.1.1", 1, "success"), ("2.2.2.2", 1, "success")]
     story = Story(*fates)
     assert await story.connect(happy_eyeballs_delay=0.5) == "1.1.1.1"
@@ -134,13 +138,17 @@ async def test_the_delay_can_be_chosen(autojump_clock: MockClock) -> None:
     assert second - first == 0.25
 
 
-async def test_with_no_delay_all_attempts_begin_at_once(autojump_clock: MockClock) -> None:
+async def test_happy_eyeballs_delay_of_zero_begins_all_attempts_at_once(
+    autojump_clock: MockClock,
+) -> None:
     story = Story(("1.1.1.1", 2, "success"), ("2.2.2.2", 1, "success"))
     assert await story.connect(happy_eyeballs_delay=0) == "2.2.2.2"
     assert set(story.began.values()) == {0}
 
 
-async def test_a_failure_lets_the_next_attempt_begin_at_once(autojump_clock: MockClock) -> None:
+async def test_happy_eyeballs_a_failed_attempt_lets_the_next_one_begin_at_once(
+    autojump_clock: MockClock,
+) -> None:
     story = Story(
         ("1.1.1.1", 0.1, "error"),
         ("2.2.2.2", 0.2, "error"),
@@ -156,13 +164,15 @@ async def test_a_failure_lets_the_next_attempt_begin_at_once(autojump_clock: Moc
     }
 
 
-async def test_the_second_attempt_is_for_the_other_family(autojump_clock: MockClock) -> None:
+async def test_happy_eyeballs_the_second_attempt_is_for_the_other_address_family(
+    autojump_clock: MockClock,
+) -> None:
     story = Story(("1.1.1.1", 10, "error"), ("2.2.2.2", 1, "success"), ("::3", 0.5, "success"))
     assert await story.connect(happy_eyeballs_delay=1) == "::3"
     assert story.began == {"1.1.1.1": 0, "::3": 1}
 
 
-async def test_a_family_that_the_machine_does_not_have_costs_no_time(
+async def test_happy_eyeballs_an_address_family_that_the_machine_lacks_costs_no_time(
     autojump_clock: MockClock,
 ) -> None:
     story = Story(("::1", 0, "success"), ("2.2.2.2", 0.1, "success"), missing=socket.AF_INET6)
@@ -170,7 +180,9 @@ async def test_a_family_that_the_machine_does_not_have_costs_no_time(
     assert nurseryio.current_time() == 0.1
 
 
-async def test_if_all_fail_the_error_tells_of_each(autojump_clock: MockClock) -> None:
+async def test_happy_eyeballs_if_all_attempts_fail_the_error_names_each(
+    autojump_clock: MockClock,
+) -> None:
     story = Story(("1.1.1.1", 0.1, "error"), ("::2", 5, "error"), ("3.3.3.3", 0.1, "error"))
     with pytest.raises(OSError) as caught:
         await story.connect()
@@ -189,18 +201,20 @@ async def test_if_all_fail_the_error_tells_of_each(autojump_clock: MockClock) ->
     assert nurseryio.current_time() == pytest.approx(5.1)
 
 
-async def test_two_that_succeed_at_the_same_moment_leave_one(autojump_clock: MockClock) -> None:
+async def test_happy_eyeballs_of_two_attempts_that_succeed_at_once_one_is_kept(
+    autojump_clock: MockClock,
+) -> None:
     story = Story(("1.1.1.1", 1, "success"), ("2.2.2.2", 1, "success"))
     await story.connect(happy_eyeballs_delay=0)
     assert sum(not sock.closed for sock in story.sockets) == 1
 
 
-async def test_a_name_that_stands_for_nothing_is_an_error() -> None:
+async def test_a_host_name_without_addresses_is_an_error() -> None:
     with pytest.raises(OSError, match=r"no results found for hostname lookup: test.example:80"):
         await Story().connect()
 
 
-async def test_cancelling_ends_all_attempts_and_closes_their_sockets(
+async def test_happy_eyeballs_a_cancel_ends_all_attempts_and_closes_their_sockets(
     autojump_clock: MockClock,
 ) -> None:
     story = Story(("1.1.1.1", 10, "success"), ("2.2.2.2", 10, "success"))
@@ -222,7 +236,7 @@ async def test_a_socket_that_cannot_become_a_stream_is_closed(autojump_clock: Mo
     assert story.sockets[0].closed
 
 
-async def test_an_unexpected_error_of_an_attempt_ends_the_others(
+async def test_happy_eyeballs_an_unexpected_error_of_an_attempt_ends_the_others(
     autojump_clock: MockClock,
 ) -> None:
     class Broken(Story):
@@ -250,12 +264,12 @@ async def test_an_unexpected_error_of_an_attempt_ends_the_others(
         ([":1", ":2", "3", "4"], [":1", "3", ":2", "4"]),
     ],
 )
-def test_the_order(found: list[str], tried: list[str]) -> None:
+def test_happy_eyeballs_order_of_addresses(found: list[str], tried: list[str]) -> None:
     entries = [entry(address, 80) for address in found]
     assert [e[4][0] for e in in_order(entries)] == tried
 
 
-def test_addresses_are_spelled_as_people_do() -> None:
+def test_addresses_in_messages_are_spelled_host_colon_port() -> None:
     assert spelled("127.0.0.1", 80) == spelled(b"127.0.0.1", 80) == "127.0.0.1:80"
     assert spelled("::1", "http") == spelled(b"::1", "http") == "[::1]:http"
     assert spelled(b"\xff", 80) == "\\xff:80"
@@ -282,7 +296,7 @@ async def test_the_zone_of_a_link_local_address_stays_in_the_error(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", b"localhost"])
-async def test_connecting_to_a_listener(host: str | bytes) -> None:
+async def test_open_tcp_stream_connects_to_a_listener(host: str | bytes) -> None:
     with socket.socket() as listener:
         await listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -322,7 +336,7 @@ async def test_a_name_that_cannot_be_resolved_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("local", ["127.0.0.2", "0.0.0.0", "localhost"])
-async def test_the_address_to_come_from_can_be_chosen(local: str) -> None:
+async def test_local_address_can_be_chosen(local: str) -> None:
     with socket.socket() as listener:
         await listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -336,7 +350,7 @@ async def test_the_address_to_come_from_can_be_chosen(local: str) -> None:
             assert address == own
 
 
-async def test_an_address_of_the_other_family_to_come_from_is_an_error() -> None:
+async def test_a_local_address_of_the_other_address_family_is_an_error() -> None:
     with pytest.raises(OSError, match=r"^all attempts to connect to 127.0.0.1:1 failed$") as caught:
         await open_tcp_stream("127.0.0.1", 1, local_address="::")
     group: Any = caught.value.__cause__
@@ -346,7 +360,7 @@ async def test_an_address_of_the_other_family_to_come_from_is_an_error() -> None
 
 
 @pytest.mark.parametrize("host", [None, 5, ["localhost"]])
-async def test_a_host_that_is_no_name_is_refused(host: Any) -> None:
+async def test_open_tcp_stream_refuses_a_host_of_the_wrong_type(host: Any) -> None:
     with pytest.raises(ValueError, match="host must be str or bytes, not "):
         await open_tcp_stream(host, 80)
 
@@ -354,12 +368,12 @@ async def test_a_host_that_is_no_name_is_refused(host: Any) -> None:
 @pytest.mark.parametrize(
     ("port", "error"), [("80", TypeError), (None, TypeError), (-1, ValueError), (70000, ValueError)]
 )
-async def test_a_wrong_port_is_refused(port: Any, error: type[Exception]) -> None:
+async def test_open_tcp_stream_refuses_a_wrong_port(port: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="port must be "):
         await open_tcp_stream("localhost", port)
 
 
 @pytest.mark.parametrize("delay", [-1, float("nan")])
-async def test_a_wrong_delay_is_refused(delay: float) -> None:
+async def test_open_tcp_stream_refuses_a_wrong_happy_eyeballs_delay(delay: float) -> None:
     with pytest.raises(ValueError, match="happy_eyeballs_delay must be seconds"):
         await open_tcp_stream("localhost", 80, happy_eyeballs_delay=delay)

@@ -19,7 +19,7 @@ async def close_all(listeners: list[SocketListener]) -> None:
         await listener.aclose()
 
 
-async def test_without_a_host_all_addresses_of_the_machine_are_listened_on() -> None:
+async def test_open_tcp_listeners_without_a_host_listens_on_all_addresses() -> None:
     with assert_checkpoints():
         listeners = await open_tcp_listeners(0)
     addresses = {listener.socket.getsockname()[0] for listener in listeners}
@@ -51,7 +51,7 @@ async def test_a_host_and_a_port_can_be_chosen() -> None:
     await again.aclose()
 
 
-async def test_a_port_can_be_used_again_in_spite_of_dying_connections() -> None:
+async def test_reuse_addr_lets_a_port_be_used_again_in_spite_of_time_wait() -> None:
     (listener,) = await open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
     async with await open_stream_to_socket_listener(listener):
@@ -63,7 +63,7 @@ async def test_a_port_can_be_used_again_in_spite_of_dying_connections() -> None:
 
 
 @pytest.mark.parametrize("port", [None, b"80", "http", 80.0])
-async def test_a_port_that_is_no_number_is_refused(port: Any) -> None:
+async def test_open_tcp_listeners_refuses_a_port_that_is_not_an_integer(port: Any) -> None:
     for host in ("127.0.0.1", None):
         with pytest.raises(TypeError, match="port must be an int, not "):
             await open_tcp_listeners(port, host=host)
@@ -146,14 +146,14 @@ class FakeNetwork(nurseryio.abc.SocketFactory, nurseryio.abc.HostnameResolver):
 BOTH: list[int] = [socket.AF_INET, socket.AF_INET6]
 
 
-async def test_a_family_that_the_machine_does_not_have_is_left_out() -> None:
+async def test_an_address_family_that_the_machine_lacks_is_left_out() -> None:
     network = FakeNetwork(BOTH, {socket.AF_INET6: errno.EAFNOSUPPORT})
     (listener,) = await network.open()
     assert listener.socket is network.sockets[0]
     assert network.sockets[0].kind == socket.AF_INET
 
 
-async def test_no_family_at_all_is_an_error_that_holds_the_others() -> None:
+async def test_without_any_address_family_the_cause_holds_the_error_of_each() -> None:
     network = FakeNetwork(BOTH, dict.fromkeys(BOTH, errno.EAFNOSUPPORT))
     with pytest.raises(OSError, match="doesn't support any of the kinds of socket") as caught:
         await network.open()
@@ -162,7 +162,7 @@ async def test_no_family_at_all_is_an_error_that_holds_the_others() -> None:
     assert [e.errno for e in errors.exceptions] == [errno.EAFNOSUPPORT] * 2
 
 
-async def test_another_error_of_one_family_is_raised_as_it_is() -> None:
+async def test_another_error_of_one_address_family_is_raised_unchanged() -> None:
     network = FakeNetwork(BOTH, {socket.AF_INET: errno.EAFNOSUPPORT, socket.AF_INET6: errno.EINVAL})
     with pytest.raises(OSError, match="nope") as caught:
         await network.open()
@@ -170,7 +170,7 @@ async def test_another_error_of_one_family_is_raised_as_it_is() -> None:
     assert caught.value.__cause__ is None
 
 
-async def test_if_one_address_fails_none_is_left_open() -> None:
+async def test_if_one_address_fails_no_listener_is_left_open() -> None:
     network = FakeNetwork([socket.AF_INET] * 3, {}, most=2)
     with pytest.raises(OSError, match="not allowed"):
         await network.open()
@@ -180,7 +180,7 @@ async def test_if_one_address_fails_none_is_left_open() -> None:
 @pytest.mark.parametrize(
     ("given", "asked_for"), [(None, 65535), (10, 10), (1, 1), (99_999_999, 65535)]
 )
-async def test_the_backlog_is_as_large_as_systems_can_count(
+async def test_the_default_backlog_is_as_large_as_systems_allow(
     given: int | None, asked_for: int
 ) -> None:
     network = FakeNetwork([socket.AF_INET], {})
@@ -188,7 +188,7 @@ async def test_the_backlog_is_as_large_as_systems_can_count(
     assert network.sockets[0].backlog == asked_for
 
 
-async def test_a_backlog_that_is_no_number_is_refused() -> None:
+async def test_a_backlog_that_is_not_an_integer_is_refused() -> None:
     with pytest.raises(TypeError, match=r"backlog must be an int or None, not 2\.5"):
         await open_tcp_listeners(0, backlog=2.5)  # type: ignore[arg-type]
 
@@ -215,7 +215,7 @@ async def test_serve_tcp_starts_with_its_listeners_and_serves_until_cancelled() 
             probe.listen()
 
 
-async def test_opening_can_be_cancelled() -> None:
+async def test_open_tcp_listeners_can_be_cancelled() -> None:
     with CancelScope() as scope:
         scope.cancel()
         await open_tcp_listeners(0)

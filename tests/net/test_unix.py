@@ -43,7 +43,9 @@ async def echo(stream: SocketStream) -> None:
 
 
 @pytest.mark.parametrize("kind", [str, os.fsencode, Path])
-async def test_connecting_to_a_path_of_any_kind(path: str, kind: Callable[[str], Any]) -> None:
+async def test_open_unix_socket_takes_a_path_of_any_kind(
+    path: str, kind: Callable[[str], Any]
+) -> None:
     with stdlib.socket(stdlib.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(1)
@@ -58,21 +60,21 @@ async def test_connecting_to_a_path_of_any_kind(path: str, kind: Callable[[str],
                 assert await stream.receive_some() == b"answer"
 
 
-async def test_an_error_names_the_path(path: str) -> None:
+async def test_an_error_of_open_unix_socket_names_the_path(path: str) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         await open_unix_socket(path)
     assert path in str(caught.value)
 
 
 @pytest.mark.parametrize("filename", [4, 4.5, None, object()])
-async def test_what_is_no_path_is_refused(filename: Any) -> None:
+async def test_open_unix_socket_refuses_what_is_not_a_path(filename: Any) -> None:
     with pytest.raises(TypeError):
         await open_unix_socket(filename)
     with pytest.raises(TypeError):
         await open_unix_listeners(filename)
 
 
-async def test_nothing_there_or_nobody_there_is_an_error(path: str) -> None:
+async def test_a_missing_or_unserved_unix_socket_is_an_error(path: str) -> None:
     with pytest.raises(FileNotFoundError):
         await open_unix_socket(path)
     with stdlib.socket(stdlib.AF_UNIX) as gone:
@@ -81,7 +83,7 @@ async def test_nothing_there_or_nobody_there_is_an_error(path: str) -> None:
         await open_unix_socket(path)
 
 
-async def test_serving_on_a_path(path: str) -> None:
+async def test_serve_unix_serves_on_a_path(path: str) -> None:
     async with nurseryio.open_nursery() as nursery:
         (listener,) = await nursery.start(serve_unix, echo, path)
         assert listener.socket.getsockname() == path
@@ -93,7 +95,7 @@ async def test_serving_on_a_path(path: str) -> None:
     assert not os.path.exists(path)
 
 
-async def test_a_file_that_nobody_listens_on_any_more_is_replaced(path: str) -> None:
+async def test_a_unix_socket_file_without_a_listener_is_replaced(path: str) -> None:
     with stdlib.socket(stdlib.AF_UNIX) as gone:
         gone.bind(path)
     assert os.path.exists(path)
@@ -104,7 +106,7 @@ async def test_a_file_that_nobody_listens_on_any_more_is_replaced(path: str) -> 
     assert not os.path.exists(path)
 
 
-async def test_a_path_that_somebody_listens_on_is_in_use(path: str) -> None:
+async def test_a_unix_socket_file_with_a_listener_is_in_use(path: str) -> None:
     (listener,) = await open_unix_listeners(path)
     with pytest.raises(OSError) as caught:
         await open_unix_listeners(path)
@@ -115,7 +117,7 @@ async def test_a_path_that_somebody_listens_on_is_in_use(path: str) -> None:
     await listener.aclose()
 
 
-async def test_a_file_of_another_kind_is_left_alone(path: str) -> None:
+async def test_a_file_that_is_not_a_unix_socket_is_left_alone(path: str) -> None:
     Path(path).write_text("precious")
     with pytest.raises(OSError) as caught:
         await open_unix_listeners(path)
@@ -123,7 +125,7 @@ async def test_a_file_of_another_kind_is_left_alone(path: str) -> None:
     assert Path(path).read_text() == "precious"
 
 
-async def test_a_file_that_is_somebody_elses_by_now_is_not_removed(path: str) -> None:
+async def test_a_unix_socket_file_replaced_by_another_listener_is_not_removed(path: str) -> None:
     (first,) = await open_unix_listeners(path)
     os.unlink(path)
     (second,) = await open_unix_listeners(path)
@@ -135,7 +137,7 @@ async def test_a_file_that_is_somebody_elses_by_now_is_not_removed(path: str) ->
     assert not os.path.exists(path)
 
 
-async def test_closing_removes_the_file_also_when_it_is_cancelled(path: str) -> None:
+async def test_closing_removes_the_unix_socket_file_also_when_it_is_cancelled(path: str) -> None:
     (listener,) = await open_unix_listeners(path)
     with CancelScope() as scope:
         scope.cancel()
@@ -145,19 +147,19 @@ async def test_closing_removes_the_file_also_when_it_is_cancelled(path: str) -> 
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o666])
-async def test_the_permissions_of_the_file_can_be_chosen(path: str, mode: int) -> None:
+async def test_the_mode_of_the_unix_socket_file_can_be_chosen(path: str, mode: int) -> None:
     (listener,) = await open_unix_listeners(path, mode=mode)
     assert stat.S_IMODE(os.stat(path).st_mode) == mode
     await listener.aclose()
 
 
-async def test_a_listener_that_cannot_be_set_up_leaves_no_file(path: str) -> None:
+async def test_a_unix_listener_that_cannot_be_set_up_leaves_no_file(path: str) -> None:
     with pytest.raises(TypeError):
         await open_unix_listeners(path, mode="600")  # type: ignore[arg-type]
     assert not os.path.exists(path)
 
 
-async def test_a_relative_path_is_removed_though_the_directory_was_changed(
+async def test_a_relative_unix_socket_path_is_removed_although_the_directory_was_changed(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(os.path.dirname(path))
@@ -167,7 +169,9 @@ async def test_a_relative_path_is_removed_though_the_directory_was_changed(
     assert not os.path.exists(path)
 
 
-async def test_a_path_that_cannot_be_made_is_an_error_and_leaves_nothing_open(path: str) -> None:
+async def test_a_unix_socket_path_that_cannot_be_bound_is_an_error_and_leaves_nothing_open(
+    path: str,
+) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         await open_unix_listeners(f"{path}/below/socket")
     assert caught.value.filename == f"{path}/below/socket"
@@ -177,7 +181,7 @@ async def test_a_path_that_cannot_be_made_is_an_error_and_leaves_nothing_open(pa
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux has abstract sockets")
 @pytest.mark.parametrize("kind", [str, os.fsencode])
-async def test_abstract_sockets_have_no_file(kind: Callable[[str], Any]) -> None:
+async def test_abstract_unix_sockets_have_no_file(kind: Callable[[str], Any]) -> None:
     name = kind(f"\0nurseryio-test-{os.getpid()}")
     (listener,) = await open_unix_listeners(name)
     async with await open_unix_socket(name):
@@ -185,7 +189,9 @@ async def test_abstract_sockets_have_no_file(kind: Callable[[str], Any]) -> None
     await listener.aclose()
 
 
-async def test_a_system_without_unix_sockets_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_system_without_unix_sockets_is_an_error_that_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert has_unix
     monkeypatch.setattr(unix, "has_unix", False)
     for call in (open_unix_socket, open_unix_listeners):
@@ -194,11 +200,11 @@ async def test_a_system_without_unix_sockets_is_told_so(monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-async def test_a_forked_child_leaves_the_file_to_its_parent(path: str) -> None:
+async def test_a_forked_child_leaves_the_unix_socket_file_to_its_parent(path: str) -> None:
     (listener,) = await open_unix_listeners(path)
 
     def close() -> None:
-        with contextlib.suppress(RuntimeError):  # there is no loop for its checkpoint
+        with contextlib.suppress(RuntimeError):  # there is not a loop for its checkpoint
             listener.aclose().send(None)
         assert listener.socket.fileno() == -1
 
@@ -210,7 +216,9 @@ async def test_a_forked_child_leaves_the_file_to_its_parent(path: str) -> None:
 
 
 @pytest.mark.parametrize("there", [True, False])
-async def test_a_symbolic_link_is_left_alone(path: str, there: bool) -> None:
+async def test_a_symbolic_link_at_the_unix_socket_path_is_left_alone(
+    path: str, there: bool
+) -> None:
     target = f"{path}-target"
     if there:
         with stdlib.socket(stdlib.AF_UNIX) as gone:
@@ -223,7 +231,7 @@ async def test_a_symbolic_link_is_left_alone(path: str, there: bool) -> None:
 
 
 @pytest.mark.watching_only("it makes a socket for datagrams")
-async def test_a_path_with_a_nul_is_refused_not_cut(path: str) -> None:
+async def test_a_unix_socket_path_with_a_nul_is_refused_not_cut(path: str) -> None:
     for wrong in (f"{path}\0x", Path(f"{path}\0x"), f"{path}\0".encode()):
         with pytest.raises(ValueError, match="NUL character in the path"):
             await open_unix_socket(wrong)
@@ -240,7 +248,7 @@ async def test_a_path_with_a_nul_is_refused_not_cut(path: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has abstract sockets")
-async def test_the_name_of_an_abstract_socket_may_have_nuls(path: str) -> None:
+async def test_the_name_of_an_abstract_unix_socket_may_have_nuls(path: str) -> None:
     name = f"\0{path}\0x"
     (listener,) = await open_unix_listeners(name)
     async with listener, await open_unix_socket(name), await listener.accept():

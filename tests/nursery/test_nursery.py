@@ -69,7 +69,7 @@ async def test_children_run_with_their_arguments_and_the_block_waits_for_them() 
     assert sorted(seen) == [(1, 2), (3,)]
 
 
-async def test_a_child_never_runs_before_start_soon_returns() -> None:
+async def test_a_child_never_runs_before_start_soon_returns_eager_task_factory_or_not() -> None:
     seen = []
 
     async def child() -> None:
@@ -101,7 +101,7 @@ async def test_a_child_is_an_asyncio_task_with_its_name() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_the_asyncio_task_of_a_child_ends_without_an_error() -> None:
+async def test_the_asyncio_task_of_a_failed_or_cancelled_child_ends_without_an_error() -> None:
     ends: list[tuple[BaseException | None, bool]] = []
 
     def note(task: asyncio.Task[Any]) -> None:
@@ -124,7 +124,7 @@ async def test_the_asyncio_task_of_a_child_ends_without_an_error() -> None:
     assert ends == [(None, False)] * 2
 
 
-async def test_a_child_runs_in_a_copy_of_the_spawners_context() -> None:
+async def test_a_child_runs_in_a_copy_of_the_spawners_contextvars_context() -> None:
     var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="none")
     seen = []
 
@@ -145,7 +145,7 @@ async def test_a_child_runs_in_a_copy_of_the_spawners_context() -> None:
     assert var.get() == "later"
 
 
-async def test_a_nursery_knows_its_tasks() -> None:
+async def test_nursery_has_child_tasks_and_parent_task() -> None:
     async with open_nursery() as nursery:
         assert nursery.parent_task is current_task()
         assert nursery.child_tasks == frozenset()
@@ -164,7 +164,7 @@ async def test_a_nursery_knows_its_tasks() -> None:
     assert ", not entered>" in repr(open_nursery())
 
 
-async def test_children_may_be_spawned_while_the_block_waits() -> None:
+async def test_start_soon_works_while_the_block_waits_in_aexit() -> None:
     seen = []
 
     async def child(nursery: Nursery, depth: int) -> None:
@@ -195,7 +195,7 @@ async def test_a_child_of_a_cancelled_nursery_starts_and_is_cancelled() -> None:
     assert seen == ["started", "started"]
 
 
-async def test_a_child_lives_in_the_nurserys_scope_not_in_the_spawners() -> None:
+async def test_a_child_runs_in_the_nurserys_cancel_scope_not_in_the_spawners() -> None:
     ended = []
 
     async def child() -> None:
@@ -210,7 +210,7 @@ async def test_a_child_lives_in_the_nurserys_scope_not_in_the_spawners() -> None
     assert ended == ["child"]
 
 
-async def test_a_callback_may_spawn() -> None:
+async def test_start_soon_works_in_a_loop_callback() -> None:
     seen = []
 
     async def child() -> None:
@@ -222,7 +222,7 @@ async def test_a_callback_may_spawn() -> None:
     assert seen == [1]
 
 
-async def test_a_long_nursery_keeps_nothing_of_children_that_have_ended() -> None:
+async def test_a_long_lived_nursery_keeps_no_reference_to_children_that_have_ended() -> None:
     async with open_nursery() as nursery:
         before = len(records)
         for _ in range(50):
@@ -243,7 +243,7 @@ async def test_a_coroutine_object_is_refused_with_advice_and_no_warning() -> Non
             await nursery.start(do_nothing())  # type: ignore[arg-type]
 
 
-async def test_what_is_no_async_function_is_refused() -> None:
+async def test_start_soon_refuses_what_is_not_an_async_function() -> None:
     async def generator() -> AsyncIterator[int]:
         yield 1
 
@@ -263,13 +263,13 @@ async def test_what_is_no_async_function_is_refused() -> None:
         assert nursery.child_tasks == frozenset()
 
 
-def test_a_plain_with_is_refused_with_advice() -> None:
+def test_a_sync_with_on_a_nursery_is_refused_with_advice() -> None:
     with pytest.raises(RuntimeError, match="use 'async with open_nursery"):
         with open_nursery():  # type: ignore[attr-defined]
             pass
 
 
-async def test_a_closed_nursery_accepts_nobody() -> None:
+async def test_start_soon_in_a_closed_nursery_is_refused() -> None:
     async with open_nursery() as nursery:
         pass
     with pytest.raises(RuntimeError, match=r"Nursery is closed to new arrivals.*still open"):
@@ -281,7 +281,7 @@ async def test_a_closed_nursery_accepts_nobody() -> None:
             pass
 
 
-async def test_a_nursery_that_is_not_entered_accepts_nobody() -> None:
+async def test_start_soon_in_a_nursery_that_is_not_entered_is_refused() -> None:
     nursery = open_nursery()
     with pytest.raises(RuntimeError, match="enter the nursery first"):
         nursery.start_soon(do_nothing)
@@ -289,7 +289,7 @@ async def test_a_nursery_that_is_not_entered_accepts_nobody() -> None:
         await nursery.start(do_nothing)
 
 
-async def test_the_exit_of_a_nursery_that_was_never_entered_is_an_error_that_says_so() -> None:
+async def test_aexit_of_a_nursery_that_was_never_entered_is_an_error_that_says_so() -> None:
     nursery = open_nursery()
     mistake = ValueError("the entry of the class around it")
     for exc in (None, mistake):
@@ -303,7 +303,7 @@ async def test_the_exit_of_a_nursery_that_was_never_entered_is_an_error_that_say
     validate()
 
 
-async def test_a_class_whose_entry_fails_before_its_nursery_is_entered_can_still_say_why() -> None:
+async def test_aexit_of_a_nursery_never_entered_keeps_the_error_that_the_caller_passes() -> None:
     class Client:
         nursery = open_nursery()
 
@@ -329,7 +329,7 @@ def test_a_nursery_cannot_be_made_by_hand_or_subclassed() -> None:
         type("Mine", (Nursery,), {})
 
 
-async def test_a_nursery_works_on_its_own_loop_only() -> None:
+async def test_start_soon_from_another_loop_is_refused() -> None:
     async with open_nursery() as nursery:
         errors = []
 

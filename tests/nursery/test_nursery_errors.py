@@ -71,7 +71,7 @@ def types_of(error: BaseException) -> list[type[BaseException]]:
 # -- errors ---------------------------------------------------------------------
 
 
-async def test_an_error_of_a_child_leaves_in_a_group() -> None:
+async def test_an_error_of_a_child_is_raised_in_an_exception_group() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with open_nursery() as nursery:
             nursery.start_soon(fail, KeyError("x"))
@@ -79,7 +79,7 @@ async def test_an_error_of_a_child_leaves_in_a_group() -> None:
     assert caught.value.__context__ is None
 
 
-async def test_an_error_of_the_block_leaves_in_a_group() -> None:
+async def test_an_error_of_the_block_is_raised_in_an_exception_group() -> None:
     error = KeyError("x")
     with pytest.raises(ExceptionGroup) as caught:
         async with open_nursery():
@@ -87,7 +87,7 @@ async def test_an_error_of_the_block_leaves_in_a_group() -> None:
     assert leaves(caught.value) == [error]
 
 
-async def test_every_error_leaves_once() -> None:
+async def test_every_error_is_in_the_exception_group_once() -> None:
     errors = [KeyError(n) for n in range(4)]
     with pytest.raises(ExceptionGroup) as caught:
         async with open_nursery() as nursery:
@@ -97,7 +97,7 @@ async def test_every_error_leaves_once() -> None:
     assert sorted(map(id, leaves(caught.value))) == sorted(map(id, errors))
 
 
-async def test_an_error_cancels_everybody_else() -> None:
+async def test_an_error_of_a_child_cancels_its_siblings_and_the_block() -> None:
     ended = []
 
     async def sibling(wait: Any) -> None:
@@ -118,7 +118,7 @@ async def test_an_error_cancels_everybody_else() -> None:
     assert nursery.cancel_scope.cancelled_caught
 
 
-async def test_a_child_fails_while_the_others_clean_up_and_all_is_told() -> None:
+async def test_errors_that_siblings_raise_in_their_cleanup_are_in_the_exception_group_too() -> None:
     async def cleans_up() -> None:
         try:
             await forever()
@@ -146,7 +146,7 @@ async def test_a_child_fails_while_the_others_clean_up_and_all_is_told() -> None
     ]
 
 
-async def test_a_child_fails_while_others_are_shielded_and_their_work_is_done() -> None:
+async def test_a_failing_child_does_not_cancel_the_shielded_work_of_siblings() -> None:
     done = []
 
     async def shielded() -> None:
@@ -164,7 +164,7 @@ async def test_a_child_fails_while_others_are_shielded_and_their_work_is_done() 
     assert done == [1]
 
 
-async def test_a_child_fails_before_the_others_have_started() -> None:
+async def test_a_child_that_fails_before_its_siblings_have_started_cancels_them() -> None:
     seen = []
 
     async def late() -> None:
@@ -181,7 +181,7 @@ async def test_a_child_fails_before_the_others_have_started() -> None:
     assert types_of(caught.value) == [KeyError]
 
 
-async def test_a_child_that_fails_while_the_block_runs_interrupts_it() -> None:
+async def test_a_child_that_fails_while_the_block_runs_cancels_the_block() -> None:
     reached = []
     with pytest.raises(ExceptionGroup):
         async with open_nursery() as nursery:
@@ -193,7 +193,7 @@ async def test_a_child_that_fails_while_the_block_runs_interrupts_it() -> None:
     assert len(reached) == 3
 
 
-async def test_the_reason_tells_who_failed() -> None:
+async def test_the_cancel_reason_names_the_task_that_failed() -> None:
     reasons: list[Any] = []
     with pytest.raises(ExceptionGroup):
         async with open_nursery() as nursery:
@@ -223,7 +223,7 @@ async def test_the_reason_tells_who_failed() -> None:
     assert "cancelled due to nursery with reason" in str(reasons[1])
 
 
-async def test_the_context_of_errors_is_what_users_made_it() -> None:
+async def test_the_context_of_errors_is_left_as_it_was_raised() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with open_nursery() as nursery:
             nursery.start_soon(fail, KeyError())
@@ -245,7 +245,7 @@ async def test_the_traceback_of_an_error_begins_in_the_users_function() -> None:
     assert leaf.__traceback__.tb_frame.f_code.co_name == "fail"
 
 
-async def test_nested_nurseries_nest_their_groups() -> None:
+async def test_nested_nurseries_nest_their_exception_groups() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with open_nursery():
             async with open_nursery() as inner:
@@ -258,7 +258,7 @@ async def test_nested_nurseries_nest_their_groups() -> None:
 # -- cancellations in groups ----------------------------------------------------
 
 
-async def test_a_cancelled_nursery_swallows_its_own() -> None:
+async def test_a_cancelled_nursery_swallows_its_own_cancellation() -> None:
     async with open_nursery() as nursery:
         nursery.start_soon(sleep_forever)
         nursery.start_soon(forever)
@@ -269,7 +269,7 @@ async def test_a_cancelled_nursery_swallows_its_own() -> None:
     assert not nursery.cancel_scope.cancelled_caught
 
 
-async def test_a_nursery_in_a_cancelled_scope_raises_a_group_up_to_the_scope() -> None:
+async def test_a_nursery_in_a_cancelled_scope_raises_a_group_of_cancelled_up_to_the_scope() -> None:
     seen: list[BaseException] = []
     with CancelScope() as scope:
         scope.cancel()
@@ -285,7 +285,7 @@ async def test_a_nursery_in_a_cancelled_scope_raises_a_group_up_to_the_scope() -
     assert types_of(seen[0]) == [Cancelled, Cancelled]
 
 
-async def test_errors_and_cancellations_leave_together_and_the_scope_takes_its_own() -> None:
+async def test_errors_and_cancelled_are_raised_in_one_group_and_the_scope_splits_it() -> None:
     seen: list[BaseException] = []
 
     async def fails_in_cleanup() -> None:
@@ -310,7 +310,7 @@ async def test_errors_and_cancellations_leave_together_and_the_scope_takes_its_o
 
 
 @both_ends
-async def test_the_end_of_a_nursery_is_no_cancellation_point_of_its_own(previous: str) -> None:
+async def test_aexit_of_a_nursery_is_not_a_cancellation_point(previous: str) -> None:
     await a_nursery_before(previous)
     with CancelScope() as scope:
         scope.cancel()
@@ -322,7 +322,7 @@ async def test_the_end_of_a_nursery_is_no_cancellation_point_of_its_own(previous
 
 
 @both_ends
-async def test_the_end_of_a_nursery_always_lets_others_run(previous: str) -> None:
+async def test_aexit_of_a_nursery_is_always_a_schedule_point(previous: str) -> None:
     await a_nursery_before(previous)
     seen: list[int] = []
     asyncio.get_running_loop().call_soon(seen.append, 1)
@@ -331,7 +331,7 @@ async def test_the_end_of_a_nursery_always_lets_others_run(previous: str) -> Non
     assert seen == [1]
 
 
-async def test_after_a_long_nursery_some_wait_without_a_turn_and_then_it_is_tried_again() -> None:
+async def test_slow_exit_prediction_skips_an_iteration_in_aexit_and_tries_again() -> None:
     async def turns_at_the_end() -> int:
         passed = 0
 
@@ -417,7 +417,7 @@ async def test_an_error_a_thousand_nurseries_deep_arrives() -> None:
 # -- groups, strict and not -----------------------------------------------------
 
 
-async def test_loose_groups_let_a_single_error_out_bare_and_warn() -> None:
+async def test_strict_exception_groups_false_raises_a_single_error_bare_and_warns() -> None:
     with pytest.warns(TrioDeprecationWarning, match="strict_exception_groups=False"):
         nursery = open_nursery(strict_exception_groups=False)
     with pytest.raises(KeyError):
@@ -433,7 +433,7 @@ async def test_loose_groups_let_a_single_error_out_bare_and_warn() -> None:
     assert sorted(t.__name__ for t in types_of(caught.value)) == ["KeyError", "OSError"]
 
 
-async def test_loose_groups_collapse_when_the_cancellations_are_taken_out() -> None:
+async def test_strict_exception_groups_false_collapses_groups_when_cancelled_is_split_off() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrioDeprecationWarning)
         nursery = open_nursery(strict_exception_groups=False)
@@ -457,7 +457,9 @@ async def test_loose_groups_collapse_when_the_cancellations_are_taken_out() -> N
 
 @pytest.mark.app_only
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-async def test_a_lone_exit_leaves_the_outermost_nursery_bare(error: BaseException) -> None:
+async def test_a_lone_system_exit_or_keyboard_interrupt_leaves_the_outermost_nursery_bare(
+    error: BaseException,
+) -> None:
     cleaned_up = []
 
     async def sibling() -> None:
@@ -477,7 +479,7 @@ async def test_a_lone_exit_leaves_the_outermost_nursery_bare(error: BaseExceptio
 
 
 @pytest.mark.app_only
-async def test_an_exit_beside_other_errors_leaves_in_the_group() -> None:
+async def test_a_system_exit_beside_other_errors_is_raised_in_the_exception_group() -> None:
     with pytest.raises(BaseExceptionGroup) as caught:
         async with open_nursery() as nursery:
             nursery.start_soon(fail, SystemExit(3))
@@ -486,14 +488,14 @@ async def test_an_exit_beside_other_errors_leaves_in_the_group() -> None:
 
 
 @pytest.mark.app_only
-async def test_groups_asked_for_are_kept_around_an_exit() -> None:
+async def test_strict_exception_groups_true_keeps_the_group_around_a_system_exit() -> None:
     with pytest.raises(BaseExceptionGroup) as caught:
         async with open_nursery(strict_exception_groups=True) as nursery:
             nursery.start_soon(fail, SystemExit(3))
     assert types_of(caught.value) == [SystemExit]
 
 
-async def test_inside_an_exit_is_an_error_like_any_other() -> None:
+async def test_a_system_exit_inside_another_nursery_is_in_a_group_like_any_error() -> None:
     groups: list[BaseException] = []
 
     async def inner() -> None:

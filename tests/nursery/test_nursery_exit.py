@@ -1,4 +1,4 @@
-"""What goes on from the end of a nursery's block."""
+"""``__aexit__`` of a nursery: everything from the end of the nursery's block on."""
 
 # Covered below 95 %: leaving that fails half-way is in test_injection.py and test_recursion.py; an
 # exit from another task in test_wrong_thread.py; Ctrl-C in test_presses.py; groups of old Pythons
@@ -24,7 +24,7 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 
-async def test_only_at_the_border_to_asyncio_an_exit_leaves_bare() -> None:
+async def test_only_at_the_border_to_asyncio_a_system_exit_is_unwrapped() -> None:
     group: Any = BaseExceptionGroup("g", [SystemExit(3)])
     record = []
 
@@ -45,7 +45,7 @@ async def test_only_at_the_border_to_asyncio_an_exit_leaves_bare() -> None:
     assert record == [SystemExit, True, True, True]
 
 
-async def test_errors_that_no_scope_has_to_do_with_leave_as_they_are() -> None:
+async def test_errors_of_children_are_raised_unchanged_without_a_cancelled_scope() -> None:
     errors = [ValueError("one"), KeyError("two")]
 
     async def fail(error: Exception) -> None:
@@ -66,7 +66,7 @@ async def test_errors_that_no_scope_has_to_do_with_leave_as_they_are() -> None:
     assert not outer.cancelled_caught
 
 
-async def test_every_cancelled_task_counts_in_the_group_that_leaves() -> None:
+async def test_the_cancelled_of_every_child_is_in_the_exception_group_that_is_raised() -> None:
     caught: Any = None
     with nurseryio.CancelScope() as outer:
         try:
@@ -83,7 +83,7 @@ async def test_every_cancelled_task_counts_in_the_group_that_leaves() -> None:
     assert {error.args[0].reason for error in caught.exceptions} == {"enough"}
 
 
-async def test_an_error_among_cancelled_tasks_is_what_remains() -> None:
+async def test_a_cancelled_nursery_raises_an_error_among_cancelled_children() -> None:
     caught: Any = None
 
     async def sleep_then_fail() -> None:
@@ -104,7 +104,7 @@ async def test_an_error_among_cancelled_tasks_is_what_remains() -> None:
     assert nursery.cancel_scope.cancelled_caught
 
 
-async def test_a_native_cancel_leaves_after_the_errors_and_strikes_again() -> None:
+async def test_errors_are_raised_first_and_the_native_cancel_at_the_next_await() -> None:
     steps: list[object] = []
 
     async def fail_when_cancelled() -> None:
@@ -132,16 +132,14 @@ async def test_a_native_cancel_leaves_after_the_errors_and_strikes_again() -> No
     assert task.cancelled()
 
 
-async def test_children_cancelled_after_the_host_swallowed_a_native_cancel_end_in_the_nursery() -> (
-    None
-):
+async def test_children_cancelled_after_a_swallowed_native_cancel_end_in_the_nursery() -> None:
     async def host() -> object:
         async with open_nursery() as nursery:
             nursery.start_soon(nurseryio.sleep_forever)
             try:
                 await nurseryio.sleep_forever()
             except asyncio.CancelledError:
-                nursery.cancel_scope.cancel()  # and the native cancel is not heard of again
+                nursery.cancel_scope.cancel()  # and the native cancel is not raised again
         return nursery.cancel_scope.cancelled_caught
 
     task = asyncio.create_task(host())
@@ -200,7 +198,7 @@ async def left_by_hand(
 
 
 @pytest.mark.parametrize("children", [0, 1, 3])
-async def test_children_of_a_nursery_whose_scope_was_left_by_hand_are_cancelled(
+async def test_misnesting_children_of_a_nursery_whose_cancel_scope_was_left_by_hand_are_cancelled(
     children: int,
 ) -> None:
     record: list[str] = []
@@ -217,7 +215,7 @@ async def test_children_of_a_nursery_whose_scope_was_left_by_hand_are_cancelled(
     validate()
 
 
-async def test_an_error_of_a_child_leaves_beside_the_misnesting() -> None:
+async def test_misnesting_an_error_of_a_child_is_raised_beside_the_misnesting_error() -> None:
     record: list[str] = []
     with nurseryio.fail_after(5):
         raised = await left_by_hand(record, 2, ValueError("a child's"), "here")
@@ -226,7 +224,7 @@ async def test_an_error_of_a_child_leaves_beside_the_misnesting() -> None:
     assert record.count("ended") == 2
 
 
-async def test_an_error_in_the_block_of_a_nursery_whose_scope_was_left_is_kept() -> None:
+async def test_misnesting_an_error_in_the_block_of_a_nursery_whose_scope_was_left_is_kept() -> None:
     record: list[str] = []
     caught: Any = None
     with nurseryio.fail_after(5):
@@ -245,7 +243,9 @@ async def test_an_error_in_the_block_of_a_nursery_whose_scope_was_left_is_kept()
 
 
 @pytest.mark.parametrize("where", ["another task", "a child"])
-async def test_a_nurserys_scope_left_elsewhere_does_not_hang_its_block(where: str) -> None:
+async def test_misnesting_a_nurserys_scope_left_in_another_task_does_not_hang_its_block(
+    where: str,
+) -> None:
     record: list[str] = []
     task = current_task()
     before = task.scope
@@ -262,7 +262,7 @@ async def test_a_nurserys_scope_left_elsewhere_does_not_hang_its_block(where: st
     validate()
 
 
-async def test_a_timeout_ends_a_nursery_inside_one_whose_scope_was_left() -> None:
+async def test_misnesting_a_timeout_ends_a_nursery_inside_one_whose_scope_was_left() -> None:
     record: list[str] = []
     with nurseryio.fail_after(5), pytest.RaisesGroup(RuntimeError, allow_unwrapped=True):
         async with open_nursery() as outer:
@@ -276,7 +276,7 @@ async def test_a_timeout_ends_a_nursery_inside_one_whose_scope_was_left() -> Non
     assert record == ["ended", "ended"]
 
 
-async def test_a_nursery_is_for_one_block() -> None:
+async def test_a_nursery_cannot_be_entered_twice() -> None:
     nursery = open_nursery()
     with pytest.raises(RuntimeError, match="enter the nursery first"):
         _ = nursery.parent_task
@@ -319,7 +319,7 @@ async def host_in_trouble(strict: bool | None) -> None:
 
 
 @pytest.mark.parametrize("exit_type", [KeyboardInterrupt, SystemExit])
-def test_a_lone_exit_leaves_bare_for_asyncio_though_leaving_has_failed(
+def test_a_lone_system_exit_leaves_bare_for_asyncio_although_aexit_has_failed(
     exit_type: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_while_judging(monkeypatch, exit_type())
@@ -327,7 +327,7 @@ def test_a_lone_exit_leaves_bare_for_asyncio_though_leaving_has_failed(
         asyncio.run(host_in_trouble(None))
 
 
-def test_a_lone_exit_stays_in_a_group_if_that_is_asked_for_though_leaving_has_failed(
+def test_strict_exception_groups_keeps_a_lone_system_exit_in_a_group_although_aexit_has_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fail_while_judging(monkeypatch, SystemExit())
@@ -336,7 +336,7 @@ def test_a_lone_exit_stays_in_a_group_if_that_is_asked_for_though_leaving_has_fa
     assert [type(error) for error in leaves(caught.value)] == [SystemExit]
 
 
-def test_inside_another_nursery_a_lone_exit_stays_in_a_group_though_leaving_has_failed(
+def test_inside_another_nursery_a_lone_system_exit_stays_in_a_group_although_aexit_has_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caught: list[BaseException] = []
@@ -355,7 +355,7 @@ def test_inside_another_nursery_a_lone_exit_stays_in_a_group_though_leaving_has_
     assert isinstance(caught[0], BaseExceptionGroup)
 
 
-async def test_a_native_cancel_is_raised_again_though_leaving_has_failed(
+async def test_a_native_cancel_is_raised_again_although_aexit_has_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     record: list[object] = []

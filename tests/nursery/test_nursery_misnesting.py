@@ -51,7 +51,7 @@ def types_of(error: BaseException) -> list[type[BaseException]]:
 # -- misnesting -----------------------------------------------------------------
 
 
-async def test_a_task_that_ends_inside_its_nursery_raises_an_error_with_its_name() -> None:
+async def test_misnesting_a_task_that_ends_inside_its_nursery_is_an_error_with_its_name() -> None:
     async def careless() -> None:
         nursery = open_nursery()
         await nursery.__aenter__()
@@ -69,7 +69,7 @@ async def test_a_task_that_ends_inside_its_nursery_raises_an_error_with_its_name
     validate()
 
 
-async def test_an_asyncio_task_that_ends_inside_its_nursery_is_reported(
+async def test_misnesting_an_asyncio_task_that_ends_inside_its_open_nursery_is_reported(
     loop_errors: list[str],
 ) -> None:
     ended = []
@@ -94,7 +94,7 @@ async def test_an_asyncio_task_that_ends_inside_its_nursery_is_reported(
     validate()
 
 
-async def test_a_nursery_left_in_an_unrelated_task_names_both_and_stays_open() -> None:
+async def test_misnesting_a_nursery_left_in_an_unrelated_task_names_both_and_stays_open() -> None:
     errors = []
     async with open_nursery() as outer:
         async with open_nursery() as nursery:
@@ -114,7 +114,7 @@ async def test_a_nursery_left_in_an_unrelated_task_names_both_and_stays_open() -
     assert "the leaver" in errors[0] and repr(current_task()) in errors[0]
 
 
-async def test_nurseries_left_in_the_wrong_order_are_found_out_and_harm_nobody() -> None:
+async def test_misnesting_nurseries_left_in_the_wrong_order_affect_nothing_else() -> None:
     ended = []
 
     async def child(name: str) -> None:
@@ -147,7 +147,7 @@ async def test_nurseries_left_in_the_wrong_order_are_found_out_and_harm_nobody()
     await checkpoint()
 
 
-async def test_a_generator_with_a_nursery_closed_elsewhere_is_found_out() -> None:
+async def test_misnesting_a_generator_with_a_nursery_closed_in_another_task_is_an_error() -> None:
     async def numbers() -> AsyncIterator[int]:
         async with open_nursery() as nursery:
             nursery.start_soon(forever)
@@ -181,7 +181,7 @@ async def test_a_generator_with_a_nursery_closed_elsewhere_is_found_out() -> Non
     await checkpoint()
 
 
-async def test_limits_around_a_nursery_hold_for_its_children(autojump_clock: Any) -> None:
+async def test_timeouts_around_a_nursery_apply_to_its_children(autojump_clock: Any) -> None:
     with move_on_after(5) as scope:
         async with open_nursery() as nursery:
             for _ in range(3):

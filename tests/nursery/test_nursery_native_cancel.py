@@ -66,7 +66,7 @@ def types_of(error: BaseException) -> list[type[BaseException]]:
 # -- native cancels of children -------------------------------------------------
 
 
-async def test_a_child_cancelled_natively_ends_quietly_and_alone() -> None:
+async def test_a_native_cancel_of_a_child_ends_it_alone_and_is_not_an_error() -> None:
     for wait in (forever, sleep_forever):
         async with open_nursery() as nursery:
             nursery.start_soon(wait)
@@ -79,7 +79,7 @@ async def test_a_child_cancelled_natively_ends_quietly_and_alone() -> None:
 
 
 @both_ends
-async def test_a_child_cancelled_before_its_first_step_does_not_hang_the_nursery(
+async def test_a_native_cancel_of_a_child_before_its_first_step_does_not_hang_the_nursery(
     previous: str,
 ) -> None:
     await a_nursery_before(previous)
@@ -103,7 +103,7 @@ async def test_a_child_cancelled_before_its_first_step_does_not_hang_the_nursery
 
 
 @both_ends
-async def test_a_child_spawned_while_the_nursery_waits_may_be_cancelled_before_its_step(
+async def test_a_native_cancel_of_a_child_spawned_while_the_nursery_waits_may_precede_its_step(
     previous: str,
 ) -> None:
     await a_nursery_before(previous)
@@ -120,7 +120,7 @@ async def test_a_child_spawned_while_the_nursery_waits_may_be_cancelled_before_i
 
 
 @both_ends
-async def test_a_native_cancel_of_a_child_in_a_cancelled_nursery_is_no_matter(
+async def test_a_native_cancel_of_a_child_in_a_cancelled_nursery_changes_nothing(
     previous: str,
 ) -> None:
     await a_nursery_before(previous)
@@ -168,7 +168,7 @@ class Host:
 
 @pytest.mark.parametrize("wait", [None, forever, sleep_forever])
 @both_ends
-async def test_a_native_cancel_of_the_host_ends_the_children_and_comes_out_bare(
+async def test_a_native_cancel_of_the_parent_task_cancels_the_children_and_is_raised_bare(
     wait: Any,
     previous: str,
 ) -> None:
@@ -200,7 +200,7 @@ async def test_a_native_cancel_of_the_host_ends_the_children_and_comes_out_bare(
 
 
 @both_ends
-async def test_errors_of_children_go_first_and_the_native_cancel_strikes_next(
+async def test_errors_of_children_are_raised_first_and_the_native_cancel_at_the_next_await(
     previous: str,
 ) -> None:
     await a_nursery_before(previous)
@@ -226,7 +226,7 @@ async def test_errors_of_children_go_first_and_the_native_cancel_strikes_next(
 
 
 @both_ends
-async def test_a_native_cancel_again_and_again_does_not_shake_the_wait_off(previous: str) -> None:
+async def test_repeated_native_cancels_do_not_end_the_wait_for_children(previous: str) -> None:
     await a_nursery_before(previous)
     release = asyncio.Event()
 
@@ -286,7 +286,7 @@ async def test_a_native_cancel_that_comes_when_the_last_child_ends_is_not_lost(
 @needs_counts
 @pytest.mark.parametrize("native_first", [True, False])
 @both_ends
-async def test_native_and_own_cancel_in_one_turn_both_count(
+async def test_a_native_cancel_and_a_scopes_cancel_in_one_iteration_both_count(
     native_first: bool,
     previous: str,
 ) -> None:
@@ -331,7 +331,7 @@ async def test_an_asyncio_timeout_around_a_nursery() -> None:
 @needs_counts
 @pytest.mark.skipif(COUNTS_GO_STALE, reason="a swallowed request looks like one of a TaskGroup's")
 @pytest.mark.parametrize("around", [open_nursery, None])
-async def test_a_timeout_that_the_block_swallowed_is_known_by_a_nursery_cancelled_later(
+async def test_an_asyncio_timeout_swallowed_by_the_block_is_kept_by_a_cancelled_nursery(
     around: Any,
 ) -> None:
     async def block(scope: CancelScope) -> None:
@@ -354,7 +354,7 @@ async def test_a_timeout_that_the_block_swallowed_is_known_by_a_nursery_cancelle
 
 
 @needs_counts
-async def test_errors_beside_a_timeout_that_the_block_swallowed_leave_alone() -> None:
+async def test_errors_beside_a_swallowed_asyncio_timeout_are_raised_without_it() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with asyncio.timeout(0.002):
             async with open_nursery() as nursery:
@@ -366,7 +366,7 @@ async def test_errors_beside_a_timeout_that_the_block_swallowed_leave_alone() ->
     assert cancelling() == 0
 
 
-async def test_wait_for_around_a_nursery() -> None:
+async def test_asyncio_wait_for_around_a_nursery() -> None:
     ended = []
 
     async def child() -> None:
@@ -387,7 +387,7 @@ async def test_wait_for_around_a_nursery() -> None:
 
 
 @needs_counts
-async def test_a_task_group_around_a_nursery() -> None:
+async def test_an_asyncio_task_group_around_a_nursery() -> None:
     ended = []
 
     async def child() -> None:
@@ -407,7 +407,7 @@ async def test_a_task_group_around_a_nursery() -> None:
 
 
 @needs_counts
-async def test_a_task_group_inside_a_nursery() -> None:
+async def test_an_asyncio_task_group_inside_a_nursery() -> None:
     async def child() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(fail_after_turns(KeyError()))
@@ -429,7 +429,7 @@ async def test_a_task_group_inside_a_nursery() -> None:
 
 
 @needs_counts
-async def test_a_timeout_of_asyncio_inside_a_cancelled_nursery_and_out_again() -> None:
+async def test_an_asyncio_timeout_inside_a_cancelled_nursery_and_after_it() -> None:
     async with open_nursery() as nursery:
         nursery.cancel_scope.cancel()
         async with asyncio.timeout(100):

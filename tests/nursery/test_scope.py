@@ -61,7 +61,7 @@ async def forever() -> None:
 # -- entering, leaving, cancelling ----------------------------------------------
 
 
-async def test_a_scope_that_is_not_cancelled_does_nothing() -> None:
+async def test_a_cancel_scope_that_is_not_cancelled_does_nothing() -> None:
     with CancelScope() as scope:
         await checkpoint()
     assert not scope.cancel_called and not scope.cancelled_caught
@@ -106,7 +106,7 @@ async def test_cancelling_twice_or_after_the_end_changes_nothing() -> None:
     await checkpoint()
 
 
-async def test_a_scope_is_good_for_one_block() -> None:
+async def test_a_cancel_scope_cannot_be_entered_twice() -> None:
     scope = CancelScope()
     with scope:
         with pytest.raises(RuntimeError, match="single 'with' block"):
@@ -144,7 +144,7 @@ async def test_a_scope_cannot_be_entered_in_a_callback() -> None:
     assert "must be called from async context" in caught[0]
 
 
-async def test_a_cancel_from_a_callback_has_no_task_to_name() -> None:
+async def test_the_cancel_reason_of_a_cancel_from_a_callback_names_no_task() -> None:
     with CancelScope() as scope:
         asyncio.get_running_loop().call_soon(scope.cancel, "bye")
         with pytest.raises(Cancelled) as caught:
@@ -152,14 +152,14 @@ async def test_a_cancel_from_a_callback_has_no_task_to_name() -> None:
         assert str(caught.value) == "cancelled due to explicit with reason 'bye'"
 
 
-async def test_a_reason_must_be_a_text() -> None:
+async def test_a_cancel_reason_must_be_a_str() -> None:
     with CancelScope() as scope:
         with pytest.raises(TypeError, match="reason must be a string or None, not int"):
             scope.cancel(reason=5)  # type: ignore[arg-type]
         assert not scope.cancel_called
 
 
-async def test_the_reason_tells_deadline_from_explicit() -> None:
+async def test_the_cancel_reason_says_whether_a_deadline_or_cancel_was_the_source() -> None:
     with move_on_after(0):
         with pytest.raises(Cancelled) as caught:
             await checkpoint()
@@ -176,7 +176,7 @@ async def test_the_reason_tells_deadline_from_explicit() -> None:
 # -- what is caught -------------------------------------------------------------
 
 
-async def test_an_error_that_replaces_the_cancellation_passes() -> None:
+async def test_an_error_that_replaces_cancelled_passes_the_scope() -> None:
     with pytest.raises(KeyError):
         with CancelScope() as scope:
             scope.cancel()
@@ -187,7 +187,7 @@ async def test_an_error_that_replaces_the_cancellation_passes() -> None:
     assert not scope.cancelled_caught
 
 
-async def test_the_cancellation_is_taken_out_of_a_group() -> None:
+async def test_a_cancelled_scope_splits_its_cancelled_off_an_exception_group() -> None:
     with pytest.raises(BaseExceptionGroup) as caught:
         with CancelScope() as scope:
             scope.cancel()
@@ -200,7 +200,7 @@ async def test_the_cancellation_is_taken_out_of_a_group() -> None:
     assert scope.cancelled_caught
 
 
-async def test_a_group_of_nothing_else_is_swallowed() -> None:
+async def test_a_cancelled_scope_swallows_an_exception_group_of_cancelled_only() -> None:
     with CancelScope() as scope:
         scope.cancel()
         try:
@@ -231,7 +231,7 @@ async def test_the_outermost_cancelled_scope_catches() -> None:
     assert not middle.cancelled_caught and not inner.cancelled_caught
 
 
-async def test_the_inner_scope_catches_and_the_outer_goes_on() -> None:
+async def test_the_inner_cancelled_scope_catches_and_the_outer_scope_goes_on() -> None:
     reached = False
     with CancelScope() as outer:
         with CancelScope() as inner:
@@ -253,7 +253,7 @@ async def test_a_shielded_cancelled_scope_catches_inside_a_cancelled_one() -> No
     assert outer.cancelled_caught
 
 
-async def test_an_outer_cancel_after_the_inner_one_struck_is_heard_next() -> None:
+async def test_an_outer_scope_cancelled_after_the_inner_one_catches_the_cancelled() -> None:
     with CancelScope() as outer:
         with CancelScope() as inner:
             inner.cancel()
@@ -265,7 +265,7 @@ async def test_an_outer_cancel_after_the_inner_one_struck_is_heard_next() -> Non
     assert outer.cancelled_caught and not inner.cancelled_caught
 
 
-async def test_nested_shields_keep_out_what_is_outside_each() -> None:
+async def test_nested_shields_each_keep_out_cancels_from_outside() -> None:
     with CancelScope() as a:
         with CancelScope(shield=True) as b:
             with CancelScope(shield=True) as c:
@@ -378,7 +378,7 @@ async def test_a_native_cancel_while_a_cancelled_scope_cleans_up_passes() -> Non
 
 
 @needs_counts
-async def test_an_old_native_request_that_somebody_swallowed_does_not_confuse_a_scope() -> None:
+async def test_a_native_cancel_swallowed_before_does_not_confuse_a_scope() -> None:
     async def main() -> int:
         task = asyncio.current_task()
         assert task is not None
@@ -395,7 +395,7 @@ async def test_an_old_native_request_that_somebody_swallowed_does_not_confuse_a_
 
 
 @needs_counts
-async def test_a_native_request_that_was_taken_back_inside_does_not_confuse_a_scope() -> None:
+async def test_a_native_cancel_taken_back_with_uncancel_inside_does_not_confuse_a_scope() -> None:
     with CancelScope() as scope:
         try:
             async with asyncio.timeout(0):
@@ -409,7 +409,7 @@ async def test_a_native_request_that_was_taken_back_inside_does_not_confuse_a_sc
 
 
 @needs_counts
-async def test_an_asyncio_timeout_around_a_scope_keeps_its_error() -> None:
+async def test_an_asyncio_timeout_around_a_scope_keeps_its_timeout_error() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.001):
             with CancelScope() as scope:
@@ -422,7 +422,7 @@ async def test_an_asyncio_timeout_around_a_scope_keeps_its_error() -> None:
     assert cancelling() == 0
 
 
-async def test_wait_for_around_a_scope_keeps_its_error() -> None:
+async def test_asyncio_wait_for_around_a_scope_keeps_its_timeout_error() -> None:
     async def main() -> None:
         with CancelScope():
             await sleep_forever()
@@ -433,7 +433,7 @@ async def test_wait_for_around_a_scope_keeps_its_error() -> None:
 
 
 @needs_counts
-async def test_a_task_group_around_a_scope_is_told_of_errors_and_tells_the_scope() -> None:
+async def test_an_asyncio_task_group_around_a_scope_gets_its_errors_and_cancels_it() -> None:
     scope = CancelScope()
 
     async def fail() -> None:
@@ -450,7 +450,7 @@ async def test_a_task_group_around_a_scope_is_told_of_errors_and_tells_the_scope
 
 
 @needs_counts
-async def test_a_task_group_in_a_cancelled_scope_ends_its_tasks() -> None:
+async def test_an_asyncio_task_group_in_a_cancelled_scope_cancels_its_tasks() -> None:
     ended = []
 
     async def child() -> None:
@@ -472,7 +472,7 @@ async def test_a_task_group_in_a_cancelled_scope_ends_its_tasks() -> None:
 
 
 @needs_counts
-async def test_a_task_group_that_cancels_its_task_anew_leaves_nothing_behind() -> None:
+async def test_an_asyncio_task_group_that_cancels_again_leaves_cancelling_at_zero() -> None:
     with CancelScope() as scope:
         scope.cancel()
         async with asyncio.TaskGroup():
@@ -492,7 +492,7 @@ async def test_a_task_group_that_cancels_its_task_anew_leaves_nothing_behind() -
 # -- attributes -----------------------------------------------------------------
 
 
-def test_senseless_arguments_are_refused_at_the_call() -> None:
+def test_cancel_scope_refuses_wrong_arguments_when_it_is_made() -> None:
     with pytest.raises(ValueError, match="deadline must not be NaN"):
         CancelScope(deadline=nan)
     with pytest.raises(ValueError, match="relative deadline must not be NaN"):
@@ -507,7 +507,7 @@ def test_senseless_arguments_are_refused_at_the_call() -> None:
         CancelScope(5)  # type: ignore[misc]
 
 
-async def test_the_deadline_may_be_moved_before_and_after_entering(autojump_clock: Any) -> None:
+async def test_the_deadline_may_be_changed_before_and_after_entering(autojump_clock: Any) -> None:
     start = current_time()
     scope = CancelScope(deadline=start + 100)
     scope.deadline = start + 50
@@ -530,7 +530,7 @@ async def test_the_deadline_may_be_moved_before_and_after_entering(autojump_cloc
     assert not scope.cancel_called
 
 
-async def test_a_deadline_moved_by_another_task_counts(autojump_clock: Any) -> None:
+async def test_a_deadline_changed_by_another_task_takes_effect(autojump_clock: Any) -> None:
     start = current_time()
 
     async def shorten(scope: CancelScope) -> None:
@@ -587,7 +587,7 @@ async def test_a_deadline_after_the_cancel_or_the_end_changes_nothing(autojump_c
     assert len(current_state().deadlines) == 0
 
 
-async def test_deadlines_refuse_senseless_values() -> None:
+async def test_deadlines_refuse_nan_and_wrong_values() -> None:
     scope = CancelScope()
     with pytest.raises(ValueError, match="deadline must not be NaN"):
         scope.deadline = nan
@@ -599,7 +599,7 @@ async def test_deadlines_refuse_senseless_values() -> None:
         scope.shield = None  # type: ignore[assignment]
 
 
-async def test_a_relative_deadline_becomes_absolute_on_entering(autojump_clock: Any) -> None:
+async def test_relative_deadline_becomes_absolute_on_entering(autojump_clock: Any) -> None:
     scope = CancelScope(relative_deadline=5)
     assert scope.is_relative is True
     assert scope.relative_deadline == 5
@@ -619,7 +619,7 @@ async def test_a_relative_deadline_becomes_absolute_on_entering(autojump_clock: 
     assert not scope.cancel_called
 
 
-async def test_an_absolute_deadline_is_not_relative() -> None:
+async def test_is_relative_is_false_for_an_absolute_deadline() -> None:
     scope = CancelScope(deadline=current_time() + 100)
     assert scope.is_relative is False
     with pytest.raises(RuntimeError, match="does not have a relative deadline"):
@@ -630,7 +630,7 @@ async def test_an_absolute_deadline_is_not_relative() -> None:
     assert CancelScope().relative_deadline == inf
 
 
-async def test_a_scope_shows_its_state(mock_clock: Any) -> None:
+async def test_repr_of_a_cancel_scope_shows_its_state(mock_clock: Any) -> None:
     scope = CancelScope()
     assert repr(scope).endswith(", unbound>")
     assert repr(scope).startswith("<nurseryio.CancelScope at 0x")
@@ -668,7 +668,7 @@ def test_there_is_no_effective_deadline_outside_a_task() -> None:
         current_effective_deadline()
 
 
-def test_a_scope_cannot_be_subclassed_and_has_no_room_for_more() -> None:
+def test_a_cancel_scope_cannot_be_subclassed_and_takes_no_other_attributes() -> None:
     with pytest.raises(AttributeError):
         CancelScope().surprise = 1  # type: ignore[attr-defined]
 
@@ -708,7 +708,7 @@ async def test_a_scope_and_what_it_caught_are_freed_at_once(how: str) -> None:
 # -- misnesting -----------------------------------------------------------------
 
 
-async def test_scopes_left_in_the_wrong_order_are_an_error_that_says_what_to_do() -> None:
+async def test_misnesting_scopes_left_in_the_wrong_order_is_an_error_that_says_what_to_do() -> None:
     first, second = CancelScope(), CancelScope()
     first.__enter__()
     second.__enter__()
@@ -726,7 +726,7 @@ async def test_scopes_left_in_the_wrong_order_are_an_error_that_says_what_to_do(
     assert cancelling() == 0
 
 
-async def test_an_exit_stack_in_the_wrong_order_harms_nothing_outside() -> None:
+async def test_misnesting_an_exit_stack_in_the_wrong_order_affects_nothing_outside() -> None:
     with CancelScope() as healthy:
         outer, inner = CancelScope(), CancelScope()
         with pytest.raises(RuntimeError, match="Cancel scope stack corrupted"):
@@ -741,7 +741,7 @@ async def test_an_exit_stack_in_the_wrong_order_harms_nothing_outside() -> None:
     assert not healthy.cancel_called
 
 
-async def test_what_is_left_inside_a_scope_that_is_gone_is_cancelled() -> None:
+async def test_misnesting_a_scope_left_open_inside_an_exited_one_is_abandoned() -> None:
     outer, inner = CancelScope(), CancelScope(shield=True)
     outer.__enter__()
     inner.__enter__()
@@ -752,7 +752,7 @@ async def test_what_is_left_inside_a_scope_that_is_gone_is_cancelled() -> None:
     await checkpoint()
 
 
-async def test_a_scope_left_twice_is_an_error() -> None:
+async def test_exiting_a_scope_twice_is_an_error() -> None:
     scope = CancelScope()
     with scope:
         pass
@@ -798,7 +798,7 @@ async def test_async_with_a_scope_is_refused_with_advice_and_enters_nothing(make
     validate()
 
 
-async def test_a_scope_left_in_an_unrelated_task_names_both_tasks_and_stays_open() -> None:
+async def test_misnesting_a_scope_left_in_an_unrelated_task_names_both_tasks() -> None:
     scope = CancelScope()
     errors = []
 
@@ -821,7 +821,7 @@ async def test_a_scope_left_in_an_unrelated_task_names_both_tasks_and_stays_open
     assert not scope.cancelled_caught
 
 
-async def test_a_scope_left_in_a_child_below_it_cancels_what_is_inside_only() -> None:
+async def test_misnesting_a_scope_left_in_a_child_below_it_cancels_only_what_is_inside() -> None:
     seen: list[str] = []
     scope = CancelScope()
 
@@ -855,7 +855,7 @@ async def test_a_scope_left_in_a_child_below_it_cancels_what_is_inside_only() ->
     await checkpoint()
 
 
-async def test_a_generator_with_a_scope_finished_elsewhere_is_found_out() -> None:
+async def test_misnesting_a_generator_with_a_scope_finished_in_another_task_is_an_error() -> None:
     async def numbers() -> AsyncIterator[int]:
         with CancelScope():
             yield 1
@@ -886,7 +886,7 @@ async def test_a_generator_with_a_scope_finished_elsewhere_is_found_out() -> Non
     await checkpoint()
 
 
-async def test_a_generator_that_leaves_its_scope_open_in_a_living_task_is_found_out() -> None:
+async def test_misnesting_a_generator_that_leaves_its_scope_open_is_an_error() -> None:
     async def numbers() -> AsyncIterator[int]:
         with CancelScope():
             yield 1
@@ -904,7 +904,7 @@ async def test_a_generator_that_leaves_its_scope_open_in_a_living_task_is_found_
     assert cancelling() == 0
 
 
-async def test_a_task_that_ends_inside_a_scope_leaves_the_rest_alone() -> None:
+async def test_misnesting_a_task_that_ends_inside_an_open_scope_affects_nothing_else() -> None:
     scopes = []
 
     async def careless() -> None:
@@ -924,7 +924,7 @@ async def test_a_task_that_ends_inside_a_scope_leaves_the_rest_alone() -> None:
     await checkpoint()
 
 
-async def test_a_task_that_ends_inside_a_scope_with_a_deadline_leaves_no_deadline() -> None:
+async def test_misnesting_a_task_that_ends_inside_a_scope_leaves_no_deadline() -> None:
     async def careless() -> None:
         CancelScope(deadline=current_time() + 1000).__enter__()
 
@@ -944,7 +944,7 @@ def test_a_scope_cannot_be_subclassed() -> None:
 
 
 @needs_counts
-async def test_a_native_cancel_that_is_still_to_strike_is_not_taken_for_the_scopes_own() -> None:
+async def test_a_pending_native_cancel_is_not_taken_for_the_scopes_own() -> None:
     record = []
 
     async def cancelled_before_it_enters() -> None:
@@ -955,8 +955,8 @@ async def test_a_native_cancel_that_is_still_to_strike_is_not_taken_for_the_scop
         record.append("not reached")
 
     async def cancelled_while_it_takes_a_lock(lock: Lock) -> None:
-        # Somebody is ready, so the lock lets them run when it is taken. That is not interrupted:
-        # the request is held off.
+        # A callback is ready, so the lock yields when it is taken. That yield is not interrupted:
+        # the request is deferred.
         asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)  # type: ignore[union-attr]
         async with lock:
             record.append("has the lock")
@@ -978,7 +978,7 @@ async def test_a_native_cancel_that_is_still_to_strike_is_not_taken_for_the_scop
 
 
 @needs_counts
-async def test_a_native_cancel_that_was_swallowed_before_the_scope_is_over() -> None:
+async def test_a_native_cancel_swallowed_before_the_scope_is_stale() -> None:
     async def native() -> str:
         asyncio.current_task().cancel()  # type: ignore[union-attr]
         with contextlib.suppress(Cancelled):
@@ -991,7 +991,7 @@ async def test_a_native_cancel_that_was_swallowed_before_the_scope_is_over() -> 
     assert await asyncio.create_task(native()) == "went on"
 
 
-async def test_a_nurserys_scope_begins_as_any_other_does() -> None:
+async def test_a_nurserys_cancel_scope_has_the_same_initial_fields_as_any_other() -> None:
     plain, nurserys = CancelScope(), open_nursery().cancel_scope
     slots = [name for cls in type(plain).__mro__ for name in getattr(cls, "__slots__", ())]
     empty = object()
@@ -1023,7 +1023,7 @@ NO_NUMBERS = ["1", None, timedelta(seconds=1), 1j, [], FailingRepr(), FailingSum
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: type(value).__name__)
-async def test_a_deadline_that_is_no_number_is_refused_and_changes_nothing(value: Any) -> None:
+async def test_a_deadline_that_is_not_a_number_is_refused_and_changes_nothing(value: Any) -> None:
     errors = (TypeError, ValueError, OverflowError)
     task = current_task()
     before = task.scope
@@ -1080,7 +1080,7 @@ async def test_deadlines_take_every_kind_of_number(kind: Any) -> None:
     validate()
 
 
-def test_a_wrong_deadline_is_refused_with_what_to_write() -> None:
+def test_the_error_for_a_wrong_deadline_says_what_to_write() -> None:
     wrong: Any
     scope = CancelScope()
     for wrong, clock_advice, advice in (
@@ -1109,7 +1109,7 @@ def test_a_wrong_deadline_is_refused_with_what_to_write() -> None:
             scope.relative_deadline = wrong
 
 
-async def test_what_counts_as_a_number_is_one() -> None:
+async def test_a_bool_an_int_and_a_fraction_are_numbers_for_deadlines() -> None:
     for value in (True, 1, 1.0, Fraction(1, 2)):
         with move_on_after(value) as scope:
             assert scope.deadline - current_time() <= 1

@@ -1,4 +1,4 @@
-"""The end of a task: what has to be settled when its last step is over."""
+"""The end of a task: the cleanup after its last step."""
 
 # Covered below 95 %: children of task factories are in test_task_factories.py; the ends that fail
 # half-way in test_injection.py and test_recursion.py.
@@ -25,7 +25,7 @@ if sys.version_info < (3, 11):
     pass
 
 
-async def test_the_record_of_a_child_goes_when_the_child_ends() -> None:
+async def test_the_task_record_of_a_child_is_dropped_when_the_child_ends() -> None:
     seen = []
 
     async def child() -> None:
@@ -37,7 +37,7 @@ async def test_the_record_of_a_child_goes_when_the_child_ends() -> None:
     assert seen[0] not in records
 
 
-async def test_the_record_of_a_task_of_asyncio_goes_when_the_task_ends() -> None:
+async def test_the_task_record_of_an_asyncio_task_is_dropped_when_the_task_ends() -> None:
     async def native() -> None:
         await checkpoint()
 
@@ -48,7 +48,7 @@ async def test_the_record_of_a_task_of_asyncio_goes_when_the_task_ends() -> None
 
 
 @pytest.mark.parametrize("native", [False, True])
-async def test_those_who_wait_for_an_ended_task_are_told(native: bool) -> None:
+async def test_parking_lots_are_broken_when_their_breaker_task_ends(native: bool) -> None:
     lot = ParkingLot()
     errors = []
 
@@ -71,7 +71,7 @@ async def test_those_who_wait_for_an_ended_task_are_told(native: bool) -> None:
     assert len(errors) == 1
 
 
-async def test_a_child_that_ends_inside_a_nursery_of_its_own_fails_and_cancels_it() -> None:
+async def test_misnesting_a_child_that_ends_inside_its_own_nursery_cancels_it() -> None:
     record = []
     left: list[Nursery] = []
 
@@ -94,7 +94,7 @@ async def test_a_child_that_ends_inside_a_nursery_of_its_own_fails_and_cancels_i
 
 
 @pytest.mark.app_only
-async def test_a_task_of_asyncio_that_ends_inside_a_nursery_is_reported(
+async def test_misnesting_an_asyncio_task_that_ends_inside_an_open_nursery_is_reported(
     loop_errors: list[str],
 ) -> None:
     async def native() -> None:

@@ -16,7 +16,7 @@ from nurseryio.lowlevel import Task, checkpoint, current_task
 from nurseryio.testing import wait_all_tasks_blocked
 
 
-async def test_start_waits_for_started_and_returns_its_value() -> None:
+async def test_nursery_start_waits_for_task_status_started_and_returns_its_value() -> None:
     record = []
 
     async def child(what: str, *, task_status: TaskStatus[str]) -> None:
@@ -32,7 +32,7 @@ async def test_start_waits_for_started_and_returns_its_value() -> None:
     assert record == ["starting", "running"]
 
 
-async def test_started_may_be_called_without_a_value() -> None:
+async def test_task_status_started_may_be_called_without_a_value() -> None:
     async def child(task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         task_status.started()
 
@@ -42,7 +42,7 @@ async def test_started_may_be_called_without_a_value() -> None:
     assert repr(TASK_STATUS_IGNORED) == "TASK_STATUS_IGNORED"
 
 
-async def test_an_error_before_started_comes_out_of_start_bare() -> None:
+async def test_an_error_before_started_is_raised_bare_by_nursery_start() -> None:
     async def child(task_status: TaskStatus[None]) -> None:
         raise KeyError("early")
 
@@ -52,7 +52,7 @@ async def test_an_error_before_started_comes_out_of_start_bare() -> None:
         assert not nursery.cancel_scope.cancel_called
 
 
-async def test_an_error_after_started_goes_to_the_nursery() -> None:
+async def test_an_error_after_started_is_raised_by_the_nursery() -> None:
     async def child(task_status: TaskStatus[None]) -> None:
         task_status.started()
         raise KeyError("late")
@@ -63,7 +63,7 @@ async def test_an_error_after_started_goes_to_the_nursery() -> None:
             await nurseryio.sleep_forever()
 
 
-async def test_a_child_that_ends_without_started_is_an_error() -> None:
+async def test_a_child_that_ends_without_calling_started_is_an_error() -> None:
     async def child(task_status: TaskStatus[None]) -> None:
         await checkpoint()
 
@@ -72,7 +72,7 @@ async def test_a_child_that_ends_without_started_is_an_error() -> None:
             await nursery.start(child)
 
 
-async def test_started_twice_is_an_error() -> None:
+async def test_task_status_started_twice_is_an_error() -> None:
     async def child(task_status: TaskStatus[int]) -> None:
         task_status.started(1)
         with pytest.raises(RuntimeError, match="called 'started' twice"):
@@ -82,7 +82,7 @@ async def test_started_twice_is_an_error() -> None:
         assert await nursery.start(child) == 1
 
 
-async def test_a_caller_that_is_cancelled_takes_the_child_along() -> None:
+async def test_a_cancelled_caller_of_nursery_start_cancels_the_child() -> None:
     record = []
 
     async def child(task_status: TaskStatus[None]) -> None:
@@ -99,7 +99,7 @@ async def test_a_caller_that_is_cancelled_takes_the_child_along() -> None:
         assert not nursery.cancel_scope.cancel_called
 
 
-async def test_a_native_cancel_of_the_caller_comes_through_bare() -> None:
+async def test_a_native_cancel_of_the_caller_of_nursery_start_is_raised_bare() -> None:
     async def child(task_status: TaskStatus[None]) -> None:
         await nurseryio.sleep_forever()
 
@@ -114,7 +114,7 @@ async def test_a_native_cancel_of_the_caller_comes_through_bare() -> None:
         await task
 
 
-async def test_after_started_the_callers_scopes_have_no_hold_on_the_child() -> None:
+async def test_reparenting_after_started_the_callers_scopes_do_not_cancel_the_child() -> None:
     record = []
 
     async def child(task_status: TaskStatus[None]) -> None:
@@ -130,7 +130,7 @@ async def test_after_started_the_callers_scopes_have_no_hold_on_the_child() -> N
     assert record == ["still running"]
 
 
-async def test_a_child_inside_scopes_of_its_own_moves_with_them() -> None:
+async def test_reparenting_a_child_inside_its_own_scopes_moves_with_them() -> None:
     record = []
 
     async def child(task_status: TaskStatus[None]) -> None:
@@ -146,7 +146,7 @@ async def test_a_child_inside_scopes_of_its_own_moves_with_them() -> None:
     assert record == []
 
 
-async def test_a_child_of_the_child_may_call_started() -> None:
+async def test_a_grandchild_may_call_task_status_started() -> None:
     async def grandchild(task_status: TaskStatus[str]) -> None:
         await checkpoint()
         task_status.started("from below")
@@ -159,7 +159,7 @@ async def test_a_child_of_the_child_may_call_started() -> None:
         assert await nursery.start(child) == "from below"
 
 
-async def test_a_child_knows_where_it_is_going() -> None:
+async def test_eventual_parent_nursery_of_a_child_of_nursery_start() -> None:
     seen: list[Any] = []
 
     async def child(task_status: TaskStatus[Task]) -> None:
@@ -174,7 +174,7 @@ async def test_a_child_knows_where_it_is_going() -> None:
     assert seen == [nursery, (None, nursery)]
 
 
-async def test_started_into_a_cancelled_nursery_cancels_the_child_there() -> None:
+async def test_started_reparents_the_child_into_a_cancelled_nursery_and_cancels_it() -> None:
     record = []
 
     async def child(task_status: TaskStatus[None]) -> None:
@@ -199,14 +199,14 @@ async def test_started_into_a_cancelled_nursery_cancels_the_child_there() -> Non
     assert record == ["cancelled"]
 
 
-async def test_a_closed_nursery_starts_nothing() -> None:
+async def test_nursery_start_in_a_closed_nursery_is_refused() -> None:
     async with open_nursery() as nursery:
         pass
     with pytest.raises(RuntimeError, match="closed to new arrivals"):
         await nursery.start(checkpoint)
 
 
-async def test_what_is_no_async_function_is_refused() -> None:
+async def test_nursery_start_refuses_what_is_not_an_async_function() -> None:
     async def child(task_status: TaskStatus[None]) -> None:
         raise AssertionError
 

@@ -40,12 +40,12 @@ pytestmark = pytest.mark.limit(20)
 # -- the clock ------------------------------------------------------------------
 
 
-async def test_the_time_is_the_loops_own() -> None:
+async def test_current_time_is_the_loops_time() -> None:
     before = asyncio.get_running_loop().time()
     assert before <= current_time() <= asyncio.get_running_loop().time()
 
 
-def test_there_is_no_time_outside_a_loop() -> None:
+def test_current_time_outside_a_loop_raises() -> None:
     with pytest.raises(RuntimeError, match="must be called from async context"):
         current_time()
 
@@ -53,7 +53,7 @@ def test_there_is_no_time_outside_a_loop() -> None:
 # -- sleeping -------------------------------------------------------------------
 
 
-async def test_a_sleep_takes_its_time(autojump_clock: Any) -> None:
+async def test_sleep_takes_its_time_on_the_virtual_clock(autojump_clock: Any) -> None:
     start = current_time()
     await sleep(2.5)
     assert current_time() - start == 2.5
@@ -68,7 +68,7 @@ async def test_a_real_sleep_takes_at_least_its_time() -> None:
     assert current_time() - start >= 0.005 - 1e-9
 
 
-async def test_sleepers_wake_in_the_order_of_their_times(autojump_clock: Any) -> None:
+async def test_sleeping_tasks_wake_in_the_order_of_their_times(autojump_clock: Any) -> None:
     woken = []
 
     async def sleeper(seconds: float) -> None:
@@ -81,7 +81,7 @@ async def test_sleepers_wake_in_the_order_of_their_times(autojump_clock: Any) ->
     assert woken == [0.5, 1, 2, 3]
 
 
-async def test_sleeping_for_no_time_lets_others_run() -> None:
+async def test_sleep_zero_is_a_checkpoint() -> None:
     seen: list[int] = []
     asyncio.get_running_loop().call_soon(seen.append, 1)
     await sleep(0)
@@ -91,7 +91,7 @@ async def test_sleeping_for_no_time_lets_others_run() -> None:
     assert seen == [1, 2]
 
 
-async def test_a_negative_or_senseless_sleep_is_refused_at_once() -> None:
+async def test_sleep_refuses_negative_seconds_and_nan() -> None:
     with pytest.raises(ValueError, match="must be non-negative"):
         await sleep(-1)
     with pytest.raises(ValueError, match="must not be NaN"):
@@ -103,7 +103,7 @@ async def test_a_negative_or_senseless_sleep_is_refused_at_once() -> None:
 @pytest.mark.parametrize(
     "wrong", ["1", None, [], b"1", timedelta(seconds=1), Nameless()], ids=safe_repr
 )
-async def test_a_sleep_of_something_else_than_a_number_is_refused_with_the_way_out(
+async def test_sleep_of_something_that_is_not_a_number_is_refused_with_what_to_write(
     wrong: Any,
 ) -> None:
     advice = "total_seconds" if isinstance(wrong, timedelta) else "sleep_forever"
@@ -129,7 +129,7 @@ async def test_other_kinds_of_numbers_are_seconds_too(kind: Any, autojump_clock:
     validate()
 
 
-async def test_an_object_that_only_compares_like_a_number_is_refused() -> None:
+async def test_sleep_refuses_an_object_that_only_compares_like_a_number() -> None:
     class Compares:
         def __gt__(self, other: object) -> bool:
             return True
@@ -157,7 +157,7 @@ async def test_a_sleep_is_cancelled_with_its_scope(seconds: float, early: bool) 
     validate()
 
 
-async def test_sleeping_forever_ends_by_a_cancellation_only() -> None:
+async def test_sleep_forever_ends_by_a_cancellation_only() -> None:
     with move_on_after(0.002) as scope:
         await sleep_forever()
     assert scope.cancelled_caught
@@ -201,7 +201,7 @@ async def test_a_sleep_whose_time_is_up_when_a_native_cancel_comes_returns(
 # -- move_on and fail -----------------------------------------------------------
 
 
-async def test_a_block_is_cut_short_when_its_time_is_up(autojump_clock: Any) -> None:
+async def test_move_on_after_cancels_its_block_at_the_deadline(autojump_clock: Any) -> None:
     start = current_time()
     with move_on_after(1) as after:
         await sleep(5)
@@ -211,7 +211,7 @@ async def test_a_block_is_cut_short_when_its_time_is_up(autojump_clock: Any) -> 
     assert after.cancelled_caught and at.cancelled_caught
 
 
-async def test_a_block_that_is_fast_enough_is_left_alone(autojump_clock: Any) -> None:
+async def test_move_on_after_leaves_a_block_that_is_fast_enough_alone(autojump_clock: Any) -> None:
     with move_on_after(2) as scope:
         await sleep(1)
     assert not scope.cancel_called and not scope.cancelled_caught
@@ -220,7 +220,7 @@ async def test_a_block_that_is_fast_enough_is_left_alone(autojump_clock: Any) ->
     assert not scope.cancel_called
 
 
-async def test_fail_raises_when_its_time_is_up(autojump_clock: Any) -> None:
+async def test_fail_after_raises_too_slow_error_at_the_deadline(autojump_clock: Any) -> None:
     with pytest.raises(TooSlowError) as caught:
         with fail_after(1):
             await sleep(5)
@@ -230,14 +230,16 @@ async def test_fail_raises_when_its_time_is_up(autojump_clock: Any) -> None:
             await sleep(5)
 
 
-async def test_fail_raises_too_when_it_was_cancelled_by_hand() -> None:
+async def test_fail_after_raises_too_slow_error_too_if_its_scope_was_cancelled_by_hand() -> None:
     with pytest.raises(TooSlowError):
         with fail_after(100) as scope:
             scope.cancel()
             await checkpoint()
 
 
-async def test_fail_does_not_raise_if_the_block_never_noticed(autojump_clock: Any) -> None:
+async def test_fail_after_does_not_raise_if_the_block_met_no_checkpoint(
+    autojump_clock: Any,
+) -> None:
     with fail_after(1) as scope:
         autojump_clock.jump(5)
     assert scope.cancel_called is False or not scope.cancelled_caught
@@ -246,13 +248,13 @@ async def test_fail_does_not_raise_if_the_block_never_noticed(autojump_clock: An
     assert scope.cancel_called and not scope.cancelled_caught
 
 
-async def test_other_errors_pass_through_fail() -> None:
+async def test_other_errors_pass_through_fail_after() -> None:
     with pytest.raises(KeyError):
         with fail_after(0):
             raise KeyError
 
 
-async def test_fail_inside_a_cancelled_scope_leaves_the_cancellation_to_it() -> None:
+async def test_fail_after_inside_a_cancelled_scope_leaves_the_cancellation_to_it() -> None:
     with CancelScope() as outer:
         outer.cancel()
         with fail_after(100):
@@ -261,7 +263,7 @@ async def test_fail_inside_a_cancelled_scope_leaves_the_cancellation_to_it() -> 
     assert outer.cancelled_caught
 
 
-async def test_the_inner_limit_may_be_the_longer_one(autojump_clock: Any) -> None:
+async def test_the_inner_timeout_may_be_the_longer_one(autojump_clock: Any) -> None:
     start = current_time()
     with move_on_after(1) as outer:
         with fail_after(5):
@@ -270,7 +272,7 @@ async def test_the_inner_limit_may_be_the_longer_one(autojump_clock: Any) -> Non
     assert current_time() - start == 1
 
 
-async def test_no_time_at_all_cancels_at_the_first_checkpoint() -> None:
+async def test_a_timeout_of_zero_cancels_at_the_first_checkpoint() -> None:
     for scope in (move_on_after(0), move_on_at(current_time()), move_on_at(-inf)):
         reached = False
         with scope:
@@ -280,7 +282,7 @@ async def test_no_time_at_all_cancels_at_the_first_checkpoint() -> None:
         assert reached and scope.cancelled_caught
 
 
-async def test_an_endless_limit_never_strikes(autojump_clock: Any) -> None:
+async def test_an_infinite_timeout_never_cancels(autojump_clock: Any) -> None:
     for scope in (move_on_after(inf), move_on_at(inf)):
         with scope:
             await sleep(1e6)
@@ -288,7 +290,7 @@ async def test_an_endless_limit_never_strikes(autojump_clock: Any) -> None:
     assert len(current_state().deadlines) == 0
 
 
-async def test_a_relative_limit_counts_from_entering(autojump_clock: Any) -> None:
+async def test_a_relative_deadline_counts_from_entering(autojump_clock: Any) -> None:
     scope = move_on_after(2)
     assert scope.is_relative
     await sleep(5)
@@ -300,7 +302,7 @@ async def test_a_relative_limit_counts_from_entering(autojump_clock: Any) -> Non
 
 
 @pytest.mark.parametrize("limit", [move_on_after, fail_after])
-def test_a_negative_or_senseless_limit_is_refused_at_once(limit: Any) -> None:
+def test_timeouts_refuse_negative_seconds_and_nan(limit: Any) -> None:
     with pytest.raises(ValueError, match="must be non-negative"):
         limit(-1)
     with pytest.raises(ValueError, match="must not be NaN"):
@@ -310,13 +312,13 @@ def test_a_negative_or_senseless_limit_is_refused_at_once(limit: Any) -> None:
 
 
 @pytest.mark.parametrize("limit", [move_on_after, fail_after])
-def test_who_means_no_limit_by_none_is_told_what_to_write(limit: Any) -> None:
+def test_none_as_a_timeout_is_refused_and_the_error_names_math_inf(limit: Any) -> None:
     with pytest.raises(TypeError, match=r"must be a number, not None; .* give math.inf"):
         limit(None)
 
 
 @pytest.mark.parametrize("name", ["move_on_after", "move_on_at", "fail_after", "fail_at"])
-async def test_a_limit_may_be_shielded_from_the_start(name: str) -> None:
+async def test_move_on_after_and_fail_after_take_shield(name: str) -> None:
     with CancelScope() as outer:
         outer.cancel()
         with getattr(nurseryio, name)(100 + current_time(), shield=True) as scope:
@@ -328,7 +330,7 @@ async def test_a_limit_may_be_shielded_from_the_start(name: str) -> None:
             getattr(nurseryio, name)(1, shield="yes")
 
 
-async def test_a_limit_is_good_for_one_block() -> None:
+async def test_a_timeout_cannot_be_entered_twice() -> None:
     for scope in (move_on_after(1), fail_after(1)):
         with scope:
             pass
@@ -337,7 +339,7 @@ async def test_a_limit_is_good_for_one_block() -> None:
                 pass
 
 
-async def test_a_hundred_thousand_limits_that_do_not_strike_leave_nothing() -> None:
+async def test_a_hundred_thousand_timeouts_that_do_not_expire_leave_nothing() -> None:
     state = current_state()
     for _ in range(20_000):
         with move_on_after(1000):
@@ -347,7 +349,7 @@ async def test_a_hundred_thousand_limits_that_do_not_strike_leave_nothing() -> N
     validate()
 
 
-async def test_a_limit_is_seen_in_the_effective_deadline(autojump_clock: Any) -> None:
+async def test_current_effective_deadline_shows_the_earliest_timeout(autojump_clock: Any) -> None:
     now = current_time()
     assert current_effective_deadline() == inf
     with move_on_after(5):
@@ -360,7 +362,7 @@ async def test_a_limit_is_seen_in_the_effective_deadline(autojump_clock: Any) ->
 
 
 @needs_counts
-async def test_limits_of_ours_and_of_asyncio_nest_both_ways() -> None:
+async def test_nurseryio_and_asyncio_timeouts_nest_both_ways() -> None:
     with move_on_after(0.002) as scope:
         async with asyncio.timeout(100):
             await asyncio.sleep(100)
@@ -373,7 +375,9 @@ async def test_limits_of_ours_and_of_asyncio_nest_both_ways() -> None:
 
 
 @needs_counts
-async def test_limits_that_strike_together_are_both_heard(autojump_clock: Any) -> None:
+async def test_nurseryio_and_asyncio_timeouts_that_expire_together_both_take_effect(
+    autojump_clock: Any,
+) -> None:
     for wait in (sleep, asyncio.sleep):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1):
@@ -394,7 +398,7 @@ async def test_limits_that_strike_together_are_both_heard(autojump_clock: Any) -
 
 
 @pytest.mark.parametrize("blocks", [False, True])
-async def test_timeouts_entered_and_left_leave_nothing_with_the_loop(blocks: bool) -> None:
+async def test_timeouts_entered_and_left_leave_no_timer_with_the_loop(blocks: bool) -> None:
     state = current_state()
     before, most = len(state.deadlines), 0
     for n in range(2_000):
@@ -403,5 +407,5 @@ async def test_timeouts_entered_and_left_leave_nothing_with_the_loop(blocks: boo
                 await checkpoint()
         most = max(most, len(state.deadlines._heap))
     assert len(state.deadlines) == before
-    # Those that were left are swept out in good time.
+    # Deadlines of blocks that were left are pruned in good time.
     assert most <= before + SWEEP_AT + 5

@@ -18,7 +18,7 @@ def shape(tree: str) -> list[str]:
     return [line.partition(" at ")[0] for line in tree.splitlines()]
 
 
-async def test_children_stand_below_their_nursery_in_the_order_of_their_names() -> None:
+async def test_task_tree_shows_children_below_their_nursery_in_the_order_of_their_names() -> None:
     async def parent() -> None:
         async with nurseryio.open_nursery() as inner:
             inner.start_soon(nurseryio.sleep_forever, name="a")
@@ -41,7 +41,7 @@ async def test_children_stand_below_their_nursery_in_the_order_of_their_names() 
         nursery.cancel_scope.cancel()
 
 
-async def test_each_line_shows_where_the_program_waits_not_the_library() -> None:
+async def test_task_tree_shows_where_the_program_waits_not_the_library() -> None:
     async def child() -> None:
         await nurseryio.sleep(1000)  # here
 
@@ -54,13 +54,13 @@ async def test_each_line_shows_where_the_program_waits_not_the_library() -> None
         nursery.cancel_scope.cancel()
 
 
-async def test_a_cancelled_nursery_says_so() -> None:
+async def test_task_tree_marks_a_cancelled_nursery() -> None:
     async with nurseryio.open_nursery() as nursery:
         nursery.cancel_scope.cancel()
         assert "nursery, cancelled" in task_tree()
 
 
-async def test_tasks_of_asyncio_code_come_last_and_get_no_record(loop_kind: str) -> None:
+async def test_task_tree_shows_asyncio_tasks_last_and_makes_no_task_record(loop_kind: str) -> None:
     task = asyncio.ensure_future(asyncio.sleep(1000))
     task.set_name("foreign")
     await wait_all_tasks_blocked()
@@ -72,7 +72,7 @@ async def test_tasks_of_asyncio_code_come_last_and_get_no_record(loop_kind: str)
 
 
 @pytest.mark.run_only
-async def test_the_tasks_of_the_run_itself_are_left_out_system_tasks_are_marked() -> None:
+async def test_task_tree_leaves_out_the_tasks_of_the_run_and_marks_system_tasks() -> None:
     system = nurseryio.lowlevel.spawn_system_task(nurseryio.sleep_forever, name="sleeper")
     async with nurseryio.open_nursery():
         await wait_all_tasks_blocked()
@@ -83,14 +83,14 @@ async def test_the_tasks_of_the_run_itself_are_left_out_system_tasks_are_marked(
     assert system.name == "sleeper"
 
 
-async def test_a_task_that_has_not_begun_is_shown_by_its_name() -> None:
+async def test_task_tree_shows_a_task_that_has_not_begun_by_its_name() -> None:
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(nurseryio.sleep_forever, name="new")
         assert any("new" in line for line in task_tree().splitlines())
         nursery.cancel_scope.cancel()
 
 
-async def test_a_deep_tree_is_drawn_without_recursion() -> None:
+async def test_a_deep_task_tree_is_drawn_without_recursion() -> None:
     async def deeper(levels: int) -> None:
         async with nurseryio.open_nursery() as nursery:
             if levels:
@@ -103,6 +103,6 @@ async def test_a_deep_tree_is_drawn_without_recursion() -> None:
     assert sum("level" in line for line in lines) == 400
 
 
-def test_without_a_loop_there_is_nothing_to_draw() -> None:
+def test_task_tree_without_a_loop_is_an_error() -> None:
     with pytest.raises(RuntimeError):
         task_tree()

@@ -1,4 +1,4 @@
-"""The tracer: what it shows, where the lines go, and what it refuses."""
+"""The tracer: the hooks that it shows, its outputs, and the arguments that it refuses."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ LIFE_OF_THE_CHILD = [
 ]
 
 
-def test_a_run_is_told_from_its_first_hook_to_its_last() -> None:
+def test_tracer_shows_a_run_from_its_first_hook_to_its_last() -> None:
     lines: list[str] = []
     nurseryio.run(parent, instruments=[Tracer(lines.append)])
     assert (lines[0], lines[-1]) == ("!!! run started", "!!! run finished")
     assert about("the child", lines) == LIFE_OF_THE_CHILD
 
 
-def test_waits_are_told_with_their_limit_and_their_length() -> None:
+def test_tracer_shows_io_waits_with_their_timeout_and_their_length() -> None:
     lines: list[str] = []
     nurseryio.run(nurseryio.sleep, 0.01, instruments=[Tracer(lines.append)])
     text = "\n".join(lines)
@@ -59,7 +59,7 @@ def test_waits_are_told_with_their_limit_and_their_length() -> None:
     assert sum(map(float, durations)) >= 0.005
 
 
-def test_a_wait_without_limit_is_no_quick_check() -> None:
+def test_tracer_shows_an_io_wait_without_timeout() -> None:
     shown: list[str] = []
 
     async def main() -> None:
@@ -80,7 +80,7 @@ def test_a_wait_without_limit_is_no_quick_check() -> None:
     assert "### waiting for I/O for up to 86400.0 seconds" in shown
 
 
-async def test_it_can_be_added_to_a_running_loop_and_taken_away() -> None:
+async def test_tracer_can_be_added_to_a_running_loop_and_removed() -> None:
     lines: list[str] = []
     tracer = Tracer(lines.append)
     add_instrument(tracer)
@@ -95,7 +95,7 @@ async def test_it_can_be_added_to_a_running_loop_and_taken_away() -> None:
 
 
 @pytest.mark.stock_only("an eager task factory runs steps that nobody can see")
-async def test_tasks_that_asyncio_starts_are_told_as_well() -> None:
+async def test_tracer_shows_asyncio_tasks_as_well() -> None:
     lines: list[str] = []
     tracer = Tracer(lines.append, hooks=["task_spawned", "task_exited"])
     add_instrument(tracer)
@@ -109,7 +109,7 @@ async def test_tasks_that_asyncio_starts_are_told_as_well() -> None:
         assert lines[0] == "### new task spawned: native"
 
 
-def test_only_the_hooks_that_are_asked_for_are_shown() -> None:
+def test_tracer_shows_only_the_hooks_that_are_asked_for() -> None:
     lines: list[str] = []
     hooks = ["task_spawned", "task_exited"]
     nurseryio.run(parent, instruments=[Tracer(lines.append, hooks=hooks)])
@@ -117,7 +117,7 @@ def test_only_the_hooks_that_are_asked_for_are_shown() -> None:
     assert shown == {"### new task spawned", "### task exited"}
 
 
-def test_hooks_that_are_not_shown_are_not_installed() -> None:
+def test_tracer_installs_no_hook_that_it_does_not_show() -> None:
     from nurseryio._base.instruments import Instruments
 
     installed = Instruments([Tracer(hooks=["task_spawned"])])
@@ -125,13 +125,13 @@ def test_hooks_that_are_not_shown_are_not_installed() -> None:
     assert not [hook for hook in STEPS if hook in installed]
 
 
-def test_it_prints_unless_told_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tracer_prints_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     nurseryio.run(parent, instruments=[Tracer()])
     printed = capsys.readouterr().out.splitlines()
     assert about("the child", printed) == LIFE_OF_THE_CHILD
 
 
-def test_it_logs_to_a_logger_at_level_debug(caplog: pytest.LogCaptureFixture) -> None:
+def test_tracer_logs_to_a_logger_at_level_debug(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="trace")
     nurseryio.run(parent, instruments=[Tracer(logging.getLogger("trace"))])
     records = [record for record in caplog.records if record.name == "trace"]
@@ -139,7 +139,9 @@ def test_it_logs_to_a_logger_at_level_debug(caplog: pytest.LogCaptureFixture) ->
     assert about("the child", [record.getMessage() for record in records]) == LIFE_OF_THE_CHILD
 
 
-def test_another_level_is_chosen_by_the_loggers_method(caplog: pytest.LogCaptureFixture) -> None:
+def test_tracer_takes_a_method_of_the_logger_for_another_level(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO, logger="trace")
     tracer = Tracer(logging.getLogger("trace").info, hooks=["before_run"])
     nurseryio.run(parent, instruments=[tracer])
@@ -148,7 +150,7 @@ def test_another_level_is_chosen_by_the_loggers_method(caplog: pytest.LogCapture
     ]
 
 
-def test_a_name_with_a_percent_sign_is_logged_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_tracer_logs_a_name_with_a_percent_sign_unchanged(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(child, name="100 %s")
@@ -159,17 +161,17 @@ def test_a_name_with_a_percent_sign_is_logged_as_it_is(caplog: pytest.LogCapture
     assert "### task exited: 100 %s" in caplog.messages
 
 
-def test_an_output_that_cannot_take_lines_is_refused() -> None:
+def test_tracer_refuses_an_output_that_cannot_take_lines() -> None:
     with pytest.raises(TypeError, match=r"takes a line, or a logger, not 'trace.log'"):
         Tracer("trace.log")  # type: ignore[arg-type]
 
 
-def test_hooks_that_do_not_exist_are_refused_with_the_list_of_those_that_do() -> None:
+def test_tracer_refuses_unknown_hooks_with_the_list_of_known_ones() -> None:
     with pytest.raises(ValueError, match=r"no such hook: task_died; the hooks .* task_exited"):
         Tracer(hooks=["task_spawned", "task_died"])
     with pytest.raises(TypeError, match="list of names of hooks, not the string 'task_exited'"):
         Tracer(hooks="task_exited")
 
 
-def test_a_tracer_shows_where_its_lines_go() -> None:
+def test_repr_of_a_tracer_shows_its_output() -> None:
     assert repr(Tracer(len)).endswith(f", writing by {len!r}>")

@@ -11,20 +11,20 @@ from nurseryio._resolver.hostname import encode_hostname
 
 
 @pytest.mark.parametrize("name", ["example.org", "EXAMPLE.org", "127.0.0.1", "::1", "_x", ""])
-def test_plain_names_and_addresses_are_passed_on(name: str) -> None:
+def test_ascii_host_names_and_addresses_are_passed_on(name: str) -> None:
     assert encode_hostname(name) == name.encode("ascii")
 
 
 @pytest.mark.parametrize(
     ("name", "encoded"),
     [
-        ("faß.de", b"xn--fa-hia.de"),  # "fass.de" by the old standard: somebody else's
+        ("faß.de", b"xn--fa-hia.de"),  # "fass.de" by the old standard: another host
         ("bücher.example", b"xn--bcher-kva.example"),
         ("BÜCHER.example", b"xn--bcher-kva.example"),
         ("日本語.jp", b"xn--wgv71a119e.jp"),
     ],
 )
-def test_other_names_are_encoded_by_the_standard_of_2008(name: str, encoded: bytes) -> None:
+def test_other_host_names_are_encoded_by_idna_2008(name: str, encoded: bytes) -> None:
     assert encode_hostname(name) == encoded
 
 
@@ -63,5 +63,5 @@ def test_what_cannot_be_a_host_name_is_refused_as_an_oserror(name: str | bytes) 
 
 
 @pytest.mark.parametrize("name", ["a" * 63 + ".example.", ".".join(["a" * 49] * 5), "fe80::1%eth0"])
-def test_names_of_the_greatest_length_and_zones_are_possible(name: str) -> None:
+def test_host_names_of_the_greatest_length_and_zones_are_possible(name: str) -> None:
     assert encode_hostname(name) == encode_hostname(name.encode()) == name.encode()

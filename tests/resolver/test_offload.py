@@ -14,21 +14,21 @@ from nurseryio._resolver.offload import call_in_thread
 from nurseryio.testing import assert_checkpoints
 
 
-async def test_it_returns_what_the_function_returns() -> None:
+async def test_offload_returns_the_functions_result() -> None:
     with assert_checkpoints():
         assert await call_in_thread(divmod, 7, 2) == (3, 1)
 
 
-async def test_it_raises_what_the_function_raises() -> None:
+async def test_offload_raises_the_functions_error() -> None:
     with assert_checkpoints(), pytest.raises(ZeroDivisionError):
         await call_in_thread(divmod, 7, 0)
 
 
-async def test_it_runs_in_another_thread() -> None:
+async def test_offload_runs_the_function_in_another_thread() -> None:
     assert await call_in_thread(threading.get_ident) != threading.get_ident()
 
 
-async def test_a_cancelled_caller_goes_on_at_once_and_the_thread_finishes_by_itself() -> None:
+async def test_a_cancelled_offload_returns_at_once_and_its_thread_finishes_by_itself() -> None:
     release = threading.Event()
     ended = threading.Event()
 
@@ -47,7 +47,7 @@ async def test_a_cancelled_caller_goes_on_at_once_and_the_thread_finishes_by_its
         await asyncio.sleep(0.001)
 
 
-async def test_it_is_not_started_in_a_cancelled_scope() -> None:
+async def test_offload_starts_nothing_in_a_cancelled_scope() -> None:
     called = []
     with nurseryio.CancelScope() as scope:
         scope.cancel()
@@ -56,7 +56,7 @@ async def test_it_is_not_started_in_a_cancelled_scope() -> None:
     assert not called
 
 
-async def test_only_so_many_run_at_once() -> None:
+async def test_thread_limit_of_the_resolver_limits_offload() -> None:
     release = threading.Event()
     running = 0
     most = 0
@@ -96,7 +96,7 @@ async def test_a_thread_that_cannot_be_started_is_an_error_and_costs_no_token(
     assert offload._limiter.get().borrowed_tokens == 0
 
 
-def test_a_result_that_comes_after_the_end_of_the_loop_is_dropped() -> None:
+def test_an_offload_result_that_comes_after_the_end_of_the_loop_is_dropped() -> None:
     release = threading.Event()
     threads: list[threading.Thread] = []
 
@@ -114,7 +114,7 @@ def test_a_result_that_comes_after_the_end_of_the_loop_is_dropped() -> None:
     assert threads
 
 
-def test_a_stuck_call_does_not_keep_a_run_from_ending() -> None:
+def test_a_stuck_offload_does_not_stop_a_run_from_ending() -> None:
     release = threading.Event()
 
     async def main() -> None:
@@ -126,7 +126,7 @@ def test_a_stuck_call_does_not_keep_a_run_from_ending() -> None:
     release.set()
 
 
-async def test_an_error_in_giving_back_the_token_does_not_leave_the_caller_waiting(
+async def test_an_error_in_releasing_the_limiter_token_does_not_leave_the_caller_waiting(
     loop_errors: list[str],
 ) -> None:
     await call_in_thread(int)
@@ -145,7 +145,7 @@ async def test_an_error_in_giving_back_the_token_does_not_leave_the_caller_waiti
     assert "ZeroDivisionError" in loop_errors[0]
 
 
-async def test_a_result_that_could_not_be_sent_is_answered_with_the_error(
+async def test_an_offload_result_that_could_not_be_sent_is_replaced_by_the_error(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     loop: Any = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Looking up names and addresses, by the system, by an object of one's own, or not at all."""
+"""Looking up names and addresses: by the system, by a custom resolver, or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nurseryio.testing import assert_checkpoints
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What the system's getaddrinfo() is asked for; names all stand for 192.0.2.1."""
+    """Records the calls of the system's getaddrinfo(); every name stands for 192.0.2.1."""
     questions = []
     ask = stdlib.getaddrinfo
 
@@ -41,7 +41,9 @@ class Resolver(nurseryio.abc.HostnameResolver):
         return question
 
 
-async def test_a_numeric_address_needs_no_look_up(asked: list[tuple[Any, ...]]) -> None:
+async def test_getaddrinfo_of_a_numeric_address_needs_no_thread(
+    asked: list[tuple[Any, ...]],
+) -> None:
     with assert_checkpoints():
         found = await socket.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
     assert [(f[0], f[4]) for f in found] == [(socket.AF_INET, ("127.0.0.1", 80))]
@@ -51,21 +53,23 @@ async def test_a_numeric_address_needs_no_look_up(asked: list[tuple[Any, ...]]) 
     assert all(flags & NUMERIC_ONLY == NUMERIC_ONLY for *_rest, flags in asked)
 
 
-async def test_a_name_is_looked_up_in_its_encoded_form(asked: list[tuple[Any, ...]]) -> None:
+async def test_getaddrinfo_looks_a_host_name_up_in_its_encoded_form(
+    asked: list[tuple[Any, ...]],
+) -> None:
     with assert_checkpoints():
         found = await socket.getaddrinfo("bücher.example", 80, 0, socket.SOCK_STREAM)
     assert found[0][4] == ("192.0.2.1", 80)
     assert asked[-1] == (b"xn--bcher-kva.example", 80, 0, socket.SOCK_STREAM, 0, 0)
 
 
-async def test_an_error_at_once_is_a_checkpoint_too() -> None:
+async def test_getaddrinfo_with_an_immediate_error_is_a_checkpoint_too() -> None:
     with assert_checkpoints(), pytest.raises(socket.gaierror):
         await socket.getaddrinfo("127.0.0.1", 80, type=-1)
     with assert_checkpoints(), pytest.raises(TypeError):
         await socket.getaddrinfo(5, 80)  # type: ignore[arg-type]
 
 
-async def test_the_wrong_kind_of_service_is_an_error_of_the_system() -> None:
+async def test_getaddrinfo_with_a_wrong_service_raises_gaierror() -> None:
     with pytest.raises(socket.gaierror):
         await socket.getaddrinfo("127.0.0.1", "no-such-service-anywhere")
 
@@ -74,7 +78,7 @@ NO_NAMES = ["127.0.0.1\0.example", b"localhost\0.example", "::1\0", "a..b", "ü"
 
 
 @pytest.mark.parametrize("name", NO_NAMES, ids=ascii)
-async def test_what_cannot_be_a_name_is_refused_wherever_one_is_given(name: Any) -> None:
+async def test_an_invalid_host_name_is_refused_wherever_one_is_given(name: Any) -> None:
     with assert_checkpoints(), pytest.raises(socket.gaierror, match="not a host name"):
         await socket.getaddrinfo(name, 80)
     with pytest.raises(socket.gaierror, match="not a host name"):
@@ -95,7 +99,7 @@ async def test_what_cannot_be_a_name_is_refused_wherever_one_is_given(name: Any)
             await socket.getnameinfo((name, 80), 0)
 
 
-async def test_an_impossible_name_is_not_asked_of_a_resolver() -> None:
+async def test_an_invalid_host_name_is_not_passed_to_a_custom_hostname_resolver() -> None:
     socket.set_custom_hostname_resolver(Resolver())
     try:
         with pytest.raises(socket.gaierror, match="NUL"):
@@ -113,7 +117,7 @@ async def test_a_service_with_a_nul_is_refused(service: Any) -> None:
 
 
 @pytest.mark.skipif(not net.has_ipv6(), reason="needs IPv6")
-async def test_the_zone_of_a_name_counts_unless_one_is_given() -> None:
+async def test_the_zone_in_a_host_name_is_used_unless_a_scope_id_is_given() -> None:
     name, number = stdlib.if_nameindex()[0][1], stdlib.if_nameindex()[0][0]
     host = f"fe80::1%{name}"
     with stdlib.socket(stdlib.AF_INET6) as sock:
@@ -122,7 +126,7 @@ async def test_the_zone_of_a_name_counts_unless_one_is_given() -> None:
         assert (await resolve_address(sock, (host, 80, 0, 7), False))[3] == 7
 
 
-async def test_names_of_addresses() -> None:
+async def test_getnameinfo_gives_the_names_of_addresses() -> None:
     numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
     with assert_checkpoints():
         assert await socket.getnameinfo(("127.0.0.1", 80), numeric) == ("127.0.0.1", "80")
@@ -130,14 +134,14 @@ async def test_names_of_addresses() -> None:
         await socket.getnameinfo(("not numeric", 80), 0)
 
 
-async def test_numbers_of_protocols() -> None:
+async def test_getprotobyname_gives_the_numbers_of_protocols() -> None:
     with assert_checkpoints():
         assert await socket.getprotobyname("tcp") == socket.IPPROTO_TCP
     with pytest.raises(OSError, match="protocol not found"):
         await socket.getprotobyname("no-such-protocol")
 
 
-async def test_a_resolver_of_ones_own_is_asked_for_names_alone() -> None:
+async def test_set_custom_hostname_resolver_is_called_for_names_only() -> None:
     resolver = Resolver()
     assert socket.set_custom_hostname_resolver(resolver) is None
     answer: Any = await socket.getaddrinfo("bücher.example", "http", 0, 1, 2, 3)
@@ -150,7 +154,7 @@ async def test_a_resolver_of_ones_own_is_asked_for_names_alone() -> None:
     assert socket.set_custom_hostname_resolver(None) is None
 
 
-def test_a_resolver_belongs_to_one_loop() -> None:
+def test_set_custom_hostname_resolver_belongs_to_one_loop() -> None:
     async def set_one() -> None:
         assert socket.set_custom_hostname_resolver(Resolver()) is None
 
@@ -160,7 +164,7 @@ def test_a_resolver_belongs_to_one_loop() -> None:
         socket.set_custom_hostname_resolver(None)
 
 
-async def test_a_look_up_can_be_cancelled() -> None:
+async def test_getaddrinfo_can_be_cancelled() -> None:
     class Silent(Resolver):
         async def getaddrinfo(self, *_question: Any, **_named: Any) -> Any:
             await nurseryio.sleep_forever()
@@ -180,7 +184,7 @@ async def resolved(sock: stdlib.socket, address: Any, *, local: bool = False) ->
         return await resolve_address(sock, address, local)
 
 
-async def test_names_in_addresses_of_ipv4(asked: list[tuple[Any, ...]]) -> None:
+async def test_host_names_in_ipv4_addresses_are_resolved(asked: list[tuple[Any, ...]]) -> None:
     assert await resolved(stdlib.socket(), ("10.0.0.1", 80)) == ("10.0.0.1", 80)
     assert not asked
     assert await resolved(stdlib.socket(), ("10.0.0.1", "80")) == ("10.0.0.1", 80)
@@ -192,7 +196,7 @@ async def test_names_in_addresses_of_ipv4(asked: list[tuple[Any, ...]]) -> None:
 
 
 @pytest.mark.skipif(not net.has_ipv6(), reason="this machine has no IPv6")
-async def test_names_in_addresses_of_ipv6_keep_the_other_two_fields() -> None:
+async def test_host_names_in_ipv6_addresses_are_resolved_and_the_other_two_fields_kept() -> None:
     def six() -> stdlib.socket:
         return stdlib.socket(stdlib.AF_INET6)
 
@@ -226,7 +230,7 @@ async def test_an_address_of_the_wrong_form_for_ipv6_is_refused(address: Any) ->
         await resolved(stdlib.socket(stdlib.AF_INET6), address)
 
 
-async def test_paths_are_taken_as_they_are() -> None:
+async def test_unix_socket_paths_are_passed_on_unchanged() -> None:
     def unix() -> stdlib.socket:
         return stdlib.socket(stdlib.AF_UNIX)
 
@@ -238,7 +242,7 @@ async def test_paths_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.skipif(not hasattr(stdlib, "AF_NETLINK"), reason="Linux has this family")
-async def test_addresses_of_unknown_families_are_passed_on() -> None:
+async def test_addresses_of_unknown_address_families_are_passed_on() -> None:
     address = object()
     sock = stdlib.socket(stdlib.AF_NETLINK, stdlib.SOCK_DGRAM)
     assert await resolved(sock, address) is address

@@ -32,7 +32,7 @@ def generator(record: list[str], wait: bool = False) -> AsyncGenerator[int, None
     return numbers()
 
 
-def test_one_that_is_still_held_is_closed_at_the_end_of_the_run() -> None:
+def test_an_async_generator_that_is_still_referenced_is_closed_at_the_end_of_the_run() -> None:
     record: list[str] = []
     held = []
 
@@ -45,7 +45,7 @@ def test_one_that_is_still_held_is_closed_at_the_end_of_the_run() -> None:
     assert record == ["main ends", "finally", "may not wait"]
 
 
-def test_one_that_is_collected_is_closed_soon_and_warned_of() -> None:
+def test_an_async_generator_that_is_garbage_collected_is_closed_soon_with_a_warning() -> None:
     record: list[str] = []
 
     async def main() -> None:
@@ -62,7 +62,7 @@ def test_one_that_is_collected_is_closed_soon_and_warned_of() -> None:
     assert record == ["finally", "main ends"]
 
 
-def test_one_that_ended_is_left_alone() -> None:
+def test_an_async_generator_that_ended_is_left_alone() -> None:
     record: list[str] = []
 
     async def main() -> None:
@@ -74,7 +74,9 @@ def test_one_that_ended_is_left_alone() -> None:
     assert record == ["finally", "main ends"]
 
 
-def test_an_error_while_one_is_closed_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_while_an_async_generator_is_closed_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     held = []
 
     async def fails() -> AsyncGenerator[int, None]:
@@ -95,7 +97,7 @@ def test_an_error_while_one_is_closed_is_logged(caplog: pytest.LogCaptureFixture
     assert repr(record.exc_info[1]) == "KeyError('on the way out')"
 
 
-def test_one_that_begins_while_others_are_closed_is_closed_as_well() -> None:
+def test_an_async_generator_begun_while_others_are_closed_is_closed_as_well() -> None:
     record: list[str] = []
     held: list[AsyncGenerator[int, None]] = []
 

@@ -52,7 +52,9 @@ class Early(nurseryio.abc.Instrument):
 
 @pytest.mark.parametrize("kind", matrix.KINDS)
 @pytest.mark.parametrize("hook", ["before_run", "task_spawned", "before_task_step"])
-def test_early_it_is_neither_lost_nor_an_internal_error(hook: str, kind: str) -> None:
+def test_early_keyboard_interrupt_is_neither_lost_nor_an_internal_error(
+    hook: str, kind: str
+) -> None:
     async def begun_early() -> None:
         await nurseryio.sleep(60)
 
@@ -62,7 +64,7 @@ def test_early_it_is_neither_lost_nor_an_internal_error(hook: str, kind: str) ->
         )
 
 
-def test_it_is_raised_on_the_spot_in_a_sync_function_that_makes_the_coroutine() -> None:
+def test_keyboard_interrupt_is_raised_at_once_in_a_sync_function_that_makes_the_coroutine() -> None:
     async def main() -> None:
         raise AssertionError("must not run")
 
@@ -109,7 +111,7 @@ async def wait_for_a_grandchild() -> None:
         (wait_for_a_grandchild, ["wait_for_a_grandchild", "wait_for_a_child", "wait_on_an_event"]),
     ],
 )
-def test_the_traceback_shows_where_the_program_was(
+def test_keyboard_interrupt_traceback_shows_where_the_program_was(
     wait: Callable[[], Awaitable[None]], places: list[str]
 ) -> None:
     async def main() -> None:
@@ -122,7 +124,7 @@ def test_the_traceback_shows_where_the_program_was(
     assert [name for name in names if name.startswith(("main", "wait_"))] == ["main", *places]
 
 
-def test_the_traceback_shows_it_also_if_the_main_task_swallows_the_cancellation() -> None:
+def test_keyboard_interrupt_traceback_is_kept_if_the_main_task_swallows_cancelled() -> None:
     async def main() -> None:
         asyncio.get_running_loop().call_soon(press)
         try:
@@ -135,7 +137,7 @@ def test_the_traceback_shows_it_also_if_the_main_task_swallows_the_cancellation(
     assert "wait_in_asyncio" in [entry.name for entry in caught.traceback]
 
 
-def test_an_error_of_the_main_task_is_the_context() -> None:
+def test_keyboard_interrupt_has_the_error_of_the_main_task_as_its_context() -> None:
     async def main() -> None:
         asyncio.get_running_loop().call_soon(press)
         try:
@@ -149,7 +151,7 @@ def test_an_error_of_the_main_task_is_the_context() -> None:
 
 
 @pytest.mark.parametrize("where", ["child", "nursery", "event", "asyncio"])
-def test_the_tasks_of_that_moment_are_a_note(where: str) -> None:
+def test_keyboard_interrupt_has_a_note_with_the_task_tree(where: str) -> None:
     async def sleeper() -> None:
         await nurseryio.sleep(60)
 
@@ -174,7 +176,7 @@ def test_the_tasks_of_that_moment_are_a_note(where: str) -> None:
     assert "<init>" not in note
 
 
-def test_two_of_them_leave_as_one() -> None:
+def test_two_keyboard_interrupts_of_children_are_raised_as_one() -> None:
     async def presser() -> None:
         press()
 
@@ -201,7 +203,7 @@ def garbage_of(main: Callable[[], Awaitable[None]]) -> int:
 
 @pytest.mark.parametrize("wait", [wait_on_an_event, wait_in_asyncio, wait_for_a_child])
 @pytest.mark.parametrize("callback", [press, sys.exit])
-def test_neither_it_nor_an_exit_leaves_cyclic_garbage(
+def test_neither_keyboard_interrupt_nor_system_exit_leaves_cyclic_garbage(
     callback: Callable[[], object], wait: Callable[[], Awaitable[None]]
 ) -> None:
     async def quiet() -> None:
@@ -219,7 +221,7 @@ def test_neither_it_nor_an_exit_leaves_cyclic_garbage(
 # -- again ----------------------------------------------------------------------
 
 
-def test_a_program_may_catch_it_as_often_as_it_is_pressed() -> None:
+def test_a_program_may_catch_keyboard_interrupt_as_often_as_ctrl_c_is_pressed() -> None:
     caught = 0
 
     async def main() -> None:
@@ -244,7 +246,7 @@ def test_a_program_may_catch_it_as_often_as_it_is_pressed() -> None:
 
 
 @pytest.mark.parametrize("kind", matrix.KINDS)
-def test_the_second_cancels_everything_for_good(kind: str) -> None:
+def test_the_second_ctrl_c_cancels_everything_for_good(kind: str) -> None:
     record = []
 
     async def sibling() -> None:
@@ -271,7 +273,7 @@ def test_the_second_cancels_everything_for_good(kind: str) -> None:
     assert "main" in [entry.name for entry in caught.traceback]
 
 
-def test_the_second_is_raised_in_protected_user_code() -> None:
+def test_the_second_ctrl_c_is_raised_in_ki_protected_user_code() -> None:
     record = []
 
     @enable_ki_protection
@@ -286,7 +288,7 @@ def test_the_second_is_raised_in_protected_user_code() -> None:
     assert record == ["not the first"]
 
 
-def test_an_abort_function_that_fails_does_not_lose_it() -> None:
+def test_keyboard_interrupt_is_not_lost_if_an_abort_function_fails() -> None:
     def fail(_raise_cancel: object) -> Abort:
         raise KeyError("abort")
 
@@ -299,7 +301,7 @@ def test_an_abort_function_that_fails_does_not_lose_it() -> None:
         nurseryio.run(main)
 
 
-def test_an_abort_function_that_reschedules_and_agrees_does_not_lose_it() -> None:
+def test_keyboard_interrupt_is_not_lost_if_an_abort_function_reschedules() -> None:
     async def main() -> None:
         task = current_task()
 
@@ -346,7 +348,7 @@ def press_twice_in_another_handler() -> None:
 
 @pytest.mark.parametrize("waits", ["event", "sleep(0)"])
 @pytest.mark.parametrize("how", ["drawing", "at once", "another handler"])
-def test_twice_in_quick_succession_loses_no_callback_of_the_loop(
+def test_ctrl_c_twice_in_quick_succession_loses_no_callback_of_the_loop(
     how: str, waits: str, profiled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
@@ -392,7 +394,7 @@ def test_twice_in_quick_succession_loses_no_callback_of_the_loop(
 @pytest.mark.skipif("uvloop" not in matrix.KINDS, reason="it is about uvloop")
 @pytest.mark.parametrize("times", [1, 2, 3])
 @pytest.mark.parametrize("which", [1, 2, 3])
-def test_it_is_not_raised_in_the_standard_library_below_the_loop(
+def test_keyboard_interrupt_is_not_raised_in_the_standard_library_below_the_loop(
     which: int, times: int, profiled: Any
 ) -> None:
     # uvloop calls socket.socketpair() whenever it begins to run.
@@ -418,7 +420,7 @@ def test_it_is_not_raised_in_the_standard_library_below_the_loop(
 
 @pytest.mark.parametrize("kind", matrix.KINDS)
 @pytest.mark.parametrize("busy_with", ["nursery", "sleep", "asyncio"])
-def test_a_scope_does_not_swallow_it(busy_with: str, kind: str) -> None:
+def test_a_cancel_scope_does_not_swallow_keyboard_interrupt(busy_with: str, kind: str) -> None:
     async def main() -> None:
         asyncio.get_running_loop().call_soon(press)
         for _ in range(100):
@@ -437,7 +439,7 @@ def test_a_scope_does_not_swallow_it(busy_with: str, kind: str) -> None:
     assert caught.value.__context__ is None
 
 
-def test_a_press_while_the_first_is_raised_on_the_spot_is_not_lost(
+def test_ctrl_c_while_the_first_keyboard_interrupt_is_raised_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     record = []
@@ -475,7 +477,7 @@ class HangingName:
 
 
 @pytest.mark.parametrize("on_the_spot", [True, False])
-def test_a_drawing_that_hangs_is_ended_by_it_as_well(on_the_spot: bool) -> None:
+def test_ctrl_c_ends_a_task_tree_drawing_that_hangs(on_the_spot: bool) -> None:
     async def main() -> None:
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(nurseryio.sleep_forever, name=HangingName())
@@ -489,9 +491,9 @@ def test_a_drawing_that_hangs_is_ended_by_it_as_well(on_the_spot: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", matrix.KINDS)
-def test_it_is_raised_nowhere_inside_start_soon(kind: str, profiled: Any) -> None:
-    # Task.__init__() adds the task to a WeakSet, which is Python code. It is in asyncio's books
-    # by then, and has a step to make.
+def test_keyboard_interrupt_is_not_raised_inside_start_soon(kind: str, profiled: Any) -> None:
+    # Task.__init__() adds the task to a WeakSet, which is Python code. The task is registered
+    # with asyncio by then, and has a step to make.
     problems: list[Any] = []
     runs = []
 
@@ -598,7 +600,7 @@ except KeyboardInterrupt:
         ("thread", ""),
     ],
 )
-def test_after_the_main_task_the_first_says_what_is_waited_for_and_the_second_ends_it(
+def test_after_the_main_task_the_first_ctrl_c_says_what_run_waits_for_and_the_second_ends_it(
     tmp_path: Path, how: str, waits_for: str, loop: str
 ) -> None:
     file = tmp_path / "program.py"
@@ -617,7 +619,9 @@ def test_after_the_main_task_the_first_says_what_is_waited_for_and_the_second_en
 
 @pytest.mark.parametrize("loop", programs.LOOPS)
 @pytest.mark.parametrize("how", ["main", "child"])
-def test_the_third_ends_what_swallows_the_second(tmp_path: Path, how: str, loop: str) -> None:
+def test_the_third_ctrl_c_ends_a_program_that_swallows_the_second(
+    tmp_path: Path, how: str, loop: str
+) -> None:
     file = tmp_path / "program.py"
     file.write_text(STUBBORN, encoding="utf-8")
     with programs.started(file, how, loop=loop) as program:
@@ -635,7 +639,7 @@ def test_the_third_ends_what_swallows_the_second(tmp_path: Path, how: str, loop:
 
 
 @pytest.mark.parametrize("loop", programs.LOOPS)
-def test_a_task_of_asyncio_that_spins_is_ended_by_the_second(tmp_path: Path, loop: str) -> None:
+def test_the_second_ctrl_c_ends_an_asyncio_task_that_spins(tmp_path: Path, loop: str) -> None:
     file = tmp_path / "program.py"
     file.write_text(STUBBORN, encoding="utf-8")
     with programs.started(file, "spinning", loop=loop) as program:

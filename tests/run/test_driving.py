@@ -22,7 +22,7 @@ Left = list[BaseException]
 
 
 class Drive:
-    """A driver with a loop of its own, and what it has reported."""
+    """A driver with its own loop, and the errors that it has reported."""
 
     def __init__(self, kind: str) -> None:
         self.loop = matrix.new_loop(kind)
@@ -53,7 +53,7 @@ def drive(request: pytest.FixtureRequest) -> Iterator[Drive]:
             drive.loop.close()
 
 
-def test_a_function_runs_in_a_task_to_its_end(drive: Drive) -> None:
+def test_the_driver_runs_a_function_in_a_task_to_its_end(drive: Drive) -> None:
     names = []
 
     async def work() -> None:
@@ -80,7 +80,7 @@ def test_an_error_of_the_function_is_reported_and_leaves_no_loop(
     assert not drive.left
 
 
-def test_after_an_exit_the_loop_is_run_again(drive: Drive) -> None:
+def test_after_a_system_exit_in_a_callback_the_loop_is_run_again(drive: Drive) -> None:
     async def work() -> None:
         for code in (3, 4):
             drive.loop.call_soon(sys.exit, code)
@@ -98,14 +98,16 @@ async def exit_without_end() -> None:
         await asyncio.sleep(0)
 
 
-def test_exits_without_end_are_given_up(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_system_exits_make_the_driver_give_up(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(driving, "EXITS_IN_VAIN", 5)
     drive.run(exit_without_end)
     assert drive.driver.given_up
     assert len(drive.left) == 6
 
 
-def test_an_exit_long_after_another_is_given_up_if_no_task_has_ended(
+def test_a_system_exit_long_after_another_makes_the_driver_give_up_if_no_task_has_ended(
     drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driving, "LATE", -1.0)
@@ -114,7 +116,7 @@ def test_an_exit_long_after_another_is_given_up_if_no_task_has_ended(
     assert len(drive.left) == 2
 
 
-def test_exits_of_tasks_that_end_are_never_given_up(
+def test_system_exits_of_tasks_that_end_never_make_the_driver_give_up(
     drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driving, "EXITS_IN_VAIN", 2)
@@ -144,7 +146,7 @@ def test_a_loop_that_is_stopped_is_run_once_more(drive: Drive) -> None:
     assert drive.driver.given_up
 
 
-def test_a_closed_loop_is_given_up(drive: Drive) -> None:
+def test_a_closed_loop_makes_the_driver_give_up(drive: Drive) -> None:
     future = drive.loop.create_future()
     drive.loop.close()
     drive.driver.until(future)
@@ -169,7 +171,7 @@ def test_a_task_that_is_cancelled_before_its_first_step_is_reported(drive: Drive
     assert "has ended, but its coroutine has not" in str(error)
 
 
-def test_an_error_that_is_thrown_leaves_the_loop_once(drive: Drive) -> None:
+def test_an_error_thrown_into_the_loop_leaves_it_once(drive: Drive) -> None:
     error = KeyError("thrown")
 
     async def work() -> None:
@@ -193,7 +195,7 @@ def test_an_error_thrown_in_the_last_iteration_is_not_lost(drive: Drive) -> None
     assert drive.left == [error]
 
 
-def test_an_error_beside_the_end_of_a_task_does_not_stop_the_next_run(drive: Drive) -> None:
+def test_an_error_in_the_iteration_of_a_tasks_end_does_not_stop_the_next_run(drive: Drive) -> None:
     async def leave() -> None:
         # In the iteration in which asyncio is about to stop the loop.
         drive.loop.call_soon(drive.loop.call_soon, sys.exit, 3)
@@ -245,7 +247,7 @@ def test_the_error_that_leaves_is_not_the_context_of_what_follows(drive: Drive) 
 
 
 @pytest.mark.parametrize("place", ["make_task", "TaskMaking"])
-def test_a_task_that_cannot_be_made_is_waited_for_by_nobody(
+def test_the_driver_does_not_wait_for_a_task_that_cannot_be_made(
     drive: Drive, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     error = MemoryError()
@@ -302,7 +304,7 @@ def test_a_failure_at_the_end_of_the_task_does_not_keep_the_driver_waiting(
     assert reports == [error]
 
 
-def test_a_task_that_has_not_begun_when_the_driver_gives_up_is_let_go_quietly(
+def test_a_task_that_has_not_begun_when_the_driver_gives_up_is_dropped_without_a_report(
     drive: Drive,
 ) -> None:
     problems: list[object] = []

@@ -42,12 +42,14 @@ def case() -> Iterator[Case]:
     case.loop.close()
 
 
-def test_where_nothing_went_wrong_nothing_leaves(case: Case) -> None:
+def test_without_an_error_there_is_no_final_error(case: Case) -> None:
     assert not case.final_error
     assert case.decide(None) is None
 
 
-def test_the_first_in_the_order_leaves_and_the_others_are_its_context(case: Case) -> None:
+def test_the_final_error_is_the_first_in_the_order_and_the_others_are_its_context(
+    case: Case,
+) -> None:
     errors = [KeyError(number) for number in range(4)]
     case.final_error.exits.append(exit := KeyboardInterrupt())
     case.final_error.internal = errors[1]
@@ -62,14 +64,14 @@ def test_the_first_in_the_order_leaves_and_the_others_are_its_context(case: Case
     assert not case.reports
 
 
-def test_a_failure_has_the_main_task_s_error_as_its_cause(case: Case) -> None:
+def test_a_final_error_of_the_run_has_the_main_tasks_error_as_its_cause(case: Case) -> None:
     case.final_error.failure = failure = ValueError()
     error = KeyError()
     assert case.decide(error) is failure
     assert failure.__cause__ is error
 
 
-def test_an_internal_error_is_the_cause_of_one(case: Case) -> None:
+def test_trio_internal_error_has_the_internal_error_as_its_cause(case: Case) -> None:
     case.final_error.internal = cause = KeyError("system")
     error = case.decide(Cancelled())
     assert isinstance(error, TrioInternalError)
@@ -77,7 +79,7 @@ def test_an_internal_error_is_the_cause_of_one(case: Case) -> None:
     assert error.__context__ is None
 
 
-def test_what_a_system_exit_hides_is_reported(case: Case) -> None:
+def test_errors_hidden_by_a_system_exit_are_reported(case: Case) -> None:
     case.final_error.exits += [first := SystemExit(3), SystemExit(4)]
     error = KeyError()
     assert case.decide(error) is first
@@ -91,7 +93,7 @@ def test_the_keyboard_interrupt_of_the_main_task_is_preferred(case: Case) -> Non
     assert case.decide(error) is error
 
 
-def test_an_error_that_leads_back_to_the_one_that_leaves_is_reported(case: Case) -> None:
+def test_an_error_whose_context_leads_back_to_the_final_error_is_reported(case: Case) -> None:
     case.final_error.exits.append(exit := KeyboardInterrupt())
     error = KeyError()
     error.__context__ = exit
@@ -100,7 +102,7 @@ def test_an_error_that_leads_back_to_the_one_that_leaves_is_reported(case: Case)
     assert exit.__context__ is None
 
 
-def test_attaching_ends_where_contexts_go_round_in_a_circle() -> None:
+def test_attaching_a_context_ends_where_the_context_chain_is_a_cycle() -> None:
     first, second, third = KeyError(1), KeyError(2), KeyError(3)
     first.__context__, second.__context__ = second, first
     assert attach(second, first)

@@ -9,7 +9,7 @@ import nurseryio
 from nurseryio.lowlevel import checkpoint, current_statistics, in_trio_run, in_trio_task
 
 
-async def test_a_task_knows_that_it_is_one() -> None:
+async def test_in_trio_run_and_in_trio_task_inside_a_task() -> None:
     assert in_trio_run()
     assert in_trio_task()
     seen = []
@@ -19,12 +19,12 @@ async def test_a_task_knows_that_it_is_one() -> None:
     assert seen == [(True, False)]
 
 
-def test_outside_there_is_neither_run_nor_task() -> None:
+def test_in_trio_run_and_in_trio_task_outside_a_loop_are_false() -> None:
     assert not in_trio_run()
     assert not in_trio_task()
 
 
-async def test_statistics_count_tasks_and_deadlines() -> None:
+async def test_current_statistics_counts_tasks_and_deadlines() -> None:
     await checkpoint()
     await checkpoint()
     before = current_statistics()

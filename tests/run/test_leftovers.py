@@ -1,4 +1,4 @@
-"""What a run waits for after its main task, and how it says so."""
+"""Leftover tasks: run() waits for them after its main task, and logs what it waits for."""
 
 # Covered below 95 %: a run with leftovers to its end is in test_run.py; a tree that cannot be drawn
 # needs a name that raises.
@@ -89,7 +89,7 @@ async def leave_thread(stubborn: Stubborn) -> None:
         (leave_thread, "threads of the loop's default executor:\n"),
     ],
 )
-def test_a_run_that_waits_long_says_once_for_what(
+def test_a_run_that_waits_long_for_leftover_tasks_logs_once_what_it_waits_for(
     leave: Any, text: str, kind: str, caplog: Log, impatient: None
 ) -> None:
     nurseryio.run(leave, Stubborn(caplog), loop_factory=lambda: matrix.new_loop(kind))
@@ -98,7 +98,7 @@ def test_a_run_that_waits_long_says_once_for_what(
 
 
 @pytest.mark.parametrize("kind", matrix.KINDS)
-def test_the_time_is_real_under_a_clock_that_stands_still(
+def test_the_leftovers_warning_goes_by_real_time_under_a_mock_clock(
     kind: str, caplog: Log, impatient: None
 ) -> None:
     async def stubborn() -> None:
@@ -116,14 +116,18 @@ def test_the_time_is_real_under_a_clock_that_stands_still(
     assert len(warnings_in(caplog)) == 1
 
 
-def test_it_is_no_error_where_warnings_are(caplog: Log, impatient: None) -> None:
+def test_the_leftovers_warning_is_logged_where_warnings_are_errors(
+    caplog: Log, impatient: None
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         nurseryio.run(leave_task, Stubborn(caplog))
     assert caplog.records[0].levelno == logging.WARNING
 
 
-def test_a_run_that_ends_at_once_starts_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_slow_leftovers_starts_no_timer_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refuse(*_args: object) -> None:
         raise AssertionError("no timer is needed")
 
@@ -138,7 +142,7 @@ def test_a_run_that_ends_at_once_starts_no_timer(monkeypatch: pytest.MonkeyPatch
     assert nurseryio.run(main)
 
 
-def test_the_timer_of_a_run_that_ends_in_time_is_cancelled(caplog: Log) -> None:
+def test_the_leftovers_timer_of_a_run_that_ends_in_time_is_cancelled(caplog: Log) -> None:
     async def slow() -> None:
         try:
             await asyncio.sleep(60)
@@ -163,7 +167,7 @@ def is_timer(thread: threading.Thread) -> bool:
     return isinstance(thread, threading.Timer)
 
 
-def test_an_exit_of_a_leftover_is_not_reported_as_an_error() -> None:
+def test_a_system_exit_of_a_leftover_task_is_not_reported_as_an_error() -> None:
     reports: list[Any] = []
 
     async def left() -> None:
@@ -184,7 +188,7 @@ def test_an_exit_of_a_leftover_is_not_reported_as_an_error() -> None:
     assert not reports
 
 
-def test_a_scope_in_a_leftover_does_not_swallow_the_cancellation() -> None:
+def test_a_scope_in_a_leftover_task_does_not_swallow_the_cancellation() -> None:
     ended = []
 
     async def leftover() -> None:

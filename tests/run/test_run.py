@@ -1,4 +1,4 @@
-"""run(): a loop of one's own, from the first task to the last."""
+"""run(): it makes its own loop, from the first task to the last."""
 
 # Covered below 95 %: a run in a forked child is in test_forked.py, and forked children are not
 # measured; instruments under the plugin are in test_pytest_plugin.py, crashes in test_injection.py,
@@ -50,11 +50,11 @@ def run_python(program: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_it_returns_what_the_function_returns() -> None:
+def test_run_returns_the_functions_result() -> None:
     assert run(give, 5) == 5
 
 
-def test_it_raises_what_the_function_raises_as_it_is() -> None:
+def test_run_raises_the_functions_error_unchanged() -> None:
     async def main() -> None:
         raise KeyError("main")
 
@@ -63,7 +63,7 @@ def test_it_raises_what_the_function_raises_as_it_is() -> None:
     assert caught.traceback[-1].name == "main"
 
 
-def test_the_loop_is_closed_and_none_is_left_set() -> None:
+def test_run_closes_its_loop_and_leaves_no_event_loop_set() -> None:
     loops = []
 
     async def main() -> None:
@@ -89,17 +89,17 @@ def test_a_loop_factory_chooses_the_loop() -> None:
 
 
 @pytest.mark.parametrize("factory", [5, lambda: "no loop"])
-def test_what_makes_no_loop_is_refused(factory: Any) -> None:
+def test_a_loop_factory_that_makes_no_loop_is_refused(factory: Any) -> None:
     with pytest.raises(TypeError, match="loop"):
         run(give, 5, loop_factory=factory)
 
 
-async def test_inside_a_running_loop_it_says_to_await_instead() -> None:
+async def test_run_inside_a_running_loop_is_an_error_that_says_to_await() -> None:
     with pytest.raises(RuntimeError, match="just await the function"):
         run(give, 5)
 
 
-def test_what_is_no_async_function_is_refused() -> None:
+def test_run_refuses_what_is_not_an_async_function() -> None:
     with pytest.raises(TypeError, match="did you write give"):
         run(give(5))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="synchronous"):
@@ -108,7 +108,7 @@ def test_what_is_no_async_function_is_refused() -> None:
         run(5)  # type: ignore[arg-type]
 
 
-def test_context_variables_go_in_and_do_not_come_out() -> None:
+def test_contextvars_of_the_caller_are_seen_in_run_and_changes_stay_inside() -> None:
     async def main() -> str:
         before = VAR.get()
         VAR.set("inside")
@@ -131,7 +131,7 @@ def test_the_main_task_has_the_name_of_its_function() -> None:
     assert coro_name.endswith("<locals>.main")
 
 
-def test_what_asyncio_code_left_running_is_cancelled() -> None:
+def test_asyncio_tasks_left_running_are_cancelled_at_the_end_of_run() -> None:
     record = []
 
     async def left() -> None:
@@ -149,7 +149,7 @@ def test_what_asyncio_code_left_running_is_cancelled() -> None:
     assert record == ["cancelled"]
 
 
-def test_an_error_of_a_task_that_was_left_is_reported() -> None:
+def test_an_error_of_a_leftover_asyncio_task_is_reported() -> None:
     reports: list[Any] = []
 
     async def left() -> None:
@@ -168,7 +168,7 @@ def test_an_error_of_a_task_that_was_left_is_reported() -> None:
     assert [repr(report) for report in reports] == ["KeyError('left')"]
 
 
-def test_a_clock_can_be_given() -> None:
+def test_run_takes_a_clock() -> None:
     async def main() -> float:
         await nurseryio.sleep(3600)
         return nurseryio.current_time()
@@ -176,7 +176,7 @@ def test_a_clock_can_be_given() -> None:
     assert run(main, clock=MockClock(autojump_threshold=0)) == 3600
 
 
-def test_runs_in_several_threads_do_not_meet() -> None:
+def test_runs_in_several_threads_are_independent() -> None:
     results: dict[int, object] = {}
     barrier = threading.Barrier(4, timeout=30)
 
@@ -202,7 +202,7 @@ def test_one_run_after_the_other() -> None:
     assert [run(give, number) for number in range(3)] == [0, 1, 2]
 
 
-def test_a_lone_exit_of_a_child_leaves_bare() -> None:
+def test_a_lone_system_exit_of_a_child_leaves_run_bare() -> None:
     async def child() -> None:
         sys.exit(7)
 
@@ -219,7 +219,7 @@ def test_a_lone_exit_of_a_child_leaves_bare() -> None:
     assert type(group.value).__name__ == "BaseExceptionGroup"
 
 
-def test_loose_groups_are_warned_of_and_work() -> None:
+def test_run_with_strict_exception_groups_false_works_and_warns() -> None:
     async def main() -> None:
         async with open_nursery():
             raise KeyError("alone")
@@ -228,7 +228,7 @@ def test_loose_groups_are_warned_of_and_work() -> None:
         run(main, strict_exception_groups=False)
 
 
-def test_a_root_task_that_somebody_cancels_is_an_internal_error() -> None:
+def test_a_native_cancel_of_the_root_task_is_a_trio_internal_error() -> None:
     async def main() -> None:
         nursery = current_task().parent_nursery
         assert nursery is not None
@@ -306,7 +306,7 @@ EXITS = [
 
 @pytest.mark.parametrize("kind", matrix.KINDS)
 @pytest.mark.parametrize("leave", EXITS)
-def test_an_exit_of_asyncio_code_leaves_bare_after_the_cleanup(
+def test_a_system_exit_of_asyncio_code_leaves_run_bare_after_the_cleanup(
     leave: Callable[[], Awaitable[None]], kind: str
 ) -> None:
     record: list[str] = []
@@ -340,12 +340,12 @@ def test_an_exit_of_asyncio_code_leaves_bare_after_the_cleanup(
 
 
 def quiet(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
-    """A task whose exit has left the loop is said to be one whose error nobody has seen."""
+    """asyncio reports a task whose SystemExit has left the loop: its error was not retrieved."""
     loop.set_exception_handler(lambda _loop, _context: None)
     return loop
 
 
-def test_the_error_of_a_main_task_that_fails_because_of_an_exit_is_its_context() -> None:
+def test_a_system_exit_has_the_error_of_the_main_task_that_it_ends_as_its_context() -> None:
     reports: list[Any] = []
 
     async def main() -> None:
@@ -365,7 +365,7 @@ def test_the_error_of_a_main_task_that_fails_because_of_an_exit_is_its_context()
 
 
 @pytest.mark.parametrize("kind", ["stock", "eager"] if "eager" in matrix.KINDS else ["stock"])
-def test_the_first_of_many_exits_counts_and_all_tasks_end(kind: str) -> None:
+def test_the_first_of_many_system_exits_counts_and_all_tasks_end(kind: str) -> None:
     record = []
 
     async def exits_again(code: int) -> None:
@@ -393,7 +393,7 @@ def test_the_first_of_many_exits_counts_and_all_tasks_end(kind: str) -> None:
     assert sorted(record) == list(range(100, 250))
 
 
-def test_a_callback_that_exits_for_ever_does_not_keep_the_program() -> None:
+def test_a_callback_that_raises_system_exit_for_ever_does_not_keep_the_program_running() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
 
@@ -408,7 +408,7 @@ def test_a_callback_that_exits_for_ever_does_not_keep_the_program() -> None:
         run(main)
 
 
-def test_a_loop_that_somebody_stops_ends_the_run_with_an_error_of_asyncio() -> None:
+def test_loop_stop_by_other_code_ends_the_run_with_asyncios_error() -> None:
     record = []
 
     async def main() -> None:
@@ -424,7 +424,7 @@ def test_a_loop_that_somebody_stops_ends_the_run_with_an_error_of_asyncio() -> N
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_an_exit_before_the_main_task_keeps_it_from_beginning(error: BaseException) -> None:
+def test_a_system_exit_before_the_main_task_stops_it_from_starting(error: BaseException) -> None:
     async def main() -> None:
         raise AssertionError("must not run")
 
@@ -441,7 +441,7 @@ def test_an_exit_before_the_main_task_keeps_it_from_beginning(error: BaseExcepti
     assert caught.value is error
 
 
-def test_an_exit_in_an_async_generator_at_the_end_leaves_after_the_others_are_closed() -> None:
+def test_a_system_exit_in_an_async_generator_is_raised_after_the_others_are_closed() -> None:
     record = []
     held = []
 
@@ -650,7 +650,7 @@ def test_a_run_that_fails_raises_its_error_and_leaves_no_loop_open(
 
 
 @pytest.mark.parametrize("name", ["finish", "close", "give_signals_back", "_loop_stopped"])
-def test_the_error_of_the_main_task_is_not_lost_when_the_end_of_the_run_fails(
+def test_the_error_of_the_main_task_is_not_lost_when_the_shutdown_of_the_run_fails(
     loops: list[asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     fails = Fails(getattr(Run, name), MemoryError("the end"))
@@ -694,13 +694,13 @@ def test_a_clock_that_cannot_be_started_leaves_no_loop_open(
         run(give, 5, loop_factory=tracked(loops), clock=Broken())
 
 
-def test_what_is_not_a_loop_is_named_even_if_it_has_no_repr() -> None:
+def test_the_error_for_a_wrong_loop_factory_names_its_result_even_if_repr_fails() -> None:
     with pytest.raises(TypeError, match="must return an event loop, not <Nameless"):
         run(give, 5, loop_factory=Nameless)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", [*KINDS, Classless])
-def test_an_error_of_the_main_task_that_resists_leaves_as_it_is(kind: Any) -> None:
+def test_an_error_of_the_main_task_that_overrides_its_fields_is_raised_unchanged(kind: Any) -> None:
     error = make(kind)
 
     async def main() -> None:
@@ -714,7 +714,7 @@ def test_an_error_of_the_main_task_that_resists_leaves_as_it_is(kind: Any) -> No
         pytest.fail("nothing was raised")
 
 
-async def test_the_root_task_is_that_of_the_run(host_kind: str) -> None:
+async def test_current_root_task_is_the_root_task_of_the_run(host_kind: str) -> None:
     root = current_root_task()
     if host_kind == "app":
         assert root is None

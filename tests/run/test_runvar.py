@@ -10,7 +10,7 @@ import nurseryio
 from nurseryio.lowlevel import RunVar, RunVarToken
 
 
-async def test_a_variable_without_a_value_raises_and_a_default_helps() -> None:
+async def test_runvar_get_without_a_value_raises_lookup_error_unless_there_is_a_default() -> None:
     bare: RunVar[str] = RunVar("bare")
     with pytest.raises(LookupError):
         bare.get()
@@ -22,7 +22,7 @@ async def test_a_variable_without_a_value_raises_and_a_default_helps() -> None:
     assert with_default.get("this") == "set"
 
 
-async def test_a_value_is_seen_by_every_task_of_the_loop() -> None:
+async def test_a_runvar_value_is_seen_by_every_task_of_the_loop() -> None:
     var: RunVar[int] = RunVar("var")
     seen = []
 
@@ -37,7 +37,7 @@ async def test_a_value_is_seen_by_every_task_of_the_loop() -> None:
     assert seen == [1, 1]
 
 
-async def test_a_token_puts_the_value_before_back_and_only_once() -> None:
+async def test_runvar_reset_restores_the_previous_value_once_per_token() -> None:
     var: RunVar[int] = RunVar("var")
     first = var.set(1)
     second = var.set(2)
@@ -50,7 +50,7 @@ async def test_a_token_puts_the_value_before_back_and_only_once() -> None:
         var.reset(first)
 
 
-async def test_what_is_no_token_of_this_variable_is_refused() -> None:
+async def test_runvar_reset_refuses_a_token_of_another_variable() -> None:
     one: RunVar[int] = RunVar("one")
     other: RunVar[int] = RunVar("other")
     token = other.set(1)
@@ -60,7 +60,7 @@ async def test_what_is_no_token_of_this_variable_is_refused() -> None:
         one.reset(None)  # type: ignore[arg-type]
 
 
-def test_each_loop_has_values_of_its_own() -> None:
+def test_each_loop_has_its_own_runvar_values() -> None:
     var: RunVar[str] = RunVar("var")
     kept: list[RunVarToken[str]] = []
 
@@ -77,20 +77,20 @@ def test_each_loop_has_values_of_its_own() -> None:
     nurseryio.run(second)
 
 
-def test_outside_a_loop_there_is_no_value() -> None:
+def test_runvar_outside_a_loop_raises() -> None:
     var: RunVar[str] = RunVar("var", default="x")
     for use in (var.get, lambda: var.set("y")):
         with pytest.raises(RuntimeError, match="must be called from async context"):
             use()
 
 
-def test_a_variable_shows_its_name_and_its_token_has_no_constructor() -> None:
+def test_repr_of_a_runvar_shows_its_name_and_its_token_has_no_constructor() -> None:
     assert repr(RunVar("the name")) == "<RunVar name='the name'>"
     with pytest.raises(TypeError, match="no public constructor"):
         RunVarToken()  # type: ignore[call-arg]
 
 
-async def test_a_token_shows_whether_it_was_used() -> None:
+async def test_repr_of_a_runvar_token_shows_whether_it_was_used() -> None:
     var = RunVar("v")
     token = var.set(1)
     assert repr(token) == "<RunVarToken of <RunVar name='v'>, not used>"
@@ -98,7 +98,7 @@ async def test_a_token_shows_whether_it_was_used() -> None:
     assert repr(token) == "<RunVarToken of <RunVar name='v'>, used>"
 
 
-def test_variables_cannot_be_subclassed() -> None:
+def test_runvar_cannot_be_subclassed() -> None:
     with pytest.raises(TypeError, match="does not support subclassing"):
 
         class Below(RunVar[int]):

@@ -20,7 +20,7 @@ from nurseryio.lowlevel import (
 VAR = contextvars.ContextVar("VAR", default="nothing")
 
 
-async def test_a_system_task_runs_and_does_not_inherit_context_variables() -> None:
+async def test_a_system_task_runs_and_does_not_inherit_contextvars() -> None:
     seen = []
     done = nurseryio.Event()
 
@@ -102,7 +102,7 @@ async def test_a_repr_that_fails_does_not_keep_the_error_from_being_reported(
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_an_exit_of_a_system_task_leaves_a_plain_loop(error: BaseException) -> None:
+def test_a_system_exit_of_a_system_task_ends_a_plain_asyncio_loop(error: BaseException) -> None:
     async def system() -> None:
         raise error
 
@@ -116,7 +116,7 @@ def test_an_exit_of_a_system_task_leaves_a_plain_loop(error: BaseException) -> N
     assert caught.value is error
 
 
-async def test_a_system_task_that_never_ran_leaves_nothing() -> None:
+async def test_a_system_task_cancelled_before_its_first_step_leaves_nothing() -> None:
     async def system() -> None:
         raise AssertionError("must not run")
 
@@ -127,6 +127,6 @@ async def test_a_system_task_that_never_ran_leaves_nothing() -> None:
     assert task.asyncio_task.done()
 
 
-async def test_what_is_no_async_function_is_refused() -> None:
+async def test_spawn_system_task_refuses_what_is_not_an_async_function() -> None:
     with pytest.raises(TypeError, match="synchronous"):
         spawn_system_task(print)  # type: ignore[arg-type]

@@ -14,14 +14,14 @@ import nurseryio
 from nurseryio.lowlevel import LoopToken, TrioToken, checkpoint, current_trio_token, in_trio_task
 
 
-async def test_a_loop_has_one_token() -> None:
+async def test_a_loop_has_one_trio_token() -> None:
     token = current_trio_token()
     assert current_trio_token() is token
     assert isinstance(token, LoopToken)
     assert TrioToken is LoopToken
 
 
-async def test_functions_run_in_order_outside_any_task() -> None:
+async def test_run_sync_soon_runs_functions_in_order_outside_any_task() -> None:
     token = current_trio_token()
     record: list[object] = []
     done = nurseryio.Event()
@@ -38,7 +38,7 @@ async def test_functions_run_in_order_outside_any_task() -> None:
     assert record == [(0, False, True), (1, False, True), (2, False, True)]
 
 
-async def test_an_idempotent_call_that_waits_already_is_dropped() -> None:
+async def test_run_sync_soon_drops_an_idempotent_call_that_is_queued_already() -> None:
     token = current_trio_token()
     record: list[int] = []
     done = nurseryio.Event()
@@ -55,7 +55,7 @@ async def test_an_idempotent_call_that_waits_already_is_dropped() -> None:
     assert sorted(record) == [1, 1, 2, 3, 3]
 
 
-async def test_a_function_that_queues_itself_again_lets_others_run() -> None:
+async def test_fairness_a_function_that_calls_run_sync_soon_with_itself_lets_others_run() -> None:
     token = current_trio_token()
     calls = 0
     stop = False
@@ -75,7 +75,7 @@ async def test_a_function_that_queues_itself_again_lets_others_run() -> None:
     await checkpoint()
 
 
-async def test_another_thread_gets_its_function_run() -> None:
+async def test_run_sync_soon_works_from_another_thread() -> None:
     token = current_trio_token()
     done = nurseryio.Event()
     thread = threading.Thread(target=token.run_sync_soon, args=(done.set,))
@@ -84,7 +84,7 @@ async def test_another_thread_gets_its_function_run() -> None:
     thread.join()
 
 
-def test_after_the_run_nothing_is_accepted() -> None:
+def test_run_sync_soon_after_the_run_raises_run_finished_error() -> None:
     async def main() -> LoopToken:
         return current_trio_token()
 
@@ -93,7 +93,7 @@ def test_after_the_run_nothing_is_accepted() -> None:
         token.run_sync_soon(print)
 
 
-def test_what_was_accepted_runs_even_at_the_very_end() -> None:
+def test_functions_accepted_by_run_sync_soon_run_even_at_the_end_of_the_run() -> None:
     record = []
 
     async def main() -> None:
@@ -103,7 +103,7 @@ def test_what_was_accepted_runs_even_at_the_very_end() -> None:
     assert record == [1]
 
 
-def test_a_closed_loop_of_somebody_else_accepts_nothing() -> None:
+def test_run_sync_soon_on_a_closed_asyncio_loop_raises_run_finished_error() -> None:
     async def main() -> LoopToken:
         return current_trio_token()
 
@@ -116,7 +116,7 @@ def test_a_closed_loop_of_somebody_else_accepts_nothing() -> None:
     assert token._size() == 0
 
 
-def test_a_loop_that_is_closed_before_its_turn_accepts_nothing() -> None:
+def test_run_sync_soon_on_a_loop_closed_before_it_ran_raises_run_finished_error() -> None:
     async def main() -> LoopToken:
         token = current_trio_token()
         asyncio.get_running_loop().stop()
@@ -131,7 +131,7 @@ def test_a_loop_that_is_closed_before_its_turn_accepts_nothing() -> None:
         task.result().run_sync_soon(print)
 
 
-async def test_a_call_that_the_loop_refuses_is_not_taken_as_scheduled(
+async def test_run_sync_soon_that_the_loop_refuses_is_not_taken_as_scheduled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     token = current_trio_token()
@@ -160,7 +160,7 @@ async def test_a_call_that_the_loop_refuses_is_not_taken_as_scheduled(
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_an_exit_leaves_a_plain_loop_and_the_functions_behind_it_run_nevertheless(
+def test_a_system_exit_in_run_sync_soon_ends_a_plain_loop_and_later_functions_still_run(
     error: BaseException,
 ) -> None:
     record: list[int] = []
@@ -186,7 +186,7 @@ def test_an_exit_leaves_a_plain_loop_and_the_functions_behind_it_run_nevertheles
 
 
 @pytest.mark.parametrize("error", [KeyError("function"), asyncio.CancelledError(), SystemExit(3)])
-def test_a_function_that_fails_does_not_keep_the_others_from_running(error: BaseException) -> None:
+def test_a_run_sync_soon_function_that_fails_does_not_stop_the_others(error: BaseException) -> None:
     record: list[int] = []
 
     def fail() -> None:
@@ -205,7 +205,7 @@ def test_a_function_that_fails_does_not_keep_the_others_from_running(error: Base
     assert record == [1, 2]
 
 
-def test_an_error_in_a_function_ends_a_run() -> None:
+def test_an_error_in_a_run_sync_soon_function_ends_a_run() -> None:
     def fail() -> None:
         raise KeyError("in the function")
 
@@ -219,7 +219,7 @@ def test_an_error_in_a_function_ends_a_run() -> None:
 
 
 @pytest.mark.app_only
-async def test_an_error_in_a_function_goes_to_the_handler_of_a_plain_loop(
+async def test_an_error_in_a_run_sync_soon_function_goes_to_a_plain_loops_exception_handler(
     loop_errors: list[str],
 ) -> None:
     def fail() -> None:
@@ -232,7 +232,7 @@ async def test_an_error_in_a_function_goes_to_the_handler_of_a_plain_loop(
     assert "run_sync_soon" in loop_errors[0]
 
 
-def test_without_a_loop_there_is_no_token() -> None:
+def test_current_trio_token_without_a_loop_raises() -> None:
     with pytest.raises(RuntimeError, match="must be called from async context"):
         current_trio_token()
     with pytest.raises(TypeError, match="no public constructor"):
@@ -240,7 +240,7 @@ def test_without_a_loop_there_is_no_token() -> None:
 
 
 @pytest.mark.run_only
-async def test_a_token_shows_what_is_waiting_and_for_which_loop() -> None:
+async def test_repr_of_a_trio_token_shows_the_queued_calls_and_the_loop() -> None:
     token = current_trio_token()
     assert ", 0 calls waiting, of <" in repr(token)
     token.run_sync_soon(int)
@@ -250,7 +250,7 @@ async def test_a_token_shows_what_is_waiting_and_for_which_loop() -> None:
         await checkpoint()
 
 
-def test_a_token_shows_that_its_run_is_over() -> None:
+def test_repr_of_a_trio_token_shows_that_its_run_is_over() -> None:
     async def main() -> TrioToken:
         return current_trio_token()
 
@@ -272,7 +272,9 @@ class FailsOnce:
         """Nothing to release."""
 
 
-async def test_calls_whose_turn_fails_come_in_the_next_one(loop_errors: list[str]) -> None:
+async def test_run_sync_soon_calls_of_an_iteration_that_fails_run_in_the_next_one(
+    loop_errors: list[str],
+) -> None:
     token = current_trio_token()
     record: list[int] = []
     done = nurseryio.Event()

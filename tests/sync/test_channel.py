@@ -37,7 +37,7 @@ def test_a_channel_holds_a_whole_number_of_items_or_any_number(
         open_memory_channel[int](wrong)
 
 
-def test_ends_are_made_by_opening_a_channel_only() -> None:
+def test_channel_ends_are_made_by_open_memory_channel_only() -> None:
     for end in (MemorySendChannel, MemoryReceiveChannel):
         with pytest.raises(TypeError, match="no public constructor"):
             end(None)
@@ -45,7 +45,7 @@ def test_ends_are_made_by_opening_a_channel_only() -> None:
             type("Mine", (end,), {})
 
 
-def test_a_channel_may_be_given_the_type_of_its_items() -> None:
+def test_open_memory_channel_may_be_subscripted_with_the_item_type() -> None:
     for opened in (open_memory_channel[int](3), open_memory_channel(3)):
         sending, receiving = opened
         sending.send_nowait(1)
@@ -53,7 +53,7 @@ def test_a_channel_may_be_given_the_type_of_its_items() -> None:
     assert open_memory_channel.__name__ == "open_memory_channel"
 
 
-def test_a_channel_without_limit_takes_everything() -> None:
+def test_a_channel_with_an_infinite_buffer_never_blocks_a_send() -> None:
     sending, receiving = open_memory_channel[int](inf)
     for item in range(1000):
         sending.send_nowait(item)
@@ -63,7 +63,7 @@ def test_a_channel_without_limit_takes_everything() -> None:
 # -- sending and receiving ------------------------------------------------------
 
 
-async def test_what_goes_in_comes_out_in_order() -> None:
+async def test_items_are_received_in_the_order_in_which_they_were_sent() -> None:
     sending, receiving = open_memory_channel[int](2)
     sending.send_nowait(1)
     with assert_checkpoints():
@@ -77,7 +77,7 @@ async def test_what_goes_in_comes_out_in_order() -> None:
         receiving.receive_nowait()
 
 
-async def test_without_a_buffer_sender_and_receiver_meet() -> None:
+async def test_back_pressure_without_a_buffer_send_waits_for_a_receiver() -> None:
     sending, receiving = open_memory_channel[int](0)
     record = []
 
@@ -114,7 +114,7 @@ async def test_none_and_other_false_things_are_items_too() -> None:
     assert all(a is b for a, b in zip(got, items, strict=True))
 
 
-async def test_a_waiting_receiver_owns_what_is_sent_next() -> None:
+async def test_fairness_a_waiting_receiver_gets_the_next_item_before_receive_nowait() -> None:
     sending, receiving = open_memory_channel[int](1)
     got = []
 
@@ -130,7 +130,7 @@ async def test_a_waiting_receiver_owns_what_is_sent_next() -> None:
     assert got == [1]
 
 
-async def test_a_waiting_sender_owns_the_place_that_comes_free() -> None:
+async def test_fairness_a_waiting_sender_gets_the_free_place_before_send_nowait() -> None:
     sending, receiving = open_memory_channel[int](1)
     sending.send_nowait(1)
     async with nurseryio.open_nursery() as nursery:
@@ -142,7 +142,7 @@ async def test_a_waiting_sender_owns_the_place_that_comes_free() -> None:
     assert receiving.receive_nowait() == 2
 
 
-async def test_receivers_are_served_in_the_order_in_which_they_came() -> None:
+async def test_fairness_receivers_are_served_in_fifo_order() -> None:
     sending, receiving = open_memory_channel[int](0)
     got = []
 
@@ -158,7 +158,7 @@ async def test_receivers_are_served_in_the_order_in_which_they_came() -> None:
     assert got == [(0, 0), (1, 1), (2, 2), (3, 3)]
 
 
-async def test_senders_are_served_in_the_order_in_which_they_came() -> None:
+async def test_fairness_senders_are_served_in_fifo_order() -> None:
     sending, receiving = open_memory_channel[int](0)
     async with nurseryio.open_nursery() as nursery:
         for item in range(4):
@@ -202,7 +202,9 @@ Shut = Callable[[Any], Any]
 
 
 @every_way_to_close
-async def test_after_the_last_sender_receivers_get_the_rest_and_then_the_end(shut: Shut) -> None:
+async def test_after_the_last_sender_closes_receivers_get_the_buffer_and_then_end_of_channel(
+    shut: Shut,
+) -> None:
     sending, receiving = open_memory_channel[int](2)
     await sending.send(1)
     await shut(sending)
@@ -221,7 +223,7 @@ async def test_after_the_last_sender_receivers_get_the_rest_and_then_the_end(shu
 
 
 @every_way_to_close
-async def test_after_the_last_receiver_senders_are_told_that_the_channel_is_broken(
+async def test_after_the_last_receiver_closes_senders_get_broken_resource_error(
     shut: Shut,
 ) -> None:
     sending, receiving = open_memory_channel[int](2)
@@ -246,7 +248,7 @@ async def expect(error: type[Exception], fn: Callable[..., Any], *args: Any) -> 
 
 
 @every_way_to_close
-async def test_closing_one_sender_wakes_those_who_wait_on_it_and_nobody_else(shut: Shut) -> None:
+async def test_closing_one_sender_wakes_only_the_tasks_that_wait_on_it(shut: Shut) -> None:
     sending, receiving = open_memory_channel[str](0)
     other = sending.clone()
     async with nurseryio.open_nursery() as nursery:
@@ -260,7 +262,7 @@ async def test_closing_one_sender_wakes_those_who_wait_on_it_and_nobody_else(shu
 
 
 @every_way_to_close
-async def test_closing_one_receiver_wakes_those_who_wait_on_it_and_nobody_else(shut: Shut) -> None:
+async def test_closing_one_receiver_wakes_only_the_tasks_that_wait_on_it(shut: Shut) -> None:
     sending, receiving = open_memory_channel[str](0)
     other = receiving.clone()
     got = []
@@ -293,7 +295,7 @@ async def test_closing_wakes_the_other_side_too(shut: Shut) -> None:
         await shut(receiving)
 
 
-async def test_an_end_that_has_waited_and_gone_on_can_be_closed_like_a_fresh_one() -> None:
+async def test_a_channel_end_that_has_waited_can_be_closed_like_a_new_one() -> None:
     sending, receiving = open_memory_channel[int](0)
     other_sending, other_receiving = sending.clone(), receiving.clone()
     async with nurseryio.open_nursery() as nursery:
@@ -314,7 +316,7 @@ async def test_an_end_that_has_waited_and_gone_on_can_be_closed_like_a_fresh_one
         assert await other_receiving.receive() == 4
 
 
-async def test_closing_asynchronously_is_a_checkpoint_that_closes_in_any_case() -> None:
+async def test_aclose_is_a_checkpoint_and_closes_even_if_cancelled() -> None:
     for end in open_memory_channel[int](0):
         with assert_checkpoints():
             await end.aclose()
@@ -365,7 +367,7 @@ async def test_many_consumers_share_the_items() -> None:
 # -- cancellation ---------------------------------------------------------------
 
 
-async def test_in_a_cancelled_scope_nothing_is_sent_and_nothing_taken() -> None:
+async def test_in_a_cancelled_scope_nothing_is_sent_and_nothing_received() -> None:
     sending, receiving = open_memory_channel[int](5)
     sending.send_nowait(1)
     with nurseryio.CancelScope() as scope:
@@ -381,7 +383,7 @@ async def test_in_a_cancelled_scope_nothing_is_sent_and_nothing_taken() -> None:
         receiving.receive_nowait()
 
 
-async def test_a_cancelled_sender_takes_its_item_along() -> None:
+async def test_a_cancelled_send_withdraws_its_item() -> None:
     sending, receiving = open_memory_channel[int](0)
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(sending.send, 1)
@@ -391,7 +393,7 @@ async def test_a_cancelled_sender_takes_its_item_along() -> None:
             receiving.receive_nowait()
 
 
-async def test_an_item_handed_over_before_a_native_cancel_has_arrived() -> None:
+async def test_an_item_handed_to_a_receiver_before_a_native_cancel_is_received() -> None:
     for sent_first in (True, False):
         sending, receiving = open_memory_channel[int](0)
         got = []
@@ -415,7 +417,7 @@ async def test_an_item_handed_over_before_a_native_cancel_has_arrived() -> None:
         assert got == [1]
 
 
-async def test_of_two_operations_in_a_row_one_lets_those_run_who_are_ready() -> None:
+async def test_fairness_of_two_operations_in_a_row_one_lets_ready_tasks_run() -> None:
     sending, receiving = open_memory_channel[int](inf)
     seen = 0
 
@@ -438,13 +440,12 @@ async def test_of_two_operations_in_a_row_one_lets_those_run_who_are_ready() -> 
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])
-async def test_under_any_schedule_every_item_that_was_sent_is_somewhere(
-    loop_case: Case, size: int
-) -> None:
+async def test_under_any_schedule_no_item_that_was_sent_is_lost(loop_case: Case, size: int) -> None:
     async def scenario(schedule: Schedule) -> None:
         sending, receiving = open_memory_channel[tuple[int, int]](size)
         sent: list[tuple[int, int]] = []
-        # By each of the consumers: who takes an item first need not go on first.
+        # The items of each consumer: the consumer that takes an item first may not be the first
+        # to go on.
         received: list[list[tuple[int, int]]] = []
         names = iter(range(100))
 
@@ -465,7 +466,7 @@ async def test_under_any_schedule_every_item_that_was_sent_is_somewhere(
                     mine.append(item)
                     await schedule.pause()
 
-        # Left open until the end, so that nobody's items are dropped.
+        # Left open until the end, so that no task's items are dropped.
         producers = [produce, produce]
         ended = 0
 
@@ -495,7 +496,7 @@ async def test_under_any_schedule_every_item_that_was_sent_is_somewhere(
 
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(close_after_the_producers)
-            # Not struck: it lets senders go on whose receivers were cancelled.
+            # Not cancelled: it wakes senders whose receivers were cancelled.
             nursery.start_soon(consume_the_rest)
             await schedule.run(*map(counted, producers), consume, consume)
             ended = len(producers)
@@ -519,7 +520,9 @@ async def test_under_any_schedule_every_item_that_was_sent_is_somewhere(
     size=strategies.integers(0, 3),
     calls=strategies.lists(strategies.sampled_from(["send", "receive", "clone", "close"])),
 )
-def test_without_waiting_a_channel_is_a_bounded_queue(size: int, calls: list[str]) -> None:
+def test_send_nowait_and_receive_nowait_behave_like_a_bounded_queue(
+    size: int, calls: list[str]
+) -> None:
     sending, receiving = open_memory_channel[int](size)
     ends = [sending]
     model: deque[int] = deque()
@@ -556,7 +559,7 @@ def test_without_waiting_a_channel_is_a_bounded_queue(size: int, calls: list[str
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="cannot be told there")
-def test_both_operations_are_known_as_async_functions() -> None:
+def test_send_and_receive_are_known_as_async_functions() -> None:
     send, receive = nurseryio.open_memory_channel[None](0)
     assert inspect.iscoroutinefunction(send.send)
     assert inspect.iscoroutinefunction(receive.receive)
@@ -606,7 +609,7 @@ async def test_a_channel_and_what_went_through_it_are_freed_at_once(places: int)
 # -- statistics and what all ends share ------------------------------------------
 
 
-async def test_statistics_tell_the_state_of_the_whole_channel_from_every_end() -> None:
+async def test_statistics_show_the_state_of_the_whole_channel_from_every_end() -> None:
     sending, receiving = open_memory_channel[int](2)
     other = sending.clone()
     assert sending.statistics() == receiving.statistics() == other.statistics()
@@ -625,7 +628,7 @@ async def test_statistics_tell_the_state_of_the_whole_channel_from_every_end() -
     assert open_memory_channel[int](inf)[0].statistics().max_buffer_size == inf
 
 
-async def test_statistics_count_those_who_wait_on_all_ends_together() -> None:
+async def test_statistics_count_the_tasks_that_wait_on_all_ends_together() -> None:
     sending, receiving = open_memory_channel[int](0)
     async with nurseryio.open_nursery() as nursery:
         for end in (sending, sending.clone(), sending.clone()):
@@ -642,7 +645,7 @@ async def test_statistics_count_those_who_wait_on_all_ends_together() -> None:
     assert sending.statistics().tasks_waiting_receive == 0
 
 
-async def test_the_peak_stays_when_the_buffer_empties_and_counts_no_direct_hand_over() -> None:
+async def test_peak_buffer_used_stays_and_counts_no_direct_hand_over() -> None:
     sending, receiving = open_memory_channel[int](5)
     for item in range(3):
         sending.send_nowait(item)
@@ -659,7 +662,7 @@ async def test_the_peak_stays_when_the_buffer_empties_and_counts_no_direct_hand_
     assert sending.statistics().peak_buffer_used == 0
 
 
-async def test_an_end_tells_its_state_and_its_channels() -> None:
+async def test_repr_of_a_channel_end_shows_its_state_and_its_channels() -> None:
     sending, receiving = open_memory_channel[int](2)
     sending.send_nowait(1)
     assert "MemorySendChannel at" in repr(sending)
@@ -671,7 +674,7 @@ async def test_an_end_tells_its_state_and_its_channels() -> None:
     assert "open" in repr(receiving)
 
 
-async def test_ends_are_async_resources() -> None:
+async def test_channel_ends_are_async_resources() -> None:
     sending, receiving = open_memory_channel[int](0)
     assert isinstance(sending, nurseryio.abc.SendChannel)
     assert isinstance(receiving, nurseryio.abc.ReceiveChannel)

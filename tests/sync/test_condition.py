@@ -37,12 +37,12 @@ async def test_a_condition_is_a_lock_as_well() -> None:
 
 
 @pytest.mark.parametrize("wrong", [Semaphore(1), StrictFIFOLock(), Lock])
-def test_only_a_lock_will_do(wrong: Lock) -> None:
+def test_a_condition_takes_only_a_lock(wrong: Lock) -> None:
     with pytest.raises(TypeError, match=r"must be a nurseryio\.Lock"):
         Condition(wrong)
 
 
-async def test_without_the_lock_nothing_works() -> None:
+async def test_wait_and_notify_without_the_lock_are_errors() -> None:
     condition = Condition()
     with pytest.raises(RuntimeError, match="must hold the lock to wait"):
         await condition.wait()
@@ -54,7 +54,7 @@ async def test_without_the_lock_nothing_works() -> None:
         condition.release()
 
 
-async def test_notified_tasks_go_on_one_by_one_in_order() -> None:
+async def test_fairness_notified_tasks_get_the_lock_one_by_one_in_fifo_order() -> None:
     condition = Condition()
     done = []
 
@@ -84,14 +84,14 @@ async def test_notified_tasks_go_on_one_by_one_in_order() -> None:
     assert done == [0, 1, 2, 3, 4, 5]
 
 
-async def test_notifying_nobody_does_nothing() -> None:
+async def test_notify_without_waiting_tasks_does_nothing() -> None:
     condition = Condition()
     async with condition:
         condition.notify()
         condition.notify_all()
 
 
-async def test_waiting_is_a_checkpoint_and_a_cancelled_task_holds_the_lock_again() -> None:
+async def test_condition_wait_is_a_checkpoint_and_a_cancelled_task_holds_the_lock_again() -> None:
     condition = Condition()
     with nurseryio.CancelScope() as scope:
         async with condition:
@@ -104,7 +104,7 @@ async def test_waiting_is_a_checkpoint_and_a_cancelled_task_holds_the_lock_again
     assert not condition.locked()
 
 
-async def test_a_cancelled_task_waits_for_the_lock_as_long_as_it_takes() -> None:
+async def test_a_cancelled_wait_reacquires_the_lock_as_long_as_it_takes() -> None:
     condition = Condition()
     scope = nurseryio.CancelScope()
     record = []
@@ -128,7 +128,7 @@ async def test_a_cancelled_task_waits_for_the_lock_as_long_as_it_takes() -> None
     assert scope.cancelled_caught
 
 
-async def test_a_native_cancel_too_waits_for_the_lock_and_is_the_one_that_goes_on() -> None:
+async def test_a_native_cancel_reacquires_the_lock_too_and_is_re_raised() -> None:
     condition = Condition()
     scope = nurseryio.CancelScope()
     record = []
@@ -156,7 +156,7 @@ async def test_a_native_cancel_too_waits_for_the_lock_and_is_the_one_that_goes_o
             task.cancel("second")
             await wait_all_tasks_blocked()
             assert record == []
-        # Whoever cancels by asyncio's means recognises its own message.
+        # Code that cancels by asyncio's means recognises its own message.
         with pytest.raises(asyncio.CancelledError) as caught:
             await task
         if sys.version_info >= (3, 11):
@@ -183,7 +183,7 @@ async def test_a_task_that_was_notified_and_then_cancelled_is_cancelled() -> Non
     assert scope.cancelled_caught
 
 
-async def test_a_wait_that_fails_as_it_wakes_with_the_lock_takes_it_only_once(
+async def test_a_condition_wait_that_fails_on_waking_reacquires_the_lock_only_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     condition = Condition()
@@ -208,7 +208,7 @@ async def test_a_wait_that_fails_as_it_wakes_with_the_lock_takes_it_only_once(
     assert not condition.locked()
 
 
-async def test_a_broken_lock_cannot_be_taken_again() -> None:
+async def test_a_condition_wait_whose_lock_is_broken_raises() -> None:
     condition = Condition()
 
     async def wait() -> None:
@@ -227,7 +227,7 @@ async def test_a_broken_lock_cannot_be_taken_again() -> None:
         nursery.start_soon(break_it)
 
 
-async def test_under_any_schedule_the_lock_is_held_where_it_must_be(loop_case: Case) -> None:
+async def test_under_any_schedule_the_lock_is_held_after_condition_wait(loop_case: Case) -> None:
     async def scenario(schedule: Schedule) -> None:
         condition = Condition()
         inside = 0

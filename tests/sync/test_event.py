@@ -16,7 +16,7 @@ from nurseryio._checks.schedules import Schedule
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 
-async def test_an_event_wakes_all_who_wait_for_it_in_order() -> None:
+async def test_an_event_wakes_all_waiting_tasks_in_fifo_order() -> None:
     event = Event()
     woken = []
 
@@ -38,7 +38,7 @@ async def test_an_event_wakes_all_who_wait_for_it_in_order() -> None:
     assert repr(event).endswith(", set>")
 
 
-async def test_waiting_for_what_has_happened_is_still_a_checkpoint() -> None:
+async def test_waiting_for_a_set_event_is_still_a_checkpoint() -> None:
     event = Event()
     assert not event.is_set()
     event.set()
@@ -50,7 +50,7 @@ async def test_waiting_for_what_has_happened_is_still_a_checkpoint() -> None:
     assert scope.cancelled_caught
 
 
-async def test_waiting_in_a_cancelled_scope_leaves_no_trace() -> None:
+async def test_waiting_for_an_event_in_a_cancelled_scope_leaves_no_waiter() -> None:
     event = Event()
     with nurseryio.CancelScope() as scope:
         scope.cancel()
@@ -59,7 +59,7 @@ async def test_waiting_in_a_cancelled_scope_leaves_no_trace() -> None:
     assert event.statistics().tasks_waiting == 0
 
 
-async def test_a_cancelled_task_waits_no_longer_from_that_moment() -> None:
+async def test_a_cancelled_task_no_longer_counts_as_waiting_for_the_event() -> None:
     event = Event()
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(event.wait)
@@ -69,7 +69,7 @@ async def test_a_cancelled_task_waits_no_longer_from_that_moment() -> None:
         event.set()
 
 
-def test_an_event_is_neither_true_nor_false() -> None:
+def test_bool_of_an_event_is_an_error() -> None:
     with pytest.raises(NotImplementedError, match=r"event\.is_set\(\)"):
         bool(Event())
 
@@ -80,7 +80,7 @@ def test_an_event_can_be_set_where_no_task_runs() -> None:
     assert event.is_set()
 
 
-async def test_an_event_set_before_a_native_cancel_has_been_seen() -> None:
+async def test_an_event_set_before_a_native_cancel_is_not_lost() -> None:
     for set_first in (True, False):
         event = Event()
         seen = []
@@ -103,7 +103,7 @@ async def test_an_event_set_before_a_native_cancel_has_been_seen() -> None:
         assert seen == [1]
 
 
-async def test_under_any_schedule_nobody_misses_an_event(loop_case: Case) -> None:
+async def test_under_any_schedule_no_task_misses_an_event(loop_case: Case) -> None:
     async def scenario(schedule: Schedule) -> None:
         events = [Event(), Event(), Event()]
 

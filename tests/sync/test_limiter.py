@@ -27,7 +27,7 @@ def state(limiter: CapacityLimiter) -> tuple[Any, ...]:
     return (statistics.borrowers, statistics.tasks_waiting)
 
 
-async def test_a_token_belongs_to_the_task_that_took_it() -> None:
+async def test_a_limiter_token_belongs_to_the_task_that_acquired_it() -> None:
     limiter = CapacityLimiter(2)
     assert (limiter.total_tokens, limiter.borrowed_tokens, limiter.available_tokens) == (2, 0, 2)
     limiter.acquire_nowait()
@@ -53,7 +53,7 @@ async def test_a_child_that_acquires_is_the_borrower_itself() -> None:
     limiter.release_on_behalf_of(child)
 
 
-async def test_nobody_holds_two_tokens_or_brings_back_what_it_has_not_got() -> None:
+async def test_a_borrower_cannot_hold_two_tokens_or_release_one_that_it_does_not_hold() -> None:
     limiter = CapacityLimiter(3)
     with pytest.raises(RuntimeError, match="isn't holding"):
         limiter.release()
@@ -71,7 +71,7 @@ async def test_nobody_holds_two_tokens_or_brings_back_what_it_has_not_got() -> N
     assert state(limiter) == ([], 0)
 
 
-async def test_an_empty_bag_blocks_until_its_turn_comes() -> None:
+async def test_fairness_limiter_acquire_waits_in_fifo_order() -> None:
     limiter = CapacityLimiter(1)
     await limiter.acquire_on_behalf_of("a")
     async with nurseryio.open_nursery() as nursery:
@@ -88,7 +88,7 @@ async def test_an_empty_bag_blocks_until_its_turn_comes() -> None:
     assert state(limiter) == ([], 0)
 
 
-async def test_newcomers_do_not_overtake_even_if_a_token_is_free() -> None:
+async def test_fairness_newcomers_do_not_overtake_even_if_a_token_is_free() -> None:
     limiter = CapacityLimiter(0)
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(limiter.acquire_on_behalf_of, "a")
@@ -99,7 +99,7 @@ async def test_newcomers_do_not_overtake_even_if_a_token_is_free() -> None:
             limiter.acquire_nowait()
 
 
-async def test_more_tokens_wake_as_many_as_they_can_and_fewer_take_none_away() -> None:
+async def test_raising_total_tokens_wakes_waiters_and_lowering_it_takes_no_token_away() -> None:
     limiter = CapacityLimiter(2)
     async with nurseryio.open_nursery() as nursery:
         for number in range(5):
@@ -118,7 +118,7 @@ async def test_more_tokens_wake_as_many_as_they_can_and_fewer_take_none_away() -
         assert state(limiter) == ([4], 0)
 
 
-async def test_there_may_be_no_tokens_or_any_number_of_them() -> None:
+async def test_total_tokens_may_be_zero_or_infinite() -> None:
     limiter = CapacityLimiter(0)
     with pytest.raises(nurseryio.WouldBlock):
         limiter.acquire_nowait()
@@ -133,7 +133,7 @@ async def test_there_may_be_no_tokens_or_any_number_of_them() -> None:
     ("wrong", "error"),
     [(1.0, TypeError), ("1", TypeError), (nan, TypeError), (None, TypeError), (-1, ValueError)],
 )
-def test_other_numbers_of_tokens_are_refused(wrong: Any, error: type[Exception]) -> None:
+def test_total_tokens_refuses_other_numbers(wrong: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="total_tokens must be"):
         CapacityLimiter(wrong)
     limiter = CapacityLimiter(3)
@@ -151,7 +151,7 @@ async def test_acquiring_in_a_cancelled_scope_borrows_nothing() -> None:
     assert state(limiter) == ([], 0)
 
 
-async def test_a_cancelled_waiter_is_forgotten_at_once() -> None:
+async def test_a_cancelled_waiter_leaves_the_limiter_queue_at_once() -> None:
     limiter = CapacityLimiter(0)
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(limiter.acquire)
@@ -162,7 +162,7 @@ async def test_a_cancelled_waiter_is_forgotten_at_once() -> None:
         assert state(limiter) == ([], 0)
 
 
-async def test_a_token_granted_before_a_native_cancel_is_not_lost() -> None:
+async def test_a_limiter_token_granted_before_a_native_cancel_is_not_lost() -> None:
     for granted_first in (True, False):
         limiter = CapacityLimiter(0)
 
@@ -184,7 +184,7 @@ async def test_a_token_granted_before_a_native_cancel_is_not_lost() -> None:
         assert state(limiter) == ([], 0)
 
 
-async def test_under_any_schedule_no_token_is_lost_or_doubled(loop_case: Case) -> None:
+async def test_under_any_schedule_no_limiter_token_is_lost_or_doubled(loop_case: Case) -> None:
     async def scenario(schedule: Schedule) -> None:
         limiter = CapacityLimiter(2)
         inside = 0
@@ -207,7 +207,7 @@ async def test_under_any_schedule_no_token_is_lost_or_doubled(loop_case: Case) -
     await stress(scenario, loop_case)
 
 
-async def test_no_token_is_lost_if_waking_a_task_fails_that_has_been_cancelled_natively(
+async def test_no_limiter_token_is_lost_if_waking_a_natively_cancelled_task_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     limiter = CapacityLimiter(1)

@@ -54,7 +54,7 @@ async def test_acquiring_a_free_lock_is_a_checkpoint(kind: LockClass) -> None:
 
 
 @both_kinds
-async def test_a_lock_is_let_go_after_an_error(kind: LockClass) -> None:
+async def test_a_lock_is_released_after_an_error(kind: LockClass) -> None:
     lock = kind()
     with pytest.raises(ZeroDivisionError):
         async with lock:
@@ -63,7 +63,7 @@ async def test_a_lock_is_let_go_after_an_error(kind: LockClass) -> None:
 
 
 @both_kinds
-async def test_tasks_get_the_lock_in_the_order_in_which_they_asked(kind: LockClass) -> None:
+async def test_fairness_tasks_acquire_the_lock_in_fifo_order(kind: LockClass) -> None:
     lock = kind()
     order = []
 
@@ -80,7 +80,9 @@ async def test_tasks_get_the_lock_in_the_order_in_which_they_asked(kind: LockCla
 
 
 @both_kinds
-async def test_a_released_lock_belongs_to_the_next_in_line_at_once(kind: LockClass) -> None:
+async def test_fairness_a_released_lock_is_handed_to_the_next_waiter_at_once(
+    kind: LockClass,
+) -> None:
     lock = kind()
     await lock.acquire()
     async with nurseryio.open_nursery() as nursery:
@@ -100,7 +102,9 @@ async def test_a_released_lock_belongs_to_the_next_in_line_at_once(kind: LockCla
 
 
 @both_kinds
-async def test_misuse_is_an_error(kind: LockClass) -> None:
+async def test_acquiring_twice_and_releasing_without_holding_the_lock_are_errors(
+    kind: LockClass,
+) -> None:
     lock = kind()
     with pytest.raises(RuntimeError, match="don't own"):
         lock.release()
@@ -144,7 +148,7 @@ async def test_a_cancelled_waiter_never_takes_the_lock() -> None:
 # -- owners that end ------------------------------------------------------------
 
 
-async def test_a_lock_whose_owner_has_ended_is_broken_for_newcomers() -> None:
+async def test_acquiring_a_lock_whose_owner_has_ended_raises_broken_resource_error() -> None:
     lock = Lock()
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(lock.acquire)
@@ -157,7 +161,7 @@ async def test_a_lock_whose_owner_has_ended_is_broken_for_newcomers() -> None:
     assert lock.locked()
 
 
-async def test_a_lock_whose_owner_ends_breaks_those_who_wait() -> None:
+async def test_waiters_of_a_lock_whose_owner_ends_get_broken_resource_error() -> None:
     lock = Lock()
     failed = []
 
@@ -200,7 +204,7 @@ async def test_a_task_that_has_handed_the_lock_on_may_end() -> None:
 
 
 @pytest.mark.parametrize("kind", [Lock, StrictFIFOLock, Condition])
-async def test_a_block_whose_release_fails_gives_the_lock_back_all_the_same(
+async def test_a_lock_is_released_even_if_waking_the_next_waiter_fails(
     kind: type[Lock] | type[Condition], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = kind()
@@ -226,7 +230,7 @@ async def test_a_block_whose_release_fails_gives_the_lock_back_all_the_same(
 
 
 @both_kinds
-async def test_a_heir_whose_registration_fails_is_the_owner_and_can_release(
+async def test_a_new_owner_whose_breaker_registration_fails_can_release_the_lock(
     kind: LockClass, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = kind()
@@ -248,7 +252,7 @@ async def test_a_heir_whose_registration_fails_is_the_owner_and_can_release(
         await lock.acquire()
 
 
-async def test_a_lock_is_handed_on_once_if_waking_the_heir_raises_after_the_fact(
+async def test_a_lock_is_handed_over_once_if_waking_the_new_owner_raises_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lock = Lock()
@@ -306,7 +310,7 @@ async def test_a_lock_granted_before_a_native_cancel_is_held_and_released() -> N
         assert not lock.locked()
 
 
-async def test_a_native_cancel_in_the_yield_of_a_free_lock_strikes_inside_the_block() -> None:
+async def test_a_native_cancel_in_the_yield_of_acquire_is_raised_inside_the_block() -> None:
     lock = Lock()
     record = []
 
@@ -327,7 +331,7 @@ async def test_a_native_cancel_in_the_yield_of_a_free_lock_strikes_inside_the_bl
 
 
 @both_kinds
-async def test_under_any_schedule_one_holds_the_lock_and_in_the_end_nobody(
+async def test_under_any_schedule_one_task_holds_the_lock_and_in_the_end_it_is_free(
     loop_case: Case, kind: LockClass
 ) -> None:
     async def scenario(schedule: Schedule) -> None:

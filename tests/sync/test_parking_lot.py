@@ -44,7 +44,7 @@ class Crowd:
             self.woken.append(("cancelled", name))
 
 
-async def test_tasks_wake_in_the_order_in_which_they_came() -> None:
+async def test_fairness_unpark_wakes_tasks_in_fifo_order() -> None:
     lot = ParkingLot()
     async with nurseryio.open_nursery() as nursery:
         crowd = Crowd(nursery, lot)
@@ -60,7 +60,7 @@ async def test_tasks_wake_in_the_order_in_which_they_came() -> None:
     assert crowd.woken == [1, 2, 3, 4, 5]
 
 
-async def test_unparking_tells_whom_it_woke_and_takes_no_more_than_there_are() -> None:
+async def test_unpark_returns_the_tasks_that_it_woke_at_most_all() -> None:
     lot = ParkingLot()
     assert lot.unpark(count=10) == lot.unpark_all() == lot.unpark(count=inf) == []
     async with nurseryio.open_nursery() as nursery:
@@ -70,14 +70,14 @@ async def test_unparking_tells_whom_it_woke_and_takes_no_more_than_there_are() -
 
 
 @pytest.mark.parametrize("count", [1.5, float("nan")])
-def test_half_a_task_cannot_be_woken(count: float) -> None:
+def test_unpark_and_repark_refuse_a_count_that_is_not_an_integer(count: float) -> None:
     with pytest.raises(ValueError, match="non-integer"):
         ParkingLot().unpark(count=count)
     with pytest.raises(ValueError, match="non-integer"):
         ParkingLot().repark(ParkingLot(), count=count)
 
 
-async def test_parking_is_a_checkpoint() -> None:
+async def test_park_is_a_checkpoint() -> None:
     lot = ParkingLot()
     asyncio.get_running_loop().call_soon(lot.unpark)
     with assert_checkpoints():
@@ -89,7 +89,7 @@ async def test_parking_is_a_checkpoint() -> None:
     assert not lot
 
 
-async def test_a_cancelled_task_leaves_the_queue_in_that_moment() -> None:
+async def test_a_cancelled_task_leaves_the_parking_lot_at_once() -> None:
     lot = ParkingLot()
     async with nurseryio.open_nursery() as nursery:
         crowd = Crowd(nursery, lot)
@@ -101,7 +101,7 @@ async def test_a_cancelled_task_leaves_the_queue_in_that_moment() -> None:
     assert crowd.woken == [("cancelled", 2), 1, 3]
 
 
-async def test_tasks_are_moved_in_order_and_without_waking() -> None:
+async def test_repark_moves_tasks_in_order_without_waking_them() -> None:
     here, there = ParkingLot(), ParkingLot()
     async with nurseryio.open_nursery() as nursery:
         crowd = Crowd(nursery, here)
@@ -117,7 +117,7 @@ async def test_tasks_are_moved_in_order_and_without_waking() -> None:
     assert crowd.woken == [1, 2, 3, 4]
 
 
-async def test_a_moved_task_finds_its_way_out_of_the_new_lot() -> None:
+async def test_a_reparked_task_that_is_cancelled_leaves_the_new_parking_lot() -> None:
     here, there = ParkingLot(), ParkingLot()
     async with nurseryio.open_nursery() as nursery:
         crowd = Crowd(nursery, here)
@@ -130,12 +130,12 @@ async def test_a_moved_task_finds_its_way_out_of_the_new_lot() -> None:
     assert set(crowd.woken) == {("cancelled", 1), 2}
 
 
-def test_tasks_are_moved_to_lots_only() -> None:
+def test_repark_takes_only_a_parking_lot() -> None:
     with pytest.raises(TypeError, match="must be a ParkingLot"):
         ParkingLot().repark([])  # type: ignore[arg-type]
 
 
-def test_a_lot_cannot_be_subclassed() -> None:
+def test_a_parking_lot_cannot_be_subclassed() -> None:
     with pytest.raises(TypeError, match="does not support subclassing"):
         type("Mine", (ParkingLot,), {})
 
@@ -143,7 +143,7 @@ def test_a_lot_cannot_be_subclassed() -> None:
 # -- breaking -------------------------------------------------------------------
 
 
-async def test_a_broken_lot_refuses_newcomers_and_says_who_broke_it() -> None:
+async def test_a_broken_parking_lot_refuses_park_and_names_its_breaker() -> None:
     lot = ParkingLot()
     lot.break_lot()
     lot.break_lot()
@@ -154,7 +154,7 @@ async def test_a_broken_lot_refuses_newcomers_and_says_who_broke_it() -> None:
     assert repr(current_task()) in str(caught.value)
 
 
-async def test_breaking_a_lot_wakes_all_in_it_with_an_error() -> None:
+async def test_break_lot_wakes_all_parked_tasks_with_broken_resource_error() -> None:
     lot = ParkingLot()
     broken = []
 
@@ -177,7 +177,7 @@ async def sleeper(*, task_status: nurseryio.TaskStatus[Task]) -> None:
     await nurseryio.sleep_forever()
 
 
-async def test_a_lot_breaks_when_its_breaker_ends() -> None:
+async def test_a_parking_lot_breaks_when_its_breaker_task_ends() -> None:
     lot = ParkingLot()
     async with nurseryio.open_nursery() as nursery:
         breaker = await nursery.start(sleeper)
@@ -188,7 +188,7 @@ async def test_a_lot_breaks_when_its_breaker_ends() -> None:
     assert set(lot.broken_by) == {breaker, other}
 
 
-async def test_a_task_that_asyncio_started_is_a_breaker_as_well() -> None:
+async def test_an_asyncio_task_can_be_a_parking_lot_breaker() -> None:
     lot = ParkingLot()
     tasks: list[Task] = []
 
@@ -201,7 +201,7 @@ async def test_a_task_that_asyncio_started_is_a_breaker_as_well() -> None:
     assert lot.broken_by == tasks
 
 
-async def test_a_removed_breaker_breaks_nothing() -> None:
+async def test_remove_parking_lot_breaker_keeps_the_lot_from_breaking() -> None:
     lot = ParkingLot()
     task = current_task()
     add_parking_lot_breaker(task, lot)
@@ -220,7 +220,7 @@ async def test_a_removed_breaker_breaks_nothing() -> None:
     assert lot.broken_by == []
 
 
-async def test_a_task_that_has_ended_cannot_become_a_breaker_but_can_be_blamed() -> None:
+async def test_an_ended_task_cannot_become_a_breaker_but_can_be_named_by_break_lot() -> None:
     lot = ParkingLot()
     async with nurseryio.open_nursery() as nursery:
         breaker = await nursery.start(sleeper)
@@ -234,7 +234,7 @@ async def test_a_task_that_has_ended_cannot_become_a_breaker_but_can_be_blamed()
 # -- races ----------------------------------------------------------------------
 
 
-async def test_a_task_woken_before_a_native_cancel_has_been_woken() -> None:
+async def test_a_task_unparked_before_a_native_cancel_counts_as_woken() -> None:
     lot = ParkingLot()
     record = []
 
@@ -260,7 +260,7 @@ async def test_a_task_woken_before_a_native_cancel_has_been_woken() -> None:
         assert not lot
 
 
-async def test_under_any_schedule_each_unpark_wakes_one_who_stays_or_nobody(
+async def test_under_any_schedule_each_unpark_wakes_one_parked_task_or_none(
     loop_case: Case,
 ) -> None:
     async def scenario(schedule: Schedule) -> None:
@@ -287,7 +287,7 @@ async def test_under_any_schedule_each_unpark_wakes_one_who_stays_or_nobody(
             nursery.start_soon(wake)
             await schedule.run(park, park, park)
             running = False
-        # Whoever was woken came out of park() normally, whatever struck it then.
+        # A task that was woken came out of park() normally, whatever cancelled it then.
         assert woken == finished
         assert not here
         assert not there

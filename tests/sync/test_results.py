@@ -69,7 +69,7 @@ async def test_gather_gives_results_in_the_order_of_the_functions() -> None:
     assert results == ("a", "b", "c")
 
 
-async def test_gathering_nothing_or_trivial_things_is_still_a_checkpoint() -> None:
+async def test_gather_of_nothing_is_still_a_checkpoint() -> None:
     with assert_checkpoints():
         assert await gather() == ()
     with assert_checkpoints():
@@ -80,7 +80,7 @@ async def test_gathering_nothing_or_trivial_things_is_still_a_checkpoint() -> No
     assert scope.cancelled_caught
 
 
-async def test_an_error_cancels_what_else_is_gathered_and_comes_out_in_a_group() -> None:
+async def test_an_error_in_gather_cancels_the_others_and_is_raised_in_a_group() -> None:
     forever = Forever()
     with pytest.raises(ExceptionGroup) as caught:
         await gather(forever, fail)
@@ -88,11 +88,11 @@ async def test_an_error_cancels_what_else_is_gathered_and_comes_out_in_a_group()
     assert forever.cancelled
 
 
-async def test_gathered_functions_may_be_lambdas_and_see_the_callers_context() -> None:
+async def test_gather_takes_lambdas_which_see_the_callers_contextvars() -> None:
     assert await gather(lambda: give(1), lambda: give(2)) == (1, 2)
 
 
-async def test_tasks_are_named_after_the_functions() -> None:
+async def test_tasks_are_named_after_the_functions_that_they_run() -> None:
     async def name() -> str:
         return current_task().name
 
@@ -124,15 +124,15 @@ async def test_a_race_gives_the_first_result_and_cancels_the_others() -> None:
     assert forever.cancelled
 
 
-async def test_none_can_win_a_race() -> None:
+async def test_a_result_of_none_can_win_a_race() -> None:
     assert await race(Forever(), partial(give, None)) is None
 
 
-async def test_of_two_that_finish_at_once_the_first_wins() -> None:
+async def test_of_two_functions_that_finish_at_once_the_first_wins_the_race() -> None:
     assert await race(partial(give, 1), partial(give, 2)) == 1
 
 
-async def test_a_loser_that_returns_in_spite_of_being_cancelled_stays_a_loser() -> None:
+async def test_a_race_ignores_the_result_of_a_loser_that_ignores_its_cancellation() -> None:
     async def stubborn() -> str:
         try:
             await nurseryio.sleep_forever()
@@ -142,7 +142,7 @@ async def test_a_loser_that_returns_in_spite_of_being_cancelled_stays_a_loser() 
     assert await race(stubborn, partial(give, "fast")) == "fast"
 
 
-async def test_a_failure_ends_the_race_and_no_error_is_dropped() -> None:
+async def test_an_error_ends_the_race_and_no_error_is_dropped() -> None:
     forever = Forever()
     with pytest.raises(ExceptionGroup) as caught:
         await race(forever, fail)
@@ -160,7 +160,7 @@ async def test_a_failure_ends_the_race_and_no_error_is_dropped() -> None:
     assert only_errors(caught.value) == [KeyError]
 
 
-async def test_a_race_needs_somebody_to_run() -> None:
+async def test_a_race_needs_at_least_one_function() -> None:
     with pytest.raises(ValueError, match="at least one"):
         await race()
 
@@ -178,7 +178,7 @@ async def test_a_race_in_a_cancelled_scope_does_not_start() -> None:
     assert started == []
 
 
-async def test_coroutines_instead_of_functions_are_explained_and_closed() -> None:
+async def test_gather_and_race_refuse_coroutine_objects_and_close_them() -> None:
     for running in (gather(give(1), give(2)), race(give(1), give(2))):  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="got a coroutine object"):
             await running
@@ -187,7 +187,7 @@ async def test_coroutines_instead_of_functions_are_explained_and_closed() -> Non
     gc.collect()
 
 
-async def test_synchronous_functions_are_explained() -> None:
+async def test_gather_and_race_refuse_sync_functions_with_an_explanation() -> None:
     for running in (gather(lambda: 1), race(lambda: 1)):  # type: ignore[arg-type,return-value]
         with pytest.raises(ExceptionGroup) as caught:
             await running
@@ -209,7 +209,7 @@ async def numbers(to: int) -> AsyncIterator[int]:
 
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("limit", [1, 3, 100])
-async def test_every_item_gives_one_result(ordered: bool, limit: int) -> None:
+async def test_amap_gives_one_result_per_item(ordered: bool, limit: int) -> None:
     for items in (range(10), iter(range(10)), numbers(10)):
         async with amap(double, items, limit=limit, ordered=ordered) as results:
             got = [result async for result in results]
@@ -218,12 +218,12 @@ async def test_every_item_gives_one_result(ordered: bool, limit: int) -> None:
             assert got == sorted(got)
 
 
-async def test_nothing_gives_nothing() -> None:
+async def test_amap_of_no_items_gives_no_results() -> None:
     async with amap(double, [], limit=1) as results:
         assert [result async for result in results] == []
 
 
-async def test_ordered_results_wait_for_their_turn_and_others_do_not(
+async def test_ordered_results_of_amap_wait_for_their_turn_and_unordered_do_not(
     autojump_clock: MockClock,
 ) -> None:
     async def nap(seconds: float) -> float:
@@ -239,7 +239,9 @@ async def test_ordered_results_wait_for_their_turn_and_others_do_not(
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-async def test_no_more_than_the_limit_is_taken_worked_on_or_kept(ordered: bool) -> None:
+async def test_back_pressure_amap_takes_works_on_and_keeps_no_more_than_its_limit(
+    ordered: bool,
+) -> None:
     taken = 0
     at_work = most = 0
 
@@ -269,14 +271,14 @@ async def test_no_more_than_the_limit_is_taken_worked_on_or_kept(ordered: bool) 
     assert at_work == 0
 
 
-async def test_leaving_the_block_cancels_the_work() -> None:
+async def test_leaving_the_block_of_amap_cancels_the_work() -> None:
     forever = Forever()
     async with amap(forever, range(10), limit=2):
         await wait_all_tasks_blocked()
     assert forever.cancelled
 
 
-async def test_closing_the_channel_of_results_stops_the_work() -> None:
+async def test_closing_the_result_channel_of_amap_stops_the_work() -> None:
     started = 0
 
     async def work(number: int) -> int:
@@ -295,7 +297,7 @@ async def test_closing_the_channel_of_results_stops_the_work() -> None:
         assert started <= 4
 
 
-async def test_errors_of_the_function_the_items_and_the_block_come_out_in_groups() -> None:
+async def test_errors_of_amaps_function_items_and_block_are_raised_in_groups() -> None:
     def broken_items() -> Iterator[int]:
         yield 1
         raise KeyError
@@ -318,7 +320,7 @@ async def test_errors_of_the_function_the_items_and_the_block_come_out_in_groups
     assert only_errors(caught.value) == [ZeroDivisionError]
 
 
-async def test_an_item_whose_task_was_cancelled_on_its_own_leaves_no_silent_hole() -> None:
+async def test_a_native_cancel_of_an_items_task_is_an_error_of_amap() -> None:
     async def cancel_itself(number: int) -> int:
         if number == 1:
             task = asyncio.current_task()
@@ -335,7 +337,7 @@ async def test_an_item_whose_task_was_cancelled_on_its_own_leaves_no_silent_hole
     assert "cancelled on its own" in str(error)
 
 
-async def test_the_task_that_takes_the_items_leaves_no_hole_either() -> None:
+async def test_a_native_cancel_in_the_iterable_is_an_error_of_amap() -> None:
     async def cancel_the_taker() -> AsyncIterator[int]:
         yield 1
         task = asyncio.current_task()
@@ -353,10 +355,10 @@ async def test_the_task_that_takes_the_items_leaves_no_hole_either() -> None:
 
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("victim", range(3))
-async def test_a_task_that_was_cancelled_before_its_first_step_is_an_error(
+async def test_a_native_cancel_of_an_items_task_before_its_first_step_is_an_error_of_amap(
     victim: int, ordered: bool
 ) -> None:
-    """Cancelled natively; nobody waits for what will never come."""
+    """Cancelled natively; no task waits for the result, which will never come."""
     known: set[asyncio.Task[Any]] = asyncio.all_tasks()
 
     def cancel_the_newcomer() -> None:
@@ -379,7 +381,7 @@ async def test_a_task_that_was_cancelled_before_its_first_step_is_an_error(
     assert "cancelled on its own" in str(caught.value.exceptions[0])
 
 
-async def test_so_is_the_task_that_takes_the_items() -> None:
+async def test_a_native_cancel_of_the_task_that_takes_the_items_is_an_error_of_amap() -> None:
     known = asyncio.all_tasks()
     with pytest.raises(ExceptionGroup) as caught:
         async with amap(double, [1, 2], limit=1) as results:
@@ -390,14 +392,14 @@ async def test_so_is_the_task_that_takes_the_items() -> None:
     assert only_errors(caught.value) == [RuntimeError]
 
 
-async def test_one_that_is_cancelled_when_the_block_is_left_is_no_error() -> None:
+async def test_a_native_cancel_of_amaps_task_when_the_block_is_left_is_not_an_error() -> None:
     known = asyncio.all_tasks()
     async with amap(double, [1, 2], limit=1):
         (taker,) = asyncio.all_tasks() - known
         taker.cancel()
 
 
-async def test_a_channel_can_be_mapped_while_it_is_filled() -> None:
+async def test_amap_takes_a_channel_that_is_still_being_filled() -> None:
     sending, receiving = open_memory_channel[int](0)
 
     async def fill() -> None:
@@ -430,7 +432,9 @@ def test_misuse_of_amap_is_an_error_at_the_call(
 # -- races of another kind ------------------------------------------------------
 
 
-async def test_under_any_schedule_results_are_whole_or_there_are_none(loop_case: Case) -> None:
+async def test_under_any_schedule_gather_race_and_amap_give_complete_results_or_none(
+    loop_case: Case,
+) -> None:
     async def scenario(schedule: Schedule) -> None:
         async def slow(number: int) -> int:
             await schedule.pause()
@@ -460,7 +464,9 @@ async def test_under_any_schedule_results_are_whole_or_there_are_none(loop_case:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-async def test_an_error_that_resists_is_in_the_group_itself(kind: Any) -> None:
+async def test_an_error_that_overrides_its_fields_is_itself_in_the_exception_group(
+    kind: Any,
+) -> None:
     error = make(kind)
 
     async def fail(*_args: object) -> None:
@@ -487,7 +493,7 @@ async def checkpoint_for(_item: object) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::nurseryio.TrioDeprecationWarning")
-def test_an_error_that_resists_passes_a_loose_amap_as_itself() -> None:
+def test_an_error_that_overrides_its_fields_passes_a_non_strict_amap_unchanged() -> None:
     error = make(Frozen)
 
     async def main() -> None:
@@ -502,7 +508,7 @@ def test_an_error_that_resists_passes_a_loose_amap_as_itself() -> None:
 # -- what tools see -------------------------------------------------------------
 
 
-async def test_tools_see_the_functions_and_not_the_helpers() -> None:
+async def test_debugging_tools_see_the_users_functions_in_get_coro() -> None:
     seen = []
 
     async def work(_item: int = 0) -> None:
@@ -523,6 +529,6 @@ async def test_tools_see_the_functions_and_not_the_helpers() -> None:
     async with numbers() as channel:
         async for _ in channel:
             pass
-    here = "test_tools_see_the_functions_and_not_the_helpers.<locals>"
+    here = "test_debugging_tools_see_the_users_functions_in_get_coro.<locals>"
     expected = f"{here}.work"
     assert seen == [expected, expected, expected, f"{here}.numbers"]

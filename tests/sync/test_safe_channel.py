@@ -37,7 +37,7 @@ async def count(to: int, record: list[object] | None = None) -> AsyncGenerator[i
             record.append("closed")
 
 
-async def test_a_generator_is_received_to_its_end() -> None:
+async def test_as_safe_channel_receives_the_generator_to_its_end() -> None:
     async with count(3) as channel:
         assert isinstance(channel, nurseryio.abc.ReceiveChannel)
         assert "channel of an async generator" in repr(channel)
@@ -53,7 +53,7 @@ def test_the_decorated_function_keeps_its_name_and_text() -> None:
     assert count.__doc__ == "Count."
 
 
-async def test_the_generator_never_works_ahead() -> None:
+async def test_back_pressure_the_generator_never_works_ahead() -> None:
     record: list[object] = []
     async with count(3, record) as channel:
         await wait_all_tasks_blocked()
@@ -139,7 +139,7 @@ async def test_a_cancelled_receive_loses_no_item() -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "between", "meanwhile"])
-async def test_a_channel_that_was_closed_gives_nothing_more(when: str) -> None:
+async def test_a_closed_safe_channel_gives_nothing_more(when: str) -> None:
     record: list[object] = []
     async with count(3, record) as channel:
         if when == "between":
@@ -163,7 +163,7 @@ async def test_a_channel_that_was_closed_gives_nothing_more(when: str) -> None:
 # -- errors ---------------------------------------------------------------------
 
 
-async def test_the_generators_error_comes_out_as_itself() -> None:
+async def test_the_generators_error_is_raised_unchanged() -> None:
     @as_safe_channel
     async def failing() -> AsyncGenerator[int, None]:
         yield 1
@@ -178,7 +178,7 @@ async def test_the_generators_error_comes_out_as_itself() -> None:
     assert caught.value.__context__ is None
 
 
-async def test_the_blocks_error_comes_out_as_itself_with_its_cause_and_context() -> None:
+async def test_the_blocks_error_is_raised_unchanged_with_its_cause_and_context() -> None:
     cause, context = ValueError("cause"), ValueError("context")
     with pytest.raises(KeyError) as caught:
         async with count(3) as channel:
@@ -191,14 +191,14 @@ async def test_the_blocks_error_comes_out_as_itself_with_its_cause_and_context()
     assert caught.value.__context__ is context
 
 
-async def test_the_blocks_own_group_is_not_opened() -> None:
+async def test_an_exception_group_of_the_block_is_not_unwrapped() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with count(3):
             raise ExceptionGroup("mine", [ValueError()])
     assert caught.value.message == "mine"
 
 
-async def test_an_error_on_both_sides_gives_a_group_that_says_why() -> None:
+async def test_an_error_on_both_sides_is_an_exception_group_that_says_why() -> None:
     @as_safe_channel
     async def failing() -> AsyncGenerator[int, None]:
         try:
@@ -216,7 +216,9 @@ async def test_an_error_on_both_sides_gives_a_group_that_says_why() -> None:
 
 
 @pytest.mark.parametrize("exit_type", [KeyboardInterrupt, SystemExit])
-async def test_an_exit_outranks_other_errors(exit_type: type[BaseException]) -> None:
+async def test_a_system_exit_or_keyboard_interrupt_outranks_other_errors(
+    exit_type: type[BaseException],
+) -> None:
     @as_safe_channel
     async def failing() -> AsyncGenerator[int, None]:
         try:
@@ -232,7 +234,7 @@ async def test_an_exit_outranks_other_errors(exit_type: type[BaseException]) -> 
     assert isinstance(caught.value.__cause__, BaseExceptionGroup)
 
 
-async def test_the_generators_exit_inside_a_nursery_is_not_an_error() -> None:
+async def test_generator_exit_inside_a_nursery_is_not_an_error() -> None:
     seen = []
 
     @as_safe_channel
@@ -250,7 +252,7 @@ async def test_the_generators_exit_inside_a_nursery_is_not_an_error() -> None:
     assert isinstance(seen_exit, GeneratorExit)
 
 
-async def test_an_error_beside_the_generators_exit_comes_out_alone() -> None:
+async def test_an_error_beside_generator_exit_is_raised_alone() -> None:
     async def fail_when_cancelled(error: type[BaseException]) -> None:
         try:
             await nurseryio.sleep_forever()
@@ -279,7 +281,7 @@ async def test_an_error_beside_the_generators_exit_comes_out_alone() -> None:
 # -- cancellation ---------------------------------------------------------------
 
 
-async def test_cancelling_around_the_block_reaches_both_sides() -> None:
+async def test_a_cancel_around_the_block_reaches_both_the_generator_and_the_block() -> None:
     record = []
 
     @as_safe_channel
@@ -306,7 +308,7 @@ async def test_cancelling_around_the_block_reaches_both_sides() -> None:
     assert record == ["block", "generator"]
 
 
-async def test_a_native_cancel_passes_through_bare() -> None:
+async def test_a_native_cancel_passes_as_safe_channel_bare() -> None:
     record: list[object] = []
 
     async def use() -> None:
@@ -375,7 +377,7 @@ async def iterate(source: AsyncIterator[int]) -> list[int]:
     return [item async for item in source]
 
 
-async def test_a_channel_is_an_async_iterator_for_functions_that_want_one() -> None:
+async def test_a_safe_channel_is_an_async_iterator() -> None:
     async with count(3) as channel:
         assert await iterate(channel) == [0, 1, 2]
 
@@ -390,7 +392,7 @@ async def failing_with(error: BaseException) -> AsyncGenerator[int, None]:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-async def test_an_error_that_resists_comes_out_as_itself(kind: Any) -> None:
+async def test_an_error_that_overrides_its_fields_is_raised_unchanged(kind: Any) -> None:
     error, context = make(kind), KeyError()
     set_context(error, context)
     with pytest.raises(kind) as caught:
@@ -411,7 +413,7 @@ class Exit(SystemExit):
 
 
 @pytest.mark.parametrize("with_cause", [False, True])
-async def test_an_exit_of_a_class_of_its_own_comes_out_as_itself(with_cause: bool) -> None:
+async def test_a_subclass_of_system_exit_is_raised_unchanged(with_cause: bool) -> None:
     exit_ = Exit(reason="enough")
     cause = exit_.__cause__ = OSError() if with_cause else None
     with pytest.raises(Exit) as caught:
@@ -439,7 +441,7 @@ async def test_an_exit_of_a_class_of_its_own_comes_out_as_itself(with_cause: boo
     assert any("KeyError" in repr(error) for error in shown)
 
 
-async def test_a_changed_code_of_an_exit_is_kept() -> None:
+async def test_a_changed_code_of_a_system_exit_is_kept() -> None:
     exit_ = SystemExit(3)
     exit_.code = 4
     with pytest.raises(SystemExit) as caught:
@@ -448,7 +450,7 @@ async def test_a_changed_code_of_an_exit_is_kept() -> None:
     assert caught.value.code == 4
 
 
-async def test_a_group_that_resists_around_the_generators_exit_loses_nothing() -> None:
+async def test_an_exception_group_with_generator_exit_that_cannot_be_split_loses_nothing() -> None:
     @as_safe_channel
     async def ticks() -> AsyncGenerator[int, None]:
         try:
@@ -463,7 +465,7 @@ async def test_a_group_that_resists_around_the_generators_exit_loses_nothing() -
 
 
 @pytest.mark.parametrize("place", ["close", "cancel", "leave"])
-async def test_a_block_whose_end_fails_leaves_no_task_and_no_scope(
+async def test_a_failing_aexit_of_as_safe_channel_leaves_no_task_and_no_scope(
     monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     record: list[object] = []

@@ -16,7 +16,7 @@ from nurseryio._checks.schedules import Schedule
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 
-async def test_the_value_goes_down_and_up() -> None:
+async def test_acquire_lowers_and_release_raises_the_semaphore_value() -> None:
     semaphore = Semaphore(1)
     assert (semaphore.value, semaphore.max_value) == (1, None)
     semaphore.release()
@@ -34,7 +34,7 @@ async def test_the_value_goes_down_and_up() -> None:
     assert semaphore.value == 1
 
 
-async def test_tasks_are_let_through_in_the_order_in_which_they_came() -> None:
+async def test_fairness_tasks_acquire_the_semaphore_in_fifo_order() -> None:
     semaphore = Semaphore(0)
     order = []
 
@@ -50,7 +50,7 @@ async def test_tasks_are_let_through_in_the_order_in_which_they_came() -> None:
         assert "value 0, 4 tasks waiting" in repr(semaphore)
         for _ in range(4):
             semaphore.release()
-        # They have got what was released: nobody can snatch it.
+        # They own the released permits: no other task can take one.
         assert semaphore.value == 0
         with pytest.raises(nurseryio.WouldBlock):
             semaphore.acquire_nowait()
@@ -58,7 +58,7 @@ async def test_tasks_are_let_through_in_the_order_in_which_they_came() -> None:
     assert semaphore.value == 0
 
 
-async def test_a_bounded_semaphore_notices_one_release_too_many() -> None:
+async def test_a_semaphore_with_max_value_refuses_one_release_too_many() -> None:
     semaphore = Semaphore(1, max_value=1)
     assert semaphore.max_value == 1
     assert "value 1 of 1" in repr(semaphore)
@@ -80,14 +80,14 @@ async def test_a_bounded_semaphore_notices_one_release_too_many() -> None:
         ({"initial_value": 2, "max_value": 1}, ValueError, "max_values must be >= initial_value"),
     ],
 )
-def test_wrong_numbers_are_refused(
+def test_a_semaphore_refuses_wrong_initial_and_max_values(
     arguments: dict[str, int], error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text):
         Semaphore(**arguments)
 
 
-async def test_acquiring_in_a_cancelled_scope_counts_nothing() -> None:
+async def test_acquire_in_a_cancelled_scope_leaves_the_semaphore_value() -> None:
     semaphore = Semaphore(1)
     with nurseryio.CancelScope() as scope:
         scope.cancel()
@@ -96,7 +96,7 @@ async def test_acquiring_in_a_cancelled_scope_counts_nothing() -> None:
     assert semaphore.value == 1
 
 
-async def test_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
+async def test_fairness_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
     semaphore = Semaphore(0)
     async with nurseryio.open_nursery() as nursery:
         with nurseryio.move_on_after(0):
@@ -107,7 +107,7 @@ async def test_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
     assert semaphore.value == 0
 
 
-async def test_a_permit_granted_before_a_native_cancel_is_not_lost() -> None:
+async def test_a_semaphore_permit_granted_before_a_native_cancel_is_not_lost() -> None:
     for released_first in (True, False):
         semaphore = Semaphore(0)
 
@@ -128,7 +128,7 @@ async def test_a_permit_granted_before_a_native_cancel_is_not_lost() -> None:
         assert semaphore.value == 1
 
 
-async def test_under_any_schedule_no_permit_is_lost_or_doubled(loop_case: Case) -> None:
+async def test_under_any_schedule_no_semaphore_permit_is_lost_or_doubled(loop_case: Case) -> None:
     async def scenario(schedule: Schedule) -> None:
         semaphore = Semaphore(2, max_value=2)
         inside = 0

@@ -16,13 +16,13 @@ from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 pytestmark = pytest.mark.filterwarnings("ignore:nurseryio.lowlevel.UnboundedQueue is deprecated")
 
 
-def test_making_one_points_to_memory_channels() -> None:
+def test_an_unbounded_queue_is_deprecated_and_points_to_memory_channels() -> None:
     with pytest.warns(nurseryio.TrioDeprecationWarning, match="open_memory_channel") as caught:
         UnboundedQueue()
     assert [warning.filename for warning in caught] == [__file__]
 
 
-async def test_a_batch_is_everything_there_is() -> None:
+async def test_get_batch_returns_everything_in_the_queue() -> None:
     queue: UnboundedQueue[int] = UnboundedQueue()
     assert queue.empty()
     for item in range(3):
@@ -38,7 +38,7 @@ async def test_a_batch_is_everything_there_is() -> None:
     assert queue.get_batch_nowait() == [4]
 
 
-async def test_iterating_gives_one_batch_after_the_other() -> None:
+async def test_iterating_an_unbounded_queue_gives_one_batch_after_the_other() -> None:
     queue = UnboundedQueue[int]()
     batches = []
 
@@ -60,7 +60,7 @@ async def test_iterating_gives_one_batch_after_the_other() -> None:
     assert batches == [[0, 1, 2], [3]]
 
 
-async def test_several_items_wake_one_task_and_it_owns_them() -> None:
+async def test_several_items_wake_one_task_which_gets_them_all() -> None:
     queue = UnboundedQueue[int]()
     record = []
 
@@ -81,7 +81,7 @@ async def test_several_items_wake_one_task_and_it_owns_them() -> None:
     assert record[1:] == [("b", [5])]
 
 
-async def test_in_a_cancelled_scope_nothing_is_taken() -> None:
+async def test_get_batch_in_a_cancelled_scope_takes_nothing() -> None:
     queue = UnboundedQueue[int]()
     for filled in (False, True):
         if filled:
@@ -93,7 +93,7 @@ async def test_in_a_cancelled_scope_nothing_is_taken() -> None:
     assert queue.get_batch_nowait() == [1]
 
 
-async def test_a_batch_promised_before_a_native_cancel_is_delivered() -> None:
+async def test_a_batch_assigned_before_a_native_cancel_is_delivered() -> None:
     for put_first in (True, False):
         queue = UnboundedQueue[int]()
         got = []

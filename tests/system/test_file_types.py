@@ -24,13 +24,13 @@ def names_in(protocol: type) -> set[str]:
     return {name for name in vars(protocol) if not name.startswith("_")}
 
 
-def test_each_attribute_of_a_wrapper_is_in_one_protocol() -> None:
+def test_each_attribute_of_the_async_file_wrapper_is_in_one_protocol() -> None:
     counted = Counter(name for protocol in PROTOCOLS.values() for name in names_in(protocol))
     assert set(counted.values()) == {1}
     assert counted.keys() == PASSED_THROUGH | IN_THREAD | {"close", "detach"}
 
 
-def test_the_wrapper_declares_each_attribute_for_the_files_that_have_it() -> None:
+def test_the_async_file_wrapper_declares_each_attribute_for_the_files_that_have_it() -> None:
     tree = source.modules()["_system.files"].tree
     (wrapper,) = (
         n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "AsyncIOWrapper"
@@ -66,5 +66,5 @@ def test_the_wrapper_declares_each_attribute_for_the_files_that_have_it() -> Non
         ("InMemoryBinary", io.BytesIO),
     ],
 )
-def test_a_family_is_what_the_io_modules_classes_have(protocol: str, file: Any) -> None:
+def test_each_file_protocol_matches_the_io_modules_classes(protocol: str, file: Any) -> None:
     assert names_in(PROTOCOLS[protocol]) <= set(dir(file))

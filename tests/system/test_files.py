@@ -44,7 +44,7 @@ class Noted(io.BytesIO):
 # -- opening --------------------------------------------------------------------
 
 
-async def test_a_file_is_written_and_read(tmp_path: Path) -> None:
+async def test_open_file_writes_and_reads_a_file(tmp_path: Path) -> None:
     async with await open_file(tmp_path / "file", "w", encoding="utf-8") as file:
         assert await file.write("first\nsecond\n") == 13
         await file.writelines(["third\n"])
@@ -65,7 +65,7 @@ async def test_a_file_is_written_and_read(tmp_path: Path) -> None:
         ("rb", {"buffering": 0}, io.FileIO),
     ],
 )
-async def test_what_is_opened_is_what_open_opens(
+async def test_open_file_opens_what_open_opens(
     tmp_path: Path, mode: str, kwargs: Any, wrapped: type
 ) -> None:
     (tmp_path / "file").touch()
@@ -74,7 +74,7 @@ async def test_what_is_opened_is_what_open_opens(
         assert type(file.wrapped) is wrapped
 
 
-async def test_all_arguments_of_open_are_passed_on(tmp_path: Path) -> None:
+async def test_open_file_passes_all_arguments_of_open_on(tmp_path: Path) -> None:
     opened = []
 
     def opener(name: str, flags: int) -> int:
@@ -93,12 +93,12 @@ async def test_all_arguments_of_open_are_passed_on(tmp_path: Path) -> None:
     assert opened[0][1] is not threading.current_thread()
 
 
-async def test_a_file_that_is_not_there_is_an_ordinary_error(tmp_path: Path) -> None:
+async def test_open_file_of_a_missing_file_raises_file_not_found_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await open_file(tmp_path / "file")
 
 
-async def test_a_cancelled_open_opens_nothing(tmp_path: Path) -> None:
+async def test_a_cancelled_open_file_opens_nothing(tmp_path: Path) -> None:
     with CancelScope() as scope:
         scope.cancel()
         await open_file(tmp_path / "file", "w", encoding="utf-8")
@@ -110,19 +110,19 @@ async def test_a_cancelled_open_opens_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("thing", ["name", b"name", 5, None, io.BytesIO])
-def test_what_is_no_file_is_refused(thing: Any) -> None:
+def test_wrap_file_refuses_what_is_not_a_file(thing: Any) -> None:
     if thing is io.BytesIO:
         thing = type("Half", (), {"read": None, "close": lambda self: None})()
     with pytest.raises(TypeError, match=r"methods close and \(read or write\)"):
         wrap_file(thing)
 
 
-def test_a_name_is_told_from_a_file() -> None:
+def test_wrap_file_refuses_a_path_and_names_open_file() -> None:
     with pytest.raises(TypeError, match="use open_file"):
         wrap_file("name")
 
 
-async def test_any_object_with_the_methods_is_a_file() -> None:
+async def test_wrap_file_takes_any_object_with_the_methods_of_a_file() -> None:
     class Duck:
         closed = False
 
@@ -147,7 +147,7 @@ async def test_temporary_files_can_be_wrapped() -> None:
         assert await file.read() == b"data"
 
 
-def test_a_wrapper_shows_what_it_wraps() -> None:
+def test_repr_of_a_file_wrapper_shows_the_wrapped_file() -> None:
     file = io.StringIO()
     assert repr(wrap_file(file)) == f"<nurseryio.AsyncIOWrapper of {file!r}>"
 
@@ -156,7 +156,7 @@ def test_a_wrapper_shows_what_it_wraps() -> None:
 
 
 @pytest.mark.parametrize("file", [io.StringIO(), io.BytesIO()], ids=["text", "binary"])
-def test_a_wrapper_has_what_the_file_has_of_the_known_names(file: Any) -> None:
+def test_a_file_wrapper_has_the_known_attributes_that_the_file_has(file: Any) -> None:
     wrapper = wrap_file(file)
     for name in PASSED_THROUGH | IN_THREAD:
         assert (name in dir(wrapper)) == hasattr(wrapper, name) == hasattr(file, name), name
@@ -172,7 +172,7 @@ def test_every_attribute_of_the_io_modules_files_is_known() -> None:
     assert theirs - own - left_out == PASSED_THROUGH | IN_THREAD
 
 
-def test_other_attributes_are_not_passed_through() -> None:
+def test_unknown_attributes_of_the_file_are_not_passed_through() -> None:
     class File(io.RawIOBase):
         def shred(self) -> None:
             raise AssertionError
@@ -181,7 +181,7 @@ def test_other_attributes_are_not_passed_through() -> None:
         _ = wrap_file(File()).shred  # type: ignore[attr-defined]
 
 
-def test_a_method_that_the_file_lacks_is_missing() -> None:
+def test_a_method_that_the_file_lacks_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="peek"):
         _ = wrap_file(io.StringIO()).peek  # type: ignore[misc]
 
@@ -194,7 +194,7 @@ def test_plain_attributes_are_those_of_the_file() -> None:
     assert wrapper.readable == file.readable
 
 
-def test_a_method_is_made_once_and_tells_whose_it_is() -> None:
+def test_an_async_file_method_is_made_once_and_has_the_wrappers_qualname() -> None:
     wrapper = wrap_file(io.StringIO())
     assert wrapper.read is wrapper.read
     assert wrapper.read.__name__ == "read"
@@ -205,7 +205,7 @@ def test_a_method_is_made_once_and_tells_whose_it_is() -> None:
 # -- use ------------------------------------------------------------------------
 
 
-async def test_what_may_block_runs_in_a_thread_and_the_rest_does_not() -> None:
+async def test_file_methods_that_may_block_run_in_a_thread_and_the_others_do_not() -> None:
     file = Noted()
     wrapper = wrap_file(file)
     await wrapper.write(b"data")
@@ -217,7 +217,7 @@ async def test_what_may_block_runs_in_a_thread_and_the_rest_does_not() -> None:
     assert closing is not asking
 
 
-async def test_arguments_and_errors_are_passed_on() -> None:
+async def test_file_methods_pass_arguments_and_errors_on() -> None:
     wrapper = wrap_file(io.BytesIO(b"data"))
     assert await wrapper.read(2) == b"da"
     assert await wrapper.seek(-1, io.SEEK_END) == 3
@@ -228,14 +228,14 @@ async def test_arguments_and_errors_are_passed_on() -> None:
         await wrapper.seek(-1)
 
 
-async def test_lines_come_one_by_one() -> None:
+async def test_async_for_over_a_file_gives_its_lines() -> None:
     lines = []
     async for line in wrap_file(io.StringIO("one\ntwo\nthree")):
         lines.append(line)
     assert lines == ["one\n", "two\n", "three"]
 
 
-async def test_a_detached_file_is_wrapped_too(tmp_path: Path) -> None:
+async def test_detach_of_a_file_returns_a_wrapper_too(tmp_path: Path) -> None:
     file = await open_file(tmp_path / "file", "w+", encoding="utf-8")
     text = file.wrapped
     buffered = await file.detach()
@@ -246,7 +246,7 @@ async def test_a_detached_file_is_wrapped_too(tmp_path: Path) -> None:
         text.fileno()
 
 
-async def test_a_file_is_closed_though_the_task_is_cancelled(tmp_path: Path) -> None:
+async def test_aclose_closes_a_file_although_the_task_is_cancelled(tmp_path: Path) -> None:
     with CancelScope() as scope:
         file = await open_file(tmp_path / "file", "w", encoding="utf-8")
         await file.write("data")
@@ -259,7 +259,7 @@ async def test_a_file_is_closed_though_the_task_is_cancelled(tmp_path: Path) -> 
     assert (tmp_path / "file").read_text() == "data"
 
 
-async def test_a_file_is_closed_though_a_native_cancel_is_pending() -> None:
+async def test_aclose_closes_a_file_although_a_native_cancel_is_pending() -> None:
     class Slow(Noted):
         def write(self, data: Any, /) -> int:
             nurseryio.from_thread.run_sync(task.cancel)
@@ -267,7 +267,8 @@ async def test_a_file_is_closed_though_a_native_cancel_is_pending() -> None:
 
     async def use() -> None:
         async with wrap_file(raw) as file:
-            # The data is written, so this returns. The cancellation strikes later: in the close.
+            # The data is written, so this returns. The cancellation is raised later: in the
+            # close.
             await file.write(b"data")
 
     raw = Slow()
@@ -278,7 +279,7 @@ async def test_a_file_is_closed_though_a_native_cancel_is_pending() -> None:
     assert threading.current_thread() not in raw.threads
 
 
-async def test_a_file_is_closed_though_the_wait_for_a_thread_is_natively_cancelled() -> None:
+async def test_aclose_closes_a_file_although_its_wait_for_a_thread_is_natively_cancelled() -> None:
     raw = Noted()
     limiter = nurseryio.to_thread.current_default_thread_limiter()
     before, limiter.total_tokens = limiter.total_tokens, 0
@@ -293,7 +294,7 @@ async def test_a_file_is_closed_though_the_wait_for_a_thread_is_natively_cancell
     assert raw.closed
 
 
-async def test_closing_again_does_nothing() -> None:
+async def test_aclose_of_a_closed_file_does_nothing() -> None:
     file = wrap_file(io.StringIO())
     await file.aclose()
     await file.aclose()

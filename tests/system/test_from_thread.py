@@ -48,7 +48,7 @@ async def in_foreign_thread(fn: Callable[..., Any], *args: Any) -> Any:
 # -- from a worker thread -------------------------------------------------------
 
 
-async def test_an_async_function_runs_in_the_task_that_waits_for_the_thread() -> None:
+async def test_from_thread_run_runs_in_the_task_that_waits_for_the_thread() -> None:
     async def where(*args: int) -> tuple[Any, ...]:
         await checkpoint()
         return (*args, current_task(), threading.current_thread())
@@ -57,7 +57,7 @@ async def test_an_async_function_runs_in_the_task_that_waits_for_the_thread() ->
     assert got == (1, 2, current_task(), threading.current_thread())
 
 
-async def test_a_sync_function_runs_in_the_task_that_waits_for_the_thread() -> None:
+async def test_from_thread_run_sync_runs_in_the_task_that_waits_for_the_thread() -> None:
     def where(*args: int) -> tuple[Any, ...]:
         return (*args, current_task(), threading.current_thread())
 
@@ -65,7 +65,7 @@ async def test_a_sync_function_runs_in_the_task_that_waits_for_the_thread() -> N
     assert got == (1, 2, current_task(), threading.current_thread())
 
 
-async def test_errors_arrive_in_the_thread() -> None:
+async def test_errors_of_from_thread_calls_are_raised_in_the_thread() -> None:
     error = KeyError("x")
 
     def fail() -> NoReturn:
@@ -85,7 +85,7 @@ async def test_errors_arrive_in_the_thread() -> None:
         assert outcome.error is error
 
 
-async def test_a_thread_may_come_back_many_times() -> None:
+async def test_a_thread_may_call_from_thread_many_times() -> None:
     def in_thread() -> int:
         total = 0
         for _ in range(20):
@@ -96,7 +96,7 @@ async def test_a_thread_may_come_back_many_times() -> None:
     assert await to_thread.run_sync(in_thread) == 20
 
 
-async def test_threads_and_loop_may_call_each_other_in_turn() -> None:
+async def test_to_thread_and_from_thread_calls_may_nest() -> None:
     def in_thread(depth: int) -> list[int]:
         if not depth:
             return []
@@ -107,7 +107,7 @@ async def test_threads_and_loop_may_call_each_other_in_turn() -> None:
     assert len(set(idents)) == 5
 
 
-async def test_any_asyncio_call_works_on_the_way_back() -> None:
+async def test_asyncio_calls_work_in_from_thread_run() -> None:
     async def use_asyncio() -> str:
         task = asyncio.get_running_loop().create_task(asyncio.sleep(0, "slept"))
         async with open_nursery() as nursery:
@@ -120,7 +120,7 @@ async def test_any_asyncio_call_works_on_the_way_back() -> None:
     assert await to_thread.run_sync(from_thread.run, use_asyncio) == "slept"
 
 
-async def test_a_function_of_the_wrong_kind_is_refused() -> None:
+async def test_from_thread_refuses_a_sync_or_async_function_of_the_wrong_kind() -> None:
     async def fetch() -> None:
         raise AssertionError
 
@@ -133,7 +133,7 @@ async def test_a_function_of_the_wrong_kind_is_refused() -> None:
 # -- cancellation ---------------------------------------------------------------
 
 
-async def test_a_call_is_inside_the_scopes_of_the_waiting_task() -> None:
+async def test_a_from_thread_call_runs_inside_the_scopes_of_the_waiting_task() -> None:
     errors: list[BaseException] = []
 
     async def cancel_and_sleep() -> None:
@@ -153,7 +153,7 @@ async def test_a_call_is_inside_the_scopes_of_the_waiting_task() -> None:
     assert len(errors) == 1
 
 
-async def test_a_native_cancel_arrives_in_the_call_and_goes_on_through_the_thread() -> None:
+async def test_a_native_cancel_is_raised_in_a_from_thread_call_and_passes_the_thread() -> None:
     asleep = Event()
 
     async def sleep() -> None:
@@ -168,7 +168,7 @@ async def test_a_native_cancel_arrives_in_the_call_and_goes_on_through_the_threa
     assert task.cancelled()
 
 
-async def test_a_sync_call_is_made_in_a_cancelled_task_too() -> None:
+async def test_from_thread_run_sync_works_in_a_cancelled_task_too() -> None:
     def in_thread() -> str:
         from_thread.run_sync(scope.cancel)
         return from_thread.run_sync(lambda: "called")
@@ -180,14 +180,14 @@ async def test_a_sync_call_is_made_in_a_cancelled_task_too() -> None:
     assert got == "called"
 
 
-async def test_a_thread_can_ask_whether_its_task_is_cancelled() -> None:
+async def test_from_thread_check_cancelled_raises_if_the_task_is_cancelled() -> None:
     seen = []
 
     def in_thread() -> None:
         from_thread.check_cancelled()
         seen.append("not cancelled")
         from_thread.run_sync(scope.cancel, "enough")
-        # The task is told when it waits again.
+        # The cancellation is delivered to the task when it waits again.
         from_thread.run_sync(int)
         while True:
             from_thread.check_cancelled()
@@ -203,7 +203,7 @@ async def test_a_thread_can_ask_whether_its_task_is_cancelled() -> None:
     assert seen[1].startswith("cancelled due to explicit with reason 'enough'")
 
 
-async def test_a_thread_sees_a_native_cancel_too() -> None:
+async def test_from_thread_check_cancelled_sees_a_native_cancel_too() -> None:
     at_work = Event()
     token = current_trio_token()
     go = threading.Event()
@@ -222,7 +222,7 @@ async def test_a_thread_sees_a_native_cancel_too() -> None:
         await task
 
 
-async def test_an_abandoned_thread_can_ask_as_well() -> None:
+async def test_from_thread_check_cancelled_works_in_an_abandoned_thread() -> None:
     at_work = Event()
     token = current_trio_token()
     go = threading.Event()
@@ -242,19 +242,19 @@ async def test_an_abandoned_thread_can_ask_as_well() -> None:
         asked.get(timeout=TIMEOUT).unwrap()
 
 
-async def test_without_a_token_a_thread_of_other_origin_learns_where_to_get_one() -> None:
+async def test_from_thread_in_another_kind_of_thread_needs_a_trio_token() -> None:
     with pytest.raises(RuntimeError, match=r"trio_token=token .*lowlevel\.current_trio_token\(\)"):
         await in_foreign_thread(functools.partial(from_thread.run_sync, int))
 
 
-async def test_a_thread_of_other_origin_cannot_ask() -> None:
+async def test_from_thread_check_cancelled_in_another_kind_of_thread_is_an_error() -> None:
     with pytest.raises(RuntimeError, match=r"not started by nurseryio\.to_thread\.run_sync"):
         from_thread.check_cancelled()
     with pytest.raises(RuntimeError, match=r"not started by nurseryio\.to_thread\.run_sync"):
         await in_foreign_thread(from_thread.check_cancelled)
 
 
-async def test_a_thread_that_may_be_abandoned_gets_a_task_of_its_own() -> None:
+async def test_from_thread_run_in_an_abandonable_thread_runs_in_its_own_task() -> None:
     async def where() -> Any:
         await checkpoint()
         return current_task()
@@ -263,7 +263,7 @@ async def test_a_thread_that_may_be_abandoned_gets_a_task_of_its_own() -> None:
     assert task is not current_task()
 
 
-async def test_a_call_from_a_thread_that_is_abandoned_meanwhile_goes_on() -> None:
+async def test_a_from_thread_call_goes_on_when_its_thread_is_abandoned() -> None:
     begun, go = Event(), Event()
     asked: SimpleQueue[Outcome[str]] = SimpleQueue()
     answered = Event()
@@ -294,7 +294,7 @@ variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
 
 @pytest.mark.parametrize("is_async", [True, False])
 @pytest.mark.parametrize("with_token", [True, False])
-async def test_a_call_sees_the_threads_context_and_changes_a_copy(
+async def test_a_from_thread_call_sees_a_copy_of_the_threads_contextvars(
     is_async: bool, with_token: bool
 ) -> None:
     token = current_trio_token() if with_token else None
@@ -325,7 +325,7 @@ async def test_a_call_sees_the_threads_context_and_changes_a_copy(
     assert variable.get() == "task's"
 
 
-async def test_what_is_spawned_in_a_call_inherits_the_calls_context() -> None:
+async def test_tasks_spawned_in_a_from_thread_call_inherit_its_contextvars() -> None:
     seen = []
 
     async def child() -> None:
@@ -344,19 +344,19 @@ async def test_what_is_spawned_in_a_call_inherits_the_calls_context() -> None:
 # -- with a token ---------------------------------------------------------------
 
 
-async def test_a_foreign_thread_needs_a_token() -> None:
+async def test_another_librarys_thread_needs_a_trio_token() -> None:
     for call in (from_thread.run, from_thread.run_sync):
         with pytest.raises(RuntimeError, match="pass trio_token=token"):
             await in_foreign_thread(call, int)
 
 
-async def test_a_token_must_be_one() -> None:
+async def test_trio_token_must_be_a_trio_token() -> None:
     for call in (from_thread.run, from_thread.run_sync):
         with pytest.raises(RuntimeError, match="must be a TrioToken, not 'loop'"):
             await in_foreign_thread(functools.partial(call, int, trio_token="loop"))
 
 
-async def test_a_foreign_thread_can_run_things_in_the_loop() -> None:
+async def test_another_librarys_thread_can_call_the_loop_with_a_trio_token() -> None:
     token = current_trio_token()
 
     async def where(argument: int) -> tuple[int, Any, threading.Thread]:
@@ -374,7 +374,7 @@ async def test_a_foreign_thread_can_run_things_in_the_loop() -> None:
     )
 
 
-async def test_a_token_wins_over_the_task_that_waits() -> None:
+async def test_a_trio_token_takes_precedence_over_the_waiting_task() -> None:
     async def where() -> Any:
         return current_task()
 
@@ -383,7 +383,7 @@ async def test_a_token_wins_over_the_task_that_waits() -> None:
     assert await to_thread.run_sync(call) is not current_task()
 
 
-async def test_errors_of_calls_with_a_token_arrive_in_the_thread_alone() -> None:
+async def test_errors_of_from_thread_with_a_trio_token_are_raised_in_the_thread_alone() -> None:
     token = current_trio_token()
 
     def fail() -> NoReturn:
@@ -401,7 +401,7 @@ async def test_errors_of_calls_with_a_token_arrive_in_the_thread_alone() -> None
             await in_foreign_thread(call)
 
 
-async def test_wrong_functions_with_a_token_are_refused_as_well() -> None:
+async def test_from_thread_with_a_trio_token_refuses_wrong_functions_as_well() -> None:
     token = current_trio_token()
 
     async def fetch() -> None:
@@ -413,7 +413,7 @@ async def test_wrong_functions_with_a_token_are_refused_as_well() -> None:
         await in_foreign_thread(functools.partial(from_thread.run, int, trio_token=token))
 
 
-async def test_the_loops_own_thread_may_not_block_itself() -> None:
+async def test_from_thread_in_the_loops_own_thread_is_an_error() -> None:
     for token in (current_trio_token(), None):
         with pytest.raises(RuntimeError, match=r"this is a blocking function.*call .* directly"):
             from_thread.run_sync(int, trio_token=token)
@@ -421,7 +421,7 @@ async def test_the_loops_own_thread_may_not_block_itself() -> None:
             from_thread.run(checkpoint, trio_token=token)
 
 
-async def test_a_loop_in_another_thread_may_not_be_blocked_either() -> None:
+async def test_from_thread_in_a_thread_with_another_running_loop_is_an_error() -> None:
     token = current_trio_token()
 
     called = nurseryio.Event()
@@ -451,7 +451,7 @@ def get_token(kind: str) -> tuple[TrioToken, asyncio.AbstractEventLoop]:
 
 
 @pytest.mark.parametrize("kind", matrix.KINDS)
-def test_a_run_that_is_over_takes_no_more_calls(kind: str) -> None:
+def test_from_thread_after_the_run_raises_run_finished_error(kind: str) -> None:
     async def ask() -> TrioToken:
         return current_trio_token()
 
@@ -462,7 +462,7 @@ def test_a_run_that_is_over_takes_no_more_calls(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", matrix.KINDS)
-def test_a_closed_loop_takes_no_more_calls(kind: str) -> None:
+def test_from_thread_on_a_closed_loop_raises_run_finished_error(kind: str) -> None:
     token, loop = get_token(kind)
     loop.close()
     for call in (from_thread.run, from_thread.run_sync):
@@ -482,7 +482,7 @@ class QueueSeen(SimpleQueue[Any]):
 
 @pytest.mark.parametrize("call", [from_thread.run, from_thread.run_sync])
 @pytest.mark.parametrize("kind", matrix.KINDS)
-def test_a_loop_that_closes_without_making_the_call_answers_nevertheless(
+def test_from_thread_on_a_loop_that_closes_before_the_call_raises_run_finished_error(
     kind: str, call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(QueueSeen, "about_to_wait", threading.Event(), raising=False)
@@ -498,7 +498,7 @@ def test_a_loop_that_closes_without_making_the_call_answers_nevertheless(
 
 
 @pytest.mark.run_only
-async def test_a_call_that_runs_when_the_run_ends_is_cancelled(loop_kind: str) -> None:
+async def test_a_from_thread_call_that_runs_when_the_run_ends_is_cancelled(loop_kind: str) -> None:
     outcomes: SimpleQueue[Outcome[Any]] = SimpleQueue()
 
     async def other_run() -> None:
@@ -557,7 +557,9 @@ EXITS = [GeneratorExit, KeyboardInterrupt, SystemExit, StopIteration, *KINDS]
 
 
 @pytest.mark.parametrize("kind", EXITS, ids=lambda kind: kind.__name__)
-async def test_every_kind_of_error_reaches_the_thread_once(kind: Any) -> None:
+async def test_every_kind_of_error_of_a_from_thread_call_is_raised_in_the_thread_once(
+    kind: Any,
+) -> None:
     def fail_sync() -> NoReturn:
         raise make(kind)
 
@@ -581,7 +583,7 @@ async def test_every_kind_of_error_reaches_the_thread_once(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-async def test_an_error_that_resists_comes_out_of_the_thread_as_itself(kind: Any) -> None:
+async def test_an_error_that_overrides_its_fields_passes_the_thread_unchanged(kind: Any) -> None:
     error = make(kind)
 
     async def fail() -> NoReturn:
@@ -613,7 +615,9 @@ class Factory:
 @pytest.mark.stock_only("an eager factory would be replaced")
 @pytest.mark.parametrize(("what", "error"), [("raises", ValueError), ("cancels", RunFinishedError)])
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
-async def test_a_call_whose_task_never_runs_is_answered(what: str, error: Any) -> None:
+async def test_a_from_thread_call_whose_task_never_runs_gets_an_error(
+    what: str, error: Any
+) -> None:
     loop = asyncio.get_running_loop()
     loop.set_task_factory(Factory(what))
     try:
@@ -628,7 +632,7 @@ async def test_a_call_whose_task_never_runs_is_answered(what: str, error: Any) -
         loop.set_task_factory(None)
 
 
-async def test_a_call_is_answered_when_the_task_that_makes_it_is_destroyed() -> None:
+async def test_a_from_thread_call_whose_task_is_destroyed_gets_an_error() -> None:
     answers: SimpleQueue[Any] = SimpleQueue()
     ended = []
 
@@ -654,7 +658,7 @@ async def test_a_call_is_answered_when_the_task_that_makes_it_is_destroyed() -> 
         answers.get_nowait().unwrap()
 
 
-def test_a_call_is_answered_when_its_loop_is_destroyed_under_its_task() -> None:
+def test_a_from_thread_call_whose_loop_is_destroyed_gets_an_error() -> None:
     answers: SimpleQueue[Any] = SimpleQueue()
 
     @types.coroutine

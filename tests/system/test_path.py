@@ -21,7 +21,7 @@ from nurseryio._system.files import AsyncIOWrapper
 ON_WINDOWS = os.name == "nt"
 Native = WindowsPath if ON_WINDOWS else PosixPath
 
-# What pathlib.Path has and we have not, with the reason.
+# The names that pathlib.Path has and nurseryio.Path does not have, with the reason.
 LEFT_OUT = {
     # Its attributes look at the file system when they are asked: use the path's own methods.
     "info",
@@ -41,7 +41,7 @@ def own_names(cls: type) -> set[str]:
     return {name for name in dir(cls) if not name.startswith("_")}
 
 
-def test_every_name_of_pathlibs_path_is_there_and_no_other() -> None:
+def test_path_has_every_public_name_of_pathlib_path_and_no_other() -> None:
     theirs = own_names(pathlib.Path) - LEFT_OUT
     if ON_WINDOWS and sys.version_info < (3, 12):
         theirs -= {"is_mount"}
@@ -50,7 +50,7 @@ def test_every_name_of_pathlibs_path_is_there_and_no_other() -> None:
     assert own_names(Path) == theirs
 
 
-def test_what_is_not_inherited_from_the_pure_path_is_async() -> None:
+def test_methods_of_path_beyond_pure_path_are_async() -> None:
     plain = {"as_uri", "from_uri", "walk"}
     for name in own_names(pathlib.Path) - own_names(pathlib.PurePath) - LEFT_OUT - plain:
         method = getattr(Path, name)
@@ -61,13 +61,13 @@ def test_what_is_not_inherited_from_the_pure_path_is_async() -> None:
         assert "Checkpoint: yes" in str(method.__doc__)
 
 
-def test_every_method_tells_its_parameters() -> None:
+def test_every_method_of_path_has_pathlibs_signature() -> None:
     for name in own_names(pathlib.Path) - own_names(pathlib.PurePath) - LEFT_OUT:
         expected = list(inspect.signature(getattr(pathlib.Path, name)).parameters)
         assert list(inspect.signature(getattr(Path, name)).parameters) == expected, name
 
 
-def test_what_only_computes_is_inherited() -> None:
+def test_pure_path_methods_are_inherited() -> None:
     for name in own_names(pathlib.PurePath) - {"as_uri", "full_match"}:
         assert getattr(Path, name) == getattr(pathlib.PurePath, name), name
 
@@ -75,7 +75,7 @@ def test_what_only_computes_is_inherited() -> None:
 # -- making and comparing -------------------------------------------------------
 
 
-def test_a_path_is_of_the_kind_of_the_system() -> None:
+def test_path_is_a_posix_or_windows_path_as_on_the_system() -> None:
     assert type(Path("a")) is Native
     assert isinstance(Path("a"), pathlib.PurePath)
     assert not isinstance(Path("a"), pathlib.Path)
@@ -89,7 +89,7 @@ def test_a_path_is_made_of_strings_and_paths() -> None:
         Path(1)  # type: ignore[arg-type]
 
 
-def test_a_path_shows_itself() -> None:
+def test_repr_of_a_path() -> None:
     assert repr(Path("a/b")) == f"nurseryio.Path({os.path.join('a', 'b')!r})"
     assert os.fspath(Path("a")) == str(Path("a")) == "a"
     assert bytes(Path("a")) == b"a"
@@ -102,7 +102,7 @@ def test_paths_compare_with_pathlibs() -> None:
     assert Path("a") != "a"
 
 
-def test_what_is_computed_from_a_path_is_one_of_ours() -> None:
+def test_paths_computed_from_a_path_are_nurseryio_paths() -> None:
     path = Path("a/b.txt")
     for other in (
         path.parent,
@@ -124,7 +124,7 @@ def test_a_path_survives_pickling() -> None:
     assert type(path) is Native
 
 
-def test_subclasses_keep_their_type() -> None:
+def test_subclasses_of_path_keep_their_type() -> None:
     class Mine(Native):  # type: ignore[misc,valid-type]
         pass
 
@@ -134,7 +134,7 @@ def test_subclasses_keep_their_type() -> None:
 # -- the file system ------------------------------------------------------------
 
 
-async def test_a_file_is_written_looked_at_and_removed(path: Path) -> None:
+async def test_path_writes_stats_and_unlinks_a_file(path: Path) -> None:
     assert not await path.exists()
     assert await path.write_text("word\n", encoding="utf-8") == 5
     assert await path.read_bytes() == b"word\n"
@@ -147,7 +147,7 @@ async def test_a_file_is_written_looked_at_and_removed(path: Path) -> None:
     await path.unlink(missing_ok=True)
 
 
-async def test_methods_run_in_a_thread(path: Path) -> None:
+async def test_path_methods_run_in_a_thread(path: Path) -> None:
     threads = set()
 
     class Target:
@@ -161,7 +161,7 @@ async def test_methods_run_in_a_thread(path: Path) -> None:
     assert threading.current_thread() not in threads
 
 
-async def test_paths_that_are_returned_are_ours(path: Path) -> None:
+async def test_paths_that_methods_return_are_nurseryio_paths(path: Path) -> None:
     await path.touch()
     for other in (
         await path.resolve(),
@@ -177,7 +177,7 @@ async def test_paths_that_are_returned_are_ours(path: Path) -> None:
     assert str(await Path.home()) == os.path.expanduser("~")
 
 
-async def test_a_directory_is_gone_through_by_an_ordinary_loop(path: Path) -> None:
+async def test_iterdir_and_glob_are_awaited_and_iterated_with_a_plain_for(path: Path) -> None:
     await path.mkdir()
     await (path / "below").mkdir()
     for name in ("one.txt", "two.dat", "below/three.txt"):
@@ -190,12 +190,12 @@ async def test_a_directory_is_gone_through_by_an_ordinary_loop(path: Path) -> No
     assert {type(p) for p in await path.glob("**/*")} == {Native}
 
 
-async def test_an_error_while_collecting_is_raised_by_the_call(path: Path) -> None:
+async def test_an_error_in_iterdir_is_raised_by_the_awaited_call(path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await path.iterdir()
 
 
-async def test_our_paths_may_be_arguments(path: Path) -> None:
+async def test_nurseryio_paths_may_be_arguments_of_path_methods(path: Path) -> None:
     await path.write_bytes(b"data")
     other = path.with_name("other")
     await other.hardlink_to(path)
@@ -207,7 +207,7 @@ async def test_our_paths_may_be_arguments(path: Path) -> None:
     assert type(await other.readlink()) is Native
 
 
-async def test_open_gives_a_file_with_async_methods(path: Path) -> None:
+async def test_path_open_gives_a_file_with_async_methods(path: Path) -> None:
     async with await path.open("w", encoding="utf-8") as file:
         assert isinstance(file, AsyncIOWrapper)
         await file.write("word")
@@ -215,7 +215,7 @@ async def test_open_gives_a_file_with_async_methods(path: Path) -> None:
         assert await file.read() == "word"
 
 
-async def test_a_cancelled_call_does_nothing(path: Path) -> None:
+async def test_a_cancelled_path_method_does_nothing(path: Path) -> None:
     with CancelScope() as scope:
         scope.cancel()
         await path.touch()
@@ -223,7 +223,7 @@ async def test_a_cancelled_call_does_nothing(path: Path) -> None:
     assert not await path.exists()
 
 
-def test_a_uri_is_computed_at_once(tmp_path: pathlib.Path) -> None:
+def test_as_uri_of_a_path_is_sync(tmp_path: pathlib.Path) -> None:
     assert Path(tmp_path).as_uri() == tmp_path.as_uri()
     with pytest.raises(ValueError, match="relative path"):
         Path("a").as_uri()
@@ -236,7 +236,7 @@ if sys.version_info >= (3, 12):
             await (path / name).mkdir(parents=True)
             await (path / name / "file").touch()
 
-    async def test_a_walk_visits_the_tree(path: Path) -> None:
+    async def test_path_walk_visits_the_directory_tree(path: Path) -> None:
         await make_tree(path)
         seen = []
         async for where, dirs, files in path.walk():
@@ -249,7 +249,7 @@ if sys.version_info >= (3, 12):
             ("c", [], ["file"]),
         ]
 
-    async def test_a_walk_leaves_out_what_is_taken_from_its_directories(path: Path) -> None:
+    async def test_path_walk_leaves_out_directories_removed_from_its_list(path: Path) -> None:
         await make_tree(path)
         seen = []
         async for where, dirs, _files in path.walk():
@@ -258,7 +258,7 @@ if sys.version_info >= (3, 12):
                 dirs.remove("a")
         assert seen == [path, path / "c"]
 
-    async def test_a_walk_may_go_bottom_up_and_tells_errors(path: Path) -> None:
+    async def test_path_walk_takes_top_down_and_on_error(path: Path) -> None:
         await make_tree(path)
         last = None
         async for where, _dirs, _files in path.walk(top_down=False):
@@ -269,7 +269,7 @@ if sys.version_info >= (3, 12):
             raise AssertionError
         assert [type(error) for error in errors] == [FileNotFoundError]
 
-    async def test_each_step_of_a_walk_is_a_checkpoint(path: Path) -> None:
+    async def test_each_step_of_path_walk_is_a_checkpoint(path: Path) -> None:
         await make_tree(path)
         steps = 0
         with CancelScope() as scope:
@@ -285,7 +285,7 @@ if sys.version_info >= (3, 13):
     async def test_full_match_is_async_as_in_trio() -> None:
         assert await Path("a/b/c.txt").full_match("a/**/*.txt")
 
-    def test_a_path_is_made_of_a_uri() -> None:
+    def test_path_from_uri() -> None:
         path = Path.from_uri("file:///a/b")
         assert path == Path("/a/b")
         assert type(path) is Native
@@ -293,7 +293,7 @@ if sys.version_info >= (3, 13):
 
 if sys.version_info >= (3, 14):
 
-    async def test_files_are_copied_and_moved(path: Path) -> None:
+    async def test_path_copy_and_move(path: Path) -> None:
         await path.write_bytes(b"data")
         folder = path.with_name("folder")
         await folder.mkdir()

@@ -51,7 +51,7 @@ class Made:
         """Give paths."""
 
 
-def test_paths_of_ours_become_pathlibs_and_other_things_stay() -> None:
+def test_nurseryio_paths_become_pathlib_paths_and_other_arguments_stay() -> None:
     made = to_pathlib(Path("a"))
     assert isinstance(made, pathlib.Path)
     assert str(made) == "a"
@@ -59,7 +59,7 @@ def test_paths_of_ours_become_pathlibs_and_other_things_stay() -> None:
         assert to_pathlib(thing) is thing
 
 
-async def test_a_call_is_made_in_a_thread_with_paths_of_pathlib() -> None:
+async def test_a_path_method_is_called_in_a_thread_with_pathlib_paths() -> None:
     calls.clear()
     assert await Made("a").value(Path("b"), 1, key=Path("c")) == "value"
     ((path, args, kwargs, thread),) = calls
@@ -70,7 +70,7 @@ async def test_a_call_is_made_in_a_thread_with_paths_of_pathlib() -> None:
     assert thread is not threading.current_thread()
 
 
-async def test_what_is_returned_has_the_type_of_the_path_that_was_asked() -> None:
+async def test_a_path_method_returns_paths_of_the_type_of_its_path() -> None:
     class Derived(Made):
         pass
 
@@ -82,7 +82,7 @@ async def test_what_is_returned_has_the_type_of_the_path_that_was_asked() -> Non
     assert [type(path) for path in found] == [Derived, Derived]
 
 
-def test_a_method_is_called_and_documented_as_declared() -> None:
+def test_a_path_method_has_the_declared_name_and_docstring() -> None:
     method = Made.value
     assert (method.__name__, method.__qualname__) == ("value", "Made.value")
     assert method.__module__ == __name__
@@ -93,7 +93,7 @@ def test_a_method_is_called_and_documented_as_declared() -> None:
     assert inspect.signature(method) == inspect.signature(noted)
 
 
-async def test_a_walk_makes_each_step_in_a_thread() -> None:
+async def test_path_walk_makes_each_step_in_a_thread() -> None:
     threads = []
 
     def steps() -> Any:
@@ -108,7 +108,7 @@ async def test_a_walk_makes_each_step_in_a_thread() -> None:
         await walk.__anext__()
 
 
-async def test_a_cancelled_walk_takes_no_step() -> None:
+async def test_a_cancelled_path_walk_takes_no_step() -> None:
     walk = Walk(Path, iter([(pathlib.Path("a"), [], [])]))
     with CancelScope() as scope:
         scope.cancel()

@@ -49,7 +49,7 @@ async def read_all(stream: Any) -> bytes:
 # -- starting -------------------------------------------------------------------
 
 
-async def test_a_process_says_what_it_is_and_how_it_ended() -> None:
+async def test_repr_of_a_process_shows_its_args_and_how_it_ended() -> None:
     async with child("sleep", "1000") as process:
         assert process.args == ("sleep", "1000")
         assert process.returncode is None is process.poll()
@@ -71,17 +71,17 @@ async def test_code_written_for_popen_sees_streams_of_bytes() -> None:
         assert process.encoding is process.errors is None
 
 
-def test_a_process_is_made_by_the_library_alone() -> None:
+def test_process_cannot_be_instantiated() -> None:
     with pytest.raises(TypeError, match="no public constructor"):
         Process(None, None, None, None)  # type: ignore[call-arg,arg-type]
 
 
-async def test_without_pipes_there_are_no_streams() -> None:
+async def test_without_pipes_stdin_stdout_and_stderr_are_none() -> None:
     async with child("true", stdin=DEVNULL) as process:
         assert process.stdin is process.stdout is process.stderr is process.stdio is None
 
 
-async def test_stdio_is_there_if_both_its_halves_are() -> None:
+async def test_stdio_is_a_stapled_stream_if_stdin_and_stdout_are_pipes() -> None:
     async with child("cat", stdin=PIPE, stdout=PIPE) as process:
         assert process.stdio is not None
         await process.stdio.send_all(b"hello")
@@ -92,7 +92,7 @@ async def test_stdio_is_there_if_both_its_halves_are() -> None:
         assert process.stdio is None
 
 
-async def test_a_string_needs_a_shell_and_a_shell_needs_a_string() -> None:
+async def test_a_command_string_needs_shell_and_shell_needs_a_string() -> None:
     with pytest.raises(TypeError, match=r"must be a sequence .* if shell=False"):
         await open_process("ls -l")
     with pytest.raises(TypeError, match=r"must be a string or bytes .* if shell=True"):
@@ -105,32 +105,34 @@ async def test_a_string_needs_a_shell_and_a_shell_needs_a_string() -> None:
     assert await process.wait() == 8
 
 
-async def test_a_path_is_a_command() -> None:
+async def test_a_path_may_be_the_command() -> None:
     for command in (Path("/bin/true"), [nurseryio.Path("/bin/true")]):
         process = await open_process(command)
         assert await process.wait() == 0
 
 
 @pytest.mark.parametrize("option", ["universal_newlines", "text", "encoding", "errors", "bufsize"])
-async def test_options_that_make_text_of_bytes_are_refused(option: str) -> None:
+async def test_popen_options_for_text_mode_are_refused(option: str) -> None:
     with pytest.raises(TypeError, match=f"the '{option}' option is not supported"):
         await open_process(["true"], **{option: 1})
 
 
-async def test_options_of_popen_are_passed_on(tmp_path: Path) -> None:
+async def test_other_popen_options_are_passed_on(tmp_path: Path) -> None:
     async with child(
         "sh", "-c", "pwd; echo $WORD", stdout=PIPE, cwd=tmp_path, env={"WORD": "x"}
     ) as (process):
         assert await read_all(process.stdout) == os.fsencode(tmp_path.resolve()) + b"\nx\n"
 
 
-async def test_a_start_that_fails_leaves_no_pipe_open() -> None:
+async def test_open_process_that_fails_leaves_no_pipe_open() -> None:
     # The end of every test looks for descriptors.
     with pytest.raises(FileNotFoundError):
         await open_process(["/no/such/program"], stdin=PIPE, stdout=PIPE, stderr=PIPE)
 
 
-async def test_a_system_without_pipes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_system_without_non_blocking_pipes_is_an_error_that_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("nurseryio._system.process._HAS_PIPES", False)
     for name in ("stdin", "stdout", "stderr"):
         with pytest.raises(NotImplementedError, match="not available on this system"):
@@ -139,7 +141,7 @@ async def test_a_system_without_pipes_says_so(monkeypatch: pytest.MonkeyPatch) -
     assert await process.wait() == 0
 
 
-async def test_a_cancelled_start_leaves_no_pipe_and_no_child() -> None:
+async def test_a_cancelled_open_process_leaves_no_pipe_and_no_child_process() -> None:
     with CancelScope() as scope:
         scope.cancel()
         await open_process(["sleep", "1000"], stdin=PIPE, stdout=PIPE)
@@ -151,7 +153,7 @@ async def test_a_cancelled_start_leaves_no_pipe_and_no_child() -> None:
 # -- streams --------------------------------------------------------------------
 
 
-async def test_the_three_streams_lead_where_they_say() -> None:
+async def test_stdin_stdout_and_stderr_of_a_process_are_its_pipes() -> None:
     async with child(
         "sh", "-c", "cat; echo problem >&2", stdin=PIPE, stdout=PIPE, stderr=PIPE
     ) as process:
@@ -163,14 +165,14 @@ async def test_the_three_streams_lead_where_they_say() -> None:
         assert await process.wait() == 0
 
 
-async def test_errors_can_go_where_the_output_goes() -> None:
+async def test_stderr_can_be_redirected_to_the_stdout_pipe() -> None:
     command = ("sh", "-c", "echo one; echo two >&2; echo three")
     async with child(*command, stdout=PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stderr is None
         assert await read_all(process.stdout) == b"one\ntwo\nthree\n"
 
 
-async def test_errors_can_follow_an_output_that_is_a_file(tmp_path: Path) -> None:
+async def test_stderr_can_be_redirected_to_a_stdout_that_is_a_file(tmp_path: Path) -> None:
     with open(tmp_path / "log", "wb") as file:
         async with child(
             "sh", "-c", "echo one; echo two >&2", stdout=file, stderr=subprocess.STDOUT
@@ -180,13 +182,13 @@ async def test_errors_can_follow_an_output_that_is_a_file(tmp_path: Path) -> Non
     assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"
 
 
-async def test_errors_can_follow_an_output_that_is_our_own() -> None:
+async def test_stderr_can_be_redirected_to_an_inherited_stdout() -> None:
     async with child("true", stderr=subprocess.STDOUT) as process:
         assert process.stderr is None
         assert await process.wait() == 0
 
 
-async def test_the_output_of_one_child_is_the_input_of_another() -> None:
+async def test_stdout_of_one_process_can_be_stdin_of_another() -> None:
     async with (
         child("sh", "-c", "read line; echo $line", stdin=PIPE, stdout=PIPE) as first,
         child("cat", stdin=first.stdout, stdout=PIPE) as second,
@@ -202,7 +204,7 @@ async def test_the_output_of_one_child_is_the_input_of_another() -> None:
             await open_process(["cat"], stdin=first.stdout)
 
 
-async def test_a_child_ends_when_the_reader_of_its_output_has_gone() -> None:
+async def test_a_process_ends_by_sigpipe_when_the_reader_of_its_stdout_has_closed() -> None:
     async with (
         child("yes", stdout=PIPE) as first,
         child("head", "-n", "1", stdin=first.stdout, stdout=PIPE) as second,
@@ -211,7 +213,7 @@ async def test_a_child_ends_when_the_reader_of_its_output_has_gone() -> None:
         assert await first.wait() == -signal.SIGPIPE
 
 
-async def test_the_input_of_one_child_is_the_output_of_another() -> None:
+async def test_stdin_of_one_process_can_be_stdout_of_another() -> None:
     async with (
         child("cat", stdin=PIPE, stdout=PIPE) as second,
         child("sh", "-c", "echo out; echo err >&2", stdout=second.stdin, stderr=second.stdin) as _,
@@ -219,7 +221,7 @@ async def test_the_input_of_one_child_is_the_output_of_another() -> None:
         assert await read_all(second.stdout) == b"out\nerr\n"
 
 
-async def test_a_stream_that_could_not_be_handed_on_goes_on_here() -> None:
+async def test_a_stream_given_to_a_process_that_fails_to_start_stays_usable() -> None:
     async with child("cat", stdin=PIPE, stdout=PIPE) as process:
         with pytest.raises(FileNotFoundError):
             await open_process(["/no/such/program"], stdin=process.stdout, stdout=process.stdin)
@@ -229,7 +231,7 @@ async def test_a_stream_that_could_not_be_handed_on_goes_on_here() -> None:
         assert await process.stdout.receive_some() == b"still ours"
 
 
-async def test_a_stream_in_use_is_not_handed_on() -> None:
+async def test_a_stream_in_use_cannot_be_given_to_a_process() -> None:
     async with child("cat", stdin=PIPE, stdout=PIPE) as process:
         async with open_nursery() as nursery:
             nursery.start_soon(process.stdout.receive_some)
@@ -239,7 +241,7 @@ async def test_a_stream_in_use_is_not_handed_on() -> None:
             await process.stdin.send_all(b"x")
 
 
-async def test_a_socket_is_handed_on_as_well() -> None:
+async def test_a_socket_stream_can_be_given_to_a_process() -> None:
     ours, theirs = nurseryio.socket.socketpair()
     with ours, theirs:
         async with child("cat", stdin=theirs, stdout=theirs) as process:
@@ -264,7 +266,7 @@ async def test_a_command_may_be_an_iterator() -> None:
         await open_process(iter(()))  # type: ignore[arg-type]
 
 
-async def test_a_child_that_does_not_read_stops_who_writes() -> None:
+async def test_back_pressure_a_process_that_does_not_read_blocks_the_sender() -> None:
     async with child("sleep", "1000", stdin=PIPE) as process:
         assert process.stdin is not None
         with CancelScope() as scope:
@@ -277,7 +279,7 @@ async def test_a_child_that_does_not_read_stops_who_writes() -> None:
         assert scope.cancelled_caught
 
 
-async def test_writing_to_a_child_that_has_exited_breaks() -> None:
+async def test_sending_to_a_process_that_has_exited_raises_broken_resource_error() -> None:
     async with child("true", stdin=PIPE) as process:
         await process.wait()
         assert process.stdin is not None
@@ -286,7 +288,7 @@ async def test_writing_to_a_child_that_has_exited_breaks() -> None:
         assert isinstance(caught.value.__cause__, BrokenPipeError)
 
 
-async def test_a_grandchild_keeps_the_pipe_but_not_the_exit() -> None:
+async def test_process_wait_returns_although_a_grandchild_keeps_the_pipe_open() -> None:
     script = "sleep 1000 & echo $!"
     async with child("sh", "-c", script, stdout=PIPE) as process:
         assert process.stdout is not None
@@ -305,7 +307,7 @@ async def test_a_grandchild_keeps_the_pipe_but_not_the_exit() -> None:
 # -- waiting --------------------------------------------------------------------
 
 
-async def test_many_tasks_may_wait_and_be_cancelled() -> None:
+async def test_many_tasks_may_call_process_wait_and_be_cancelled() -> None:
     async with child("sleep", "1000") as process:
         async with open_nursery() as nursery:
             for _ in range(3):
@@ -322,7 +324,7 @@ async def test_many_tasks_may_wait_and_be_cancelled() -> None:
         assert process.returncode == -signal.SIGKILL
 
 
-async def test_a_wait_is_a_checkpoint_though_the_child_is_gone() -> None:
+async def test_process_wait_is_a_checkpoint_although_the_process_has_exited() -> None:
     async with child("true") as process:
         await process.wait()
         with CancelScope() as scope:
@@ -331,7 +333,7 @@ async def test_a_wait_is_a_checkpoint_though_the_child_is_gone() -> None:
         assert scope.cancelled_caught
 
 
-async def test_who_waits_is_woken_though_somebody_else_has_reaped() -> None:
+async def test_process_wait_returns_although_other_code_has_reaped_the_process() -> None:
     async with child("sleep", "1000") as process:
         ended = nurseryio.Event()
 
@@ -351,7 +353,7 @@ async def test_who_waits_is_woken_though_somebody_else_has_reaped() -> None:
                 await ended.wait()
 
 
-async def test_a_status_that_the_system_throws_away_is_255_and_not_success(
+async def test_an_exit_status_lost_to_sigchld_ignored_is_255_and_not_success(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -363,7 +365,7 @@ async def test_a_status_that_the_system_throws_away_is_255_and_not_success(
                     await checkpoint()
                 process.kill()
             assert process.returncode == process.poll() == await process.wait() == 255
-            process.kill()  # not sent to whoever has the number now
+            process.kill()  # not sent to a process with the same id
         with pytest.raises(subprocess.CalledProcessError) as caught:
             await nurseryio.run_process(["true"])
         assert caught.value.returncode == 255
@@ -374,14 +376,14 @@ async def test_a_status_that_the_system_throws_away_is_255_and_not_success(
     assert f"status of process {process.pid} is not known" in caplog.text
 
 
-async def test_returncode_is_up_to_date_without_asking() -> None:
+async def test_returncode_is_up_to_date_without_poll() -> None:
     async with child("sleep", "1000") as process:
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert process.returncode == -signal.SIGKILL
 
 
-def test_a_process_can_be_handed_from_loop_to_loop() -> None:
+def test_a_process_can_be_used_on_one_loop_after_another() -> None:
     async def start() -> Process:
         process = await open_process(["sleep", "1000"])
         with nurseryio.move_on_after(0.001):
@@ -414,7 +416,9 @@ async def test_processes_work_in_any_thread() -> None:
         (lambda process: process.send_signal(int(signal.SIGUSR2)), signal.SIGUSR2),
     ],
 )
-async def test_a_signal_arrives(send: Any, number: signal.Signals) -> None:
+async def test_send_signal_terminate_and_kill_reach_the_process(
+    send: Any, number: signal.Signals
+) -> None:
     async with child("sleep", "1000") as process:
         send(process)
         assert await process.wait() == -number

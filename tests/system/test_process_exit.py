@@ -46,7 +46,9 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
     popen.wait()
 
 
-async def test_a_wait_ends_when_the_child_exits(way: str, child: subprocess.Popen[bytes]) -> None:
+async def test_process_exit_wait_ends_when_the_child_exits(
+    way: str, child: subprocess.Popen[bytes]
+) -> None:
     ended = []
 
     async def wait() -> None:
@@ -63,7 +65,7 @@ async def test_a_wait_ends_when_the_child_exits(way: str, child: subprocess.Pope
     assert ended == [-signal.SIGTERM]
 
 
-async def test_a_wait_for_a_child_that_has_exited_is_over_at_once(
+async def test_process_exit_wait_for_a_child_that_has_exited_is_over_at_once(
     way: str, child: subprocess.Popen[bytes]
 ) -> None:
     child.kill()
@@ -72,7 +74,7 @@ async def test_a_wait_for_a_child_that_has_exited_is_over_at_once(
         await ExitWatch(child).wait()
 
 
-async def test_a_wait_may_be_cancelled_and_begun_again(
+async def test_process_exit_wait_may_be_cancelled_and_begun_again(
     way: str, child: subprocess.Popen[bytes]
 ) -> None:
     watch = ExitWatch(child)
@@ -87,7 +89,9 @@ async def test_a_wait_may_be_cancelled_and_begun_again(
     await watch.wait()
 
 
-async def test_a_wait_may_be_natively_cancelled(way: str, child: subprocess.Popen[bytes]) -> None:
+async def test_process_exit_wait_may_be_natively_cancelled(
+    way: str, child: subprocess.Popen[bytes]
+) -> None:
     watch = ExitWatch(child)
     task = asyncio.get_running_loop().create_task(watch.wait())
     await checkpoint()
@@ -98,7 +102,9 @@ async def test_a_wait_may_be_natively_cancelled(way: str, child: subprocess.Pope
     await watch.wait()
 
 
-def test_a_wait_may_go_on_in_another_loop(way: str, child: subprocess.Popen[bytes]) -> None:
+def test_process_exit_wait_may_go_on_in_another_loop(
+    way: str, child: subprocess.Popen[bytes]
+) -> None:
     watch = ExitWatch(child)
 
     async def try_for_a_moment() -> None:
@@ -110,12 +116,14 @@ def test_a_wait_may_go_on_in_another_loop(way: str, child: subprocess.Popen[byte
     nurseryio.run(watch.wait)
 
 
-async def test_a_wait_works_in_any_thread(way: str, child: subprocess.Popen[bytes]) -> None:
+async def test_process_exit_wait_works_in_any_thread(
+    way: str, child: subprocess.Popen[bytes]
+) -> None:
     child.kill()
     await nurseryio.to_thread.run_sync(nurseryio.run, ExitWatch(child).wait)
 
 
-async def test_a_system_that_refuses_pidfds_gets_a_thread(
+async def test_process_exit_uses_a_thread_on_a_system_without_pidfds(
     child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_args: object) -> NoReturn:
@@ -127,7 +135,7 @@ async def test_a_system_that_refuses_pidfds_gets_a_thread(
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfds")
-async def test_a_child_that_the_system_has_reaped_is_not_waited_for(
+async def test_process_exit_does_not_wait_for_a_child_already_reaped(
     child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def vanished(*_args: object) -> NoReturn:
@@ -138,7 +146,7 @@ async def test_a_child_that_the_system_has_reaped_is_not_waited_for(
 
 
 @pytest.mark.parametrize("moment", ["before", "while waiting"])
-async def test_a_status_that_other_code_takes_is_reported_as_unknown(
+async def test_process_exit_status_reaped_by_other_code_is_reported_as_unknown(
     way: str,
     child: subprocess.Popen[bytes],
     moment: str,
@@ -173,7 +181,7 @@ async def test_a_status_that_other_code_takes_is_reported_as_unknown(
 
 
 @pytest.mark.skipif(not hasattr(os, "waitid"), reason="needs waitid")
-async def test_a_status_is_kept_before_the_child_is_reaped(
+async def test_process_exit_status_is_kept_before_the_child_is_reaped(
     child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = ExitWatch(child)
@@ -193,7 +201,7 @@ async def test_a_status_is_kept_before_the_child_is_reaped(
         os.waitpid(child.pid, os.WNOHANG)  # it is reaped nevertheless
 
 
-def test_a_poll_within_a_poll_does_not_wait_for_the_other(child: subprocess.Popen[bytes]) -> None:
+def test_process_exit_poll_inside_a_poll_does_not_deadlock(child: subprocess.Popen[bytes]) -> None:
     # As in the handler of a signal.
     watch = ExitWatch(child)
     with watch._lock:
@@ -203,7 +211,7 @@ def test_a_poll_within_a_poll_does_not_wait_for_the_other(child: subprocess.Pope
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfds")
 @pytest.mark.parametrize("error", [OSError("no space"), NotImplementedError()])
-async def test_a_loop_that_cannot_watch_the_pidfd_gets_a_thread(
+async def test_process_exit_uses_a_thread_on_a_loop_that_cannot_watch_a_pidfd(
     child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     async def fail(_fd: int) -> NoReturn:
@@ -221,7 +229,7 @@ async def test_a_loop_that_cannot_watch_the_pidfd_gets_a_thread(
 @pytest.mark.parametrize(
     ("script", "status"), [("exit 3", 3), ("kill -USR1 $$", -signal.SIGUSR1), ("exit 0", 0)]
 )
-async def test_the_status_is_that_of_the_standard_library(
+async def test_process_exit_status_is_that_of_the_standard_library(
     way: str, script: str, status: int
 ) -> None:
     popen = subprocess.Popen(["sh", "-c", script])
@@ -232,7 +240,7 @@ async def test_the_status_is_that_of_the_standard_library(
 
 
 class Interrupted:
-    """A loop that closes just before it is told."""
+    """A loop that closes just before call_soon_threadsafe() is called."""
 
     def __init__(self, closed: bool) -> None:
         self.is_closed = lambda: closed
@@ -241,7 +249,7 @@ class Interrupted:
         raise RuntimeError("no more calls")
 
 
-async def test_a_loop_that_has_closed_is_not_told(
+async def test_process_exit_thread_ignores_a_waiter_whose_loop_has_closed(
     child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process_exit, "start_thread_soon", lambda *_args: None)
@@ -253,7 +261,7 @@ async def test_a_loop_that_has_closed_is_not_told(
     thread._waiting[:] = [(Interrupted(closed=False), nurseryio.Event())]  # type: ignore[list-item]
     with pytest.raises(RuntimeError, match="no more calls"):
         thread._tell(None)  # type: ignore[arg-type]
-    # A task of another loop is told nevertheless.
+    # A task of another loop is woken nevertheless.
     seen: list[object] = []
 
     class Flaky(Interrupted):

@@ -8,22 +8,22 @@ import subprocess
 from nurseryio._system.process import _NOT_FOR_BYTE_STREAMS
 from nurseryio._system.process_options import ProcessOptions, RunOptions
 
-# Arguments of our own functions.
+# Arguments of nurseryio's functions.
 OURS = {"args", "stdin", "stdout", "stderr"}
 
 
-def test_every_option_of_popen_is_there_except_those_that_are_refused() -> None:
+def test_process_options_type_has_every_popen_option_except_the_refused() -> None:
     popens = set(inspect.signature(subprocess.Popen).parameters)
     ours = set(ProcessOptions.__optional_keys__)
     assert popens - OURS - set(_NOT_FOR_BYTE_STREAMS) <= ours
     assert not ours & set(_NOT_FOR_BYTE_STREAMS)
 
 
-def test_no_option_is_there_that_popen_never_takes() -> None:
+def test_process_options_type_has_no_option_that_popen_never_takes() -> None:
     popens = set(inspect.signature(subprocess.Popen).parameters)
     assert ProcessOptions.__optional_keys__ - popens <= {"process_group"}
 
 
-def test_run_process_passes_on_where_the_output_goes_too() -> None:
+def test_run_process_options_include_stdin_stdout_and_stderr() -> None:
     assert RunOptions.__optional_keys__ - ProcessOptions.__optional_keys__ == {"stdout", "stderr"}
     assert not RunOptions.__required_keys__

@@ -55,7 +55,7 @@ def no_child_is_left() -> Any:
 # -- results --------------------------------------------------------------------
 
 
-async def test_a_run_returns_what_the_standard_library_would() -> None:
+async def test_run_process_returns_a_completed_process_as_subprocess_run_does() -> None:
     done = await run_process(
         ["sh", "-c", "echo out; echo err >&2"], capture_stdout=True, capture_stderr=True
     )
@@ -64,13 +64,15 @@ async def test_a_run_returns_what_the_standard_library_would() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"out\n", b"err\n")
 
 
-async def test_what_is_not_captured_is_none(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_run_process_output_that_is_not_captured_is_none(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     done = await run_process(["sh", "-c", "echo out; echo err >&2"])
     assert done.stdout is done.stderr is None
     assert capfd.readouterr() == ("out\n", "err\n")
 
 
-async def test_output_and_errors_can_be_captured_in_one() -> None:
+async def test_run_process_captures_stdout_and_stderr_in_one() -> None:
     done = await run_process(
         ["sh", "-c", "echo one; echo two >&2; echo three"],
         capture_stdout=True,
@@ -79,7 +81,7 @@ async def test_output_and_errors_can_be_captured_in_one() -> None:
     assert (done.stdout, done.stderr) == (b"one\ntwo\nthree\n", None)
 
 
-async def test_a_failure_is_an_error_with_what_was_captured() -> None:
+async def test_run_process_raises_called_process_error_with_the_captured_output() -> None:
     command = ["sh", "-c", "echo out; echo err >&2; exit 3"]
     with pytest.raises(subprocess.CalledProcessError) as caught:
         await run_process(command, capture_stdout=True, capture_stderr=True)
@@ -88,17 +90,17 @@ async def test_a_failure_is_an_error_with_what_was_captured() -> None:
     assert (error.stdout, error.stderr) == (b"out\n", b"err\n")
 
 
-async def test_a_failure_may_be_left_to_the_caller() -> None:
+async def test_run_process_with_check_false_returns_the_failure() -> None:
     done = await run_process(["sh", "-c", "kill -USR1 $$"], check=False)
     assert done.returncode == -signal.SIGUSR1
 
 
-async def test_a_program_that_is_not_there_is_a_plain_error() -> None:
+async def test_run_process_of_a_missing_program_raises_file_not_found_error() -> None:
     with pytest.raises(FileNotFoundError):
         await run_process(["/no/such/program"], capture_stdout=True)
 
 
-async def test_a_shell_gets_a_string() -> None:
+async def test_run_process_with_shell_takes_a_string() -> None:
     done = await run_process("echo $((1 + 1))", shell=True, capture_stdout=True)
     assert done.stdout == b"2\n"
 
@@ -106,7 +108,7 @@ async def test_a_shell_gets_a_string() -> None:
 # -- input and output -----------------------------------------------------------
 
 
-async def test_input_is_any_buffer_in_one_piece() -> None:
+async def test_run_process_stdin_is_any_contiguous_buffer() -> None:
     numbers = array.array("I", range(50_000))
     done = await run_process(["cat"], stdin=numbers, capture_stdout=True)
     assert done.stdout == numbers.tobytes()
@@ -117,24 +119,24 @@ async def test_input_is_any_buffer_in_one_piece() -> None:
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-async def test_input_is_given_and_ended(kind: Any) -> None:
+async def test_run_process_sends_stdin_and_closes_it(kind: Any) -> None:
     done = await run_process(["cat"], stdin=kind(b"some words"), capture_stdout=True)
     assert done.stdout == b"some words"
 
 
-async def test_there_is_no_input_unless_it_is_given() -> None:
+async def test_run_process_stdin_is_devnull_by_default() -> None:
     done = await run_process(["cat"], capture_stdout=True)
     assert done.stdout == b""
 
 
-async def test_input_may_come_from_a_file(tmp_path: Any) -> None:
+async def test_run_process_stdin_may_be_a_file(tmp_path: Any) -> None:
     (tmp_path / "input").write_bytes(b"from a file")
     with open(tmp_path / "input", "rb") as file:
         done = await run_process(["cat"], stdin=file, capture_stdout=True)
     assert done.stdout == b"from a file"
 
 
-async def test_much_goes_in_and_comes_out_of_both_pipes_at_once() -> None:
+async def test_run_process_feeds_stdin_and_reads_both_pipes_at_once() -> None:
     data = os.urandom(2**20)
     done = await run_process(
         ["tee", "/dev/stderr"], stdin=data, capture_stdout=True, capture_stderr=True
@@ -142,25 +144,27 @@ async def test_much_goes_in_and_comes_out_of_both_pipes_at_once() -> None:
     assert done.stdout == data == done.stderr
 
 
-async def test_a_child_that_floods_both_pipes_is_read_to_the_end() -> None:
+async def test_run_process_reads_a_child_that_floods_both_pipes_to_the_end() -> None:
     script = "head -c 3000000 /dev/zero >&2; head -c 3000000 /dev/zero"
     done = await run_process(["sh", "-c", script], capture_stdout=True, capture_stderr=True)
     assert len(done.stdout) == len(done.stderr) == 3000000
 
 
-async def test_a_child_that_exits_before_reading_its_input_is_no_error() -> None:
+async def test_a_child_process_that_exits_before_reading_stdin_is_not_an_error() -> None:
     done = await run_process(["true"], stdin=bytes(2**20))
     assert done.returncode == 0
 
 
-async def test_a_child_that_closes_its_input_goes_on() -> None:
+async def test_a_child_process_that_closes_its_stdin_goes_on() -> None:
     done = await run_process(
         ["sh", "-c", "exec <&-; echo done"], stdin=bytes(2**20), capture_stdout=True
     )
     assert done.stdout == b"done\n"
 
 
-async def test_input_that_cannot_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_run_process_raises_an_error_in_writing_stdin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     write = os.write
 
     def fails(fd: int, data: Any) -> int:
@@ -187,7 +191,7 @@ async def test_a_pipe_that_cannot_be_made_a_stream_is_closed(
         await run_process(["cat"], stdin=b"x")  # the end of the test looks for descriptors
 
 
-async def test_text_is_refused_as_input() -> None:
+async def test_run_process_refuses_text_as_stdin() -> None:
     with pytest.raises(UnicodeError, match="must be bytes, not str"):
         await run_process(["cat"], stdin="text")  # type: ignore[arg-type]
 
@@ -196,19 +200,19 @@ async def test_text_is_refused_as_input() -> None:
     ("option", "instead"),
     [("input", "as stdin"), ("capture_output", "capture_stdout=True"), ("timeout", "fail_after")],
 )
-async def test_options_of_the_standard_librarys_run_are_led_to_ours(
+async def test_run_process_refuses_options_of_subprocess_run_and_names_its_own(
     option: str, instead: str
 ) -> None:
     with pytest.raises(TypeError, match=f"no option '{option}': .*{instead}"):
         await run_process(["true"], **{option: 1})
 
 
-async def test_what_cannot_end_a_child_is_refused_before_it_starts() -> None:
+async def test_a_deliver_cancel_that_is_not_an_async_function_is_refused_before_the_start() -> None:
     with pytest.raises(TypeError, match="expecting an async function"):
         await run_process(["no-such-program"], deliver_cancel=5)  # type: ignore[arg-type]
 
 
-async def test_a_stream_cannot_go_to_two_places() -> None:
+async def test_run_process_refuses_capture_together_with_a_stream() -> None:
     with pytest.raises(ValueError, match="can't specify both stdout and capture_stdout"):
         await run_process(["true"], capture_stdout=True, stdout=subprocess.DEVNULL)
     with pytest.raises(ValueError, match="can't specify both stderr and capture_stderr"):
@@ -216,7 +220,7 @@ async def test_a_stream_cannot_go_to_two_places() -> None:
 
 
 @pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
-async def test_a_pipe_is_of_no_use_without_the_process(name: str) -> None:
+async def test_run_process_refuses_pipe_unless_started_in_a_nursery(name: str) -> None:
     with pytest.raises(ValueError, match=rf"{name}=subprocess\.PIPE is only valid with nursery"):
         await run_process(["true"], **{name: PIPE})
 
@@ -224,7 +228,7 @@ async def test_a_pipe_is_of_no_use_without_the_process(name: str) -> None:
 # -- in the background ----------------------------------------------------------
 
 
-async def test_a_nursery_starts_a_process_to_talk_to() -> None:
+async def test_nursery_start_of_run_process_returns_the_process() -> None:
     async with open_nursery() as nursery:
         process = await nursery.start(
             functools.partial(run_process, ["cat"], stdin=PIPE, stdout=PIPE)
@@ -238,7 +242,7 @@ async def test_a_nursery_starts_a_process_to_talk_to() -> None:
         await process.stdout.aclose()
 
 
-async def test_streams_that_are_looked_after_are_not_handed_out() -> None:
+async def test_nursery_start_of_run_process_hides_the_streams_that_it_handles_itself() -> None:
     async with open_nursery() as nursery:
         process = await nursery.start(
             functools.partial(
@@ -248,7 +252,7 @@ async def test_streams_that_are_looked_after_are_not_handed_out() -> None:
         assert process.stdin is process.stdout is process.stderr is process.stdio is None
 
 
-async def test_a_failure_in_the_background_is_an_error_of_the_nursery() -> None:
+async def test_a_failure_of_a_process_started_in_a_nursery_is_an_error_of_the_nursery() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with open_nursery() as nursery:
             await nursery.start(run_process, ["false"])
@@ -270,14 +274,14 @@ async def cancelled_run(nursery: Any, *command: str, **options: Any) -> Process:
     return process
 
 
-async def test_a_cancelled_run_ends_the_child_politely() -> None:
+async def test_a_cancelled_run_process_terminates_the_child() -> None:
     async with open_nursery() as nursery:
         process = await cancelled_run(nursery, "sh", "-c", "echo up; exec sleep 1000")
     assert nursery.cancel_scope.cancelled_caught
     assert process.returncode == -signal.SIGTERM
 
 
-async def test_a_natively_cancelled_run_ends_the_child_and_passes_the_cancellation_on() -> None:
+async def test_a_native_cancel_of_run_process_terminates_the_child_and_is_re_raised() -> None:
     up = Event()
     processes = []
 
@@ -294,7 +298,7 @@ async def test_a_natively_cancelled_run_ends_the_child_and_passes_the_cancellati
     assert processes[0].returncode == -signal.SIGTERM
 
 
-async def test_a_run_that_is_natively_cancelled_again_and_again_still_reaps() -> None:
+async def test_run_process_natively_cancelled_again_and_again_still_reaps_the_child() -> None:
     asked, go = Event(), Event()
     processes = []
 
@@ -325,7 +329,7 @@ async def test_a_run_that_is_natively_cancelled_again_and_again_still_reaps() ->
     await output.aclose()
 
 
-async def test_a_run_that_is_cancelled_while_it_starts_leaves_no_child() -> None:
+async def test_run_process_cancelled_while_it_starts_leaves_no_child() -> None:
     with CancelScope() as scope:
         # Struck while the worker thread is at it, or just after: the child must go either way.
         asyncio.get_running_loop().call_soon(scope.cancel)
@@ -342,7 +346,7 @@ async def test_a_child_that_ignores_sigterm_is_killed_after_5_seconds(autojump_c
     assert nurseryio.current_time() - begun == pytest.approx(5)
 
 
-async def test_a_child_that_ignores_sigterm_is_killed_though_warnings_are_errors(
+async def test_a_child_that_ignores_sigterm_is_killed_although_warnings_are_errors(
     autojump_clock: Any,
 ) -> None:
     with pytest.raises(ExceptionGroup) as caught:
@@ -352,14 +356,14 @@ async def test_a_child_that_ignores_sigterm_is_killed_though_warnings_are_errors
     assert process.returncode == -signal.SIGKILL
 
 
-async def test_a_child_may_use_the_time_that_it_has() -> None:
+async def test_a_terminated_child_may_use_its_5_seconds() -> None:
     script = "trap 'exit 7' TERM; echo up; while :; do sleep 0.01; done"
     async with open_nursery() as nursery:
         process = await cancelled_run(nursery, "sh", "-c", script)
     assert process.returncode == 7
 
 
-async def test_a_way_to_end_the_child_is_cancelled_when_it_has_exited() -> None:
+async def test_deliver_cancel_is_cancelled_when_the_child_has_exited() -> None:
     statuses = []
 
     async def deliver_cancel(process: Process) -> None:
@@ -376,7 +380,7 @@ async def test_a_way_to_end_the_child_is_cancelled_when_it_has_exited() -> None:
     assert statuses == [-signal.SIGUSR1]
 
 
-async def test_an_error_in_a_way_to_end_the_child_arrives_in_groups() -> None:
+async def test_an_error_in_deliver_cancel_is_raised_in_groups() -> None:
     async def deliver_cancel(process: Process) -> NoReturn:
         process.terminate()
         raise ValueError("foo")
@@ -391,7 +395,7 @@ async def test_an_error_in_a_way_to_end_the_child_arrives_in_groups() -> None:
     assert [str(e) for e in inner.exceptions] == ["foo"]
 
 
-async def test_a_plain_function_as_a_way_to_end_the_child_is_named() -> None:
+async def test_a_sync_deliver_cancel_is_an_error_that_names_it() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with open_nursery() as nursery:
             await cancelled_run(
@@ -403,7 +407,9 @@ async def test_a_plain_function_as_a_way_to_end_the_child_is_named() -> None:
     assert "'Process.terminate' appears to be synchronous" in str(error)
 
 
-async def test_a_signal_that_cannot_be_sent_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_signal_that_cannot_be_sent_to_a_child_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     terminate = Process.terminate
 
     def refuse(self: Process) -> NoReturn:
@@ -416,7 +422,7 @@ async def test_a_signal_that_cannot_be_sent_is_a_warning(monkeypatch: pytest.Mon
             await cancelled_run(nursery, "sh", "-c", "echo up; exec sleep 1000")
 
 
-async def test_a_way_to_end_the_child_is_not_asked_when_it_has_exited() -> None:
+async def test_deliver_cancel_is_not_called_when_the_child_has_exited() -> None:
     async def deliver_cancel(process: Process) -> NoReturn:
         raise AssertionError("there is nothing to end")
 
@@ -445,11 +451,11 @@ async def test_a_way_to_end_the_child_is_not_asked_when_it_has_exited() -> None:
         await ended.wait()
         nursery.cancel_scope.cancel()
     assert nursery.cancel_scope.cancelled_caught
-    # Not ours to end, as documented.
+    # nurseryio does not end it, as documented.
     os.kill(grandchildren[0], signal.SIGKILL)
 
 
-async def test_a_cancelled_run_does_not_wait_for_grandchildren() -> None:
+async def test_a_cancelled_run_process_does_not_wait_for_grandchildren() -> None:
     script = "sleep 1000 & echo $! >&2; wait"
     async with open_nursery() as nursery:
         process = await nursery.start(
@@ -462,7 +468,9 @@ async def test_a_cancelled_run_does_not_wait_for_grandchildren() -> None:
     os.kill(grandchild, signal.SIGKILL)
 
 
-async def test_an_error_in_reading_ends_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_in_reading_the_output_terminates_the_child(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def fail(self: FdStream, max_bytes: int | None = None) -> NoReturn:
         raise OSError("the cable is cut")
 
@@ -472,7 +480,7 @@ async def test_an_error_in_reading_ends_the_child(monkeypatch: pytest.MonkeyPatc
     assert [str(e) for e in caught.value.exceptions] == ["the cable is cut"]
 
 
-async def test_a_run_that_waits_costs_no_cpu() -> None:
+async def test_run_process_that_waits_costs_no_cpu() -> None:
     async with open_nursery() as nursery:
         await nursery.start(run_process, ["sleep", "1000"])
         cpu = time.process_time()
@@ -482,7 +490,7 @@ async def test_a_run_that_waits_costs_no_cpu() -> None:
     assert cpu < 0.1, "seconds of CPU in 0.3 seconds of waiting"
 
 
-async def test_fifty_children_at_once() -> None:
+async def test_fifty_run_process_at_once() -> None:
     results = []
 
     async def one(number: int) -> None:
@@ -500,7 +508,7 @@ async def test_fifty_children_at_once() -> None:
     assert sorted(results) == [(number, bytes([number]) * 1000) for number in range(50)]
 
 
-async def test_the_child_is_killed_if_a_way_to_end_it_fails() -> None:
+async def test_the_child_is_killed_if_deliver_cancel_fails() -> None:
     async def deliver_cancel(process: Process) -> NoReturn:
         raise ValueError("foo")
 
@@ -511,7 +519,7 @@ async def test_the_child_is_killed_if_a_way_to_end_it_fails() -> None:
 
 
 @pytest.mark.parametrize("way", ["default", "own"])
-async def test_a_child_that_cannot_be_ended_is_left_behind_after_a_time(
+async def test_a_child_process_that_cannot_be_killed_is_left_behind_after_a_time(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Like one that runs as another user, or hangs in a call of the system.
@@ -540,7 +548,7 @@ async def test_a_child_that_cannot_be_ended_is_left_behind_after_a_time(
     assert await process.wait() == -signal.SIGKILL
 
 
-async def test_a_way_to_end_the_child_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_deliver_cancel_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     # It has no limit as long as SIGKILL was not sent.
     monkeypatch.setattr(module, "KILLED_SECONDS", 0)
     script = "trap 'sleep 0.1; exit 7' TERM; echo up; while :; do sleep 0.01; done"
@@ -564,7 +572,7 @@ TREE = "sh -c 'sleep 1000 & {} echo up; wait' & wait"
 
 
 async def end_tree(script: str, **options: Any) -> tuple[Process, bytes]:
-    """Run a script in a process group of its own, and cancel it once it has said something."""
+    """Run a script in a new process group, and cancel it once it has printed something."""
     with CancelScope() as scope:
         async with open_nursery() as nursery:
             process = await nursery.start(
@@ -578,7 +586,7 @@ async def end_tree(script: str, **options: Any) -> tuple[Process, bytes]:
             while b"up" not in output:
                 output += await process.stdout.receive_some()
             scope.cancel()
-    # The end of the file: nobody is left who could write.
+    # The end of the file: no process with the pipe's write end is left.
     with nurseryio.fail_after(TIMEOUT):
         async with process.stdout:
             async for chunk in process.stdout:
@@ -586,13 +594,13 @@ async def end_tree(script: str, **options: Any) -> tuple[Process, bytes]:
     return process, output
 
 
-async def test_a_process_group_is_ended_as_a_whole() -> None:
+async def test_a_cancelled_run_process_terminates_its_whole_process_group() -> None:
     process, output = await end_tree(TREE.format(""))
     assert process.returncode == -signal.SIGTERM
     assert output == b"up\n"
 
 
-async def test_a_process_group_has_time_to_tidy_up_though_the_child_has_gone() -> None:
+async def test_a_process_group_has_time_to_clean_up_although_the_child_has_exited() -> None:
     tidy = 'trap "sleep 0.1; echo tidied; exit" TERM; echo up; while :; do sleep 0.01; done'
     script = f"sh -c '{tidy}' & wait"
     process, output = await end_tree(script)
@@ -600,7 +608,7 @@ async def test_a_process_group_has_time_to_tidy_up_though_the_child_has_gone() -
     assert output == b"up\ntidied\n"
 
 
-async def test_what_ignores_sigterm_in_a_process_group_is_killed() -> None:
+async def test_processes_of_a_group_that_ignore_sigterm_are_killed() -> None:
     script = TREE.format('trap "" TERM; sleep 1000 &')
     process, output = await end_tree(
         script, deliver_cancel=functools.partial(terminate_process_group, grace_seconds=0.1)
@@ -609,7 +617,7 @@ async def test_what_ignores_sigterm_in_a_process_group_is_killed() -> None:
     assert output == b"up\n"
 
 
-async def test_what_is_left_of_a_process_group_is_ended_though_the_child_has_exited() -> None:
+async def test_the_rest_of_a_process_group_is_terminated_although_the_child_has_exited() -> None:
     grandchildren: list[int] = []
     async with open_nursery() as nursery:
         process = await nursery.start(
@@ -629,7 +637,7 @@ async def test_what_is_left_of_a_process_group_is_ended_though_the_child_has_exi
         assert await process.stderr.receive_some() == b""
 
 
-async def test_a_process_group_is_to_be_made_first() -> None:
+async def test_terminating_a_process_group_needs_process_group_or_start_new_session() -> None:
     for way in (
         terminate_process_group,
         functools.partial(terminate_process_group, grace_seconds=1),
@@ -647,12 +655,12 @@ async def test_a_process_group_is_to_be_made_first() -> None:
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 11), reason="there it works")
-async def test_an_old_python_says_what_to_do_for_a_process_group() -> None:
+async def test_on_python_3_10_process_group_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(TypeError, match="start_new_session=True"):
         await run_process(["true"], process_group=0)
 
 
-async def test_a_process_group_that_cannot_be_ended_is_a_warning(
+async def test_a_process_group_that_cannot_be_signalled_is_a_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(_pid: int, _sig: int) -> NoReturn:

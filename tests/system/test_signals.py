@@ -62,7 +62,7 @@ async def until_noted() -> None:
 # -- receiving ------------------------------------------------------------------
 
 
-async def test_a_signal_is_received_and_no_handler_called() -> None:
+async def test_open_signal_receiver_receives_a_signal_and_calls_no_handler() -> None:
     with Handlers() as handlers:
         with open_signal_receiver(ONE) as received:
             signal.raise_signal(ONE)
@@ -72,7 +72,7 @@ async def test_a_signal_is_received_and_no_handler_called() -> None:
         assert handlers.called == []
 
 
-async def test_a_signal_wakes_a_task_that_waits() -> None:
+async def test_a_signal_wakes_a_task_that_iterates_the_signal_receiver() -> None:
     async with open_nursery() as nursery:
         with open_signal_receiver(ONE) as received:
             nursery.start_soon(received.__anext__)
@@ -97,7 +97,7 @@ async def test_a_signal_that_interrupts_another_thread_wakes_the_loop_too() -> N
             seen.set()
 
 
-async def test_a_signal_counts_once_until_it_is_looked_at() -> None:
+async def test_a_signal_that_arrives_several_times_before_it_is_received_counts_once() -> None:
     with open_signal_receiver(ONE, TWO) as received:
         for _ in range(3):
             signal.raise_signal(ONE)
@@ -110,7 +110,7 @@ async def test_a_signal_counts_once_until_it_is_looked_at() -> None:
         assert scope.cancelled_caught
 
 
-async def test_no_signal_starves_the_others() -> None:
+async def test_fairness_no_signal_starves_the_others() -> None:
     with open_signal_receiver(ONE, TWO) as received:
         got = []
         for _ in range(6):
@@ -122,7 +122,7 @@ async def test_no_signal_starves_the_others() -> None:
         await received.__anext__()
 
 
-async def test_a_cancelled_wait_loses_no_signal() -> None:
+async def test_a_cancelled_signal_receiver_loses_no_signal() -> None:
     with open_signal_receiver(ONE) as received:
         with CancelScope() as scope:
             asyncio.get_running_loop().call_soon(scope.cancel)
@@ -137,7 +137,7 @@ async def test_a_cancelled_wait_loses_no_signal() -> None:
         assert await received.__anext__() == ONE
 
 
-async def test_a_native_cancel_of_a_wait_loses_no_signal() -> None:
+async def test_a_native_cancel_of_a_signal_receiver_loses_no_signal() -> None:
     with open_signal_receiver(ONE) as received:
         task = asyncio.get_running_loop().create_task(received.__anext__())  # type: ignore[arg-type]
         await checkpoint()
@@ -148,7 +148,7 @@ async def test_a_native_cancel_of_a_wait_loses_no_signal() -> None:
         assert await received.__anext__() == ONE
 
 
-async def test_a_step_of_the_iterator_is_a_checkpoint() -> None:
+async def test_each_step_of_a_signal_receiver_is_a_checkpoint() -> None:
     order = []
 
     async def other() -> None:
@@ -167,7 +167,7 @@ async def test_a_step_of_the_iterator_is_a_checkpoint() -> None:
 # -- leaving --------------------------------------------------------------------
 
 
-async def test_a_signal_that_was_noted_but_not_looked_at_goes_to_the_handler() -> None:
+async def test_a_signal_queued_but_not_received_is_raised_again_for_the_previous_handler() -> None:
     with Handlers() as handlers:
         with open_signal_receiver(ONE, TWO):
             signal.raise_signal(TWO)
@@ -177,7 +177,7 @@ async def test_a_signal_that_was_noted_but_not_looked_at_goes_to_the_handler() -
         assert sorted(handlers.called) == [ONE, TWO]
 
 
-async def test_a_signal_that_was_not_even_noted_goes_to_the_handler() -> None:
+async def test_a_signal_that_was_not_even_queued_is_raised_again_for_the_previous_handler() -> None:
     with Handlers() as handlers:
         with open_signal_receiver(ONE, TWO):
             signal.raise_signal(TWO)
@@ -196,7 +196,7 @@ async def test_a_signal_that_was_ignored_before_is_ignored_again() -> None:
         signal.signal(ONE, before)
 
 
-async def test_all_handlers_are_called_though_they_raise() -> None:
+async def test_all_previous_handlers_are_called_although_they_raise() -> None:
     def fail(signum: int, _frame: object) -> NoReturn:
         raise RuntimeError(signum)
 
@@ -214,41 +214,41 @@ async def test_all_handlers_are_called_though_they_raise() -> None:
     assert {caught.value.args[0], caught.value.__context__.args[0]} == {ONE, TWO}
 
 
-async def test_an_iterator_is_of_no_use_after_the_block() -> None:
+async def test_a_signal_receiver_after_its_block_is_an_error() -> None:
     with open_signal_receiver(ONE) as received:
         pass
     with pytest.raises(RuntimeError, match="block has been left"):
         await received.__anext__()
 
 
-async def test_receivers_may_be_nested() -> None:
+async def test_signal_receivers_may_be_nested() -> None:
     with open_signal_receiver(ONE) as outer:
         with open_signal_receiver(ONE) as inner:
             signal.raise_signal(ONE)
             assert await inner.__anext__() == ONE
             signal.raise_signal(ONE)
             await until_noted()
-        # What the inner one has not looked at goes to the outer one.
+        # Signals that the inner receiver has not received go to the outer one.
         assert await outer.__anext__() == ONE
 
 
 # -- misuse ---------------------------------------------------------------------
 
 
-async def test_a_receiver_needs_a_signal() -> None:
+async def test_open_signal_receiver_needs_a_signal() -> None:
     with pytest.raises(TypeError, match="No signals were provided"):
         open_signal_receiver().__enter__()
     with pytest.raises(TypeError, match=r"numbers, such as signal.SIGTERM, not 'SIGHUP'"):
         open_signal_receiver("SIGHUP").__enter__()  # type: ignore[arg-type]
 
 
-async def test_a_signal_may_be_named_twice() -> None:
+async def test_open_signal_receiver_takes_a_signal_named_twice() -> None:
     with open_signal_receiver(ONE, ONE) as received:
         signal.raise_signal(ONE)
         assert await received.__anext__() == ONE
 
 
-async def test_a_bad_signal_leaves_the_good_ones_as_they_were() -> None:
+async def test_open_signal_receiver_with_a_bad_signal_restores_the_handlers_of_the_others() -> None:
     with pytest.raises(ValueError, match="signal"):
         open_signal_receiver(ONE, 12345).__enter__()
     with pytest.raises(OSError):
@@ -256,7 +256,7 @@ async def test_a_bad_signal_leaves_the_good_ones_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("kind", matrix.KINDS)
-def test_only_the_main_thread_can_receive(kind: str) -> None:
+def test_open_signal_receiver_outside_the_main_thread_is_an_error(kind: str) -> None:
     async def receive() -> None:
         open_signal_receiver(ONE).__enter__()
 
@@ -270,12 +270,12 @@ def test_only_the_main_thread_can_receive(kind: str) -> None:
     nurseryio.run(main)
 
 
-def test_a_receiver_needs_a_loop() -> None:
+def test_open_signal_receiver_needs_a_loop() -> None:
     with pytest.raises(RuntimeError):
         open_signal_receiver(ONE).__enter__()
 
 
-async def test_two_tasks_cannot_iterate_at_once() -> None:
+async def test_two_tasks_cannot_iterate_a_signal_receiver_at_once() -> None:
     with open_signal_receiver(ONE) as received:
         async with open_nursery() as nursery:
             nursery.start_soon(received.__anext__)
@@ -289,7 +289,7 @@ async def test_two_tasks_cannot_iterate_at_once() -> None:
 # -- the wake-up descriptor -----------------------------------------------------
 
 
-async def test_a_descriptor_that_is_set_stays() -> None:
+async def test_a_wakeup_fd_that_is_set_stays() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.setblocking(False)
@@ -305,7 +305,7 @@ async def test_a_descriptor_that_is_set_stays() -> None:
             assert signal.set_wakeup_fd(before) == theirs.fileno()
 
 
-async def test_a_handler_that_is_added_to_the_loop_meanwhile_stays() -> None:
+async def test_a_handler_added_with_add_signal_handler_meanwhile_stays() -> None:
     loop = asyncio.get_running_loop()
     called = nurseryio.Event()
     with open_signal_receiver(ONE):
@@ -317,7 +317,7 @@ async def test_a_handler_that_is_added_to_the_loop_meanwhile_stays() -> None:
 
 
 @pytest.mark.stock_only("other loops have a wake-up descriptor of their own")
-async def test_many_signals_do_not_fill_anything_up() -> None:
+async def test_many_signals_do_not_overflow_the_wakeup_fd() -> None:
     with open_signal_receiver(ONE) as received:
         for _ in range(20_000):
             signal.raise_signal(ONE)
@@ -329,7 +329,7 @@ async def test_many_signals_do_not_fill_anything_up() -> None:
         assert len(got) <= 1
 
 
-async def test_an_error_that_resists_passes_the_block_as_itself() -> None:
+async def test_an_error_that_overrides_its_fields_passes_open_signal_receiver_unchanged() -> None:
     error = make(Frozen)
     before = signal.getsignal(signal.SIGUSR1)
     with pytest.raises(Frozen) as caught:
@@ -342,7 +342,7 @@ async def test_an_error_that_resists_passes_the_block_as_itself() -> None:
 # -- handlers that are not Python's -----------------------------------------------------
 
 
-async def test_a_handler_from_below_python_is_refused_before_anything_is_changed(
+async def test_a_signal_handler_not_installed_from_python_is_refused_before_any_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real = signal.getsignal
@@ -358,7 +358,7 @@ async def test_a_handler_from_below_python_is_refused_before_anything_is_changed
 
 
 @pytest.mark.parametrize("first", [0, 1])
-async def test_receivers_are_closed_in_any_order(first: int) -> None:
+async def test_signal_receivers_may_be_closed_in_any_order(first: int) -> None:
     with Handlers() as handlers:
         receivers = [open_signal_receiver(ONE) for _ in range(2)]
         iterators = [receiver.__enter__() for receiver in receivers]

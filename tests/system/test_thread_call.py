@@ -50,13 +50,13 @@ def new_hop(
     )
 
 
-async def test_work_calls_the_function_and_knows_its_hop_meanwhile() -> None:
+async def test_a_thread_call_calls_its_function_and_is_the_current_one_meanwhile() -> None:
     hop = new_hop(lambda x: (x, current_hop()), 3)
     assert hop.work() == (3, hop)
     assert current_hop() is None
 
 
-async def test_a_hop_is_forgotten_by_its_thread_after_an_error_too() -> None:
+async def test_a_thread_call_is_not_current_any_more_after_an_error() -> None:
     def fail() -> NoReturn:
         raise KeyError
 
@@ -65,7 +65,7 @@ async def test_a_hop_is_forgotten_by_its_thread_after_an_error_too() -> None:
     assert current_hop() is None
 
 
-async def test_an_async_function_is_refused_without_a_warning() -> None:
+async def test_a_thread_call_of_an_async_function_is_refused_without_a_warning() -> None:
     async def fetch() -> None:
         raise AssertionError
 
@@ -73,21 +73,21 @@ async def test_an_async_function_is_refused_without_a_warning() -> None:
         new_hop(fetch).work()
 
 
-async def test_each_hop_has_a_name_of_its_own() -> None:
+async def test_each_thread_call_has_its_own_name() -> None:
     first, second = new_hop(), new_hop()
     assert first.name.startswith("nurseryio.to_thread.run_sync-")
     assert first.name != second.name
     assert repr(first) == f"<{first.name}>"
 
 
-async def test_a_hop_can_borrow_from_a_limiter() -> None:
+async def test_a_thread_call_can_be_the_borrower_of_a_limiter() -> None:
     limiter = CapacityLimiter(1)
     hop = new_hop(limiter=limiter)
     limiter.acquire_on_behalf_of_nowait(hop)
     assert limiter.statistics().borrowers == [hop]
 
 
-async def test_a_cancellation_is_refused_unless_the_thread_may_be_abandoned() -> None:
+async def test_abort_of_a_thread_call_returns_failed_unless_abandon_on_cancel() -> None:
     def raise_cancel() -> NoReturn:
         raise Cancelled
 
@@ -114,7 +114,7 @@ class BrokenLoop(ClosedLoop):
         return False
 
 
-async def test_a_result_for_a_loop_that_has_ended_is_dropped() -> None:
+async def test_the_result_of_a_thread_call_for_a_closed_loop_is_dropped() -> None:
     hop = new_hop(loop=ClosedLoop())
     hop.deliver(Value(1))
     with pytest.raises(RunFinishedError):
@@ -122,7 +122,7 @@ async def test_a_result_for_a_loop_that_has_ended_is_dropped() -> None:
     assert not hop.finished
 
 
-async def test_other_errors_of_a_loop_are_not_hidden() -> None:
+async def test_other_errors_of_call_soon_threadsafe_are_raised() -> None:
     hop = new_hop(loop=BrokenLoop())
     with pytest.raises(RuntimeError, match="Event loop is closed"):
         hop.deliver(Value(1))
@@ -131,7 +131,7 @@ async def test_other_errors_of_a_loop_are_not_hidden() -> None:
     assert type(caught.value) is RuntimeError
 
 
-async def test_an_abandoned_result_gives_the_token_back_and_wakes_nobody() -> None:
+async def test_an_abandoned_thread_call_releases_its_limiter_token_and_wakes_no_task() -> None:
     limiter = NoLimit()
     hop = new_hop(abandon=True, limiter=limiter)
     hop.abort(lambda: None)  # type: ignore[arg-type,return-value]
@@ -140,7 +140,7 @@ async def test_an_abandoned_result_gives_the_token_back_and_wakes_nobody() -> No
     assert not hop.finished
 
 
-async def test_an_error_of_the_limiter_is_not_lost_when_nobody_waits() -> None:
+async def test_an_error_of_the_limiter_is_not_lost_when_the_thread_call_is_abandoned() -> None:
     class Broken(NoLimit):
         def release_on_behalf_of(self, borrower: object) -> NoReturn:
             raise ValueError("jammed")
@@ -151,7 +151,7 @@ async def test_an_error_of_the_limiter_is_not_lost_when_nobody_waits() -> None:
         hop._finish(Value(1))
 
 
-def test_the_name_of_the_async_library_is_hidden_from_a_context(
+def test_the_sniffio_library_name_is_hidden_from_a_threads_context(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     variable: contextvars.ContextVar[str | None] = contextvars.ContextVar("library", default=None)
@@ -165,7 +165,7 @@ def test_the_name_of_the_async_library_is_hidden_from_a_context(
     assert context[variable] is None
 
 
-def test_no_name_is_hidden_where_nobody_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_sniffio_no_library_name_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "sniffio", raising=False)
     context = contextvars.copy_context()
     before = dict(context)
@@ -193,7 +193,7 @@ class Flaky:
         return False
 
 
-async def test_a_result_that_could_not_be_sent_is_answered_with_the_error() -> None:
+async def test_a_thread_result_that_could_not_be_sent_is_replaced_by_the_error() -> None:
     loop = Flaky(1)
     hop = new_hop(loop=loop)
     hop.deliver(Value(5))
@@ -212,7 +212,7 @@ class FailingLimit(NoLimit):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-async def test_the_error_of_a_limiter_comes_with_that_of_the_function(kind: Any) -> None:
+async def test_the_error_of_a_limiter_has_the_functions_error_as_its_context(kind: Any) -> None:
     error, of_limiter = make(kind), make(kind)
     hop = new_hop(limiter=FailingLimit(of_limiter))
     asyncio.get_running_loop().call_soon(hop._finish, Error(error))
@@ -232,7 +232,7 @@ async def test_a_limiter_may_raise_the_functions_own_error() -> None:
     assert error.__context__ is None
 
 
-async def test_a_task_that_could_not_be_woken_is_woken_with_the_error(
+async def test_a_task_whose_reschedule_failed_is_woken_with_the_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     refused = []
@@ -251,7 +251,7 @@ async def test_a_task_that_could_not_be_woken_is_woken_with_the_error(
     assert hop.finished
 
 
-async def test_a_request_to_a_task_that_cannot_serve_it_is_refused() -> None:
+async def test_a_from_thread_request_to_a_task_that_cannot_serve_it_is_refused() -> None:
     refused: list[BaseException] = []
 
     class Asked:
@@ -267,15 +267,15 @@ async def test_a_request_to_a_task_that_cannot_serve_it_is_refused() -> None:
     hop.forsake()
     hop._hand_over(Asked())
     assert [type(error) for error in refused] == [RuntimeError, RunFinishedError]
-    hop._finish(Value(1))  # and there is nobody to be woken
+    hop._finish(Value(1))  # and no task waits to be woken
 
 
-def test_a_function_is_named_in_messages_whatever_it_is() -> None:
+def test_function_name_never_raises_whatever_the_function() -> None:
     assert function_name(function_name) == "'function_name'"
     assert function_name(Nameless()) == "<Nameless, whose repr() failed>"
 
 
-async def test_a_token_that_could_not_be_given_back_is_given_back_once_more(
+async def test_releasing_a_limiter_token_is_tried_once_more_if_it_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     limiter = CapacityLimiter(1)

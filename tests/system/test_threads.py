@@ -52,7 +52,7 @@ async def settled(limiter: CapacityLimiter) -> None:
 # -- results --------------------------------------------------------------------
 
 
-async def test_a_function_is_called_in_another_thread() -> None:
+async def test_to_thread_run_sync_calls_a_function_in_another_thread() -> None:
     def where(*args: int) -> tuple[tuple[int, ...], threading.Thread]:
         return args, threading.current_thread()
 
@@ -61,7 +61,7 @@ async def test_a_function_is_called_in_another_thread() -> None:
     assert thread is not threading.current_thread()
 
 
-async def test_an_error_comes_back_as_it_is() -> None:
+async def test_to_thread_run_sync_raises_the_functions_error_unchanged() -> None:
     error = KeyError("x")
 
     def fail() -> NoReturn:
@@ -72,7 +72,7 @@ async def test_an_error_comes_back_as_it_is() -> None:
     assert caught.value is error
 
 
-async def test_the_loop_goes_on_while_a_thread_works() -> None:
+async def test_the_loop_runs_while_a_thread_works() -> None:
     gate = Gate()
     async with open_nursery() as nursery:
         nursery.start_soon(to_thread.run_sync, gate)
@@ -83,7 +83,7 @@ async def test_the_loop_goes_on_while_a_thread_works() -> None:
         gate.go.set()
 
 
-async def test_bad_arguments_are_refused_and_told_apart() -> None:
+async def test_to_thread_run_sync_refuses_wrong_arguments() -> None:
     async def fetch() -> None:
         raise AssertionError
 
@@ -98,7 +98,7 @@ async def test_bad_arguments_are_refused_and_told_apart() -> None:
     assert to_thread.current_default_thread_limiter().borrowed_tokens == 0
 
 
-async def test_a_flag_without_truth_value_is_refused_before_anything_happens() -> None:
+async def test_an_abandon_on_cancel_whose_bool_fails_is_refused_before_anything_happens() -> None:
     class Vague:
         def __bool__(self) -> NoReturn:
             raise NotImplementedError
@@ -117,7 +117,7 @@ async def test_a_thread_is_named_after_its_function_and_task() -> None:
     assert await to_thread.run_sync(dig, thread_name="spade") == "spade"
 
 
-async def test_a_call_lets_other_tasks_run() -> None:
+async def test_to_thread_run_sync_lets_other_tasks_run() -> None:
     order = []
 
     async def other() -> None:
@@ -135,7 +135,7 @@ async def test_a_call_lets_other_tasks_run() -> None:
 variable: contextvars.ContextVar[Any] = contextvars.ContextVar("variable")
 
 
-async def test_a_thread_sees_the_tasks_context_and_changes_a_copy() -> None:
+async def test_a_thread_sees_a_copy_of_the_tasks_contextvars() -> None:
     def change() -> Any:
         before = variable.get()
         variable.set("thread's")
@@ -146,7 +146,7 @@ async def test_a_thread_sees_the_tasks_context_and_changes_a_copy() -> None:
     assert variable.get() == "task's"
 
 
-async def test_nothing_of_a_call_is_kept_when_it_is_over() -> None:
+async def test_no_reference_to_a_thread_call_is_kept_when_it_is_over() -> None:
     class Thing:
         pass
 
@@ -179,7 +179,7 @@ async def test_a_cancelled_task_starts_no_thread() -> None:
     assert not called
 
 
-async def test_a_cancellation_waits_for_the_thread_and_strikes_after_it() -> None:
+async def test_a_cancellation_waits_for_the_thread_and_is_raised_after_it() -> None:
     gate = Gate()
     got = []
 
@@ -201,7 +201,7 @@ async def test_a_cancellation_waits_for_the_thread_and_strikes_after_it() -> Non
     assert got == ["result"]
 
 
-async def test_a_native_cancel_waits_for_the_thread_and_strikes_after_it() -> None:
+async def test_a_native_cancel_waits_for_the_thread_and_is_raised_after_it() -> None:
     gate = Gate()
     got = []
 
@@ -222,7 +222,7 @@ async def test_a_native_cancel_waits_for_the_thread_and_strikes_after_it() -> No
     assert got == ["result"]
 
 
-async def test_an_abandoned_thread_works_on_and_its_result_is_dropped() -> None:
+async def test_abandon_on_cancel_the_thread_goes_on_and_its_result_is_dropped() -> None:
     gate = Gate()
     limiter = CapacityLimiter(1)
 
@@ -243,7 +243,7 @@ async def test_an_abandoned_thread_works_on_and_its_result_is_dropped() -> None:
     assert gate.ended.is_set()
 
 
-async def test_a_native_cancel_abandons_a_thread_too() -> None:
+async def test_abandon_on_cancel_a_native_cancel_abandons_the_thread_too() -> None:
     gate = Gate()
     limiter = CapacityLimiter(1)
     task = asyncio.get_running_loop().create_task(
@@ -257,7 +257,7 @@ async def test_a_native_cancel_abandons_a_thread_too() -> None:
     await settled(limiter)
 
 
-async def test_an_error_in_an_abandoned_thread_is_dropped() -> None:
+async def test_abandon_on_cancel_the_error_of_an_abandoned_thread_is_dropped() -> None:
     gate = Gate()
     limiter = CapacityLimiter(1)
 
@@ -289,7 +289,7 @@ class CancellingLimiter:
         self.act()
 
 
-async def test_a_result_that_has_arrived_wins_over_a_cancellation() -> None:
+async def test_abandon_on_cancel_a_result_that_has_arrived_wins_over_a_cancellation() -> None:
     loop = asyncio.get_running_loop()
     with CancelScope() as scope:
         limiter = CancellingLimiter(lambda: loop.call_soon(scope.cancel))
@@ -300,7 +300,7 @@ async def test_a_result_that_has_arrived_wins_over_a_cancellation() -> None:
     assert scope.cancelled_caught
 
 
-async def test_a_cancellation_just_before_the_result_abandons_it() -> None:
+async def test_abandon_on_cancel_a_cancellation_just_before_the_result_abandons_it() -> None:
     with CancelScope() as scope:
         limiter = CancellingLimiter(scope.cancel)
         await to_thread.run_sync(int, abandon_on_cancel=True, limiter=limiter)
@@ -309,7 +309,7 @@ async def test_a_cancellation_just_before_the_result_abandons_it() -> None:
 
 
 @pytest.mark.limit(120)
-async def test_200_threads_with_a_limit_of_10_all_cancelled_at_work() -> None:
+async def test_thread_limit_200_threads_with_a_limit_of_10_all_cancelled_while_running() -> None:
     limiter = CapacityLimiter(10)
     lock = threading.Lock()
     at_work = most = calls = 0
@@ -349,7 +349,7 @@ async def test_200_threads_with_a_limit_of_10_all_cancelled_at_work() -> None:
         for scope in scopes:
             scope.cancel()
         await checkpoint()
-        # Those that waited for a token are gone, those at work are waited for.
+        # The threads that waited for a token are gone, and running threads are waited for.
         for _ in range(10):
             await checkpoint()
         assert (ended, limiter.borrowed_tokens) == (190, 10)
@@ -360,7 +360,7 @@ async def test_200_threads_with_a_limit_of_10_all_cancelled_at_work() -> None:
 
 
 @pytest.mark.limit(120)
-async def test_200_threads_with_a_limit_of_10_all_abandoned() -> None:
+async def test_thread_limit_200_threads_with_a_limit_of_10_all_abandoned() -> None:
     limiter = CapacityLimiter(10)
     lock = threading.Lock()
     at_work = most = calls = 0
@@ -389,7 +389,7 @@ async def test_200_threads_with_a_limit_of_10_all_abandoned() -> None:
         nursery.cancel_scope.cancel()
     assert nursery.cancel_scope.cancelled_caught
     assert limiter.borrowed_tokens == 10
-    # A newcomer has to wait for threads that nobody waits for.
+    # A new call has to wait for threads that no task waits for.
     async with open_nursery() as nursery:
         nursery.start_soon(functools.partial(to_thread.run_sync, int, limiter=limiter))
         for _ in range(5):
@@ -418,7 +418,7 @@ async def test_a_cancelled_wait_for_a_thread_costs_no_cpu() -> None:
 # -- limits ---------------------------------------------------------------------
 
 
-async def test_each_loop_has_a_default_limit_of_40() -> None:
+async def test_each_loop_has_a_default_thread_limit_of_40() -> None:
     limiter = to_thread.current_default_thread_limiter()
     assert limiter.total_tokens == 40
     assert limiter is to_thread.current_default_thread_limiter()
@@ -432,7 +432,7 @@ async def test_each_loop_has_a_default_limit_of_40() -> None:
     assert await to_thread.run_sync(other_loop) is not limiter
 
 
-async def test_the_default_limiter_limits() -> None:
+async def test_the_default_thread_limiter_limits_the_threads() -> None:
     limiter = to_thread.current_default_thread_limiter()
     limiter.total_tokens = 1
     gate = Gate()
@@ -446,13 +446,13 @@ async def test_the_default_limiter_limits() -> None:
         gate.go.set()
 
 
-def test_the_default_limiter_belongs_to_a_loop() -> None:
+def test_current_default_thread_limiter_belongs_to_a_loop() -> None:
     with pytest.raises(RuntimeError):
         to_thread.current_default_thread_limiter()
 
 
 class NotedLimiter:
-    """A limiter of somebody else's making."""
+    """A limiter of another library."""
 
     def __init__(self) -> None:
         self.notes: list[tuple[str, object]] = []
@@ -466,7 +466,7 @@ class NotedLimiter:
         self.notes.append(("release", borrower))
 
 
-async def test_any_object_with_the_two_methods_may_limit() -> None:
+async def test_any_object_with_the_two_limiter_methods_may_be_the_limiter() -> None:
     limiter = NotedLimiter()
     await to_thread.run_sync(int, limiter=limiter)
     (first, borrower), (second, again) = limiter.notes
@@ -497,7 +497,7 @@ async def test_an_error_of_the_limiter_is_chained_to_that_of_the_function() -> N
     assert isinstance(caught.value.__context__, KeyError)
 
 
-async def test_a_thread_that_cannot_be_started_gives_its_token_back(
+async def test_a_thread_that_cannot_be_started_releases_its_limiter_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(*_args: object) -> NoReturn:
@@ -513,7 +513,7 @@ async def test_a_thread_that_cannot_be_started_gives_its_token_back(
 # -- counting -------------------------------------------------------------------
 
 
-async def test_one_can_wait_until_no_task_waits_for_a_thread() -> None:
+async def test_wait_all_threads_completed_waits_until_no_task_waits_for_a_thread() -> None:
     gates = [Gate(), Gate()]
     done = []
 
@@ -537,12 +537,12 @@ async def test_one_can_wait_until_no_task_waits_for_a_thread() -> None:
     assert done == [0, 0]
 
 
-async def test_waiting_for_no_threads_is_over_at_once() -> None:
+async def test_wait_all_threads_completed_without_threads_returns_at_once() -> None:
     await wait_all_threads_completed()
     assert active_thread_count() == 0
 
 
-async def test_waiting_for_no_threads_is_a_checkpoint() -> None:
+async def test_wait_all_threads_completed_is_a_checkpoint() -> None:
     with CancelScope() as scope:
         scope.cancel()
         await wait_all_threads_completed()
@@ -572,13 +572,13 @@ def test_an_abandoned_thread_may_outlive_its_loop(
 
     nurseryio.run(main, loop_factory=functools.partial(matrix.new_loop, kind))
     go.set()
-    # What it prints if delivery fails would be on its standard error; that it ends is enough.
+    # An error in delivery would be printed on its standard error; that it ends is enough.
     thread[0].join(TIMEOUT)
     assert not thread[0].is_alive()
 
 
 @pytest.mark.parametrize("host", ["nurseryio.run(main)", "asyncio.run(main())"])
-def test_an_abandoned_thread_does_not_keep_the_process_from_ending(host: str) -> None:
+def test_an_abandoned_thread_does_not_stop_process_exit(host: str) -> None:
     done = subprocess.run(
         [
             sys.executable,

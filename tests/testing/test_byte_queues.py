@@ -14,7 +14,7 @@ from nurseryio.testing.byte_queues import (
 )
 
 
-def test_a_limit_is_none_or_a_whole_number_from_one_up() -> None:
+def test_max_bytes_is_none_or_an_integer_from_one_up() -> None:
     assert check_max_bytes(None) is None
     assert check_max_bytes(True) == 1
     for wrong in (0, -1):
@@ -24,7 +24,7 @@ def test_a_limit_is_none_or_a_whole_number_from_one_up() -> None:
         check_max_bytes(1.5)
 
 
-def test_cutting_takes_what_it_returns() -> None:
+def test_cut_removes_from_the_buffer_what_it_returns() -> None:
     buffer = bytearray(b"abcdef")
     assert cut(buffer, 2) == b"ab"
     assert cut(buffer, None) == b"cdef"
@@ -34,7 +34,7 @@ def test_cutting_takes_what_it_returns() -> None:
 # -- unbounded ------------------------------------------------------------------
 
 
-def test_what_is_there_is_taken_in_pieces_or_as_a_whole() -> None:
+def test_byte_queue_get_nowait_takes_up_to_max_bytes_or_everything() -> None:
     queue = UnboundedQueue()
     queue.put(b"123")
     queue.put(b"456")
@@ -46,7 +46,7 @@ def test_what_is_there_is_taken_in_pieces_or_as_a_whole() -> None:
         queue.get_nowait(None)
 
 
-def test_a_queue_tells_how_much_it_holds() -> None:
+def test_repr_of_a_byte_queue_shows_how_much_it_holds() -> None:
     queue = UnboundedQueue()
     queue.put(b"123")
     assert repr(queue) == "<3 bytes>"
@@ -54,7 +54,7 @@ def test_a_queue_tells_how_much_it_holds() -> None:
     assert repr(queue) == "<3 bytes, then the end>"
 
 
-def test_behind_the_end_nothing_can_be_put() -> None:
+def test_byte_queue_put_after_its_end_raises_closed_resource_error() -> None:
     queue = UnboundedQueue()
     queue.put(b"1")
     queue.end()
@@ -66,14 +66,14 @@ def test_behind_the_end_nothing_can_be_put() -> None:
     assert queue.get_nowait(None) == b""
 
 
-def test_an_end_in_place_of_the_data_drops_it() -> None:
+def test_byte_queue_end_with_drop_discards_the_data() -> None:
     queue = UnboundedQueue()
     queue.put(b"1")
     queue.end(drop=True)
     assert queue.get_nowait(None) == b""
 
 
-async def test_taking_is_a_checkpoint_whether_it_waits_or_not() -> None:
+async def test_byte_queue_get_is_a_checkpoint_whether_it_waits_or_not() -> None:
     queue = UnboundedQueue()
     queue.put(b"abc")
     with assert_checkpoints():
@@ -92,7 +92,7 @@ async def test_taking_is_a_checkpoint_whether_it_waits_or_not() -> None:
             put()
 
 
-async def test_while_one_task_waits_no_other_may_take() -> None:
+async def test_byte_queue_get_of_two_tasks_at_once_raises_busy_resource_error() -> None:
     queue = UnboundedQueue()
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(queue.get, None)
@@ -104,7 +104,7 @@ async def test_while_one_task_waits_no_other_may_take() -> None:
         queue.end()
 
 
-async def test_a_cancelled_task_has_taken_nothing() -> None:
+async def test_a_cancelled_byte_queue_get_takes_nothing() -> None:
     queue = UnboundedQueue()
     queue.put(b"x")
     with nurseryio.CancelScope() as scope:
@@ -117,7 +117,7 @@ async def test_a_cancelled_task_has_taken_nothing() -> None:
 # -- lockstep -------------------------------------------------------------------
 
 
-async def test_a_send_lasts_until_the_last_byte_is_taken() -> None:
+async def test_back_pressure_lockstep_send_lasts_until_the_last_byte_is_taken() -> None:
     queue = LockstepQueue()
     record = []
 
@@ -136,7 +136,7 @@ async def test_a_send_lasts_until_the_last_byte_is_taken() -> None:
         assert record == ["sent"]
 
 
-async def test_a_cancelled_send_withdraws_what_is_left_of_it() -> None:
+async def test_a_cancelled_lockstep_send_withdraws_the_rest_of_its_data() -> None:
     queue = LockstepQueue()
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(queue.send, b"abc")
@@ -148,7 +148,7 @@ async def test_a_cancelled_send_withdraws_what_is_left_of_it() -> None:
         assert await queue.receive(None) == b"x"
 
 
-async def test_a_send_that_is_cancelled_before_it_begins_offers_nothing() -> None:
+async def test_a_lockstep_send_cancelled_before_it_begins_offers_nothing() -> None:
     queue = LockstepQueue()
     got = []
 
@@ -167,7 +167,7 @@ async def test_a_send_that_is_cancelled_before_it_begins_offers_nothing() -> Non
     assert got == [b"x"]
 
 
-async def test_either_close_ends_the_waits_of_both_sides() -> None:
+async def test_closing_either_side_of_a_lockstep_queue_ends_the_waits_of_both() -> None:
     for close, of_sender, of_receiver in (
         ("close_sender", nurseryio.ClosedResourceError, None),
         ("close_receiver", nurseryio.BrokenResourceError, nurseryio.ClosedResourceError),
@@ -193,7 +193,7 @@ async def test_either_close_ends_the_waits_of_both_sides() -> None:
                 getattr(queue, close)()
 
 
-async def test_a_sender_may_wait_until_a_receiver_is_there() -> None:
+async def test_wait_send_might_not_block_of_a_lockstep_queue_waits_for_a_receiver() -> None:
     queue = LockstepQueue()
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(queue.receive, None)

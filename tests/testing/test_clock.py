@@ -36,7 +36,7 @@ def clock_over(real: RealTime) -> MockClock:
 # -- arithmetic -----------------------------------------------------------------
 
 
-def test_a_new_clock_stands_still_at_zero() -> None:
+def test_a_new_mock_clock_stands_still_at_zero() -> None:
     clock = MockClock()
     assert clock.rate == 0
     assert clock.autojump_threshold == inf
@@ -45,7 +45,7 @@ def test_a_new_clock_stands_still_at_zero() -> None:
     assert "time 0.0" in repr(clock)
 
 
-def test_a_jump_moves_the_clock_forward_only() -> None:
+def test_mock_clock_jump_moves_forward_only() -> None:
     clock = MockClock()
     clock.jump(1.2)
     assert clock.current_time() == 1.2
@@ -58,7 +58,7 @@ def test_a_jump_moves_the_clock_forward_only() -> None:
     assert clock.deadline_to_sleep_time(1.3) == NEVER
 
 
-def test_the_rate_is_how_fast_time_passes_from_now_on() -> None:
+def test_mock_clock_rate_is_how_fast_time_passes_from_now_on() -> None:
     real = RealTime(123.0)
     clock = clock_over(real)
     clock.jump(1.2)
@@ -83,7 +83,7 @@ def test_the_rate_is_how_fast_time_passes_from_now_on() -> None:
 
 
 @pytest.mark.parametrize("wrong", [-1, nan])
-def test_a_rate_or_threshold_below_zero_or_none_is_refused(wrong: float) -> None:
+def test_a_negative_or_none_rate_or_autojump_threshold_is_refused(wrong: float) -> None:
     clock = MockClock(rate=3, autojump_threshold=4)
     with pytest.raises(ValueError, match="rate must be >= 0"):
         clock.rate = wrong
@@ -94,7 +94,7 @@ def test_a_rate_or_threshold_below_zero_or_none_is_refused(wrong: float) -> None
     assert (clock.rate, clock.autojump_threshold) == (3, 4)
 
 
-def test_a_clock_cannot_be_subclassed_and_is_one() -> None:
+def test_mock_clock_is_a_clock_and_cannot_be_subclassed() -> None:
     assert isinstance(MockClock(), nurseryio.abc.Clock)
     with pytest.raises(TypeError):
 
@@ -105,14 +105,16 @@ def test_a_clock_cannot_be_subclassed_and_is_one() -> None:
 # -- a loop that goes by it -----------------------------------------------------
 
 
-async def test_everything_on_the_loop_goes_by_the_clock(mock_clock: MockClock) -> None:
+async def test_everything_on_the_loop_goes_by_the_mock_clock(mock_clock: MockClock) -> None:
     loop = asyncio.get_running_loop()
     assert nurseryio.lowlevel.current_clock() is mock_clock
     mock_clock.jump(10)
     assert nurseryio.current_time() == loop.time() == 10
 
 
-async def test_time_stands_still_until_the_test_moves_it(mock_clock: MockClock) -> None:
+async def test_mock_clock_time_stands_still_until_the_test_calls_jump(
+    mock_clock: MockClock,
+) -> None:
     record = []
 
     async def sleep(name: str, function: Any, seconds: float) -> None:
@@ -132,14 +134,14 @@ async def test_time_stands_still_until_the_test_moves_it(mock_clock: MockClock) 
         assert record == [("ours", 5), ("asyncio's", 15)]
 
 
-async def test_the_clock_jumps_from_timer_to_timer(autojump_clock: MockClock) -> None:
+async def test_the_autojump_clock_jumps_from_timer_to_timer(autojump_clock: MockClock) -> None:
     for i in range(10):
         start = nurseryio.current_time()
         await nurseryio.sleep(10 * i)
         assert nurseryio.current_time() == start + 10 * i
 
 
-async def test_asyncios_own_timers_jump_too(autojump_clock: MockClock) -> None:
+async def test_the_autojump_clock_jumps_to_asyncio_timers_too(autojump_clock: MockClock) -> None:
     loop = asyncio.get_running_loop()
     called = []
     loop.call_later(30, lambda: called.append(loop.time()))
@@ -157,7 +159,9 @@ async def test_asyncios_own_timers_jump_too(autojump_clock: MockClock) -> None:
     assert called == [30, 40]
 
 
-async def test_timers_of_both_kinds_go_off_in_their_order(autojump_clock: MockClock) -> None:
+async def test_the_autojump_clock_fires_nurseryio_and_asyncio_timers_in_order(
+    autojump_clock: MockClock,
+) -> None:
     record = []
 
     async def sleep(function: Any, seconds: float) -> None:
@@ -172,7 +176,7 @@ async def test_timers_of_both_kinds_go_off_in_their_order(autojump_clock: MockCl
 
 
 @pytest.mark.parametrize("late", [1e6, 1e9, 1e12, 1e15])
-async def test_times_so_late_that_their_digits_run_out_are_reached(
+async def test_the_autojump_clock_reaches_times_at_the_limit_of_float_precision(
     autojump_clock: MockClock, late: float
 ) -> None:
     await nurseryio.sleep(late)
@@ -181,7 +185,7 @@ async def test_times_so_late_that_their_digits_run_out_are_reached(
     assert nurseryio.current_time() == pytest.approx(2 * late, rel=1e-12)
 
 
-async def test_the_clock_does_not_jump_to_a_deadline_that_is_gone(
+async def test_the_autojump_clock_does_not_jump_to_a_removed_deadline(
     autojump_clock: MockClock,
 ) -> None:
     with nurseryio.move_on_after(1000):
@@ -193,7 +197,7 @@ async def test_the_clock_does_not_jump_to_a_deadline_that_is_gone(
     assert nurseryio.current_time() == 3
 
 
-async def test_a_change_of_the_threshold_counts_at_once(mock_clock: MockClock) -> None:
+async def test_a_change_of_autojump_threshold_takes_effect_at_once(mock_clock: MockClock) -> None:
     mock_clock.autojump_threshold = 10000
     await wait_all_tasks_blocked()
     mock_clock.autojump_threshold = 0
@@ -201,7 +205,7 @@ async def test_a_change_of_the_threshold_counts_at_once(mock_clock: MockClock) -
     assert nurseryio.current_time() == 100000
 
 
-async def test_another_clocks_threshold_means_nothing(mock_clock: MockClock) -> None:
+async def test_the_autojump_threshold_of_another_clock_has_no_effect(mock_clock: MockClock) -> None:
     other = MockClock(autojump_threshold=0)
     mock_clock.autojump_threshold = 0.02
     await wait_all_tasks_blocked(0.01)
@@ -211,7 +215,7 @@ async def test_another_clocks_threshold_means_nothing(mock_clock: MockClock) -> 
     assert nurseryio.current_time() == 1000
 
 
-async def test_a_task_that_waits_for_idleness_goes_before_the_jump(
+async def test_wait_all_tasks_blocked_returns_before_the_autojump(
     autojump_clock: MockClock,
 ) -> None:
     record = []
@@ -234,27 +238,27 @@ async def test_a_task_that_waits_for_idleness_goes_before_the_jump(
         assert record == ["idle", "slept", "slept long"]
 
 
-async def test_a_threshold_lets_real_input_and_output_go_first(mock_clock: MockClock) -> None:
+async def test_a_positive_autojump_threshold_lets_real_io_go_first(mock_clock: MockClock) -> None:
     # The longer a thread takes, the larger the threshold has to be: here it is large.
     mock_clock.autojump_threshold = 30
     assert await nurseryio.to_thread.run_sync(time.sleep, 0.01) is None
     assert nurseryio.current_time() == 0
 
 
-def test_a_clock_with_a_rate_makes_the_loop_wait_less() -> None:
+def test_a_mock_clock_with_a_rate_makes_the_loop_wait_less() -> None:
     start = time.perf_counter()
     nurseryio.run(nurseryio.sleep, 100, clock=MockClock(rate=10000))
     assert 0.01 <= time.perf_counter() - start < 10
 
 
-def test_a_clock_can_be_set_up_before_its_run() -> None:
+def test_a_mock_clock_can_be_set_up_before_its_run() -> None:
     clock = MockClock(autojump_threshold=0.1)
     clock.autojump_threshold = 0.01
     nurseryio.run(nurseryio.sleep, 10000, clock=clock)
     assert clock.current_time() == 10000
 
 
-def test_a_clock_may_serve_several_runs_and_goes_on() -> None:
+def test_a_mock_clock_may_serve_several_runs_and_goes_on() -> None:
     clock = MockClock(autojump_threshold=0)
     for _ in range(3):
         nurseryio.run(nurseryio.sleep, 10, clock=clock)
@@ -266,7 +270,7 @@ def run_on_uvloop(function: Any, clock: nurseryio.abc.Clock) -> None:
     nurseryio.run(function, clock=clock, loop_factory=uvloop.new_event_loop)
 
 
-def test_uvloop_goes_by_a_clock_that_jumps() -> None:
+def test_uvloop_goes_by_an_autojump_clock() -> None:
     async def main() -> None:
         record = []
 
@@ -287,7 +291,7 @@ def test_uvloop_goes_by_a_clock_that_jumps() -> None:
     run_on_uvloop(main, MockClock(autojump_threshold=0))
 
 
-def test_uvloop_goes_by_a_clock_that_is_moved_by_hand() -> None:
+def test_uvloop_goes_by_a_mock_clock_moved_by_jump() -> None:
     clock = MockClock()
 
     async def main() -> None:
@@ -302,13 +306,13 @@ def test_uvloop_goes_by_a_clock_that_is_moved_by_hand() -> None:
     run_on_uvloop(main, clock)
 
 
-def test_uvloop_goes_by_a_clock_that_runs() -> None:
+def test_uvloop_goes_by_a_mock_clock_with_a_rate() -> None:
     start = time.perf_counter()
     run_on_uvloop(functools.partial(nurseryio.sleep, 100), MockClock(rate=10000))
     assert 0.01 <= time.perf_counter() - start < 10
 
 
-def test_a_clock_of_ones_own_needs_no_more_than_the_interface() -> None:
+def test_a_custom_clock_needs_only_the_abc_clock_methods() -> None:
     class Doubled(nurseryio.abc.Clock):
         started = 0
 
@@ -326,7 +330,9 @@ def test_a_clock_of_ones_own_needs_no_more_than_the_interface() -> None:
     assert clock.started == 1
 
 
-async def test_ten_thousand_timers_are_jumped_through_quickly(autojump_clock: MockClock) -> None:
+async def test_the_autojump_clock_jumps_through_ten_thousand_timers_quickly(
+    autojump_clock: MockClock,
+) -> None:
     async with nurseryio.open_nursery() as nursery:
         for i in range(5000):
             nursery.start_soon(nurseryio.sleep, i)
@@ -334,7 +340,7 @@ async def test_ten_thousand_timers_are_jumped_through_quickly(autojump_clock: Mo
     assert nurseryio.current_time() == 4999.5
 
 
-def test_a_change_that_fails_leaves_the_time_as_it_is() -> None:
+def test_a_mock_clock_change_that_fails_leaves_the_time_as_it_is() -> None:
     clock = MockClock(rate=2.0)
     clock._real_clock = iter([clock._real_base + 5.0]).__next__
 
@@ -381,7 +387,7 @@ AROUND = {
 
 @pytest.mark.parametrize("make", AROUND.values(), ids=AROUND)
 @pytest.mark.parametrize("loop", ["stock", "uvloop"])
-def test_a_clock_inside_a_clock_of_the_users_jumps(make: Any, loop: str) -> None:
+def test_an_autojump_clock_inside_a_users_clock_jumps(make: Any, loop: str) -> None:
     slept = []
 
     async def main() -> None:
@@ -406,7 +412,7 @@ def test_a_clock_inside_a_clock_of_the_users_jumps(make: Any, loop: str) -> None
 
 
 @pytest.mark.parametrize("loop", ["stock", "uvloop"])
-def test_a_clock_inside_another_can_be_moved_by_hand_and_told_to_jump(loop: str) -> None:
+def test_a_mock_clock_inside_another_clock_can_jump_and_autojump(loop: str) -> None:
     clock = Around(lambda t: t + 100, MockClock())
 
     async def main() -> None:
@@ -425,6 +431,6 @@ def test_a_clock_inside_another_can_be_moved_by_hand_and_told_to_jump(loop: str)
         nurseryio.run(main, clock=clock)
 
 
-def test_a_deadlock_is_noticed_by_a_clock_inside_another() -> None:
+def test_an_autojump_clock_inside_another_clock_reports_a_deadlock() -> None:
     with pytest.raises(nurseryio.testing.DeadlockError):
         nurseryio.run(nurseryio.sleep_forever, clock=Around(lambda t: t))

@@ -48,7 +48,7 @@ def test_a_deadlock_is_reported_with_all_tasks_and_where_they_wait() -> None:
     assert all("async with other:" in line for line in lines[3:])
 
 
-def test_the_error_leaves_run_bare_whatever_main_makes_of_the_cancellation() -> None:
+def test_deadlock_error_leaves_run_bare_whatever_main_raises_on_cancellation() -> None:
     async def main() -> None:
         try:
             await nurseryio.sleep_forever()
@@ -60,7 +60,7 @@ def test_the_error_leaves_run_bare_whatever_main_makes_of_the_cancellation() -> 
     assert isinstance(caught.value.__cause__, ValueError)
 
 
-def test_cleanup_runs_and_may_even_sleep_in_a_shield() -> None:
+def test_after_a_deadlock_cleanup_runs_and_may_even_sleep_in_a_shield() -> None:
     record = []
 
     async def main() -> None:
@@ -76,7 +76,7 @@ def test_cleanup_runs_and_may_even_sleep_in_a_shield() -> None:
     assert record == [10]
 
 
-def test_a_deadlock_in_a_shield_is_ended_as_well() -> None:
+def test_a_deadlock_in_a_shield_is_reported_as_well() -> None:
     async def main() -> None:
         with nurseryio.CancelScope(shield=True):
             await nurseryio.sleep_forever()
@@ -85,7 +85,7 @@ def test_a_deadlock_in_a_shield_is_ended_as_well() -> None:
         run(main)
 
 
-def test_a_deadlock_of_a_task_that_swallows_cancellations_is_left_by_force(
+def test_a_deadlock_of_a_task_that_swallows_cancellations_still_ends_the_run(
     loop_errors: list[str],
 ) -> None:
     stubborn = True
@@ -105,7 +105,7 @@ def test_a_deadlock_of_a_task_that_swallows_cancellations_is_left_by_force(
         stubborn = False
 
 
-def test_a_deadlock_among_asyncios_own_tasks_is_one() -> None:
+def test_a_deadlock_among_asyncio_tasks_is_reported() -> None:
     async def main() -> None:
         async def wait() -> None:
             await asyncio.Event().wait()
@@ -116,7 +116,7 @@ def test_a_deadlock_among_asyncios_own_tasks_is_one() -> None:
         run(main)
 
 
-def test_the_next_run_with_the_same_clock_is_not_affected() -> None:
+def test_a_deadlock_does_not_affect_the_next_run_with_the_same_clock() -> None:
     clock = MockClock(autojump_threshold=0)
     with pytest.raises(DeadlockError):
         nurseryio.run(nurseryio.sleep_forever, clock=clock)
@@ -127,7 +127,7 @@ def test_the_next_run_with_the_same_clock_is_not_affected() -> None:
 # -- what is none ---------------------------------------------------------------
 
 
-def test_a_socket_that_is_waited_for_may_still_wake() -> None:
+def test_a_wait_for_a_socket_is_not_a_deadlock() -> None:
     left, right = socket.socketpair()
     left.setblocking(False)
 
@@ -135,14 +135,14 @@ def test_a_socket_that_is_waited_for_may_still_wake() -> None:
         return await asyncio.get_running_loop().sock_recv(left, 10)
 
     with left, right:
-        # Long after the loop has become idle, as far as a test can tell.
+        # Long after the loop has become idle, as far as a test can say.
         timer = threading.Timer(0.05, right.send, [b"x"])
         timer.start()
         assert run(main) == b"x"
         timer.join()
 
 
-def test_a_worker_thread_may_still_wake() -> None:
+def test_a_wait_for_a_worker_thread_is_not_a_deadlock() -> None:
     async def ours() -> int:
         return await nurseryio.to_thread.run_sync(lambda: time.sleep(0.02) or 1)
 
@@ -153,7 +153,7 @@ def test_a_worker_thread_may_still_wake() -> None:
     assert run(asyncios) == 2
 
 
-def test_a_thread_of_which_nothing_is_known_may_still_wake() -> None:
+def test_a_wait_for_an_unknown_thread_is_not_a_deadlock() -> None:
     async def main() -> None:
         event = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -170,7 +170,7 @@ def test_a_thread_of_which_nothing_is_known_may_still_wake() -> None:
     run(main)
 
 
-def test_threads_that_have_done_their_work_wake_nobody() -> None:
+def test_idle_cached_threads_do_not_hide_a_deadlock() -> None:
     async def main() -> None:
         await nurseryio.to_thread.run_sync(int)
         await asyncio.get_running_loop().run_in_executor(None, int)
@@ -180,7 +180,7 @@ def test_threads_that_have_done_their_work_wake_nobody() -> None:
         run(main)
 
 
-def test_waiting_for_something_from_outside_costs_no_cpu() -> None:
+def test_waiting_for_io_or_threads_under_an_autojump_clock_costs_no_cpu() -> None:
     async def main() -> None:
         await nurseryio.to_thread.run_sync(time.sleep, 0.4)
 
@@ -189,14 +189,14 @@ def test_waiting_for_something_from_outside_costs_no_cpu() -> None:
     assert time.process_time() - before < 0.2
 
 
-async def test_a_clock_that_does_not_jump_reports_nothing(mock_clock: MockClock) -> None:
+async def test_a_mock_clock_without_autojump_reports_no_deadlock(mock_clock: MockClock) -> None:
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(nurseryio.sleep_forever)
         await nurseryio.testing.wait_all_tasks_blocked(0.01)
         nursery.cancel_scope.cancel()
 
 
-def test_tasks_that_cannot_be_shown_do_not_keep_a_deadlock_from_being_reported(
+def test_a_deadlock_is_reported_although_repr_of_a_task_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail() -> str:

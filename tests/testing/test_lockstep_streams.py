@@ -25,12 +25,12 @@ async def two_way() -> tuple[nurseryio.StapledStream, nurseryio.StapledStream]:
     return lockstep_stream_pair()
 
 
-async def test_lockstep_streams_pass_the_generic_checks_clogged_as_they_are() -> None:
+async def test_lockstep_streams_pass_check_one_way_and_check_two_way_stream() -> None:
     await check_one_way_stream(one_way, one_way)
     await check_two_way_stream(two_way, two_way)
 
 
-async def test_a_send_waits_for_its_receiver() -> None:
+async def test_back_pressure_a_lockstep_send_waits_for_its_receiver() -> None:
     sender, receiver = lockstep_stream_one_way_pair()
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(sender.send_all, b"abc")
@@ -39,7 +39,7 @@ async def test_a_send_waits_for_its_receiver() -> None:
         assert await receiver.receive_some() == b"abc"
 
 
-async def test_both_halves_can_be_closed_without_waiting() -> None:
+async def test_both_lockstep_halves_can_be_closed_synchronously() -> None:
     sender, receiver = lockstep_stream_one_way_pair()
     sender.close()  # type: ignore[attr-defined]
     assert await receiver.receive_some() == b""
@@ -50,7 +50,7 @@ async def test_both_halves_can_be_closed_without_waiting() -> None:
         await receiver.receive_some()
 
 
-async def test_text_and_limits_below_one_are_refused() -> None:
+async def test_lockstep_streams_refuse_text_and_max_bytes_below_one() -> None:
     sender, receiver = lockstep_stream_one_way_pair()
     with pytest.raises(TypeError, match="encode"):
         await sender.send_all("x")  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ async def test_text_and_limits_below_one_are_refused() -> None:
         await receiver.receive_some(0)
 
 
-async def test_the_halves_show_what_is_under_way_and_what_is_closed() -> None:
+async def test_repr_of_lockstep_streams_shows_bytes_to_hand_over_and_closed_sides() -> None:
     sender, receiver = lockstep_stream_one_way_pair()
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(sender.send_all, b"abc")
@@ -73,7 +73,7 @@ async def test_the_halves_show_what_is_under_way_and_what_is_closed() -> None:
     assert repr(receiver).endswith(", sender closed, receiver closed>")
 
 
-async def test_a_native_cancel_of_a_receiver_that_was_woken_takes_no_data() -> None:
+async def test_a_native_cancel_of_a_woken_lockstep_receiver_takes_no_data() -> None:
     # Its request may not be raised before the task returns; then asyncio drops the result.
     left, right = lockstep_stream_pair()
     receiver = asyncio.ensure_future(right.receive_some())

@@ -25,7 +25,7 @@ async def nothing() -> None:
     """A hook that does nothing."""
 
 
-async def test_memory_streams_pass_the_generic_checks() -> None:
+async def test_memory_streams_pass_check_one_way_and_check_half_closeable_stream() -> None:
     async def one_way() -> tuple[MemorySendStream, MemoryReceiveStream]:
         return memory_stream_one_way_pair()
 
@@ -39,7 +39,7 @@ async def test_memory_streams_pass_the_generic_checks() -> None:
 # -- the sending half -----------------------------------------------------------
 
 
-async def test_what_is_sent_can_be_taken_out() -> None:
+async def test_memory_send_stream_get_data_returns_what_was_sent() -> None:
     stream = MemorySendStream()
     with assert_checkpoints():
         await stream.send_all(b"123")
@@ -55,7 +55,7 @@ async def test_what_is_sent_can_be_taken_out() -> None:
         assert await stream.get_data() == b"456"
 
 
-async def test_buffers_of_every_shape_travel_as_their_bytes() -> None:
+async def test_memory_streams_carry_buffers_of_every_shape_as_bytes() -> None:
     numbers = array.array("I", [1, 2, 3])
     square = memoryview(b"abcd").cast("B", (2, 2))
     expected = numbers.tobytes() + b"abcd"
@@ -72,7 +72,7 @@ async def test_buffers_of_every_shape_travel_as_their_bytes() -> None:
             receiver.put_data(data)
 
 
-async def test_text_is_refused_at_the_call_without_a_step() -> None:
+async def test_memory_streams_refuse_text_at_the_call() -> None:
     stream = MemorySendStream()
     with pytest.raises(TypeError, match="encode"):
         await stream.send_all("x")  # type: ignore[arg-type]
@@ -80,7 +80,7 @@ async def test_text_is_refused_at_the_call_without_a_step() -> None:
         MemoryReceiveStream().put_data("x")  # type: ignore[arg-type]
 
 
-async def test_after_a_close_what_was_sent_can_still_be_taken_out() -> None:
+async def test_get_data_after_a_close_still_returns_what_was_sent() -> None:
     stream = MemorySendStream()
     await stream.send_all(b"x")
     with assert_checkpoints():
@@ -93,7 +93,7 @@ async def test_after_a_close_what_was_sent_can_still_be_taken_out() -> None:
         await stream.wait_send_all_might_not_block()
 
 
-async def test_two_tasks_that_send_at_once_always_meet() -> None:
+async def test_two_tasks_that_send_to_a_memory_stream_at_once_get_busy_resource_error() -> None:
     stream = MemorySendStream()
     busy = []
 
@@ -110,7 +110,7 @@ async def test_two_tasks_that_send_at_once_always_meet() -> None:
     assert stream.get_data_nowait() == b"x"
 
 
-async def test_the_hooks_run_inside_the_calls_after_the_data_is_there() -> None:
+async def test_memory_stream_hooks_run_inside_the_calls_after_the_data_is_stored() -> None:
     record: list[object] = []
 
     async def on_send() -> None:
@@ -129,7 +129,7 @@ async def test_the_hooks_run_inside_the_calls_after_the_data_is_there() -> None:
     assert record == [b"abc", "wait", "close", "close"]
 
 
-async def test_hooks_may_be_changed_at_any_time() -> None:
+async def test_memory_stream_hooks_may_be_changed_at_any_time() -> None:
     stream = MemorySendStream(send_all_hook=nothing)
     stream.send_all_hook = None
     await stream.send_all(b"x")
@@ -139,7 +139,7 @@ async def test_hooks_may_be_changed_at_any_time() -> None:
 # -- the receiving half ---------------------------------------------------------
 
 
-async def test_what_was_put_in_is_received() -> None:
+async def test_memory_receive_stream_receives_what_put_data_stored() -> None:
     stream = MemoryReceiveStream()
     stream.put_data(b"abc")
     with assert_checkpoints():
@@ -157,7 +157,7 @@ async def test_what_was_put_in_is_received() -> None:
         stream.put_data(b"late")
 
 
-async def test_a_hook_may_bring_the_data() -> None:
+async def test_receive_some_hook_may_put_the_data() -> None:
     async def bring() -> None:
         stream.put_data(b"xxx")
 
@@ -170,7 +170,7 @@ async def test_a_hook_may_bring_the_data() -> None:
     assert await stream.receive_some() == b"z"
 
 
-async def test_a_close_throws_away_what_nobody_has_received() -> None:
+async def test_closing_a_memory_receive_stream_discards_data_not_received() -> None:
     closed = []
     stream = MemoryReceiveStream(close_hook=lambda: closed.append(True))
     stream.put_data(b"lost")
@@ -185,7 +185,7 @@ async def test_a_close_throws_away_what_nobody_has_received() -> None:
         stream.put_data(b"x")
 
 
-async def test_a_close_during_the_hook_is_noticed() -> None:
+async def test_a_close_during_a_memory_stream_hook_is_noticed() -> None:
     async def close() -> None:
         stream.close()
 
@@ -195,7 +195,7 @@ async def test_a_close_during_the_hook_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("wrong", [0, -1])
-async def test_a_limit_below_one_is_refused_at_the_call(wrong: int) -> None:
+async def test_receive_some_refuses_max_bytes_below_one_at_the_call(wrong: int) -> None:
     stream = MemoryReceiveStream()
     with pytest.raises(ValueError, match="max_bytes"):
         await stream.receive_some(wrong)
@@ -206,7 +206,7 @@ async def test_a_limit_below_one_is_refused_at_the_call(wrong: int) -> None:
 # -- the pump and the pairs -----------------------------------------------------
 
 
-async def test_the_pump_carries_over_what_there_is_or_as_much_as_it_may() -> None:
+async def test_memory_stream_pump_moves_up_to_max_bytes() -> None:
     sender, receiver = MemorySendStream(), MemoryReceiveStream()
     assert memory_stream_pump(sender, receiver) is False
     await sender.send_all(b"123")
@@ -225,14 +225,14 @@ async def test_the_pump_carries_over_what_there_is_or_as_much_as_it_may() -> Non
     assert await receiver.receive_some() == b""
 
 
-async def test_pumping_into_a_closed_half_breaks_the_sender() -> None:
+async def test_memory_stream_pump_into_a_closed_receiver_breaks_the_sender() -> None:
     sender, receiver = memory_stream_one_way_pair()
     receiver.close()
     with pytest.raises(nurseryio.BrokenResourceError):
         await sender.send_all(b"x")
 
 
-async def test_a_pair_delivers_to_a_receiver_that_waits_already() -> None:
+async def test_a_memory_stream_pair_delivers_to_a_receiver_that_waits_already() -> None:
     sender, receiver = memory_stream_one_way_pair()
 
     async def receive(expected: bytes) -> None:
@@ -248,7 +248,7 @@ async def test_a_pair_delivers_to_a_receiver_that_waits_already() -> None:
         sender.close()
 
 
-async def test_a_pair_without_its_hook_stalls_and_goes_on_later() -> None:
+async def test_a_memory_stream_pair_without_its_hook_stalls_until_the_hook_is_set_again() -> None:
     sender, receiver = memory_stream_one_way_pair()
     hook, sender.send_all_hook = sender.send_all_hook, None
     await sender.send_all(b"4")
@@ -262,7 +262,7 @@ async def test_a_pair_without_its_hook_stalls_and_goes_on_later() -> None:
     assert await receiver.receive_some() == b"45"
 
 
-async def test_a_two_way_pair_carries_both_ways_and_ends_one_way_at_a_time() -> None:
+async def test_a_two_way_memory_stream_pair_carries_both_ways_and_half_closes() -> None:
     left, right = memory_stream_pair()
     await left.send_all(b"123")
     await right.send_all(b"abc")
@@ -274,7 +274,9 @@ async def test_a_two_way_pair_carries_both_ways_and_ends_one_way_at_a_time() -> 
     assert await left.receive_some() == b"xyz"
 
 
-async def test_data_can_be_made_to_trickle(autojump_clock: nurseryio.testing.MockClock) -> None:
+async def test_a_memory_stream_hook_can_deliver_data_byte_by_byte(
+    autojump_clock: nurseryio.testing.MockClock,
+) -> None:
     left, right = memory_stream_pair()
 
     async def trickle() -> None:
@@ -295,14 +297,14 @@ async def test_data_can_be_made_to_trickle(autojump_clock: nurseryio.testing.Moc
     assert arrivals == [(0, b"a"), (1, b"b"), (2, b"c")]
 
 
-def test_the_halves_cannot_be_subclassed() -> None:
+def test_memory_streams_cannot_be_subclassed() -> None:
     with pytest.raises(TypeError):
 
         class Mine(MemorySendStream):
             pass
 
 
-async def test_a_native_cancel_of_a_receiver_that_was_woken_takes_no_data() -> None:
+async def test_a_native_cancel_of_a_woken_memory_receiver_takes_no_data() -> None:
     # Its request may not be raised before the task returns; then asyncio drops the result.
     left, right = memory_stream_pair()
     receiver = asyncio.ensure_future(right.receive_some())

@@ -35,22 +35,22 @@ async def listening(family: int, address: object) -> nurseryio.SocketListener:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-async def test_a_listener_on_ipv4_is_reached_at_its_address_or_at_loopback(host: str) -> None:
+async def test_open_stream_to_socket_listener_reaches_ipv4(host: str) -> None:
     await exchange(await listening(socket.AF_INET, (host, 0)))
 
 
 @pytest.mark.parametrize("host", ["::1", "::"])
-async def test_a_listener_on_ipv6_is_reached_at_its_address_or_at_loopback(host: str) -> None:
+async def test_open_stream_to_socket_listener_reaches_ipv6(host: str) -> None:
     await exchange(await listening(socket.AF_INET6, (host, 0)))
 
 
-async def test_a_listener_on_a_unix_socket_is_reached() -> None:
+async def test_open_stream_to_socket_listener_reaches_a_unix_socket() -> None:
     # Not pytest's directory: names of Unix sockets have to be short.
     with tempfile.TemporaryDirectory() as directory:
         await exchange(await listening(socket.AF_UNIX, str(Path(directory) / "sock")))
 
 
-async def test_listeners_opened_by_port_are_reached() -> None:
+async def test_open_stream_to_socket_listener_reaches_listeners_opened_by_port() -> None:
     for listener in await nurseryio.open_tcp_listeners(0, host="127.0.0.1"):
         await exchange(listener)
 

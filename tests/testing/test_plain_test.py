@@ -10,7 +10,7 @@ import nurseryio
 from nurseryio.testing import MockClock, nurseryio_test, trio_test
 
 
-def test_an_async_function_becomes_a_plain_one() -> None:
+def test_nurseryio_test_makes_an_async_function_a_plain_one() -> None:
     @nurseryio_test
     async def test_it(x: int, *, y: int) -> int:
         """Adds."""
@@ -24,7 +24,7 @@ def test_an_async_function_becomes_a_plain_one() -> None:
     assert test_it(1, y=2) == 3
 
 
-def test_a_clock_and_instruments_among_the_keyword_arguments_are_used() -> None:
+def test_nurseryio_test_uses_a_clock_and_instruments_among_the_keyword_arguments() -> None:
     class Counter(nurseryio.abc.Instrument):
         runs = 0
 
@@ -42,7 +42,7 @@ def test_a_clock_and_instruments_among_the_keyword_arguments_are_used() -> None:
     assert counter.runs == 1
 
 
-def test_two_clocks_are_refused() -> None:
+def test_nurseryio_test_refuses_two_clocks() -> None:
     @nurseryio_test
     async def test_it(*, one: MockClock, two: MockClock) -> None:
         raise AssertionError("not reached")
@@ -51,5 +51,5 @@ def test_two_clocks_are_refused() -> None:
         test_it(one=MockClock(), two=MockClock())
 
 
-def test_trios_name_is_a_second_one() -> None:
+def test_trio_test_is_an_alias() -> None:
     assert trio_test is nurseryio_test

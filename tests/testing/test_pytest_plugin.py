@@ -1,7 +1,6 @@
-"""The pytest plugin, seen by running pytest in a directory of its own.
+"""The pytest plugin, tested by running pytest in a separate directory.
 
-A program under test gets exactly the plugins that it names; those that happen to be installed
-are not loaded by themselves.
+A program under test gets exactly the plugins that it names; other installed plugins are not loaded.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Project:
         self.ini: dict[str, str] = {"nurseryio_mode": "auto"}
 
     def run(self, source: str, *args: str, apart: bool = False) -> pytest.RunResult:
-        """Run pytest on one file of tests, here or in a process of its own."""
+        """Run pytest on one file of tests, here or in a separate process."""
         settings = "".join(f"{name} = {value}\n" for name, value in self.ini.items())
         self._pytester.makeini(f"[pytest]\n{settings}")
         header = "import asyncio\nimport pytest\nimport nurseryio\n"
@@ -50,10 +49,10 @@ def text_of(result: pytest.RunResult) -> str:
     return result.stdout.str() + result.stderr.str()
 
 
-# -- which tests are ours -------------------------------------------------------
+# -- which tests the plugin runs -----------------------------------------------
 
 
-def test_in_strict_mode_only_marked_tests_are_run(project: Project) -> None:
+def test_strict_mode_runs_only_marked_tests(project: Project) -> None:
     del project.ini["nurseryio_mode"]
     result = project.run(
         """
@@ -93,7 +92,7 @@ def test_a_marker_on_a_module_or_class_counts(project: Project) -> None:
     ).assert_outcomes(passed=1)
 
 
-def test_in_auto_mode_every_async_test_is_run(project: Project) -> None:
+def test_auto_mode_runs_every_async_test(project: Project) -> None:
     result = project.run(
         """
         async def test_one():
@@ -113,7 +112,7 @@ def test_in_auto_mode_every_async_test_is_run(project: Project) -> None:
     result.assert_outcomes(passed=4)
 
 
-def test_the_marker_of_auto_mode_can_be_selected_by(project: Project) -> None:
+def test_the_marker_that_auto_mode_adds_can_be_selected_with_m(project: Project) -> None:
     source = """
         async def test_async(): pass
         def test_plain(): pass
@@ -135,7 +134,7 @@ def test_a_mode_that_does_not_exist_is_a_usage_error(project: Project) -> None:
     assert "must be one of strict, auto, not 'asyncio'" in text_of(result)
 
 
-def test_without_being_asked_for_the_plugin_changes_nothing(project: Project) -> None:
+def test_without_marker_or_mode_the_plugin_changes_nothing(project: Project) -> None:
     project.ini = {}
     source = """
         @pytest.fixture
@@ -187,7 +186,7 @@ def test_fixtures_and_test_run_in_one_task(project: Project) -> None:
     ).assert_outcomes(passed=2)
 
 
-def test_each_test_has_a_task_of_its_own(project: Project) -> None:
+def test_each_test_has_its_own_task(project: Project) -> None:
     project.run(
         """
         loops = []
@@ -259,7 +258,7 @@ def test_fixtures_are_torn_down_in_the_reverse_order(project: Project) -> None:
     ).assert_outcomes(passed=2)
 
 
-def test_context_variables_of_a_fixture_are_seen_by_the_test(project: Project) -> None:
+def test_contextvars_of_an_async_fixture_are_seen_by_the_test(project: Project) -> None:
     project.run(
         """
         import contextvars
@@ -301,7 +300,7 @@ def test_a_crash_in_a_fixtures_nursery_cancels_the_test_and_is_reported(project:
     result.stdout.fnmatch_lines(["*the test was cancelled due to nursery*ValueError('boom')*"])
 
 
-def test_an_inner_fixture_that_is_cut_short_at_its_end_is_no_error_of_its_own(
+def test_an_inner_fixture_cancelled_in_its_teardown_is_not_an_error_of_its_own(
     project: Project,
 ) -> None:
     result = project.run(
@@ -319,7 +318,7 @@ def test_an_inner_fixture_that_is_cut_short_at_its_end_is_no_error_of_its_own(
     result.assert_outcomes(passed=1)
 
 
-def test_a_fixture_that_fails_fails_where_it_does(project: Project) -> None:
+def test_an_async_fixture_that_fails_fails_in_its_setup_or_teardown(project: Project) -> None:
     result = project.run(
         """
         @pytest.fixture
@@ -391,7 +390,9 @@ def test_a_group_of_errors_stays_a_group(project: Project) -> None:
     assert "ExceptionGroup" in text_of(result)
 
 
-def test_a_keyboard_interrupt_ends_the_session_with_everything_torn_down(project: Project) -> None:
+def test_a_keyboard_interrupt_ends_the_session_with_all_fixtures_torn_down(
+    project: Project,
+) -> None:
     result = project.run(
         """
         @pytest.fixture
@@ -413,13 +414,13 @@ def test_a_keyboard_interrupt_ends_the_session_with_everything_torn_down(project
     assert "passed" not in text_of(result)
 
 
-def test_an_async_generator_is_no_test(project: Project) -> None:
+def test_an_async_generator_is_not_run_as_a_test(project: Project) -> None:
     result = project.run("async def test_it():\n    yield")
     result.assert_outcomes(failed=1)
     assert "async generator" in text_of(result)
 
 
-def test_our_fixtures_say_what_a_test_needs_to_use_them(project: Project) -> None:
+def test_the_plugins_fixtures_say_which_marker_a_test_needs_to_use_them(project: Project) -> None:
     result = project.run(
         """
         def test_plain(nursery): pass
@@ -467,7 +468,7 @@ def test_getfixturevalue_of_an_async_fixture_inside_a_running_test_says_what_to_
         async def test_in_a_plain_fixture(plain):
             assert plain == 1
         """,
-        apart=True,  # what is imported for the first time in there is forgotten behind it
+        apart=True,  # modules first imported in there are forgotten after it
     )
     result.assert_outcomes(failed=3, errors=1, passed=2)
     assert text_of(result).count("Name 'late' among the arguments of the test or fixture") >= 3
@@ -490,10 +491,10 @@ def test_a_failing_system_task_fails_the_test(project: Project) -> None:
     assert "of a system task" in text_of(result)
 
 
-# -- our fixtures ---------------------------------------------------------------
+# -- the plugin's fixtures ------------------------------------------------------
 
 
-def test_the_nursery_is_cancelled_when_the_test_is_over(project: Project) -> None:
+def test_the_nursery_fixture_is_cancelled_when_the_test_is_over(project: Project) -> None:
     project.run(
         """
         async def test_it(nursery):
@@ -503,7 +504,7 @@ def test_the_nursery_is_cancelled_when_the_test_is_over(project: Project) -> Non
     ).assert_outcomes(passed=1)
 
 
-def test_the_clock_fixtures_are_the_clock_of_the_run(project: Project) -> None:
+def test_mock_clock_and_autojump_clock_fixtures_are_the_clock_of_the_run(project: Project) -> None:
     project.run(
         """
         @pytest.fixture
@@ -526,7 +527,7 @@ def test_the_clock_fixtures_are_the_clock_of_the_run(project: Project) -> None:
     ).assert_outcomes(passed=2)
 
 
-def test_a_clock_of_ones_own_is_used_if_it_comes_before_the_async_fixtures(
+def test_a_custom_clock_fixture_is_used_if_it_comes_before_the_async_fixtures(
     project: Project,
 ) -> None:
     result = project.run(
@@ -585,7 +586,9 @@ def test_instruments_among_the_fixtures_are_installed(project: Project) -> None:
     ).assert_outcomes(passed=2)
 
 
-def test_a_deadlock_under_the_autojump_clock_is_reported_with_the_tree(project: Project) -> None:
+def test_a_deadlock_under_the_autojump_clock_is_reported_with_the_task_tree(
+    project: Project,
+) -> None:
     result = project.run(
         """
         async def test_stuck(autojump_clock, nursery):
@@ -623,7 +626,7 @@ def test_the_event_loop_can_be_chosen_and_varied(project: Project) -> None:
     ).assert_outcomes(passed=3)
 
 
-def test_hypothesis_runs_its_examples_in_the_one_task(project: Project) -> None:
+def test_hypothesis_runs_its_examples_in_one_task(project: Project) -> None:
     project.run(
         """
         from hypothesis import HealthCheck, given, settings, strategies
@@ -657,7 +660,7 @@ ON_LOOP = """
 
 
 def run_on_each_loop(project: Project, source: str, **outcomes: int) -> list[str]:
-    """Run the tests on the stock loop and on uvloop; what pytest wrote."""
+    """Run the tests on asyncio's loop and on uvloop; return pytest's output."""
     pytest.importorskip("uvloop")
     texts = []
     for factory in ("return None", "import uvloop; return uvloop.new_event_loop"):
@@ -811,7 +814,7 @@ def test_tests_run_on_the_loop_of_the_wide_fixtures_that_they_use_others_on_thei
     ).assert_outcomes(passed=6)
 
 
-def test_context_variables_of_wide_fixtures_are_seen_by_their_tests_alone(
+def test_contextvars_of_wide_fixtures_are_seen_by_their_tests_alone(
     project: Project,
 ) -> None:
     project.run(
@@ -936,7 +939,7 @@ def test_a_deadline_around_the_yield_of_a_wide_fixture_is_one_for_its_tests(
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.TaskGroup is new in 3.11")
-def test_a_task_group_of_asyncio_around_the_yield_of_a_wide_fixture(project: Project) -> None:
+def test_an_asyncio_task_group_around_the_yield_of_a_wide_fixture(project: Project) -> None:
     texts = run_on_each_loop(
         project,
         """
@@ -1010,7 +1013,7 @@ def test_errors_of_wide_fixtures_are_reported_where_they_happen_each_of_them(
         assert message in text
 
 
-def test_an_exit_on_the_loop_stops_one_test_and_leaves_wide_fixtures_alone(
+def test_a_system_exit_on_the_loop_stops_one_test_and_leaves_wide_fixtures_alone(
     project: Project,
 ) -> None:
     run_on_each_loop(
@@ -1039,7 +1042,7 @@ def test_an_exit_on_the_loop_stops_one_test_and_leaves_wide_fixtures_alone(
     )
 
 
-def test_wide_fixtures_of_what_is_not_shared_are_refused_with_the_way_out(
+def test_wide_fixtures_that_use_a_function_scoped_fixture_are_refused_with_advice(
     project: Project,
 ) -> None:
     result = project.run(
@@ -1080,7 +1083,7 @@ def test_wide_fixtures_of_what_is_not_shared_are_refused_with_the_way_out(
     assert 'give that fixture the scope "session"' in text_of(result)
 
 
-def test_in_auto_mode_a_plain_test_may_be_the_first_that_asks_for_a_wide_fixture(
+def test_in_auto_mode_a_sync_test_may_be_the_first_that_uses_a_wide_fixture(
     project: Project,
 ) -> None:
     source = """
@@ -1136,7 +1139,7 @@ def test_instruments_see_their_test_alone_on_a_shared_loop(project: Project) -> 
 
 
 @pytest.mark.parametrize("order", ["ours first", "ours last"])
-def test_pytest_trio_and_we_have_fixtures_of_the_same_names_each_for_its_own_tests(
+def test_pytest_trio_and_nurseryio_have_fixtures_of_the_same_names_each_for_its_own_tests(
     project: Project, pytester: pytest.Pytester, order: str
 ) -> None:
     folder = pytester.mkdir("pytest_trio")
@@ -1249,7 +1252,7 @@ ANYIO_FIXTURE = """
     ],
 )
 @pytest.mark.parametrize("order", ["first", "last"])
-def test_three_plugins_live_in_one_project(
+def test_pytest_asyncio_anyio_and_nurseryio_work_in_one_project(
     project: Project, nurseryio_mode: str, asyncio_mode: str, anyio_mode: str, order: str
 ) -> None:
     others = ["pytest_asyncio.plugin", "anyio.pytest_plugin"]
@@ -1262,7 +1265,7 @@ def test_three_plugins_live_in_one_project(
     if ANYIO_HAS_A_MODE:
         project.ini["anyio_mode"] = anyio_mode
     source = "\n".join(map(textwrap.dedent, (ASYNCIO_FIXTURE, ANYIO_FIXTURE, THREE)))
-    # In its auto mode pytest-asyncio has all of them on loops of its own, in several tasks.
+    # In its auto mode pytest-asyncio runs all of them on its own loops, in several tasks.
     source = source.replace("WIDE", "" if asyncio_mode == "auto" else "wide")
     project.run(source).assert_outcomes(passed=5)
 
@@ -1305,7 +1308,7 @@ def test_two_plugins_in_auto_mode_are_a_usage_error(
     assert f"nurseryio_mode and {name}_mode are both 'auto'" in text_of(result)
 
 
-def test_a_fixture_of_pytest_asyncio_joins_our_task_and_may_hold_a_nursery(
+def test_a_pytest_asyncio_fixture_joins_the_nurseryio_task_and_may_hold_a_nursery(
     project: Project,
 ) -> None:
     project.plugins.append("pytest_asyncio.plugin")
@@ -1347,7 +1350,7 @@ def test_the_examples_in_the_documentation_pass(project: Project, example: str) 
     project.run(example, apart=True).assert_outcomes(passed=1)
 
 
-def test_the_loops_in_the_documentation_can_be_had(project: Project) -> None:
+def test_the_loops_in_the_documentation_can_be_chosen(project: Project) -> None:
     pytest.importorskip("uvloop")
     (varied,) = re.findall(
         r"^```python\n(import pytest\nimport uvloop\n.*?)^```$", PAGE.read_text(), re.M | re.DOTALL
@@ -1360,7 +1363,7 @@ def test_the_loops_in_the_documentation_can_be_had(project: Project) -> None:
 
 
 @pytest.mark.limit(120)
-def test_a_thousand_tests_that_sleep_for_minutes_end_in_seconds(project: Project) -> None:
+def test_a_thousand_autojump_tests_that_sleep_for_minutes_end_in_seconds(project: Project) -> None:
     result = project.run(
         """
         @pytest.mark.parametrize("number", range(1000))

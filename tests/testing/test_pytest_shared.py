@@ -32,7 +32,7 @@ async def loop() -> asyncio.AbstractEventLoop:
     return asyncio.get_running_loop()
 
 
-def test_the_run_lives_as_long_as_its_fixtures() -> None:
+def test_a_shared_run_lasts_as_long_as_its_wide_fixtures() -> None:
     shared = SharedRun()
     one, two = set_up(shared, "one"), set_up(shared, "two")
     made = one.steps.do(loop)
@@ -46,7 +46,7 @@ def test_the_run_lives_as_long_as_its_fixtures() -> None:
     shared.end(three)
 
 
-def test_fixtures_are_used_directly_and_through_others() -> None:
+def test_wide_fixtures_are_used_directly_and_through_other_fixtures() -> None:
     shared = SharedRun()
     one, two = set_up(shared, "one"), set_up(shared, "two")
     plain = definition("plain", "one")
@@ -61,7 +61,7 @@ def test_fixtures_are_used_directly_and_through_others() -> None:
         shared.end(fixture)
 
 
-def test_context_variables_come_from_those_that_are_used() -> None:
+def test_contextvars_come_from_the_wide_fixtures_that_a_test_uses() -> None:
     shared = SharedRun()
     one, two = set_up(shared, "one"), set_up(shared, "two")
 
@@ -82,7 +82,7 @@ def test_context_variables_come_from_those_that_are_used() -> None:
     assert variable.get() == "nothing"
 
 
-def test_a_fixture_that_is_cancelled_cancels_its_users_early_and_late() -> None:
+def test_a_cancelled_wide_fixture_cancels_its_present_and_later_users() -> None:
     shared = SharedRun()
     fixture, other = set_up(shared, "fixture"), set_up(shared, "other")
     scope = nurseryio.CancelScope()
@@ -113,7 +113,7 @@ def test_a_fixture_that_is_cancelled_cancels_its_users_early_and_late() -> None:
     shared.end(fixture)
 
 
-def test_clocks_and_instruments_of_wider_scopes_are_those_of_the_run() -> None:
+def test_clocks_and_instruments_of_wide_fixtures_are_those_of_the_shared_run() -> None:
     class Counter(nurseryio.abc.Instrument):
         runs = 0
 

@@ -1,4 +1,4 @@
-"""What the steps of a test mean to pytest. How pytest sees it: test_pytest_plugin.py."""
+"""The meaning of a test's steps for pytest. For the view of pytest see test_pytest_plugin.py."""
 
 # Covered below 95 %: the mistakes in fixtures are made in test_pytest_plugin.py; the groups of
 # Python 3.10 run there alone.
@@ -68,7 +68,7 @@ def test_no_loop_is_made_before_it_is_needed(item: Any, request: pytest.FixtureR
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_means_something_to_pytest_leaves_a_group_that_it_is_alone_in(
+def test_pytest_outcomes_are_unwrapped_from_a_group_that_holds_nothing_else(
     task: TestTask, error: BaseException
 ) -> None:
     group = BaseExceptionGroup("outer", [BaseExceptionGroup("inner", [error])])
@@ -77,7 +77,7 @@ def test_what_means_something_to_pytest_leaves_a_group_that_it_is_alone_in(
     assert caught.value is error
 
 
-def test_other_groups_stay(task: TestTask) -> None:
+def test_other_exception_groups_stay(task: TestTask) -> None:
     for group in (
         BaseExceptionGroup("", [ValueError()]),
         BaseExceptionGroup("", [KeyboardInterrupt(), ValueError()]),
@@ -87,7 +87,7 @@ def test_other_groups_stay(task: TestTask) -> None:
         assert caught.value is group
 
 
-def test_a_cancellation_of_ours_fails_the_step_a_native_one_stays(task: TestTask) -> None:
+def test_a_cancelled_of_nurseryio_fails_the_step_and_a_native_one_is_raised(task: TestTask) -> None:
     ours = nurseryio.Cancelled(nurseryio.CancelReason("deadline"))
     assert is_ours(ours)
     assert not is_ours(nurseryio.Cancelled())
@@ -99,7 +99,7 @@ def test_a_cancellation_of_ours_fails_the_step_a_native_one_stays(task: TestTask
         task.do("test", raising, asyncio.CancelledError("native"))
 
 
-def test_a_generator_is_run_to_its_yield_and_then_to_its_end(task: TestTask) -> None:
+def test_a_fixture_generator_is_run_to_its_yield_and_then_to_its_end(task: TestTask) -> None:
     record = []
 
     async def fixture() -> AsyncIterator[int]:
@@ -114,7 +114,7 @@ def test_a_generator_is_run_to_its_yield_and_then_to_its_end(task: TestTask) -> 
     assert record == ["up", "down"]
 
 
-def test_a_fixture_cut_short_at_its_end_leaves_the_blame_to_the_scope(task: TestTask) -> None:
+def test_a_fixture_cancelled_in_its_teardown_leaves_the_error_to_the_scope(task: TestTask) -> None:
     async def cut_short(error: BaseException) -> AsyncIterator[None]:
         yield
         raise error
@@ -129,7 +129,7 @@ def test_a_fixture_cut_short_at_its_end_leaves_the_blame_to_the_scope(task: Test
     assert isinstance(caught.value.__cause__, asyncio.CancelledError)
 
 
-def test_a_clock_among_the_arguments_is_used_and_must_not_come_late(
+def test_a_clock_among_the_fixtures_is_used_and_must_not_come_late(
     task: TestTask, item: Any
 ) -> None:
     async def clock() -> Any:

@@ -10,7 +10,7 @@ import nurseryio
 from nurseryio.testing import Sequencer, wait_all_tasks_blocked
 
 
-async def test_blocks_run_in_the_order_of_their_numbers() -> None:
+async def test_sequencer_blocks_run_in_the_order_of_their_numbers() -> None:
     turn = Sequencer()
     record = []
 
@@ -28,7 +28,7 @@ async def test_blocks_run_in_the_order_of_their_numbers() -> None:
     assert "6 of 6 blocks ended" in repr(turn)
 
 
-async def test_a_block_that_raises_has_ended() -> None:
+async def test_a_sequencer_block_that_raises_lets_the_next_one_begin() -> None:
     turn = Sequencer()
     with pytest.raises(ZeroDivisionError):
         async with turn(0):
@@ -37,7 +37,7 @@ async def test_a_block_that_raises_has_ended() -> None:
         assert "1 of 2" in repr(turn)
 
 
-async def test_a_position_can_be_used_once() -> None:
+async def test_a_sequencer_position_can_be_used_once() -> None:
     turn = Sequencer()
     async with turn(0):
         pass
@@ -47,12 +47,14 @@ async def test_a_position_can_be_used_once() -> None:
 
 
 @pytest.mark.parametrize(("wrong", "error"), [(-1, ValueError), ("0", TypeError), (1.0, TypeError)])
-def test_a_position_is_a_whole_number_from_zero_up(wrong: int, error: type[Exception]) -> None:
+def test_a_sequencer_position_is_an_integer_from_zero_up(
+    wrong: int, error: type[Exception]
+) -> None:
     with pytest.raises(error):
         Sequencer()(wrong)
 
 
-async def test_cancelling_a_task_that_waits_breaks_the_sequence_for_all() -> None:
+async def test_cancelling_a_task_that_waits_breaks_the_sequencer_for_all() -> None:
     turn = Sequencer()
     record = []
 
@@ -79,7 +81,7 @@ async def test_cancelling_a_task_that_waits_breaks_the_sequence_for_all() -> Non
             raise AssertionError("not reached")
 
 
-async def test_a_native_cancel_breaks_the_sequence_and_stays_a_cancellation() -> None:
+async def test_a_native_cancel_breaks_the_sequencer_and_is_re_raised() -> None:
     turn = Sequencer()
 
     async def work() -> None:

@@ -35,14 +35,14 @@ async def raising(error: BaseException) -> None:
     raise error
 
 
-def test_steps_run_in_one_task_and_return_what_they_return(steps: StepRunner) -> None:
+def test_step_runner_steps_run_in_one_task_and_return_their_result(steps: StepRunner) -> None:
     task = steps.do(current_task)
     assert task is steps.do(current_task)
     assert task.name == "the steps"
     assert task.parent_nursery is not None
 
 
-def test_a_step_raises_what_it_raises_and_the_next_one_goes_on(steps: StepRunner) -> None:
+def test_a_step_raises_its_error_and_the_next_step_goes_on(steps: StepRunner) -> None:
     for error in (ValueError(), SystemExit(3), KeyboardInterrupt(), GeneratorExit()):
         with pytest.raises(type(error)) as caught:
             steps.do(raising, error)
@@ -50,7 +50,7 @@ def test_a_step_raises_what_it_raises_and_the_next_one_goes_on(steps: StepRunner
     assert steps.do(current_task).name == "the steps"
 
 
-def test_what_is_no_async_function_is_refused(steps: StepRunner) -> None:
+def test_a_step_refuses_what_is_not_an_async_function(steps: StepRunner) -> None:
     with pytest.raises(TypeError, match="appears to be synchronous"):
         steps.do(int)  # type: ignore[arg-type]
 
@@ -63,7 +63,9 @@ def test_a_step_inside_a_step_is_refused(steps: StepRunner) -> None:
         steps.do(outer)
 
 
-def test_what_one_step_opens_a_later_one_closes(steps: StepRunner) -> None:
+def test_a_scope_or_nursery_opened_in_one_step_can_be_closed_in_a_later(
+    steps: StepRunner,
+) -> None:
     class Holder:
         async def open(self) -> None:
             self.manager = nurseryio.open_nursery()
@@ -102,7 +104,7 @@ def test_a_scope_that_is_cancelled_cancels_each_step_until_it_is_left(steps: Ste
     assert steps.do(nurseryio.sleep, 0) is None
 
 
-def test_background_tasks_stand_still_between_the_steps(steps: StepRunner) -> None:
+def test_background_tasks_do_not_run_between_the_steps(steps: StepRunner) -> None:
     ticks = []
 
     async def tick() -> None:
@@ -122,7 +124,7 @@ def test_background_tasks_stand_still_between_the_steps(steps: StepRunner) -> No
     assert len(ticks) > count
 
 
-def test_a_cancel_request_that_a_step_made_does_not_outlive_it(steps: StepRunner) -> None:
+def test_a_native_cancel_request_of_a_step_does_not_outlive_it(steps: StepRunner) -> None:
     async def cancel_and_catch() -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -141,7 +143,7 @@ def test_a_cancel_request_that_a_step_made_does_not_outlive_it(steps: StepRunner
     assert steps.do(nurseryio.sleep, 0) is None
 
 
-def test_a_native_cancel_that_leaves_a_step_is_its_error(steps: StepRunner) -> None:
+def test_a_native_cancel_that_escapes_a_step_is_its_error(steps: StepRunner) -> None:
     async def cancel() -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -170,7 +172,7 @@ async def _now() -> float:
     return nurseryio.current_time()
 
 
-def test_instruments_and_a_loop_of_ones_own_are_used() -> None:
+def test_step_runner_uses_the_given_instruments_and_loop_factory() -> None:
     record: list[str] = []
 
     class Counter(nurseryio.abc.Instrument):
@@ -197,7 +199,7 @@ async def _loop() -> asyncio.AbstractEventLoop:
     return asyncio.get_running_loop()
 
 
-def test_a_failing_system_task_ends_the_run_and_is_told_at_the_close() -> None:
+def test_a_failing_system_task_ends_the_run_and_is_raised_by_close() -> None:
     steps = StepRunner()
 
     async def crash() -> None:
@@ -250,7 +252,9 @@ def test_an_async_generator_that_is_dropped_is_closed_in_the_run(steps: StepRunn
 
 
 @pytest.mark.parametrize("function", [nurseryio.sleep, asyncio.sleep])
-def test_ctrl_c_interrupts_a_step_that_waits(steps: StepRunner, function: Any) -> None:
+def test_ctrl_c_raises_keyboard_interrupt_in_a_step_that_waits(
+    steps: StepRunner, function: Any
+) -> None:
     async def wait() -> None:
         asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
         await function(1000)
@@ -260,14 +264,14 @@ def test_ctrl_c_interrupts_a_step_that_waits(steps: StepRunner, function: Any) -
     assert steps.do(nurseryio.sleep, 0) is None
 
 
-def test_between_the_steps_ctrl_c_is_pythons_own(steps: StepRunner) -> None:
+def test_between_the_steps_ctrl_c_is_handled_by_python(steps: StepRunner) -> None:
     steps.do(nurseryio.sleep, 0)
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert steps.do(nurseryio.sleep, 0) is None
 
 
-def test_an_error_that_leaves_the_loop_spares_what_earlier_steps_have_opened(
+def test_an_error_that_leaves_the_loop_does_not_close_what_earlier_steps_opened(
     steps: StepRunner,
 ) -> None:
     manager = nurseryio.open_nursery()
@@ -292,7 +296,7 @@ def test_an_error_that_leaves_the_loop_spares_what_earlier_steps_have_opened(
 # -- further tasks ------------------------------------------------------------------
 
 
-def test_branches_run_steps_in_tasks_of_their_own_on_the_same_loop(steps: StepRunner) -> None:
+def test_branches_run_steps_in_separate_tasks_on_the_same_loop(steps: StepRunner) -> None:
     branches = [steps.branch(name, contextvars.copy_context()) for name in ("one", "two")]
     tasks = [task.do(current_task) for task in (steps, *branches)]
     assert len(set(tasks)) == 3
@@ -302,7 +306,7 @@ def test_branches_run_steps_in_tasks_of_their_own_on_the_same_loop(steps: StepRu
         steps.close_branch(branch)
 
 
-def test_what_branches_have_opened_is_closed_in_any_order(steps: StepRunner) -> None:
+def test_branches_may_be_closed_in_any_order(steps: StepRunner) -> None:
     branches = [steps.branch(name, contextvars.copy_context()) for name in ("one", "two")]
     managers = [nurseryio.open_nursery() for _ in branches]
     for branch, manager in zip(branches, managers, strict=True):
@@ -312,7 +316,9 @@ def test_what_branches_have_opened_is_closed_in_any_order(steps: StepRunner) -> 
         steps.close_branch(branch)
 
 
-def test_what_is_left_open_in_a_branch_is_its_own_error(steps: StepRunner) -> None:
+def test_misnesting_a_nursery_left_open_in_a_branch_is_an_error_of_its_close(
+    steps: StepRunner,
+) -> None:
     branches = [steps.branch(name, contextvars.copy_context()) for name in ("one", "two")]
     branches[0].do(nurseryio.open_nursery().__aenter__)
     with pytest.raises(BaseException) as caught:
@@ -322,7 +328,9 @@ def test_what_is_left_open_in_a_branch_is_its_own_error(steps: StepRunner) -> No
     steps.close_branch(branches[1])
 
 
-def test_ctrl_c_interrupts_the_branch_that_executes_the_step(steps: StepRunner) -> None:
+def test_ctrl_c_raises_keyboard_interrupt_in_the_branch_of_the_step(
+    steps: StepRunner,
+) -> None:
     branch = steps.branch("branch", contextvars.copy_context())
 
     async def wait() -> None:
@@ -346,7 +354,7 @@ def test_a_deadlock_in_a_branch_ends_its_step_alone() -> None:
     steps.close()
 
 
-def test_the_main_task_can_run_in_a_context_that_is_shared() -> None:
+def test_step_runner_can_run_in_a_shared_contextvars_context() -> None:
     variable = contextvars.ContextVar("variable", default=0)
     context = contextvars.copy_context()
     context.run(variable.set, 1)
@@ -363,7 +371,9 @@ def test_the_main_task_can_run_in_a_context_that_is_shared() -> None:
     steps.close()
 
 
-def test_one_that_cannot_be_started_leaves_no_loop_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_runner_that_cannot_be_started_leaves_no_loop_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     made = []
 
     def make() -> asyncio.AbstractEventLoop:

@@ -1,4 +1,4 @@
-"""pytest-timeout with the method "thread": a test of ours is stopped, not the process."""
+"""pytest-timeout with the method "thread": it stops a nurseryio test, not the process."""
 
 # Covered below 95 %: these tests need pytest-timeout, which is in the extra wild.
 
@@ -11,7 +11,7 @@ from harness import timeouts
 @timeouts.needs_timeout
 @pytest.mark.parametrize("block", ["await asyncio.sleep(3600)", "time.sleep(3600)"])
 @pytest.mark.parametrize("factory", timeouts.FACTORIES, ids=timeouts.KINDS)
-def test_a_thread_stops_one_test_and_its_fixtures_are_torn_down(
+def test_pytest_timeout_by_thread_stops_one_test_and_its_fixtures_are_torn_down(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, factory: str, block: str
 ) -> None:
     result = timeouts.run_with_timeouts(pytester, monkeypatch, factory, block, "thread")
@@ -20,7 +20,7 @@ def test_a_thread_stops_one_test_and_its_fixtures_are_torn_down(
 
 @timeouts.needs_timeout
 @pytest.mark.parametrize("body", ["time.sleep(3600)", "await stubborn()"])
-def test_where_that_does_not_help_the_process_is_ended_as_ever(
+def test_pytest_timeout_by_thread_ends_the_process_if_the_test_cannot_be_stopped(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
@@ -55,7 +55,7 @@ def test_where_that_does_not_help_the_process_is_ended_as_ever(
 
 @timeouts.needs_timeout
 @pytest.mark.parametrize("factory", timeouts.FACTORIES, ids=timeouts.KINDS)
-def test_without_the_signal_the_loop_interrupts_the_test(
+def test_pytest_timeout_by_thread_without_a_free_signal_interrupts_through_the_loop(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, factory: str
 ) -> None:
     pytester.makeconftest(
@@ -70,7 +70,7 @@ def test_without_the_signal_the_loop_interrupts_the_test(
 
 
 @timeouts.needs_timeout
-def test_a_test_that_ends_in_time_leaves_no_thread(
+def test_pytest_timeout_by_thread_leaves_no_thread_after_a_test_in_time(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")

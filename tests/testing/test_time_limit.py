@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs SI
 
 
 class OutOfTimeError(BaseException):
-    """What the handler raises."""
+    """The error that the handler raises."""
 
 
 def raise_alarm() -> None:
@@ -160,7 +160,9 @@ def test_a_time_limit_stops_the_step_and_the_next_one_can_close_what_is_open(
 
 
 @pytest.mark.parametrize("wait", [sleeps, sleeps_in_asyncio, is_busy], ids=lambda w: w.__name__)
-def test_the_traceback_ends_where_the_step_was_waiting(steps: StepTask, wait: Any) -> None:
+def test_the_traceback_of_a_time_limit_ends_where_the_step_was_waiting(
+    steps: StepTask, wait: Any
+) -> None:
     with limited() as error, pytest.raises(OutOfTimeError) as caught:
         steps.do(calls, wait)
     assert caught.value is error
@@ -168,7 +170,7 @@ def test_the_traceback_ends_where_the_step_was_waiting(steps: StepTask, wait: An
     assert caught.value.__cause__ is None
 
 
-def test_a_handler_that_raises_nothing_is_only_called(steps: StepTask) -> None:
+def test_a_sigalrm_handler_that_raises_nothing_is_only_called(steps: StepTask) -> None:
     rings = []
     before = signal.signal(signal.SIGALRM, lambda *_: rings.append(True))
     try:
@@ -184,7 +186,7 @@ def test_a_handler_that_raises_nothing_is_only_called(steps: StepTask) -> None:
     assert rings == [True, True]
 
 
-def test_in_another_thread_the_signal_is_left_alone() -> None:
+def test_in_another_thread_the_sigalrm_handler_is_left_alone() -> None:
     handlers = []
 
     async def look() -> None:
@@ -211,7 +213,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_child_in_a_shield_is_cancelled_in_the_end(steps: StepTask) -> None:
+def test_a_time_limit_finally_cancels_a_child_in_a_shield(steps: StepTask) -> None:
     async def shielded() -> None:
         with nurseryio.CancelScope(shield=True):
             await nurseryio.sleep_forever()
@@ -229,7 +231,9 @@ def test_a_child_in_a_shield_is_cancelled_in_the_end(steps: StepTask) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_code_that_blocks_the_loop_is_interrupted(steps: StepTask, loop_errors: list[str]) -> None:
+def test_a_time_limit_interrupts_code_that_blocks_the_loop(
+    steps: StepTask, loop_errors: list[str]
+) -> None:
     async def blocks() -> None:
         raise_alarm()
         time.sleep(1000)

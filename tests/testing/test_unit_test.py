@@ -44,7 +44,7 @@ def assert_passes(case: type[unittest.TestCase]) -> None:
     assert result.testsRun and result.wasSuccessful(), result.errors + result.failures
 
 
-def test_what_set_up_opens_surrounds_the_test_and_tear_down_closes_it(base: Any) -> None:
+def test_scopes_and_nurseries_of_async_set_up_surround_the_test_until_tear_down(base: Any) -> None:
     record: list[str] = []
 
     class Case(base):
@@ -111,7 +111,7 @@ def test_set_up_and_tear_down_may_be_async_or_not(base: Any) -> None:
     assert variable.get() == "nothing"
 
 
-def test_a_clock_goes_by_for_each_test(base: Any) -> None:
+def test_clock_factory_makes_a_clock_for_each_test(base: Any) -> None:
     class Case(base):
         clock_factory = lambda: MockClock(autojump_threshold=0)  # noqa: E731
 
@@ -126,7 +126,7 @@ def test_a_clock_goes_by_for_each_test(base: Any) -> None:
     assert_passes(Case)
 
 
-def test_what_goes_wrong_is_reported_as_what_it_is(base: Any) -> None:
+def test_failures_skips_errors_and_expected_failures_are_reported_as_such(base: Any) -> None:
     class Case(base):
         async def in_a_nursery(self, function: Callable[[], object]) -> None:
             async def child() -> None:
@@ -178,7 +178,7 @@ def test_a_crash_in_a_nursery_of_set_up_cancels_the_test_and_is_reported(base: A
     assert "ValueError: boom" in texts[1]
 
 
-def test_errors_of_the_run_itself_are_errors_of_the_test(base: Any) -> None:
+def test_errors_of_the_run_are_errors_of_the_test(base: Any) -> None:
     class NoLoop(AsyncTestCase):
         loop_factory = staticmethod(lambda: 3)
 
@@ -217,11 +217,11 @@ def test_a_keyboard_interrupt_ends_the_run_of_tests_and_closes_the_loop(base: An
     assert loops[0].is_closed()
 
 
-def test_it_is_an_isolated_asyncio_test_case_for_what_looks() -> None:
+def test_async_test_case_is_a_subclass_of_isolated_asyncio_test_case() -> None:
     assert issubclass(AsyncTestCase, unittest.IsolatedAsyncioTestCase)
 
 
-def test_what_is_no_context_manager_is_refused(base: Any) -> None:
+def test_enter_async_context_refuses_what_is_not_a_context_manager(base: Any) -> None:
     class Case(base):
         async def test_it(self) -> None:
             with self.assertRaisesRegex(TypeError, r"builtins\.int is not an async context"):
@@ -230,7 +230,9 @@ def test_what_is_no_context_manager_is_refused(base: Any) -> None:
     assert_passes(Case)
 
 
-def test_pytest_runs_it_in_each_mode_of_the_plugin(pytester: pytest.Pytester) -> None:
+def test_pytest_runs_an_async_test_case_in_each_mode_of_the_plugin(
+    pytester: pytest.Pytester,
+) -> None:
     pytester.makepyfile(
         """
         import nurseryio

@@ -71,7 +71,7 @@ def pieces(data: bytes, sizes: Iterable[int]) -> list[bytes]:
 # -- handshake ------------------------------------------------------------------
 
 
-def test_two_engines_shake_hands_and_talk_both_ways(version: str) -> None:
+def test_two_tls_engines_do_a_handshake_and_exchange_data_both_ways(version: str) -> None:
     client, server = connected(version)
     assert client.ssl_object.version() == server.ssl_object.version() == f"TLSv{version}"
     server.feed(encrypted(client, b"ping"))
@@ -91,7 +91,7 @@ def test_a_handshake_that_needs_input_says_so_and_has_output_for_the_peer() -> N
     assert client.output() == b""
 
 
-def test_a_wrong_host_name_fails_the_handshake_and_leaves_an_alert(version: str) -> None:
+def test_a_wrong_server_hostname_fails_the_handshake_and_leaves_an_alert(version: str) -> None:
     client = TLSEngine(certs.client_context(version=version), server_hostname=certs.OTHER_HOST)
     server = TLSEngine(certs.server_context(version=version), server_side=True)
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
@@ -128,13 +128,13 @@ def test_session_tickets_that_waited_arrive_and_can_be_used() -> None:
     assert again.ssl_object.session_reused
 
 
-def test_a_host_name_is_needed_where_the_context_checks_it() -> None:
+def test_server_hostname_is_needed_where_the_context_checks_it() -> None:
     with pytest.raises(ValueError, match="server_hostname is needed"):
         TLSEngine(certs.client_context())
 
 
 @pytest.mark.parametrize("name", ["", 5])
-def test_a_host_name_must_be_one(name: object) -> None:
+def test_a_wrong_server_hostname_is_refused(name: object) -> None:
     with pytest.raises((TypeError, ValueError), match="server_hostname"):
         TLSEngine(certs.client_context(), server_hostname=name)  # type: ignore[arg-type]
 
@@ -148,7 +148,7 @@ def test_a_host_name_must_be_one(name: object) -> None:
     read_sizes=st.lists(st.none() | st.integers(1, 40_000), min_size=1, max_size=5),
     version=st.sampled_from(VERSIONS),
 )
-def test_data_arrives_whole_however_wire_and_reads_are_cut(
+def test_data_arrives_complete_however_the_ciphertext_and_the_reads_are_split(
     data: bytes, wire_sizes: list[int], read_sizes: list[int | None], version: str
 ) -> None:
     client, server = connected(version)
@@ -187,7 +187,7 @@ def test_part_of_a_record_is_not_enough_to_decrypt() -> None:
     assert server.decrypt() == b"data"
 
 
-def test_a_close_notify_behind_data_ends_it_for_good(version: str) -> None:
+def test_close_notify_after_data_ends_it_for_good(version: str) -> None:
     client, server = connected(version)
     wire = encrypted(client, b"last")
     assert not client.shut_down()
@@ -219,7 +219,7 @@ def test_an_end_without_close_notify_is_an_error_whatever_the_contexts_options(
         assert is_end_of_input(caught.value)
 
 
-def test_an_end_in_the_middle_of_a_record_is_an_error() -> None:
+def test_an_end_of_file_in_the_middle_of_a_record_is_an_error() -> None:
     client, server = connected()
     server.feed(encrypted(client, b"data")[:-1])
     server.feed(END)
@@ -228,7 +228,7 @@ def test_an_end_in_the_middle_of_a_record_is_an_error() -> None:
         server.decrypt()
 
 
-def test_the_end_after_a_close_notify_is_an_ordinary_one() -> None:
+def test_an_end_of_file_after_close_notify_is_an_ordinary_end() -> None:
     client, server = connected()
     client.shut_down()
     server.feed(client.output())
@@ -236,7 +236,7 @@ def test_the_end_after_a_close_notify_is_an_ordinary_one() -> None:
     assert server.decrypt() == b""
 
 
-def test_an_end_during_the_handshake_is_an_error() -> None:
+def test_an_end_of_file_during_the_handshake_is_an_error() -> None:
     client, _server = make_pair()
     client.handshake()
     client.feed(END)
@@ -244,7 +244,7 @@ def test_an_end_during_the_handshake_is_an_error() -> None:
         client.handshake()
 
 
-def test_an_end_before_the_peers_close_notify_is_an_error() -> None:
+def test_an_end_of_file_before_the_peers_close_notify_is_an_error() -> None:
     client, _server = connected()
     client.feed(END)
     with pytest.raises(ssl.SSLEOFError):
@@ -265,7 +265,7 @@ def test_an_error_does_not_overtake_the_data_before_it() -> None:
     assert not server.needs_input
 
 
-def test_no_byte_that_is_changed_on_the_wire_goes_unnoticed() -> None:
+def test_a_byte_changed_in_the_ciphertext_is_always_noticed() -> None:
     client, server = connected()
     wire = encrypted(client, b"pay 10")
     for at in range(len(wire)):
@@ -294,7 +294,7 @@ def test_shutting_down_takes_a_close_notify_from_both(version: str) -> None:
     assert client.shut_down()
 
 
-def test_what_follows_the_encrypted_data_is_left_over(version: str) -> None:
+def test_unwrap_data_after_close_notify_is_the_trailing_data(version: str) -> None:
     client, server = connected(version)
     client.shut_down()
     server.feed(client.output() + b"plain text")
@@ -304,7 +304,7 @@ def test_what_follows_the_encrypted_data_is_left_over(version: str) -> None:
     assert server.leftover() == b""
 
 
-def test_a_shutdown_that_meets_data_fails_but_says_its_goodbye(version: str) -> None:
+def test_a_shutdown_that_meets_data_fails_but_sends_close_notify(version: str) -> None:
     client, server = connected(version)
     client.feed(encrypted(server, b"unread"))
     with pytest.raises(ssl.SSLError):
@@ -316,13 +316,13 @@ def test_a_shutdown_that_meets_data_fails_but_says_its_goodbye(version: str) -> 
 # -- helpers --------------------------------------------------------------------
 
 
-def test_only_an_ssl_context_is_taken_for_one() -> None:
+def test_tls_engine_takes_only_an_ssl_context() -> None:
     for server_side in (False, True):
         with pytest.raises(TypeError, match=r"ssl\.create_default_context"):
             check_context("cert.pem", server_side=server_side)
 
 
-def test_a_context_for_the_other_side_is_refused_with_the_way_out() -> None:
+def test_a_context_for_the_other_side_is_refused_with_what_to_make() -> None:
     check_context(certs.client_context(), server_side=False)
     check_context(certs.server_context(), server_side=True)
     with pytest.raises(ssl.SSLError, match=r"made for a client.*Purpose\.CLIENT_AUTH"):
@@ -338,7 +338,7 @@ def test_a_certificate_error_is_explained_by_what_is_wrong_with_the_certificate(
     assert explain(ssl.SSLError(1, "[SSL] wrong version number")) == "[SSL] wrong version number"
 
 
-def test_other_errors_are_no_end_of_input() -> None:
+def test_only_ssl_eof_error_is_an_end_of_input() -> None:
     assert not is_end_of_input(None)
     assert not is_end_of_input(EOFError())
     assert is_end_of_input(ssl.SSLEOFError(8, "cut off"))

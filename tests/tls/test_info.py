@@ -1,4 +1,4 @@
-"""What can be asked about a TLS connection, and when."""
+"""The attributes of a TLS connection, and when they can be read."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ AFTER_HANDSHAKE = [
 
 
 @pytest.mark.parametrize("name", AFTER_HANDSHAKE)
-async def test_what_the_handshake_finds_out_cannot_be_asked_before(name: str) -> None:
+async def test_handshake_results_before_the_handshake_raise_need_handshake_error(name: str) -> None:
     for stream in tlspairs.over_memory():
         with pytest.raises(NeedHandshakeError, match=rf"do_handshake\(\).* {name}\(\)"):
             getattr(stream, name)()
 
 
-async def test_whether_a_session_was_resumed_cannot_be_asked_before_the_handshake() -> None:
+async def test_session_reused_before_the_handshake_raises_need_handshake_error() -> None:
     client, _server = tlspairs.over_memory()
     with pytest.raises(NeedHandshakeError):
         _ = client.session_reused
 
 
-async def test_what_is_known_from_the_start_can_be_read_at_any_time() -> None:
+async def test_ssl_attributes_known_from_the_start_can_be_read_at_any_time() -> None:
     client, server = tlspairs.over_memory()
     for _ in range(2):
         assert client.server_hostname == certs.HOST
@@ -46,13 +46,13 @@ async def test_what_is_known_from_the_start_can_be_read_at_any_time() -> None:
         await tlspairs.connect((client, server))
 
 
-async def test_libraries_written_for_trio_find_the_ssl_object_where_they_look() -> None:
+async def test_libraries_written_for_trio_find_the_private_ssl_object() -> None:
     client, _server = await tlspairs.connect(tlspairs.over_memory())
     assert isinstance(client._ssl_object, ssl.SSLObject)
     assert client._ssl_object.selected_alpn_protocol() is None
 
 
-async def test_what_is_fixed_cannot_be_set() -> None:
+async def test_read_only_ssl_attributes_cannot_be_set() -> None:
     client, _server = tlspairs.over_memory()
     for name in ("server_side", "server_hostname", "session_reused"):
         with pytest.raises(AttributeError):
@@ -61,7 +61,7 @@ async def test_what_is_fixed_cannot_be_set() -> None:
         _ = client.no_such_thing
 
 
-async def test_after_the_handshake_both_ends_tell_the_same_story() -> None:
+async def test_after_the_handshake_both_ends_report_the_same_version_and_cipher() -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory(version="1.2"))
     assert client.version() == server.version() == "TLSv1.2"
     assert client.cipher() == server.cipher() is not None
@@ -74,7 +74,7 @@ async def test_after_the_handshake_both_ends_tell_the_same_story() -> None:
     assert server.shared_ciphers()
 
 
-async def test_the_peers_certificate_can_be_looked_at() -> None:
+async def test_getpeercert_returns_the_peers_certificate() -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory())
     certificate = client.getpeercert()
     assert certificate is not None
@@ -83,7 +83,7 @@ async def test_the_peers_certificate_can_be_looked_at() -> None:
     assert server.getpeercert() is None
 
 
-async def test_a_protocol_that_both_ends_offer_is_selected() -> None:
+async def test_alpn_selects_a_protocol_that_both_ends_offer() -> None:
     context = ssl.create_default_context()
     certs.authority().configure_trust(context)
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -96,14 +96,14 @@ async def test_a_protocol_that_both_ends_offer_is_selected() -> None:
     assert client.selected_alpn_protocol() == server.selected_alpn_protocol() == "http/1.1"
 
 
-async def test_decrypted_bytes_that_wait_are_counted() -> None:
+async def test_pending_counts_decrypted_bytes() -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory())
     await client.send_all(b"12345")
     assert await server.receive_some(2) == b"12"
     assert server.pending() == 3
 
 
-async def test_a_session_can_be_resumed_by_a_later_connection() -> None:
+async def test_a_tls_session_can_be_resumed_by_a_later_connection() -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory(version="1.2"))
     again, again_server = tlspairs.over_memory(version="1.2")
     session = client.session
@@ -119,7 +119,7 @@ def test_the_attributes_of_the_ssl_object_are_listed() -> None:
     assert {*AFTER_HANDSHAKE, "context", "server_hostname", "session", "pending"} <= {*names}
 
 
-async def test_a_name_can_decide_which_certificate_is_shown() -> None:
+async def test_sni_the_server_name_can_decide_which_certificate_is_shown() -> None:
     def choose(ssl_object: Any, name: str | None, _context: ssl.SSLContext) -> None:
         asked.append(name)
         ssl_object.context = certs.server_context(version="1.3")

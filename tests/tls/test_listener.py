@@ -43,7 +43,7 @@ def client_of(listener: Memory, **options: Any) -> SSLStream[Any]:
     return SSLStream(listener.clients[-1], context, server_hostname=certs.HOST, **options)
 
 
-async def test_accepted_connections_are_servers_of_tls_whose_handshake_is_still_to_come() -> None:
+async def test_ssl_listener_accepts_server_side_streams_before_their_handshake() -> None:
     memory = Memory()
     listener: SSLListener[Any] = SSLListener(memory, certs.server_context())
     assert listener.transport_listener is memory
@@ -60,7 +60,7 @@ async def test_accepted_connections_are_servers_of_tls_whose_handshake_is_still_
 
 
 @pytest.mark.parametrize("https_compatible", [False, True])
-async def test_how_strict_ends_are_taken_is_passed_on(https_compatible: bool) -> None:
+async def test_ssl_listener_passes_https_compatible_on(https_compatible: bool) -> None:
     memory = Memory()
     listener: SSLListener[Any] = SSLListener(
         memory, certs.server_context(), https_compatible=https_compatible
@@ -78,7 +78,7 @@ async def test_how_strict_ends_are_taken_is_passed_on(https_compatible: bool) ->
             await server.receive_some()
 
 
-async def test_closing_a_listener_closes_the_one_underneath_and_leaves_connections_open() -> None:
+async def test_closing_an_ssl_listener_closes_its_transport_listener_only() -> None:
     memory = Memory()
     listener: SSLListener[Any] = SSLListener(memory, certs.server_context())
     server = await listener.accept()
@@ -89,7 +89,7 @@ async def test_closing_a_listener_closes_the_one_underneath_and_leaves_connectio
     await server.transport_stream.send_all(b"still open")
 
 
-async def test_a_connection_that_cannot_be_wrapped_is_closed(
+async def test_an_accepted_connection_that_cannot_be_wrapped_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_args: object, **_options: object) -> None:
@@ -105,12 +105,12 @@ async def test_a_connection_that_cannot_be_wrapped_is_closed(
 
 
 @pytest.mark.parametrize("context", ["server.pem", None])
-def test_only_an_ssl_context_is_taken(context: Any) -> None:
+def test_ssl_listener_takes_only_an_ssl_context(context: Any) -> None:
     make: Callable[..., object] = SSLListener
     with pytest.raises(TypeError, match=r"ssl\.create_default_context"):
         make(Memory(), context)
 
 
-def test_a_clients_context_is_refused() -> None:
+def test_ssl_listener_refuses_a_client_context() -> None:
     with pytest.raises(ssl.SSLError, match=r"made for a client.*Purpose\.CLIENT_AUTH"):
         SSLListener(Memory(), certs.client_context())

@@ -47,7 +47,7 @@ def local_context() -> Any:
     return certs.client_context(version="1.3")
 
 
-async def test_a_client_and_a_server_talk() -> None:
+async def test_open_ssl_over_tcp_stream_and_serve_ssl_over_tcp_exchange_data() -> None:
     async with nurseryio.open_nursery() as nursery:
         port = await start(nursery, context=certs.server_context_for("127.0.0.1"))
         stream = await open_ssl_over_tcp_stream("127.0.0.1", port, ssl_context=local_context())
@@ -63,7 +63,7 @@ async def test_a_client_and_a_server_talk() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_server_that_is_not_trusted_is_found_out_in_the_handshake() -> None:
+async def test_an_untrusted_server_fails_the_handshake() -> None:
     async with nurseryio.open_nursery() as nursery:
         port = await start(nursery, context=certs.server_context_for("127.0.0.1"))
         # By default the system's authorities are trusted, and no others.
@@ -78,7 +78,7 @@ async def test_a_server_that_is_not_trusted_is_found_out_in_the_handshake() -> N
         nursery.cancel_scope.cancel()
 
 
-async def test_a_server_for_another_name_is_found_out_in_the_handshake() -> None:
+async def test_a_server_with_another_host_name_fails_the_handshake() -> None:
     async with nurseryio.open_nursery() as nursery:
         port = await start(nursery, context=certs.server_context_for(certs.OTHER_HOST))
         stream = await open_ssl_over_tcp_stream("127.0.0.1", port, ssl_context=local_context())
@@ -89,9 +89,9 @@ async def test_a_server_for_another_name_is_found_out_in_the_handshake() -> None
 
 
 @pytest.mark.parametrize("https_compatible", [False, True])
-async def test_how_strict_ends_are_taken_is_passed_on(https_compatible: bool) -> None:
+async def test_open_ssl_over_tcp_functions_pass_https_compatible_on(https_compatible: bool) -> None:
     async with nurseryio.open_nursery() as nursery:
-        # It says goodbye or not; either is fine for a client that keeps to HTTPS.
+        # It sends close_notify or not; either is fine for a client that keeps to HTTPS.
         port = await start(
             nursery,
             context=certs.server_context_for("127.0.0.1"),
@@ -115,7 +115,7 @@ async def test_how_strict_ends_are_taken_is_passed_on(https_compatible: bool) ->
         nursery.cancel_scope.cancel()
 
 
-async def test_listeners_listen_where_they_are_told_to() -> None:
+async def test_open_ssl_over_tcp_listeners_listens_on_the_given_host_and_port() -> None:
     listeners = await open_ssl_over_tcp_listeners(
         0, certs.server_context(), host="127.0.0.1", backlog=5
     )
@@ -126,7 +126,7 @@ async def test_listeners_listen_where_they_are_told_to() -> None:
         assert below.socket.getsockname()[0] == "127.0.0.1"
 
 
-async def test_handlers_can_run_in_a_nursery_of_somebody_elses() -> None:
+async def test_handler_nursery_of_serve_ssl_over_tcp_runs_the_handlers() -> None:
     async with nurseryio.open_nursery() as handlers, nurseryio.open_nursery() as nursery:
         port = await start(
             nursery,
@@ -142,9 +142,11 @@ async def test_handlers_can_run_in_a_nursery_of_somebody_elses() -> None:
 
 
 @pytest.mark.parametrize("context", ["client.pem", True])
-async def test_a_context_that_is_none_is_refused_before_anything_is_connected(context: Any) -> None:
+async def test_an_object_that_is_not_an_ssl_context_is_refused_before_anything_is_connected(
+    context: Any,
+) -> None:
     with pytest.raises(TypeError, match=r"ssl_context must be an ssl\.SSLContext"):
-        # Nobody listens there, and nobody finds out.
+        # Nothing listens there, which is never noticed.
         await open_ssl_over_tcp_stream("127.0.0.1", 1, ssl_context=context)
     with pytest.raises(TypeError, match=r"ssl_context must be an ssl\.SSLContext"):
         await open_ssl_over_tcp_listeners(0, context)
@@ -152,7 +154,7 @@ async def test_a_context_that_is_none_is_refused_before_anything_is_connected(co
         await serve_ssl_over_tcp(echo, 0, context)
 
 
-async def test_a_context_for_the_other_side_is_refused_before_anything_is_connected() -> None:
+async def test_an_ssl_context_for_the_other_side_is_refused_before_anything_is_connected() -> None:
     with pytest.raises(ssl.SSLError, match="made for a server"):
         await open_ssl_over_tcp_stream("127.0.0.1", 1, ssl_context=certs.server_context())
     # The port is not a number: the context comes first.
@@ -163,7 +165,7 @@ async def test_a_context_for_the_other_side_is_refused_before_anything_is_connec
         await serve_ssl_over_tcp(echo, port, certs.client_context())
 
 
-async def test_a_connection_that_cannot_be_wrapped_is_closed(
+async def test_a_tcp_connection_that_cannot_be_wrapped_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_args: object, **_options: object) -> None:

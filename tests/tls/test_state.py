@@ -10,14 +10,14 @@ from nurseryio import BrokenResourceError, ClosedResourceError
 from nurseryio._tls.state import Handshake, Life, TLSState
 
 
-def test_a_new_stream_can_be_used_and_has_no_handshake() -> None:
+def test_a_new_tls_state_can_be_used_and_has_no_handshake() -> None:
     state = TLSState()
     state.check()
     assert state.handshake is Handshake.NOT_STARTED
     assert str(state) == "handshake not started"
 
 
-def test_a_lost_stream_says_why_and_the_first_reason_counts() -> None:
+def test_a_broken_tls_stream_says_why_and_the_first_reason_counts() -> None:
     state = TLSState()
     error = ssl.SSLError(1, "[SSL] bad record")
     error.__context__ = KeyError()
@@ -34,7 +34,7 @@ def test_a_lost_stream_says_why_and_the_first_reason_counts() -> None:
     assert str(state) == "broken"
 
 
-def test_a_reason_that_is_no_error_of_ssl_is_named_by_its_type() -> None:
+def test_a_reason_that_is_not_an_ssl_error_is_named_by_its_type() -> None:
     state = TLSState()
     state.lose("sending was cut short", KeyError("x"))
     with pytest.raises(BrokenResourceError, match=r"sending was cut short \(KeyError\)") as caught:
@@ -43,7 +43,7 @@ def test_a_reason_that_is_no_error_of_ssl_is_named_by_its_type() -> None:
 
 
 @pytest.mark.parametrize("life", [Life.CLOSING, Life.CLOSED])
-def test_a_stream_that_is_being_closed_is_closed_and_cannot_be_lost(life: Life) -> None:
+def test_a_tls_stream_that_is_being_closed_is_closed_and_cannot_become_broken(life: Life) -> None:
     state = TLSState()
     state.life = life
     state.lose("sending was cut short")

@@ -1,7 +1,6 @@
 """TLS streams over streams inside the process: states, errors, closing, both directions at once.
 
-Cancellation has a file of its own (``test_tls_cancel``), and so have real peers
-(``test_tls_peers``).
+Cancellation has a separate file (``test_tls_cancel``), and so have real peers (``test_tls_peers``).
 """
 
 from __future__ import annotations
@@ -63,9 +62,7 @@ async def receive_exactly(stream: Stream, count: int) -> bytes:
 
 @both_versions
 @pytest.mark.parametrize("https_compatible", [False, True])
-async def test_a_tls_stream_keeps_the_contract_of_streams(
-    version: str, https_compatible: bool
-) -> None:
+async def test_ssl_stream_passes_check_two_way_stream(version: str, https_compatible: bool) -> None:
     options: dict[str, Any] = {"version": version, "https_compatible": https_compatible}
 
     async def make() -> tuple[Stream, Stream]:
@@ -78,7 +75,7 @@ async def test_a_tls_stream_keeps_the_contract_of_streams(
 
 
 @both_versions
-async def test_both_directions_are_used_at_once_from_before_the_handshake(version: str) -> None:
+async def test_both_directions_may_be_used_at_once_from_before_the_handshake(version: str) -> None:
     pair = tlspairs.over_lockstep(version=version)
     async with nurseryio.open_nursery() as nursery:
         for stream in pair:
@@ -92,7 +89,7 @@ async def expect(stream: Stream, data: bytes) -> None:
     assert await receive_exactly(stream, len(data)) == data
 
 
-async def test_every_method_is_a_checkpoint() -> None:
+async def test_every_ssl_stream_method_is_a_checkpoint() -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory())
     with assert_checkpoints():
         await client.do_handshake()
@@ -151,7 +148,7 @@ class Counting(Stream):
         await self.inner.aclose()
 
 
-async def test_tasks_that_want_the_handshake_share_one() -> None:
+async def test_tasks_that_need_the_handshake_share_one() -> None:
     left, right = memory_stream_pair()
     counting = Counting(left)
     pair = tlspairs.wrap(counting, right)
@@ -209,7 +206,7 @@ async def expect_alert(server: SSLStream[Any]) -> None:
         await server.do_handshake()
 
 
-async def test_whoever_waits_for_a_handshake_hears_of_its_failure() -> None:
+async def test_a_task_that_waits_for_a_handshake_gets_its_failure() -> None:
     client, server = tlspairs.over_memory(
         context=certs.client_context(version="1.3", trusting=False)
     )
@@ -240,7 +237,7 @@ async def test_a_peer_that_does_not_speak_tls_fails_the_handshake() -> None:
     assert isinstance(cause_of(caught.value), ssl.SSLError)
 
 
-async def test_a_peer_that_goes_away_during_the_handshake_fails_it() -> None:
+async def test_a_peer_that_closes_during_the_handshake_fails_it() -> None:
     left, right = memory_stream_pair()
     client, _ = tlspairs.wrap(left, right)
     await right.aclose()
@@ -270,7 +267,7 @@ async def test_an_error_of_the_transport_passes_through_the_handshake_and_breaks
 # -- data -------------------------------------------------------------------------
 
 
-async def test_data_is_encrypted_and_sent_piece_by_piece() -> None:
+async def test_back_pressure_data_is_encrypted_and_sent_piece_by_piece() -> None:
     left, right = memory_stream_pair()
     counting = Counting(left)
     client, server = await tlspairs.connect(tlspairs.wrap(counting, right))
@@ -281,7 +278,7 @@ async def test_data_is_encrypted_and_sent_piece_by_piece() -> None:
     assert await receive_exactly(server, 3 * PIECE + 1)
 
 
-async def test_input_is_fetched_only_when_somebody_wants_it() -> None:
+async def test_back_pressure_input_is_received_only_when_a_task_needs_it() -> None:
     left, right = memory_stream_pair()
     counting = Counting(right)
     client, server = await tlspairs.connect(tlspairs.wrap(left, counting))
@@ -303,13 +300,13 @@ async def test_input_is_fetched_only_when_somebody_wants_it() -> None:
         array.array("H", b"abcd"),
     ],
 )
-async def test_all_kinds_of_bytes_can_be_sent(data: Any) -> None:
+async def test_send_all_of_ssl_stream_takes_every_kind_of_buffer(data: Any) -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory())
     await client.send_all(data)
     assert await server.receive_some() == b"abcd"
 
 
-async def test_items_of_several_bytes_are_not_cut_off_between_two_pieces() -> None:
+async def test_buffers_with_items_of_several_bytes_are_sent_completely() -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory())
     numbers = array.array("I", range(PIECE // 2))
     for data in (numbers, memoryview(numbers.tobytes()).cast("B", (PIECE, 2))):
@@ -318,7 +315,7 @@ async def test_items_of_several_bytes_are_not_cut_off_between_two_pieces() -> No
             assert await receive_exactly(server, 2 * PIECE) == numbers.tobytes()
 
 
-async def test_a_buffer_is_let_go_when_it_has_been_sent_also_if_that_fails() -> None:
+async def test_a_buffer_is_released_after_sending_also_if_that_fails() -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory())
     for data in (bytearray(b"abcd"), bytearray(BIG)):
         await client.send_all(data)
@@ -331,7 +328,7 @@ async def test_a_buffer_is_let_go_when_it_has_been_sent_also_if_that_fails() -> 
 
 
 @pytest.mark.parametrize("data", ["text", 5, None, memoryview(b"abcd")[::2]])
-async def test_what_is_not_bytes_is_refused_and_breaks_nothing(data: Any) -> None:
+async def test_sending_something_that_is_not_bytes_is_refused_and_breaks_nothing(data: Any) -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory())
     with pytest.raises(TypeError, match="takes bytes"):
         await client.send_all(data)
@@ -340,13 +337,15 @@ async def test_what_is_not_bytes_is_refused_and_breaks_nothing(data: Any) -> Non
 
 
 @pytest.mark.parametrize(("limit", "error"), [(0, ValueError), (-1, ValueError), ("1", TypeError)])
-async def test_a_limit_that_makes_no_sense_is_refused(limit: Any, error: type[Exception]) -> None:
+async def test_receive_some_of_ssl_stream_refuses_a_wrong_max_bytes(
+    limit: Any, error: type[Exception]
+) -> None:
     client, _server = tlspairs.over_memory()
     with pytest.raises(error):
         await client.receive_some(limit)
 
 
-async def test_two_tasks_in_one_direction_get_in_each_others_way() -> None:
+async def test_two_tasks_in_one_direction_get_busy_resource_error() -> None:
     async def conflict(first: str, second: str) -> None:
         client, _server = tlspairs.over_lockstep()
         methods: dict[str, Callable[[], Awaitable[object]]] = {
@@ -371,7 +370,7 @@ async def test_two_tasks_in_one_direction_get_in_each_others_way() -> None:
     await conflict("receive", "unwrap")
 
 
-async def test_a_send_that_let_others_run_first_notices_their_close() -> None:
+async def test_a_send_that_yields_first_notices_a_close_by_another_task() -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory())
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(client.aclose)
@@ -398,7 +397,7 @@ async def test_an_error_in_the_middle_of_a_send_breaks_the_stream() -> None:
 
 
 @both_versions
-async def test_data_that_somebody_cut_off_is_not_taken_for_complete(version: str) -> None:
+async def test_data_without_close_notify_is_not_taken_for_complete(version: str) -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory(version=version))
     await client.send_all(b"pay 100")
     await client.transport_stream.aclose()
@@ -412,7 +411,7 @@ async def test_data_that_somebody_cut_off_is_not_taken_for_complete(version: str
 
 
 @both_versions
-async def test_where_https_allows_it_a_bare_end_is_the_end(version: str) -> None:
+async def test_https_compatible_an_end_without_close_notify_is_the_end(version: str) -> None:
     client, server = await tlspairs.connect(
         tlspairs.over_memory(version=version, https_compatible=True)
     )
@@ -426,14 +425,14 @@ async def test_where_https_allows_it_a_bare_end_is_the_end(version: str) -> None
         await server.send_all(b"x" * 10)
 
 
-async def test_where_https_allows_it_an_end_before_the_handshake_is_the_end() -> None:
+async def test_https_compatible_an_end_before_the_handshake_is_the_end() -> None:
     client, server = tlspairs.over_memory(https_compatible=True)
     await client.aclose()
     for _ in range(2):
         assert await server.receive_some() == b""
 
 
-async def test_a_bad_certificate_is_no_end_even_where_https_allows_one() -> None:
+async def test_https_compatible_a_bad_certificate_is_still_an_error() -> None:
     client, server = tlspairs.over_memory(
         https_compatible=True, context=certs.client_context(version="1.3", trusting=False)
     )
@@ -445,7 +444,7 @@ async def test_a_bad_certificate_is_no_end_even_where_https_allows_one() -> None
         await client.receive_some()
 
 
-async def test_only_with_https_compatible_on_both_sides_a_close_is_quiet() -> None:
+async def test_https_compatible_on_one_side_only_is_an_error_on_the_other_side() -> None:
     left, right = memory_stream_pair()
     client, _ = tlspairs.wrap(left, right, https_compatible=True)
     _, server = tlspairs.wrap(left, right)
@@ -459,7 +458,7 @@ async def test_only_with_https_compatible_on_both_sides_a_close_is_quiet() -> No
 
 
 @both_versions
-async def test_a_close_says_goodbye_and_closes_the_stream_underneath(version: str) -> None:
+async def test_aclose_sends_close_notify_and_closes_the_transport_stream(version: str) -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory(version=version))
     await client.aclose()
     assert await server.receive_some() == b""
@@ -480,7 +479,7 @@ async def test_a_close_says_goodbye_and_closes_the_stream_underneath(version: st
                 await use()
 
 
-async def test_a_close_of_a_stream_never_used_does_the_handshake_for_its_goodbye() -> None:
+async def test_aclose_of_an_unused_stream_does_the_handshake_before_close_notify() -> None:
     client, server = tlspairs.over_memory()
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(client.aclose)
@@ -488,7 +487,7 @@ async def test_a_close_of_a_stream_never_used_does_the_handshake_for_its_goodbye
     await server.aclose()
 
 
-async def test_a_close_does_not_hide_that_the_peer_was_never_trusted() -> None:
+async def test_aclose_does_not_hide_that_the_peer_was_never_trusted() -> None:
     client, server = tlspairs.over_memory(
         context=certs.client_context(version="1.3", trusting=False)
     )
@@ -502,14 +501,14 @@ async def test_a_close_does_not_hide_that_the_peer_was_never_trusted() -> None:
         await client.receive_some()
 
 
-async def test_both_may_close_at_once_and_neither_is_blamed() -> None:
+async def test_both_sides_may_close_at_once_without_an_error() -> None:
     pair = await tlspairs.connect(tlspairs.over_memory())
     async with nurseryio.open_nursery() as nursery:
         for stream in pair:
             nursery.start_soon(stream.aclose)
 
 
-async def test_a_close_with_data_unread_still_says_goodbye() -> None:
+async def test_aclose_with_data_unread_still_sends_close_notify() -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory())
     await client.send_all(b"12345")
     assert await server.receive_some(1) == b"1"
@@ -517,7 +516,7 @@ async def test_a_close_with_data_unread_still_says_goodbye() -> None:
     assert await client.receive_some() == b""
 
 
-async def test_the_stream_underneath_is_closed_once_even_if_that_fails() -> None:
+async def test_the_transport_stream_is_closed_once_even_if_that_fails() -> None:
     left, right = memory_stream_pair()
     counting = Counting(left)
     client, _server = await tlspairs.connect(tlspairs.wrap(counting, right))
@@ -533,7 +532,7 @@ async def test_the_stream_underneath_is_closed_once_even_if_that_fails() -> None
     assert counting.closes == 1
 
 
-async def test_a_close_under_a_task_that_receives_wakes_it() -> None:
+async def test_aclose_wakes_a_task_that_receives() -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory())
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(expect_closed, client.receive_some)
@@ -547,7 +546,7 @@ async def expect_closed(use: Callable[[], Awaitable[object]]) -> None:
         await use()
 
 
-async def test_a_close_under_a_task_that_sends_does_not_pretend_that_all_was_sent() -> None:
+async def test_aclose_during_a_send_of_another_task_raises_in_that_task() -> None:
     client, server = await tlspairs.connect(tlspairs.over_lockstep())
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(expect_closed, lambda: client.send_all(BIG))
@@ -558,7 +557,7 @@ async def test_a_close_under_a_task_that_sends_does_not_pretend_that_all_was_sen
         await receive_all(server)
 
 
-async def test_a_close_under_a_task_in_the_handshake_wakes_it() -> None:
+async def test_aclose_wakes_a_task_in_the_handshake() -> None:
     client, _server = tlspairs.over_memory()
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(expect_closed, client.do_handshake)
@@ -568,7 +567,7 @@ async def test_a_close_under_a_task_in_the_handshake_wakes_it() -> None:
         await client.aclose()
 
 
-async def test_a_task_that_waited_for_the_handshake_notices_a_close_right_behind_it() -> None:
+async def test_a_task_that_waited_for_the_handshake_notices_an_aclose_right_after_it() -> None:
     client, server = tlspairs.over_memory()
 
     async def connect_and_close() -> None:
@@ -583,7 +582,7 @@ async def test_a_task_that_waited_for_the_handshake_notices_a_close_right_behind
         assert await server.receive_some() == b""
 
 
-async def test_a_second_close_waits_for_the_first_ones_goodbye() -> None:
+async def test_a_second_aclose_waits_for_the_close_notify_of_the_first() -> None:
     client, server = tlspairs.over_memory()
     closed: list[int] = []
 
@@ -602,7 +601,7 @@ async def test_a_second_close_waits_for_the_first_ones_goodbye() -> None:
     assert sorted(closed) == [0, 1, 2]
 
 
-async def test_a_forceful_close_cuts_the_goodbye_of_another_task_short() -> None:
+async def test_aclose_forcefully_ends_the_close_notify_of_another_task() -> None:
     client, _server = tlspairs.over_lockstep()
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(client.aclose)
@@ -612,7 +611,7 @@ async def test_a_forceful_close_cuts_the_goodbye_of_another_task_short() -> None
             await client.transport_stream.receive_some()
 
 
-async def test_a_forceful_close_gives_no_goodbye() -> None:
+async def test_aclose_forcefully_sends_no_close_notify() -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory())
     await nurseryio.aclose_forcefully(client)
     with pytest.raises(ClosedResourceError):
@@ -622,7 +621,7 @@ async def test_a_forceful_close_gives_no_goodbye() -> None:
     await server.aclose()
 
 
-async def test_a_broken_stream_is_closed_without_a_word() -> None:
+async def test_a_broken_stream_is_closed_without_close_notify() -> None:
     left, right = memory_stream_pair()
     client, server = await tlspairs.connect(tlspairs.wrap(left, right))
     await left.send_all(b"not TLS at all")
@@ -637,7 +636,7 @@ async def test_a_broken_stream_is_closed_without_a_word() -> None:
 
 
 @both_versions
-async def test_unwrapping_gives_the_stream_back_with_what_came_after_the_end(version: str) -> None:
+async def test_unwrap_returns_the_transport_stream_and_the_trailing_data(version: str) -> None:
     left, right = memory_stream_pair()
     client, server = await tlspairs.connect(tlspairs.wrap(left, right, version=version))
     # Keep back what the client sends, so that all of it arrives at once.
@@ -666,7 +665,7 @@ async def test_unwrapping_gives_the_stream_back_with_what_came_after_the_end(ver
     assert await left.receive_some() == b"and back"
 
 
-async def test_unwrapping_fails_if_the_peer_goes_on_talking() -> None:
+async def test_unwrap_fails_if_the_peer_goes_on_sending() -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory())
     await server.send_all(b"one more thing")
     with pytest.raises(BrokenResourceError, match="did not end the encryption"):
@@ -675,7 +674,7 @@ async def test_unwrapping_fails_if_the_peer_goes_on_talking() -> None:
         await client.receive_some()
 
 
-async def test_unwrapping_fails_if_the_peer_just_goes() -> None:
+async def test_unwrap_fails_if_the_peer_closes_without_close_notify() -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory())
     await server.transport_stream.aclose()
     with pytest.raises(BrokenResourceError):
@@ -685,7 +684,7 @@ async def test_unwrapping_fails_if_the_peer_just_goes() -> None:
 # -- renegotiation ----------------------------------------------------------------------
 
 
-async def test_a_renegotiation_goes_unnoticed() -> None:
+async def test_a_renegotiation_by_the_peer_works() -> None:
     peer = RenegotiatingPeer()
     client: SSLStream[Any] = SSLStream(
         peer, certs.client_context(version="1.2"), server_hostname=certs.HOST
@@ -702,7 +701,7 @@ async def test_a_renegotiation_goes_unnoticed() -> None:
 
 
 @pytest.mark.parametrize("slow", ["send_all", "receive_some", "neither"])
-async def test_a_renegotiation_under_both_directions_never_has_two_users_of_one(
+async def test_a_renegotiation_during_send_and_receive_never_has_two_tasks_in_one_direction(
     slow: str,
 ) -> None:
     peer = RenegotiatingPeer(slow)
@@ -747,7 +746,7 @@ async def test_a_receive_cancelled_while_it_answers_a_renegotiation_breaks_the_s
             await use()
 
 
-async def test_waiting_to_send_does_not_get_in_the_way_of_a_renegotiation() -> None:
+async def test_wait_send_all_might_not_block_does_not_block_a_renegotiation() -> None:
     peer = RenegotiatingPeer("wait_send_all_might_not_block")
     client: SSLStream[Any] = SSLStream(
         peer, certs.client_context(version="1.2"), server_hostname=certs.HOST
@@ -762,7 +761,7 @@ async def test_waiting_to_send_does_not_get_in_the_way_of_a_renegotiation() -> N
 # -- making one -------------------------------------------------------------------------
 
 
-async def test_what_cannot_work_is_refused_when_the_stream_is_made() -> None:
+async def test_ssl_stream_refuses_wrong_arguments_when_it_is_made() -> None:
     left, _right = memory_stream_pair()
     context = certs.client_context(version="1.3")
     with pytest.raises(TypeError, match=r"ssl_context must be an ssl\.SSLContext"):
@@ -776,7 +775,7 @@ async def test_what_cannot_work_is_refused_when_the_stream_is_made() -> None:
             SSLStream(left, context, server_hostname=name)
 
 
-async def test_a_context_for_the_other_side_is_refused_when_the_stream_is_made() -> None:
+async def test_ssl_stream_refuses_a_context_for_the_other_side_when_it_is_made() -> None:
     left, _right = memory_stream_pair()
     with pytest.raises(ssl.SSLError, match=r"made for a client.*Purpose\.CLIENT_AUTH"):
         SSLStream(left, certs.client_context(), server_side=True)
@@ -784,20 +783,20 @@ async def test_a_context_for_the_other_side_is_refused_when_the_stream_is_made()
         SSLStream(left, certs.server_context(), server_hostname=certs.HOST)
 
 
-async def test_host_names_beyond_ascii_follow_idna_2008() -> None:
+async def test_server_hostname_beyond_ascii_follows_idna_2008() -> None:
     left, right = memory_stream_pair()
     context = certs.client_context(version="1.3")
     assert SSLStream(left, context, server_hostname="faß.de").server_hostname == "xn--fa-hia.de"
     assert SSLStream(right, context, server_hostname=b"plain.de").server_hostname == "plain.de"
 
 
-def test_the_class_takes_a_type_and_no_subclasses() -> None:
+def test_ssl_stream_can_be_subscripted_and_not_subclassed() -> None:
     assert SSLStream[Stream] is not None
     with pytest.raises(TypeError, match="subclass"):
         type("Mine", (SSLStream,), {})
 
 
-async def test_repr_tells_the_side_and_the_state() -> None:
+async def test_repr_of_an_ssl_stream_shows_the_side_and_the_state() -> None:
     client, server = tlspairs.over_memory()
     assert f"client of '{certs.HOST}', handshake not started, over Stapled" in repr(client)
     assert "server, handshake not started" in repr(server)
@@ -807,7 +806,7 @@ async def test_repr_tells_the_side_and_the_state() -> None:
     assert "closed" in repr(client)
 
 
-async def test_a_stream_that_is_gone_leaves_nothing_to_collect() -> None:
+async def test_a_dropped_ssl_stream_leaves_no_reference_cycle() -> None:
     async def use() -> list[weakref.ref[Any]]:
         client, server = await tlspairs.connect(tlspairs.over_memory())
         await client.send_all(b"x")
@@ -824,7 +823,7 @@ async def test_a_stream_that_is_gone_leaves_nothing_to_collect() -> None:
         gc.enable()
 
 
-async def test_a_receiver_with_data_at_hand_is_told_of_a_close() -> None:
+async def test_receive_some_with_decrypted_data_left_notices_an_aclose() -> None:
     client, server = await tlspairs.connect(tlspairs.over_memory(version="1.2"))
     await server.send_all(bytes(60_000))
     await client.receive_some(1)

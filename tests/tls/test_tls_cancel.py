@@ -1,9 +1,9 @@
-"""TLS streams under cancellations at every await: nobody hangs, nothing is wrong in silence.
+"""TLS streams under cancellations at every await: no task hangs, no error is silent.
 
 Each scenario is run once for every kind of cancellation at every step of every task, and on random
-schedules. What "wrong" is, the scenarios say: data that arrives is a beginning of what was
-sent; an end that is signed as complete is complete; whoever was interrupted finds the stream
-either intact or broken, never in between; the streams underneath are closed.
+schedules. The scenarios define "wrong": data that arrives is a beginning of the data that was sent.
+An end that is signed as complete is complete. A task that was cancelled finds the stream either
+intact or broken, never in between. The transport streams are closed.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ RANDOM_RUNS = 30
 
 
 class Party:
-    """One end of a connection, and what became of it.
+    """One end of a connection, and the result of its use.
 
     Args:
         stream: That end.
-        politely: Whether it closes its end with a goodbye even when it was interrupted, as far as
-            the interruption lets it. Where nothing is buffered, two goodbyes at once wait for each
+        politely: Whether it sends close_notify even when it was cancelled, as far as the
+            cancellation lets it. Where nothing is buffered, two close_notify at once wait for each
             other.
     """
 
@@ -137,7 +137,7 @@ each_transport = pytest.mark.parametrize("transport", ["memory", "lockstep"])
 
 @pytest.mark.limit(180)
 @each_transport
-async def test_a_handshake_interrupted_anywhere_breaks_the_stream_and_the_peer_notices(
+async def test_a_handshake_cancelled_anywhere_breaks_the_stream_and_the_peer_notices(
     transport: str, on_all_schedules: Any
 ) -> None:
     async def scenario(schedule: Schedule) -> None:
@@ -152,7 +152,7 @@ async def test_a_handshake_interrupted_anywhere_breaks_the_stream_and_the_peer_n
 
 @pytest.mark.limit(180)
 @each_transport
-async def test_a_transfer_interrupted_anywhere_is_never_taken_for_complete(
+async def test_a_transfer_cancelled_anywhere_is_never_taken_for_complete(
     transport: str, on_all_schedules: Any
 ) -> None:
     async def scenario(schedule: Schedule) -> None:
@@ -170,7 +170,7 @@ async def test_a_transfer_interrupted_anywhere_is_never_taken_for_complete(
 
 
 @pytest.mark.limit(180)
-async def test_both_directions_interrupted_anywhere_stay_right(on_all_schedules: Any) -> None:
+async def test_both_directions_cancelled_anywhere_stay_correct(on_all_schedules: Any) -> None:
     async def scenario(schedule: Schedule) -> None:
         left, right = map(Party, await tlspairs.connect(tlspairs.over_memory()))
 
@@ -223,7 +223,7 @@ async def test_a_receive_that_was_cancelled_has_lost_nothing() -> None:
 
 @pytest.mark.limit(180)
 @each_transport
-async def test_an_unwrap_interrupted_anywhere_breaks_the_stream_or_is_done(
+async def test_an_unwrap_cancelled_anywhere_breaks_the_stream_or_is_done(
     transport: str, on_all_schedules: Any
 ) -> None:
     async def scenario(schedule: Schedule) -> None:
@@ -257,14 +257,14 @@ async def test_an_unwrap_interrupted_anywhere_breaks_the_stream_or_is_done(
 
 @pytest.mark.limit(180)
 @each_transport
-async def test_a_close_interrupted_anywhere_has_closed_all_the_same(
+async def test_an_aclose_cancelled_anywhere_has_closed_nevertheless(
     transport: str, on_all_schedules: Any
 ) -> None:
     async def scenario(schedule: Schedule) -> None:
         client, server = make_parties(transport)
 
         async def close() -> None:
-            # Never used, so the goodbye needs a handshake first.
+            # Never used, so its close_notify needs a handshake first.
             try:
                 await client.stream.aclose()
             except BrokenResourceError:
@@ -310,7 +310,7 @@ async def test_a_handshake_with_a_silent_peer_ends_with_its_scope_and_breaks_the
     await client.aclose()
 
 
-async def test_if_the_task_that_does_the_handshake_is_cancelled_one_that_waits_is_told() -> None:
+async def test_a_waiting_task_gets_an_error_if_the_task_in_the_handshake_is_cancelled() -> None:
     client, _server = tlspairs.over_memory()
     scope = nurseryio.CancelScope()
 

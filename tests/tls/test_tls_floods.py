@@ -1,4 +1,4 @@
-"""TLS peers that draw output from us, again and again, and do not read it: memory stays bounded."""
+"""TLS peers that request answers again and again and do not read them: memory stays bounded."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from nurseryio.testing import (
     wait_all_tasks_blocked,
 )
 
-# What waits at most: up to the bound, what one fetch then draws (an answer is as long as its
-# request), and as much as the sending task adds before it waits as well.
+# The most that waits: up to the bound, plus the answers to one receive (an answer is as long as
+# its request), plus what the sending task adds before it waits as well.
 MOST_WAITING = MOST_UNSENT + RECEIVE_SIZE
 
 # Requests of 27 bytes, well above that.
@@ -78,7 +78,7 @@ async def connected(keylog: Path) -> tuple[SSLStream[Any], SSLStream[Any], Way, 
     return client, server, way, KeyUpdater(keylog, 1)
 
 
-async def test_requests_for_new_keys_wait_while_our_own_data_waits(tmp_path: Path) -> None:
+async def test_key_update_requests_are_not_read_while_own_data_is_unsent(tmp_path: Path) -> None:
     client, server, way, updater = await connected(tmp_path / "keys")
     way.client_reads = Event()
     received: list[bytes] = []
@@ -111,7 +111,7 @@ async def test_requests_for_new_keys_wait_while_our_own_data_waits(tmp_path: Pat
     assert await client.receive_some() == b"more"
 
 
-async def test_a_flood_of_requests_is_answered_with_little_in_memory_if_the_peer_reads(
+async def test_a_flood_of_key_update_requests_is_answered_with_little_memory(
     tmp_path: Path,
 ) -> None:
     _client, server, way, updater = await connected(tmp_path / "keys")
@@ -122,7 +122,9 @@ async def test_a_flood_of_requests_is_answered_with_little_in_memory_if_the_peer
     assert server._engine.unsent <= MOST_WAITING
 
 
-async def test_a_receiver_that_waits_for_room_can_be_cancelled_without_harm(tmp_path: Path) -> None:
+async def test_back_pressure_a_receiver_that_waits_for_unsent_answers_can_be_cancelled(
+    tmp_path: Path,
+) -> None:
     client, server, way, updater = await connected(tmp_path / "keys")
     way.client_reads = Event()
     async with nurseryio.open_nursery() as nursery:
@@ -140,7 +142,9 @@ async def test_a_receiver_that_waits_for_room_can_be_cancelled_without_harm(tmp_
         assert await client.receive_some() == b"data"
 
 
-async def test_a_close_ends_the_wait_for_room_of_a_receiver(tmp_path: Path) -> None:
+async def test_back_pressure_aclose_wakes_a_receiver_that_waits_for_unsent_answers(
+    tmp_path: Path,
+) -> None:
     _client, server, way, updater = await connected(tmp_path / "keys")
     way.client_reads = Event()
 
@@ -163,7 +167,7 @@ async def cancel_when_blocked(scope: nurseryio.CancelScope) -> None:
     scope.cancel()
 
 
-async def test_data_that_came_with_a_request_is_not_lost_if_the_answer_cannot_be_sent(
+async def test_data_beside_a_key_update_request_is_kept_if_the_answer_cannot_be_sent(
     tmp_path: Path,
 ) -> None:
     _client, server, way, updater = await connected(tmp_path / "keys")

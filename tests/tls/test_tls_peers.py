@@ -65,7 +65,7 @@ async def thread(target: Callable[[socket.socket], None]) -> AsyncIterator[Socke
 
 
 @both_versions
-async def test_python_ssl_as_a_server_echoes_and_ends_with_goodbyes_on_both_sides(
+async def test_python_ssl_as_a_server_echoes_and_ends_with_close_notify_on_both_sides(
     version: str,
 ) -> None:
     def serve(sock: socket.socket) -> None:
@@ -115,7 +115,7 @@ async def test_python_ssl_as_a_client_gets_its_answer_and_a_clean_end(version: s
     assert b"".join(answers) == b"answer"
 
 
-async def test_python_ssl_that_goes_without_goodbye_is_noticed() -> None:
+async def test_python_ssl_that_closes_without_close_notify_is_noticed() -> None:
     def serve(sock: socket.socket) -> None:
         with certs.server_context().wrap_socket(sock, server_side=True) as wrapped:
             wrapped.sendall(b"half of it")
@@ -128,7 +128,7 @@ async def test_python_ssl_that_goes_without_goodbye_is_noticed() -> None:
         assert isinstance(caught.value.__cause__, ssl.SSLEOFError)
 
 
-async def test_python_ssl_that_does_not_trust_our_server_says_why() -> None:
+async def test_python_ssl_that_does_not_trust_the_server_says_why() -> None:
     refusals: list[str] = []
 
     def ask(sock: socket.socket) -> None:
@@ -144,7 +144,7 @@ async def test_python_ssl_that_does_not_trust_our_server_says_why() -> None:
     assert refusals
 
 
-async def test_python_ssl_resets_the_connection_and_our_send_says_so() -> None:
+async def test_python_ssl_resets_the_connection_and_send_all_raises() -> None:
     def serve(sock: socket.socket) -> None:
         certs.server_context().wrap_socket(sock, server_side=True).close()
 
@@ -158,7 +158,7 @@ async def test_python_ssl_resets_the_connection_and_our_send_says_so() -> None:
             await client.send_all(b"x")
 
 
-async def test_what_was_sent_arrives_although_nobody_listened_to_the_peer() -> None:
+async def test_sent_data_arrives_although_the_peers_data_was_never_received() -> None:
     received: list[bytes] = []
     read_on = threading.Event()
 
@@ -194,7 +194,7 @@ async def test_what_was_sent_arrives_although_nobody_listened_to_the_peer() -> N
 
 @needs_openssl
 @both_versions
-async def test_our_client_talks_to_openssl_s_server(version: str, tmp_path: Path) -> None:
+async def test_the_tls_client_works_with_openssl_s_server(version: str, tmp_path: Path) -> None:
     certs.certificate().private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
     process = subprocess.Popen(
         [
@@ -225,7 +225,7 @@ async def test_our_client_talks_to_openssl_s_server(version: str, tmp_path: Path
 
 @needs_openssl
 @both_versions
-async def test_our_server_talks_to_openssl_s_client(version: str, tmp_path: Path) -> None:
+async def test_the_tls_server_works_with_openssl_s_client(version: str, tmp_path: Path) -> None:
     certs.authority().cert_pem.write_to_path(tmp_path / "authority.pem")
     (listener,) = await nurseryio.open_ssl_over_tcp_listeners(
         0, certs.server_context(version=version), host="127.0.0.1"
@@ -250,7 +250,7 @@ async def test_our_server_talks_to_openssl_s_client(version: str, tmp_path: Path
             await stream.send_all(b"from the server\n")
             line = await nurseryio.to_thread.run_sync(process.stdout.readline)
             assert line == b"from the server\n"
-            # At the end of its input the program says goodbye.
+            # At the end of its input the program sends close_notify.
             process.stdin.write(b"from the client\n")
             process.stdin.close()
             assert b"".join([data async for data in stream]) == b"from the client\n"
@@ -310,7 +310,7 @@ async def test_a_page_is_fetched_over_https_with_h11() -> None:
                 body += event.data
             assert isinstance(event, h11.EndOfMessage)
             assert body == Page.body
-            # The server says no goodbye, as is usual for HTTPS.
+            # The server sends no close_notify, as is usual for HTTPS.
             assert await stream.receive_some() == b""
 
 
@@ -318,7 +318,7 @@ async def test_a_page_is_fetched_over_https_with_h11() -> None:
 
 
 def resident_bytes() -> int:
-    """What this process occupies in memory, what OpenSSL has allocated included."""
+    """The memory of this process, with the allocations of OpenSSL."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except FileNotFoundError:
@@ -327,7 +327,7 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.limit(180)
-async def test_100_megabytes_arrive_byte_for_byte_in_little_memory() -> None:
+async def test_back_pressure_100_megabytes_arrive_byte_for_byte_in_little_memory() -> None:
     chunk = os.urandom(10 * MEGABYTE)
     sent, received = hashlib.sha256(), hashlib.sha256()
     client, server = await tlspairs.connect(tlspairs.wrap(*streams()))
@@ -355,11 +355,11 @@ async def test_100_megabytes_arrive_byte_for_byte_in_little_memory() -> None:
     assert received.digest() == sent.digest()
     # Less than one chunk. A table of the interpreter's own may grow meanwhile, by some megabytes.
     assert peak < 8 * MEGABYTE
-    # What was sent is 100: room is left for what the allocators keep to themselves.
+    # 100 MB were sent: 50 leave some space for what the allocators keep.
     assert most - before < 50 * MEGABYTE
 
 
-async def test_a_sender_whose_peer_does_not_read_waits_and_keeps_nothing() -> None:
+async def test_back_pressure_a_sender_whose_peer_does_not_read_waits() -> None:
     client, server = await tlspairs.connect(tlspairs.wrap(*streams()))
     data = bytes(50 * MEGABYTE)
     tracemalloc.start()
@@ -393,7 +393,7 @@ async def test_a_handshake_with_a_silent_peer_ends_with_its_scope() -> None:
 
 
 @pytest.mark.limit(180)
-async def test_a_conversation_interrupted_anywhere_closes_its_sockets_and_lies_to_nobody(
+async def test_a_conversation_cancelled_anywhere_closes_its_sockets_and_reports_no_false_end(
     loop_kind: str,
 ) -> None:
     question, answer = os.urandom(70_000), os.urandom(90_000)

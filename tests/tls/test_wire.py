@@ -81,7 +81,7 @@ def make() -> tuple[TLSWire[Gate], Engine, Gate]:
 # -- sending ----------------------------------------------------------------------
 
 
-async def test_whoever_has_the_turn_sends_what_came_later_as_well() -> None:
+async def test_the_task_with_the_send_lock_sends_later_output_as_well() -> None:
     wire, engine, gate = make()
     done: list[str] = []
 
@@ -104,7 +104,7 @@ async def test_whoever_has_the_turn_sends_what_came_later_as_well() -> None:
     assert not wire.send_locked and not wire.draining and not wire.write_failed
 
 
-async def test_a_task_cancelled_while_it_waits_for_the_turn_takes_nothing_with_it() -> None:
+async def test_a_task_cancelled_while_it_waits_for_the_send_lock_loses_no_output() -> None:
     wire, engine, gate = make()
     async with nurseryio.open_nursery() as nursery:
         engine.pending = b"one"
@@ -126,7 +126,7 @@ async def cancel_when_blocked(scope: nurseryio.CancelScope) -> None:
     scope.cancel()
 
 
-async def test_a_cancelled_send_tears_the_wire_and_wakes_the_others_with_an_error() -> None:
+async def test_a_cancelled_send_breaks_the_tls_wire_and_wakes_the_others_with_an_error() -> None:
     wire, engine, _gate = make()
     errors: list[BrokenResourceError] = []
 
@@ -151,7 +151,7 @@ async def test_a_cancelled_send_tears_the_wire_and_wakes_the_others_with_an_erro
     assert engine.pending == b"three"
 
 
-async def test_a_failed_send_tears_the_wire() -> None:
+async def test_a_failed_send_breaks_the_tls_wire() -> None:
     class Failing(Gate):
         async def send_all(self, data: bytes | bytearray | memoryview) -> None:
             raise KeyError
@@ -164,7 +164,7 @@ async def test_a_failed_send_tears_the_wire() -> None:
     assert wire.write_failed
 
 
-async def test_tasks_that_wait_for_the_turn_learn_that_the_stream_was_closed() -> None:
+async def test_tasks_that_wait_for_the_send_lock_notice_that_the_stream_was_closed() -> None:
     class Closing(Gate):
         async def send_all(self, data: bytes | bytearray | memoryview) -> None:
             await self.opened.wait()
@@ -188,7 +188,7 @@ async def test_tasks_that_wait_for_the_turn_learn_that_the_stream_was_closed() -
 # -- waiting to send ----------------------------------------------------------------
 
 
-async def test_waiting_for_room_has_the_turn_and_sends_what_came_up_meanwhile() -> None:
+async def test_waiting_for_buffer_space_holds_the_send_lock_and_sends_later_output() -> None:
     wire, engine, gate = make()
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(wire.wait_writable)
@@ -201,7 +201,7 @@ async def test_waiting_for_room_has_the_turn_and_sends_what_came_up_meanwhile() 
     assert gate.sent == [b"answer"]
 
 
-async def test_waiting_for_room_can_be_cancelled_without_harm() -> None:
+async def test_waiting_for_buffer_space_can_be_cancelled_without_harm() -> None:
     wire, engine, gate = make()
     async with nurseryio.open_nursery() as nursery:
         with nurseryio.CancelScope() as scope:
@@ -218,7 +218,7 @@ async def test_waiting_for_room_can_be_cancelled_without_harm() -> None:
 # -- receiving ------------------------------------------------------------------------
 
 
-async def test_two_tasks_that_need_input_share_what_one_of_them_fetches() -> None:
+async def test_two_tasks_that_need_input_share_what_one_of_them_receives() -> None:
     wire, engine, gate = make()
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(wire.pull)
@@ -229,7 +229,7 @@ async def test_two_tasks_that_need_input_share_what_one_of_them_fetches() -> Non
     assert engine.fed == [b"input"]
 
 
-async def test_if_the_one_who_fetches_is_cancelled_the_other_is_told() -> None:
+async def test_if_the_task_that_receives_is_cancelled_the_other_one_is_woken() -> None:
     wire, engine, gate = make()
     returned = Event()
 
@@ -278,7 +278,7 @@ async def test_an_exchange_does_not_wait_for_a_sender_that_will_send_its_output_
     assert gate.sent == [b"data", b"answer"]
 
 
-async def test_with_too_much_unsent_no_input_is_fetched_before_it_has_left() -> None:
+async def test_back_pressure_with_too_much_unsent_output_no_input_is_received() -> None:
     wire, engine, gate = make()
     gate.arrived.set()
     async with nurseryio.open_nursery() as nursery:
@@ -293,14 +293,14 @@ async def test_with_too_much_unsent_no_input_is_fetched_before_it_has_left() -> 
         await wait_all_tasks_blocked()
         assert engine.fed == [b"input"]
         gate.opened.set()
-    # What unblocks the task is not input: it asks the engine again.
+    # The task is not unblocked by input: it asks the engine again.
     assert engine.fed == [b"input"]
     assert gate.sent == [b"data", b"a" * MOST_UNSENT + b"a"]
     await wire.exchange()
     assert engine.fed == [b"input"] * 2
 
 
-async def test_input_that_has_arrived_at_a_socket_can_be_thrown_away() -> None:
+async def test_discard_arrived_reads_the_input_of_a_socket_and_drops_it() -> None:
     ours, theirs = map(nurseryio.SocketStream, nurseryio.socket.socketpair())
     wire: TLSWire[Any] = TLSWire(ours, Engine())  # type: ignore[arg-type]
     await wire.discard_arrived()
@@ -314,7 +314,7 @@ async def test_input_that_has_arrived_at_a_socket_can_be_thrown_away() -> None:
     await ours.aclose()
 
 
-async def test_not_all_input_of_a_peer_that_never_stops_is_thrown_away() -> None:
+async def test_discard_arrived_ends_although_the_peer_never_stops_sending() -> None:
     ours, theirs = map(nurseryio.SocketStream, nurseryio.socket.socketpair())
     wire: TLSWire[Any] = TLSWire(ours, Engine())  # type: ignore[arg-type]
     async with nurseryio.open_nursery() as nursery:

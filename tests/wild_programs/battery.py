@@ -1,4 +1,4 @@
-"""The battery: what holds in every program, whatever tool stands around it.
+"""The battery: the checks that hold in every program, whatever tool is installed around it.
 
 The programs beside this file are run as ``python with_TOOL.py KIND HOST [--first] [STEP...]``. Each
 installs one tool and runs the steps below, then those of its own. Each step runs on a fresh loop,
@@ -43,7 +43,7 @@ Step = Callable[["Tool"], Awaitable[None]]
 
 
 class Tool:
-    """What the battery has to know about a tool. Subclasses say how it is installed.
+    """The facts about a tool that the battery needs. Subclasses say how it is installed.
 
     Attributes:
         loop_errors: what the loops' exception handlers and destructors reported in this step.

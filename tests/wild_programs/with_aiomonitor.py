@@ -1,7 +1,7 @@
-"""aiomonitor: a thread with a console, and a task factory with a task class of its own.
+"""aiomonitor: a thread with a console, and a task factory with its own task class.
 
-The factory takes ``name`` and ``context`` and nothing else. It wraps each coroutine in one of its
-own, and keeps the coroutine that it was given as ``_orig_coro``.
+The factory takes ``name`` and ``context`` and nothing else. It wraps each coroutine in another one,
+and keeps the coroutine that it was given as ``_orig_coro``.
 """
 
 from __future__ import annotations

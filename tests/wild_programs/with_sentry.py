@@ -90,7 +90,7 @@ async def each_child_has_a_span(sentry: Tool) -> None:
 
 
 async def scopes_are_the_childs_own(sentry: Tool) -> None:
-    """What one child sets on its isolation scope stays with it."""
+    """A value that one child sets on its isolation scope stays with it."""
     seen = []
 
     async def child(tag: str) -> None:
@@ -107,7 +107,7 @@ async def scopes_are_the_childs_own(sentry: Tool) -> None:
 
 
 async def an_error_is_not_reported_on_its_way(sentry: Any) -> None:
-    """An error that the nursery passes on and somebody handles is not an event for Sentry."""
+    """An error that the nursery raises and other code handles is not an event for Sentry."""
     error = KeyError("handled")
 
     async def failing() -> None:
