@@ -113,6 +113,17 @@ def test_a_loop_of_another_kind_needs_no_private_part_of_asyncio() -> None:
     required.check_loop(Other())
 
 
+def test_a_loop_made_from_asyncios_needs_the_parts_of_its_base_class_alone() -> None:
+    loop = asyncio.BaseEventLoop()
+    required.check_loop(loop)
+    queue = vars(loop).pop("_ready")
+    with pytest.raises(RuntimeError, match=r"asyncio\.BaseEventLoop has no _ready"):
+        required.check_loop(loop)
+    vars(loop)["_ready"] = queue
+    loop.close()
+    required.check_loop(loop)
+
+
 def test_run_closes_a_loop_without_a_required_part() -> None:
     loops: list[asyncio.AbstractEventLoop] = []
 
