@@ -21,6 +21,7 @@ from harness.source import Import, Module
 FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     {
         "_asyncio": (
+            "required",
             "compat",
             "epoll",
         ),
@@ -241,6 +242,7 @@ UPWARD_WHEN_CALLED: set[tuple[str, str]] = set()
 
 # The modules that may use private attributes of other libraries, and whose.
 FOREIGN_PRIVATES = {
+    "_asyncio.required": "asyncio's",
     "_asyncio.compat": "asyncio's",
     "_interop.anyio_bridge": "anyio's",
     "testing.pytest_plugin": "pytest-asyncio's",

@@ -13,6 +13,8 @@ Rule 3: if a Python version lacks something, this module has a substitute, and i
 * Before 3.12 ``asyncio.current_task`` is a slow Python function. The table that it reads is used.
 * From 3.13 on, ``uncancel`` also withdraws a cancellation that was not raised yet, if the count
   reaches zero. ``cancel_ledger`` never lets it reach zero in that state.
+
+Rule 4: each private name here is in a table of ``required``, which notices if one is missing.
 """
 
 from __future__ import annotations
@@ -32,6 +34,10 @@ import types
 from collections.abc import Callable, Coroutine, Sized
 from math import inf
 from typing import Any, ClassVar
+
+from . import required
+
+required.check_import()
 
 AsyncioTask = asyncio.Task[Any]
 Loop = asyncio.AbstractEventLoop
@@ -130,7 +136,6 @@ else:
 # Whether uncancel() reaching zero also withdraws a cancellation that was not raised yet.
 UNCANCEL_WITHDRAWS = sys.version_info >= (3, 13)
 
-
 # Whether the count may include stale requests of asyncio itself. If a child of a TaskGroup fails
 # while the end of the group's block waits, the group cancels the block's task. Before 3.13 it does
 # not call uncancel() for that request.
@@ -174,7 +179,6 @@ BARE_YIELD = _BareYield()
 # Makes a plain future, as stock loops and uvloop do, without the frame of loop.create_future().
 new_future: Callable[..., asyncio.Future[Any]] = asyncio.Future
 
-
 # The callbacks of a future, each with its context; empty or None if there are none.
 callbacks_of: Callable[[asyncio.Future[Any]], list[tuple[Any, contextvars.Context]] | None] = (
     operator.attrgetter("_callbacks")
@@ -210,7 +214,6 @@ def throw_into(task: AsyncioTask, future: Any, error: Exception) -> bool:
 
 
 # -- tasks ----------------------------------------------------------------------
-
 
 # asyncio's task class written in C. Some tools replace it with the one written in Python. That one
 # cannot show a coroutine other than the one it runs, so ChildTask is not used then.
@@ -468,8 +471,8 @@ def idle_executor_threads(loop: Loop) -> set[threading.Thread]:
     """The threads of the loop's default executor if all of them are idle, else an empty set."""
     executor = getattr(loop, "_default_executor", None)
     threads: set[threading.Thread] = set(getattr(executor, "_threads", ()))
-    idle = getattr(executor, "_idle_semaphore", None)
-    return threads if idle is not None and idle._value >= len(threads) else set()
+    idle: int = getattr(getattr(executor, "_idle_semaphore", None), "_value", -1)
+    return threads if idle >= len(threads) else set()
 
 
 def waiters(loop: Loop) -> list[Any]:

@@ -22,6 +22,7 @@ job. Names of threads are for people, so no job fails because its thread cannot 
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 import traceback
@@ -56,11 +57,15 @@ _numbers = count()
 def _find_os_rename() -> Callable[[str], object] | None:
     """Find the function that names the calling thread for the operating system, if one is needed.
 
-    None where ``threading.Thread.name`` reaches the operating system by itself (Python 3.14),
-    and where threads have no names.
+    None where threads have no names, and on Windows, where there is no limit to their length.
     """
-    if sys.version_info >= (3, 14) or sys.platform == "win32":
+    if sys.platform == "win32":
         return None
+    if sys.version_info >= (3, 14):
+        # threading.Thread.name reaches the operating system, but not if it is empty, and with
+        # letters that the tools of the system may not show.
+        set_name: Callable[[str], object] | None = getattr(_thread, "set_name", None)
+        return set_name and (lambda name: set_name(_os_name(name).decode("ascii")))
     try:
         # Here, not at the top: this is needed when the first thread starts, not at import.
         import ctypes

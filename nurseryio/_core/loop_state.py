@@ -21,7 +21,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from weakref import ref
 
-from .._asyncio import compat
+from .._asyncio import compat, required
 from .._base.exc_fields import is_a
 from .._base.util import unset_hook
 from .deadlines import Deadlines
@@ -88,6 +88,7 @@ class LoopState:
     )
 
     def __init__(self, loop: compat.Loop) -> None:
+        required.check_loop(loop)
         self.loop: compat.Loop = loop
         # The library's callbacks run in an empty context, so that they do not keep a user's values
         # alive.

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from .files import AsyncIOWrapper, wrap_file
 from .path_methods import (
+    Info,
     Walk,
     call_in_thread,
     returns_path,
@@ -363,6 +364,22 @@ class Path(pathlib.PurePath):
             return cls(pathlib.Path.from_uri(uri))
 
     if sys.version_info >= (3, 14):
+
+        @property
+        def info(self) -> Info:
+            """The kind of the file, with the async methods of :class:`pathlib.types.PathInfo`.
+
+            Keep the object to ask several questions with few system calls::
+
+                info = path.info
+                if await info.is_file() or await info.is_dir():
+                    ...
+
+            Each access makes a new object, which asks the system again.
+
+            Trio: has none.
+            """
+            return Info(to_pathlib(self).info)
 
         @returns_path(pathlib.Path.copy)
         def copy(self: PathT) -> None:

@@ -136,3 +136,34 @@ class Walk(Generic[PathT]):
             raise StopAsyncIteration
         path, dirs, files = step
         return self._cls(path), dirs, files
+
+
+class Info:
+    """The kind of the file at a path, asked for in a worker thread and remembered from then on.
+
+    ``info`` is the :attr:`pathlib.Path.info` of that path. It remembers what it has asked for.
+    """
+
+    __slots__ = ("_info",)
+
+    def __init__(self, info: Any) -> None:
+        self._info = info
+
+    async def exists(self, *, follow_symlinks: bool = True) -> bool:
+        """Ask whether the path exists."""
+        return await self._ask(self._info.exists, follow_symlinks=follow_symlinks)
+
+    async def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        """Ask whether it is a directory."""
+        return await self._ask(self._info.is_dir, follow_symlinks=follow_symlinks)
+
+    async def is_file(self, *, follow_symlinks: bool = True) -> bool:
+        """Ask whether it is an ordinary file."""
+        return await self._ask(self._info.is_file, follow_symlinks=follow_symlinks)
+
+    async def is_symlink(self) -> bool:
+        """Ask whether it is a symbolic link."""
+        return await self._ask(self._info.is_symlink)
+
+    async def _ask(self, question: Callable[..., bool], **options: bool) -> bool:
+        return await to_thread_run_sync(partial(question, **options), thread_name=question.__name__)

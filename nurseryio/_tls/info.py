@@ -7,11 +7,14 @@ methods pass on to the ``ssl`` module and do nothing else. Code that moves bytes
 Rule 1: an attribute that is known from the start can be read at any time. An attribute that the
 handshake determines raises :exc:`NeedHandshakeError` before the handshake, where ``ssl`` would
 return a misleading None.
+
+Rule 2: a method exists exactly where :class:`ssl.SSLObject` has it: in the same Python versions.
 """
 
 from __future__ import annotations
 
 import ssl
+import sys
 from typing import Any, Literal, overload
 
 from .._base import NeedHandshakeError
@@ -167,3 +170,67 @@ class TLSInfo:
             NeedHandshakeError: The handshake is not done yet.
         """
         return self._after_handshake("version()").version()
+
+    def verify_client_post_handshake(self) -> None:
+        """On a server with TLS 1.3, request the client's certificate after the handshake.
+
+        The next :meth:`send_all` sends the request. The answer arrives while one of the next calls
+        of :meth:`receive_some` waits for data. See :attr:`ssl.SSLContext.post_handshake_auth`.
+
+        Raises:
+            NeedHandshakeError: The handshake is not done yet.
+            ssl.SSLError: This is a client, or the TLS version is older, or the client's context
+                does not permit it.
+        """
+        name = "verify_client_post_handshake()"
+        self._after_handshake(name).verify_client_post_handshake()
+
+    if sys.version_info >= (3, 13):
+
+        def get_verified_chain(self) -> list[bytes]:
+            """Return the peer's certificate and those above it, as they were verified (DER form).
+
+            Returns:
+                The certificates; the same as :meth:`get_unverified_chain` if they were not checked.
+
+            Raises:
+                NeedHandshakeError: The handshake is not done yet.
+            """
+            return self._after_handshake("get_verified_chain()").get_verified_chain()
+
+        def get_unverified_chain(self) -> list[bytes]:
+            """Return the certificates that the peer sent (DER form); an empty list if it sent none.
+
+            Raises:
+                NeedHandshakeError: The handshake is not done yet.
+            """
+            return self._after_handshake("get_unverified_chain()").get_unverified_chain()
+
+    if sys.version_info >= (3, 15):
+
+        def group(self) -> str | None:
+            """Return the name of the group in which the keys were agreed on, such as ``"x25519"``.
+
+            Raises:
+                NeedHandshakeError: The handshake is not done yet.
+                NotImplementedError: The TLS library is too old to report it.
+            """
+            return self._after_handshake("group()").group()
+
+        def client_sigalg(self) -> str | None:
+            """Return the algorithm of the client's signature; None if it sent no certificate.
+
+            Raises:
+                NeedHandshakeError: The handshake is not done yet.
+                NotImplementedError: The TLS library is too old to report it.
+            """
+            return self._after_handshake("client_sigalg()").client_sigalg()
+
+        def server_sigalg(self) -> str | None:
+            """Return the algorithm of the server's signature in the handshake.
+
+            Raises:
+                NeedHandshakeError: The handshake is not done yet.
+                NotImplementedError: The TLS library is too old to report it.
+            """
+            return self._after_handshake("server_sigalg()").server_sigalg()

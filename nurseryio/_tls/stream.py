@@ -62,8 +62,11 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
     The stream has the attributes and methods by which the ``ssl`` module reports on a connection:
     ``context``, ``server_side``, ``server_hostname``, ``session``, ``session_reused``,
     ``pending()``, ``getpeercert()``, ``cipher()``, ``shared_ciphers()``, ``compression()``,
-    ``version()``, ``selected_alpn_protocol()``, ``get_channel_binding()``. An attribute that is
-    known only after the handshake raises :exc:`NeedHandshakeError` before it.
+    ``version()``, ``selected_alpn_protocol()``, ``get_channel_binding()``,
+    ``verify_client_post_handshake()``; from Python 3.13 on ``get_verified_chain()`` and
+    ``get_unverified_chain()``; from 3.15 on ``group()``, ``client_sigalg()`` and
+    ``server_sigalg()``. An attribute that is known only after the handshake raises
+    :exc:`NeedHandshakeError` before it.
 
     Args:
         transport_stream: The stream that carries the encrypted bytes. From now on it belongs to

@@ -1,7 +1,7 @@
 """Paths with async methods."""
 
-# Covered below 95 %: five methods of pathlib exist on other Pythons alone: link_to on 3.10 and
-# 3.11, copying and moving on 3.14.
+# Covered below 95 %: six names of pathlib exist on other Pythons alone: link_to on 3.10 and
+# 3.11, info, copying and moving on 3.14.
 
 from __future__ import annotations
 
@@ -21,12 +21,6 @@ from nurseryio._system.files import AsyncIOWrapper
 ON_WINDOWS = os.name == "nt"
 Native = WindowsPath if ON_WINDOWS else PosixPath
 
-# The names that pathlib.Path has and nurseryio.Path does not have, with the reason.
-LEFT_OUT = {
-    # Its attributes look at the file system when they are asked: use the path's own methods.
-    "info",
-}
-
 
 @pytest.fixture
 def path(tmp_path: pathlib.Path) -> Path:
@@ -42,7 +36,7 @@ def own_names(cls: type) -> set[str]:
 
 
 def test_path_has_every_public_name_of_pathlib_path_and_no_other() -> None:
-    theirs = own_names(pathlib.Path) - LEFT_OUT
+    theirs = own_names(pathlib.Path)
     if ON_WINDOWS and sys.version_info < (3, 12):
         theirs -= {"is_mount"}
     if ON_WINDOWS:
@@ -51,8 +45,8 @@ def test_path_has_every_public_name_of_pathlib_path_and_no_other() -> None:
 
 
 def test_methods_of_path_beyond_pure_path_are_async() -> None:
-    plain = {"as_uri", "from_uri", "walk"}
-    for name in own_names(pathlib.Path) - own_names(pathlib.PurePath) - LEFT_OUT - plain:
+    plain = {"as_uri", "from_uri", "info", "walk"}
+    for name in own_names(pathlib.Path) - own_names(pathlib.PurePath) - plain:
         method = getattr(Path, name)
         assert inspect.iscoroutinefunction(method), name
         assert method.__name__ == name
@@ -62,7 +56,7 @@ def test_methods_of_path_beyond_pure_path_are_async() -> None:
 
 
 def test_every_method_of_path_has_pathlibs_signature() -> None:
-    for name in own_names(pathlib.Path) - own_names(pathlib.PurePath) - LEFT_OUT:
+    for name in own_names(pathlib.Path) - own_names(pathlib.PurePath) - {"info"}:
         expected = list(inspect.signature(getattr(pathlib.Path, name)).parameters)
         assert list(inspect.signature(getattr(Path, name)).parameters) == expected, name
 
@@ -304,3 +298,24 @@ if sys.version_info >= (3, 14):
         moved = await path.move(folder / "moved")
         assert type(moved) is Native
         assert {p.name for p in await folder.iterdir()} == {"copy", "thing", "moved"}
+
+    async def test_info_asks_for_the_kind_of_a_file_once(path: Path) -> None:
+        await path.mkdir()
+        link = path.with_name("link")
+        await link.symlink_to(path)
+        info = link.info
+        assert await info.exists() and await info.is_dir() and await info.is_symlink()
+        assert not await info.is_file()
+        assert not await info.is_dir(follow_symlinks=False)
+        await link.unlink()
+        assert await info.exists()
+        assert not await link.info.exists()
+
+    def test_info_has_the_async_methods_of_pathlibs_info() -> None:
+        from pathlib.types import PathInfo
+
+        for name in own_names(PathInfo):
+            method = getattr(type(Path("/").info), name)
+            assert inspect.iscoroutinefunction(method), name
+            parameters = [*inspect.signature(getattr(PathInfo, name)).parameters]
+            assert [*inspect.signature(method).parameters] == parameters, name

@@ -11,6 +11,7 @@ import pytest
 
 from nurseryio import CancelScope, Path
 from nurseryio._system.path_methods import (
+    Info,
     Walk,
     returns_path,
     returns_paths,
@@ -116,3 +117,38 @@ async def test_a_cancelled_path_walk_takes_no_step() -> None:
     assert scope.cancelled_caught
     path, _dirs, _files = await walk.__anext__()
     assert path == Path("a")
+
+
+async def test_each_question_of_info_is_asked_in_a_worker_thread() -> None:
+    class Asked:
+        """Stands for what ``pathlib.Path.info`` is from Python 3.14 on."""
+
+        def exists(self, *, follow_symlinks: bool) -> bool:
+            return self.note("exists", follow_symlinks)
+
+        def is_dir(self, *, follow_symlinks: bool) -> bool:
+            return self.note("is_dir", follow_symlinks)
+
+        def is_file(self, *, follow_symlinks: bool) -> bool:
+            return self.note("is_file", follow_symlinks)
+
+        def is_symlink(self) -> bool:
+            return self.note("is_symlink", None)
+
+        def note(self, *question: Any) -> bool:
+            assert threading.current_thread().name == question[0]
+            asked.append(question)
+            return question[0] == "exists"
+
+    asked: list[Any] = []
+    info = Info(Asked())
+    assert await info.exists()
+    assert not await info.is_dir(follow_symlinks=False)
+    assert not await info.is_file()
+    assert not await info.is_symlink()
+    assert asked == [
+        ("exists", True),
+        ("is_dir", False),
+        ("is_file", True),
+        ("is_symlink", None),
+    ]

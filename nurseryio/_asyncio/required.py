@@ -1,0 +1,112 @@
+"""The private parts of the standard library that ``compat`` uses, and the error if one is missing.
+
+A new Python may rename a private attribute without notice. Most parts are read with a default,
+because other loops lack them. Without a check, nurseryio would treat asyncio's own loop as one of
+these: a signal would not wake it, or a task factory would be ignored.
+
+Rule 1: every private name in ``compat`` is in one of the three tables here. A test compares them.
+
+Rule 2: :func:`check_import` runs before anything else of nurseryio, and :func:`check_loop` at the
+first use of a loop. So nothing has happened yet when they raise.
+
+Rule 3: a part is in ``FALLBACKS``, and not required, if its loss costs only comfort or speed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.selector_events
+import selectors
+import socket
+import sys
+from typing import Any
+
+# The Pythons that pyproject.toml declares.
+SUPPORTED = "3.10 to 3.14"
+
+# Of modules and classes: the name for people, the object, its private parts.
+AT_IMPORT: list[tuple[str, Any, tuple[str, ...]]] = [
+    ("asyncio", asyncio, ("_get_running_loop",)),
+    ("asyncio.tasks", asyncio.tasks, ("_enter_task", "_leave_task")),
+    ("asyncio.Future", asyncio.Future, ("_callbacks",)),
+    (
+        "asyncio.Task",
+        getattr(sys.modules.get("_asyncio"), "Task", None) or asyncio.Task,
+        ("_fut_waiter", "_log_destroy_pending", "_must_cancel"),
+    ),
+    ("asyncio.Handle", asyncio.Handle, ("_run",)),
+    ("socket.socket", socket.socket, ("_accept",)),
+]
+if sys.version_info < (3, 12):
+    AT_IMPORT.append(("asyncio.tasks", asyncio.tasks, ("_current_tasks",)))
+
+# Of the objects of a class, which has them whenever its own ``__init__`` was called.
+OF_OBJECTS: list[tuple[str, type, tuple[str, ...]]] = [
+    (
+        "asyncio.BaseEventLoop",
+        asyncio.BaseEventLoop,
+        ("_default_executor", "_ready", "_scheduled", "_task_factory", "_timer_handle_cancelled"),
+    ),
+    (
+        "asyncio.SelectorEventLoop",
+        asyncio.selector_events.BaseSelectorEventLoop,
+        ("_csock", "_selector", "_ssock"),
+    ),
+]
+if sys.platform != "win32":
+    OF_OBJECTS.append(
+        ("asyncio.SelectorEventLoop", asyncio.SelectorEventLoop, ("_signal_handlers",))
+    )
+if hasattr(selectors, "EpollSelector"):
+    OF_OBJECTS.append(("selectors.EpollSelector", selectors.EpollSelector, ("_selector",)))
+
+# Names that need not exist: what is different without them.
+FALLBACKS: dict[str, str] = {
+    "_asyncio": "tasks are those written in Python, and each is made by loop.create_task()",
+    "_coro": "asyncio's functions for display show the coroutine of the nursery around a child's",
+    "_idle_semaphore": "the threads of the default executor count as busy: no deadlock is reported",
+    "_threads": "as without _idle_semaphore; the report of a long shutdown does not name threads",
+    "_value": "as without _idle_semaphore",
+}
+
+
+def check_import() -> None:
+    """Look for the parts of modules and classes.
+
+    Raises:
+        ImportError: one is missing. The message names it.
+    """
+    for shown, owner, names in AT_IMPORT:
+        for name in names:
+            if not (hasattr(owner, name) or _is_set_by(owner, name)):
+                raise ImportError(_lost(shown, name))
+
+
+def check_loop(loop: object) -> None:
+    """Look for the parts of a loop, if its class is asyncio's or made from it.
+
+    Raises:
+        RuntimeError: one is missing. The message names it.
+    """
+    for part in (loop, getattr(loop, "_selector", None)):
+        for shown, cls, names in OF_OBJECTS:
+            if isinstance(part, cls):
+                for name in names:
+                    if not hasattr(part, name):
+                        raise RuntimeError(_lost(shown, name))
+
+
+def _is_set_by(cls: Any, name: str) -> bool:
+    """Whether a class is written in Python, and its functions use this attribute of its objects."""
+    functions = [value for base in getattr(cls, "__mro__", ()) for value in vars(base).values()]
+    codes = [getattr(function, "__code__", None) for function in functions]
+    return any(name in code.co_names for code in codes if code is not None)
+
+
+def _lost(shown: str, name: str) -> str:
+    module = shown.partition(".")[0]
+    version = ".".join(map(str, sys.version_info[:3]))
+    return (
+        f"{module} has changed: {shown} has no {name} in Python {version}; this release of "
+        f"nurseryio supports Python {SUPPORTED}. Look for a newer release of nurseryio"
+    )
