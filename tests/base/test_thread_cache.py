@@ -99,10 +99,11 @@ def test_an_idle_thread_of_the_cache_ends_after_its_timeout(cache: ThreadCache) 
 def test_an_idle_thread_that_times_out_still_does_a_job_already_assigned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    refused = threading.Event()
+    taken, refused = threading.Event(), threading.Event()
 
     class Cache(ThreadCache):
         def withdraw(self, worker: Any) -> bool:
+            assert taken.wait(TIMEOUT)
             may_end = super().withdraw(worker)
             if not may_end:
                 refused.set()
@@ -113,6 +114,7 @@ def test_an_idle_thread_that_times_out_still_does_a_job_already_assigned(
     first = call(cache, threading.current_thread).unwrap()
     # Begin as start_thread_soon does, and stop in the middle until the thread has timed out.
     worker = cache._idle.pop()
+    taken.set()
     assert refused.wait(TIMEOUT)
     outcomes: SimpleQueue[Outcome[Any]] = SimpleQueue()
     worker.job = (threading.current_thread, outcomes.put, None)
