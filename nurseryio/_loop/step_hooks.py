@@ -141,11 +141,20 @@ class StepHooks:
                 compat.enter_task(self._state.loop, owner)
                 self._instruments.call(hook, task)
             finally:
-                current: Any = compat.current_task_or_none()
-                if current is owner:
-                    compat.leave_task(self._state.loop, owner)
-                if owner.done():
-                    records.pop(owner, None)
+                try:
+                    self._leave(owner)
+                except BaseException:
+                    # Not later: asyncio could not enter the task for its step.
+                    self._leave(owner)
+                    raise
+
+    def _leave(self, owner: Any) -> None:
+        """Undo what :meth:`_call_inside` did before the hook. May be called twice."""
+        current: Any = compat.current_task_or_none()
+        if current is owner:
+            compat.leave_task(self._state.loop, owner)
+        if owner.done():
+            records.pop(owner, None)
 
     def forget(self, owner: Any) -> None:
         """Forget the context of a task that has ended."""

@@ -48,10 +48,6 @@ FAILED_AS_IT_WOKE = (
     "A task that was woken fails while it tidies up after its sleep. What the sleep would "
     "have returned or raised is not seen: the task gets the error in its place."
 )
-RECORD_STAYS = (
-    "A note about an asyncio task is not thrown away. It goes with the task, and while it "
-    "stays it does no harm."
-)
 TIMER_FOR_NOTHING = (
     "A timer was set and is not noted. It fires once for nothing, as the timer of a deadline "
     "that was taken back does."
@@ -72,7 +68,6 @@ _GROUPS: dict[str, list[str]] = {
         "delivery:_agrees:if task._abort is AGREED:",
         "delivery:_agrees:return False",
         "delivery:_agrees:park.set_result(Error(exc))",
-        "delivery:_agrees:task._abort.pop(task, None)",
         "outcome:Error.__init__:if not isinstance(error, BaseException):",
         "outcome:Error.__init__:self.error: BaseException = error",
     ],
@@ -139,7 +134,6 @@ _GROUPS: dict[str, list[str]] = {
         "wait_queue:wake_first:reschedule(task, next_send)",
         "wait_queue:wake_first:task, entry = queue.popitem(last=False)",
         "wait_queue:wake_first:task: Any = None",
-        "parking_lot:ParkingLot.__bool__:return bool(self._parked)",
         "parking_lot:ParkingLot.repark:move(task, new_lot._parked)",
         "task:Task._own_extra:return self._extra",
         "traps:_note_wakeup:for wakeup, context in callbacks_of(park) or ():",
@@ -162,13 +156,6 @@ _GROUPS: dict[str, list[str]] = {
         "wait_queue:park:task._park = task._abort = None",
         "wait_queue:park:task._yield_credit = MAX_YIELD_CREDIT",
         "traps:wait_task_rescheduled:task._park = task._abort = None",
-    ],
-    RECORD_STAYS: [
-        "step_hooks:StepHooks._call_inside:current: Any = compat.current_task_or_none()",
-        "step_hooks:StepHooks._call_inside:compat.leave_task(self._state.loop, owner)",
-        "step_hooks:StepHooks._call_inside:if current is owner:",
-        "step_hooks:StepHooks._call_inside:if owner.done():",
-        "step_hooks:StepHooks._call_inside:records.pop(owner, None)",
     ],
     TIMER_FOR_NOTHING: [
         "loop_state:LoopState._arm:self.armed_at = when",
