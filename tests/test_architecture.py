@@ -242,6 +242,7 @@ UPWARD_WHEN_CALLED: set[tuple[str, str]] = set()
 # Who may use private attributes that are not ours, and whose.
 FOREIGN_PRIVATES = {
     "_asyncio.compat": "asyncio's",
+    "_asyncio.epoll": "asyncio's",
     "_interop.anyio_bridge": "anyio's",
     "testing.pytest_plugin": "pytest-asyncio's",
 }

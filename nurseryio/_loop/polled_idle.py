@@ -1,4 +1,4 @@
-"""Noticing that a loop without a selector (uvloop) is idle, and running such a loop on a clock.
+"""Noticing that a loop that shows no selector (uvloop, Qt) is idle, and running it on a clock.
 
 Rule 1: such a loop gives no notice when it is about to wait. So while idleness is of interest, the
 loop is kept iterating by callbacks. It counts as idle after a few iterations in which every task

@@ -7,8 +7,9 @@ nothing of this module is called.
 Rule 2: a clock of ``run(clock=...)`` is used for every timer of the loop, asyncio's own included.
 The loop's ``time()`` shows the clock, and the clock decides how long a wait lasts.
 
-Rule 3: uvloop does not have a selector. There :func:`wait_all_tasks_blocked` and clocks work as
-``polled_idle`` describes. The I/O hooks of instruments are not called, as their documentation says.
+Rule 3: uvloop does not wait in a selector, nor do the loops of GUI toolkits. There
+:func:`wait_all_tasks_blocked` and clocks work as ``polled_idle`` describes. The I/O hooks of
+instruments are not called, as their documentation says.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class SelectorIdle:
 
     def __init__(self, state: LoopState) -> None:
         self._state = state
-        self._selector = compat.selector_of(state.loop)
+        self._selector = state.selector
         self._select: Callable[[Any], Any] = self._selector.select
         # Tasks in wait_all_tasks_blocked() with their cushions (seconds).
         self.waiting: dict[Task, float] = {}
@@ -72,7 +73,7 @@ class SelectorIdle:
             # its timers only after the callbacks that are ready, but a task that reaches a
             # checkpoint before that must be cancelled.
             state.expire()
-            if compat.has_ready(state.loop):
+            if state.ready:
                 timeout = 0.0
         if self.clock is not None and timeout != 0:
             timeout = self._real_timeout(self.clock)
@@ -95,7 +96,7 @@ class SelectorIdle:
         events = self._select(timeout)
         if instruments is not None:
             instruments.call("after_io_wait", shown)
-        if not events and not compat.has_ready(state.loop):
+        if not events and not state.ready:
             if primed and self.waiting:
                 self._wake(quiet)
             elif primed:
@@ -117,7 +118,7 @@ class SelectorIdle:
 
 
 def _install(state: LoopState) -> SelectorIdle:
-    if compat.selector_of(state.loop) is None:
+    if state.selector is None:
         raise RuntimeError(f"{type(state.loop).__name__} does not tell when it is idle")
     return SelectorIdle(state)
 
@@ -144,9 +145,7 @@ async def wait_all_tasks_blocked(cushion: float = 0.0) -> None:
         raise ValueError("`cushion` must be a non-negative number of seconds")
     task = current_task()
     state = task._state
-    watcher = (
-        polled_idle_of(state) if compat.selector_of(state.loop) is None else selector_idle_of(state)
-    )
+    watcher = polled_idle_of(state) if state.selector is None else selector_idle_of(state)
 
     def abort(_raise_cancel: object) -> Abort:
         watcher.waiting.pop(task, None)
@@ -167,13 +166,13 @@ def use_clock(state: LoopState, clock: Clock) -> None:
     """Make a loop use ``clock``, for asyncio's own timers as well."""
     state.clock = clock
     state.loop.time = clock.current_time  # type: ignore[method-assign]
-    if compat.selector_of(state.loop) is None:
+    if state.selector is None:
         polled_idle_of(state).use_clock(clock)
     else:
         selector_idle_of(state).clock = clock
     clock.start_clock()
     jumper = _jumper_in(clock)
-    if compat.selector_of(state.loop) is None:
+    if state.selector is None:
         polled_idle_of(state).use_jumper(jumper)
     else:
         selector_idle_of(state).jumper = jumper

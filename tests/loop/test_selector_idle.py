@@ -5,18 +5,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from math import inf, nan
 from typing import Any
 
 import pytest
+from harness import fake_loops, matrix
 
 import nurseryio
-from nurseryio._asyncio import compat
 from nurseryio._core.loop_state import loop_state
+from nurseryio._core.task import current_state, current_task
+from nurseryio._core.wait_queue import maybe_yield
 from nurseryio._loop.selector_idle import selector_idle_of
 from nurseryio.lowlevel import checkpoint, current_clock
-from nurseryio.testing import wait_all_tasks_blocked
+from nurseryio.testing import MockClock, wait_all_tasks_blocked
 
 
 async def test_idle_is_when_every_other_task_waits() -> None:
@@ -135,12 +138,12 @@ async def test_a_task_that_waits_for_idleness_is_not_busy_itself() -> None:
 @pytest.mark.stock_only("looks at the selector")
 async def test_the_selector_is_its_own_again_when_nobody_waits(mock_clock: object) -> None:
     # The clock of this run keeps the hook in place; on a loop without one it goes.
-    assert compat.selector_of(asyncio.get_running_loop()).__dict__.get("select") is not None
+    assert current_state().selector.__dict__.get("select") is not None
 
 
 @pytest.mark.stock_only("looks at the selector")
 async def test_a_loop_without_a_clock_is_left_alone() -> None:
-    selector = compat.selector_of(asyncio.get_running_loop())
+    selector = current_state().selector
     assert "select" not in selector.__dict__
     await wait_all_tasks_blocked()
     assert "select" not in selector.__dict__
@@ -209,3 +212,80 @@ async def test_a_wait_for_idleness_that_fails_to_begin_is_forgotten(
             await wait_all_tasks_blocked()
     await nurseryio.sleep(0.01)  # idle: there is nobody to be woken
     await wait_all_tasks_blocked()
+
+
+# -- loops that look like asyncio's own ------------------------------------------------
+
+
+def on_fake(make: Any, host: str, main: Any, **options: Any) -> None:
+    """Run an async function on a fake loop, under ``run`` or in a plain asyncio program."""
+    if host == "run":
+        nurseryio.run(main, loop_factory=make, **options)
+    else:
+        with contextlib.closing(make()) as loop:
+            loop.run_until_complete(main())
+
+
+each_fake = pytest.mark.parametrize("make", fake_loops.FAKES)
+
+
+@each_fake
+@pytest.mark.parametrize("host", matrix.HOSTS)
+def test_wait_all_tasks_blocked_returns_on_a_loop_that_does_not_wait_in_its_selector(
+    make: Any, host: str
+) -> None:
+    record: list[str] = []
+
+    async def busy() -> None:
+        for _ in range(10):
+            await checkpoint()
+        record.append("busy no more")
+
+    async def main() -> None:
+        left, right = socket.socketpair()
+        left.setblocking(False)
+        with left, right:
+
+            async def receive() -> None:
+                record.append(repr(await asyncio.get_running_loop().sock_recv(left, 10)))
+
+            async with nurseryio.open_nursery() as nursery:
+                nursery.start_soon(busy)
+                await wait_all_tasks_blocked()
+                assert record == ["busy no more"]
+                nursery.start_soon(receive)
+                await wait_all_tasks_blocked(0.01)
+                right.send(b"x")
+                await wait_all_tasks_blocked()
+                assert record[1:] == ["b'x'"]
+
+    on_fake(make, host, main)
+    assert len(record) == 2
+
+
+@each_fake
+def test_a_virtual_clock_jumps_on_a_loop_that_does_not_wait_in_its_selector(make: Any) -> None:
+    async def main() -> None:
+        await nurseryio.sleep(3600)
+        await asyncio.sleep(3600)
+        assert nurseryio.current_time() == 7200
+
+    on_fake(make, "run", main, clock=MockClock(autojump_threshold=0))
+
+
+@each_fake
+@pytest.mark.parametrize("host", matrix.HOSTS)
+def test_a_yield_credit_is_not_spent_while_a_fake_loop_has_ready_callbacks(
+    make: Any, host: str
+) -> None:
+    steps: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for number in range(3):
+            loop.call_soon(steps.append, f"callback {number}")
+            await maybe_yield(current_task())
+            steps.append(f"step {number}")
+
+    on_fake(make, host, main)
+    assert steps == [f"{what} {number}" for number in range(3) for what in ("callback", "step")]
