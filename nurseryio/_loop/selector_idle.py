@@ -41,6 +41,8 @@ class SelectorIdle:
     def __init__(self, state: LoopState) -> None:
         self._state = state
         self._selector = state.selector
+        # An earlier replacement of the method on the selector, if there was one (looptime).
+        self._before = vars(self._selector).get("select")
         self._select: Callable[[Any], Any] = self._selector.select
         # Tasks in wait_all_tasks_blocked() with their cushions (seconds).
         self.waiting: dict[Task, float] = {}
@@ -50,14 +52,23 @@ class SelectorIdle:
         self.jumper: Any = None
         # Whether it was called last time, and found no timer to jump to.
         self._no_timer = False
-        self._selector.select = self.select
+        self._hook = self.select
+        self._selector.select = self._hook
 
     def begin(self) -> None:
         """Do nothing, because the loop calls :meth:`select`."""
 
     def remove(self) -> None:
-        """Restore the selector's own ``select``."""
-        self._selector.__dict__.pop("select", None)
+        """Restore the ``select`` that the selector had before. May be called again."""
+        if selector_idle_of.find(self._state) is not self:
+            return
+        # Other code may have replaced select since. Its hook stays, and still calls this object's.
+        if vars(self._selector).get("select") is self._hook:
+            if self._before is None:
+                del self._selector.select
+            else:
+                self._selector.select = self._before
+        del self._hook  # a bound method: no reference cycle
         selector_idle_of.drop(self._state)
 
     def release(self) -> None:

@@ -149,6 +149,36 @@ async def test_a_loop_without_a_clock_is_left_alone() -> None:
     assert "select" not in selector.__dict__
 
 
+@pytest.mark.stock_only("looks at the selector")
+async def test_a_select_that_other_code_has_replaced_is_kept() -> None:
+    selector = current_state().selector
+    own, calls = selector.select, []
+
+    def first(timeout: float | None) -> Any:
+        calls.append("first")
+        return own(timeout)
+
+    def second(timeout: float | None) -> Any:
+        calls.append("second")
+        return hook(timeout)
+
+    selector.select = first
+    await wait_all_tasks_blocked()
+    assert selector.select is first
+    assert "first" in calls
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(wait_all_tasks_blocked)
+        await checkpoint()
+        hook = selector.select
+        assert hook is not first
+        selector.select = second
+    assert "second" in calls
+    assert selector.select is second
+    await wait_all_tasks_blocked()
+    assert selector.select is second
+    del selector.select
+
+
 def test_a_loop_without_a_selector_says_so() -> None:
     class NoSelector(asyncio.AbstractEventLoop):
         def time(self) -> float:
