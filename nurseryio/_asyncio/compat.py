@@ -278,7 +278,9 @@ class TaskMaking:
         self.namespace: dict[str, Any] = getattr(loop, "__dict__", {})
         # Returns the loop's task factory, None if it has none.
         self.factory: Callable[[], object] = loop.get_task_factory
-        if type(loop).get_task_factory is asyncio.BaseEventLoop.get_task_factory:
+        if type(loop).get_task_factory is asyncio.AbstractEventLoop.get_task_factory:
+            self.factory = _no_factory  # the loop does not have factories
+        elif type(loop).get_task_factory is asyncio.BaseEventLoop.get_task_factory:
             self.factory = functools.partial(self.namespace.get, "_task_factory")
         # The loop's method as asyncio or uvloop wrote it, else a class that equals no method.
         self.create_task: Any = _genuine_create_task(type(loop)) or _Unequal
@@ -308,6 +310,10 @@ class TaskMaking:
                 given["name"] = options["name"]  # the loop does not pass the name to the factory
             options = given
         return options
+
+
+def _no_factory() -> None:
+    """The task factory of a loop that cannot have one."""
 
 
 def _taken_by(function: Any, options: dict[str, Any]) -> dict[str, Any]:

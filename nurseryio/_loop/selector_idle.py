@@ -175,12 +175,12 @@ async def wait_all_tasks_blocked(cushion: float = 0.0) -> None:
 
 def use_clock(state: LoopState, clock: Clock) -> None:
     """Make a loop use ``clock``, for asyncio's own timers as well."""
-    state.clock = clock
-    state.loop.time = clock.current_time  # type: ignore[method-assign]
     if state.selector is None:
         polled_idle_of(state).use_clock(clock)
     else:
         selector_idle_of(state).clock = clock
+    state.clock = clock
+    state.loop.time = clock.current_time  # type: ignore[method-assign]
     clock.start_clock()
     jumper = _jumper_in(clock)
     if state.selector is None:

@@ -218,7 +218,7 @@ class Driver:
             except BaseException as exc:
                 if not ended.done():
                     ended.set_result(None)
-                if loop.get_task_factory() is not None:
+                if TaskMaking(loop).factory() is not None:
                     add_note(exc, "nurseryio.run: its own task could not be made by the loop")
                 failed(exc)
                 if task is not None:

@@ -31,9 +31,17 @@ class OwnIteration(asyncio.SelectorEventLoop):
     def call_soon(  # type: ignore[override]
         self, callback: Any, *args: Any, context: Any = None
     ) -> asyncio.Handle:
-        """Put a callback into the loop's own queue."""
+        """Put a callback into the loop's own queue, as a timer without delay."""
         self._check_closed()  # type: ignore[attr-defined]
-        handle = asyncio.Handle(callback, args, self, context)
+        return self.call_later(0, callback, *args, context=context)
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        """A timer; one without delay is ready at once."""
+        if delay > 0:
+            return super().call_later(delay, callback, *args, context=context)
+        handle = asyncio.TimerHandle(self.time(), callback, list(args), self, context)
         self._own_queue.append(handle)
         return handle
 
@@ -137,6 +145,17 @@ def no_selector() -> asyncio.AbstractEventLoop:
 def own_selector() -> asyncio.AbstractEventLoop:
     """asyncio's queue and iteration, over a selector that is not the system's, as in qtinter."""
     return asyncio.SelectorEventLoop(Waiting())
+
+
+class WithoutFactories(asyncio.SelectorEventLoop):
+    """Cannot have a task factory: the methods are those of the abstract class (uringcore)."""
+
+    get_task_factory = asyncio.AbstractEventLoop.get_task_factory
+    set_task_factory = asyncio.AbstractEventLoop.set_task_factory
+
+    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        """A plain task."""
+        return asyncio.Task(coro, loop=self, **options)
 
 
 FAKES = (unused_queue, unused_selector, no_selector, own_selector)

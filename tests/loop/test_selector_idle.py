@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 from math import inf, nan
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from harness import fake_loops, matrix
 
 import nurseryio
+from nurseryio import to_thread
 from nurseryio._core.loop_state import loop_state
 from nurseryio._core.task import current_state, current_task
 from nurseryio._core.wait_queue import maybe_yield
+from nurseryio._loop.polled_idle import _call_later_uses
 from nurseryio._loop.selector_idle import selector_idle_of
 from nurseryio.lowlevel import checkpoint, current_clock
 from nurseryio.testing import MockClock, wait_all_tasks_blocked
@@ -301,6 +304,52 @@ def test_a_virtual_clock_jumps_on_a_loop_that_does_not_wait_in_its_selector(make
         assert nurseryio.current_time() == 7200
 
     on_fake(make, "run", main, clock=MockClock(autojump_threshold=0))
+
+
+@each_fake
+def test_a_clock_that_waits_in_real_time_works_on_a_loop_that_does_not_wait_in_its_selector(
+    make: Any,
+) -> None:
+    """By its rate, by its threshold, by a cushion, and while a thread works."""
+
+    async def sleeps() -> None:
+        await nurseryio.sleep(10)
+        await asyncio.sleep(10)
+        assert nurseryio.current_time() >= 20
+
+    async def rests() -> None:
+        await wait_all_tasks_blocked(0.01)
+
+    async def waits_for_a_thread() -> None:
+        released = threading.Event()
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(to_thread.run_sync, released.wait)
+            await wait_all_tasks_blocked(0.01)
+            released.set()
+        await nurseryio.sleep(3600)
+
+    on_fake(make, "run", sleeps, clock=MockClock(rate=1000))
+    on_fake(make, "run", sleeps, clock=MockClock(autojump_threshold=0.01))
+    on_fake(make, "run", rests, clock=MockClock())
+    on_fake(make, "run", waits_for_a_thread, clock=MockClock(autojump_threshold=0))
+
+
+def test_asking_what_call_later_uses_keeps_what_other_code_has_put_into_the_loop() -> None:
+    whens: list[float] = []
+    with contextlib.closing(asyncio.SelectorEventLoop()) as loop:
+        own = loop.call_at
+
+        def call_at(when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+            whens.append(when)
+            return own(when, *args, **options)
+
+        loop.call_at = call_at  # type: ignore[method-assign]
+        names = vars(loop).keys() | ()
+        assert _call_later_uses(loop, "time", "call_at")
+        assert not _call_later_uses(loop, "call_soon")
+        assert vars(loop)["call_at"] is call_at
+        assert vars(loop).keys() == names
+        assert len(whens) == 2
 
 
 @each_fake
