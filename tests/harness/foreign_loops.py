@@ -15,7 +15,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Loop = asyncio.AbstractEventLoop
@@ -30,11 +30,14 @@ class Foreign:
         packages: the packages that it comes in, as the extra ``loops`` names them, each with its
             module.
         before: the first Python version that it does not support, if there is one.
+        lacks: the steps of the cross-section that are left out, each with the reason. The fault is
+            the loop's: it is the same in programs that use asyncio alone.
     """
 
     make: Callable[[], Loop]
     packages: dict[str, str]
     before: tuple[int, int] = (9, 0)
+    lacks: dict[str, str] = field(default_factory=dict)
 
     def why_not(self) -> str:
         """The reason why this loop cannot be had here; empty if it can."""
@@ -113,7 +116,11 @@ _QT = {"PySide6-Essentials": "PySide6"}
 LOOPS: dict[str, Foreign] = {
     "rloop": Foreign(_by("rloop", "new_event_loop"), {"rloop": "rloop"}),
     "loopmini": Foreign(_by("loopmini", "new_event_loop"), {"loopmini": "loopmini"}),
-    "veloxloop": Foreign(_by("veloxloop", "VeloxLoop"), {"veloxloop": "veloxloop"}),
+    "veloxloop": Foreign(
+        _by("veloxloop", "VeloxLoop"),
+        {"veloxloop": "veloxloop"},
+        lacks={"idle": "it uses CPU time while it waits for run_in_executor()"},
+    ),
     "blazio": Foreign(_by("blazio", "new_event_loop"), {"blazio": "blazio"}),
     "qasync": Foreign(_qasync, {"qasync": "qasync", **_QT}),
     "qtinter": Foreign(_qtinter, {"qtinter": "qtinter", **_QT}),
