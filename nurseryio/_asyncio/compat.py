@@ -316,6 +316,14 @@ def _no_factory() -> None:
     """The task factory of a loop that cannot have one."""
 
 
+def has_task_factory(loop: Loop) -> bool:
+    """Whether a task factory is set on the loop."""
+    try:
+        return loop.get_task_factory() is not None
+    except NotImplementedError:
+        return False
+
+
 def _taken_by(function: Any, options: dict[str, Any]) -> dict[str, Any]:
     try:
         parameters = inspect.signature(function).parameters.values()
