@@ -244,6 +244,7 @@ UPWARD_WHEN_CALLED: set[tuple[str, str]] = set()
 FOREIGN_PRIVATES = {
     "_asyncio.required": "asyncio's",
     "_asyncio.compat": "asyncio's",
+    "_asyncio.epoll": "asyncio's",
     "_interop.anyio_bridge": "anyio's",
     "testing.pytest_plugin": "pytest-asyncio's",
 }

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from harness import matrix
+from harness import fake_loops, matrix
 from harness.core import leaves, settle, task_factory, validate
 
 import nurseryio
@@ -1109,3 +1109,30 @@ async def test_task_factory_a_child_that_swallows_the_end_of_its_task_does_not_e
     assert len(errors) == 1
     text = repr(errors[0]) + repr(errors[0].__context__)
     assert "in cleanup" in text and "the child's function has not" in text
+
+
+@pytest.mark.parametrize("host", matrix.HOSTS)
+def test_a_loop_that_cannot_have_a_task_factory_makes_children(host: str) -> None:
+    ran: list[str] = []
+
+    async def child() -> None:
+        await checkpoint()
+        ran.append("child")
+
+    async def main() -> None:
+        with pytest.raises(NotImplementedError):
+            asyncio.get_running_loop().get_task_factory()
+        async with open_nursery() as nursery:
+            nursery.start_soon(child, name="named")
+            assert await nursery.start(with_start) == "value"
+        ran.append("main")
+
+    async def with_start(*, task_status: Any) -> None:
+        task_status.started("value")
+
+    if host == "run":
+        nurseryio.run(main, loop_factory=fake_loops.WithoutFactories)
+    else:
+        with contextlib.closing(fake_loops.WithoutFactories()) as loop:
+            loop.run_until_complete(main())
+    assert ran == ["child", "main"]

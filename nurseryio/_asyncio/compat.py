@@ -281,7 +281,9 @@ class TaskMaking:
         self.namespace: dict[str, Any] = getattr(loop, "__dict__", {})
         # Returns the loop's task factory, None if it has none.
         self.factory: Callable[[], object] = loop.get_task_factory
-        if type(loop).get_task_factory is asyncio.BaseEventLoop.get_task_factory:
+        if type(loop).get_task_factory is asyncio.AbstractEventLoop.get_task_factory:
+            self.factory = _no_factory  # the loop does not have factories
+        elif type(loop).get_task_factory is asyncio.BaseEventLoop.get_task_factory:
             self.factory = functools.partial(self.namespace.get, "_task_factory")
         # The loop's method as asyncio or uvloop wrote it, else a class that equals no method.
         self.create_task: Any = _genuine_create_task(type(loop)) or _Unequal
@@ -311,6 +313,18 @@ class TaskMaking:
                 given["name"] = options["name"]  # the loop does not pass the name to the factory
             options = given
         return options
+
+
+def _no_factory() -> None:
+    """The task factory of a loop that cannot have one."""
+
+
+def has_task_factory(loop: Loop) -> bool:
+    """Whether a task factory is set on the loop."""
+    try:
+        return loop.get_task_factory() is not None
+    except NotImplementedError:
+        return False
 
 
 def _taken_by(function: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -423,13 +437,48 @@ def owner_of(callback: Any) -> AsyncioTask | None:
     return owner if isinstance(owner, asyncio.Task) else None
 
 
-def selector_of(loop: Loop) -> Any:
-    """The selector of a stock loop; None if the loop shows none (uvloop, Proactor)."""
-    return getattr(loop, "_selector", None)
+def ready_queue(loop: Loop) -> Sized:
+    """The ready callbacks of a loop that have not run yet: empty if there are none.
+
+    If the loop does not show them (uvloop), an object that is never empty. A loop class may inherit
+    the queue from asyncio and never use it. So the loop gets a callback that does nothing, and the
+    queue is believed if it contains that callback.
+    """
+    queue = getattr(loop, "_ready", None)
+    if not isinstance(queue, collections.deque) or loop.is_closed():
+        return "unknown"
+    if loop.is_running() and running_loop_or_none() is not loop:
+        return "unknown"  # only the loop's own thread may call call_soon()
+    handle = loop.call_soon(_ignore, None, context=contextvars.Context())
+    # Listed in one step, because other threads may append to the queue.
+    shown = any(ready is handle for ready in list(queue))
+    handle.cancel()
+    with contextlib.suppress(ValueError, IndexError):
+        queue.remove(handle)
+    return queue if shown else "unknown"
 
 
-# Absent where the system has no epoll.
-_EpollSelector: Any = getattr(selectors, "EpollSelector", ())
+# The selectors whose select() waits in a call of the operating system. No system has them all.
+_SYSTEM_SELECTORS: tuple[type, ...] = tuple(
+    getattr(selectors, f"{system}Selector")
+    for system in ("Epoll", "Kqueue", "Devpoll", "Poll", "Select")
+    if hasattr(selectors, f"{system}Selector")
+)
+
+
+def selector_of(loop: Loop, ready: Sized) -> Any:
+    """The selector that a stock loop waits in; None for a loop that waits elsewhere (uvloop, Qt).
+
+    A loop waits in its selector if the selector waits in the operating system, and if the loop
+    takes its callbacks from the queue that asyncio's own iteration reads.
+
+    Args:
+        loop: the loop.
+        ready: its :func:`ready_queue`.
+    """
+    selector = getattr(loop, "_selector", None)
+    waits = isinstance(selector, _SYSTEM_SELECTORS) and isinstance(ready, collections.deque)
+    return selector if waits else None
 
 
 def next_timer(loop: Loop) -> float:
@@ -440,26 +489,15 @@ def next_timer(loop: Loop) -> float:
     return min((handle.when() for handle in scheduled if not handle.cancelled()), default=inf)
 
 
-def has_ready(loop: Loop) -> bool:
-    """Whether a stock loop has ready callbacks that have not run yet."""
-    return bool(getattr(loop, "_ready", ()))
-
-
-def ready_queue(loop: Loop) -> Sized:
-    """The ready callbacks of a loop that have not run yet: empty if there are none.
-
-    If the loop does not show them (uvloop), an object that is never empty.
-    """
-    queue: Sized = getattr(loop, "_ready", "unknown")
-    return queue
-
-
-def outside_wakers(loop: Loop) -> int:
+def outside_wakers(loop: Loop, selector: Any) -> int:
     """How many file descriptors a stock loop watches, its self-pipe not counted.
 
     One for a loop without a selector, which may watch some and does not show them.
+
+    Args:
+        loop: the loop.
+        selector: its :func:`selector_of`.
     """
-    selector = selector_of(loop)
     if selector is None:
         return 1
     own = getattr(loop, "_ssock", None)
@@ -491,51 +529,6 @@ def count_tasks(loop: Loop) -> tuple[int, int]:
     return len(tasks), runnable
 
 
-def renew_epoll(loop: Loop, keep: bool) -> None:
-    """Give a stock loop a new epoll object.
-
-    It watches nothing; with ``keep``, it watches those of the loop's descriptors that are open.
-
-    Raises:
-        OSError: No descriptor is left for the object. Nothing has changed.
-    """
-    selector = selector_of(loop)
-    if not isinstance(selector, _EpollSelector):
-        return
-    before = selector._selector
-    with type(before)() as low:
-        selector._selector = type(before).fromfd(_duplicate_above(low.fileno(), before.fileno()))
-    before.close()
-    for key in list(selector.get_map().values()):
-        selector.unregister(key.fileobj)
-        if keep:
-            with contextlib.suppress(OSError):
-                selector.register(key.fileobj, key.events, key.data)
-
-
-def _duplicate_above(fd: int, below: int) -> int:
-    """Duplicate a descriptor, under a number greater than ``below``.
-
-    The new epoll object is needed because other code has closed a number that was not its to close.
-    That code may do so again, and the lowest free number may be that number.
-    """
-    import fcntl  # not on Windows
-
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, below + 1)
-
-
-def watches_in_vain(loop: Loop, fd: int) -> bool:
-    """Whether a stock loop watches a file whose descriptor ``fd`` other code has closed."""
-    selector = selector_of(loop)
-    if isinstance(selector, _EpollSelector) and fd in selector.get_map():
-        events = selector.get_key(fd).events
-        try:  # without changing anything; EPOLLIN is 1, EPOLLOUT is 4
-            selector._selector.modify(fd, events & 1 | (events & 2) * 2)
-        except OSError:
-            return True
-    return False
-
-
 # -- timers that the loop does not keep -----------------------------------------
 
 
@@ -557,7 +550,7 @@ def ignore_cancelled_timers(loop: Loop) -> None:
     loop._timer_handle_cancelled = _ignore  # type: ignore[attr-defined]
 
 
-def _ignore(_handle: asyncio.TimerHandle) -> None:
+def _ignore(_handle: object) -> None:
     """Nothing to do."""
 
 
@@ -565,16 +558,21 @@ def _ignore(_handle: asyncio.TimerHandle) -> None:
 
 
 def emergency_call(
-    loop: Loop, callback: Callable[[], object], context: contextvars.Context
+    loop: Loop, ready: Sized, callback: Callable[[], object], context: contextvars.Context
 ) -> Callable[[], object]:
     """A function that schedules ``callback`` for the loop's next iteration without Python code.
 
     ``call_soon`` of a stock loop is Python code, which fails near the recursion limit. The function
     may be called only in the thread of a loop that runs or will run.
+
+    Args:
+        loop: the loop.
+        ready: its :func:`ready_queue`.
+        callback: the function to schedule.
+        context: the context to call it in.
     """
-    queue = getattr(loop, "_ready", None)
-    if isinstance(queue, collections.deque):
-        return functools.partial(queue.append, asyncio.Handle(callback, (), loop, context))
+    if isinstance(ready, collections.deque):
+        return functools.partial(ready.append, asyncio.Handle(callback, (), loop, context))
     return functools.partial(loop.call_soon, callback, context=context)
 
 

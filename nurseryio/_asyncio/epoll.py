@@ -1,7 +1,7 @@
 """One epoll object between a loop and all file descriptors that stay registered with it.
 
-This module has :class:`Poller`. Which task waits for a descriptor, and how it is woken, is in
-``_loop.readiness``.
+This module has :class:`Poller`, and two functions for the epoll object that a stock loop has of its
+own. Which task waits for a descriptor, and how it is woken, is in ``_loop.readiness``.
 
 Rule 1: the loop, of any kind, watches a single descriptor: that of the epoll object. All reports of
 the epoll object are fetched in one call and handed out directly. For each descriptor this costs
@@ -22,7 +22,9 @@ the old one.
 
 from __future__ import annotations
 
+import contextlib
 import select
+import selectors
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -200,3 +202,54 @@ class Poller:
 def poller_for(loop: Loop) -> Poller | None:
     """A poller, or None if the system does not have epoll."""
     return None if _epoll is None else Poller(loop)
+
+
+# -- the epoll object of a stock loop --------------------------------------------
+
+# Absent where the system has no epoll.
+_EpollSelector: Any = getattr(selectors, "EpollSelector", ())
+
+
+def renew_epoll(loop: Loop, keep: bool) -> None:
+    """Give a stock loop a new epoll object.
+
+    It watches nothing; with ``keep``, it watches those of the loop's descriptors that are open.
+
+    Raises:
+        OSError: No descriptor is left for the object. Nothing has changed.
+    """
+    selector = getattr(loop, "_selector", None)
+    if not isinstance(selector, _EpollSelector):
+        return
+    before = selector._selector
+    with type(before)() as low:
+        selector._selector = type(before).fromfd(_duplicate_above(low.fileno(), before.fileno()))
+    before.close()
+    for key in list(selector.get_map().values()):
+        selector.unregister(key.fileobj)
+        if keep:
+            with contextlib.suppress(OSError):
+                selector.register(key.fileobj, key.events, key.data)
+
+
+def _duplicate_above(fd: int, below: int) -> int:
+    """Duplicate a descriptor, under a number greater than ``below``.
+
+    The new epoll object is needed because other code has closed a number that was not its to close.
+    That code may do so again, and the lowest free number may be that number.
+    """
+    import fcntl  # not on Windows
+
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, below + 1)
+
+
+def watches_in_vain(loop: Loop, fd: int) -> bool:
+    """Whether a stock loop watches a file whose descriptor ``fd`` other code has closed."""
+    selector = getattr(loop, "_selector", None)
+    if isinstance(selector, _EpollSelector) and fd in selector.get_map():
+        events = selector.get_key(fd).events
+        try:  # without changing anything; EPOLLIN is 1, EPOLLOUT is 4
+            selector._selector.modify(fd, events & 1 | (events & 2) * 2)
+        except OSError:
+            return True
+    return False

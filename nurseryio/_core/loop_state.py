@@ -78,6 +78,7 @@ class LoopState:
         "making",
         "not_lost_until",
         "ready",
+        "selector",
         "run",
         "run_soon",
         "strict",
@@ -95,6 +96,8 @@ class LoopState:
         self.context: contextvars.Context = contextvars.Context()
         # The loop's ready callbacks, empty if there are none. Never empty if the loop hides them.
         self.ready: Sized = compat.ready_queue(loop)
+        # The selector that the loop waits in; None if it waits elsewhere or does not show that.
+        self.selector: Any = compat.selector_of(loop, self.ready)
         # How the loop makes tasks, and whether a factory or a tool has replaced that.
         self.making: compat.TaskMaking = compat.TaskMaking(loop)
         self.deadlines: Deadlines = Deadlines()
@@ -112,7 +115,7 @@ class LoopState:
         # finish_later). The function schedules that and needs no stack.
         self.unfinished: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self.run_soon: Callable[[], object] = compat.emergency_call(
-            loop, partial(_finish, ref(self)), self.context
+            loop, self.ready, partial(_finish, ref(self)), self.context
         )
         # How many of the next nurseries are expected to wait more than one iteration for children.
         self.slow_exit_prediction: int = 0

@@ -1,4 +1,4 @@
-"""Noticing that a loop without a selector (uvloop) is idle, and running such a loop on a clock.
+"""Noticing that a loop that shows no selector (uvloop, Qt) is idle, and running it on a clock.
 
 Rule 1: such a loop gives no notice when it is about to wait. So while idleness is of interest, the
 loop is kept iterating by callbacks. It counts as idle after a few iterations in which every task
@@ -10,12 +10,15 @@ due.
 
 Rule 3: the cost depends on the clock. A clock that stands still costs nothing. A clock that runs
 costs one real timer. A clock that jumps when the loop is idle is watched by iterating (rule 1). If
-it has no timer to jump to, the loop is checked every ``LOOK_AGAIN`` seconds instead.
+it has no timer to jump to, the loop is checked every ``LOOK_AGAIN`` seconds instead. Some loops
+make ``call_later`` of the methods that are replaced. On these a thread measures real time.
 """
 
 from __future__ import annotations
 
 import contextvars
+import threading
+from contextlib import suppress
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
@@ -66,6 +69,8 @@ class PolledIdle:
         self._jumper: Any = None
         self._heap: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._sequence = count().__next__
+        # Whether a thread measures real time, because the clock has replaced what timers need.
+        self._by_thread = False
         # The real timer for the earliest timer in the heap, under a clock that runs.
         self._alarm: Any = None
 
@@ -128,9 +133,7 @@ class PolledIdle:
 
     def _rest(self, cushion: float) -> None:
         """Let the cushion pass, unless a future that a task waits for is done earlier."""
-        self._timer = self._call_later(
-            cushion, self._guarded, self._cushion_passed, cushion, context=self._context
-        )
+        self._timer = self._really_later(cushion, self._cushion_passed, cushion)
         self._watched = compat.waiters(self._state.loop)
         for future in self._watched:
             future.add_done_callback(self._disturbed)
@@ -156,18 +159,23 @@ class PolledIdle:
             when = self._next()
             self._jumper._autojump(self._state, when)
             if when == inf:
-                self._timer = self._call_later(
-                    LOOK_AGAIN, self._guarded, self.begin, context=self._context
-                )
+                self._timer = self._really_later(LOOK_AGAIN, self.begin)
                 return
         if self.waiting or self._clock is not None:
             self.begin()
+
+    def _really_later(self, seconds: float, method: Callable[..., object], *args: object) -> Any:
+        """Call one of these methods after ``seconds`` of real time. The result has ``cancel()``."""
+        if not self._by_thread:
+            return self._call_later(seconds, self._guarded, method, *args, context=self._context)
+        return ThreadTimer(self._state.loop, seconds, self._guarded, (method, *args), self._context)
 
     # -- timers by a clock ------------------------------------------------------
 
     def use_clock(self, clock: Clock) -> None:
         """Make the loop use ``clock`` from now on."""
         loop = self._state.loop
+        self._by_thread = _call_later_uses(loop, "time", "call_at")
         self._clock = clock
         loop.call_at = self._call_at  # type: ignore[method-assign,assignment]
         loop.call_later = self._call_after  # type: ignore[method-assign,assignment]
@@ -192,6 +200,10 @@ class PolledIdle:
     def _call_after(
         self, delay: float, callback: Any, *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
+        if delay <= 0:
+            # Due at once by any clock. Some loops make call_soon() of this method (qasync).
+            handle: asyncio.TimerHandle = self._call_later(delay, callback, *args, context=context)
+            return handle
         return self._call_at(self._clock.current_time() + delay, callback, *args, context=context)
 
     def _next(self) -> float:
@@ -215,10 +227,58 @@ class PolledIdle:
         if when < inf:
             left = self._clock.deadline_to_sleep_time(when)
             if left < LONGEST_WAIT:
-                self._alarm = self._call_later(
-                    left, self._guarded, self.begin, context=self._context
-                )
+                self._alarm = self._really_later(left, self.begin)
         return ran
+
+
+def _call_later_uses(loop: asyncio.AbstractEventLoop, *names: str) -> bool:
+    """Whether the ``call_later`` of a loop calls one of these methods of the loop."""
+    attributes, before, used = vars(loop), dict(vars(loop)), []
+
+    def noting(method: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            used.append(method)
+            return method(*args, **kwargs)
+
+        return noted
+
+    try:
+        for name in names:
+            setattr(loop, name, noting(getattr(loop, name)))
+        loop.call_later(LONGEST_WAIT, list).cancel()
+    finally:
+        for name in names:
+            attributes.pop(name, None)
+            if name in before:
+                attributes[name] = before[name]
+    return bool(used)
+
+
+class ThreadTimer:
+    """Real time for a loop whose ``call_later`` depends on methods that a clock replaces."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        seconds: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: contextvars.Context,
+    ) -> None:
+        self._loop = loop
+        self._handle = compat.new_timer(loop, seconds, callback, args, context)
+        self._thread = threading.Timer(seconds, self._wake)
+        self._thread.daemon = True
+        self._thread.start()
+
+    def _wake(self) -> None:
+        with suppress(RuntimeError):  # the loop has been closed
+            self._loop.call_soon_threadsafe(compat.run_handle, self._handle)
+
+    def cancel(self) -> None:
+        """The callback is not called any more, also if the thread has scheduled it already."""
+        self._handle.cancel()
+        self._thread.cancel()
 
 
 # The longest single wait (seconds), as in asyncio, because the operating system's call has a limit.

@@ -47,7 +47,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from .._asyncio import compat
 from .._asyncio.compat import callbacks_of, forget_who_awaits
-from .._asyncio.epoll import Poller, poller_for
+from .._asyncio.epoll import Poller, poller_for, renew_epoll, watches_in_vain
 from .._base.errors import BusyResourceError, ClosedResourceError
 from .._base.forked import in_child
 from .._core.loop_state import PerLoop, all_states
@@ -113,11 +113,11 @@ class IOWaiters(dict[tuple[int, str], "Standing"]):
         # Watches the descriptors that stay registered; None if the loop itself watches them.
         self.poller: Poller | None = poller_for(state.loop)
         # Whether the loop keeps registrations: uvloop drops one after an error.
-        self.loop_keeps = compat.selector_of(state.loop) is not None
+        self.loop_keeps = state.selector is not None
         # The number of descriptors that the loop watches nevertheless, although there is a poller.
         self.direct_limit = DIRECT_LIMIT if self.loop_keeps else 0
         # The loop's queue of callbacks. Not empty while other callbacks are ready.
-        self.queue = compat.ready_queue(state.loop)
+        self.queue = state.ready
         # The object whose task is being woken in place now (rule 4).
         self.waking: Readiness | None = None
         # A future that is done: the argument for the callback of a task that is woken in place.
@@ -195,13 +195,13 @@ def stop_watching(
         distrust: Whether to check if its open file still exists under another number or in another
             process. The loop would report such a file for ever.
     """
-    in_vain = distrust and compat.watches_in_vain(loop, fd)
+    in_vain = distrust and watches_in_vain(loop, fd)
     # This fails if other code has closed the descriptor. Then there is nothing left to do.
     with suppress(OSError):
         remove()
     if in_vain:
         with suppress(OSError):
-            compat.renew_epoll(loop, keep=True)
+            renew_epoll(loop, keep=True)
 
 
 class Readiness:
@@ -316,9 +316,9 @@ class Readiness:
         if not callbacks:
             # More data has come, and no task waits for it yet.
             self.drained = False
-            if self._poller is None and compat.watches_in_vain(self.state.loop, self._fd):
+            if self._poller is None and watches_in_vain(self.state.loop, self._fd):
                 # The loop would report the closed file for ever.
-                compat.renew_epoll(self.state.loop, keep=True)
+                renew_epoll(self.state.loop, keep=True)
             self.disarm()
         elif self._stale:
             self._stale = False

@@ -7,8 +7,9 @@ nothing of this module is called.
 Rule 2: a clock of ``run(clock=...)`` is used for every timer of the loop, asyncio's own included.
 The loop's ``time()`` shows the clock, and the clock decides how long a wait lasts.
 
-Rule 3: uvloop does not have a selector. There :func:`wait_all_tasks_blocked` and clocks work as
-``polled_idle`` describes. The I/O hooks of instruments are not called, as their documentation says.
+Rule 3: uvloop does not wait in a selector, nor do the loops of GUI toolkits. There
+:func:`wait_all_tasks_blocked` and clocks work as ``polled_idle`` describes. The I/O hooks of
+instruments are not called, as their documentation says.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class SelectorIdle:
 
     def __init__(self, state: LoopState) -> None:
         self._state = state
-        self._selector = compat.selector_of(state.loop)
+        self._selector = state.selector
+        # An earlier replacement of the method on the selector, if there was one (looptime).
+        self._before = vars(self._selector).get("select")
         self._select: Callable[[Any], Any] = self._selector.select
         # Tasks in wait_all_tasks_blocked() with their cushions (seconds).
         self.waiting: dict[Task, float] = {}
@@ -49,14 +52,23 @@ class SelectorIdle:
         self.jumper: Any = None
         # Whether it was called last time, and found no timer to jump to.
         self._no_timer = False
-        self._selector.select = self.select
+        self._hook = self.select
+        self._selector.select = self._hook
 
     def begin(self) -> None:
         """Do nothing, because the loop calls :meth:`select`."""
 
     def remove(self) -> None:
-        """Restore the selector's own ``select``."""
-        self._selector.__dict__.pop("select", None)
+        """Restore the ``select`` that the selector had before. May be called again."""
+        if selector_idle_of.find(self._state) is not self:
+            return
+        # Other code may have replaced select since. Its hook stays, and still calls this object's.
+        if vars(self._selector).get("select") is self._hook:
+            if self._before is None:
+                del self._selector.select
+            else:
+                self._selector.select = self._before
+        del self._hook  # a bound method: no reference cycle
         selector_idle_of.drop(self._state)
 
     def release(self) -> None:
@@ -72,7 +84,7 @@ class SelectorIdle:
             # its timers only after the callbacks that are ready, but a task that reaches a
             # checkpoint before that must be cancelled.
             state.expire()
-            if compat.has_ready(state.loop):
+            if state.ready:
                 timeout = 0.0
         if self.clock is not None and timeout != 0:
             timeout = self._real_timeout(self.clock)
@@ -95,7 +107,7 @@ class SelectorIdle:
         events = self._select(timeout)
         if instruments is not None:
             instruments.call("after_io_wait", shown)
-        if not events and not compat.has_ready(state.loop):
+        if not events and not state.ready:
             if primed and self.waiting:
                 self._wake(quiet)
             elif primed:
@@ -117,7 +129,7 @@ class SelectorIdle:
 
 
 def _install(state: LoopState) -> SelectorIdle:
-    if compat.selector_of(state.loop) is None:
+    if state.selector is None:
         raise RuntimeError(f"{type(state.loop).__name__} does not tell when it is idle")
     return SelectorIdle(state)
 
@@ -144,9 +156,7 @@ async def wait_all_tasks_blocked(cushion: float = 0.0) -> None:
         raise ValueError("`cushion` must be a non-negative number of seconds")
     task = current_task()
     state = task._state
-    watcher = (
-        polled_idle_of(state) if compat.selector_of(state.loop) is None else selector_idle_of(state)
-    )
+    watcher = polled_idle_of(state) if state.selector is None else selector_idle_of(state)
 
     def abort(_raise_cancel: object) -> Abort:
         watcher.waiting.pop(task, None)
@@ -165,15 +175,15 @@ async def wait_all_tasks_blocked(cushion: float = 0.0) -> None:
 
 def use_clock(state: LoopState, clock: Clock) -> None:
     """Make a loop use ``clock``, for asyncio's own timers as well."""
-    state.clock = clock
-    state.loop.time = clock.current_time  # type: ignore[method-assign]
-    if compat.selector_of(state.loop) is None:
+    if state.selector is None:
         polled_idle_of(state).use_clock(clock)
     else:
         selector_idle_of(state).clock = clock
+    state.clock = clock
+    state.loop.time = clock.current_time  # type: ignore[method-assign]
     clock.start_clock()
     jumper = _jumper_in(clock)
-    if compat.selector_of(state.loop) is None:
+    if state.selector is None:
         polled_idle_of(state).use_jumper(jumper)
     else:
         selector_idle_of(state).jumper = jumper

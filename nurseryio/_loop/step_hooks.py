@@ -50,19 +50,24 @@ class StepHooks:
 
     def add(self, instrument: Instrument) -> None:
         """Install an instrument."""
-        self._instruments.add(instrument)
-        if self._state.instruments is None:
-            self._state.instruments = self._instruments
-            if compat.selector_of(self._state.loop) is not None:
-                selector_idle_of(self._state)
+        state = self._state
+        try:
+            if state.instruments is None and state.selector is not None:
+                selector_idle_of(state)
+            self._instruments.add(instrument)
+        finally:
+            # Without an instrument, if this has failed, settle() then removes the hooks.
+            state.instruments = self._instruments
+            self.settle()
 
     def settle(self) -> None:
         """Restore the loop's own ``call_soon`` if no instrument or task needs a hook any more."""
         state = self._state
         if state.instruments is not None and not state.instruments:
             state.instruments = None
-            if compat.selector_of(state.loop) is not None:
-                selector_idle_of(state).release()
+            idle = selector_idle_of.find(state)
+            if idle is not None:
+                idle.release()
         if state.instruments is None and not self._contexts and state.step_hooks is self:
             state.step_hooks = None
             # Other code may have replaced call_soon since. Its hook stays, and still calls this

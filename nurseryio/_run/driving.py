@@ -20,7 +20,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from .._asyncio.compat import TaskMaking, give_up, has_begun, make_task
+from .._asyncio.compat import TaskMaking, give_up, has_begun, has_task_factory, make_task
 from .._base.exc_fields import add_note
 from .._base.util import safe_repr
 from .._core.ki import runs_loop
@@ -218,7 +218,7 @@ class Driver:
             except BaseException as exc:
                 if not ended.done():
                     ended.set_result(None)
-                if loop.get_task_factory() is not None:
+                if has_task_factory(loop):
                     add_note(exc, "nurseryio.run: its own task could not be made by the loop")
                 failed(exc)
                 if task is not None:

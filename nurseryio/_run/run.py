@@ -30,6 +30,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._asyncio import compat
+from .._asyncio.epoll import renew_epoll
 from .._base.errors import Cancelled, CancelReason
 from .._base.exc_fields import is_a, without_own_frame
 from .._base.exception_groups import bare_exit, is_cancelled, leaves, warn_loose
@@ -266,7 +267,7 @@ class Run:
             loop.stop()
             # The epoll object is shared with the parent. When a loop closes, it unregisters its
             # self-pipe, and that would unregister it for the parent too.
-            compat.renew_epoll(loop, keep=False)
+            renew_epoll(loop, keep=False)
 
     def _left_by(self, error: BaseException) -> None:
         if self._inherited:

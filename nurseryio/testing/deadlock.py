@@ -59,10 +59,10 @@ def report_if_stuck(state: LoopState) -> None:
     Raises:
         DeadlockError: if all other ways to end the run have failed.
     """
-    if compat.outside_wakers(state.loop) or _threads_that_may_wake(state):
+    if compat.outside_wakers(state.loop, state.selector) or _threads_that_may_wake(state):
         return
     # Checked last, because a thread delivers its result before it becomes idle.
-    if compat.has_ready(state.loop):
+    if state.ready:
         return
     error = DeadlockError(
         "deadlock: every task waits, and there is no timer, no I/O and no thread left that could "

@@ -10,14 +10,13 @@ import contextlib
 import contextvars
 import functools
 import io
-import os
 import selectors
-import socket
 import sys
 from math import inf
 from typing import Any
 
 import pytest
+from harness import fake_loops
 from harness.core import task_factory
 
 import nurseryio
@@ -161,8 +160,9 @@ async def test_waiting_tasks_and_tasks_that_are_ready_are_counted() -> None:
 @pytest.mark.stock_only("uvloop has no selector")
 async def test_the_asyncio_loop_shows_its_timers_and_its_watched_descriptors() -> None:
     loop = asyncio.get_running_loop()
-    assert compat.selector_of(loop) is not None
-    assert compat.outside_wakers(loop) == 0
+    selector = compat.selector_of(loop, compat.ready_queue(loop))
+    assert isinstance(selector, selectors.DefaultSelector)
+    assert compat.outside_wakers(loop, selector) == 0
     before = compat.next_timer(loop)
     timer = loop.call_later(5, print)
     assert compat.next_timer(loop) <= timer.when()
@@ -368,38 +368,53 @@ async def test_asyncio_call_graph_shows_a_child_of_nursery_start_as_awaited_thro
     assert books.edges == set()
 
 
-@pytest.mark.skipif(not hasattr(selectors, "EpollSelector"), reason="the system has no epoll")
-@pytest.mark.parametrize("keep", [True, False])
-def test_the_asyncio_loop_gets_a_new_epoll_object(keep: bool) -> None:
-    loop = asyncio.SelectorEventLoop(selectors.EpollSelector())
-    left, right = socket.socketpair()
-    with left, right, contextlib.closing(loop):
-        calls: list[int] = []
-        loop.add_reader(left, lambda: (calls.append(1), left.recv(1)))
-        before = compat.selector_of(loop)._selector
-        compat.renew_epoll(loop, keep)
-        assert before.closed
-        right.send(b"x")
-        if keep:
-            loop.call_soon_threadsafe(loop.stop)
-            loop.run_forever()
-            loop.run_until_complete(asyncio.sleep(0))
-        assert bool(calls) == keep
-        assert loop.remove_reader(left) == keep
+# -- which parts of a loop are used ---------------------------------------------------
 
 
-@pytest.mark.skipif(not hasattr(selectors, "EpollSelector"), reason="the system has no epoll")
-def test_a_stale_descriptor_that_the_asyncio_loop_still_watches_is_found() -> None:
-    loop = asyncio.SelectorEventLoop(selectors.EpollSelector())
-    left, right = socket.socketpair()
-    with right, contextlib.closing(loop), left.dup():
-        fd = left.detach()
-        assert not compat.watches_in_vain(loop, fd)
-        loop.add_reader(fd, print)
-        loop.add_writer(fd, print)
-        assert not compat.watches_in_vain(loop, fd)
-        loop.remove_reader(fd)
-        assert not compat.watches_in_vain(loop, fd)
-        os.close(fd)
-        assert compat.watches_in_vain(loop, fd)
-        loop.remove_writer(fd)
+async def test_asking_for_the_ready_queue_leaves_no_callback_in_it(loop_kind: str) -> None:
+    loop: Any = asyncio.get_running_loop()
+    before = list(getattr(loop, "_ready", ()))
+    queue = compat.ready_queue(loop)
+    if loop_kind == "uvloop":
+        assert queue == "unknown"
+    else:
+        assert queue is loop._ready
+        assert list(queue) == before
+
+
+@pytest.mark.parametrize("make", fake_loops.FAKES)
+def test_a_ready_queue_that_the_loop_does_not_use_is_not_believed(make: Any) -> None:
+    with contextlib.closing(make()) as loop:
+        queue = compat.ready_queue(loop)
+        assert (queue == "unknown") == (make is not fake_loops.own_selector)
+        assert len(queue) > 0 or make is fake_loops.own_selector
+        assert compat.selector_of(loop, queue) is None
+        assert compat.outside_wakers(loop, None) == 1
+        loop.run_until_complete(asyncio.sleep(0))
+
+
+def test_a_loop_is_asked_for_its_ready_queue_in_its_own_thread_only() -> None:
+    async def main() -> object:
+        return await asyncio.to_thread(compat.ready_queue, asyncio.get_running_loop())
+
+    with contextlib.closing(asyncio.SelectorEventLoop()) as loop:
+        assert loop.run_until_complete(main()) == "unknown"
+        assert compat.ready_queue(loop) == loop._ready  # type: ignore[attr-defined]
+    assert compat.ready_queue(loop) == "unknown"  # closed
+
+
+@pytest.mark.parametrize("make", [asyncio.SelectorEventLoop, *fake_loops.FAKES])
+def test_an_emergency_call_is_made_on_a_loop_with_an_unused_ready_queue(make: Any) -> None:
+    calls: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        context = contextvars.Context()
+        queue = compat.ready_queue(loop)
+        compat.emergency_call(loop, queue, lambda: calls.append(1), context)()
+        assert calls == []
+        await asyncio.sleep(0)
+        assert calls == [1]
+
+    with contextlib.closing(make()) as loop:
+        loop.run_until_complete(main())

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import select
+import selectors
 import socket as stdlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -351,3 +352,41 @@ async def test_let_go_closes_the_epoll_object_without_unregistering() -> None:
             assert not poller.readers
             peer.send(b"x")
             assert shared.poll(0) == [(sock.fileno(), select.EPOLLIN)]
+
+
+# -- the epoll object of a stock loop -------------------------------------------
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_stock_loop_gets_a_new_epoll_object(keep: bool) -> None:
+    loop = asyncio.SelectorEventLoop(selectors.EpollSelector())
+    left, right = stdlib.socketpair()
+    with left, right, contextlib.closing(loop):
+        calls: list[int] = []
+        loop.add_reader(left, lambda: (calls.append(1), left.recv(1)))
+        before = loop._selector._selector  # type: ignore[attr-defined]
+        module.renew_epoll(loop, keep)
+        assert before.closed
+        right.send(b"x")
+        if keep:
+            loop.call_soon_threadsafe(loop.stop)
+            loop.run_forever()
+            loop.run_until_complete(asyncio.sleep(0))
+        assert bool(calls) == keep
+        assert loop.remove_reader(left) == keep
+
+
+def test_a_file_that_a_stock_loop_watches_in_vain_is_found() -> None:
+    loop = asyncio.SelectorEventLoop(selectors.EpollSelector())
+    left, right = stdlib.socketpair()
+    with right, contextlib.closing(loop), left.dup():
+        fd = left.detach()
+        assert not module.watches_in_vain(loop, fd)
+        loop.add_reader(fd, print)
+        loop.add_writer(fd, print)
+        assert not module.watches_in_vain(loop, fd)
+        loop.remove_reader(fd)
+        assert not module.watches_in_vain(loop, fd)
+        os.close(fd)
+        assert module.watches_in_vain(loop, fd)
+        loop.remove_writer(fd)

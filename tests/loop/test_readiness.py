@@ -469,7 +469,7 @@ async def test_a_stale_descriptor_closed_by_other_code_is_not_reported_for_ever(
             os.dup2(another.fileno(), readable._fd)
         peer.send(b"x")
         await wait_all_tasks_blocked()
-        epolls = [compat.selector_of(readable.state.loop), waits(readable.state).poller]
+        epolls = [readable.state.selector, waits(readable.state).poller]
         for epoll in filter(None, [getattr(each, "_selector", None) for each in epolls]):
             assert epoll.poll(0) == []
         os.dup2(spare, readable._fd)

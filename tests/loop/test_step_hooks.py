@@ -10,8 +10,10 @@ import contextvars
 from typing import Any
 
 import pytest
+from harness import fake_loops
 
 import nurseryio
+from nurseryio._core.task import current_state
 from nurseryio.abc import Instrument
 from nurseryio.lowlevel import (
     Task,
@@ -383,3 +385,79 @@ async def test_a_task_that_cannot_be_made_does_not_hide_the_next_from_instrument
     remove_instrument(recorder)
     assert recorder.of("plain")[:2] == ["spawned", "scheduled"]
     assert "exited" in recorder.of("plain")
+
+
+# -- loops that look like asyncio's own, and instruments that cannot be added -----------------
+
+
+@pytest.mark.parametrize("make", fake_loops.FAKES)
+def test_an_instrument_comes_and_goes_on_a_loop_that_does_not_wait_in_its_selector(
+    make: Any,
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        before = dict(vars(loop))
+        recorder = Recorder()
+        add_instrument(recorder)
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(one_checkpoint, name="child")
+        remove_instrument(recorder)
+        assert recorder.of("child") == LIFE
+        assert vars(loop).keys() == before.keys()
+        with pytest.raises(KeyError):
+            remove_instrument(recorder)
+
+    with contextlib.closing(make()) as loop:
+        loop.run_until_complete(main())
+
+
+async def test_an_instrument_that_cannot_be_added_leaves_no_hook_in_the_loop() -> None:
+    class Broken(Instrument):
+        @property
+        def task_exited(self) -> Any:
+            raise ValueError("not now")
+
+    await checkpoint()
+    loop = asyncio.get_running_loop()
+    selector = current_state().selector
+    before = vars(loop).get("call_soon")
+    broken, recorder = Broken(), Recorder()
+    with pytest.raises(ValueError, match="not now"):
+        add_instrument(broken)
+    assert vars(loop).get("call_soon") is before
+    assert selector is None or "select" not in vars(selector)
+    with pytest.raises(KeyError):
+        remove_instrument(broken)
+    # Beside another instrument, which stays.
+    add_instrument(recorder)
+    with pytest.raises(ValueError, match="not now"):
+        add_instrument(broken)
+    assert vars(loop).get("call_soon") is not before
+    await checkpoint()
+    remove_instrument(recorder)
+    assert vars(loop).get("call_soon") is before
+    assert recorder.events
+
+
+async def test_a_selector_that_cannot_be_hooked_leaves_no_instrument_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_state: object) -> None:
+        raise MemoryError
+
+    await checkpoint()
+    loop = asyncio.get_running_loop()
+    before = vars(loop).get("call_soon")
+    state = current_state()
+    recorder = Recorder()
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "selector", object())
+        patch.setattr("nurseryio._loop.selector_idle.selector_idle_of._make", fail)
+        with pytest.raises(MemoryError):
+            add_instrument(recorder)
+    assert vars(loop).get("call_soon") is before
+    assert state.instruments is None
+    await checkpoint()
+    assert recorder.events == []
+    with pytest.raises(KeyError):
+        remove_instrument(recorder)
