@@ -69,12 +69,14 @@ def test_make_says_what_to_install_where_no_python_can_make_environments(tmp_pat
         ("uname", "echo Plan9", "not on this system"),
         ("id", "echo 1000", "it is not here, and only root can get it"),
         ("unshare", "exit 1", "it is not here, and this container cannot mount"),
+        ("debootstrap", "exit 1", "no Debian unstable can be had"),
     ],
 )
 def test_a_python_that_ci_cannot_fetch_is_skipped_with_one_line(
     tmp_path: Path, program: str, answer: str, reason: str
 ) -> None:
-    for name, script in {"uname": "echo Linux", "id": "echo 0", program: answer}.items():
+    able = {"uname": "echo Linux", "id": "echo 0", "unshare": "true"}
+    for name, script in {**able, program: answer}.items():
         executable(tmp_path / name, script)
     done = subprocess.run(
         [source.ROOT / ".ci/debian", "get", "3.15", tmp_path / "root"],
