@@ -87,8 +87,13 @@ async def test_cancelled_requests_leave_no_connection_and_cost_nothing() -> None
 
 @pytest.mark.parametrize("shielded", [False, True])
 async def test_a_timeout_of_ours_ends_a_request_and_the_client_goes_on(shielded: bool) -> None:
-    async with serving() as server, client() as http:
-        with nurseryio.move_on_after(0.05, shield=shielded) as scope:
+    async def expire() -> None:
+        await until(lambda: server.silent == 1)  # also on a machine that is slow to connect
+        scope.deadline = nurseryio.current_time()
+
+    async with serving() as server, client() as http, nurseryio.open_nursery() as nursery:
+        with nurseryio.move_on_after(1000, shield=shielded) as scope:
+            nursery.start_soon(expire)
             await http.get(f"{server.url}/silent")
         assert scope.cancelled_caught
         assert not open_connections(http)
