@@ -24,7 +24,9 @@ help:
 
 # One stamp for each set of extras, renewed when the project's requirements change.
 .venv/%.stamp: pyproject.toml
-	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer was found" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { \
+	echo "no Python 3.10 or newer with the modules venv and ensurepip was found" >&2; \
+	echo "(on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@

@@ -89,8 +89,13 @@ async def test_cancelled_httpx_requests_leave_no_connection_and_cost_no_cpu() ->
 async def test_move_on_after_cancels_an_httpx_request_and_the_client_goes_on(
     shielded: bool,
 ) -> None:
-    async with serving() as server, client() as http:
-        with nurseryio.move_on_after(0.05, shield=shielded) as scope:
+    async def expire() -> None:
+        await until(lambda: server.silent == 1)  # also on a machine that is slow to connect
+        scope.deadline = nurseryio.current_time()
+
+    async with serving() as server, client() as http, nurseryio.open_nursery() as nursery:
+        with nurseryio.move_on_after(1000, shield=shielded) as scope:
+            nursery.start_soon(expire)
             await http.get(f"{server.url}/silent")
         assert scope.cancelled_caught
         assert not open_connections(http)

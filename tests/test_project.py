@@ -7,7 +7,9 @@ the documentation's host.
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +44,48 @@ def test_each_make_target_that_a_page_names_exists() -> None:
     assert named <= targets
     shown = set(re.findall(r'@echo "make (\w+)', text(source.ROOT / "Makefile")))
     assert shown == targets - {"help"}
+
+
+def executable(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    path.chmod(0o755)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_says_what_to_install_where_no_python_can_make_environments(tmp_path: Path) -> None:
+    (tmp_path / ".ci").mkdir()
+    executable(tmp_path / ".ci/pythons", "true")
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(source.ROOT / name, tmp_path)
+    done = subprocess.run(["make", "demo"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "with the modules venv and ensurepip" in done.stderr
+    assert "apt install python3-venv" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "program, answer, reason",
+    [
+        ("uname", "echo Plan9", "not on this system"),
+        ("id", "echo 1000", "it is not here, and only root can get it"),
+        ("unshare", "exit 1", "it is not here, and this container cannot mount"),
+        ("debootstrap", "exit 1", "no Debian unstable can be had"),
+    ],
+)
+def test_a_python_that_ci_cannot_fetch_is_skipped_with_one_line(
+    tmp_path: Path, program: str, answer: str, reason: str
+) -> None:
+    able = {"uname": "echo Linux", "id": "echo 0", "unshare": "true"}
+    for name, script in {**able, program: answer}.items():
+        executable(tmp_path / name, script)
+    done = subprocess.run(
+        [source.ROOT / ".ci/debian", "get", "3.15", tmp_path / "root"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, f"{reason}\n")
+    assert not (tmp_path / "root").exists()
 
 
 def test_the_issue_template_has_a_field_for_all_that_a_bug_depends_on() -> None:

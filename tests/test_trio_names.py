@@ -87,6 +87,19 @@ def test_a_changed_parameter_of_a_trio_name_is_found(monkeypatch) -> None:
     assert differing == [trio_names.Difference("sleep", "(seconds)", "(duration)")]
 
 
+@pytest.mark.parametrize(
+    "signature, shown",
+    [
+        ("(object, /)", "(_, /)"),
+        ("(a, b=None, /, c=1, *, d=2)", "(_, _=None, /, c=1, *, d=2)"),
+        ("(a, b=None)", "(a, b=None)"),
+        ("()", "()"),
+    ],
+)
+def test_the_name_of_a_positional_only_parameter_does_not_count(signature, shown) -> None:
+    assert trio_names.as_called(signature) == shown
+
+
 def test_a_missing_method_of_a_trio_class_is_found(monkeypatch) -> None:
     monkeypatch.delattr(nurseryio.Event, "is_set")
     assert "Event.is_set" in [d.name for d in trio_names.compare().missing]

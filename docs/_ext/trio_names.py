@@ -16,6 +16,7 @@ import importlib
 import inspect
 import json
 import pathlib
+import re
 import socket as stdlib_socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -245,9 +246,18 @@ def compare_names(result: Comparison, prefix: str, theirs: Names, ours: Names) -
         if mine.get("refuses"):
             result.refusing.append(difference)
         elif None not in (difference.theirs, difference.ours) and (
-            difference.theirs != difference.ours
+            as_called(difference.theirs) != as_called(difference.ours)
         ):
             result.differing.append(difference)
+
+
+def as_called(signature: str) -> str:
+    """A signature without the names of its positional-only parameters.
+
+    No caller can write these names. Python 3.14 renames some of them in the standard library.
+    """
+    head, slash, tail = signature.rpartition(", /")
+    return re.sub(r"(?<![=\w])\w+(?=[,=]|$)", "_", head) + slash + tail
 
 
 # -- the lists -------------------------------------------------------------------

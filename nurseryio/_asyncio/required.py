@@ -22,7 +22,7 @@ import sys
 from typing import Any
 
 # The Pythons that pyproject.toml declares.
-SUPPORTED = "3.10 to 3.14"
+SUPPORTED = "3.10 to 3.15"
 
 # Of modules and classes: the name for people, the object, its private parts.
 AT_IMPORT: list[tuple[str, Any, tuple[str, ...]]] = [

@@ -235,7 +235,12 @@ def settle_in(task: Task) -> None:
     actual = current_asyncio_task()
     if actual is task.asyncio_task:
         return
-    if actual is None or actual in records:
+    if actual is None:
+        raise RuntimeError(
+            f"{task!r} has begun where asyncio.current_task() is None: a task factory must make "
+            "tasks of the class asyncio.Task or of a subclass"
+        )
+    if actual in records:
         raise RuntimeError(
             f"{task!r} was to run in {actual!r}, which has work of its own: a task factory must "
             "give each coroutine a task"

@@ -136,7 +136,10 @@ class TLSInfo:
         return self._after_handshake("cipher()").cipher()
 
     def shared_ciphers(self) -> list[tuple[str, str, int]] | None:
-        """Return the ciphers that both ends know, on a server; None on a client.
+        """Return the ciphers that both ends know, on a server.
+
+        On a client the answer has no meaning: None, or with some releases of Python 3.10 and 3.11
+        a list of the ciphers that the client offered.
 
         Raises:
             NeedHandshakeError: The handshake is not done yet.

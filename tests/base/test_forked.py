@@ -219,7 +219,11 @@ def test_a_forked_child_that_calls_sys_exit_in_a_task_ends_with_its_code(kind: s
                 sys.exit(5)
         """,
     )
-    assert (code, errors) == (5, "")
+    assert code == 5
+    if sys.version_info < (3, 14):
+        assert errors == ""
+    else:  # asyncio's tasks report that the fork has taken the running loop away
+        assert "is not the running loop" in errors
 
 
 @pytest.mark.parametrize("kind", KINDS)

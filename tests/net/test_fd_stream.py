@@ -78,7 +78,10 @@ async def test_fd_stream_bytes_pass_a_pipe_complete_and_in_order() -> None:
 
 
 async def test_fd_stream_on_a_terminal_works_in_both_directions() -> None:
-    master, terminal = pty.openpty()
+    try:
+        master, terminal = pty.openpty()
+    except OSError:  # without /dev/pts
+        pytest.skip("this machine has no pseudo-terminals")
     tty.setraw(terminal)
     async with FdStream(master) as one, FdStream(terminal) as other:
         await one.send_all(b"typed")

@@ -135,6 +135,10 @@ async def test_getnameinfo_gives_the_names_of_addresses() -> None:
 
 
 async def test_getprotobyname_gives_the_numbers_of_protocols() -> None:
+    try:
+        stdlib.getprotobyname("tcp")
+    except OSError:  # without /etc/protocols
+        pytest.skip("this machine knows no protocols by name")
     with assert_checkpoints():
         assert await socket.getprotobyname("tcp") == socket.IPPROTO_TCP
     with pytest.raises(OSError, match="protocol not found"):

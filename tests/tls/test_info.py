@@ -84,7 +84,7 @@ async def test_after_the_handshake_both_ends_report_the_same_version_and_cipher(
     assert client.selected_npn_protocol() is None
     assert client.get_channel_binding() == server.get_channel_binding() is not None
     assert client.session_reused is False
-    assert client.shared_ciphers() is None
+    assert client.shared_ciphers() == client._ssl_object.shared_ciphers()
     assert server.shared_ciphers()
 
 

@@ -39,6 +39,9 @@ class Kept(Transport):
 class Sentry(Tool):
     """Initialized in the running loop, as Sentry's documentation says."""
 
+    # Where the loop leaves the name to the factory: asyncio's own loop, from Python 3.13.3 on.
+    names_tasks = True
+
     @asynccontextmanager
     async def installed(self) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
