@@ -13,6 +13,7 @@ import faulthandler
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +142,12 @@ def fork() -> None:
     import nurseryio
 
     async def main() -> int:
-        faulthandler.cancel_dump_traceback_later()  # Python warns if its thread exists
-        pid = os.fork()
+        with warnings.catch_warnings():
+            # Python warns of the thread of faulthandler, which the child does not need.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
         if pid == 0:
             os._exit(7)
-        faulthandler.dump_traceback_later(PATIENCE, exit=True)
         await nurseryio.sleep(0.01)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
