@@ -461,3 +461,31 @@ async def test_a_selector_that_cannot_be_hooked_leaves_no_instrument_behind(
     assert recorder.events == []
     with pytest.raises(KeyError):
         remove_instrument(recorder)
+
+
+@pytest.mark.app_only
+async def test_a_failure_as_a_step_hook_returns_does_not_keep_the_task_from_its_step(
+    monkeypatch: pytest.MonkeyPatch, loop_errors: list[str]
+) -> None:
+    def fail() -> None:
+        monkeypatch.undo()
+        raise MemoryError
+
+    class FailsOnce(Instrument):
+        def before_task_step(self, task: Task) -> None:
+            if task.name == "the child" and not steps:
+                # What is called first after the hook has returned.
+                monkeypatch.setattr("nurseryio._asyncio.compat.current_task_or_none", fail)
+
+    async def child() -> None:
+        steps.append(asyncio.current_task())
+
+    steps: list[Any] = []
+    instrument = FailsOnce()
+    add_instrument(instrument)
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(child, name="the child")
+    remove_instrument(instrument)
+    assert len(steps) == 1
+    await checkpoint()
+    assert len(loop_errors) == 1
