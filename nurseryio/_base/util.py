@@ -166,9 +166,6 @@ class OnlyWith:
             raise AssertionError("never called: __aenter__ raises")
 
 
-# -- descriptors ----------------------------------------------------------------
-
-
 # -- names ----------------------------------------------------------------------
 
 # How many nested partials are unwrapped to find a function's name. There may be circles.

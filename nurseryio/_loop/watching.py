@@ -8,14 +8,9 @@ anything.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .._asyncio import compat
 from .._core.loop_state import PerLoop
 from .._core.task import current_state
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["ask", "can_watch", "cannot_watch", "check_can_watch"]
 
