@@ -12,7 +12,7 @@ from harness.inlined import ORDINARY, Mark
 # change of one side look at the other, and then enter what the test shows.
 FINGERPRINTS: dict[str, tuple[str, str]] = {
     "_core.cancel_ledger.native_requests": ("9bcb57ad", "c86124e8"),
-    "_nursery.nursery.Nursery._spawn": ("cb8a15aa", "32d2d31b"),
+    "_nursery.nursery.Nursery._spawn": ("cb8a15aa", "005844a6"),
     "_nursery.scope.CancelScope.__exit__": ("0af93f0e", "1f6cc857"),
     "_nursery.task_exit.end_child": ("b82ce829", "420d96a3"),
     "_nursery.timeouts._sleep": ("f0c0592b", "6b7d6f14"),
@@ -62,8 +62,13 @@ def compare(
     monkeypatch: pytest.MonkeyPatch, copy: str, function: str = "add", rest: str = ""
 ) -> str | None:
     """The difference that is found between a copy, in a function, and the source above."""
-    lines = "".join(f"    {line}\n" for line in copy.splitlines())
-    text = f"{SOURCE}\n\ndef place(loop, due):\n    # inlined: _a.b.{function}{rest}\n{lines}"
+    return compare_marked(monkeypatch, f"# inlined: _a.b.{function}{rest}\n{copy}")
+
+
+def compare_marked(monkeypatch: pytest.MonkeyPatch, marked: str) -> str | None:
+    """The same for code that has its mark already."""
+    lines = "".join(f"    {line}\n" for line in marked.splitlines())
+    text = f"{SOURCE}\n\ndef place(loop, due):\n{lines}"
     module = source.Module("_a.b", source.PACKAGE / "b.py")
     monkeypatch.setitem(module.__dict__, "text", text)
     monkeypatch.setitem(module.__dict__, "tree", ast.parse(text))
@@ -127,6 +132,22 @@ def test_a_condition_may_be_inlined_with_the_function_that_it_calls(
     copy = f"if loop.state is OPEN and not {full}:\n    pass"
     assert compare(monkeypatch, copy, "is_open") is None
     assert compare(monkeypatch, copy.replace("not ", ""), "is_open") is not None
+
+
+@pytest.mark.parametrize("operator", ["or not", "or", "and"])
+def test_an_operand_of_a_condition_may_be_inlined(
+    monkeypatch: pytest.MonkeyPatch, operator: str
+) -> None:
+    copy = f"""\
+if (
+    due
+    # inlined: _a.b.is_open
+    {operator} (loop.state is OPEN and not is_full(loop))
+):
+    pass
+"""
+    assert compare_marked(monkeypatch, copy) is None
+    assert compare_marked(monkeypatch, copy.replace("OPEN", "CLOSED")) is not None
 
 
 def test_an_inlined_mark_of_a_missing_function_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

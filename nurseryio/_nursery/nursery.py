@@ -211,23 +211,26 @@ class Nursery(metaclass=NoPublicConstructor):
             raise
         if type(coro) is not CoroutineType:
             coro = checked_coroutine(async_fn, coro)
-        state = self._state
-        scope = self.cancel_scope
+        state, scope = self._state, self.cancel_scope
         making = state.making
-        # inlined: _asyncio.compat.TaskMaking.is_plain
-        plain = (
-            making.factory() is None
-            and making.loop_type.create_task is making.create_task
-            and (making.code is None or making.create_task.__code__ is making.code)
-            and "create_task" not in making.namespace
-            and asyncio_tasks.Task is NativeTask
-        )
-        if name is not None or scope._effective or state.step_hooks is not None or not plain:
+        if (
+            name is not None
+            or scope._effective
+            or state.step_hooks is not None
+            # inlined: _asyncio.compat.TaskMaking.is_plain
+            or not (
+                making.factory() is None
+                and making.loop_type.create_task is making.create_task
+                and (making.code is None or making.create_task.__code__ is making.code)
+                and "create_task" not in making.namespace
+                and asyncio_tasks.Task is NativeTask
+            )
+        ):
             self._spawn(coro, async_fn, name)
             return
-        # Without these three calls spawning is a tenth cheaper.
+        # Without three calls spawning is a tenth cheaper.
         # inlined: _nursery.nursery.Nursery._spawn, the ordinary case
-        asyncio_task = runner = None
+        made = runner = None
         task = blank(Task)
         try:
             # inlined: _core.task.make_task[1:-2]
@@ -242,17 +245,15 @@ class Nursery(metaclass=NoPublicConstructor):
             task._park = task._last_interrupted = task._swallowed_cancels = task._wakeup = None
             task._extra = NO_EXTRA
             runner = self._run_child(task, coro)
-            asyncio_task = ChildTask(
-                runner, loop=state.loop, name=getattr(coro, "__qualname__", None)
-            )
-            asyncio_task.shown = coro
-            task.asyncio_task = asyncio_task
-            records[asyncio_task] = task
+            made = ChildTask(runner, loop=state.loop, name=getattr(coro, "__qualname__", None))
+            made.shown = coro
+            task.asyncio_task = made
+            records[made] = task
             self._children[task] = None
             if note_who_awaits is not None:
-                note_who_awaits(asyncio_task, self._parent_task.asyncio_task)
+                note_who_awaits(made, self._parent_task.asyncio_task)
         except BaseException:
-            unmake(task, asyncio_task, runner, coro)
+            unmake(task, made, runner, coro)
             raise
 
     def _refuse(self) -> NoReturn:

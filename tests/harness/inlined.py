@@ -9,9 +9,9 @@ the place. After the name there may be:
 * ``, the ordinary case``: the copy is simplified, so that it cannot be compared. The test holds a
   fingerprint of both sides: a change of one side makes the test ask for a look at the other.
 
-A ``return`` of the source may be an assignment in the copy, the condition of an ``if``, or be
-missing if it is the last statement and returns a local variable. A call in the source may be the
-expression that the called function returns.
+A ``return`` of the source may be an assignment in the copy, the condition of an ``if`` or an
+operand in it, also behind ``not``. It may be missing if it is the last statement and returns a
+local variable. A call in the source may be the expression that the called function returns.
 """
 
 from __future__ import annotations
@@ -94,13 +94,25 @@ def body(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.stmt]:
 
 
 def copy(mark: Mark) -> list[ast.stmt]:
-    """The statements from a mark to the end of the block that it is in."""
+    """The statements from a mark to the end of its block, or the operand below a mark."""
     for block in _blocks(mark.module.tree):
         for place, statement in enumerate(block):
             before = block[place - 1].end_lineno or 0 if place else 0
             if before < mark.line < statement.lineno and _is_next(mark, statement):
                 return block[place:]
-    raise LookupError(f"{mark}: no statement follows")
+    operand = _operand(mark)
+    if operand is None:
+        raise LookupError(f"{mark}: neither a statement nor an operand follows")
+    return [ast.Expr(operand)]
+
+
+def _operand(mark: Mark) -> ast.expr | None:
+    """The operand of ``and`` or ``or`` in the line below a mark, without ``not``."""
+    for node in ast.walk(mark.module.tree):
+        for value in node.values if isinstance(node, ast.BoolOp) else ():
+            if value.lineno == mark.line + 1:
+                return value.operand if isinstance(value, ast.UnaryOp) else value
+    return None
 
 
 def _is_next(mark: Mark, statement: ast.stmt) -> bool:
@@ -203,6 +215,8 @@ class _Comparison:
                 return self._same(expected.value, actual.value)
             if isinstance(actual, ast.If):
                 return self._same(expected.value, actual.test)
+            if isinstance(actual, ast.Expr):
+                return self._same(expected.value, actual.value)
         if isinstance(expected, (ast.Assign, ast.AnnAssign)) and isinstance(
             actual, (ast.Assign, ast.AnnAssign)
         ):
