@@ -10,17 +10,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from harness.core import cancelling, leaves, little_cpu, needs_counts, settle
+from harness.core import cancelling, forever, leaves, little_cpu, needs_counts, settle
 
 import nurseryio
 from nurseryio import CancelScope, open_nursery
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
-
-
-async def forever() -> None:
-    await asyncio.get_running_loop().create_future()
 
 
 @contextlib.asynccontextmanager

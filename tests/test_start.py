@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from harness.core import cancelling, leaves, needs_counts, settle, turns, validate
+from harness.core import cancelling, forever, leaves, needs_counts, settle, turns, validate
 
 from nurseryio import (
     TASK_STATUS_IGNORED,
@@ -32,10 +32,6 @@ if sys.version_info < (3, 11):
 pytestmark = pytest.mark.limit(20)
 
 Status = TaskStatus[Any]
-
-
-async def forever() -> None:
-    await asyncio.get_running_loop().create_future()
 
 
 async def ready_with(value: object, *, task_status: Status = TASK_STATUS_IGNORED) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from harness import fake_loops
-from harness.core import task_factory
+from harness.core import forever, task_factory
 
 import nurseryio
 from nurseryio._asyncio import compat
@@ -29,10 +29,6 @@ from nurseryio._nursery import (
 )
 
 VAR = contextvars.ContextVar("VAR", default="unset")
-
-
-async def forever() -> None:
-    await asyncio.get_running_loop().create_future()
 
 
 async def test_a_waiting_task_shows_the_future_that_it_awaits() -> None:

@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 from harness.core import (
+    agree,
+    cancel_me,
     cancelling,
+    forever,
     leaves,
     needs_counts,
+    own_task,
 )
 
 from nurseryio import (
@@ -23,7 +27,6 @@ from nurseryio._base import Value
 from nurseryio._core.cancel_ledger import native_requests
 from nurseryio._core.task import current_task
 from nurseryio.lowlevel import (
-    Abort,
     cancel_shielded_checkpoint,
     checkpoint,
     checkpoint_if_cancelled,
@@ -32,24 +35,6 @@ from nurseryio.lowlevel import (
 )
 
 pytestmark = pytest.mark.limit(20)
-
-
-async def forever() -> None:
-    await asyncio.get_running_loop().create_future()
-
-
-def agree(_raise_cancel: object) -> Abort:
-    return Abort.SUCCEEDED
-
-
-async def own_task(function: Any) -> Any:
-    """Run a function in a new asyncio task, and return its result or error."""
-    task = asyncio.get_running_loop().create_task(function())
-    return (await asyncio.gather(task, return_exceptions=True))[0]
-
-
-def cancel_me() -> None:
-    asyncio.current_task().cancel("native")  # type: ignore[union-attr]
 
 
 # -- the ledger -----------------------------------------------------------------

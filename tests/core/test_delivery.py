@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from harness.core import (
     Refusing,
+    forever,
     leaves,
     little_cpu,
     needs_counts,
@@ -57,10 +58,6 @@ from nurseryio.lowlevel import (
 )
 
 pytestmark = pytest.mark.limit(20)
-
-
-async def forever() -> None:
-    await asyncio.get_running_loop().create_future()
 
 
 async def cancelled_later(scope: CancelScope, turns_first: int = 3) -> None:

@@ -11,7 +11,18 @@ import weakref
 from typing import Any, NoReturn
 
 import pytest
-from harness.core import HAS_COUNTS, cancelling, gone, needs_counts, settle, turns, without_gc
+from harness.core import (
+    HAS_COUNTS,
+    agree,
+    cancel_me,
+    cancelling,
+    gone,
+    needs_counts,
+    own_task,
+    settle,
+    turns,
+    without_gc,
+)
 from harness.late_errors import LateFuture, OutOfTime
 
 from nurseryio import Cancelled, CancelScope, open_nursery
@@ -28,10 +39,6 @@ from nurseryio.lowlevel import (
 )
 
 pytestmark = pytest.mark.limit(20)
-
-
-def agree(_raise_cancel: object) -> Abort:
-    return Abort.SUCCEEDED
 
 
 def refuse(_raise_cancel: object) -> Abort:
@@ -56,16 +63,6 @@ class Parked:
             except Cancelled:
                 self.struck_next = True
         return value
-
-
-async def own_task(function: Any) -> Any:
-    """Run a function in a new asyncio task, and return its result or error."""
-    task = asyncio.get_running_loop().create_task(function())
-    return (await asyncio.gather(task, return_exceptions=True))[0]
-
-
-def cancel_me() -> None:
-    asyncio.current_task().cancel("native")  # type: ignore[union-attr]
 
 
 # -- checkpoints ----------------------------------------------------------------

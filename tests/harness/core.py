@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from nurseryio import open_nursery
 from nurseryio._core.delivery import _validate
 from nurseryio._core.task import current_state, records
+from nurseryio._nursery.nursery import SLOW_EXIT_PREDICTION
+from nurseryio.lowlevel import Abort
 
 needs_counts = pytest.mark.skipif(
     sys.version_info < (3, 11), reason="Python 3.10 has neither cancel counts nor TaskGroup"
@@ -112,3 +115,60 @@ def leaves(error: BaseException) -> list[BaseException]:
     if inner is None:
         return [error]
     return [leaf for member in inner for leaf in leaves(member)]
+
+
+def types_of(error: BaseException) -> list[type[BaseException]]:
+    """The types of :func:`leaves`."""
+    return [type(leaf) for leaf in leaves(error)]
+
+
+# -- what tasks do ----------------------------------------------------------------
+
+
+async def forever() -> None:
+    """Wait in asyncio's own way for a future that is never done."""
+    await asyncio.get_running_loop().create_future()
+
+
+async def do_nothing() -> None:
+    """End at once."""
+
+
+async def fail(error: BaseException) -> None:
+    """Raise an error at once."""
+    raise error
+
+
+async def fail_after_turns(error: BaseException, number: int = 3) -> None:
+    """Raise an error after some iterations of the loop."""
+    await turns(number)
+    raise error
+
+
+async def own_task(function: Any) -> Any:
+    """Run a function in a new asyncio task, and return its result or error."""
+    task = asyncio.get_running_loop().create_task(function())
+    return (await asyncio.gather(task, return_exceptions=True))[0]
+
+
+def cancel_me() -> None:
+    """Cancel the running task natively."""
+    asyncio.current_task().cancel("native")  # type: ignore[union-attr]
+
+
+def agree(_raise_cancel: object) -> Abort:
+    """An abort function that lets the task be woken."""
+    return Abort.SUCCEEDED
+
+
+# How a nursery waits for its end depends on whether the one before it lasted (rule 2 of nursery).
+both_ends = pytest.mark.parametrize("previous", ["short", "long"])
+
+
+async def a_nursery_before(previous: str) -> None:
+    """Make the nursery before the tested one a short or a long one."""
+    # One more: during the first, that of run() itself turns out to last.
+    lengths = [0] * (SLOW_EXIT_PREDICTION + 1) if previous == "short" else [3]
+    for length in lengths:
+        async with open_nursery() as nursery:
+            nursery.start_soon(turns, length)

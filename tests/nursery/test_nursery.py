@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 from harness.core import (
+    do_nothing,
+    fail,
+    forever,
     gone,
     settle,
     task_factory,
@@ -38,18 +41,6 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 pytestmark = pytest.mark.limit(20)
-
-
-async def forever() -> None:
-    await asyncio.get_running_loop().create_future()
-
-
-async def fail(error: BaseException) -> None:
-    raise error
-
-
-async def do_nothing() -> None:
-    pass
 
 
 # -- spawning -------------------------------------------------------------------
@@ -93,8 +84,8 @@ async def test_a_child_is_an_asyncio_task_with_its_name() -> None:
         records_by_name = {task.name: task for task in nursery.child_tasks}
         assert set(records_by_name) == {
             "by hand",
-            f"{__name__}.forever",
-            f"{__name__}.do_nothing",
+            "harness.core.forever",
+            "harness.core.do_nothing",
         }
         assert all(isinstance(task.asyncio_task, asyncio.Task) for task in nursery.child_tasks)
         assert "by hand" in repr(records_by_name["by hand"])

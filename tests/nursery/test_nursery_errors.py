@@ -10,9 +10,16 @@ from typing import Any
 
 import pytest
 from harness.core import (
+    a_nursery_before,
+    both_ends,
     cancelling,
+    do_nothing,
+    fail,
+    fail_after_turns,
+    forever,
     leaves,
     turns,
+    types_of,
     until,
     validate,
 )
@@ -33,39 +40,6 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 pytestmark = pytest.mark.limit(20)
-
-
-async def forever() -> None:
-    await asyncio.get_running_loop().create_future()
-
-
-# How a nursery waits for its end depends on whether the one before it lasted (rule 2 there).
-both_ends = pytest.mark.parametrize("previous", ["short", "long"])
-
-
-async def a_nursery_before(previous: str) -> None:
-    # One more: during the first, that of run() itself turns out to last.
-    lengths = [0] * (SLOW_EXIT_PREDICTION + 1) if previous == "short" else [3]
-    for length in lengths:
-        async with open_nursery() as nursery:
-            nursery.start_soon(turns, length)
-
-
-async def fail(error: BaseException) -> None:
-    raise error
-
-
-async def fail_after_turns(error: BaseException, number: int = 3) -> None:
-    await turns(number)
-    raise error
-
-
-async def do_nothing() -> None:
-    pass
-
-
-def types_of(error: BaseException) -> list[type[BaseException]]:
-    return [type(leaf) for leaf in leaves(error)]
 
 
 # -- errors ---------------------------------------------------------------------

@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 from harness.core import (
     cancelling,
+    do_nothing,
+    fail_after_turns,
+    forever,
     leaves,
     settle,
     turns,
+    types_of,
     validate,
 )
 
@@ -29,23 +33,6 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 pytestmark = pytest.mark.limit(20)
-
-
-async def forever() -> None:
-    await asyncio.get_running_loop().create_future()
-
-
-async def fail_after_turns(error: BaseException, number: int = 3) -> None:
-    await turns(number)
-    raise error
-
-
-async def do_nothing() -> None:
-    pass
-
-
-def types_of(error: BaseException) -> list[type[BaseException]]:
-    return [type(leaf) for leaf in leaves(error)]
 
 
 # -- misnesting -----------------------------------------------------------------

@@ -23,6 +23,7 @@ import pytest
 from harness.core import (
     HAS_COUNTS,
     cancelling,
+    forever,
     gone,
     leaves,
     needs_counts,
@@ -52,10 +53,6 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 pytestmark = pytest.mark.limit(20)
-
-
-async def forever() -> None:
-    await asyncio.get_running_loop().create_future()
 
 
 # -- entering, leaving, cancelling ----------------------------------------------
