@@ -1,4 +1,7 @@
-"""Ready-made instruments, for ``run(instruments=...)`` and ``lowlevel.add_instrument``."""
+"""Looking at a running program: its task tree, why a block does not end, traces.
+
+``Tracer`` is an instrument, for ``run(instruments=...)`` and ``lowlevel.add_instrument``.
+"""
 
 from __future__ import annotations
 
@@ -7,5 +10,29 @@ from typing import TYPE_CHECKING
 from ._base.lazy_exports import lazy_exports
 from ._observe.tracer import Tracer as Tracer
 
+if TYPE_CHECKING:
+    from ._observe.explain import (
+        Blocker as Blocker,
+        Explanation as Explanation,
+        explain as explain,
+    )
+    from ._observe.places import Place as Place
+    from ._observe.task_tree import task_tree as task_tree
+    from ._observe.tree_data import (
+        ScopeInfo as ScopeInfo,
+        TaskInfo as TaskInfo,
+        TaskTree as TaskTree,
+    )
+    from ._observe.waits import Wait as Wait
+
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_exports(globals())
+    __getattr__, __dir__ = lazy_exports(
+        globals(),
+        {
+            "_observe.explain": "Blocker Explanation explain",
+            "_observe.places": "Place",
+            "_observe.task_tree": "task_tree",
+            "_observe.tree_data": "ScopeInfo TaskInfo TaskTree",
+            "_observe.waits": "Wait",
+        },
+    )

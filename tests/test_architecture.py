@@ -24,6 +24,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "required",
             "compat",
             "epoll",
+            "display",
         ),
     },
     {
@@ -79,7 +80,12 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         ),
         "_observe": (
             "tracer",
+            "places",
+            "waits",
+            "drawing",
+            "tree_data",
             "task_tree",
+            "explain",
         ),
         "_sync": (
             "parking_lot",
@@ -235,6 +241,7 @@ UPWARD_FOR_TYPES = {
     ("_nursery.task_status", "_nursery.nursery"),
     ("_core.task", "_nursery.nursery"),
     ("_dtls.channel", "_dtls.endpoint"),
+    ("_observe.drawing", "_observe.tree_data"),
 }
 
 # Imports against the order made inside a function, when it is called: (importer, imported).
@@ -245,6 +252,7 @@ FOREIGN_PRIVATES = {
     "_asyncio.required": "asyncio's",
     "_asyncio.compat": "asyncio's",
     "_asyncio.epoll": "asyncio's",
+    "_asyncio.display": "asyncio's",
     "_interop.anyio_bridge": "anyio's",
     "testing.pytest_plugin": "pytest-asyncio's",
 }
@@ -282,6 +290,7 @@ ASYNCIO_PRIVATES = {
 PUBLIC_IN_SPITE_OF_SPELLING = {
     "_asdict",
     "_asyncio_future_blocking",  # how asyncio and others know a future
+    "_current_frames",
     "_async_gen_function",  # how functions of the async_generator package are known
     "_exit",
     "_fields",

@@ -3,6 +3,7 @@
 ``required``: the private names that ``compat`` uses, and the error if one is missing.
 ``compat``: task state, cancel counts, task making, and loop internals, for all Pythons and loops.
 ``epoll``: one epoll object between a loop and the descriptors that stay registered with it.
+``display``: what asyncio shows of waiting tasks, for the task tree.
 Not here: virtual time, and which task waits for a descriptor (``_loop``); which cancel requests
 belong to a scope (``_core``).
 """

@@ -4,7 +4,7 @@ A new Python may rename a private attribute without notice. Most parts are read 
 because other loops lack them. Without a check, nurseryio would treat asyncio's own loop as one of
 these: a signal would not wake it, or a task factory would be ignored.
 
-Rule 1: every private name in ``compat`` is in one of the three tables here. A test compares them.
+Rule 1: every private name in this room is in one of the three tables here. A test compares them.
 
 Rule 2: :func:`check_import` runs before anything else of nurseryio, and :func:`check_loop` at the
 first use of a loop. So nothing has happened yet when they raise.
@@ -63,8 +63,12 @@ if hasattr(selectors, "EpollSelector"):
 # Names that need not exist: what is different without them.
 FALLBACKS: dict[str, str] = {
     "_asyncio": "tasks are those written in Python, and each is made by loop.create_task()",
+    "_asyncio_awaited_by": "the task tree does not show which task awaits an asyncio task",
+    "_children": "the task tree does not show which tasks asyncio.gather() waits for",
     "_coro": "asyncio's functions for display show the coroutine of the nursery around a child's",
     "_idle_semaphore": "the threads of the default executor count as busy: no deadlock is reported",
+    "_tasks": "before 3.14, the task tree does not show which tasks are in an asyncio.TaskGroup",
+    "_thread_id": "in another thread, the task tree does not show the step that the loop is in",
     "_threads": "as without _idle_semaphore; the report of a long shutdown does not name threads",
     "_value": "as without _idle_semaphore",
 }

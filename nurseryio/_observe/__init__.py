@@ -1,10 +1,12 @@
-"""Observing a running program: a trace of its tasks, and a drawing of the task tree.
+"""Observing a running program: a trace of its tasks, and the task tree with reasons.
 
-``tracer`` has ``Tracer``, an instrument that prints or logs each task's start, steps and end.
-``task_tree`` draws the tasks of a loop with their nurseries, and where each task waits.
+``tracer``: ``Tracer``, an instrument that prints or logs each task's start, steps and end.
+``places``: lines of the program. ``waits``: what a task waits for. ``drawing``: the tree as lines
+of text. ``tree_data``: the task tree as data. ``task_tree``: looking at the tasks of a loop.
+``explain``: why a nursery or a scope does not end.
 
-Not here: the hooks of instruments. They are declared in ``_base.abcs``, collected in
-``_base.instruments``, and called by ``_loop.step_hooks``, ``_loop.selector_idle`` and ``_run.run``.
+The hooks of instruments are declared in ``_base.abcs``, collected in ``_base.instruments``, and
+called by ``_loop.step_hooks``, ``_loop.selector_idle`` and ``_run.run``.
 """
 
 from __future__ import annotations

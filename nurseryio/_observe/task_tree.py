@@ -1,125 +1,301 @@
-"""``task_tree()``: a drawing of the tasks of a loop, with nurseries and where each task waits.
+"""``task_tree()``: the tasks of a loop with their nurseries, and what each of them waits for.
 
 This module also has :func:`draw_tasks`, for reports that other modules of the library make.
 
-Rule 1: drawing changes nothing: a task that does not have a record does not get one.
+Rule 1: looking changes nothing: a task that does not have a record does not get one.
 
 Rule 2: the tasks that :func:`nurseryio.run` makes for itself are left out.
 
-Rule 3: a task that cannot be drawn does not prevent the other tasks from being drawn.
+Rule 3: a task that cannot be shown does not prevent the other tasks from being shown.
+
+Rule 4: the functions may be called in any thread, and in a signal handler. The loop may change the
+tree meanwhile, so everything is copied before it is looked at.
 """
 
 from __future__ import annotations
 
 import asyncio
-import linecache
-import os
+import sys
+import threading
+from contextlib import suppress
 from itertools import islice
+from math import inf
 from typing import TYPE_CHECKING, Any
 
-from .._asyncio.compat import running_loop
+from .._asyncio import compat, display
+from .._asyncio.compat import running_loop_or_none
+from .._base.util import safe_repr
+from .._core.loop_state import all_states
+from .._core.scope_tree import chain
 from .._core.task import await_frames, records
+from .places import places_of, stack_of
+from .tree_data import ScopeInfo, TaskInfo, TaskTree
+from .waits import Wait, awaited_tasks, name_of_task, operation_of, wait_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from types import FrameType
 
     from .._asyncio.compat import Loop
     from .._core.task import Task
-    from .._nursery.nursery import Nursery
-
-_LIBRARIES = tuple(
-    os.path.dirname(os.path.abspath(path)) + os.sep
-    for path in (os.path.dirname(os.path.abspath(__file__)), asyncio.__file__)
-)
+    from .places import Place
+    from .waits import Frames
 
 # The most lines of a drawing that goes into a report or an error.
 MOST_LINES = 200
 
 
-def task_tree() -> str:
-    """Draw the tasks of the running loop.
+def task_tree(loop: Loop | None = None) -> TaskTree:
+    """Return the tasks of an event loop: who waits for what, where, and what is cancelled.
 
-    Each task has one line: its name, and the line of the program at which it waits. The nurseries
-    that are open in the task are drawn below it, with their children. Tasks that asyncio code has
-    started have no parent, and come last.
+    ``print(task_tree())`` draws the tree. Each task has one line: its name, what it waits for, and
+    the line of the program at which it waits. The scopes and nurseries that are open in the task
+    are drawn below it, the nurseries with their children. A task that asyncio code has started is
+    drawn below the task that awaits it if Python knows that task (from 3.14 on), else at the end.
+
+    May be called in any thread, also while the loop is blocked, and in a signal handler. If a task
+    or a callback is running while another thread calls this, the drawing begins with the stack of
+    that step.
+
+    Args:
+        loop: The event loop. None stands for the loop that runs in this thread or, if none does,
+            for the only one of the process that runs nurseryio.
 
     Returns:
-        Lines of text, without a newline at the end.
+        The tree, as data. ``str()`` of it is the drawing.
 
     Raises:
-        RuntimeError: where no loop is running.
+        RuntimeError: ``loop`` is not given, and there is no such loop, or more than one.
+
+    Checkpoint: no, this is not an async function.
+
+    Trio: none.
     """
-    return "\n".join(_lines(running_loop()))
+    if loop is None:
+        loop = _the_loop()
+    return tree_of(loop, _frame_elsewhere(loop))
 
 
 def draw_tasks(loop: Loop) -> str:
-    """Like :func:`task_tree`, for a loop that may not be running, and at most ``MOST_LINES``."""
-    lines = list(islice(_lines(loop), MOST_LINES + 1))
+    """The drawing of a loop's tasks, with at most ``MOST_LINES`` lines."""
+    lines = list(islice(tree_of(loop, _frame_elsewhere(loop)).lines(), MOST_LINES + 1))
     if len(lines) > MOST_LINES:
         lines[-1] = "... and more"
     return "\n".join(lines)
 
 
-def _lines(loop: Loop) -> Iterator[str]:
-    tasks = asyncio.all_tasks(loop)
-    known = [records[task] for task in tasks if task in records]
-    ours = [task for task in known if task._parent_nursery is not None or task.child_nurseries]
-    run = known[0]._state.run if known else None
-    root = None if run is None else run.root_task
-    tops = [task for task in ours if task._parent_nursery is None and task is not root]
+def running_loops() -> list[Loop]:
+    """The loops of this process that run now and have used nurseryio."""
+    return [state.loop for state in all_states() if state.loop.is_running()]
+
+
+def _the_loop() -> Loop:
+    loop = running_loop_or_none()
+    if loop is not None:
+        return loop
+    loops = running_loops()
+    if len(loops) == 1:
+        return loops[0]
+    if not loops:
+        raise RuntimeError("no event loop that uses nurseryio is running in this process")
+    raise RuntimeError(
+        f"{len(loops)} event loops run in this process: give the one that is meant, "
+        "task_tree(loop=...)"
+    )
+
+
+def tree_of(loop: Loop, frame: FrameType | None = None) -> TaskTree:
+    """The tree of a loop.
+
+    Args:
+        loop: The event loop.
+        frame: The innermost frame of the step that the loop is in, if it was interrupted.
+    """
+    running = _running_task(loop)
+    found = {task: records.get(task) for task in asyncio.all_tasks(loop)}
+    state = next((task._state for task in found.values() if task is not None), None)
+    root = None if state is None or state.run is None else state.run.root_task
     if root is not None:
-        tops = [child for nursery in root.child_nurseries for child in _children(nursery)] + tops
-    strangers = tasks - {task.asyncio_task for task in ours}
-    if root is not None:
-        strangers.discard(root.asyncio_task)
-    for top in tops:
-        yield from _draw(top)
-    for stranger in sorted(strangers, key=lambda task: task.get_name()):
-        yield f"asyncio task {_describe(stranger.get_name(), stranger.get_coro())}"
+        found.pop(root.asyncio_task, None)
+    builder = _Builder(loop, found, running, root, sys._getframe() if frame is None else frame)
+    stack = interrupted_stack(loop, frame) if frame is not None else ()
+    number = builder.numbers.get(running) if stack and running is not None else None
+    return TaskTree(safe_repr(loop), tuple(in_order(builder.infos())), stack, number)
 
 
-def _name(task: Task) -> str:
-    try:
-        return str(task.name)
-    except Exception:
-        return "a task whose name cannot be shown"
+class _Builder:
+    """Looks at each task of a loop.
 
+    Args:
+        loop: The event loop.
+        found: Its asyncio tasks, each with its record, None if it does not have one.
+        running: The asyncio task that is running, if there is one.
+        root: The record of the task that ``run()`` has made for itself.
+        innermost: The innermost frame of the running task.
+    """
 
-def _children(nursery: Nursery) -> list[Task]:
-    return sorted(nursery.child_tasks, key=_name)
+    def __init__(
+        self,
+        loop: Loop,
+        found: dict[Any, Task | None],
+        running: Any,
+        root: Task | None,
+        innermost: FrameType,
+    ) -> None:
+        self._now = loop.time()
+        self._found = found
+        self._running = running
+        self._root = root
+        self._innermost = innermost
+        self.numbers = {task: id(record or task) for task, record in found.items()}
+        # Of asyncio tasks that another task awaits: its number.
+        self._parents: dict[Any, int] = {}
+        self._frames: dict[Any, Frames] = {}
 
+    def infos(self) -> list[TaskInfo]:
+        """The data of each task."""
+        for task, record in self._found.items():
+            with suppress(Exception):
+                self._note_who_awaits(task, record)
+        return [self._info(task, record) for task, record in self._found.items()]
 
-def _draw(top: Task) -> Iterator[str]:
-    """The lines for a task and everything below it. Not recursive, because trees may be deep."""
-    stack: list[tuple[str, str, Any]] = [("", "", top)]
-    while stack:
-        first, rest, node = stack.pop()
-        below: Iterable[Any]
-        if hasattr(node, "child_tasks"):
-            shield = ", cancelled" if node.cancel_scope.cancel_called else ""
-            yield f"{first}nursery{shield}"
-            below = _children(node)
+    def _note_who_awaits(self, asyncio_task: Any, task: Task | None) -> None:
+        coro = asyncio_task.get_coro() if task is None else task.coro
+        if asyncio_task is self._running:
+            self._frames[asyncio_task] = _running_frames(coro, self._innermost)
+            return
+        self._frames[asyncio_task] = frames = list(await_frames(coro))
+        future = compat.waiter(asyncio_task)
+        if future is not None:
+            for awaited in awaited_tasks(operation_of(frames), future):
+                self._parents.setdefault(awaited, self.numbers[asyncio_task])
+        for by in display.awaiting(asyncio_task):
+            if by in self.numbers:
+                self._parents[asyncio_task] = self.numbers[by]
+
+    def _info(self, asyncio_task: Any, task: Task | None) -> TaskInfo:
+        nursery = None if task is None else task._parent_nursery
+        if nursery is not None:
+            above = nursery._parent_task
+            parent = None if above is self._root else id(above)
         else:
-            kind = "system task " if node._extra.is_system else ""
-            yield f"{first}{kind}{_describe(_name(node), node.coro)}"
-            below = node.child_nurseries
-        last = True
-        for child in reversed(list(below)):
-            corner, line = ("└─ ", "   ") if last else ("├─ ", "│  ")
-            stack.append((rest + corner, rest + line, child))
-            last = False
+            parent = self._parents.get(asyncio_task)
+        try:
+            state, wait = self._doing(asyncio_task, task)
+            scopes = () if task is None else _scopes(task, self._now)
+            places = places_of(self._frames.get(asyncio_task, ()))
+        except Exception as error:
+            state, scopes, places = "", (), ()
+            wait = Wait("unknown", f"cannot be shown ({type(error).__name__})")
+        if task is None or (nursery is None and not any(scope.nursery for scope in scopes)):
+            kind = "asyncio task"
+        else:
+            kind = "system task" if task._extra.is_system else "task"
+        return TaskInfo(
+            id=self.numbers[asyncio_task],
+            name=name_of_task(asyncio_task if task is None else task),
+            kind=kind,
+            state=state,
+            wait=wait,
+            cancelled=task is not None and task.scope._effective,
+            places=places,
+            scopes=scopes,
+            parent=parent,
+            nursery=None if nursery is None else id(nursery.cancel_scope),
+        )
+
+    def _doing(self, asyncio_task: Any, task: Task | None) -> tuple[str, Wait | None]:
+        """The state of a task, and what it waits for."""
+        if asyncio_task is self._running or compat.is_running(asyncio_task):
+            return "running", None
+        if not compat.has_run(asyncio_task.get_coro() if task is None else task.coro):
+            return "new", None
+        future = compat.waiter(asyncio_task)
+        if future is None or future.done():
+            return "ready", None
+        operation = operation_of(self._frames[asyncio_task])
+        return "waiting", wait_of(asyncio_task, task, operation)
 
 
-def _describe(name: str, coro: Any) -> str:
-    """The task's name and where it waits: the innermost line outside nurseryio and asyncio."""
-    place = None
-    for frame, line in await_frames(coro):
-        code = frame.f_code
-        if place is None or not code.co_filename.startswith(_LIBRARIES):
-            place = (code, line)
-    if place is None:
-        return name
-    code, line = place
-    text = linecache.getline(code.co_filename, line).strip()
-    shown = f": {text}" if text else ""
-    return f"{name} at {os.path.basename(code.co_filename)}:{line} in {code.co_name}(){shown}"
+def _running_frames(coro: Any, innermost: FrameType) -> Frames:
+    """The frames of a running coroutine, outermost first. It does not show them itself."""
+    frames = list(stack_of(innermost))
+    outermost = getattr(coro, "cr_frame", None)
+    for index, (frame, _) in enumerate(frames):
+        if frame is outermost:
+            return frames[index:]
+    return list(await_frames(coro))
+
+
+def in_order(infos: list[TaskInfo]) -> list[TaskInfo]:
+    """Sort the tasks so that each comes after its parent, and siblings in the order of names."""
+    below: dict[int | None, list[TaskInfo]] = {}
+    there = {info.id for info in infos}
+    for info in sorted(infos, key=lambda info: (info.kind == "asyncio task", info.name)):
+        below.setdefault(info.parent if info.parent in there else None, []).append(info)
+    found: list[TaskInfo] = []
+    stack = list(reversed(below.pop(None, [])))
+    while stack:
+        info = stack.pop()
+        found.append(info)
+        stack.extend(reversed(below.pop(info.id, [])))
+    # Tasks that await each other in a circle are below none.
+    return found + [info for rest in below.values() for info in rest]
+
+
+def _scopes(task: Task, now: float) -> tuple[ScopeInfo, ...]:
+    found = []
+    for node in chain(task.scope, task._base()):
+        if node._task is not task:
+            continue
+        nursery: Any = node._nursery
+        parent = node._parent
+        deadline = getattr(node, "_deadline", inf)
+        out = node._shielded and parent is not None and parent._effective
+        found.append(
+            ScopeInfo(
+                id=id(node),
+                nursery=nursery is not None,
+                body_running=nursery is not None and nursery._body_running,
+                children=() if nursery is None else tuple(map(id, list(nursery._children))),
+                cancelled=node._called,
+                reason=str(node._reason) if node._effective and node._reason is not None else None,
+                shield=node._shielded,
+                keeps_out=str(parent._reason) if out and parent is not None else None,
+                deadline=None if deadline == inf else deadline - now,
+            )
+        )
+    return tuple(reversed(found))
+
+
+# -- the step that is running -------------------------------------------------------
+
+
+def _running_task(loop: Loop) -> Any:
+    try:
+        return asyncio.current_task(loop)
+    except RuntimeError:
+        return None
+
+
+def interrupted_stack(loop: Loop, innermost: FrameType | None) -> tuple[Place, ...]:
+    """The stack of the step that a loop is in; empty if it is waiting for input and output.
+
+    Args:
+        loop: The event loop.
+        innermost: The innermost frame of its thread.
+    """
+    frames = list(stack_of(innermost))
+    for index in reversed(range(len(frames))):
+        if frames[index][0].f_code is compat.CALLBACK_CODE:
+            return places_of(frames[index + 1 :])
+    if _running_task(loop) is None:
+        return ()
+    return places_of(frames)
+
+
+def _frame_elsewhere(loop: Loop) -> FrameType | None:
+    """The innermost frame of the loop's thread, if that is another thread than this one."""
+    ident = display.loop_thread(loop)
+    if ident is None or ident == threading.get_ident() or not loop.is_running():
+        return None
+    return sys._current_frames().get(ident)

@@ -115,6 +115,7 @@ class Hop:
         "finished",
         "loop",
         "raise_cancel",
+        "thread",
     )
 
     def __init__(
@@ -138,6 +139,8 @@ class Hop:
         # Raises the cancellation that was delivered to the task; None if none was delivered yet.
         # It is set in the loop's thread, and read in the worker thread.
         self.raise_cancel: Callable[[], NoReturn] | None = None
+        # The identifier of the thread while it runs the function.
+        self.thread: int | None = None
 
     @property
     def name(self) -> str:
@@ -155,9 +158,11 @@ class Hop:
         fn, args, context = self._job
         self._job = None
         _this_thread.hop = self
+        self.thread = threading.get_ident()
         try:
             result = context.run(fn, *args)
         finally:
+            self.thread = None
             _this_thread.hop = None
         if isinstance(result, CoroutineType):
             result.close()

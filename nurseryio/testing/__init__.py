@@ -27,9 +27,8 @@ from .._checks.streams import (
     check_two_way_stream as check_two_way_stream,
 )
 from .._loop import wait_all_tasks_blocked as wait_all_tasks_blocked
-from .._observe.task_tree import task_tree as task_tree
 from .clock import MockClock as MockClock
-from .deadlock import DeadlockError as DeadlockError
+from .deadlock import DeadlockError as DeadlockError, task_tree as task_tree
 from .lockstep_streams import (
     lockstep_stream_one_way_pair as lockstep_stream_one_way_pair,
     lockstep_stream_pair as lockstep_stream_pair,

@@ -18,9 +18,10 @@ import threading
 from typing import TYPE_CHECKING
 
 from .._asyncio import compat
+from .._asyncio.compat import running_loop
 from .._base.thread_cache import idle_threads
 from .._core.loop_state import PerLoop
-from .._observe.task_tree import task_tree
+from .._observe.task_tree import tree_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +80,22 @@ def report_if_stuck(state: LoopState) -> None:
             task.cancel("every task waits, for ever")
     else:
         raise error
+
+
+def task_tree() -> str:
+    """Draw the tasks of the running loop: ``str(nurseryio.instruments.task_tree())``.
+
+    Returns:
+        Lines of text, without a newline at the end.
+
+    Raises:
+        RuntimeError: where no loop is running.
+
+    Checkpoint: no, this is not an async function.
+
+    Trio: none.
+    """
+    return str(tree_of(running_loop()))
 
 
 def _tree() -> str:

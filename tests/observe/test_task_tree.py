@@ -1,108 +1,357 @@
-"""The drawing of a loop's tasks."""
+"""The tasks of a loop: which there are, where they are, and the step that the loop is in."""
 
-# Covered below 95 %: a tree at a Ctrl-C is in test_ki.py.
+# Covered below 95 %: a tree at a Ctrl-C is in test_ctrl_c.py.
 
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from harness.core import forever, settle
 
 import nurseryio
+from nurseryio import testing
 from nurseryio._core.task import records
-from nurseryio.testing import task_tree, wait_all_tasks_blocked
+from nurseryio._observe.task_tree import (
+    MOST_LINES,
+    draw_tasks,
+    in_order,
+    interrupted_stack,
+    tree_of,
+)
+from nurseryio.instruments import TaskInfo, TaskTree, task_tree
+from nurseryio.testing import wait_all_tasks_blocked
 
 
-def shape(tree: str) -> list[str]:
-    """The lines with the names alone."""
-    return [line.partition(" at ")[0] for line in tree.splitlines()]
+def named(tree: TaskTree, name: str) -> TaskInfo:
+    (found,) = (task for task in tree.tasks if task.name == name)
+    return found
 
 
-async def test_task_tree_shows_children_below_their_nursery_in_the_order_of_their_names() -> None:
+def me() -> int:
+    return id(nurseryio.lowlevel.current_task())
+
+
+# -- tasks -----------------------------------------------------------------------------
+
+
+async def test_task_tree_has_each_task_after_its_parent_and_siblings_in_order_of_names() -> None:
     async def parent() -> None:
         async with nurseryio.open_nursery() as inner:
-            inner.start_soon(nurseryio.sleep_forever, name="a")
-            inner.start_soon(nurseryio.sleep_forever, name="b")
+            inner.start_soon(forever, name="b")
+            inner.start_soon(forever, name="a")
 
     async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(forever, name="single")
         nursery.start_soon(parent, name="parent")
-        nursery.start_soon(nurseryio.sleep_forever, name="single")
         await wait_all_tasks_blocked()
-        lines = shape(task_tree())
-        start = next(i for i, line in enumerate(lines) if line.endswith("nursery"))
-        assert lines[start:] == [
-            "└─ nursery",
-            "   ├─ parent",
-            "   │  └─ nursery",
-            "   │     ├─ a",
-            "   │     └─ b",
-            "   └─ single",
-        ]
+        tree = task_tree()
+        names = [task.name for task in tree.tasks]
+        start = names.index("parent")
+        assert names[start:] == ["parent", "a", "b", "single"]
+        assert named(tree, "parent").parent == me()
+        assert named(tree, "parent").nursery == id(nursery.cancel_scope)
+        assert named(tree, "a").parent == named(tree, "parent").id
+        (scope,) = named(tree, "parent").scopes
+        assert scope.children == tuple(task.id for task in reversed(tree.tasks[start + 1 : -1]))
         nursery.cancel_scope.cancel()
 
 
-async def test_task_tree_shows_where_the_program_waits_not_the_library() -> None:
-    async def child() -> None:
+async def test_task_tree_has_the_lines_of_the_program_at_which_a_task_waits() -> None:
+    async def inner() -> None:
         await nurseryio.sleep(1000)  # here
 
+    async def child() -> None:
+        await inner()
+
     async with nurseryio.open_nursery() as nursery:
-        nursery.start_soon(child)
+        nursery.start_soon(child, name="c")
         await wait_all_tasks_blocked()
-        line = next(line for line in task_tree().splitlines() if "child" in line)
-        assert "test_task_tree.py:" in line
-        assert line.endswith("in child(): await nurseryio.sleep(1000)  # here")
+        task = named(task_tree(), "c")
+        assert [place.function for place in task.places] == ["child", "inner"]
+        assert task.place is task.places[-1]
+        assert task.places[-1].text == "await nurseryio.sleep(1000)  # here"
         nursery.cancel_scope.cancel()
 
 
-async def test_task_tree_marks_a_cancelled_nursery() -> None:
+async def test_task_tree_has_the_states_new_ready_running_and_waiting() -> None:
+    event = nurseryio.Event()
+
     async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(event.wait, name="a")
+        await wait_all_tasks_blocked()
+        assert named(task_tree(), "a").state == "waiting"
+        event.set()
+        nursery.start_soon(forever, name="b")
+        tree = task_tree()
+        assert named(tree, "a").state == "ready"
+        assert named(tree, "b").state == "new"
+        assert [task.state for task in tree.tasks if task.id == me()] == ["running"]
+        assert not [task for task in tree.tasks if task.wait is not None and task.name in "ab"]
         nursery.cancel_scope.cancel()
-        assert "nursery, cancelled" in task_tree()
 
 
-async def test_task_tree_shows_asyncio_tasks_last_and_makes_no_task_record(loop_kind: str) -> None:
+async def test_task_tree_says_which_tasks_are_cancelled() -> None:
+    stop = threading.Event()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(nurseryio.to_thread.run_sync, stop.wait, name="thread")
+        await settle()
+        assert not named(task_tree(), "thread").cancelled
+        nursery.cancel_scope.cancel()
+        assert named(task_tree(), "thread").cancelled
+        stop.set()
+
+
+async def test_task_tree_has_asyncio_tasks_and_makes_no_task_record() -> None:
     task = asyncio.ensure_future(asyncio.sleep(1000))
     task.set_name("foreign")
     await wait_all_tasks_blocked()
-    file = "matrix.py" if loop_kind == "wrapping" else "tasks.py"
-    assert task_tree().splitlines()[-1].startswith(f"asyncio task foreign at {file}:")
+    found = named(task_tree(), "foreign")
+    assert found.kind == "asyncio task"
+    assert found.parent is None
     assert task not in records
     task.cancel()
     await asyncio.wait([task])
 
 
-@pytest.mark.run_only
-async def test_task_tree_leaves_out_the_tasks_of_the_run_and_marks_system_tasks() -> None:
-    system = nurseryio.lowlevel.spawn_system_task(nurseryio.sleep_forever, name="sleeper")
-    async with nurseryio.open_nursery():
+async def test_task_tree_puts_an_asyncio_task_below_the_task_that_awaits_it() -> None:
+    task = asyncio.ensure_future(forever())
+    task.set_name("awaited")
+
+    async def wait() -> None:
+        await task
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(wait, name="awaits")
         await wait_all_tasks_blocked()
         tree = task_tree()
-    assert "<init>" not in tree
-    assert "system task sleeper at" in tree
-    assert sum(line[0] not in "├└│ " for line in tree.splitlines()) == 2
-    assert system.name == "sleeper"
-
-
-async def test_task_tree_shows_a_task_that_has_not_begun_by_its_name() -> None:
-    async with nurseryio.open_nursery() as nursery:
-        nursery.start_soon(nurseryio.sleep_forever, name="new")
-        assert any("new" in line for line in task_tree().splitlines())
+        assert named(tree, "awaited").parent == named(tree, "awaits").id
+        assert named(tree, "awaits").wait.tasks == (named(tree, "awaited").id,)  # type: ignore[union-attr]
         nursery.cancel_scope.cancel()
 
 
-async def test_a_deep_task_tree_is_drawn_without_recursion() -> None:
-    async def deeper(levels: int) -> None:
-        async with nurseryio.open_nursery() as nursery:
-            if levels:
-                nursery.start_soon(deeper, levels - 1, name=f"level {levels}")
-            else:
-                lines.extend(task_tree().splitlines())
+def test_tasks_that_await_each_other_in_a_circle_are_not_lost() -> None:
+    def task(number: int, parent: int | None) -> TaskInfo:
+        return TaskInfo(number, "t", "asyncio task", "", None, False, (), (), parent, None)
 
-    lines: list[str] = []
-    await deeper(400)
-    assert sum("level" in line for line in lines) == 400
+    tasks = [task(1, 2), task(2, 1), task(3, None)]
+    assert [found.id for found in in_order(tasks)] == [3, 1, 2]
+
+
+async def test_task_tree_has_the_lines_of_the_running_task() -> None:
+    def look() -> TaskTree:
+        return task_tree()
+
+    places = next(task for task in look().tasks if task.state == "running").places
+    assert [place.function for place in places][-2:] == [
+        "test_task_tree_has_the_lines_of_the_running_task",
+        "look",
+    ]
+
+
+@pytest.mark.run_only
+async def test_task_tree_leaves_out_the_tasks_of_the_run_and_marks_system_tasks() -> None:
+    nurseryio.lowlevel.spawn_system_task(forever, name="sleeper")
+    async with nurseryio.open_nursery():
+        await wait_all_tasks_blocked()
+        tree = task_tree()
+    assert "<init>" not in [task.name for task in tree.tasks]
+    assert named(tree, "sleeper").kind == "system task"
+    assert sum(task.parent is None for task in tree.tasks) == 2
+
+
+async def test_a_task_that_cannot_be_shown_does_not_keep_others_from_being_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Bad:
+        def __getattr__(self, _name: str) -> Any:
+            raise RuntimeError("boom")
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(forever, name="bad")
+        nursery.start_soon(forever, name="good")
+        await wait_all_tasks_blocked()
+        (bad,) = (task for task in nursery.child_tasks if task.name == "bad")
+        coro, bad._coro = bad._coro, Bad()
+        tree = task_tree()
+        bad._coro = coro
+        nursery.cancel_scope.cancel()
+    wait = named(tree, "bad").wait
+    assert wait is not None
+    assert wait.text == "cannot be shown (RuntimeError)"
+    assert named(tree, "good").state == "waiting"
+
+
+# -- scopes ----------------------------------------------------------------------------
+
+
+async def test_task_tree_has_the_scopes_of_a_task_outer_before_inner() -> None:
+    async def child() -> None:
+        with nurseryio.move_on_after(1000), nurseryio.CancelScope(shield=True):
+            async with nurseryio.open_nursery():
+                await forever()
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(child, name="c")
+        await wait_all_tasks_blocked()
+        timed, shield, inner = named(task_tree(), "c").scopes
+        assert timed.deadline is not None
+        assert 900 < timed.deadline < 1001
+        assert (shield.shield, shield.deadline, shield.keeps_out) == (True, None, None)
+        assert (inner.nursery, inner.body_running, inner.children) == (True, True, ())
+        assert not timed.cancelled
+        nursery.cancel_scope.cancel("enough")
+        timed, shield, inner = named(task_tree(), "c").scopes
+        assert timed.reason is not None
+        assert "with reason 'enough'" in timed.reason
+        assert not timed.cancelled
+        assert shield.reason is None
+        assert shield.keeps_out == timed.reason
+        assert inner.reason is None
+        (task,) = nursery.child_tasks
+        task.scope._parent.shield = False  # type: ignore[union-attr]
+
+
+# -- other threads, signal handlers -------------------------------------------------------
+
+
+@pytest.fixture
+def thread() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+async def test_task_tree_of_a_blocked_loop_has_the_stack_of_the_step_in_another_thread(
+    loop_kind: str, thread: ThreadPoolExecutor
+) -> None:
+    loop = asyncio.get_running_loop()
+    here = me()
+    tree = thread.submit(task_tree, loop).result()  # the loop is blocked here
+    assert [task.state for task in tree.tasks if task.id == here] == ["running"]
+    if loop_kind == "uvloop":
+        assert tree.blocking == ()
+        return
+    function = "test_task_tree_of_a_blocked_loop_has_the_stack_of_the_step_in_another_thread"
+    assert function in [place.function for place in tree.blocking]
+    assert tree.blocking_task == here
+
+
+async def test_task_tree_of_a_loop_blocked_by_a_callback_has_its_stack(
+    loop_kind: str, thread: ThreadPoolExecutor
+) -> None:
+    trees: list[TaskTree] = []
+    loop = asyncio.get_running_loop()
+
+    def callback() -> None:
+        trees.append(thread.submit(task_tree, loop).result())
+
+    loop.call_soon(callback)
+    await asyncio.sleep(0)
+    assert trees[0].blocking_task is None
+    if loop_kind != "uvloop":
+        assert trees[0].blocking[0].function == "callback"
+
+
+async def test_task_tree_of_an_idle_loop_has_no_stack_in_another_thread(
+    thread: ThreadPoolExecutor,
+) -> None:
+    loop = asyncio.get_running_loop()
+    began = threading.Event()
+
+    def look() -> TaskTree:
+        began.wait()
+        tree = task_tree(loop)
+        while tree.blocking:  # the loop has not come to its wait yet
+            tree = task_tree(loop)
+        return tree
+
+    looking = loop.run_in_executor(thread, look)
+    loop.call_later(0, began.set)
+    assert (await looking).blocking_task is None
+
+
+async def test_task_tree_in_another_thread_finds_the_only_running_loop(
+    thread: ThreadPoolExecutor,
+) -> None:
+    nurseryio.lowlevel.current_task()
+    tree = thread.submit(task_tree).result()
+    assert me() in [task.id for task in tree.tasks]
+
+
+async def test_task_tree_in_a_signal_handler_has_the_tasks_of_its_loop() -> None:
+    trees: list[TaskTree] = []
+    here = me()
+    before = signal.signal(signal.SIGUSR1, lambda *_: trees.append(task_tree()))
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert here in [task.id for task in trees[0].tasks]
+
+
+def test_task_tree_where_several_loops_run_asks_which_one_is_meant() -> None:
+    with ThreadPoolExecutor(2) as executor:
+        both, done = threading.Barrier(3), threading.Event()
+
+        async def main() -> None:
+            both.wait()
+            done.wait()
+
+        runs = [executor.submit(nurseryio.run, main) for _ in range(2)]
+        both.wait()
+        try:
+            with pytest.raises(
+                RuntimeError, match=r"2 event loops run .* task_tree\(loop=\.\.\.\)"
+            ):
+                task_tree()
+        finally:
+            done.set()
+        assert [run.result() for run in runs] == [None, None]
 
 
 def test_task_tree_without_a_loop_is_an_error() -> None:
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="no event loop that uses nurseryio is running"):
         task_tree()
+
+
+def test_interrupted_stack_of_a_loop_that_does_not_run_a_step_is_empty() -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        assert interrupted_stack(loop, None) == ()
+        assert tree_of(loop).tasks == ()
+    finally:
+        loop.close()
+
+
+# -- as text ---------------------------------------------------------------------------
+
+
+async def test_draw_tasks_has_a_limit_of_lines() -> None:
+    async def parent() -> None:
+        async with nurseryio.open_nursery() as inner:
+            inner.start_soon(forever)
+
+    async with nurseryio.open_nursery() as nursery:
+        for _ in range(MOST_LINES):
+            nursery.start_soon(parent)
+        await wait_all_tasks_blocked()
+        lines = draw_tasks(asyncio.get_running_loop()).splitlines()
+        assert len(lines) == MOST_LINES + 1
+        assert lines[-1] == "... and more"
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_task_tree_of_testing_is_the_drawing_as_a_string() -> None:
+    drawing = testing.task_tree()
+    assert isinstance(drawing, str)
+    assert "test_the_task_tree_of_testing_is_the_drawing_as_a_string()" in drawing
+
+
+def test_the_task_tree_of_testing_without_a_loop_is_an_error() -> None:
+    with pytest.raises(RuntimeError):
+        testing.task_tree()

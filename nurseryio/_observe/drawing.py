@@ -1,0 +1,160 @@
+"""The drawing of a task tree as lines of text.
+
+Rule 1: a task has one line, which reads as a sentence: its name, what it waits for, and where.
+
+Rule 2: children of one nursery that do the same at the same line are folded: the first few are
+drawn, and one line says how many more there are. Tasks that have nurseries or scopes of their own
+are never folded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from .tree_data import ScopeInfo, TaskInfo, TaskTree
+
+# The most tasks of a kind that are drawn in one nursery, unless the caller says another number.
+MOST_OF_A_KIND = 10
+
+STATES = {"running": "is running", "ready": "is ready to run", "new": "has not begun", "": ""}
+
+
+def lines_of(tree: TaskTree, most: int | None = None) -> Iterator[str]:
+    """The lines of the drawing; of tasks of one kind, more than ``most`` are folded."""
+    yield from _blocking(tree)
+    by_parent: dict[tuple[int | None, int | None], list[TaskInfo]] = {}
+    there = {task.id for task in tree.tasks}
+    for task in tree.tasks:
+        parent = task.parent if task.parent in there else None
+        nursery = None if parent is None else task.nursery
+        by_parent.setdefault((parent, nursery), []).append(task)
+    drawer = _Drawer(by_parent, MOST_OF_A_KIND if most is None else most)
+    yield from drawer.draw(by_parent.get((None, None), []))
+    for circle in tree.circles():
+        yield f"deadlock: {circle_line(circle)}"
+
+
+def _blocking(tree: TaskTree) -> Iterator[str]:
+    if not tree.blocking:
+        return
+    name = next((repr(task.name) for task in tree.tasks if task.id == tree.blocking_task), None)
+    yield f"the loop is in a step of {'a callback' if name is None else f'task {name}'}:"
+    for place in tree.blocking:
+        yield f"   {place}"
+
+
+class _Drawer:
+    """Draws tasks and scopes with all that is below them. Not recursive: trees may be deep."""
+
+    def __init__(
+        self, by_parent: dict[tuple[int | None, int | None], list[TaskInfo]], most: int
+    ) -> None:
+        self._by_parent = by_parent
+        self._most = most
+
+    def draw(self, tops: list[TaskInfo]) -> Iterator[str]:
+        """The lines for some tasks and all that is below them."""
+        stack: list[tuple[str, str, Any]]
+        stack = [("", "", top) for top in reversed(list(self._folded(tops)))]
+        while stack:
+            first, rest, node = stack.pop()
+            if isinstance(node, str):
+                yield first + node
+                continue
+            below: list[Any]
+            if isinstance(node, tuple):
+                task, scope = node
+                yield first + scope_line(scope)
+                children = self._by_parent.get((task.id, scope.id), ()) if scope.nursery else ()
+                below = list(self._folded(children))
+            else:
+                yield first + task_line(node)
+                below = [(node, scope) for scope in node.scopes]
+                below += self._folded(self._by_parent.get((node.id, None), ()))
+            last = True
+            for child in reversed(below):
+                corner, line = ("└─ ", "   ") if last else ("├─ ", "│  ")
+                stack.append((rest + corner, rest + line, child))
+                last = False
+
+    def _folded(self, tasks: Iterable[TaskInfo]) -> Iterator[TaskInfo | str]:
+        return folded(tasks, self._kind, self._most)
+
+    def _kind(self, task: TaskInfo) -> object:
+        leaf = not task.scopes and (task.id, None) not in self._by_parent
+        return kind_of(task) if leaf else None
+
+
+def folded(
+    tasks: Iterable[TaskInfo], kind: Callable[[TaskInfo], object], most: int = MOST_OF_A_KIND
+) -> Iterator[TaskInfo | str]:
+    """The tasks; in place of those beyond the most of a kind a line with their number.
+
+    Args:
+        tasks: The tasks.
+        kind: What tasks that are folded together have in common; None if a task is never folded.
+        most: The most of a kind.
+    """
+    tasks = list(tasks)
+    kinds = {task.id: kind(task) for task in tasks}
+    counts = Counter(kinds.values())
+    drawn: Counter[object] = Counter()
+    for task in tasks:
+        its = kinds[task.id]
+        drawn[its] += 1
+        # One more is drawn rather than a line that stands for one task.
+        if its is None or counts[its] <= most + 1 or drawn[its] <= most:
+            yield task
+        elif drawn[its] == counts[its]:
+            place = f" at {task.place}" if task.place else ""
+            yield f"... {counts[its] - most:,} more like this{place}"
+
+
+def kind_of(task: TaskInfo) -> object:
+    """What tasks that are drawn as one have in common."""
+    wait = None if task.wait is None else task.wait.kind
+    return (task.kind, task.state, wait, task.cancelled, task.place)
+
+
+def circle_line(circle: list[TaskInfo]) -> str:
+    """The sentence about tasks that wait for each other."""
+    if len(circle) == 1:
+        return f"{circle[0].name!r} waits for itself"
+    waits = [
+        f"{task.name!r} waits for {after.name!r}"
+        for task, after in zip(circle, [*circle[1:], circle[0]], strict=True)
+    ]
+    return ", ".join(waits)
+
+
+def task_line(task: TaskInfo) -> str:
+    """The sentence about a task."""
+    doing = STATES.get(task.state, "") if task.wait is None else task.wait.text
+    if task.wait is not None and task.cancelled:
+        doing += " (although it is cancelled)"
+    kind = "" if task.kind == "task" else f"{task.kind} "
+    place = "" if task.place is None else f" at {task.place}"
+    return f"{kind}{task.name} {doing}{place}"
+
+
+def scope_line(scope: ScopeInfo) -> str:
+    """What there is to say about a scope."""
+    said = ["nursery" if scope.nursery else "scope"]
+    if scope.cancelled:
+        said.append(scope.reason or "cancelled")
+    elif scope.reason is not None:
+        said.append(f"{scope.reason}, from outside")
+    if scope.deadline is not None and not scope.cancelled:
+        if scope.deadline >= 0:
+            said.append(f"deadline in {scope.deadline:.2f} s")
+        else:
+            said.append(f"deadline passed {-scope.deadline:.2f} s ago")
+    if scope.keeps_out is not None:
+        said.append(f"its shield keeps a cancellation out ({scope.keeps_out})")
+    elif scope.shield:
+        said.append("shield")
+    return ", ".join(said)

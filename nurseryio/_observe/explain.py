@@ -1,0 +1,197 @@
+"""``explain()``: why a nursery or a cancel scope does not end.
+
+A block does not end because of the tasks in it. Some of these only wait for others: a task at the
+end of its nursery waits for the children. So the explanation names the tasks that wait for
+something else, and says of each whether it was asked to end and what came of that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from .._asyncio import compat
+from .._core import anyio_hook
+from .._core.delivery import can_abort
+from .._core.scope_tree import Node, chain, encloses
+from .drawing import circle_line, folded, kind_of, scope_line, task_line
+from .task_tree import tree_of
+from .tree_data import TaskInfo
+
+if TYPE_CHECKING:
+    from .._core.task import Task
+    from .._nursery.nursery import Nursery
+    from .._nursery.scope import CancelScope
+    from .tree_data import TaskTree
+
+__all__ = ["Blocker", "Explanation", "explain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """A task that keeps a block from ending.
+
+    Attributes:
+        task: The task.
+        asked: Whether a scope around its innermost line is cancelled.
+        why: Why it has not ended, as a sentence without its subject; empty if it was not asked to.
+        swallowed: How many cancellations it has swallowed in awaits of asyncio code.
+    """
+
+    task: TaskInfo
+    asked: bool
+    why: str
+    swallowed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a block does not end. ``str()`` of it is a text of a few lines.
+
+    Attributes:
+        block: The block, as a text.
+        ended: Whether the block has ended, or was never entered.
+        cancelled: Why the block is cancelled, as a sentence; None if it is not.
+        blockers: The tasks that keep it open.
+        circles: Of these, the names of tasks that wait for each other, as sentences.
+    """
+
+    block: str
+    ended: bool
+    cancelled: str | None
+    blockers: tuple[Blocker, ...]
+    circles: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.ended:
+            return f"{self.block} is not open"
+        asked = "it is not cancelled" if self.cancelled is None else self.cancelled
+        count = len(self.blockers)
+        lines = [f"{self.block} waits for {count:,} task{'' if count == 1 else 's'}; {asked}"]
+        reasons = {blocker.task.id: blocker.why for blocker in self.blockers}
+        tasks = [blocker.task for blocker in self.blockers]
+        for shown in folded(tasks, lambda task: (kind_of(task), reasons[task.id])):
+            if isinstance(shown, str):
+                lines.append(f"- {shown}")
+            else:
+                lines.append(f"- {task_line(shown)}")
+                if reasons[shown.id]:
+                    lines.append(f"  It {reasons[shown.id]}.")
+        return "\n".join(lines + [f"deadlock: {circle}" for circle in self.circles])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same data as dicts, lists, strings, numbers and None, for ``json.dumps()``."""
+        return asdict(self)
+
+
+def explain(block: Nursery | CancelScope) -> Explanation:
+    """Say why a nursery or a cancel scope does not end.
+
+    ``print(explain(nursery))`` names the tasks that keep the block open: what each waits for and
+    where. If the block is cancelled, it says why each of them has not ended: a shield, a thread
+    that cannot be stopped, a cancellation that was swallowed.
+
+    May be called in any thread, and in a signal handler.
+
+    Args:
+        block: The nursery, or the cancel scope.
+
+    Returns:
+        The explanation, as data. ``str()`` of it is the text.
+
+    Raises:
+        TypeError: ``block`` is neither a nursery nor a cancel scope.
+
+    Checkpoint: no, this is not an async function.
+
+    Trio: none.
+    """
+    scope: Any = getattr(block, "cancel_scope", block)
+    if not isinstance(scope, Node):
+        raise TypeError(f"explain() needs a nursery or a cancel scope, not {block!r}")
+    task: Any = scope._task
+    if task is None:
+        return Explanation(repr(block), True, None, (), ())
+    tree = tree_of(task._state.loop)
+    infos = {info.id: info for info in tree.tasks}
+    found = []
+    for inner in _holders(scope, task):
+        info = infos.get(id(inner))
+        if info is not None:
+            asked = inner.scope._effective
+            found.append(Blocker(info, asked, _why(inner, info), _swallowed(inner)))
+    reason = str(scope._reason) if scope._effective and scope._reason is not None else None
+    return Explanation(_block(scope, task), False, reason, tuple(found), _circles(tree, found))
+
+
+def _block(scope: Any, task: Task) -> str:
+    kind = "scope" if scope._nursery is None else "nursery"
+    return f"a {kind} in task {task.name!r}"
+
+
+def _circles(tree: TaskTree, blockers: list[Blocker]) -> tuple[str, ...]:
+    ids = {blocker.task.id for blocker in blockers}
+    return tuple(
+        circle_line(circle) for circle in tree.circles() if ids & {task.id for task in circle}
+    )
+
+
+def _holders(scope: Node, task: Task) -> list[Task]:
+    """The tasks inside a scope that wait for something else than the end of other tasks."""
+    found: list[Task] = []
+    todo: list[tuple[Task, Node]] = [(task, scope)]
+    while todo:
+        inside, outer = todo.pop()
+        if not encloses(outer, inside.scope):
+            continue
+        waits_for_children = False
+        nodes = [*chain(inside.scope, outer)]
+        if outer is scope and inside is task:
+            nodes.append(outer)
+        for node in nodes:
+            nursery: Any = node._nursery
+            if nursery is not None and node._task is inside:
+                todo += [(child, node) for child in reversed(list(nursery._children))]
+                waits_for_children |= not nursery._body_running
+        if not waits_for_children:
+            found.append(inside)
+    return found
+
+
+def _why(task: Task, info: TaskInfo) -> str:
+    """Why a task has not ended, although it may have been asked to."""
+    if not task.scope._effective:
+        return _sheltered(task, info)
+    if info.state == "new":
+        return "has not begun, and will be cancelled at its first checkpoint"
+    if anyio_hook.protects(task):
+        return "is protected by an edge_cancellation block or a shield of anyio"
+    swallowed = _swallowed(task)
+    if swallowed:
+        often = f" {swallowed} times" if swallowed > 1 else ""
+        return f"was cancelled, has swallowed that{often}, and waits again"
+    parked = task._park is not None
+    if info.state != "waiting" or (parked and can_abort(task)):
+        return "is about to run, or is running without a checkpoint"
+    if info.wait is not None and info.wait.kind == "thread":
+        return "was cancelled, but a thread cannot be stopped from outside"
+    if parked:
+        return "was cancelled, but its wait cannot be interrupted"
+    if compat.waiter(task.asyncio_task) is task._last_interrupted:
+        return "was cancelled, but the future that it waits for refuses to be cancelled"
+    return "was cancelled, and waits again"
+
+
+def _swallowed(task: Task) -> int:
+    return task._swallowed_cancels[0] if task._swallowed_cancels else 0
+
+
+def _sheltered(task: Task, info: TaskInfo) -> str:
+    for scope in reversed(info.scopes):
+        if scope.keeps_out is not None:
+            return f"is in a {scope_line(scope)}"
+    for node in chain(task.scope, None):
+        parent = node._parent
+        if node._shielded and parent is not None and parent._effective:
+            return f"is inside a scope whose shield keeps a cancellation out ({parent._reason})"
+    return ""

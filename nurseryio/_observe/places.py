@@ -1,0 +1,89 @@
+"""Places in a program: the lines at which tasks and threads are, as data.
+
+Rule: frames of nurseryio and asyncio are left out, because a user looks for a line of the program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Iterable, Iterator, Sequence
+
+__all__ = ["Place", "is_library", "places_of", "program_place", "stack_of"]
+
+_LIBRARIES = tuple(
+    os.path.dirname(os.path.abspath(path)) + os.sep
+    for path in (os.path.dirname(os.path.abspath(__file__)), asyncio.__file__)
+)
+
+# The standard library, and modules that are part of the interpreter.
+_NOT_THE_PROGRAM = (os.path.dirname(os.path.abspath(os.__file__)) + os.sep, "<frozen ")
+_PACKAGES = {"site-packages", "dist-packages"}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line of a program.
+
+    Attributes:
+        file: The path of the file, as its code object has it.
+        line: The number of the line, from 1.
+        function: The name of the function.
+        text: The text of the line, without indentation; empty if it cannot be read.
+    """
+
+    file: str
+    line: int
+    function: str
+    text: str
+
+    def __str__(self) -> str:
+        shown = f": {self.text}" if self.text else ""
+        return f"{os.path.basename(self.file)}:{self.line} in {self.function}(){shown}"
+
+
+def is_library(code: types.CodeType) -> bool:
+    """Whether the code is a part of nurseryio or asyncio."""
+    return code.co_filename.startswith(_LIBRARIES)
+
+
+def places_of(frames: Iterable[tuple[types.FrameType, int]]) -> tuple[Place, ...]:
+    """The places of a stack of frames, each with its line number, in the same order."""
+    return tuple(
+        _place(frame.f_code, line) for frame, line in frames if not is_library(frame.f_code)
+    )
+
+
+def _place(code: types.CodeType, line: int | None) -> Place:
+    number = line or 0
+    text = linecache.getline(code.co_filename, number).strip()
+    return Place(code.co_filename, number, code.co_name, text)
+
+
+def program_place(places: Sequence[Place]) -> Place | None:
+    """The innermost place in the program, neither in the standard library nor in a package.
+
+    The innermost of all if there is none in the program; None for an empty stack.
+    """
+    for place in reversed(places):
+        if not place.file.startswith(_NOT_THE_PROGRAM) and not _PACKAGES.intersection(
+            place.file.split(os.sep)
+        ):
+            return place
+    return places[-1] if places else None
+
+
+def stack_of(innermost: types.FrameType | None) -> Iterator[tuple[types.FrameType, int]]:
+    """The frames of a thread with their line numbers, outermost first."""
+    frames = []
+    frame = innermost
+    while frame is not None:
+        frames.append((frame, frame.f_lineno or 0))
+        frame = frame.f_back
+    return reversed(frames)

@@ -1,0 +1,61 @@
+"""What asyncio shows of waiting tasks and running loops, for drawings."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+
+import pytest
+from harness.core import HAS_COUNTS, forever, needs_counts, settle
+
+from nurseryio._asyncio.display import awaiting, gathered, group_tasks, loop_thread
+
+
+async def test_gathered_returns_the_futures_of_asyncio_gather_and_none_for_another_future() -> None:
+    tasks = [asyncio.ensure_future(forever()) for _ in range(2)]
+    both = asyncio.gather(*tasks)
+    assert gathered(both) == tasks
+    assert gathered(tasks[0]) is None
+    assert gathered(object()) is None
+    both.cancel()
+    await asyncio.wait(tasks)
+    with pytest.raises(asyncio.CancelledError):
+        await both
+
+
+@needs_counts
+async def test_group_tasks_returns_the_unfinished_tasks_of_a_task_group() -> None:
+    if not HAS_COUNTS:
+        return
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(asyncio.sleep(0))
+        assert group_tasks(group) == [task]
+    assert group_tasks(group) == []
+    assert group_tasks(object()) == []
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="Python records awaiting tasks from 3.14 on")
+async def test_awaiting_returns_the_task_that_awaits_another() -> None:
+    inner = asyncio.ensure_future(forever())
+
+    async def wait() -> None:
+        await inner
+
+    outer = asyncio.ensure_future(wait())
+    await settle()
+    assert awaiting(inner) == [outer]
+    inner.cancel()
+    await asyncio.wait([outer])
+    assert outer.cancelled()
+
+
+async def test_awaiting_is_empty_for_a_task_that_no_task_awaits() -> None:
+    task = asyncio.ensure_future(asyncio.sleep(0))
+    assert awaiting(task) == []
+    await task
+
+
+async def test_loop_thread_is_the_thread_of_a_running_asyncio_loop(loop_kind: str) -> None:
+    thread = loop_thread(asyncio.get_running_loop())
+    assert thread == (None if loop_kind == "uvloop" else threading.get_ident())

@@ -1,0 +1,159 @@
+"""The drawing of a task tree as lines of text."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import nurseryio
+from nurseryio.instruments import Place, ScopeInfo, TaskInfo, TaskTree, Wait, task_tree
+from nurseryio.testing import wait_all_tasks_blocked
+
+PLACE = Place("/srv/app.py", 7, "work", "await x()")
+
+
+def a_task(number: int, parent: int | None = None, **fields: object) -> TaskInfo:
+    task = TaskInfo(
+        id=number,
+        name=f"t{number}",
+        kind="task",
+        state="waiting",
+        wait=Wait("event", "waits for an Event to be set"),
+        cancelled=False,
+        places=(PLACE,),
+        scopes=(),
+        parent=parent,
+        nursery=None if parent is None else parent * 100,
+    )
+    return dataclasses.replace(task, **fields)  # type: ignore[arg-type]
+
+
+def a_scope(number: int, **fields: object) -> ScopeInfo:
+    scope = ScopeInfo(number, False, False, (), False, None, False, None, None)
+    return dataclasses.replace(scope, **fields)  # type: ignore[arg-type]
+
+
+def lines(*tasks: TaskInfo, **fields: object) -> list[str]:
+    tree = dataclasses.replace(TaskTree("", tasks), **fields)  # type: ignore[arg-type]
+    return str(tree).splitlines()
+
+
+WAITS = "waits for an Event to be set at app.py:7 in work(): await x()"
+
+
+def test_a_task_is_drawn_as_a_sentence() -> None:
+    assert lines(a_task(1)) == [f"t1 {WAITS}"]
+    assert lines(a_task(1, kind="system task")) == [f"system task t1 {WAITS}"]
+    assert lines(a_task(1, wait=None, state="new", places=())) == ["t1 has not begun"]
+    assert lines(a_task(1, wait=None, state="running", places=())) == ["t1 is running"]
+    assert lines(a_task(1, wait=None, state="ready", places=())) == ["t1 is ready to run"]
+
+
+def test_a_task_that_waits_although_it_is_cancelled_is_marked() -> None:
+    (line,) = lines(a_task(1, cancelled=True, places=()))
+    assert line == "t1 waits for an Event to be set (although it is cancelled)"
+    assert "although" not in lines(a_task(1, cancelled=True, state="new", wait=None))[0]
+
+
+def test_scopes_are_drawn_below_their_task_and_children_below_their_nursery() -> None:
+    top = a_task(1, scopes=(a_scope(5, deadline=2.5), a_scope(100, nursery=True, children=(2, 3))))
+    assert lines(top, a_task(2, 1), a_task(3, 1)) == [
+        f"t1 {WAITS}",
+        "├─ scope, deadline in 2.50 s",
+        "└─ nursery",
+        f"   ├─ t2 {WAITS}",
+        f"   └─ t3 {WAITS}",
+    ]
+
+
+def test_the_line_of_a_scope_says_what_is_cancelled_and_what_a_shield_keeps_out() -> None:
+    scopes = (
+        a_scope(1, cancelled=True, reason="cancelled due to deadline", deadline=-1.0),
+        a_scope(2, reason="cancelled due to deadline"),
+        a_scope(3, shield=True, keeps_out="cancelled due to deadline"),
+        a_scope(4, shield=True),
+        a_scope(5, deadline=-2.0),
+        a_scope(6, nursery=True, cancelled=True),
+    )
+    assert lines(a_task(1, scopes=scopes))[1:] == [
+        "├─ scope, cancelled due to deadline",
+        "├─ scope, cancelled due to deadline, from outside",
+        "├─ scope, its shield keeps a cancellation out (cancelled due to deadline)",
+        "├─ scope, shield",
+        "├─ scope, deadline passed 2.00 s ago",
+        "└─ nursery, cancelled",
+    ]
+
+
+def test_children_that_do_the_same_at_the_same_line_are_folded() -> None:
+    top = a_task(1, scopes=(a_scope(100, nursery=True),))
+    children = [a_task(number, 1) for number in range(2, 10_002)]
+    drawn = lines(top, *children)
+    assert len(drawn) == 13
+    assert drawn[-1] == "   └─ ... 9,990 more like this at app.py:7 in work(): await x()"
+    assert len(lines(top, *children[:11])) == 13  # one task is not folded
+    tree = TaskTree("", (top, *children))
+    assert len(list(tree.lines(most=2))) == 5
+
+
+def test_tasks_that_wait_for_something_else_or_have_scopes_are_not_folded_with_others() -> None:
+    top = a_task(1, scopes=(a_scope(100, nursery=True),))
+    other = Wait("lock", "waits for a lock")
+    children = [
+        a_task(number, 1, wait=other) if number % 2 else a_task(number, 1)
+        for number in range(2, 62)
+    ]
+    scoped = [a_task(number, 1, scopes=(a_scope(number),)) for number in range(62, 82)]
+    drawn = lines(top, *children, *scoped)
+    assert sum("20 more like this" in line for line in drawn) == 2
+    assert sum(line.endswith("─ scope") for line in drawn) == 20
+
+
+def test_tasks_at_the_top_are_folded() -> None:
+    assert lines(*(a_task(number) for number in range(20)))[-1].startswith("... 10 more like this")
+
+
+def test_a_task_whose_parent_is_gone_is_drawn_at_the_top() -> None:
+    assert lines(a_task(2, 99)) == [f"t2 {WAITS}"]
+
+
+def test_the_stack_of_the_step_that_the_loop_is_in_comes_first() -> None:
+    places = (PLACE, Place("/srv/app.py", 9, "slow", "time.sleep(9)"))
+    drawn = lines(a_task(1), blocking=places, blocking_task=1)
+    assert drawn[:3] == [
+        "the loop is in a step of task 't1':",
+        "   app.py:7 in work(): await x()",
+        "   app.py:9 in slow(): time.sleep(9)",
+    ]
+    assert lines(blocking=places)[0] == "the loop is in a step of a callback:"
+
+
+def test_tasks_that_wait_for_each_other_are_named_as_a_deadlock_at_the_end() -> None:
+    first = a_task(1, wait=Wait("lock", "waits", {}, (2,)))
+    second = a_task(2, wait=Wait("lock", "waits", {}, (1,)))
+    assert lines(first, second)[-1] == "deadlock: 't1' waits for 't2', 't2' waits for 't1'"
+    alone = a_task(1, wait=Wait("lock", "waits", {}, (1,)))
+    assert lines(alone)[-1] == "deadlock: 't1' waits for itself"
+
+
+async def test_a_deep_task_tree_is_drawn_without_recursion() -> None:
+    async def deeper(levels: int) -> None:
+        async with nurseryio.open_nursery() as nursery:
+            if levels:
+                nursery.start_soon(deeper, levels - 1, name=f"level {levels}")
+            else:
+                drawn.extend(str(task_tree()).splitlines())
+
+    drawn: list[str] = []
+    await deeper(400)
+    assert sum(" level " in line for line in drawn) >= 400
+
+
+async def test_ten_thousand_tasks_are_drawn_in_a_few_lines() -> None:
+    async with nurseryio.open_nursery() as nursery:
+        for _ in range(10_000):
+            nursery.start_soon(nurseryio.sleep_forever)
+        await wait_all_tasks_blocked()
+        drawn = str(task_tree()).splitlines()
+        nursery.cancel_scope.cancel()
+    assert drawn[-1].endswith("... 9,990 more like this")
+    assert len(drawn) < 30
