@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         TaskTree as TaskTree,
     )
     from ._observe.waits import Wait as Wait
+    from ._observe.watchdog import Watchdog as Watchdog
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_exports(
@@ -34,5 +35,6 @@ if not TYPE_CHECKING:
             "_observe.task_tree": "task_tree",
             "_observe.tree_data": "ScopeInfo TaskInfo TaskTree",
             "_observe.waits": "Wait",
+            "_observe.watchdog": "Watchdog",
         },
     )

@@ -86,6 +86,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "tree_data",
             "task_tree",
             "explain",
+            "watchdog",
         ),
         "_sync": (
             "parking_lot",

@@ -38,15 +38,24 @@ HOOKS = (
 )
 
 
-class Instruments:
-    """The instruments installed on one loop."""
+# The hooks for which a loop's call_soon and select are replaced.
+HOOKS_OF_STEPS = [hook for hook in HOOKS if hook not in ("before_run", "after_run")]
 
-    __slots__ = ("_all", "_by_hook")
+
+class Instruments:
+    """The instruments installed on one loop.
+
+    Attributes:
+        see_steps: Whether one of them implements a hook of ``HOOKS_OF_STEPS``.
+    """
+
+    __slots__ = ("_all", "_by_hook", "see_steps")
 
     def __init__(self, instruments: Iterable[Instrument] = ()) -> None:
         # By id(), because __hash__ and __eq__ of an instrument must not be called.
         self._all: dict[int, Instrument] = {}
         self._by_hook: dict[str, dict[int, Instrument]] = {}
+        self.see_steps = False
         for instrument in instruments:
             self.add(instrument)
 
@@ -64,10 +73,11 @@ class Instruments:
         key = id(instrument)
         if key in self._all:
             return
-        found = [hook for hook in HOOKS if _implements(instrument, hook)]
+        found = [hook for hook in HOOKS if implements(instrument, hook)]
         self._all[key] = instrument
         for hook in found:
             self._by_hook.setdefault(hook, {})[key] = instrument
+        self._look()
 
     def remove(self, instrument: Instrument) -> None:
         """Stop calling ``instrument``.
@@ -81,6 +91,10 @@ class Instruments:
         for hook, listeners in list(self._by_hook.items()):
             if listeners.pop(key, None) is not None and not listeners:
                 del self._by_hook[hook]
+        self._look()
+
+    def _look(self) -> None:
+        self.see_steps = any(hook in self._by_hook for hook in HOOKS_OF_STEPS)
 
     def call(self, hook: str, *args: object) -> None:
         """Call one hook of every instrument that implements it."""
@@ -105,7 +119,8 @@ def _log(hook: str, instrument: Instrument) -> None:
         traceback.print_exc()  # with the instrument's own error, as its context
 
 
-def _implements(instrument: Instrument, hook: str) -> bool:
+def implements(instrument: Instrument, hook: str) -> bool:
+    """Whether an instrument has a method of its own for a hook."""
     method = getattr(instrument, hook, None)
     if method is None:
         return False

@@ -11,7 +11,9 @@ Rule 2: a task is reported as spawned before it is reported as scheduled. asynci
 of a nursery before the child's record exists. So the nursery announces a new task (``hold``), and
 then reports it (``spawned``).
 
-Rule 3: steps that an eager task factory runs inside ``create_task`` are not reported.
+Rule 3: an instrument that implements only the hooks of a run costs the loop nothing.
+
+Rule 4: steps that an eager task factory runs inside ``create_task`` are not reported.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
-from .._base.instruments import Instruments
+from .._base.instruments import HOOKS_OF_STEPS, Instruments, implements
 from .._core import task as task_module
 from .._core.loop_state import LoopState
 from .._core.task import Task, adopt, current_state, end_hooks, records
@@ -37,7 +39,7 @@ class StepHooks:
     def __init__(self, state: LoopState) -> None:
         self._state = state
         # The same object is in LoopState.instruments while there are any.
-        self._instruments = Instruments()
+        self._instruments = Instruments() if state.instruments is None else state.instruments
         # The tasks whose context was assigned, and these contexts.
         self._contexts: dict[Any, contextvars.Context] = {}
         # An earlier replacement of the method on the loop object, if there was one.
@@ -52,7 +54,7 @@ class StepHooks:
         """Install an instrument."""
         state = self._state
         try:
-            if state.instruments is None and state.selector is not None:
+            if not self._instruments.see_steps and state.selector is not None:
                 selector_idle_of(state)
             self._instruments.add(instrument)
         finally:
@@ -68,7 +70,7 @@ class StepHooks:
             idle = selector_idle_of.find(state)
             if idle is not None:
                 idle.release()
-        if state.instruments is None and not self._contexts and state.step_hooks is self:
+        if not self._instruments.see_steps and not self._contexts and state.step_hooks is self:
             state.step_hooks = None
             # Other code may have replaced call_soon since. Its hook stays, and still calls this
             # object's.
@@ -90,7 +92,7 @@ class StepHooks:
             owner = compat.owner_of(callback)
             if owner is not None:
                 context = self._contexts.get(owner, context)
-                if self._state.instruments is not None or owner in self._contexts:
+                if self._instruments.see_steps or owner in self._contexts:
                     self._note_scheduled(owner)
                     step, args = self._step, (callback, owner, args)
         except BaseException as error:
@@ -220,7 +222,12 @@ end_hooks.append(_forget_context)
 
 def install(state: LoopState, instrument: Instrument) -> None:
     """Add an instrument to a loop."""
-    step_hooks_of(state).add(instrument)
+    if any(implements(instrument, hook) for hook in HOOKS_OF_STEPS):
+        step_hooks_of(state).add(instrument)
+        return
+    if state.instruments is None:
+        state.instruments = Instruments()
+    state.instruments.add(instrument)
 
 
 def uninstall(state: LoopState, instrument: Instrument) -> None:
@@ -228,7 +235,10 @@ def uninstall(state: LoopState, instrument: Instrument) -> None:
     if state.instruments is None:
         raise KeyError(instrument)
     state.instruments.remove(instrument)
-    step_hooks_of(state).settle()
+    if state.step_hooks is not None:
+        state.step_hooks.settle()
+    elif not state.instruments:
+        state.instruments = None
 
 
 def add_instrument(instrument: Instrument) -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from .._asyncio.compat import Loop
+    from .._core.scope_tree import Node
     from .._core.task import Task
     from .places import Place
     from .waits import Frames
@@ -243,28 +244,27 @@ def in_order(infos: list[TaskInfo]) -> list[TaskInfo]:
 
 
 def _scopes(task: Task, now: float) -> tuple[ScopeInfo, ...]:
-    found = []
-    for node in chain(task.scope, task._base()):
-        if node._task is not task:
-            continue
-        nursery: Any = node._nursery
-        parent = node._parent
-        deadline = getattr(node, "_deadline", inf)
-        out = node._shielded and parent is not None and parent._effective
-        found.append(
-            ScopeInfo(
-                id=id(node),
-                nursery=nursery is not None,
-                body_running=nursery is not None and nursery._body_running,
-                children=() if nursery is None else tuple(map(id, list(nursery._children))),
-                cancelled=node._called,
-                reason=str(node._reason) if node._effective and node._reason is not None else None,
-                shield=node._shielded,
-                keeps_out=str(parent._reason) if out and parent is not None else None,
-                deadline=None if deadline == inf else deadline - now,
-            )
-        )
-    return tuple(reversed(found))
+    nodes = [node for node in chain(task.scope, task._base()) if node._task is task]
+    return tuple(scope_info(node, now) for node in reversed(nodes))
+
+
+def scope_info(node: Node, now: float) -> ScopeInfo:
+    """The data of an open scope; ``now`` is the loop's time."""
+    nursery: Any = node._nursery
+    parent = node._parent
+    deadline = getattr(node, "_deadline", inf)
+    out = node._shielded and parent is not None and parent._effective
+    return ScopeInfo(
+        id=id(node),
+        nursery=nursery is not None,
+        body_running=nursery is not None and nursery._body_running,
+        children=() if nursery is None else tuple(map(id, list(nursery._children))),
+        cancelled=node._called,
+        reason=str(node._reason) if node._effective and node._reason is not None else None,
+        shield=node._shielded,
+        keeps_out=str(parent._reason) if out and parent is not None else None,
+        deadline=None if deadline == inf else deadline - now,
+    )
 
 
 # -- the step that is running -------------------------------------------------------

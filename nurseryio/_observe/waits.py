@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import inf
@@ -97,8 +98,12 @@ def _names(tasks: Any) -> tuple[list[str], str]:
     for task in list(tasks):
         shown = task if isinstance(task, str) else getattr(task, "name", None)
         names.append(shown if isinstance(shown, str) else safe_repr(task))
-    quoted = [repr(name) for name in sorted(names)[:MOST_NAMES]]
-    more = len(names) - len(quoted)
+    counted = sorted(Counter(names).items())
+    quoted = [
+        repr(name) if count == 1 else f"{name!r} ({count:,} times)"
+        for name, count in counted[:MOST_NAMES]
+    ]
+    more = sum(count for _, count in counted[MOST_NAMES:])
     if more:
         quoted.append(f"{more:,} more")
     return names, ", ".join(quoted)
