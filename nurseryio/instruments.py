@@ -11,6 +11,7 @@ from ._base.lazy_exports import lazy_exports
 from ._observe.tracer import Tracer as Tracer
 
 if TYPE_CHECKING:
+    from ._observe.dump import dump_on_signal as dump_on_signal
     from ._observe.explain import (
         Blocker as Blocker,
         Explanation as Explanation,
@@ -30,6 +31,7 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_exports(
         globals(),
         {
+            "_observe.dump": "dump_on_signal",
             "_observe.explain": "Blocker Explanation explain",
             "_observe.places": "Place",
             "_observe.task_tree": "task_tree",

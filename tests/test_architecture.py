@@ -85,6 +85,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "drawing",
             "tree_data",
             "task_tree",
+            "dump",
             "explain",
             "watchdog",
         ),

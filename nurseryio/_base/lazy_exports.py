@@ -25,6 +25,7 @@ _lazy_modules: set[str] = set()
 # Modules that functions load on first use.
 _HIDDEN = (
     "nurseryio.aio",
+    "nurseryio._observe.explain",
     "nurseryio._observe.task_tree",
     "nurseryio._interop.anyio_bridge",
     "nurseryio._net.linked_socket",
@@ -43,6 +44,7 @@ _FOR_SERVERS = (
     "nurseryio.lowlevel",
     "nurseryio.socket",
     "nurseryio.to_thread",
+    "nurseryio._observe.explain",
     "nurseryio._observe.task_tree",
     "nurseryio._interop.anyio_bridge",
     "nurseryio._net.tcp_connect",

@@ -21,9 +21,11 @@ from contextlib import suppress
 from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from .._asyncio import compat, display
 from .._asyncio.compat import running_loop_or_none
+from .._base.forked import in_child
 from .._base.util import safe_repr
 from .._core.loop_state import all_states
 from .._core.scope_tree import chain
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from .._asyncio.compat import Loop
+    from .._core.loop_state import LoopState
     from .._core.scope_tree import Node
     from .._core.task import Task
     from .places import Place
@@ -76,9 +79,17 @@ def task_tree(loop: Loop | None = None) -> TaskTree:
     return tree_of(loop, _frame_elsewhere(loop))
 
 
-def draw_tasks(loop: Loop) -> str:
-    """The drawing of a loop's tasks, with at most ``MOST_LINES`` lines."""
-    lines = list(islice(tree_of(loop, _frame_elsewhere(loop)).lines(), MOST_LINES + 1))
+def draw_tasks(loop: Loop, frame: FrameType | None = None) -> str:
+    """The drawing of a loop's tasks, with at most ``MOST_LINES`` lines.
+
+    Args:
+        loop: The event loop.
+        frame: The innermost frame of the step that the loop is in, if this thread has interrupted
+            it.
+    """
+    if frame is None:
+        frame = _frame_elsewhere(loop)
+    lines = list(islice(tree_of(loop, frame).lines(), MOST_LINES + 1))
     if len(lines) > MOST_LINES:
         lines[-1] = "... and more"
     return "\n".join(lines)
@@ -86,7 +97,18 @@ def draw_tasks(loop: Loop) -> str:
 
 def running_loops() -> list[Loop]:
     """The loops of this process that run now and have used nurseryio."""
-    return [state.loop for state in all_states() if state.loop.is_running()]
+    return [
+        state.loop for state in all_states() if state.loop.is_running() and state not in _inherited
+    ]
+
+
+# In a forked child the states of the parent's loops, which do not run there and say that they do.
+_inherited: WeakSet[LoopState] = WeakSet()
+
+
+@in_child
+def _inherit() -> None:
+    _inherited.update(all_states())
 
 
 def _the_loop() -> Loop:
