@@ -13,7 +13,8 @@ Rule 3: nothing here keeps a task or a frame alive. A reason names its task by a
 from __future__ import annotations
 
 import asyncio
-from typing import Literal, NoReturn, TypeAlias
+from collections.abc import Callable
+from typing import Any, Literal, NoReturn, TypeAlias
 
 __all__ = [
     "BrokenResourceError",
@@ -183,8 +184,21 @@ class EndOfChannel(Exception):
 class TooSlowError(Exception):
     """The time given to :func:`fail_after` or :func:`fail_at` ran out.
 
+    ``str()`` of the error says which limit it was, and at which line the block was waiting.
+
     Trio: ``trio.TooSlowError``.
     """
+
+    # Makes the text: mostly no code asks for it, and it is not cheap. Set by fail_after.
+    _text: Callable[[], str] | None = None
+
+    def __str__(self) -> str:
+        return super().__str__() if self.args or self._text is None else self._text()
+
+    def __reduce__(self) -> Any:
+        # The function has the traceback of the block.
+        text = str(self)
+        return (type(self), self.args or ((text,) if text else ()))
 
 
 class NeedHandshakeError(Exception):

@@ -8,12 +8,14 @@ while nothing is wrong. Diagnosis is done only after an error.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import os
 from abc import ABCMeta
 from collections.abc import Coroutine, Generator
 from functools import partial, update_wrapper
 from math import isnan
-from types import CoroutineType
+from types import CodeType, CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from .errors import BusyResourceError
@@ -523,6 +525,17 @@ class ConflictDetector:
         traceback: TracebackType | None,
     ) -> None:
         self._held = False
+
+
+_LIBRARIES = tuple(
+    os.path.dirname(os.path.abspath(path)) + os.sep
+    for path in (os.path.dirname(os.path.abspath(__file__)), asyncio.__file__)
+)
+
+
+def is_library(code: CodeType) -> bool:
+    """Whether the code is a part of nurseryio or asyncio."""
+    return code.co_filename.startswith(_LIBRARIES)
 
 
 def unset_hook(*_args: object) -> None:

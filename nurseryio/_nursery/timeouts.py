@@ -9,13 +9,15 @@ neither a scope nor a ``TimerHandle``.
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio.compat import current_task as current_asyncio_task
 from .._base.errors import Cancelled, TooSlowError
 from .._base.exc_fields import is_a
-from .._base.util import CLOCK_TIME, NO_LIMIT, SECONDS, OnlyWith, as_float, not_a_number
+from .._base.util import CLOCK_TIME, NO_LIMIT, SECONDS, OnlyWith, as_float, is_library, not_a_number
 from .._core.cancel_ledger import defer_native_cancel
 from .._core.task import (
     adopt_current,
@@ -30,8 +32,9 @@ from .scope import CancelScope, new_scope
 
 if TYPE_CHECKING:
     import asyncio
-    from types import TracebackType
+    from types import CodeType, TracebackType
 
+    from .._base.errors import CancelReason
     from .._core.deadlines import Entry
     from .._core.task import Task
 
@@ -258,7 +261,7 @@ def fail_at(deadline: float, *, shield: bool = False) -> _Fail:
 
     Trio: ``trio.fail_at``.
     """
-    return _Fail(CancelScope(deadline=deadline, shield=shield))
+    return _Fail(CancelScope(deadline=deadline, shield=shield), "fail_at()")
 
 
 def fail_after(seconds: float, *, shield: bool = False) -> _Fail:
@@ -280,7 +283,7 @@ def fail_after(seconds: float, *, shield: bool = False) -> _Fail:
 
     Trio: ``trio.fail_after``.
     """
-    return _Fail(_limited(seconds, shield))
+    return _Fail(_limited(seconds, shield), seconds)
 
 
 def _limited(seconds: float, shield: bool) -> CancelScope:
@@ -302,12 +305,18 @@ def _limited(seconds: float, shield: bool) -> CancelScope:
 
 
 class _Fail(OnlyWith):
-    """``fail_at`` and ``fail_after``: raise ``TooSlowError`` if the scope caught a cancellation."""
+    """``fail_at`` and ``fail_after``: raise ``TooSlowError`` if the scope caught a cancellation.
 
-    __slots__ = ("_scope",)
+    Args:
+        scope: the scope.
+        limit: the seconds given to ``fail_after``, or the call of another function as a text.
+    """
 
-    def __init__(self, scope: CancelScope) -> None:
+    __slots__ = ("_limit", "_scope")
+
+    def __init__(self, scope: CancelScope, limit: object) -> None:
         self._scope = scope
+        self._limit = limit
 
     def __enter__(self) -> CancelScope:
         return self._scope.__enter__()
@@ -321,5 +330,37 @@ class _Fail(OnlyWith):
         scope = self._scope
         swallowed = scope.__exit__(etype, exc, tb)
         if scope.cancelled_caught:
-            raise TooSlowError from exc
+            # Not in a variable, which would make a reference cycle: the traceback has this frame.
+            raise _too_slow(self._limit, scope._reason, tb) from exc
         return swallowed
+
+
+def _too_slow(limit: object, reason: CancelReason | None, tb: TracebackType | None) -> TooSlowError:
+    error = TooSlowError()
+    if tb is not None:
+        error._text = partial(_text, limit, reason, tb, tb.tb_frame.f_lasti)
+    return error
+
+
+def _text(limit: object, reason: CancelReason | None, tb: TracebackType, lasti: int) -> str:
+    """The text of a ``TooSlowError``: which limit, in which block, and where that was waiting.
+
+    Args:
+        limit: the seconds given to ``fail_after``, or the call of another function as a text.
+        reason: the reason of the cancellation.
+        tb: the traceback of the ``Cancelled`` that the scope has caught.
+        lasti: the instruction of the block's function that has called ``__exit__``.
+    """
+    called = limit if isinstance(limit, str) else f"fail_after({limit})"
+    due = reason is None or reason.source == "deadline"
+    what = "ran out of time" if due else f"was {reason}"
+    block = tb.tb_frame.f_code
+    lines = (line for start, end, line in block.co_lines() if start <= lasti < end)
+    while (inner := tb.tb_next) is not None and not is_library(inner.tb_frame.f_code):
+        tb = inner
+    waited = _place(tb.tb_frame.f_code, tb.tb_lineno)
+    return f"{called} at {_place(block, next(lines, None))} {what}; it was waiting at {waited}"
+
+
+def _place(code: CodeType, line: int | None) -> str:
+    return f"{os.path.basename(code.co_filename)}:{line} in {code.co_name}()"

@@ -5,22 +5,18 @@ Rule: frames of nurseryio and asyncio are left out, because a user looks for a l
 
 from __future__ import annotations
 
-import asyncio
 import linecache
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .._base.util import is_library
+
 if TYPE_CHECKING:
     import types
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["Place", "is_library", "places_of", "program_place", "stack_of"]
-
-_LIBRARIES = tuple(
-    os.path.dirname(os.path.abspath(path)) + os.sep
-    for path in (os.path.dirname(os.path.abspath(__file__)), asyncio.__file__)
-)
+__all__ = ["Place", "places_of", "program_place", "stack_of"]
 
 # The standard library, and modules that are part of the interpreter.
 _NOT_THE_PROGRAM = (os.path.dirname(os.path.abspath(os.__file__)) + os.sep, "<frozen ")
@@ -46,11 +42,6 @@ class Place:
     def __str__(self) -> str:
         shown = f": {self.text}" if self.text else ""
         return f"{os.path.basename(self.file)}:{self.line} in {self.function}(){shown}"
-
-
-def is_library(code: types.CodeType) -> bool:
-    """Whether the code is a part of nurseryio or asyncio."""
-    return code.co_filename.startswith(_LIBRARIES)
 
 
 def places_of(frames: Iterable[tuple[types.FrameType, int]]) -> tuple[Place, ...]:

@@ -26,9 +26,9 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat, display
-from .._base.util import safe_repr
+from .._base.util import is_library, safe_repr
 from .._core.task import records
-from .places import is_library, places_of, program_place, stack_of
+from .places import places_of, program_place, stack_of
 
 if TYPE_CHECKING:
     import types

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -228,6 +229,46 @@ async def test_fail_after_raises_too_slow_error_at_the_deadline(autojump_clock: 
     with pytest.raises(TooSlowError):
         with fail_at(current_time() + 1):
             await sleep(5)
+
+
+async def test_the_text_of_too_slow_error_has_the_limit_its_line_and_the_line_that_was_waiting(
+    autojump_clock: Any,
+) -> None:
+    async def slow() -> None:
+        await sleep(10)  # waits
+
+    with pytest.raises(TooSlowError) as caught:
+        with fail_after(1.5):
+            await slow()
+    assert caught.value.args == ()
+    first, waits = slow.__code__.co_firstlineno + 3, slow.__code__.co_firstlineno + 1
+    name = "test_the_text_of_too_slow_error_has_the_limit_its_line_and_the_line_that_was_waiting()"
+    assert str(caught.value) == (
+        f"fail_after(1.5) at test_timeouts.py:{first + 1} in {name} ran out of time; "
+        f"it was waiting at test_timeouts.py:{waits} in slow()"
+    )
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (type(copy), str(copy)) == (TooSlowError, str(caught.value))
+    with pytest.raises(TooSlowError) as caught:
+        with fail_at(current_time() + 1):
+            await sleep(10)
+    assert str(caught.value).startswith("fail_at() at test_timeouts.py:")
+
+
+async def test_the_text_of_too_slow_error_has_the_reason_of_an_explicit_cancel() -> None:
+    with pytest.raises(TooSlowError) as caught:
+        with fail_after(100) as scope:
+            scope.cancel("enough")
+            async with open_nursery():
+                await checkpoint()
+    assert " was cancelled due to explicit with reason 'enough' from task " in str(caught.value)
+
+
+def test_too_slow_error_made_by_other_code_has_the_text_given_to_it() -> None:
+    assert str(TooSlowError("mine")) == "mine"
+    assert str(TooSlowError()) == ""
+    assert pickle.loads(pickle.dumps(TooSlowError("mine"))).args == ("mine",)
+    assert pickle.loads(pickle.dumps(TooSlowError())).args == ()
 
 
 async def test_fail_after_raises_too_slow_error_too_if_its_scope_was_cancelled_by_hand() -> None:
