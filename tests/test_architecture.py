@@ -88,6 +88,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "dump",
             "explain",
             "watchdog",
+            "trace_file",
         ),
         "_sync": (
             "parking_lot",
