@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from ._observe.places import Place as Place
     from ._observe.task_tree import task_tree as task_tree
+    from ._observe.timeline import write_timeline as write_timeline
     from ._observe.trace_file import TraceFile as TraceFile
     from ._observe.tree_data import (
         ScopeInfo as ScopeInfo,
@@ -36,6 +37,7 @@ if not TYPE_CHECKING:
             "_observe.explain": "Blocker Explanation explain",
             "_observe.places": "Place",
             "_observe.task_tree": "task_tree",
+            "_observe.timeline": "write_timeline",
             "_observe.trace_file": "TraceFile",
             "_observe.tree_data": "ScopeInfo TaskInfo TaskTree",
             "_observe.waits": "Wait",

@@ -89,6 +89,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "explain",
             "watchdog",
             "trace_file",
+            "timeline",
         ),
         "_sync": (
             "parking_lot",
