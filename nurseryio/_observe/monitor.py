@@ -1,0 +1,279 @@
+"""``serve_monitor()``: a Unix socket through which others look at this process; read only.
+
+The socket is served by a thread. So it answers while the loop is blocked, and takes nothing of the
+loop's time while nobody asks. The program that asks is in ``remote``.
+
+Rule 1: the socket belongs to this user alone, from the moment at which it exists. On Linux the
+user of the other side is checked too.
+
+Rule 2: a request can ask for the state of the program, and cannot change it.
+
+Rule 3: one request is a line of JSON, the answer is a JSON object, and then the connection is
+closed. A client that is slow, or sends something else, delays or ends nothing but its connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import select
+import socket
+import stat
+import struct
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._asyncio.compat import running_loop_or_none
+from .._base.forked import generation
+from .._core.task import records
+from .dump import trees
+from .task_tree import running_loops, tree_of
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from typing_extensions import Self
+
+# How long a client may take to send its request, and to take the answer (seconds).
+PATIENCE = 5.0
+LONGEST_REQUEST = 1000
+# How often ``top`` looks which task is in a step (times a second), and how long at most (seconds).
+LOOKS_A_SECOND = 200
+LONGEST_TOP = 60.0
+
+
+def default_path(pid: int) -> Path:
+    """The path of the socket of a process that has given none to :func:`serve_monitor`."""
+    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    return Path(base, f"nurseryio-{os.getuid()}", f"{pid}.sock")
+
+
+class Monitor:
+    """A socket through which others look at this process; made by :func:`serve_monitor`.
+
+    Attributes:
+        path: The path of the socket.
+
+    Trio: none.
+    """
+
+    path: str
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._generation = generation()
+        self._socket = _listen(path)
+        # Written to when the thread is to end.
+        self._wake, self._woken = socket.socketpair()
+        self._thread = threading.Thread(target=self._serve, name="nurseryio monitor", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"<nurseryio.instruments.Monitor at {self.path!r}>"
+
+    def close(self) -> None:
+        """Stop serving, and remove the socket. A second call does nothing.
+
+        A forked child has no monitor: there the call only closes the child's copies.
+        """
+        if self._socket.fileno() == -1:
+            return
+        if self._generation == generation():
+            self._wake.send(b"x")
+            self._thread.join(PATIENCE)
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        for each in (self._socket, self._wake, self._woken):
+            each.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        self.close()
+
+    def _serve(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._socket, self._woken], [], [])
+            if self._woken in ready:
+                return
+            with contextlib.suppress(Exception):
+                connection, _ = self._socket.accept()
+                with connection:
+                    self._serve_one(connection)
+
+    def _serve_one(self, connection: socket.socket) -> None:
+        connection.settimeout(PATIENCE)
+        if not _is_ours(connection):
+            return
+        line = b""
+        while b"\n" not in line and len(line) <= LONGEST_REQUEST:
+            data = connection.recv(LONGEST_REQUEST)
+            if not data:
+                return
+            line += data
+        try:
+            answered = answer(json.loads(line))
+        except Exception as error:
+            answered = {"error": f"{type(error).__name__}: {error}"}
+        connection.sendall(json.dumps(answered).encode())
+
+
+def serve_monitor(path: str | os.PathLike[str] | None = None) -> Monitor:
+    """Open a Unix socket through which ``python -m nurseryio tree PID`` looks at this process.
+
+    Only this user can connect, and a connection can only look. It works on every Python and every
+    loop, and while the loop is blocked. From Python 3.14 on, ``tree`` and ``top`` also work without
+    a monitor, unless the process forbids that.
+
+    Args:
+        path: The path of the socket. None stands for one that is made of the process id in a
+            folder of this user, where ``tree`` and ``top`` find it.
+
+    Returns:
+        The monitor. It serves until its ``close()`` is called, or the ``with`` block of it ends, or
+        the process does. A forked child has to open its own.
+
+    Raises:
+        OSError: The socket cannot be made. Another process may be serving this path.
+        RuntimeError: The system does not have Unix sockets.
+
+    Checkpoint: no, this is not an async function.
+
+    Trio: none.
+    """
+    if not hasattr(socket, "AF_UNIX") or not hasattr(os, "getuid"):
+        raise RuntimeError("this system has no Unix sockets, which a monitor needs")
+    if path is None:
+        path = default_path(os.getpid())
+        _make_private_folder(path.parent)
+    return Monitor(os.path.abspath(os.fspath(path)))
+
+
+def _make_private_folder(folder: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(
+            f"{str(folder)!r} must be a folder that only this user can enter: remove it, or give "
+            "serve_monitor() another path"
+        )
+
+
+def _listen(path: str) -> socket.socket:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if sys.platform == "linux":
+            os.fchmod(listening.fileno(), 0o600)  # the mode of the file that bind() makes
+        try:
+            listening.bind(path)
+        except OSError:
+            if not _is_stale(path):
+                raise
+            os.unlink(path)
+            listening.bind(path)
+        os.chmod(path, 0o600)
+        listening.listen(5)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _is_stale(path: str) -> bool:
+    """Whether a path is that of a socket on which no process listens any more."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+            trial.settimeout(PATIENCE)
+            trial.connect(path)
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _is_ours(connection: socket.socket) -> bool:
+    """Whether the other side is a process of this user, or of root."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", data)
+    return uid in (os.getuid(), 0)
+
+
+# -- answers ----------------------------------------------------------------------
+
+
+def answer(request: dict[str, Any], frame: FrameType | None = None) -> dict[str, Any]:
+    """The answer to a request.
+
+    Args:
+        request: ``{"command": "tree"}``, or ``{"command": "top", "seconds": 1.0}``.
+        frame: The frame of this thread that was interrupted, if one was.
+
+    Raises:
+        ValueError: The request is wrong.
+    """
+    command = request.get("command")
+    if command == "tree":
+        loops = _loops()
+        here = running_loop_or_none()
+        data = [tree_of(loop, frame if loop is here else None).as_dict() for loop in loops]
+        return {"pid": os.getpid(), "text": trees(frame), "loops": data}
+    if command == "top":
+        seconds = min(float(request.get("seconds", 1.0)), LONGEST_TOP)
+        return {"pid": os.getpid(), "seconds": seconds, "tasks": _top(seconds)}
+    raise ValueError(f"there is no command {command!r}")
+
+
+def _loops() -> list[Any]:
+    loops: list[Any] = running_loops()
+    here = running_loop_or_none()
+    return loops if here is None or here in loops else [*loops, here]
+
+
+def _top(seconds: float) -> list[dict[str, Any]]:
+    """The tasks of all loops, each with the share of the time in which it was in a step."""
+    loops = _loops()
+    # The seconds in which each task was seen in a step. Each look counts for the time since the one
+    # before, because a busy thread lets this one look less often.
+    seen: dict[int, float] = {}
+    began = before = time.monotonic()
+    while before < began + seconds:
+        time.sleep(1 / LOOKS_A_SECOND)
+        now = time.monotonic()
+        for loop in loops:
+            with contextlib.suppress(RuntimeError):
+                running = id(asyncio.current_task(loop))
+                seen[running] = seen.get(running, 0.0) + now - before
+        before = now
+    rows = []
+    for number, loop in enumerate(loops):
+        asyncio_ids = {_number_in_tree(task): id(task) for task in asyncio.all_tasks(loop)}
+        for task in tree_of(loop).tasks:
+            doing = task.state if task.wait is None else task.wait.text
+            rows.append(
+                {
+                    "loop": number,
+                    "id": task.id,
+                    "name": task.name,
+                    "running": seen.get(asyncio_ids.get(task.id, 0), 0.0) / (before - began),
+                    "doing": doing,
+                    "place": "" if task.place is None else str(task.place),
+                }
+            )
+    return rows
+
+
+def _number_in_tree(task: Any) -> int:
+    return id(records.get(task) or task)

@@ -1,0 +1,152 @@
+"""Looking at another process: by its monitor, or from Python 3.14 on by ``sys.remote_exec``.
+
+Rule: each way in which this can fail has an error that says what to do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from .monitor import default_path
+
+# How long a process that runs Python may take to answer (seconds), the time that was asked for not
+# counted.
+PATIENCE = 10.0
+
+# Run in the other process, between two instructions of its main thread.
+SCRIPT = """\
+def answer_nurseryio(result, request, frame):
+    import json, os, sys
+    if "nurseryio" in sys.modules:
+        try:
+            from nurseryio._observe.monitor import answer
+            answered = answer(request, frame)
+        except Exception as error:
+            answered = {"error": f"{type(error).__name__}: {error}"}
+    else:
+        answered = {"error": "it has not imported nurseryio"}
+    with open(result + ".part", "w") as file:
+        json.dump(answered, file)
+    os.replace(result + ".part", result)
+def begin_nurseryio(result, request):
+    import sys, threading
+    if request["command"] == "tree":
+        answer_nurseryio(result, request, sys._getframe(2))
+    else:  # it takes time, which the program goes on in
+        arguments = (result, request, None)
+        threading.Thread(target=answer_nurseryio, args=arguments, daemon=True).start()
+"""
+
+
+class UnreachableError(Exception):
+    """A process cannot be looked at. The text says why, and what to do."""
+
+
+def ask(request: dict[str, Any], pid: int | None, path: str | None) -> dict[str, Any]:
+    """Ask another process for its state.
+
+    Args:
+        request: See :func:`monitor.answer`.
+        pid: The number of the process; or
+        path: the path of the socket of its monitor.
+
+    Raises:
+        UnreachableError: It cannot be asked, or has not answered.
+    """
+    wait = PATIENCE + float(request.get("seconds", 0))
+    if path is not None:
+        answered = _ask_monitor(request, path, wait)
+    else:
+        assert pid is not None
+        _check_process(pid)
+        monitor = default_path(pid)
+        if monitor.exists():
+            answered = _ask_monitor(request, str(monitor), wait)
+        else:
+            answered = _ask_python(request, pid, wait)
+    if "error" in answered:
+        raise UnreachableError(f"the process cannot show its tasks: {answered['error']}")
+    return answered
+
+
+def _check_process(pid: int) -> None:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        raise UnreachableError(f"there is no process {pid}") from None
+    except PermissionError:
+        raise UnreachableError(
+            f"process {pid} belongs to another user: run this command as that user"
+        ) from None
+    except OverflowError:
+        raise UnreachableError(f"there is no process {pid}") from None
+
+
+def _ask_monitor(request: dict[str, Any], path: str, wait: float) -> dict[str, Any]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(wait)
+        try:
+            connection.connect(path)
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            parts = []
+            while data := connection.recv(1 << 16):
+                parts.append(data)
+        except FileNotFoundError:
+            raise UnreachableError(f"there is no socket {path!r}") from None
+        except ConnectionRefusedError:
+            raise UnreachableError(
+                f"no process serves the socket {path!r} any more: it may be left of one that was "
+                "killed, and can be removed"
+            ) from None
+        except PermissionError:
+            raise UnreachableError(f"the socket {path!r} belongs to another user") from None
+        except OSError as error:
+            raise UnreachableError(f"the monitor at {path!r} does not answer: {error}") from None
+    if not parts:
+        raise UnreachableError(f"the monitor at {path!r} refuses this user")
+    answered: dict[str, Any] = json.loads(b"".join(parts))
+    return answered
+
+
+def _ask_python(request: dict[str, Any], pid: int, wait: float) -> dict[str, Any]:
+    remote_exec = getattr(sys, "remote_exec", None)
+    advice = "call nurseryio.instruments.serve_monitor() in that program"
+    if remote_exec is None:
+        raise UnreachableError(
+            f"process {pid} has no monitor, and looking at it without one needs Python 3.14 or "
+            f"newer, here and there: {advice}"
+        )
+    with tempfile.TemporaryDirectory(prefix="nurseryio-") as folder:
+        result = Path(folder, "answer")
+        script = Path(folder, "ask.py")
+        script.write_text(
+            f"{SCRIPT}\nbegin_nurseryio({str(result)!r}, {request!r})\n", encoding="utf-8"
+        )
+        try:
+            remote_exec(pid, str(script))
+        except PermissionError:
+            raise UnreachableError(
+                f"this system does not let you debug process {pid}: run this as root, or {advice}"
+            ) from None
+        except (OSError, RuntimeError) as error:
+            raise UnreachableError(
+                f"process {pid} cannot be asked ({error}): it must run the same version of Python "
+                f"as this command, {sys.version_info[0]}.{sys.version_info[1]}; or {advice}"
+            ) from None
+        end = time.monotonic() + wait
+        while not result.exists():
+            if time.monotonic() > end:
+                raise UnreachableError(
+                    f"process {pid} has not answered in {wait:g} s: its main thread is in a call "
+                    f"that does not return to Python; {advice}, which answers even then"
+                )
+            time.sleep(0.02)
+        answered: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+        return answered
