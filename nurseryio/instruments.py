@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Explanation as Explanation,
         explain as explain,
     )
+    from ._observe.monitor import Monitor as Monitor, serve_monitor as serve_monitor
     from ._observe.places import Place as Place
     from ._observe.task_tree import task_tree as task_tree
     from ._observe.timeline import write_timeline as write_timeline
@@ -35,6 +36,7 @@ if not TYPE_CHECKING:
         {
             "_observe.dump": "dump_on_signal",
             "_observe.explain": "Blocker Explanation explain",
+            "_observe.monitor": "Monitor serve_monitor",
             "_observe.places": "Place",
             "_observe.task_tree": "task_tree",
             "_observe.timeline": "write_timeline",

@@ -90,6 +90,8 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "watchdog",
             "trace_file",
             "timeline",
+            "monitor",
+            "remote",
         ),
         "_sync": (
             "parking_lot",

@@ -140,6 +140,7 @@ def _ask_python(request: dict[str, Any], pid: int, wait: float) -> dict[str, Any
                 f"process {pid} cannot be asked ({error}): it must run the same version of Python "
                 f"as this command, {sys.version_info[0]}.{sys.version_info[1]}; or {advice}"
             ) from None
+        _interrupt(pid)
         end = time.monotonic() + wait
         while not result.exists():
             if time.monotonic() > end:
@@ -150,3 +151,33 @@ def _ask_python(request: dict[str, Any], pid: int, wait: float) -> dict[str, Any
             time.sleep(0.02)
         answered: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return answered
+
+
+# Requests of ptrace(2) on Linux.
+PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 17, 0x4206, 0x4207
+WALL = 0x40000000  # __WALL of waitpid(2)
+
+
+def _interrupt(pid: int) -> None:
+    """Interrupt the system call that a process waits in, so that it returns to Python.
+
+    The loop of an idle program waits in such a call, and Python runs the script of ``remote_exec``
+    only between two calls. A tracer that attaches interrupts the call. No signal is sent, so
+    neither the program nor its parent sees anything. Does nothing where that is not possible.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        import ctypes
+
+        ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+        ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+        ptrace.restype = ctypes.c_long
+        if ptrace(PTRACE_SEIZE, pid, None, None) == 0:
+            try:
+                if ptrace(PTRACE_INTERRUPT, pid, None, None) == 0:
+                    os.waitpid(pid, WALL)
+            finally:
+                ptrace(PTRACE_DETACH, pid, None, None)
+    except (ImportError, OSError, AttributeError):
+        pass
