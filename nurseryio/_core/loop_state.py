@@ -333,7 +333,13 @@ def loop_state(loop: compat.Loop) -> LoopState:
     if state is None:
         sweep_closed_loops()
         state = _states[loop] = LoopState(loop)
+        for hook in new_state_hooks:
+            hook(state)
     return state
+
+
+# Functions to call with each new state, for tools that see every loop of a process.
+new_state_hooks: list[Callable[[LoopState], object]] = []
 
 
 def all_states() -> list[LoopState]:
