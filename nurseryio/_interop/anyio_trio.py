@@ -1,0 +1,160 @@
+"""anyio's Trio back end on nurseryio: its test runner, and its calls from other threads.
+
+``as_trio`` calls the functions here. The private names of Trio that the back end uses are in
+``trio_private``. No other module uses private parts of anyio's Trio back end. They are looked up
+when they are used: an import hook would be too late behind the one by which pytest rewrites anyio.
+
+Rule 1 (test runner): anyio's pytest plugin runs tests and fixtures in one task of a *guest run* of
+Trio. nurseryio does not have guest runs. Its own step runner does the same work: one task makes all
+calls, and the loop does not run between two calls. So a guest run that anyio's runner asks for is a
+step runner, which anyio reaches by the stream to its task. Any other guest run is refused.
+
+Rule 2 (threads): a call that another thread sends to the loop may run in a callback, in a context
+without a value of sniffio's variable. anyio would then choose no back end, or the one for asyncio.
+So these calls are made with "trio" as the name of the library, as on Trio. anyio's back end for
+asyncio does the same with its own name.
+
+Rule 3: anyio's back end for asyncio is not affected.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from functools import partial, update_wrapper
+from typing import TYPE_CHECKING, Any
+
+from .._base.outcome import capture
+from .._base.unsupported import start_guest_run
+from .trio_private import LIBRARY
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+BACKEND = "anyio._backends._trio"
+
+# The name of the library for sniffio.
+NAME = "trio"
+
+
+def loaded_backend() -> Any:
+    """The module of anyio's Trio back end; None if it is not loaded yet."""
+    module = sys.modules.get(BACKEND)
+    # The last name that it defines: another thread may be importing it.
+    return module if hasattr(module, "backend_class") else None
+
+
+# -- the test runner ------------------------------------------------------------
+
+
+def guest_run(async_fn: Any, *args: Any, **options: Any) -> None:
+    """Start a step runner for anyio's test runner; refuse any other guest run.
+
+    This is ``trio.lowlevel.start_guest_run`` of the stand-in.
+
+    Args:
+        async_fn: the method of a test runner of anyio that waits for calls.
+        args: must be empty.
+        options: those of ``trio.run``, and ``start_guest_run``'s own, which are not needed.
+
+    Raises:
+        NotImplementedError: anything else than anyio's test runner has called.
+    """
+    theirs = getattr(async_fn, "__self__", None)
+    known = getattr(loaded_backend(), "TestRunner", ())
+    if args or not isinstance(theirs, known) or not hasattr(theirs, "_send_stream"):
+        start_guest_run()
+    for name in ("run_sync_soon_threadsafe", "done_callback", "host_uses_signal_set_wakeup_fd"):
+        options.pop(name, None)
+    # A later room has the class. The loop is the one that the caller of provide_trio() has chosen.
+    make = importlib.import_module(f"{LIBRARY}.testing.step_runner").StepRunner
+    options = {**sys.modules["trio"].run.keywords, **options, "name": "anyio.TestRunner"}
+    theirs._send_stream = CallStream(theirs, make(**options))
+
+
+class CallStream:
+    """The end of anyio's stream to the task of its test runner: an item is a call to be made."""
+
+    def __init__(self, runner: Any, steps: Any) -> None:
+        self._runner = runner
+        self._steps = steps
+
+    def send_nowait(self, item: tuple[Awaitable[Any], list[Any]]) -> None:
+        """Await the first part of the item to its end; append the outcome to the second part."""
+        __tracebackhide__ = True
+        awaitable, outcomes = item
+        outcomes.append(capture(self._steps.do, _await, awaitable))
+
+    def close(self) -> None:
+        """End the run. The runner starts another one for its next call, if any."""
+        self._runner._send_stream = None
+        self._steps.close()
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    """Await any awaitable, such as that of ``asend()``."""
+    __tracebackhide__ = True
+    return await awaitable
+
+
+# -- calls from threads ---------------------------------------------------------
+
+# The methods of anyio's class TrioBackend that send a call to the loop. Older releases of anyio do
+# not have all of them.
+_SENDING_SYNC = ("run_sync_from_thread", "run_sync_soon")
+_SENDING_ASYNC = ("run_async_from_thread",)
+
+# The class whose methods are extended.
+_extended: Any = None
+
+
+def name_calls() -> None:
+    """Extend the methods that send calls to the loop (rule 2), if anyio's back end is loaded.
+
+    A second extension by another thread at the same time would do no harm.
+    """
+    global _extended
+    backend = getattr(loaded_backend(), "backend_class", None)
+    if backend is not _extended:
+        for name in _SENDING_SYNC:
+            _extend(backend, name, _call_as_trio)
+        for name in _SENDING_ASYNC:
+            _extend(backend, name, _await_as_trio)
+        _extended = backend
+
+
+def _extend(backend: Any, name: str, caller: Callable[..., Any]) -> None:
+    """Have a method give its function to ``caller``, which calls it."""
+    method = getattr(backend, name, None)
+    if method is None:
+        return
+
+    def send(_cls: Any, func: Callable[..., Any], args: Any, token: object) -> Any:
+        # With the function's name, which tasks and errors show.
+        return method(update_wrapper(partial(caller, func), func), args, token)
+
+    setattr(backend, name, classmethod(send))
+
+
+def _call_as_trio(func: Callable[..., Any], *args: Any) -> Any:
+    """Call a function on the loop, in a context of its own, with "trio" as sniffio's answer."""
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is None:
+        return func(*args)
+    sniffio.current_async_library_cvar.set(NAME)  # for tasks that the function starts
+    local = getattr(sniffio, "thread_local", None)
+    if local is None:  # before sniffio 1.3
+        return func(*args)
+    before, local.name = local.name, NAME
+    try:
+        return func(*args)
+    finally:
+        local.name = before
+
+
+async def _await_as_trio(func: Callable[..., Any], *args: Any) -> Any:
+    """Await an async function in a context of its own, with "trio" as sniffio's answer."""
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is not None:
+        sniffio.current_async_library_cvar.set(NAME)
+    return await func(*args)
