@@ -173,6 +173,8 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "asyncio_stream",
             "stream_transport",
             "anyio_stream",
+            "trio_private",
+            "anyio_trio",
             "as_trio",
             "cli",
         ),

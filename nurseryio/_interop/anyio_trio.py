@@ -12,7 +12,8 @@ step runner, which anyio reaches by the stream to its task. Any other guest run 
 Rule 2 (threads): a call that another thread sends to the loop may run in a callback, in a context
 without a value of sniffio's variable. anyio would then choose no back end, or the one for asyncio.
 So these calls are made with "trio" as the name of the library, as on Trio. anyio's back end for
-asyncio does the same with its own name.
+asyncio does the same with its own name. A sync call may also come from a thread that runs another
+loop, and blocks that loop. On Trio an asyncio application may use a portal in this way.
 
 Rule 3: anyio's back end for asyncio is not affected.
 """
@@ -21,11 +22,16 @@ from __future__ import annotations
 
 import importlib
 import sys
+from concurrent.futures import Future
+from contextvars import copy_context
 from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any
 
+from .._base.errors import RunFinishedError
 from .._base.outcome import capture
 from .._base.unsupported import start_guest_run
+from .._run.introspection import in_trio_run
+from .._run.token import current_trio_token
 from .trio_private import LIBRARY
 
 if TYPE_CHECKING:
@@ -99,27 +105,26 @@ async def _await(awaitable: Awaitable[Any]) -> Any:
 
 # -- calls from threads ---------------------------------------------------------
 
-# The methods of anyio's class TrioBackend that send a call to the loop. Older releases of anyio do
-# not have all of them.
-_SENDING_SYNC = ("run_sync_from_thread", "run_sync_soon")
-_SENDING_ASYNC = ("run_async_from_thread",)
-
-# The class whose methods are extended.
+# The class TrioBackend whose methods are extended.
 _extended: Any = None
 
 
 def name_calls() -> None:
     """Extend the methods that send calls to the loop (rule 2), if anyio's back end is loaded.
 
-    A second extension by another thread at the same time would do no harm.
+    Older releases of anyio do not have all of them. A second extension by another thread at the
+    same time would do no harm.
     """
     global _extended
-    backend = getattr(loaded_backend(), "backend_class", None)
+    module = loaded_backend()
+    backend = getattr(module, "backend_class", None)
     if backend is not _extended:
-        for name in _SENDING_SYNC:
+        for name in ("run_sync_from_thread", "run_sync_soon"):
             _extend(backend, name, _call_as_trio)
-        for name in _SENDING_ASYNC:
-            _extend(backend, name, _await_as_trio)
+        _extend(backend, "run_async_from_thread", _await_as_trio)
+        portal: Any = getattr(module, "BlockingPortal", None)
+        if hasattr(portal, "_spawn_task_from_thread"):  # before anyio 4.13
+            portal._spawn_task_from_thread = _spawn
         _extended = backend
 
 
@@ -129,25 +134,63 @@ def _extend(backend: Any, name: str, caller: Callable[..., Any]) -> None:
     if method is None:
         return
 
-    def send(_cls: Any, func: Callable[..., Any], args: Any, token: object) -> Any:
-        # With the function's name, which tasks and errors show.
-        return method(update_wrapper(partial(caller, func), func), args, token)
+    def send(_cls: Any, func: Callable[..., Any], args: Any, token: Any) -> Any:
+        call = _under_its_name(caller, func)
+        if name == "run_sync_from_thread" and _is_of_another_loop(token):
+            return _block(token, call, args)
+        return method(call, args, token)
 
     setattr(backend, name, classmethod(send))
 
 
-def _call_as_trio(func: Callable[..., Any], *args: Any) -> Any:
+def _under_its_name(caller: Callable[..., Any], func: Callable[..., Any]) -> Callable[..., Any]:
+    """Bind ``func`` to its caller. Tasks and errors show the name of ``func``."""
+    return update_wrapper(partial(caller, func), func)
+
+
+def _spawn(portal: Any, func: Any, args: Any, kwargs: Any, name: object, future: Any) -> None:
+    """Start a task from a thread: a method of portals in older releases of anyio."""
+    call = partial(_call_as_trio, portal._task_group.start_soon, name=name)
+    all_args = (portal._call_func, func, args, kwargs, future)
+    if _is_of_another_loop(portal._token):
+        _block(portal._token, call, all_args)
+    else:
+        sys.modules["trio.from_thread"].run_sync(call, *all_args, trio_token=portal._token)
+
+
+def _is_of_another_loop(token: Any) -> bool:
+    """Whether this thread runs a loop, and the token belongs to another one."""
+    return token is not None and in_trio_run() and token is not current_trio_token()
+
+
+def _block(token: Any, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """Have a function called by another loop, and block this thread until that is done."""
+    answer: Future[Any] = Future()
+    context = copy_context()
+
+    def serve() -> None:
+        answer.set_result(capture(context.run, call, *args))
+
+    try:
+        token.run_sync_soon(serve)
+    except RunFinishedError:
+        error = getattr(sys.modules["anyio"], "RunFinishedError", RunFinishedError)
+        raise error from None
+    return answer.result().unwrap()
+
+
+def _call_as_trio(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function on the loop, in a context of its own, with "trio" as sniffio's answer."""
     sniffio = sys.modules.get("sniffio")
     if sniffio is None:
-        return func(*args)
+        return func(*args, **kwargs)
     sniffio.current_async_library_cvar.set(NAME)  # for tasks that the function starts
     local = getattr(sniffio, "thread_local", None)
     if local is None:  # before sniffio 1.3
-        return func(*args)
+        return func(*args, **kwargs)
     before, local.name = local.name, NAME
     try:
-        return func(*args)
+        return func(*args, **kwargs)
     finally:
         local.name = before
 

@@ -7,8 +7,9 @@ Rule 1: a real ``trio`` that is loaded already is never replaced. Two libraries 
 with its own tasks, could not work.
 
 Rule 2: a stand-in only has the attributes that must differ: its name, the version of Trio that it
-follows, ``run`` with the loop that was chosen, and ``start_guest_run``. Everything else is looked up in nurseryio's public module
-behind it, at the time of access. So a test that patches ``trio.sleep`` patches the stand-in alone.
+follows, ``run`` with the loop that was chosen, and ``start_guest_run``. Everything else is looked
+up in nurseryio's public modules, at the time of access. So a test that patches ``trio.sleep``
+patches the stand-in alone.
 
 Rule 3: Trio's private names are missing, except those that published packages use. They are in
 ``trio_private``.
@@ -28,7 +29,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from . import anyio_trio, trio_private
-from .trio_private import LIBRARY, PRIVATE_MODULES
+from .trio_private import LIBRARY as LIBRARY, PRIVATE_MODULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +51,7 @@ PUBLIC_MODULES = {
 MODULES = (*PUBLIC_MODULES, *PRIVATE_MODULES)
 
 # Modules with a __path__, without which their submodules could not be imported. A private module
-# has one too: then "from trio._util import name" asks the import hook, which says what is wrong.
+# has one too: then "from trio._core import name" asks the import hook, which says what is wrong.
 PACKAGES = ("trio", "trio.testing", *PRIVATE_MODULES)
 
 

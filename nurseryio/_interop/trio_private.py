@@ -83,6 +83,7 @@ _OWN_LOOP = "asyncio's loop waits for the system here, so leave the part out"
 
 # For modules and names that are refused: the advice at the end of the sentence.
 ADVICE = {
+    "trio.MultiError": "Trio has removed it, so use ExceptionGroup",
     "trio.hazmat": "Trio has renamed it, so import trio.lowlevel",
     "trio._core._io_epoll": _OWN_LOOP,
     "trio._core._io_kqueue": _OWN_LOOP,
