@@ -248,6 +248,8 @@ FOREIGN_PRIVATES = {
     "_asyncio.compat": "asyncio's",
     "_asyncio.epoll": "asyncio's",
     "_interop.anyio_bridge": "anyio's",
+    "_interop.anyio_trio": "anyio's",
+    "_interop.trio_private": "Trio's",
     "testing.pytest_plugin": "pytest-asyncio's",
 }
 
