@@ -1,19 +1,29 @@
 """anyio's Trio back end on nurseryio: runs, threads, portals, and the test runner of its plugin.
 
-Every test runs its own program, because ``provide_trio`` is for a whole process. The two packages
-that the back end imports are requirements of Trio. Stubs take their places.
+Most tests run their own program, because ``provide_trio`` is for a whole process. The two packages
+that the back end imports are requirements of Trio. Stubs take their places. The parts for older
+releases are tested in this process, with stubs of anyio's classes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from harness import programs, source
+
+import nurseryio
+from nurseryio import from_thread, to_thread
+from nurseryio._interop import anyio_trio
+from nurseryio.lowlevel import LoopToken, current_trio_token
 
 OUTCOME = "from nurseryio._base.outcome import *"
 
@@ -316,3 +326,78 @@ sys.exit(pytest.main(["-q", "-p", "anyio", "-p", "no:cacheprovider", "test_it.py
     assert "2 failed, 2 passed" in done.stdout, done.stdout + done.stderr
     for backend in ("trio", "asyncio"):
         assert f"test_it.py::test_failing[{backend}] - TimeoutError" in done.stdout
+
+
+# -- in this process: parts for older releases -----------------------------------
+
+
+@pytest.fixture
+def portal(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A portal as before anyio 4.13, whose back end has no methods for calls from threads."""
+    portal_class = type("BlockingPortal", (), {"_spawn_task_from_thread": None})
+    backend = SimpleNamespace(backend_class=type("Backend", (), {}), BlockingPortal=portal_class)
+    monkeypatch.setitem(sys.modules, anyio_trio.BACKEND, backend)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "trio.from_thread", from_thread)
+    monkeypatch.setattr(anyio_trio, "_extended", None)
+    anyio_trio.name_calls()
+    started: list[Any] = []
+
+    def start_soon(*args: object, name: object) -> None:
+        started.append((*args, name))
+
+    group = SimpleNamespace(start_soon=start_soon)
+    spawn = portal_class.__dict__["_spawn_task_from_thread"]
+    return SimpleNamespace(spawn=spawn, started=started, _task_group=group, _call_func="call")
+
+
+async def test_a_portal_of_an_older_anyio_starts_its_tasks_in_its_own_loop(
+    portal: SimpleNamespace,
+) -> None:
+    portal._token = current_trio_token()
+    arguments = ("function", ("argument",), {}, "name", "future")
+    await to_thread.run_sync(portal.spawn, portal, *arguments)
+
+    async def in_another_loop() -> None:
+        portal.spawn(portal, *arguments)
+
+    await to_thread.run_sync(asyncio.run, in_another_loop())
+    assert portal.started == [("call", "function", ("argument",), {}, "future", "name")] * 2
+
+
+def test_a_blocking_call_into_a_loop_that_has_ended_raises_run_finished_error() -> None:
+    async def token() -> LoopToken:
+        return current_trio_token()
+
+    ended = nurseryio.run(token)
+
+    async def call() -> None:
+        with pytest.raises(RuntimeError) as info:
+            anyio_trio._block(ended, print, ())
+        assert type(info.value).__name__ == "RunFinishedError"
+
+    asyncio.run(call())
+
+
+@pytest.mark.parametrize(
+    "sniffio", [None, SimpleNamespace(current_async_library_cvar=ContextVar("library"))]
+)
+async def test_a_call_as_trio_needs_neither_sniffio_nor_its_thread_local(
+    monkeypatch: pytest.MonkeyPatch, sniffio: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "sniffio", sniffio)
+
+    async def double(number: int) -> int:
+        return number * 2
+
+    assert anyio_trio._call_as_trio(sorted, [1, 2], reverse=True) == [2, 1]
+    assert await anyio_trio._await_as_trio(double, 2) == 4
+
+
+@pytest.mark.parametrize("runner", [None, "wrong"])
+def test_a_trio_guest_run_is_refused_without_anyios_runner(
+    monkeypatch: pytest.MonkeyPatch, runner: str | None
+) -> None:
+    module = None if runner is None else SimpleNamespace(backend_class=int, TestRunner=str)
+    monkeypatch.setitem(sys.modules, anyio_trio.BACKEND, module)  # type: ignore[arg-type]
+    with pytest.raises(NotImplementedError, match="guest"):
+        anyio_trio.guest_run("text".upper)  # a method of an object without a stream
