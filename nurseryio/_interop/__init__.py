@@ -6,6 +6,7 @@
 ``supervise``: a nursery waits for an asyncio task or future that exists already.
 ``asyncio_stream``: streams over asyncio's connections. ``stream_transport``: the other way round.
 ``anyio_stream``: byte streams between nurseryio and anyio, in both directions.
+``trio_metadata``: the metadata of the distribution "trio" meanwhile.
 ``as_trio``: ``import trio`` gives nurseryio. ``cli``: the same by ``python -m nurseryio``.
 
 Not here: how asyncio's own cancel requests are counted (``_core.cancel_ledger``); when the bridge

@@ -1,7 +1,8 @@
 """``provide_trio``: unchanged programs for Trio, whose ``import trio`` gives nurseryio.
 
 This module has the modules that stand in for ``trio`` and its public submodules, and the import
-hook that returns them. They exist in this process only. The command line is in ``cli``.
+hook that returns them. They exist in this process only. The metadata of the distribution are in
+``trio_metadata``, the command line is in ``cli``.
 
 Rule 1: a real ``trio`` that is loaded already is never replaced. Two libraries of one name, each
 with its own tasks, could not work.
@@ -29,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from importlib.metadata import Distribution, DistributionFinder
 
 __all__ = ["provide_trio"]
 
@@ -117,6 +119,13 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if fullname.startswith("trio."):
             raise ModuleNotFoundError(f"No module named {fullname!r} ({_STANDS_IN})", name=fullname)
         return None
+
+    def find_distributions(self, context: DistributionFinder.Context) -> Iterable[Distribution]:
+        """Return the metadata of the distribution "trio", for ``importlib.metadata``."""
+        # Imported here, because only importlib.metadata calls this method.
+        from .trio_metadata import find_stand_in
+
+        return find_stand_in(context, FOLLOWS, LIBRARY)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         """Make a stand-in."""

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._asyncio.compat import running_loop
 from .._base import Error, RunFinishedError, Value, coroutine_or_error
+from .._base.library_name import call_outside_task
 from .._base.util import safe_repr
 from .._core import disable_ki_protection
 from .._core.loop_state import WHENCE
@@ -102,10 +103,13 @@ class _SyncRequest(_Request[RetT]):
 
     async def serve(self) -> None:
         """Make the call, in the task that waits for the thread."""
-        self.serve_in_callback()
+        self._serve()
 
     def serve_in_callback(self) -> None:
         """Make the call, in a callback of the loop."""
+        call_outside_task(self._serve)
+
+    def _serve(self) -> None:
         try:
             result = self._call()
         except BaseException as error:

@@ -17,7 +17,6 @@ result is delivered. So code that gets the result can rely on their being free.
 
 from __future__ import annotations
 
-import sys
 import threading
 from contextlib import suppress
 from itertools import count
@@ -246,16 +245,3 @@ class Hop:
             self._task = None
             return Abort.SUCCEEDED
         return Abort.FAILED
-
-
-def hide_library_name(context: Context) -> None:
-    """Make ``sniffio`` report, in a worker thread, that no async library is running there.
-
-    The context variable of ``sniffio`` may have been set in the task. The thread runs in a copy of
-    the task's context, where the variable is set too.
-    """
-    sniffio = sys.modules.get("sniffio")
-    if sniffio is not None:
-        variable = sniffio.current_async_library_cvar
-        if context.get(variable) is not None:
-            context.run(variable.set, None)

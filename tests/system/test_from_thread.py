@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import Any, NoReturn
 
 import pytest
-from harness import matrix
+from harness import matrix, sniffing
 from harness.resisting import KINDS, make
 
 import nurseryio
@@ -372,6 +372,29 @@ async def test_another_librarys_thread_can_call_the_loop_with_a_trio_token() -> 
     assert threading.current_thread() is await in_foreign_thread(
         functools.partial(from_thread.run_sync, threading.current_thread, trio_token=token)
     )
+
+
+async def test_sniffio_answers_in_from_thread_calls_as_in_a_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sniffio = sniffing.install(monkeypatch)
+    ask = sniffio.current_async_library
+    token = current_trio_token()
+
+    async def ask_in_task() -> object:
+        return ask()
+
+    def work() -> list[object]:
+        return [
+            ask(),
+            from_thread.run_sync(ask, trio_token=token),
+            from_thread.run(ask_in_task, trio_token=token),
+        ]
+
+    assert ask() == "asyncio"
+    assert await in_foreign_thread(work) == [None, "asyncio", "asyncio"]
+    assert await to_thread.run_sync(work) == [None, "asyncio", "asyncio"]
+    assert await to_thread.run_sync(from_thread.run_sync, ask) == "asyncio"
 
 
 async def test_a_trio_token_takes_precedence_over_the_waiting_task() -> None:
