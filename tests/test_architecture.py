@@ -176,6 +176,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "anyio_stream",
             "trio_metadata",
             "as_trio",
+            "main_program",
             "cli",
         ),
         "_checks": (
