@@ -24,7 +24,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from .._base import Error, RunFinishedError, Value
-from .._base.exc_fields import chain
+from .._base.exc_fields import chain, explained
 from .._base.forked import in_child
 from .._base.util import qualname_of, safe_repr
 from .._core import Abort, reschedule
@@ -160,9 +160,12 @@ class Hop:
             _this_thread.hop = None
         if isinstance(result, CoroutineType):
             result.close()
-            raise TypeError(
-                f"to_thread.run_sync expected a sync function, but {function_name(fn)} appears "
-                "to be asynchronous; await it directly instead"
+            raise explained(
+                TypeError(
+                    f"nurseryio expected a sync function, but {function_name(fn)} appears to be "
+                    "asynchronous"
+                ),
+                "to_thread.run_sync calls it in a thread: await it directly instead",
             )
         return result
 

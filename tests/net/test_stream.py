@@ -1069,3 +1069,24 @@ async def test_socket_stream_over_ipv6_loopback() -> None:
             await stream.send_all(b"x")
             assert await stream.receive_some() == b"x"
         nursery.cancel_scope.cancel()
+
+
+async def test_a_socket_stream_calls_the_methods_that_a_test_has_replaced_on_its_socket(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left, right = nurseryio.socket.socketpair()
+    sent: list[bytes] = []
+
+    async def send(data: Any, flags: int = 0) -> int:
+        sent.append(bytes(data))
+        return len(data)
+
+    async def recv(size: int, flags: int = 0) -> bytes:
+        return b"received"
+
+    monkeypatch.setattr(left, "send", send)
+    monkeypatch.setattr(left, "recv", recv)
+    async with SocketStream(left) as stream, SocketStream(right):
+        await stream.send_all(b"data")
+        assert sent == [b"data"]
+        assert await stream.receive_some() == b"received"
