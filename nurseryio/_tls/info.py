@@ -185,7 +185,7 @@ class TLSInfo:
             ssl.SSLError: This is a client, or the TLS version is older, or the client's context
                 does not permit it.
         """
-        name = "verify_client_post_handshake()"
+        name = "verify_client_post_handshake"
         self._after_handshake(name).verify_client_post_handshake()
 
     if sys.version_info >= (3, 13):
