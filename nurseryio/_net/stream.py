@@ -121,6 +121,9 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
     )
 
     socket: SocketType
+    # None: the methods of the socket are called instead (rule 3).
+    _recv: Callable[[int], bytes] | None
+    _send: Callable[[Buffer], int] | None
 
     def __init__(self, socket: SocketType) -> None:
         if not isinstance(socket, SocketType):
@@ -148,9 +151,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         self._receiving = self._sending = False
         self._reads: Readable | None = None
         self._size = RECEIVE_SIZE
-        # None: the methods of the socket are called instead (rule 3).
-        self._recv: Callable[[int], bytes] | None = None
-        self._send: Callable[[Buffer], int] | None = None
+        self._recv = self._send = None
         setsockopt: Callable[[int, int, int], None] = socket.setsockopt
         if type(socket) is Socket:
             native = socket._sock
