@@ -8,13 +8,17 @@ Rule 1: a real ``trio`` that is loaded already is never replaced. Two libraries 
 with its own tasks, could not work.
 
 Rule 2: a stand-in only has the attributes that must differ: its name, the version of Trio that it
-follows, and ``run`` if a loop was chosen. Everything else is looked up in nurseryio's public module
+follows, and ``run``. Everything else is looked up in nurseryio's public module
 behind it, at the time of access. So a test that patches ``trio.sleep`` patches the stand-in alone.
 
 Rule 3: Trio's private names are missing, except the few that published tools use. If Trio's own
 distribution is installed, hypothesis loads an entry point of it that is in ``trio._core._run``. In
 that module pytest-trio makes the order of tasks reproducible, which it always is in nurseryio.
 quart-trio uses the type of async files in annotations.
+
+Rule 4: in a run that the stand-in's ``run`` has started, ``sniffio.current_async_library()`` is
+"trio", as a program for Trio expects. A library with a side for each of the two then uses its Trio
+side, on the stand-in. In all other runs and loops it is "asyncio".
 """
 
 from __future__ import annotations
@@ -26,7 +30,10 @@ import importlib.machinery
 import random
 import sys
 import types
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from .._base.library_name import call_under_name
 
 if TYPE_CHECKING:
     import asyncio
@@ -160,12 +167,20 @@ def provide_trio(
     if not any(isinstance(finder, Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, Finder())
     stand_in = importlib.import_module("trio")
-    if loop_factory is not None:
-        run = importlib.import_module(LIBRARY).run
-        stand_in.run = functools.update_wrapper(  # type: ignore[attr-defined]
-            functools.partial(run, loop_factory=loop_factory), run
-        )
+    if loop_factory is not None or "run" not in vars(stand_in):
+        stand_in.run = _run_on(loop_factory)  # type: ignore[attr-defined]
     return stand_in
+
+
+def _run_on(loop_factory: Callable[[], asyncio.AbstractEventLoop] | None) -> Any:
+    """Make the stand-in's ``run`` (rule 4), which makes its loop by ``loop_factory``."""
+    run = importlib.import_module(LIBRARY).run
+    with suppress(ImportError):
+        # Trio imports it too. Without it no library could ask.
+        importlib.import_module("sniffio")
+    return functools.update_wrapper(
+        functools.partial(call_under_name, "trio", run, loop_factory=loop_factory), run
+    )
 
 
 def _refuse_to_replace() -> None:
