@@ -33,6 +33,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "util",
             "forked",
             "outcome",
+            "library_name",
             "thread_cache",
             "lazy_exports",
             "unsupported",
@@ -175,7 +176,9 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "anyio_stream",
             "trio_private",
             "anyio_trio",
+            "trio_metadata",
             "as_trio",
+            "main_program",
             "cli",
         ),
         "_checks": (

@@ -7,7 +7,8 @@
 ``asyncio_stream``: streams over asyncio's connections. ``stream_transport``: the other way round.
 ``anyio_stream``: byte streams between nurseryio and anyio, in both directions.
 ``trio_private``: Trio's private names. ``anyio_trio``: anyio's back end for Trio.
-``as_trio``: ``import trio`` gives nurseryio. ``cli``: the same by ``python -m nurseryio``.
+``trio_metadata``, ``as_trio``: ``import trio`` gives nurseryio, also in pip's metadata.
+``main_program``, ``cli``: ``python -m nurseryio`` runs a program, as Python would.
 
 Not here: how asyncio's own cancel requests are counted (``_core.cancel_ledger``); when the bridge
 is loaded (``_core.anyio_hook``); the protocol of a transport (``_net.link``).

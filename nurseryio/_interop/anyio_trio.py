@@ -9,11 +9,8 @@ Trio. nurseryio does not have guest runs. Its own step runner does the same work
 calls, and the loop does not run between two calls. So a guest run that anyio's runner asks for is a
 step runner, which anyio reaches by the stream to its task. Any other guest run is refused.
 
-Rule 2 (threads): a call that another thread sends to the loop may run in a callback, in a context
-without a value of sniffio's variable. anyio would then choose no back end, or the one for asyncio.
-So these calls are made with "trio" as the name of the library, as on Trio. anyio's back end for
-asyncio does the same with its own name. A sync call may also come from a thread that runs another
-loop, and blocks that loop. On Trio an asyncio application may use a portal in this way.
+Rule 2 (threads): a sync call may come from a thread that runs another loop, and blocks that loop.
+On Trio an asyncio application may use a portal in this way. nurseryio itself refuses such calls.
 
 Rule 3: anyio's back end for asyncio is not affected.
 """
@@ -24,10 +21,11 @@ import importlib
 import sys
 from concurrent.futures import Future
 from contextvars import copy_context
-from functools import partial, update_wrapper
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._base.errors import RunFinishedError
+from .._base.library_name import call_under_name
 from .._base.outcome import capture
 from .._base.unsupported import start_guest_run
 from .._run.introspection import in_trio_run
@@ -89,12 +87,13 @@ class CallStream:
         """Await the first part of the item to its end; append the outcome to the second part."""
         __tracebackhide__ = True
         awaitable, outcomes = item
-        outcomes.append(capture(self._steps.do, _await, awaitable))
+        # Other parts of the loop ask for the library's name meanwhile: callbacks, and other tasks.
+        outcomes.append(capture(call_under_name, NAME, self._steps.do, _await, awaitable))
 
     def close(self) -> None:
         """End the run. The runner starts another one for its next call, if any."""
         self._runner._send_stream = None
-        self._steps.close()
+        call_under_name(NAME, self._steps.close)
 
 
 async def _await(awaitable: Awaitable[Any]) -> Any:
@@ -109,48 +108,37 @@ async def _await(awaitable: Awaitable[Any]) -> Any:
 _extended: Any = None
 
 
-def name_calls() -> None:
+def extend_calls() -> None:
     """Extend the methods that send calls to the loop (rule 2), if anyio's back end is loaded.
 
-    Older releases of anyio do not have all of them. A second extension by another thread at the
-    same time would do no harm.
+    A second extension by another thread at the same time would do no harm.
     """
     global _extended
     module = loaded_backend()
-    backend = getattr(module, "backend_class", None)
+    backend: Any = getattr(module, "backend_class", None)
     if backend is not _extended:
-        for name in ("run_sync_from_thread", "run_sync_soon"):
-            _extend(backend, name, _call_as_trio)
-        _extend(backend, "run_async_from_thread", _await_as_trio)
         portal: Any = getattr(module, "BlockingPortal", None)
         if hasattr(portal, "_spawn_task_from_thread"):  # before anyio 4.13
             portal._spawn_task_from_thread = _spawn
+        _extend(backend)
         _extended = backend
 
 
-def _extend(backend: Any, name: str, caller: Callable[..., Any]) -> None:
-    """Have a method give its function to ``caller``, which calls it."""
-    method = getattr(backend, name, None)
-    if method is None:
-        return
+def _extend(backend: Any) -> None:
+    """Have the back end's method for sync calls block where nurseryio refuses to."""
+    method = backend.run_sync_from_thread
 
-    def send(_cls: Any, func: Callable[..., Any], args: Any, token: Any) -> Any:
-        call = _under_its_name(caller, func)
-        if name == "run_sync_from_thread" and _is_of_another_loop(token):
-            return _block(token, call, args)
-        return method(call, args, token)
+    def run_sync_from_thread(_cls: Any, func: Any, args: Any, token: Any) -> Any:
+        if _is_of_another_loop(token):
+            return _block(token, func, args)
+        return method(func, args, token)
 
-    setattr(backend, name, classmethod(send))
-
-
-def _under_its_name(caller: Callable[..., Any], func: Callable[..., Any]) -> Callable[..., Any]:
-    """Bind ``func`` to its caller. Tasks and errors show the name of ``func``."""
-    return update_wrapper(partial(caller, func), func)
+    backend.run_sync_from_thread = classmethod(run_sync_from_thread)
 
 
 def _spawn(portal: Any, func: Any, args: Any, kwargs: Any, name: object, future: Any) -> None:
     """Start a task from a thread: a method of portals in older releases of anyio."""
-    call = partial(_call_as_trio, portal._task_group.start_soon, name=name)
+    call = partial(portal._task_group.start_soon, name=name)
     all_args = (portal._call_func, func, args, kwargs, future)
     if _is_of_another_loop(portal._token):
         _block(portal._token, call, all_args)
@@ -177,27 +165,3 @@ def _block(token: Any, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         error = getattr(sys.modules["anyio"], "RunFinishedError", RunFinishedError)
         raise error from None
     return answer.result().unwrap()
-
-
-def _call_as_trio(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function on the loop, in a context of its own, with "trio" as sniffio's answer."""
-    sniffio = sys.modules.get("sniffio")
-    if sniffio is None:
-        return func(*args, **kwargs)
-    sniffio.current_async_library_cvar.set(NAME)  # for tasks that the function starts
-    local = getattr(sniffio, "thread_local", None)
-    if local is None:  # before sniffio 1.3
-        return func(*args, **kwargs)
-    before, local.name = local.name, NAME
-    try:
-        return func(*args, **kwargs)
-    finally:
-        local.name = before
-
-
-async def _await_as_trio(func: Callable[..., Any], *args: Any) -> Any:
-    """Await an async function in a context of its own, with "trio" as sniffio's answer."""
-    sniffio = sys.modules.get("sniffio")
-    if sniffio is not None:
-        sniffio.current_async_library_cvar.set(NAME)
-    return await func(*args)

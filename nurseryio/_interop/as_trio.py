@@ -1,20 +1,24 @@
 """``provide_trio``: unchanged programs for Trio, whose ``import trio`` gives nurseryio.
 
 This module has the modules that stand in for ``trio`` and its public submodules, and the import
-hook that returns them. They exist in this process only. The command line is in ``cli``.
+hook that returns them. They exist in this process only. The metadata of the distribution are in
+``trio_metadata``, the command line is in ``cli``.
 
 Rule 1: a real ``trio`` that is loaded already is never replaced. Two libraries of one name, each
 with its own tasks, could not work.
 
 Rule 2: a stand-in only has the attributes that must differ: its name, the version of Trio that it
-follows, ``run`` with the loop that was chosen, and ``start_guest_run``. Everything else is looked
-up in nurseryio's public modules, at the time of access. So a test that patches ``trio.sleep``
-patches the stand-in alone.
+follows, ``run``, and ``start_guest_run``. Everything else is looked up in nurseryio's public
+modules, at the time of access. So a test that patches ``trio.sleep`` patches the stand-in alone.
 
 Rule 3: Trio's private names are missing, except those that published packages use. They are in
 ``trio_private``.
 
-Rule 4: anyio's Trio back end gets help when it starts a run or a test runner, see ``anyio_trio``.
+Rule 4: in a run that the stand-in's ``run`` has started, ``sniffio.current_async_library()`` is
+"trio", as a program for Trio expects. A library with a side for each of the two then uses its Trio
+side, on the stand-in. In all other runs and loops it is "asyncio".
+
+Rule 5: anyio's Trio back end gets help when it starts a run or a test runner, see ``anyio_trio``.
 """
 
 from __future__ import annotations
@@ -26,13 +30,16 @@ import importlib.abc
 import importlib.machinery
 import sys
 import types
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from .._base.library_name import call_under_name
 from . import anyio_trio, trio_private
 from .trio_private import LIBRARY as LIBRARY, PRIVATE_MODULES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from importlib.metadata import Distribution, DistributionFinder
 
 __all__ = ["provide_trio"]
 
@@ -113,6 +120,13 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             raise _not_found(fullname)
         return None
 
+    def find_distributions(self, context: DistributionFinder.Context) -> Iterable[Distribution]:
+        """Return the metadata of the distribution "trio", for ``importlib.metadata``."""
+        # Imported here, because only importlib.metadata calls this method.
+        from .trio_metadata import find_stand_in
+
+        return find_stand_in(context, FOLLOWS, LIBRARY)
+
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         """Make a stand-in."""
         return StandIn(spec.name)
@@ -163,14 +177,19 @@ def provide_trio(
 
 
 def _run_on(loop_factory: Callable[[], asyncio.AbstractEventLoop] | None) -> Any:
-    """Make the stand-in's ``run``, which makes its loop by ``loop_factory``."""
+    """Make the stand-in's ``run`` (rule 4), which makes its loop by ``loop_factory``."""
 
     def make_loop() -> asyncio.AbstractEventLoop:
-        anyio_trio.name_calls()
+        anyio_trio.extend_calls()
         return asyncio.new_event_loop() if loop_factory is None else loop_factory()
 
     run = importlib.import_module(LIBRARY).run
-    return functools.update_wrapper(functools.partial(run, loop_factory=make_loop), run)
+    with suppress(ImportError):
+        # Trio imports it too. Without it no library could ask.
+        importlib.import_module("sniffio")
+    return functools.update_wrapper(
+        functools.partial(call_under_name, anyio_trio.NAME, run, loop_factory=make_loop), run
+    )
 
 
 def _refuse_to_replace() -> None:

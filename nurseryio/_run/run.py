@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._asyncio import compat
 from .._asyncio.epoll import renew_epoll
 from .._base.errors import Cancelled, CancelReason
-from .._base.exc_fields import is_a, without_own_frame
+from .._base.exc_fields import explained, is_a, without_own_frame
 from .._base.exception_groups import bare_exit, is_cancelled, leaves, warn_loose
 from .._base.forked import in_child
 from .._base.outcome import Error, Outcome, Value
@@ -166,9 +166,10 @@ def _refuse_running_loop() -> None:
         compat.running_loop()
     except RuntimeError:
         return
-    raise RuntimeError(
-        "Attempted to call run() from inside a run(), or from another running event loop: "
-        "nurseryio works on the loop that is there, so just await the function"
+    raise explained(
+        RuntimeError("Attempted to call run() from inside a run()"),
+        "an event loop is running in this thread, and nurseryio works on the loop that is there, "
+        "so just await the function",
     )
 
 

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._asyncio.compat import running_loop
 from .._base import WouldBlock
+from .._base.library_name import hide_library_name
 from .._base.thread_cache import start_thread_soon
 from .._base.util import safe_repr, text_of
 from .._core import checkpoint, checkpoint_if_cancelled, current_task, wait_task_rescheduled
 from .._run import RunVar
 from .._sync import CapacityLimiter, Event
-from .thread_call import Hop, hide_library_name
+from .thread_call import Hop
 
 if TYPE_CHECKING:
     from collections.abc import Callable

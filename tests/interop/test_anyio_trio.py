@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from contextvars import ContextVar
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -333,13 +332,14 @@ sys.exit(pytest.main(["-q", "-p", "anyio", "-p", "no:cacheprovider", "test_it.py
 
 @pytest.fixture
 def portal(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A portal as before anyio 4.13, whose back end has no methods for calls from threads."""
+    """A portal as before anyio 4.13, which starts its tasks itself."""
     portal_class = type("BlockingPortal", (), {"_spawn_task_from_thread": None})
-    backend = SimpleNamespace(backend_class=type("Backend", (), {}), BlockingPortal=portal_class)
+    backend_class = type("Backend", (), {"run_sync_from_thread": None})
+    backend = SimpleNamespace(backend_class=backend_class, BlockingPortal=portal_class)
     monkeypatch.setitem(sys.modules, anyio_trio.BACKEND, backend)  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "trio.from_thread", from_thread)
     monkeypatch.setattr(anyio_trio, "_extended", None)
-    anyio_trio.name_calls()
+    anyio_trio.extend_calls()
     started: list[Any] = []
 
     def start_soon(*args: object, name: object) -> None:
@@ -376,21 +376,6 @@ def test_a_blocking_call_into_a_loop_that_has_ended_raises_run_finished_error() 
         assert type(info.value).__name__ == "RunFinishedError"
 
     asyncio.run(call())
-
-
-@pytest.mark.parametrize(
-    "sniffio", [None, SimpleNamespace(current_async_library_cvar=ContextVar("library"))]
-)
-async def test_a_call_as_trio_needs_neither_sniffio_nor_its_thread_local(
-    monkeypatch: pytest.MonkeyPatch, sniffio: Any
-) -> None:
-    monkeypatch.setitem(sys.modules, "sniffio", sniffio)
-
-    async def double(number: int) -> int:
-        return number * 2
-
-    assert anyio_trio._call_as_trio(sorted, [1, 2], reverse=True) == [2, 1]
-    assert await anyio_trio._await_as_trio(double, 2) == 4
 
 
 @pytest.mark.parametrize("runner", [None, "wrong"])
