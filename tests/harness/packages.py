@@ -2,8 +2,8 @@
 
     python tests/harness/packages.py [--trio] [--folder FOLDER] [--markdown] [PACKAGE ...]
 
-This module gets the source of each package from the package index, installs it with its tests'
-requirements in an environment of its own, runs its tests by ``python -m nurseryio -m pytest``, and
+This module gets the source of each package from the package index, installs all of them with their
+tests' requirements in an environment, runs the tests by ``python -m nurseryio -m pytest``, and
 prints a table. No Trio is installed in that environment. ``--trio`` runs the same tests on the real
 Trio, for comparison. The list of packages, and the tests that are expected to fail, each with its
 reason, are in ``packages.toml``. `make packages` runs it. It is not a part of the tests or of CI.
@@ -32,6 +32,8 @@ import tomllib
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(__file__).with_suffix(".toml")
 TRIO = "trio==0.35.0"
+# pytest-trio does not work with pytest 9.
+PYTEST = "pytest>=8.4,<9"
 # One run of pytest may take this long, in seconds.
 LIMIT = 900
 
@@ -89,12 +91,12 @@ def load(names: Iterable[str]) -> list[Package]:
     return [Package(name, **entry) for name, entry in data.items() if name in wanted]
 
 
-def test(package: Package, folder: Path, on_trio: bool) -> Row:
+def test(package: Package, folder: Path, python: Path, on_trio: bool) -> Row:
     """Run the tests of a package. What fails before them is the row's problem."""
     row = Row(package)
     try:
         place = folder / package.name
-        python = _environment(package, place, on_trio)
+        place.mkdir(exist_ok=True)
         source = _source(package, place, python)
         report = place / "report.xml"
         report.unlink(missing_ok=True)
@@ -141,18 +143,20 @@ def _pip(python: Path, place: Path, *arguments: str) -> None:
         raise OSError(f"pip {arguments[0]} failed: {lines[-1]}")
 
 
-def _environment(package: Package, place: Path, on_trio: bool) -> Path:
-    """Make an environment with the package and the library. Returns its Python."""
-    home = place / ("trio" if on_trio else "nurseryio")
+def make_environment(packages: list[Package], folder: Path, on_trio: bool) -> Path:
+    """Make an environment with the packages and the library. Returns its Python."""
+    home = folder / ("on-trio" if on_trio else "on-nurseryio")
     python = home / ("Scripts" if os.name == "nt" else "bin") / "python"
-    shutil.rmtree(home, ignore_errors=True)
-    venv.create(home, with_pip=True)
-    wanted = f"{package.name}=={package.version}"
-    # sniffio comes with Trio, and most packages rely on that.
+    if not home.exists():
+        venv.create(home, with_pip=True)
+    wanted = [f"{package.name}=={package.version}" for package in packages]
+    needed = sorted({need for package in packages for need in package.requires})
+    # The other packages come with Trio, and some rely on that.
     library = [TRIO] if on_trio else [str(ROOT), "sniffio", "outcome", "sortedcontainers", "attrs"]
-    _pip(python, place, "install", wanted, "pytest", *package.requires, *library)
+    _pip(python, folder, "install", PYTEST, *wanted, *needed, *library)
     if not on_trio:
-        _pip(python, place, "uninstall", "--yes", "trio")
+        _pip(python, folder, "install", "--force-reinstall", "--no-deps", str(ROOT))
+        _pip(python, folder, "uninstall", "--yes", "trio")
     return python
 
 
@@ -193,9 +197,11 @@ def main() -> None:
     fails = False
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).resolve()
-        for package in load(options.packages):
-            (folder / package.name).mkdir(parents=True, exist_ok=True)
-            row = test(package, folder, options.trio)
+        folder.mkdir(parents=True, exist_ok=True)
+        packages = load(options.packages)
+        python = make_environment(packages, folder, options.trio)
+        for package in packages:
+            row = test(package, folder, python, options.trio)
             cells = row.cells()
             if options.markdown:
                 print("|", " | ".join(cells), "|", flush=True)
