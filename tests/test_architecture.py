@@ -23,6 +23,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "_asyncio": (
             "required",
             "compat",
+            "loop_parts",
             "epoll",
         ),
     },
@@ -245,6 +246,7 @@ FOREIGN_PRIVATES = {
     "_asyncio.required": "asyncio's",
     "_asyncio.compat": "asyncio's",
     "_asyncio.epoll": "asyncio's",
+    "_asyncio.loop_parts": "asyncio's",
     "_interop.anyio_bridge": "anyio's",
     "testing.pytest_plugin": "pytest-asyncio's",
 }
@@ -260,6 +262,7 @@ ASYNCIO_PRIVATES = {
     "_default_executor",
     "_eager_tasks",
     "_fut_waiter",
+    "_interrupt_count",
     "_make_datagram_transport",
     "_make_read_pipe_transport",
     "_make_socket_transport",

@@ -1,0 +1,143 @@
+"""The private parts of a loop: which of them are believed, on every kind of loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import selectors
+from collections.abc import Iterator
+from math import inf
+from typing import Any
+
+import pytest
+from harness import fake_loops
+
+from nurseryio._asyncio import loop_parts
+
+# -- which parts of a loop are used ---------------------------------------------------
+
+
+async def test_asking_for_the_ready_queue_leaves_no_callback_in_it(loop_kind: str) -> None:
+    loop: Any = asyncio.get_running_loop()
+    before = list(getattr(loop, "_ready", ()))
+    queue = loop_parts.ready_queue(loop)
+    if loop_kind == "uvloop":
+        assert queue == "unknown"
+    else:
+        assert queue is loop._ready
+        assert list(queue) == before
+
+
+@pytest.mark.parametrize("make", fake_loops.FAKES)
+def test_a_ready_queue_that_the_loop_does_not_use_is_not_believed(make: Any) -> None:
+    with contextlib.closing(make()) as loop:
+        queue = loop_parts.ready_queue(loop)
+        assert (queue == "unknown") == (make is not fake_loops.own_selector)
+        assert len(queue) > 0 or make is fake_loops.own_selector
+        assert loop_parts.selector_of(loop, queue) is None
+        assert loop_parts.outside_wakers(loop, None) == 1
+        loop.run_until_complete(asyncio.sleep(0))
+
+
+def test_a_loop_is_asked_for_its_ready_queue_in_its_own_thread_only() -> None:
+    async def main() -> object:
+        return await asyncio.to_thread(loop_parts.ready_queue, asyncio.get_running_loop())
+
+    with contextlib.closing(asyncio.SelectorEventLoop()) as loop:
+        assert loop.run_until_complete(main()) is loop_parts.NOT_ASKED
+        assert loop_parts.ready_queue(loop) == loop._ready  # type: ignore[attr-defined]
+    assert loop_parts.ready_queue(loop) is loop_parts.UNKNOWN  # closed
+
+
+class WithoutHandles(asyncio.SelectorEventLoop):
+    """Wraps each callback, and returns an object of another class, as a loop of a proxy may."""
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        """Schedule it and return nothing that can be used."""
+        super().call_soon(lambda: callback(*args), context=context)
+
+
+class WithAList(asyncio.SelectorEventLoop):
+    """Something else is called ``_ready``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._queue, self._ready = self._ready, []  # type: ignore[has-type]
+
+    def _run_once(self) -> None:
+        shown, self._ready = self._ready, self._queue
+        self._ready.extend(shown)
+        try:
+            super()._run_once()  # type: ignore[misc]
+        finally:
+            self._ready = []
+
+
+class WithFailingProperties(asyncio.SelectorEventLoop):
+    """Reading a private part fails while the loop is looked at from outside itself."""
+
+    hidden = False
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("_ready", "_selector") and object.__getattribute__(self, "hidden"):
+            raise ValueError(name)
+        return super().__getattribute__(name)
+
+    def call_soon(self, *args: Any, **options: Any) -> Any:
+        """As in asyncio."""
+        with self.shown():
+            return super().call_soon(*args, **options)
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Within the block the parts can be read."""
+        before, self.hidden = self.hidden, False
+        try:
+            yield
+        finally:
+            self.hidden = before
+
+
+ODD = [WithoutHandles, WithAList, WithFailingProperties]
+
+
+@pytest.mark.parametrize("make", ODD)
+def test_a_loop_of_odd_shape_counts_as_hiding_its_ready_queue(make: Any) -> None:
+    with contextlib.closing(make()) as loop:
+        loop.hidden = make is WithFailingProperties
+        queue = loop_parts.ready_queue(loop)
+        assert queue is loop_parts.UNKNOWN
+        assert loop_parts.selector_of(loop, queue) is None
+        loop.hidden = False
+        loop.run_until_complete(asyncio.sleep(0))
+
+
+@pytest.mark.parametrize("make", [asyncio.SelectorEventLoop, *fake_loops.FAKES])
+def test_an_emergency_call_is_made_on_a_loop_with_an_unused_ready_queue(make: Any) -> None:
+    calls: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        context = contextvars.Context()
+        queue = loop_parts.ready_queue(loop)
+        loop_parts.emergency_call(loop, queue, lambda: calls.append(1), context)()
+        assert calls == []
+        await asyncio.sleep(0)
+        assert calls == [1]
+
+    with contextlib.closing(make()) as loop:
+        loop.run_until_complete(main())
+
+
+@pytest.mark.stock_only("uvloop has no selector")
+async def test_the_asyncio_loop_shows_its_timers_and_its_watched_descriptors() -> None:
+    loop = asyncio.get_running_loop()
+    selector = loop_parts.selector_of(loop, loop_parts.ready_queue(loop))
+    assert isinstance(selector, selectors.DefaultSelector)
+    assert loop_parts.outside_wakers(loop, selector) == 0
+    before = loop_parts.next_timer(loop)
+    timer = loop.call_later(5, print)
+    assert loop_parts.next_timer(loop) <= timer.when()
+    timer.cancel()
+    assert loop_parts.next_timer(loop) == before or before == inf
