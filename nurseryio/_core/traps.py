@@ -32,6 +32,7 @@ from .._asyncio import compat
 from .._asyncio.compat import (
     BARE_YIELD,
     callbacks_of,
+    cancelling,
     current_task as current_asyncio_task,
     new_future,
     running_loop_or_none,
@@ -160,7 +161,7 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
     except RuntimeError as error:
         not_in_a_task(error)
     native: BaseException | None = None
-    raised = raised_native_requests(task)
+    raised = raised_native_requests(task) if cancelling(task.asyncio_task) else 0
     try:
         task._abort = abort_func
         task._park = future = new_future(loop=task._state.loop)
