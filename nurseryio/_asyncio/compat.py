@@ -287,10 +287,13 @@ class TaskMaking:
         self.namespace: dict[str, Any] = getattr(loop, "__dict__", {})
         # Returns the loop's task factory, None if it has none.
         self.factory: Callable[[], object] = loop.get_task_factory
-        if type(loop).get_task_factory is asyncio.AbstractEventLoop.get_task_factory:
-            self.factory = _no_factory  # the loop does not have factories
-        elif type(loop).get_task_factory is asyncio.BaseEventLoop.get_task_factory:
+        if type(loop).get_task_factory is asyncio.BaseEventLoop.get_task_factory:
             self.factory = functools.partial(self.namespace.get, "_task_factory")
+        else:
+            try:
+                self.factory()
+            except NotImplementedError:  # as that of AbstractEventLoop
+                self.factory = _no_factory
         # The loop's method as asyncio or uvloop wrote it, else a class that equals no method.
         self.create_task: Any = _genuine_create_task(type(loop)) or _Unequal
         # Some tools do not replace the function, but its code.
@@ -482,20 +485,6 @@ def ignore_cancelled_timers(loop: Loop) -> None:
 
 def _ignore(_handle: object) -> None:
     """Nothing to do."""
-
-
-# -- signals --------------------------------------------------------------------
-
-
-def waking_descriptor(loop: Loop) -> int | None:
-    """The descriptor to write a byte to, to wake an asyncio loop; None for other loops."""
-    wakes = getattr(loop, "_csock", None)
-    return wakes.fileno() if isinstance(wakes, socket.socket) else None
-
-
-def has_signal_handlers(loop: Loop) -> bool:
-    """Whether an asyncio loop has signal handlers, so that a signal must wake it."""
-    return bool(getattr(loop, "_signal_handlers", None))
 
 
 # -- sockets --------------------------------------------------------------------

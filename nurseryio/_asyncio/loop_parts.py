@@ -1,4 +1,4 @@
-"""The private parts of one loop: its ready callbacks, its selector, its timers, its executor.
+"""The private parts of one loop: ready callbacks, selector, timers, executor, self-pipe.
 
 Rule: a loop class may inherit a part from asyncio and not use it. So a part is believed only if it
 was seen in use (:func:`ready_queue`), and everything else follows from that.
@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 import functools
 import selectors
+import socket
 import threading
 from collections.abc import Callable, Sized
 from math import inf
@@ -26,6 +27,18 @@ def part(loop: object, name: str) -> Any:
         return getattr(loop, name, None)
     except Exception:
         return None  # a property that asks an object which the loop does not have yet or any more
+
+
+def behind(loop: Loop) -> Loop:
+    """The loop that runs if ``loop`` is a proxy for another one; otherwise ``loop``.
+
+    asyncio's tasks and futures know only the loop behind the proxy.
+    """
+    try:
+        found = loop.create_future().get_loop()
+    except Exception:
+        return loop
+    return found if isinstance(found, asyncio.AbstractEventLoop) else loop
 
 
 # In place of a queue, and never empty: the loop hides it; the loop is still to be asked for it.
@@ -87,7 +100,7 @@ def selector_of(loop: Loop, ready: Sized) -> Any:
 
 def next_timer(loop: Loop) -> float:
     """The time of a stock loop's earliest timer, on the loop's clock; ``inf`` if it has none."""
-    scheduled: list[asyncio.TimerHandle] = getattr(loop, "_scheduled", [])
+    scheduled: list[asyncio.TimerHandle] = part(loop, "_scheduled") or []
     if scheduled and not scheduled[0].cancelled():
         return scheduled[0].when()  # it is a heap
     return min((handle.when() for handle in scheduled if not handle.cancelled()), default=inf)
@@ -104,14 +117,14 @@ def outside_wakers(loop: Loop, selector: Any) -> int:
     """
     if selector is None:
         return 1
-    own = getattr(loop, "_ssock", None)
+    own = part(loop, "_ssock")
     own_fd = None if own is None else own.fileno()
     return sum(key.fd != own_fd for key in list(selector.get_map().values()))
 
 
 def idle_executor_threads(loop: Loop) -> set[threading.Thread]:
     """The threads of the loop's default executor if all of them are idle, else an empty set."""
-    executor = getattr(loop, "_default_executor", None)
+    executor = part(loop, "_default_executor")
     threads: set[threading.Thread] = set(getattr(executor, "_threads", ()))
     idle: int = getattr(getattr(executor, "_idle_semaphore", None), "_value", -1)
     return threads if idle >= len(threads) else set()
@@ -119,7 +132,7 @@ def idle_executor_threads(loop: Loop) -> set[threading.Thread]:
 
 def executor_threads(loop: Loop) -> list[str]:
     """The names of the threads of a loop's default executor, if the loop shows them."""
-    executor = getattr(loop, "_default_executor", None)
+    executor = part(loop, "_default_executor")
     return sorted(thread.name for thread in list(getattr(executor, "_threads", ())))
 
 
@@ -143,3 +156,17 @@ def emergency_call(
     if isinstance(ready, collections.deque):
         return functools.partial(ready.append, asyncio.Handle(callback, (), loop, context))
     return functools.partial(loop.call_soon, callback, context=context)
+
+
+# -- signals --------------------------------------------------------------------
+
+
+def waking_descriptor(loop: Loop) -> int | None:
+    """The descriptor to write a byte to, to wake an asyncio loop; None for other loops."""
+    wakes = part(loop, "_csock")
+    return wakes.fileno() if isinstance(wakes, socket.socket) else None
+
+
+def has_signal_handlers(loop: Loop) -> bool:
+    """Whether an asyncio loop has signal handlers, so that a signal must wake it."""
+    return bool(part(loop, "_signal_handlers"))

@@ -90,17 +90,21 @@ def check_loop(loop: object) -> None:
     Raises:
         RuntimeError: one is missing. The message names it.
     """
-    for part in (loop, _selector_or_none(loop)):
+    for part in (loop, _read(loop, "_selector", None)):
         for shown, cls, names in OF_OBJECTS:
             if isinstance(part, cls):
                 for name in names:
-                    if not hasattr(part, name):
+                    if _read(part, name, _MISSING) is _MISSING:
                         raise RuntimeError(_lost(shown, name))
 
 
-def _selector_or_none(loop: object) -> object:
+_MISSING = object()
+
+
+def _read(part: object, name: str, default: object) -> object:
+    """An attribute, ``default`` if there is none; None if it is there and reading it fails."""
     try:
-        return getattr(loop, "_selector", None)
+        return getattr(part, name, default)
     except Exception:
         return None  # a property of another library's class
 

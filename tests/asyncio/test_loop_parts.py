@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import contextvars
 import selectors
-from collections.abc import Iterator
 from math import inf
 from typing import Any
 
@@ -50,66 +49,12 @@ def test_a_loop_is_asked_for_its_ready_queue_in_its_own_thread_only() -> None:
     assert loop_parts.ready_queue(loop) is loop_parts.UNKNOWN  # closed
 
 
-class WithoutHandles(asyncio.SelectorEventLoop):
-    """Wraps each callback, and returns an object of another class, as a loop of a proxy may."""
-
-    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
-        """Schedule it and return nothing that can be used."""
-        super().call_soon(lambda: callback(*args), context=context)
-
-
-class WithAList(asyncio.SelectorEventLoop):
-    """Something else is called ``_ready``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._queue, self._ready = self._ready, []  # type: ignore[has-type]
-
-    def _run_once(self) -> None:
-        shown, self._ready = self._ready, self._queue
-        self._ready.extend(shown)
-        try:
-            super()._run_once()  # type: ignore[misc]
-        finally:
-            self._ready = []
-
-
-class WithFailingProperties(asyncio.SelectorEventLoop):
-    """Reading a private part fails while the loop is looked at from outside itself."""
-
-    hidden = False
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in ("_ready", "_selector") and object.__getattribute__(self, "hidden"):
-            raise ValueError(name)
-        return super().__getattribute__(name)
-
-    def call_soon(self, *args: Any, **options: Any) -> Any:
-        """As in asyncio."""
-        with self.shown():
-            return super().call_soon(*args, **options)
-
-    @contextlib.contextmanager
-    def shown(self) -> Iterator[None]:
-        """Within the block the parts can be read."""
-        before, self.hidden = self.hidden, False
-        try:
-            yield
-        finally:
-            self.hidden = before
-
-
-ODD = [WithoutHandles, WithAList, WithFailingProperties]
-
-
-@pytest.mark.parametrize("make", ODD)
+@pytest.mark.parametrize("make", fake_loops.ODD)
 def test_a_loop_of_odd_shape_counts_as_hiding_its_ready_queue(make: Any) -> None:
     with contextlib.closing(make()) as loop:
-        loop.hidden = make is WithFailingProperties
         queue = loop_parts.ready_queue(loop)
         assert queue is loop_parts.UNKNOWN
         assert loop_parts.selector_of(loop, queue) is None
-        loop.hidden = False
         loop.run_until_complete(asyncio.sleep(0))
 
 
@@ -141,3 +86,21 @@ async def test_the_asyncio_loop_shows_its_timers_and_its_watched_descriptors() -
     assert loop_parts.next_timer(loop) <= timer.when()
     timer.cancel()
     assert loop_parts.next_timer(loop) == before or before == inf
+
+
+# -- proxies ----------------------------------------------------------------------------
+
+
+def test_the_loop_behind_a_proxy_is_found() -> None:
+    with contextlib.closing(fake_loops.Proxy()) as proxy:
+        assert loop_parts.behind(proxy) is proxy.loop
+        assert loop_parts.behind(proxy.loop) is proxy.loop
+
+
+def test_a_loop_that_makes_no_futures_counts_as_the_loop_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with contextlib.closing(asyncio.SelectorEventLoop()) as loop:
+        for answer in (None, asyncio.AbstractEventLoop.create_future):
+            monkeypatch.setattr(loop, "create_future", lambda answer=answer: answer)
+            assert loop_parts.behind(loop) is loop
