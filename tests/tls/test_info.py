@@ -185,7 +185,7 @@ async def test_a_server_requests_the_clients_certificate_after_the_handshake() -
 async def test_a_server_that_cannot_send_its_request_for_a_certificate_says_so(how: str) -> None:
     client, server = await pair_with_post_handshake_auth()
     if how == "broken":
-        client.transport_stream.close()
+        await client.transport_stream.send_stream.aclose()
         with pytest.raises(BrokenResourceError):
             await server.receive_some()
         with pytest.raises(BrokenResourceError):
