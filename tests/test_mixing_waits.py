@@ -493,3 +493,57 @@ async def test_a_time_limit_of_asyncio_that_expires_in_a_wait_which_goes_on_keep
     assert cancelling() == 0
     await releasing
     await asyncio.sleep(0)
+
+
+@needs_counts
+async def test_a_task_group_that_fails_in_a_wait_which_goes_on_withdraws_its_cancellation() -> None:
+    at = Blocking()
+    log: list[object] = []
+
+    async def fails() -> None:
+        await at.begun.wait()
+        raise KeyError
+
+    async def release() -> None:
+        await at.begun.wait()
+        await settle()
+        at.go.set()
+
+    releasing = asyncio.ensure_future(release())
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fails())
+            log.append(await UNABANDONED["thread"](at))
+    log.append(cancelling())
+    await releasing
+    await asyncio.sleep(0.001)
+    assert [type(leaf) for leaf in leaves(caught.value)] == [KeyError]
+    assert log == ["result", 0]
+
+
+@needs_counts
+@pytest.mark.parametrize("first", ["timeout", "native"])
+async def test_a_native_cancel_beside_an_expired_asyncio_timeout_is_raised_after_the_wait(
+    first: str,
+) -> None:
+    at = Blocking()
+    log: list[object] = []
+
+    async def job() -> None:
+        async with asyncio.timeout(None) as timeout:
+            limits.append(timeout)
+            log.append(await UNABANDONED["thread"](at))
+        log.append(cancelling())
+        await forever()
+
+    limits: list[Any] = []
+    task = asyncio.ensure_future(job())
+    await at.begun.wait()
+    actions = [lambda: limits[0].reschedule(0), task.cancel]
+    for action in actions if first == "timeout" else reversed(actions):
+        action()
+        await settle()
+    at.go.set()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert log == ["result", 1]
