@@ -25,6 +25,8 @@ def part(loop: object, name: str) -> Any:
     """An attribute of a loop; None if the loop does not have it, or if reading it fails."""
     try:
         return getattr(loop, name, None)
+    except (MemoryError, RecursionError):
+        raise
     except Exception:
         return None  # a property that asks an object which the loop does not have yet or any more
 
@@ -36,6 +38,8 @@ def behind(loop: Loop) -> Loop:
     """
     try:
         found = loop.create_future().get_loop()
+    except (MemoryError, RecursionError):
+        raise
     except Exception:
         return loop
     return found if isinstance(found, asyncio.AbstractEventLoop) else loop

@@ -105,6 +105,8 @@ def _read(part: object, name: str, default: object) -> object:
     """An attribute, ``default`` if there is none; None if it is there and reading it fails."""
     try:
         return getattr(part, name, default)
+    except (MemoryError, RecursionError):
+        raise
     except Exception:
         return None  # a property of another library's class
 
