@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import selectors
+import threading
 from math import inf
 from typing import Any
 
@@ -47,6 +48,41 @@ def test_a_loop_is_asked_for_its_ready_queue_in_its_own_thread_only() -> None:
         assert loop.run_until_complete(main()) is loop_parts.NOT_ASKED
         assert loop_parts.ready_queue(loop) == loop._ready  # type: ignore[attr-defined]
     assert loop_parts.ready_queue(loop) is loop_parts.UNKNOWN  # closed
+
+
+class Exhausted(asyncio.SelectorEventLoop):
+    """There is no memory to read a part, or to make a future."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "unreadable":
+            raise MemoryError
+        return super().__getattribute__(name)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """Fail."""
+        raise MemoryError
+
+
+def test_a_lack_of_memory_does_not_make_a_part_of_a_loop_unknown() -> None:
+    with contextlib.closing(Exhausted()) as loop:
+        with pytest.raises(MemoryError):
+            loop_parts.part(loop, "unreadable")
+        with pytest.raises(MemoryError):
+            loop_parts.behind(loop)
+
+
+async def test_the_threads_of_the_default_executor_are_known_while_they_are_idle(
+    loop_kind: str,
+) -> None:
+    loop = asyncio.get_running_loop()
+    go = threading.Event()
+    busy = loop.run_in_executor(None, go.wait)
+    assert loop_parts.idle_executor_threads(loop) == set()
+    names = loop_parts.executor_threads(loop)
+    assert len(names) == (loop_kind != "uvloop")
+    go.set()
+    await busy
+    await loop.shutdown_default_executor()
 
 
 @pytest.mark.parametrize("make", fake_loops.ODD)

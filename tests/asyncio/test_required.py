@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import boundary_program, source
+from harness import boundary_program, fake_loops, source
 from harness.source import Module
 
 import nurseryio
@@ -123,6 +124,19 @@ def test_a_loop_made_from_asyncios_needs_the_parts_of_its_base_class_alone() -> 
     vars(loop)["_ready"] = queue
     loop.close()
     required.check_loop(loop)
+
+
+def test_a_part_that_cannot_be_read_counts_as_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.closing(fake_loops.WithFailingProperties()) as loop:
+        required.check_loop(loop)
+
+    def exhausted(_loop: object) -> None:
+        raise MemoryError
+
+    with contextlib.closing(fake_loops.WithFailingProperties()) as loop:
+        monkeypatch.setattr(type(loop), "_task_factory", property(exhausted), raising=False)
+        with pytest.raises(MemoryError):
+            required.check_loop(loop)
 
 
 def test_run_closes_a_loop_without_a_required_part() -> None:
