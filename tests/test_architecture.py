@@ -23,6 +23,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "_asyncio": (
             "required",
             "compat",
+            "loop_parts",
             "epoll",
         ),
     },
@@ -250,6 +251,7 @@ FOREIGN_PRIVATES = {
     "_asyncio.required": "asyncio's",
     "_asyncio.compat": "asyncio's",
     "_asyncio.epoll": "asyncio's",
+    "_asyncio.loop_parts": "asyncio's",
     "_interop.anyio_bridge": "anyio's",
     "_interop.anyio_trio": "anyio's",
     "_interop.trio_private": "Trio's",
@@ -267,6 +269,7 @@ ASYNCIO_PRIVATES = {
     "_default_executor",
     "_eager_tasks",
     "_fut_waiter",
+    "_interrupt_count",
     "_make_datagram_transport",
     "_make_read_pipe_transport",
     "_make_socket_transport",

@@ -22,10 +22,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .._asyncio.compat import must_cancel
 from .._base.exc_fields import explained
 from .._core import current_task
-from .._core.cancel_ledger import native_requests
+from .._core.cancel_ledger import has_unraised_cancel, native_requests
 
 if TYPE_CHECKING:
     import asyncio
@@ -63,7 +62,7 @@ class _Watch:
         elif (
             self._was_off
             and native_requests(self._task) <= 0
-            and not must_cancel(self._task.asyncio_task)
+            and not has_unraised_cancel(self._task)
         ):
             self._task._deferred_cancel = False
 

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._asyncio import compat
 from .._asyncio.epoll import renew_epoll
+from .._asyncio.loop_parts import behind
 from .._base.errors import Cancelled, CancelReason
 from .._base.exc_fields import explained, is_a, without_own_frame
 from .._base.exception_groups import bare_exit, is_cancelled, leaves, warn_loose
@@ -148,6 +149,7 @@ def prepare(
     try:
         if not isinstance(loop, asyncio.AbstractEventLoop):
             raise TypeError(f"loop_factory must return an event loop, not {safe_repr(loop)}")
+        loop = behind(loop)
         state = loop_state(loop)
         state.strict = strict
         runner = Run(state, ki_at_checkpoints)

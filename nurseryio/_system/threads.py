@@ -166,8 +166,9 @@ async def to_thread_run_sync(
     depends on ``abandon_on_cancel``:
 
     * If false, the call keeps waiting, as if ``sync_fn`` had been called directly. The
-      cancellation is raised at the next checkpoint. The function may ask for it with
-      :func:`nurseryio.from_thread.check_cancelled`.
+      cancellation is raised at the next checkpoint. This holds for asyncio's ``task.cancel()``
+      too, which is raised at the next ``await``. A task that ends before ends with its result.
+      The function may ask for a cancellation with :func:`nurseryio.from_thread.check_cancelled`.
     * If true, the call raises :exc:`Cancelled` at once and **the thread continues in the
       background**. Its result or error is thrown away. Use that only for functions that do no
       harm in the background, such as looking up a name.

@@ -23,7 +23,7 @@ __all__ = ["TLSInfo"]
 
 
 class TLSInfo:
-    """Mixin. A subclass has to define ``_ssl_object`` and ``_is_handshake_done``."""
+    """Mixin. A subclass has to define ``_ssl_object``, ``_is_handshake_done`` and ``_check``."""
 
     __slots__ = ()
 
@@ -34,6 +34,9 @@ class TLSInfo:
         raise NotImplementedError
 
     def _is_handshake_done(self) -> bool:
+        raise NotImplementedError
+
+    def _check(self) -> None:
         raise NotImplementedError
 
     def _after_handshake(self, name: str) -> ssl.SSLObject:
@@ -182,11 +185,15 @@ class TLSInfo:
 
         Raises:
             NeedHandshakeError: The handshake is not done yet.
+            ClosedResourceError: The stream is closed.
+            BrokenResourceError: The stream is broken.
             ssl.SSLError: This is a client, or the TLS version is older, or the client's context
-                does not permit it.
+                does not permit it, or this context's ``verify_mode`` is ``CERT_NONE``. Or the
+                previous request was not answered yet.
         """
-        name = "verify_client_post_handshake"
-        self._after_handshake(name).verify_client_post_handshake()
+        ssl_object = self._after_handshake("verify_client_post_handshake")
+        self._check()  # on a closed stream the request would never be sent
+        ssl_object.verify_client_post_handshake()
 
     if sys.version_info >= (3, 13):
 
