@@ -23,6 +23,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "_asyncio": (
             "required",
             "compat",
+            "loop_parts",
             "epoll",
             "display",
         ),
@@ -34,6 +35,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "util",
             "forked",
             "outcome",
+            "library_name",
             "thread_cache",
             "lazy_exports",
             "unsupported",
@@ -185,7 +187,11 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "asyncio_stream",
             "stream_transport",
             "anyio_stream",
+            "trio_private",
+            "anyio_trio",
+            "trio_metadata",
             "as_trio",
+            "main_program",
             "cli",
         ),
         "_checks": (
@@ -259,7 +265,10 @@ FOREIGN_PRIVATES = {
     "_asyncio.compat": "asyncio's",
     "_asyncio.epoll": "asyncio's",
     "_asyncio.display": "asyncio's",
+    "_asyncio.loop_parts": "asyncio's",
     "_interop.anyio_bridge": "anyio's",
+    "_interop.anyio_trio": "anyio's",
+    "_interop.trio_private": "Trio's",
     "testing.pytest_plugin": "pytest-asyncio's",
 }
 
@@ -274,6 +283,7 @@ ASYNCIO_PRIVATES = {
     "_default_executor",
     "_eager_tasks",
     "_fut_waiter",
+    "_interrupt_count",
     "_make_datagram_transport",
     "_make_read_pipe_transport",
     "_make_socket_transport",

@@ -204,9 +204,7 @@ class Tracing:
         return options, rest
 
     def _open(self, path: str) -> TraceFile:
-        return TraceFile(
-            path, waits=not self._chosen.no_waits, max_bytes=self._chosen.max_bytes
-        )
+        return TraceFile(path, waits=not self._chosen.no_waits, max_bytes=self._chosen.max_bytes)
 
     @contextmanager
     def running(self) -> Iterator[None]:

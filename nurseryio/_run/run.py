@@ -31,8 +31,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._asyncio import compat
 from .._asyncio.epoll import renew_epoll
+from .._asyncio.loop_parts import behind
 from .._base.errors import Cancelled, CancelReason
-from .._base.exc_fields import is_a, without_own_frame
+from .._base.exc_fields import explained, is_a, without_own_frame
 from .._base.exception_groups import bare_exit, is_cancelled, leaves, warn_loose
 from .._base.forked import in_child
 from .._base.outcome import Error, Outcome, Value
@@ -148,6 +149,7 @@ def prepare(
     try:
         if not isinstance(loop, asyncio.AbstractEventLoop):
             raise TypeError(f"loop_factory must return an event loop, not {safe_repr(loop)}")
+        loop = behind(loop)
         state = loop_state(loop)
         state.strict = strict
         runner = Run(state, ki_at_checkpoints)
@@ -166,9 +168,10 @@ def _refuse_running_loop() -> None:
         compat.running_loop()
     except RuntimeError:
         return
-    raise RuntimeError(
-        "Attempted to call run() from inside a run(), or from another running event loop: "
-        "nurseryio works on the loop that is there, so just await the function"
+    raise explained(
+        RuntimeError("Attempted to call run() from inside a run()"),
+        "an event loop is running in this thread, and nurseryio works on the loop that is there, "
+        "so just await the function",
     )
 
 
