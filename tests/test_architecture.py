@@ -192,6 +192,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "trio_metadata",
             "as_trio",
             "main_program",
+            "commands",
             "cli",
         ),
         "_checks": (

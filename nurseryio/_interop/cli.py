@@ -22,6 +22,9 @@ usage: python -m {LIBRARY} [--loop asyncio|uvloop] script.py [argument ...]
        python -m {LIBRARY} [--loop asyncio|uvloop] -m module [argument ...]
        python -m {LIBRARY} [--loop asyncio|uvloop] -c text [argument ...]
 
+       python -m {LIBRARY} tree|top PID
+       python -m {LIBRARY} trace [-o FILE] [--html FILE] (script.py | -m module) [argument ...]
+
 Run a program written for Trio on asyncio: 'import trio' gives {LIBRARY}, in this process only.
 
 options:
@@ -29,9 +32,16 @@ options:
   -m module              run a module or package, as 'python -m' does
   -c text                run a program that is passed as text, as 'python -c' does
   -h, --help             show this text
+
+commands:
+  tree PID               print the task trees of a process
+  top PID                show which tasks of a process run, and which wait
+  trace                  run a program, and write what its tasks do to a file
+Each has a --help of its own. A script of such a name is run as ./tree.
 """
 
 LOOPS = ("asyncio", "uvloop")
+COMMANDS = ("tree", "top", "trace")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,6 +54,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: the arguments are wrong, or the program raises it.
     """
     rest = list(sys.argv[1:] if arguments is None else arguments)
+    if rest and rest[0] in COMMANDS:
+        _command(*rest)
+    else:
+        _run(rest)
+
+
+def _command(name: str, *arguments: str) -> None:
+    from . import commands  # only when needed: a program is to start without these modules
+
+    if name == "trace":
+        tracing = commands.Tracing(arguments)
+        if not tracing.rest:
+            _refuse("name the program to trace: a script, or a module after -m")
+        with tracing.running():
+            _run(tracing.rest)
+    else:
+        getattr(commands, name)(arguments)
+
+
+def _run(rest: list[str]) -> None:
+    """Run the program that some arguments name."""
     loop = "asyncio"
     while rest and rest[0].startswith("-"):
         option, joined, value = rest.pop(0).partition("=")
