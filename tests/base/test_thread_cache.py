@@ -113,7 +113,7 @@ def test_an_idle_thread_that_times_out_still_does_a_job_already_assigned(
     cache = Cache()
     first = call(cache, threading.current_thread).unwrap()
     # Begin as start_thread_soon does, and stop in the middle until the thread has timed out.
-    worker = cache._idle.pop()
+    worker, _ = cache._idle.popitem()
     taken.set()
     assert refused.wait(TIMEOUT)
     outcomes: SimpleQueue[Outcome[Any]] = SimpleQueue()
@@ -417,6 +417,6 @@ def test_a_thread_to_which_a_job_cannot_be_assigned_stays_idle(cache: ThreadCach
     with pytest.raises(MemoryError):
         cache.start_thread_soon(int, print)
     worker.ready = ready
-    assert cache._idle == [worker]
+    assert list(cache._idle) == [worker]
     assert worker.job is None
     assert call(cache, threading.current_thread).unwrap() is first
