@@ -20,6 +20,7 @@ produce output as often as it likes, by sending handshake messages. That output 
 from __future__ import annotations
 
 import hashlib
+import threading
 import types
 import weakref
 from collections import deque
@@ -61,6 +62,10 @@ SEALED_KEPT = 8
 # pyOpenSSL refuse to set the options of a context in use.
 _prepared: weakref.WeakKeyDictionary[SSL.Context, set[bool]] = weakref.WeakKeyDictionary()
 
+# Endpoints of several loops may share a context. The lock is reentrant, because a finalizer may
+# make a connection while it is held.
+_preparing = threading.RLock()
+
 
 class HandshakeFailed(Exception):
     """The handshake has failed, and cannot continue. ``__cause__`` is OpenSSL's error."""
@@ -101,13 +106,14 @@ def prepare_context(context: SSL.Context, *, server_side: bool) -> None:
             f"DTLS needs an OpenSSL.SSL.Context, not {context!r}; "
             "make one with OpenSSL.SSL.Context(OpenSSL.SSL.DTLS_METHOD)"
         )
-    sides = _prepared.get(context)
-    if sides is None:
-        _set_options(context, lib)
-        sides = _prepared[context] = set()
-    if server_side not in sides:
-        _try_out(context, lib, server_side=server_side)
-        sides.add(server_side)
+    with _preparing:
+        sides = _prepared.get(context)
+        if sides is None:
+            _set_options(context, lib)
+            sides = _prepared[context] = set()
+        if server_side not in sides:
+            _try_out(context, lib, server_side=server_side)
+            sides.add(server_side)
 
 
 def _set_options(context: SSL.Context, lib: Any) -> None:

@@ -29,6 +29,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import sys
+import threading
 import types
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,9 @@ MODULES = (*PUBLIC_MODULES, *PRIVATE_MODULES)
 # Modules with a __path__, without which their submodules could not be imported. A private module
 # has one too: then "from trio._core import name" asks the import hook, which says what is wrong.
 PACKAGES = ("trio", "trio.testing", *PRIVATE_MODULES)
+
+# Two threads may call provide_trio() at the same time.
+_installing = threading.RLock()
 
 
 class StandIn(types.ModuleType):
@@ -167,9 +171,10 @@ def provide_trio(
     Checkpoint: no, this is not an async function.
     """
     _refuse_to_replace()
-    if not any(isinstance(finder, Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, Finder())
-    trio_private.offer_attributes()
+    with _installing:
+        if not any(isinstance(finder, Finder) for finder in list(sys.meta_path)):
+            sys.meta_path.insert(0, Finder())
+        trio_private.offer_attributes()
     stand_in = importlib.import_module("trio")
     if loop_factory is not None or "run" not in vars(stand_in):
         stand_in.run = _run_on(loop_factory)  # type: ignore[attr-defined]
@@ -194,7 +199,8 @@ def _run_on(loop_factory: Callable[[], asyncio.AbstractEventLoop] | None) -> Any
 
 def _refuse_to_replace() -> None:
     """Raise RuntimeError if a module of the real Trio has been loaded."""
-    for name, module in sorted(sys.modules.items()):
+    # A copy, because other threads may import modules meanwhile.
+    for name, module in sorted(sys.modules.copy().items()):
         if name.partition(".")[0] == "trio" and not isinstance(module, StandIn):
             raise RuntimeError(
                 f"{name!r} has been imported already, from "

@@ -418,7 +418,9 @@ class Readiness:
 
     def _close_and_drop(self) -> None:
         self.close()
-        self._owner = None
+        owner, self._owner = self._owner, None
+        if isinstance(owner, _Held):
+            owner.release()
 
     def _watch(self) -> None:
         raise NotImplementedError
@@ -458,19 +460,40 @@ class Writable(Readiness):
 
 
 class _Held:
-    """Owns a descriptor that its former owner gave up, and closes it when garbage collected."""
+    """Owns a descriptor that its former owner gave up, until the last registration has ended.
 
-    __slots__ = ("_fd",)
+    If a loop is closed before it ends its registration, the finalizer closes the descriptor.
 
-    def __init__(self, fd: int) -> None:
+    Args:
+        fd: The descriptor.
+        registrations: How many calls of :meth:`release` there will be, each in another thread.
+    """
+
+    __slots__ = ("_fd", "_left", "_lock")
+
+    def __init__(self, fd: int, registrations: int) -> None:
         self._fd = fd
+        self._left = registrations
+        self._lock = threading.RLock()
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """The descriptor; -1 once it is closed."""
         return self._fd
 
+    def release(self) -> None:
+        """Note that one registration has ended."""
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
     def __del__(self) -> None:
-        os.close(self._fd)
+        self._close()
 
 
 def close_later(registered: list[Readiness], fd: int) -> None:
@@ -482,13 +505,14 @@ def close_later(registered: list[Readiness], fd: int) -> None:
         registered: The registrations of the descriptor.
         fd: The descriptor. Its former owner must have given it up.
     """
-    held = _Held(fd)
+    held = _Held(fd, len(registered))
     for waits in registered:
         waits.close_soon(held)
 
 
-# Needed because two loops may begin to use a descriptor at the same time.
-_adding = threading.Lock()
+# Needed because two loops may begin to use a descriptor at the same time. It is reentrant, because
+# a finalizer that runs while it is held may wait for another descriptor.
+_adding = threading.RLock()
 
 
 class Registrations:

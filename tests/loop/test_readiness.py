@@ -513,3 +513,30 @@ async def test_after_the_run_no_owner_of_a_descriptor_is_kept_alive() -> None:
             owner = await asyncio.to_thread(nurseryio.run, main)
             gc.collect()
         assert owner() is None
+
+
+def test_a_descriptor_that_is_given_up_is_closed_by_its_last_registration() -> None:
+    descriptor, other = os.pipe()
+    held = readiness_module._Held(descriptor, 2)
+    keep = held  # as a thread that has not dropped it yet
+    held.release()
+    assert keep.fileno() == descriptor
+    os.fstat(descriptor)
+    held.release()
+    assert keep.fileno() == -1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    os.close(other)
+
+
+def test_a_descriptor_that_is_given_up_is_closed_though_a_loop_never_ends_its_registration() -> (
+    None
+):
+    descriptor, other = os.pipe()
+    held = readiness_module._Held(descriptor, 2)
+    held.release()
+    del held
+    gc.collect()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    os.close(other)

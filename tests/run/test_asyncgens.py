@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
 import nurseryio
+from nurseryio._base.util import LocalWeakSet
+from nurseryio._run.asyncgens import AsyncGenerators
 from nurseryio.lowlevel import checkpoint
 
 
@@ -114,3 +116,34 @@ def test_an_async_generator_begun_while_others_are_closed_is_closed_as_well() ->
 
     nurseryio.run(main)
     assert record == ["finally"]
+
+
+class CollectedMeanwhile(LocalWeakSet):
+    """While it is cleared, another thread collects a generator."""
+
+    __slots__ = ("collect",)
+
+    collect: Callable[[], None]
+
+    def clear(self) -> None:
+        super().clear()
+        self.collect()
+
+
+async def test_an_async_generator_that_another_thread_collects_meanwhile_is_closed() -> None:
+    record: list[str] = []
+    generators = AsyncGenerators(lambda *_: None, lambda *_: None)
+    alive = CollectedMeanwhile()
+    late = [generator(record), generator(record)]
+    for one in late:
+        await one.__anext__()
+    alive.add(late[0])
+
+    def collect() -> None:
+        generators._collected(late[1])
+        alive.collect = lambda: None
+
+    alive.collect = collect
+    generators._alive = alive
+    await generators.finish()
+    assert record == ["finally", "finally"]
