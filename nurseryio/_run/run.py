@@ -349,7 +349,7 @@ class Run:
 
     def _give_up_tasks(self) -> None:
         """Give up the remaining tasks. They exist only if the loop failed, and that is reported."""
-        for task, record in list(records.items()):
+        for task, record in records.copy().items():
             if record._state is self.state:
                 compat.give_up(task)
 
