@@ -396,9 +396,16 @@ class Readiness:
     # -- called by finalizers and other loops (rule 6) ---------------------------
 
     def is_elsewhere(self) -> bool:
-        """Whether it is registered with a loop that runs, but not in this thread."""
+        """Whether it belongs to a loop that runs, but not in this thread.
+
+        A task there may be just about to register it, so ``armed`` shows nothing.
+        """
         loop = self.state.loop
-        return self.armed and loop.is_running() and compat.running_loop_or_none() is not loop
+        return loop.is_running() and compat.running_loop_or_none() is not loop
+
+    def lose(self) -> None:
+        """Have the next wait raise :class:`ClosedResourceError`."""
+        self._owner = None
 
     def close_soon(self, owner: HasFileno | None = None) -> None:
         """Schedule :meth:`close` on the loop.
@@ -523,12 +530,13 @@ class Registrations:
         keep: Stay registered between waits; see rule 3.
     """
 
-    __slots__ = ("_all", "_keep", "_owner")
+    __slots__ = ("_all", "_closed", "_keep", "_owner")
 
     def __init__(self, owner: HasFileno, keep: bool) -> None:
         self._owner = owner
         self._keep = keep
         self._all: tuple[Readiness, ...] = ()
+        self._closed = False
 
     def readable(self, state: LoopState) -> Readable:
         """The object to await, on the running loop, until the descriptor can be read from."""
@@ -544,6 +552,8 @@ class Registrations:
                 return waits
         made = kind(state, self._owner, self._keep)
         with _adding:
+            if self._closed:  # by another thread, which did not see the new object
+                made.lose()
             others = (waits for waits in self._all if not waits.state.loop.is_closed())
             self._all = (*others, made)
         return made
@@ -556,11 +566,14 @@ class Registrations:
         """Prepare closing the descriptor, see :meth:`Readiness.close`.
 
         Returns:
-            The objects that are registered with running loops in other threads. Only those loops
-            can end them, see :func:`close_later` and :meth:`Readiness.close_soon`.
+            The objects that belong to running loops in other threads. Only those loops can end
+            them, see :func:`close_later` and :meth:`Readiness.close_soon`.
         """
-        elsewhere = [waits for waits in self._all if waits.is_elsewhere()]
-        for waits in self._all:
+        with _adding:
+            self._closed = True
+            known = self._all
+        elsewhere = [waits for waits in known if waits.is_elsewhere()]
+        for waits in known:
             if waits not in elsewhere:
                 waits.close()
         return elsewhere
