@@ -4,7 +4,9 @@ Rule 1: a generator that is garbage collected before its end is closed in a syst
 cancelled scope. So its ``finally`` blocks run, but they may not wait for anything.
 
 Rule 2: at the end of the run the remaining generators are closed in the same way, in no particular
-order, until there are none. A generator that starts during this time is closed as well.
+order, until there are none. A generator that starts during this time is closed as well. So is one
+that another thread has collected before the run ended. If the other thread is still collecting it
+then, it is lost.
 
 Rule 3: errors in them are logged and not raised. ``SystemExit`` and ``KeyboardInterrupt`` are the
 exception: they end the run once all generators are closed.
@@ -85,6 +87,10 @@ class AsyncGenerators:
             self._spawn(close, generator, name, name=f"close asyncgen {name} (abandoned)")
         except RuntimeError:
             self._late.append(generator)
+
+    def are_late(self) -> bool:
+        """Whether a generator was collected after the end of :meth:`finish`."""
+        return bool(self._late)
 
     async def finish(self) -> None:
         """Close all remaining generators (rule 2)."""

@@ -308,10 +308,20 @@ class Run:
         if not driver.given_up:
             last = loop.create_future()
             loop.call_soon(self.token._close)
-            loop.call_soon(last.set_result, None)
+            loop.call_soon(self._close_late_generators, last)
             # In the loop's last iteration: the callback that stops the loop is added later.
             last.add_done_callback(lambda _: self._instrument("after_run"))
             driver.until(last)
+
+    def _close_late_generators(self, last: asyncio.Future[None]) -> None:
+        """Close the generators that the last functions of the token have brought; end ``last``."""
+        if self.asyncgens.are_late():
+            end = self.driver.spawn(
+                self.asyncgens.finish, "<end>", self.final_error.troubles.append
+            )
+            end.add_done_callback(lambda _end: last.done() or last.set_result(None))
+        else:
+            last.set_result(None)
 
     def _begin_instruments(self) -> None:
         # In one callback on the running loop, so that before_run() is the first call of each

@@ -8,11 +8,13 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 import pytest
 
 import nurseryio
 from nurseryio._base.util import LocalWeakSet
+from nurseryio._core.task import current_state
 from nurseryio._run.asyncgens import AsyncGenerators
 from nurseryio.lowlevel import checkpoint
 
@@ -147,3 +149,26 @@ async def test_an_async_generator_that_another_thread_collects_meanwhile_is_clos
     generators._alive = alive
     await generators.finish()
     assert record == ["finally", "finally"]
+
+
+def test_an_async_generator_whose_closing_was_queued_as_the_run_ended_is_closed() -> None:
+    record: list[str] = []
+
+    async def queues_another(late: AsyncGenerator[int, None]) -> AsyncGenerator[int, None]:
+        run: Any = current_state().run
+        try:
+            yield 1
+        finally:
+            # As another thread does that has collected it just before.
+            run.token.run_sync_soon(run.asyncgens._close_soon, late, "late")
+
+    async def main() -> AsyncGenerator[int, None]:
+        late = generator(record, wait=True)
+        await late.__anext__()
+        current_state().run.asyncgens._alive.discard(late)  # type: ignore[union-attr]
+        first = queues_another(late)
+        await first.__anext__()
+        return first
+
+    nurseryio.run(main)
+    assert record == ["finally", "may not wait"]
