@@ -87,8 +87,8 @@ class StandIn(types.ModuleType):
         try:
             if self.__name__ in PRIVATE_MODULES:
                 value = trio_private.find(self.__name__, name)
-            elif name.startswith("_") and not name.startswith("__"):
-                raise AttributeError  # one of nurseryio's private names
+            elif (name.startswith("_") and not name.startswith("__")) or name == "__path__":
+                raise AttributeError  # one of nurseryio's private names, or its directory
             else:
                 value = getattr(self._behind, name)
         except AttributeError:
@@ -112,7 +112,11 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return the spec of a stand-in; None for a module that is not Trio's."""
+        """Return the spec of a stand-in; None for a module that is not Trio's.
+
+        Python's lazy imports ask for ``trio.sleep`` before they look at the attribute of ``trio``,
+        and expect None then.
+        """
         if fullname in MODULES:
             return importlib.machinery.ModuleSpec(
                 fullname,
@@ -120,7 +124,7 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                 origin=PUBLIC_MODULES.get(fullname, LIBRARY),
                 is_package=fullname in PACKAGES,
             )
-        if fullname.startswith("trio."):
+        if fullname.startswith("trio.") and not _is_attribute(fullname):
             raise _not_found(fullname)
         return None
 
@@ -137,6 +141,19 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Do nothing, because a stand-in looks up its contents at the time of access."""
+
+
+def _is_attribute(full_name: str) -> bool:
+    """Whether a name below ``trio`` is that of an attribute of a stand-in, not of a module."""
+    package, _, name = full_name.rpartition(".")
+    # Not looked up in the stand-in itself, which may be importing that very attribute lazily.
+    if package in PRIVATE_MODULES:
+        try:
+            trio_private.find(package, name)
+        except (AttributeError, ImportError):
+            return False
+        return True
+    return hasattr(getattr(sys.modules.get(package), "_behind", None), name)
 
 
 def _not_found(full_name: str) -> ImportError:

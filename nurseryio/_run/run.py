@@ -40,7 +40,7 @@ from .._base.outcome import Error, Outcome, Value
 from .._base.util import call_each, coroutine_or_error, safe_repr
 from .._core.ki import KIHandler, calls_users, disable_ki_protection, user_code_boundary
 from .._core.loop_state import LoopState, all_states, fire, loop_state, sweep_closed_loops
-from .._core.task import Task, current_task, records
+from .._core.task import Task, current_task, records, wake_future
 from .._loop import step_hooks
 from .._loop.readiness import let_go
 from .._loop.selector_idle import use_clock
@@ -316,12 +316,11 @@ class Run:
     def _close_late_generators(self, last: asyncio.Future[None]) -> None:
         """Close the generators that the last functions of the token have brought; end ``last``."""
         if self.asyncgens.are_late():
-            end = self.driver.spawn(
-                self.asyncgens.finish, "<end>", self.final_error.troubles.append
-            )
-            end.add_done_callback(lambda _end: last.done() or last.set_result(None))
+            troubles = self.final_error.troubles
+            end = self.driver.spawn(self.asyncgens.finish, "<end>", troubles.append)
+            end.add_done_callback(lambda _end: wake_future(last))
         else:
-            last.set_result(None)
+            wake_future(last)
 
     def _begin_instruments(self) -> None:
         # In one callback on the running loop, so that before_run() is the first call of each
