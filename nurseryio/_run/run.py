@@ -40,7 +40,7 @@ from .._base.outcome import Error, Outcome, Value
 from .._base.util import call_each, coroutine_or_error, safe_repr
 from .._core.ki import KIHandler, calls_users, disable_ki_protection, user_code_boundary
 from .._core.loop_state import LoopState, all_states, fire, loop_state, sweep_closed_loops
-from .._core.task import Task, current_task, records, wake_future
+from .._core.task import Task, current_task, records
 from .._loop import step_hooks
 from .._loop.readiness import let_go
 from .._loop.selector_idle import use_clock
@@ -295,6 +295,7 @@ class Run:
             partial(self._end, GENERATORS, loop.shutdown_asyncgens),
             partial(self._end, THREADS, loop.shutdown_default_executor),
             self._end_loop,
+            self._end_late_generators,
         )
 
     def _end(self, phase: str, end: Callable[[], Awaitable[object]]) -> None:
@@ -308,19 +309,15 @@ class Run:
         if not driver.given_up:
             last = loop.create_future()
             loop.call_soon(self.token._close)
-            loop.call_soon(self._close_late_generators, last)
+            loop.call_soon(last.set_result, None)
             # In the loop's last iteration: the callback that stops the loop is added later.
             last.add_done_callback(lambda _: self._instrument("after_run"))
             driver.until(last)
 
-    def _close_late_generators(self, last: asyncio.Future[None]) -> None:
-        """Close the generators that the last functions of the token have brought; end ``last``."""
+    def _end_late_generators(self) -> None:
+        """Close the generators that the last functions of the token have brought."""
         if self.asyncgens.are_late():
-            troubles = self.final_error.troubles
-            end = self.driver.spawn(self.asyncgens.finish, "<end>", troubles.append)
-            end.add_done_callback(lambda _end: wake_future(last))
-        else:
-            wake_future(last)
+            self._end(GENERATORS, self.asyncgens.finish)
 
     def _begin_instruments(self) -> None:
         # In one callback on the running loop, so that before_run() is the first call of each
