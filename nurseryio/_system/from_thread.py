@@ -275,9 +275,9 @@ def _ask(
             closing.add(answers, partial(_loop_closed, answers))
         # This thread keeps no reference to the request, so that the loop frees what it refers to.
         send(request_type(fn, args, answers))
-        if loop.is_closed():
-            _loop_closed(answers)
         try:
+            if loop.is_closed():
+                _loop_closed(answers)
             outcome = _wait(answers, loop, closing)
         except BaseException:
             if token is None:

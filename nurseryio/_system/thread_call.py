@@ -233,9 +233,10 @@ class Hop:
             if self._task is None:
                 # A thread asks its task only if the task cannot abandon it.
                 raise RunFinishedError("the task that waited for this thread is gone")
-            reschedule(self._task, Value(request))
             self._request = request
+            reschedule(self._task, Value(request))
         except BaseException as error:
+            self._request = None
             request.refuse(error)
 
     def end_request(self) -> None:
