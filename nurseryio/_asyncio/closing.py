@@ -61,6 +61,12 @@ class Closing:
 _replacing = threading.RLock()
 
 
+def renew_lock() -> None:
+    """Called in a forked child: another thread of the parent may have held the lock."""
+    global _replacing
+    _replacing = threading.RLock()
+
+
 def closing_of(loop: Loop) -> Closing | None:
     """The :class:`Closing` of a loop, made at first use.
 

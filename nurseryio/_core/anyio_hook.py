@@ -15,6 +15,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .._base.forked import in_child
+
 if TYPE_CHECKING:
     from .task import Task
 
@@ -41,6 +43,13 @@ _refused = False
 
 # Reentrant, because a finalizer may enter a scope while a bridge is made.
 _making = threading.RLock()
+
+
+@in_child
+def _renew_lock() -> None:
+    """Another thread of the parent may have held the lock."""
+    global _making
+    _making = threading.RLock()
 
 
 def look() -> None:

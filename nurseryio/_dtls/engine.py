@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .._base.forked import in_child
 from .codec import (
     ALERT,
     CHANGE_CIPHER_SPEC,
@@ -65,6 +66,13 @@ _prepared: weakref.WeakKeyDictionary[SSL.Context, set[bool]] = weakref.WeakKeyDi
 # Endpoints of several loops may share a context. The lock is reentrant, because a finalizer may
 # make a connection while it is held.
 _preparing = threading.RLock()
+
+
+@in_child
+def _renew_lock() -> None:
+    """Another thread of the parent may have held the lock."""
+    global _preparing
+    _preparing = threading.RLock()
 
 
 class HandshakeFailed(Exception):

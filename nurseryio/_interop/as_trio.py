@@ -34,6 +34,7 @@ import types
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from .._base.forked import in_child
 from .._base.library_name import call_under_name
 from . import anyio_trio, trio_private
 from .trio_private import LIBRARY as LIBRARY, PRIVATE_MODULES
@@ -64,6 +65,13 @@ PACKAGES = ("trio", "trio.testing", *PRIVATE_MODULES)
 
 # Two threads may call provide_trio() at the same time.
 _installing = threading.RLock()
+
+
+@in_child
+def _renew_lock() -> None:
+    """Another thread of the parent may have held the lock."""
+    global _installing
+    _installing = threading.RLock()
 
 
 class StandIn(types.ModuleType):

@@ -522,6 +522,13 @@ def close_later(registered: list[Readiness], fd: int) -> None:
 _adding = threading.RLock()
 
 
+@in_child
+def _renew_lock() -> None:
+    """Another thread of the parent may have held the lock."""
+    global _adding
+    _adding = threading.RLock()
+
+
 class Registrations:
     """The :class:`Readiness` objects of one descriptor: one for each loop and direction.
 
