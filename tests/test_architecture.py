@@ -25,6 +25,8 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "compat",
             "loop_parts",
             "epoll",
+            "closing",
+            "interpreter",
         ),
     },
     {
@@ -252,6 +254,7 @@ FOREIGN_PRIVATES = {
     "_asyncio.compat": "asyncio's",
     "_asyncio.epoll": "asyncio's",
     "_asyncio.loop_parts": "asyncio's",
+    "_asyncio.interpreter": "threading's",
     "_interop.anyio_bridge": "anyio's",
     "_interop.anyio_trio": "anyio's",
     "_interop.trio_private": "Trio's",

@@ -6,6 +6,9 @@ server loads when it starts.
 Rule 1: a public module lists the internal module that each lazy name comes from. That module is
 imported at the first access to the name. The value is then stored in the public module.
 
+With Python's own lazy imports (``-X lazy_imports=all``) the other public names are loaded with the
+public module nevertheless, because of rule 2.
+
 Rule 2: the ``__module__`` of a public object is the public module (``nurseryio.CancelScope``), not
 the file that defines the object. Tracebacks, ``repr`` and pickle use it.
 """
@@ -18,6 +21,9 @@ from contextlib import suppress
 from typing import Any
 
 from .thread_cache import prepare
+
+# The type of a name whose import Python has put off; none before Python 3.15.
+_LAZY_IMPORT: Any = getattr(types, "LazyImportType", ())
 
 # The full names of the modules that public modules load on first use.
 _lazy_modules: set[str] = set()
@@ -125,6 +131,9 @@ def lazy_exports(namespace: dict[str, Any], lazy: dict[str, str] | None = None) 
     public_module = namespace["__name__"]
     library = public_module.partition(".")[0]
     origin = {name: module for module, names in (lazy or {}).items() for name in names.split()}
+    for name, value in list(namespace.items()):
+        if isinstance(value, _LAZY_IMPORT):
+            namespace[name] = value.resolve()
     eager = [name for name, value in namespace.items() if _is_public(name, value)]
     for name in eager:
         show_public_module(namespace[name], name, public_module)

@@ -44,6 +44,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._asyncio import compat
+from .._asyncio.interpreter import SIGNAL_HANDLERS
 from .._base import abcs, outcome, util
 from .._base.signal_handlers import Replaced
 from .._base.signal_wakeup import SignalWakeup
@@ -305,9 +306,13 @@ class KIHandler:
         self._wakeup = SignalWakeup()
 
     def install(self) -> None:
-        """Set the handler, if this is the main thread and Python's default handler is set."""
+        """Set the handler, if this is the main thread and Python's default handler is set.
+
+        A subinterpreter may not set one. There Ctrl-C is a matter of the main interpreter.
+        """
         if (
-            threading.current_thread() is threading.main_thread()
+            SIGNAL_HANDLERS
+            and threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) == signal.default_int_handler
         ):
             self._replaced = Replaced(signal.SIGINT, self)

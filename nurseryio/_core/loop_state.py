@@ -349,14 +349,20 @@ def loop_state(loop: compat.Loop) -> LoopState:
     return state
 
 
+def find_state(loop: compat.Loop | None) -> LoopState | None:
+    """The state of a loop; None if it has not used the library."""
+    return None if loop is None else _states.get(loop)
+
+
 def all_states() -> list[LoopState]:
     """All loop states. In a forked child this includes the states of the parent's loops."""
-    return list(_states.values())
+    # Copied, because other threads may add a loop meanwhile.
+    return list(_states.copy().values())
 
 
 def sweep_closed_loops() -> None:
     """Drop the states of closed loops, and the records of their tasks."""
-    for loop in list(_states):
+    for loop in _states.copy():  # other threads may add a loop meanwhile
         if loop.is_closed():
             _states.pop(loop, None)
     drop_swept_records()

@@ -267,7 +267,8 @@ records: dict[asyncio.Task[Any], Task] = {}
 
 
 def _drop_swept_records() -> None:
-    for task, record in list(records.items()):
+    # Copied, because other threads may add and remove records meanwhile.
+    for task, record in records.copy().items():
         if record._state.loop.is_closed():
             records.pop(task, None)
 

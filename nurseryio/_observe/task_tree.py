@@ -62,7 +62,7 @@ def draw_tasks(loop: Loop) -> str:
 
 def _lines(loop: Loop) -> Iterator[str]:
     tasks = asyncio.all_tasks(loop)
-    known = [records[task] for task in tasks if task in records]
+    known = [record for task in tasks if (record := records.get(task)) is not None]
     ours = [task for task in known if task._parent_nursery is not None or task.child_nurseries]
     run = known[0]._state.run if known else None
     root = None if run is None else run.root_task

@@ -20,9 +20,11 @@ from .introspection import (
     in_trio_run as in_trio_run,
     in_trio_task as in_trio_task,
 )
-from .run import current_root_task as current_root_task, run as run
+from .run import current_root_task as current_root_task, run as _run
 from .runvar import RunVar as RunVar, RunVarToken as RunVarToken
 from .system_tasks import spawn_system_task as spawn_system_task
 from .token import LoopToken as LoopToken, current_trio_token as current_trio_token
 
 TrioToken = LoopToken
+# Bound here and now: with lazy imports the module of this name would replace it.
+run = _run

@@ -295,6 +295,7 @@ class Run:
             partial(self._end, GENERATORS, loop.shutdown_asyncgens),
             partial(self._end, THREADS, loop.shutdown_default_executor),
             self._end_loop,
+            self._end_late_generators,
         )
 
     def _end(self, phase: str, end: Callable[[], Awaitable[object]]) -> None:
@@ -312,6 +313,11 @@ class Run:
             # In the loop's last iteration: the callback that stops the loop is added later.
             last.add_done_callback(lambda _: self._instrument("after_run"))
             driver.until(last)
+
+    def _end_late_generators(self) -> None:
+        """Close the generators that the last functions of the token have brought."""
+        if self.asyncgens.are_late():
+            self._end(GENERATORS, self.asyncgens.finish)
 
     def _begin_instruments(self) -> None:
         # In one callback on the running loop, so that before_run() is the first call of each
@@ -349,7 +355,7 @@ class Run:
 
     def _give_up_tasks(self) -> None:
         """Give up the remaining tasks. They exist only if the loop failed, and that is reported."""
-        for task, record in list(records.items()):
+        for task, record in records.copy().items():
             if record._state is self.state:
                 compat.give_up(task)
 

@@ -233,7 +233,7 @@ async def to_thread_run_sync(
                 try:
                     await result.serve()
                 finally:
-                    result.refuse()  # does nothing if the thread has been answered
+                    hop.end_request()
                     del result
         finally:
             threads.leave(hop)

@@ -89,6 +89,33 @@ def test_a_job_started_in_the_delivery_callback_gets_the_same_thread(cache: Thre
     assert len({threads.get(timeout=TIMEOUT) for _ in range(5)}) == 1
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_thread_ends_at_once_when_the_interpreter_ends_and_refuses_daemons(
+    cache: ThreadCache, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    monkeypatch.setattr(thread_cache, "DAEMONS", False)
+    monkeypatch.setattr(thread_cache, "IDLE_SECONDS", 3600.0)
+    gate = threading.Event()
+    threads: SimpleQueue[threading.Thread] = SimpleQueue()
+
+    def work() -> None:
+        threads.put(threading.current_thread())
+        gate.wait(TIMEOUT)
+
+    done = threading.Event()
+    cache.start_thread_soon(work, lambda _outcome: done.set())
+    thread = threads.get(timeout=TIMEOUT)
+    assert not thread.daemon
+    if not busy:
+        gate.set()
+        assert done.wait(TIMEOUT)
+    cache.end_idle()
+    gate.set()
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    assert not cache._idle
+
+
 def test_an_idle_thread_of_the_cache_ends_after_its_timeout(cache: ThreadCache) -> None:
     thread = call(cache, threading.current_thread).unwrap()
     thread.join(TIMEOUT)
@@ -113,7 +140,7 @@ def test_an_idle_thread_that_times_out_still_does_a_job_already_assigned(
     cache = Cache()
     first = call(cache, threading.current_thread).unwrap()
     # Begin as start_thread_soon does, and stop in the middle until the thread has timed out.
-    worker = cache._idle.pop()
+    worker, _ = cache._idle.popitem()
     taken.set()
     assert refused.wait(TIMEOUT)
     outcomes: SimpleQueue[Outcome[Any]] = SimpleQueue()
@@ -417,6 +444,6 @@ def test_a_thread_to_which_a_job_cannot_be_assigned_stays_idle(cache: ThreadCach
     with pytest.raises(MemoryError):
         cache.start_thread_soon(int, print)
     worker.ready = ready
-    assert cache._idle == [worker]
+    assert list(cache._idle) == [worker]
     assert worker.job is None
     assert call(cache, threading.current_thread).unwrap() is first
