@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from .forked import in_child
 from .outcome import Error, capture
+from .unsupported import needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -290,6 +291,7 @@ def prepare() -> None:
     _cache.os_rename()
 
 
+@needs("threads")
 def start_thread_soon(
     fn: Callable[[], RetT],
     deliver: Callable[[Outcome[RetT]], object],

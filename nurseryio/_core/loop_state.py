@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from weakref import ref
 
 from .._asyncio import compat, required
+from .._asyncio.browser import LONGEST_TIMER
 from .._base.exc_fields import is_a
 from .._base.util import unset_hook
 from .deadlines import Deadlines
@@ -166,7 +167,10 @@ class LoopState:
 
     def _arm(self, when: float) -> None:
         loop = self.loop
-        if when > loop.time():
+        now = loop.time()
+        if when > now:
+            if when - now > LONGEST_TIMER and self.clock is None:
+                when = now + LONGEST_TIMER  # earlier than the deadline, so it is armed again then
             timer: asyncio.Handle = loop.call_at(when, fire, self, context=self.context)
         else:
             # Not a timer: the loop looks at timers only after the callbacks that are ready now. A

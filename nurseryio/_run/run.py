@@ -29,7 +29,7 @@ import contextvars
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._asyncio import compat
+from .._asyncio import browser, compat
 from .._asyncio.epoll import renew_epoll
 from .._base.errors import Cancelled, CancelReason
 from .._base.exc_fields import is_a, without_own_frame
@@ -49,6 +49,7 @@ from .ctrl_c import CtrlC
 from .driving import EXITS, Driver
 from .final_error import FinalError
 from .leftovers import GENERATORS, THREADS, Leftovers
+from .page_run import INSIDE, run_in_page
 from .token import LoopToken, token_of
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ def run(
 
     Raises:
         RuntimeError: an event loop is running in this thread already; await the function there.
+            In a web page this is raised only if the page cannot wait, see :doc:`/browser`.
+        NotImplementedError: in a web page: ``clock``, ``loop_factory`` and options about Ctrl-C and
+            groups need a loop of the run's own.
         TypeError: ``async_fn`` is not an async function.
         KeyboardInterrupt: Ctrl-C was pressed and nothing else was raised because of it. A note of
             the error shows the tasks of that moment.
@@ -107,6 +111,19 @@ def run(
 
     Trio: ``trio.run``, with ``loop_factory`` of ``asyncio.Runner``.
     """
+    page = browser.page_loop()
+    if page is not None:
+        in_page: RetT = run_in_page(
+            page,
+            async_fn,
+            args,
+            instruments,
+            clock=clock is not None,
+            restrict_keyboard_interrupt_to_checkpoints=restrict_keyboard_interrupt_to_checkpoints,
+            strict_exception_groups=strict_exception_groups is False,
+            loop_factory=loop_factory is not None,
+        )
+        return in_page
     _refuse_running_loop()
     if strict_exception_groups is not None and not strict_exception_groups:
         warn_loose("run", stacklevel=3)
@@ -166,10 +183,7 @@ def _refuse_running_loop() -> None:
         compat.running_loop()
     except RuntimeError:
         return
-    raise RuntimeError(
-        "Attempted to call run() from inside a run(), or from another running event loop: "
-        "nurseryio works on the loop that is there, so just await the function"
-    )
+    raise RuntimeError(INSIDE)
 
 
 def _new_loop(factory: Callable[[], asyncio.AbstractEventLoop] | None) -> compat.Loop:

@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .._base import AsyncResource, Cancelled
+from .._base.unsupported import needs
 from .._core import checkpoint_if_cancelled
 from .._nursery import CancelScope
 from .threads import to_thread_run_sync
@@ -269,6 +270,7 @@ async def open_file(
 # fmt: on
 
 
+@needs("files")
 async def open_file(
     file: FileName,
     mode: str = "r",
@@ -311,6 +313,7 @@ async def open_file(
     return wrap_file(opened)
 
 
+@needs("files")
 def wrap_file(file: FileT) -> AsyncIOWrapper[FileT]:
     """Make the methods of an open file async.
 

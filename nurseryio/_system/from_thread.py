@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._asyncio.compat import running_loop
 from .._base import Error, RunFinishedError, Value, coroutine_or_error
+from .._base.unsupported import needs
 from .._base.util import safe_repr
 from .._core import disable_ki_protection
 from .._core.loop_state import WHENCE
@@ -265,6 +266,7 @@ def _ask(
         del outcome  # no reference cycle
 
 
+@needs("threads", "from_thread.run()")
 def from_thread_run(
     afn: Callable[[Unpack[ArgsT]], Awaitable[RetT]],
     *args: Unpack[ArgsT],
@@ -302,6 +304,7 @@ def from_thread_run(
     return _ask(_AsyncRequest, afn, args, trio_token)  # type: ignore[no-any-return]
 
 
+@needs("threads", "from_thread.run_sync()")
 def from_thread_run_sync(
     fn: Callable[[Unpack[ArgsT]], RetT],
     *args: Unpack[ArgsT],
@@ -337,6 +340,7 @@ def from_thread_run_sync(
     return _ask(_SyncRequest, fn, args, trio_token)  # type: ignore[no-any-return]
 
 
+@needs("threads", "from_thread.check_cancelled()")
 def from_thread_check_cancelled() -> None:
     """Raise :exc:`Cancelled` if the task that waits for this thread has been cancelled.
 

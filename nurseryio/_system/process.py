@@ -25,6 +25,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .._base.unsupported import needs
 from .._base.util import NoPublicConstructor, safe_repr
 from .._core.task import current_state
 from .._loop.watching import can_watch, check_can_watch
@@ -286,6 +287,7 @@ class _Pipes:
         return stream, childs_fd
 
 
+@needs("processes")
 async def open_process(
     command: Command,
     *,

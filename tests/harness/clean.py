@@ -16,6 +16,7 @@ import contextlib
 import gc
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -138,7 +139,8 @@ class ProcessWatch(logging.Handler):
         # pytest still holds the test's objects: they would be kept for good.
         sweep_closed_loops()
         gc.collect()
-        gc.freeze()
+        if sys.implementation.name == "cpython":
+            gc.freeze()
         logging.getLogger("asyncio").addHandler(self)
         return self
 
