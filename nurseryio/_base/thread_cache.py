@@ -72,7 +72,8 @@ def _find_os_rename() -> Callable[[str], object] | None:
         import ctypes
 
         # PyDLL keeps the interpreter's lock during the call, which is far shorter than switching.
-        rename = ctypes.PyDLL(None).pthread_setname_np
+        # PyPy does not have it.
+        rename = getattr(ctypes, "PyDLL", ctypes.CDLL)(None).pthread_setname_np
     except MemoryError:
         raise
     except Exception:

@@ -96,7 +96,7 @@ def run(
 
     Raises:
         RuntimeError: an event loop is running in this thread already; await the function there.
-            In a web page this is raised only if the page cannot wait, see :doc:`/browser`.
+            In a web page: only if the engine cannot switch stacks, see the page "In the browser".
         NotImplementedError: in a web page: ``clock``, ``loop_factory`` and options about Ctrl-C and
             groups need a loop of the run's own.
         TypeError: ``async_fn`` is not an async function.

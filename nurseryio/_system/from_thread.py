@@ -12,7 +12,9 @@ Rule 1: the calling thread blocks until it is answered, and it *is* answered: wh
 when the call cannot begin, or when the task that should make the call ends. A loop that is closed
 with the request still in its queue makes no more calls. So only the loop holds a reference to the
 :class:`_Request`, and ``__del__`` of the request then answers the thread. (For this reason requests
-do not use ``TrioToken.run_sync_soon``: a program may keep a token for ever.)
+do not use ``TrioToken.run_sync_soon``: a program may keep a token for ever.) PyPy calls ``__del__``
+late. There, and only there, the waiting thread looks every ``LOOK_AGAIN`` seconds whether the loop
+is closed.
 
 Rule 2: the function is called in a copy of the thread's context. It changes nothing in the task's
 context.
@@ -20,11 +22,12 @@ context.
 
 from __future__ import annotations
 
+import sys
 import types
 from abc import ABC, abstractmethod
 from contextvars import copy_context
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._asyncio.compat import running_loop
@@ -51,6 +54,13 @@ __all__ = ["from_thread_check_cancelled", "from_thread_run", "from_thread_run_sy
 
 RetT = TypeVar("RetT")
 
+# Whether an object is freed with the last reference to it. PyPy frees it at its next collection.
+FREED_AT_ONCE: bool = sys.implementation.name == "cpython"
+
+# Seconds between two looks whether the loop is closed, on a Python that does not count references.
+LOOK_AGAIN = 0.1
+
+_ENDED = "the event loop ended before it could make this call"
 _NOT_OURS = "this thread was not started by nurseryio.to_thread.run_sync"
 
 
@@ -87,7 +97,7 @@ class _Request(ABC, Generic[RetT]):
         """Answer the thread with an error, unless it has been answered already."""
         if self._answers is not None:
             if error is None:
-                error = RunFinishedError("the event loop ended before it could make this call")
+                error = RunFinishedError(_ENDED)
             self._answer(Error(error))
 
     def _answer(self, outcome: Outcome[RetT]) -> None:
@@ -216,25 +226,41 @@ def _is_ending() -> bool:
 # -- the calling thread ---------------------------------------------------------
 
 
-def _way_in(token: TrioToken | None) -> Callable[[_Request[Any]], None]:
-    """Return the function by which the calling thread sends a request to the right loop."""
+def _way_in(
+    token: TrioToken | None,
+) -> tuple[Callable[[_Request[Any]], None], asyncio.AbstractEventLoop]:
+    """Return the function that sends a request of the calling thread, and the loop it goes to."""
     if token is not None:
         if not isinstance(token, TrioToken):
             raise RuntimeError(f"trio_token must be a TrioToken, not {safe_repr(token)}")
         if token._closed:
             raise RunFinishedError("run() has exited")
-        return partial(_send, token._state.loop)
+        return partial(_send, token._state.loop), token._state.loop
     hop = current_hop()
     if hop is None:
         raise RuntimeError(
             f"{_NOT_OURS}; pass trio_token=token to say which loop is meant. The token comes from "
             f"{WHENCE}"
         )
-    return partial(_send, hop.loop) if hop.abandon else hop.ask
+    return partial(_send, hop.loop) if hop.abandon else hop.ask, hop.loop
 
 
 def _send(loop: asyncio.AbstractEventLoop, request: _Request[Any]) -> None:
     call_in_loop(loop, request.serve_in_callback)
+
+
+def _wait_for(
+    answers: SimpleQueue[Outcome[RetT]], loop: asyncio.AbstractEventLoop
+) -> Outcome[RetT]:
+    """Wait for the answer of a request that was sent to a loop."""
+    while not FREED_AT_ONCE:
+        closed = loop.is_closed()
+        try:
+            return answers.get(timeout=LOOK_AGAIN)
+        except Empty:
+            if closed:
+                return Error(RunFinishedError(_ENDED))
+    return answers.get()
 
 
 def _ask(
@@ -250,12 +276,12 @@ def _ask(
             "loop call the function directly, or await it; to call a function in another loop use "
             "token.run_sync_soon(function)"
         )
-    send = _way_in(token)
+    send, loop = _way_in(token)
     answers: SimpleQueue[Outcome[Any]] = SimpleQueue()
     # No variable may refer to the request while this thread waits, see rule 1.
     send(request_type(fn, args, answers))
     try:
-        outcome = answers.get()
+        outcome = _wait_for(answers, loop)
     except BaseException:
         if token is None:
             answers.get()  # until then the task serves this request, and cannot take a result

@@ -15,7 +15,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from harness import matrix
+from harness import matrix, pypy
 from harness.core import turns
 
 import nurseryio
@@ -157,6 +157,7 @@ async def test_deadlines_follow_a_loop_whose_time_method_is_replaced_without_spi
 # -- a loop that is closed with an open nursery -----------------------------------------
 
 
+@pypy.needs_reference_counting
 @pytest.mark.parametrize("another", ["", "asyncio", "run"])
 @pytest.mark.parametrize("wait", ["child", "block", "start", "native"])
 @pytest.mark.parametrize("kind", [kind for kind in ("stock", "uvloop") if kind in matrix.KINDS])
@@ -296,6 +297,7 @@ async def hold_a_safe_channel() -> None:
             pass
 
 
+@pypy.needs_reference_counting
 @pytest.mark.parametrize("running", [False, True])
 @pytest.mark.parametrize(
     "hold",

@@ -19,6 +19,8 @@ from nurseryio._core.task import current_state, records
 from nurseryio._nursery.nursery import SLOW_EXIT_PREDICTION
 from nurseryio.lowlevel import Abort
 
+from . import pypy
+
 needs_counts = pytest.mark.skipif(
     sys.version_info < (3, 11), reason="Python 3.10 has neither cancel counts nor TaskGroup"
 )
@@ -76,19 +78,13 @@ def task_factory(factory: Any) -> Iterator[None]:
         loop.set_task_factory(before)
 
 
-def needs_reference_counting() -> None:
-    """Skip the test on a Python that does not free an object with the last reference (PyPy)."""
-    if sys.implementation.name != "cpython":
-        pytest.skip("needs reference counting")
-
-
 @contextmanager
 def without_gc() -> Iterator[None]:
     """Objects that the body drops must be freed without the collector.
 
     The test is skipped on a Python that does not count references (PyPy).
     """
-    needs_reference_counting()
+    pypy.skip_unless_counting()
     gc.collect()
     gc.disable()
     try:

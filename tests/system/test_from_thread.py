@@ -497,6 +497,40 @@ def test_from_thread_on_a_loop_that_closes_before_the_call_raises_run_finished_e
         outcomes.get(timeout=TIMEOUT).unwrap()
 
 
+@pytest.mark.parametrize("call", [from_thread.run, from_thread.run_sync])
+def test_from_thread_notices_a_closed_loop_without_reference_counting(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On PyPy a request that only the closed loop refers to is freed late."""
+    monkeypatch.setattr("nurseryio._system.from_thread.FREED_AT_ONCE", False)
+    monkeypatch.setattr("nurseryio._system.from_thread.LOOK_AGAIN", 0.01)
+    token, loop = get_token("stock")
+    outcomes: SimpleQueue[Outcome[Any]] = SimpleQueue()
+    sent = threading.Event()
+    kept: list[Any] = []
+
+    def call_soon_threadsafe(*call: Any) -> None:
+        kept.append(call)
+        sent.set()
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", call_soon_threadsafe)
+    start_thread_soon(functools.partial(call, checkpoint, trio_token=token), outcomes.put)
+    assert sent.wait(TIMEOUT)
+    loop.close()
+    with pytest.raises(RunFinishedError, match="before it could make this call"):
+        outcomes.get(timeout=TIMEOUT).unwrap()
+    assert kept
+
+
+@pytest.mark.parametrize("call", [from_thread.run, from_thread.run_sync])
+async def test_from_thread_gets_its_answer_without_reference_counting(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nurseryio._system.from_thread.FREED_AT_ONCE", False)
+    function = checkpoint if call is from_thread.run else (lambda: None)
+    assert await to_thread.run_sync(call, function) is None
+
+
 @pytest.mark.run_only
 async def test_a_from_thread_call_that_runs_when_the_run_ends_is_cancelled(loop_kind: str) -> None:
     outcomes: SimpleQueue[Outcome[Any]] = SimpleQueue()
