@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import nurseryio
+import nurseryio._tls
 from nurseryio._base.lazy_exports import lazy_exports, show_public_module
 
 
@@ -246,3 +247,39 @@ def test_serve_starts_although_preload_fails() -> None:
         "print('served')\n"
     )
     assert output == "served\n"
+
+
+@pytest.fixture
+def without_ssl(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A Python without the module ``ssl``, in which the streams of TLS were not loaded yet."""
+    # Importing it again sets this attribute.
+    monkeypatch.setattr(nurseryio, "_tls", nurseryio._tls)
+    for module in [name for name in sys.modules if name.startswith("nurseryio._tls")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "ssl", None)
+    return monkeypatch
+
+
+def test_a_lazy_export_that_the_platform_lacks_can_be_imported(
+    without_ssl: pytest.MonkeyPatch,
+) -> None:
+    without_ssl.setattr("nurseryio._base.unsupported.LACKING", frozenset({"sockets"}))
+    namespace: dict[str, Any] = {"__name__": "nurseryio.some_door"}
+    getter, _lister = lazy_exports(namespace, {"_tls.stream": "SSLStream"})
+    cls = getter("SSLStream")
+    assert namespace["SSLStream"] is cls
+    with pytest.raises(NotImplementedError, match="has no module ssl"):
+        cls(None)
+    nurseryio.preload()
+
+
+def test_a_lazy_export_that_is_missing_by_mistake_is_an_import_error(
+    without_ssl: pytest.MonkeyPatch,
+) -> None:
+    getter, _lister = lazy_exports(
+        {"__name__": "nurseryio.some_door"}, {"_tls.stream": "SSLStream"}
+    )
+    with pytest.raises(ImportError, match="is loaded on first use, which has failed"):
+        getter("SSLStream")
+    with pytest.raises(ModuleNotFoundError, match="ssl"):
+        nurseryio.preload()
