@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import nurseryio
-import nurseryio._tls
 from nurseryio._base.lazy_exports import lazy_exports, show_public_module
 
 
@@ -249,37 +248,39 @@ def test_serve_starts_although_preload_fails() -> None:
     assert output == "served\n"
 
 
-@pytest.fixture
-def without_ssl(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A Python without the module ``ssl``, in which the streams of TLS were not loaded yet."""
-    # Importing it again sets this attribute.
-    monkeypatch.setattr(nurseryio, "_tls", nurseryio._tls)
-    for module in [name for name in sys.modules if name.startswith("nurseryio._tls")]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, "ssl", None)
-    return monkeypatch
+# In a process of its own, because the functions of modules that it loads may be replaced.
+WITHOUT_SSL = """
+import sys
+sys.modules["ssl"] = None
+import nurseryio
+from nurseryio._base import unsupported
+
+def say(call):
+    try:
+        print(type(call()).__name__)
+    except Exception as error:
+        print(type(error).__name__, str(error).partition(",")[0])
+
+"""
 
 
-def test_a_lazy_export_that_the_platform_lacks_can_be_imported(
-    without_ssl: pytest.MonkeyPatch,
-) -> None:
-    without_ssl.setattr("nurseryio._base.unsupported.LACKING", frozenset({"sockets"}))
-    namespace: dict[str, Any] = {"__name__": "nurseryio.some_door"}
-    getter, _lister = lazy_exports(namespace, {"_tls.stream": "SSLStream"})
-    cls = getter("SSLStream")
-    assert namespace["SSLStream"] is cls
-    with pytest.raises(NotImplementedError, match="has no module ssl"):
-        cls(None)
-    nurseryio.preload()
-
-
-def test_a_lazy_export_that_is_missing_by_mistake_is_an_import_error(
-    without_ssl: pytest.MonkeyPatch,
-) -> None:
-    getter, _lister = lazy_exports(
-        {"__name__": "nurseryio.some_door"}, {"_tls.stream": "SSLStream"}
+def test_a_lazy_export_that_the_platform_lacks_can_be_imported() -> None:
+    program = WITHOUT_SSL + (
+        "unsupported.LACKING = frozenset({'sockets'})\n"
+        "from nurseryio import SSLStream\n"
+        "print(SSLStream is nurseryio.SSLStream)\n"
+        "say(lambda: SSLStream(None))\n"
+        "say(nurseryio.preload)\n"
     )
-    with pytest.raises(ImportError, match="is loaded on first use, which has failed"):
-        getter("SSLStream")
-    with pytest.raises(ModuleNotFoundError, match="ssl"):
-        nurseryio.preload()
+    assert run_python(program).splitlines() == [
+        "True",
+        f"NotImplementedError this platform ({sys.platform}) has no module ssl",
+        "NoneType",
+    ]
+
+
+def test_a_lazy_export_that_is_missing_by_mistake_is_an_import_error() -> None:
+    program = WITHOUT_SSL + "say(lambda: nurseryio.SSLStream)\nsay(nurseryio.preload)\n"
+    lines = run_python(program).splitlines()
+    assert lines[0] == "ImportError nurseryio._tls.stream is loaded on first use"
+    assert lines[1].startswith("ModuleNotFoundError ")
