@@ -366,11 +366,16 @@ async def preloading(say: Say) -> None:
 
 
 async def run_that_cannot_wait(say: Say) -> None:
-    """``run`` where the engine cannot switch stacks."""
-    try:
-        nurseryio.run(nurseryio.sleep, 0)
-    except RuntimeError as error:
-        say(str(error))
+    """``run`` where the stack cannot be switched: JavaScript has called Python, and waits."""
+    from pyodide.code import run_js  # type: ignore[import-not-found]
+
+    def calls_run() -> None:
+        try:
+            nurseryio.run(nurseryio.sleep, 0)
+        except RuntimeError as error:
+            say(str(error))
+
+    run_js("(call) => call()")(calls_run)
 
 
 # -- run, by switching stacks ----------------------------------------------------
