@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from math import inf
 from typing import Any
 
 from .compat import AsyncioTask, Loop, NativeTask, running_loop_or_none
@@ -20,9 +19,9 @@ from .compat import AsyncioTask, Loop, NativeTask, running_loop_or_none
 # Whether Python runs in WebAssembly: in a page, or in a JavaScript engine without a page.
 IS_WASM: bool = sys.platform in ("emscripten", "wasi")
 
-# The longest time (seconds) for a timer of the loop. The engine's timers have 31 bits of
+# The longest time (seconds) for a timer of a page's loop. The engine's timers have 31 bits of
 # milliseconds. Pyodide 0.29 does not check that, and there a longer timer fires at once.
-LONGEST_TIMER: float = 24 * 3600.0 if sys.platform == "emscripten" else inf
+LONGEST_TIMER = 24 * 3600.0
 
 
 def wasm_has_threads() -> bool:

@@ -20,6 +20,7 @@ from harness.core import turns
 
 import nurseryio
 from nurseryio import open_nursery
+from nurseryio._core import loop_state as loop_state_module
 from nurseryio._core.loop_state import loop_state, sweep_closed_loops
 from nurseryio._core.task import current_state
 from nurseryio.lowlevel import checkpoint, current_task
@@ -152,6 +153,28 @@ async def test_deadlines_follow_a_loop_whose_time_method_is_replaced_without_spi
         del loop.time
     assert len(counted) < 100
     state.arm_exactly()
+
+
+async def test_the_timer_of_a_page_is_relative_and_not_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``call_at`` of Pyodide's loop raises for a time in the past, which it may be by then."""
+    monkeypatch.setattr(loop_state_module, "IS_WASM", True)
+    loop = asyncio.get_running_loop()
+    delays: list[float] = []
+    call_later = loop.call_later
+
+    def noting(delay: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        delays.append(delay)
+        return call_later(delay, *args, **options)
+
+    monkeypatch.setattr(loop, "call_later", noting, raising=False)
+    with nurseryio.move_on_after(30 * 24 * 3600):
+        with nurseryio.move_on_after(0.001) as scope:
+            await nurseryio.sleep_forever()
+    assert scope.cancelled_caught
+    assert delays[0] == pytest.approx(loop_state_module.LONGEST_TIMER)
+    assert 0 < delays[1] < 0.0011
 
 
 # -- a loop that is closed with an open nursery -----------------------------------------

@@ -98,9 +98,10 @@ async def distant_deadlines(say: Say) -> None:
     timers: list[float] = []
 
     class Counting(type(loop)):  # type: ignore[misc]
-        def call_at(self, when: float, *args: Any, **kwargs: Any) -> Any:
-            timers.append(when - self.time())
-            return super().call_at(when, *args, **kwargs)
+        def call_later(self, delay: float, callback: Any, *args: Any, **kwargs: Any) -> Any:
+            if getattr(callback, "__name__", "") == "fire":  # the library's
+                timers.append(delay)
+            return super().call_later(delay, callback, *args, **kwargs)
 
     before = type(loop)
     loop.__class__ = Counting
