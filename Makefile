@@ -6,7 +6,7 @@ BIN = .venv/bin
 
 SEED ?= 1
 
-.PHONY: help demo quick test coverage injection syscalls browser lint types docs bench clean
+.PHONY: help demo quick test coverage injection syscalls packages browser lint types docs bench clean
 
 help:
 	@echo "make demo    run the demonstration, on the stock loop and on uvloop"
@@ -17,6 +17,7 @@ help:
 	@echo "make syscalls   raise each error at every system call in turn, and run random programs"
 	@echo "                on all streams (takes minutes)"
 	@echo "make browser  run the tests of nurseryio in a web page, under node (needs npm)"
+	@echo "make packages   run the tests of packages written for Trio (gets them from the package index)"
 	@echo "make lint    check style and formatting"
 	@echo "make types   check the types, and that the public ones are complete"
 	@echo "make docs    build the documentation into docs/_build/html"
@@ -63,6 +64,9 @@ node_modules/pyodide:
 
 browser: .venv/test.stamp node_modules/pyodide
 	$(BIN)/python -m pytest tests/test_pyodide.py
+# `make packages PACKAGES="jeepney httpx" OPTIONS=--trio` runs these alone, on the real Trio.
+packages: .venv/test.stamp
+	$(BIN)/python tests/harness/packages.py $(OPTIONS) $(PACKAGES)
 
 lint: .venv/dev.stamp
 	$(BIN)/python -m ruff check

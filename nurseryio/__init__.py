@@ -22,6 +22,9 @@ number, and a public module may import from every room. The map of a room is at 
 
 Public modules only re-export, and each public name is in exactly one of them. A name that not every
 program needs is loaded when it is first used.
+
+PYTEST_DONT_REWRITE, because this module has no assertions. Without this word pytest would warn,
+wherever nurseryio was imported before pytest could rewrite the assertions of its plugins.
 """
 
 from __future__ import annotations

@@ -81,7 +81,9 @@ def test_each_code_block_compiles_and_one_that_is_not_run_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    "program", [p for p in PROGRAMS if p.rule != "no-run" and not is_too_new(p)], ids=str
+    "program",
+    [p for p in PROGRAMS if p.rule not in ("no-run", "cell") and not is_too_new(p)],
+    ids=str,
 )
 def test_a_code_block_of_the_documentation_runs(program: Program, tmp_path: Path) -> None:
     file = tmp_path / "program.py"
@@ -102,7 +104,7 @@ def test_a_code_block_of_the_documentation_runs(program: Program, tmp_path: Path
 
 def test_each_comment_in_front_of_a_code_block_is_a_known_one() -> None:
     rules = {program.rule for program in PROGRAMS}
-    assert rules <= {None, "no-run", "needs"}
+    assert rules <= {None, "no-run", "needs", "cell"}
 
 
 def test_a_page_is_split_into_code_blocks_as_its_comments_say() -> None:

@@ -102,7 +102,7 @@ MISSING_AWAIT = r"""going to sleep for 3 seconds
 slept for 0\.\d seconds
 TypeError: unsupported operand type\(s\) for \+: 'coroutine' and 'int'
 with await it is 7
-TypeError: .* instead it got a coroutine object .*; did you write sleep\(x\) .*
+TypeError: .* instead it got a coroutine object .*
 """
 
 BLOCKING_CALL = """\

@@ -44,6 +44,20 @@ def test_the_cross_section_passes(loop: str, host: str) -> None:
     assert results == dict.fromkeys(steps, "ok"), lines
 
 
+# The steps that ask a loop for its parts.
+ASKING = {
+    *("nursery", "tcp", "threads", "signals", "all_tasks_blocked", "instruments"),
+    *("virtual_time", "ctrl_c"),
+}
+
+
+@pytest.mark.limit(60)
+@pytest.mark.parametrize("loop", ["Proxy", "WithAList", "WithFailingProperties", "WithoutHandles"])
+def test_the_cross_section_passes_on_a_loop_of_odd_shape(loop: str) -> None:
+    ended = programs.run(PROGRAM, loop, "run", *ASKING)
+    assert sorted(ended.lines) == sorted(f"{step}: ok" for step in ASKING), ended.errors
+
+
 def test_the_page_and_the_extra_name_every_foreign_loop() -> None:
     page = (source.ROOT / "docs" / "loops.md").read_text(encoding="utf-8")
     rows = set(re.findall(r"^\| (\w+) [\d.]+ \| (?:whole|cross)", page, re.MULTILINE))

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from harness.core import cancelling, forever, leaves, little_cpu, needs_counts, settle
+from harness.core import HAS_COUNTS, cancelling, forever, leaves, little_cpu, needs_counts, settle
 
 import nurseryio
 from nurseryio import CancelScope, open_nursery
@@ -362,3 +362,188 @@ async def test_an_asyncio_queue_works_between_children_and_asyncio_tasks() -> No
         await queue.join()
         nursery.cancel_scope.cancel()
     assert sorted(seen) == list(range(10))
+
+
+# -- waits that a cancellation does not end ---------------------------------------
+
+
+class Blocking:
+    """Functions for a worker thread. Each blocks until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.begun = nurseryio.Event()
+        self.go = threading.Event()
+        self.token = nurseryio.lowlevel.current_trio_token()
+
+    def work(self) -> str:
+        self.token.run_sync_soon(self.begun.set)
+        assert self.go.wait(10)
+        return "result"
+
+    def fail(self) -> str:
+        self.work()
+        raise KeyError("result")
+
+    def call_back(self) -> str:
+        self.work()
+        return nurseryio.from_thread.run_sync(str, "result")
+
+    def await_back(self) -> str:
+        async def answer() -> str:
+            self.begun.set()
+            with CancelScope(shield=True):
+                await nurseryio.to_thread.run_sync(self.go.wait)
+            return "result"
+
+        return nurseryio.from_thread.run(answer)
+
+    def read(self) -> str:
+        return self.work()
+
+
+UNABANDONED: dict[str, Callable[[Blocking], Awaitable[object]]] = {
+    "thread": lambda at: nurseryio.to_thread.run_sync(at.work),
+    "failing thread": lambda at: nurseryio.to_thread.run_sync(at.fail),
+    "from_thread.run_sync": lambda at: nurseryio.to_thread.run_sync(at.call_back),
+    "from_thread.run": lambda at: nurseryio.to_thread.run_sync(at.await_back),
+    "file": lambda at: nurseryio.wrap_file(File(at)).read(),
+}
+
+
+class File:
+    """A file whose ``read`` blocks."""
+
+    def __init__(self, at: Blocking) -> None:
+        self.read = at.read
+
+    def close(self) -> None:
+        """Needed by ``wrap_file``."""
+
+
+async def in_a_plain_task(job: Callable[[], Awaitable[object]]) -> None:
+    await asyncio.ensure_future(job())
+
+
+async def in_a_child(job: Callable[[], Awaitable[object]]) -> None:
+    async with open_nursery() as nursery:
+        nursery.start_soon(job)
+
+
+async def in_an_asyncio_task_group(job: Callable[[], Any]) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(job())
+
+
+@pytest.mark.parametrize("host", [in_a_plain_task, in_a_child, in_an_asyncio_task_group])
+@pytest.mark.parametrize("wait", UNABANDONED)
+async def test_a_native_cancel_of_a_wait_that_goes_on_loses_neither_the_result_nor_itself(
+    wait: str, host: Any
+) -> None:
+    if host is in_an_asyncio_task_group and sys.version_info < (3, 11):
+        pytest.skip("asyncio.TaskGroup is new in 3.11")
+    log: list[object] = []
+
+    async def job(last: bool) -> None:
+        at = Blocking()
+        task = asyncio.current_task()
+        assert task is not None
+
+        async def cancel() -> None:
+            await at.begun.wait()
+            task.cancel("native")
+            await settle()
+            assert task in asyncio.all_tasks()
+            at.go.set()
+
+        canceller = asyncio.ensure_future(cancel())
+        try:
+            log.append(await UNABANDONED[wait](at))
+        except KeyError as error:
+            log.append(error.args[0])
+        log.append(cancelling())
+        if not last:
+            try:
+                await forever()
+            except asyncio.CancelledError as error:
+                log.extend((*error.args, cancelling()))
+        assert canceller.done() and canceller.exception() is None
+
+    for last in (True, False):
+        await host(lambda last=last: job(last))
+    count = int(HAS_COUNTS)
+    assert log == ["result", count, "result", count, "native", count]
+
+
+@pytest.mark.parametrize("wait", ["thread", "file"])
+async def test_a_time_limit_of_asyncio_that_expires_in_a_wait_which_goes_on_keeps_the_result(
+    wait: str,
+) -> None:
+    at = Blocking()
+
+    async def release() -> None:
+        await at.begun.wait()
+        await asyncio.sleep(0.01)
+        at.go.set()
+
+    async def job() -> object:
+        return await UNABANDONED[wait](at)
+
+    releasing = asyncio.ensure_future(release())
+    assert await asyncio.wait_for(job(), 0.001) == "result"
+    assert cancelling() == 0
+    await releasing
+    await asyncio.sleep(0)
+
+
+@needs_counts
+async def test_a_task_group_that_fails_in_a_wait_which_goes_on_withdraws_its_cancellation() -> None:
+    at = Blocking()
+    log: list[object] = []
+
+    async def fails() -> None:
+        await at.begun.wait()
+        raise KeyError
+
+    async def release() -> None:
+        await at.begun.wait()
+        await settle()
+        at.go.set()
+
+    releasing = asyncio.ensure_future(release())
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fails())
+            log.append(await UNABANDONED["thread"](at))
+    log.append(cancelling())
+    await releasing
+    await asyncio.sleep(0.001)
+    assert [type(leaf) for leaf in leaves(caught.value)] == [KeyError]
+    assert log == ["result", 0]
+
+
+@needs_counts
+@pytest.mark.parametrize("first", ["timeout", "native"])
+async def test_a_native_cancel_beside_an_expired_asyncio_timeout_is_raised_after_the_wait(
+    first: str,
+) -> None:
+    at = Blocking()
+    log: list[object] = []
+
+    async def job() -> None:
+        async with asyncio.timeout(None) as timeout:
+            limits.append(timeout)
+            log.append(await UNABANDONED["thread"](at))
+        log.append(cancelling())
+        await forever()
+
+    limits: list[Any] = []
+    task = asyncio.ensure_future(job())
+    await at.begun.wait()
+    actions = [lambda: limits[0].reschedule(0), task.cancel]
+    for action in actions if first == "timeout" else reversed(actions):
+        action()
+        await settle()
+    at.go.set()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert log == ["result", 1]

@@ -30,10 +30,7 @@ TRACED = [
     "<<< task step finished: child",
 ]
 MOST = {"lock": 1, "semaphore": 2, "limiter": 3}
-INSIDE = (
-    "Attempted to call run() from inside a run(), or from another running event loop: nurseryio "
-    "works on the loop that is there, so just await the function"
-)
+INSIDE = "Attempted to call run() from inside a run()"
 CANNOT_WAIT = (
     "run() cannot wait here: the event loop of the page runs already, and this JavaScript engine "
     "cannot switch stacks (JSPI), or Python was entered by a synchronous call such as "
@@ -87,9 +84,7 @@ WITH_SWITCHING: dict[str, list[Any]] = {
         ["SystemExit", "3"],
         [
             "TypeError",
-            "nurseryio expected an async function, but 'print' appears to be synchronous. Call it "
-            "inside an 'async def' function and give that function instead; if it blocks, give "
-            "nurseryio.to_thread.run_sync, and the function as the first argument",
+            "nurseryio expected an async function, but 'print' appears to be synchronous",
         ],
     ],
     "run_in_run": [["RuntimeError", INSIDE], 3],

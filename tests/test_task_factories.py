@@ -1161,8 +1161,13 @@ async def test_task_factory_a_child_that_swallows_the_end_of_its_task_does_not_e
 
 
 @pytest.mark.parametrize("host", matrix.HOSTS)
-def test_a_loop_that_cannot_have_a_task_factory_makes_children(host: str) -> None:
+@pytest.mark.parametrize("how", ["inherited", "overridden"])
+def test_a_loop_that_cannot_have_a_task_factory_makes_children(how: str, host: str) -> None:
     ran: list[str] = []
+    make: Any = fake_loops.WithoutFactories
+
+    def refuse(_loop: object) -> None:
+        raise NotImplementedError
 
     async def child() -> None:
         await checkpoint()
@@ -1179,9 +1184,11 @@ def test_a_loop_that_cannot_have_a_task_factory_makes_children(host: str) -> Non
     async def with_start(*, task_status: Any) -> None:
         task_status.started("value")
 
+    if how == "overridden":
+        make = type("Refusing", (make,), {"get_task_factory": refuse})
     if host == "run":
-        nurseryio.run(main, loop_factory=fake_loops.WithoutFactories)
+        nurseryio.run(main, loop_factory=make)
     else:
-        with contextlib.closing(fake_loops.WithoutFactories()) as loop:
+        with contextlib.closing(make()) as loop:
             loop.run_until_complete(main())
     assert ran == ["child", "main"]

@@ -48,6 +48,7 @@ def assert_passes(program: str, loop: str, host: str, *options: str) -> None:
 def test_each_program_has_its_tests() -> None:
     tested = {"no_tool", "sentry", "ddtrace", "newrelic", "opentelemetry", "aiomonitor"}
     tested |= {"nest_asyncio", "aiodebug"}
+    tested.add("ipykernel")  # in test_notebooks.py
     assert {path.stem for path in PROGRAMS.glob("with_*.py")} == {f"with_{x}" for x in tested}
 
 

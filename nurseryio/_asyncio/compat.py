@@ -1,8 +1,8 @@
-"""The asyncio boundary: the only module that names private or version-dependent parts of asyncio.
+"""The asyncio boundary: the private or version-dependent parts of asyncio's tasks and futures.
 
 Rule 1: other modules call functions here to learn private facts of a task: the future it waits for,
-whether it is running, its cancel count. The same holds for a loop: its clock, its callbacks, its
-file descriptors. If a new release of Python or uvloop moves such a part, only this file changes.
+whether it is running, its cancel count. The same facts of a loop are in ``loop_parts``. If a new
+release of Python or uvloop moves such a part, only these two files change.
 
 Rule 2: functions here are thin and do not use scopes or nurseries.
 
@@ -13,6 +13,7 @@ Rule 3: if a Python version lacks something, this module has a substitute, and i
 * Before 3.12 ``asyncio.current_task`` is a slow Python function. The table that it reads is used.
 * From 3.13 on, ``uncancel`` also withdraws a cancellation that was not raised yet, if the count
   reaches zero. ``cancel_ledger`` never lets it reach zero in that state.
+* ``asyncio.run`` turns Ctrl-C into a cancellation of its main task from 3.11 on.
 
 Rule 4: each private name here is in a table of ``required``, which notices if one is missing.
 """
@@ -20,19 +21,15 @@ Rule 4: each private name here is in a table of ``required``, which notices if o
 from __future__ import annotations
 
 import asyncio
-import collections
-import contextlib
 import contextvars
 import functools
 import inspect
 import operator
-import selectors
+import signal
 import socket
 import sys
-import threading
 import types
-from collections.abc import Callable, Coroutine, Sized
-from math import inf
+from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar
 
 from . import required
@@ -154,6 +151,15 @@ def recancel(task: AsyncioTask, args: tuple[Any, ...]) -> None:
     """Have a deferred cancellation raised at the task's next await. The count stays the same."""
     task.cancel(*args[:1])
     uncancel(task)
+
+
+def is_interrupted_main_task(task: AsyncioTask) -> bool:
+    """Whether Ctrl-C has cancelled the task because it is the main task of an ``asyncio.run``."""
+    handler: Any = signal.getsignal(signal.SIGINT)
+    if not isinstance(handler, functools.partial) or handler.keywords.get("main_task") is not task:
+        return False
+    runner = getattr(handler.func, "__self__", None)
+    return bool(getattr(runner, "_interrupt_count", 0))
 
 
 # Set and unset asyncio's running task, while a hook is called for a task.
@@ -281,10 +287,13 @@ class TaskMaking:
         self.namespace: dict[str, Any] = getattr(loop, "__dict__", {})
         # Returns the loop's task factory, None if it has none.
         self.factory: Callable[[], object] = loop.get_task_factory
-        if type(loop).get_task_factory is asyncio.AbstractEventLoop.get_task_factory:
-            self.factory = _no_factory  # the loop does not have factories
-        elif type(loop).get_task_factory is asyncio.BaseEventLoop.get_task_factory:
+        if type(loop).get_task_factory is asyncio.BaseEventLoop.get_task_factory:
             self.factory = functools.partial(self.namespace.get, "_task_factory")
+        else:
+            try:
+                self.factory()
+            except NotImplementedError:  # as that of AbstractEventLoop
+                self.factory = _no_factory
         # The loop's method as asyncio or uvloop wrote it, else a class that equals no method.
         self.create_task: Any = _genuine_create_task(type(loop)) or _Unequal
         # Some tools do not replace the function, but its code.
@@ -437,82 +446,6 @@ def owner_of(callback: Any) -> AsyncioTask | None:
     return owner if isinstance(owner, asyncio.Task) else None
 
 
-def ready_queue(loop: Loop) -> Sized:
-    """The ready callbacks of a loop that have not run yet: empty if there are none.
-
-    If the loop does not show them (uvloop), an object that is never empty. A loop class may inherit
-    the queue from asyncio and never use it. So the loop gets a callback that does nothing, and the
-    queue is believed if it contains that callback.
-    """
-    queue = getattr(loop, "_ready", None)
-    if not isinstance(queue, collections.deque) or loop.is_closed():
-        return "unknown"
-    if loop.is_running() and running_loop_or_none() is not loop:
-        return "unknown"  # only the loop's own thread may call call_soon()
-    handle = loop.call_soon(_ignore, None, context=contextvars.Context())
-    # Listed in one step, because other threads may append to the queue.
-    shown = any(ready is handle for ready in list(queue))
-    handle.cancel()
-    with contextlib.suppress(ValueError, IndexError):
-        queue.remove(handle)
-    return queue if shown else "unknown"
-
-
-# The selectors whose select() waits in a call of the operating system. No system has them all.
-_SYSTEM_SELECTORS: tuple[type, ...] = tuple(
-    getattr(selectors, f"{system}Selector")
-    for system in ("Epoll", "Kqueue", "Devpoll", "Poll", "Select")
-    if hasattr(selectors, f"{system}Selector")
-)
-
-
-def selector_of(loop: Loop, ready: Sized) -> Any:
-    """The selector that a stock loop waits in; None for a loop that waits elsewhere (uvloop, Qt).
-
-    A loop waits in its selector if the selector waits in the operating system, and if the loop
-    takes its callbacks from the queue that asyncio's own iteration reads.
-
-    Args:
-        loop: the loop.
-        ready: its :func:`ready_queue`.
-    """
-    selector = getattr(loop, "_selector", None)
-    waits = isinstance(selector, _SYSTEM_SELECTORS) and isinstance(ready, collections.deque)
-    return selector if waits else None
-
-
-def next_timer(loop: Loop) -> float:
-    """The time of a stock loop's earliest timer, on the loop's clock; ``inf`` if it has none."""
-    scheduled: list[asyncio.TimerHandle] = getattr(loop, "_scheduled", [])
-    if scheduled and not scheduled[0].cancelled():
-        return scheduled[0].when()  # it is a heap
-    return min((handle.when() for handle in scheduled if not handle.cancelled()), default=inf)
-
-
-def outside_wakers(loop: Loop, selector: Any) -> int:
-    """How many file descriptors a stock loop watches, its self-pipe not counted.
-
-    One for a loop without a selector, which may watch some and does not show them.
-
-    Args:
-        loop: the loop.
-        selector: its :func:`selector_of`.
-    """
-    if selector is None:
-        return 1
-    own = getattr(loop, "_ssock", None)
-    own_fd = None if own is None else own.fileno()
-    return sum(key.fd != own_fd for key in list(selector.get_map().values()))
-
-
-def idle_executor_threads(loop: Loop) -> set[threading.Thread]:
-    """The threads of the loop's default executor if all of them are idle, else an empty set."""
-    executor = getattr(loop, "_default_executor", None)
-    threads: set[threading.Thread] = set(getattr(executor, "_threads", ()))
-    idle: int = getattr(getattr(executor, "_idle_semaphore", None), "_value", -1)
-    return threads if idle >= len(threads) else set()
-
-
 def waiters(loop: Loop) -> list[Any]:
     """The futures that the tasks of a loop wait for."""
     return [future for task in asyncio.all_tasks(loop) if (future := waiter(task)) is not None]
@@ -554,42 +487,6 @@ def _ignore(_handle: object) -> None:
     """Nothing to do."""
 
 
-# -- near the recursion limit ----------------------------------------------------
-
-
-def emergency_call(
-    loop: Loop, ready: Sized, callback: Callable[[], object], context: contextvars.Context
-) -> Callable[[], object]:
-    """A function that schedules ``callback`` for the loop's next iteration without Python code.
-
-    ``call_soon`` of a stock loop is Python code, which fails near the recursion limit. The function
-    may be called only in the thread of a loop that runs or will run.
-
-    Args:
-        loop: the loop.
-        ready: its :func:`ready_queue`.
-        callback: the function to schedule.
-        context: the context to call it in.
-    """
-    if isinstance(ready, collections.deque):
-        return functools.partial(ready.append, asyncio.Handle(callback, (), loop, context))
-    return functools.partial(loop.call_soon, callback, context=context)
-
-
-# -- signals --------------------------------------------------------------------
-
-
-def waking_descriptor(loop: Loop) -> int | None:
-    """The descriptor to write a byte to, to wake an asyncio loop; None for other loops."""
-    wakes = getattr(loop, "_csock", None)
-    return wakes.fileno() if isinstance(wakes, socket.socket) else None
-
-
-def has_signal_handlers(loop: Loop) -> bool:
-    """Whether an asyncio loop has signal handlers, so that a signal must wake it."""
-    return bool(getattr(loop, "_signal_handlers", None))
-
-
 # -- sockets --------------------------------------------------------------------
 
 
@@ -607,9 +504,3 @@ def accept_plainly(sock: socket.socket, kind: tuple[int, int, int]) -> socket.so
 
 # The code in which a stock loop calls a callback. Other loops do so without a Python frame.
 CALLBACK_CODE: types.CodeType = asyncio.Handle._run.__code__
-
-
-def executor_threads(loop: Loop) -> list[str]:
-    """The names of the threads of a loop's default executor, if the loop shows them."""
-    executor = getattr(loop, "_default_executor", None)
-    return sorted(thread.name for thread in list(getattr(executor, "_threads", ())))

@@ -1,10 +1,11 @@
-"""The private parts of the standard library that ``compat`` uses, and the error if one is missing.
+"""The private parts of the standard library that this room uses, and the error if one is missing.
 
 A new Python may rename a private attribute without notice. Most parts are read with a default,
 because other loops lack them. Without a check, nurseryio would treat asyncio's own loop as one of
 these: a signal would not wake it, or a task factory would be ignored.
 
-Rule 1: every private name in ``compat`` is in one of the three tables here. A test compares them.
+Rule 1: every private name in another module of this room is in one of the three tables here. A
+test compares them.
 
 Rule 2: :func:`check_import` runs before anything else of nurseryio, and :func:`check_loop` at the
 first use of a loop. So nothing has happened yet when they raise.
@@ -65,6 +66,7 @@ FALLBACKS: dict[str, str] = {
     "_asyncio": "tasks are those written in Python, and each is made by loop.create_task()",
     "_coro": "asyncio's functions for display show the coroutine of the nursery around a child's",
     "_idle_semaphore": "the threads of the default executor count as busy: no deadlock is reported",
+    "_interrupt_count": "Ctrl-C is lost if asyncio.run's main task ends before its next await",
     "_threads": "as without _idle_semaphore; the report of a long shutdown does not name threads",
     "_value": "as without _idle_semaphore",
 }
@@ -88,12 +90,25 @@ def check_loop(loop: object) -> None:
     Raises:
         RuntimeError: one is missing. The message names it.
     """
-    for part in (loop, getattr(loop, "_selector", None)):
+    for part in (loop, _read(loop, "_selector", None)):
         for shown, cls, names in OF_OBJECTS:
             if isinstance(part, cls):
                 for name in names:
-                    if not hasattr(part, name):
+                    if _read(part, name, _MISSING) is _MISSING:
                         raise RuntimeError(_lost(shown, name))
+
+
+_MISSING = object()
+
+
+def _read(part: object, name: str, default: object) -> object:
+    """An attribute, ``default`` if there is none; None if it is there and reading it fails."""
+    try:
+        return getattr(part, name, default)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:
+        return None  # a property of another library's class
 
 
 def _is_set_by(cls: Any, name: str) -> bool:

@@ -32,6 +32,7 @@ __all__ = [
     "context_of",
     "copy_fields",
     "dict_of",
+    "explained",
     "is_a",
     "members_of",
     "message_of",
@@ -101,6 +102,16 @@ def notes_of(error: BaseException) -> list[Any]:
 def add_note(error: BaseException, note: str) -> None:
     """``error.add_note(note)``, also on 3.10. A class that overrides the notes may not show it."""
     _set_notes(error, [*notes_of(error), note])
+
+
+def explained(error: ErrorT, note: str) -> ErrorT:
+    """Add a note to a new error. Its text is Trio's, and the note says what to do.
+
+    Returns:
+        The same error.
+    """
+    add_note(error, note)
+    return error
 
 
 def _set_notes(error: BaseException, notes: list[Any]) -> None:

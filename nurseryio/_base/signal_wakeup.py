@@ -8,8 +8,8 @@ wake-up descriptor solves this: a byte is written to it at once, in any thread.
 Rule 1: the descriptor is the one by which other threads wake the loop too. So the loop does not
 wait for any more descriptors than before.
 
-Rule 2: a wake-up descriptor that other code has set is kept. A loop for which ``compat`` does not
-find a descriptor, such as uvloop's, sets one itself while it runs.
+Rule 2: a wake-up descriptor that other code has set is kept. A loop for which ``loop_parts`` does
+not find a descriptor, such as uvloop's, sets one itself while it runs.
 
 Rule 3: a forked child does not have a wake-up descriptor, because its signals must not wake the
 parent's loop. (From Python 3.12 on asyncio does the same.)
@@ -20,7 +20,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from .._asyncio import compat
+from .._asyncio import loop_parts
 from .forked import generation, in_child
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class SignalWakeup:
 
     def install(self, loop: Loop) -> None:
         """Make signals wake ``loop``, which is running, from now on."""
-        descriptor = compat.waking_descriptor(loop)
+        descriptor = loop_parts.waking_descriptor(loop)
         if descriptor is None:
             return
         self.remove()
@@ -52,7 +52,7 @@ class SignalWakeup:
     def remove(self) -> None:
         """Undo :meth:`install`, if it was called. May be called again if it has failed."""
         loop = self._loop if self._generation == generation() else None
-        if loop is not None and not compat.has_signal_handlers(loop):
+        if loop is not None and not loop_parts.has_signal_handlers(loop):
             # Whether a descriptor had been set with the warning cannot be found out. A burst of
             # signals fills the buffer of a loop's descriptor and does no harm, so the descriptor is
             # restored without the warning.

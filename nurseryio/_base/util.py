@@ -17,7 +17,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from .errors import BusyResourceError
-from .exc_fields import chain, class_name
+from .exc_fields import chain, class_name, explained
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -85,9 +85,13 @@ class Final(ABCMeta):
     ) -> Any:
         for base in bases:
             if isinstance(base, Final):
-                raise TypeError(
-                    f"{_spelled(base)} does not support subclassing; "
-                    "keep one in an attribute of your own class instead"
+                raise explained(
+                    TypeError(
+                        f"{namespace.get('__module__')}.{namespace.get('__qualname__', name)} does "
+                        "not support subclassing"
+                    ),
+                    f"because {_spelled(base)} does not: keep one in an attribute of your own "
+                    "class instead",
                 )
         return super().__new__(mcs, name, bases, namespace, **options)
 
@@ -438,9 +442,12 @@ def _not_a_function(given: object) -> TypeError:
     if isinstance(given, Coroutine):
         # The user typed the short name, without the "<locals>" of the qualified name.
         name = text_of(given, "__name__") or "f"
-        error = TypeError(
-            "nurseryio was expecting an async function, but instead it got a coroutine object "
-            f"{shown}; did you write {name}(x) instead of {name}, x?"
+        error = explained(
+            TypeError(
+                "nurseryio was expecting an async function, but instead it got a coroutine object "
+                f"{shown}"
+            ),
+            f"did you write {name}(x) instead of {name}, x?",
         )
         given.close()
         return error
@@ -457,9 +464,12 @@ def _not_a_function(given: object) -> TypeError:
 def _not_async(fn: object, result: object) -> TypeError:
     """The error for a call that returned something that is not a coroutine."""
     if inspect.isasyncgen(result):
-        return TypeError(
-            f"expected an async function but got an async generator {safe_repr(result)}; "
-            "write an async function that loops over it with 'async for'"
+        return explained(
+            TypeError(
+                "start_soon expected an async function but got an async generator "
+                f"{safe_repr(result)}"
+            ),
+            "write an async function that loops over it with 'async for'",
         )
     name = _function_name(fn)
     if _is_future_like(result):
@@ -469,10 +479,10 @@ def _not_async(fn: object, result: object) -> TypeError:
             "futures can be awaited anywhere in nurseryio; those of twisted or tornado need an "
             "adapter.)"
         )
-    return TypeError(
-        f"nurseryio expected an async function, but {name!r} appears to be synchronous. Call it "
-        "inside an 'async def' function and give that function instead; if it blocks, give "
-        "nurseryio.to_thread.run_sync, and the function as the first argument"
+    return explained(
+        TypeError(f"nurseryio expected an async function, but {name!r} appears to be synchronous"),
+        "call it inside an 'async def' function and give that function instead; if it blocks, "
+        "give nurseryio.to_thread.run_sync, and the function as the first argument",
     )
 
 

@@ -22,9 +22,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .._asyncio.compat import must_cancel
+from .._base.exc_fields import explained
 from .._core import current_task
-from .._core.cancel_ledger import native_requests
+from .._core.cancel_ledger import has_unraised_cancel, native_requests
 
 if TYPE_CHECKING:
     import asyncio
@@ -62,7 +62,7 @@ class _Watch:
         elif (
             self._was_off
             and native_requests(self._task) <= 0
-            and not must_cancel(self._task.asyncio_task)
+            and not has_unraised_cancel(self._task)
         ):
             self._task._deferred_cancel = False
 
@@ -76,14 +76,12 @@ def _asserting_a_checkpoint() -> Iterator[None]:
     finally:
         watch.stop()
     if not watch.scheduled:
-        raise AssertionError(
-            "assert_checkpoints: the block did not yield to other tasks, so it executed no "
-            "checkpoint"
-        )
+        raise AssertionError("assert_checkpoints block did not yield!")
     if not watch.cancellable:
-        raise AssertionError(
-            "assert_checkpoints: the block yielded to other tasks, but no await in it could have "
-            "raised a cancellation, so it executed no checkpoint"
+        raise explained(
+            AssertionError("assert_checkpoints block did not yield!"),
+            "it yielded to other tasks, but no await in it could have raised a cancellation, so it "
+            "executed no checkpoint",
         )
 
 
@@ -96,9 +94,12 @@ def _asserting_no_checkpoint() -> Iterator[None]:
     finally:
         watch.stop()
         if watch.scheduled:
-            raise AssertionError("assert_no_checkpoints: the block yielded to other tasks")
+            raise AssertionError("assert_no_checkpoints block yielded!")
         if watch.cancellable:
-            raise AssertionError("assert_no_checkpoints: the block checked for cancellation")
+            raise explained(
+                AssertionError("assert_no_checkpoints block yielded!"),
+                "it did not yield to other tasks, but it checked for cancellation",
+            )
 
 
 def assert_checkpoints() -> AbstractContextManager[None]:

@@ -11,8 +11,10 @@ task is not effectively cancelled any more. Each later delivery is paired with `
 Rule 2: all other requests in the count are native. A scope does not catch a ``CancelledError`` that
 belongs to a native request.
 
-Rule 3: a native request that is raised where a result would be lost is *deferred*: it is requested
-again, so that the next await raises it.
+Rule 3: a native request that is raised where a result would be lost is *deferred*: the next
+iteration of the loop requests it again, so that the next await raises it. A task that ends before
+that keeps its result, as a scope does that is left before a checkpoint. A request made at once
+would throw the result away as the task ends. It could also not be withdrawn before Python 3.13.
 
 Rule 4: before Python 3.13 the count goes stale: if the error of a native request was replaced by
 another error, nothing calls ``uncancel`` for the request. There ``stale_requests`` is the number of
@@ -51,8 +53,10 @@ def native_requests(task: Task) -> int:
 
 def delivered_native_requests(task: Task, requests: int) -> int:
     """Of ``requests``, how many were already raised in the running task. One may be pending."""
-    deferred = compat.COUNTS_GO_STALE and task._deferred_cancel
-    return requests - 1 if deferred or compat.must_cancel(task.asyncio_task) else requests
+    deferred_after = task._extra.deferred_after
+    if deferred_after is not None:
+        return min(deferred_after, requests)
+    return requests - 1 if compat.must_cancel(task.asyncio_task) else requests
 
 
 def is_native(task: Task, before: int, exc: BaseException) -> bool:
@@ -153,29 +157,65 @@ def release_cancel_request(task: Task) -> None:
 # -- native requests that come at the wrong moment -------------------------------
 
 
-def defer_native_cancel(task: Task, error: BaseException) -> None:
-    """Defer a native cancel that was raised where a result would be lost (rule 3)."""
+def raised_native_requests(task: Task) -> int:
+    """How many of the native requests on the running task were already raised in it."""
+    requests = native_requests(task)
+    return delivered_native_requests(task, requests) if requests > 0 else 0
+
+
+def defer_native_cancel(task: Task, error: BaseException, raised: int | None = None) -> None:
+    """Defer a native cancel that was raised where a result would be lost (rule 3).
+
+    Args:
+        task: the running task.
+        error: the ``CancelledError``.
+        raised: ``raised_native_requests`` before the operation; None if that is not known.
+    """
     if anyio_hook.repeats(error):
         return  # anyio cancels the task again by itself
-    task._deferred_cancel = True
-    if compat.UNCANCEL_WITHDRAWS or not compat.HAS_CANCEL_COUNTS:
-        compat.recancel(task.asyncio_task, error.args)
+    requests = native_requests(task)
+    # By the next iteration of the loop the requesting code may have withdrawn its request, as the
+    # end of an asyncio.timeout() does. If the task's count has fallen to ``limit``, all have been.
+    if raised is None:
+        raised = max(requests - 1, 0)
+        limit = 0 if compat.UNCANCEL_WITHDRAWS else raised
     else:
-        # By the next iteration of the loop the requesting code may have withdrawn the request, as
-        # the end of an asyncio.timeout() does. A request repeated at once could not be withdrawn.
-        state = task._state
-        requests = native_requests(task)
-        state.loop.call_soon(_recancel_later, task, error.args, requests, context=state.context)
+        limit = raised
+    state = task._state
+    extra = task._own_extra()
+    args = (task, error.args, limit if requests > limit else -1)
+    state.loop.call_soon(_request_again, *args, context=state.context)
+    extra.deferred_after = raised
+    task._deferred_cancel = True
+    if compat.is_interrupted_main_task(task.asyncio_task):
+        task.asyncio_task.add_done_callback(_raise_ctrl_c)
 
 
-def _recancel_later(task: Task, args: tuple[Any, ...], requests: int) -> None:
-    if not compat.is_over(task.asyncio_task) and native_requests(task) >= requests:
-        compat.recancel(task.asyncio_task, args)
+def _request_again(task: Task, args: tuple[Any, ...], limit: int) -> None:
+    asyncio_task = task.asyncio_task
+    if compat.is_over(asyncio_task):
+        return
+    if native_requests(task) > limit:
+        compat.recancel(asyncio_task, args)
+    task._extra.deferred_after = None
+    asyncio_task.remove_done_callback(_raise_ctrl_c)
+
+
+def _raise_ctrl_c(asyncio_task: compat.AsyncioTask) -> None:
+    """The done-callback of the main task of an ``asyncio.run`` in which Ctrl-C was deferred.
+
+    ``asyncio.run`` raises KeyboardInterrupt only if the task ends cancelled.
+    """
+    if not asyncio_task.cancelled() and asyncio_task.exception() is None:
+        raise KeyboardInterrupt
+
+
+def has_unraised_cancel(task: Task) -> bool:
+    """Whether the running task's next await raises a native cancel, as far as is known."""
+    return task._extra.deferred_after is not None or compat.must_cancel(task.asyncio_task)
 
 
 def take_deferred_cancel(task: Task) -> bool:
     """Clear ``_deferred_cancel``; return whether a native request may still have to be raised."""
     task._deferred_cancel = False
-    return compat.must_cancel(task.asyncio_task) or (
-        not compat.UNCANCEL_WITHDRAWS and native_requests(task) > 0
-    )
+    return has_unraised_cancel(task)

@@ -438,7 +438,7 @@ def abort_wait(task: Task, raise_cancel: Callable[[], NoReturn]) -> bool:
         task._abort = None
         answer = abort(raise_cancel)
         if type(answer) is not Abort:
-            raise TrioInternalError("abort function must return Abort.SUCCEEDED or Abort.FAILED")
+            raise TrioInternalError("abort function must return Abort enum")
         if answer is not Abort.SUCCEEDED:
             return False
     task._abort = AGREED

@@ -21,7 +21,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from weakref import ref
 
-from .._asyncio import compat, required
+from .._asyncio import compat, loop_parts, required
 from .._asyncio.browser import IS_WASM, LONGEST_TIMER
 from .._base.exc_fields import is_a
 from .._base.util import unset_hook
@@ -95,10 +95,6 @@ class LoopState:
         # The library's callbacks run in an empty context, so that they do not keep a user's values
         # alive.
         self.context: contextvars.Context = contextvars.Context()
-        # The loop's ready callbacks, empty if there are none. Never empty if the loop hides them.
-        self.ready: Sized = compat.ready_queue(loop)
-        # The selector that the loop waits in; None if it waits elsewhere or does not show that.
-        self.selector: Any = compat.selector_of(loop, self.ready)
         # How the loop makes tasks, and whether a factory or a tool has replaced that.
         self.making: compat.TaskMaking = compat.TaskMaking(loop)
         self.deadlines: Deadlines = Deadlines()
@@ -115,9 +111,12 @@ class LoopState:
         # Calls that failed half-way and are to be made in the next iteration of the loop (see
         # finish_later). The function schedules that and needs no stack.
         self.unfinished: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
-        self.run_soon: Callable[[], object] = compat.emergency_call(
-            loop, self.ready, partial(_finish, ref(self)), self.context
-        )
+        self.run_soon: Callable[[], object]
+        # The loop's ready callbacks, empty if there are none. Never empty if the loop hides them.
+        self.ready: Sized
+        # The selector that the loop waits in; None if it waits elsewhere or does not show that.
+        self.selector: Any
+        self._ask_loop()
         # How many of the next nurseries are expected to wait more than one iteration for children.
         self.slow_exit_prediction: int = 0
         # None if there are none: the hot paths test for that.
@@ -130,6 +129,19 @@ class LoopState:
         self.strict: bool | None = None
         # The values of RunVars, and the objects of PerLoop.
         self.loop_locals: dict[Any, Any] = {}
+
+    def _ask_loop(self) -> None:
+        """Find out how the loop keeps its callbacks, and where it waits.
+
+        Called again, in the loop's thread, if the first call was made in another one.
+        """
+        loop = self.loop
+        ready = loop_parts.ready_queue(loop)
+        self.selector = loop_parts.selector_of(loop, ready)
+        self.run_soon = loop_parts.emergency_call(
+            loop, ready, partial(_finish, ref(self)), self.context
+        )
+        self.ready = ready
 
     def add_deadline(self, when: float, function: Any, argument: Any, now: float = -inf) -> Entry:
         """Have ``function(argument)`` called once the loop's time reaches ``when``.
@@ -340,7 +352,9 @@ def loop_state(loop: compat.Loop) -> LoopState:
     state = _states.get(loop)
     if state is None:
         sweep_closed_loops()
-        state = _states[loop] = LoopState(loop)
+        state = _states.setdefault(loop, LoopState(loop))  # another thread may have been faster
+    if state.ready is loop_parts.NOT_ASKED and compat.running_loop_or_none() is loop:
+        state._ask_loop()
     return state
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .._asyncio import compat
 from .._asyncio.browser import call_when_done
 from .._asyncio.compat import callbacks_of, current_task as current_asyncio_task
+from .._base.exc_fields import explained
 from .._base.util import NoPublicConstructor, blank, name_of, unset_hook
 from . import anyio_hook, loop_state as loop_state_module
 from .loop_state import IN_A_THREAD, WHENCE, LoopState, loop_state
@@ -303,9 +304,10 @@ def _wake_again(callback: Any, context: contextvars.Context, future: asyncio.Fut
         context.run(callback, future)
 
 
-NO_LOOP = (
-    "must be called from async context, but no event loop is running in this thread: call it in a "
-    f"task; {IN_A_THREAD}; the token comes from {WHENCE}"
+NO_TASK = "must be called from async context"
+NO_LOOP_NOTE = (
+    "no event loop is running in this thread: call it in a task; "
+    f"{IN_A_THREAD}; the token comes from {WHENCE}"
 )
 
 
@@ -317,14 +319,14 @@ def current_state() -> LoopState:
     """
     loop = compat.running_loop_or_none()
     if loop is None:
-        raise RuntimeError(NO_LOOP)
+        raise explained(RuntimeError(NO_TASK), NO_LOOP_NOTE)
     return loop_state(loop)
 
 
 def not_in_a_task(error: RuntimeError) -> NoReturn:
     """Raise the error of ``asyncio.current_task()``, or a clearer one if no loop is running."""
     if compat.running_loop_or_none() is None:
-        raise RuntimeError(NO_LOOP) from None
+        raise explained(RuntimeError(NO_TASK), NO_LOOP_NOTE) from None
     raise error
 
 
@@ -356,9 +358,10 @@ def adopt_current() -> Task:
     """
     task = current_asyncio_task()
     if task is None:
-        raise RuntimeError(
-            "must be called from async context (inside a task, not a callback); from a callback "
-            "start a task that does it, by nursery.start_soon(...)"
+        raise explained(
+            RuntimeError(NO_TASK),
+            "that is, inside a task, not in a callback of the loop: start a task that does it, by "
+            "nursery.start_soon(...)",
         ) from None
     return adopt(task)
 

@@ -2,7 +2,7 @@
 
 Rule: a record has slots for the data that every task needs. The rest is here. A task without any of
 it shares the one empty instance :data:`NO_EXTRA`, which is never written to. To write a field, call
-``Task._own_extra()``, which gives the task an instance for itself. Eleven more slots in the record
+``Task._own_extra()``, which gives the task an instance for itself. Twelve more slots in the record
 would make each spawn a tenth slower, and each of ten thousand tasks bigger.
 """
 
@@ -31,6 +31,7 @@ class Extra:
         "breakers",
         "context",
         "custom_sleep_data",
+        "deferred_after",
         "eventual_parent_nursery",
         "has_ended",
         "is_system",
@@ -62,6 +63,9 @@ class Extra:
         # The context that the task was given, at the spawn or later; None if it was not given one.
         self.context: contextvars.Context | None = None
         self.custom_sleep_data: Any = None
+        # While a deferred native cancel waits for the next iteration of the loop: how many native
+        # requests were raised in the task before it. Otherwise None.
+        self.deferred_after: int | None = None
 
 
 NO_EXTRA = Extra()

@@ -32,6 +32,7 @@ from .._asyncio import compat
 from .._asyncio.compat import (
     BARE_YIELD,
     callbacks_of,
+    cancelling,
     current_task as current_asyncio_task,
     new_future,
     running_loop_or_none,
@@ -39,7 +40,11 @@ from .._asyncio.compat import (
 from .._base.errors import ENGINE_ERRORS, Cancelled
 from .._base.outcome import Value
 from . import anyio_hook
-from .cancel_ledger import defer_native_cancel, take_deferred_cancel
+from .cancel_ledger import (
+    defer_native_cancel,
+    raised_native_requests,
+    take_deferred_cancel,
+)
 from .delivery import AGREED, Abort, abort_wait, can_abort, interrupt, make_raise_cancel, recheck
 from .loop_state import check_home
 from .task import adopt_current, current_task, not_in_a_task, records
@@ -156,6 +161,7 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
     except RuntimeError as error:
         not_in_a_task(error)
     native: BaseException | None = None
+    raised = raised_native_requests(task) if cancelling(task.asyncio_task) else 0
     try:
         task._abort = abort_func
         task._park = future = new_future(loop=task._state.loop)
@@ -187,7 +193,7 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
         if task.scope._effective:
             recheck(task)  # its next await may be in asyncio code
     if native is not None and not isinstance(getattr(outcome, "error", None), Cancelled):
-        defer_native_cancel(task, native)
+        defer_native_cancel(task, native, raised)
     if outcome is None:
         return None
     try:

@@ -5,8 +5,9 @@
 ``entered_context``: a context manager that a separate task enters, and any task may close.
 ``supervise``: a nursery waits for an asyncio task or future that exists already.
 ``asyncio_stream``: streams over asyncio's connections. ``stream_transport``: the other way round.
-``anyio_stream``: byte streams between nurseryio and anyio, in both directions.
-``as_trio``: ``import trio`` gives nurseryio. ``cli``: the same by ``python -m nurseryio``.
+``anyio_stream``: streams between nurseryio and anyio, in both directions.
+``trio_private``, ``anyio_trio``, ``trio_metadata``, ``as_trio``: ``import trio`` gives nurseryio.
+``main_program``, ``cli``: ``python -m nurseryio`` runs a program, as Python would.
 
 Not here: how asyncio's own cancel requests are counted (``_core.cancel_ledger``); when the bridge
 is loaded (``_core.anyio_hook``); the protocol of a transport (``_net.link``).

@@ -1,39 +1,47 @@
 """``provide_trio``: unchanged programs for Trio, whose ``import trio`` gives nurseryio.
 
 This module has the modules that stand in for ``trio`` and its public submodules, and the import
-hook that returns them. They exist in this process only. The command line is in ``cli``.
+hook that returns them. They exist in this process only. The metadata of the distribution are in
+``trio_metadata``, the command line is in ``cli``.
 
 Rule 1: a real ``trio`` that is loaded already is never replaced. Two libraries of one name, each
 with its own tasks, could not work.
 
 Rule 2: a stand-in only has the attributes that must differ: its name, the version of Trio that it
-follows, and ``run`` if a loop was chosen. Everything else is looked up in nurseryio's public module
-behind it, at the time of access. So a test that patches ``trio.sleep`` patches the stand-in alone.
+follows, ``run``, and ``start_guest_run``. Everything else is looked up in nurseryio's public
+modules, at the time of access. So a test that patches ``trio.sleep`` patches the stand-in alone.
 
-Rule 3: Trio's private names are missing, except the few that published tools use. If Trio's own
-distribution is installed, hypothesis loads an entry point of it that is in ``trio._core._run``. In
-that module pytest-trio makes the order of tasks reproducible, which it always is in nurseryio.
-quart-trio uses the type of async files in annotations.
+Rule 3: Trio's private names are missing, except those that published packages use. They are in
+``trio_private``.
+
+Rule 4: in a run that the stand-in's ``run`` has started, ``sniffio.current_async_library()`` is
+"trio", as a program for Trio expects. A library with a side for each of the two then uses its Trio
+side, on the stand-in. In all other runs and loops it is "asyncio".
+
+Rule 5: anyio's Trio back end gets help when it starts a run or a test runner, see ``anyio_trio``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib
 import importlib.abc
 import importlib.machinery
-import random
 import sys
 import types
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from .._base.library_name import call_under_name
+from . import anyio_trio, trio_private
+from .trio_private import LIBRARY as LIBRARY, PRIVATE_MODULES
+
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from importlib.metadata import Distribution, DistributionFinder
 
 __all__ = ["provide_trio"]
-
-LIBRARY = __name__.partition(".")[0]
 
 # The release of Trio whose names and behaviour nurseryio has.
 FOLLOWS = "0.35.0"
@@ -45,50 +53,44 @@ PUBLIC_MODULES = {
         f"trio.{module}": f"{LIBRARY}.{module}"
         for module in ("abc", "from_thread", "lowlevel", "socket", "testing", "to_thread")
     },
-    "trio._core": f"{LIBRARY}.lowlevel",
-    "trio._core._run": f"{LIBRARY}.lowlevel",
-    "trio._file_io": f"{LIBRARY}._system.files",
 }
 
+MODULES = (*PUBLIC_MODULES, *PRIVATE_MODULES)
 
-PACKAGES = ("trio", "trio._core")
-
-
-def _private_names(module: str) -> dict[str, object]:
-    """The attributes of a stand-in that the module behind it does not have (rule 3)."""
-    if module != "trio._core._run":
-        return {}
-    return {
-        "_ALLOW_DETERMINISTIC_SCHEDULING": True,
-        "_hypothesis_plugin_setup": lambda: None,
-        "_r": random.Random(0),
-    }
+# Modules with a __path__, without which their submodules could not be imported. A private module
+# has one too: then "from trio._core import name" asks the import hook, which says what is wrong.
+PACKAGES = ("trio", "trio.testing", *PRIVATE_MODULES)
 
 
 class StandIn(types.ModuleType):
     """A module with Trio's name and the contents of a nurseryio module."""
 
     def __init__(self, name: str) -> None:
-        behind = importlib.import_module(PUBLIC_MODULES[name])
+        behind = importlib.import_module(PUBLIC_MODULES.get(name, LIBRARY))
         super().__init__(name, f"Stands in for {name}: {behind.__doc__}")
         self._behind = behind
-        vars(self).update(_private_names(name))
         if name == "trio":
             self.__version__ = FOLLOWS
+        elif name == "trio.lowlevel":
+            self.start_guest_run = anyio_trio.guest_run
         if name in PACKAGES:
-            # Without a __path__ its submodules could not be imported.
             self.__path__: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
-        if f"{self.__name__}.{name}" in PUBLIC_MODULES:
-            return importlib.import_module(f"{self.__name__}.{name}")
+        full_name = f"{self.__name__}.{name}"
+        if full_name in MODULES:
+            return importlib.import_module(full_name)
         try:
-            if name.startswith("_") and not name.startswith("__"):
+            if self.__name__ in PRIVATE_MODULES:
+                value = trio_private.find(self.__name__, name)
+            elif name.startswith("_") and not name.startswith("__"):
                 raise AttributeError  # one of nurseryio's private names
-            value = getattr(self._behind, name)
+            else:
+                value = getattr(self._behind, name)
         except AttributeError:
             raise AttributeError(
-                f"module {self.__name__!r} has no attribute {name!r} ({_STANDS_IN})",
+                f"module {self.__name__!r} has no attribute {name!r} "
+                f"({trio_private.refusal(full_name)})",
                 name=name,
                 obj=self,
             ) from None
@@ -100,9 +102,6 @@ class StandIn(types.ModuleType):
         return sorted({*vars(self), *dir(self._behind)} - {"_behind"})
 
 
-_STANDS_IN = f"{LIBRARY} stands in for Trio in this process, with Trio's public names alone"
-
-
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """The import hook. It finds the stand-ins, and no other module below ``trio``."""
 
@@ -110,13 +109,23 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Return the spec of a stand-in; None for a module that is not Trio's."""
-        if fullname in PUBLIC_MODULES:
+        if fullname in MODULES:
             return importlib.machinery.ModuleSpec(
-                fullname, self, origin=PUBLIC_MODULES[fullname], is_package=fullname in PACKAGES
+                fullname,
+                self,
+                origin=PUBLIC_MODULES.get(fullname, LIBRARY),
+                is_package=fullname in PACKAGES,
             )
         if fullname.startswith("trio."):
-            raise ModuleNotFoundError(f"No module named {fullname!r} ({_STANDS_IN})", name=fullname)
+            raise _not_found(fullname)
         return None
+
+    def find_distributions(self, context: DistributionFinder.Context) -> Iterable[Distribution]:
+        """Return the metadata of the distribution "trio", for ``importlib.metadata``."""
+        # Imported here, because only importlib.metadata calls this method.
+        from .trio_metadata import find_stand_in
+
+        return find_stand_in(context, FOLLOWS, LIBRARY)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         """Make a stand-in."""
@@ -124,6 +133,16 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Do nothing, because a stand-in looks up its contents at the time of access."""
+
+
+def _not_found(full_name: str) -> ImportError:
+    """The error for a module below ``trio`` that has no stand-in."""
+    why = trio_private.refusal(full_name)
+    if full_name.rpartition(".")[0] in PRIVATE_MODULES:
+        # From "from trio._core import name". Python ignores a ModuleNotFoundError there, and raises
+        # an error that does not say why.
+        return ImportError(why, name=full_name)
+    return ModuleNotFoundError(f"No module named {full_name!r} ({why})", name=full_name)
 
 
 def provide_trio(
@@ -150,13 +169,27 @@ def provide_trio(
     _refuse_to_replace()
     if not any(isinstance(finder, Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, Finder())
+    trio_private.offer_attributes()
     stand_in = importlib.import_module("trio")
-    if loop_factory is not None:
-        run = importlib.import_module(LIBRARY).run
-        stand_in.run = functools.update_wrapper(  # type: ignore[attr-defined]
-            functools.partial(run, loop_factory=loop_factory), run
-        )
+    if loop_factory is not None or "run" not in vars(stand_in):
+        stand_in.run = _run_on(loop_factory)  # type: ignore[attr-defined]
     return stand_in
+
+
+def _run_on(loop_factory: Callable[[], asyncio.AbstractEventLoop] | None) -> Any:
+    """Make the stand-in's ``run`` (rule 4), which makes its loop by ``loop_factory``."""
+
+    def make_loop() -> asyncio.AbstractEventLoop:
+        anyio_trio.extend_calls()
+        return asyncio.new_event_loop() if loop_factory is None else loop_factory()
+
+    run = importlib.import_module(LIBRARY).run
+    with suppress(ImportError):
+        # Trio imports it too. Without it no library could ask.
+        importlib.import_module("sniffio")
+    return functools.update_wrapper(
+        functools.partial(call_under_name, anyio_trio.NAME, run, loop_factory=make_loop), run
+    )
 
 
 def _refuse_to_replace() -> None:

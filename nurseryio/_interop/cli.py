@@ -1,18 +1,18 @@
 """The command line: ``python -m nurseryio`` runs a program written for Trio, on asyncio.
 
-This module parses the arguments, and runs a script or module as Python itself would. The modules
-that ``import trio`` gives are in ``as_trio``.
+This module parses the arguments. The modules that ``import trio`` gives are in ``as_trio``; running
+the program is in ``main_program``.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-import runpy
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .as_trio import LIBRARY, provide_trio
+from .main_program import run_file, run_module, run_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 USAGE = f"""\
 usage: python -m {LIBRARY} [--loop asyncio|uvloop] script.py [argument ...]
        python -m {LIBRARY} [--loop asyncio|uvloop] -m module [argument ...]
+       python -m {LIBRARY} [--loop asyncio|uvloop] -c text [argument ...]
 
 Run a program written for Trio on asyncio: 'import trio' gives {LIBRARY}, in this process only.
 
 options:
   --loop asyncio|uvloop  the event loop that trio.run() makes (default: asyncio)
   -m module              run a module or package, as 'python -m' does
+  -c text                run a program that is passed as text, as 'python -c' does
   -h, --help             show this text
 """
 
@@ -55,7 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif option == "-m" and not joined:
             module = _next(rest, option)
             _provide(loop)
-            _run_module(module, rest)
+            run_module(module, rest)
+            return
+        elif option == "-c" and not joined:
+            text = _next(rest, option)
+            _provide(loop)
+            run_text(text, rest)
             return
         else:
             _refuse(f"there is no option {option}")
@@ -64,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not os.path.exists(rest[0]):
         _refuse(f"there is no file {rest[0]!r}")
     _provide(loop)
-    _run_script(rest[0], rest[1:])
+    run_file(rest[0], rest[1:])
 
 
 def _next(rest: list[str], option: str) -> str:
@@ -86,17 +93,3 @@ def _provide(loop: str) -> None:
         except ImportError:
             _refuse(f"uvloop is not installed: pip install '{LIBRARY}[uvloop]'")
     provide_trio(loop_factory=factory)
-
-
-def _run_script(script: str, arguments: list[str]) -> None:
-    sys.argv[:] = [script, *arguments]
-    if not getattr(sys.flags, "safe_path", False):
-        # ``python -m`` put the current directory there. A script needs its own directory there.
-        sys.path[0] = os.path.dirname(os.path.realpath(script))
-    runpy.run_path(script, run_name="__main__")
-
-
-def _run_module(module: str, arguments: list[str]) -> None:
-    # runpy replaces the first argument by the module's file.
-    sys.argv[:] = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)

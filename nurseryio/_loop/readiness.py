@@ -303,9 +303,7 @@ class Readiness:
         return self._fd == -1 or self._owner is None or self._owner.fileno() != self._fd
 
     def _busy(self) -> BusyResourceError:
-        return BusyResourceError(
-            f"another task is already waiting until fd {self._fd} is {self.awaited_state}"
-        )
+        return BusyResourceError("another task is already reading / writing this fd")
 
     # -- called by the loop and by this module ----------------------------------
 
@@ -389,7 +387,7 @@ class Readiness:
             # kept the future, that would be a reference cycle.
             self._renew()
             self._waiting = False
-            future.set_exception(ClosedResourceError("another task closed this file descriptor"))
+            future.set_exception(ClosedResourceError("another task closed this fd"))
 
     def others_wait(self, fd: int) -> bool:
         """Whether the table has an entry for a descriptor's bare number."""

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
-from .._asyncio import compat
+from .._asyncio import loop_parts
 from .._base.abcs import Clock
 from .._core.delivery import Abort
 from .._core.loop_state import LoopState, PerLoop
@@ -111,14 +111,14 @@ class SelectorIdle:
             if primed and self.waiting:
                 self._wake(quiet)
             elif primed:
-                when = compat.next_timer(state.loop)
+                when = loop_parts.next_timer(state.loop)
                 self._no_timer = when == inf
                 jumper._autojump(state, when)
         return events
 
     def _real_timeout(self, clock: Clock) -> float | None:
         self._state.arm_exactly()
-        when = compat.next_timer(self._state.loop)
+        when = loop_parts.next_timer(self._state.loop)
         if when == inf:
             return None
         return min(max(0.0, clock.deadline_to_sleep_time(when)), LONGEST_WAIT)

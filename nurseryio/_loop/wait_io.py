@@ -181,9 +181,7 @@ async def _wait(fd: Any, direction: str) -> None:
     number = _number(fd)
     task = current_task()
     if not waits(task._state).has_room(number, direction):
-        raise BusyResourceError(
-            f"another task is already waiting for fd {number} as a {direction}; only one may"
-        )
+        raise BusyResourceError("another task is already reading / writing this fd")
     once = _Once(task, fd, number, direction)
     once.arm()
     await wait_task_rescheduled(once.abort)

@@ -96,13 +96,13 @@ class FdStream(Stream, metaclass=Final):
     Trio: ``trio.lowlevel.FdStream``.
     """
 
-    __slots__ = ("__weakref__", "_descriptor", "_fd", "_receiving", "_sending", "_waits")
+    __slots__ = "__dict__ __weakref__ _descriptor _fd _receiving _sending _waits".split()
 
     def __init__(self, fd: int) -> None:
-        self._receiving = ConflictDetector("another task is already receiving on this FdStream")
-        self._sending = ConflictDetector("another task is already sending on this FdStream")
+        self._receiving = ConflictDetector("another task is using this stream for receive")
+        self._sending = ConflictDetector("another task is using this stream for send")
         if not isinstance(fd, int):
-            raise TypeError(f"FdStream takes a file descriptor, an int, not {fd!r}")
+            raise TypeError("file descriptor must be an int")
         check_can_watch("streams over bare descriptors")
         self._descriptor = _Descriptor(fd)
         self._waits = Registrations(self._descriptor, True)
@@ -160,7 +160,10 @@ class FdStream(Stream, metaclass=Final):
         Checkpoint: yes.
         """
         with self._receiving:
-            max_bytes = RECEIVE_SIZE if max_bytes is None else check_max_bytes(max_bytes)
+            if max_bytes is None:
+                max_bytes = RECEIVE_SIZE
+            else:
+                max_bytes = check_max_bytes(max_bytes, "integer >= 1")
             await checkpoint()
             while True:
                 try:

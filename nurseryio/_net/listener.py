@@ -10,6 +10,8 @@ import socket as stdlib
 from typing import TYPE_CHECKING
 
 from .._base import ClosedResourceError, Final, Listener
+from .._base.exc_fields import explained
+from .._base.util import safe_repr
 from .._core import checkpoint
 from .sockets import NEXT_MAY_BE_FINE, Socket
 from .sockettype import SocketType
@@ -41,9 +43,9 @@ class SocketListener(Listener[SocketStream], metaclass=Final):
 
     def __init__(self, socket: SocketType) -> None:
         if not isinstance(socket, SocketType):
-            raise TypeError(
-                f"SocketListener requires a nurseryio socket object, not {socket!r}; "
-                "see nurseryio.socket.from_stdlib_socket()"
+            raise explained(
+                TypeError("SocketListener requires a nurseryio socket object"),
+                f"not {safe_repr(socket)}; see nurseryio.socket.from_stdlib_socket()",
             )
         if socket.type != stdlib.SOCK_STREAM:
             raise ValueError("SocketListener requires a SOCK_STREAM socket")

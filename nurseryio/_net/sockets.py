@@ -88,7 +88,8 @@ class Socket(SocketType):
         TypeError: ``sock`` is of another class, such as ``ssl.SSLSocket``.
     """
 
-    __slots__ = ("__weakref__", "_did_shutdown", "_kind", "_sock", "_waits")
+    # With a __dict__, so that a test can replace the methods of one socket.
+    __slots__ = ("__dict__", "__weakref__", "_did_shutdown", "_kind", "_sock", "_waits")
 
     # The waits for this socket. Refers to the standard library's socket, not to this object.
     _waits: Registrations
@@ -163,13 +164,13 @@ class Socket(SocketType):
         if optlen is None:
             if value is None:
                 raise TypeError(
-                    "invalid value for argument 'value': None needs an 'optlen' beside it"
+                    "invalid value for argument 'value', must not be None when specifying optlen"
                 )
             self._sock.setsockopt(level, optname, value)
         elif value is not None:
             raise TypeError(
-                f"invalid value for argument 'value': {value!r}; beside an 'optlen' only None may "
-                "stand"
+                f"invalid value for argument 'value': {value!r}, must be None when specifying "
+                "optlen"
             )
         else:
             self._sock.setsockopt(level, optname, value, optlen)

@@ -49,7 +49,8 @@ class SocketType:
         super().__init__()
         if type(self) is SocketType:
             raise TypeError(
-                "SocketType is an abstract class; use nurseryio.socket.socket() to make a socket"
+                "SocketType is an abstract class; use nurseryio.socket.socket if you want to "
+                "construct a socket object"
             )
 
     def detach(self) -> int:

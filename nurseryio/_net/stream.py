@@ -16,8 +16,8 @@ echo costs one iteration of the loop instead of two, and a bulk transfer hardly 
 
 Rule 3: the two methods that matter for speed, ``receive_some`` and ``send_all``, are one frame each
 and call the standard library's socket directly. For other classes than :class:`~.sockets.Socket`
-(a fake in a test, a ``LinkedSocket``) they call the methods of
-:class:`~.sockettype.SocketType`, which is slower.
+(a fake in a test, a ``LinkedSocket``), and if methods of the one socket were replaced before, they
+call the methods of :class:`~.sockettype.SocketType`, which is slower.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from .._base import (
     Final,
     HalfCloseableStream,
 )
-from .._base.util import bytes_view
+from .._base.exc_fields import explained
+from .._base.util import bytes_view, safe_repr
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
 from .._core.task import MAX_YIELD_CREDIT, adopt_current, not_in_a_task, records
 from .sockets import Socket
@@ -78,7 +79,7 @@ def _raise_for(error: OSError) -> NoReturn:
     raise BrokenResourceError(f"socket connection broken: {error}") from error
 
 
-def check_max_bytes(max_bytes: object) -> int:
+def check_max_bytes(max_bytes: object, wanted: str = ">= 1") -> int:
     """Return ``max_bytes`` as an int.
 
     Raises:
@@ -90,7 +91,7 @@ def check_max_bytes(max_bytes: object) -> int:
     except TypeError:
         raise TypeError("max_bytes must be integer >= 1") from None
     if number < 1:
-        raise ValueError("max_bytes must be integer >= 1")
+        raise ValueError(f"max_bytes must be {wanted}")
     return number
 
 
@@ -120,16 +121,22 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
     )
 
     socket: SocketType
+    # None: the methods of the socket are called instead (rule 3).
+    _recv: Callable[[int], bytes] | None
+    _send: Callable[[Buffer], int] | None
 
     def __init__(self, socket: SocketType) -> None:
         if not isinstance(socket, SocketType):
-            raise TypeError(
-                f"SocketStream requires a nurseryio socket object, not {socket!r}; "
-                "see nurseryio.socket.from_stdlib_socket()"
+            raise explained(
+                TypeError("SocketStream requires a nurseryio socket object"),
+                f"not {safe_repr(socket)}; see nurseryio.socket.from_stdlib_socket()",
             )
         if socket.type != stdlib.SOCK_STREAM:
             raise ValueError("SocketStream requires a SOCK_STREAM socket")
         self._take(socket)
+        if self._recv is not None and vars(socket):
+            # A test has replaced methods of this socket.
+            self._recv = self._send = None
 
     @classmethod
     def _of_accepted(cls, socket: SocketType) -> SocketStream:
@@ -144,9 +151,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         self._receiving = self._sending = False
         self._reads: Readable | None = None
         self._size = RECEIVE_SIZE
-        # None: the methods of the socket are called instead (rule 3).
-        self._recv: Callable[[int], bytes] | None = None
-        self._send: Callable[[Buffer], int] | None = None
+        self._recv = self._send = None
         setsockopt: Callable[[int, int, int], None] = socket.setsockopt
         if type(socket) is Socket:
             native = socket._sock
@@ -187,7 +192,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         elif type(max_bytes) is not int or max_bytes < 1:
             max_bytes = check_max_bytes(max_bytes)
         if self._receiving:
-            raise BusyResourceError("another task is already receiving on this SocketStream")
+            raise BusyResourceError("another task is already reading / writing this fd")
         # inlined: _core.task.current_task
         try:
             task = records[current_asyncio_task()]  # type: ignore[index]
@@ -414,7 +419,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             self._sending = False
 
     def _busy_sending(self) -> BusyResourceError:
-        return BusyResourceError("another task is already sending on this SocketStream")
+        return BusyResourceError("another task is currently sending data on this SocketStream")
 
     def _check_open(self) -> None:
         if self.socket.fileno() == -1:
@@ -462,13 +467,13 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         if length is None:
             if value is None:
                 raise TypeError(
-                    "invalid value for argument 'value': None needs a 'length' beside it"
+                    "invalid value for argument 'value', must not be None when specifying length"
                 )
             self.socket.setsockopt(level, option, value)
         elif value is not None:
             raise TypeError(
-                f"invalid value for argument 'value': {value!r}; beside a 'length' only None may "
-                "stand"
+                f"invalid value for argument 'value': {value!r}, must be None when specifying "
+                "optlen"
             )
         else:
             self.socket.setsockopt(level, option, value, length)

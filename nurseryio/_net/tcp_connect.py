@@ -91,7 +91,7 @@ async def open_tcp_stream(
     """
     if not isinstance(host, (str, bytes)):
         raise ValueError(f"host must be str or bytes, not {host!r}")
-    check_port(port)
+    check_port(port, "int,")  # Trio has two texts
     delay = DEFAULT_DELAY if happy_eyeballs_delay is None else happy_eyeballs_delay
     if isnan(delay) or delay < 0:
         raise ValueError(f"happy_eyeballs_delay must be seconds, not negative, not {delay!r}")

@@ -32,7 +32,7 @@ __all__ = ["check_backlog", "check_port", "open_tcp_listeners", "serve_tcp"]
 MOST_BACKLOG = 0xFFFF
 
 
-def check_port(port: object) -> None:
+def check_port(port: object, kind: str = "an int") -> None:
     """Check that an argument is a port number.
 
     Raises:
@@ -40,7 +40,7 @@ def check_port(port: object) -> None:
         ValueError: ``port`` is out of range.
     """
     if not isinstance(port, int):
-        raise TypeError(f"port must be an int, not {port!r}")
+        raise TypeError(f"port must be {kind} not {port!r}")
     if not 0 <= port <= 65535:
         raise ValueError(f"port must be between 0 and 65535, not {port}")
 

@@ -45,7 +45,7 @@ from .._asyncio.compat import (
     running_loop_or_none,
 )
 from .._base.errors import ENGINE_ERRORS, Cancelled, CancelReason, TrioInternalError, not_entered
-from .._base.exc_fields import is_a, without_own_frame
+from .._base.exc_fields import explained, is_a, without_own_frame
 from .._base.exception_groups import (
     FAILED,
     NATIVE,
@@ -99,10 +99,8 @@ SLOW_EXIT_PREDICTION = 8
 # The value of Nursery._pending_starts before the first start(); never written to.
 NO_STARTS: dict[Nursery, None] = {}
 
-CLOSED = (
-    "Nursery is closed to new arrivals, because its block has ended: start the task before, or in "
-    "a nursery that is still open"
-)
+CLOSED = "Nursery is closed to new arrivals"
+CLOSED_NOTE = "its block has ended: start the task before, or in a nursery that is still open"
 ENTER_FIRST = "enter the nursery first: 'async with open_nursery() as nursery:'"
 
 
@@ -261,7 +259,9 @@ class Nursery(metaclass=NoPublicConstructor):
         if not self.cancel_scope._entered:
             raise RuntimeError(ENTER_FIRST)
         check_home(self._state)
-        raise RuntimeError(CLOSED if self._closed else "no event loop is running")
+        if self._closed:
+            raise explained(RuntimeError(CLOSED), CLOSED_NOTE)
+        raise RuntimeError("no event loop is running")
 
     def _spawn(
         self,

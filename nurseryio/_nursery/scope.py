@@ -131,7 +131,7 @@ class CancelScope(Node, OnlyWith):
         )
 
     def __init_subclass__(cls) -> None:  # a metaclass would make each call slower
-        raise TypeError("CancelScope does not support subclassing")
+        raise TypeError(f"{cls.__module__}.{cls.__qualname__} does not support subclassing")
 
     # -- entering and leaving ---------------------------------------------------
 
@@ -144,9 +144,7 @@ class CancelScope(Node, OnlyWith):
         except RuntimeError as error:
             not_in_a_task(error)
         if self._entered:
-            raise RuntimeError(
-                "Each CancelScope may only be used for a single 'with' block: make a new one"
-            )
+            raise RuntimeError("Each CancelScope may only be used for a single 'with' block")
         try:
             before = 0
             if HAS_CANCEL_COUNTS:

@@ -17,7 +17,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .._asyncio import compat
+from .._asyncio import loop_parts
 from .._base.errors import RequestReason
 from .driving import EXITS
 
@@ -58,7 +58,7 @@ class Leftovers:
             CHILDREN: list,
             OF_ASYNCIO: list,
             GENERATORS: list,
-            THREADS: partial(compat.executor_threads, loop),
+            THREADS: partial(loop_parts.executor_threads, loop),
         }
         self._timer: threading.Timer | None = None
         self.over: bool = False

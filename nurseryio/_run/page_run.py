@@ -17,7 +17,7 @@ from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import browser, compat
-from .._base.exc_fields import without_own_frame
+from .._base.exc_fields import explained, without_own_frame
 from .._base.exception_groups import bare_exit
 from .._base.outcome import Error, Value
 from .._base.util import coroutine_or_error, qualname_of
@@ -31,11 +31,6 @@ if TYPE_CHECKING:
     from .._base.outcome import Outcome
     from .._core.loop_state import LoopState
 
-INSIDE = (
-    "Attempted to call run() from inside a run(), or from another running event loop: nurseryio "
-    "works on the loop that is there, so just await the function"
-)
-
 CANNOT_WAIT = (
     "run() cannot wait here: the event loop of the page runs already, and this JavaScript engine "
     "cannot switch stacks (JSPI), or Python was entered by a synchronous call such as "
@@ -45,6 +40,15 @@ CANNOT_WAIT = (
 
 # Whether the code runs inside run(). Tasks inherit this.
 _inside: ContextVar[bool] = ContextVar("nurseryio_inside_run", default=False)
+
+
+def inside_run() -> BaseException:
+    """The error of ``run`` where an event loop is running that it may not wait for."""
+    return explained(
+        RuntimeError("Attempted to call run() from inside a run()"),
+        "an event loop is running in this thread, and nurseryio works on the loop that is there, "
+        "so just await the function",
+    )
 
 
 def run_in_page(
@@ -69,7 +73,7 @@ def run_in_page(
         BaseException: the error of ``async_fn``.
     """
     if _inside.get():
-        raise RuntimeError(INSIDE)
+        raise inside_run()
     refused = [name for name, given in own_loop.items() if given]
     if refused:
         raise NotImplementedError(

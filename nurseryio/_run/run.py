@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._asyncio import browser, compat
 from .._asyncio.epoll import renew_epoll
+from .._asyncio.loop_parts import behind
 from .._base.errors import Cancelled, CancelReason
 from .._base.exc_fields import is_a, without_own_frame
 from .._base.exception_groups import bare_exit, is_cancelled, leaves, warn_loose
@@ -49,7 +50,7 @@ from .ctrl_c import CtrlC
 from .driving import EXITS, Driver
 from .final_error import FinalError
 from .leftovers import GENERATORS, THREADS, Leftovers
-from .page_run import INSIDE, run_in_page
+from .page_run import inside_run, run_in_page
 from .token import LoopToken, token_of
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ def prepare(
     try:
         if not isinstance(loop, asyncio.AbstractEventLoop):
             raise TypeError(f"loop_factory must return an event loop, not {safe_repr(loop)}")
+        loop = behind(loop)
         state = loop_state(loop)
         state.strict = strict
         runner = Run(state, ki_at_checkpoints)
@@ -183,7 +185,7 @@ def _refuse_running_loop() -> None:
         compat.running_loop()
     except RuntimeError:
         return
-    raise RuntimeError(INSIDE)
+    raise inside_run()
 
 
 def _new_loop(factory: Callable[[], asyncio.AbstractEventLoop] | None) -> compat.Loop:

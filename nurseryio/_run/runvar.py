@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
+from .._base.exc_fields import copy_fields
 from .._base.util import Final, NoPublicConstructor
 from .._core.task import current_state
 
@@ -96,6 +97,8 @@ class RunVar(Generic[T], metaclass=Final):
 
         Checkpoint: no.
         """
+        if token is None:
+            raise TypeError("token must not be none")
         if not isinstance(token, RunVarToken):
             raise TypeError(f"expected the token that set() returned, not {token!r}")
         if token._var is not self:
@@ -115,4 +118,10 @@ class RunVar(Generic[T], metaclass=Final):
 
 
 def _values() -> dict[Any, Any]:
-    return current_state().loop_locals
+    try:
+        return current_state().loop_locals
+    except RuntimeError as error:
+        # The same notes, under Trio's text.
+        outside = RuntimeError("Cannot be used outside of a run context")
+        copy_fields(error, outside)
+        raise outside from None

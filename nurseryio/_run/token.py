@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._base.errors import RunFinishedError
 from .._base.forked import in_child
+from .._base.library_name import call_outside_task
 from .._base.util import NoPublicConstructor, safe_repr
 from .._core.loop_state import LoopState, PerLoop, all_states
 from .._core.task import current_state
@@ -140,7 +141,7 @@ class LoopToken(metaclass=NoPublicConstructor):
 
     def _call(self, sync_fn: Any, args: tuple[Any, ...]) -> None:
         try:
-            sync_fn(*args)
+            call_outside_task(sync_fn, *args)
         except (SystemExit, KeyboardInterrupt) as exc:
             if self._crash is None:
                 raise

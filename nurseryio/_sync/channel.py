@@ -474,9 +474,7 @@ else:
         Trio: ``trio.open_memory_channel``.
         """
         if not isinstance(max_buffer_size, int) and max_buffer_size != inf:
-            raise TypeError(
-                f"max_buffer_size must be an integer or math.inf, not {max_buffer_size!r}"
-            )
+            raise TypeError("max_buffer_size must be an integer or math.inf")
         if max_buffer_size < 0:
             raise ValueError("max_buffer_size must be >= 0")
         state = ChannelState(max_buffer_size)

@@ -71,7 +71,7 @@ class Condition(metaclass=Final):
         if lock is None:
             lock = Lock()
         elif type(lock) is not Lock:
-            raise TypeError(f"lock must be a nurseryio.Lock, not {lock!r}")
+            raise TypeError("lock must be a nurseryio.Lock")
         self._lock = lock
         self._lot = ParkingLot()
 

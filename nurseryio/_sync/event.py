@@ -53,7 +53,9 @@ class Event(metaclass=Final):
         return f"<Event at {id(self):#x}, {state}>"
 
     def __bool__(self) -> NoReturn:
-        raise NotImplementedError("an Event is neither true nor false; ask event.is_set() instead")
+        raise NotImplementedError(
+            "nurseryio events cannot be treated as bools; consider using `event.is_set()` instead."
+        )
 
     def is_set(self) -> bool:
         """Say whether the event has happened.

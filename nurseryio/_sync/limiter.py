@@ -91,7 +91,7 @@ class CapacityLimiter(metaclass=Final):
     @total_tokens.setter
     def total_tokens(self, new_total_tokens: int | float) -> None:
         if not isinstance(new_total_tokens, int) and new_total_tokens != inf:
-            raise TypeError(f"total_tokens must be an int or math.inf, not {new_total_tokens!r}")
+            raise TypeError("total_tokens must be an int or math.inf")
         if new_total_tokens < 0:
             raise ValueError("total_tokens must be >= 0")
         self._total_tokens = new_total_tokens

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from .._asyncio.compat import current_task as current_asyncio_task, is_over
 from .._base import BrokenResourceError, WouldBlock
+from .._base.exc_fields import explained
 from .._base.util import Final, Frozen
 from .._core import checkpoint_if_cancelled, current_task
 from .._core.loop_state import is_swept
@@ -87,9 +88,9 @@ class _Lock:
                 self._let_go(task)
                 raise
         if owner is task:
-            raise RuntimeError(
-                "attempt to re-acquire an already held Lock: this task holds it; "
-                "locks do not count how often they were acquired"
+            raise explained(
+                RuntimeError("attempt to re-acquire an already held Lock"),
+                "this task holds it, and locks do not count how often they were acquired",
             )
         if owner._state is not task._state:
             raise other_loop("holds")

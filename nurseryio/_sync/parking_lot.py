@@ -161,7 +161,7 @@ class ParkingLot(metaclass=Final):
         Trio: ``trio.lowlevel.ParkingLot.repark``.
         """
         if not isinstance(new_lot, ParkingLot):
-            raise TypeError(f"new_lot must be a ParkingLot, not {new_lot!r}")
+            raise TypeError("new_lot must be a ParkingLot")
         for task in self._first(count):
             # In this order the task is in a queue at each moment, and its record names a queue
             # that it is in.

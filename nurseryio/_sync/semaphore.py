@@ -43,12 +43,12 @@ class Semaphore(metaclass=Final):
 
     def __init__(self, initial_value: int, *, max_value: int | None = None) -> None:
         if not isinstance(initial_value, int):
-            raise TypeError(f"initial_value must be an int, not {initial_value!r}")
+            raise TypeError("initial_value must be an int")
         if initial_value < 0:
             raise ValueError("initial value must be >= 0")
         if max_value is not None:
             if not isinstance(max_value, int):
-                raise TypeError(f"max_value must be None or an int, not {max_value!r}")
+                raise TypeError("max_value must be None or an int")
             if max_value < initial_value:
                 raise ValueError("max_values must be >= initial_value")
         self._lot = ParkingLot()

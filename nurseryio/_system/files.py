@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .._base import AsyncResource, Cancelled
+from .._base.exc_fields import add_note
 from .._base.unsupported import needs
 from .._core import checkpoint_if_cancelled
 from .._nursery import CancelScope
@@ -336,8 +337,10 @@ def wrap_file(file: FileT) -> AsyncIOWrapper[FileT]:
         return callable(getattr(file, name, None))
 
     if not (has("close") and (has("read") or has("write"))):
-        raise TypeError(
-            f"{file!r} is not a file: it needs methods close and (read or write)"
-            + ("; to open a file by its name use open_file" if isinstance(file, str) else "")
+        error = TypeError(
+            f"{file} does not implement required duck-file methods: close and (read or write)"
         )
+        if isinstance(file, str):
+            add_note(error, "to open a file by its name use open_file")
+        raise error
     return AsyncIOWrapper(file)

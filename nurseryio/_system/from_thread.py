@@ -32,8 +32,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._asyncio.compat import running_loop
 from .._base import Error, RunFinishedError, Value, coroutine_or_error
+from .._base.exc_fields import explained
+from .._base.library_name import call_outside_task
 from .._base.unsupported import needs
-from .._base.util import safe_repr
 from .._core import disable_ki_protection
 from .._core.loop_state import WHENCE
 from .._core.task import current_state
@@ -61,7 +62,7 @@ FREED_AT_ONCE: bool = sys.implementation.name == "cpython"
 LOOK_AGAIN = 0.1
 
 _ENDED = "the event loop ended before it could make this call"
-_NOT_OURS = "this thread was not started by nurseryio.to_thread.run_sync"
+_NOT_OURS = "this thread wasn't created by nurseryio"
 
 
 # -- requests -------------------------------------------------------------------
@@ -113,10 +114,13 @@ class _SyncRequest(_Request[RetT]):
 
     async def serve(self) -> None:
         """Make the call, in the task that waits for the thread."""
-        self.serve_in_callback()
+        self._serve()
 
     def serve_in_callback(self) -> None:
         """Make the call, in a callback of the loop."""
+        call_outside_task(self._serve)
+
+    def _serve(self) -> None:
         try:
             result = self._call()
         except BaseException as error:
@@ -129,9 +133,12 @@ class _SyncRequest(_Request[RetT]):
         result = self._context.run(self._fn, *self._args)
         if isinstance(result, types.CoroutineType):
             result.close()
-            raise TypeError(
-                "from_thread.run_sync expected a synchronous function, but "
-                f"{function_name(self._fn)} appears to be asynchronous; use from_thread.run"
+            raise explained(
+                TypeError(
+                    f"nurseryio expected a synchronous function, but {function_name(self._fn)} "
+                    "appears to be asynchronous"
+                ),
+                "use from_thread.run in place of from_thread.run_sync",
             )
         return result  # type: ignore[no-any-return]
 
@@ -232,15 +239,15 @@ def _way_in(
     """Return the function that sends a request of the calling thread, and the loop it goes to."""
     if token is not None:
         if not isinstance(token, TrioToken):
-            raise RuntimeError(f"trio_token must be a TrioToken, not {safe_repr(token)}")
+            raise RuntimeError("Passed kwarg trio_token is not of type TrioToken")
         if token._closed:
             raise RunFinishedError("run() has exited")
         return partial(_send, token._state.loop), token._state.loop
     hop = current_hop()
     if hop is None:
-        raise RuntimeError(
-            f"{_NOT_OURS}; pass trio_token=token to say which loop is meant. The token comes from "
-            f"{WHENCE}"
+        raise explained(
+            RuntimeError(f"{_NOT_OURS}, pass kwarg trio_token=..."),
+            f"it says which loop is meant. The token comes from {WHENCE}",
         )
     return partial(_send, hop.loop) if hop.abandon else hop.ask, hop.loop
 
@@ -271,10 +278,10 @@ def _ask(
 ) -> Any:
     """Send a request, and wait for its answer."""
     if _in_loop():
-        raise RuntimeError(
-            "this is a blocking function, and this thread runs an event loop: in a task of that "
-            "loop call the function directly, or await it; to call a function in another loop use "
-            "token.run_sync_soon(function)"
+        raise explained(
+            RuntimeError("this is a blocking function; call it from a thread"),
+            "an event loop runs in this thread: in a task of that loop call the function directly, "
+            "or await it; to call a function in another loop use token.run_sync_soon(function)",
         )
     send, loop = _way_in(token)
     answers: SimpleQueue[Outcome[Any]] = SimpleQueue()
@@ -384,6 +391,9 @@ def from_thread_check_cancelled() -> None:
     """
     hop = current_hop()
     if hop is None:
-        raise RuntimeError(f"{_NOT_OURS}, so there is no cancellation to look for")
+        raise explained(
+            RuntimeError(f"{_NOT_OURS}, can't check for cancellation"),
+            "nurseryio.to_thread.run_sync creates such threads",
+        )
     if hop.raise_cancel is not None:
         hop.raise_cancel()

@@ -25,6 +25,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .._base.exc_fields import explained
 from .._base.unsupported import needs
 from .._base.util import NoPublicConstructor, safe_repr
 from .._core.task import current_state
@@ -223,13 +224,15 @@ def _check_command(command: Command, shell: object) -> None:
         raise ValueError("command is empty: it must at least name the program")
     is_text = isinstance(command, (str, bytes))
     if is_text and not shell:
-        raise TypeError(
-            "command must be a sequence (not a string or bytes) if shell=False on Unix systems; "
-            f"write {safe_repr(command)}.split() or shlex.split(), or pass shell=True"
+        raise explained(
+            TypeError(
+                "command must be a sequence (not a string or bytes) if shell=False on UNIX systems"
+            ),
+            f"write {safe_repr(command)}.split() or shlex.split(), or pass shell=True",
         )
     if not is_text and shell:
         raise TypeError(
-            "command must be a string or bytes (not a sequence) if shell=True on Unix systems"
+            "command must be a string or bytes (not a sequence) if shell=True on UNIX systems"
         )
 
 
@@ -342,8 +345,8 @@ async def start_process(
     for name in _NOT_FOR_BYTE_STREAMS:
         if options.get(name):
             raise TypeError(
-                "child processes are only spoken to over unbuffered byte streams; "
-                f"the '{name}' option is not supported"
+                "nurseryio.Process only supports communicating over unbuffered byte streams; "
+                f"the {name!r} option is not supported"
             )
     if options.get("process_group") is not None and sys.version_info < (3, 11):
         raise TypeError(

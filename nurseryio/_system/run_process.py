@@ -202,7 +202,7 @@ def _data_of(stdin: Input) -> memoryview | None:
         TypeError: ``stdin`` is a buffer that is not contiguous.
     """
     if isinstance(stdin, str):
-        raise UnicodeError("process stdin must be bytes, not str; encode it first")
+        raise UnicodeError("process stdin must be bytes, not str")
     if stdin is None or isinstance(stdin, int) or hasattr(stdin, "fileno"):
         return None
     return bytes_view(stdin)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from .._asyncio.compat import running_loop
 from .._base import ConflictDetector
+from .._base.exc_fields import explained
 from .._base.forked import generation
 from .._base.signal_handlers import Replaced
 from .._base.signal_wakeup import SignalWakeup
@@ -127,14 +128,17 @@ class _Receiving(AbstractContextManager["AsyncIterator[int]"]):
 
 def _check(signals: tuple[signal.Signals | int, ...]) -> None:
     if not signals:
-        raise TypeError("No signals were provided: name at least one to wait for")
+        raise TypeError("No signals were provided")
     for signum in signals:
         if not isinstance(signum, int):
             raise TypeError(f"signals are numbers, such as signal.SIGTERM, not {signum!r}")
     if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError(
-            "open_signal_receiver works in Python's main thread only: open it in a loop that runs "
-            "there"
+        raise explained(
+            RuntimeError(
+                "Sorry, open_signal_receiver is only possible when running in Python interpreter's "
+                "main thread"
+            ),
+            "open it in a loop that runs there",
         )
     for signum in signals:
         if signal.getsignal(signum) is None:
@@ -184,7 +188,7 @@ class _SignalReceiver:
 
     async def __anext__(self) -> int:
         if self._closed:
-            raise RuntimeError("the open_signal_receiver block has been left")
+            raise RuntimeError("open_signal_receiver block already exited")
         with self._detector:
             if self._arrived:
                 await checkpoint()

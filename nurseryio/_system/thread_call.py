@@ -17,7 +17,6 @@ result is delivered. So code that gets the result can rely on their being free.
 
 from __future__ import annotations
 
-import sys
 import threading
 from contextlib import suppress
 from itertools import count
@@ -25,7 +24,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from .._base import Error, RunFinishedError, Value
-from .._base.exc_fields import chain
+from .._base.exc_fields import chain, explained
 from .._base.forked import in_child
 from .._base.util import qualname_of, safe_repr
 from .._core import Abort, reschedule
@@ -161,9 +160,12 @@ class Hop:
             _this_thread.hop = None
         if isinstance(result, CoroutineType):
             result.close()
-            raise TypeError(
-                f"to_thread.run_sync expected a sync function, but {function_name(fn)} appears "
-                "to be asynchronous; await it directly instead"
+            raise explained(
+                TypeError(
+                    f"nurseryio expected a sync function, but {function_name(fn)} appears to be "
+                    "asynchronous"
+                ),
+                "to_thread.run_sync calls it in a thread: await it directly instead",
             )
         return result
 
@@ -246,16 +248,3 @@ class Hop:
             self._task = None
             return Abort.SUCCEEDED
         return Abort.FAILED
-
-
-def hide_library_name(context: Context) -> None:
-    """Make ``sniffio`` report, in a worker thread, that no async library is running there.
-
-    The context variable of ``sniffio`` may have been set in the task. The thread runs in a copy of
-    the task's context, where the variable is set too.
-    """
-    sniffio = sys.modules.get("sniffio")
-    if sniffio is not None:
-        variable = sniffio.current_async_library_cvar
-        if context.get(variable) is not None:
-            context.run(variable.set, None)

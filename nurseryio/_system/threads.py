@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._asyncio.compat import running_loop
 from .._base import WouldBlock
+from .._base.library_name import hide_library_name
 from .._base.thread_cache import start_thread_soon
 from .._base.unsupported import needs
 from .._base.util import safe_repr, text_of
 from .._core import checkpoint, checkpoint_if_cancelled, current_task, wait_task_rescheduled
 from .._run import RunVar
 from .._sync import CapacityLimiter, Event
-from .thread_call import Hop, hide_library_name
+from .thread_call import Hop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,8 +168,9 @@ async def to_thread_run_sync(
     depends on ``abandon_on_cancel``:
 
     * If false, the call keeps waiting, as if ``sync_fn`` had been called directly. The
-      cancellation is raised at the next checkpoint. The function may ask for it with
-      :func:`nurseryio.from_thread.check_cancelled`.
+      cancellation is raised at the next checkpoint. This holds for asyncio's ``task.cancel()``
+      too, which is raised at the next ``await``. A task that ends before ends with its result.
+      The function may ask for a cancellation with :func:`nurseryio.from_thread.check_cancelled`.
     * If true, the call raises :exc:`Cancelled` at once and **the thread continues in the
       background**. Its result or error is thrown away. Use that only for functions that do no
       harm in the background, such as looking up a name.

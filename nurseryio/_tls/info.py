@@ -23,7 +23,7 @@ __all__ = ["TLSInfo"]
 
 
 class TLSInfo:
-    """Mixin. A subclass has to define ``_ssl_object`` and ``_is_handshake_done``."""
+    """Mixin. A subclass has to define ``_ssl_object``, ``_is_handshake_done`` and ``_check``."""
 
     __slots__ = ()
 
@@ -36,9 +36,12 @@ class TLSInfo:
     def _is_handshake_done(self) -> bool:
         raise NotImplementedError
 
+    def _check(self) -> None:
+        raise NotImplementedError
+
     def _after_handshake(self, name: str) -> ssl.SSLObject:
         if not self._is_handshake_done():
-            raise NeedHandshakeError(f"await do_handshake() before asking for {name}")
+            raise NeedHandshakeError(f"call do_handshake() before calling {name!r}")
         return self._ssl_object
 
     # -- at any time ------------------------------------------------------------
@@ -108,7 +111,7 @@ class TLSInfo:
         Raises:
             NeedHandshakeError: The handshake is not done yet.
         """
-        return self._after_handshake("getpeercert()").getpeercert(binary_form)
+        return self._after_handshake("getpeercert").getpeercert(binary_form)
 
     def selected_alpn_protocol(self) -> str | None:
         """Return the protocol that both ends agreed on by ALPN; None if they agreed on none.
@@ -116,7 +119,7 @@ class TLSInfo:
         Raises:
             NeedHandshakeError: The handshake is not done yet.
         """
-        return self._after_handshake("selected_alpn_protocol()").selected_alpn_protocol()
+        return self._after_handshake("selected_alpn_protocol").selected_alpn_protocol()
 
     def selected_npn_protocol(self) -> str | None:
         """Return None: today's TLS does not have NPN, the predecessor of ALPN.
@@ -124,7 +127,7 @@ class TLSInfo:
         Raises:
             NeedHandshakeError: The handshake is not done yet.
         """
-        self._after_handshake("selected_npn_protocol()")
+        self._after_handshake("selected_npn_protocol")
         return None
 
     def cipher(self) -> tuple[str, str, int] | None:
@@ -133,7 +136,7 @@ class TLSInfo:
         Raises:
             NeedHandshakeError: The handshake is not done yet.
         """
-        return self._after_handshake("cipher()").cipher()
+        return self._after_handshake("cipher").cipher()
 
     def shared_ciphers(self) -> list[tuple[str, str, int]] | None:
         """Return the ciphers that both ends know, on a server.
@@ -144,7 +147,7 @@ class TLSInfo:
         Raises:
             NeedHandshakeError: The handshake is not done yet.
         """
-        return self._after_handshake("shared_ciphers()").shared_ciphers()
+        return self._after_handshake("shared_ciphers").shared_ciphers()
 
     def compression(self) -> str | None:
         """Return the name of the compression in use, which is None with today's TLS.
@@ -152,7 +155,7 @@ class TLSInfo:
         Raises:
             NeedHandshakeError: The handshake is not done yet.
         """
-        return self._after_handshake("compression()").compression()
+        return self._after_handshake("compression").compression()
 
     def get_channel_binding(self, cb_type: str = "tls-unique") -> bytes | None:
         """Return channel binding data for this connection.
@@ -164,7 +167,7 @@ class TLSInfo:
             NeedHandshakeError: The handshake is not done yet.
             ValueError: ``cb_type`` is not known.
         """
-        return self._after_handshake("get_channel_binding()").get_channel_binding(cb_type)
+        return self._after_handshake("get_channel_binding").get_channel_binding(cb_type)
 
     def version(self) -> str | None:
         """Return the TLS version in use, such as ``"TLSv1.3"``.
@@ -172,7 +175,7 @@ class TLSInfo:
         Raises:
             NeedHandshakeError: The handshake is not done yet.
         """
-        return self._after_handshake("version()").version()
+        return self._after_handshake("version").version()
 
     def verify_client_post_handshake(self) -> None:
         """On a server with TLS 1.3, request the client's certificate after the handshake.
@@ -182,11 +185,15 @@ class TLSInfo:
 
         Raises:
             NeedHandshakeError: The handshake is not done yet.
+            ClosedResourceError: The stream is closed.
+            BrokenResourceError: The stream is broken.
             ssl.SSLError: This is a client, or the TLS version is older, or the client's context
-                does not permit it.
+                does not permit it, or this context's ``verify_mode`` is ``CERT_NONE``. Or the
+                previous request was not answered yet.
         """
-        name = "verify_client_post_handshake()"
-        self._after_handshake(name).verify_client_post_handshake()
+        ssl_object = self._after_handshake("verify_client_post_handshake")
+        self._check()  # on a closed stream the request would never be sent
+        ssl_object.verify_client_post_handshake()
 
     if sys.version_info >= (3, 13):
 
@@ -199,7 +206,7 @@ class TLSInfo:
             Raises:
                 NeedHandshakeError: The handshake is not done yet.
             """
-            return self._after_handshake("get_verified_chain()").get_verified_chain()
+            return self._after_handshake("get_verified_chain").get_verified_chain()
 
         def get_unverified_chain(self) -> list[bytes]:
             """Return the certificates that the peer sent (DER form); an empty list if it sent none.
@@ -207,7 +214,7 @@ class TLSInfo:
             Raises:
                 NeedHandshakeError: The handshake is not done yet.
             """
-            return self._after_handshake("get_unverified_chain()").get_unverified_chain()
+            return self._after_handshake("get_unverified_chain").get_unverified_chain()
 
     if sys.version_info >= (3, 15):
 
@@ -218,7 +225,7 @@ class TLSInfo:
                 NeedHandshakeError: The handshake is not done yet.
                 NotImplementedError: The TLS library is too old to report it.
             """
-            return self._after_handshake("group()").group()
+            return self._after_handshake("group").group()
 
         def client_sigalg(self) -> str | None:
             """Return the algorithm of the client's signature; None if it sent no certificate.
@@ -227,7 +234,7 @@ class TLSInfo:
                 NeedHandshakeError: The handshake is not done yet.
                 NotImplementedError: The TLS library is too old to report it.
             """
-            return self._after_handshake("client_sigalg()").client_sigalg()
+            return self._after_handshake("client_sigalg").client_sigalg()
 
         def server_sigalg(self) -> str | None:
             """Return the algorithm of the server's signature in the handshake.
@@ -236,4 +243,4 @@ class TLSInfo:
                 NeedHandshakeError: The handshake is not done yet.
                 NotImplementedError: The TLS library is too old to report it.
             """
-            return self._after_handshake("server_sigalg()").server_sigalg()
+            return self._after_handshake("server_sigalg").server_sigalg()

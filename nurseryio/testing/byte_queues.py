@@ -40,7 +40,7 @@ def check_max_bytes(max_bytes: object) -> int | None:
         return None
     count = operator.index(max_bytes)  # type: ignore[arg-type]
     if count < 1:
-        raise ValueError(f"max_bytes must be >= 1, or None for no limit, not {count}")
+        raise ValueError("max_bytes must be >= 1")
     return count
 
 
@@ -59,7 +59,7 @@ class UnboundedQueue:
         # Invariant: once True, the buffer does not grow any more.
         self._ended = False
         self._changed = ParkingLot()
-        self._one_reader = ConflictDetector("another task is already taking data from this stream")
+        self._one_reader = ConflictDetector("another task is using this stream")
 
     def __repr__(self) -> str:
         return f"<{len(self._buffer)} bytes{', then the end' if self._ended else ''}>"
@@ -73,7 +73,7 @@ class UnboundedQueue:
         """
         view = bytes_view(data)
         if self._ended:
-            raise ClosedResourceError("this stream is closed")
+            raise ClosedResourceError("virtual connection closed")
         self._buffer += view
         self._changed.unpark_all()
 
@@ -126,8 +126,8 @@ class LockstepQueue:
         self._receiver_closed = False
         self._receiver_waits = False
         self._changed = ParkingLot()
-        self._one_sender = ConflictDetector("another task is already sending on this stream")
-        self._one_receiver = ConflictDetector("another task is already receiving on this stream")
+        self._one_sender = ConflictDetector("another task is already sending")
+        self._one_receiver = ConflictDetector("another task is already receiving")
 
     def __repr__(self) -> str:
         closed = [("sender", self._sender_closed), ("receiver", self._receiver_closed)]

@@ -17,7 +17,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING
 
-from .._asyncio import compat
+from .._asyncio import loop_parts
 from .._base.thread_cache import idle_threads
 from .._core.loop_state import PerLoop
 from .._observe.task_tree import task_tree
@@ -59,7 +59,7 @@ def report_if_stuck(state: LoopState) -> None:
     Raises:
         DeadlockError: if all other ways to end the run have failed.
     """
-    if compat.outside_wakers(state.loop, state.selector) or _threads_that_may_wake(state):
+    if loop_parts.outside_wakers(state.loop, state.selector) or _threads_that_may_wake(state):
         return
     # Checked last, because a thread delivers its result before it becomes idle.
     if state.ready:
@@ -94,5 +94,5 @@ def _threads_that_may_wake(state: LoopState) -> set[threading.Thread]:
         set(threading.enumerate())
         - {threading.current_thread()}
         - idle_threads()
-        - compat.idle_executor_threads(state.loop)
+        - loop_parts.idle_executor_threads(state.loop)
     )

@@ -68,7 +68,7 @@ class MemorySendStream(SendStream, metaclass=Final):
         self.wait_send_all_might_not_block_hook = wait_send_all_might_not_block_hook
         self.close_hook = close_hook
         self._outgoing = UnboundedQueue()
-        self._one_user = ConflictDetector("another task is already sending on this stream")
+        self._one_user = ConflictDetector("another task is using this stream")
 
     def __repr__(self) -> str:
         return f"<MemorySendStream holding {self._outgoing!r} at {id(self):#x}>"
@@ -198,7 +198,7 @@ class MemoryReceiveStream(ReceiveStream, metaclass=Final):
         self._incoming = UnboundedQueue()
         # The end in the buffer means that the peer has closed; this flag, that this side has.
         self._closed = False
-        self._one_user = ConflictDetector("another task is already receiving on this stream")
+        self._one_user = ConflictDetector("another task is using this stream")
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"holding {self._incoming!r}"
@@ -311,7 +311,7 @@ def memory_stream_pump(
     try:
         memory_receive_stream.put_data(data)
     except ClosedResourceError:
-        raise BrokenResourceError("the receiving end of this stream is closed") from None
+        raise BrokenResourceError("MemoryReceiveStream was closed") from None
     return True
 
 

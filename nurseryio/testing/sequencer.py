@@ -84,7 +84,7 @@ class Sequencer(metaclass=Final):
 
     async def _wait_for_turn(self, position: int) -> None:
         if position in self._claimed:
-            raise RuntimeError(f"position {position} of this sequence has been used already")
+            raise RuntimeError(f"Attempted to reuse sequence point {position}")
         self._check_whole()
         self._claimed.add(position)
         if position == 0:
@@ -94,10 +94,7 @@ class Sequencer(metaclass=Final):
         except Cancelled as exc:
             self._break()
             if exc.args and isinstance(exc.args[0], CancelReason):
-                raise RuntimeError(
-                    f"the task was cancelled while it waited for position {position}: "
-                    "the sequence is broken"
-                ) from None
+                raise RuntimeError("Sequencer wait cancelled -- sequence broken") from None
             raise
         self._check_whole()
 
@@ -108,9 +105,7 @@ class Sequencer(metaclass=Final):
 
     def _check_whole(self) -> None:
         if self._broken:
-            raise RuntimeError(
-                "the sequence is broken: a task was cancelled while it waited for its turn"
-            )
+            raise RuntimeError("sequence broken!")
 
 
 class _Turn:

@@ -226,6 +226,8 @@ class StepRunner(StepTask):
         name: the name of the main task.
         context: the context of the main task; a copy of it where Python cannot run a task in a
             given context (3.10).
+        restrict_keyboard_interrupt_to_checkpoints: see :func:`nurseryio.run`.
+        strict_exception_groups: see there.
 
     Raises:
         RuntimeError: if there is a clock and the loop cannot use it.
@@ -238,6 +240,8 @@ class StepRunner(StepTask):
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
         name: str = "steps",
         context: contextvars.Context | None = None,
+        restrict_keyboard_interrupt_to_checkpoints: bool = False,
+        strict_exception_groups: bool | None = None,
     ) -> None:
         super().__init__(self, name)
         # The step that do() waits for. It stays set if the step was interrupted before its end.
@@ -247,7 +251,13 @@ class StepRunner(StepTask):
         self._left: BaseException | None = None
         self._executor: StepTask = self
         self._branches: AbstractAsyncContextManager[Nursery] | None = None
-        self._run = prepare(clock, instruments, False, None, loop_factory)
+        self._run = prepare(
+            clock,
+            instruments,
+            restrict_keyboard_interrupt_to_checkpoints,
+            strict_exception_groups,
+            loop_factory,
+        )
         try:
             self._state = self._run.state
             self._run.main_context = context

@@ -10,13 +10,10 @@ import contextlib
 import contextvars
 import functools
 import io
-import selectors
 import sys
-from math import inf
 from typing import Any
 
 import pytest
-from harness import fake_loops
 from harness.core import forever, task_factory
 
 import nurseryio
@@ -151,19 +148,6 @@ async def test_waiting_tasks_and_tasks_that_are_ready_are_counted() -> None:
     assert compat.waiter(task) in compat.waiters(loop)
     task.cancel()
     await asyncio.wait([task])
-
-
-@pytest.mark.stock_only("uvloop has no selector")
-async def test_the_asyncio_loop_shows_its_timers_and_its_watched_descriptors() -> None:
-    loop = asyncio.get_running_loop()
-    selector = compat.selector_of(loop, compat.ready_queue(loop))
-    assert isinstance(selector, selectors.DefaultSelector)
-    assert compat.outside_wakers(loop, selector) == 0
-    before = compat.next_timer(loop)
-    timer = loop.call_later(5, print)
-    assert compat.next_timer(loop) <= timer.when()
-    timer.cancel()
-    assert compat.next_timer(loop) == before or before == inf
 
 
 async def test_a_timer_handle_of_nurseryio_runs_its_callback_unless_cancelled() -> None:
@@ -362,55 +346,3 @@ async def test_asyncio_call_graph_shows_a_child_of_nursery_start_as_awaited_thro
         nursery.start_soon(starter)
     assert steps == [steps[0], steps[0], {me}]
     assert books.edges == set()
-
-
-# -- which parts of a loop are used ---------------------------------------------------
-
-
-async def test_asking_for_the_ready_queue_leaves_no_callback_in_it(loop_kind: str) -> None:
-    loop: Any = asyncio.get_running_loop()
-    before = list(getattr(loop, "_ready", ()))
-    queue = compat.ready_queue(loop)
-    if loop_kind == "uvloop":
-        assert queue == "unknown"
-    else:
-        assert queue is loop._ready
-        assert list(queue) == before
-
-
-@pytest.mark.parametrize("make", fake_loops.FAKES)
-def test_a_ready_queue_that_the_loop_does_not_use_is_not_believed(make: Any) -> None:
-    with contextlib.closing(make()) as loop:
-        queue = compat.ready_queue(loop)
-        assert (queue == "unknown") == (make is not fake_loops.own_selector)
-        assert len(queue) > 0 or make is fake_loops.own_selector
-        assert compat.selector_of(loop, queue) is None
-        assert compat.outside_wakers(loop, None) == 1
-        loop.run_until_complete(asyncio.sleep(0))
-
-
-def test_a_loop_is_asked_for_its_ready_queue_in_its_own_thread_only() -> None:
-    async def main() -> object:
-        return await asyncio.to_thread(compat.ready_queue, asyncio.get_running_loop())
-
-    with contextlib.closing(asyncio.SelectorEventLoop()) as loop:
-        assert loop.run_until_complete(main()) == "unknown"
-        assert compat.ready_queue(loop) == loop._ready  # type: ignore[attr-defined]
-    assert compat.ready_queue(loop) == "unknown"  # closed
-
-
-@pytest.mark.parametrize("make", [asyncio.SelectorEventLoop, *fake_loops.FAKES])
-def test_an_emergency_call_is_made_on_a_loop_with_an_unused_ready_queue(make: Any) -> None:
-    calls: list[int] = []
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        context = contextvars.Context()
-        queue = compat.ready_queue(loop)
-        compat.emergency_call(loop, queue, lambda: calls.append(1), context)()
-        assert calls == []
-        await asyncio.sleep(0)
-        assert calls == [1]
-
-    with contextlib.closing(make()) as loop:
-        loop.run_until_complete(main())

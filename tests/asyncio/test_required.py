@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import boundary_program, source
+from harness import boundary_program, fake_loops, source
 from harness.source import Module
 
 import nurseryio
@@ -26,6 +27,7 @@ FALLBACK_MODULES = {
     "_asyncio": "",  # a module itself: asyncio's parts that are written in C
     "_coro": "asyncio",
     "_idle_semaphore": "concurrent.futures.thread",
+    "_interrupt_count": "asyncio.runners",
     "_threads": "concurrent.futures.thread",
     "_value": "threading",
 }
@@ -124,6 +126,19 @@ def test_a_loop_made_from_asyncios_needs_the_parts_of_its_base_class_alone() -> 
     required.check_loop(loop)
 
 
+def test_a_part_that_cannot_be_read_counts_as_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.closing(fake_loops.WithFailingProperties()) as loop:
+        required.check_loop(loop)
+
+    def exhausted(_loop: object) -> None:
+        raise MemoryError
+
+    with contextlib.closing(fake_loops.WithFailingProperties()) as loop:
+        monkeypatch.setattr(type(loop), "_task_factory", property(exhausted), raising=False)
+        with pytest.raises(MemoryError):
+            required.check_loop(loop)
+
+
 def test_run_closes_a_loop_without_a_required_part() -> None:
     loops: list[asyncio.AbstractEventLoop] = []
 
@@ -179,13 +194,17 @@ def used(module_name: str) -> set[str]:
     return {*private_names(module)} - own_strings(module)
 
 
+def boundary() -> set[str]:
+    return used("_asyncio.compat") | used("_asyncio.loop_parts") | used("_asyncio.epoll")
+
+
 def test_each_private_name_that_the_boundary_uses_is_in_a_table() -> None:
     before_3_12 = {"_current_tasks"}  # in the table of these versions alone
-    assert used("_asyncio.compat") | used("_asyncio.epoll") <= listed() | before_3_12
+    assert boundary() <= listed() | before_3_12
 
 
 def test_each_name_in_a_table_is_used() -> None:
-    assert listed() <= used("_asyncio.compat")
+    assert listed() <= used("_asyncio.compat") | used("_asyncio.loop_parts")
 
 
 def test_no_name_is_both_required_and_has_a_fallback() -> None:

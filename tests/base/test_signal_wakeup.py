@@ -93,7 +93,7 @@ async def test_a_signal_wakeup_whose_install_fails_restores_the_wakeup_fd(
     wakeup = SignalWakeup()
     loop = asyncio.get_running_loop()
     try:
-        if wakeup_module.compat.waking_descriptor(loop) is None:
+        if wakeup_module.loop_parts.waking_descriptor(loop) is None:
             wakeup.install(loop)  # uvloop wakes itself
         else:
             with monkeypatch.context() as patch:

@@ -1,13 +1,19 @@
 """The cancel ledger: whose requests Task.cancelling() counts, and deferred native cancels."""
 
+# Covered below 95 %: branches for counts that go stale run before Python 3.13 alone, see
+# test_mixing_stale_counts.py; anyio's cancellations are in test_anyio_hook.py.
+
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import pytest
 from harness.core import (
+    HAS_COUNTS,
     agree,
     cancel_me,
     cancelling,
@@ -27,6 +33,7 @@ from nurseryio._base import Value
 from nurseryio._core.cancel_ledger import native_requests
 from nurseryio._core.task import current_task
 from nurseryio.lowlevel import (
+    Abort,
     cancel_shielded_checkpoint,
     checkpoint,
     checkpoint_if_cancelled,
@@ -223,6 +230,144 @@ async def test_a_deferred_native_cancel_is_raised_in_an_asyncio_await_as_well() 
         await asyncio.get_running_loop().create_future()
 
     assert isinstance(await own_task(main), Cancelled)
+
+
+async def test_a_deferred_native_cancel_leaves_a_task_that_ends_its_result() -> None:
+    async def main() -> int:
+        cancel_me()
+        await cancel_shielded_checkpoint()
+        return cancelling()
+
+    assert await own_task(main) == HAS_COUNTS
+
+
+async def test_a_deferred_native_cancel_leaves_a_task_that_fails_its_error() -> None:
+    async def main() -> None:
+        cancel_me()
+        await cancel_shielded_checkpoint()
+        raise KeyError
+
+    assert isinstance(await own_task(main), KeyError)
+
+
+@pytest.mark.parametrize("then", [checkpoint, checkpoint_if_cancelled, forever])
+async def test_a_deferred_native_cancel_of_a_child_that_ends_does_not_cancel_its_sibling(
+    then: Any,
+) -> None:
+    ended = []
+
+    async def child(then: Any) -> None:
+        cancel_me()
+        await cancel_shielded_checkpoint()
+        if then is not None:
+            await then()
+        ended.append(then)
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child, None)
+        nursery.start_soon(child, then)
+    assert ended == [None]
+
+
+@needs_counts
+async def test_of_two_deferred_native_cancels_one_that_is_not_withdrawn_is_raised() -> None:
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        for call in (task.cancel, task.cancel, partial(reschedule, current_task())):
+            loop.call_soon(call)
+        await wait_task_rescheduled(lambda _raise_cancel: Abort.FAILED)
+        assert cancelling() == 2
+        task.uncancel()
+        await forever()
+
+    assert isinstance(await own_task(main), Cancelled)
+
+
+@needs_counts
+async def test_a_native_request_raised_long_ago_is_not_raised_again_with_a_withdrawn_one() -> None:
+    async def main() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        cancel_me()
+        with pytest.raises(Cancelled):
+            await checkpoint()  # swallowed, but still counted
+        loop = asyncio.get_running_loop()
+        loop.call_soon(task.cancel)
+        loop.call_soon(reschedule, current_task())
+        await wait_task_rescheduled(lambda _raise_cancel: Abort.FAILED)
+        task.uncancel()
+        assert cancelling() == 1
+        await asyncio.sleep(0.001)
+        await checkpoint()
+        return "calm"
+
+    assert await own_task(main) == "calm"
+
+
+@needs_counts
+async def test_a_scope_entered_after_a_deferral_passes_the_native_cancel_on() -> None:
+    async def main() -> None:
+        cancel_me()
+        await cancel_shielded_checkpoint()
+        with CancelScope() as scope:
+            scope.cancel()
+            await checkpoint()
+        raise AssertionError("the scope has caught a native cancel")
+
+    assert isinstance(await own_task(main), Cancelled)
+
+
+# An asyncio.run whose main task gets Ctrl-C while it must not lose a result.
+CTRL_C = """
+import asyncio, signal, sys
+import nurseryio
+
+async def main():
+    other = asyncio.ensure_future(nurseryio.sleep_forever())
+    await asyncio.sleep(0)
+    signal.raise_signal(signal.SIGINT)
+    await nurseryio.lowlevel.cancel_shielded_checkpoint()
+    if sys.argv[1] == "swallows":
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            pass
+    if sys.argv[1] == "fails":
+        raise KeyError
+    return other
+
+factory = None
+if sys.argv[2] == "uvloop":
+    import uvloop
+    factory = uvloop.new_event_loop
+with asyncio.Runner(loop_factory=factory) as runner:
+    try:
+        result = runner.run(main())
+    except BaseException as error:
+        result = error
+    print(type(result).__name__)
+    runner.run(asyncio.sleep(0))
+"""
+
+
+@needs_counts
+@pytest.mark.parametrize("loop", ["stock", "uvloop"])
+@pytest.mark.parametrize(
+    ("main", "outcome"),
+    [("returns", "KeyboardInterrupt"), ("fails", "KeyError"), ("swallows", "Task")],
+)
+def test_ctrl_c_of_asyncio_run_is_raised_if_the_main_task_ends_with_it_deferred(
+    main: str, outcome: str, loop: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", CTRL_C, main, loop],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert (done.stdout, done.stderr) == (outcome + "\n", "")
 
 
 @needs_counts

@@ -513,7 +513,7 @@ async def test_an_abort_function_that_does_not_return_abort_is_a_trio_internal_e
         await settle()
         nursery.cancel_scope.cancel()
         nursery.start_soon(child)
-    assert caught == ["abort function must return Abort.SUCCEEDED or Abort.FAILED"] * 2
+    assert caught == ["abort function must return Abort enum"] * 2
 
 
 # -- shields of another library ----------------------------------------------------

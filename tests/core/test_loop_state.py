@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import sys
@@ -20,6 +21,7 @@ from harness.core import turns
 
 import nurseryio
 from nurseryio import open_nursery
+from nurseryio._asyncio import loop_parts
 from nurseryio._core import loop_state as loop_state_module
 from nurseryio._core.loop_state import loop_state, sweep_closed_loops
 from nurseryio._core.task import current_state
@@ -32,6 +34,37 @@ async def test_a_loop_has_one_state() -> None:
     state = current_state()
     assert loop_state(asyncio.get_running_loop()) is state
     assert current_task()._state is state
+
+
+def test_a_loop_first_used_from_another_thread_is_asked_for_its_parts_in_its_own() -> None:
+    async def main() -> tuple[object, object]:
+        loop = asyncio.get_running_loop()
+        state = await asyncio.to_thread(loop_state, loop)
+        before = state.ready
+        assert current_state() is state
+        return before, state
+
+    with contextlib.closing(matrix.new_loop("stock")) as loop:
+        before, state = loop.run_until_complete(main())
+        assert before is loop_parts.NOT_ASKED
+        assert state.ready is loop._ready
+        assert state.selector is loop._selector
+        state.run_soon()
+        assert len(loop._ready) == 1
+
+
+def test_two_threads_that_use_a_loop_first_get_the_same_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def faster() -> None:
+        monkeypatch.undo()
+        states.append(loop_state(loop))
+
+    states: list[object] = []
+    monkeypatch.setattr("nurseryio._core.loop_state.sweep_closed_loops", faster)
+    with contextlib.closing(asyncio.SelectorEventLoop()) as loop:
+        states.append(loop_state(loop))
+        assert states == [loop_state(loop)] * 2
 
 
 async def test_many_deadlines_share_one_timer_of_the_loop() -> None:

@@ -187,14 +187,14 @@ def executor() -> None:
     import asyncio
 
     import nurseryio
-    from nurseryio._asyncio import compat
+    from nurseryio._asyncio import loop_parts
     from nurseryio.testing import MockClock
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, int)
         await nurseryio.sleep(1000)
-        threads = compat.executor_threads(loop), compat.idle_executor_threads(loop)
+        threads = loop_parts.executor_threads(loop), loop_parts.idle_executor_threads(loop)
         report["threads"], report["idle"] = map(len, threads)
 
     nurseryio.run(main, clock=MockClock(autojump_threshold=0))

@@ -152,7 +152,7 @@ class DropsTheLastByte(Receive):
 # The faulty classes, and what the checks have to say about each.
 FAULTY_SENDERS = {
     SendsUppercase: "must return b'x' here, not b'X'",
-    SendsWithoutCheckpoint: "executed no checkpoint",
+    SendsWithoutCheckpoint: "did not yield",
     EndsOnEmptySend: "must return b'y' here, not b''",
     SendsAfterClose: "expected ClosedResourceError, got no error",
     IsNeverBroken: "the peer is closed, and yet",

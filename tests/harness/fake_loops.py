@@ -11,6 +11,7 @@ import asyncio
 import collections
 import heapq
 import selectors
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -158,4 +159,54 @@ class WithoutFactories(asyncio.SelectorEventLoop):
         return asyncio.Task(coro, loop=self, **options)
 
 
+class WithoutHandles(asyncio.SelectorEventLoop):
+    """Wraps each callback, and does not return a handle that can be found in the queue."""
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        """Schedule it."""
+        super().call_soon(lambda: callback(*args), context=context)
+
+
+class WithAList(asyncio.SelectorEventLoop):
+    """Something else is called ``_ready`` while no iteration looks for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._queue, self._ready = self._ready, []  # type: ignore[has-type]
+
+    def _run_once(self) -> None:
+        self._queue.extend(self._ready)
+        self._ready = self._queue
+        try:
+            super()._run_once()  # type: ignore[misc]
+        finally:
+            self._ready = []
+
+
+class WithFailingProperties(asyncio.SelectorEventLoop):
+    """Its private parts cannot be read by other libraries."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("_ready", "_selector", "_scheduled", "_csock", "_ssock"):
+            reader = sys._getframe(1).f_globals["__name__"]
+            if reader.partition(".")[0] not in ("asyncio", __name__.partition(".")[0]):
+                raise ValueError(name)
+        return super().__getattribute__(name)
+
+
+class Proxy(asyncio.AbstractEventLoop):
+    """Passes everything on to another loop, as the wrappers of some tools do."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.SelectorEventLoop()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("loop", "__class__", "__dict__"):
+            return object.__getattribute__(self, name)
+        return getattr(self.loop, name)
+
+
 FAKES = (unused_queue, unused_selector, no_selector, own_selector)
+
+# Their queue of ready callbacks cannot be had.
+ODD = (WithoutHandles, WithAList, WithFailingProperties)

@@ -242,3 +242,28 @@ def test_importing_nurseryio_provides_no_trio() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "False"
+
+
+def test_sniffio_says_trio_in_a_run_of_the_stand_in_and_asyncio_elsewhere(tmp_path: Path) -> None:
+    text = """
+import asyncio, contextvars, threading, types
+local = threading.local()
+local.name = None
+variable = contextvars.ContextVar("library", default=None)
+sys.modules["sniffio"] = types.SimpleNamespace(
+    thread_local=local, current_async_library_cvar=variable
+)
+trio = provide_trio()
+
+async def main():
+    token = trio.lowlevel.current_trio_token()
+    name_in_callback = await trio.to_thread.run_sync(
+        lambda: trio.from_thread.run_sync(lambda: local.name, trio_token=token)
+    )
+    return local.name, name_in_callback
+
+print(trio.run(main), local.name, nurseryio.run(main), asyncio.run(main()))
+"""
+    assert says(tmp_path, text) == [
+        "('trio', 'trio') None (None, 'asyncio') (None, 'asyncio')",
+    ]

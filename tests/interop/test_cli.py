@@ -26,10 +26,10 @@ needs_uvloop = pytest.mark.skipif("uvloop" not in matrix.KINDS, reason="uvloop i
 
 
 def run(
-    folder: Path, *arguments: str, code: int = 0, **more: Any
+    folder: Path, *arguments: str, code: int = 0, PYTHONPATH: str = "", **more: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run the command in a folder, and check how it ends."""
-    paths = [str(source.ROOT), os.environ.get("PYTHONPATH", "")]
+    paths = [str(source.ROOT), os.environ.get("PYTHONPATH", ""), PYTHONPATH]
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "nurseryio", *arguments],
         capture_output=True,
@@ -71,13 +71,17 @@ def test_python_m_nurseryio_lets_a_script_import_the_modules_beside_it(
     tmp_path: Path, script: Path
 ) -> None:
     (script.parent / "beside.py").write_text("NAME = 'beside'", encoding="utf-8")
-    script.write_text("import beside; print(beside.NAME, __file__)", encoding="utf-8")
-    assert run(tmp_path, "scripts/program.py").stdout == "beside scripts/program.py\n"
+    script.write_text("import beside; print(beside.NAME)", encoding="utf-8")
+    assert run(tmp_path, "scripts/program.py").stdout == "beside\n"
 
 
 def test_python_m_nurseryio_runs_a_module_as_python_m_does(tmp_path: Path) -> None:
     (tmp_path / "module_for_trio.py").write_text(PROGRAM, encoding="utf-8")
     assert run(tmp_path, "-m", "module_for_trio", "-x").stdout == "asyncio ['-x'] __main__\n"
+
+
+def test_python_m_nurseryio_runs_a_program_that_is_passed_as_text(tmp_path: Path) -> None:
+    assert run(tmp_path, "-c", PROGRAM, "-m").stdout == "asyncio ['-m'] __main__\n"
 
 
 def test_python_m_nurseryio_runs_the_main_module_of_a_package(tmp_path: Path) -> None:
@@ -122,13 +126,6 @@ def test_ctrl_c_ends_a_program_of_python_m_nurseryio_as_python_would(
     assert notes == [] or "there were tasks" in notes[0]
 
 
-def test_python_m_nurseryio_shows_the_traceback_of_the_program(
-    tmp_path: Path, script: Path
-) -> None:
-    script.write_text("raise ValueError('mine')", encoding="utf-8")
-    assert run(tmp_path, str(script), code=1).stderr.endswith("ValueError: mine\n")
-
-
 def test_python_m_nurseryio_help(tmp_path: Path) -> None:
     assert run(tmp_path, "--help").stdout == cli.USAGE
     assert run(tmp_path, "-h").stdout == cli.USAGE
@@ -140,6 +137,7 @@ def test_python_m_nurseryio_help(tmp_path: Path) -> None:
         ([], "name a script, or a module after -m"),
         (["--loop"], "--loop needs a value"),
         (["-m"], "-m needs a value"),
+        (["-c"], "-c needs a value"),
         (["--loop", "trio", "x.py"], "--loop must be one of asyncio, uvloop, not 'trio'"),
         (["--fast"], "there is no option --fast"),
         (["-m=x"], "there is no option -m"),
@@ -162,3 +160,28 @@ def test_python_m_nurseryio_without_uvloop_installed_says_how_to_install_it(
         cli.main(["--loop", "uvloop", __file__])
     assert caught.value.code == 2
     assert "pip install 'nurseryio[uvloop]'" in capsys.readouterr().err
+
+
+def test_python_m_nurseryio_runs_pytest_with_warnings_as_errors(tmp_path: Path) -> None:
+    # Files as an installed nurseryio has them. pytest rewrites the modules of installed plugins.
+    installed = tmp_path / "installed"
+    for file, text in {
+        "plugin_for_pytest.py": "",
+        "nurseryio/__init__.py": "",
+        "nurseryio_plugin-1.dist-info/METADATA": "Name: nurseryio-plugin\nVersion: 1\n",
+        "nurseryio_plugin-1.dist-info/entry_points.txt": "[pytest11]\nplugin=plugin_for_pytest\n",
+        "nurseryio_plugin-1.dist-info/RECORD": "nurseryio/__init__.py,,\n",
+    }.items():
+        path = installed / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
+    (tmp_path / "test_it.py").write_text(
+        "import nurseryio, trio\ndef test_names():\n    assert trio.Event is nurseryio.Event\n",
+        encoding="utf-8",
+    )
+    # Plugins that may be installed, and warn.
+    others = ("asyncio", "looptime_chronometers", "looptime_plugin", "looptime_timeproxies")
+    blocked = [argument for name in ("cacheprovider", *others) for argument in ("-p", f"no:{name}")]
+    done = run(tmp_path, "-m", "pytest", *blocked, PYTHONPATH=str(installed))
+    assert "1 passed" in done.stdout

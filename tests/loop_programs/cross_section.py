@@ -27,7 +27,7 @@ from typing import Any
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
-from harness import certs, foreign_loops, matrix
+from harness import certs, fake_loops, foreign_loops, matrix
 
 import nurseryio
 from nurseryio import from_thread, open_nursery, to_thread
@@ -510,9 +510,11 @@ THRESHOLDS = {virtual_time: 0.0, resting_clock: 0.01}
 
 def make_loop(name: str) -> asyncio.AbstractEventLoop:
     """A fresh loop of that name."""
-    return (
-        foreign_loops.LOOPS[name].make() if name in foreign_loops.LOOPS else matrix.new_loop(name)
-    )
+    if name in foreign_loops.LOOPS:
+        return foreign_loops.LOOPS[name].make()
+    if hasattr(fake_loops, name):
+        return getattr(fake_loops, name)()  # type: ignore[no-any-return]
+    return matrix.new_loop(name)
 
 
 def run_step(step: Step, name: str, host: str) -> None:

@@ -132,7 +132,7 @@ async def test_receive_some_refuses_a_wrong_max_bytes(
     max_bytes: Any, error: type[Exception]
 ) -> None:
     async with unix_pair() as (a, _b):
-        with pytest.raises(error, match="max_bytes must be integer >= 1"):
+        with pytest.raises(error, match=r"^max_bytes must be (integer )?>= 1$"):
             await a.receive_some(max_bytes)
 
 
@@ -388,7 +388,7 @@ async def test_two_tasks_that_receive_at_once_get_busy_resource_error() -> None:
     async with unix_pair() as (a, b), nurseryio.open_nursery() as nursery:
         nursery.start_soon(b.receive_some)
         await wait_all_tasks_blocked()
-        with pytest.raises(BusyResourceError, match="already receiving"):
+        with pytest.raises(BusyResourceError, match="already reading / writing this fd"):
             await b.receive_some()
         await b.send_all(b"the other direction is free")
         await a.send_all(b"x")
@@ -405,7 +405,7 @@ async def test_two_tasks_that_send_at_once_get_busy_resource_error() -> None:
             a.send_eof,
         ]
         for method in methods:
-            with pytest.raises(BusyResourceError, match="already sending"):
+            with pytest.raises(BusyResourceError, match="currently sending data on"):
                 await method()
         net.drain(b)
 
@@ -969,9 +969,9 @@ async def test_socket_stream_getsockopt_and_setsockopt() -> None:
         a.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         assert a.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert a.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 4) == b"\x01\0\0\0"
-        with pytest.raises(TypeError, match="None needs a 'length'"):
+        with pytest.raises(TypeError, match="must not be None when specifying length"):
             a.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, None)  # type: ignore[call-overload]
-        with pytest.raises(TypeError, match="only None may stand"):
+        with pytest.raises(TypeError, match="must be None when specifying optlen"):
             a.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1, 4)  # type: ignore[call-overload]
         with pytest.raises(OSError):
             a.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, None, 4)
@@ -1069,3 +1069,24 @@ async def test_socket_stream_over_ipv6_loopback() -> None:
             await stream.send_all(b"x")
             assert await stream.receive_some() == b"x"
         nursery.cancel_scope.cancel()
+
+
+async def test_a_socket_stream_calls_the_methods_that_a_test_has_replaced_on_its_socket(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left, right = nurseryio.socket.socketpair()
+    sent: list[bytes] = []
+
+    async def send(data: Any, flags: int = 0) -> int:
+        sent.append(bytes(data))
+        return len(data)
+
+    async def recv(size: int, flags: int = 0) -> bytes:
+        return b"received"
+
+    monkeypatch.setattr(left, "send", send)
+    monkeypatch.setattr(left, "recv", recv)
+    async with SocketStream(left) as stream, SocketStream(right):
+        await stream.send_all(b"data")
+        assert sent == [b"data"]
+        assert await stream.receive_some() == b"received"

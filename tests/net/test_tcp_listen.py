@@ -66,7 +66,7 @@ async def test_reuse_addr_lets_a_port_be_used_again_in_spite_of_time_wait() -> N
 @pytest.mark.parametrize("port", [None, b"80", "http", 80.0])
 async def test_open_tcp_listeners_refuses_a_port_that_is_not_an_integer(port: Any) -> None:
     for host in ("127.0.0.1", None):
-        with pytest.raises(TypeError, match="port must be an int, not "):
+        with pytest.raises(TypeError, match="port must be an int not "):
             await open_tcp_listeners(port, host=host)
 
 

@@ -263,7 +263,7 @@ def test_a_sync_with_on_a_nursery_is_refused_with_advice() -> None:
 async def test_start_soon_in_a_closed_nursery_is_refused() -> None:
     async with open_nursery() as nursery:
         pass
-    with pytest.raises(RuntimeError, match=r"Nursery is closed to new arrivals.*still open"):
+    with pytest.raises(RuntimeError, match=r"Nursery is closed to new arrivals\n.*still open"):
         nursery.start_soon(do_nothing)
     with pytest.raises(RuntimeError, match="Nursery is closed to new arrivals"):
         await nursery.start(do_nothing)

@@ -9,6 +9,7 @@ import asyncio
 import threading
 
 import pytest
+from harness import sniffing
 
 import nurseryio
 from nurseryio.lowlevel import LoopToken, TrioToken, checkpoint, current_trio_token, in_trio_task
@@ -82,6 +83,27 @@ async def test_run_sync_soon_works_from_another_thread() -> None:
     thread.start()
     await done.wait()
     thread.join()
+
+
+async def test_sniffio_answers_in_a_run_sync_soon_function_as_in_a_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sniffio = sniffing.install(monkeypatch)
+    answers: list[object] = []
+    done = nurseryio.Event()
+
+    def ask() -> None:
+        answers.append(sniffio.current_async_library())
+        # A callback that the function schedules is its own, and not nurseryio's.
+        asyncio.get_running_loop().call_soon(later)
+
+    def later() -> None:
+        answers.append(sniffio.current_async_library())
+        done.set()
+
+    current_trio_token().run_sync_soon(ask)
+    await done.wait()
+    assert answers == [sniffio.current_async_library(), None]
 
 
 def test_run_sync_soon_after_the_run_raises_run_finished_error() -> None:

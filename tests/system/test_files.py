@@ -113,7 +113,7 @@ async def test_a_cancelled_open_file_opens_nothing(tmp_path: Path) -> None:
 def test_wrap_file_refuses_what_is_not_a_file(thing: Any) -> None:
     if thing is io.BytesIO:
         thing = type("Half", (), {"read": None, "close": lambda self: None})()
-    with pytest.raises(TypeError, match=r"methods close and \(read or write\)"):
+    with pytest.raises(TypeError, match=r"required duck-file methods: close and \(read or write\)"):
         wrap_file(thing)
 
 

@@ -217,7 +217,7 @@ async def test_all_previous_handlers_are_called_although_they_raise() -> None:
 async def test_a_signal_receiver_after_its_block_is_an_error() -> None:
     with open_signal_receiver(ONE) as received:
         pass
-    with pytest.raises(RuntimeError, match="block has been left"):
+    with pytest.raises(RuntimeError, match="block already exited"):
         await received.__anext__()
 
 

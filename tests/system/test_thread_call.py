@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import sys
-import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -17,7 +15,7 @@ from nurseryio._base import Error, Value
 from nurseryio._base.exc_fields import context_of
 from nurseryio._core import Abort, current_task, reschedule, wait_task_rescheduled
 from nurseryio._system import thread_call as hop_module
-from nurseryio._system.thread_call import Hop, current_hop, function_name, hide_library_name
+from nurseryio._system.thread_call import Hop, current_hop, function_name
 
 
 class NoLimit:
@@ -149,28 +147,6 @@ async def test_an_error_of_the_limiter_is_not_lost_when_the_thread_call_is_aband
     hop.abort(lambda: None)  # type: ignore[arg-type,return-value]
     with pytest.raises(ValueError, match="jammed"):
         hop._finish(Value(1))
-
-
-def test_the_sniffio_library_name_is_hidden_from_a_threads_context(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    variable: contextvars.ContextVar[str | None] = contextvars.ContextVar("library", default=None)
-    sniffio = types.SimpleNamespace(current_async_library_cvar=variable)
-    monkeypatch.setitem(sys.modules, "sniffio", sniffio)  # type: ignore[arg-type]
-    context = contextvars.copy_context()
-    hide_library_name(context)
-    assert variable not in context
-    context.run(variable.set, "asyncio")
-    hide_library_name(context)
-    assert context[variable] is None
-
-
-def test_without_sniffio_no_library_name_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "sniffio", raising=False)
-    context = contextvars.copy_context()
-    before = dict(context)
-    hide_library_name(context)
-    assert dict(context) == before
 
 
 # -- each side gets its answer ------------------------------------------------------

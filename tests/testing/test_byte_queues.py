@@ -18,7 +18,7 @@ def test_max_bytes_is_none_or_an_integer_from_one_up() -> None:
     assert check_max_bytes(None) is None
     assert check_max_bytes(True) == 1
     for wrong in (0, -1):
-        with pytest.raises(ValueError, match=rf"must be >= 1.*not {wrong}"):
+        with pytest.raises(ValueError, match="must be >= 1"):
             check_max_bytes(wrong)
     with pytest.raises(TypeError):
         check_max_bytes(1.5)

@@ -41,7 +41,7 @@ async def test_a_sequencer_position_can_be_used_once() -> None:
     turn = Sequencer()
     async with turn(0):
         pass
-    with pytest.raises(RuntimeError, match="used already"):
+    with pytest.raises(RuntimeError, match="reuse sequence point"):
         async with turn(0):
             raise AssertionError("not reached")
 
@@ -66,7 +66,7 @@ async def test_cancelling_a_task_that_waits_breaks_the_sequencer_for_all() -> No
                 async with turn(position):
                     raise AssertionError("not reached")
             except RuntimeError as exc:
-                record.append((position, str(exc).startswith("the task was cancelled")))
+                record.append((position, str(exc).startswith("Sequencer wait cancelled")))
 
     async with nurseryio.open_nursery() as nursery:
         async with turn(0):

@@ -388,3 +388,30 @@ def test_step_runner_that_cannot_be_started_leaves_no_loop_open(
         StepRunner(loop_factory=make)
     (loop,) = made
     assert loop.is_closed()
+
+
+def test_step_runner_restricts_keyboard_interrupt_to_checkpoints_if_asked_to() -> None:
+    passed = []
+
+    async def press() -> None:
+        signal.raise_signal(signal.SIGINT)
+        passed.append("after the signal")
+        await nurseryio.lowlevel.checkpoint()
+        passed.append("after the checkpoint")
+
+    steps = StepRunner(restrict_keyboard_interrupt_to_checkpoints=True)
+    with pytest.raises(KeyboardInterrupt):
+        steps.do(press)
+    steps.close()
+    assert passed == ["after the signal"]
+
+
+def test_the_nurseries_of_a_step_runner_are_not_strict_if_asked_to() -> None:
+    async def fail() -> None:
+        async with nurseryio.open_nursery():
+            raise ValueError
+
+    steps = StepRunner(strict_exception_groups=False)
+    with pytest.raises(ValueError):
+        steps.do(fail)
+    steps.close()

@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 from harness import certs, tlspairs
 
-from nurseryio import NeedHandshakeError, SSLStream
+from nurseryio import (
+    BrokenResourceError,
+    ClosedResourceError,
+    NeedHandshakeError,
+    SSLStream,
+    open_nursery,
+)
 from nurseryio._tls.info import TLSInfo
 from nurseryio.testing import memory_stream_pair
 
@@ -39,7 +45,7 @@ OTHERWISE_NAMED = {"read": "receive_some", "write": "send_all"}
 @pytest.mark.parametrize("name", AFTER_HANDSHAKE)
 async def test_handshake_results_before_the_handshake_raise_need_handshake_error(name: str) -> None:
     for stream in tlspairs.over_memory():
-        with pytest.raises(NeedHandshakeError, match=rf"do_handshake\(\).* {name}\(\)"):
+        with pytest.raises(NeedHandshakeError, match=rf"do_handshake\(\).* '{name}'"):
             getattr(stream, name)()
 
 
@@ -141,7 +147,8 @@ def test_no_method_is_there_that_this_python_does_not_have() -> None:
     assert ours - {*dir(ssl.SSLObject)} == set()
 
 
-async def test_a_server_requests_the_clients_certificate_after_the_handshake() -> None:
+async def pair_with_post_handshake_auth() -> tuple[SSLStream[Any], SSLStream[Any]]:
+    """A client and a server that may ask for its certificate after the handshake."""
     context = ssl.create_default_context()
     certs.authority().configure_trust(context)
     certs.certificate(certs.OTHER_HOST).configure_cert(context)
@@ -155,6 +162,11 @@ async def test_a_server_requests_the_clients_certificate_after_the_handshake() -
     client: SSLStream[Any] = SSLStream(ends[0], context, server_hostname=certs.HOST)
     server: SSLStream[Any] = SSLStream(ends[1], server_context, server_side=True)
     await tlspairs.connect((client, server))
+    return client, server
+
+
+async def test_a_server_requests_the_clients_certificate_after_the_handshake() -> None:
+    client, server = await pair_with_post_handshake_auth()
     assert server.getpeercert() is None
     with pytest.raises(ssl.SSLError):
         client.verify_client_post_handshake()
@@ -167,6 +179,23 @@ async def test_a_server_requests_the_clients_certificate_after_the_handshake() -
     certificate = server.getpeercert()
     assert certificate is not None
     assert ("DNS", certs.OTHER_HOST) in certificate["subjectAltName"]
+
+
+@pytest.mark.parametrize("how", ["closed", "unwrapped", "broken"])
+async def test_a_server_that_cannot_send_its_request_for_a_certificate_says_so(how: str) -> None:
+    client, server = await pair_with_post_handshake_auth()
+    if how == "broken":
+        await client.transport_stream.send_stream.aclose()
+        with pytest.raises(BrokenResourceError):
+            await server.receive_some()
+        with pytest.raises(BrokenResourceError):
+            server.verify_client_post_handshake()
+    else:
+        async with open_nursery() as nursery:
+            for end in (client, server):
+                nursery.start_soon(end.aclose if how == "closed" else end.unwrap)
+        with pytest.raises(ClosedResourceError):
+            server.verify_client_post_handshake()
 
 
 if sys.version_info >= (3, 13):

@@ -187,7 +187,7 @@ async def run_is_refused(tool: Tool) -> None:
         try:
             nurseryio.run(nurseryio.sleep, 0)
         except RuntimeError as error:
-            assert "another running event loop" in str(error), error
+            assert str(error) == "Attempted to call run() from inside a run()", error
         else:
             raise AssertionError("nothing was raised")
 

@@ -1,0 +1,142 @@
+"""The private parts of a loop: which of them are believed, on every kind of loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import selectors
+import threading
+from math import inf
+from typing import Any
+
+import pytest
+from harness import fake_loops
+
+from nurseryio._asyncio import loop_parts
+
+# -- which parts of a loop are used ---------------------------------------------------
+
+
+async def test_asking_for_the_ready_queue_leaves_no_callback_in_it(loop_kind: str) -> None:
+    loop: Any = asyncio.get_running_loop()
+    before = list(getattr(loop, "_ready", ()))
+    queue = loop_parts.ready_queue(loop)
+    if loop_kind == "uvloop":
+        assert queue == "unknown"
+    else:
+        assert queue is loop._ready
+        assert list(queue) == before
+
+
+@pytest.mark.parametrize("make", fake_loops.FAKES)
+def test_a_ready_queue_that_the_loop_does_not_use_is_not_believed(make: Any) -> None:
+    with contextlib.closing(make()) as loop:
+        queue = loop_parts.ready_queue(loop)
+        assert (queue == "unknown") == (make is not fake_loops.own_selector)
+        assert len(queue) > 0 or make is fake_loops.own_selector
+        assert loop_parts.selector_of(loop, queue) is None
+        assert loop_parts.outside_wakers(loop, None) == 1
+        loop.run_until_complete(asyncio.sleep(0))
+
+
+def test_a_loop_is_asked_for_its_ready_queue_in_its_own_thread_only() -> None:
+    async def main() -> object:
+        return await asyncio.to_thread(loop_parts.ready_queue, asyncio.get_running_loop())
+
+    with contextlib.closing(asyncio.SelectorEventLoop()) as loop:
+        assert loop.run_until_complete(main()) is loop_parts.NOT_ASKED
+        assert loop_parts.ready_queue(loop) == loop._ready  # type: ignore[attr-defined]
+    assert loop_parts.ready_queue(loop) is loop_parts.UNKNOWN  # closed
+
+
+class Exhausted(asyncio.SelectorEventLoop):
+    """There is no memory to read a part, or to make a future."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "unreadable":
+            raise MemoryError
+        return super().__getattribute__(name)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """Fail."""
+        raise MemoryError
+
+
+def test_a_lack_of_memory_does_not_make_a_part_of_a_loop_unknown() -> None:
+    with contextlib.closing(Exhausted()) as loop:
+        with pytest.raises(MemoryError):
+            loop_parts.part(loop, "unreadable")
+        with pytest.raises(MemoryError):
+            loop_parts.behind(loop)
+
+
+async def test_the_threads_of_the_default_executor_are_known_while_they_are_idle(
+    loop_kind: str,
+) -> None:
+    loop = asyncio.get_running_loop()
+    go = threading.Event()
+    busy = loop.run_in_executor(None, go.wait)
+    assert loop_parts.idle_executor_threads(loop) == set()
+    names = loop_parts.executor_threads(loop)
+    assert len(names) == (loop_kind != "uvloop")
+    go.set()
+    await busy
+    await loop.shutdown_default_executor()
+
+
+@pytest.mark.parametrize("make", fake_loops.ODD)
+def test_a_loop_of_odd_shape_counts_as_hiding_its_ready_queue(make: Any) -> None:
+    with contextlib.closing(make()) as loop:
+        queue = loop_parts.ready_queue(loop)
+        assert queue is loop_parts.UNKNOWN
+        assert loop_parts.selector_of(loop, queue) is None
+        loop.run_until_complete(asyncio.sleep(0))
+
+
+@pytest.mark.parametrize("make", [asyncio.SelectorEventLoop, *fake_loops.FAKES])
+def test_an_emergency_call_is_made_on_a_loop_with_an_unused_ready_queue(make: Any) -> None:
+    calls: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        context = contextvars.Context()
+        queue = loop_parts.ready_queue(loop)
+        loop_parts.emergency_call(loop, queue, lambda: calls.append(1), context)()
+        assert calls == []
+        await asyncio.sleep(0)
+        assert calls == [1]
+
+    with contextlib.closing(make()) as loop:
+        loop.run_until_complete(main())
+
+
+@pytest.mark.stock_only("uvloop has no selector")
+async def test_the_asyncio_loop_shows_its_timers_and_its_watched_descriptors() -> None:
+    loop = asyncio.get_running_loop()
+    selector = loop_parts.selector_of(loop, loop_parts.ready_queue(loop))
+    assert isinstance(selector, selectors.DefaultSelector)
+    assert loop_parts.outside_wakers(loop, selector) == 0
+    before = loop_parts.next_timer(loop)
+    timer = loop.call_later(5, print)
+    assert loop_parts.next_timer(loop) <= timer.when()
+    timer.cancel()
+    assert loop_parts.next_timer(loop) == before or before == inf
+
+
+# -- proxies ----------------------------------------------------------------------------
+
+
+def test_the_loop_behind_a_proxy_is_found() -> None:
+    with contextlib.closing(fake_loops.Proxy()) as proxy:
+        assert loop_parts.behind(proxy) is proxy.loop
+        assert loop_parts.behind(proxy.loop) is proxy.loop
+
+
+def test_a_loop_that_makes_no_futures_counts_as_the_loop_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with contextlib.closing(asyncio.SelectorEventLoop()) as loop:
+        for answer in (None, asyncio.AbstractEventLoop.create_future):
+            monkeypatch.setattr(loop, "create_future", lambda answer=answer: answer)
+            assert loop_parts.behind(loop) is loop
