@@ -30,7 +30,7 @@ def wasm_has_threads() -> bool:
 
 
 def call_when_done(task: AsyncioTask, callback: Any, context: contextvars.Context) -> None:
-    """Add a done-callback that a subclass of asyncio's task, such as Pyodide's, does not see.
+    """Add a done-callback that a subclass of the task (Pyodide has one) does not see.
 
     Pyodide counts the callbacks, and reports the error of a task that has no other callback. And a
     subclass may not be complete yet, because asyncio schedules the first step in ``__init__``.

@@ -65,10 +65,10 @@ def run_in_page(
         async_fn: an async function.
         args: its positional arguments.
         instruments: instruments, installed for the time of the run.
-        own_loop: the arguments of ``run`` that need a loop of its own, if they are given.
+        own_loop: the arguments of ``run`` that no shared loop can have, if they are given.
 
     Raises:
-        NotImplementedError: one of these arguments needs a loop of its own.
+        NotImplementedError: one of these arguments was given.
         RuntimeError: the caller cannot wait, or is inside a run.
         BaseException: the error of ``async_fn``.
     """
