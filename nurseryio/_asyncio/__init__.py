@@ -2,6 +2,7 @@
 
 ``required``: the private names that ``compat`` uses, and the error if one is missing.
 ``compat``: task state, cancel counts and task making, for all Pythons.
+``browser``: the event loop of a web page.
 ``loop_parts``: a loop's queue, selector, timers and executor, for all loops.
 ``epoll``: one epoll object between a loop and the descriptors that stay registered with it.
 ``closing``: functions to call once a loop has been closed.

@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import Any
 
 from .thread_cache import prepare
+from .unsupported import missing_part, stand_in
 
 # The type of a name whose import Python has put off; none before Python 3.15.
 _LAZY_IMPORT: Any = getattr(types, "LazyImportType", ())
@@ -80,7 +81,11 @@ def preload() -> None:
     # A public module that is loaded here may add lazy names.
     while left := _lazy_modules - done:
         for module in sorted(left):
-            importlib.import_module(module)
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                if missing_part(error) is None:
+                    raise
         done |= left
     for module in _OPTIONAL:
         with suppress(ImportError):
@@ -147,7 +152,13 @@ def lazy_exports(namespace: dict[str, Any], lazy: dict[str, str] | None = None) 
             raise AttributeError(f"module {public_module!r} has no attribute {name!r}")
         if not module:
             return _load(f"{library}.{name}")
-        value = getattr(_load(f"{library}.{module}"), name)
+        try:
+            value = getattr(_load(f"{library}.{module}"), name)
+        except ImportError as error:
+            part = missing_part(error.__cause__)
+            if part is None:
+                raise
+            value = stand_in(part, name)
         show_public_module(value, name, public_module)
         namespace[name] = value
         return value

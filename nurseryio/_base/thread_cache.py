@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from .._asyncio.interpreter import DAEMONS, before_threads_are_joined
 from .forked import in_child
 from .outcome import Error, capture
+from .unsupported import needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +75,8 @@ def _find_os_rename() -> Callable[[str], object] | None:
         import ctypes
 
         # PyDLL keeps the interpreter's lock during the call, which is far shorter than switching.
-        rename = ctypes.PyDLL(None).pthread_setname_np
+        # PyPy does not have it.
+        rename = getattr(ctypes, "PyDLL", ctypes.CDLL)(None).pthread_setname_np
     except MemoryError:
         raise
     except Exception:
@@ -309,6 +311,7 @@ def prepare() -> None:
     _cache.os_rename()
 
 
+@needs("threads")
 def start_thread_soon(
     fn: Callable[[], RetT],
     deliver: Callable[[Outcome[RetT]], object],

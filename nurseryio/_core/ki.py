@@ -84,6 +84,9 @@ _OUTSIDE_ENGINE = {abcs.__name__, outcome.__name__, util.__name__}
 # The standard library's packages, and the backport of a builtin.
 _STANDARD = sys.stdlib_module_names | {"exceptiongroup"}
 
+# The functions that CPython calls when it collects garbage. PyPy does not have this list.
+_gc_callbacks: list[Any] = getattr(gc, "callbacks", [])
+
 # The kinds of code objects whose frame can be awaited.
 _AWAITED = (
     inspect.CO_COROUTINE
@@ -211,7 +214,7 @@ def _raised_in(frame: types.FrameType | None) -> types.FrameType | None:
         if code in _ends or code in _boundaries:
             break
         if code.co_name == "__del__" or any(
-            getattr(callback, "__code__", None) is code for callback in gc.callbacks
+            getattr(callback, "__code__", None) is code for callback in _gc_callbacks
         ):
             return None
         for argument in _arguments(frame):

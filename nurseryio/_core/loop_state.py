@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from weakref import ref
 
 from .._asyncio import compat, loop_parts, required
+from .._asyncio.browser import IS_WASM, LONGEST_TIMER
 from .._base.exc_fields import is_a
 from .._base.util import unset_hook
 from .deadlines import Deadlines
@@ -178,8 +179,16 @@ class LoopState:
 
     def _arm(self, when: float) -> None:
         loop = self.loop
-        if when > loop.time():
-            timer: asyncio.Handle = loop.call_at(when, fire, self, context=self.context)
+        now = loop.time()
+        if when > now:
+            timer: asyncio.Handle
+            if IS_WASM and self.clock is None:
+                # The call_at() of a page raises if the time has come meanwhile. A timer that comes
+                # before its deadline is armed again.
+                when = min(when, now + LONGEST_TIMER)
+                timer = loop.call_later(when - now, fire, self, context=self.context)
+            else:
+                timer = loop.call_at(when, fire, self, context=self.context)
         else:
             # Not a timer: the loop looks at timers only after the callbacks that are ready now. A
             # task's next checkpoint must notice a deadline that has passed.

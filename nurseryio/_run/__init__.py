@@ -6,6 +6,7 @@
 ``asyncgens``: closes unfinished async generators. ``runvar``: variables of one loop.
 ``token``: calls into a loop from other threads and signal handlers (``run_sync_soon``).
 ``system_tasks``: ``spawn_system_task``. ``introspection``: statistics, ``in_trio_run``.
+``page_run``: a run in a web page, on the loop that is there.
 ``run``: the public function, and the order of a run's beginning and end.
 
 Not here: which frames Ctrl-C may interrupt (``_core.ki``); clocks and idleness (``_loop``).

@@ -34,6 +34,7 @@ from .._base import Error, RunFinishedError, Value, coroutine_or_error
 from .._base.exc_fields import explained
 from .._base.forked import in_child
 from .._base.library_name import call_outside_task
+from .._base.unsupported import needs
 from .._core import disable_ki_protection
 from .._core.loop_state import WHENCE
 from .._core.task import current_state
@@ -317,6 +318,7 @@ def _wait(
                 _loop_closed(answers)
 
 
+@needs("threads", "from_thread.run()")
 def from_thread_run(
     afn: Callable[[Unpack[ArgsT]], Awaitable[RetT]],
     *args: Unpack[ArgsT],
@@ -354,6 +356,7 @@ def from_thread_run(
     return _ask(_AsyncRequest, afn, args, trio_token)  # type: ignore[no-any-return]
 
 
+@needs("threads", "from_thread.run_sync()")
 def from_thread_run_sync(
     fn: Callable[[Unpack[ArgsT]], RetT],
     *args: Unpack[ArgsT],
@@ -389,6 +392,7 @@ def from_thread_run_sync(
     return _ask(_SyncRequest, fn, args, trio_token)  # type: ignore[no-any-return]
 
 
+@needs("threads", "from_thread.check_cancelled()")
 def from_thread_check_cancelled() -> None:
     """Raise :exc:`Cancelled` if the task that waits for this thread has been cancelled.
 

@@ -31,6 +31,7 @@ from .._base.exc_fields import explained
 from .._base.forked import generation
 from .._base.signal_handlers import Replaced
 from .._base.signal_wakeup import SignalWakeup
+from .._base.unsupported import needs
 from .._core import checkpoint
 from .._run import current_trio_token
 from .._sync import ParkingLot
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["open_signal_receiver"]
 
 
+@needs("signals")
 def open_signal_receiver(
     *signals: signal.Signals | int,
 ) -> AbstractContextManager[AsyncIterator[int]]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ from queue import SimpleQueue
 from typing import Any, NoReturn
 
 import pytest
+from harness import pypy
 from harness.resisting import KINDS, Text, make
 
 from nurseryio._base import Error, Outcome, thread_cache
@@ -210,6 +212,7 @@ def test_an_error_in_the_delivery_callback_is_printed_and_the_thread_goes_on(
     assert "no such address" in printed
 
 
+@pypy.needs_reference_counting
 def test_an_idle_thread_holds_no_reference_to_its_last_job(cache: ThreadCache) -> None:
     class Job:
         def __call__(self) -> Job:
@@ -227,6 +230,7 @@ def test_an_idle_thread_holds_no_reference_to_its_last_job(cache: ThreadCache) -
     assert gone() is None
 
 
+@pypy.needs_reference_counting
 def test_a_job_function_is_released_when_its_result_is_delivered(cache: ThreadCache) -> None:
     class Job:
         def __call__(self) -> None:
@@ -320,6 +324,7 @@ def test_a_thread_counts_as_idle_when_it_has_delivered_its_result(cache: ThreadC
 # -- each job gets its answer -----------------------------------------------------
 
 
+@pypy.needs_own_exception_fields
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_an_error_of_a_job_that_overrides_its_fields_is_delivered(
     cache: ThreadCache, kind: Any
@@ -359,7 +364,8 @@ def test_threads_work_without_ctypes(cache: ThreadCache, monkeypatch: pytest.Mon
     def fail(*_args: object) -> NoReturn:
         raise ValueError("a sandbox")
 
-    monkeypatch.setattr("ctypes.PyDLL", fail)
+    for name in ("PyDLL", "CDLL"):  # PyPy has only the second
+        monkeypatch.setattr(ctypes, name, fail, raising=False)
     assert thread_cache._find_os_rename() is None
 
 

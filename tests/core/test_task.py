@@ -14,6 +14,7 @@ import weakref
 from typing import Any
 
 import pytest
+from harness import pypy
 from harness.late_errors import LateFuture, OutOfTime
 
 import nurseryio
@@ -182,6 +183,7 @@ async def test_iter_await_frames_walks_the_frames_in_which_a_task_waits() -> Non
         nursery.cancel_scope.cancel()
 
 
+@pypy.needs_reference_counting
 async def test_a_task_record_keeps_no_reference_to_the_locals_of_a_child_that_has_ended() -> None:
     class Thing:
         pass
