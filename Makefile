@@ -6,7 +6,7 @@ BIN = .venv/bin
 
 SEED ?= 1
 
-.PHONY: help demo quick test coverage injection syscalls packages lint types docs bench clean
+.PHONY: help demo quick test coverage injection syscalls threads packages browser lint types docs bench clean
 
 help:
 	@echo "make demo    run the demonstration, on the stock loop and on uvloop"
@@ -16,7 +16,9 @@ help:
 	@echo "make injection  raise an exception at every line of the engine in turn (takes long)"
 	@echo "make syscalls   raise each error at every system call in turn, and run random programs"
 	@echo "                on all streams (takes minutes)"
+	@echo "make browser  run the tests of nurseryio in a web page, under node (needs npm)"
 	@echo "make packages   run the tests of packages written for Trio (gets them from the package index)"
+	@echo "make threads    run many event loops in many threads for ten minutes"
 	@echo "make lint    check style and formatting"
 	@echo "make types   check the types, and that the public ones are complete"
 	@echo "make docs    build the documentation into docs/_build/html"
@@ -57,9 +59,18 @@ syscalls: .venv/test.stamp
 	cd tests && ../$(BIN)/python -W ignore -m harness.syscall_injection --seed $(SEED)
 	cd tests && ../$(BIN)/python -W ignore -m harness.stream_stress --runs 300 --seed $(SEED)
 
+PYODIDE ?= 314.0.7
+node_modules/pyodide:
+	npm install --prefix . --no-save --no-package-lock --no-audit --no-fund pyodide@$(PYODIDE)
+
+browser: .venv/test.stamp node_modules/pyodide
+	$(BIN)/python -m pytest tests/test_pyodide.py
 # `make packages PACKAGES="jeepney httpx" OPTIONS=--trio` runs these alone, on the real Trio.
 packages: .venv/test.stamp
 	$(BIN)/python tests/harness/packages.py $(OPTIONS) $(PACKAGES)
+
+threads: .venv/test.stamp
+	cd tests && ../$(BIN)/python -W ignore -m harness.thread_stress --seconds 600 --seed $(SEED)
 
 lint: .venv/dev.stamp
 	$(BIN)/python -m ruff check
@@ -79,5 +90,5 @@ bench: .venv/bench.stamp
 	$(BIN)/python -m benchmarks --quick
 
 clean:
-	rm -rf .venv .ci-venv docs/_build build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .ci-venv node_modules docs/_build build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

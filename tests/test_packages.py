@@ -44,4 +44,4 @@ def test_failures_of_a_package_without_a_reason_and_reasons_without_a_failure_ar
     assert (row.passed, row.skipped) == (1, 1)
     assert row.unexpected == ["tests.a.test_new"]
     assert row.unneeded == ["test_gone"]
-    assert row.cells() == ["package", "1.0", "1", "2", "1", "looks at a text; was mended"]
+    assert row.cells() == ["package", "1.0", "1", "2", "1", "looks at a text"]

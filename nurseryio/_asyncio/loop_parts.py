@@ -66,8 +66,8 @@ def ready_queue(loop: Loop) -> Sized:
     if loop.is_running() and running_loop_or_none() is not loop:
         return NOT_ASKED
     handle = loop.call_soon(_ignore, context=contextvars.Context())
-    # Listed in one step, because other threads may append to the queue.
-    shown = any(ready is handle for ready in list(queue))
+    # Copied in one step, because other threads may append to the queue.
+    shown = any(ready is handle for ready in queue.copy())
     if isinstance(handle, asyncio.Handle):
         handle.cancel()
     with contextlib.suppress(ValueError, IndexError):

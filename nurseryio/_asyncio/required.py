@@ -119,7 +119,8 @@ def _is_set_by(cls: Any, name: str) -> bool:
     """Whether a class is written in Python, and its functions use this attribute of its objects."""
     functions = [value for base in getattr(cls, "__mro__", ()) for value in vars(base).values()]
     codes = [getattr(function, "__code__", None) for function in functions]
-    return any(name in code.co_names for code in codes if code is not None)
+    # Functions of PyPy that are not written in Python have code of another kind.
+    return any(name in getattr(code, "co_names", ()) for code in codes)
 
 
 def _lost(shown: str, name: str) -> str:

@@ -6,6 +6,9 @@ server loads when it starts.
 Rule 1: a public module lists the internal module that each lazy name comes from. That module is
 imported at the first access to the name. The value is then stored in the public module.
 
+With Python's own lazy imports (``-X lazy_imports=all``) the other public names are loaded with the
+public module nevertheless, because of rule 2.
+
 Rule 2: the ``__module__`` of a public object is the public module (``nurseryio.CancelScope``), not
 the file that defines the object. Tracebacks, ``repr`` and pickle use it.
 """
@@ -18,6 +21,10 @@ from contextlib import suppress
 from typing import Any
 
 from .thread_cache import prepare
+from .unsupported import missing_part, stand_in
+
+# The type of a name whose import Python has put off; none before Python 3.15.
+_LAZY_IMPORT: Any = getattr(types, "LazyImportType", ())
 
 # The full names of the modules that public modules load on first use.
 _lazy_modules: set[str] = set()
@@ -76,7 +83,11 @@ def preload() -> None:
     # A public module that is loaded here may add lazy names.
     while left := _lazy_modules - done:
         for module in sorted(left):
-            importlib.import_module(module)
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                if missing_part(error) is None:
+                    raise
         done |= left
     for module in _OPTIONAL:
         with suppress(ImportError):
@@ -127,6 +138,9 @@ def lazy_exports(namespace: dict[str, Any], lazy: dict[str, str] | None = None) 
     public_module = namespace["__name__"]
     library = public_module.partition(".")[0]
     origin = {name: module for module, names in (lazy or {}).items() for name in names.split()}
+    for name, value in list(namespace.items()):
+        if isinstance(value, _LAZY_IMPORT):
+            namespace[name] = value.resolve()
     eager = [name for name, value in namespace.items() if _is_public(name, value)]
     for name in eager:
         show_public_module(namespace[name], name, public_module)
@@ -140,7 +154,13 @@ def lazy_exports(namespace: dict[str, Any], lazy: dict[str, str] | None = None) 
             raise AttributeError(f"module {public_module!r} has no attribute {name!r}")
         if not module:
             return _load(f"{library}.{name}")
-        value = getattr(_load(f"{library}.{module}"), name)
+        try:
+            value = getattr(_load(f"{library}.{module}"), name)
+        except ImportError as error:
+            part = missing_part(error.__cause__)
+            if part is None:
+                raise
+            value = stand_in(part, name)
         show_public_module(value, name, public_module)
         namespace[name] = value
         return value

@@ -10,6 +10,8 @@ Rule 2: the thread that became idle last gets the next job. So a few threads do 
 with warm caches, and surplus threads stay idle long enough to end.
 
 Rule 3: worker threads are daemons. A thread that is stuck never keeps the process from ending.
+A subinterpreter refuses daemons. There the idle threads end when the interpreter does, and the end
+waits for the others.
 
 Rule 4: a thread counts as idle *before* it delivers its result. Code that starts the next job when
 it gets a result gets the same thread, not a new one.
@@ -30,8 +32,10 @@ from contextvars import Context
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from .._asyncio.interpreter import DAEMONS, before_threads_are_joined
 from .forked import in_child
 from .outcome import Error, capture
+from .unsupported import needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +75,8 @@ def _find_os_rename() -> Callable[[str], object] | None:
         import ctypes
 
         # PyDLL keeps the interpreter's lock during the call, which is far shorter than switching.
-        rename = ctypes.PyDLL(None).pthread_setname_np
+        # PyPy does not have it.
+        rename = getattr(ctypes, "PyDLL", ctypes.CDLL)(None).pthread_setname_np
     except MemoryError:
         raise
     except Exception:
@@ -104,7 +109,10 @@ Job: TypeAlias = "tuple[Callable[[], Any], Callable[[Any], object], str | None]"
 
 
 class _Worker:
-    """One thread. Its lock is free exactly while ``job`` holds a job that it has not taken yet."""
+    """One thread. Its lock is free exactly while ``job`` holds a job that it has not taken yet.
+
+    The lock is also freed, without a job, when the thread is to end with its interpreter.
+    """
 
     __slots__ = ("_cache", "_rename", "_thread", "_usual_name", "delivering", "job", "ready")
 
@@ -122,7 +130,7 @@ class _Worker:
             # Otherwise the thread would keep the context of the code that started it alive.
             options["context"] = Context()
         self._thread = threading.Thread(
-            target=self._work, name=self._usual_name, daemon=True, **options
+            target=self._work, name=self._usual_name, daemon=DAEMONS, **options
         )
         self._thread.start()
 
@@ -137,8 +145,8 @@ class _Worker:
 
     def _do_next(self) -> bool:
         """Wait for a job and do it. Returns False if the thread is to end."""
-        if self.ready.acquire(timeout=IDLE_SECONDS):
-            return self._do_job()
+        if self.ready.acquire(timeout=0.0 if self._cache.ending else IDLE_SECONDS):
+            return self.job is not None and self._do_job()
         return not self._cache.withdraw(self)
 
     def _fail(self, error: BaseException) -> None:
@@ -212,13 +220,17 @@ def _report(what: str) -> None:
 class ThreadCache:
     """The idle worker threads of the process; starts one more if none is idle.
 
-    All methods may be called from any thread. They rely on ``append``, ``pop`` and ``remove`` of
-    a list being atomic, which CPython guarantees with and without its global lock.
+    All methods may be called from any thread, also by a finalizer or signal handler that has
+    interrupted another call. So there is no lock. They rely on ``popitem``, ``pop`` and
+    ``setdefault`` of a dict being atomic for keys that are compared by identity. CPython documents
+    that for its free-threaded build as well.
     """
 
     def __init__(self) -> None:
-        # Invariant: a worker in this list has no job, and none is being given to it.
-        self._idle: list[_Worker] = []
+        # Invariant: a worker in this table has no job, and none is being given to it.
+        self._idle: dict[_Worker, None] = {}
+        # Whether the interpreter is ending, so that idle workers must end.
+        self.ending = False
         self._os_rename: Callable[[str], object] | None = None
         self._os_rename_known = False
 
@@ -231,8 +243,8 @@ class ThreadCache:
         """See the module's function :func:`start_thread_soon`."""
         job = (fn, deliver, name)
         try:
-            worker = self._idle.pop()
-        except IndexError:
+            worker, _ = self._idle.popitem()
+        except KeyError:
             _Worker(self, job)
             return
         try:
@@ -240,12 +252,12 @@ class ThreadCache:
             worker.ready.release()
         except BaseException:
             worker.job = None
-            self._idle.append(worker)
+            self._idle[worker] = None
             raise
 
     def offer(self, worker: _Worker) -> bool:
         """Add a worker that is ready for the next job. Adding it and returning True is one step."""
-        return self._idle.append(worker) is None  # type: ignore[func-returns-value]
+        return self._idle.setdefault(worker, None) is None
 
     def withdraw(self, worker: _Worker) -> bool:
         """Remove a worker that is about to end.
@@ -253,15 +265,21 @@ class ThreadCache:
         Returns:
             False if the worker must not end, because a job is being given to it.
         """
-        try:
-            self._idle.remove(worker)
-        except ValueError:
-            return False
-        return True
+        return self._idle.pop(worker, self) is None
 
     def forget_all(self) -> None:
         """Called in a forked child, where the threads of the parent do not exist."""
         self._idle.clear()
+
+    def end_idle(self) -> None:
+        """End the idle workers now, and each other one after its job: the interpreter ends."""
+        self.ending = True
+        while self._idle:
+            try:
+                worker, _ = self._idle.popitem()
+            except KeyError:  # another thread has just taken the last one
+                break
+            worker.ready.release()
 
     def os_rename(self) -> Callable[[str], object] | None:
         """The function that names the calling thread, or None; looked up at the first call."""
@@ -272,12 +290,15 @@ class ThreadCache:
 
     def idle_threads(self) -> set[threading.Thread]:
         """The threads that have neither a job to do nor a result to deliver."""
-        return {worker._thread for worker in list(self._idle) if not worker.delivering}
+        return {worker._thread for worker in self._idle.copy() if not worker.delivering}
 
 
 _cache = ThreadCache()
 
 in_child(_cache.forget_all)
+
+if not DAEMONS:
+    before_threads_are_joined(_cache.end_idle)
 
 
 def idle_threads() -> set[threading.Thread]:
@@ -290,6 +311,7 @@ def prepare() -> None:
     _cache.os_rename()
 
 
+@needs("threads")
 def start_thread_soon(
     fn: Callable[[], RetT],
     deliver: Callable[[Outcome[RetT]], object],
@@ -301,8 +323,10 @@ def start_thread_soon(
     number of threads, does not return to the event loop, and does not set context variables. It may
     be called from any thread.
 
-    The threads are daemons, so they end with the main thread, whatever they are doing. Neither
-    function may leave thread-local state behind, because other jobs will run in the same thread.
+    The threads are daemons, so they end with the main thread, whatever they are doing. (A
+    subinterpreter does not allow daemons. Its end waits for the functions that are running.)
+    Neither function may leave thread-local state behind, because other jobs will run in the same
+    thread.
 
     Args:
         fn: Does the work; may block.

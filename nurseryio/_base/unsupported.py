@@ -1,11 +1,130 @@
-"""Functions of Trio that cannot work on asyncio. Each raises an error that says why.
+"""Functions that cannot work: on any asyncio loop, or on the platform. Each says why.
 
-Rule: importing these names works. Calling them raises an error that says what to do instead.
+Some functions of Trio cannot work on asyncio. Others of this library need a part that the platform
+lacks: Python in a browser has neither threads nor sockets. :func:`needs` marks these functions.
+
+Rule 1: importing these names works. Calling them raises an error that says what to do instead.
+
+Rule 2: the error comes at the call, before anything is opened, started or changed.
+
+Rule 3: where the platform has everything, a marked function is the function itself. So the mark
+costs nothing.
 """
 
 from __future__ import annotations
 
-from typing import NoReturn
+import functools
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+
+from .._asyncio import browser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    FnT = TypeVar("FnT", bound=Callable[..., Any])
+
+
+# -- the platform ---------------------------------------------------------------
+
+# For each part that a platform may lack: its name in the error, and the advice.
+_PARTS = {
+    "threads": ("threads", "call the function directly, or await an async one"),
+    "files": (
+        "threads",
+        "use open() and pathlib.Path, because files are in memory there and do not block",
+    ),
+    "sockets": (
+        "sockets",
+        "use the means of the page, such as fetch() or a WebSocket; streams in memory work",
+    ),
+    "processes": ("processes", "call the code in this process, or start a Web Worker"),
+    "signals": ("signals", "set an Event or send to a channel in an event listener of the page"),
+    "descriptors": (
+        "file descriptors that can be waited for",
+        "await a future or an Event that an event listener of the page sets",
+    ),
+    "ssl": (
+        "module ssl",
+        "in Pyodide, await pyodide_js.loadPackage('ssl') before nurseryio is imported, for streams "
+        "in memory",
+    ),
+}
+
+
+def _lacking() -> frozenset[str]:
+    """The parts that do not exist on this platform, apart from modules that cannot be imported."""
+    if not browser.IS_WASM:
+        return frozenset()
+    threads = () if browser.wasm_has_threads() else ("threads", "files")
+    return frozenset({"sockets", "processes", "signals", "descriptors", *threads})
+
+
+LACKING: frozenset[str] = _lacking()
+
+
+def impossible(part: str, what: str) -> NotImplementedError:
+    """The error for something that needs a part which the platform lacks.
+
+    Args:
+        part: a key of the table of parts.
+        what: the function or functions for the error message.
+    """
+    name, advice = _PARTS[part]
+    return NotImplementedError(
+        f"this platform ({sys.platform}) has no {name}, so {what} cannot work: {advice}"
+    )
+
+
+def needs(part: str, what: str | None = None) -> Callable[[FnT], FnT]:
+    """Mark a function that needs a part which some platforms lack. There it only raises.
+
+    Args:
+        part: a key of the table of parts.
+        what: the name for the error message; None for the name of the function.
+    """
+
+    def mark(fn: FnT) -> FnT:
+        return _refusing(fn, part, what or f"{fn.__name__}()") if part in LACKING else fn
+
+    return mark
+
+
+def _refusing(fn: FnT, part: str, what: str) -> FnT:
+    @functools.wraps(fn)
+    def refuse(*_args: object, **_options: object) -> NoReturn:
+        raise impossible(part, what)
+
+    @functools.wraps(fn)
+    async def refuse_in_task(*_args: object, **_options: object) -> NoReturn:
+        raise impossible(part, what)
+
+    return cast("FnT", refuse_in_task if inspect.iscoroutinefunction(fn) else refuse)
+
+
+def missing_part(error: object) -> str | None:
+    """The part that the platform lacks, if that is why a module could not be loaded; else None."""
+    if LACKING and isinstance(error, ModuleNotFoundError) and error.name in _PARTS:
+        return error.name
+    return None
+
+
+def stand_in(part: str, name: str) -> type:
+    """A class in place of a public name whose module cannot be loaded. It raises when called.
+
+    Args:
+        part: the part that the module needs, a key of the table of parts.
+        name: the public name.
+    """
+
+    def refuse(_cls: type, *_args: object, **_options: object) -> NoReturn:
+        raise impossible(part, f"{name}()")
+
+    return type(name, (), {"__new__": refuse, "__doc__": str(impossible(part, name))})
+
+
+# -- asyncio --------------------------------------------------------------------
 
 
 def start_guest_run(*_args: object, **_options: object) -> NoReturn:

@@ -17,6 +17,7 @@ from functools import partial, update_wrapper
 from math import isnan
 from types import CodeType, CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
+from weakref import ref
 
 from .errors import BusyResourceError
 from .exc_fields import chain, class_name, explained
@@ -39,6 +40,7 @@ __all__ = [
     "ConflictDetector",
     "Final",
     "Frozen",
+    "LocalWeakSet",
     "NoPublicConstructor",
     "OnlyWith",
     "as_float",
@@ -550,3 +552,46 @@ def is_library(code: CodeType) -> bool:
 
 def unset_hook(*_args: object) -> None:
     """The value of a hook variable until a module of a higher room sets it, when it is loaded."""
+
+
+class LocalWeakSet:
+    """A set of weak references by identity, for one thread.
+
+    The interpreter may collect a member in any thread. ``weakref.WeakSet`` then changes while its
+    owner iterates, which is an error before Python 3.14. This set is changed by its owner alone. It
+    drops dead references when it has grown.
+    """
+
+    __slots__ = ("_limit", "_members")
+
+    def __init__(self) -> None:
+        self._members: dict[int, ref[Any]] = {}
+        self._limit = SMALL_SET
+
+    def __bool__(self) -> bool:
+        """False if it is empty; True also if all members were collected."""
+        return bool(self._members)
+
+    def add(self, member: Any) -> None:
+        """Add an object, which may be in the set already."""
+        self._members[id(member)] = ref(member)
+        if len(self._members) > self._limit:
+            self._members = {id(alive): ref(alive) for alive in self.alive()}
+            self._limit = max(SMALL_SET, 2 * len(self._members))
+
+    def discard(self, member: Any) -> None:
+        """Remove an object, which may not be in the set."""
+        self._members.pop(id(member), None)
+
+    def clear(self) -> None:
+        """Remove all members."""
+        self._members.clear()
+
+    def alive(self) -> list[Any]:
+        """The members that have not been collected."""
+        found = [reference() for reference in self._members.values()]
+        return [member for member in found if member is not None]
+
+
+# A LocalWeakSet of this size is not searched for dead references.
+SMALL_SET = 64

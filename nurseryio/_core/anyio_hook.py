@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import MutableSet
+from .._base.forked import in_child
 
+if TYPE_CHECKING:
     from .task import Task
 
 # The part of anyio that, once loaded, may have scopes in any task.
@@ -26,9 +27,7 @@ BACKEND = "anyio._backends._asyncio"
 class BridgeProtocol(Protocol):
     """The part of ``_interop.anyio_bridge.Bridge`` that the engine uses."""
 
-    # Tasks whose cancellation an anyio shield keeps out.
-    shielded: MutableSet[Any]
-
+    def note_shielded(self, task: Any) -> None: ...
     def enter(self, scope: Any, task: Task) -> None: ...
     def leave(self, scope: Any) -> None: ...
     def set_shield(self, scope: Any, task: Any, shield: bool) -> bool: ...
@@ -38,9 +37,19 @@ class BridgeProtocol(Protocol):
     def shield(self, task: Task) -> Any: ...
 
 
-# None until the bridge is needed.
+# None until the bridge is needed. It changes anyio's class, so only one is made.
 bridge: BridgeProtocol | None = None
 _refused = False
+
+# Reentrant, because a finalizer may enter a scope while a bridge is made.
+_making = threading.RLock()
+
+
+@in_child
+def _renew_lock() -> None:
+    """Another thread of the parent may have held the lock."""
+    global _making
+    _making = threading.RLock()
 
 
 def look() -> None:
@@ -50,15 +59,18 @@ def look() -> None:
         backend = sys.modules.get(BACKEND)
         # The last name that it defines: another thread may be importing it.
         if hasattr(backend, "backend_class"):
+            # Imported without the lock, because a thread that holds an import lock may wait for it.
             module = importlib.import_module("nurseryio._interop.anyio_bridge")
-            bridge = module.make(backend)
-            _refused = bridge is None
+            with _making:
+                if bridge is None and not _refused:
+                    bridge = module.make(backend)
+                    _refused = bridge is None
 
 
 def note_shielded(task: Any) -> None:
     """Note that an anyio shield, which may be lowered, keeps out a waiting task's cancellation."""
     if bridge is not None:
-        bridge.shielded.add(task)
+        bridge.note_shielded(task)
 
 
 def enter(scope: Any, task: Any) -> None:

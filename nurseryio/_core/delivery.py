@@ -256,7 +256,7 @@ def _recheck_all(state: LoopState) -> None:
     Which tasks were still to be rechecked is not known.
     """
     again = dict.fromkeys(state.recheck_queue)
-    for task in list(records.values()):
+    for task in records.copy().values():
         if task._state is state:
             if task.scope._effective and not compat.is_over(task.asyncio_task):
                 again[task] = None
@@ -489,7 +489,7 @@ def _validate(state: LoopState) -> None:
     watched = state.recheck_queue
     assert len(set(watched)) == len(watched) and all(task._recheck_queued for task in watched)
     assert state.recheck_scheduled or not watched
-    for asyncio_task, task in list(records.items()):
+    for asyncio_task, task in records.copy().items():
         if task._state is not state:
             continue
         assert task.asyncio_task is asyncio_task

@@ -44,6 +44,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._asyncio import compat
+from .._asyncio.interpreter import SIGNAL_HANDLERS
 from .._base import abcs, outcome, util
 from .._base.signal_handlers import Replaced
 from .._base.signal_wakeup import SignalWakeup
@@ -82,6 +83,9 @@ _OUTSIDE_ENGINE = {abcs.__name__, outcome.__name__, util.__name__}
 
 # The standard library's packages, and the backport of a builtin.
 _STANDARD = sys.stdlib_module_names | {"exceptiongroup"}
+
+# The functions that CPython calls when it collects garbage. PyPy does not have this list.
+_gc_callbacks: list[Any] = getattr(gc, "callbacks", [])
 
 # The kinds of code objects whose frame can be awaited.
 _AWAITED = (
@@ -210,7 +214,7 @@ def _raised_in(frame: types.FrameType | None) -> types.FrameType | None:
         if code in _ends or code in _boundaries:
             break
         if code.co_name == "__del__" or any(
-            getattr(callback, "__code__", None) is code for callback in gc.callbacks
+            getattr(callback, "__code__", None) is code for callback in _gc_callbacks
         ):
             return None
         for argument in _arguments(frame):
@@ -305,9 +309,13 @@ class KIHandler:
         self._wakeup = SignalWakeup()
 
     def install(self) -> None:
-        """Set the handler, if this is the main thread and Python's default handler is set."""
+        """Set the handler, if this is the main thread and Python's default handler is set.
+
+        A subinterpreter may not set one. There Ctrl-C is a matter of the main interpreter.
+        """
         if (
-            threading.current_thread() is threading.main_thread()
+            SIGNAL_HANDLERS
+            and threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) == signal.default_int_handler
         ):
             self._replaced = Replaced(signal.SIGINT, self)

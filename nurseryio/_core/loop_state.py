@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from weakref import ref
 
 from .._asyncio import compat, loop_parts, required
+from .._asyncio.browser import IS_WASM, LONGEST_TIMER
 from .._base.exc_fields import is_a
 from .._base.util import unset_hook
 from .deadlines import Deadlines
@@ -179,8 +180,16 @@ class LoopState:
 
     def _arm(self, when: float) -> None:
         loop = self.loop
-        if when > loop.time():
-            timer: asyncio.Handle = loop.call_at(when, fire, self, context=self.context)
+        now = loop.time()
+        if when > now:
+            timer: asyncio.Handle
+            if IS_WASM and self.clock is None:
+                # The call_at() of a page raises if the time has come meanwhile. A timer that comes
+                # before its deadline is armed again.
+                when = min(when, now + LONGEST_TIMER)
+                timer = loop.call_later(when - now, fire, self, context=self.context)
+            else:
+                timer = loop.call_at(when, fire, self, context=self.context)
         else:
             # Not a timer: the loop looks at timers only after the callbacks that are ready now. A
             # task's next checkpoint must notice a deadline that has passed.
@@ -356,14 +365,20 @@ def loop_state(loop: compat.Loop) -> LoopState:
 new_state_hooks: list[Callable[[LoopState], object]] = []
 
 
+def find_state(loop: compat.Loop | None) -> LoopState | None:
+    """The state of a loop; None if it has not used the library."""
+    return None if loop is None else _states.get(loop)
+
+
 def all_states() -> list[LoopState]:
     """All loop states. In a forked child this includes the states of the parent's loops."""
-    return list(_states.values())
+    # Copied, because other threads may add a loop meanwhile.
+    return list(_states.copy().values())
 
 
 def sweep_closed_loops() -> None:
     """Drop the states of closed loops, and the records of their tasks."""
-    for loop in list(_states):
+    for loop in _states.copy():  # other threads may add a loop meanwhile
         if loop.is_closed():
             _states.pop(loop, None)
     drop_swept_records()

@@ -15,6 +15,7 @@ import gc
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._asyncio import compat
+from .._asyncio.browser import call_when_done
 from .._asyncio.compat import callbacks_of, current_task as current_asyncio_task
 from .._base.exc_fields import explained
 from .._base.util import NoPublicConstructor, blank, name_of, unset_hook
@@ -267,7 +268,8 @@ records: dict[asyncio.Task[Any], Task] = {}
 
 
 def _drop_swept_records() -> None:
-    for task, record in list(records.items()):
+    # Copied, because other threads may add and remove records meanwhile.
+    for task, record in records.copy().items():
         if record._state.loop.is_closed():
             records.pop(task, None)
 
@@ -372,7 +374,7 @@ def adopt(task: asyncio.Task[Any]) -> Task:
     record = make_task(state, task.get_coro(), None, None, ROOT)
     record.asyncio_task = task
     record._started = True
-    task.add_done_callback(_forget_adopted, context=state.context)
+    call_when_done(task, _forget_adopted, state.context)
     records[task] = record
     return record
 

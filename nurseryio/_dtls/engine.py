@@ -20,12 +20,14 @@ produce output as often as it likes, by sending handshake messages. That output 
 from __future__ import annotations
 
 import hashlib
+import threading
 import types
 import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .._base.forked import in_child
 from .codec import (
     ALERT,
     CHANGE_CIPHER_SPEC,
@@ -60,6 +62,17 @@ SEALED_KEPT = 8
 # context may be used for many connections. Options are set only once, because some versions of
 # pyOpenSSL refuse to set the options of a context in use.
 _prepared: weakref.WeakKeyDictionary[SSL.Context, set[bool]] = weakref.WeakKeyDictionary()
+
+# Endpoints of several loops may share a context. The lock is reentrant, because a finalizer may
+# make a connection while it is held.
+_preparing = threading.RLock()
+
+
+@in_child
+def _renew_lock() -> None:
+    """Another thread of the parent may have held the lock."""
+    global _preparing
+    _preparing = threading.RLock()
 
 
 class HandshakeFailed(Exception):
@@ -101,13 +114,14 @@ def prepare_context(context: SSL.Context, *, server_side: bool) -> None:
             f"DTLS needs an OpenSSL.SSL.Context, not {context!r}; "
             "make one with OpenSSL.SSL.Context(OpenSSL.SSL.DTLS_METHOD)"
         )
-    sides = _prepared.get(context)
-    if sides is None:
-        _set_options(context, lib)
-        sides = _prepared[context] = set()
-    if server_side not in sides:
-        _try_out(context, lib, server_side=server_side)
-        sides.add(server_side)
+    with _preparing:
+        sides = _prepared.get(context)
+        if sides is None:
+            _set_options(context, lib)
+            sides = _prepared[context] = set()
+        if server_side not in sides:
+            _try_out(context, lib, server_side=server_side)
+            sides.add(server_side)
 
 
 def _set_options(context: SSL.Context, lib: Any) -> None:

@@ -7,7 +7,7 @@
 ``asyncio_stream``: streams over asyncio's connections. ``stream_transport``: the other way round.
 ``anyio_stream``: streams between nurseryio and anyio, in both directions.
 ``trio_private``, ``anyio_trio``, ``trio_metadata``, ``as_trio``: ``import trio`` gives nurseryio.
-``main_program``, ``cli``: ``python -m nurseryio`` runs a program, as Python would.
+``main_program``, ``commands``, ``cli``: ``python -m nurseryio`` runs or looks at a program.
 
 Not here: how asyncio's own cancel requests are counted (``_core.cancel_ledger``); when the bridge
 is loaded (``_core.anyio_hook``); the protocol of a transport (``_net.link``).

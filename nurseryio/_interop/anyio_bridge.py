@@ -28,7 +28,8 @@ again, and it only recognises its own errors, by their message.
 
 Rule 5: an anyio shield that is lowered, by any task, lets the cancellation through that it has kept
 out. So the setter of the property ``shield`` in anyio is extended, for the whole process. This is
-done only if the property looks as expected.
+done only if the property looks as expected. Each loop has its own :class:`_Kept`, because loops in
+several threads share the bridge.
 
 The order in which scopes of both libraries were entered is known from ``_anyio_pairing``: each
 nurseryio scope stores there the innermost anyio scope that the task had at entry.
@@ -37,10 +38,11 @@ nurseryio scope stores there the innermost anyio scope that the task had at entr
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakSet
 
-from .._asyncio.compat import current_task_or_none, running_loop
+from .._asyncio.compat import current_task_or_none, running_loop_or_none
+from .._base.util import LocalWeakSet
 from .._core.delivery import deliver_changes, recheck
+from .._core.loop_state import LoopState, PerLoop, find_state
 from .._core.scope_tree import recalculate
 
 NEEDED = ("_shield", "_parent_scope")
@@ -52,7 +54,7 @@ MESSAGES = ("Cancelled via cancel scope ", "Cancelled by cancel scope ")
 class AnyioPairing:
     """The anyio scopes that a nurseryio scope found and entered at its own entry."""
 
-    __slots__ = ("requested", "found", "innermost", "pair")
+    __slots__ = ("found", "innermost", "kept", "pair", "requested")
 
     def __init__(self, innermost: Any) -> None:
         # The innermost anyio scope at entry.
@@ -63,6 +65,23 @@ class AnyioPairing:
         self.pair: Any = None
         # The user's value of ``shield`` while the scope is walled; else None.
         self.requested: bool | None = None
+        # The record that has the scope in its set ``walled``, if the scope was ever walled.
+        self.kept: _Kept | None = None
+
+
+class _Kept:
+    """The tasks and scopes of one loop that anyio's shields matter to. For the loop's thread."""
+
+    __slots__ = ("shielded", "walled")
+
+    def __init__(self, _state: LoopState) -> None:
+        # Tasks that were not interrupted for a nurseryio scope because of an anyio shield.
+        self.shielded = LocalWeakSet()
+        # The nurseryio scopes that are walled (rule 1).
+        self.walled = LocalWeakSet()
+
+
+_kept_of: PerLoop[_Kept] = PerLoop(_Kept)
 
 
 class Bridge:
@@ -71,10 +90,6 @@ class Bridge:
     def __init__(self, backend: Any) -> None:
         self._states = backend._task_states
         self._scope_type = backend.CancelScope
-        # Tasks that were not interrupted for a nurseryio scope because of an anyio shield.
-        self.shielded: WeakSet[Any] = WeakSet()
-        # The nurseryio scopes that are walled (rule 1).
-        self.walled: WeakSet[Any] = WeakSet()
         self._watch_shields()
 
     def _watch_shields(self) -> None:
@@ -89,26 +104,16 @@ class Bridge:
 
         def set_shield(scope: Any, value: bool) -> None:
             assign(scope, value)
-            if not value and (self.shielded or self.walled):
-                self._recheck()
+            state = None if value else find_state(running_loop_or_none())
+            kept = None if state is None else _kept_of.find(state)
+            if kept is not None and (kept.shielded or kept.walled):
+                _recheck(kept)
 
         self._scope_type.shield = property(shield.fget, set_shield, shield.fdel, shield.__doc__)
 
-    def _recheck(self) -> None:
-        loop = running_loop()
-        for scope in list(self.walled):
-            pairing, task = scope._anyio_pairing, scope._task
-            if task is None or task._state.loop is not loop:
-                continue
-            if not _shield_between(pairing.found, scope._parent):
-                self.walled.discard(scope)
-                scope._shielded, pairing.requested = pairing.requested, None
-                deliver_changes(recalculate(scope))
-        for task in list(self.shielded):
-            if task._state.loop is loop:
-                self.shielded.discard(task)
-                if task.scope._effective:
-                    recheck(task)
+    def note_shielded(self, task: Any) -> None:
+        """Note that an anyio shield, which may be lowered, keeps a cancellation out of a task."""
+        _kept_of(task._state).shielded.add(task)
 
     def _innermost(self, task: Any) -> Any:
         state = self._states.get(task.asyncio_task)
@@ -128,14 +133,16 @@ class Bridge:
         if _shield_between(innermost, scope._parent):
             pairing.requested = shield
             scope._shielded = True
-            self.walled.add(scope)
+            pairing.kept = _kept_of(task._state)
+            pairing.kept.walled.add(scope)
         if shield:
             self._pair(pairing)
 
     def leave(self, scope: Any) -> None:
         """Note the exit of a nurseryio scope, and exit the anyio shield of the pair."""
         pairing, scope._anyio_pairing = scope._anyio_pairing, None
-        self.walled.discard(scope)
+        if pairing.kept is not None:
+            pairing.kept.walled.discard(scope)
         if pairing.pair is not None:
             pairing.pair.__exit__(None, None, None)
 
@@ -181,6 +188,22 @@ class Bridge:
         pairing.pair = self._scope_type(shield=True)
         pairing.pair.__enter__()
         pairing.innermost = pairing.pair
+
+
+def _recheck(kept: _Kept) -> None:
+    """Let the cancellations through that no anyio shield keeps out any more (rule 5)."""
+    for scope in kept.walled.alive():
+        pairing = scope._anyio_pairing
+        if scope._task is None:
+            continue
+        if not _shield_between(pairing.found, scope._parent):
+            kept.walled.discard(scope)
+            scope._shielded, pairing.requested = pairing.requested, None
+            deliver_changes(recalculate(scope))
+    for task in kept.shielded.alive():
+        kept.shielded.discard(task)
+        if task.scope._effective:
+            recheck(task)
 
 
 def _shield_between(inner: Any, node: Any) -> bool:

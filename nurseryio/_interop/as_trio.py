@@ -29,10 +29,12 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import sys
+import threading
 import types
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from .._base.forked import in_child
 from .._base.library_name import call_under_name
 from . import anyio_trio, trio_private
 from .trio_private import LIBRARY as LIBRARY, PRIVATE_MODULES
@@ -61,6 +63,16 @@ MODULES = (*PUBLIC_MODULES, *PRIVATE_MODULES)
 # has one too: then "from trio._core import name" asks the import hook, which says what is wrong.
 PACKAGES = ("trio", "trio.testing", *PRIVATE_MODULES)
 
+# Two threads may call provide_trio() at the same time.
+_installing = threading.RLock()
+
+
+@in_child
+def _renew_lock() -> None:
+    """Another thread of the parent may have held the lock."""
+    global _installing
+    _installing = threading.RLock()
+
 
 class StandIn(types.ModuleType):
     """A module with Trio's name and the contents of a nurseryio module."""
@@ -83,8 +95,8 @@ class StandIn(types.ModuleType):
         try:
             if self.__name__ in PRIVATE_MODULES:
                 value = trio_private.find(self.__name__, name)
-            elif name.startswith("_") and not name.startswith("__"):
-                raise AttributeError  # one of nurseryio's private names
+            elif (name.startswith("_") and not name.startswith("__")) or name == "__path__":
+                raise AttributeError  # one of nurseryio's private names, or its directory
             else:
                 value = getattr(self._behind, name)
         except AttributeError:
@@ -108,7 +120,11 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return the spec of a stand-in; None for a module that is not Trio's."""
+        """Return the spec of a stand-in; None for a module that is not Trio's.
+
+        Python's lazy imports ask for ``trio.sleep`` before they look at the attribute of ``trio``,
+        and expect None then.
+        """
         if fullname in MODULES:
             return importlib.machinery.ModuleSpec(
                 fullname,
@@ -116,7 +132,7 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                 origin=PUBLIC_MODULES.get(fullname, LIBRARY),
                 is_package=fullname in PACKAGES,
             )
-        if fullname.startswith("trio."):
+        if fullname.startswith("trio.") and not _is_attribute(fullname):
             raise _not_found(fullname)
         return None
 
@@ -133,6 +149,19 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Do nothing, because a stand-in looks up its contents at the time of access."""
+
+
+def _is_attribute(full_name: str) -> bool:
+    """Whether a name below ``trio`` is that of an attribute of a stand-in, not of a module."""
+    package, _, name = full_name.rpartition(".")
+    # Not looked up in the stand-in itself, which may be importing that very attribute lazily.
+    if package in PRIVATE_MODULES:
+        try:
+            trio_private.find(package, name)
+        except (AttributeError, ImportError):
+            return False
+        return True
+    return hasattr(getattr(sys.modules.get(package), "_behind", None), name)
 
 
 def _not_found(full_name: str) -> ImportError:
@@ -167,9 +196,10 @@ def provide_trio(
     Checkpoint: no, this is not an async function.
     """
     _refuse_to_replace()
-    if not any(isinstance(finder, Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, Finder())
-    trio_private.offer_attributes()
+    with _installing:
+        if not any(isinstance(finder, Finder) for finder in list(sys.meta_path)):
+            sys.meta_path.insert(0, Finder())
+        trio_private.offer_attributes()
     stand_in = importlib.import_module("trio")
     if loop_factory is not None or "run" not in vars(stand_in):
         stand_in.run = _run_on(loop_factory)  # type: ignore[attr-defined]
@@ -194,7 +224,8 @@ def _run_on(loop_factory: Callable[[], asyncio.AbstractEventLoop] | None) -> Any
 
 def _refuse_to_replace() -> None:
     """Raise RuntimeError if a module of the real Trio has been loaded."""
-    for name, module in sorted(sys.modules.items()):
+    # A copy, because other threads may import modules meanwhile.
+    for name, module in sorted(sys.modules.copy().items()):
         if name.partition(".")[0] == "trio" and not isinstance(module, StandIn):
             raise RuntimeError(
                 f"{name!r} has been imported already, from "

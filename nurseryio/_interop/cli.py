@@ -65,8 +65,6 @@ def _command(name: str, *arguments: str) -> None:
 
     if name == "trace":
         tracing = commands.Tracing(arguments)
-        if not tracing.rest:
-            _refuse("name the program to trace: a script, or a module after -m")
         with tracing.running():
             _run(tracing.rest)
     else:

@@ -176,6 +176,8 @@ class Tracing:
         options, program = self._split(arguments)
         self._parser = parser
         self._chosen = parser.parse_args(options)
+        if not program:
+            parser.error("name the program to trace: a script, or a module after -m")
         self.rest = program
         self._traces: list[TraceFile] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None

@@ -48,8 +48,7 @@ def run_file(file: str, arguments: list[str]) -> None:
         if importer is None:
             _set_first_path(os.path.dirname(os.path.realpath(file)))
             code, loader = _load(path)
-            fields = {"__file__": path, "__cached__": None, "__loader__": loader}
-            exec(code, _make_main(fields))
+            exec(code, _make_main({"__file__": path, "__loader__": loader}, cached=None))
         else:
             _set_first_path(path)
             spec = importer.find_spec(NAME)
@@ -177,18 +176,24 @@ def _run_spec(spec: ModuleSpec) -> None:
         _stop(f"No code object available for {spec.name}")
     fields = {
         "__file__": spec.origin,
-        "__cached__": spec.cached,
         "__loader__": loader,
         "__package__": spec.parent,
         "__spec__": spec,
     }
-    exec(code, _make_main(fields))
+    exec(code, _make_main(fields, cached=spec.cached))
 
 
-def _make_main(fields: dict[str, Any]) -> dict[str, Any]:
-    """Make a new module ``__main__``. Returns its namespace."""
+def _make_main(fields: dict[str, Any], **more: str | None) -> dict[str, Any]:
+    """Make a new module ``__main__``. Returns its namespace.
+
+    Args:
+        fields: the fields that Python sets for such a program.
+        more: ``cached``, if Python before 3.15 sets ``__cached__``.
+    """
     module = ModuleType(NAME)
     vars(module).update({"__builtins__": builtins, **fields})
+    if sys.version_info < (3, 15) and "cached" in more:
+        vars(module)["__cached__"] = more["cached"]
     if sys.version_info < (3, 14):
         vars(module)["__annotations__"] = {}
     sys.modules[NAME] = module

@@ -26,6 +26,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
+from .._asyncio.interpreter import DAEMONS
 from .._base.outcome import Error
 from .._base.util import call_each
 from .._core.loop_state import CLOCK_RESOLUTION, LoopState, PerLoop
@@ -268,7 +269,7 @@ class ThreadTimer:
         self._loop = loop
         self._handle = compat.new_timer(loop, seconds, callback, args, context)
         self._thread = threading.Timer(seconds, self._wake)
-        self._thread.daemon = True
+        self._thread.daemon = DAEMONS
         self._thread.start()
 
     def _wake(self) -> None:

@@ -396,9 +396,16 @@ class Readiness:
     # -- called by finalizers and other loops (rule 6) ---------------------------
 
     def is_elsewhere(self) -> bool:
-        """Whether it is registered with a loop that runs, but not in this thread."""
+        """Whether it belongs to a loop that runs, but not in this thread.
+
+        A task there may be just about to register it, so ``armed`` shows nothing.
+        """
         loop = self.state.loop
-        return self.armed and loop.is_running() and compat.running_loop_or_none() is not loop
+        return loop.is_running() and compat.running_loop_or_none() is not loop
+
+    def lose(self) -> None:
+        """Have the next wait raise :class:`ClosedResourceError`."""
+        self._owner = None
 
     def close_soon(self, owner: HasFileno | None = None) -> None:
         """Schedule :meth:`close` on the loop.
@@ -418,7 +425,9 @@ class Readiness:
 
     def _close_and_drop(self) -> None:
         self.close()
-        self._owner = None
+        owner, self._owner = self._owner, None
+        if isinstance(owner, _Held):
+            owner.release()
 
     def _watch(self) -> None:
         raise NotImplementedError
@@ -458,19 +467,40 @@ class Writable(Readiness):
 
 
 class _Held:
-    """Owns a descriptor that its former owner gave up, and closes it when garbage collected."""
+    """Owns a descriptor that its former owner gave up, until the last registration has ended.
 
-    __slots__ = ("_fd",)
+    If a loop is closed before it ends its registration, the finalizer closes the descriptor.
 
-    def __init__(self, fd: int) -> None:
+    Args:
+        fd: The descriptor.
+        registrations: How many calls of :meth:`release` there will be, each in another thread.
+    """
+
+    __slots__ = ("_fd", "_left", "_lock")
+
+    def __init__(self, fd: int, registrations: int) -> None:
         self._fd = fd
+        self._left = registrations
+        self._lock = threading.RLock()
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """The descriptor; -1 once it is closed."""
         return self._fd
 
+    def release(self) -> None:
+        """Note that one registration has ended."""
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
     def __del__(self) -> None:
-        os.close(self._fd)
+        self._close()
 
 
 def close_later(registered: list[Readiness], fd: int) -> None:
@@ -482,13 +512,21 @@ def close_later(registered: list[Readiness], fd: int) -> None:
         registered: The registrations of the descriptor.
         fd: The descriptor. Its former owner must have given it up.
     """
-    held = _Held(fd)
+    held = _Held(fd, len(registered))
     for waits in registered:
         waits.close_soon(held)
 
 
-# Needed because two loops may begin to use a descriptor at the same time.
-_adding = threading.Lock()
+# Needed because two loops may begin to use a descriptor at the same time. It is reentrant, because
+# a finalizer that runs while it is held may wait for another descriptor.
+_adding = threading.RLock()
+
+
+@in_child
+def _renew_lock() -> None:
+    """Another thread of the parent may have held the lock."""
+    global _adding
+    _adding = threading.RLock()
 
 
 class Registrations:
@@ -499,12 +537,13 @@ class Registrations:
         keep: Stay registered between waits; see rule 3.
     """
 
-    __slots__ = ("_all", "_keep", "_owner")
+    __slots__ = ("_all", "_closed", "_keep", "_owner")
 
     def __init__(self, owner: HasFileno, keep: bool) -> None:
         self._owner = owner
         self._keep = keep
         self._all: tuple[Readiness, ...] = ()
+        self._closed = False
 
     def readable(self, state: LoopState) -> Readable:
         """The object to await, on the running loop, until the descriptor can be read from."""
@@ -520,6 +559,8 @@ class Registrations:
                 return waits
         made = kind(state, self._owner, self._keep)
         with _adding:
+            if self._closed:  # by another thread, which did not see the new object
+                made.lose()
             others = (waits for waits in self._all if not waits.state.loop.is_closed())
             self._all = (*others, made)
         return made
@@ -532,11 +573,14 @@ class Registrations:
         """Prepare closing the descriptor, see :meth:`Readiness.close`.
 
         Returns:
-            The objects that are registered with running loops in other threads. Only those loops
-            can end them, see :func:`close_later` and :meth:`Readiness.close_soon`.
+            The objects that belong to running loops in other threads. Only those loops can end
+            them, see :func:`close_later` and :meth:`Readiness.close_soon`.
         """
-        elsewhere = [waits for waits in self._all if waits.is_elsewhere()]
-        for waits in self._all:
+        with _adding:
+            self._closed = True
+            known = self._all
+        elsewhere = [waits for waits in known if waits.is_elsewhere()]
+        for waits in known:
             if waits not in elsewhere:
                 waits.close()
         return elsewhere

@@ -9,6 +9,7 @@ anything.
 from __future__ import annotations
 
 from .._asyncio import compat
+from .._base.unsupported import LACKING, impossible
 from .._core.loop_state import PerLoop
 from .._core.task import current_state
 
@@ -45,6 +46,8 @@ def check_can_watch(what: str) -> None:
 
 def cannot_watch(loop: compat.Loop, what: str) -> NotImplementedError:
     """Return the error for operations that are not possible on a loop."""
+    if "descriptors" in LACKING:
+        return impossible("descriptors", what)
     return NotImplementedError(
         f"{what} need an event loop that can watch file descriptors, which {type(loop).__name__} "
         "cannot: use another loop, for example by nurseryio.run(main, "

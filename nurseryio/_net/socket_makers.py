@@ -13,6 +13,7 @@ from socket import AF_INET, SOCK_STREAM
 from typing import TYPE_CHECKING
 
 from .._asyncio.compat import running_loop_or_none
+from .._base.unsupported import needs
 from .._core.task import current_state
 from .._loop.watching import can_watch, cannot_watch
 from .._run import RunVar
@@ -62,6 +63,7 @@ def set_custom_socket_factory(socket_factory: SocketFactory | None) -> SocketFac
     return before
 
 
+@needs("sockets")
 def from_stdlib_socket(sock: stdlib.socket) -> SocketType:
     """Wrap a socket of the standard library.
 
@@ -85,6 +87,7 @@ def from_stdlib_socket(sock: stdlib.socket) -> SocketType:
     return _class_for(getattr(sock, "type", SOCK_STREAM))(sock)
 
 
+@needs("sockets")
 def fromfd(
     fd: SupportsIndex,
     family: AddressFamily | int = AF_INET,
@@ -129,6 +132,7 @@ if sys.platform == "win32":
         return _class_for(sock.type)(sock, owned=True)
 
 
+@needs("sockets")
 def socketpair(
     family: AddressFamily | int | None = None,
     type: SocketKind | int = SOCK_STREAM,
@@ -157,6 +161,7 @@ def socketpair(
         raise
 
 
+@needs("sockets")
 def socket(
     family: AddressFamily | int = AF_INET,
     type: SocketKind | int = SOCK_STREAM,

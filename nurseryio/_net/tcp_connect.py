@@ -24,6 +24,7 @@ from contextlib import suppress
 from math import isnan
 from typing import TYPE_CHECKING
 
+from .._base.unsupported import needs
 from .._nursery import CancelScope, move_on_after, open_nursery
 from .._resolver.hostname import encode_hostname
 from .._resolver.resolver import getaddrinfo
@@ -48,6 +49,7 @@ DEFAULT_DELAY = 0.25
 IP_BIND_ADDRESS_NO_PORT = 24
 
 
+@needs("sockets")
 async def open_tcp_stream(
     host: str | bytes,
     port: int,

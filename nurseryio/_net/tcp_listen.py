@@ -7,6 +7,7 @@ import socket as stdlib
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from .._base.unsupported import needs
 from .._base.util import reject_non_functions
 from .._nursery import TASK_STATUS_IGNORED
 from .._resolver.resolver import getaddrinfo
@@ -57,6 +58,7 @@ def check_backlog(backlog: int | None) -> int:
     return min(backlog, MOST_BACKLOG)
 
 
+@needs("sockets")
 async def open_tcp_listeners(
     port: int, *, host: str | bytes | None = None, backlog: int | None = None
 ) -> list[SocketListener]:
@@ -142,6 +144,7 @@ async def _listen(
         raise
 
 
+@needs("sockets")
 async def serve_tcp(
     handler: Callable[[SocketStream], Awaitable[object]],
     port: int,

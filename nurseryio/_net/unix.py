@@ -23,6 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from .._base.forked import generation
+from .._base.unsupported import needs
 from .._base.util import reject_non_functions
 from .._core import checkpoint
 from .._nursery import TASK_STATUS_IGNORED
@@ -52,6 +53,7 @@ def _check_available() -> None:
         raise RuntimeError("Unix sockets are not supported on this platform")
 
 
+@needs("sockets")
 async def open_unix_socket(filename: AnyPath) -> SocketStream:
     """Connect to a Unix socket.
 
@@ -85,6 +87,7 @@ async def open_unix_socket(filename: AnyPath) -> SocketStream:
     return SocketStream(sock)
 
 
+@needs("sockets")
 async def open_unix_listeners(
     filename: AnyPath, *, mode: int | None = None, backlog: int | None = None
 ) -> list[SocketListener]:
@@ -178,6 +181,7 @@ def _remove(path: str | bytes, made: os.stat_result, made_in: int) -> None:
                 os.unlink(path)
 
 
+@needs("sockets")
 async def serve_unix(
     handler: Callable[[SocketStream], Awaitable[object]],
     filename: AnyPath,

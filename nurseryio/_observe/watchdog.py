@@ -317,7 +317,7 @@ class _Watch:
 
     def _look_at_scopes(self, now: float) -> None:
         found = set()
-        for task in list(records.values()):
+        for task in records.copy().values():
             if task._state is not self._state:
                 continue
             outermost: Any = None

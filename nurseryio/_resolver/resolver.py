@@ -12,6 +12,7 @@ import os
 import socket as stdlib
 from typing import TYPE_CHECKING, Any
 
+from .._base.unsupported import needs
 from .._core import cancel_shielded_checkpoint, checkpoint_if_cancelled
 from .._run import RunVar
 from .hostname import encode_hostname
@@ -78,6 +79,7 @@ def set_custom_hostname_resolver(
     return before
 
 
+@needs("sockets")
 async def getaddrinfo(
     host: bytes | str | None,
     port: bytes | str | int | None,
@@ -155,6 +157,7 @@ def _check_service(service: object) -> None:
         raise stdlib.gaierror(stdlib.EAI_SERVICE, f"not the name of a service: {service!r}")
 
 
+@needs("sockets")
 async def getnameinfo(
     sockaddr: tuple[str, int] | tuple[str, int, int, int], flags: int
 ) -> tuple[str, str]:
@@ -186,6 +189,7 @@ async def getnameinfo(
     return await call_in_thread(stdlib.getnameinfo, sockaddr, flags)
 
 
+@needs("sockets")
 async def getprotobyname(name: str) -> int:
     """Find the number of an Internet protocol; :func:`socket.getprotobyname` in a worker thread.
 

@@ -6,6 +6,7 @@
 ``asyncgens``: closes unfinished async generators. ``runvar``: variables of one loop.
 ``token``: calls into a loop from other threads and signal handlers (``run_sync_soon``).
 ``system_tasks``: ``spawn_system_task``. ``introspection``: statistics, ``in_trio_run``.
+``page_run``: a run in a web page, on the loop that is there.
 ``run``: the public function, and the order of a run's beginning and end.
 
 Not here: which frames Ctrl-C may interrupt (``_core.ki``); clocks and idleness (``_loop``).
@@ -20,9 +21,11 @@ from .introspection import (
     in_trio_run as in_trio_run,
     in_trio_task as in_trio_task,
 )
-from .run import current_root_task as current_root_task, run as run
+from .run import current_root_task as current_root_task, run as _run
 from .runvar import RunVar as RunVar, RunVarToken as RunVarToken
 from .system_tasks import spawn_system_task as spawn_system_task
 from .token import LoopToken as LoopToken, current_trio_token as current_trio_token
 
 TrioToken = LoopToken
+# Bound here and now: with lazy imports the module of this name would replace it.
+run = _run

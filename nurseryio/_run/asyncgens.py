@@ -4,7 +4,9 @@ Rule 1: a generator that is garbage collected before its end is closed in a syst
 cancelled scope. So its ``finally`` blocks run, but they may not wait for anything.
 
 Rule 2: at the end of the run the remaining generators are closed in the same way, in no particular
-order, until there are none. A generator that starts during this time is closed as well.
+order, until there are none. A generator that starts during this time is closed as well. So is one
+that another thread has collected before the run ended. If the other thread is still collecting it
+then, it is lost.
 
 Rule 3: errors in them are logged and not raised. ``SystemExit`` and ``KeyboardInterrupt`` are the
 exception: they end the run once all generators are closed.
@@ -17,10 +19,11 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .._base.errors import RunFinishedError
+from .._base.util import LocalWeakSet
 from .._nursery.scope import CancelScope
 from .driving import EXITS
 
@@ -45,10 +48,11 @@ class AsyncGenerators:
     ) -> None:
         self._call_soon = call_soon
         self._spawn = spawn
-        self._alive: Any = weakref.WeakSet()
+        self._alive = LocalWeakSet()
         # Generators that were collected when no system task could be made any more. They are closed
-        # at the end of the run.
-        self._late: set[Generator] = set()
+        # at the end of the run. Other threads may collect some, so that they are added one by one
+        # at one end, and taken at the other.
+        self._late: deque[Generator] = deque()
         self._finishing = False
         # The name of the generator that is being closed at the end of the run, in a list.
         self.closing: list[str] = []
@@ -63,7 +67,7 @@ class AsyncGenerators:
     def _collected(self, generator: Generator) -> None:
         name = name_of_generator(generator)
         if self._finishing:
-            self._late.add(generator)
+            self._late.append(generator)
             return
         try:
             self._call_soon(self._close_soon, generator, name)
@@ -82,16 +86,20 @@ class AsyncGenerators:
         try:
             self._spawn(close, generator, name, name=f"close asyncgen {name} (abandoned)")
         except RuntimeError:
-            self._late.add(generator)
+            self._late.append(generator)
+
+    def are_late(self) -> bool:
+        """Whether a generator was collected after the end of :meth:`finish`."""
+        return bool(self._late)
 
     async def finish(self) -> None:
         """Close all remaining generators (rule 2)."""
         self._finishing = True
         exits: list[BaseException] = []
         while self._alive or self._late:
-            batch = {*self._alive, *self._late}
+            batch = set(self._alive.alive())
             self._alive.clear()
-            self._late.clear()
+            batch.update(self._late.popleft() for _ in range(len(self._late)))
             for generator in batch:
                 self.closing = [name_of_generator(generator)]
                 try:

@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .._asyncio import loop_parts
+from .._asyncio.interpreter import DAEMONS
 from .._base.errors import RequestReason
 from .driving import EXITS
 
@@ -115,7 +116,7 @@ class Leftovers:
             self._loop.call_soon(self._turn, left - 1)
         else:
             self._timer = threading.Timer(SILENCE, self._wake)
-            self._timer.daemon = True
+            self._timer.daemon = DAEMONS
             self._timer.start()
 
     def _wake(self) -> None:

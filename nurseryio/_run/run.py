@@ -29,11 +29,11 @@ import contextvars
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._asyncio import compat
+from .._asyncio import browser, compat
 from .._asyncio.epoll import renew_epoll
 from .._asyncio.loop_parts import behind
 from .._base.errors import Cancelled, CancelReason
-from .._base.exc_fields import explained, is_a, without_own_frame
+from .._base.exc_fields import is_a, without_own_frame
 from .._base.exception_groups import bare_exit, is_cancelled, leaves, warn_loose
 from .._base.forked import in_child
 from .._base.outcome import Error, Outcome, Value
@@ -50,6 +50,7 @@ from .ctrl_c import CtrlC
 from .driving import EXITS, Driver
 from .final_error import FinalError
 from .leftovers import GENERATORS, THREADS, Leftovers
+from .page_run import inside_run, run_in_page
 from .token import LoopToken, token_of
 
 if TYPE_CHECKING:
@@ -96,6 +97,9 @@ def run(
 
     Raises:
         RuntimeError: an event loop is running in this thread already; await the function there.
+            In a web page: only if the engine cannot switch stacks, see the page "In the browser".
+        NotImplementedError: in a web page: ``clock``, ``loop_factory`` and options about Ctrl-C and
+            groups need a loop of the run's own.
         TypeError: ``async_fn`` is not an async function.
         KeyboardInterrupt: Ctrl-C was pressed and nothing else was raised because of it. A note of
             the error shows the tasks of that moment.
@@ -108,6 +112,19 @@ def run(
 
     Trio: ``trio.run``, with ``loop_factory`` of ``asyncio.Runner``.
     """
+    page = browser.page_loop()
+    if page is not None:
+        in_page: RetT = run_in_page(
+            page,
+            async_fn,
+            args,
+            instruments,
+            clock=clock is not None,
+            restrict_keyboard_interrupt_to_checkpoints=restrict_keyboard_interrupt_to_checkpoints,
+            strict_exception_groups=strict_exception_groups is False,
+            loop_factory=loop_factory is not None,
+        )
+        return in_page
     _refuse_running_loop()
     if strict_exception_groups is not None and not strict_exception_groups:
         warn_loose("run", stacklevel=3)
@@ -168,11 +185,7 @@ def _refuse_running_loop() -> None:
         compat.running_loop()
     except RuntimeError:
         return
-    raise explained(
-        RuntimeError("Attempted to call run() from inside a run()"),
-        "an event loop is running in this thread, and nurseryio works on the loop that is there, "
-        "so just await the function",
-    )
+    raise inside_run()
 
 
 def _new_loop(factory: Callable[[], asyncio.AbstractEventLoop] | None) -> compat.Loop:
@@ -295,6 +308,7 @@ class Run:
             partial(self._end, GENERATORS, loop.shutdown_asyncgens),
             partial(self._end, THREADS, loop.shutdown_default_executor),
             self._end_loop,
+            self._end_late_generators,
         )
 
     def _end(self, phase: str, end: Callable[[], Awaitable[object]]) -> None:
@@ -312,6 +326,11 @@ class Run:
             # In the loop's last iteration: the callback that stops the loop is added later.
             last.add_done_callback(lambda _: self._instrument("after_run"))
             driver.until(last)
+
+    def _end_late_generators(self) -> None:
+        """Close the generators that the last functions of the token have brought."""
+        if self.asyncgens.are_late():
+            self._end(GENERATORS, self.asyncgens.finish)
 
     def _begin_instruments(self) -> None:
         # In one callback on the running loop, so that before_run() is the first call of each
@@ -349,7 +368,7 @@ class Run:
 
     def _give_up_tasks(self) -> None:
         """Give up the remaining tasks. They exist only if the loop failed, and that is reported."""
-        for task, record in list(records.items()):
+        for task, record in records.copy().items():
             if record._state is self.state:
                 compat.give_up(task)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .._base import AsyncResource, Cancelled
 from .._base.exc_fields import add_note
+from .._base.unsupported import needs
 from .._core import checkpoint_if_cancelled
 from .._nursery import CancelScope
 from .threads import to_thread_run_sync
@@ -270,6 +271,7 @@ async def open_file(
 # fmt: on
 
 
+@needs("files")
 async def open_file(
     file: FileName,
     mode: str = "r",
@@ -312,6 +314,7 @@ async def open_file(
     return wrap_file(opened)
 
 
+@needs("files")
 def wrap_file(file: FileT) -> AsyncIOWrapper[FileT]:
     """Make the methods of an open file async.
 

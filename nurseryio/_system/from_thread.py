@@ -10,9 +10,10 @@ abandonable, are served by a system task or a callback of the loop.
 
 Rule 1: the calling thread blocks until it is answered, and it *is* answered: when the call ends,
 when the call cannot begin, or when the task that should make the call ends. A loop that is closed
-with the request still in its queue makes no more calls. So only the loop holds a reference to the
-:class:`_Request`, and ``__del__`` of the request then answers the thread. (For this reason requests
-do not use ``TrioToken.run_sync_soon``: a program may keep a token for ever.)
+makes no more calls. Closing it answers the threads that still wait (``_asyncio.closing``).
+:class:`_Request` also answers when it is finalized. That is for a request that an error has thrown
+out of the code between its queue and its task. No other case relies on it, because the thread that
+waits may be the one that would have to finalize the request.
 
 Rule 2: the function is called in a copy of the thread's context. It changes nothing in the task's
 context.
@@ -24,13 +25,16 @@ import types
 from abc import ABC, abstractmethod
 from contextvars import copy_context
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from .._asyncio.closing import closing_of, renew_lock
 from .._asyncio.compat import running_loop
 from .._base import Error, RunFinishedError, Value, coroutine_or_error
 from .._base.exc_fields import explained
+from .._base.forked import in_child
 from .._base.library_name import call_outside_task
+from .._base.unsupported import needs
 from .._core import disable_ki_protection
 from .._core.loop_state import WHENCE
 from .._core.task import current_state
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVarTuple, Unpack
 
+    from .._asyncio.closing import Closing
     from .._base import Outcome
 
     ArgsT = TypeVarTuple("ArgsT")
@@ -51,7 +56,15 @@ __all__ = ["from_thread_check_cancelled", "from_thread_run", "from_thread_run_sy
 
 RetT = TypeVar("RetT")
 
+_TOO_EARLY = "the event loop ended before it could make this call"
+
+# Seconds between two looks at a loop that does not let its ``close`` be replaced.
+_LOOK_AGAIN = 1.0
+
 _NOT_OURS = "this thread wasn't created by nurseryio"
+
+
+in_child(renew_lock)
 
 
 # -- requests -------------------------------------------------------------------
@@ -87,7 +100,7 @@ class _Request(ABC, Generic[RetT]):
         """Answer the thread with an error, unless it has been answered already."""
         if self._answers is not None:
             if error is None:
-                error = RunFinishedError("the event loop ended before it could make this call")
+                error = RunFinishedError(_TOO_EARLY)
             self._answer(Error(error))
 
     def _answer(self, outcome: Outcome[RetT]) -> None:
@@ -222,21 +235,24 @@ def _is_ending() -> bool:
 # -- the calling thread ---------------------------------------------------------
 
 
-def _way_in(token: TrioToken | None) -> Callable[[_Request[Any]], None]:
-    """Return the function by which the calling thread sends a request to the right loop."""
+def _way_in(
+    token: TrioToken | None,
+) -> tuple[asyncio.AbstractEventLoop, Callable[[_Request[Any]], None]]:
+    """The right loop, and the function by which the calling thread sends a request to it."""
     if token is not None:
         if not isinstance(token, TrioToken):
             raise RuntimeError("Passed kwarg trio_token is not of type TrioToken")
         if token._closed:
             raise RunFinishedError("run() has exited")
-        return partial(_send, token._state.loop)
+        loop = token._state.loop
+        return loop, partial(_send, loop)
     hop = current_hop()
     if hop is None:
         raise explained(
             RuntimeError(f"{_NOT_OURS}, pass kwarg trio_token=..."),
             f"it says which loop is meant. The token comes from {WHENCE}",
         )
-    return partial(_send, hop.loop) if hop.abandon else hop.ask
+    return hop.loop, partial(_send, hop.loop) if hop.abandon else hop.ask
 
 
 def _send(loop: asyncio.AbstractEventLoop, request: _Request[Any]) -> None:
@@ -256,22 +272,53 @@ def _ask(
             "an event loop runs in this thread: in a task of that loop call the function directly, "
             "or await it; to call a function in another loop use token.run_sync_soon(function)",
         )
-    send = _way_in(token)
+    loop, send = _way_in(token)
     answers: SimpleQueue[Outcome[Any]] = SimpleQueue()
-    # No variable may refer to the request while this thread waits, see rule 1.
-    send(request_type(fn, args, answers))
+    closing = closing_of(loop)
     try:
-        outcome = answers.get()
-    except BaseException:
-        if token is None:
-            answers.get()  # until then the task serves this request, and cannot take a result
-        raise
+        if closing is not None:
+            closing.add(answers, partial(_loop_closed, answers))
+        # This thread keeps no reference to the request, so that the loop frees what it refers to.
+        send(request_type(fn, args, answers))
+        try:
+            if loop.is_closed():
+                _loop_closed(answers)
+            outcome = _wait(answers, loop, closing)
+        except BaseException:
+            if token is None:
+                # Until then the task serves this request, and cannot take a result.
+                _wait(answers, loop, closing)
+            raise
+    finally:
+        if closing is not None:
+            closing.discard(answers)
     try:
         return outcome.unwrap()
     finally:
         del outcome  # no reference cycle
 
 
+def _loop_closed(answers: SimpleQueue[Outcome[Any]]) -> None:
+    """Answer a thread whose loop is closed. The thread takes the first answer only."""
+    answers.put(Error(RunFinishedError(_TOO_EARLY)))
+
+
+def _wait(
+    answers: SimpleQueue[Outcome[RetT]],
+    loop: asyncio.AbstractEventLoop,
+    closing: Closing | None,
+) -> Outcome[RetT]:
+    if closing is not None:
+        return answers.get()
+    while True:  # a loop that does not report that it is closed
+        try:
+            return answers.get(timeout=_LOOK_AGAIN)
+        except Empty:
+            if loop.is_closed():
+                _loop_closed(answers)
+
+
+@needs("threads", "from_thread.run()")
 def from_thread_run(
     afn: Callable[[Unpack[ArgsT]], Awaitable[RetT]],
     *args: Unpack[ArgsT],
@@ -309,6 +356,7 @@ def from_thread_run(
     return _ask(_AsyncRequest, afn, args, trio_token)  # type: ignore[no-any-return]
 
 
+@needs("threads", "from_thread.run_sync()")
 def from_thread_run_sync(
     fn: Callable[[Unpack[ArgsT]], RetT],
     *args: Unpack[ArgsT],
@@ -344,6 +392,7 @@ def from_thread_run_sync(
     return _ask(_SyncRequest, fn, args, trio_token)  # type: ignore[no-any-return]
 
 
+@needs("threads", "from_thread.check_cancelled()")
 def from_thread_check_cancelled() -> None:
     """Raise :exc:`Cancelled` if the task that waits for this thread has been cancelled.
 

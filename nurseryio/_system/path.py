@@ -20,6 +20,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
+from .._base.unsupported import needs
 from .files import AsyncIOWrapper, wrap_file
 from .path_methods import (
     Info,
@@ -76,6 +77,7 @@ class Path(pathlib.PurePath):
         return f"nurseryio.Path({str(self)!r})"
 
     @classmethod
+    @needs("files", "Path.cwd()")
     async def cwd(cls) -> Self:
         """The current directory, see :meth:`pathlib.Path.cwd`.
 
@@ -86,6 +88,7 @@ class Path(pathlib.PurePath):
         return cls(await to_thread_run_sync(pathlib.Path.cwd))
 
     @classmethod
+    @needs("files", "Path.home()")
     async def home(cls) -> Self:
         """The user's home directory, see :meth:`pathlib.Path.home`.
 

@@ -20,6 +20,7 @@ import pathlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from .._base.unsupported import needs
 from .threads import to_thread_run_sync
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from typing import Concatenate, ParamSpec, Protocol
 
     P = ParamSpec("P")
+
+# For errors on a platform without threads.
+_METHODS = "the methods of nurseryio.Path that use the file system"
 
 T = TypeVar("T")
 PathT = TypeVar("PathT", bound=pathlib.PurePath)
@@ -51,6 +55,7 @@ def to_pathlib(value: Any) -> Any:
     return value if cls is None else cls(value)
 
 
+@needs("files", _METHODS)
 async def call_in_thread(fn: Callable[..., T], path: pathlib.PurePath, args: Any, kwargs: Any) -> T:
     """Call a function of ``pathlib.Path`` in a worker thread."""
     plain_args = [to_pathlib(arg) for arg in args]

@@ -26,6 +26,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._base.exc_fields import explained
+from .._base.unsupported import needs
 from .._base.util import NoPublicConstructor, safe_repr
 from .._core.task import current_state
 from .._loop.watching import can_watch, check_can_watch
@@ -289,6 +290,7 @@ class _Pipes:
         return stream, childs_fd
 
 
+@needs("processes")
 async def open_process(
     command: Command,
     *,

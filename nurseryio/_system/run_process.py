@@ -28,6 +28,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .._base import BrokenResourceError, coroutine_or_error
+from .._base.unsupported import needs
 from .._base.util import bytes_view, reject_non_functions, safe_repr
 from .._nursery import TASK_STATUS_IGNORED, CancelScope, move_on_after, open_nursery, sleep
 from .._sync import Event
@@ -69,6 +70,7 @@ GROUP_LOOK = 0.01
 MOST_GROUP_LOOK = 0.3
 
 
+@needs("processes")
 async def run_process(
     command: Command,
     *,

@@ -25,11 +25,13 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING
 
 from .._asyncio.compat import running_loop
+from .._asyncio.interpreter import SIGNAL_HANDLERS
 from .._base import ConflictDetector
 from .._base.exc_fields import explained
 from .._base.forked import generation
 from .._base.signal_handlers import Replaced
 from .._base.signal_wakeup import SignalWakeup
+from .._base.unsupported import needs
 from .._core import checkpoint
 from .._run import current_trio_token
 from .._sync import ParkingLot
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["open_signal_receiver"]
 
 
+@needs("signals")
 def open_signal_receiver(
     *signals: signal.Signals | int,
 ) -> AbstractContextManager[AsyncIterator[int]]:
@@ -67,9 +70,9 @@ def open_signal_receiver(
 
     Raises:
         TypeError: No signal was given, or an argument is not a number.
-        RuntimeError: This is not the main thread, the only one where Python allows it; or no
-            loop is running. Or the handler of a signal was installed by C code, so Python could
-            not restore it. Or, from the iterator: the block has been left.
+        RuntimeError: This is not the main thread of the main interpreter, the only one where
+            Python allows it; or no loop is running. Or the handler of a signal was installed by C
+            code, so Python could not restore it. Or, from the iterator: the block has been left.
         ValueError: There is no such signal.
         OSError: The signal cannot be caught, for example ``SIGKILL``.
         BusyResourceError: From the iterator: another task is using it.
@@ -130,6 +133,11 @@ def _check(signals: tuple[signal.Signals | int, ...]) -> None:
     for signum in signals:
         if not isinstance(signum, int):
             raise TypeError(f"signals are numbers, such as signal.SIGTERM, not {signum!r}")
+    if not SIGNAL_HANDLERS:
+        raise RuntimeError(
+            "open_signal_receiver works in Python's main interpreter only: open it in a loop that "
+            "runs there, and send the signal's number to this interpreter through a queue"
+        )
     if threading.current_thread() is not threading.main_thread():
         raise explained(
             RuntimeError(

@@ -109,6 +109,7 @@ class Hop:
         "_job",
         "_limiter",
         "_number",
+        "_request",
         "_task",
         "abandon",
         "finished",
@@ -131,6 +132,8 @@ class Hop:
         self._number = next(_numbers)
         # The task that waits; None once it does not wait any more.
         self._task: Task | None = task
+        # The request that was handed to the task, until the task waits no more.
+        self._request: Request | None = None
         self.loop = loop
         self.abandon = abandon
         # Whether the function has ended: the next value that the task gets is its result.
@@ -235,13 +238,23 @@ class Hop:
             if self._task is None:
                 # A thread asks its task only if the task cannot abandon it.
                 raise RunFinishedError("the task that waited for this thread is gone")
+            self._request = request
             reschedule(self._task, Value(request))
         except BaseException as error:
+            self._request = None
             request.refuse(error)
+
+    def end_request(self) -> None:
+        """Refuse the request that was handed to the task, unless its thread has been answered."""
+        if self._request is not None:
+            request, self._request = self._request, None
+            request.refuse()
 
     def forsake(self) -> None:
         """Record that the task does not wait any more, for any reason."""
         self._task = None
+        if self._request is not None:
+            self.end_request()
 
     def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
         """The task's abort function: called when the task is cancelled while it waits.

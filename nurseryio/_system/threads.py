@@ -23,6 +23,7 @@ from .._asyncio.compat import running_loop
 from .._base import WouldBlock
 from .._base.library_name import hide_library_name
 from .._base.thread_cache import start_thread_soon
+from .._base.unsupported import needs
 from .._base.util import safe_repr, text_of
 from .._core import checkpoint, checkpoint_if_cancelled, current_task, wait_task_rescheduled
 from .._run import RunVar
@@ -148,6 +149,7 @@ async def wait_all_threads_completed() -> None:
         await threads.none_active.wait()
 
 
+@needs("threads", "to_thread.run_sync()")
 async def to_thread_run_sync(
     sync_fn: Callable[[Unpack[ArgsT]], RetT],
     *args: Unpack[ArgsT],
@@ -233,7 +235,7 @@ async def to_thread_run_sync(
                 try:
                     await result.serve()
                 finally:
-                    result.refuse()  # does nothing if the thread has been answered
+                    hop.end_request()
                     del result
         finally:
             threads.leave(hop)

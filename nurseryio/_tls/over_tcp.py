@@ -11,6 +11,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, NoReturn
 
+from .._base.unsupported import needs
 from .._base.util import reject_non_functions
 from .._net.generic import aclose_forcefully
 from .._net.serve import serve_listeners
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["open_ssl_over_tcp_listeners", "open_ssl_over_tcp_stream", "serve_ssl_over_tcp"]
 
 
+@needs("sockets")
 async def open_ssl_over_tcp_stream(
     host: str | bytes,
     port: int,
@@ -80,6 +82,7 @@ async def open_ssl_over_tcp_stream(
         raise
 
 
+@needs("sockets")
 async def open_ssl_over_tcp_listeners(
     port: int,
     ssl_context: ssl.SSLContext,
@@ -119,6 +122,7 @@ async def open_ssl_over_tcp_listeners(
     ]
 
 
+@needs("sockets")
 async def serve_ssl_over_tcp(
     handler: Callable[[SSLStream[SocketStream]], Awaitable[object]],
     port: int,

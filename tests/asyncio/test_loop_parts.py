@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import contextvars
 import selectors
@@ -140,3 +141,19 @@ def test_a_loop_that_makes_no_futures_counts_as_the_loop_itself(
         for answer in (None, asyncio.AbstractEventLoop.create_future):
             monkeypatch.setattr(loop, "create_future", lambda answer=answer: answer)
             assert loop_parts.behind(loop) is loop
+
+
+def test_a_ready_queue_is_not_iterated_while_other_threads_may_append_to_it() -> None:
+    class Queue(collections.deque[Any]):
+        def __iter__(self) -> Any:
+            raise RuntimeError("deque mutated during iteration")
+
+        def copy(self) -> Any:
+            return [self[index] for index in range(len(self))]
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop._ready = Queue()  # type: ignore[attr-defined]
+        assert loop_parts.ready_queue(loop) is loop._ready  # type: ignore[attr-defined]
+    finally:
+        loop.close()

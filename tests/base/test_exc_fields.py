@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import pytest
+from harness import pypy
 from harness.resisting import KINDS, HidesErrors, make, make_group
 
 from nurseryio._base import exc_fields as fields
@@ -26,6 +27,7 @@ def caught(error: BaseException) -> BaseException:
         return exc
 
 
+@pypy.needs_own_exception_fields
 @each_kind
 def test_context_and_cause_of_an_exception_that_overrides_them_are_read_and_set(kind: Any) -> None:
     error = caught(make(kind))

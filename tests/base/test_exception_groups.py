@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import pytest
+from harness import pypy
 from harness.resisting import (
     GROUPS,
     KINDS,
@@ -194,6 +195,7 @@ def test_a_cancel_reason_of_a_failure_names_the_error_and_the_task() -> None:
     assert "Code block inside nursery" in str(failure(ValueError(), "the task", body=True))
 
 
+@pypy.needs_own_exception_fields
 @pytest.mark.parametrize("kind", GROUPS, ids=lambda kind: kind.__name__)
 def test_no_error_is_lost_when_an_exception_group_cannot_be_split(kind: Any) -> None:
     errors = [KeyError("k"), make_group(kind, [OSError(), Cancelled(CancelReason("deadline"))])]
@@ -247,6 +249,7 @@ def test_an_exit_raised_by_derive_of_an_exception_group_is_kept_like_other_error
     assert [type(leaf) for leaf in leaves_of(left)] == [KeyError, KeyboardInterrupt]
 
 
+@pypy.needs_own_exception_fields
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_an_error_that_overrides_its_fields_is_raised_with_its_own_context(kind: Any) -> None:
     error, context = make(kind), KeyError()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -257,3 +259,35 @@ async def test_a_forked_child_does_not_take_its_parents_process_for_exited() -> 
         assert in_child(look) == 0
         assert process.returncode is None
         nursery.cancel_scope.cancel()
+
+
+LOCKS = [
+    ("nurseryio._asyncio.closing", "_replacing"),
+    ("nurseryio._core.anyio_hook", "_making"),
+    ("nurseryio._dtls.engine", "_preparing"),
+    ("nurseryio._interop.as_trio", "_installing"),
+    ("nurseryio._loop.readiness", "_adding"),
+]
+
+
+@pytest.mark.parametrize(("module", "name"), LOCKS)
+def test_after_fork_a_lock_that_another_thread_held_is_free(module: str, name: str) -> None:
+    found = importlib.import_module(module)
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with getattr(found, name):
+            held.set()
+            release.wait(10)
+
+    def check_child() -> None:
+        assert getattr(found, name).acquire(timeout=5)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert held.wait(10)
+        assert in_child(check_child) == 0
+    finally:
+        release.set()
+        thread.join()

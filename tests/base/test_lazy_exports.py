@@ -246,3 +246,41 @@ def test_serve_starts_although_preload_fails() -> None:
         "print('served')\n"
     )
     assert output == "served\n"
+
+
+# In a process of its own, because the functions of modules that it loads may be replaced.
+WITHOUT_SSL = """
+import sys
+sys.modules["ssl"] = None
+import nurseryio
+from nurseryio._base import unsupported
+
+def say(call):
+    try:
+        print(type(call()).__name__)
+    except Exception as error:
+        print(type(error).__name__, str(error).partition(",")[0])
+
+"""
+
+
+def test_a_lazy_export_that_the_platform_lacks_can_be_imported() -> None:
+    program = WITHOUT_SSL + (
+        "unsupported.LACKING = frozenset({'sockets'})\n"
+        "from nurseryio import SSLStream\n"
+        "print(SSLStream is nurseryio.SSLStream)\n"
+        "say(lambda: SSLStream(None))\n"
+        "say(nurseryio.preload)\n"
+    )
+    assert run_python(program).splitlines() == [
+        "True",
+        f"NotImplementedError this platform ({sys.platform}) has no module ssl",
+        "NoneType",
+    ]
+
+
+def test_a_lazy_export_that_is_missing_by_mistake_is_an_import_error() -> None:
+    program = WITHOUT_SSL + "say(lambda: nurseryio.SSLStream)\nsay(nurseryio.preload)\n"
+    lines = run_python(program).splitlines()
+    assert lines[0] == "ImportError nurseryio._tls.stream is loaded on first use"
+    assert lines[1].startswith("ModuleNotFoundError ")

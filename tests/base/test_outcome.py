@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 import pytest
+from harness import pypy
 
 from nurseryio._base.outcome import Error, Value, acapture, capture
 
@@ -96,6 +97,7 @@ async def test_an_outcome_can_be_sent_into_an_async_generator() -> None:
         await generator.aclose()
 
 
+@pypy.needs_reference_counting
 def test_unwrap_of_an_outcome_error_leaves_no_reference_cycle() -> None:
     class Noticed(Exception):
         pass

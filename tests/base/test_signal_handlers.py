@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import pytest
-from harness import forks
+from harness import forks, pypy
 
 import nurseryio
 from nurseryio import open_signal_receiver, to_thread
@@ -61,6 +61,7 @@ def test_a_signal_handler_set_meanwhile_by_other_code_stays_with_unless_taken() 
     signal.signal(ONE, before)
 
 
+@pypy.needs_refused_signals
 def test_a_signal_that_cannot_be_caught_is_an_oserror_and_leaves_no_record() -> None:
     with pytest.raises(OSError):
         Replaced(signal.SIGKILL, handler())

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ from queue import SimpleQueue
 from typing import Any, NoReturn
 
 import pytest
+from harness import pypy
 from harness.resisting import KINDS, Text, make
 
 from nurseryio._base import Error, Outcome, thread_cache
@@ -89,6 +91,33 @@ def test_a_job_started_in_the_delivery_callback_gets_the_same_thread(cache: Thre
     assert len({threads.get(timeout=TIMEOUT) for _ in range(5)}) == 1
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_thread_ends_at_once_when_the_interpreter_ends_and_refuses_daemons(
+    cache: ThreadCache, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    monkeypatch.setattr(thread_cache, "DAEMONS", False)
+    monkeypatch.setattr(thread_cache, "IDLE_SECONDS", 3600.0)
+    gate = threading.Event()
+    threads: SimpleQueue[threading.Thread] = SimpleQueue()
+
+    def work() -> None:
+        threads.put(threading.current_thread())
+        gate.wait(TIMEOUT)
+
+    done = threading.Event()
+    cache.start_thread_soon(work, lambda _outcome: done.set())
+    thread = threads.get(timeout=TIMEOUT)
+    assert not thread.daemon
+    if not busy:
+        gate.set()
+        assert done.wait(TIMEOUT)
+    cache.end_idle()
+    gate.set()
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    assert not cache._idle
+
+
 def test_an_idle_thread_of_the_cache_ends_after_its_timeout(cache: ThreadCache) -> None:
     thread = call(cache, threading.current_thread).unwrap()
     thread.join(TIMEOUT)
@@ -113,7 +142,7 @@ def test_an_idle_thread_that_times_out_still_does_a_job_already_assigned(
     cache = Cache()
     first = call(cache, threading.current_thread).unwrap()
     # Begin as start_thread_soon does, and stop in the middle until the thread has timed out.
-    worker = cache._idle.pop()
+    worker, _ = cache._idle.popitem()
     taken.set()
     assert refused.wait(TIMEOUT)
     outcomes: SimpleQueue[Outcome[Any]] = SimpleQueue()
@@ -183,6 +212,7 @@ def test_an_error_in_the_delivery_callback_is_printed_and_the_thread_goes_on(
     assert "no such address" in printed
 
 
+@pypy.needs_reference_counting
 def test_an_idle_thread_holds_no_reference_to_its_last_job(cache: ThreadCache) -> None:
     class Job:
         def __call__(self) -> Job:
@@ -200,6 +230,7 @@ def test_an_idle_thread_holds_no_reference_to_its_last_job(cache: ThreadCache) -
     assert gone() is None
 
 
+@pypy.needs_reference_counting
 def test_a_job_function_is_released_when_its_result_is_delivered(cache: ThreadCache) -> None:
     class Job:
         def __call__(self) -> None:
@@ -293,6 +324,7 @@ def test_a_thread_counts_as_idle_when_it_has_delivered_its_result(cache: ThreadC
 # -- each job gets its answer -----------------------------------------------------
 
 
+@pypy.needs_own_exception_fields
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_an_error_of_a_job_that_overrides_its_fields_is_delivered(
     cache: ThreadCache, kind: Any
@@ -332,7 +364,8 @@ def test_threads_work_without_ctypes(cache: ThreadCache, monkeypatch: pytest.Mon
     def fail(*_args: object) -> NoReturn:
         raise ValueError("a sandbox")
 
-    monkeypatch.setattr("ctypes.PyDLL", fail)
+    for name in ("PyDLL", "CDLL"):  # PyPy has only the second
+        monkeypatch.setattr(ctypes, name, fail, raising=False)
     assert thread_cache._find_os_rename() is None
 
 
@@ -417,6 +450,6 @@ def test_a_thread_to_which_a_job_cannot_be_assigned_stays_idle(cache: ThreadCach
     with pytest.raises(MemoryError):
         cache.start_thread_soon(int, print)
     worker.ready = ready
-    assert cache._idle == [worker]
+    assert list(cache._idle) == [worker]
     assert worker.job is None
     assert call(cache, threading.current_thread).unwrap() is first

@@ -1,10 +1,17 @@
-"""Trio functions that cannot exist on asyncio raise an error that says what to do instead."""
+"""Functions that cannot work on asyncio, or on the platform, say what to do instead."""
 
 from __future__ import annotations
 
+import inspect
+import subprocess
+import sys
+from typing import Any
+
 import pytest
 
+import nurseryio
 from nurseryio import lowlevel
+from nurseryio._base import unsupported
 
 
 def test_start_guest_run_is_refused() -> None:
@@ -23,3 +30,106 @@ def test_start_guest_run_is_refused() -> None:
 async def test_detaching_and_reattaching_coroutine_objects_is_refused(name: str) -> None:
     with pytest.raises(NotImplementedError, match=f"^{name}.. moves a coroutine"):
         await getattr(lowlevel, name)(None)
+
+
+# -- parts that the platform lacks -----------------------------------------------
+
+# Loads the library as in a web page, and prints a line for each call.
+IN_A_PAGE = """
+import asyncio, socket, ssl, subprocess, sys, threading
+sys.platform = "emscripten"
+sys.modules["ssl"] = None
+import nurseryio
+from nurseryio import from_thread, lowlevel, socket, to_thread
+
+async def main():
+    for name, call in CALLS.items():
+        try:
+            result = call()
+            if hasattr(result, "__await__"):
+                await result
+            print(name, "works")
+        except NotImplementedError as error:
+            print(name, str(error).split(":")[0])
+
+CALLS = {
+    "to_thread": lambda: to_thread.run_sync(print),
+    "from_thread": lambda: from_thread.run_sync(print),
+    "start_thread_soon": lambda: lowlevel.start_thread_soon(print, print),
+    "open_file": lambda: nurseryio.open_file("name"),
+    "Path": lambda: nurseryio.Path("name").exists(),
+    "socket": lambda: socket.socket(),
+    "getaddrinfo": lambda: socket.getaddrinfo("localhost", 80),
+    "serve_tcp": lambda: nurseryio.serve_tcp(print, 0),
+    "run_process": lambda: nurseryio.run_process(["ls"]),
+    "signals": lambda: nurseryio.open_signal_receiver(2),
+    "SSLStream": lambda: nurseryio.SSLStream(None, None),
+    "sleep": lambda: nurseryio.sleep(0),
+    "preload": nurseryio.preload,
+}
+asyncio.run(main())
+"""
+
+
+def test_without_threads_sockets_processes_signals_and_ssl_the_call_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_PAGE], capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    no = "this platform (emscripten) has no"
+    paths = "the methods of nurseryio.Path that use the file system"
+    assert done.stdout.splitlines() == [
+        f"to_thread {no} threads, so to_thread.run_sync() cannot work",
+        f"from_thread {no} threads, so from_thread.run_sync() cannot work",
+        f"start_thread_soon {no} threads, so start_thread_soon() cannot work",
+        f"open_file {no} threads, so open_file() cannot work",
+        f"Path {no} threads, so {paths} cannot work",
+        f"socket {no} sockets, so socket() cannot work",
+        f"getaddrinfo {no} sockets, so getaddrinfo() cannot work",
+        f"serve_tcp {no} sockets, so serve_tcp() cannot work",
+        f"run_process {no} processes, so run_process() cannot work",
+        f"signals {no} signals, so open_signal_receiver() cannot work",
+        f"SSLStream {no} module ssl, so SSLStream() cannot work",
+        "sleep works",
+        "preload works",
+    ]
+
+
+def test_a_function_is_not_changed_where_the_platform_has_all_that_it_needs() -> None:
+    def function() -> None:
+        """Does nothing."""
+
+    assert unsupported.needs("threads")(function) is function
+
+
+async def test_a_refused_function_stays_async_and_keeps_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(unsupported, "LACKING", frozenset({"threads"}))
+
+    @unsupported.needs("threads", "the thing")
+    async def function(argument: int) -> None:
+        """Does something."""
+
+    assert inspect.iscoroutinefunction(function) and function.__name__ == "function"
+    call: Any = function(1)  # a nursery may spawn it
+    with pytest.raises(NotImplementedError, match="has no threads, so the thing cannot work: call"):
+        await call
+
+
+def test_a_module_that_is_missing_for_another_reason_is_an_import_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost = ModuleNotFoundError("No module named 'ssl'", name="ssl")
+    assert unsupported.missing_part(lost) is None  # this platform has it
+    monkeypatch.setattr(unsupported, "LACKING", frozenset({"threads"}))
+    assert unsupported.missing_part(lost) == "ssl"
+    assert unsupported.missing_part(ModuleNotFoundError("", name="other")) is None
+    assert unsupported.missing_part(OSError()) is None
+
+
+def test_a_stand_in_is_a_class_so_isinstance_works_with_it() -> None:
+    cls = unsupported.stand_in("ssl", "SSLStream")
+    assert not isinstance(nurseryio, cls)
+    with pytest.raises(NotImplementedError, match=r"no module ssl, so SSLStream\(\) cannot work"):
+        cls(1, two=2)

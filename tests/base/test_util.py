@@ -22,9 +22,11 @@ from harness.resisting import Nameless, OddName, Text
 import nurseryio
 from nurseryio._base.exc_fields import notes_of
 from nurseryio._base.util import (
+    SMALL_SET,
     ConflictDetector,
     Final,
     Frozen,
+    LocalWeakSet,
     NoPublicConstructor,
     bytes_view,
     call_each,
@@ -396,3 +398,46 @@ def test_an_exit_raised_in_a_repr_passes_through(error: BaseException) -> None:
         with pytest.raises(type(error)) as caught:
             show(Interrupted())
         assert caught.value is error
+
+
+class Member:
+    """Can be referred to weakly, and refuses to be compared."""
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_a_local_weak_set_holds_its_members_weakly_and_by_identity() -> None:
+    members = LocalWeakSet()
+    assert not members
+    first, second = Member(), Member()
+    for member in (first, second, first):
+        members.add(member)
+    assert {id(member) for member in members.alive()} == {id(first), id(second)}
+    members.discard(first)
+    members.discard(first)
+    del second
+    gc.collect()
+    assert members.alive() == []
+    assert members
+    members.clear()
+    assert not members
+
+
+def test_a_local_weak_set_drops_dead_references_when_it_has_grown() -> None:
+    members = LocalWeakSet()
+    kept = [Member() for _ in range(SMALL_SET)]
+    for member in kept:
+        members.add(member)
+    others = [Member() for _ in range(10 * SMALL_SET)]
+    for member in others:
+        members.add(member)
+    assert len(members._members) == 11 * SMALL_SET
+    del others, member
+    gc.collect()
+    for _ in range(20 * SMALL_SET):
+        members.add(Member())
+    assert len(members._members) < 21 * SMALL_SET
+    assert len(members.alive()) >= SMALL_SET

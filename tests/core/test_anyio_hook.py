@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from harness.crowd import Doorway, in_threads
 
 import nurseryio
 from nurseryio._core import anyio_hook
@@ -130,3 +131,14 @@ async def test_everything_works_beside_an_anyio_that_cannot_be_bridged(
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(nurseryio.sleep_forever)
     assert scope.cancelled_caught
+
+
+def test_two_threads_that_need_the_anyio_bridge_first_make_one(
+    empty_slot: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("anyio._backends._asyncio")
+    doorway = Doorway(lambda _backend: SimpleNamespace())
+    monkeypatch.setattr("nurseryio._interop.anyio_bridge.make", doorway)
+    in_threads(anyio_hook.look)
+    assert doorway.calls == 1
+    assert anyio_hook.bridge is not None

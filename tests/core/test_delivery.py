@@ -524,7 +524,10 @@ class Bridge:
 
     def __init__(self) -> None:
         self.shielded: set[Any] = set()
-        self.shielded: set[Any] = set()
+
+    def note_shielded(self, task: Any) -> None:
+        """Note a task that a shield keeps a cancellation out of."""
+        self.shielded.add(task)
 
     def protects(self, task: Any) -> bool:
         """Whether a shield of the other library is around the task."""

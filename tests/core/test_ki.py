@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from harness import matrix
+from harness import matrix, pypy
 
 import nurseryio
 import nurseryio.aio
@@ -111,6 +111,7 @@ async def test_generators_have_their_own_ki_protection() -> None:
     assert seen == [True, False, True, False]
 
 
+@pypy.needs_reference_counting
 async def test_keyboard_interrupt_is_not_raised_in_finalizers() -> None:
     seen = []
 
@@ -130,6 +131,7 @@ class Resource:
     """Something that is referred to weakly."""
 
 
+@pypy.needs_reference_counting
 async def test_keyboard_interrupt_is_not_raised_in_weakref_and_gc_callbacks() -> None:
     seen: list[bool] = []
 

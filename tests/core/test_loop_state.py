@@ -16,12 +16,13 @@ from math import inf
 from typing import Any
 
 import pytest
-from harness import matrix
+from harness import matrix, pypy
 from harness.core import turns
 
 import nurseryio
 from nurseryio import open_nursery
 from nurseryio._asyncio import loop_parts
+from nurseryio._core import loop_state as loop_state_module
 from nurseryio._core.loop_state import loop_state, sweep_closed_loops
 from nurseryio._core.task import current_state
 from nurseryio.lowlevel import checkpoint, current_task
@@ -187,9 +188,32 @@ async def test_deadlines_follow_a_loop_whose_time_method_is_replaced_without_spi
     state.arm_exactly()
 
 
+async def test_the_timer_of_a_page_is_relative_and_not_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``call_at`` of Pyodide's loop raises for a time in the past, which it may be by then."""
+    monkeypatch.setattr(loop_state_module, "IS_WASM", True)
+    loop = asyncio.get_running_loop()
+    delays: list[float] = []
+    call_later = loop.call_later
+
+    def noting(delay: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        delays.append(delay)
+        return call_later(delay, *args, **options)
+
+    monkeypatch.setattr(loop, "call_later", noting, raising=False)
+    with nurseryio.move_on_after(30 * 24 * 3600):
+        with nurseryio.move_on_after(0.001) as scope:
+            await nurseryio.sleep_forever()
+    assert scope.cancelled_caught
+    assert delays[0] == pytest.approx(loop_state_module.LONGEST_TIMER)
+    assert 0 < delays[1] < 0.0011
+
+
 # -- a loop that is closed with an open nursery -----------------------------------------
 
 
+@pypy.needs_reference_counting
 @pytest.mark.parametrize("another", ["", "asyncio", "run"])
 @pytest.mark.parametrize("wait", ["child", "block", "start", "native"])
 @pytest.mark.parametrize("kind", [kind for kind in ("stock", "uvloop") if kind in matrix.KINDS])
@@ -329,6 +353,7 @@ async def hold_a_safe_channel() -> None:
             pass
 
 
+@pypy.needs_reference_counting
 @pytest.mark.parametrize("running", [False, True])
 @pytest.mark.parametrize(
     "hold",

@@ -14,11 +14,13 @@ import weakref
 from typing import Any
 
 import pytest
+from harness import pypy
 from harness.late_errors import LateFuture, OutOfTime
 
 import nurseryio
 from nurseryio import open_nursery
 from nurseryio._base.exc_fields import notes_of
+from nurseryio._core import loop_state as loop_state_module, task as task_module
 from nurseryio._core.task import (
     name_of,
     records,
@@ -181,6 +183,7 @@ async def test_iter_await_frames_walks_the_frames_in_which_a_task_waits() -> Non
         nursery.cancel_scope.cancel()
 
 
+@pypy.needs_reference_counting
 async def test_a_task_record_keeps_no_reference_to_the_locals_of_a_child_that_has_ended() -> None:
     class Thing:
         pass
@@ -220,3 +223,18 @@ async def test_a_task_whose_futures_set_result_raises_afterwards_wakes_once() ->
             wake_future(future)
         wake_future(future)  # nothing is left to be done
     assert woken == [None]
+
+
+def test_the_table_of_records_is_not_iterated_while_other_threads_may_change_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Table(dict[Any, Any]):
+        def __iter__(self) -> Any:
+            raise RuntimeError("dictionary changed size during iteration")
+
+        items = values = keys = __iter__
+
+    monkeypatch.setattr(task_module, "records", Table())
+    monkeypatch.setattr(loop_state_module, "_states", Table())
+    loop_state_module.sweep_closed_loops()
+    assert loop_state_module.all_states() == []

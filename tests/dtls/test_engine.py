@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from harness import certs
+from harness.crowd import Doorway, in_threads
 from OpenSSL import SSL
 
+from nurseryio._dtls import engine as engine_module
 from nurseryio._dtls.codec import (
     CHANGE_CIPHER_SPEC,
     HANDSHAKE,
@@ -327,3 +329,13 @@ def test_errors_of_openssl_are_described_by_their_reasons() -> None:
     assert describe(SSL.Error([])) == "Error([])"
     assert describe(SSL.SysCallError(-1, "Unexpected EOF")) == "SysCallError(-1, 'Unexpected EOF')"
     assert describe(None) == "None"
+
+
+def test_a_dtls_context_that_two_threads_begin_to_use_is_prepared_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context = SSL.Context(SSL.DTLS_METHOD)
+    doorway = Doorway(engine_module._set_options)
+    monkeypatch.setattr(engine_module, "_set_options", doorway)
+    in_threads(lambda: prepare_context(context, server_side=False))
+    assert doorway.calls == 1

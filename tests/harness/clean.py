@@ -34,6 +34,10 @@ TURNS = 3
 # Idle worker threads of the library stay for the next job and end by themselves.
 POOL_THREADS = "nurseryio thread"
 
+# PyPy cannot leave old objects out of a collection, so each one takes long. There garbage is
+# collected only if something is left.
+COLLECTIONS_ARE_CHEAP = hasattr(gc, "freeze")
+
 _FD_DIRECTORY = next((d for d in ("/proc/self/fd", "/dev/fd") if os.path.isdir(d)), None)
 
 
@@ -137,8 +141,9 @@ class ProcessWatch(logging.Handler):
         # collections, which makes each of them cheap. This is not done at the end of a test, when
         # pytest still holds the test's objects: they would be kept for good.
         sweep_closed_loops()
-        gc.collect()
-        gc.freeze()
+        if COLLECTIONS_ARE_CHEAP:
+            gc.collect()
+            gc.freeze()
         logging.getLogger("asyncio").addHandler(self)
         return self
 
@@ -151,7 +156,8 @@ class ProcessWatch(logging.Handler):
 
     def problems(self) -> list[str]:
         """The problems, a sentence each. Collects garbage first: that closes and reports."""
-        gc.collect()
+        if COLLECTIONS_ARE_CHEAP or self._new_threads() or self._new_descriptors():
+            gc.collect()
         threads = _until_empty(self._new_threads)
         descriptors = _until_empty(self._new_descriptors)
         return [f"leftover thread: {thread!r}" for thread in threads] + [

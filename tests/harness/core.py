@@ -19,6 +19,8 @@ from nurseryio._core.task import current_state, records
 from nurseryio._nursery.nursery import SLOW_EXIT_PREDICTION
 from nurseryio.lowlevel import Abort
 
+from . import pypy
+
 needs_counts = pytest.mark.skipif(
     sys.version_info < (3, 11), reason="Python 3.10 has neither cancel counts nor TaskGroup"
 )
@@ -78,7 +80,11 @@ def task_factory(factory: Any) -> Iterator[None]:
 
 @contextmanager
 def without_gc() -> Iterator[None]:
-    """Objects that the body drops must be freed without the collector."""
+    """Objects that the body drops must be freed without the collector.
+
+    The test is skipped on a Python that does not count references (PyPy).
+    """
+    pypy.skip_unless_counting()
     gc.collect()
     gc.disable()
     try:

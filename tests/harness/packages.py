@@ -2,8 +2,8 @@
 
     python tests/harness/packages.py [--trio] [--folder FOLDER] [--markdown] [PACKAGE ...]
 
-This module gets the source of each package from the package index, installs all of them with their
-tests' requirements in an environment, runs the tests by ``python -m nurseryio -m pytest``, and
+This module gets the source of each package from the package index, installs it with its tests'
+requirements in an environment, runs the tests by ``python -m nurseryio -m pytest``, and
 prints a table. No Trio is installed in that environment. ``--trio`` runs the same tests on the real
 Trio, for comparison. The list of packages, and the tests that are expected to fail, each with its
 reason, are in ``packages.toml``. `make packages` runs it. It is not a part of the tests or of CI.
@@ -22,6 +22,8 @@ import tempfile
 import venv
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -31,8 +33,6 @@ import tomllib
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(__file__).with_suffix(".toml")
 TRIO = "trio==0.35.0"
-# pytest-trio does not work with pytest 9.
-PYTEST = "pytest>=8.4,<9"
 # One run of pytest may take this long, in seconds.
 LIMIT = 900
 
@@ -46,10 +46,15 @@ class Package:
     tests: list[str]
     requires: list[str] = field(default_factory=list)
     expected: dict[str, str] = field(default_factory=dict)
+    # The same for tests whose result depends on the machine.
+    machine: dict[str, str] = field(default_factory=dict)
+    # pytest-trio does not work with pytest 9.
+    pytest: str = "pytest>=8.4,<9"
 
     def reason(self, test: str) -> str | None:
         """The reason why a test is expected to fail; None if it is not."""
-        return next((why for part, why in self.expected.items() if part in test), None)
+        reasons = {**self.expected, **self.machine}
+        return next((why for part, why in reasons.items() if part in test), None)
 
 
 @dataclass
@@ -74,7 +79,7 @@ class Row:
 
     def cells(self) -> list[str]:
         """The row of the table."""
-        reasons = dict.fromkeys(self.package.expected.values())
+        reasons = dict.fromkeys(filter(None, map(self.package.reason, self.failed)))
         note = self.problem or "; ".join(reasons)
         counts = [str(self.passed), str(len(self.failed)), str(self.skipped)]
         return [self.package.name, self.package.version, *counts, note]
@@ -142,9 +147,10 @@ def _pip(python: Path, place: Path, *arguments: str) -> None:
         raise OSError(f"pip {arguments[0]} failed: {lines[-1]}")
 
 
-def make_environment(packages: list[Package], folder: Path, on_trio: bool) -> Path:
-    """Make an environment with the packages and the library. Returns its Python."""
-    home = folder / ("on-trio" if on_trio else "on-nurseryio")
+def make_environment(pytest: str, packages: list[Package], folder: Path, on_trio: bool) -> Path:
+    """Make an environment with packages, a pytest, and the library. Returns its Python."""
+    name = "".join(filter(str.isalnum, pytest))
+    home = folder / f"{name}-{'trio' if on_trio else 'nurseryio'}"
     python = home / ("Scripts" if os.name == "nt" else "bin") / "python"
     if not home.exists():
         venv.create(home, with_pip=True)
@@ -152,7 +158,7 @@ def make_environment(packages: list[Package], folder: Path, on_trio: bool) -> Pa
     needed = sorted({need for package in packages for need in package.requires})
     # The other packages come with Trio, and some rely on that.
     library = [TRIO] if on_trio else [str(ROOT), "sniffio", "outcome", "sortedcontainers", "attrs"]
-    _pip(python, folder, "install", PYTEST, *wanted, *needed, *library)
+    _pip(python, folder, "install", pytest, *wanted, *needed, *library)
     if not on_trio:
         _pip(python, folder, "install", "--force-reinstall", "--no-deps", str(ROOT))
         _pip(python, folder, "uninstall", "--yes", "trio")
@@ -197,10 +203,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        packages = load(options.packages)
-        python = make_environment(packages, folder, options.trio)
+        packages = sorted(load(options.packages), key=attrgetter("pytest"))
+        pythons = {
+            pytest: make_environment(pytest, [*users], folder, options.trio)
+            for pytest, users in groupby(packages, attrgetter("pytest"))
+        }
         for package in packages:
-            row = test(package, folder, python, options.trio)
+            row = test(package, folder, pythons[package.pytest], options.trio)
             cells = row.cells()
             if options.markdown:
                 print("|", " | ".join(cells), "|", flush=True)

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 from harness import programs
+from harness.crowd import Doorway, in_threads
+
+from nurseryio._interop import as_trio
 
 PROVIDE = """
 import sys
@@ -267,3 +271,24 @@ print(trio.run(main), local.name, nurseryio.run(main), asyncio.run(main()))
     assert says(tmp_path, text) == [
         "('trio', 'trio') None (None, 'asyncio') (None, 'asyncio')",
     ]
+
+
+def test_provide_trio_in_two_threads_at_the_same_time_adds_one_finder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Finder:
+        """Stands for the finder, and is no import hook."""
+
+        find_spec = staticmethod(lambda *_: None)
+
+    doorway = Doorway(Finder)
+    monkeypatch.setattr(as_trio, "_refuse_to_replace", lambda: None)
+    monkeypatch.setattr(as_trio, "isinstance", lambda one, _: type(one) is Finder, raising=False)
+    monkeypatch.setattr(as_trio, "Finder", doorway)
+    monkeypatch.setattr(as_trio.importlib, "import_module", lambda _name: types.SimpleNamespace())
+    monkeypatch.setattr(as_trio.trio_private, "offer_attributes", lambda: None)
+    monkeypatch.setattr(as_trio, "_run_on", lambda _factory: None)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    in_threads(as_trio.provide_trio)
+    assert doorway.calls == 1
+    assert [type(finder) for finder in sys.meta_path].count(Finder) == 1

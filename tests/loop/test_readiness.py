@@ -12,6 +12,7 @@ import gc
 import os
 import socket as stdlib
 import sys
+import threading
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -21,8 +22,16 @@ import pytest
 import nurseryio
 from nurseryio import BusyResourceError, Cancelled, CancelScope, ClosedResourceError, lowlevel
 from nurseryio._asyncio import compat, epoll
+from nurseryio._core.task import current_state
 from nurseryio._loop import readiness as readiness_module
-from nurseryio._loop.readiness import Readable, Readiness, Writable, waits
+from nurseryio._loop.readiness import (
+    Readable,
+    Readiness,
+    Registrations,
+    Writable,
+    close_later,
+    waits,
+)
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 
@@ -513,3 +522,67 @@ async def test_after_the_run_no_owner_of_a_descriptor_is_kept_alive() -> None:
             owner = await asyncio.to_thread(nurseryio.run, main)
             gc.collect()
         assert owner() is None
+
+
+def test_a_descriptor_that_is_given_up_is_closed_by_its_last_registration() -> None:
+    descriptor, other = os.pipe()
+    held = readiness_module._Held(descriptor, 2)
+    keep = held  # as a thread that has not dropped it yet
+    held.release()
+    assert keep.fileno() == descriptor
+    os.fstat(descriptor)
+    held.release()
+    assert keep.fileno() == -1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    os.close(other)
+
+
+def test_a_descriptor_that_is_given_up_is_closed_though_a_loop_never_ends_its_registration() -> (
+    None
+):
+    descriptor, other = os.pipe()
+    held = readiness_module._Held(descriptor, 2)
+    held.release()
+    del held
+    gc.collect()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    os.close(other)
+
+
+async def test_closing_in_another_thread_sees_a_wait_that_is_about_to_begin() -> None:
+    left, right = stdlib.socketpair()
+    with left, right:
+        registrations = Registrations(left, True)
+        readable = registrations.readable(current_state())
+        assert not readable.armed
+        elsewhere = await asyncio.to_thread(registrations.close)
+        assert elsewhere == [readable]
+        close_later(elsewhere, left.detach())
+        await asyncio.sleep(0)
+        for waits_for in (readable, registrations.writable(current_state())):
+            with pytest.raises(ClosedResourceError):
+                await waits_for
+        assert right.recv(1) == b""
+
+
+async def test_a_socket_that_another_thread_closes_as_a_wait_begins_wakes_its_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left, right = nurseryio.socket.socketpair()
+    has_lost = Readable.has_lost
+
+    def close_meanwhile(self: Readable) -> bool:
+        monkeypatch.setattr(Readable, "has_lost", has_lost)
+        lost = has_lost(self)
+        thread = threading.Thread(target=left.close)
+        thread.start()
+        thread.join()
+        return lost
+
+    monkeypatch.setattr(Readable, "has_lost", close_meanwhile)
+    with right:
+        with pytest.raises(ClosedResourceError):
+            await left.recv(1)
+        assert await right.recv(1) == b""

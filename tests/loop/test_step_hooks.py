@@ -58,6 +58,18 @@ async def one_checkpoint() -> None:
     await checkpoint()
 
 
+class CountingTask(asyncio.Task[Any]):
+    """A task that counts its done-callbacks, in an attribute that it sets late (Pyodide)."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.callbacks = 0
+
+    def add_done_callback(self, fn: Any, /, *, context: Any = None) -> None:
+        self.callbacks += 1
+        super().add_done_callback(fn, context=context)
+
+
 async def test_instruments_see_a_child_from_its_spawn_to_its_exit() -> None:
     recorder = Recorder()
     add_instrument(recorder)
@@ -489,3 +501,15 @@ async def test_a_failure_as_a_step_hook_returns_does_not_keep_the_task_from_its_
     assert len(steps) == 1
     await checkpoint()
     assert len(loop_errors) == 1
+
+
+async def test_an_instrument_sees_a_task_that_is_not_complete_at_its_first_call_soon() -> None:
+    """asyncio schedules the first step in ``Task.__init__``, before that of a subclass ends."""
+    loop, recorder = asyncio.get_running_loop(), Recorder()
+    add_instrument(recorder)
+    task = CountingTask(one_checkpoint(), loop=loop, name="counting")
+    await task
+    remove_instrument(recorder)
+    assert recorder.of("counting")[:3] == ["spawned", "scheduled", "before"]
+    assert "exited" in recorder.of("counting")
+    assert task.callbacks == 1  # that of the await

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 import pytest
 
 import nurseryio
+from nurseryio._base.util import LocalWeakSet
+from nurseryio._core.task import current_state
+from nurseryio._run.asyncgens import AsyncGenerators
 from nurseryio.lowlevel import checkpoint
 
 
@@ -114,3 +118,57 @@ def test_an_async_generator_begun_while_others_are_closed_is_closed_as_well() ->
 
     nurseryio.run(main)
     assert record == ["finally"]
+
+
+class CollectedMeanwhile(LocalWeakSet):
+    """While it is cleared, another thread collects a generator."""
+
+    __slots__ = ("collect",)
+
+    collect: Callable[[], None]
+
+    def clear(self) -> None:
+        super().clear()
+        self.collect()
+
+
+async def test_an_async_generator_that_another_thread_collects_meanwhile_is_closed() -> None:
+    record: list[str] = []
+    generators = AsyncGenerators(lambda *_: None, lambda *_: None)
+    alive = CollectedMeanwhile()
+    late = [generator(record), generator(record)]
+    for one in late:
+        await one.__anext__()
+    alive.add(late[0])
+
+    def collect() -> None:
+        generators._collected(late[1])
+        alive.collect = lambda: None
+
+    alive.collect = collect
+    generators._alive = alive
+    await generators.finish()
+    assert record == ["finally", "finally"]
+
+
+def test_an_async_generator_whose_closing_was_queued_as_the_run_ended_is_closed() -> None:
+    record: list[str] = []
+
+    async def queues_another(late: AsyncGenerator[int, None]) -> AsyncGenerator[int, None]:
+        run: Any = current_state().run
+        try:
+            yield 1
+        finally:
+            # As another thread does that has collected it just before.
+            run.token.run_sync_soon(run.asyncgens._close_soon, late, "late")
+
+    async def main() -> AsyncGenerator[int, None]:
+        late = generator(record, wait=True)
+        await late.__anext__()
+        current_state().run.asyncgens._alive.discard(late)  # type: ignore[union-attr]
+        first = queues_another(late)
+        await first.__anext__()
+        return first
+
+    nurseryio.run(main)
+    assert record == ["finally", "may not wait"]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import matrix, programs
+from harness import matrix, programs, pypy
 
 import nurseryio
 from nurseryio._core.delivery import MAX_SWALLOWED_CANCELS
@@ -102,6 +102,7 @@ async def wait_for_a_grandchild() -> None:
         nursery.start_soon(wait_for_a_child)
 
 
+@pypy.needs_whole_tracebacks
 @pytest.mark.parametrize(
     "wait, places",
     [
@@ -201,6 +202,7 @@ def garbage_of(main: Callable[[], Awaitable[None]]) -> int:
         gc.enable()
 
 
+@pypy.needs_reference_counting
 @pytest.mark.parametrize("wait", [wait_on_an_event, wait_in_asyncio, wait_for_a_child])
 @pytest.mark.parametrize("callback", [press, sys.exit])
 def test_neither_keyboard_interrupt_nor_system_exit_leaves_cyclic_garbage(
@@ -439,6 +441,7 @@ def test_a_cancel_scope_does_not_swallow_keyboard_interrupt(busy_with: str, kind
     assert caught.value.__context__ is None
 
 
+@pypy.needs_nested_signals
 def test_ctrl_c_while_the_first_keyboard_interrupt_is_raised_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

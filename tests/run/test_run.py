@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from harness import matrix
+from harness import matrix, pypy
 from harness.resisting import KINDS, Classless, Nameless, make
 
 import nurseryio
@@ -699,6 +699,7 @@ def test_the_error_for_a_wrong_loop_factory_names_its_result_even_if_repr_fails(
         run(give, 5, loop_factory=Nameless)  # type: ignore[arg-type]
 
 
+@pypy.needs_own_exception_fields
 @pytest.mark.parametrize("kind", [*KINDS, Classless])
 def test_an_error_of_the_main_task_that_overrides_its_fields_is_raised_unchanged(kind: Any) -> None:
     error = make(kind)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from harness import pypy
 from harness.matrix import Case
 from harness.resisting import KINDS, Frozen, make
 from harness.stress import stress
@@ -463,6 +464,7 @@ async def test_under_any_schedule_gather_race_and_amap_give_complete_results_or_
     await stress(scenario, loop_case)
 
 
+@pypy.needs_own_exception_fields
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 async def test_an_error_that_overrides_its_fields_is_itself_in_the_exception_group(
     kind: Any,

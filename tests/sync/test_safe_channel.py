@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import pytest
+from harness import pypy
 from harness.matrix import Case
 from harness.resisting import KINDS, DeriveRaises, make
 from harness.stress import stress
@@ -391,6 +392,7 @@ async def failing_with(error: BaseException) -> AsyncGenerator[int, None]:
     raise error
 
 
+@pypy.needs_own_exception_fields
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 async def test_an_error_that_overrides_its_fields_is_raised_unchanged(kind: Any) -> None:
     error, context = make(kind), KeyError()

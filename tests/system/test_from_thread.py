@@ -26,9 +26,10 @@ from nurseryio import (
     open_nursery,
     to_thread,
 )
+from nurseryio._asyncio.compat import give_up
 from nurseryio._base import Outcome, acapture, capture
 from nurseryio._base.thread_cache import start_thread_soon
-from nurseryio._system import from_thread as from_thread_module
+from nurseryio._system import from_thread as from_thread_module, threads as threads_module
 from nurseryio.lowlevel import TrioToken, checkpoint, current_task, current_trio_token
 
 TIMEOUT = 10.0
@@ -517,6 +518,97 @@ def test_from_thread_on_a_loop_that_closes_before_the_call_raises_run_finished_e
     del token
     loop.close()
     with pytest.raises(RunFinishedError, match="before it could make this call"):
+        outcomes.get(timeout=TIMEOUT).unwrap()
+
+
+@pytest.fixture
+def no_finalizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are not finalized, as in a free-threaded build while their thread is blocked."""
+    monkeypatch.setattr(from_thread_module._Request, "__del__", lambda _request: None)
+
+
+@pytest.mark.usefixtures("no_finalizer")
+@pytest.mark.parametrize("call", [from_thread.run, from_thread.run_sync])
+@pytest.mark.parametrize("kind", matrix.KINDS)
+def test_closing_the_loop_answers_a_from_thread_call_without_a_finalizer(
+    kind: str, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test_from_thread_on_a_loop_that_closes_before_the_call_raises_run_finished_error(
+        kind, call, monkeypatch
+    )
+
+
+@pytest.mark.usefixtures("no_finalizer")
+def test_a_loop_that_is_closed_just_before_it_gets_the_from_thread_call_answers_it() -> None:
+    token, loop = get_token("stock")
+    schedule = loop.call_soon_threadsafe
+
+    def schedule_too_late(*args: Any, **options: Any) -> Any:
+        # As if the loop had emptied its queue between the check and the append.
+        loop.close()
+        return asyncio.Handle(lambda: None, (), loop)
+
+    loop.call_soon_threadsafe = schedule_too_late  # type: ignore[method-assign,assignment]
+    for closed_before in (False, True):
+        with pytest.raises(RunFinishedError):
+            from_thread.run_sync(int, trio_token=token)
+        assert loop.is_closed()
+        if not closed_before:
+            loop.call_soon_threadsafe = schedule  # type: ignore[method-assign]
+
+
+@pytest.mark.usefixtures("no_finalizer")
+@pytest.mark.parametrize("kind", matrix.KINDS)
+def test_closing_the_loop_answers_a_from_thread_call_that_its_task_is_serving(kind: str) -> None:
+    loop = matrix.new_loop(kind)
+    outcomes: SimpleQueue[Outcome[Any]] = SimpleQueue()
+    begun = asyncio.Event()
+
+    async def begin_and_wait() -> None:
+        begun.set()
+        await nurseryio.sleep_forever()
+
+    def work() -> None:
+        outcomes.put(capture(from_thread.run, begin_and_wait))
+
+    async def serve() -> asyncio.Task[Any]:
+        task = asyncio.ensure_future(to_thread.run_sync(work))
+        await begun.wait()
+        return task
+
+    kept = loop.run_until_complete(serve())
+    loop.close()
+    with pytest.raises(RunFinishedError, match="before it could make this call"):
+        outcomes.get(timeout=TIMEOUT).unwrap()
+    give_up(kept)
+
+
+@pytest.mark.usefixtures("no_finalizer")
+def test_a_from_thread_call_to_a_loop_that_keeps_its_methods_is_answered_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(from_thread_module, "_LOOK_AGAIN", 0.01)
+    monkeypatch.setattr(from_thread_module, "closing_of", lambda _loop: None)
+    test_from_thread_on_a_loop_that_closes_before_the_call_raises_run_finished_error(
+        "stock", from_thread.run_sync, monkeypatch
+    )
+
+
+@pytest.mark.usefixtures("no_finalizer")
+async def test_a_task_that_fails_before_it_serves_a_from_thread_call_refuses_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outcomes: SimpleQueue[Outcome[Any]] = SimpleQueue()
+    plain = threads_module.wait_task_rescheduled
+
+    async def wait_and_fail(abort: Any) -> Any:
+        await plain(abort)
+        raise ValueError("just as the request arrives")
+
+    monkeypatch.setattr(threads_module, "wait_task_rescheduled", wait_and_fail)
+    with pytest.raises(ValueError, match="just as"):
+        await to_thread.run_sync(lambda: outcomes.put(capture(from_thread.run_sync, int)))
+    with pytest.raises(RunFinishedError):
         outcomes.get(timeout=TIMEOUT).unwrap()
 
 
