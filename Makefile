@@ -6,12 +6,13 @@ BIN = .venv/bin
 
 SEED ?= 1
 
-.PHONY: help demo quick test coverage injection syscalls threads packages browser lint types docs bench clean
+.PHONY: help demo quick test full coverage injection syscalls threads packages browser lint types docs bench clean
 
 help:
 	@echo "make demo    run the demonstration, on the stock loop and on uvloop"
 	@echo "make quick   run the tests on a small part of the loop matrix (about two minutes)"
 	@echo "make test    run the tests"
+	@echo "make full    run the tests on every supported Python, each on the full loop matrix (hours)"
 	@echo "make coverage   report how much of each module its own tests execute"
 	@echo "make injection  raise an exception at every line of the engine in turn (takes long)"
 	@echo "make syscalls   raise each error at every system call in turn, and run random programs"
@@ -47,6 +48,9 @@ quick: .venv/test.stamp
 
 test: .venv/test.stamp
 	$(BIN)/python -m pytest
+
+full:
+	FULL=1 .ci/run
 
 # `make coverage MODULES="_core.task _core.delivery"` measures these alone.
 coverage: .venv/dev.stamp

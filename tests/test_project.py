@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import source
+from harness import source, support_table
 
 CONTRIBUTING = source.ROOT / "CONTRIBUTING.md"
 RELEASES = source.ROOT / "docs/releases.md"
@@ -141,3 +141,52 @@ def test_the_page_of_releases_lists_the_public_modules() -> None:
     listed = re.findall(r"`nurseryio\.(\w+)`", text(RELEASES).partition("## Version")[0])
     reference = {path.stem for path in (source.ROOT / "docs/reference").glob("*.md")}
     assert set(listed) == reference - {"nurseryio"}
+
+
+# -- the support table ---------------------------------------------------------------
+
+SUMMARY = """\
+3.13: install                      9 s  ok
+3.13: tests --matrix=full --part=1/4  300 s  ok
+3.13: tests --matrix=full --part=2/4  300 s  ok
+3.10-anyio-4.4: tests --matrix=quick  280 s  ok
+3.9: tests --matrix=quick          280 s  ok
+pypy: tests --matrix=quick tests/core   90 s  ok
+3.13-loops: tests tests/test_foreign_loops.py   40 s  ok
+Pyodide 314.0.7                     15 s  ok
+"""
+
+
+def test_the_support_table_has_a_row_for_each_environment_that_ci_has_tested() -> None:
+    assert support_table.rows(SUMMARY) == [
+        ("CPython 3.13", "[of other packages](loops.md)", "cross-section"),
+        ("CPython 3.13", "asyncio's own, uvloop", "all, full loop matrix"),
+        ("CPython 3.10", "asyncio's own, uvloop", "all, part of the loop matrix, with anyio 4.4"),
+        ("CPython 3.9", "asyncio's own, uvloop", "all, part of the loop matrix"),
+        ("PyPy 3.11", "asyncio's own", "those of the engine"),
+        ("Pyodide 314.0.7", "the page's own", "cross-section"),
+    ]
+
+
+@pytest.mark.parametrize("verdict", ["FAILED (exit 1)", "skipped: it is not here"])
+def test_the_support_table_refuses_a_run_in_which_something_failed_or_was_skipped(
+    verdict: str,
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"3.14: {verdict}")):
+        support_table.rows(f"3.14                     1 s  {verdict}\n")
+
+
+def test_the_support_table_of_the_page_has_each_environment_of_ci() -> None:
+    page = support_table.PAGE.read_text(encoding="utf-8")
+    made = page.partition(support_table.BEGIN)[2].partition(support_table.END)[0]
+    shown = {row.strip("| ").split(" | ")[0] for row in made.splitlines() if row.startswith("| ")}
+    script = (source.ROOT / ".ci/run").read_text(encoding="utf-8")
+    named = {
+        variable: re.search(rf'^{variable}="([^"]+)"', script, re.MULTILINE)
+        for variable in ("SUPPORTED", "PYODIDES")
+    }
+    assert named["SUPPORTED"] is not None
+    assert named["PYODIDES"] is not None
+    expected = {f"CPython {version}" for version in named["SUPPORTED"][1].split()}
+    expected |= {f"Pyodide {release}" for release in named["PYODIDES"][1].split()}
+    assert shown - {"Python"} == expected | {"PyPy 3.11"}
