@@ -9,7 +9,7 @@ Rule 1: a query by name gets the stand-in, also if the real Trio is installed. T
 Rule 2: a listing of all distributions has Trio once. It has the real Trio if that is installed,
 because a listing describes the disk. Otherwise it has the stand-in.
 
-Rule 3: a query with a path of its own is about other folders, so the stand-in is not in its answer.
+Rule 3: a query with another path is about other folders, so the stand-in is not in its answer.
 """
 
 from __future__ import annotations

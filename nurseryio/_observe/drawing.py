@@ -1,6 +1,6 @@
 """The drawing of a task tree as lines of text.
 
-Rule 1: a task has one line, which reads as a sentence: its name, what it waits for, and where.
+Rule 1: a task has one line, which reads as a sentence: its name, where it is, what it waits for.
 
 Rule 2: children of one nursery that do the same at the same line are folded: the first few are
 drawn, and one line says how many more there are. Tasks that have nurseries or scopes of their own
@@ -132,13 +132,17 @@ def circle_line(circle: list[TaskInfo]) -> str:
 
 
 def task_line(task: TaskInfo) -> str:
-    """The sentence about a task."""
+    """The sentence about a task: its name, where it is, what it waits for, the text of the line."""
     doing = STATES.get(task.state, "") if task.wait is None else task.wait.text
     if task.wait is not None and task.cancelled:
         doing += " (although it is cancelled)"
-    kind = "" if task.kind == "task" else f"{task.kind} "
-    place = "" if task.place is None else f" at {task.place}"
-    return f"{kind}{task.name} {doing}{place}"
+    name = task.name if task.kind == "task" else f"{task.kind} {task.name}"
+    place = task.place
+    if place is None:
+        return f"{name} {doing}".rstrip()
+    said = f", {doing}" if doing else ""
+    source = f": {place.text}" if place.text else ""
+    return f"{name} at {place.position}{said}{source}"
 
 
 def scope_line(scope: ScopeInfo) -> str:

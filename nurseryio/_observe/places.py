@@ -39,9 +39,13 @@ class Place:
     function: str
     text: str
 
+    @property
+    def position(self) -> str:
+        """The file, the line and the function, as a text."""
+        return f"{os.path.basename(self.file)}:{self.line} in {self.function}()"
+
     def __str__(self) -> str:
-        shown = f": {self.text}" if self.text else ""
-        return f"{os.path.basename(self.file)}:{self.line} in {self.function}(){shown}"
+        return f"{self.position}: {self.text}" if self.text else self.position
 
 
 def places_of(frames: Iterable[tuple[types.FrameType, int]]) -> tuple[Place, ...]:

@@ -140,9 +140,13 @@ def tree_of(loop: Loop, frame: FrameType | None = None) -> TaskTree:
     if root is not None:
         found.pop(root.asyncio_task, None)
     builder = _Builder(loop, found, running, root, sys._getframe() if frame is None else frame)
+    try:
+        infos = in_order(builder.infos())
+    finally:
+        builder.forget_frames()
     stack = interrupted_stack(loop, frame) if frame is not None else ()
     number = builder.numbers.get(running) if stack and running is not None else None
-    return TaskTree(safe_repr(loop), tuple(in_order(builder.infos())), stack, number)
+    return TaskTree(safe_repr(loop), tuple(infos), stack, number)
 
 
 class _Builder:
@@ -168,7 +172,7 @@ class _Builder:
         self._found = found
         self._running = running
         self._root = root
-        self._innermost = innermost
+        self._innermost: FrameType | None = innermost
         self.numbers = {task: id(record or task) for task, record in found.items()}
         # Of asyncio tasks that another task awaits: its number.
         self._parents: dict[Any, int] = {}
@@ -180,6 +184,11 @@ class _Builder:
             with suppress(Exception):
                 self._note_who_awaits(task, record)
         return [self._info(task, record) for task, record in self._found.items()]
+
+    def forget_frames(self) -> None:
+        """Break the reference cycles: a frame may be that of a function which has this object."""
+        self._innermost = None
+        self._frames.clear()
 
     def _note_who_awaits(self, asyncio_task: Any, task: Task | None) -> None:
         coro = asyncio_task.get_coro() if task is None else task.coro
@@ -239,7 +248,7 @@ class _Builder:
         return "waiting", wait_of(asyncio_task, task, operation)
 
 
-def _running_frames(coro: Any, innermost: FrameType) -> Frames:
+def _running_frames(coro: Any, innermost: FrameType | None) -> Frames:
     """The frames of a running coroutine, outermost first. It does not show them itself."""
     frames = list(stack_of(innermost))
     outermost = getattr(coro, "cr_frame", None)

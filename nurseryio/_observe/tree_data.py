@@ -109,7 +109,7 @@ class TaskTree:
 
         Args:
             most: The most tasks of a kind to draw in one nursery: tasks of the same function at the
-                same line, without nurseries of their own. A line says how many more there are. None
+                same line, without open nurseries. A line says how many more there are. None
                 stands for 10.
         """
         return lines_of(self, most)
@@ -136,7 +136,10 @@ class TaskTree:
                         done.add(number)
                 elif following in path:
                     numbers = list(path)
-                    found.append([tasks[each] for each in numbers[numbers.index(following) :]])
+                    circle = [tasks[each] for each in numbers[numbers.index(following) :]]
+                    # It may begin with any of its tasks: the first by name, for people.
+                    first = circle.index(min(circle, key=lambda task: task.name))
+                    found.append(circle[first:] + circle[:first])
                     following = None
                 else:
                     if following in tasks and following not in done:

@@ -68,7 +68,7 @@ class Watchdog(Instrument):
         with Watchdog(slow_step=0.1, stuck_cancel=5.0):
             ...
 
-    It watches the loop that runs in this thread, from a thread of its own. ``run(...,
+    It watches the loop that runs in this thread, from another thread. ``run(...,
     instruments=[Watchdog()])`` does the same for a whole run. The messages go to the logger
     ``nurseryio.Watchdog``, at level WARNING. Each has an attribute ``watchdog`` (``extra`` of
     :mod:`logging`), a dict with the same data: ``event``, ``seconds``, ``task``, ``path``,

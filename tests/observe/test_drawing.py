@@ -37,7 +37,7 @@ def lines(*tasks: TaskInfo, **fields: object) -> list[str]:
     return str(tree).splitlines()
 
 
-WAITS = "waits for an Event to be set at app.py:7 in work(): await x()"
+WAITS = "at app.py:7 in work(), waits for an Event to be set: await x()"
 
 
 def test_a_task_is_drawn_as_a_sentence() -> None:
