@@ -11,7 +11,10 @@ checks that each entry names a function that exists, and that each operation tha
 
 Rule 2: nothing is changed, and nothing here may fail: a value that cannot be shown is left out.
 
-Rule 3: the functions may be called in any thread. They see values of one moment each, so two of
+Rule 3: variables are read only of the frames that a description needs. Before Python 3.13 a frame
+whose variables were read keeps these values until it ends, even if its code deletes them.
+
+Rule 4: the functions may be called in any thread. They see values of one moment each, so two of
 them may not fit together.
 """
 
@@ -422,9 +425,10 @@ def awaited_tasks(frames: Frames, future: Any) -> list[Any]:
         future: The future that it waits for.
     """
     for frame, _ in frames:
-        tasks = display.group_tasks(frame.f_locals.get("self"))
-        if tasks:
-            return tasks
+        if frame.f_globals.get("__name__") == "asyncio.taskgroups":
+            tasks = display.group_tasks(frame.f_locals.get("self"))
+            if tasks:
+                return tasks
     futures = display.gathered(future) or [future]
     return [each for each in futures if isinstance(each, asyncio.Task) and not each.done()]
 
