@@ -68,6 +68,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "_nursery": (
             "scope",
             "task_exit",
+            "child_notes",
             "nursery_exit",
             "task_status",
             "nursery",
@@ -253,6 +254,7 @@ UPWARD_FOR_TYPES = {
     ("_core.task_extra", "_core.task"),
     ("_base.abcs", "_core.task"),
     ("_core.task_extra", "_nursery.nursery"),
+    ("_nursery.child_notes", "_nursery.nursery"),
     ("_nursery.nursery_exit", "_nursery.nursery"),
     ("_core.loop_state", "_core.task"),
     ("_nursery.task_status", "_nursery.nursery"),
