@@ -37,6 +37,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "exc_fields",
             "util",
             "forked",
+            "call_stack",
             "outcome",
             "unsupported",
             "library_name",

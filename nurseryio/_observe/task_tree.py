@@ -270,6 +270,11 @@ def _scopes(task: Task, now: float) -> tuple[ScopeInfo, ...]:
     return tuple(scope_info(node, now) for node in reversed(nodes))
 
 
+def sentence_of(node: Node) -> str:
+    """Why the code in a cancelled scope is cancelled, in one line."""
+    return "cancelled" if node._reason is None else node._reason._sentence()
+
+
 def scope_info(node: Node, now: float) -> ScopeInfo:
     """The data of an open scope; ``now`` is the loop's time."""
     nursery: Any = node._nursery
@@ -282,9 +287,9 @@ def scope_info(node: Node, now: float) -> ScopeInfo:
         body_running=nursery is not None and nursery._body_running,
         children=() if nursery is None else tuple(map(id, list(nursery._children))),
         cancelled=node._called,
-        reason=str(node._reason) if node._effective and node._reason is not None else None,
+        reason=node._reason._sentence() if node._effective and node._reason is not None else None,
         shield=node._shielded,
-        keeps_out=str(parent._reason) if out and parent is not None else None,
+        keeps_out=None if not out or parent is None else sentence_of(parent),
         deadline=None if deadline == inf else deadline - now,
     )
 

@@ -108,9 +108,9 @@ class TestTask:
         for fixture in self._shared.used(self._request.fixturenames):
             if fixture.lost is not None:
                 pytest.fail(
-                    f"the fixture {fixture.name!r} was {fixture.lost}, which the test has not "
-                    "noticed because it did not await: a scope or nursery around the fixture's "
-                    "'yield' was cancelled. An error behind that shows up at its tear-down",
+                    f"the fixture {fixture.name!r} was {fixture.lost._sentence()}, which the test "
+                    "has not noticed because it did not await: a scope or nursery around the "
+                    "fixture's 'yield' was cancelled. An error behind that shows up at its tear-down",
                     pytrace=False,
                 )
 
@@ -205,8 +205,8 @@ def do(task: StepTask, what: str, async_fn: Callable[..., Awaitable[Any]], *args
         if not is_ours(exc):
             raise
         raise pytest.fail.Exception(
-            f"the {what} was {exc.args[0]}: by a scope or nursery that a fixture has around "
-            "it. An error behind that shows up when that fixture is torn down"
+            f"the {what} was {exc.args[0]._sentence()}: by a scope or nursery that a "
+            "fixture has around it. An error behind that shows up when that fixture is torn down"
         ).with_traceback(exc.__traceback__) from None
     except BaseExceptionGroup as group:
         leaf: BaseException = group
