@@ -95,10 +95,12 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "dump",
             "explain",
             "watchdog",
+            "open_scopes",
             "trace_file",
             "timeline",
             "monitor",
             "remote",
+            "otel",
         ),
         "_sync": (
             "parking_lot",

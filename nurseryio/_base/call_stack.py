@@ -1,22 +1,39 @@
 """The stack of a call as text, without the frames of nurseryio and asyncio.
 
+Each ``CancelScope.cancel()`` asks for it by :func:`stack_if_wanted`.
+
 Rule: the text keeps no frame alive. Making it raises nothing because of the program's files.
 """
 
 from __future__ import annotations
 
+import sys
 import traceback
 from typing import TYPE_CHECKING
 
+from .._asyncio.compat import running_loop_or_none
+from .forked import in_child
 from .util import is_library
 
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["MOST_FRAMES", "call_stack"]
+__all__ = ["MOST_FRAMES", "call_stack", "stack_if_wanted", "watchers"]
 
 # The innermost frames of the program that are shown.
 MOST_FRAMES = 20
+
+# While this is not empty, or the running loop is in debug mode, stacks are wanted.
+watchers: set[object] = set()
+in_child(watchers.clear)
+
+
+def stack_if_wanted() -> str | None:
+    """The stack of the call of the function that calls this; None if stacks are not wanted."""
+    loop = running_loop_or_none()
+    if not watchers and (loop is None or not loop.get_debug()):
+        return None
+    return call_stack(sys._getframe(1))
 
 
 def call_stack(frame: FrameType | None) -> str:

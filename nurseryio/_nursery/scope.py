@@ -28,7 +28,7 @@ from .._asyncio.compat import (
     current_task as current_asyncio_task,
     running_loop_or_none,
 )
-from .._base.call_stack import call_stack
+from .._base.call_stack import stack_if_wanted
 from .._base.errors import Cancelled, CancelReason, misnested, not_entered
 from .._base.exc_fields import is_a
 from .._base.exception_groups import (
@@ -38,7 +38,6 @@ from .._base.exception_groups import (
     raise_keeping_context,
     split_out,
 )
-from .._base.forked import in_child
 from .._base.util import SECONDS, OnlyWith, as_float, blank, ensure_stack
 from .._core import anyio_hook
 from .._core.anyio_hook import BACKEND
@@ -61,10 +60,6 @@ if TYPE_CHECKING:
 
 
 DEADLINE = CancelReason("deadline")
-
-# While this is not empty, each reason of a cancel() keeps the stack of that call.
-stack_watchers: set[object] = set()
-in_child(stack_watchers.clear)
 
 
 @final
@@ -399,9 +394,6 @@ class CancelScope(Node, OnlyWith):
         Args:
             reason: a text for people; every :exc:`Cancelled` that this call causes carries it.
 
-        In debug mode of the loop, and while a ``Watchdog`` watches, the :exc:`Cancelled` also carry
-        the stack of this call (see :class:`CancelReason`).
-
         Raises:
             TypeError: ``reason`` is not a string.
             RuntimeError: called from another thread, or on another event loop, while a task is
@@ -416,13 +408,9 @@ class CancelScope(Node, OnlyWith):
         if reason is not None and not isinstance(reason, str):
             raise TypeError(f"reason must be a string or None, not {type(reason).__name__}")
         self._check_caller()
-        loop = running_loop_or_none()
-        running = loop is not None and current_asyncio_task() is not None
+        running = running_loop_or_none() is not None and current_asyncio_task() is not None
         source_task = repr(current_task()) if running else None
-        stack = None
-        if stack_watchers or (loop is not None and loop.get_debug()):
-            stack = call_stack(sys._getframe(1))
-        self._cancel(CancelReason("explicit", reason, source_task, stack))
+        self._cancel(CancelReason("explicit", reason, source_task, stack_if_wanted()))
 
     def _check_caller(self) -> None:
         """Raise an error if a change of this scope could not be passed to the tasks inside."""

@@ -31,12 +31,12 @@ from weakref import WeakKeyDictionary
 
 from .._asyncio import compat
 from .._asyncio.compat import running_loop
+from .._base import call_stack
 from .._base.abcs import Instrument
 from .._base.util import SECONDS, as_float, safe_repr
 from .._core.loop_state import loop_state
 from .._core.scope_tree import chain
 from .._core.task import records
-from .._nursery.scope import stack_watchers
 from .drawing import scope_line, task_line
 from .explain import explain
 from .places import places_of, program_place, stack_of
@@ -219,11 +219,11 @@ class _Watch:
 
     def start(self) -> None:
         self._thread.start()
-        stack_watchers.add(self)
+        call_stack.watchers.add(self)
 
     def stop(self) -> None:
         self._stopped.set()
-        stack_watchers.discard(self)
+        call_stack.watchers.discard(self)
         if self._thread is not threading.current_thread():
             self._thread.join(self._interval + 1)
 
@@ -231,7 +231,7 @@ class _Watch:
         while not self._stopped.wait(self._interval) and not self.loop.is_closed():
             with suppress(Exception):
                 self.look(time.monotonic())
-        stack_watchers.discard(self)
+        call_stack.watchers.discard(self)
 
     def look(self, now: float) -> None:
         """Look once.

@@ -110,7 +110,8 @@ class TestTask:
                 pytest.fail(
                     f"the fixture {fixture.name!r} was {fixture.lost._sentence()}, which the test "
                     "has not noticed because it did not await: a scope or nursery around the "
-                    "fixture's 'yield' was cancelled. An error behind that shows up at its tear-down",
+                    "fixture's 'yield' was cancelled. An error behind that shows up at its "
+                    "tear-down",
                     pytrace=False,
                 )
 
