@@ -43,6 +43,14 @@ def error_of(task: Task) -> BaseException | None:
     return error if isinstance(error, BaseException) else None
 
 
+def made_at(task: Task) -> list[Any]:
+    """The stack that has made a task, outermost first, as frame summaries of ``traceback``.
+
+    asyncio keeps it in debug mode only; else the list is empty.
+    """
+    return list(getattr(task, "_source_traceback", None) or ())
+
+
 def loop_thread(loop: asyncio.AbstractEventLoop) -> int | None:
     """The identifier of the thread in which an asyncio loop runs; None if it does not show it."""
     ident: int | None = getattr(loop, "_thread_id", None)

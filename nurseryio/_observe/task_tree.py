@@ -315,9 +315,13 @@ def interrupted_stack(loop: Loop, innermost: FrameType | None) -> tuple[Place, .
     for index in reversed(range(len(frames))):
         if frames[index][0].f_code is compat.CALLBACK_CODE:
             return places_of(frames[index + 1 :])
-    if _running_task(loop) is None:
+    running = _running_task(loop)
+    if running is None or innermost is None:
         return ()
-    return places_of(frames)
+    # A loop that is not asyncio's own has no such frame.
+    record = records.get(running)
+    coro = running.get_coro() if record is None else record.coro
+    return places_of(_running_frames(coro, innermost))
 
 
 def _frame_elsewhere(loop: Loop) -> FrameType | None:

@@ -89,3 +89,18 @@ def test_error_of_a_task_is_read_without_retrieving_it() -> None:
 
     asyncio.run(main())
     assert [report["message"] for report in reports] == ["Task exception was never retrieved"]
+
+
+def test_made_at_is_the_stack_that_made_a_task_in_debug_mode() -> None:
+    async def main() -> list[list[str]]:
+        found = []
+        for debug in (True, False):
+            asyncio.get_running_loop().set_debug(debug)
+            task = asyncio.create_task(asyncio.sleep(0))
+            found.append([entry.name for entry in display.made_at(task)])
+            await task
+        return found
+
+    stack, none = asyncio.run(main())
+    assert "main" in stack
+    assert none == []
