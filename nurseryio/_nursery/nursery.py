@@ -150,7 +150,7 @@ class Nursery(metaclass=NoPublicConstructor):
     _strict: bool | None
     # The errors of children that get a note, with the names (see child_notes). Not a slot, because
     # few nurseries have any.
-    named_failures: tuple[tuple[BaseException, str], ...] = ()
+    _named_failures: tuple[tuple[BaseException, str], ...] = ()
 
     @property
     def child_tasks(self) -> frozenset[Task]:
@@ -379,8 +379,8 @@ class Nursery(metaclass=NoPublicConstructor):
             self._errors = [error]
         else:
             self._errors.append(error)
-        if type(task._name) is str and task is not self._parent_task:
-            child_notes.remember(self, task, error)
+        # Asked here, because a function is replaced by its name when that is first read.
+        is_named = type(task._name) is str and task is not self._parent_task
         scope = self.cancel_scope
         if not scope._called:
             if self._children or self._body_running or self._pending_starts:
@@ -389,6 +389,8 @@ class Nursery(metaclass=NoPublicConstructor):
                 scope._cancel_alone(FAILED)  # no task is left to deliver to
             else:
                 scope._cancel(FAILED)
+        if is_named:
+            child_notes.remember(self, task, error)
 
     def _wake(self) -> None:
         if not self._children and not self._pending_starts and not self._body_running:

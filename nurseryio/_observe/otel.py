@@ -185,18 +185,29 @@ class OpenTelemetry(Instrument):
     def _follow(self, task: Task) -> _Followed | None:
         """The data of a task; None for those that ``run()`` has made for itself."""
         followed = self._tasks.get(task)
-        if followed is None:
-            if _is_of_run(task):
-                return None
-            followed = _Followed(compat.has_run(task.coro))
-            nursery = task._parent_nursery
-            if nursery is not None:
-                followed.nursery = self._nursery_span(nursery)
-            span = self._trace.get_current_span().get_span_context()
-            if span.is_valid and not followed.late:
-                followed.spawner = span
-            self._tasks[task] = followed
-            self._active.add(1)
+        if followed is None and not _is_of_run(task):
+            # The tasks of the nurseries around it, outer before inner. Not recursive: trees may be
+            # deep.
+            path = [task]
+            while (nursery := path[-1]._parent_nursery) is not None:
+                host = nursery._parent_task
+                if host in self._tasks or _is_of_run(host) or _is_over(host):
+                    break
+                path.append(host)
+            for each in reversed(path):
+                followed = self._add(each)
+        return followed
+
+    def _add(self, task: Task) -> _Followed:
+        followed = _Followed(compat.has_run(task.coro))
+        nursery = task._parent_nursery
+        if nursery is not None:
+            followed.nursery = self._nursery_span(nursery)
+        span = self._trace.get_current_span().get_span_context()
+        if span.is_valid and not followed.late:
+            followed.spawner = span
+        self._tasks[task] = followed
+        self._active.add(1)
         return followed
 
     def _begin(self, task: Task, followed: _Followed, here: bool = True) -> None:
@@ -262,18 +273,18 @@ class OpenTelemetry(Instrument):
 
     def _nursery_span(self, nursery: Any) -> _Seen | None:
         """The data of a nursery that gets a child. It may have been entered in this step."""
-        seen = self._seen(nursery)
+        host: Task = nursery._parent_task
+        followed = self._tasks.get(host)
+        if followed is None:
+            return None
+        seen = followed.scopes.known.get(nursery.cancel_scope)
         if seen is None:
-            host: Task = nursery._parent_task
-            followed = self._follow(host)
-            if followed is None:
-                return None
             running: Any = current_task_or_none()
             here = running is not None and records.get(running) is host
             if followed.span is None:
                 self._begin(host, followed, here)
             self._compare(host, followed, self._context.get_current() if here else None)
-            seen = self._seen(nursery)
+            seen = followed.scopes.known.get(nursery.cancel_scope)
         return seen
 
     def _compare(self, task: Task, followed: _Followed, context: Any) -> None:
@@ -370,6 +381,10 @@ def _is_of_run(task: Task) -> bool:
         and code is not None
         and code.co_filename.startswith(_ROOM_OF_RUN)
     )
+
+
+def _is_over(task: Task) -> bool:
+    return task.asyncio_task is None or compat.is_over(task.asyncio_task)
 
 
 def _error_of(task: Task) -> BaseException | None:

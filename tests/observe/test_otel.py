@@ -427,6 +427,71 @@ async def test_spans_of_tasks_that_go_on_end_when_the_instrument_is_closed(
         nursery.cancel_scope.cancel()
 
 
+async def test_spans_of_a_deep_tree_that_exists_when_the_instrument_is_added(
+    telemetry: Telemetry,
+) -> None:
+    depth = 300
+    ready, go_on = nurseryio.Event(), nurseryio.Event()
+
+    async def level(below: int) -> None:
+        if below == 0:
+            ready.set()
+            await go_on.wait()
+            async with open_nursery() as nursery:
+                nursery.start_soon(nurseryio.sleep, 0, name="leaf")
+            return
+        async with open_nursery() as nursery:
+            nursery.start_soon(level, below - 1, name=f"level {below - 1}")
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(level, depth, name="top")
+        await ready.wait()
+        limit = sys.getrecursionlimit()
+        with telemetry:
+            go_on.set()
+            sys.setrecursionlimit(depth)
+            try:
+                await nurseryio.sleep(0)
+            finally:
+                sys.setrecursionlimit(limit)
+            while nursery.child_tasks:
+                await nurseryio.sleep(0)
+    path = telemetry.path("leaf")
+    assert path[:2] == ["leaf", "nursery"]
+    assert path[2] == "level 0"
+    assert "top" in path
+
+
+async def test_nursery_whose_task_has_ended_is_not_followed(telemetry: Telemetry) -> None:
+    reports: list[Any] = []
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, report: reports.append(report))
+    nursery = open_nursery()
+    released = asyncio.Event()
+
+    async def child() -> None:
+        while not released.is_set():
+            with CancelScope(shield=True):
+                await released.wait()
+
+    async def host() -> None:
+        await nursery.__aenter__()
+        nursery.start_soon(child, name="orphan")
+        await asyncio.sleep(0)
+
+    await asyncio.create_task(host())
+    await asyncio.sleep(0)
+    with telemetry:
+        released.set()
+        while nursery.child_tasks:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    loop.set_exception_handler(before)
+    assert telemetry.names()["orphan"] == 1
+    assert telemetry.value("nurseryio.tasks.active") == 0
+
+
 # -- metrics ----------------------------------------------------------------------
 
 
