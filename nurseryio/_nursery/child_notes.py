@@ -50,7 +50,9 @@ def remember(nursery: Nursery, task: Task, error: BaseException) -> None:
     name = task._name
     if is_a(error, UNNAMED) or _has_note(error) or _is_shown(name, error):
         return
-    nursery._named_failures = (*nursery._named_failures, (error, name))
+    if nursery._named_failures is None:
+        nursery._named_failures = []
+    nursery._named_failures.append((error, name))
 
 
 def _has_note(error: BaseException) -> bool:
@@ -83,7 +85,7 @@ def add_notes(nursery: Nursery, frame: FrameType | None) -> None:
         nursery: the nursery, whose block is being left.
         frame: the frame of its ``__aexit__``.
     """
-    found, nursery._named_failures = nursery._named_failures, ()
+    found, nursery._named_failures = nursery._named_failures or (), None
     error: BaseException | None = None
     try:
         where = _place_of_block(frame)

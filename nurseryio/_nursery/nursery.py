@@ -150,7 +150,7 @@ class Nursery(metaclass=NoPublicConstructor):
     _strict: bool | None
     # The errors of children that get a note, with the names (see child_notes). Not a slot, because
     # few nurseries have any.
-    _named_failures: tuple[tuple[BaseException, str], ...] = ()
+    _named_failures: list[tuple[BaseException, str]] | None = None
 
     @property
     def child_tasks(self) -> frozenset[Task]:

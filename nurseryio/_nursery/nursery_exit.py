@@ -160,7 +160,7 @@ async def leave_in_trouble(
             if error is not None:
                 errors[id(error)] = error
         nursery._errors = None
-        nursery._named_failures = ()
+        nursery._named_failures = None
         nursery._body_running = False
         state.unfinished.append((scope._cancel, (FAILED,)))
         state.run_soon()
@@ -220,7 +220,7 @@ def leave(
     """
     task, scope, strict = nursery._parent_task, nursery.cancel_scope, nursery._strict
     errors = nursery._errors or []
-    if nursery._named_failures:
+    if nursery._named_failures is not None:
         add_notes(nursery, sys._getframe(1))
     left: BaseException | None
     if scope._abandoned and scope._task is None:
