@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
 import weakref
 
+import pytest
+from harness.forks import in_child
+
 import nurseryio
-from nurseryio._base.call_stack import MOST_FRAMES, call_stack
+from nurseryio._base.call_stack import MOST_FRAMES, call_stack, stack_if_wanted, watchers
 
 
 def deep(depth: int) -> str:
@@ -47,3 +52,34 @@ def test_call_stack_keeps_no_frame_alive() -> None:
     text, reference = inner()
     assert "in inner" in text
     assert reference() is None
+
+
+def test_stack_of_a_cancel_is_wanted_while_there_are_watchers_or_in_debug_mode() -> None:
+    async def in_mode(debug: bool) -> str | None:
+        asyncio.get_running_loop().set_debug(debug)
+        return stack_if_wanted()
+
+    assert stack_if_wanted() is None
+    assert asyncio.run(in_mode(False)) is None
+    assert "in in_mode" in (asyncio.run(in_mode(True)) or "")
+    watchers.add(in_mode)
+    try:
+        assert "test_stack_of_a_cancel_is_wanted" in (stack_if_wanted() or "")
+        assert "in in_mode" in (asyncio.run(in_mode(False)) or "")
+    finally:
+        watchers.discard(in_mode)
+    assert stack_if_wanted() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
+def test_watchers_of_a_process_are_not_in_its_forked_children() -> None:
+    def check() -> None:
+        assert not watchers
+        assert stack_if_wanted() is None
+
+    me = object()
+    watchers.add(me)
+    try:
+        assert in_child(check) == 0
+    finally:
+        watchers.discard(me)

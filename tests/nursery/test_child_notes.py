@@ -15,6 +15,7 @@ import pytest
 
 import nurseryio
 from nurseryio._base.exc_fields import notes_of
+from nurseryio._nursery.child_notes import MOST_FRAMES, _place_of_block
 from nurseryio.lowlevel import current_task
 
 if sys.version_info < (3, 11):
@@ -242,3 +243,27 @@ async def test_child_note_of_an_error_whose_class_resists() -> None:
             nursery.start_soon(fails, error, name="job")
     assert caught.value.exceptions == (error,)
     assert len(notes_of(error)) == 1
+
+
+async def test_child_note_of_a_name_that_is_only_deep_in_the_traceback() -> None:
+    def deep(level: int) -> None:
+        if level:
+            deep(level - 1)
+        innermost()
+
+    def innermost() -> None:
+        raise error
+
+    async def child() -> None:
+        deep(MOST_FRAMES)
+
+    error = ValueError()
+    with pytest.raises(ExceptionGroup):
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(child, name="innermost")
+    assert len(notes_of(error)) == 1
+
+
+def test_place_of_a_block_that_no_line_of_the_program_leaves() -> None:
+    assert _place_of_block(None) == ""
+    assert _place_of_block(sys._getframe()) == ""  # not a coroutine
