@@ -22,6 +22,18 @@ from nurseryio.testing import wait_all_tasks_blocked
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
 
+# Not in a test, because it opens descriptors.
+try:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+except ImportError:
+    HAS_SDK = False
+else:
+    HAS_SDK = True
+
 
 def test_opentelemetry_without_its_package_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch,
@@ -42,12 +54,6 @@ class Telemetry:
     """The SDK, with exporters in memory."""
 
     def __init__(self) -> None:
-        from opentelemetry.sdk.metrics import MeterProvider
-        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
         self._exporter = InMemorySpanExporter()
         self._reader = InMemoryMetricReader()
         self.tracer_provider = TracerProvider(shutdown_on_exit=False)
@@ -111,7 +117,8 @@ class Telemetry:
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    pytest.importorskip("opentelemetry.sdk", reason="needs the extra wild")
+    if not HAS_SDK:
+        pytest.skip("needs opentelemetry-sdk: python -m pip install '.[wild]'")
     telemetry = Telemetry()
     yield telemetry
     telemetry.close()
