@@ -221,6 +221,11 @@ class OpenTelemetry(Instrument):
             attributes["code.line.number"] = code.co_firstlineno
         context = self._context.get_current() if here else self._context.Context()
         links = []
+        eventual = task.eventual_parent_nursery
+        if eventual is not None and followed.nursery is not None:
+            # The nursery of the call of start(), which the task leaves once it is ready.
+            followed.nursery.span.update_name("start")
+            followed.nursery = self._nursery_span(eventual) or followed.nursery
         nursery = followed.nursery
         if nursery is not None:
             context = self._trace.set_span_in_context(nursery.span, context)

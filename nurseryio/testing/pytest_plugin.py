@@ -490,8 +490,10 @@ def _nurseryio_task(
     shared = request.config.stash[SHARED_RUN]
     task = TestTask(request.node, request, nurseryio_loop_factory, shared)
     yield task
-    request.node.stash[LEFT_OVER] = task.left_over()
-    task.close()
+    try:
+        request.node.stash[LEFT_OVER] = task.left_over()
+    finally:
+        task.close()
 
 
 @pytest.fixture(scope="session")

@@ -167,8 +167,10 @@ class TestTask:
         task = self._task
         if task is None or not left_over_in(task.loop, self._before):
             return []
-        with contextlib.suppress(Exception):  # the step was interrupted before its end
-            task.do(_settle)  # some are just ending
+        # Some are just ending. An error: a step was interrupted before its end, or a scope that is
+        # still open is cancelled.
+        with contextlib.suppress(Exception, Cancelled):
+            task.do(_settle)
         return left_over_in(task.loop, self._before)
 
     def close(self) -> None:

@@ -189,6 +189,24 @@ async def test_child_that_another_task_spawns_has_a_link_to_the_span_of_the_spaw
     assert link.context == telemetry.span("spawning").context
 
 
+async def test_child_of_start_is_below_the_nursery_that_it_moves_to(telemetry: Telemetry) -> None:
+    async def child(task_status: nurseryio.TaskStatus[None]) -> None:
+        await nurseryio.sleep(0)
+        task_status.started()
+        await nurseryio.sleep(0)
+
+    async def host() -> None:
+        async with open_nursery() as nursery:
+            await nursery.start(child, name="child")
+
+    with telemetry:
+        async with open_nursery() as nursery:
+            nursery.start_soon(host, name="host")
+    assert telemetry.path("child")[:3] == ["child", "nursery", "host"]
+    assert telemetry.path("start")[:3] == ["start", "nursery", "host"]
+    assert telemetry.span("start").end_time <= telemetry.span("child").end_time
+
+
 async def test_spans_of_nested_nurseries_are_below_each_other(telemetry: Telemetry) -> None:
     async def middle() -> None:
         async with open_nursery() as nursery:

@@ -1470,6 +1470,28 @@ def test_tasks_of_a_wider_fixture_are_not_left_over_by_its_tests(project: Projec
     assert "of the fixture" not in listed
 
 
+def test_tasks_left_over_in_a_cancelled_fixture_do_not_disturb_its_tear_down(
+    project: Project,
+) -> None:
+    result = project.run(
+        """
+        @pytest.fixture(scope="module")
+        async def wide():
+            with nurseryio.CancelScope() as scope:
+                yield scope
+            assert scope.cancelled_caught is False
+
+        async def test_it(wide):
+            asyncio.create_task(asyncio.sleep(3600), name="of the test")
+            wide.cancel()
+        """
+    )
+    result.assert_outcomes(failed=1)
+    text = text_of(result)
+    assert "the fixture 'wide' was cancelled due to explicit" in text
+    assert "asyncio task of the test" in text
+
+
 def test_without_tasks_left_over_nothing_is_listed(project: Project) -> None:
     result = project.run(
         """
