@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         explain as explain,
     )
     from ._observe.monitor import Monitor as Monitor, serve_monitor as serve_monitor
+    from ._observe.otel import OpenTelemetry as OpenTelemetry
     from ._observe.places import Place as Place
     from ._observe.task_tree import task_tree as task_tree
     from ._observe.timeline import write_timeline as write_timeline
@@ -37,6 +38,7 @@ if not TYPE_CHECKING:
             "_observe.dump": "dump_on_signal",
             "_observe.explain": "Blocker Explanation explain",
             "_observe.monitor": "Monitor serve_monitor",
+            "_observe.otel": "OpenTelemetry",
             "_observe.places": "Place",
             "_observe.task_tree": "task_tree",
             "_observe.timeline": "write_timeline",

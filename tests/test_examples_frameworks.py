@@ -32,6 +32,7 @@ def test_each_example_has_its_tests() -> None:
         "redis_worker",
         "dask_cluster",
         "textual_prices",
+        "prometheus_metrics",
     }
     assert {path.stem for path in FRAMEWORKS.glob("*.py")} == tested
 
@@ -301,3 +302,17 @@ def test_tasks_of_a_cluster_end_with_the_scope_and_with_their_siblings(loop: str
     assert (program.returncode, program.lines) == (0, CLUSTER), program.errors
     # The cluster itself logs one error, that of the task that failed.
     assert program.errors.count("ERROR") == 1
+
+
+# -- Prometheus -----------------------------------------------------------------
+
+
+@servers.needs_packages("opentelemetry.exporter.prometheus", "prometheus_client")
+@each_loop
+def test_opentelemetry_metrics_are_served_to_prometheus(loop: str) -> None:
+    program = programs.run(FRAMEWORKS / "prometheus_metrics.py", loop=loop, warnings="default")
+    assert (program.returncode, sorted(program.lines)) == (
+        0,
+        ["nurseryio_scopes_timed_out_total 4.0", "nurseryio_tasks_active 6.0"],
+    ), program.errors
+    assert_quiet(program)

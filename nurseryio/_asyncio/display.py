@@ -32,6 +32,25 @@ def group_tasks(group: Any) -> list[Task]:
     return []
 
 
+def error_of(task: Task) -> BaseException | None:
+    """The error of a task that has ended, also if it was cancelled; None if it has none.
+
+    Unlike ``task.exception()``, this does not count as retrieving the error.
+    """
+    if task.cancelled():
+        return asyncio.CancelledError()
+    error = getattr(task, "_exception", None)
+    return error if isinstance(error, BaseException) else None
+
+
+def made_at(task: Task) -> list[Any]:
+    """The stack that has made a task, outermost first, as frame summaries of ``traceback``.
+
+    asyncio keeps it in debug mode only; else the list is empty.
+    """
+    return list(getattr(task, "_source_traceback", None) or ())
+
+
 def loop_thread(loop: asyncio.AbstractEventLoop) -> int | None:
     """The identifier of the thread in which an asyncio loop runs; None if it does not show it."""
     ident: int | None = getattr(loop, "_thread_id", None)

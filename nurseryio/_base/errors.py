@@ -57,26 +57,31 @@ class CancelReason:
         source: The kind of cancellation. ``"native"`` stands for a plain ``task.cancel()``.
         reason: The text given to ``CancelScope.cancel(reason=...)``, if any.
         source_task: ``repr()`` of the task that cancelled, if one did.
+        stack: The stack of the call of ``cancel()``, as text. It is kept in debug mode of the loop
+            and while a ``Watchdog`` watches; else it is None. Equality and hash ignore it.
 
     Trio: the attributes ``source``, ``reason`` and ``source_task`` of ``trio.Cancelled``.
     """
 
-    __slots__ = ("reason", "source", "source_task")
+    __slots__ = ("reason", "source", "source_task", "stack")
 
     source: CancelSource
     reason: str | None
     source_task: str | None
+    stack: str | None
 
     def __init__(
         self,
         source: CancelSource,
         reason: str | None = None,
         source_task: str | None = None,
+        stack: str | None = None,
     ) -> None:
         put = object.__setattr__
         put(self, "source", source)
         put(self, "reason", reason)
         put(self, "source_task", source_task)
+        put(self, "stack", stack)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a CancelReason cannot be changed (tried to set {name!r})")
@@ -95,8 +100,8 @@ class CancelReason:
     def __hash__(self) -> int:
         return hash(self._key())
 
-    def __reduce__(self) -> tuple[type[CancelReason], tuple[CancelSource, str | None, str | None]]:
-        return (CancelReason, self._key())
+    def __reduce__(self) -> tuple[type[CancelReason], tuple[str | None, ...]]:
+        return (CancelReason, (*self._key(), self.stack))
 
     def __repr__(self) -> str:
         return (
@@ -105,6 +110,12 @@ class CancelReason:
         )
 
     def __str__(self) -> str:
+        if self.stack is None:
+            return self._sentence()
+        return f"{self._sentence()}; cancel() was called at:\n{self.stack}"
+
+    def _sentence(self) -> str:
+        """The reason in one line, without the stack."""
         source = "a native task.cancel()" if self.source == "native" else self.source
         text = f"cancelled due to {source}"
         if self.reason is not None:

@@ -550,6 +550,11 @@ def is_library(code: CodeType) -> bool:
     return code.co_filename.startswith(_LIBRARIES)
 
 
+def is_library_file(filename: str) -> bool:
+    """Whether the file of a code object is a part of nurseryio or asyncio."""
+    return filename.startswith(_LIBRARIES)
+
+
 def unset_hook(*_args: object) -> None:
     """The value of a hook variable until a module of a higher room sets it, when it is loaded."""
 

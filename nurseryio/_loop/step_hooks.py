@@ -47,6 +47,8 @@ class StepHooks:
         self._call_soon = state.loop.call_soon
         # Whether a nursery is making a task; whether that task has been scheduled already.
         self._holding = self._scheduled = False
+        # While task_exited is called for a nursery's child: the error that the child has raised.
+        self.exit_error: BaseException | None = None
         self._hook = self.call_soon
         state.loop.call_soon = self._hook  # type: ignore[method-assign,assignment]
 
@@ -183,9 +185,14 @@ class StepHooks:
         if self._scheduled:
             self._instruments.call("task_scheduled", task)
 
-    def exited(self, task: Task) -> None:
-        """Report the end of a nursery's child."""
-        self._instruments.call("task_exited", task)
+    def exited(self, task: Task, error: BaseException | None) -> None:
+        """Report the end of a nursery's child, which has raised ``error``."""
+        self.exit_error = error
+        try:
+            self._instruments.call("task_exited", task)
+        finally:
+            self.exit_error = None
+            del error
         if task.asyncio_task in self._contexts:
             self.forget(task.asyncio_task)
 

@@ -2,6 +2,7 @@
 
 ``scope`` has ``CancelScope``: its deadline, shield, ``cancel()``, and which errors it catches.
 ``task_exit`` does the bookkeeping after a task's last step, also if the task ends inside a scope.
+``child_notes`` writes the names of children into notes on their errors.
 ``nursery_exit`` waits for the children, recognises a native cancel of the host task, and decides
 which error or group the end of a nursery raises.
 ``task_status`` has ``started()``, which moves a child of ``start()`` to its nursery.

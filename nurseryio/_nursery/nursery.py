@@ -72,7 +72,7 @@ from .._core.loop_state import check_home
 from .._core.scope_tree import ROOT
 from .._core.task import INITIAL_YIELD_CREDIT, Task, make_task, records, wake_future
 from .._core.task_extra import NO_EXTRA
-from . import nursery_exit
+from . import child_notes, nursery_exit
 from .scope import new_scope
 from .task_exit import end_broken_off, end_child, make_elsewhere, report_orphan, settle_in, unmake
 from .task_status import NOT_STARTED, Starting
@@ -148,6 +148,9 @@ class Nursery(metaclass=NoPublicConstructor):
     # None if unspecified: errors leave in groups, but a lone SystemExit or KeyboardInterrupt leaves
     # the outermost nursery of a task bare, for asyncio.
     _strict: bool | None
+    # The errors of children that get a note, with the names (see child_notes). Not a slot, because
+    # few nurseries have any.
+    _named_failures: list[tuple[BaseException, str]] | None = None
 
     @property
     def child_tasks(self) -> frozenset[Task]:
@@ -376,6 +379,8 @@ class Nursery(metaclass=NoPublicConstructor):
             self._errors = [error]
         else:
             self._errors.append(error)
+        # Asked here, because a function is replaced by its name when that is first read.
+        is_named = type(task._name) is str and task is not self._parent_task
         scope = self.cancel_scope
         if not scope._called:
             if self._children or self._body_running or self._pending_starts:
@@ -384,6 +389,8 @@ class Nursery(metaclass=NoPublicConstructor):
                 scope._cancel_alone(FAILED)  # no task is left to deliver to
             else:
                 scope._cancel(FAILED)
+        if is_named:
+            child_notes.remember(self, task, error)
 
     def _wake(self) -> None:
         if not self._children and not self._pending_starts and not self._body_running:

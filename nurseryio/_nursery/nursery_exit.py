@@ -34,6 +34,7 @@ from .._core import anyio_hook
 from .._core.cancel_ledger import defer_native_cancel, is_native, native_requests
 from .._core.delivery import deliver_changes, recheck
 from .._core.scope_tree import ROOT, abandon, chain
+from .child_notes import add_notes
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -159,6 +160,7 @@ async def leave_in_trouble(
             if error is not None:
                 errors[id(error)] = error
         nursery._errors = None
+        nursery._named_failures = None
         nursery._body_running = False
         state.unfinished.append((scope._cancel, (FAILED,)))
         state.run_soon()
@@ -218,6 +220,8 @@ def leave(
     """
     task, scope, strict = nursery._parent_task, nursery.cancel_scope, nursery._strict
     errors = nursery._errors or []
+    if nursery._named_failures is not None:
+        add_notes(nursery, sys._getframe(1))
     left: BaseException | None
     if scope._abandoned and scope._task is None:
         left = _leave_abandoned(nursery, errors)

@@ -28,6 +28,7 @@ from .._asyncio.compat import (
     current_task as current_asyncio_task,
     running_loop_or_none,
 )
+from .._base.call_stack import stack_if_wanted
 from .._base.errors import Cancelled, CancelReason, misnested, not_entered
 from .._base.exc_fields import is_a
 from .._base.exception_groups import (
@@ -409,7 +410,7 @@ class CancelScope(Node, OnlyWith):
         self._check_caller()
         running = running_loop_or_none() is not None and current_asyncio_task() is not None
         source_task = repr(current_task()) if running else None
-        self._cancel(CancelReason("explicit", reason=reason, source_task=source_task))
+        self._cancel(CancelReason("explicit", reason, source_task, stack_if_wanted()))
 
     def _check_caller(self) -> None:
         """Raise an error if a change of this scope could not be passed to the tasks inside."""

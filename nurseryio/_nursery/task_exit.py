@@ -75,17 +75,18 @@ def end_child(task: Task, error: BaseException | None) -> None:
     _break_lots(task)
     task._owns_cancel_request = False
     run = task._state.run
+    raised = error
     if run is not None and task is run.main_task:
         run.main_ended(error)
         error = None
     try:
         nursery._child_ended(task, error)
+        task.scope = ROOT
+        hooks = task._state.step_hooks
+        if hooks is not None:
+            hooks.exited(task, raised)
     finally:
-        del error
-    task.scope = ROOT
-    hooks = task._state.step_hooks
-    if hooks is not None:
-        hooks.exited(task)
+        del error, raised
 
 
 def end_broken_off(
@@ -137,7 +138,7 @@ def end_broken_off(
     nursery._wake()
     hooks = state.step_hooks
     if hooks is not None:
-        hooks.exited(task)
+        hooks.exited(task, failure if error is None else error)
 
 
 def end_unnoticed(task: Task, runner: Any, made: asyncio.Future[Any]) -> None:

@@ -353,7 +353,7 @@ def _text(limit: object, reason: CancelReason | None, tb: TracebackType, lasti: 
     """
     called = limit if isinstance(limit, str) else f"fail_after({limit})"
     due = reason is None or reason.source == "deadline"
-    what = "ran out of time" if due else f"was {reason}"
+    what = "ran out of time" if due or reason is None else f"was {reason._sentence()}"
     block = tb.tb_frame.f_code
     lines = (line for start, end, line in block.co_lines() if start <= lasti < end)
     while (inner := tb.tb_next) is not None and not is_library(inner.tb_frame.f_code):

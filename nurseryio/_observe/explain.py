@@ -15,7 +15,7 @@ from .._core import anyio_hook
 from .._core.delivery import can_abort
 from .._core.scope_tree import Node, chain, encloses
 from .drawing import circle_line, folded, kind_of, scope_line, task_line
-from .task_tree import tree_of
+from .task_tree import sentence_of, tree_of
 from .tree_data import TaskInfo
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def explain(block: Nursery | CancelScope) -> Explanation:
         if info is not None:
             asked = inner.scope._effective
             found.append(Blocker(info, asked, _why(inner, info), _swallowed(inner)))
-    reason = str(scope._reason) if scope._effective and scope._reason is not None else None
+    reason = sentence_of(scope) if scope._effective and scope._reason is not None else None
     return Explanation(_block(scope, task), False, reason, tuple(found), _circles(tree, found))
 
 
@@ -193,5 +193,6 @@ def _sheltered(task: Task, info: TaskInfo) -> str:
     for node in chain(task.scope, None):
         parent = node._parent
         if node._shielded and parent is not None and parent._effective:
-            return f"is inside a scope whose shield keeps a cancellation out ({parent._reason})"
+            why = sentence_of(parent)
+            return f"is inside a scope whose shield keeps a cancellation out ({why})"
     return ""

@@ -279,6 +279,11 @@ def _scopes(task: Task, now: float) -> tuple[ScopeInfo, ...]:
     return tuple(scope_info(node, now) for node in reversed(nodes))
 
 
+def sentence_of(node: Node) -> str:
+    """Why the code in a cancelled scope is cancelled, in one line."""
+    return "cancelled" if node._reason is None else node._reason._sentence()
+
+
 def scope_info(node: Node, now: float) -> ScopeInfo:
     """The data of an open scope; ``now`` is the loop's time."""
     nursery: Any = node._nursery
@@ -291,9 +296,9 @@ def scope_info(node: Node, now: float) -> ScopeInfo:
         body_running=nursery is not None and nursery._body_running,
         children=() if nursery is None else tuple(map(id, list(nursery._children))),
         cancelled=node._called,
-        reason=str(node._reason) if node._effective and node._reason is not None else None,
+        reason=node._reason._sentence() if node._effective and node._reason is not None else None,
         shield=node._shielded,
-        keeps_out=str(parent._reason) if out and parent is not None else None,
+        keeps_out=None if not out or parent is None else sentence_of(parent),
         deadline=None if deadline == inf else deadline - now,
     )
 
@@ -319,9 +324,13 @@ def interrupted_stack(loop: Loop, innermost: FrameType | None) -> tuple[Place, .
     for index in reversed(range(len(frames))):
         if frames[index][0].f_code is compat.CALLBACK_CODE:
             return places_of(frames[index + 1 :])
-    if _running_task(loop) is None:
+    running = _running_task(loop)
+    if running is None or innermost is None:
         return ()
-    return places_of(frames)
+    # A loop that is not asyncio's own has no such frame.
+    record = records.get(running)
+    coro = running.get_coro() if record is None else record.coro
+    return places_of(_running_frames(coro, innermost))
 
 
 def _frame_elsewhere(loop: Loop) -> FrameType | None:

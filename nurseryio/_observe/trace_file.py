@@ -33,11 +33,11 @@ from typing import TYPE_CHECKING, Any
 from .._asyncio import compat
 from .._asyncio.compat import current_task_or_none
 from .._base.abcs import Instrument
-from .._core.scope_tree import chain
 from .._core.task import await_frames, records
 from .drawing import scope_line
+from .open_scopes import OpenScopes
 from .places import places_of, program_place
-from .task_tree import scope_info
+from .task_tree import scope_info, sentence_of
 from .waits import name_of_task, operation_of, wait_of
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class TraceFile(Instrument):
             self._put({"ph": "M", "name": kind, "tid": track.number, "args": {key: value}})
 
     def _end_track(self, task: Task, track: _Track, now: float) -> None:
-        for name, since, details in reversed(track.scopes.values()):
+        for _, (name, since, details) in track.scopes.all_left():
             self._slice_of_scope(track, name, since, now, details)
         self._tracks.pop(task, None)
 
@@ -229,19 +229,16 @@ class TraceFile(Instrument):
 
     def _follow_scopes(self, task: Task, track: _Track, now: float) -> None:
         """Note the scopes that the task has entered, and write those that it has left."""
-        nodes = [node for node in chain(task.scope, task._base()) if node._task is task]
-        ids = {id(node) for node in nodes}
-        for number in reversed([number for number in track.scopes if number not in ids]):
-            self._slice_of_scope(track, *track.scopes.pop(number)[:2], now, {})
-        for node in reversed(nodes):
-            known = track.scopes.get(id(node))
-            if known is None:
-                info = scope_info(node, task._state.loop.time())
-                track.scopes[id(node)] = (scope_line(info), now, {})
-            elif node._effective and not known[2]:
-                known[2]["cancelled"] = str(node._reason)
-                event = {"ph": "i", "s": "t", "cat": "cancel", "name": str(node._reason)}
+        for _, (name, since, details) in track.scopes.left(task):
+            self._slice_of_scope(track, name, since, now, details)
+        for node, (_, _, details) in track.scopes.known.items():
+            if node._effective and not details:
+                details["cancelled"] = reason = sentence_of(node)
+                event = {"ph": "i", "s": "t", "cat": "cancel", "name": reason}
                 self._put(event | {"ts": now, "tid": track.number})
+        for node in track.scopes.entered(task):
+            info = scope_info(node, task._state.loop.time())
+            track.scopes.known[node] = (scope_line(info), now, {})
 
     def _slice_of_scope(
         self, track: _Track, name: str, since: float, now: float, details: dict[str, Any]
@@ -269,8 +266,8 @@ class _Track:
     def __init__(self, number: int, name: str) -> None:
         self.number = number
         self.name = name
-        # The open scopes by their ids: name, beginning, details.
-        self.scopes: dict[int, tuple[str, float, dict[str, Any]]] = {}
+        # The open scopes: name, beginning, details.
+        self.scopes: OpenScopes[tuple[str, float, dict[str, Any]]] = OpenScopes()
         self.step_since: float | None = None
         self.waits_since: float | None = None
         self.wait = ""

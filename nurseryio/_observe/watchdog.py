@@ -31,6 +31,7 @@ from weakref import WeakKeyDictionary
 
 from .._asyncio import compat
 from .._asyncio.compat import running_loop
+from .._base import call_stack
 from .._base.abcs import Instrument
 from .._base.util import SECONDS, as_float, safe_repr
 from .._core.loop_state import loop_state
@@ -78,6 +79,8 @@ class Watchdog(Instrument):
       nurseries around it, and the stack of the line that blocks; and again, with its length, when
       it has ended.
     * A cancelled scope that has not ended is logged with what :func:`explain` says about it.
+    * While it watches, the reason of each cancellation keeps the stack of the call of ``cancel()``:
+      see :class:`CancelReason`.
     * A number of tasks is logged when it is first reached, and each time it has doubled, with the
       lines at which most of them are.
 
@@ -216,9 +219,11 @@ class _Watch:
 
     def start(self) -> None:
         self._thread.start()
+        call_stack.watchers.add(self)
 
     def stop(self) -> None:
         self._stopped.set()
+        call_stack.watchers.discard(self)
         if self._thread is not threading.current_thread():
             self._thread.join(self._interval + 1)
 
@@ -226,6 +231,7 @@ class _Watch:
         while not self._stopped.wait(self._interval) and not self.loop.is_closed():
             with suppress(Exception):
                 self.look(time.monotonic())
+        call_stack.watchers.discard(self)
 
     def look(self, now: float) -> None:
         """Look once.

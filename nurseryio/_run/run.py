@@ -452,6 +452,12 @@ class Run:
         if error is not None:
             self.main_outcome = Error(error)
 
+    @property
+    def main_error(self) -> BaseException | None:
+        """The error of the main task; None if it has none, or has not ended."""
+        outcome = self.main_outcome
+        return outcome.error if isinstance(outcome, Error) else None
+
     def _main_is_over(self) -> None:
         if self.main_outcome is None:  # it was cancelled before its first step
             self.main_outcome = Error(Cancelled())

@@ -33,6 +33,7 @@ from .clock import MockClock
 from .pytest_shared import SharedRun, keeping_context
 from .pytest_task import TestTask, begin_fixture, do, end_fixture, for_pytest
 from .step_runner import is_step_under_way
+from .time_limit import take_drawing
 
 if TYPE_CHECKING:
     import asyncio
@@ -50,6 +51,13 @@ SHARED = ("nursery", "mock_clock", "autojump_clock")
 # The fixture that makes the event loop.
 FACTORY = "nurseryio_loop_factory"
 SHARED_RUN = pytest.StashKey[SharedRun]()
+# The tasks that a test has left running, as lines.
+LEFT_OVER = pytest.StashKey[list[str]]()
+# The titles of sections in the report of a test.
+TASKS_AT_LIMIT = "nurseryio: the tasks when the time was over"
+TASKS_LEFT_OVER = "nurseryio: tasks that the test has left running"
+# The most tests whose tasks are listed at the end of a session.
+MOST_LISTED = 20
 # The attribute of the plain function in place of a test that has the async function.
 WRITTEN = "nurseryio_written"
 
@@ -212,6 +220,47 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
 
     set_timer(item, settings)
     return True
+
+
+# -- reports --------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the tasks at the end of a time limit, and those that the test has left running."""
+    report = yield
+    drawing = take_drawing()
+    if drawing is not None:
+        report.sections.append((TASKS_AT_LIMIT, drawing))
+    if call.when == "teardown":
+        lines = item.stash.get(LEFT_OVER, [])
+        if lines:
+            report.sections.append((TASKS_LEFT_OVER, "\n".join(lines)))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the tasks that tests have left running: pytest shows no sections of passed tests."""
+    found = [
+        (report.nodeid, text)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.passed
+        for title, text in report.sections
+        if title == TASKS_LEFT_OVER
+    ]
+    if found:
+        terminalreporter.section("tasks that tests have left running (nurseryio)")
+        for nodeid, text in found[:MOST_LISTED]:
+            terminalreporter.write_line(nodeid)
+            for line in text.splitlines():
+                terminalreporter.write_line(f"   {line}")
+        if len(found) > MOST_LISTED:
+            terminalreporter.write_line(f"... and {len(found) - MOST_LISTED} more tests")
+        if not any("made at" in text for _, text in found):
+            terminalreporter.write_line("(PYTHONASYNCIODEBUG=1 shows where they were made)")
 
 
 # -- running async fixtures -----------------------------------------------------
@@ -441,7 +490,10 @@ def _nurseryio_task(
     shared = request.config.stash[SHARED_RUN]
     task = TestTask(request.node, request, nurseryio_loop_factory, shared)
     yield task
-    task.close()
+    try:
+        request.node.stash[LEFT_OVER] = task.left_over()
+    finally:
+        task.close()
 
 
 @pytest.fixture(scope="session")

@@ -13,14 +13,22 @@ bare if they are alone in a group.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 import pytest
 
+from .._asyncio import display
 from .._base import Cancelled, CancelReason, Clock, Instrument
 from .._base.exception_groups import leaves
+from .._base.util import is_library_file
+from .._core.task import records
 from .._loop import add_instrument, remove_instrument
+from .._observe.task_tree import tree_of
 from .step_runner import StepRunner
 
 if TYPE_CHECKING:
@@ -33,6 +41,9 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 T = TypeVar("T")
+
+# The iterations of the loop in which tasks may end after the test before they are left over.
+TURNS = 3
 
 # The fixtures of clocks, which a run must know before it begins.
 CLOCKS = ("mock_clock", "autojump_clock")
@@ -74,6 +85,8 @@ class TestTask:
         self._task: StepTask | None = None
         self._clock: Clock | None = None
         self._instruments: list[Instrument] = []
+        # The tasks that a shared run had before.
+        self._before: WeakSet[asyncio.Task[Any]] = WeakSet()
 
     def do(self, what: str, async_fn: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """Run one step.
@@ -108,9 +121,10 @@ class TestTask:
         for fixture in self._shared.used(self._request.fixturenames):
             if fixture.lost is not None:
                 pytest.fail(
-                    f"the fixture {fixture.name!r} was {fixture.lost}, which the test has not "
-                    "noticed because it did not await: a scope or nursery around the fixture's "
-                    "'yield' was cancelled. An error behind that shows up at its tear-down",
+                    f"the fixture {fixture.name!r} was {fixture.lost._sentence()}, which the test "
+                    "has not noticed because it did not await: a scope or nursery around the "
+                    "fixture's 'yield' was cancelled. An error behind that shows up at its "
+                    "tear-down",
                     pytrace=False,
                 )
 
@@ -148,6 +162,17 @@ class TestTask:
         __tracebackhide__ = True
         for_pytest(what, self.do, what, end_fixture, what, generator)
 
+    def left_over(self) -> list[str]:
+        """The tasks of asyncio code that the test and its fixtures have left running, as lines."""
+        task = self._task
+        if task is None or not left_over_in(task.loop, self._before):
+            return []
+        # Some are just ending. An error: a step was interrupted before its end, or a scope that is
+        # still open is cancelled.
+        with contextlib.suppress(Exception, Cancelled):
+            task.do(_settle)
+        return left_over_in(task.loop, self._before)
+
     def close(self) -> None:
         """End the run, or the task in the shared run."""
         task, self._task = self._task, None
@@ -162,6 +187,7 @@ class TestTask:
         used = self._shared.used(self._request.fixturenames)
         if used:
             self._task = self._shared.branch(self._item.name, used)
+            self._before.update(asyncio.all_tasks(self._task.loop))
             self._clock = self._shared.clock
             for instrument in self._find_instruments():
                 if instrument not in self._shared.instruments:
@@ -191,6 +217,37 @@ class TestTask:
         return [value for value in self._item.funcargs.values() if isinstance(value, Instrument)]
 
 
+async def _settle() -> None:
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+
+
+def left_over_in(loop: asyncio.AbstractEventLoop, before: WeakSet[asyncio.Task[Any]]) -> list[str]:
+    """The tasks of asyncio code that are in a loop and were not before, as lines of text.
+
+    The tasks of nurseries are not left over: a fixture or a system task has them.
+    """
+    if loop.is_closed():
+        return []
+    numbers = {}
+    for task in asyncio.all_tasks(loop) - set(before):
+        record = records.get(task)
+        if record is None or record.parent_nursery is None:
+            numbers[id(record or task)] = task
+    return [
+        f"{info}{_origin(numbers[info.id])}" for info in tree_of(loop).tasks if info.id in numbers
+    ]
+
+
+def _origin(task: asyncio.Task[Any]) -> str:
+    """The line of the program that has made a task, if asyncio knows it."""
+    for entry in reversed(display.made_at(task)):
+        if not is_library_file(entry.filename):
+            file = os.path.basename(entry.filename)
+            return f"; made at {file}:{entry.lineno} in {entry.name}(): {entry.line}"
+    return ""
+
+
 def is_ours(error: BaseException) -> bool:
     """Return whether a cancellation comes from a scope of nurseryio."""
     return bool(error.args) and isinstance(error.args[0], CancelReason)
@@ -205,8 +262,8 @@ def do(task: StepTask, what: str, async_fn: Callable[..., Awaitable[Any]], *args
         if not is_ours(exc):
             raise
         raise pytest.fail.Exception(
-            f"the {what} was {exc.args[0]}: by a scope or nursery that a fixture has around "
-            "it. An error behind that shows up when that fixture is torn down"
+            f"the {what} was {exc.args[0]._sentence()}: by a scope or nursery that a "
+            "fixture has around it. An error behind that shows up when that fixture is torn down"
         ).with_traceback(exc.__traceback__) from None
     except BaseExceptionGroup as group:
         leaf: BaseException = group

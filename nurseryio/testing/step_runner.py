@@ -38,7 +38,7 @@ from .._nursery import CancelScope, open_nursery
 from .._run.run import prepare
 from .._sync import Event
 from .deadlock import reports_of
-from .time_limit import TimeLimit, ends_in_users_code
+from .time_limit import TimeLimit, draw_at_limit, ends_in_users_code
 
 if TYPE_CHECKING:
     import asyncio
@@ -399,6 +399,7 @@ class StepRunner(StepTask):
     def interrupt_step(self, error: BaseException) -> threading.Event:
         """Have ``error`` raised in the step, see :func:`interrupt_step`."""
         step, done = self._step, threading.Event()
+        draw_at_limit(self.loop)
 
         def interrupt() -> None:
             if self._step is step:

@@ -7,21 +7,23 @@ the test is stopped, its fixtures are torn down, and the next test runs.
 Rule 1: if ``SIGALRM`` is free, the thread sends that signal, and the rest is as with the method
 "signal" (``time_limit``). Otherwise it has the loop interrupt the running step.
 
-Rule 2: if that does not work, the process is ended as pytest-timeout does it. The cases are: no
-step of a test is running, the loop is blocked, or the test does not end.
+Rule 2: if that does not work, the tasks are printed, and the process is ended as pytest-timeout
+does it. The cases are: no step of a test is running, the loop is blocked, or the test does not end.
 """
 
 from __future__ import annotations
 
 import importlib
 import signal
+import sys
 import threading
 from typing import Any
 
 import pytest
 
+from .._observe.dump import trees
 from .step_runner import interrupt_step
-from .time_limit import BLOCKED, GRACE, SIGNAL
+from .time_limit import BLOCKED, GRACE, SIGNAL, take_drawing
 
 
 def set_timer(item: Any, settings: Any) -> None:
@@ -54,6 +56,7 @@ def set_timer(item: Any, settings: Any) -> None:
         if not settings.disable_debugger_detection and pytest_timeout.is_debugging():
             return
         if not interrupt():
+            _print_tasks()
             pytest_timeout.timeout_timer(item, settings)
 
     def cancel() -> None:
@@ -67,6 +70,11 @@ def set_timer(item: Any, settings: Any) -> None:
         signal.signal(SIGNAL, handler)
     item.cancel_timeout = cancel
     thread.start()
+
+
+def _print_tasks() -> None:
+    """Print the tasks, because the process is about to be ended without a report."""
+    print(take_drawing() or trees(None), file=sys.stderr)
 
 
 def _is_free() -> bool:

@@ -17,6 +17,9 @@ which shields do not stop, and the error is raised in the code that blocks. Afte
 again, the loop is given up.
 
 Rule 3: a handler that does not raise is called, and nothing else happens.
+
+Rule 4: the tasks are drawn when the time is over, before anything is interrupted. pytest's report
+of the test shows the drawing.
 """
 
 from __future__ import annotations
@@ -27,10 +30,12 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from .._core.ki import is_machinery, is_protected
+from .._observe.task_tree import draw_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .._asyncio.compat import Loop
     from .._core import Task
     from .._run.run import Run
 
@@ -39,6 +44,28 @@ BLOCKED = 1.0
 GRACE = 10.0
 
 SIGNAL: Any = getattr(signal, "SIGALRM", None)
+
+
+# The drawing of the tasks at the end of the last limit, until a report takes it.
+_drawings: list[str] = []
+
+
+def draw_at_limit(loop: Loop, frame: types.FrameType | None = None) -> None:
+    """Draw the tasks of a loop whose step has taken too long.
+
+    Args:
+        loop: the loop.
+        frame: the innermost frame of the step, if this thread has interrupted it.
+    """
+    try:
+        _drawings[:] = [draw_tasks(loop, frame)]
+    except Exception as error:
+        _drawings[:] = [f"(the tasks cannot be shown: {type(error).__name__})"]
+
+
+def take_drawing() -> str | None:
+    """The drawing of the tasks when the time of the last step was over; None if it was not."""
+    return _drawings.pop() if _drawings else None
 
 
 class TimeLimit:
@@ -91,6 +118,7 @@ class TimeLimit:
         except BaseException as exc:
             self.error = exc
             self._wait(BLOCKED)
+            draw_at_limit(self._run.state.loop, frame)
             if not is_protected(frame):
                 self._arrived = True
                 raise

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
+from typing import Any
 
 import pytest
 from harness.core import HAS_COUNTS, forever, needs_counts, settle
 
+from nurseryio._asyncio import display
 from nurseryio._asyncio.display import awaiting, gathered, group_tasks, loop_thread
 
 
@@ -59,3 +62,45 @@ async def test_awaiting_is_empty_for_a_task_that_no_task_awaits() -> None:
 async def test_loop_thread_is_the_thread_of_a_running_asyncio_loop(loop_kind: str) -> None:
     thread = loop_thread(asyncio.get_running_loop())
     assert thread == (None if loop_kind == "uvloop" else threading.get_ident())
+
+
+def test_error_of_a_task_is_read_without_retrieving_it() -> None:
+    reports: list[dict[str, Any]] = []
+
+    async def fails() -> None:
+        raise ValueError("lost")
+
+    async def sleeps() -> None:
+        await asyncio.sleep(3600)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+        failing, sleeping = asyncio.create_task(fails()), asyncio.create_task(sleeps())
+        await asyncio.sleep(0)
+        sleeping.cancel()
+        await asyncio.wait([failing, sleeping])
+        assert repr(display.error_of(failing)) == "ValueError('lost')"
+        assert isinstance(display.error_of(sleeping), asyncio.CancelledError)
+        done = asyncio.create_task(asyncio.sleep(0))
+        await done
+        assert display.error_of(done) is None
+        del failing
+        gc.collect()
+
+    asyncio.run(main())
+    assert [report["message"] for report in reports] == ["Task exception was never retrieved"]
+
+
+def test_made_at_is_the_stack_that_made_a_task_in_debug_mode() -> None:
+    async def main() -> list[list[str]]:
+        found = []
+        for debug in (True, False):
+            asyncio.get_running_loop().set_debug(debug)
+            task = asyncio.create_task(asyncio.sleep(0))
+            found.append([entry.name for entry in display.made_at(task)])
+            await task
+        return found
+
+    stack, none = asyncio.run(main())
+    assert "main" in stack
+    assert none == []

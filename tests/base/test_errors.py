@@ -102,3 +102,16 @@ def test_the_misnesting_error_names_the_function_that_enters_a_manager_in_its_ow
     text = " ".join(str(errors.misnested("what happened", None)).split())
     assert text.startswith("Cancel scope stack corrupted: what happened ")
     assert "nurseryio.aio.enter_in_task(nursery, manager) run it in a task of its own" in text
+
+
+def test_stack_of_a_cancel_reason_is_shown_and_pickled_and_not_compared() -> None:
+    reason = CancelReason("explicit", "why", "<Task 'x'>", '  File "x.py", line 1, in f')
+    assert str(reason) == (
+        "cancelled due to explicit with reason 'why' from task <Task 'x'>; "
+        "cancel() was called at:\n"
+        '  File "x.py", line 1, in f'
+    )
+    assert repr(reason) == repr(CancelReason("explicit", "why", "<Task 'x'>"))
+    assert reason == CancelReason("explicit", "why", "<Task 'x'>")
+    assert hash(reason) == hash(CancelReason("explicit", "why", "<Task 'x'>"))
+    assert pickle.loads(pickle.dumps(reason)).stack == reason.stack

@@ -28,9 +28,16 @@ from . import net, programs
 POSTGRES_HOMES = "/usr/lib/postgresql/*/bin"
 
 
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # the package that it is in
+        return False
+
+
 def needs_packages(*names: str) -> pytest.MarkDecorator:
     """Marks tests that are skipped unless these modules can be imported."""
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    missing = [name for name in names if not _is_installed(name)]
     reason = f"needs {', '.join(missing)}: python -m pip install '.[examples]'"
     return pytest.mark.skipif(bool(missing), reason=reason)
 

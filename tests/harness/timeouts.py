@@ -116,3 +116,14 @@ def assert_only_the_limited_tests_are_stopped(result: pytest.RunResult) -> None:
     assert len(errors) == 5
     assert [lines[n - 2].startswith(">") for n in errors] == [True] * 5
     assert sum("# here" in lines[n - 2] for n in errors) == 4
+    # The report of each has the tasks as they were then.
+    drawings = text.split("nurseryio: the tasks when the time was over")[1:]
+    assert len(drawings) == 5
+    for name in ("sleeps", "sleeps_in_asyncio", "a_child_blocks", "set_up", "tear_down"):
+        assert any(re.search(rf"\btest_{name} ", drawing) for drawing in drawings), name
+    waiting = [drawing for drawing in drawings if re.search("sleeps for .*# here", drawing)]
+    assert len(waiting) == 4
+    (blocked,) = [drawing for drawing in drawings if drawing not in waiting]
+    assert re.search(r" in child\(\): .*# in the child", blocked)
+    # Frames of pytest are not a part of the step.
+    assert "pytest_pyfunc_call" not in blocked.partition("=== ")[0]

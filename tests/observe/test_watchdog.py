@@ -337,3 +337,31 @@ def test_watchdog_refuses_values_that_are_no_positive_numbers(name: str) -> None
         Watchdog(**{name: 0})
     with pytest.raises(TypeError, match=name):
         Watchdog(**{name: "x"})
+
+
+async def test_watchdog_keeps_the_stack_of_each_cancel_while_it_watches() -> None:
+    loop = asyncio.get_running_loop()
+    before = loop.get_debug()
+    loop.set_debug(False)
+    try:
+        stacks = []
+        watchdog = Watchdog()
+        for _ in range(2):
+            with nurseryio.CancelScope() as scope:
+                scope.cancel()
+                try:
+                    await nurseryio.sleep_forever()
+                except nurseryio.Cancelled as error:
+                    stacks.append(error.args[0].stack)
+                    raise
+            if len(stacks) == 1:
+                watchdog.start()
+        watchdog.stop()
+        with nurseryio.CancelScope() as scope:
+            scope.cancel()
+        assert scope._reason is not None
+        stacks.append(scope._reason.stack)
+    finally:
+        loop.set_debug(before)
+    assert [stack is not None for stack in stacks] == [False, True, False]
+    assert "scope.cancel()" in stacks[1]

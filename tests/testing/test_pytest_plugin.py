@@ -1380,3 +1380,123 @@ def test_a_thousand_autojump_tests_that_sleep_for_minutes_end_in_seconds(project
     result.assert_outcomes(passed=1000)
     # The tests sleep for more than three days; the figure leaves a slow machine its room.
     assert result.duration < 60
+
+
+# -- reports --------------------------------------------------------------------
+
+LEAVES_TASKS = """
+    async def job():
+        await asyncio.sleep(3600)
+
+    async def test_that_leaves(nursery):
+        nursery.start_soon(nurseryio.sleep_forever, name="of the fixture")
+        asyncio.create_task(job(), name="the job")
+        await nurseryio.sleep(0)
+
+    async def test_that_cancels_late():
+        asyncio.create_task(job(), name="cancelled").cancel()
+"""
+
+
+def test_tasks_that_a_passed_test_has_left_over_are_listed(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONASYNCIODEBUG", raising=False)
+    result = project.run(LEAVES_TASKS, apart=True)
+    result.assert_outcomes(passed=2)
+    lines = text_of(result).partition("tasks that tests have left running (nurseryio)")[2]
+    listed = lines.partition("short test summary")[0]
+    assert "::test_that_leaves" in listed
+    assert "asyncio task the job" in listed
+    assert "await asyncio.sleep(3600)" in listed
+    assert "of the fixture" not in listed
+    assert "cancelled" not in listed
+    assert "PYTHONASYNCIODEBUG=1" in listed
+
+
+def test_tasks_left_over_are_listed_with_the_line_that_made_them_in_debug_mode(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")
+    result = project.run(LEAVES_TASKS, apart=True)
+    assert re.search(
+        r"; made at \S+\.py:\d+ in test_that_leaves\(\): asyncio.create_task\(job", text_of(result)
+    )
+
+
+def test_tasks_that_a_failed_test_has_left_over_are_in_its_report(project: Project) -> None:
+    result = project.run(
+        """
+        async def test_it():
+            asyncio.create_task(asyncio.sleep(3600), name="sleeps")
+            await nurseryio.sleep(0)
+
+        @pytest.fixture
+        async def fails():
+            yield
+            raise ValueError
+
+        async def test_with_a_fixture(fails):
+            asyncio.create_task(asyncio.sleep(3600), name="sleeps too")
+            await nurseryio.sleep(0)
+        """
+    )
+    result.assert_outcomes(passed=2, errors=1)
+    text = text_of(result)
+    assert text.count("nurseryio: tasks that the test has left running") == 1
+    assert "asyncio task sleeps too" in text
+
+
+def test_tasks_of_a_wider_fixture_are_not_left_over_by_its_tests(project: Project) -> None:
+    result = project.run(
+        """
+        @pytest.fixture(scope="module")
+        async def wide():
+            task = asyncio.create_task(asyncio.sleep(3600), name="of the fixture")
+            yield
+            task.cancel()
+
+        async def test_one(wide):
+            pass
+
+        async def test_two(wide):
+            asyncio.create_task(asyncio.sleep(3600), name="of the test")
+        """
+    )
+    result.assert_outcomes(passed=2)
+    listed = text_of(result).partition("tasks that tests have left running (nurseryio)")[2]
+    assert "::test_one" not in listed.partition("short test summary")[0]
+    assert "of the test" in listed
+    assert "of the fixture" not in listed
+
+
+def test_tasks_left_over_in_a_cancelled_fixture_do_not_disturb_its_tear_down(
+    project: Project,
+) -> None:
+    result = project.run(
+        """
+        @pytest.fixture(scope="module")
+        async def wide():
+            with nurseryio.CancelScope() as scope:
+                yield scope
+            assert scope.cancelled_caught is False
+
+        async def test_it(wide):
+            asyncio.create_task(asyncio.sleep(3600), name="of the test")
+            wide.cancel()
+        """
+    )
+    result.assert_outcomes(failed=1)
+    text = text_of(result)
+    assert "the fixture 'wide' was cancelled due to explicit" in text
+    assert "asyncio task of the test" in text
+
+
+def test_without_tasks_left_over_nothing_is_listed(project: Project) -> None:
+    result = project.run(
+        """
+        async def test_it():
+            await asyncio.create_task(asyncio.sleep(0))
+        """
+    )
+    assert "left running" not in text_of(result)

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from harness import timeouts
 
@@ -50,7 +52,10 @@ def test_pytest_timeout_by_thread_ends_the_process_if_the_test_cannot_be_stopped
         "-p", "nurseryio.testing.pytest_plugin", "-p", "pytest_timeout", timeout=50
     )
     assert result.ret == 1
-    assert "Stack of MainThread" in result.stdout.str() + result.stderr.str()
+    text = result.stdout.str() + result.stderr.str()
+    assert "Stack of MainThread" in text
+    tasks = text.partition("Captured stderr")[2].partition("Stack of")[0]
+    assert re.search(r"^test_it .* in (test_it|stubborn)\(\): ", tasks, re.MULTILINE)
 
 
 @timeouts.needs_timeout

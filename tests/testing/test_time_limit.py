@@ -257,3 +257,26 @@ def test_pytest_timeout_by_signal_stops_one_test_and_its_fixtures_are_torn_down(
     block = "time.sleep(3600)"
     result = timeouts.run_with_timeouts(pytester, monkeypatch, factory, block, "signal")
     timeouts.assert_only_the_limited_tests_are_stopped(result)
+
+
+def test_a_drawing_at_the_limit_is_taken_once() -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        time_limit.take_drawing()
+        assert time_limit.take_drawing() is None
+        time_limit.draw_at_limit(loop)
+        assert time_limit.take_drawing() == ""
+        assert time_limit.take_drawing() is None
+    finally:
+        loop.close()
+
+
+def test_a_drawing_at_the_limit_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_args: object) -> str:
+        raise RuntimeError
+
+    monkeypatch.setattr(time_limit, "draw_tasks", fails)
+    loop = asyncio.new_event_loop()
+    time_limit.draw_at_limit(loop)
+    loop.close()
+    assert time_limit.take_drawing() == "(the tasks cannot be shown: RuntimeError)"
