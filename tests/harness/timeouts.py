@@ -124,6 +124,6 @@ def assert_only_the_limited_tests_are_stopped(result: pytest.RunResult) -> None:
     waiting = [drawing for drawing in drawings if re.search("sleeps for .*# here", drawing)]
     assert len(waiting) == 4
     (blocked,) = [drawing for drawing in drawings if drawing not in waiting]
-    assert re.search(r" in child\(\): .*# in the child", blocked)
+    assert re.search(r" in child\(\)[,:] .*# in the child", blocked)
     # Frames of pytest are not a part of the step.
     assert "pytest_pyfunc_call" not in blocked.partition("=== ")[0]
