@@ -534,7 +534,9 @@ class Nursery(metaclass=NoPublicConstructor):
                 scope._nursery = None
                 if self._errors is not None or native is not None or scope._abandoned:
                     left = nursery_exit.leave(self, exc, native)
-                elif task.scope is scope and not scope._effective and scope._anyio_pairing is None:
+                elif task.scope is scope and not (
+                    scope._effective or scope._shielded or scope._anyio_pairing
+                ):
                     # inlined: _nursery.scope.CancelScope.__exit__, the ordinary case
                     task.scope = scope._parent  # type: ignore[assignment]
                     if scope._entry is not None:

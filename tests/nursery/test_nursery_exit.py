@@ -15,7 +15,7 @@ import pytest
 from harness.core import leaves, validate
 
 import nurseryio
-from nurseryio import Cancelled, open_nursery
+from nurseryio import Cancelled, CancelScope, open_nursery
 from nurseryio._nursery import nursery_exit
 from nurseryio._nursery.nursery_exit import unwrap_exit_at_task_root
 from nurseryio.lowlevel import cancel_shielded_checkpoint, checkpoint, current_task
@@ -371,3 +371,17 @@ async def test_a_native_cancel_is_raised_again_although_aexit_has_failed(
     await asyncio.wait([task])
     assert record == ["error seen"]
     assert task.cancelled()
+
+
+@pytest.mark.parametrize("children", [0, 1])
+async def test_leaving_a_shielded_nursery_in_a_cancelled_scope_interrupts_the_next_asyncio_await(
+    children: int,
+) -> None:
+    with CancelScope() as outer:
+        async with open_nursery() as nursery:
+            nursery.cancel_scope.shield = True
+            for _ in range(children):
+                nursery.start_soon(checkpoint)
+            outer.cancel()
+        await asyncio.get_running_loop().create_future()
+    assert outer.cancelled_caught
