@@ -32,6 +32,7 @@ from nurseryio import (
     sleep,
     sleep_forever,
 )
+from nurseryio._base.util import ensure_stack
 from nurseryio._core.loop_state import loop_state
 from nurseryio._core.task import records
 from nurseryio.lowlevel import (
@@ -328,6 +329,28 @@ def test_blocks_nested_until_the_recursion_limit_are_all_exited(
     assert {frames: problems for frames, problems in found.items() if problems} == {}
     assert len(found) == len(pads)
     no_more_than_asyncio_says(loop_errors)
+
+
+def test_nested_nurseries_are_exited_near_the_recursion_limit_on_a_loop_in_python() -> None:
+    class Loop(asyncio.SelectorEventLoop):
+        def is_closed(self) -> bool:
+            ensure_stack(3)
+            return super().is_closed()
+
+    async def nested() -> None:
+        async with open_nursery():
+            await nested()
+
+    async def main() -> None:
+        task = current_task()
+        scope = task.scope
+        with pytest.raises(BaseException) as caught:
+            await nested()
+        assert {type(leaf) for leaf in leaves(caught.value)} == {RecursionError}
+        assert task.scope is scope
+
+    with limit_near(150):
+        nurseryio.run(main, loop_factory=Loop)
 
 
 def test_an_exception_group_with_a_childs_recursion_error_is_raised() -> None:

@@ -150,7 +150,11 @@ async def leave_in_trouble(
     There may be no stack left, so waiting for the children calls no function written in Python.
     """
     task, scope, state = nursery._parent_task, nursery.cancel_scope, nursery._state
-    if type(failure) is GeneratorExit or state.loop.is_closed():
+    try:
+        closing = type(failure) is GeneratorExit or state.loop.is_closed()
+    except RecursionError:
+        closing = False  # asyncio's method is written in Python, and the loop is running this task
+    if closing:
         collapse(nursery)
         return failure if exc is None else exc
     # Each error once, by identity.
