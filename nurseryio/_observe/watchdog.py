@@ -231,6 +231,11 @@ class _Watch:
         while not self._stopped.wait(self._interval) and not self.loop.is_closed():
             with suppress(Exception):
                 self.look(time.monotonic())
+        # A run often ends right after the step that has blocked it.
+        step = self._step
+        if step is not None and step.ended is not None:
+            with suppress(Exception):
+                self._report_end(step, step.ended)
         call_stack.watchers.discard(self)
 
     def look(self, now: float) -> None:

@@ -314,6 +314,16 @@ def test_watchdog_as_an_instrument_watches_a_run_and_leaves_the_loop_at_full_spe
     assert "not watching" in repr(watchdog)
 
 
+def test_watchdog_logs_the_end_of_a_slow_step_after_which_the_run_ends(events: list[Any]) -> None:
+    async def main() -> None:
+        end = time.monotonic() + 10
+        while not events and time.monotonic() < end:
+            time.sleep(0.001)
+
+    nurseryio.run(main, instruments=[Watchdog(slow_step=0.01)])
+    assert [record.watchdog["ended"] for record in events] == [False, True]
+
+
 def test_watchdog_ends_its_thread_after_its_loop_was_closed() -> None:
     watchdog = Watchdog(slow_step=0.001)
 
