@@ -72,7 +72,11 @@ class Monitor:
         # Written to when the thread is to end.
         self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._serve, name="nurseryio monitor", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # no thread can be started, for example in a subinterpreter
+            self._remove()
+            raise
 
     def __repr__(self) -> str:
         return f"<nurseryio.instruments.Monitor at {self.path!r}>"
@@ -87,6 +91,10 @@ class Monitor:
         if self._generation == generation():
             self._wake.send(b"x")
             self._thread.join(PATIENCE)
+        self._remove()
+
+    def _remove(self) -> None:
+        if self._generation == generation():
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
         for each in (self._socket, self._wake, self._woken):
@@ -181,6 +189,11 @@ def _listen(path: str) -> socket.socket:
             listening.bind(path)
         os.chmod(path, 0o600)
         listening.listen(5)
+    except OSError as error:
+        listening.close()
+        if error.errno is not None and error.filename is None:  # bind() does not name the path
+            error.filename = path
+        raise
     except BaseException:
         listening.close()
         raise

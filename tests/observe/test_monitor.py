@@ -128,7 +128,7 @@ def test_a_path_that_is_in_use_is_refused_and_left_alone(monitor: Monitor, tmp_p
     assert ask(monitor.path, command="tree")["pid"] == os.getpid()
     other = tmp_path / "file"
     other.write_text("mine")
-    with pytest.raises(OSError, match="in use"):
+    with pytest.raises(OSError, match=r"in use: .*file"):
         serve_monitor(other)
     assert other.read_text() == "mine"
 
@@ -149,6 +149,18 @@ def test_the_default_path_is_in_a_folder_of_this_user_alone(
 def test_a_forked_child_leaves_the_monitor_of_its_parent_alone(monitor: Monitor) -> None:
     assert in_child(monitor.close) == 0
     assert ask(monitor.path, command="tree")["pid"] == os.getpid()
+
+
+def test_a_monitor_whose_thread_cannot_be_started_leaves_no_socket(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start"):
+        serve_monitor(tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_monitor_needs_unix_sockets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
