@@ -14,7 +14,7 @@ from .._asyncio import compat
 from .._core import anyio_hook
 from .._core.delivery import can_abort
 from .._core.scope_tree import Node, chain, encloses
-from .drawing import circle_line, folded, kind_of, scope_line, task_line
+from .drawing import circle_line, folded, kind_of, task_line
 from .task_tree import sentence_of, tree_of
 from .tree_data import TaskInfo
 
@@ -189,7 +189,7 @@ def _swallowed(task: Task) -> int:
 def _sheltered(task: Task, info: TaskInfo) -> str:
     for scope in reversed(info.scopes):
         if scope.keeps_out is not None:
-            return f"is in a {scope_line(scope)}"
+            return f"is in a scope whose shield keeps a cancellation out ({scope.keeps_out})"
     for node in chain(task.scope, None):
         parent = node._parent
         if node._shielded and parent is not None and parent._effective:

@@ -132,10 +132,14 @@ def _sleep(view: View) -> Wait:
     when = inf if entry is None else entry[0]
     if when == inf or view.task is None:
         return Wait("sleep", "sleeps for ever")
-    left = when - view.task._state.loop.time()
+    return _timed_sleep(when - view.task._state.loop.time(), {})
+
+
+def _timed_sleep(left: float, details: dict[str, Any]) -> Wait:
+    details["left"] = left
     if left < 0:
-        return Wait("sleep", f"sleeps, and should have woken {_seconds(-left)} ago", {"left": left})
-    return Wait("sleep", f"sleeps for another {_seconds(left)}", {"left": left})
+        return Wait("sleep", f"sleeps, and should have woken {_seconds(-left)} ago", details)
+    return Wait("sleep", f"sleeps for another {_seconds(left)}", details)
 
 
 def _event(view: View) -> Wait:
@@ -442,8 +446,7 @@ def _of_asyncio(frames: Frames, future: Any, loop: Any) -> Wait:
         details["operation"] = function = _qualified(frame)
         timer = frame.f_locals.get("h") if frame.f_code.co_name == "sleep" else None
         if timer is not None:
-            details["left"] = left = timer.when() - loop.time()
-            return Wait("sleep", f"sleeps for another {_seconds(left)}", details)
+            return _timed_sleep(timer.when() - loop.time(), details)
     tasks = awaited_tasks(frames, future)
     if tasks:
         details["tasks"], shown = _names(map(name_of_task, tasks))
@@ -459,7 +462,8 @@ def _of_asyncio(frames: Frames, future: Any, loop: Any) -> Wait:
 def _qualified(frame: types.FrameType) -> str:
     code = frame.f_code
     name = getattr(code, "co_qualname", None)
-    if name is None:
+    # Python 3.10 lacks the name. asyncio's locks inherit methods from a private class.
+    if name is None or name.startswith("_"):
         owner = frame.f_locals.get("self")
         name = code.co_name if owner is None else f"{type(owner).__name__}.{code.co_name}"
     return str(name)

@@ -123,7 +123,9 @@ async def test_explain_says_that_a_shield_keeps_the_cancellation_out() -> None:
             await event.wait()
 
     reason, explanation = await why(shielded, event.set)
-    assert reason.startswith("is in a scope, its shield keeps a cancellation out (cancelled due to")
+    assert reason.startswith(
+        "is in a scope whose shield keeps a cancellation out (cancelled due to"
+    )
     assert not explanation.blockers[0].asked
 
 

@@ -374,6 +374,32 @@ async def test_the_wait_in_an_operation_of_asyncio_has_its_name() -> None:
     assert wait.text == "waits in asyncio's Queue.get()"
 
 
+async def test_the_wait_for_a_lock_of_asyncio_names_the_class_of_the_lock() -> None:
+    lock = asyncio.Lock()
+    await lock.acquire()
+
+    async def wants() -> None:
+        async with lock:
+            pass
+
+    wait = await wait_in(wants)
+    assert wait.text == "waits in asyncio's Lock.__aenter__()"
+
+
+async def test_an_asyncio_sleep_whose_time_is_over_has_no_negative_seconds(loop_kind: str) -> None:
+    if loop_kind == "uvloop":
+        pytest.skip("a timer of uvloop has another form")
+    loop = asyncio.get_running_loop()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(asyncio.sleep, 0.001)
+        await asyncio.sleep(0)
+        end = loop.time() + 0.01
+        while loop.time() < end:  # the loop stands still
+            pass
+        tree = str(task_tree())
+    assert "sleeps, and should have woken 0.0" in tree
+
+
 async def test_the_wait_for_a_future_has_its_type() -> None:
     future = asyncio.get_running_loop().create_future()
 
