@@ -190,7 +190,8 @@ def _a_limiter(limiter: Any, text: str) -> Wait:
         "borrowers": names,
         "tasks_waiting": statistics.tasks_waiting,
     }
-    return Wait("limiter", f"{text}; all {total} are held, by {shown}", details)
+    held = "the only one is" if total == 1 else f"all {total} are"
+    return Wait("limiter", f"{text}; {held} held, by {shown}", details)
 
 
 def _channel(view: View) -> dict[str, Any]:

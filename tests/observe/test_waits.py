@@ -157,7 +157,10 @@ async def test_the_wait_for_a_limiter_names_the_borrowers() -> None:
 
     async with waiting(hold, limiter.acquire) as (_, waiter):
         assert waiter.wait is not None
-        assert waiter.wait.text == "waits for a token of a CapacityLimiter; all 1 are held, by 'a'"
+        assert (
+            waiter.wait.text
+            == "waits for a token of a CapacityLimiter; the only one is held, by 'a'"
+        )
         assert waiter.wait.details["borrowers"] == ["a"]
 
 
@@ -301,7 +304,7 @@ async def test_the_wait_for_a_free_thread_shows_the_limiter() -> None:
     limiter.acquire_on_behalf_of_nowait("somebody")
     wait = await wait_in(lambda: nurseryio.to_thread.run_sync(len, "", limiter=limiter))
     assert wait.kind == "limiter"
-    assert wait.text.startswith("waits for a thread; all 1 are held, by")
+    assert wait.text.startswith("waits for a thread; the only one is held, by")
 
 
 async def test_the_wait_for_a_process_has_its_pid() -> None:
