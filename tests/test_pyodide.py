@@ -110,6 +110,10 @@ SOCKETS = (
 )
 PROCESSES = ("processes", "call the code in this process, or start a Web Worker")
 SIGNALS = ("signals", "set an Event or send to a channel in an event listener of the page")
+OBSERVERS = (
+    "threads, sockets and signals",
+    "print task_tree() in the program or in an event listener of the page",
+)
 DESCRIPTORS = (
     "file descriptors that can be waited for",
     "await a future or an Event that an event listener of the page sets",
@@ -135,6 +139,9 @@ REFUSED = {
     "run_process": PROCESSES,
     "open_process": PROCESSES,
     "open_signal_receiver": SIGNALS,
+    "Watchdog": OBSERVERS,
+    "serve_monitor": OBSERVERS,
+    "dump_on_signal": OBSERVERS,
     "open_tcp_stream": SOCKETS,
     "open_tcp_listeners": SOCKETS,
     "serve_tcp": SOCKETS,
@@ -156,6 +163,7 @@ REFUSED = {
     "FdStream": DESCRIPTORS,
 }
 SHOWN = {
+    "Watchdog": "Watchdog",
     **dict.fromkeys(("Path.exists", "Path.open"), PATHS),
     **dict.fromkeys(("wait_readable", "wait_writable"), "wait_readable() and wait_writable()"),
     "FdStream": "streams over bare descriptors",

@@ -41,6 +41,10 @@ _PARTS = {
     ),
     "processes": ("processes", "call the code in this process, or start a Web Worker"),
     "signals": ("signals", "set an Event or send to a channel in an event listener of the page"),
+    "observers": (
+        "threads, sockets and signals",
+        "print task_tree() in the program or in an event listener of the page",
+    ),
     "descriptors": (
         "file descriptors that can be waited for",
         "await a future or an Event that an event listener of the page sets",
@@ -57,7 +61,7 @@ def _lacking() -> frozenset[str]:
     """The parts that do not exist on this platform, apart from modules that cannot be imported."""
     if not browser.IS_WASM:
         return frozenset()
-    threads = () if browser.wasm_has_threads() else ("threads", "files")
+    threads = () if browser.wasm_has_threads() else ("threads", "files", "observers")
     return frozenset({"sockets", "processes", "signals", "descriptors", *threads})
 
 

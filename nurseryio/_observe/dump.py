@@ -17,6 +17,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio.compat import running_loop_or_none
+from .._base.unsupported import needs
 from .task_tree import draw_tasks, running_loops
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 
+@needs("observers")
 def dump_on_signal(signum: int | None = None, file: TextIO | None = None) -> Callable[[], None]:
     """Have a signal write the task trees of this process to a file: ``kill -USR1 PID``.
 
@@ -43,6 +45,7 @@ def dump_on_signal(signum: int | None = None, file: TextIO | None = None) -> Cal
     Raises:
         ValueError: this is not the main thread, or there is no such signal.
         OSError: the signal cannot be caught.
+        NotImplementedError: the platform is a web page.
 
     Checkpoint: no, this is not an async function.
 

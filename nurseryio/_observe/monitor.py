@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._asyncio.compat import running_loop_or_none
 from .._base.forked import generation
+from .._base.unsupported import needs
 from .._core.task import records
 from .dump import trees
 from .task_tree import running_loops, tree_of
@@ -133,6 +134,7 @@ class Monitor:
         connection.sendall(json.dumps(answered).encode())
 
 
+@needs("observers")
 def serve_monitor(path: str | os.PathLike[str] | None = None) -> Monitor:
     """Open a Unix socket through which ``python -m nurseryio tree PID`` looks at this process.
 
@@ -151,6 +153,7 @@ def serve_monitor(path: str | os.PathLike[str] | None = None) -> Monitor:
     Raises:
         OSError: The socket cannot be made. Another process may be serving this path.
         RuntimeError: The system does not have Unix sockets.
+        NotImplementedError: The platform is a web page.
 
     Checkpoint: no, this is not an async function.
 

@@ -33,6 +33,7 @@ from .._asyncio import compat
 from .._asyncio.compat import running_loop
 from .._base import call_stack
 from .._base.abcs import Instrument
+from .._base.unsupported import needs
 from .._base.util import SECONDS, as_float, safe_repr
 from .._core.loop_state import loop_state
 from .._core.scope_tree import chain
@@ -120,10 +121,12 @@ class Watchdog(Instrument):
         state = "not watching" if self._watch is None else f"watching {self._watch.loop!r}"
         return f"<nurseryio.instruments.Watchdog at {id(self):#x}, {state}>"
 
+    @needs("observers", "Watchdog")
     def start(self) -> None:
         """Begin to watch the loop that runs in this thread.
 
         Raises:
+            NotImplementedError: the platform does not have threads.
             RuntimeError: no loop runs in this thread, or the watchdog is watching a loop already.
         """
         if self._watch is not None and not self._watch.over:

@@ -40,7 +40,7 @@ import asyncio, socket, ssl, subprocess, sys, threading
 sys.platform = "emscripten"
 sys.modules["ssl"] = None
 import nurseryio
-from nurseryio import from_thread, lowlevel, socket, to_thread
+from nurseryio import from_thread, instruments, lowlevel, socket, to_thread
 
 async def main():
     for name, call in CALLS.items():
@@ -63,6 +63,9 @@ CALLS = {
     "serve_tcp": lambda: nurseryio.serve_tcp(print, 0),
     "run_process": lambda: nurseryio.run_process(["ls"]),
     "signals": lambda: nurseryio.open_signal_receiver(2),
+    "watchdog": lambda: instruments.Watchdog().start(),
+    "monitor": lambda: instruments.serve_monitor("path"),
+    "dump": lambda: instruments.dump_on_signal(),
     "SSLStream": lambda: nurseryio.SSLStream(None, None),
     "sleep": lambda: nurseryio.sleep(0),
     "preload": nurseryio.preload,
@@ -89,6 +92,9 @@ def test_without_threads_sockets_processes_signals_and_ssl_the_call_is_refused()
         f"serve_tcp {no} sockets, so serve_tcp() cannot work",
         f"run_process {no} processes, so run_process() cannot work",
         f"signals {no} signals, so open_signal_receiver() cannot work",
+        f"watchdog {no} threads, sockets and signals, so Watchdog cannot work",
+        f"monitor {no} threads, sockets and signals, so serve_monitor() cannot work",
+        f"dump {no} threads, sockets and signals, so dump_on_signal() cannot work",
         f"SSLStream {no} module ssl, so SSLStream() cannot work",
         "sleep works",
         "preload works",

@@ -305,7 +305,7 @@ async def system_tasks(say: Say) -> None:
 
 async def refusals(say: Say) -> None:
     """Each function that needs a part which a page lacks: the error, or "works"."""
-    from nurseryio import from_thread, socket, to_thread
+    from nurseryio import from_thread, instruments, socket, to_thread
 
     async def receive_signals() -> None:
         with nurseryio.open_signal_receiver(signal.SIGINT):
@@ -326,6 +326,9 @@ async def refusals(say: Say) -> None:
         "run_process": lambda: nurseryio.run_process(["ls"]),
         "open_process": lambda: lowlevel.open_process(["ls"]),
         "open_signal_receiver": receive_signals,
+        "Watchdog": lambda: instruments.Watchdog().start(),
+        "serve_monitor": lambda: instruments.serve_monitor("path"),
+        "dump_on_signal": lambda: instruments.dump_on_signal(signal.SIGINT),
         "open_tcp_stream": lambda: nurseryio.open_tcp_stream("127.0.0.1", 80),
         "open_tcp_listeners": lambda: nurseryio.open_tcp_listeners(0),
         "serve_tcp": lambda: nurseryio.serve_tcp(nurseryio.sleep, 0),
