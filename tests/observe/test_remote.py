@@ -77,12 +77,12 @@ def test_ask_looks_at_a_process_without_a_monitor() -> None:
     try:
         with running(PROGRAM.replace("BLOCK", "")) as pid:
             text = ask({"command": "tree"}, pid, None)["text"]
-            assert "─ a child sleeps for ever" in text
+            assert "─ a child at <string>:5 in child(), sleeps for ever" in text
             rows = ask({"command": "top", "seconds": 0.01}, pid, None)["tasks"]
             assert "a child" in [row["name"] for row in rows]
         with running(PROGRAM.replace("BLOCK", "while True: pass  # busy")) as pid:
             text = ask({"command": "tree"}, pid, None)["text"]
-            assert "in main(): while True: pass" in text or "in main()" in text
+            assert "in main()" in text
             assert "the loop is in a step of task " in text
     except UnreachableError as error:
         if "does not let you debug" in str(error):
