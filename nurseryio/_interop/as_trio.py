@@ -8,8 +8,9 @@ Rule 1: a real ``trio`` that is loaded already is never replaced. Two libraries 
 with its own tasks, could not work.
 
 Rule 2: a stand-in only has the attributes that must differ: its name, the version of Trio that it
-follows, ``run``, ``trio_test`` and ``start_guest_run``. Everything else is looked up in nurseryio's public
-modules, at the time of access. So a test that patches ``trio.sleep`` patches the stand-in alone.
+follows, ``run``, ``trio_test`` and ``start_guest_run``. Everything else is looked up in nurseryio's
+public modules, at the time of access. So a test that patches ``trio.sleep`` patches the stand-in
+alone.
 
 Rule 3: Trio's private names are missing, except those that published packages use. They are in
 ``trio_private``.
