@@ -79,6 +79,8 @@ def closing_of(loop: Loop) -> Closing | None:
             if not isinstance(found, Closing):
                 found = Closing(loop)
                 loop.close = found  # type: ignore[method-assign]
-    except (AttributeError, TypeError):
-        return None
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:
+        return None  # a class without such an attribute, or one that refuses to change it
     return found

@@ -109,17 +109,29 @@ Job: TypeAlias = "tuple[Callable[[], Any], Callable[[Any], object], str | None]"
 
 
 class _Worker:
-    """One thread. Its lock is free exactly while ``job`` holds a job that it has not taken yet.
+    """One thread. Its lock is free while ``given`` holds a job that it has not taken yet.
 
-    The lock is also freed, without a job, when the thread is to end with its interpreter.
+    The lock is also freed, without a job, when the thread is to end with its interpreter; and by a
+    start that a signal handler's error has interrupted, and that has taken its job back.
     """
 
-    __slots__ = ("_cache", "_rename", "_thread", "_usual_name", "delivering", "job", "ready")
+    __slots__ = (
+        "_cache",
+        "_rename",
+        "_thread",
+        "_usual_name",
+        "delivering",
+        "given",
+        "job",
+        "ready",
+    )
 
     def __init__(self, cache: ThreadCache, job: Job) -> None:
         self._cache = cache
-        # The next job, or the one being done, so that it gets an outcome whatever fails.
-        self.job: Job | None = job
+        # The next job. Only one thread takes it out, because pop() is one step.
+        self.given = [job]
+        # The job being done, so that it gets an outcome whatever fails.
+        self.job: Job | None = None
         # True while the thread counts as idle but is still delivering the result of its last job.
         self.delivering = False
         self.ready = threading.Lock()
@@ -134,6 +146,31 @@ class _Worker:
         )
         self._thread.start()
 
+    def give(self, job: Job) -> None:
+        """Give an idle worker its next job."""
+        self.given.append(job)
+        try:
+            self.ready.release()
+        except RuntimeError:
+            pass  # it is free: an interrupted start has released it
+
+    def take_back(self, job: Job) -> bool:
+        """Take a job back, because an error has come out of :meth:`give`.
+
+        The error may be a signal handler's, and come after the release of the lock.
+
+        Returns:
+            False if the worker has the job already. The job is done nevertheless.
+        """
+        try:
+            found = self.given.pop()
+        except IndexError:
+            return False
+        if found is job:
+            return True
+        self.give(found)  # the worker has done the job, and this is its next one
+        return False
+
     def _work(self) -> None:
         """Do jobs until the thread is to end; this is the function that the thread runs."""
         try:
@@ -146,7 +183,11 @@ class _Worker:
     def _do_next(self) -> bool:
         """Wait for a job and do it. Returns False if the thread is to end."""
         if self.ready.acquire(timeout=0.0 if self._cache.ending else IDLE_SECONDS):
-            return self.job is not None and self._do_job()
+            try:
+                self.job = self.given.pop()
+            except IndexError:
+                return not self._cache.ending
+            return self._do_job()
         return not self._cache.withdraw(self)
 
     def _fail(self, error: BaseException) -> None:
@@ -155,10 +196,12 @@ class _Worker:
         There may be a job already, or one may be arriving. If there is none, print the error.
         """
         try:
-            if not self._cache.withdraw(self) and (
-                self.job is not None or self.ready.acquire(timeout=IDLE_SECONDS)
-            ):
-                assert self.job is not None
+            if not self._cache.withdraw(self) and self.job is None:
+                if not self.given:
+                    self.ready.acquire(timeout=IDLE_SECONDS)
+                if self.given:
+                    self.job = self.given.pop()
+            if self.job is not None:
                 deliver = self.job[1]
                 self.job = None
                 deliver(Error(error))
@@ -248,11 +291,10 @@ class ThreadCache:
             _Worker(self, job)
             return
         try:
-            worker.job = job
-            worker.ready.release()
+            worker.give(job)
         except BaseException:
-            worker.job = None
-            self._idle[worker] = None
+            if worker.take_back(job):
+                self._idle[worker] = None
             raise
 
     def offer(self, worker: _Worker) -> bool:

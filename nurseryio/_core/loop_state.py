@@ -357,9 +357,11 @@ def loop_state(loop: compat.Loop) -> LoopState:
     state = _states.get(loop)
     if state is None:
         sweep_closed_loops()
-        state = _states.setdefault(loop, LoopState(loop))  # another thread may have been faster
-        for hook in new_state_hooks:
-            hook(state)
+        made = LoopState(loop)
+        state = _states.setdefault(loop, made)
+        if state is made:  # otherwise another thread has been faster
+            for hook in new_state_hooks.copy():
+                hook(state)
     if state.ready is loop_parts.NOT_ASKED and compat.running_loop_or_none() is loop:
         state._ask_loop()
     return state

@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from concurrent.futures import Future
-from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -153,15 +151,9 @@ def _is_of_another_loop(token: Any) -> bool:
 
 def _block(token: Any, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     """Have a function called by another loop, and block this thread until that is done."""
-    answer: Future[Any] = Future()
-    context = copy_context()
-
-    def serve() -> None:
-        answer.set_result(capture(context.run, call, *args))
-
+    from_thread = importlib.import_module(f"{LIBRARY}._system.from_thread")
     try:
-        token.run_sync_soon(serve)
+        return from_thread.run_sync_blocking(token, call, *args)
     except RunFinishedError:
         error = getattr(sys.modules["anyio"], "RunFinishedError", RunFinishedError)
         raise error from None
-    return answer.result().unwrap()

@@ -8,8 +8,9 @@ Rule 1: a real ``trio`` that is loaded already is never replaced. Two libraries 
 with its own tasks, could not work.
 
 Rule 2: a stand-in only has the attributes that must differ: its name, the version of Trio that it
-follows, ``run``, and ``start_guest_run``. Everything else is looked up in nurseryio's public
-modules, at the time of access. So a test that patches ``trio.sleep`` patches the stand-in alone.
+follows, ``run``, ``trio_test`` and ``start_guest_run``. Everything else is looked up in nurseryio's
+public modules, at the time of access. So a test that patches ``trio.sleep`` patches the stand-in
+alone.
 
 Rule 3: Trio's private names are missing, except those that published packages use. They are in
 ``trio_private``.
@@ -77,14 +78,17 @@ def _renew_lock() -> None:
 class StandIn(types.ModuleType):
     """A module with Trio's name and the contents of a nurseryio module."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, finder: Finder) -> None:
         behind = importlib.import_module(PUBLIC_MODULES.get(name, LIBRARY))
         super().__init__(name, f"Stands in for {name}: {behind.__doc__}")
         self._behind = behind
         if name == "trio":
             self.__version__ = FOLLOWS
+            self.run = _run_on(finder)
         elif name == "trio.lowlevel":
             self.start_guest_run = anyio_trio.guest_run
+        elif name == "trio.testing":
+            self.trio_test = _trio_test
         if name in PACKAGES:
             self.__path__: list[str] = []
 
@@ -117,6 +121,9 @@ class StandIn(types.ModuleType):
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """The import hook. It finds the stand-ins, and no other module below ``trio``."""
 
+    # Makes the loop of a ``run`` without a loop factory; None for a new event loop of asyncio.
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
@@ -145,7 +152,7 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         """Make a stand-in."""
-        return StandIn(spec.name)
+        return StandIn(spec.name, self)
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Do nothing, because a stand-in looks up its contents at the time of access."""
@@ -197,21 +204,23 @@ def provide_trio(
     """
     _refuse_to_replace()
     with _installing:
-        if not any(isinstance(finder, Finder) for finder in list(sys.meta_path)):
-            sys.meta_path.insert(0, Finder())
+        found = (finder for finder in list(sys.meta_path) if isinstance(finder, Finder))
+        finder = next(found, None) or Finder()
+        if loop_factory is not None:
+            finder.loop_factory = loop_factory
+        if finder not in sys.meta_path:
+            sys.meta_path.insert(0, finder)
         trio_private.offer_attributes()
-    stand_in = importlib.import_module("trio")
-    if loop_factory is not None or "run" not in vars(stand_in):
-        stand_in.run = _run_on(loop_factory)  # type: ignore[attr-defined]
-    return stand_in
+    return importlib.import_module("trio")
 
 
-def _run_on(loop_factory: Callable[[], asyncio.AbstractEventLoop] | None) -> Any:
-    """Make the stand-in's ``run`` (rule 4), which makes its loop by ``loop_factory``."""
+def _run_on(finder: Finder) -> Any:
+    """Make the stand-in's ``run`` (rule 4), which makes its loop by the finder's loop factory."""
 
     def make_loop() -> asyncio.AbstractEventLoop:
         anyio_trio.extend_calls()
-        return asyncio.new_event_loop() if loop_factory is None else loop_factory()
+        make = finder.loop_factory
+        return asyncio.new_event_loop() if make is None else make()
 
     run = importlib.import_module(LIBRARY).run
     with suppress(ImportError):
@@ -220,6 +229,18 @@ def _run_on(loop_factory: Callable[[], asyncio.AbstractEventLoop] | None) -> Any
     return functools.update_wrapper(
         functools.partial(call_under_name, anyio_trio.NAME, run, loop_factory=make_loop), run
     )
+
+
+def _trio_test(fn: Any) -> Any:
+    """Turn an async test function into a plain one that runs it in the stand-in's ``run``."""
+    # A later room has the function.
+    plain_test = importlib.import_module(f"{LIBRARY}.testing.plain_test")
+
+    def run(*args: Any, **options: Any) -> Any:
+        __tracebackhide__ = True
+        return importlib.import_module("trio").run(*args, **options)
+
+    return plain_test.run_by(run, fn)
 
 
 def _refuse_to_replace() -> None:

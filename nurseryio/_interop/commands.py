@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from .._base.forked import generation
 from .._core.loop_state import new_state_hooks
 from .._loop.step_hooks import install
 from .._observe.remote import UnreachableError, ask
@@ -180,11 +182,14 @@ class Tracing:
             parser.error("name the program to trace: a script, or a module after -m")
         self.rest = program
         self._traces: list[TraceFile] = []
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        # A forked child leaves the files to its parent, and is not traced.
+        self._generation = generation()
+        # Not a TemporaryDirectory, which a forked child would remove as it ends.
+        self._folder: str | None = None
         self._output = self._chosen.output
         if self._output is None and self._chosen.html is not None:
-            self._folder = tempfile.TemporaryDirectory(prefix="nurseryio-")
-            self._output = os.path.join(self._folder.name, "trace.json")
+            self._folder = tempfile.mkdtemp(prefix="nurseryio-")
+            self._output = os.path.join(self._folder, "trace.json")
         elif self._output is None:
             self._output = "trace.json"
         # An error in the options is to be seen before the program runs.
@@ -216,9 +221,12 @@ class Tracing:
             yield
         finally:
             new_state_hooks.remove(self._see_loop)
-            self._finish()
+            if self._generation == generation():
+                self._finish()
 
     def _see_loop(self, state: LoopState) -> None:
+        if self._generation != generation():
+            return
         if self._traces:
             stem, dot, suffix = self._output.rpartition(".")
             number = len(self._traces) + 1
@@ -228,12 +236,14 @@ class Tracing:
         install(state, self._next)
 
     def _finish(self) -> None:
-        for trace in [*self._traces, self._next]:
-            trace.close()
-        if self._chosen.html is not None:
-            write_timeline(self._output, self._chosen.html)
-        if self._folder is not None:
-            self._folder.cleanup()
+        try:
+            for trace in [*self._traces, self._next]:
+                trace.close()
+            if self._chosen.html is not None:
+                write_timeline(self._output, self._chosen.html)
+        finally:
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
         written = [path for path in (self._chosen.output, self._chosen.html) if path is not None]
         print(f"written: {', '.join(written or [self._output])}", file=sys.stderr)
         if not self._traces:

@@ -24,7 +24,7 @@ import sys
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .._base.exc_fields import set_traceback, traceback_of
+from .._base.exc_fields import is_a, set_traceback, traceback_of
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
@@ -201,11 +201,17 @@ def _make_main(fields: dict[str, Any], **more: str | None) -> dict[str, Any]:
 
 
 def _hide_frames_before_the_program(exc: BaseException) -> None:
-    """Have Python show the error that ends the program without the frames that started it."""
+    """Have Python show the error that ends the program without the frames that started it.
+
+    Python does not show a SystemExit. The hook would keep its frames, and so the program's objects,
+    until after the ``atexit`` functions.
+    """
+    hook = getattr(sys, "excepthook", None)
+    if is_a(exc, SystemExit) or not callable(hook):
+        return
     traceback = traceback_of(exc)
     while traceback is not None and traceback.tb_frame.f_globals is globals():
         traceback = traceback.tb_next
-    hook = sys.excepthook
 
     def show(
         kind: type[BaseException], error: BaseException, shown: TracebackType | None

@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import json
 import os
-import select
+import selectors
 import socket
 import stat
 import struct
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 # How long a client may take to send its request, and to take the answer (seconds).
 PATIENCE = 5.0
 LONGEST_REQUEST = 1000
+# How long to wait (seconds) if no connection can be accepted.
+PAUSE = 0.1
 # How often ``top`` looks which task is in a step (times a second), and how long at most (seconds).
 LOOKS_A_SECOND = 200
 LONGEST_TOP = 60.0
@@ -108,14 +110,20 @@ class Monitor:
         self.close()
 
     def _serve(self) -> None:
+        ended = _selector_of(self._woken)
+        either = _selector_of(self._woken, self._socket)
         while True:
-            ready, _, _ = select.select([self._socket, self._woken], [], [])
-            if self._woken in ready:
+            either.select()
+            if ended.select(0):
                 return
-            with contextlib.suppress(Exception):
+            try:
                 connection, _ = self._socket.accept()
-                with connection:
-                    self._serve_one(connection)
+            except OSError:
+                # Without a free descriptor the client still waits, and would be seen at once again.
+                ended.select(PAUSE)
+                continue
+            with connection, contextlib.suppress(Exception):
+                self._serve_one(connection)
 
     def _serve_one(self, connection: socket.socket) -> None:
         connection.settimeout(PATIENCE)
@@ -132,6 +140,14 @@ class Monitor:
         except Exception as error:
             answered = {"error": f"{type(error).__name__}: {error}"}
         connection.sendall(json.dumps(answered).encode())
+
+
+def _selector_of(*sockets: socket.socket) -> selectors.BaseSelector:
+    # select() refuses descriptors above 1023, and a kqueue or epoll would need one more.
+    selector = getattr(selectors, "PollSelector", selectors.SelectSelector)()
+    for each in sockets:
+        selector.register(each, selectors.EVENT_READ)
+    return selector
 
 
 @needs("observers")

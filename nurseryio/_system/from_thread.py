@@ -272,6 +272,15 @@ def _ask(
             "an event loop runs in this thread: in a task of that loop call the function directly, "
             "or await it; to call a function in another loop use token.run_sync_soon(function)",
         )
+    return _ask_and_block(request_type, fn, args, token)
+
+
+def _ask_and_block(
+    request_type: type[_Request[Any]],
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    token: TrioToken | None,
+) -> Any:
     loop, send = _way_in(token)
     answers: SimpleQueue[Outcome[Any]] = SimpleQueue()
     closing = closing_of(loop)
@@ -316,6 +325,16 @@ def _wait(
         except Empty:
             if loop.is_closed():
                 _loop_closed(answers)
+
+
+def run_sync_blocking(token: TrioToken, fn: Callable[..., RetT], *args: Any) -> RetT:
+    """Do the same as :func:`from_thread_run_sync`, also in a thread whose own loop this blocks.
+
+    Raises:
+        RunFinishedError: The loop of the token has ended.
+        Exception: Any error that ``fn`` raised.
+    """
+    return _ask_and_block(_SyncRequest, fn, args, token)  # type: ignore[no-any-return]
 
 
 @needs("threads", "from_thread.run()")

@@ -368,6 +368,8 @@ async def terminate_process_group(
         ValueError: The child is in the process group of this program.
         Cancelled: The call was cancelled before it sent the first signal. After that it is
             shielded.
+        asyncio.CancelledError: The task was cancelled natively in the time of grace. That ends it:
+            the processes that are left get ``SIGKILL`` at once.
 
     Checkpoint: yes.
 
@@ -379,22 +381,30 @@ async def terminate_process_group(
     group = process._group
     if group is None:
         raise ValueError(_NO_GROUP)
-    try:
-        os.killpg(group, signal.SIGTERM)
-        # The exit of the child cancels this call, but the other processes need their time.
-        with CancelScope(shield=True):
-            with move_on_after(grace_seconds):
+    if _signal_group(process, group, signal.SIGTERM):
+        try:
+            # The exit of the child cancels this call, but the other processes need their time.
+            with CancelScope(shield=True), move_on_after(grace_seconds):
                 await process.wait()
                 pause = GROUP_LOOK
                 while _is_there(group):
                     await sleep(pause)
                     pause = min(2 * pause, MOST_GROUP_LOOK)
+        finally:
             process._killed = True
-            os.killpg(group, signal.SIGKILL)
+            _signal_group(process, group, signal.SIGKILL)
+
+
+def _signal_group(process: Process, group: int, sig: int) -> bool:
+    """Send a signal to a process group. Returns whether any process has got it."""
+    try:
+        os.killpg(group, sig)
     except ProcessLookupError:
-        pass  # no process is left
+        return False  # no process is left
     except OSError as error:
         _warn_of_failure(safe_repr(process), error)
+        return False
+    return True
 
 
 _NO_GROUP = (

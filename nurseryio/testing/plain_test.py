@@ -45,6 +45,11 @@ def nurseryio_test(fn: Callable[P, Awaitable[T]]) -> Callable[P, T]:
 
     Trio: ``trio.testing.trio_test``.
     """
+    return run_by(run, fn)
+
+
+def run_by(run: Callable[..., T], fn: Callable[P, Awaitable[T]]) -> Callable[P, T]:
+    """Do the same as :func:`nurseryio_test`, with another function in place of ``run``."""
 
     @wraps(fn)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -87,6 +87,35 @@ def test_a_loop_that_keeps_its_methods_has_no_closing() -> None:
     assert closing_of(loop) is None
 
 
+@pytest.mark.parametrize("error", [AttributeError, TypeError, ValueError])
+def test_a_loop_that_refuses_a_new_attribute_with_any_error_has_no_closing(
+    error: type[Exception],
+) -> None:
+    class Refusing:
+        def __setattr__(self, name: str, value: object) -> None:
+            raise error(name)
+
+        def close(self) -> None: ...
+
+    loop: Any = Refusing()
+    assert closing_of(loop) is None
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError])
+def test_a_lack_of_resources_is_not_taken_for_a_loop_without_closing(
+    error: type[Exception],
+) -> None:
+    class Starved:
+        def __setattr__(self, name: str, value: object) -> None:
+            raise error(name)
+
+        def close(self) -> None: ...
+
+    loop: Any = Starved()
+    with pytest.raises(error):
+        closing_of(loop)
+
+
 def test_a_closed_loop_is_freed_without_the_garbage_collector() -> None:
     loop = asyncio.new_event_loop()
     closing_of(loop)

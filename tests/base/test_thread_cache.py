@@ -146,7 +146,7 @@ def test_an_idle_thread_that_times_out_still_does_a_job_already_assigned(
     taken.set()
     assert refused.wait(TIMEOUT)
     outcomes: SimpleQueue[Outcome[Any]] = SimpleQueue()
-    worker.job = (threading.current_thread, outcomes.put, None)
+    worker.given.append((threading.current_thread, outcomes.put, None))
     worker.ready.release()
     assert outcomes.get(timeout=TIMEOUT).unwrap() is first
 
@@ -451,5 +451,82 @@ def test_a_thread_to_which_a_job_cannot_be_assigned_stays_idle(cache: ThreadCach
         cache.start_thread_soon(int, print)
     worker.ready = ready
     assert list(cache._idle) == [worker]
-    assert worker.job is None
+    assert not worker.given
     assert call(cache, threading.current_thread).unwrap() is first
+
+
+class Interrupted:
+    """The lock of a worker. A signal handler raises an error when it has just been released."""
+
+    def __init__(self, worker: Any, meanwhile: Callable[[], object]) -> None:
+        self._worker = worker
+        self._lock = worker.ready
+        self._meanwhile = meanwhile
+
+    def release(self) -> None:
+        self._worker.ready = self._lock
+        self._meanwhile()
+        raise KeyboardInterrupt
+
+
+def test_a_job_whose_start_was_interrupted_takes_no_thread_from_the_next_job() -> None:
+    cache = ThreadCache()
+    first = call(cache, threading.current_thread).unwrap()
+    (worker,) = cache._idle
+    woken, waits = threading.Event(), worker.ready
+    worker.ready = Interrupted(worker, lambda: None)  # the thread waits for the lock inside
+    with pytest.raises(KeyboardInterrupt):
+        cache.start_thread_soon(int, print)
+    waits.release()  # the thread wakes, and finds no job
+    cache.start_thread_soon(threading.current_thread, lambda _: woken.set())
+    assert woken.wait(TIMEOUT)
+    assert call(cache, threading.current_thread).unwrap() is first
+    cache.end_idle()
+
+
+def test_a_job_that_has_begun_when_its_start_is_interrupted_is_done_once() -> None:
+    cache = ThreadCache()
+    first = call(cache, threading.current_thread).unwrap()
+    (worker,) = cache._idle
+    waits, outcomes = worker.ready, SimpleQueue[Outcome[Any]]()
+    others: list[Any] = []
+
+    def until_done() -> None:
+        waits.release()
+        assert outcomes.get(timeout=TIMEOUT).unwrap() == 0
+        # The next job is given to the same thread before the first call fails.
+        others.append(call(cache, threading.current_thread).unwrap())
+
+    worker.ready = Interrupted(worker, until_done)
+    with pytest.raises(KeyboardInterrupt):
+        cache.start_thread_soon(int, outcomes.put)
+    assert others == [first]
+    assert call(cache, threading.current_thread).unwrap() is first
+    assert outcomes.empty()
+    cache.end_idle()
+
+
+def test_an_interrupted_start_leaves_the_next_job_of_its_thread_in_place() -> None:
+    cache = ThreadCache()
+    first = call(cache, threading.current_thread).unwrap()
+    (worker,) = cache._idle
+    waits, outcomes = worker.ready, SimpleQueue[Outcome[Any]]()
+
+    class Held:
+        """A lock that does not wake the thread yet."""
+
+        def release(self) -> None:
+            pass
+
+    def until_next() -> None:
+        waits.release()
+        assert outcomes.get(timeout=TIMEOUT).unwrap() == 0
+        worker.ready = Held()
+        cache.start_thread_soon(threading.current_thread, outcomes.put)
+        worker.ready = waits
+
+    worker.ready = Interrupted(worker, until_next)
+    with pytest.raises(KeyboardInterrupt):
+        cache.start_thread_soon(int, outcomes.put)
+    assert outcomes.get(timeout=TIMEOUT).unwrap() is first
+    cache.end_idle()

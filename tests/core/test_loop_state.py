@@ -401,3 +401,23 @@ def test_locks_and_scopes_held_by_tasks_of_a_closed_loop_print_and_warn_nothing(
         sweep_closed_loops()
         gc.collect()
     assert [entry.exc_value for entry in noise] == []
+
+
+def test_a_state_that_two_threads_make_at_the_same_time_is_shown_to_each_hook_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.new_event_loop()
+    real, seen = loop_state_module.LoopState, []
+
+    def make(its_loop: asyncio.AbstractEventLoop) -> Any:
+        # Another thread makes the state meanwhile.
+        monkeypatch.setattr(loop_state_module, "LoopState", real)
+        seen.append(loop_state(its_loop))
+        return real(its_loop)
+
+    shown: list[Any] = []
+    monkeypatch.setattr(loop_state_module, "new_state_hooks", [shown.append])
+    monkeypatch.setattr(loop_state_module, "LoopState", make)
+    assert loop_state(loop) is seen[0]
+    assert shown == seen
+    loop.close()

@@ -378,6 +378,29 @@ def test_a_blocking_call_into_a_loop_that_has_ended_raises_run_finished_error() 
     asyncio.run(call())
 
 
+def test_a_blocking_call_into_a_loop_that_is_closed_meanwhile_raises_run_finished_error() -> None:
+    async def token() -> LoopToken:
+        return current_trio_token()
+
+    loop = asyncio.new_event_loop()
+    its_token = loop.run_until_complete(token())
+    schedule = loop.call_soon_threadsafe
+
+    def schedule_and_close(*args: Any, **options: Any) -> Any:
+        handle = schedule(*args, **options)
+        loop.close()
+        return handle
+
+    loop.call_soon_threadsafe = schedule_and_close  # type: ignore[method-assign]
+
+    async def call() -> None:
+        with pytest.raises(RuntimeError) as info:
+            anyio_trio._block(its_token, print, ())
+        assert type(info.value).__name__ == "RunFinishedError"
+
+    asyncio.run(call())
+
+
 @pytest.mark.parametrize("runner", [None, "wrong"])
 def test_a_trio_guest_run_is_refused_without_anyios_runner(
     monkeypatch: pytest.MonkeyPatch, runner: str | None

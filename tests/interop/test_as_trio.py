@@ -267,9 +267,13 @@ async def main():
     return local.name, name_in_callback
 
 print(trio.run(main), local.name, nurseryio.run(main), asyncio.run(main()))
+
+import trio.testing, nurseryio.testing
+print(trio.testing.trio_test(main)(), nurseryio.testing.trio_test(main)())
 """
     assert says(tmp_path, text) == [
         "('trio', 'trio') None (None, 'asyncio') (None, 'asyncio')",
+        "('trio', 'trio') (None, 'asyncio')",
     ]
 
 
@@ -287,8 +291,57 @@ def test_provide_trio_in_two_threads_at_the_same_time_adds_one_finder(
     monkeypatch.setattr(as_trio, "Finder", doorway)
     monkeypatch.setattr(as_trio.importlib, "import_module", lambda _name: types.SimpleNamespace())
     monkeypatch.setattr(as_trio.trio_private, "offer_attributes", lambda: None)
-    monkeypatch.setattr(as_trio, "_run_on", lambda _factory: None)
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     in_threads(as_trio.provide_trio)
     assert doorway.calls == 1
     assert [type(finder) for finder in sys.meta_path].count(Finder) == 1
+
+
+def test_a_trio_stand_in_that_is_imported_anew_keeps_the_loop_factory_and_the_library_name(
+    tmp_path: Path,
+) -> None:
+    text = """
+import asyncio, types
+local = types.SimpleNamespace(name=None)
+sys.modules["sniffio"] = types.SimpleNamespace(thread_local=local)
+class Loop(asyncio.SelectorEventLoop):
+    pass
+provide_trio(loop_factory=Loop)
+from trio import run
+del sys.modules["trio"]
+import trio
+class Other(Loop):
+    pass
+
+async def main():
+    return type(asyncio.get_running_loop()).__name__, local.name
+
+print(trio.run is not run, trio.run(main))
+provide_trio(loop_factory=Other)
+print(run(main), trio.run(main))
+"""
+    assert says(tmp_path, text) == [
+        "True ('Loop', 'trio')",
+        "('Other', 'trio') ('Other', 'trio')",
+    ]
+
+
+def test_a_thread_that_imports_trio_while_provide_trio_runs_gets_the_stand_ins_own_run(
+    tmp_path: Path,
+) -> None:
+    # The function is called when the import hook is in place already.
+    text = """
+from nurseryio._interop import as_trio
+offer = as_trio.trio_private.offer_attributes
+seen = []
+
+def offer_attributes():
+    import trio
+    seen.append(trio.run)
+    offer()
+
+as_trio.trio_private.offer_attributes = offer_attributes
+trio = provide_trio()
+print(seen[0] is trio.run is not nurseryio.run)
+"""
+    assert says(tmp_path, text) == ["True"]

@@ -168,3 +168,26 @@ def test_trace_sees_a_program_of_asyncio_that_opens_a_nursery(tmp_path: Path) ->
     (tmp_path / "program.py").write_text(program)
     run("trace", "program.py", cwd=tmp_path)
     assert "a child" in (tmp_path / "trace.json").read_text()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_forked_child_of_a_traced_program_leaves_the_files_to_its_parent(tmp_path: Path) -> None:
+    text = """
+import os, sys
+import nurseryio
+async def main(): pass
+nurseryio.run(main)
+pid = os.fork()
+if pid == 0:
+    nurseryio.run(main)
+    sys.exit(7)
+print(os.waitpid(pid, 0)[1] >> 8, *os.listdir())
+"""
+    ended = run("trace", "--html", "page.html", "-c", text, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "7\n"
+    assert ended.stderr == "written: page.html\n"
+    (tmp_path / "page.html").unlink()
+    ended = run("trace", "-o", "trace.json", "-c", text, cwd=tmp_path)
+    assert ended.stdout == "7 trace.json\n"
+    assert json.loads((tmp_path / "trace.json").read_text())

@@ -54,6 +54,25 @@ name = "still there"
 atexit.register(lambda: print(sys.modules["__main__"].name))
 """
 
+EXIT_IN_CALL = """
+import atexit, sys
+class Local:
+    def __del__(self):
+        print("finalized")
+def generate():
+    try:
+        yield
+    finally:
+        print("closed")
+def main():
+    local = Local()
+    sys.exit(3)
+generator = generate()
+next(generator)
+atexit.register(print, "at exit")
+main()
+"""
+
 ODD_ERROR = """
 class Odd(Exception):
     __traceback__ = property()
@@ -71,6 +90,7 @@ PROGRAMS = {
     "interrupt": INTERRUPT,
     "at_exit": AT_EXIT,
     "odd_error": ODD_ERROR,
+    "exit_in_call": EXIT_IN_CALL,
     "exit_status": "import sys; sys.exit(7)",
     "exit_message": "import sys; sys.exit('why')",
     "syntax": "x = = 1",
@@ -145,3 +165,16 @@ def test_a_program_run_by_python_m_nurseryio_sees_and_shows_what_python_itself_d
         arguments = [os.path.join("..", folder.name, ".", "show.py")]
     expected = ends(folder, *arguments)
     assert ends(folder, "-m", "nurseryio", *arguments) == expected
+
+
+@pytest.mark.parametrize("change", ["del sys.excepthook", "sys.excepthook = None"])
+def test_a_program_of_python_m_nurseryio_without_an_excepthook_shows_its_own_error_alone(
+    change: str, folder: Path
+) -> None:
+    status, _, errors = ends(folder, "-m", "nurseryio", "-c", f"import sys\n{change}\n1 / 0")
+    assert status == 1
+    assert re.findall(r"^(\w+Error):", errors, re.MULTILINE) in (
+        ["ZeroDivisionError"],
+        ["TypeError", "ZeroDivisionError"],  # Python itself has called the hook
+    )
+    assert "in show" not in errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -167,3 +168,52 @@ def test_a_monitor_needs_unix_sockets(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.delattr(socket, "AF_UNIX")
     with pytest.raises(RuntimeError, match="no Unix sockets"):
         serve_monitor(tmp_path / "m")
+
+
+def test_the_monitor_serves_with_descriptors_that_select_refuses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    resource = pytest.importorskip("resource")
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < 1200:
+        pytest.skip("no such descriptors here")
+    plain = socket.socketpair
+
+    def high() -> list[socket.socket]:
+        both = []
+        for each in plain():
+            with each:
+                descriptor = fcntl.fcntl(each.fileno(), fcntl.F_DUPFD_CLOEXEC, 1100)
+            both.append(socket.socket(fileno=descriptor))
+        return both
+
+    monkeypatch.setattr(monitor_module.socket, "socketpair", high)
+    with serve_monitor(tmp_path / "m") as monitor:
+        assert ask(monitor.path, command="tree")["pid"] == os.getpid()
+
+
+def test_the_monitor_pauses_while_no_descriptor_is_free_and_can_be_closed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = threading.Semaphore(0)
+    calls = []
+
+    class Full(socket.socket):
+        def accept(self) -> Any:
+            calls.append(1)
+            asked.release()
+            raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(monitor_module.socket, "socket", Full)
+    monkeypatch.setattr(monitor_module, "PAUSE", 60.0)
+    monitor = serve_monitor(tmp_path / "m")
+    monkeypatch.undo()
+    monkeypatch.setattr(monitor_module, "PAUSE", 60.0)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(monitor.path)
+        assert asked.acquire(timeout=10)
+        assert not asked.acquire(timeout=0.05)  # it does not ask again at once
+    monitor.close()
+    assert not monitor._thread.is_alive()
+    assert len(calls) == 1

@@ -617,6 +617,29 @@ async def test_processes_of_a_group_that_ignore_sigterm_are_killed() -> None:
     assert output == b"up\n"
 
 
+async def test_a_native_cancel_in_the_time_of_grace_kills_the_rest_of_a_process_group() -> None:
+    # The child ends at once. The other process says that it ignores the signal.
+    deaf = 'trap "echo ignored" TERM; echo up; while :; do sleep 0.01; done'
+    process = await nurseryio.lowlevel.open_process(
+        ["sh", "-c", f"sh -c '{deaf}' & wait"], stdout=PIPE, **GROUP
+    )
+    output = b""
+    while b"up" not in output:
+        output += await process.stdout.receive_some()
+    end = terminate_process_group(process, grace_seconds=TIMEOUT)
+    task = asyncio.get_running_loop().create_task(end)
+    while b"ignored" not in output:
+        output += await process.stdout.receive_some()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with nurseryio.fail_after(TIMEOUT):
+        async with process.stdout:
+            async for _ in process.stdout:
+                pass  # until no process with the pipe's write end is left
+        await process.wait()
+
+
 async def test_the_rest_of_a_process_group_is_terminated_although_the_child_has_exited() -> None:
     grandchildren: list[int] = []
     async with open_nursery() as nursery:
