@@ -55,7 +55,7 @@ class Instruments:
         # By id(), because __hash__ and __eq__ of an instrument must not be called.
         self._all: dict[int, Instrument] = {}
         self._by_hook: dict[str, dict[int, Instrument]] = {}
-        self.see_steps = False
+        self.see_steps: bool = False
         for instrument in instruments:
             self.add(instrument)
 
