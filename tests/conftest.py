@@ -26,6 +26,7 @@ import functools
 import signal
 from collections import Counter
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -61,12 +62,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the K-th of N parts of the tests, to run them side by side; a file is in one part",
     )
     parser.addoption(
+        "--brief",
+        action="store_true",
+        help="leave out the files that take long and hardly depend on the version of Python",
+    )
+    parser.addoption(
         "--slack",
         type=float,
         default=1.0,
         metavar="FACTOR",
         help="multiply each test's time limit, for slow machines and slow ways to run (default: 1)",
     )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if config.getoption("--brief") and matrix.is_long(collection_path) else None
 
 
 def _part(text: str) -> tuple[int, int]:

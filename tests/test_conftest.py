@@ -372,3 +372,15 @@ async def test_it(): await asyncio.sleep(0.2)
 """
     run_pytest(text).assert_outcomes(failed=1)
     run_pytest(text, "--slack=1000").assert_outcomes(passed=1)
+
+
+def test_the_files_that_a_brief_run_leaves_out_exist() -> None:
+    folder = CONFTEST.parent
+    assert [name for name in matrix.LONG if not (folder / f"{name}.py").is_file()] == []
+
+
+def test_a_brief_run_leaves_out_the_files_that_take_long() -> None:
+    folder = CONFTEST.parent
+    assert matrix.is_long(folder / "test_docs.py")
+    assert not matrix.is_long(folder / "core" / "test_task.py")
+    assert not matrix.is_long(folder.parent / "test_docs.py")

@@ -52,6 +52,33 @@ ALSO_BLIND = {
 }
 
 
+# What --brief leaves out: programs of the documentation and the examples, tests of the harness,
+# failure injection and random programs. CI runs them on one Python, `make full` on all.
+LONG = {
+    "test_architecture",
+    "test_conftest",
+    "test_docs",
+    "test_examples",
+    "test_examples_frameworks",
+    "test_foreign_loops",
+    "test_garbage",
+    "test_injection",
+    "test_stream_stress",
+    "test_syscall_injection",
+    "test_trio_programs",
+    "test_tutorial_echo",
+    "testing/test_pytest_plugin",
+    "tls/test_tls_floods",
+}
+
+
+def is_long(path: Path) -> bool:
+    """Whether a file of tests takes long and hardly depends on the version of Python."""
+    tests = Path(__file__).parents[1]
+    inside = path.is_relative_to(tests)
+    return inside and path.relative_to(tests).with_suffix("").as_posix() in LONG
+
+
 @dataclass(frozen=True)
 class Case:
     """One cell of the matrix."""

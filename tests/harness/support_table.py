@@ -53,9 +53,10 @@ def _row(environment: str, arguments: str) -> tuple[str, str, str]:
         return (f"CPython {version}", "[of other packages](loops.md)", "cross-section")
     if environment == "pypy":
         return ("PyPy 3.11", "asyncio's own", "those of the engine")
+    which = "all but the slowest" if "--brief" in arguments else "all"
     extent = "full loop matrix" if "--matrix=full" in arguments else "part of the loop matrix"
     anyio = f", with {rest.replace('-', ' ')}" if rest else ""
-    return (f"CPython {version}", "asyncio's own, uvloop", f"all, {extent}{anyio}")
+    return (f"CPython {version}", "asyncio's own, uvloop", f"{which}, {extent}{anyio}")
 
 
 def _order(row: tuple[str, str, str]) -> tuple[object, ...]:
