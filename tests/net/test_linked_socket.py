@@ -214,7 +214,7 @@ async def test_using_a_socket_that_is_not_connected_raises_the_systems_oserror()
 
 
 async def open_listener() -> nurseryio.SocketListener:
-    (listener,) = await nurseryio.open_tcp_listeners(0, host="127.0.0.1")
+    (listener,) = await nurseryio.open_tcp_listeners(net.free_port(), host="127.0.0.1")
     return listener
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from harness import net
 
 import nurseryio
 from nurseryio import (
@@ -32,7 +33,7 @@ from nurseryio.testing import (
 
 async def listening() -> SocketListener:
     sock = socket.socket()
-    await sock.bind(("127.0.0.1", 0))
+    await sock.bind(("127.0.0.1", net.free_port()))
     sock.listen()
     return SocketListener(sock)
 

@@ -84,7 +84,7 @@ async def serve_here(
     nursery: Nursery, handler: Callable[[SocketStream], Awaitable[object]], **options: Any
 ) -> SocketListener:
     """Start a TCP server on a port of the loopback: its listener."""
-    listeners = await open_tcp_listeners(0, host="127.0.0.1")
+    listeners = await open_tcp_listeners(net.free_port(), host="127.0.0.1")
     await nursery.start(
         lambda task_status: serve_listeners(handler, listeners, task_status=task_status, **options)
     )

@@ -200,7 +200,7 @@ async def test_serve_tcp_starts_with_its_listeners_and_serves_until_cancelled() 
             await stream.send_all(data.upper())
 
     async with nurseryio.open_nursery() as nursery:
-        listeners = await nursery.start(nurseryio.serve_tcp, shout, 0)
+        listeners = await nursery.start(nurseryio.serve_tcp, shout, net.free_port())
         for listener in listeners:
             async with await open_stream_to_socket_listener(listener) as client:
                 await client.send_all(b"hello")
