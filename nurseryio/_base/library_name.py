@@ -64,8 +64,7 @@ def hide_library_name(context: Context) -> None:
     The context variable of ``sniffio`` may have been set in the task. The thread runs in a copy of
     the task's context, where the variable is set too.
     """
-    sniffio = sys.modules.get("sniffio")
-    if sniffio is not None:
-        variable = sniffio.current_async_library_cvar
-        if context.get(variable) is not None:
-            context.run(variable.set, None)
+    # Missing while another thread is importing sniffio. No task has set it then.
+    variable = getattr(sys.modules.get("sniffio"), "current_async_library_cvar", None)
+    if variable is not None and context.get(variable) is not None:
+        context.run(variable.set, None)

@@ -78,3 +78,12 @@ def test_without_sniffio_no_library_name_is_hidden(monkeypatch: pytest.MonkeyPat
     before = dict(context)
     hide_library_name(context)
     assert dict(context) == before
+
+
+def test_nothing_is_done_while_another_thread_is_importing_sniffio(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "sniffio", types.ModuleType("sniffio"))
+    hide_library_name(contextvars.copy_context())
+    assert call_outside_task(lambda: 1) == 1
+    assert call_under_name("trio", lambda: 2) == 2
