@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from harness import matrix
 from harness.core import (
     HAS_COUNTS,
     agree,
@@ -353,7 +354,7 @@ with asyncio.Runner(loop_factory=factory) as runner:
 
 
 @needs_counts
-@pytest.mark.parametrize("loop", ["stock", "uvloop"])
+@pytest.mark.parametrize("loop", [kind for kind in ("stock", "uvloop") if kind in matrix.KINDS])
 @pytest.mark.parametrize(
     ("main", "outcome"),
     [("returns", "KeyboardInterrupt"), ("fails", "KeyError"), ("swallows", "Task")],
