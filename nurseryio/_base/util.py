@@ -555,6 +555,11 @@ def is_library_file(filename: str) -> bool:
     return filename.startswith(_LIBRARIES)
 
 
+def position(file: str, line: int | None, function: str) -> str:
+    """A line of a program, as messages and drawings name it."""
+    return f"{os.path.basename(file)}:{line} in {function}()"
+
+
 def unset_hook(*_args: object) -> None:
     """The value of a hook variable until a module of a higher room sets it, when it is loaded."""
 

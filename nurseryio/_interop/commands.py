@@ -174,7 +174,6 @@ class Tracing:
         parser.add_argument(
             "--no-waits", action="store_true", help="do not name what tasks wait for (faster)"
         )
-        parser.add_argument("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
         options, program = self._split(arguments)
         self._parser = parser
         self._chosen = parser.parse_args(options)

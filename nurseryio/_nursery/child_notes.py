@@ -18,13 +18,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from .._base.errors import Cancelled
 from .._base.exc_fields import add_note, is_a, members_of, notes_of, traceback_of
-from .._base.util import is_library
+from .._base.util import is_library, position
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -102,8 +101,7 @@ def _place_of_block(frame: FrameType | None) -> str:
     while frame is not None and frame.f_code.co_flags & _AWAITED:
         code = frame.f_code
         if not is_library(code) and code.co_filename != contextlib.__file__:
-            file = os.path.basename(code.co_filename)
-            return f" {what} at {file}:{frame.f_lineno} in {code.co_name}()"
+            return f" {what} at {position(code.co_filename, frame.f_lineno, code.co_name)}"
         if code.co_name == "start":
             what = "started"
         frame = frame.f_back

@@ -9,7 +9,6 @@ neither a scope nor a ``TimerHandle``.
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from math import inf, isnan
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 from .._asyncio.compat import current_task as current_asyncio_task
 from .._base.errors import Cancelled, TooSlowError
 from .._base.exc_fields import is_a
-from .._base.util import CLOCK_TIME, NO_LIMIT, SECONDS, OnlyWith, as_float, is_library, not_a_number
+from .._base.util import (
+    CLOCK_TIME,
+    NO_LIMIT,
+    SECONDS,
+    OnlyWith,
+    as_float,
+    is_library,
+    not_a_number,
+    position,
+)
 from .._core.cancel_ledger import defer_native_cancel
 from .._core.task import (
     adopt_current,
@@ -32,7 +40,7 @@ from .scope import CancelScope, new_scope
 
 if TYPE_CHECKING:
     import asyncio
-    from types import CodeType, TracebackType
+    from types import TracebackType
 
     from .._base.errors import CancelReason
     from .._core.deadlines import Entry
@@ -358,9 +366,7 @@ def _text(limit: object, reason: CancelReason | None, tb: TracebackType, lasti: 
     lines = (line for start, end, line in block.co_lines() if start <= lasti < end)
     while (inner := tb.tb_next) is not None and not is_library(inner.tb_frame.f_code):
         tb = inner
-    waited = _place(tb.tb_frame.f_code, tb.tb_lineno)
-    return f"{called} at {_place(block, next(lines, None))} {what}; it was waiting at {waited}"
-
-
-def _place(code: CodeType, line: int | None) -> str:
-    return f"{os.path.basename(code.co_filename)}:{line} in {code.co_name}()"
+    began = position(block.co_filename, next(lines, None), block.co_name)
+    code = tb.tb_frame.f_code
+    waited = position(code.co_filename, tb.tb_lineno, code.co_name)
+    return f"{called} at {began} {what}; it was waiting at {waited}"

@@ -14,16 +14,19 @@ import signal
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._asyncio.compat import running_loop_or_none
 from .._base.unsupported import needs
-from .task_tree import draw_tasks, running_loops
+from .task_tree import draw, running_loops, seen_from_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
     from typing import TextIO
+
+    from .._asyncio.compat import Loop
+    from .tree_data import TaskTree
 
 
 @needs("observers")
@@ -73,21 +76,27 @@ def dump_on_signal(signum: int | None = None, file: TextIO | None = None) -> Cal
     return restore
 
 
-def trees(frame: FrameType | None) -> str:
-    """The drawings of all loops that run in this process.
+def all_trees(frame: FrameType | None) -> dict[Loop, TaskTree]:
+    """The trees of all loops that run in this process.
 
     Args:
         frame: The frame of this thread that was interrupted.
     """
     here = running_loop_or_none()
-    loops: list[Any] = running_loops()
-    if here is not None and here not in loops:
-        loops.append(here)
-    count = f"{len(loops)} running loop{'' if len(loops) == 1 else 's'}"
+    return {loop: seen_from_here(loop, frame if loop is here else None) for loop in running_loops()}
+
+
+def trees(frame: FrameType | None) -> str:
+    """The drawings of :func:`all_trees`."""
+    return as_text(all_trees(frame))
+
+
+def as_text(found: dict[Loop, TaskTree]) -> str:
+    """The drawings of some trees, each with its loop."""
+    count = f"{len(found)} running loop{'' if len(found) == 1 else 's'}"
     lines = [f"process {os.getpid()}: {count} with nurseryio"]
-    for loop in loops:
-        lines.append(f"--- {loop!r}")
-        lines.append(draw_tasks(loop, frame if loop is here else None))
+    for loop, tree in found.items():
+        lines += [f"--- {loop!r}", draw(tree)]
     return "\n".join([*lines, ""])
 
 

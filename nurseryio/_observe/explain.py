@@ -161,7 +161,7 @@ def _holders(scope: Node, task: Task) -> list[Task]:
 def _why(task: Task, info: TaskInfo) -> str:
     """Why a task has not ended, although it may have been asked to."""
     if not task.scope._effective:
-        return _sheltered(task, info)
+        return _sheltered(task)
     if info.state == "new":
         return "has not begun, and will be cancelled at its first checkpoint"
     if anyio_hook.protects(task):
@@ -186,13 +186,11 @@ def _swallowed(task: Task) -> int:
     return task._swallowed_cancels[0] if task._swallowed_cancels else 0
 
 
-def _sheltered(task: Task, info: TaskInfo) -> str:
-    for scope in reversed(info.scopes):
-        if scope.keeps_out is not None:
-            return f"is in a scope whose shield keeps a cancellation out ({scope.keeps_out})"
+def _sheltered(task: Task) -> str:
     for node in chain(task.scope, None):
         parent = node._parent
         if node._shielded and parent is not None and parent._effective:
+            where = "in" if node._task is task else "inside"
             why = sentence_of(parent)
-            return f"is inside a scope whose shield keeps a cancellation out ({why})"
+            return f"is {where} a scope whose shield keeps a cancellation out ({why})"
     return ""

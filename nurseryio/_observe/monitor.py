@@ -29,12 +29,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._asyncio.compat import running_loop_or_none
 from .._base.forked import generation
 from .._base.unsupported import needs
-from .._core.task import records
-from .dump import trees
+from .dump import all_trees, as_text
 from .task_tree import running_loops, tree_of
+from .waits import number_of
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -258,54 +257,42 @@ def answer(request: dict[str, Any], frame: FrameType | None = None) -> dict[str,
     """
     command = request.get("command")
     if command == "tree":
-        loops = _loops()
-        here = running_loop_or_none()
-        data = [tree_of(loop, frame if loop is here else None).as_dict() for loop in loops]
-        return {"pid": os.getpid(), "text": trees(frame), "loops": data}
+        found = all_trees(frame)
+        loops = [tree.as_dict() for tree in found.values()]
+        return {"pid": os.getpid(), "text": as_text(found), "loops": loops}
     if command == "top":
         seconds = min(float(request.get("seconds", 1.0)), LONGEST_TOP)
         return {"pid": os.getpid(), "seconds": seconds, "tasks": _top(seconds)}
     raise ValueError(f"there is no command {command!r}")
 
 
-def _loops() -> list[Any]:
-    loops: list[Any] = running_loops()
-    here = running_loop_or_none()
-    return loops if here is None or here in loops else [*loops, here]
-
-
 def _top(seconds: float) -> list[dict[str, Any]]:
     """The tasks of all loops, each with the share of the time in which it was in a step."""
-    loops = _loops()
+    loops = running_loops()
     # The seconds in which each task was seen in a step. Each look counts for the time since the one
     # before, because a busy thread lets this one look less often.
-    seen: dict[int, float] = {}
+    seen: dict[Any, float] = {}
     began = before = time.monotonic()
     while before < began + seconds:
         time.sleep(1 / LOOKS_A_SECOND)
         now = time.monotonic()
         for loop in loops:
             with contextlib.suppress(RuntimeError):
-                running = id(asyncio.current_task(loop))
+                running = asyncio.current_task(loop)
                 seen[running] = seen.get(running, 0.0) + now - before
         before = now
+    shares = {number_of(task): each / (before - began) for task, each in seen.items()}
     rows = []
     for number, loop in enumerate(loops):
-        asyncio_ids = {_number_in_tree(task): id(task) for task in asyncio.all_tasks(loop)}
         for task in tree_of(loop).tasks:
-            doing = task.state if task.wait is None else task.wait.text
             rows.append(
                 {
                     "loop": number,
                     "id": task.id,
                     "name": task.name,
-                    "running": seen.get(asyncio_ids.get(task.id, 0), 0.0) / (before - began),
-                    "doing": doing,
+                    "running": shares.get(task.id, 0.0),
+                    "doing": task.state if task.wait is None else task.wait.text,
                     "place": "" if task.place is None else str(task.place),
                 }
             )
     return rows
-
-
-def _number_in_tree(task: Any) -> int:
-    return id(records.get(task) or task)

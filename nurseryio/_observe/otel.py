@@ -191,7 +191,7 @@ class OpenTelemetry(Instrument):
             path = [task]
             while (nursery := path[-1]._parent_nursery) is not None:
                 host = nursery._parent_task
-                if host in self._tasks or _is_of_run(host) or _is_over(host):
+                if host in self._tasks or _is_of_run(host) or compat.is_over(host.asyncio_task):
                     break
                 path.append(host)
             for each in reversed(path):
@@ -386,10 +386,6 @@ def _is_of_run(task: Task) -> bool:
         and code is not None
         and code.co_filename.startswith(_ROOM_OF_RUN)
     )
-
-
-def _is_over(task: Task) -> bool:
-    return task.asyncio_task is None or compat.is_over(task.asyncio_task)
 
 
 def _error_of(task: Task) -> BaseException | None:

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .._base.util import is_library
+from .._base.util import is_library, position
 
 if TYPE_CHECKING:
     import types
@@ -42,7 +42,7 @@ class Place:
     @property
     def position(self) -> str:
         """The file, the line and the function, as a text."""
-        return f"{os.path.basename(self.file)}:{self.line} in {self.function}()"
+        return position(self.file, self.line, self.function)
 
     def __str__(self) -> str:
         return f"{self.position}: {self.text}" if self.text else self.position

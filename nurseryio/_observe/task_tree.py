@@ -28,8 +28,8 @@ from .._asyncio.compat import running_loop_or_none
 from .._base.forked import in_child
 from .._base.util import safe_repr
 from .._core.loop_state import all_states
-from .._core.scope_tree import chain
 from .._core.task import await_frames, records
+from .open_scopes import open_in
 from .places import places_of, stack_of
 from .tree_data import ScopeInfo, TaskInfo, TaskTree
 from .waits import Wait, awaited_tasks, name_of_task, operation_of, wait_of
@@ -74,32 +74,39 @@ def task_tree(loop: Loop | None = None) -> TaskTree:
 
     Trio: none.
     """
-    if loop is None:
-        loop = _the_loop()
-    return tree_of(loop, _frame_elsewhere(loop))
+    return seen_from_here(_the_loop() if loop is None else loop)
 
 
-def draw_tasks(loop: Loop, frame: FrameType | None = None) -> str:
-    """The drawing of a loop's tasks, with at most ``MOST_LINES`` lines.
+def seen_from_here(loop: Loop, frame: FrameType | None = None) -> TaskTree:
+    """The tree of a loop; with the step that it is in, if that is not the caller's.
 
     Args:
         loop: The event loop.
-        frame: The innermost frame of the step that the loop is in, if this thread has interrupted
-            it.
+        frame: The innermost frame of the step, if this thread has interrupted it.
     """
-    if frame is None:
-        frame = _frame_elsewhere(loop)
-    lines = list(islice(tree_of(loop, frame).lines(), MOST_LINES + 1))
+    return tree_of(loop, _frame_elsewhere(loop) if frame is None else frame)
+
+
+def draw_tasks(loop: Loop, frame: FrameType | None = None) -> str:
+    """The drawing of :func:`seen_from_here`, as :func:`draw` limits it."""
+    return draw(seen_from_here(loop, frame))
+
+
+def draw(tree: TaskTree) -> str:
+    """The drawing of a tree, with at most ``MOST_LINES`` lines."""
+    lines = list(islice(tree.lines(), MOST_LINES + 1))
     if len(lines) > MOST_LINES:
         lines[-1] = "... and more"
     return "\n".join(lines)
 
 
 def running_loops() -> list[Loop]:
-    """The loops of this process that run now and have used nurseryio."""
-    return [
+    """The loops of this process that run now: those with nurseryio, and that of this thread."""
+    found = [
         state.loop for state in all_states() if state.loop.is_running() and state not in _inherited
     ]
+    here = running_loop_or_none()
+    return found if here is None or here in found else [*found, here]
 
 
 # In a forked child the states of the parent's loops, which do not run there and say that they do.
@@ -115,7 +122,7 @@ def _the_loop() -> Loop:
     loop = running_loop_or_none()
     if loop is not None:
         return loop
-    loops = running_loops()
+    loops = running_loops()  # this thread runs none
     if len(loops) == 1:
         return loops[0]
     if not loops:
@@ -191,7 +198,7 @@ class _Builder:
         self._frames.clear()
 
     def _note_who_awaits(self, asyncio_task: Any, task: Task | None) -> None:
-        coro = asyncio_task.get_coro() if task is None else task.coro
+        coro = _coro_of(asyncio_task, task)
         if asyncio_task is self._running:
             self._frames[asyncio_task] = _running_frames(coro, self._innermost)
             return
@@ -239,13 +246,18 @@ class _Builder:
         """The state of a task, and what it waits for."""
         if asyncio_task is self._running or compat.is_running(asyncio_task):
             return "running", None
-        if not compat.has_run(asyncio_task.get_coro() if task is None else task.coro):
+        if not compat.has_run(_coro_of(asyncio_task, task)):
             return "new", None
         future = compat.waiter(asyncio_task)
         if future is None or future.done():
             return "ready", None
         operation = operation_of(self._frames[asyncio_task])
         return "waiting", wait_of(asyncio_task, task, operation)
+
+
+def _coro_of(asyncio_task: Any, task: Task | None) -> Any:
+    """The coroutine of the program's function. A task factory may run another one around it."""
+    return asyncio_task.get_coro() if task is None else task.coro
 
 
 def _running_frames(coro: Any, innermost: FrameType | None) -> Frames:
@@ -275,8 +287,7 @@ def in_order(infos: list[TaskInfo]) -> list[TaskInfo]:
 
 
 def _scopes(task: Task, now: float) -> tuple[ScopeInfo, ...]:
-    nodes = [node for node in chain(task.scope, task._base()) if node._task is task]
-    return tuple(scope_info(node, now) for node in reversed(nodes))
+    return tuple(scope_info(node, now) for node in reversed(open_in(task)))
 
 
 def sentence_of(node: Node) -> str:
@@ -328,8 +339,7 @@ def interrupted_stack(loop: Loop, innermost: FrameType | None) -> tuple[Place, .
     if running is None or innermost is None:
         return ()
     # A loop that is not asyncio's own has no such frame.
-    record = records.get(running)
-    coro = running.get_coro() if record is None else record.coro
+    coro = _coro_of(running, records.get(running))
     return places_of(_running_frames(coro, innermost))
 
 

@@ -191,7 +191,7 @@ class TraceFile(Instrument):
             event = {"ph": "X", "cat": "step", "name": "step", "ts": track.step_since}
             self._put(event | {"dur": now - track.step_since, "tid": track.number})
             track.step_since = None
-        if compat.is_over(task.asyncio_task) or task.asyncio_task.done():
+        if compat.is_over(task.asyncio_task):
             self._end_track(task, track, now)
             return
         self._follow_scopes(task, track, now)

@@ -29,7 +29,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat, display
-from .._base.util import is_library, safe_repr
+from .._base.exc_fields import class_name
+from .._base.util import is_library, qualname_of, safe_repr
 from .._core.task import records
 from .places import places_of, program_place, stack_of
 
@@ -93,6 +94,11 @@ def name_of_task(task: Any) -> str:
         return str(task.get_name() if isinstance(task, asyncio.Task) else task.name)
     except Exception:
         return "a task whose name cannot be shown"
+
+
+def number_of(asyncio_task: Any) -> int:
+    """The id of a task in the tree: that of its record if it has one."""
+    return id(records.get(asyncio_task) or asyncio_task)
 
 
 def _names(tasks: Any) -> tuple[list[str], str]:
@@ -264,7 +270,8 @@ def _thread(view: View) -> Wait:
     limiter = view["limiter"]
     if view.inner("borrower", "acquire_on_behalf_of") is not None:
         return _a_limiter(limiter, "waits for a thread")
-    function = name_of(view["sync_fn"])
+    sync_fn = view["sync_fn"]
+    function = qualname_of(sync_fn) or class_name(type(sync_fn))
     ident = getattr(hop, "thread", None)
     frame = None if ident is None else sys._current_frames().get(ident)
     place = program_place(places_of(stack_of(frame)))
@@ -276,16 +283,11 @@ def _thread(view: View) -> Wait:
     return Wait("thread", text, details)
 
 
-def name_of(function: Any) -> str:
-    """The qualified name of a function."""
-    try:
-        return str(getattr(function, "__qualname__", None) or type(function).__name__)
-    except Exception:
-        return "a function"
-
-
 def _process(view: View) -> Wait:
-    process = view["self"]
+    return _a_process(view["self"])
+
+
+def _a_process(process: Any) -> Wait:
     text = f"waits for process {process.pid} to end: {safe_repr(process.args)}"
     return Wait("process", text, {"pid": process.pid})
 
@@ -294,8 +296,7 @@ def _run_process(view: View) -> Wait:
     process = view["process"]
     if process is None:
         return Wait("process", "waits for a process")
-    text = f"waits for process {process.pid} to end: {safe_repr(process.args)}"
-    return Wait("process", text, {"pid": process.pid})
+    return _a_process(process)
 
 
 def _descriptor(view: View) -> Wait:
@@ -453,7 +454,7 @@ def _of_asyncio(frames: Frames, future: Any, loop: Any) -> Wait:
         details["tasks"], shown = _names(map(name_of_task, tasks))
         which = _number(len(tasks), "asyncio task")
         where = "" if function is None else f" in asyncio's {function}()"
-        ids = tuple(id(records.get(task) or task) for task in tasks)
+        ids = tuple(map(number_of, tasks))
         return Wait("tasks", f"waits{where} for {which}: {shown}", details, ids)
     if function is not None:
         return Wait("asyncio", f"waits in asyncio's {function}()", details)

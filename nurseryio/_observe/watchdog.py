@@ -40,8 +40,8 @@ from .._core.scope_tree import chain
 from .._core.task import records
 from .drawing import scope_line, task_line
 from .explain import explain
-from .places import places_of, program_place, stack_of
-from .task_tree import scope_info, tree_of
+from .places import program_place
+from .task_tree import interrupted_stack, scope_info, tree_of
 from .waits import name_of_task
 
 if TYPE_CHECKING:
@@ -208,8 +208,8 @@ class _Watch:
         self._step: _Step | None = None
         # When each cancelled scope was first seen.
         self._cancelled: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
-        # Until when a thing is not logged again, and how often it would have been logged.
-        self._silent: dict[object, tuple[float, int]] = {}
+        # Until when a thing is not logged again.
+        self._silent: dict[object, float] = {}
         self._look_at_scopes_at = -inf
         self._interval = min(slow_step / LOOKS, stuck_cancel / LOOKS_AT_SCOPES, 1.0)
         self._stopped = threading.Event()
@@ -292,15 +292,13 @@ class _Watch:
         return None
 
     def _describe(self, step: _Step, key: Any, frame: Any) -> None:
+        places = interrupted_stack(self.loop, frame)
         if isinstance(key, asyncio.Task):
             task = records.get(key)
-            coro = key.get_coro() if task is None else task.coro
-            places = _from(getattr(coro, "cr_frame", None), frame) or places_of(stack_of(frame))
             name: str | None = name_of_task(key if task is None else task)
             path = [] if task is None else path_of(task, self.loop.time())
             step.text = f"task {name!r}"
         else:
-            places = _from(key, frame)
             name, path = None, []
             step.text = "a callback" if places else f"a callback, {safe_repr(key.f_locals['self'])}"
         step.place = program_place(places)
@@ -347,10 +345,8 @@ class _Watch:
                 explanation = explain(scope)
                 if explanation.ended:
                     continue
-                lines = [
-                    f"cancelled at least {seconds:.1f} s ago, and not ended: {explanation}",
-                ]
-                self._log("stuck cancel", lines, seconds=seconds, **explanation.as_dict())
+                line = f"cancelled at least {seconds:.1f} s ago, and not ended: {explanation}"
+                self._log("stuck cancel", [line], seconds=seconds, **explanation.as_dict())
 
     # -- many tasks --------------------------------------------------------------------
 
@@ -371,12 +367,11 @@ class _Watch:
     # -- messages ------------------------------------------------------------------------
 
     def _is_silent(self, thing: object, now: float) -> bool:
-        until, _ = self._silent.get(thing, (-inf, 0))
-        if now < until:
+        if now < self._silent.get(thing, -inf):
             return True
-        self._silent[thing] = (now + self._pause, 0)
+        self._silent[thing] = now + self._pause
         if len(self._silent) > 1000:
-            self._silent = {key: value for key, value in self._silent.items() if value[0] > now}
+            self._silent = {key: until for key, until in self._silent.items() if until > now}
         return False
 
     def _log(self, event: str, lines: list[str], **details: Any) -> None:
@@ -401,12 +396,3 @@ def path_of(task: Task, now: float) -> list[str]:
         found.append(scope_line(scope_info(node, now)))
     found.append(name_of_task(owner))
     return found[::-1]
-
-
-def _from(outermost: Any, innermost: Any) -> tuple[Place, ...]:
-    """The places from one frame of a stack inwards; empty if the frame is not in the stack."""
-    frames = list(stack_of(innermost))
-    for index, (frame, _) in enumerate(frames):
-        if frame is outermost:
-            return places_of(frames[index:])
-    return ()

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
@@ -28,6 +27,7 @@ from .._base.exception_groups import leaves
 from .._base.util import is_library_file
 from .._core.task import records
 from .._loop import add_instrument, remove_instrument
+from .._observe.places import Place
 from .._observe.task_tree import tree_of
 from .step_runner import StepRunner
 
@@ -243,8 +243,8 @@ def _origin(task: asyncio.Task[Any]) -> str:
     """The line of the program that has made a task, if asyncio knows it."""
     for entry in reversed(display.made_at(task)):
         if not is_library_file(entry.filename):
-            file = os.path.basename(entry.filename)
-            return f"; made at {file}:{entry.lineno} in {entry.name}(): {entry.line}"
+            place = Place(entry.filename, entry.lineno, entry.name, entry.line or "")
+            return f"; made at {place}"
     return ""
 
 

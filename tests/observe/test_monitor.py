@@ -50,7 +50,7 @@ def ask(path: str, **request: Any) -> dict[str, Any]:
 
 
 async def test_the_monitor_answers_with_the_task_tree_while_the_loop_is_blocked(
-    monitor: Monitor,
+    monitor: Monitor, loop_kind: str
 ) -> None:
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(forever, name="waits")
@@ -61,6 +61,9 @@ async def test_the_monitor_answers_with_the_task_tree_while_the_loop_is_blocked(
     assert "─ waits " in found["text"]
     (loop,) = found["loops"]
     assert "waits" in [task["name"] for task in loop["tasks"]]
+    # The data have the step that the loop is in, as the text.
+    assert bool(loop["blocking"]) == ("the loop is in a step" in found["text"])
+    assert bool(loop["blocking"]) == (loop_kind != "uvloop")
 
 
 async def test_the_monitor_shows_which_task_is_running_in_top(monitor: Monitor) -> None:
