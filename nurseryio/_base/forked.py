@@ -16,7 +16,8 @@ Rule 3: all resets run, even if one of them fails.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TypeVar
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .util import call_each
 
@@ -38,6 +39,24 @@ def in_child(reset: F) -> F:
     """
     _resets.append(reset)
     return reset
+
+
+def process_lock(module: dict[str, Any], name: str) -> Any:
+    """A reentrant lock of the process. In a forked child the variable gets a new one.
+
+    Another thread of the parent may hold the old one, which the child would wait for for ever. It
+    is reentrant because a finalizer or a signal handler may interrupt the code that holds it.
+
+    Args:
+        module: the ``globals()`` of a module.
+        name: its variable for the lock.
+    """
+
+    @in_child
+    def renew() -> None:
+        module[name] = threading.RLock()
+
+    return threading.RLock()
 
 
 def generation() -> int:

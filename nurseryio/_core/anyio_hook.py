@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import importlib
 import sys
-import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .._base.forked import in_child
+from .._base.forked import process_lock
 
 if TYPE_CHECKING:
     from .task import Task
@@ -42,14 +41,7 @@ bridge: BridgeProtocol | None = None
 _refused = False
 
 # Reentrant, because a finalizer may enter a scope while a bridge is made.
-_making = threading.RLock()
-
-
-@in_child
-def _renew_lock() -> None:
-    """Another thread of the parent may have held the lock."""
-    global _making
-    _making = threading.RLock()
+_making = process_lock(globals(), "_making")
 
 
 def look() -> None:

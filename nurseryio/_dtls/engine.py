@@ -20,14 +20,13 @@ produce output as often as it likes, by sending handshake messages. That output 
 from __future__ import annotations
 
 import hashlib
-import threading
 import types
 import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._base.forked import in_child
+from .._base.forked import process_lock
 from .codec import (
     ALERT,
     CHANGE_CIPHER_SPEC,
@@ -65,14 +64,7 @@ _prepared: weakref.WeakKeyDictionary[SSL.Context, set[bool]] = weakref.WeakKeyDi
 
 # Endpoints of several loops may share a context. The lock is reentrant, because a finalizer may
 # make a connection while it is held.
-_preparing = threading.RLock()
-
-
-@in_child
-def _renew_lock() -> None:
-    """Another thread of the parent may have held the lock."""
-    global _preparing
-    _preparing = threading.RLock()
+_preparing = process_lock(globals(), "_preparing")
 
 
 class HandshakeFailed(Exception):

@@ -30,12 +30,11 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import sys
-import threading
 import types
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .._base.forked import in_child
+from .._base.forked import process_lock
 from .._base.library_name import call_under_name
 from . import anyio_trio, trio_private
 from .trio_private import LIBRARY as LIBRARY, PRIVATE_MODULES
@@ -65,14 +64,7 @@ MODULES = (*PUBLIC_MODULES, *PRIVATE_MODULES)
 PACKAGES = ("trio", "trio.testing", *PRIVATE_MODULES)
 
 # Two threads may call provide_trio() at the same time.
-_installing = threading.RLock()
-
-
-@in_child
-def _renew_lock() -> None:
-    """Another thread of the parent may have held the lock."""
-    global _installing
-    _installing = threading.RLock()
+_installing = process_lock(globals(), "_installing")
 
 
 class StandIn(types.ModuleType):

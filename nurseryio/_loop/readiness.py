@@ -49,7 +49,7 @@ from .._asyncio import compat
 from .._asyncio.compat import callbacks_of, forget_who_awaits
 from .._asyncio.epoll import Poller, poller_for, renew_epoll, watches_in_vain
 from .._base.errors import BusyResourceError, ClosedResourceError
-from .._base.forked import in_child
+from .._base.forked import in_child, process_lock
 from .._core.loop_state import PerLoop, all_states
 from .watching import cannot_watch
 
@@ -519,14 +519,7 @@ def close_later(registered: list[Readiness], fd: int) -> None:
 
 # Needed because two loops may begin to use a descriptor at the same time. It is reentrant, because
 # a finalizer that runs while it is held may wait for another descriptor.
-_adding = threading.RLock()
-
-
-@in_child
-def _renew_lock() -> None:
-    """Another thread of the parent may have held the lock."""
-    global _adding
-    _adding = threading.RLock()
+_adding = process_lock(globals(), "_adding")
 
 
 class Registrations:
