@@ -370,7 +370,9 @@ class Link(asyncio.Protocol):
             self.abort()
             return
         self.closed = True
-        self.transport.close()
+        if not self.transport.is_closing():
+            # A TLS transport that is closed twice cannot be aborted any more.
+            self.transport.close()
         if not self.lost.is_set():
             self._limit = self.loop.call_later(GOODBYE, self.transport.abort)
         self._wake()

@@ -75,11 +75,12 @@ class Line(NamedTuple):
 
     @property
     def does_nothing(self) -> bool:
-        """Whether the line is a mere ``try:``, ``else:`` or ``finally:``.
+        """Whether the line is a mere ``try:``, ``else:``, ``finally:`` or ``break``.
 
         Nothing is called there, and Python looks for signals elsewhere, so nothing can be raised.
+        On 3.12 a ``break`` may be an instruction of its own, outside the block around it.
         """
-        return self.text.partition("#")[0].strip() in ("try:", "else:", "finally:")
+        return self.text.partition("#")[0].strip() in ("try:", "else:", "finally:", "break")
 
     @property
     def key(self) -> str:
