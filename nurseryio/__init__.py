@@ -14,7 +14,7 @@ number, and a public module may import from every room. The map of a room is at 
     4   _nursery                                      scopes, timeouts, nurseries
     5   _loop, _observe, _sync                        the loop's reports; tracing; locks, channels
     6   _run                                          run, Ctrl-C, tokens
-    7   _resolver                                     name look-up
+    7   _telemetry, _resolver                         warnings, traces, spans; name look-up
     8   _net                                          sockets, streams, servers
     9   _dtls, _tls, _system, _interop, _checks       DTLS; TLS; threads, processes, files; other
                                                       libraries; checks for tests

@@ -17,19 +17,19 @@ if TYPE_CHECKING:
         Explanation as Explanation,
         explain as explain,
     )
-    from ._observe.monitor import Monitor as Monitor, serve_monitor as serve_monitor
-    from ._observe.otel import OpenTelemetry as OpenTelemetry
     from ._observe.places import Place as Place
     from ._observe.task_tree import task_tree as task_tree
-    from ._observe.timeline import write_timeline as write_timeline
-    from ._observe.trace_file import TraceFile as TraceFile
     from ._observe.tree_data import (
         ScopeInfo as ScopeInfo,
         TaskInfo as TaskInfo,
         TaskTree as TaskTree,
     )
     from ._observe.waits import Wait as Wait
-    from ._observe.watchdog import Watchdog as Watchdog
+    from ._telemetry.monitor import Monitor as Monitor, serve_monitor as serve_monitor
+    from ._telemetry.otel import OpenTelemetry as OpenTelemetry
+    from ._telemetry.timeline import write_timeline as write_timeline
+    from ._telemetry.trace_file import TraceFile as TraceFile
+    from ._telemetry.watchdog import Watchdog as Watchdog
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_exports(
@@ -37,14 +37,14 @@ if not TYPE_CHECKING:
         {
             "_observe.dump": "dump_on_signal",
             "_observe.explain": "Blocker Explanation explain",
-            "_observe.monitor": "Monitor serve_monitor",
-            "_observe.otel": "OpenTelemetry",
+            "_telemetry.monitor": "Monitor serve_monitor",
+            "_telemetry.otel": "OpenTelemetry",
             "_observe.places": "Place",
             "_observe.task_tree": "task_tree",
-            "_observe.timeline": "write_timeline",
-            "_observe.trace_file": "TraceFile",
+            "_telemetry.timeline": "write_timeline",
+            "_telemetry.trace_file": "TraceFile",
             "_observe.tree_data": "ScopeInfo TaskInfo TaskTree",
             "_observe.waits": "Wait",
-            "_observe.watchdog": "Watchdog",
+            "_telemetry.watchdog": "Watchdog",
         },
     )

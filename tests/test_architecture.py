@@ -95,12 +95,6 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "task_tree",
             "dump",
             "explain",
-            "watchdog",
-            "trace_file",
-            "timeline",
-            "monitor",
-            "remote",
-            "otel",
         ),
         "_sync": (
             "parking_lot",
@@ -131,6 +125,14 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         ),
     },
     {
+        "_telemetry": (
+            "watchdog",
+            "trace_file",
+            "timeline",
+            "monitor",
+            "remote",
+            "otel",
+        ),
         "_resolver": (
             "hostname",
             "offload",

@@ -75,7 +75,16 @@ _TESTING = (_LIBRARY + "_checks.", _LIBRARY + "testing.")
 # The rooms of the engine.
 _ENGINE = {
     _LIBRARY + room
-    for room in ("_asyncio", "_base", "_core", "_loop", "_nursery", "_observe", "_run")
+    for room in (
+        "_asyncio",
+        "_base",
+        "_core",
+        "_loop",
+        "_nursery",
+        "_observe",
+        "_run",
+        "_telemetry",
+    )
 }
 
 # Modules in these rooms that are not part of the engine: they call user code and keep no state.

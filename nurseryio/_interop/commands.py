@@ -1,6 +1,6 @@
 """The commands ``tree``, ``top`` and ``trace`` of ``python -m nurseryio``.
 
-This module has their options and their output. ``_observe`` looks at processes and writes traces.
+This module has their options and their output. ``_telemetry`` looks at processes and writes traces.
 ``cli`` chooses the command, and runs the program that is to be traced.
 """
 
@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from .._base.forked import generation
 from .._core.loop_state import new_state_hooks
 from .._loop.step_hooks import install
-from .._observe.remote import UnreachableError, ask
-from .._observe.timeline import write_timeline
-from .._observe.trace_file import TraceFile
+from .._telemetry.remote import UnreachableError, ask
+from .._telemetry.timeline import write_timeline
+from .._telemetry.trace_file import TraceFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

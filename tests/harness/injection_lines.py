@@ -34,6 +34,7 @@ PACKAGE = Path(nurseryio.__file__).resolve().parent
 ENGINE = (
     "_nursery",
     "_observe",
+    "_telemetry",
     "_loop",
     "_run",
     "_base",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import nurseryio
-from nurseryio._observe.timeline import MARKER, read_trace
+from nurseryio._telemetry.timeline import MARKER, read_trace
 from nurseryio.instruments import TraceFile, write_timeline
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

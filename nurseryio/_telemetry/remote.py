@@ -26,7 +26,7 @@ def answer_nurseryio(result, request, frame):
     import json, os, sys
     if "nurseryio" in sys.modules:
         try:
-            from nurseryio._observe.monitor import answer
+            from nurseryio._telemetry.monitor import answer
             answered = answer(request, frame)
         except Exception as error:
             answered = {"error": f"{type(error).__name__}: {error}"}

@@ -13,7 +13,7 @@ import pytest
 from harness.forks import in_child
 
 import nurseryio
-from nurseryio._observe.trace_file import BUFFER
+from nurseryio._telemetry.trace_file import BUFFER
 from nurseryio.instruments import TraceFile
 from nurseryio.lowlevel import add_instrument, remove_instrument
 

@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._base.forked import generation
 from .._base.unsupported import needs
-from .dump import all_trees, as_text
-from .task_tree import running_loops, tree_of
-from .waits import number_of
+from .._observe.dump import all_trees, as_text
+from .._observe.task_tree import running_loops, tree_of
+from .._observe.waits import number_of
 
 if TYPE_CHECKING:
     from types import FrameType

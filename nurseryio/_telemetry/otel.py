@@ -30,9 +30,9 @@ from .._base.exc_fields import class_name, is_a
 from .._base.exception_groups import leaves
 from .._base.util import text_of
 from .._core.task import records
-from .open_scopes import OpenScopes
-from .task_tree import sentence_of
-from .waits import name_of_task
+from .._observe.open_scopes import OpenScopes
+from .._observe.task_tree import sentence_of
+from .._observe.waits import name_of_task
 
 if TYPE_CHECKING:
     from .._core.scope_tree import Node

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from harness import source
 
-from nurseryio._observe import remote
-from nurseryio._observe.monitor import default_path
-from nurseryio._observe.remote import UnreachableError, ask
+from nurseryio._telemetry import remote
+from nurseryio._telemetry.monitor import default_path
+from nurseryio._telemetry.remote import UnreachableError, ask
 from nurseryio.instruments import serve_monitor
 
 PROGRAM = """

@@ -18,8 +18,8 @@ from harness.core import forever
 from harness.forks import in_child
 
 import nurseryio
-from nurseryio._observe import monitor as monitor_module
-from nurseryio._observe.monitor import answer, default_path
+from nurseryio._telemetry import monitor as monitor_module
+from nurseryio._telemetry.monitor import answer, default_path
 from nurseryio.instruments import Monitor, serve_monitor
 from nurseryio.lowlevel import current_task
 from nurseryio.testing import wait_all_tasks_blocked

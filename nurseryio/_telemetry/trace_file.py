@@ -34,11 +34,11 @@ from .._asyncio import compat
 from .._asyncio.compat import current_task_or_none
 from .._base.abcs import Instrument
 from .._core.task import await_frames, records
-from .drawing import scope_line
-from .open_scopes import OpenScopes
-from .places import places_of, program_place
-from .task_tree import scope_info, sentence_of
-from .waits import name_of_task, operation_of, wait_of
+from .._observe.drawing import scope_line
+from .._observe.open_scopes import OpenScopes
+from .._observe.places import places_of, program_place
+from .._observe.task_tree import scope_info, sentence_of
+from .._observe.waits import name_of_task, operation_of, wait_of
 
 if TYPE_CHECKING:
     from typing import TextIO

@@ -15,7 +15,7 @@ import pytest
 from harness.core import forever, settle
 
 import nurseryio
-from nurseryio._observe.watchdog import LOGGER, _Watch, path_of
+from nurseryio._telemetry.watchdog import LOGGER, _Watch, path_of
 from nurseryio.instruments import Watchdog
 from nurseryio.lowlevel import current_task
 from nurseryio.testing import wait_all_tasks_blocked

@@ -38,11 +38,11 @@ from .._base.util import SECONDS, as_float, safe_repr
 from .._core.loop_state import loop_state
 from .._core.scope_tree import chain
 from .._core.task import records
-from .drawing import scope_line, task_line
-from .explain import explain
-from .places import program_place
-from .task_tree import interrupted_stack, scope_info, tree_of
-from .waits import name_of_task
+from .._observe.drawing import scope_line, task_line
+from .._observe.explain import explain
+from .._observe.places import program_place
+from .._observe.task_tree import interrupted_stack, scope_info, tree_of
+from .._observe.waits import name_of_task
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from .._asyncio.compat import Loop
     from .._core.loop_state import LoopState
     from .._core.task import Task
-    from .places import Place
+    from .._observe.places import Place
 
 LOGGER = logging.getLogger("nurseryio.Watchdog")
 
