@@ -263,7 +263,7 @@ ROWS: tuple[Row, ...] = (
         3.5,
         10_000,
         "Equal: one sender, one receiver, a hundred places. Not equal: the channel's send and "
-        "receive are checkpoints (a round of the loop each; with ours, every second of them); "
+        "receive are checkpoints (a round of the loop each; with ours, every eighth of them); "
         "Queue's put and get let others run only when full or empty.",
     ),
     Row(

@@ -66,7 +66,7 @@ from .._base.util import (
     qualname_of,
     reject_non_functions,
 )
-from .._core.delivery import Abort, deliver_changes
+from .._core.delivery import EndlessWait, deliver_changes
 from .._core.ki import place_of, user_code_boundary
 from .._core.loop_state import check_home
 from .._core.scope_tree import ROOT
@@ -104,7 +104,7 @@ CLOSED_NOTE = "its block has ended: start the task before, or in a nursery that 
 ENTER_FIRST = "enter the nursery first: 'async with open_nursery() as nursery:'"
 
 
-class Nursery(metaclass=NoPublicConstructor):
+class Nursery(EndlessWait, metaclass=NoPublicConstructor):
     """A block that is left only when its child tasks have ended; made by :func:`open_nursery`.
 
     Attributes:
@@ -384,7 +384,7 @@ class Nursery(metaclass=NoPublicConstructor):
         scope = self.cancel_scope
         if not scope._called:
             if self._children or self._body_running or self._pending_starts:
-                scope._cancel(failure(error, task, task is self._parent_task))
+                scope._cancel(failure(error, task._repr_later(), task is self._parent_task))
             elif self._parent_task.scope is scope:
                 scope._cancel_alone(FAILED)  # no task is left to deliver to
             else:
@@ -572,23 +572,23 @@ class Nursery(metaclass=NoPublicConstructor):
         self._fail(exc, self._parent_task)
         return None
 
-    def _interrupt_wait(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
-        """The abort function of the wait for the children, which is not ended by it.
+    def _note_error(self, raise_cancel: Callable[[], NoReturn]) -> None:
+        """The wait for the children is asked to end by other code than a scope.
 
-        A ``KeyboardInterrupt`` is recorded as an error and cancels the nursery.
+        A ``KeyboardInterrupt`` is recorded as an error and cancels the nursery. A scope's
+        cancellation cancels the children too, and the wait ends when they have ended.
         """
         task = self._parent_task
         try:
             raise_cancel()
         except Cancelled:
-            pass  # the children are cancelled too, and the wait ends when they have ended
+            pass
         except BaseException as exc:
             # This error is not raised from any line of the program. Its traceback is set to the
             # place where the task waits.
             exc.__traceback__ = place_of(task)
             self._errors = [*(self._errors or ()), exc]
             self.cancel_scope._cancel(CancelReason("KeyboardInterrupt", source_task=repr(task)))
-        return Abort.FAILED
 
     def _exit_from_other_task(self, exc: BaseException | None) -> BaseException | None:
         """Leave the block in another task than the one that entered it."""

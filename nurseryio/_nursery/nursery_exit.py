@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 from .._asyncio import compat
 from .._asyncio.compat import new_future
 from .._base.errors import Cancelled, misnested
-from .._base.exc_fields import is_a
+from .._base.exc_fields import dict_of, is_a
 from .._base.exception_groups import (
     FAILED,
     GROUP_MESSAGE,
+    NO_CANCELLED_MARK,
     bare_exit,
     combine,
     is_own_cancelled,
@@ -44,8 +45,9 @@ if TYPE_CHECKING:
     from .nursery import Nursery
     from .scope import CancelScope
 
-# Only these errors can contain a cancellation that a scope catches.
-MAY_CONCERN_SCOPES = (Cancelled, BaseExceptionGroup)
+# If one of these is among several errors, the scope has to look at each of them. Without cancel
+# counts it catches some Cancelled and not others.
+MIXED_KINDS = (BaseExceptionGroup,) if compat.HAS_CANCEL_COUNTS else (BaseExceptionGroup, Cancelled)
 
 
 # -- cancellations of the host task ---------------------------------------------
@@ -116,7 +118,7 @@ async def join_children(
     try:
         try:
             while not nursery._closed:
-                task._abort = nursery._interrupt_wait
+                task._abort = nursery
                 task._park = nursery._waiter = waiter = nursery._state.loop.create_future()
                 try:
                     outcome: Any = await waiter
@@ -278,11 +280,19 @@ def close_with_errors(
         # The scope catches all of them or none, so no group is made in order to be taken apart.
         left = scope._close(errors[0], maybe_native)
         return left if left is not errors[0] else combine(strict, errors)
-    left = combine(strict, errors)
-    if task.scope is scope and not any(issubclass(kind, MAY_CONCERN_SCOPES) for kind in kinds):
-        scope._leave(task, None, maybe_native)  # there is nothing for the scope to catch
+    left: BaseException | None
+    if task.scope is not scope or any(issubclass(kind, MIXED_KINDS) for kind in kinds):
+        left = scope._close(combine(strict, errors), maybe_native)
+        return unwrap_exit_at_task_root(task, strict, left)
+    # The scope's decision about one Cancelled holds for all, so the group of the rest is made once.
+    cancelled = next((error for error in errors if is_a(error, Cancelled)), None)
+    if scope._leave(task, cancelled, False) is cancelled:
+        left = combine(strict, errors)
     else:
-        left = scope._close(left, maybe_native)
+        rest = [error for error in errors if not is_a(error, Cancelled)]
+        left = combine(strict, rest)
+        if is_a(left, BaseExceptionGroup):
+            dict_of(left)[NO_CANCELLED_MARK] = True
     return unwrap_exit_at_task_root(task, strict, left)
 
 
