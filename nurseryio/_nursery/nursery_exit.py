@@ -45,9 +45,8 @@ if TYPE_CHECKING:
     from .nursery import Nursery
     from .scope import CancelScope
 
-# If one of these is among several errors, the scope has to look at each of them. Without cancel
-# counts it catches some Cancelled and not others.
-MIXED_KINDS = (BaseExceptionGroup,) if compat.HAS_CANCEL_COUNTS else (BaseExceptionGroup, Cancelled)
+# Only these errors can contain a cancellation that a scope catches.
+MAY_CONCERN_SCOPES = (Cancelled, BaseExceptionGroup)
 
 
 # -- cancellations of the host task ---------------------------------------------
@@ -280,19 +279,24 @@ def close_with_errors(
         # The scope catches all of them or none, so no group is made in order to be taken apart.
         left = scope._close(errors[0], maybe_native)
         return left if left is not errors[0] else combine(strict, errors)
+    concern = [kind for kind in kinds if issubclass(kind, MAY_CONCERN_SCOPES)]
     left: BaseException | None
-    if task.scope is not scope or any(issubclass(kind, MIXED_KINDS) for kind in kinds):
+    if task.scope is not scope:
         left = scope._close(combine(strict, errors), maybe_native)
-        return unwrap_exit_at_task_root(task, strict, left)
-    # The scope's decision about one Cancelled holds for all, so the group of the rest is made once.
-    cancelled = next((error for error in errors if is_a(error, Cancelled)), None)
-    if scope._leave(task, cancelled, False) is cancelled:
+    elif not concern:
         left = combine(strict, errors)
+        scope._leave(task, None, maybe_native)  # there is nothing for the scope to catch
+    elif compat.HAS_CANCEL_COUNTS and len(concern) == 1 and concern[0] is Cancelled:
+        # The scope catches all of them or none, so the group of the rest is made once.
+        cancelled = next(error for error in errors if type(error) is Cancelled)
+        if scope._leave(task, cancelled, False) is cancelled:
+            left = combine(strict, errors)
+        else:
+            left = combine(strict, [error for error in errors if type(error) is not Cancelled])
+            if is_a(left, BaseExceptionGroup):
+                dict_of(left)[NO_CANCELLED_MARK] = True
     else:
-        rest = [error for error in errors if not is_a(error, Cancelled)]
-        left = combine(strict, rest)
-        if is_a(left, BaseExceptionGroup):
-            dict_of(left)[NO_CANCELLED_MARK] = True
+        left = scope._close(combine(strict, errors), maybe_native)
     return unwrap_exit_at_task_root(task, strict, left)
 
 
