@@ -145,10 +145,10 @@ class CancelReason:
 
 
 # CancelReason refuses to set an attribute.
-_put_source: Any = CancelReason.source.__set__  # type: ignore[attr-defined]
-_put_reason: Any = CancelReason._reason.__set__  # type: ignore[union-attr]
-_put_source_task: Any = CancelReason._source_task.__set__  # type: ignore[union-attr]
-_put_stack: Any = CancelReason.stack.__set__  # type: ignore[union-attr]
+_put_source: Any = vars(CancelReason)["source"].__set__
+_put_reason: Any = vars(CancelReason)["_reason"].__set__
+_put_source_task: Any = vars(CancelReason)["_source_task"].__set__
+_put_stack: Any = vars(CancelReason)["stack"].__set__
 
 
 class RequestReason(CancelReason):

@@ -56,7 +56,7 @@ from .._base.exc_fields import is_a
 from .._base.outcome import Error
 from .._base.util import safe_repr, unset_hook
 from . import anyio_hook
-from .cancel_ledger import UNKNOWN, release_cancel_request, request_cancel
+from .cancel_ledger import UNKNOWN, release_cancel_request, request_cancel, withdraw_request
 from .scope_tree import ROOT, chain, encloses, recalculate
 from .task import records
 
@@ -166,6 +166,14 @@ def _request_cancel(task: Task) -> None:
         _throw(task, error)
     elif task._extra.edge is not None:
         task._extra.edge.cancel_requested(task)
+
+
+def _cancel_failed(task: Task, before: int, error: BaseException) -> None:
+    """The rest of ``_request_cancel`` for a task that owned no request, after ``cancel()`` raised.
+
+    The compiled form of ``_deliver`` calls it.
+    """
+    _throw(task, withdraw_request(task, False, before, error))
 
 
 def _given_to_task(task: Task, error: BaseException) -> bool:

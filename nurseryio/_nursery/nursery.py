@@ -67,7 +67,7 @@ from .._base.util import (
     reject_non_functions,
 )
 from .._core.delivery import EndlessWait, deliver_changes
-from .._core.ki import place_of, user_code_boundary
+from .._core.ki import calls_users, place_of, user_code_boundary
 from .._core.loop_state import check_home
 from .._core.scope_tree import ROOT
 from .._core.task import INITIAL_YIELD_CREDIT, Task, make_task, records, wake_future
@@ -176,6 +176,8 @@ class Nursery(EndlessWait, metaclass=NoPublicConstructor):
 
     # -- spawning ---------------------------------------------------------------
 
+    # This calls the user's function before it changes anything, so Ctrl-C may interrupt that call.
+    @calls_users
     def start_soon(
         self,
         async_fn: Callable[[Unpack[PosArgsT]], Awaitable[object]],
@@ -401,6 +403,7 @@ class Nursery(EndlessWait, metaclass=NoPublicConstructor):
 
     # -- starting and waiting ---------------------------------------------------
 
+    @calls_users  # as start_soon()
     async def start(
         self, async_fn: Callable[..., Awaitable[object]], *args: object, name: object = None
     ) -> Any:

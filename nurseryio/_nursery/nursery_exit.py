@@ -274,13 +274,13 @@ def close_with_errors(
     # A native cancel of the host can only be raised in the body. A bare one was recognised before,
     # so it can be hidden in ``errors`` only if the body raised a group.
     maybe_native = body is not None and is_a(body, BaseExceptionGroup)
+    left: BaseException | None
     kinds = set(map(type, errors))
     if kinds == {Cancelled}:
         # The scope catches all of them or none, so no group is made in order to be taken apart.
         left = scope._close(errors[0], maybe_native)
         return left if left is not errors[0] else combine(strict, errors)
     concern = [kind for kind in kinds if issubclass(kind, MAY_CONCERN_SCOPES)]
-    left: BaseException | None
     if task.scope is not scope:
         left = scope._close(combine(strict, errors), maybe_native)
     elif not concern:
