@@ -54,20 +54,20 @@
 
 /* Other objects, by the name that the Python module gives them. */
 #define OBJECTS(X) \
-    X(AGREED) X(BACKEND) X(Cancelled) X(DEADLINE_INF) X(Future) X(INITIAL_YIELD_CREDIT) \
+    X(AGREED) X(BACKEND) X(Cancelled) X(cancelling) X(DEADLINE_INF) X(Future) X(INITIAL_YIELD_CREDIT) \
     X(NO_EXTRA) X(NO_SWALLOWED_CANCELS) X(NativeTask) X(OrderedDict) X(ROOT) X(UNKNOWN) \
     X(anyio_hook_namespace) X(asyncio_tasks) X(cancel_failed) X(checked_coroutine) \
-    X(current_task) X(expire) X(heappush) X(look_after_pause) X(modules) X(plain_cancel) \
+    X(current_task) X(expire) X(force_out) X(heappush) X(look_after_pause) X(modules) X(plain_cancel) \
     X(records) X(reject_non_functions) X(running_loop) X(unmake)
 
 /* The Python functions that this module stands before. */
 #define ORIGINALS(X) \
-    X(new_scope) X(limited) X(scope_enter) X(scope_exit) X(start_soon) X(child_ended) X(deliver) \
+    X(new_scope) X(limited) X(scope_enter) X(scope_exit) X(start_soon) X(child_ended) X(end_child) X(deliver) \
     X(collect_children)
 
 #define NAMES(X) \
-    X(Task) X(__code__) X(__qualname__) X(_arm) X(_force_out) X(_fut_waiter) X(_run_child) \
-    X(_spawn) X(_wake) X(bridge) X(cancel) X(cancelling) X(create_task) X(done) X(drop) X(may_have_lost_timer) \
+    X(Task) X(__code__) X(__qualname__) X(_arm) X(_fut_waiter) X(_run_child) \
+    X(_spawn) X(_wake) X(bridge) X(cancel) X(create_task) X(done) X(drop) X(may_have_lost_timer) \
     X(next) X(pop) X(time)
 
 typedef struct {
@@ -106,7 +106,7 @@ static Objects B;
 static Originals P;
 static Names N;
 static PyObject *task_keywords;  /* ("loop", "name") */
-static PyObject *one;
+static PyObject *zero, *one;
 static int bound = 0;
 
 /* -- small parts ----------------------------------------------------------------------------- */
@@ -368,17 +368,14 @@ scope_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (asyncio_task == NULL
         || !(IS(asyncio_task, ChildTask) || Py_IS_TYPE(asyncio_task, (PyTypeObject *)B.NativeTask)))
         goto original;
-    PyObject *requests = PyObject_CallMethodNoArgs(asyncio_task, N.cancelling);
+    PyObject *requests = call1(B.cancelling, asyncio_task);
     if (requests == NULL) {
         PyErr_Clear();
         goto original;
     }
-    if (!PyLong_CheckExact(requests) || PyLong_AsLong(requests) != 0) {
-        Py_DECREF(requests);
-        PyErr_Clear();
-        goto original;
-    }
     Py_DECREF(requests);
+    if (requests != zero)  /* there is one object for 0 */
+        goto original;
     PyObject *relative = SLOT(self, CancelScope_relative);
     if (!is_inf(relative)) {
         if (relative == NULL || !is_positive(relative))
@@ -409,9 +406,7 @@ scope_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
             || SLOT(task, Taskscope) != parent || SLOT(parent, Node_effective) != Py_False)
             goto original;
     }
-    PyObject *zero = PyLong_FromLong(0);
     PUT(self, CancelScope_native_requests_at_entry, zero);
-    Py_DECREF(zero);
     PUT(self, Node_parent, parent);
     if (deadline != NULL) {
         if (enter_timed(self, state, deadlines, now, deadline) < 0)
@@ -425,12 +420,8 @@ scope_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
     result = Py_NewRef(self);
     goto done;
 failed: {
-        PyObject *force_out = PyObject_GetAttr((PyObject *)T.CancelScope, N._force_out);
-        if (force_out != NULL) {
-            PyObject *arguments[2] = {self, task};
-            clean_up(force_out, arguments, 2);
-            Py_DECREF(force_out);
-        }
+        PyObject *arguments[2] = {self, task};
+        clean_up(B.force_out, arguments, 2);
         goto done;
     }
 original:
@@ -796,6 +787,41 @@ original: {
     }
 }
 
+/* task_exit.end_child(task, error) */
+static PyObject *
+end_child(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (!bound)
+        return not_bound();
+    PyObject *nursery = NULL, *result = NULL;
+    if (nargs != 2 || !IS(args[0], Task))
+        goto original;
+    PyObject *task = args[0];
+    nursery = Py_XNewRef(SLOT(task, Task_parent_nursery));
+    if (nursery == NULL || !IS(nursery, Nursery)
+        || SLOT(task, Taskscope) != SLOT(nursery, Nurserycancel_scope)
+        || SLOT(task, Task_extra) != B.NO_EXTRA)
+        goto original;
+    PyObject *state = SLOT(nursery, Nursery_state), *made = SLOT(task, Taskasyncio_task);
+    PyObject *children = SLOT(nursery, Nursery_children);
+    if (state == NULL || !IS(state, LoopState) || SLOT(state, LoopStatestep_hooks) != Py_None
+        || made == NULL || !IS(made, ChildTask) || children == NULL
+        || !PyDict_CheckExact(children))
+        goto original;
+    if (PyDict_DelItem(B.records, made) < 0)
+        goto done;
+    PUT(task, Task_owns_cancel_request, Py_False);
+    PUT(task, Taskscope, B.ROOT);
+    PyObject *ended[2] = {task, args[1]};
+    result = child_ended(nursery, ended, 2);
+    goto done;
+original:
+    result = PyObject_Vectorcall(P.end_child, args, nargs, NULL);
+done:
+    Py_XDECREF(nursery);
+    return result;
+}
+
 /* -- the delivery of a cancellation ---------------------------------------------------------- */
 
 /* scope_tree._collect_children(nursery, node, flipped, todo) */
@@ -870,7 +896,7 @@ abort_parked(PyObject *task, PyObject *abort)
 static int
 request_cancel(PyObject *task, PyObject *asyncio_task, PyObject *scope)
 {
-    PyObject *before = PyObject_CallMethodNoArgs(asyncio_task, N.cancelling);
+    PyObject *before = call1(B.cancelling, asyncio_task);
     if (before == NULL)
         return -1;
     PyObject *reason = SLOT(scope, Node_reason), *result;
@@ -1118,9 +1144,10 @@ bind(PyObject *module, PyObject *args)
         || !PyType_IsSubtype((PyTypeObject *)B.Cancelled, (PyTypeObject *)PyExc_BaseException)
         || T.CancelScope->tp_vectorcall != NULL)
         return PyErr_Format(PyExc_TypeError, "an object is not of the expected kind");
+    zero = PyLong_FromLong(0);
     one = PyLong_FromLong(1);
     task_keywords = Py_BuildValue("(ss)", "loop", "name");
-    if (one == NULL || task_keywords == NULL)
+    if (zero == NULL || one == NULL || task_keywords == NULL)
         return NULL;
     /* The text is kept for as long as the process lives, as that of other functions in C. */
     char *text = PyMem_Malloc(strlen(doc) + 1);
@@ -1141,6 +1168,7 @@ static PyMethodDef functions[] = {
     {"bind", bind, METH_VARARGS, bind_doc},
     {"collect_children", (PyCFunction)collect_children, METH_FASTCALL, NULL},
     {"deliver", deliver, METH_O, NULL},
+    {"end_child", (PyCFunction)end_child, METH_FASTCALL, NULL},
     {"limited", (PyCFunction)limited, METH_FASTCALL, NULL},
     {"new_scope", (PyCFunction)new_scope, METH_FASTCALL, NULL},
     {NULL}

@@ -92,9 +92,11 @@ def _given() -> dict[str, Any]:
         "anyio_hook_namespace": vars(anyio_hook),
         "asyncio_tasks": compat.asyncio_tasks,
         "cancel_failed": delivery._cancel_failed,
+        "cancelling": compat.NativeTask.cancelling,
         "checked_coroutine": checked_coroutine,
         "current_task": compat.current_task,
         "expire": scope._expire,
+        "force_out": CancelScope._force_out,
         "heappush": heappush,
         "look_after_pause": delivery._look_after_pause,
         "modules": sys.modules,
@@ -109,6 +111,7 @@ def _given() -> dict[str, Any]:
         "original_scope_exit": CancelScope.__exit__,
         "original_start_soon": Nursery.start_soon,
         "original_child_ended": Nursery._child_ended,
+        "original_end_child": task_exit.end_child,
         "original_deliver": delivery._deliver,
         "original_collect_children": scope_tree._collect_children,
     }
@@ -149,6 +152,8 @@ def put_in_place() -> str | None:
     for module in (scope, nursery, timeouts):
         vars(module)["new_scope"] = c_module.new_scope
     vars(timeouts)["_limited"] = c_module.limited
+    for module in (task_exit, nursery):
+        vars(module)["end_child"] = c_module.end_child
     vars(scope_tree)["_collect_children"] = c_module.collect_children
     if not compat.COUNTS_GO_STALE:
         # Otherwise each request has to be compared with the stale ones.

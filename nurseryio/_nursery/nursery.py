@@ -40,7 +40,6 @@ from .._asyncio.compat import (
     NativeTask,
     asyncio_tasks,
     current_task as current_asyncio_task,
-    forget_who_awaits,
     note_who_awaits,
     running_loop_or_none,
 )
@@ -69,7 +68,6 @@ from .._base.util import (
 from .._core.delivery import EndlessWait, deliver_changes
 from .._core.ki import calls_users, place_of, user_code_boundary
 from .._core.loop_state import check_home
-from .._core.scope_tree import ROOT
 from .._core.task import INITIAL_YIELD_CREDIT, Task, make_task, records, wake_future
 from .._core.task_extra import NO_EXTRA
 from . import child_notes, nursery_exit
@@ -333,27 +331,7 @@ class Nursery(EndlessWait, metaclass=NoPublicConstructor):
                     error = without_own_frame(exc)
                 if type(exc) is GeneratorExit and task._state.loop.is_closed():
                     return  # on a closed loop nothing is to be changed any more
-            nursery: Any = task._parent_nursery
-            if (
-                task.scope is nursery.cancel_scope
-                and task._extra is NO_EXTRA
-                and nursery._state.step_hooks is None
-            ):
-                # inlined: _nursery.task_exit.end_child, the ordinary case
-                del records[task.asyncio_task]
-                task._owns_cancel_request = False
-                task.scope = ROOT
-                if forget_who_awaits is not None:
-                    forget_who_awaits(task.asyncio_task, nursery._parent_task.asyncio_task)
-                if error is not None:
-                    nursery._child_ended(task, error)
-                else:
-                    children = nursery._children
-                    del children[task]
-                    if not children and not nursery._body_running:
-                        nursery._wake()
-            else:
-                end_child(task, error)
+            end_child(task, error)
         except BaseException as failure:
             end_broken_off(task, coro, error, failure)
         finally:
