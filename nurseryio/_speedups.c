@@ -11,7 +11,13 @@
    Rule 2: no borrowed reference is used after a call that can run other code. A call into Python
    can, and so can each Py_DECREF.
 
-   Rule 3: the order of changes, and what is undone after an error, is that of the Python function.
+   Rule 3: an error on the way to the Python function is dropped, because that function meets it again.
+   But Ctrl-C and exits are raised at once: see may_fall_back().
+
+   Rule 4: Python code that must not be interrupted by Ctrl-C is called by a Python function of the
+   engine, because functions in C have no frame that shows whose code it is: see make_child().
+
+   Rule 5: the order of changes, and what is undone after an error, is that of the Python function.
 
    docs/internals/compiled.md says which function steps aside when. */
 
@@ -49,15 +55,14 @@
     X(LoopState, recheck_queue) X(LoopState, step_hooks) \
     X(Deadlines, _heap) X(Deadlines, _sequence) \
     X(TaskMaking, code) X(TaskMaking, create_task) X(TaskMaking, factory) \
-    X(TaskMaking, loop_type) X(TaskMaking, namespace) \
-    X(ChildTask, shown)
+    X(TaskMaking, loop_type) X(TaskMaking, namespace)
 
 /* Other objects, by the name that the Python module gives them. */
 #define OBJECTS(X) \
     X(AGREED) X(BACKEND) X(Cancelled) X(cancelling) X(DEADLINE_INF) X(Future) X(INITIAL_YIELD_CREDIT) \
     X(NO_EXTRA) X(NO_SWALLOWED_CANCELS) X(NativeTask) X(OrderedDict) X(ROOT) X(UNKNOWN) \
     X(anyio_hook_namespace) X(asyncio_tasks) X(cancel_failed) X(checked_coroutine) \
-    X(current_task) X(expire) X(force_out) X(heappush) X(look_after_pause) X(modules) X(plain_cancel) \
+    X(current_task) X(expire) X(force_out) X(heappush) X(look_after_pause) X(make_child_task) X(modules) X(plain_cancel) \
     X(records) X(reject_non_functions) X(running_loop) X(unmake)
 
 /* The Python functions that this module stands before. */
@@ -105,7 +110,6 @@ static Offsets O;
 static Objects B;
 static Originals P;
 static Names N;
-static PyObject *task_keywords;  /* ("loop", "name") */
 static PyObject *zero, *one;
 static int bound = 0;
 
@@ -140,6 +144,19 @@ not_bound(void)
 {
     PyErr_SetString(PyExc_RuntimeError, "the module has not been bound to the classes of nurseryio");
     return NULL;
+}
+
+/* Whether the Python function may be called in the place of this one. The error that has led to
+   that is dropped. It is not if it is none of Exception, such as KeyboardInterrupt. */
+static int
+may_fall_back(void)
+{
+    if (PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_Exception))
+            return 0;
+        PyErr_Clear();
+    }
+    return 1;
 }
 
 /* Call a function as an except clause would: the error in flight is the context of what it raises.
@@ -182,20 +199,16 @@ is_positive(PyObject *number)
     return PyLong_AsLongAndOverflow(number, &overflow) > 0 && overflow == 0;
 }
 
-/* The record of the running task as a new reference; NULL without an error if there is none. */
+/* The record of the running task as a new reference; NULL if there is none, perhaps with an error. */
 static PyObject *
 running_record(void)
 {
     PyObject *asyncio_task = PyObject_CallNoArgs(B.current_task);
-    if (asyncio_task == NULL) {
-        PyErr_Clear();  /* no loop is running: the original raises what is right */
+    if (asyncio_task == NULL)
         return NULL;
-    }
     PyObject *task = Py_XNewRef(PyDict_GetItemWithError(B.records, asyncio_task));
     Py_DECREF(asyncio_task);
-    if (task == NULL)
-        PyErr_Clear();
-    else if (!IS(task, Task))
+    if (task != NULL && !IS(task, Task))
         Py_CLEAR(task);
     return task;
 }
@@ -359,20 +372,15 @@ scope_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (parent == NULL || !(IS(parent, CancelScope) || parent == B.ROOT)
         || SLOT(parent, Node_effective) != Py_False)
         goto original;
-    int loaded = PyDict_Contains(B.modules, B.BACKEND);
-    if (loaded != 0) {
-        PyErr_Clear();
+    if (PyDict_Contains(B.modules, B.BACKEND) != 0)
         goto original;
-    }
     PyObject *asyncio_task = SLOT(task, Taskasyncio_task);
     if (asyncio_task == NULL
         || !(IS(asyncio_task, ChildTask) || Py_IS_TYPE(asyncio_task, (PyTypeObject *)B.NativeTask)))
         goto original;
     PyObject *requests = call1(B.cancelling, asyncio_task);
-    if (requests == NULL) {
-        PyErr_Clear();
+    if (requests == NULL)
         goto original;
-    }
     Py_DECREF(requests);
     if (requests != zero)  /* there is one object for 0 */
         goto original;
@@ -390,17 +398,11 @@ scope_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
             || !PyFloat_CheckExact(SLOT(state, LoopStatearmed_at)))
             goto original;
         now = PyObject_CallMethodNoArgs(SLOT(state, LoopStateloop), N.time);
-        if (now == NULL) {
-            PyErr_Clear();  /* the original asks again */
-            goto original;
-        }
-        if (!PyFloat_CheckExact(now))
-            goto original;
+        if (now == NULL || !PyFloat_CheckExact(now))
+            goto original;  /* which asks again */
         deadline = PyNumber_Add(now, relative);
-        if (deadline == NULL || !PyFloat_CheckExact(deadline)) {
-            PyErr_Clear();
+        if (deadline == NULL || !PyFloat_CheckExact(deadline))
             goto original;
-        }
         /* A clock written in Python may have done anything. */
         if (SLOT(self, CancelScope_entered) != Py_False || SLOT(self, Node_called) != Py_False
             || SLOT(task, Taskscope) != parent || SLOT(parent, Node_effective) != Py_False)
@@ -425,7 +427,8 @@ failed: {
         goto done;
     }
 original:
-    result = call1(P.scope_enter, self);
+    if (may_fall_back())
+        result = call1(P.scope_enter, self);
 done:
     Py_XDECREF(task);
     Py_XDECREF(parent);
@@ -474,10 +477,8 @@ scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     if (task == NULL || parent == NULL || !IS(task, Task) || SLOT(task, Taskscope) != self)
         goto original;
     PyObject *running = PyObject_CallNoArgs(B.current_task);
-    if (running == NULL) {
-        PyErr_Clear();
+    if (running == NULL)
         goto original;
-    }
     /* current_task() is a function in C, and has changed nothing. */
     int same = running == SLOT(task, Taskasyncio_task);
     Py_DECREF(running);
@@ -500,7 +501,6 @@ scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         Py_DECREF(entry);
         Py_DECREF(deadlines);
         if (dropped < 0 || SLOT(self, Node_task) != task || SLOT(task, Taskscope) != self) {
-            PyErr_Clear();
             Py_DECREF(task);
             Py_DECREF(parent);
             goto original;
@@ -518,6 +518,8 @@ scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     Py_RETURN_FALSE;
 original: {
         PyObject *arguments[4] = {self};
+        if (!may_fall_back())
+            return NULL;
         if (nargs > 3) {
             PyErr_SetString(PyExc_TypeError, "__exit__() takes 4 positional arguments");
             return NULL;
@@ -628,18 +630,18 @@ make_child(PyObject *self, PyObject *state, PyObject *scope, PyObject *async_fn,
         PyErr_Clear();
         name = Py_NewRef(Py_None);
     }
+    /* By a Python function, because Task() calls Python code that Ctrl-C must not interrupt. */
     PyObject *loop = Py_NewRef(SLOT(state, LoopStateloop));
-    PyObject *options[3] = {runner, loop, name};
-    made = PyObject_Vectorcall((PyObject *)T.ChildTask, options, 1, task_keywords);
+    PyObject *options[5] = {loop, runner, coro, name, Py_None};
+    made = PyObject_Vectorcall(B.make_child_task, options, 5, NULL);
     Py_DECREF(name);
     Py_DECREF(loop);
     if (made == NULL)
         goto failed;
-    if (!IS(made, ChildTask) || SLOT(self, Nursery_children) == NULL) {
-        PyErr_SetString(PyExc_TypeError, "ChildTask or a nursery is not as it was");
+    if (SLOT(self, Nursery_children) == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "_children");
         goto failed;
     }
-    PUT(made, ChildTaskshown, coro);
     PUT(task, Taskasyncio_task, made);
     if (PyDict_SetItem(B.records, made, task) < 0
         || PyDict_SetItem(SLOT(self, Nursery_children), task, Py_None) < 0)
@@ -862,7 +864,7 @@ original:
 }
 
 /* Take a parked task out of its wait. Returns 1 if it is to be cancelled, 0 if it goes on waiting,
-   -1 with an error, 2 if the original has to decide. Nothing has changed then. */
+   2 if the original has to decide, perhaps with an error. Nothing has changed then. */
 static int
 abort_parked(PyObject *task, PyObject *abort)
 {
@@ -872,18 +874,14 @@ abort_parked(PyObject *task, PyObject *abort)
     }
     if (PyDict_CheckExact(abort)) {
         int there = PyDict_Contains(abort, task);
-        if (there < 0 || (there && PyDict_DelItem(abort, task) < 0)) {
-            PyErr_Clear();
+        if (there < 0 || (there && PyDict_DelItem(abort, task) < 0))
             return 2;
-        }
     }
     else if (Py_IS_TYPE(abort, (PyTypeObject *)B.OrderedDict)) {
         PyObject *arguments[3] = {abort, task, Py_None};
         PyObject *result = PyObject_VectorcallMethod(N.pop, arguments, 3, NULL);
-        if (result == NULL) {
-            PyErr_Clear();
+        if (result == NULL)
             return 2;
-        }
         Py_DECREF(result);
     }
     else
@@ -947,10 +945,8 @@ deliver(PyObject *module, PyObject *task)
     if (!IS(task, Task) || SLOT(task, Task_extra) != B.NO_EXTRA
         || SLOT(task, Task_owns_cancel_request) != Py_False)
         goto original;
-    if (PyDict_GetItemWithError(B.anyio_hook_namespace, N.bridge) != Py_None) {
-        PyErr_Clear();
+    if (PyDict_GetItemWithError(B.anyio_hook_namespace, N.bridge) != Py_None)
         goto original;
-    }
     asyncio_task = Py_XNewRef(SLOT(task, Taskasyncio_task));
     scope = Py_XNewRef(SLOT(task, Taskscope));
     if (asyncio_task == NULL || scope == NULL || !IS(scope, CancelScope)
@@ -995,11 +991,7 @@ deliver(PyObject *module, PyObject *task)
             || SLOT(task, Task_swallowed_cancels) != Py_None)
             goto original;
         future = PyObject_GetAttr(asyncio_task, N._fut_waiter);
-        if (future == NULL) {
-            PyErr_Clear();
-            goto original;
-        }
-        if (!Py_IS_TYPE(future, (PyTypeObject *)B.Future)
+        if (future == NULL || !Py_IS_TYPE(future, (PyTypeObject *)B.Future)
             || future == SLOT(task, Task_last_interrupted))
             goto original;
         done = is_done(future);
@@ -1028,7 +1020,8 @@ deliver(PyObject *module, PyObject *task)
     result = Py_NewRef(Py_None);
     goto finish;
 original:
-    result = call1(P.deliver, task);
+    if (may_fall_back())
+        result = call1(P.deliver, task);
 finish:
     Py_XDECREF(asyncio_task);
     Py_XDECREF(park);
@@ -1146,8 +1139,7 @@ bind(PyObject *module, PyObject *args)
         return PyErr_Format(PyExc_TypeError, "an object is not of the expected kind");
     zero = PyLong_FromLong(0);
     one = PyLong_FromLong(1);
-    task_keywords = Py_BuildValue("(ss)", "loop", "name");
-    if (zero == NULL || one == NULL || task_keywords == NULL)
+    if (zero == NULL || one == NULL)
         return NULL;
     /* The text is kept for as long as the process lives, as that of other functions in C. */
     char *text = PyMem_Malloc(strlen(doc) + 1);

@@ -99,6 +99,7 @@ def _given() -> dict[str, Any]:
         "force_out": CancelScope._force_out,
         "heappush": heappush,
         "look_after_pause": delivery._look_after_pause,
+        "make_child_task": compat.make_child,
         "modules": sys.modules,
         "plain_cancel": compat.plain_cancel,
         "records": records,
@@ -144,7 +145,7 @@ def put_in_place() -> str | None:
         c_module: Any = importlib.import_module(C_MODULE)
     except ImportError as error:
         return f"the C module cannot be loaded: {error}"
-    signature = "start_soon($self, async_fn, /, *args, name=None)\n--\n\n"
+    signature = "start_soon($self, async_fn, *args, name=None)\n--\n\n"
     try:
         c_module.bind(_given(), signature + (Nursery.start_soon.__doc__ or ""))
     except (LookupError, TypeError) as error:
