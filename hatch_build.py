@@ -46,7 +46,7 @@ def compile_into(folder: Path, root: Path) -> Path:
     from setuptools import Distribution, Extension
     from setuptools.command.build_ext import build_ext
 
-    arguments = [] if os.name == "nt" else ["-O2", "-fvisibility=hidden"]
+    arguments = [] if os.name == "nt" else ["-O2", "-g0", "-fvisibility=hidden"]
     extension = Extension(MODULE, [str(root / SOURCE)], extra_compile_args=arguments)
     command = build_ext(Distribution({"name": "nurseryio", "ext_modules": [extension]}))
     command.build_lib = str(folder)
@@ -60,6 +60,7 @@ class CompileHook(BuildHookInterface):
     """Adds the compiled module to a wheel."""
 
     PLUGIN_NAME = "custom"
+    _folder: tempfile.TemporaryDirectory[str] | None = None
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         must = is_set("NURSERYIO_COMPILE")
@@ -73,6 +74,7 @@ class CompileHook(BuildHookInterface):
         try:
             made = compile_into(Path(self._folder.name), root)
         except (Exception, SystemExit) as error:
+            self._folder.cleanup()
             if must:
                 raise
             self.app.display_warning(f"nurseryio is built without its C module: {error}")
@@ -84,3 +86,7 @@ class CompileHook(BuildHookInterface):
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
         build_data["force_include"][str(made)] = f"nurseryio/{made.name}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
