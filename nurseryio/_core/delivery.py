@@ -55,7 +55,7 @@ from .._base.errors import ENGINE_ERRORS, Cancelled, TrioInternalError
 from .._base.exc_fields import is_a
 from .._base.outcome import Error
 from .._base.util import safe_repr, unset_hook
-from . import anyio_hook
+from . import anyio_hook, swallowing
 from .cancel_ledger import UNKNOWN, release_cancel_request, request_cancel
 from .scope_tree import ROOT, chain, encloses, recalculate
 from .task import records
@@ -282,6 +282,8 @@ def _deliver(task: Task) -> None:
         if park.done() or (task._abort is not AGREED and not _agrees(task, park)):
             del park
             return  # the trap checks the scope itself when the task wakes
+        if swallowing.noted:
+            swallowing.note(task)
         _request_cancel(task)
         if not park.done():  # another library's kind of task, whose cancel() acts later
             _look_after_pause(task)
@@ -308,6 +310,8 @@ def _deliver(task: Task) -> None:
                 return
             if swallowed is None:
                 task._swallowed_cancels = NO_SWALLOWED_CANCELS
+            if swallowing.noted:
+                swallowing.note(task)
             _request_cancel(task)
             task._last_interrupted = future
         elif _is_late(task, future):

@@ -17,8 +17,8 @@ are cut off, so that the rest of the tree is not affected.
 
 from __future__ import annotations
 
+import heapq
 import sys
-from heapq import heappush
 from math import inf
 from sys import modules
 from typing import TYPE_CHECKING, Any, final
@@ -39,6 +39,7 @@ from .._base.exception_groups import (
     split_out,
 )
 from .._base.util import SECONDS, OnlyWith, as_float, blank, ensure_stack
+from .._base.watchers import switches
 from .._core import anyio_hook
 from .._core.anyio_hook import BACKEND
 from .._core.cancel_ledger import delivered_native_requests, is_native, release_cancel_request
@@ -46,11 +47,14 @@ from .._core.delivery import deliver_changes, push_later, recheck
 from .._core.loop_state import check_home, is_swept
 from .._core.scope_tree import ROOT, Node, abandon, encloses, recalculate
 from .._core.task import Task, adopt_current, current_state, current_task, not_in_a_task, records
+from . import origins
+from .origins import DEADLINE, reason_now, reason_of, with_origin
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from typing_extensions import Self
@@ -59,7 +63,8 @@ if TYPE_CHECKING:
     from .._core.loop_state import LoopState
 
 
-DEADLINE = CancelReason("deadline")
+# While the lines that set deadlines are kept, a function that notes one: ``origins.push``.
+heappush: Callable[[Any, Entry], object] = heapq.heappush
 
 
 @final
@@ -173,7 +178,7 @@ class CancelScope(Node, OnlyWith):
                             state._arm(min(deadline, deadlines.next()))
                     else:
                         self._called = True
-                        self._reason = DEADLINE
+                        self._reason = reason_now() if origins.kept else DEADLINE
                 self._deadline = deadline
                 self._relative = inf
             elif self._deadline != inf and not self._called:
@@ -194,9 +199,9 @@ class CancelScope(Node, OnlyWith):
         """Entry with an absolute deadline, which may have passed already."""
         if task._state.loop.time() >= self._deadline:
             self._called = True
-            self._reason = DEADLINE
+            self._reason = reason_now()
         else:
-            self._entry = task._state.add_deadline(self._deadline, _expire, self)
+            self._entry = with_origin(task._state.add_deadline(self._deadline, _expire, self))
 
     def _enter_cancelled(self, task: Task, parent: Node) -> None:
         """Entry while this scope or its parent is cancelled: set the flag and act on the task."""
@@ -462,7 +467,7 @@ class CancelScope(Node, OnlyWith):
         if self._task is not None or not self._entered:
             if not self._called and self._is_due():
                 self._check_caller()
-                self._cancel(DEADLINE)
+                self._cancel(reason_of(self._entry))
         return self._called
 
     def _is_due(self) -> bool:
@@ -476,7 +481,7 @@ class CancelScope(Node, OnlyWith):
         if not self._called and self._is_due():
             self._called = True
             if self._reason is None:
-                self._reason = DEADLINE
+                self._reason = reason_of(self._entry)
         return self._called
 
     # -- attributes that may change at any time ---------------------------------
@@ -546,7 +551,9 @@ class CancelScope(Node, OnlyWith):
             return
         self._check_caller()
         state = task._state
-        entry = None if deadline == inf else state.add_deadline(deadline, _expire, self)
+        entry = None
+        if deadline != inf:
+            entry = with_origin(state.add_deadline(deadline, _expire, self))
         before, self._entry = self._entry, entry
         self._deadline = deadline
         if before is not None:
@@ -623,5 +630,14 @@ def new_scope(relative: float = inf) -> CancelScope:
 
 
 def _expire(scope: CancelScope) -> None:
-    scope._entry = None
-    scope._cancel(DEADLINE)
+    entry, scope._entry = scope._entry, None
+    scope._cancel(reason_of(entry))
+
+
+
+def _switch(wanted: bool) -> None:
+    global heappush
+    heappush = origins.push if wanted else heapq.heappush
+
+
+switches.append(_switch)
