@@ -20,7 +20,15 @@ from .watchers import note_debug, watchers
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
-__all__ = ["MOST_FRAMES", "Calls", "call_stack", "calls_if_wanted", "place_in", "place_of", "text_of"]
+__all__ = [
+    "MOST_FRAMES",
+    "Calls",
+    "call_stack",
+    "calls_if_wanted",
+    "place_in",
+    "place_of",
+    "text_of",
+]
 
 # The innermost frames of the program that are shown.
 MOST_FRAMES = 20

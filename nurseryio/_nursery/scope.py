@@ -634,7 +634,6 @@ def _expire(scope: CancelScope) -> None:
     scope._cancel(reason_of(entry))
 
 
-
 def _switch(wanted: bool) -> None:
     global heappush
     heappush = origins.push if wanted else heapq.heappush

@@ -74,9 +74,7 @@ class Ages:
         Returns:
             The scopes that are cancelled, and that a task is in.
         """
-        found = [
-            record for record in records.copy().values() if record._state.loop is self.loop
-        ]
+        found = [record for record in records.copy().values() if record._state.loop is self.loop]
         self._waits = self._look_at_waits(found)
         nodes = _cancelled_in(found)
         before = self._cancelled
