@@ -1,4 +1,4 @@
-"""Where deadlines come from: the line that has set one, kept while a watcher or debug mode wants it.
+"""Which line has set a deadline: kept while a watcher looks, or a loop is in debug mode.
 
 The line is in the entry of the deadline, as a fifth element, which is never compared. So it lives
 as long as the deadline does, and needs no place in the scope.

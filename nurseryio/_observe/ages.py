@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .._core.scope_tree import Node
     from .._core.task import Task
 
-__all__ = ["Ages", "cancelled_for", "held_for", "waited_for"]
+__all__ = ["Ages", "cancelled_for", "held_for", "queue_of", "waited_for"]
 
 
 class _Wait(NamedTuple):
@@ -95,6 +95,7 @@ class Ages:
                 owners[id(lot._parked)] = record
         before = self._waits
         waits = {}
+        task: Any
         for task in asyncio.all_tasks(self.loop):
             try:
                 future = compat.waiter(task)
@@ -102,8 +103,8 @@ class Ages:
                     continue
                 waiting = records.get(task)
                 owner = None
-                if owners and waiting is not None and isinstance(waiting._abort, dict):
-                    owner = owners.get(id(waiting._abort))
+                if owners and waiting is not None:
+                    owner = owners.get(id(queue_of(waiting)))
                 seen = before.get(id(task))
                 if seen is None or seen.task() is not task or seen.future() is not future:
                     # The clock is read after the wait was seen: rule 1.
@@ -123,7 +124,7 @@ class Ages:
     def wait_of(self, task: Any) -> _Wait | None:
         """The wait of a task, if it is still the one that was seen last."""
         seen = self._waits.get(id(task))
-        if seen is None or seen.task() is not task or seen.future() is not compat.waiter(task):
+        if seen is None or seen.future() is not compat.waiter(task) or seen.task() is not task:
             return None
         return seen
 
@@ -131,6 +132,14 @@ class Ages:
         """When a scope was first seen cancelled."""
         seen = self._cancelled.get(id(node))
         return None if seen is None or seen[0]() is not node else seen[1]
+
+
+def queue_of(task: Task) -> dict[Any, Any] | None:
+    """The queue in which a task waits for a lock, a channel or the like; None if it does not."""
+    if task._park is None:
+        return None
+    queue = getattr(task, "_abort", None)
+    return queue if isinstance(queue, dict) else None
 
 
 def _cancelled_in(found: list[Task]) -> list[Node]:

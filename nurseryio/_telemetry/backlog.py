@@ -28,11 +28,12 @@ import types
 from collections import deque
 from contextlib import suppress
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from weakref import ref
 
 from .._asyncio.compat import running_loop_or_none
 from .._core.task import records
+from .._observe.ages import queue_of
 from .._observe.drawing import task_line
 from .._observe.task_tree import tree_of
 from .._observe.waits import name_of_task, number_of
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Backlogs", "Report"]
 
-Tasks = Union[list["TaskInfo"], None]
+Tasks: TypeAlias = "list[TaskInfo] | None"
 
 # The most tasks that a message names as senders, and as receivers.
 MOST_TASKS = 5
@@ -159,8 +160,8 @@ class Backlogs:
                 channel.all_known |= first
             # Of an end that is gone already, the channel is found if tasks wait in it.
         for task in records.copy().values():
-            queue = task._abort
-            if task._state.loop is self._loop and isinstance(queue, dict):
+            queue = queue_of(task)
+            if queue is not None and task._state.loop is self._loop:
                 entry = queue.get(task)
                 if isinstance(entry, MemoryReceiveChannel):
                     channel = self._entry(entry._state)

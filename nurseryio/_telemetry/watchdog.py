@@ -378,11 +378,12 @@ class _Watch:
         limit = self._limits.stuck_cancel
         if not isfinite(limit):
             return
-        inner = set(cancelled)
+        all_of_them = set(cancelled)
         for scope in cancelled:
             since = self._ages.cancelled_since(scope)
             seconds = 0.0 if since is None else now - since
-            if seconds < limit or inner.intersection(chain(scope._parent, None)):
+            around: Any = scope._parent
+            if seconds < limit or all_of_them.intersection(chain(around, None)):
                 continue  # the outermost one is enough
             if not self._is_silent(("scope", id(scope)), now):
                 explanation = explain(scope)  # type: ignore[arg-type]
