@@ -161,6 +161,8 @@ def interrupt(task: Task) -> None:
 
 def _request_cancel(task: Task) -> None:
     """Have ``CancelledError`` raised at the task's current or next await."""
+    if swallowing.noted:
+        swallowing.note(task)
     error = request_cancel(task)
     if error is not None:
         _throw(task, error)
@@ -282,8 +284,6 @@ def _deliver(task: Task) -> None:
         if park.done() or (task._abort is not AGREED and not _agrees(task, park)):
             del park
             return  # the trap checks the scope itself when the task wakes
-        if swallowing.noted:
-            swallowing.note(task)
         _request_cancel(task)
         if not park.done():  # another library's kind of task, whose cancel() acts later
             _look_after_pause(task)
@@ -310,8 +310,6 @@ def _deliver(task: Task) -> None:
                 return
             if swallowed is None:
                 task._swallowed_cancels = NO_SWALLOWED_CANCELS
-            if swallowing.noted:
-                swallowing.note(task)
             _request_cancel(task)
             task._last_interrupted = future
         elif _is_late(task, future):

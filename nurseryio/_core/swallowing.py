@@ -1,6 +1,6 @@
 """Where tasks swallow cancellations: noted while a watcher looks, or a loop is in debug mode.
 
-``delivery`` calls :func:`note` before it interrupts an await. If the task is interrupted a second
+``delivery`` calls :func:`note` before it interrupts a task. If the task is interrupted a second
 time while it is still cancelled, it has left the first await without ending: the cancellation was
 swallowed there, or other code has awaited something while the error was on its way.
 

@@ -3,6 +3,9 @@
 The line is in the entry of the deadline, as a fifth element, which is never compared. So it lives
 as long as the deadline does, and needs no place in the scope.
 
+``heappush`` of ``scope`` is replaced while lines are kept. So entering a scope does nothing for it
+at other times.
+
 Rule: noting a line fails without harm. The deadline is more important than its note.
 """
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from .._base.call_stack import Calls
     from .._core.deadlines import Entry
 
-__all__ = ["DEADLINE", "origin_of", "push", "reason_now", "reason_of", "with_origin"]
+__all__ = ["DEADLINE", "note_in", "origin_of", "reason_now", "reason_of", "with_origin"]
 
 DEADLINE = CancelReason("deadline")
 
@@ -31,6 +34,18 @@ kept = False
 def _switch(wanted: bool) -> None:
     global kept
     kept = wanted
+
+
+def note_in(module: dict[str, Any]) -> None:
+    """Have a module note the lines of its deadlines, while they are kept.
+
+    Args:
+        module: its ``globals()``, with ``heappush``.
+    """
+
+    @switches.append
+    def switch(wanted: bool) -> None:
+        module["heappush"] = _push if wanted else heapq.heappush
 
 
 def with_origin(entry: Entry) -> Entry:
@@ -45,7 +60,7 @@ def with_origin(entry: Entry) -> Entry:
     return entry
 
 
-def push(heap: list[Any], entry: Entry) -> None:
+def _push(heap: list[Any], entry: Entry) -> None:
     """``heappush`` with the line that has set the deadline."""
     heapq.heappush(heap, with_origin(entry))
 

@@ -17,8 +17,8 @@ are cut off, so that the rest of the tree is not affected.
 
 from __future__ import annotations
 
-import heapq
 import sys
+from heapq import heappush
 from math import inf
 from sys import modules
 from typing import TYPE_CHECKING, Any, final
@@ -39,7 +39,6 @@ from .._base.exception_groups import (
     split_out,
 )
 from .._base.util import SECONDS, OnlyWith, as_float, blank, ensure_stack
-from .._base.watchers import switches
 from .._core import anyio_hook
 from .._core.anyio_hook import BACKEND
 from .._core.cancel_ledger import delivered_native_requests, is_native, release_cancel_request
@@ -54,17 +53,12 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
 
     from typing_extensions import Self
 
     from .._core.deadlines import Entry
     from .._core.loop_state import LoopState
-
-
-# While the lines that set deadlines are kept, a function that notes one: ``origins.push``.
-heappush: Callable[[Any, Entry], object] = heapq.heappush
 
 
 @final
@@ -634,9 +628,4 @@ def _expire(scope: CancelScope) -> None:
     scope._cancel(reason_of(entry))
 
 
-def _switch(wanted: bool) -> None:
-    global heappush
-    heappush = origins.push if wanted else heapq.heappush
-
-
-switches.append(_switch)
+origins.note_in(globals())  # replaces heappush while the lines that set deadlines are kept

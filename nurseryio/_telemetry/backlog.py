@@ -312,7 +312,7 @@ _STACK = (
     types.AsyncGeneratorType,
     types.FrameType,
 )
-_STACK_NAMES = {"coroutine_wrapper", "async_generator_asend", "async_generator_athrow"}
+_STACK_NAMES = frozenset(("coroutine_wrapper", "async_generator_asend", "async_generator_athrow"))
 # What is followed besides; and instances of classes that are not of a library.
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _NOT_FOLLOWED = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)

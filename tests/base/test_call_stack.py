@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import weakref
-
-import pytest
-from harness.forks import in_child
 
 import nurseryio
 from nurseryio._base.call_stack import (
