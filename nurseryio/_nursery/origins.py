@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .._base.call_stack import Calls
     from .._core.deadlines import Entry
 
-__all__ = ["DEADLINE", "note_in", "origin_of", "reason_now", "reason_of", "with_origin"]
+__all__ = ["DEADLINE", "note_in", "noted", "origin_of", "reason_now", "reason_of"]
 
 DEADLINE = CancelReason("deadline")
 
@@ -48,7 +48,7 @@ def note_in(module: dict[str, Any]) -> None:
         module["heappush"] = _push if wanted else heapq.heappush
 
 
-def with_origin(entry: Entry) -> Entry:
+def noted(entry: Entry) -> Entry:
     """Note in the new entry of a deadline which line has set it, if that is wanted."""
     if kept:
         try:
@@ -62,7 +62,7 @@ def with_origin(entry: Entry) -> Entry:
 
 def _push(heap: list[Any], entry: Entry) -> None:
     """``heappush`` with the line that has set the deadline."""
-    heapq.heappush(heap, with_origin(entry))
+    heapq.heappush(heap, noted(entry))
 
 
 def origin_of(entry: Entry | None) -> Calls | None:
@@ -83,4 +83,4 @@ def reason_of(entry: Entry | None) -> CancelReason:
 
 def reason_now() -> CancelReason:
     """The reason of a scope that is due when it is entered, so that it never has an entry."""
-    return reason_of(with_origin([0.0, 0, None, None]))
+    return reason_of(noted([0.0, 0, None, None]))

@@ -47,7 +47,7 @@ from .._core.loop_state import check_home, is_swept
 from .._core.scope_tree import ROOT, Node, abandon, encloses, recalculate
 from .._core.task import Task, adopt_current, current_state, current_task, not_in_a_task, records
 from . import origins
-from .origins import DEADLINE, reason_now, reason_of, with_origin
+from .origins import DEADLINE, noted, reason_now, reason_of
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -195,7 +195,7 @@ class CancelScope(Node, OnlyWith):
             self._called = True
             self._reason = reason_now()
         else:
-            self._entry = with_origin(task._state.add_deadline(self._deadline, _expire, self))
+            self._entry = noted(task._state.add_deadline(self._deadline, _expire, self))
 
     def _enter_cancelled(self, task: Task, parent: Node) -> None:
         """Entry while this scope or its parent is cancelled: set the flag and act on the task."""
@@ -545,9 +545,7 @@ class CancelScope(Node, OnlyWith):
             return
         self._check_caller()
         state = task._state
-        entry = None
-        if deadline != inf:
-            entry = with_origin(state.add_deadline(deadline, _expire, self))
+        entry = None if deadline == inf else noted(state.add_deadline(deadline, _expire, self))
         before, self._entry = self._entry, entry
         self._deadline = deadline
         if before is not None:
@@ -624,8 +622,9 @@ def new_scope(relative: float = inf) -> CancelScope:
 
 
 def _expire(scope: CancelScope) -> None:
-    entry, scope._entry = scope._entry, None
-    scope._cancel(reason_of(entry))
+    reason = reason_of(scope._entry) if origins.kept else DEADLINE
+    scope._entry = None
+    scope._cancel(reason)
 
 
 origins.note_in(globals())  # replaces heappush while the lines that set deadlines are kept

@@ -336,12 +336,14 @@ def _held_by(coro: Any) -> Iterator[Any]:
             elif issubclass(kind, _STACK) or kind.__name__ in _STACK_NAMES:
                 if inside:
                     todo.appendleft((each, 0))
-            elif kind is types.CellType:
-                todo.append((each, depth))  # a variable of the function around
+            elif kind is types.CellType or (
+                kind is dict and not inside and type(owner) not in _CONTAINERS
+            ):
+                # A variable of the function around; or the attributes of an object, which may be
+                # in a dict between.
+                todo.append((each, depth))
             elif depth < DEPTH and _is_followed(kind):
-                # Before Python 3.13 the attributes of an object are in a dict between.
-                attributes = kind is dict and not inside and type(owner) not in _CONTAINERS
-                todo.append((each, depth if attributes else depth + 1))
+                todo.append((each, depth + 1))
 
 
 def _is_followed(kind: type) -> bool:
