@@ -59,6 +59,8 @@ class Ages:
         self.clock = clock
         self._waits: dict[int, _Wait] = {}
         self._cancelled: dict[int, tuple[ref[Any], float]] = {}
+        # How many tasks the last look has found.
+        self.count = 0
 
     def show(self) -> None:
         """Have trees and explanations show these ages."""
@@ -96,7 +98,9 @@ class Ages:
         before = self._waits
         waits = {}
         task: Any
-        for task in asyncio.all_tasks(self.loop):
+        tasks = asyncio.all_tasks(self.loop)
+        self.count = len(tasks)
+        for task in tasks:
             try:
                 future = compat.waiter(task)
                 if future is None or future.done():

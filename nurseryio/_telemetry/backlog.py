@@ -218,6 +218,9 @@ class Backlogs:
         senders, items = len(state.senders), len(state.buffer)
         dropped = channel.is_dropped()
         sending, receiving = self._at(state)
+        if senders and sending is not None:
+            waiting = {id(task) for task in list(state.senders)}
+            sending = [task for task in sending if task.id in waiting]
         lost = channel.has_lost_receiver()
         if not senders and not dropped:
             if receiving is None:

@@ -402,7 +402,7 @@ class _Watch:
     # -- many tasks --------------------------------------------------------------------
 
     def _look_at_tasks(self, _now: float) -> None:
-        count = len(asyncio.all_tasks(self.loop))
+        count = self._ages.count
         if count < self._log_tasks_at:
             return
         self._log_tasks_at = 2 * count
