@@ -74,21 +74,29 @@ def main() -> None:
     p.add_argument("--loop", default=STOCK, choices=[STOCK, UVLOOP])
     p.add_argument("--tiny", action="store_true", help="only see that it works")
     choice = p.parse_args()
+    logger = logging.getLogger("nurseryio.Watchdog")
+    before = logger.disabled
     # Spawning ten thousand tasks in one step may block the loop for longer than the limit.
-    logging.getLogger("nurseryio.Watchdog").disabled = True
-    module = idiom(LIBRARIES["nurseryio"])
-    for name in choice.rows or ROWS:
-        row = BY_NAME[name]
-        plain, watched = nurseryio.run(
-            in_turns,
-            getattr(module, name),
-            row.tiny if choice.tiny else row.n,
-            choice.rounds,
-            0.0 if choice.tiny else SECONDS,
-            loop_factory=loop_factory(choice.loop),
-        )
-        ratio, half = paired_ratio(watched, plain), spread(watched, plain)
-        print(f"{name:22} {choice.loop:6} {ratio:6.3f} ±{half:.3f}", flush=True)
+    logger.disabled = True
+    try:
+        for name in choice.rows or ROWS:
+            _print_row(name, choice.loop, choice.rounds, choice.tiny)
+    finally:
+        logger.disabled = before
+
+
+def _print_row(name: str, loop: str, rounds: int, tiny: bool) -> None:
+    row = BY_NAME[name]
+    plain, watched = nurseryio.run(
+        in_turns,
+        getattr(idiom(LIBRARIES["nurseryio"]), name),
+        row.tiny if tiny else row.n,
+        rounds,
+        0.0 if tiny else SECONDS,
+        loop_factory=loop_factory(loop),
+    )
+    ratio, half = paired_ratio(watched, plain), spread(watched, plain)
+    print(f"{name:22} {loop:6} {ratio:6.3f} ±{half:.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from .._asyncio.compat import running_loop_or_none
 from .util import is_library, position
-from .watchers import note_debug, watchers
+from .watchers import is_in_debug_mode, watchers
 
 if TYPE_CHECKING:
     from types import CodeType, FrameType
@@ -42,13 +42,7 @@ _LAST_LINE = re.compile(r'.*^  File "([^\n]*)", line (\d+), in ([^\n]*)$', re.MU
 
 
 def _wanted() -> bool:
-    if watchers:
-        return True
-    loop = running_loop_or_none()
-    if loop is None or not loop.get_debug():
-        return False
-    note_debug(True)  # the mode may have been set after the loop has begun
-    return True
+    return bool(watchers) or is_in_debug_mode(running_loop_or_none())
 
 
 def stack_if_wanted() -> str | None:

@@ -14,9 +14,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .forked import in_child, process_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["Watcher", "made", "note_debug", "switches", "unwatch", "watch", "watchers"]
+    from .._asyncio.compat import Loop
+
+__all__ = [
+    "Watcher",
+    "is_in_debug_mode",
+    "look_for_debug",
+    "made",
+    "switches",
+    "unwatch",
+    "watch",
+    "watchers",
+]
 
 
 class Watcher(Protocol):
@@ -51,13 +62,31 @@ def unwatch(watcher: Watcher) -> None:
         _switch()
 
 
-def note_debug(debug: bool) -> None:
-    """Say whether a loop of this process is in debug mode."""
+def look_for_debug(loops: Callable[[], Iterable[Loop]]) -> None:
+    """Find out whether a loop of this process is in debug mode.
+
+    Args:
+        loops: a function that returns the loops. It is called under the lock, so that of two
+            threads with new loops the second one sees both.
+    """
     global _debug
-    if debug is not _debug:
+    with _switching:
+        _debug = any(is_in_debug_mode(loop) for loop in loops())
+        _switch()
+
+
+def is_in_debug_mode(loop: Loop | None) -> bool:
+    """Whether a loop is in debug mode. One that has been switched to it is noted."""
+    global _debug
+    try:
+        found = loop is not None and loop.get_debug()
+    except Exception:  # a loop does not have to implement it
+        return False
+    if found and not _debug:
         with _switching:
-            _debug = debug
+            _debug = True
             _switch()
+    return found
 
 
 def _switch() -> None:

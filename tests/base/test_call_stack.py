@@ -17,7 +17,7 @@ from nurseryio._base.call_stack import (
     stack_if_wanted,
     text_of,
 )
-from nurseryio._base.watchers import note_debug, unwatch, watch
+from nurseryio._base.watchers import look_for_debug, unwatch, watch
 
 
 def deep(depth: int) -> str:
@@ -82,7 +82,7 @@ def test_stack_of_a_cancel_is_wanted_while_there_are_watchers_or_in_debug_mode()
         assert "in in_mode" in (asyncio.run(in_mode(False)) or "")
     finally:
         unwatch(me)
-        note_debug(False)
+        look_for_debug(list)
     assert stack_if_wanted() is None
 
 

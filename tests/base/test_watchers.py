@@ -12,7 +12,7 @@ from harness.forks import in_child
 
 import nurseryio
 from nurseryio._base import watchers as module
-from nurseryio._base.watchers import made, note_debug, switches, unwatch, watch, watchers
+from nurseryio._base.watchers import look_for_debug, made, switches, unwatch, watch, watchers
 
 
 class Watches:
@@ -26,12 +26,12 @@ class Watches:
 @pytest.fixture
 def switched() -> Iterator[list[bool]]:
     """What a switch was set to."""
-    note_debug(False)
+    look_for_debug(list)
     found: list[bool] = []
     switches.append(found.append)
     yield found
     switches.remove(found.append)
-    note_debug(False)
+    look_for_debug(list)
 
 
 def test_switch_is_on_from_the_first_watcher_to_the_last(switched: list[bool]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from harness.core import settle
 
 import nurseryio
-from nurseryio._base.watchers import note_debug, unwatch, watch
+from nurseryio._base.watchers import look_for_debug, unwatch, watch
 from nurseryio._core import swallowing
 from nurseryio._core.task import current_task
 
@@ -102,7 +102,7 @@ async def test_lines_are_not_noted_while_that_is_not_wanted() -> None:
     loop = asyncio.get_running_loop()
     before = loop.get_debug()
     loop.set_debug(False)
-    note_debug(False)
+    look_for_debug(list)
     try:
         task = await cancel_while(swallows(3))
         assert task._extra.swallowed is None

@@ -13,7 +13,7 @@ from harness.core import settle
 
 import nurseryio
 from nurseryio import CancelScope, current_time
-from nurseryio._base.watchers import note_debug, unwatch, watch
+from nurseryio._base.watchers import look_for_debug, unwatch, watch
 from nurseryio._nursery import origins, scope as scope_module
 from nurseryio._nursery.origins import DEADLINE, origin_of, reason_of
 
@@ -111,7 +111,7 @@ async def test_a_deadline_names_no_line_while_that_is_not_wanted() -> None:
     loop = asyncio.get_running_loop()
     before = loop.get_debug()
     loop.set_debug(False)
-    note_debug(False)
+    look_for_debug(list)
     try:
         assert scope_module.heappush is heapq.heappush
         with nurseryio.move_on_after(1000) as scope:

@@ -14,7 +14,7 @@ from harness.core import forever, settle
 
 import nurseryio
 from nurseryio import aio
-from nurseryio._base.watchers import note_debug
+from nurseryio._base.watchers import look_for_debug
 from nurseryio.instruments import Explanation, Watchdog, explain
 from nurseryio.testing import wait_all_tasks_blocked
 
@@ -208,7 +208,7 @@ async def test_explain_counts_the_cancellations_that_a_task_has_swallowed() -> N
     loop = asyncio.get_running_loop()
     before = loop.get_debug()
     loop.set_debug(False)
-    note_debug(False)
+    look_for_debug(list)
     try:
         swallows = Swallows()
         reason, explanation = await why(swallows.at_one_line, swallows.release)
