@@ -12,7 +12,15 @@ from harness.forks import in_child
 
 import nurseryio
 from nurseryio._base import watchers as module
-from nurseryio._base.watchers import look_for_debug, made, switches, unwatch, watch, watchers
+from nurseryio._base.watchers import (
+    is_in_debug_mode,
+    look_for_debug,
+    made,
+    switches,
+    unwatch,
+    watch,
+    watchers,
+)
 
 
 class Watches:
@@ -67,6 +75,16 @@ def test_switch_is_on_after_a_cancel_on_a_loop_whose_debug_mode_was_set_late(
             assert switched[-1]
 
     asyncio.run(main(), debug=False)
+
+
+def test_a_loop_without_a_debug_mode_is_not_in_it(switched: list[bool]) -> None:
+    class Loop(asyncio.AbstractEventLoop):
+        pass
+
+    look_for_debug(lambda: [Loop()])
+    assert not is_in_debug_mode(Loop())
+    assert not is_in_debug_mode(None)
+    assert True not in switched
 
 
 def test_each_watcher_is_told_of_what_is_made() -> None:
