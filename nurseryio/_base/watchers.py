@@ -49,7 +49,7 @@ _switching = process_lock(globals(), "_switching")
 
 
 def watch(watcher: Watcher) -> None:
-    """Add a watcher. It is told of each channel that is made."""
+    """Add a watcher. Its ``made()`` is called with each channel that is made."""
     with _switching:
         watchers[watcher] = None
         _switch()
@@ -103,6 +103,9 @@ def _forget() -> None:
 
 
 def made(thing: Any) -> None:
-    """Tell the watchers of a new channel. Called only while there are some."""
+    """Call each watcher with a new channel. Called only while there are some. Raises nothing."""
     for watcher in watchers.copy():
-        watcher.made(thing)
+        try:
+            watcher.made(thing)
+        except Exception:
+            continue  # near the limit of the stack

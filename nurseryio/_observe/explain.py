@@ -43,7 +43,8 @@ class Blocker:
         task: The task.
         asked: Whether a scope around its innermost line is cancelled.
         why: Why it has not ended, as a sentence without its subject; empty if it was not asked to.
-        swallowed: How many cancellations it has swallowed in awaits of asyncio code.
+        swallowed: How many cancellations it has swallowed: in awaits of asyncio code or, if the
+            lines are noted, in any await.
         swallowed_at: Where it has swallowed them, as pairs of a line that awaits and a number, the
             most frequent first. They are noted in debug mode of the loop and while a ``Watchdog``
             watches; else it is empty.

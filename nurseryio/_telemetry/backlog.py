@@ -125,15 +125,19 @@ class Backlogs:
         self._stuck_channel = stuck_channel
         self._clock = clock
         self._is_off = big_buffer == stuck_channel == inf
-        # Ends and queues that were made since the last look; of ends, whether it is the first.
-        self._new: deque[tuple[ref[Any], bool]] = deque()
+        # Channels that have got a receiving end since the last look, with that end, and whether it
+        # is the first one. Of a queue, the queue itself.
+        self._new: deque[tuple[ref[Any], ref[Any] | None, bool]] = deque()
         self._known: dict[int, _Channel] = {}
 
     def made(self, thing: Any) -> None:
         """Called by the thread that has made a receiving end or a queue."""
         if not self._is_off and running_loop_or_none() in (self._loop, None):
-            first = isinstance(thing, UnboundedQueue) or thing._state.open_receivers == 1
-            self._new.append((ref(thing), first))
+            if isinstance(thing, UnboundedQueue):
+                self._new.append((ref(thing), None, False))
+            else:
+                state = thing._state
+                self._new.append((ref(state), ref(thing), state.open_receivers == 1))
 
     def look(self) -> Iterator[Report]:
         """Look once, and return what is to be logged."""
@@ -150,15 +154,13 @@ class Backlogs:
 
     def _learn(self) -> None:
         while self._new:
-            reference, first = self._new.popleft()
+            reference, end, first = self._new.popleft()
             thing = reference()
-            if isinstance(thing, UnboundedQueue):
-                self._entry(thing)
-            elif thing is not None:
-                channel = self._entry(thing._state)
-                channel.ends.append(reference)
-                channel.all_known |= first
-            # Of an end that is gone already, the channel is found if tasks wait in it.
+            if thing is not None:
+                channel = self._entry(thing)
+                if end is not None:
+                    channel.ends.append(end)
+                    channel.all_known |= first
         for task in records.copy().values():
             queue = queue_of(task)
             if queue is not None and task._state.loop is self._loop:

@@ -154,8 +154,9 @@ class Watchdog(Instrument):
         """
         if self._watch is not None and not self._watch.over:
             raise RuntimeError("this watchdog is watching a loop already: use another one")
-        self._watch = _Watch(running_loop(), self._limits)
-        self._watch.start()
+        watch = _Watch(running_loop(), self._limits)
+        watch.start()
+        self._watch = watch
 
     def stop(self) -> None:
         """Stop watching. Does nothing if the watchdog does not watch a loop."""
@@ -258,9 +259,13 @@ class _Watch:
         return self._stopped.is_set() or self.loop.is_closed() or not self._thread.is_alive()
 
     def start(self) -> None:
-        self._thread.start()
         watch(self)
         self._ages.show()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._let_go()
+            raise
 
     def stop(self) -> None:
         self._stopped.set()

@@ -99,6 +99,23 @@ def test_each_watcher_is_told_of_what_is_made() -> None:
     assert first.things == second.things == ["a channel"]
 
 
+def test_an_error_of_a_watcher_is_not_raised_where_something_is_made() -> None:
+    class Fails:
+        def made(self, thing: object) -> None:
+            raise RecursionError
+
+    failing, fine = Fails(), Watches()
+    watch(failing)
+    watch(fine)
+    try:
+        _sender, receiver = nurseryio.open_memory_channel[int](0)
+    finally:
+        unwatch(failing)
+        unwatch(fine)
+    assert fine.things == [receiver]
+    assert receiver.statistics().open_receive_channels == 1
+
+
 def test_watchers_of_many_threads_leave_the_switch_off(switched: list[bool]) -> None:
     def come_and_go() -> None:
         for _ in range(200):

@@ -233,6 +233,15 @@ async def test_a_channel_is_not_stuck_while_a_task_that_has_its_end_is_busy() ->
             nursery.cancel_scope.cancel()
 
 
+async def test_a_channel_is_stuck_whose_receiving_end_was_never_kept() -> None:
+    with Looks(stuck_channel=30) as looks:
+        sender = nurseryio.open_memory_channel[int](10)[0]
+        gc.collect()
+        sender.send_nowait(1)
+        (report,) = looks.between(0, 40)
+        assert report.details["dropped"]
+
+
 # -- big buffers ---------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ import pytest
 from harness.core import forever, settle
 
 import nurseryio
+from nurseryio._base.watchers import watchers
 from nurseryio._telemetry.watchdog import LOGGER, _Limits, _Watch, path_of
 from nurseryio.instruments import Watchdog, task_tree
 from nurseryio.lowlevel import current_task
@@ -409,6 +410,21 @@ def test_watchdog_ends_its_thread_after_its_loop_was_closed() -> None:
     asyncio.run(main())
     while watchdog._watch is not None and watchdog._watch._thread.is_alive():
         watchdog._watch._thread.join(1)
+    watchdog.stop()
+
+
+async def test_watchdog_whose_thread_cannot_be_started_does_not_watch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    watchdog = Watchdog()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            watchdog.start()
+    assert not watchers
     watchdog.stop()
 
 
