@@ -154,15 +154,15 @@ class Watchdog(Instrument):
         """
         if self._watch is not None and not self._watch.over:
             raise RuntimeError("this watchdog is watching a loop already: use another one")
-        watch = _Watch(running_loop(), self._limits)
-        watch.start()
-        self._watch = watch
+        watching = _Watch(running_loop(), self._limits)
+        watching.start()
+        self._watch = watching
 
     def stop(self) -> None:
         """Stop watching. Does nothing if the watchdog does not watch a loop."""
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.stop()
+        watching, self._watch = self._watch, None
+        if watching is not None:
+            watching.stop()
 
     def __enter__(self) -> Self:
         self.start()
