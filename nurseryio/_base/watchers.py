@@ -80,7 +80,7 @@ def is_in_debug_mode(loop: Loop | None) -> bool:
     global _debug
     try:
         found = loop is not None and loop.get_debug()
-    except Exception:  # a loop does not have to implement it
+    except (AttributeError, NotImplementedError):  # a loop does not have to implement it
         return False
     if found and not _debug:
         with _switching:
