@@ -117,11 +117,8 @@ def _slower(page: Page) -> Iterable[str]:
 
 
 def picture(name: str, alternative: str) -> str:
-    """Return a picture in two palettes; the theme shows one of them."""
-    return "\n\n".join(
-        f"```{{image}} pictures/{name}-{palette}.svg\n:alt: {alternative}\n:class: only-{palette}\n```"
-        for palette in ("light", "dark")
-    )
+    """Return the directive for a picture of ``docs/pictures``."""
+    return f"```{{picture}} {name}\n{alternative}\n```"
 
 
 def opening(page: Page) -> str:
