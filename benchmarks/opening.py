@@ -29,7 +29,9 @@ class Line:
 
 def times(title: str) -> Callable[[Page, str], str]:
     """Return what makes the cells of a micro row."""
-    return lambda page, library: _number(page.ratio(title, library), 1)
+    return lambda page, library: (
+        "1" if library == "asyncio" else _number(page.ratio(title, library))
+    )
 
 
 def server(title: str, loop: str = STOCK) -> Callable[[Page, str], str]:
@@ -37,20 +39,21 @@ def server(title: str, loop: str = STOCK) -> Callable[[Page, str], str]:
 
     def cell(page: Page, library: str) -> str:
         column = "streams" if library == "asyncio" else library
-        return _number(page.ratio(title, column, part="network", loop=loop), 1)
+        return _number(page.ratio(title, column, part="network", loop=loop))
 
     return cell
 
 
 def memory(what: str) -> Callable[[Page, str], str]:
     """Return what makes the cells of a row of resident memory, in KiB."""
-    return lambda page, library: _number(page.memory(what, library) / 1024, 1)
+    return lambda page, library: _number(page.memory(what, library) / 1024)
 
 
 def swallowing(page: Page, library: str) -> str:
     """Return the CPU use while a cancelled task swallows its cancellation."""
-    row = page.row("an asyncio task that swallows cancellation", part="scale")
-    return row.cells.get(library, "–").partition(" (")[0]
+    title = "an asyncio task that swallows cancellation"
+    text = page.cell(title, library, part="scale").partition(" %")[0]
+    return text if text == "–" else f"{float(text):.0f} %"
 
 
 LINES = (
@@ -81,14 +84,15 @@ LINES = (
 """The lines of README's comparison that are measured."""
 
 
-def _number(value: float, digits: int) -> str:
-    return "–" if math.isnan(value) else f"{value:.{digits}f}".removesuffix(".0")
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1f}"
 
 
 def summary(page: Page) -> str:
     """Return the table of the opening."""
     head = "| | asyncio | anyio | Trio | nurseryio |\n| --- | ---: | ---: | ---: | ---: |"
-    lines = [f"| {line.text} | {' | '.join(cells(page, line))} |" for line in LINES]
+    found = [(line.text, cells(page, line)) for line in LINES]
+    lines = [f"| {text} | {' | '.join(row)} |" for text, row in found if row[-1] != "–"]
     return "\n".join([head, *lines])
 
 
@@ -145,13 +149,14 @@ def opening(page: Page) -> str:
 
 {summary(page)}
 
-The first four lines are times, and the next two the CPU time of a server; asyncio's server has streams. The figures
-are for asyncio's own loop if the line does not say otherwise. Smaller is better everywhere.
+The first four lines are times, and the next two the CPU time of a server; asyncio's server has
+streams. The figures are for asyncio's own loop if the line does not say otherwise. Smaller is
+better everywhere.
 
 {_list(points)}
 
-The figures of one machine say little about another one. The ratios between libraries are more stable. Measure your own
-program before you decide on speed alone.
+The figures of one machine say little about another one. The ratios between libraries are more
+stable. Measure your own program before you decide on speed alone.
 
 {picture("speed-tasks", _alternative(page, TASKS, times))}
 
@@ -162,11 +167,15 @@ program before you decide on speed alone.
 
 
 def _list(points: Iterable[str]) -> str:
-    return "\n".join(
-        textwrap.fill(point, 120, initial_indent="* ", subsequent_indent="  ", break_long_words=False,
-                      break_on_hyphens=False)
-        for point in points
-    )  # fmt: skip
+    """Return an unordered list, wrapped as the other text of the page."""
+    wrapper = textwrap.TextWrapper(
+        98,
+        initial_indent="* ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(map(wrapper.fill, points))
 
 
 TASKS = (
@@ -202,7 +211,9 @@ def _alternative(
     page: Page, titles: Iterable[str], cell: Callable[[str], Callable[[Page, str], str]]
 ) -> str:
     """Return the text for readers who do not see a picture: its figures for nurseryio."""
-    figures = ", ".join(f"{title.replace('`', '')}: {cell(title)(page, 'nurseryio')}" for title in titles)
+    figures = ", ".join(
+        f"{title.replace('`', '')}: {cell(title)(page, 'nurseryio')}" for title in titles
+    )
     return f"Bars for nurseryio, Trio, anyio and asyncio; those of nurseryio are {figures}"
 
 

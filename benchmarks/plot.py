@@ -13,7 +13,7 @@ from .opening import MEMORY, SERVERS, TASKS
 from .published import Page
 
 # The shapes and palettes are those of the other pictures of the documentation.
-sys.path.append(str(Path(__file__).parents[1] / "docs" / "_pictures"))
+sys.path.append(str(Path(__file__).parents[1] / "docs"))
 
 COLOURS = {"nurseryio": "work", "asyncio": "line", "trio": "other", "anyio": "cleanup"}
 _LEFT, _WIDTH, _BAR = 300, 760, 12
@@ -23,7 +23,7 @@ Group = tuple[str, dict[str, float]]
 
 def bars(title: str, groups: Iterable[Group], unit: str, mark: float | None) -> Any:
     """Return a drawing with one group of bars for each row; ``mark`` is where a line is drawn."""
-    from svg import Drawing
+    from _pictures.svg import Drawing
 
     groups = [
         (text, {name: value for name, value in values.items() if not math.isnan(value)})
@@ -38,7 +38,7 @@ def bars(title: str, groups: Iterable[Group], unit: str, mark: float | None) -> 
         draw.box(at, 34, 12, 12, colour, round_by=2)
         draw.text(at + 17, 44, name, size=12, colour="quiet")
         at += 40 + len(name) * 7.5
-    most = max(value for _, values in groups for value in values.values())
+    most = max((value for _, values in groups for value in values.values()), default=1)
     scale = (_WIDTH - _LEFT - 70) / most
     if mark is not None:  # first, so that the numbers are drawn over it
         x = _LEFT + mark * scale
@@ -93,7 +93,7 @@ def _server(what: str, library: str) -> str:
 
 def draw(text: str, folder: Path) -> list[Path]:
     """Draw the pictures of a page, in both palettes, and return their paths."""
-    from svg import PALETTES
+    from _pictures.svg import PALETTES
 
     written = []
     for name, drawing in pictures(Page(text)).items():

@@ -1,4 +1,4 @@
-"""Reads the tables of the written page back: its opening, its pictures and README are made from them.
+"""Reads the tables of the written page: its opening, its pictures and README are made from them.
 
 So text and pictures can be written again without measuring, and never say anything else than the
 tables do.
@@ -95,13 +95,17 @@ class Page:
         """Return a ratio; NaN if it was not measured."""
         if library == ("asyncio" if part == "micro" else "protocol"):
             return 1.0
-        text = self.row(title, part=part, loop=loop).cells.get(library, "–")
+        text = self.cell(title, library, part=part, loop=loop)
         return float("nan") if text == "–" else float(text)
+
+    def cell(self, title: str, column: str, *, part: str, loop: str = STOCK) -> str:
+        """Return the text of a cell; a dash if the page does not have it."""
+        try:
+            return self.row(title, part=part, loop=loop).cells.get(column, "–")
+        except LookupError:
+            return "–"
 
     def memory(self, what: str, library: str, *, loop: str = STOCK) -> float:
         """Return bytes of the table of resident memory; NaN if they were not measured."""
-        try:
-            row = self.row(f"{what}, {library}", part="scale", loop=loop)
-        except LookupError:
-            return float("nan")
-        return float(row.cells["bytes"].replace(",", ""))
+        text = self.cell(f"{what}, {library}", "bytes", part="scale", loop=loop)
+        return float("nan") if text == "–" else float(text.replace(",", ""))

@@ -195,18 +195,19 @@ def fairness(data: dict[str, Any]) -> str:
 
 INTRODUCTION = """# Performance
 
-This page says what nurseryio costs beside asyncio, anyio and Trio. Figures are ratios, so you can read them without
-knowing the machine."""
+This page says what nurseryio costs beside asyncio, anyio and Trio. Figures are ratios, so you can
+read them without knowing the machine."""
 
 METHOD = """## How it is measured
 
-The same work is written the way each library's documentation teaches it, for asyncio (`TaskGroup`, `timeout`, `Queue`,
-streams, raw protocols), anyio, Trio, quattro and nurseryio. Each library runs in a process of its own. Rounds are
-interleaved, and a ratio is the median over the rounds of one library's time to that of its neighbour in the same round.
-*floor* is the least asyncio code that does the work at all, without any of the semantics: what asyncio itself costs.
-The ± column is half the distance between the quartiles of nurseryio's ratio. Times are CPU time of the process: waiting
-does not count, and a busy machine disturbs it least. `make bench` repeats the measurement in a short form.
-`make bench` also writes this page, so do not edit it."""
+The same work is written the way each library's documentation teaches it, for asyncio
+(`TaskGroup`, `timeout`, `Queue`, streams, raw protocols), anyio, Trio, quattro and nurseryio.
+Each library runs in a process of its own. Rounds are interleaved, and a ratio is the median over
+the rounds of one library's time to that of its neighbour in the same round. *floor* is the least
+asyncio code that does the work at all, without any of the semantics: what asyncio itself costs.
+The ± column is half the distance between the quartiles of nurseryio's ratio. Times are CPU time
+of the process: waiting does not count, and a busy machine disturbs it least. `make bench` repeats
+the measurement in a short form. `make bench` also writes this page, so do not edit it."""
 
 FIGURES, ABOVE, EQUAL = (
     "## All figures",

@@ -16,7 +16,7 @@ author = "the nurseryio contributors"
 copyright = f"2026, {author}"
 version = release = version_of("nurseryio")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "pictures"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "picture_directive"]
 exclude_patterns = ["_build", "_ext", "_pictures"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -96,4 +96,4 @@ class Record(nurseryio.abc.Instrument):
 
 def name_of(task: nurseryio.lowlevel.Task) -> str:
     """The name of a task in a picture. The main function of a scene is "main"."""
-    return "main" if task.name.startswith("scenes.") else task.name
+    return "main" if task.name.startswith("_pictures.scenes.") else task.name

@@ -10,11 +10,11 @@ import asyncio
 import socket
 from typing import Any
 
-from record import Record
-
 import nurseryio
 from nurseryio.aio import edge_cancellation
 from nurseryio.instruments import task_tree
+
+from .record import Record
 
 # -- a nursery with one child that fails -------------------------------------------
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-# The contrast of each text to its ground is at least 4.5 to 1. The colours of bars carry text in the
-# colour "on". As the colours of text they have a name with "_text".
+# The contrast of each text to its ground is at least 4.5 to 1. Bars carry text in the colour "on".
+# As the colour of a text, the colour of a bar has a name with "_text".
 PALETTES = {
     "light": {
         "ground": "#ffffff",

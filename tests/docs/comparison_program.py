@@ -92,7 +92,11 @@ def on_uvloop() -> str:
         return "yes" if "uvloop" in type(asyncio.get_running_loop()).__module__ else "no"
 
     if LIBRARY == "trio":
-        return "no" if not {"loop_factory", "backend"} & {*inspect.signature(lib.run).parameters} else "?"
+        return (
+            "no"
+            if not {"loop_factory", "backend"} & {*inspect.signature(lib.run).parameters}
+            else "?"
+        )
     if LIBRARY == "anyio":
         return lib.run(main, backend_options={"use_uvloop": True})
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -205,6 +209,7 @@ def shows_waits() -> str:
 
     async def nurseryio_main() -> str:
         from nurseryio.instruments import task_tree
+        from nurseryio.testing import wait_all_tasks_blocked
 
         lock = lib.Lock()
 
@@ -214,13 +219,11 @@ def shows_waits() -> str:
         async with lib.open_nursery() as nursery:
             await lock.acquire()
             nursery.start_soon(wants)
-            await lib.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             text = str(task_tree())
             lock.release()
         return "what each task waits for" if "waits for a lock that" in text else "no"
 
-    if LIBRARY == "nurseryio":
-        import nurseryio.testing
     mains = {"anyio": anyio_main, "trio": trio_main, "nurseryio": nurseryio_main}
     return run(mains[LIBRARY])
 

@@ -32,7 +32,9 @@ from benchmarks.published import Page
 
 LIBRARIES = ("asyncio", "anyio", "trio", "nurseryio")
 PROGRAM = Path(__file__).with_name("comparison_program.py")
-LINE = re.compile(r"^\| \[(?P<title>[^\]]+)\]\((?P<link>[^)]+)\) \| (?P<cells>.+) \|$", re.MULTILINE)
+LINE = re.compile(
+    r"^\| \[(?P<title>[^\]]+)\]\((?P<link>[^)]+)\) \| (?P<cells>.+) \|$", re.MULTILINE
+)
 
 README = (source.ROOT / "README.md").read_text(encoding="utf-8")
 COMPARISON = README.partition("## Why this one")[2].partition("\n## ")[0]
@@ -41,9 +43,12 @@ LINES = {found["title"]: found["cells"].split(" | ") for found in LINE.finditer(
 each_library = pytest.mark.parametrize(
     "library",
     [
-        pytest.param(name, marks=pytest.mark.skipif(
-            importlib.util.find_spec(name) is None, reason=f"needs {name}"
-        ))
+        pytest.param(
+            name,
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec(name) is None, reason=f"needs {name}"
+            ),
+        )
         for name in LIBRARIES
     ],
 )
@@ -166,7 +171,7 @@ def test_the_comparison_says_which_library_supports_windows(library: str) -> Non
     elif library == "anyio":  # no classifier, but code for it
         backend = importlib.util.find_spec("anyio._core._sockets")
         assert backend is not None and backend.origin is not None
-        supported = "sys.platform == \"win32\"" in Path(backend.origin).read_text(encoding="utf-8")
+        supported = 'sys.platform == "win32"' in Path(backend.origin).read_text(encoding="utf-8")
     else:
         supported = any("Windows" in each for each in classifiers(library))
     assert cell("Windows", library) == ("yes" if supported else "not yet")

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import scenes
-from record import Life, Record
-from svg import Drawing
-
 import nurseryio
 from nurseryio.testing import MockClock
+
+from . import scenes
+from .record import Life, Record
+from .svg import Drawing
 
 WIDTH = 760
 ROW = 40
@@ -46,8 +46,9 @@ class Lanes:
         for second in range(int(self.seconds) + 1):
             x = self.x(second)
             self.drawing.line([(x, 48), (x, self.bottom)], "grid", width=1)
-            self.drawing.text(x, self.bottom + 18, f"{second} s", colour="quiet", size=11.5,
-                              anchor="middle")  # fmt: skip
+            self.drawing.text(
+                x, self.bottom + 18, f"{second} s", colour="quiet", size=11.5, anchor="middle"
+            )
         for name in self.names:
             self.drawing.text(14, self.y(name) + 4.5, name, code=True, size=12.5)
 
@@ -74,9 +75,7 @@ class Lanes:
             if parent in self.names:
                 x = self.x(self.life(name).begin)
                 a, b = self.y(parent), self.y(name)
-                self.drawing.line(
-                    [(x - 6, a + BAR / 2), (x - 6, b), (x, b)], "line", arrow=True
-                )
+                self.drawing.line([(x - 6, a + BAR / 2), (x - 6, b), (x, b)], "line", arrow=True)
 
     def moment(self, time: float, text: str, colour: str = "fault") -> None:
         """Draw a dashed line through all rows at one time, with a text above."""
@@ -108,10 +107,17 @@ def nursery() -> Drawing:
     draw.cross(x + 4, lanes.y("page 2"))
     draw.text(x + 16, lanes.y("page 2") + 4.5, failed.text, colour="fault", size=12.5, code=True)
     x = lanes.x(failed.at) - 1
-    draw.line([(x, lanes.y("page 2") + BAR / 2), (x, lanes.y("page 3") - BAR / 2)], "fault",
-              arrow=True)  # fmt: skip
-    draw.text(x - 8, lanes.y("page 3") - BAR / 2 - 4, "cancels its siblings", colour="fault",
-              size=11.5, anchor="end")  # fmt: skip
+    draw.line(
+        [(x, lanes.y("page 2") + BAR / 2), (x, lanes.y("page 3") - BAR / 2)], "fault", arrow=True
+    )
+    draw.text(
+        x - 8,
+        lanes.y("page 3") - BAR / 2 - 4,
+        "cancels its siblings",
+        colour="fault",
+        size=11.5,
+        anchor="end",
+    )
     lanes.moment(left.at, f"the block raises an {left.text}; no task is left")
     return draw
 
@@ -124,11 +130,13 @@ def timeout() -> Drawing:
     lanes.moment(2, "the time is up; the function swallows the cancellation")
     for name, text, colour in (
         (names[0], "runs on", "fault"),
-        (names[1], "each further await raises again, so the block ends here", "work"),
+        (names[1], "each further await raises, so the block ends", "work"),
     ):
         end = record.lives[name].end
         if name == names[1]:
-            lanes.drawing.text(lanes.x(end) + 10, lanes.y(name) + 4.5, text, colour=colour, size=12.5)
+            lanes.drawing.text(
+                lanes.x(end) + 10, lanes.y(name) + 4.5, text, colour=colour, size=12.5
+            )
         else:
             x, y = lanes.x(2), lanes.y(name) + BAR / 2 + 5
             lanes.drawing.line([(x, y), (lanes.x(end), y)], colour, width=3, arrow=True)
@@ -162,10 +170,12 @@ def edge() -> Drawing:
             lanes.drawing.cross(lanes.x(end) + 8, y)
             lanes.drawing.text(lanes.x(end) + 20, y + 4.5, mark.text, colour="fault", size=12.5)
         else:
-            lanes.drawing.text(lanes.x(end) + 8, y + 4.5, "in its pool again", colour="work",
-                               size=12.5)  # fmt: skip
-    lanes.drawing.text(lanes.x(7), 32, "the grace is over", colour="quiet", size=12,
-                       anchor="middle")  # fmt: skip
+            lanes.drawing.text(
+                lanes.x(end) + 8, y + 4.5, "in its pool again", colour="work", size=12.5
+            )
+    lanes.drawing.text(
+        lanes.x(7), 32, "the grace is over", colour="quiet", size=12, anchor="middle"
+    )
     lanes.drawing.line([(lanes.x(7), 40), (lanes.x(7), lanes.bottom)], "quiet", dashed=True)
     return lanes.drawing
 
@@ -258,17 +268,23 @@ def scopes() -> Drawing:
     for node in nodes:
         edge = "fault" if node.cancelled else "work" if node.kind == "shield" else "line"
         is_task = node.kind == "task"
-        draw.box(node.x - 52, node.y - 15, 104, 30, "block", edge=edge, round_by=15 if is_task else 4)
+        draw.box(
+            node.x - 52, node.y - 15, 104, 30, "block", edge=edge, round_by=15 if is_task else 4
+        )
         draw.text(node.x, node.y + 4.5, node.text, size=12.5, anchor="middle", code=is_task)
         if node.text in gone:
             draw.text(node.x, node.y + 31, "has ended", colour="fault", size=12, anchor="middle")
         if node.kind == "shield":
             draw.text(node.x + 60, node.y + 4, "keeps it out", colour="work", size=12.5)
     first = next(node for node in nodes if node.cancelled)
-    draw.text(first.x - 60, first.y + 4, "cancel()", colour="fault", size=12.5, anchor="end",
-              bold=True)  # fmt: skip
-    keys = (("a task", 15.0, "line"), ("a nursery or scope", 4.0, "line"),
-            ("cancelled", 4.0, "fault"))  # fmt: skip
+    draw.text(
+        first.x - 60, first.y + 4, "cancel()", colour="fault", size=12.5, anchor="end", bold=True
+    )
+    keys = (
+        ("a task", 15.0, "line"),
+        ("a nursery or scope", 4.0, "line"),
+        ("cancelled", 4.0, "fault"),
+    )
     for line, (text, round_by, colour) in enumerate(keys):
         y = 22 + line * 28
         draw.box(WIDTH - 176, y - 2, 30, 18, "block", edge=colour, round_by=min(round_by, 9))
@@ -297,8 +313,8 @@ def streams() -> Drawing:
     for second in range(7):
         x, _ = place(second, 0)
         draw.text(x, bottom + 20, f"{second} s", colour="quiet", size=11.5, anchor="middle")
-    draw.text(left, 24, "Written and not yet read: ten pieces are written in a second, two are read",
-              size=12.5, colour="quiet")  # fmt: skip
+    heading = "Written and not yet read: ten pieces are written in a second, two are read"
+    draw.text(left, 24, heading, size=12.5, colour="quiet")
     for name, colour in ((scenes.ASYNCIO, "fault"), (scenes.NURSERYIO, "work")):
         points = [place(0, 0)]
         for each, time, value in record.values:
