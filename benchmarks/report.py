@@ -16,7 +16,7 @@ from .network.measure import BASE as NETWORK_BASE, SERVERS
 from .network.rows import ROWS as NETWORK_ROWS
 from .opening import opening
 from .published import Page
-from .reasons import MICRO as MICRO_REASONS, NETWORK as NETWORK_REASONS
+from .reasons import MICRO as MICRO_REASONS, NETWORK as NETWORK_REASONS, SCALE as SCALE_REASONS
 from .rows import ROWS as MICRO_ROWS
 from .scale_report import scale_tables
 
@@ -117,29 +117,27 @@ def throughput_table(rows: dict[str, Any], loop: str) -> str:
 
 
 def missed(page: Page) -> str:
-    """Return a list of the rows above their goal, under the reason for it where that is known."""
+    """Return the rows above their goal, and the reasons for it where they are known."""
+    names = {("micro", row.title): row.name for row in MICRO_ROWS}
+    names |= {("network", row.title): row.name for row in NETWORK_ROWS}
+    known = {"micro": MICRO_REASONS, "network": NETWORK_REASONS}
     lines: dict[str, list[str]] = {}
-    for part, rows, known in (
-        ("micro", MICRO_ROWS, MICRO_REASONS),
-        ("network", NETWORK_ROWS, NETWORK_REASONS),
-    ):
-        names = {row.title: row.name for row in rows}
-        for row in page.rows:
-            if row.part != part or row.met is not False or row.title not in names:
-                continue
-            goal = row.cells["target"].removeprefix("≤ ")
-            reason = known.get((names[row.title], row.loop), "The reason is not known.")
-            text = f"{row.title}, {row.loop}: {row.cells[MEASURED]} (goal {goal})"
-            lines.setdefault(reason, []).append(text)
+    titles: dict[str, dict[str, None]] = {}
+    for row in page.rows:
+        if row.met is not False:
+            continue
+        if row.part == "scale":
+            title, reason = f"{row.table}: {row.title}", SCALE_REASONS.get(row.table)
+        else:
+            title = row.title
+            reason = known[row.part].get((names.get((row.part, title), ""), row.loop))
+        cells = lines.setdefault(title, [title, "", "", row.cells["target"]])
+        cells[1 if row.loop == STOCK else 2] = row.cells[MEASURED]
+        titles.setdefault(reason or "The reason is not known.", {})[title] = None
     if not lines:
         return ""
-    items = [f"* {'; '.join(rows)}.\n\n  {reason}" for reason, rows in lines.items()]
-    return (
-        "## Rows above their goal\n\n"
-        "A goal is a bound that the project has set for itself. Most goals are below 1: as fast as "
-        "asyncio, or faster. So a row above its goal works as promised, and takes longer than the "
-        "project wants it to.\n\n" + "\n\n".join(items)
-    )
+    reasons = [f"* **{'; '.join(rows)}.** {reason}" for reason, rows in titles.items()]
+    return "\n\n".join([ABOVE, GOALS, table(ABOVE_HEAD, lines.values()), "The reasons:", *reasons])
 
 
 def skipped(data: dict[str, Any]) -> str:
@@ -208,6 +206,12 @@ asyncio code that does the work at all, without any of the semantics: what async
 The ± column is half the distance between the quartiles of nurseryio's ratio. Times are CPU time
 of the process: waiting does not count, and a busy machine disturbs it least. `make bench` repeats
 the measurement in a short form. `make bench` also writes this page, so do not edit it."""
+
+GOALS = """A goal is a bound that the project has set for itself. Most goals are 1 or less: as fast
+as asyncio, or faster. So a row above its goal works as promised, and takes longer than the project
+wants it to. A loop on which the row reaches its goal has an empty cell. On uvloop the same Python
+code weighs more, because uvloop itself is compiled."""
+ABOVE_HEAD = ("work", "asyncio's loop", "uvloop", "goal")
 
 FIGURES, ABOVE, EQUAL = (
     "## All figures",

@@ -155,7 +155,8 @@ def test_the_page_lists_rows_above_their_goal_under_their_reason() -> None:
     assert "## Rows above their goal" in page
     title = BY_NAME["nursery_one"].title
     reason = reasons.MICRO["nursery_one", "stock"]
-    assert f"* {title}, stock: 2.00 (goal 0.85).\n\n  {reason}" in page
+    assert f"| {title} | 2.00 |  | ≤ 0.85 |" in page
+    assert f"* **{title}.** {reason}" in page
     assert reasons.NETWORK["echo_64", "stock"] in page
 
 
