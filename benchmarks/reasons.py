@@ -84,9 +84,9 @@ _PARKING = (
     "what was handed over. asyncio has one frame and a future."
 )
 _YIELDS = (
-    "put() and get() of asyncio do not yield if they do not have to wait. send and receive are "
-    "checkpoints. With two tasks that are ready, every second operation is an iteration of the "
-    "loop. When each of them was one, it took 1.7 times the instructions."
+    "put() and get() of asyncio do not yield where they need not wait. send and receive are "
+    "checkpoints: with two tasks that are ready, every second of them is a turn of the loop, and "
+    "when each of them was it took 1.7 times the instructions."
 )
 
 _MICRO = {
