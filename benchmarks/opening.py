@@ -90,7 +90,7 @@ def _number(value: float) -> str:
 
 def summary(page: Page) -> str:
     """Return the table of the opening."""
-    head = "| | asyncio | anyio | Trio | nurseryio |\n| --- | ---: | ---: | ---: | ---: |"
+    head = "| work | asyncio | anyio | Trio | nurseryio |\n| --- | ---: | ---: | ---: | ---: |"
     found = [(line.text, cells(page, line)) for line in LINES]
     lines = [f"| {text} | {' | '.join(row)} |" for text, row in found if row[-1] != "–"]
     return "\n".join([head, *lines])

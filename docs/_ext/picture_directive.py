@@ -6,7 +6,8 @@ version that fits its colours, and hides the other one from screen readers too.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
@@ -17,13 +18,12 @@ class Picture(SphinxDirective):
 
     required_arguments = 1
     has_content = True
-    option_spec: ClassVar[dict[str, Any]] = {}
 
     def run(self) -> list[nodes.Node]:
-        """Return an image for each palette."""
+        """Return an image for each palette, in a frame that can be scrolled with the keyboard."""
         self.assert_has_content()
         name, alternative = self.arguments[0], " ".join(self.content)
-        return [
+        images = [
             nodes.image(
                 uri=f"/pictures/{name}-{palette}.svg",
                 alt=alternative,
@@ -31,9 +31,17 @@ class Picture(SphinxDirective):
             )
             for palette in ("light", "dark")
         ]
+        frame = '<div class="picture-frame" role="group" aria-label="Picture" tabindex="0">'
+        return [
+            nodes.raw("", frame, format="html"),
+            *images,
+            nodes.raw("", "</div>", format="html"),
+        ]
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Register the directive."""
+    """Register the directive, and the style of its frame."""
     app.add_directive("picture", Picture)
+    app.config.html_static_path.append(str(Path(__file__).with_name("picture_static")))
+    app.add_css_file("pictures.css")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
