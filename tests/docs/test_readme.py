@@ -63,6 +63,17 @@ def test_readme_explains_each_extra_that_is_for_users() -> None:
         assert f"'.[{extra}]'" in README
 
 
+def test_the_support_table_of_readme_is_that_of_the_project() -> None:
+    table = README.partition("## What it runs on")[2]
+    project = (source.ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    versions = re.findall(r"Python :: (3\.\d+)\"", project)
+    assert f"| CPython | {versions[0]} to {versions[-1]} |" in table
+    loops = PAGES[DOCS / "loops.md"].partition("## What differs")[0]
+    others = len(re.findall(r"^\| .* \| cross-section", loops, re.MULTILINE))
+    words = {8: "eight", 9: "nine", 10: "ten", 11: "eleven", 12: "twelve"}
+    assert f"[{words[others]} others]" in table
+
+
 # -- the site ---------------------------------------------------------------------------
 
 
