@@ -41,7 +41,7 @@ class Row:
     @property
     def met(self) -> bool | None:
         """Whether the row reaches its goal; None if it has none."""
-        verdict = self.cells.get("", "")
+        verdict = self.cells.get("verdict", "")
         return None if not verdict else verdict == "met"
 
 

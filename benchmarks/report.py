@@ -59,7 +59,7 @@ def micro_table(rows: dict[str, Any], loop: str) -> str:
             ]
         )
     return f"### Micro rows, {loop} loop (asyncio = 1)\n\n" + table(
-        ["work", *others, "± nurseryio", "target", ""], lines
+        ["work", *others, "± nurseryio", "goal", "verdict"], lines
     )
 
 
@@ -89,7 +89,7 @@ def network_table(rows: dict[str, Any], loop: str) -> str:
         )
     return (
         f"### Network, {loop} loop: server's CPU time per operation (raw Protocol = 1)\n\n"
-        + table(["work", "Protocol, µs", *others, "± nurseryio", "target", ""], lines)
+        + table(["work", "Protocol, µs", *others, "± nurseryio", "goal", "verdict"], lines)
     )
 
 
@@ -131,7 +131,7 @@ def missed(page: Page) -> str:
         else:
             title = row.title
             reason = known[row.part].get((names.get((row.part, title), ""), row.loop))
-        cells = lines.setdefault(title, [title, "", "", row.cells["target"]])
+        cells = lines.setdefault(title, [title, "", "", row.cells["goal"]])
         cells[1 if row.loop == STOCK else 2] = row.cells[MEASURED]
         titles.setdefault(reason or "The reason is not known.", {})[title] = None
     if not lines:
