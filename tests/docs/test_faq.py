@@ -74,7 +74,9 @@ def test_the_texts_of_errors_are_found_in_constants_conditions_and_calls() -> No
 
 
 def test_each_section_with_errors_says_what_to_do() -> None:
-    for block in re.split(r"^### ", PAGE, flags=re.MULTILINE)[1:]:
-        text = re.sub(r"```.*?```", "", block.partition("\n")[2], flags=re.DOTALL)
-        text = text.partition("\n## ")[0].replace("<!-- errors -->", "")
-        assert len(text.split()) >= 8, block.partition("\n")[0]
+    sections = re.split(r"^##+ ", PAGE, flags=re.MULTILINE)[1:]
+    with_errors = [section for section in sections if "<!-- errors -->" in section]
+    assert len(with_errors) == len(BLOCKS)
+    for section in with_errors:
+        text = re.sub(r"<!-- errors -->|```.*?```", "", section, flags=re.DOTALL)
+        assert len(text.partition("\n")[2].split()) >= 8, section.partition("\n")[0]
