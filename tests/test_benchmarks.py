@@ -19,7 +19,7 @@ if sys.version_info < (3, 11):
 if str(source.ROOT) not in sys.path:
     sys.path.insert(0, str(source.ROOT))
 
-from benchmarks import figures, plot, reasons, report, run
+from benchmarks import figures, plot, reasons, report, run, watchdog
 from benchmarks.harness import Samples
 from benchmarks.micro import asyncio_idiom, floor, trio_idiom
 from benchmarks.network import client
@@ -204,3 +204,14 @@ def test_the_command_line_refuses_an_unknown_row(capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit):
         run.main(["--rows", "nothing_of_the_kind"])
     assert "'nothing_of_the_kind' is none of" in capsys.readouterr().err
+
+
+def test_the_cost_of_a_watchdog_is_measured_in_turns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["watchdog", "--tiny", "--rounds", "4", "nursery_one"])
+    watchdog.main()
+    name, loop, ratio, half = capsys.readouterr().out.split()
+    assert (name, loop) == ("nursery_one", "stock")
+    assert float(ratio) > 0
+    assert half.startswith("±")
