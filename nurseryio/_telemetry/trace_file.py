@@ -171,7 +171,11 @@ class TraceFile(Instrument):
                 self._put_unflushed(self._step(track, now))
                 track.step_since = now  # of the rest, which is in the next file
             track.end_all(now, self._put_unflushed)
-        self._put_unflushed(f'{{"ph":"M","name":"end","pid":{self._pid},"tid":0,"args":{{}}}}\n]\n')
+        # The last event has no comma behind it.
+        self._put_unflushed(
+            f'{{"ph":"M","name":"process_sort_index","pid":{self._pid},"tid":0,'
+            '"args":{"sort_index":0}}\n]\n'
+        )
         self._write()
         self._close_descriptor()
 

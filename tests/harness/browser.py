@@ -87,7 +87,7 @@ class Page:
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             with suppress(RuntimeError):  # the page is being replaced
-                if self.run(f"location.href !== 'about:blank' && ({ready})"):
+                if self.run(f"location.href === {json.dumps(address)} && ({ready})"):
                     return
             time.sleep(0.02)
         raise TimeoutError(f"{address} is not ready")
