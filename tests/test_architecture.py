@@ -127,6 +127,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     {
         "_telemetry": (
             "watchdog",
+            "reported",
             "trace_file",
             "timeline",
             "monitor",

@@ -17,22 +17,20 @@ Rule 4: a cancellation is not an error. Reading the error of a task does not cou
 
 from __future__ import annotations
 
-import os
 import time
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from .._asyncio import compat, display
+from .._asyncio import compat
 from .._asyncio.compat import current_task_or_none
 from .._base.abcs import Instrument
-from .._base.errors import Cancelled
-from .._base.exc_fields import class_name, is_a
-from .._base.exception_groups import leaves
+from .._base.exc_fields import class_name
 from .._base.util import text_of
 from .._core.task import records
 from .._observe.open_scopes import OpenScopes
 from .._observe.task_tree import sentence_of
 from .._observe.waits import name_of_task
+from .reported import error_line, error_of, is_cancellation, is_of_run
 
 if TYPE_CHECKING:
     from .._core.scope_tree import Node
@@ -44,9 +42,6 @@ MISSING = (
 )
 # Boundaries of the histogram of the loop's lag (seconds).
 LAGS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-
-
-_ROOM_OF_RUN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_run", "")
 
 
 class OpenTelemetry(Instrument):
@@ -169,7 +164,7 @@ class OpenTelemetry(Instrument):
         if followed.span is None:
             self._begin(task, followed)
         self._end_scopes(followed)
-        error = _error_of(task)
+        error = error_of(task)
         try:
             if error is not None:
                 self._note_error(task, followed.span, error)
@@ -185,13 +180,13 @@ class OpenTelemetry(Instrument):
     def _follow(self, task: Task) -> _Followed | None:
         """The data of a task; None for those that ``run()`` has made for itself."""
         followed = self._tasks.get(task)
-        if followed is None and not _is_of_run(task):
+        if followed is None and not is_of_run(task):
             # The tasks of the nurseries around it, outer before inner. Not recursive: trees may be
             # deep.
             path = [task]
             while (nursery := path[-1]._parent_nursery) is not None:
                 host = nursery._parent_task
-                if host in self._tasks or _is_of_run(host) or compat.is_over(host.asyncio_task):
+                if host in self._tasks or is_of_run(host) or compat.is_over(host.asyncio_task):
                     break
                 path.append(host)
             for each in reversed(path):
@@ -241,7 +236,7 @@ class OpenTelemetry(Instrument):
         )
 
     def _note_error(self, task: Task, span: Any, error: BaseException) -> None:
-        if all(is_a(leaf, Cancelled) for leaf in leaves(error)):
+        if is_cancellation(error):
             span.set_attribute("nurseryio.task.cancelled", True)
             return
         self._fail(span, error)
@@ -256,10 +251,9 @@ class OpenTelemetry(Instrument):
         span.set_attribute("error.type", _full_name(kind))
         try:
             span.record_exception(error)
-            text = f"{class_name(kind)}: {error}"
         except Exception:  # of the error's __str__
-            text = class_name(kind)
-        self._set_error(span, text)
+            pass
+        self._set_error(span, error_line(error))
 
     def _fail_nursery(self, seen: _Seen, error: BaseException) -> None:
         kind = type(error)
@@ -346,7 +340,7 @@ class OpenTelemetry(Instrument):
             seen.span.add_event("cancelled", attributes)
         errors = getattr(node._nursery, "_errors", None)
         for error in () if seen.failed or errors is None else errors:
-            if not all(is_a(leaf, Cancelled) for leaf in leaves(error)):
+            if not is_cancellation(error):
                 self._fail_nursery(seen, error)
                 break
 
@@ -375,28 +369,6 @@ class OpenTelemetry(Instrument):
         if deadline != inf:
             span.set_attribute("nurseryio.scope.deadline", deadline - seen.since)
         span.end()
-
-
-def _is_of_run(task: Task) -> bool:
-    """Whether ``run()`` has made the task for itself."""
-    code = getattr(task.coro, "cr_code", None)
-    return (
-        task._parent_nursery is None
-        and task._state.run is not None
-        and code is not None
-        and code.co_filename.startswith(_ROOM_OF_RUN)
-    )
-
-
-def _error_of(task: Task) -> BaseException | None:
-    """The error of a task that has ended. To be called in a ``task_exited`` hook only."""
-    if task._parent_nursery is None:
-        return display.error_of(task.asyncio_task)
-    run = task._state.run
-    if run is not None and task is run.main_task:
-        return run.main_error
-    hooks = task._state.step_hooks
-    return None if hooks is None else hooks.exit_error
 
 
 def _full_name(kind: type) -> str:

@@ -10,8 +10,9 @@ Each task is a track. On it are slices, nested by time:
 * a *scope* or *nursery* lasts from the end of the step that has entered it to the end of the step
   that has left it. Scopes that are entered and left in one step are not seen.
 
-Arrows lead from a task that spawns another one to the first step of that task, and from a task that
-wakes or cancels another one to that task's next step.
+A mark stands where a scope is cancelled, and where a task ends with an error. Arrows lead from a
+task that spawns another one to the first step of that task, and from a task that wakes or cancels
+another one to that task's next step.
 
 Rule 1: memory is bounded: it holds data of the tasks that have not ended, and a buffer.
 
@@ -51,6 +52,7 @@ from .._observe.open_scopes import OpenScopes
 from .._observe.places import Place, rank_of_place
 from .._observe.task_tree import scope_info, sentence_of
 from .._observe.waits import name_of_task, operation_of, wait_of
+from .reported import error_line, error_of, is_cancellation, is_of_run
 
 if TYPE_CHECKING:
     import types
@@ -82,7 +84,8 @@ class TraceFile(Instrument):
     Give it to ``run(..., instruments=[TraceFile("run.json")])``, or to
     ``lowlevel.add_instrument()`` on a loop that is running already. Then open the file at
     https://ui.perfetto.dev or in chrome://tracing. Each task is a track with its steps, waits,
-    scopes and nurseries. Arrows show which task has spawned, woken or cancelled which.
+    scopes and nurseries. Marks show cancellations and errors. Arrows show which task has spawned,
+    woken or cancelled which.
 
     The trace is written while the program runs, and needs little memory. Times are real time, also
     under a virtual clock. If the process is killed, the file can be opened all the same. It then
@@ -253,19 +256,31 @@ class TraceFile(Instrument):
     def task_spawned(self, task: Task) -> None:
         """A task has been made."""
         track = self._tracks.get(task) or self._new_track(task)
-        self._begin_arrow(track, "spawn")
+        if track is not None:
+            self._begin_arrow(task, track, "spawn")
 
     def task_scheduled(self, task: Task) -> None:
         """A task has become ready."""
         track = self._tracks.get(task) or self._new_track(task)
-        if self._running is not None and not track.arrow_from:
-            self._begin_arrow(track, "cancel" if task.scope._effective else "wake")
+        if track is not None and self._running is not None and not track.arrow_from:
+            self._begin_arrow(task, track, "cancel" if task.scope._effective else "wake")
 
     def before_task_step(self, task: Task) -> None:
         """A task is about to run."""
         track = self._tracks.get(task) or self._new_track(task)
         self._running = track
-        track.step_since = _now()
+        if track is not None:
+            track.step_since = _now()
+
+    def task_exited(self, task: Task) -> None:
+        """A task has ended."""
+        track = self._tracks.get(task)
+        error = error_of(task)
+        try:
+            if track is not None and error is not None and not is_cancellation(error):
+                track.error = _text(error_line(error))
+        finally:
+            del error
 
     def after_task_step(self, task: Task) -> None:
         """A task has run, up to its next suspension or its end."""
@@ -282,6 +297,9 @@ class TraceFile(Instrument):
                 track.name = name_of_task(task)
                 text += track.named()
         if compat.is_over(task.asyncio_task):
+            if track.error:
+                text += _mark("error", track.error, now, track.ids)
+                self._note_cancelled(task, now)
             self._put(text)
             track.end_all(now, self._put)
             self._tracks.pop(task, None)
@@ -295,12 +313,13 @@ class TraceFile(Instrument):
 
     # -- tracks ------------------------------------------------------------------------
 
-    def _new_track(self, task: Task) -> _Track:
+    def _new_track(self, task: Task) -> _Track | None:
+        """The track of a task that has none yet; None for the tasks of ``run()`` itself."""
         if not self._looked:
             self._looked = True
             self._look_at_all(task)
-            if task in self._tracks:
-                return self._tracks[task]
+        if self._descriptor is None or is_of_run(task):
+            return None
         track = self._tracks[task] = _Track(next(self._numbers), name_of_task(task), self._pid)
         self._put_unflushed(track.named())
         return track
@@ -309,7 +328,7 @@ class TraceFile(Instrument):
         """Begin the tracks of the tasks that wait already. Called before the first event."""
         now = _now()
         for task in list(records.values()):
-            if task._state is not first._state or task is first:
+            if task._state is not first._state or task is first or is_of_run(task):
                 continue
             asyncio_task = task.asyncio_task
             if compat.is_over(asyncio_task) or compat.waiter(asyncio_task) is None:
@@ -318,11 +337,13 @@ class TraceFile(Instrument):
             text = track.named() + self._follow_scopes(task, track, now)
             self._put_unflushed(text + self._begin_wait(task, track, now))
 
-    def _begin_arrow(self, track: _Track, kind: str) -> None:
+    def _begin_arrow(self, task: Task, track: _Track, kind: str) -> None:
         source = self._running
         if source is None or source is track:
             return
         track.arrow_kind, track.arrow_since, track.arrow_from = kind, _now(), source.ids
+        if kind == "cancel":
+            self._note_cancelled(task, track.arrow_since)
 
     def _step(self, track: _Track, now: int) -> str:
         """The end of the wait, the step, and the arrow that leads to it."""
@@ -384,25 +405,33 @@ class TraceFile(Instrument):
         return second
 
     def _follow_scopes(self, task: Task, track: _Track, now: int) -> str:
-        """The scopes that the task has left, was cancelled in, and has entered."""
-        text = ""
+        """The scopes that the task was cancelled in, has left, and has entered."""
         scopes = track.scopes
-        if scopes.changed(task):
-            for _, scope in scopes.left(task):
-                text += scope.end(now, track.ids)
-            entered = list(scopes.entered(task))
-        else:
-            entered = []
-        for node in entered:
+        text = track.cancelled(now)
+        if not scopes.changed(task):
+            return text
+        for _, scope in scopes.left(task):
+            text += scope.end(now, track.ids)
+        for node in scopes.entered(task):
             info = scope_info(node, task._state.loop.time())
             scopes.known[node] = scope = _Scope("nursery" if info.nursery else "scope")
             scope.name = _text(scope_line(info))
             text += scope.begin(now, track.ids)
-        for node, scope in scopes.known.items():
-            if node._effective and not scope.cancelled:
-                scope.cancelled = reason = _text(sentence_of(node))
-                text += f'{{"ph":"i","s":"t","cat":"cancel","name":{reason},"ts":{now}e-3{track.ids}'
-        return text
+        return text + track.cancelled(now)
+
+    def _note_cancelled(self, task: Task, now: int) -> None:
+        """Mark the nurseries around a task that are cancelled. Their tasks may not run soon."""
+        nursery = task._parent_nursery
+        while nursery is not None and nursery.cancel_scope._effective:
+            host = nursery._parent_task
+            track = self._tracks.get(host)
+            # The events of a running task are written as its step ends.
+            if track is not None and track is not self._running:
+                scope = track.scopes.known.get(nursery.cancel_scope)
+                if scope is not None and scope.cancelled:
+                    return
+                self._put_unflushed(track.cancelled(now))
+            nursery = host._parent_nursery
 
 
 class _Track:
@@ -418,6 +447,7 @@ class _Track:
         waits: Whether a wait is open in the file.
         wait: The name of the wait, as JSON.
         wait_details: The rest of the event of the wait, as JSON.
+        error: The error with which the task has ended, as JSON; empty if there is none.
         arrow_from: The end of an event on the track from which an arrow leads to the next step;
             empty if there is none.
         arrow_kind: What the arrow means.
@@ -428,6 +458,7 @@ class _Track:
         "arrow_from",
         "arrow_kind",
         "arrow_since",
+        "error",
         "ids",
         "name",
         "number",
@@ -446,7 +477,7 @@ class _Track:
         self.scopes: OpenScopes[_Scope] = OpenScopes()
         self.settled = self.waits = False
         self.step_since: int | None = None
-        self.wait = self.wait_details = ""
+        self.wait = self.wait_details = self.error = ""
         self.arrow_from = self.arrow_kind = ""
         self.arrow_since = 0
 
@@ -456,6 +487,15 @@ class _Track:
             f'{{"ph":"M","name":"thread_name","args":{{"name":{_text(self.name)}}}{self.ids}'
             f'{{"ph":"M","name":"thread_sort_index","args":{{"sort_index":{self.number}}}{self.ids}'
         )
+
+    def cancelled(self, now: int) -> str:
+        """Marks for the open scopes that are cancelled and have none yet."""
+        text = ""
+        for node, scope in self.scopes.known.items():
+            if node._effective and not scope.cancelled:
+                scope.cancelled = _text(sentence_of(node))
+                text += _mark("cancel", scope.cancelled, now, self.ids)
+        return text
 
     def begin_wait(self, now: int) -> str:
         """The beginning of the wait."""
@@ -498,6 +538,10 @@ class _Scope:
 def _now() -> int:
     """The time in nanoseconds."""
     return time.perf_counter_ns() - _ZERO
+
+
+def _mark(kind: str, name: str, now: int, ids: str) -> str:
+    return f'{{"ph":"i","s":"t","cat":"{kind}","name":{name},"ts":{now}e-3{ids}'
 
 
 def _text(text: str) -> str:

@@ -31,7 +31,7 @@ METADATA = {
     "thread_name": ("name", str),
     "thread_sort_index": ("sort_index", int),
 }
-CATEGORIES = {"B": {"wait", "scope", "nursery"}, "X": {"step"}, "i": {"cancel"}}
+CATEGORIES = {"B": {"wait", "scope", "nursery"}, "X": {"step"}, "i": {"cancel", "error"}}
 ARROWS = {"spawn", "wake", "cancel"}
 
 
