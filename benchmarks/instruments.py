@@ -173,14 +173,13 @@ def measure(row: str, names: list[str], n: int, rounds: int) -> dict[str, tuple[
     for _ in range(rounds):
         for name in random.sample(names, len(names)):
             samples[name].append(one_round(name, row, n))
-    bare = samples["none"]
-    return {
-        name: (
-            statistics.median(mine / none for mine, none in zip(taken, bare, strict=True)),
-            statistics.median(mine - none for mine, none in zip(taken, bare, strict=True)) / n * 1e6,
-        )
-        for name, taken in samples.items()
-    }
+    found = {}
+    for name, taken in samples.items():
+        both = list(zip(taken, samples["none"], strict=True))
+        ratio = statistics.median(mine / none for mine, none in both)
+        more = statistics.median(mine - none for mine, none in both)
+        found[name] = ratio, more / n * 1e6
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:

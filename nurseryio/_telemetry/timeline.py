@@ -128,8 +128,8 @@ class Timeline:
         def number(text: str) -> int:
             return texts.setdefault(text, len(texts))
 
-        tracks = []
-        places = {}
+        tracks: list[dict[str, Any]] = []
+        places: dict[int, int] = {}
         for each, track in self.tracks.items():
             if not track.slices:
                 continue

@@ -42,7 +42,7 @@ import time
 from contextlib import suppress
 from itertools import count
 from json.encoder import encode_basestring_ascii
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._asyncio import compat
 from .._base.abcs import Instrument
@@ -327,7 +327,7 @@ class TraceFile(Instrument):
     def _look_at_all(self, first: Task) -> None:
         """Begin the tracks of the tasks that wait already. Called before the first event."""
         now = _now()
-        for task in list(records.values()):
+        for task in records.copy().values():
             if task._state is not first._state or task is first or is_of_run(task):
                 continue
             asyncio_task = task.asyncio_task

@@ -48,7 +48,7 @@ IMPORT = """
     for (const slice of thread.sliceGroup.slices)
       slices.push([thread.name, slice.title, Boolean(slice.didNotFinish)]);
   const arrows = model.flowEvents.map(flow =>
-    [flow.category, flow.startSlice && flow.startSlice.title, flow.endSlice && flow.endSlice.title]);
+    [flow.category, flow.startSlice?.title, flow.endSlice?.title]);
   return {slices, arrows, warnings: model.importWarnings.map(each => each.message)};
 })()
 """

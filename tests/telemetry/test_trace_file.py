@@ -127,6 +127,65 @@ async def test_trace_file_has_arrows_for_spawning_waking_and_cancelling(tmp_path
     assert track == "program"
 
 
+async def test_trace_file_marks_an_error_and_the_cancellation_of_the_nursery_when_they_happen(
+    tmp_path: Path,
+) -> None:
+    async def fails() -> None:
+        raise ValueError("bad")
+
+    async def cleans_up() -> None:
+        try:
+            await nurseryio.sleep_forever()
+        finally:
+            with nurseryio.CancelScope(shield=True):
+                await nurseryio.sleep(0.01)
+
+    async def program() -> None:
+        with pytest.raises(ExceptionGroup):
+            async with nurseryio.open_nursery() as nursery:
+                nursery.start_soon(cleans_up, name="cleans up")
+                nursery.start_soon(fails, name="fails")
+
+    trace = await traced(tmp_path / "t", program)
+    assert trace.of_kind("error") == [("fails", "ValueError: bad")]
+    (error,) = (event for event in trace.events if event.get("cat") == "error")
+    # The nursery waits on for 10 ms, and is marked at once.
+    marks = [
+        event
+        for event in trace.events
+        if event["ph"] == "i"
+        and event["cat"] == "cancel"
+        and trace.names[event["tid"]] == "program"
+    ]
+    (mark,) = marks
+    assert abs(mark["ts"] - error["ts"]) < 9000
+    (nursery,) = (
+        each
+        for each in trace.slices
+        if each["cat"] == "nursery" and trace.names[each["tid"]] == "program"
+    )
+    assert nursery["args"]["cancelled"] == mark["name"]
+    assert nursery["ts"] + nursery["dur"] - mark["ts"] > 9000
+
+
+async def test_trace_file_has_no_error_of_a_cancelled_task(tmp_path: Path) -> None:
+    async def program() -> None:
+        child = asyncio.create_task(asyncio.sleep(10))
+        await asyncio.sleep(0)
+        child.cancel()
+        await asyncio.wait([child])
+
+    assert (await traced(tmp_path / "t", program)).of_kind("error") == []
+
+
+def test_trace_file_leaves_out_the_tasks_that_run_makes_for_itself(tmp_path: Path) -> None:
+    async def main() -> None:
+        await nurseryio.sleep(0)
+
+    nurseryio.run(main, instruments=[TraceFile(tmp_path / "t")])
+    assert list(read(tmp_path / "t").names.values()) == [f"{__name__}.{main.__qualname__}"]
+
+
 async def test_trace_file_has_the_waits_of_a_task_in_a_thread(tmp_path: Path) -> None:
     def in_thread() -> None:
         nurseryio.from_thread.run(nurseryio.sleep, 0)
@@ -351,7 +410,9 @@ async def test_a_forked_child_does_not_write_to_the_trace_of_its_parent(tmp_path
         nursery.start_soon(program, name="program")
     remove_instrument(trace)
     trace.close()
-    assert "child" not in {event["name"] for event in read(tmp_path / "t").events if "name" in event}
+    assert "child" not in {
+        event["name"] for event in read(tmp_path / "t").events if "name" in event
+    }
     assert ("program", "step") in read(tmp_path / "t").of_kind("step")
 
 
@@ -470,13 +531,15 @@ def test_perfetto_and_catapult_open_the_trace_without_a_complaint(tmp_path: Path
             assert found["warnings"] == []
             marks = [event for event in expected.events if event["ph"] == "i"]
             ours = sorted(
-                (expected.names[event["tid"]], event["name"]) for event in [*expected.slices, *marks]
+                (expected.names[event["tid"]], event["name"])
+                for event in [*expected.slices, *marks]
             )
             assert sorted((track, name) for track, name, _ in slices) == ours
             assert sorted((track, name) for track, name, _ in found["slices"]) == ours
             # To the nanosecond; -1 stands for a slice without an end.
-            assert sorted(dur for _, name, dur in slices if name != "") == sorted(
-                [-1 if each["dur"] is None else round(each["dur"] * 1000) for each in expected.slices]
+            lengths = [each["dur"] for each in expected.slices]
+            assert sorted(dur for _, _, dur in slices) == sorted(
+                [-1 if length is None else round(length * 1000) for length in lengths]
                 + [0] * len(marks)
             )
             between = sorted((source, target) for _, source, target in expected.arrows())
