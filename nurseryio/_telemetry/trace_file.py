@@ -263,7 +263,7 @@ class TraceFile(Instrument):
         """A task has become ready."""
         track = self._tracks.get(task) or self._new_track(task)
         if track is not None and self._running is not None and not track.arrow_from:
-            self._begin_arrow(task, track, "cancel" if task.scope._effective else "wake")
+            self._begin_arrow(task, track, "cancel" if _is_interrupted(task) else "wake")
 
     def before_task_step(self, task: Task) -> None:
         """A task is about to run."""
@@ -533,6 +533,15 @@ class _Scope:
         """The end of its slice."""
         args = f'"args":{{"cancelled":{self.cancelled}}},' if self.cancelled else ""
         return f'{{"ph":"E",{args}"ts":{now}e-3{ids}'
+
+
+def _is_interrupted(task: Task) -> bool:
+    """Whether a task that has just become ready has lost its wait to a cancellation."""
+    future = compat.waiter(task.asyncio_task)
+    try:
+        return future is not None and future.cancelled()
+    except Exception:  # of a future of another library
+        return False
 
 
 def _now() -> int:
