@@ -22,9 +22,10 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
-from .._asyncio.compat import current_task_or_none
+from .._asyncio.compat import current_task_or_none, running_loop_or_none
 from .._base.abcs import Instrument
 from .._base.exc_fields import class_name
+from .._base.forked import generation
 from .._base.util import text_of
 from .._core.task import records
 from .._observe.open_scopes import OpenScopes
@@ -40,6 +41,8 @@ MISSING = (
     "nurseryio.instruments.OpenTelemetry needs the package opentelemetry-api: "
     "pip install 'nurseryio[otel]'"
 )
+# The most steps that are not in the counter yet.
+MOST_STEPS = 100
 # Boundaries of the histogram of the loop's lag (seconds).
 LAGS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -82,6 +85,9 @@ class OpenTelemetry(Instrument):
         self._trace: Any = trace
         self._scopes = scopes
         self._tasks: dict[Task, _Followed] = {}
+        self._generation = generation()
+        # Steps that are not in the counter yet: adding to it takes longer than a step.
+        self._new_steps = 0
         self._tracer: Any = trace.get_tracer("nurseryio", tracer_provider=tracer_provider)
         meter: Any = metrics.get_meter("nurseryio", meter_provider=meter_provider)
         self._active: Any = meter.create_up_down_counter(
@@ -109,20 +115,47 @@ class OpenTelemetry(Instrument):
     def close(self) -> None:
         """End the spans of all tasks that have not ended.
 
-        Call this after ``remove_instrument()``. The end of a run does so by itself.
+        Call this after ``remove_instrument()``. The end of a run does so by itself for its loop.
         """
-        while self._tasks:
-            _, followed = self._tasks.popitem()
+        self._end_all(None)
+
+    def _end_all(self, loop: object) -> None:
+        """End the spans of the tasks of a loop, or of all loops."""
+        self._check_process()
+        self._count_steps()
+        for task in self._tasks.copy():
+            if loop is not None and task._state.loop is not loop:
+                continue
+            followed = self._tasks.pop(task, None)
+            if followed is None:
+                continue
             self._active.add(-1)
             self._end_scopes(followed)
             if followed.span is not None:
                 followed.span.end()
 
+    def _check_process(self) -> None:
+        """In a forked child, forget the tasks of the parent, which ends their spans itself."""
+        if self._generation != generation():
+            self._generation = generation()
+            self._tasks.clear()
+            self._new_steps = 0
+
+    def _count_steps(self) -> None:
+        count, self._new_steps = self._new_steps, 0
+        if count:
+            self._steps.add(count)
+
     # -- hooks -----------------------------------------------------------------------
 
     def after_run(self) -> None:
         """The run is over."""
-        self.close()
+        self._end_all(running_loop_or_none())
+
+    def before_io_wait(self, timeout: float) -> None:
+        """The loop is about to wait for input and output."""
+        if timeout > 0:
+            self._count_steps()
 
     def task_spawned(self, task: Task) -> None:
         """A task has been made."""
@@ -139,7 +172,9 @@ class OpenTelemetry(Instrument):
         followed = self._follow(task)
         if followed is None:
             return
-        self._steps.add(1)
+        self._new_steps += 1
+        if self._new_steps >= MOST_STEPS:
+            self._count_steps()
         if followed.ready_since is not None:
             self._lag.record(time.perf_counter() - followed.ready_since)
             followed.ready_since = None
@@ -152,7 +187,7 @@ class OpenTelemetry(Instrument):
     def after_task_step(self, task: Task) -> None:
         """A task has run, up to its next suspension or its end."""
         followed = self._tasks.get(task)
-        if followed is not None:
+        if followed is not None and (followed.scopes.known or followed.scopes.changed(task)):
             self._compare(task, followed, self._context.get_current())
 
     def task_exited(self, task: Task) -> None:
@@ -194,6 +229,7 @@ class OpenTelemetry(Instrument):
         return followed
 
     def _add(self, task: Task) -> _Followed:
+        self._check_process()
         followed = _Followed(compat.has_run(task.coro))
         nursery = task._parent_nursery
         if nursery is not None:
@@ -294,10 +330,14 @@ class OpenTelemetry(Instrument):
             followed: its data.
             context: the task's context; None if it is not known.
         """
-        for node, seen in followed.scopes.left(task):
-            self._end_scope(node, seen)
+        changed = followed.scopes.changed(task)
+        if changed:
+            for node, seen in followed.scopes.left(task):
+                self._end_scope(node, seen)
         for node, seen in followed.scopes.known.items():
             self._look_at_scope(node, seen)
+        if not changed:
+            return
         outer = next(reversed(followed.scopes.known.values()), None)
         for node in followed.scopes.entered(task):
             outer = self._begin_scope(task, followed, node, outer, context)
