@@ -1,12 +1,15 @@
 """Pictures for the documentation: each is drawn from the trace of a run of a small program.
 
 `python docs/_pictures/make.py [NAME ...]` runs the programs and writes two files for each, one for
-light pages and one for dark pages. To add a picture, add a function to `PICTURES`.
+light pages and one for dark pages. To add a picture, add a function to `PICTURES`. With `--page` it
+writes docs/timeline.png, which shows the page of `write_timeline()`; this needs Chromium.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -16,7 +19,7 @@ from pathlib import Path
 
 import nurseryio
 from nurseryio._telemetry.timeline import Slice, Timeline, Track, read_trace
-from nurseryio.instruments import TraceFile
+from nurseryio.instruments import TraceFile, write_timeline
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
@@ -125,20 +128,20 @@ PICTURES: dict[str, Picture] = {
     "failing-child": Picture(
         failing_child,
         "A nursery with one child that fails",
-        "Three downloads in a nursery. A ends. B fails with an OSError, which cancels the nursery. C"
-        " is cancelled and tidies up. Only then does the block end, and the main task goes on.",
+        "Three downloads in a nursery. A ends. B fails with an OSError, which cancels the nursery."
+        " C is cancelled and tidies up. Only then does the block end, and the main task goes on.",
     ),
     "timeout": Picture(
         timeout,
         "A timeout around a tree of tasks",
         "Three tasks in a nursery inside move_on_after(0.06). When the time is over, all tasks that"
-        " are left are cancelled. One catches that and waits again. It is interrupted again, and the"
-        " block ends in time.",
+        " are left are cancelled. One catches that and waits again. It is interrupted again, and"
+        " the block ends in time.",
     ),
     "cancellation": Picture(
         cancellation,
         "A cancellation that travels",
-        "Nurseries in nurseries. The outermost one is cancelled, and all below it in the same moment."
+        "Nurseries in nurseries. The outermost one is cancelled, and all below it at the same time."
         " The innermost task tidies up for a while. The blocks end from the inside to the outside.",
     ),
     "hang": Picture(
@@ -316,12 +319,40 @@ def trace_of(picture: Picture) -> Timeline:
     return timeline
 
 
+def write_page(path: Path) -> None:
+    """Take a picture of the page that draws a trace."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        raise SystemExit("Chromium is not installed")
+
+    async def some() -> None:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(failing_child, name="downloads")
+            nursery.start_soon(timeout, name="with a timeout")
+            nursery.start_soon(hang, name="with two locks")
+
+    with tempfile.TemporaryDirectory() as folder:
+        trace, page = Path(folder) / "trace.json", Path(folder) / "page.html"
+        nurseryio.run(some, instruments=[TraceFile(trace)])
+        write_timeline(trace, page)
+        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        look = ["--window-size=960,640", "--force-device-scale-factor=1.5"]
+        profile = f"--user-data-dir={Path(folder) / 'profile'}"
+        shot = f"--screenshot={path}"
+        command = [browser, *flags, *look, profile, shot, page.as_uri()]
+        subprocess.run(command, check=True, capture_output=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Write the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PICTURES)}")
     parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--page", action="store_true", help="write docs/timeline.png alone")
     chosen = parser.parse_args(arguments)
+    if chosen.page:
+        write_page(FOLDER.parent / "timeline.png")
+        return
     for name in chosen.names or PICTURES:
         timeline = trace_of(PICTURES[name])
         for scheme in COLOURS:

@@ -257,13 +257,22 @@ class TraceFile(Instrument):
         """A task has been made."""
         track = self._tracks.get(task) or self._new_track(task)
         if track is not None:
-            self._begin_arrow(task, track, "spawn")
+            self._begin_arrow(track, "spawn")
 
     def task_scheduled(self, task: Task) -> None:
         """A task has become ready."""
         track = self._tracks.get(task) or self._new_track(task)
-        if track is not None and self._running is not None and not track.arrow_from:
-            self._begin_arrow(task, track, "cancel" if _is_interrupted(task) else "wake")
+        if track is None or track.arrow_from:
+            return
+        if not _is_interrupted(task):
+            self._begin_arrow(track, "wake")
+            return
+        self._begin_arrow(track, "cancel")
+        # The deadline of a scope, for example, is over outside of any step.
+        now = _now()
+        if track is not self._running:
+            self._put_unflushed(track.cancelled(now))
+        self._note_cancelled(task, now)
 
     def before_task_step(self, task: Task) -> None:
         """A task is about to run."""
@@ -297,6 +306,7 @@ class TraceFile(Instrument):
                 track.name = name_of_task(task)
                 text += track.named()
         if compat.is_over(task.asyncio_task):
+            text += track.cancelled(now)
             if track.error:
                 text += _mark("error", track.error, now, track.ids)
                 self._note_cancelled(task, now)
@@ -337,13 +347,11 @@ class TraceFile(Instrument):
             text = track.named() + self._follow_scopes(task, track, now)
             self._put_unflushed(text + self._begin_wait(task, track, now))
 
-    def _begin_arrow(self, task: Task, track: _Track, kind: str) -> None:
+    def _begin_arrow(self, track: _Track, kind: str) -> None:
         source = self._running
         if source is None or source is track:
             return
         track.arrow_kind, track.arrow_since, track.arrow_from = kind, _now(), source.ids
-        if kind == "cancel":
-            self._note_cancelled(task, track.arrow_since)
 
     def _step(self, track: _Track, now: int) -> str:
         """The end of the wait, the step, and the arrow that leads to it."""
@@ -489,13 +497,16 @@ class _Track:
         )
 
     def cancelled(self, now: int) -> str:
-        """Marks for the open scopes that are cancelled and have none yet."""
-        text = ""
+        """Marks for the open scopes that are cancelled and have none yet: one for each reason."""
+        marks = ""
         for node, scope in self.scopes.known.items():
-            if node._effective and not scope.cancelled:
+            # A scope that was left is not effective any more.
+            if (node._effective or node._called) and not scope.cancelled:
                 scope.cancelled = _text(sentence_of(node))
-                text += _mark("cancel", scope.cancelled, now, self.ids)
-        return text
+                mark = _mark("cancel", scope.cancelled, now, self.ids)
+                if mark not in marks:
+                    marks += mark
+        return marks
 
     def begin_wait(self, now: int) -> str:
         """The beginning of the wait."""

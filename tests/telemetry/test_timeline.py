@@ -170,7 +170,8 @@ def test_the_timeline_draws_and_shows_the_details_of_a_slice_on_click(
     page.click(*position(page, "</script><b>child", "scope"))
     assert shown(page).startswith("</script><b>child: scope, deadline in 5.00 s\n")
     page.click(*position(page, "</script><b>child", "wait"))
-    assert "\ntext: sleeps for another 0.05 s\nat: test_timeline.py:" in shown(page)
+    assert "\ntext: sleeps for another 0.0" in shown(page)
+    assert "\nat: test_timeline.py:" in shown(page)
     page.click(*position(page, f"{__name__}.main", "nursery"))
     assert "\ncancelled: cancelled due to nursery with reason" in shown(page)
     # It is drawn in the colours of the scheme.
@@ -229,7 +230,7 @@ def test_the_timeline_can_be_used_by_keys_alone(page: Page, tmp_path: Path) -> N
     assert page.run("document.activeElement.id") == "view"
     assert shown(page).startswith("fails: step\n")
     page.key(".", ".")
-    assert "text: sleeps for another 0.06 s" in shown(page)
+    assert "text: sleeps for another 0.0" in shown(page)
     page.key(".", ".")
     assert "ValueError: bad" in shown(page)
     page.key("z", "z")

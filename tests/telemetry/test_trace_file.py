@@ -168,6 +168,47 @@ async def test_trace_file_marks_an_error_and_the_cancellation_of_the_nursery_whe
     assert nursery["ts"] + nursery["dur"] - mark["ts"] > 9000
 
 
+async def test_trace_file_marks_a_deadline_when_it_is_over(tmp_path: Path) -> None:
+    async def cleans_up() -> None:
+        try:
+            await nurseryio.sleep_forever()
+        finally:
+            with nurseryio.CancelScope(shield=True):
+                await nurseryio.sleep(0.01)
+
+    async def program() -> None:
+        with nurseryio.move_on_after(0.02):
+            async with nurseryio.open_nursery() as nursery:
+                nursery.start_soon(cleans_up, name="cleans up")
+
+    trace = await traced(tmp_path / "t", program)
+    marks = [event for event in trace.events if event.get("cat") == "cancel" and event["ph"] == "i"]
+    (mark,) = (event for event in marks if trace.names[event["tid"]] == "program")
+    assert mark["name"] == "cancelled due to deadline"
+    (scope,) = (
+        each
+        for each in trace.slices
+        if each["cat"] == "scope" and trace.names[each["tid"]] == "program"
+    )
+    assert scope["args"]["cancelled"] == mark["name"]
+    assert mark["ts"] - scope["ts"] > 15_000
+    assert scope["ts"] + scope["dur"] - mark["ts"] > 9_000
+
+
+async def test_trace_file_marks_a_scope_that_is_cancelled_in_the_last_step_of_its_task(
+    tmp_path: Path,
+) -> None:
+    async def program() -> None:
+        with nurseryio.CancelScope() as scope:
+            await nurseryio.sleep(0)
+            scope.cancel("at the end")
+
+    trace = await traced(tmp_path / "t", program)
+    ((track, name),) = trace.of_kind("cancel")
+    assert track == "program"
+    assert "with reason 'at the end'" in name
+
+
 async def test_trace_file_has_no_error_of_a_cancelled_task(tmp_path: Path) -> None:
     async def program() -> None:
         child = asyncio.create_task(asyncio.sleep(10))
