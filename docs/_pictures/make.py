@@ -319,21 +319,23 @@ def trace_of(picture: Picture) -> Timeline:
     return timeline
 
 
+async def several() -> None:
+    """Some of the programs side by side."""
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(failing_child, name="downloads")
+        nursery.start_soon(timeout, name="with a timeout")
+        nursery.start_soon(hang, name="with two locks")
+
+
 def write_page(path: Path) -> None:
     """Take a picture of the page that draws a trace."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         raise SystemExit("Chromium is not installed")
 
-    async def some() -> None:
-        async with nurseryio.open_nursery() as nursery:
-            nursery.start_soon(failing_child, name="downloads")
-            nursery.start_soon(timeout, name="with a timeout")
-            nursery.start_soon(hang, name="with two locks")
-
     with tempfile.TemporaryDirectory() as folder:
         trace, page = Path(folder) / "trace.json", Path(folder) / "page.html"
-        nurseryio.run(some, instruments=[TraceFile(trace)])
+        nurseryio.run(several, instruments=[TraceFile(trace)])
         write_timeline(trace, page)
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
         look = ["--window-size=960,640", "--force-device-scale-factor=1.5"]

@@ -374,10 +374,12 @@ class TraceFile(Instrument):
 
     def _begin_wait(self, task: Task, track: _Track, now: int) -> str:
         track.waits = True
+        track.wait, track.wait_details = '"wait"', ""
         if self._names_waits:
-            self._describe_wait(task, track)
-        else:
-            track.wait = '"wait"'
+            try:
+                self._describe_wait(task, track)
+            except Exception:  # of an awaitable of another library
+                pass
         return track.begin_wait(now)
 
     def _describe_wait(self, task: Task, track: _Track) -> None:
@@ -385,8 +387,8 @@ class TraceFile(Instrument):
         frames = list(await_frames(task.coro))
         at = self._line_of(frames)
         if compat.waiter(task.asyncio_task) is None:
-            track.wait = '"yield"'
             track.wait_details = f',"args":{{{at[1:]}}}' if at else ""
+            track.wait = '"yield"'
             return
         wait = wait_of(task.asyncio_task, task, operation_of(frames))
         track.wait = _text(wait.kind)

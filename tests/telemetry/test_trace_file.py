@@ -319,6 +319,32 @@ def test_trace_file_as_an_instrument_of_run_is_complete_after_the_run(tmp_path: 
     assert any(name.endswith("main") for name in read(tmp_path / "t").names.values())
 
 
+async def test_trace_file_has_a_wait_of_an_awaitable_that_cannot_be_looked_at(
+    tmp_path: Path,
+) -> None:
+    class Hostile:
+        def __init__(self) -> None:
+            self.steps = iter([None])
+
+        def __await__(self) -> Any:
+            return self
+
+        def __iter__(self) -> Any:
+            return self
+
+        def __next__(self) -> None:
+            return next(self.steps)
+
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(name)
+
+    async def program() -> None:
+        await Hostile()
+
+    trace = await traced(tmp_path / "t", program)
+    assert ("program", "wait") in trace.of_kind("wait")
+
+
 async def test_trace_file_writes_names_of_any_characters_and_cuts_long_ones(
     tmp_path: Path,
 ) -> None:
