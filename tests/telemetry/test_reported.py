@@ -34,6 +34,7 @@ class Ends(Instrument):
 
 
 async def fails() -> None:
+    await nurseryio.sleep(0)  # not in the step that an eager task factory makes unseen
     raise ValueError("bad")
 
 
