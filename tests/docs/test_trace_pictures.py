@@ -15,7 +15,7 @@ FOLDER = source.ROOT / "docs/_pictures"
 
 
 def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_pictures", FOLDER / "make.py")
+    spec = importlib.util.spec_from_file_location("trace_pictures", FOLDER / "traces.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
