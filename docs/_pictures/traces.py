@@ -1,8 +1,10 @@
 """Pictures for the documentation: each is drawn from the trace of a run of a small program.
 
 `python docs/_pictures/traces.py [NAME ...]` runs the programs and writes two files for each, one
-for light pages and one for dark pages. To add a picture, add a function to `PICTURES`. With `--page` it
-writes docs/timeline.png, which shows the page of `write_timeline()`; this needs Chromium.
+for light pages and one for dark pages. To add a picture, add a function to `PICTURES`.
+
+With `--page` it writes docs/timeline.png, which shows the page of `write_timeline()`. This needs
+Chromium.
 """
 
 from __future__ import annotations
