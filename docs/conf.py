@@ -17,7 +17,7 @@ copyright = f"2026, {author}"
 version = release = version_of("nurseryio")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "_pictures"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -32,6 +32,9 @@ napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = f"nurseryio {release}"
+
+# The directive for pictures, in _ext.
+extensions.append("picture_directive")
 
 
 def setup(app: Any) -> None:

@@ -63,7 +63,8 @@
     X(NO_EXTRA) X(NO_SWALLOWED_CANCELS) X(NativeTask) X(OrderedDict) X(ROOT) X(UNKNOWN) \
     X(anyio_hook_namespace) X(asyncio_tasks) X(cancel_failed) X(checked_coroutine) \
     X(current_task) X(expire) X(force_out) X(heappush) X(look_after_pause) X(make_child_task) X(modules) X(plain_cancel) \
-    X(records) X(reject_non_functions) X(running_loop) X(unmake)
+    X(records) X(reject_non_functions) X(running_loop) X(scope_namespace) \
+    X(swallowing_namespace) X(unmake)
 
 /* The Python functions that this module stands before. */
 #define ORIGINALS(X) \
@@ -72,8 +73,8 @@
 
 #define NAMES(X) \
     X(Task) X(__code__) X(__qualname__) X(_arm) X(_fut_waiter) X(_run_child) \
-    X(_spawn) X(_wake) X(bridge) X(cancel) X(create_task) X(done) X(drop) X(may_have_lost_timer) \
-    X(next) X(pop) X(time)
+    X(_spawn) X(_wake) X(bridge) X(cancel) X(create_task) X(done) X(drop) X(heappush) X(may_have_lost_timer) \
+    X(next) X(noted) X(pop) X(time)
 
 typedef struct {
 #define X(name) PyTypeObject *name;
@@ -387,6 +388,9 @@ scope_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
     PyObject *relative = SLOT(self, CancelScope_relative);
     if (!is_inf(relative)) {
         if (relative == NULL || !is_positive(relative))
+            goto original;
+        /* It is replaced while the lines that set deadlines are noted. */
+        if (PyDict_GetItemWithError(B.scope_namespace, N.heappush) != B.heappush)
             goto original;
         state = Py_XNewRef(SLOT(task, Task_state));
         if (state == NULL || !IS(state, LoopState))
@@ -945,7 +949,8 @@ deliver(PyObject *module, PyObject *task)
     if (!IS(task, Task) || SLOT(task, Task_extra) != B.NO_EXTRA
         || SLOT(task, Task_owns_cancel_request) != Py_False)
         goto original;
-    if (PyDict_GetItemWithError(B.anyio_hook_namespace, N.bridge) != Py_None)
+    if (PyDict_GetItemWithError(B.anyio_hook_namespace, N.bridge) != Py_None
+        || PyDict_GetItemWithError(B.swallowing_namespace, N.noted) != Py_False)
         goto original;
     asyncio_task = Py_XNewRef(SLOT(task, Taskasyncio_task));
     scope = Py_XNewRef(SLOT(task, Taskscope));
@@ -1129,7 +1134,8 @@ bind(PyObject *module, PyObject *args)
     NAMES(X)
 #undef X
     if (!PyDict_CheckExact(B.records) || !PyDict_CheckExact(B.modules)
-        || !PyDict_CheckExact(B.anyio_hook_namespace) || !PyFloat_CheckExact(B.DEADLINE_INF)
+        || !PyDict_CheckExact(B.anyio_hook_namespace) || !PyDict_CheckExact(B.scope_namespace)
+        || !PyDict_CheckExact(B.swallowing_namespace) || !PyFloat_CheckExact(B.DEADLINE_INF)
         || !PyType_Check(B.Cancelled) || !PyType_Check(B.Future) || !PyType_Check(B.NativeTask)
         || !PyType_Check(B.OrderedDict) || !IS(B.ROOT, Node)
         || !PyCFunction_Check(B.current_task) || !PyCFunction_Check(B.running_loop)

@@ -37,6 +37,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "exc_fields",
             "util",
             "forked",
+            "watchers",
             "call_stack",
             "outcome",
             "unsupported",
@@ -59,6 +60,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "loop_state",
             "task",
             "cancel_ledger",
+            "swallowing",
             "delivery",
             "traps",
             "wait_queue",
@@ -67,6 +69,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     },
     {
         "_nursery": (
+            "origins",
             "scope",
             "task_exit",
             "child_notes",
@@ -89,6 +92,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "_observe": (
             "tracer",
             "places",
+            "ages",
             "waits",
             "drawing",
             "tree_data",
@@ -127,7 +131,9 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     },
     {
         "_telemetry": (
+            "backlog",
             "watchdog",
+            "reported",
             "trace_file",
             "timeline",
             "monitor",
@@ -258,6 +264,7 @@ UPWARD_FOR_TYPES = {
     ("_core.anyio_hook", "_core.task"),
     ("_core.loop_state", "_nursery.nursery"),
     ("_core.task_extra", "_core.task"),
+    ("_core.task_extra", "_core.swallowing"),
     ("_base.abcs", "_core.task"),
     ("_core.task_extra", "_nursery.nursery"),
     ("_nursery.child_notes", "_nursery.nursery"),
@@ -326,6 +333,7 @@ PUBLIC_IN_SPITE_OF_SPELLING = {
     "_exit",
     "_fields",
     "_getframe",
+    "_is_gil_enabled",
     "_make",
     "_replace",
 }

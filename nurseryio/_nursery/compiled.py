@@ -28,7 +28,7 @@ from typing import Any
 from .._asyncio import compat
 from .._base.errors import Cancelled
 from .._base.util import checked_coroutine, reject_non_functions
-from .._core import anyio_hook, delivery, scope_tree
+from .._core import anyio_hook, delivery, scope_tree, swallowing
 from .._core.cancel_ledger import UNKNOWN
 from .._core.deadlines import Deadlines
 from .._core.loop_state import LoopState
@@ -105,6 +105,8 @@ def _given() -> dict[str, Any]:
         "records": records,
         "reject_non_functions": reject_non_functions,
         "running_loop": compat.running_loop_or_none,
+        "scope_namespace": vars(scope),
+        "swallowing_namespace": vars(swallowing),
         "unmake": task_exit.unmake,
         "original_new_scope": scope.new_scope,
         "original_limited": timeouts._limited,

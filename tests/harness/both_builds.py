@@ -24,6 +24,7 @@ from typing import Any
 import nurseryio
 from harness import matrix
 from nurseryio import CancelScope, fail_after, move_on_after, open_nursery, sleep_forever
+from nurseryio._base import watchers
 from nurseryio.lowlevel import Abort, checkpoint, current_task, wait_task_rescheduled
 
 if sys.version_info < (3, 11):
@@ -220,6 +221,36 @@ async def timeouts_are_left_out_of_their_order_in_the_heap() -> Any:
         inside.append(len(heap) - before)
     heap._validate()
     return [inside, len(heap) - before, state_of(outer), state_of(inner)]
+
+
+@scenario
+async def a_watcher_notes_deadlines_and_swallowed_cancels() -> Any:
+    class Watcher:
+        def made(self, _thing: Any) -> None: ...
+
+    watcher = Watcher()
+    watchers.watch(watcher)
+    try:
+        found: list[Any] = []
+        with move_on_after(5) as limit:
+            found.append(len(limit._entry or ()))
+        with move_on_after(0.001) as fired:
+            await sleep_forever()
+        found.append([fired._reason is not None, state_of(fired)[:4], limit._entry])
+        async with open_nursery() as nursery:
+            nursery.start_soon(swallows)
+            nursery.start_soon(swallows)
+            (task, _) = nursery._children
+            await turns()
+            nursery.cancel_scope.cancel()
+            with CancelScope(shield=True):
+                await turns()
+                found.append(task._extra.swallowed is not None)
+    finally:
+        watchers.unwatch(watcher)
+    with move_on_after(5) as limit:
+        found.append(len(limit._entry or ()))
+    return found
 
 
 @scenario
