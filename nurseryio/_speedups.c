@@ -120,6 +120,9 @@ static int bound = 0;
 
 #define IS(object, cls) Py_IS_TYPE((PyObject *)(object), T.cls)
 
+/* Whether a slot is set to an object that passes a check. */
+#define HOLDS(object, name, check) (SLOT(object, name) != NULL && check(SLOT(object, name)))
+
 /* Set a slot. The old value may run code when it goes. */
 static inline void
 put(PyObject **slot, PyObject *value)
@@ -361,7 +364,7 @@ static PyObject *
 scope_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *task = NULL, *state = NULL, *deadlines = NULL, *now = NULL, *deadline = NULL;
-    PyObject *result = NULL, *parent = NULL;
+    PyObject *result = NULL, *parent = NULL, *relative = NULL, *loop = NULL;
     if (!IS(self, CancelScope) || SLOT(self, CancelScope_entered) != Py_False
         || SLOT(self, Node_called) != Py_False || SLOT(self, Node_reason) != Py_None
         || !is_inf(SLOT(self, CancelScope_deadline)))
@@ -385,7 +388,7 @@ scope_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_DECREF(requests);
     if (requests != zero)  /* there is one object for 0 */
         goto original;
-    PyObject *relative = SLOT(self, CancelScope_relative);
+    relative = Py_XNewRef(SLOT(self, CancelScope_relative));
     if (!is_inf(relative)) {
         if (relative == NULL || !is_positive(relative))
             goto original;
@@ -397,11 +400,14 @@ scope_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
             goto original;
         deadlines = Py_XNewRef(SLOT(state, LoopStatedeadlines));
         if (deadlines == NULL || !IS(deadlines, Deadlines)
-            || !PyLong_CheckExact(SLOT(deadlines, Deadlines_sequence))
-            || !PyList_CheckExact(SLOT(deadlines, Deadlines_heap))
-            || !PyFloat_CheckExact(SLOT(state, LoopStatearmed_at)))
+            || !HOLDS(deadlines, Deadlines_sequence, PyLong_CheckExact)
+            || !HOLDS(deadlines, Deadlines_heap, PyList_CheckExact)
+            || !HOLDS(state, LoopStatearmed_at, PyFloat_CheckExact))
             goto original;
-        now = PyObject_CallMethodNoArgs(SLOT(state, LoopStateloop), N.time);
+        loop = Py_XNewRef(SLOT(state, LoopStateloop));
+        if (loop == NULL)
+            goto original;
+        now = PyObject_CallMethodNoArgs(loop, N.time);
         if (now == NULL || !PyFloat_CheckExact(now))
             goto original;  /* which asks again */
         deadline = PyNumber_Add(now, relative);
@@ -409,7 +415,9 @@ scope_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
             goto original;
         /* A clock written in Python may have done anything. */
         if (SLOT(self, CancelScope_entered) != Py_False || SLOT(self, Node_called) != Py_False
-            || SLOT(task, Taskscope) != parent || SLOT(parent, Node_effective) != Py_False)
+            || SLOT(task, Taskscope) != parent || SLOT(parent, Node_effective) != Py_False
+            || !HOLDS(deadlines, Deadlines_sequence, PyLong_CheckExact)
+            || !HOLDS(deadlines, Deadlines_heap, PyList_CheckExact))
             goto original;
     }
     PUT(self, CancelScope_native_requests_at_entry, zero);
@@ -440,6 +448,8 @@ done:
     Py_XDECREF(deadlines);
     Py_XDECREF(now);
     Py_XDECREF(deadline);
+    Py_XDECREF(relative);
+    Py_XDECREF(loop);
     return result;
 }
 
@@ -540,13 +550,17 @@ original: {
 static int
 is_plain(PyObject *making)
 {
+    /* The slots of a TaskMaking are set once. */
+    if (SLOT(making, TaskMakingfactory) == NULL || SLOT(making, TaskMakingloop_type) == NULL
+        || SLOT(making, TaskMakingcreate_task) == NULL || SLOT(making, TaskMakingcode) == NULL
+        || SLOT(making, TaskMakingnamespace) == NULL)
+        return 0;
     PyObject *found = PyObject_CallNoArgs(SLOT(making, TaskMakingfactory));
     if (found == NULL)
         return -1;
     Py_DECREF(found);
     if (found != Py_None)
         return 0;
-    /* The slots of a TaskMaking are set once, and all of them. */
     found = PyObject_GetAttr(SLOT(making, TaskMakingloop_type), N.create_task);
     if (found == NULL)
         return -1;
@@ -677,8 +691,7 @@ start_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
     state = Py_XNewRef(SLOT(self, Nursery_state));
     scope = Py_XNewRef(SLOT(self, Nurserycancel_scope));
     if (state == NULL || !IS(state, LoopState) || scope == NULL || !IS(scope, CancelScope)
-        || SLOT(self, Nursery_children) == NULL
-        || !PyDict_CheckExact(SLOT(self, Nursery_children)))
+        || SLOT(state, LoopStateloop) == NULL || !HOLDS(self, Nursery_children, PyDict_CheckExact))
         goto original;
     making = Py_XNewRef(SLOT(state, LoopStatemaking));
     if (making == NULL || !IS(making, TaskMaking))
@@ -1012,7 +1025,7 @@ deliver(PyObject *module, PyObject *task)
     if (SLOT(task, Task_recheck_queued) == Py_False) {
         PyObject *state = SLOT(task, Task_state);
         if (state == NULL || !IS(state, LoopState)
-            || !PyList_CheckExact(SLOT(state, LoopStaterecheck_queue))) {
+            || !HOLDS(state, LoopStaterecheck_queue, PyList_CheckExact)) {
             PyErr_SetString(PyExc_TypeError, "a task without the state of its loop");
             goto finish;
         }
