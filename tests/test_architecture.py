@@ -88,6 +88,9 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "_observe": (
             "tracer",
             "places",
+            "holders",
+            "wait_parts",
+            "asyncio_waits",
             "waits",
             "drawing",
             "tree_data",

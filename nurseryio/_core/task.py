@@ -224,12 +224,18 @@ class Task(metaclass=NoPublicConstructor):
 
 def await_frames(awaited: Any) -> Iterator[tuple[types.FrameType, int]]:
     """The frames, with line numbers, of a coroutine and all that it awaits, outermost first."""
+    for _, frame in await_chain(awaited):
+        yield frame, frame.f_lineno
+
+
+def await_chain(awaited: Any) -> Iterator[tuple[Any, types.FrameType]]:
+    """A coroutine and all coroutines and generators that it awaits, each with its frame."""
     while awaited is not None:
         for prefix, link in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
             if hasattr(awaited, f"{prefix}_frame"):
                 frame = getattr(awaited, f"{prefix}_frame")
                 if frame is not None:
-                    yield frame, frame.f_lineno
+                    yield awaited, frame
                 awaited = getattr(awaited, link)
                 break
         else:

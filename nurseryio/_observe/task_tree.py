@@ -29,10 +29,14 @@ from .._base.forked import in_child
 from .._base.util import safe_repr
 from .._core.loop_state import all_states
 from .._core.task import await_frames, records
+from .asyncio_waits import awaited_tasks
+from .drawing import circle_lines
+from .holders import Holders
 from .open_scopes import open_in
 from .places import places_of, stack_of
 from .tree_data import ScopeInfo, TaskInfo, TaskTree
-from .waits import Wait, awaited_tasks, name_of_task, operation_of, wait_of
+from .wait_parts import Wait, name_of_task
+from .waits import operation_of, wait_of
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -42,7 +46,7 @@ if TYPE_CHECKING:
     from .._core.scope_tree import Node
     from .._core.task import Task
     from .places import Place
-    from .waits import Frames
+    from .wait_parts import Frames
 
 # The most lines of a drawing that goes into a report or an error.
 MOST_LINES = 200
@@ -93,10 +97,10 @@ def draw_tasks(loop: Loop, frame: FrameType | None = None) -> str:
 
 
 def draw(tree: TaskTree) -> str:
-    """The drawing of a tree, with at most ``MOST_LINES`` lines."""
+    """The drawing of a tree, with at most ``MOST_LINES`` lines, and then the deadlocks."""
     lines = list(islice(tree.lines(), MOST_LINES + 1))
     if len(lines) > MOST_LINES:
-        lines[-1] = "... and more"
+        lines[-1:] = ["... and more", *circle_lines(tree)]
     return "\n".join(lines)
 
 
@@ -184,18 +188,33 @@ class _Builder:
         # Of asyncio tasks that another task awaits: its number.
         self._parents: dict[Any, int] = {}
         self._frames: dict[Any, Frames] = {}
+        self._holders: Holders | None = None
 
     def infos(self) -> list[TaskInfo]:
         """The data of each task."""
         for task, record in self._found.items():
             with suppress(Exception):
                 self._note_who_awaits(task, record)
+        self._holders = self._find_holders()
         return [self._info(task, record) for task, record in self._found.items()]
 
     def forget_frames(self) -> None:
         """Break the reference cycles: a frame may be that of a function which has this object."""
-        self._innermost = None
+        self._innermost = self._holders = None
         self._frames.clear()
+
+    def _find_holders(self) -> Holders:
+        coros, tasks = {}, {}
+        for task, record in self._found.items():
+            with suppress(Exception):
+                number = self.numbers[task]
+                coros[number] = _coro_of(task, record)
+                tasks[number] = task if record is None else record
+        running = None
+        if self._running in self._found:
+            frames = [frame for frame, _ in self._frames.get(self._running, ())]
+            running = (self.numbers[self._running], frames)
+        return Holders(coros, lambda number: name_of_task(tasks[number]), running)
 
     def _note_who_awaits(self, asyncio_task: Any, task: Task | None) -> None:
         coro = _coro_of(asyncio_task, task)
@@ -251,8 +270,7 @@ class _Builder:
         future = compat.waiter(asyncio_task)
         if future is None or future.done():
             return "ready", None
-        operation = operation_of(self._frames[asyncio_task])
-        return "waiting", wait_of(asyncio_task, task, operation)
+        return "waiting", wait_of(asyncio_task, task, self._frames[asyncio_task], self._holders)
 
 
 def _coro_of(asyncio_task: Any, task: Task | None) -> Any:

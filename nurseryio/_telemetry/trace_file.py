@@ -38,7 +38,8 @@ from .._observe.drawing import scope_line
 from .._observe.open_scopes import OpenScopes
 from .._observe.places import places_of, program_place
 from .._observe.task_tree import scope_info, sentence_of
-from .._observe.waits import name_of_task, operation_of, wait_of
+from .._observe.wait_parts import name_of_task
+from .._observe.waits import wait_of
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -289,5 +290,5 @@ def _describe_wait(task: Task) -> tuple[str, dict[str, str]]:
     details = {} if place is None else {"at": str(place)}
     if compat.waiter(task.asyncio_task) is None:
         return "yield", details
-    wait = wait_of(task.asyncio_task, task, operation_of(frames))
+    wait = wait_of(task.asyncio_task, task, frames)
     return wait.kind, {"text": wait.text, **details}

@@ -1,0 +1,261 @@
+"""What the tasks of a loop hold: the objects in whose ``with`` block they are, and in variables.
+
+asyncio's locks do not record their owner, and a channel does not know which tasks have its ends.
+The frames of suspended coroutines show both. Inside ``async with lock:`` the frame keeps the lock's
+``__aexit__`` for the end of the block, and programs do not put such a method anywhere else.
+
+Rule 1: suspended frames are read by ``gc.get_referents``. Unlike ``f_locals`` it shows the blocks,
+and does not keep values alive. No code of the program's classes is called.
+
+Rule 2: ids are kept, not objects, and of variables only those of classes that tasks wait for.
+
+Rule 3: all tasks are looked at once, at the first question. A tree without one costs nothing.
+
+Rule 4: the blocks of a running task cannot be seen. So "no task holds it" is only said where
+:attr:`Holders.complete` is true.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections import deque
+from functools import partial
+from itertools import takewhile
+from operator import itemgetter
+from types import BuiltinMethodType, FrameType, FunctionType, MethodType
+from typing import TYPE_CHECKING, Any
+
+from .._asyncio import display
+from .._base.util import is_library
+from .._core.task import await_chain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+EXITS = ("__aexit__", "__exit__")
+
+# The modules whose objects are noted where they are found in variables.
+WATCHED_MODULES = {
+    "_asyncio",
+    "asyncio.futures",
+    "asyncio.locks",
+    "asyncio.queues",
+    "nurseryio._sync.channel",
+    "nurseryio._sync.event",
+}
+# The classes of a memory channel's ends, with the method for which a task has one.
+CHANNEL_ENDS = {"MemorySendChannel": "send", "MemoryReceiveChannel": "receive"}
+
+# Objects of these modules are not looked into, because they lead to everything.
+CLOSED_MODULES = ("nurseryio.", "asyncio.", "_asyncio", "uvloop")
+
+CONTAINERS = (tuple, list, dict, set, deque, partial, MethodType)
+# A larger container holds data.
+LARGEST_CONTAINER = 100
+# How many containers inside each other are looked into, and generators of context managers.
+DEEPEST = 3
+
+# A class that was made by a ``class`` statement (Py_TPFLAGS_HEAPTYPE).
+_MADE_BY_STATEMENT = 1 << 9
+
+_GENERATOR_MANAGERS: tuple[type, ...] = (
+    type(contextlib.contextmanager(lambda: iter(()))()),
+    type(contextlib.asynccontextmanager(lambda: None)()),  # type: ignore[arg-type, return-value]
+)
+
+
+class Holders:
+    """What the tasks of a loop hold.
+
+    Args:
+        coros: The coroutines of the tasks, by the ids of the tasks.
+        name_of: The name of a task, by its id.
+        running: The id of the running task, with its frames; None if no task is running.
+    """
+
+    def __init__(
+        self,
+        coros: Mapping[int, Any],
+        name_of: Callable[[int], str],
+        running: tuple[int, Iterable[FrameType]] | None = None,
+    ) -> None:
+        self._coros = coros
+        self._name_of = name_of
+        self._running = running
+        self._looked = False
+        self.complete = running is None
+        self._blocks: dict[int, dict[int, None]] = {}
+        self._variables: dict[int, dict[int, None]] = {}
+        # Of memory channels: by state and method the ends, each with the tasks that have it.
+        self._ends: dict[tuple[int, str], dict[int, dict[int, None]]] = {}
+        # Whether objects of a class are noted in variables, and whether they are looked into.
+        self._watched: dict[type, bool] = {}
+        self._open: dict[type, bool] = dict.fromkeys(CONTAINERS, True)
+
+    def in_block_of(self, thing: object) -> list[int]:
+        """The tasks that are in a ``with`` or ``async with`` block of an object.
+
+        A task that waits to enter the block, or to get the object back in it, is left out.
+        """
+        self._look()
+        return list(self._blocks.get(id(thing), ()))
+
+    def with_variable(self, *things: object) -> list[int]:
+        """The tasks that have one of some objects in a variable, and do not wait in its method."""
+        self._look()
+        found = (self._variables.get(id(thing), ()) for thing in things)
+        return list(dict.fromkeys(number for numbers in found for number in numbers))
+
+    def ends_of(self, channel: object, method: str) -> tuple[int, list[int]]:
+        """Of a memory channel's open ends: how many are in variables of tasks, and which tasks.
+
+        Args:
+            channel: The state that the ends share.
+            method: ``"send"`` or ``"receive"``: the method of the ends that are asked for.
+        """
+        self._look()
+        ends = self._ends.get((id(channel), method), {})
+        return len(ends), list(dict.fromkeys(task for tasks in ends.values() for task in tasks))
+
+    def names(self, numbers: Iterable[int]) -> list[str]:
+        """The names of tasks."""
+        return [self._name_of(number) for number in numbers]
+
+    # -- looking --
+
+    def _look(self) -> None:
+        if self._looked:
+            return
+        self._looked = True
+        for number, coro in list(self._coros.items()):
+            try:
+                if self._running is not None and self._running[0] == number:
+                    self._look_at_running(number, self._running[1])
+                else:
+                    self._look_at(number, coro)
+            except Exception:  # a task that cannot be looked at does not hide the others
+                self.complete = False
+
+    def _look_at_running(self, number: int, frames: Iterable[FrameType]) -> None:
+        for frame in frames:
+            if not is_library(frame.f_code):
+                self._note_variables(number, list(frame.f_locals.values()), set())
+
+    def _look_at(self, number: int, coro: Any) -> None:
+        links = [
+            (list(_referents(link, frame)), is_library(frame.f_code))
+            for link, frame in await_chain(coro)
+        ]
+        chain = {id(link) for link, _ in await_chain(coro)}
+        # The objects of the operation that the task waits in: it does not hold them.
+        operation = takewhile(itemgetter(1), reversed(links))
+        waiting = {id(thing) for things, _ in operation for thing in things}
+        for things, library in links:
+            if not library:
+                self._note_blocks(number, things, waiting, chain)
+            self._note_variables(number, things, waiting)
+
+    def _note_blocks(
+        self, number: int, things: list[Any], waiting: set[int], chain: set[int], depth: int = 0
+    ) -> None:
+        for manager in _managers(things):
+            for thing in (manager, *_entered(manager)):
+                lock = thing._lock if _is_condition(type(thing)) else thing
+                if id(thing) not in waiting:
+                    self._blocks.setdefault(id(lock), {})[number] = None
+                # The blocks around the ``yield`` of a generator with @asynccontextmanager.
+                generator = thing.gen if isinstance(thing, _GENERATOR_MANAGERS) else None
+                frame = getattr(generator, "ag_frame", None) or getattr(generator, "gi_frame", None)
+                if frame is not None and id(generator) not in chain and depth < DEEPEST:
+                    inner = list(_referents(generator, frame))
+                    self._note_blocks(number, inner, waiting, chain, depth + 1)
+
+    def _note_variables(self, number: int, things: Iterable[Any], waiting: set[int]) -> None:
+        for thing in things:
+            if id(thing) in waiting and type(thing) not in CONTAINERS:
+                continue
+            if self._is_watched(type(thing)):
+                self._note(number, thing)
+            elif self._is_open(type(thing)):
+                for inner in _inside(thing):
+                    if self._is_watched(type(inner)) and id(inner) not in waiting:
+                        self._note(number, inner)
+
+    def _note(self, number: int, thing: Any) -> None:
+        self._variables.setdefault(id(thing), {})[number] = None
+        method = CHANNEL_ENDS.get(type(thing).__name__)
+        if method is not None and not thing._closed:
+            ends = self._ends.setdefault((id(thing._state), method), {})
+            ends.setdefault(id(thing), {})[number] = None
+
+    def _is_watched(self, cls: type) -> bool:
+        known = self._watched.get(cls)
+        if known is None:
+            modules = {base.__module__ for base in cls.__mro__}
+            # A task is a future of asyncio, but no other code ends it.
+            known = not WATCHED_MODULES.isdisjoint(modules) and not hasattr(cls, "get_coro")
+            self._watched[cls] = known
+        return known
+
+    def _is_open(self, cls: type) -> bool:
+        known = self._open.get(cls)
+        if known is None:
+            known = self._open[cls] = (
+                bool(cls.__flags__ & _MADE_BY_STATEMENT)
+                and not issubclass(cls, (type, BaseException))
+                and not f"{cls.__module__}.".startswith(CLOSED_MODULES)
+            )
+        return known
+
+
+def _referents(link: Any, frame: FrameType) -> Iterator[Any]:
+    """The values in the variables and on the stack of a suspended coroutine or generator."""
+    for thing in gc.get_referents(link):
+        if thing is frame:  # in Python 3.10 the frame has them
+            for inner in gc.get_referents(frame):
+                if inner is not frame.f_globals and inner is not frame.f_builtins:
+                    yield inner
+        else:
+            yield thing
+
+
+def _inside(thing: Any, depth: int = DEEPEST) -> Iterator[Any]:
+    """The values in a container or in the attributes of an object, and in containers there."""
+    if not isinstance(thing, (partial, MethodType)) and isinstance(thing, CONTAINERS):
+        if len(thing) > LARGEST_CONTAINER:
+            return
+    for inner in gc.get_referents(thing):
+        yield inner
+        if depth and type(inner) in CONTAINERS:
+            yield from _inside(inner, depth - 1)
+
+
+def _managers(things: list[Any]) -> Iterator[Any]:
+    """The context managers whose ``__exit__`` or ``__aexit__`` a frame keeps."""
+    for index, thing in enumerate(things):
+        if isinstance(thing, BuiltinMethodType):
+            if thing.__name__ in EXITS:
+                yield thing.__self__
+        elif isinstance(thing, MethodType):
+            if isinstance(thing.__func__, FunctionType) and thing.__func__.__name__ in EXITS:
+                yield thing.__self__
+        elif isinstance(thing, FunctionType) and thing.__name__ in EXITS:
+            # Python 3.14 keeps the function and the object one after the other.
+            after = things[index + 1] if index + 1 < len(things) else None
+            if any(vars(base).get(thing.__name__) is thing for base in type(after).__mro__):
+                yield after
+
+
+def _entered(manager: Any) -> Iterator[Any]:
+    """The context managers that an exit stack has entered."""
+    if isinstance(manager, (contextlib.ExitStack, contextlib.AsyncExitStack)):
+        for callback in display.exit_callbacks(manager):
+            yield from _managers([callback])
+
+
+def _is_condition(cls: type) -> bool:
+    return any(
+        base.__name__ == "Condition" and base.__module__.startswith(("asyncio.", "nurseryio."))
+        for base in cls.__mro__
+    )
