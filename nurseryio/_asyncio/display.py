@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import concurrent.futures.thread as _thread_pool
-import sys
+import gc
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import types
+    from collections.abc import Callable
 
 Task = asyncio.Task[Any]
 
@@ -69,12 +70,16 @@ def unfinished(queue: Any) -> int | None:
     return count
 
 
-def peer_of(stream: Any) -> Any:
-    """The address at the other side of a stream on an asyncio transport; None if there is none."""
+def addresses_of(stream: Any) -> tuple[Any, Any]:
+    """The local address of a stream on an asyncio transport, and the peer's; None if not known."""
+    is_anyios = type(stream).__module__.startswith("anyio.")
+    if not is_anyios and not isinstance(stream, (asyncio.StreamReader, asyncio.StreamWriter)):
+        return None, None
     transport = getattr(stream, "_transport", None)
-    if not isinstance(transport, asyncio.BaseTransport):
-        return None
-    return transport.get_extra_info("peername") or None
+    if not hasattr(transport, "get_extra_info"):
+        return None, None
+    local, peer = map(transport.get_extra_info, ("sockname", "peername"))
+    return local or None, peer or None
 
 
 class ExecutorCall(NamedTuple):
@@ -91,15 +96,21 @@ class ExecutorCall(NamedTuple):
     thread: int | None
 
 
-def executor_call(future: Any) -> ExecutorCall | None:
+def executor_call(
+    future: Any, threads: Callable[[], dict[int, types.FrameType]]
+) -> ExecutorCall | None:
     """The call for whose result an asyncio future waits; None for another future.
+
+    Args:
+        future: The future.
+        threads: Returns the innermost frame of each thread.
 
     ``run_in_executor`` and ``to_thread`` await a future that knows the executor's in its callback.
     """
     source = _source(future)
     if source is None:
         return None
-    for ident, innermost in sys._current_frames().items():
+    for ident, innermost in threads().items():
         frame: types.FrameType | None = innermost
         while frame is not None:
             if frame.f_code.co_name == "run" and frame.f_code.co_filename == _thread_pool.__file__:
@@ -109,9 +120,11 @@ def executor_call(future: Any) -> ExecutorCall | None:
             frame = frame.f_back
     loop = future.get_loop()
     queue = getattr(getattr(loop, "_default_executor", None), "_work_queue", None)
-    for item in list(getattr(queue, "queue", ())):
-        if getattr(item, "future", None) is source:
-            return ExecutorCall(False, _function_of(item), None)
+    # The queue does not show its items, and has them directly or in a list.
+    for part in gc.get_referents(queue):
+        for item in part if isinstance(part, list) else (part,):
+            if getattr(item, "future", None) is source:
+                return ExecutorCall(False, _function_of(item), None)
     return ExecutorCall(source.running() or source.done(), None, None)
 
 

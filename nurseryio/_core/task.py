@@ -236,10 +236,32 @@ def await_chain(awaited: Any) -> Iterator[tuple[Any, types.FrameType]]:
                 frame = getattr(awaited, f"{prefix}_frame")
                 if frame is not None:
                     yield awaited, frame
-                awaited = getattr(awaited, link)
+                if frame is not None and frame.f_code in drivers:
+                    inside = referents(awaited, frame)
+                    awaited = next((each for each in inside if hasattr(each, "cr_frame")), None)
+                else:
+                    awaited = getattr(awaited, link)
                 break
         else:
             awaited = _generator_behind(awaited)
+
+
+# The code of generators that send into a coroutine, which Python does not show as awaited.
+drivers: set[types.CodeType] = set()
+
+
+def referents(link: Any, frame: types.FrameType) -> Iterator[Any]:
+    """The values in the variables and on the stack of a suspended coroutine or generator.
+
+    Unlike ``f_locals``, this does not keep them alive.
+    """
+    for thing in gc.get_referents(link):
+        if thing is frame:  # in Python 3.10 the frame has them
+            for inner in gc.get_referents(frame):
+                if inner is not frame.f_globals and inner is not frame.f_builtins:
+                    yield inner
+        else:
+            yield thing
 
 
 def make_task(

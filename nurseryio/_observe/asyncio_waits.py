@@ -24,6 +24,7 @@ from .wait_parts import (
     listed,
     name_of_task,
     number_of,
+    other_side,
     timed_sleep,
 )
 
@@ -75,7 +76,7 @@ def of_asyncio(view: View, frames: Frames, loop: Any) -> Wait:
         where = "" if function is None else f" in asyncio's {function}()"
         ids = tuple(map(number_of, tasks))
         return Wait("tasks", f"waits{where} for {which}: {shown}", details, ids)
-    call = display.executor_call(view.future)
+    call = display.executor_call(view.future, sys._current_frames)
     if call is not None:
         return _of_executor(call, details, loop)
     if not view.frames:
@@ -182,11 +183,16 @@ def _queue(view: View, queue: Any, details: dict[str, Any], _frames: Frames) -> 
 
 def _stream(view: View, stream: Any, details: dict[str, Any], _frames: Frames) -> Wait:
     text = f"waits in asyncio's {details['operation']}()"
-    peer = display.peer_of(stream)
-    if peer is not None:
-        details["peer"] = address_text(peer)
-        text += f" of the connection to {details['peer']}"
-    return Wait("socket", text, details)
+    _, peer = display.addresses_of(stream)
+    if peer is None:
+        return Wait("socket", text, details)
+    details["peer"] = address_text(peer)
+    text += f" of the connection to {details['peer']}"
+    return (
+        other_side(view, text, peer, details)
+        if isinstance(stream, asyncio.StreamReader)
+        else Wait("socket", text, details)
+    )
 
 
 OPERATIONS: dict[type, Callable[[View, Any, dict[str, Any], Frames], Wait]] = {
@@ -206,7 +212,7 @@ def _peer_near(frames: Frames) -> tuple[str, str] | None:
     Other libraries, such as anyio, wait for an event that their protocol sets.
     """
     for frame, _ in reversed(frames[-NEAR:]):
-        peer = display.peer_of(frame.f_locals.get("self"))
+        _, peer = display.addresses_of(frame.f_locals.get("self"))
         if peer is not None:
             return frame.f_code.co_name, address_text(peer)
     return None

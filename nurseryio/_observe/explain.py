@@ -14,7 +14,7 @@ from .._asyncio import compat
 from .._core import anyio_hook
 from .._core.delivery import can_abort
 from .._core.scope_tree import Node, chain, encloses
-from .drawing import circle_line, folded, kind_of, task_line
+from .drawing import MOST_CIRCLES, circle_line, folded, kind_of, task_line
 from .task_tree import sentence_of, tree_of
 from .tree_data import TaskInfo
 
@@ -54,6 +54,7 @@ class Explanation:
         cancelled: Why the block is cancelled, as a sentence; None if it is not.
         blockers: The tasks that keep it open.
         circles: Of these, the names of tasks that wait for each other, as sentences.
+        likely_circles: The same for tasks of which it is only likely: see ``TaskTree.circles``.
     """
 
     block: str
@@ -61,6 +62,7 @@ class Explanation:
     cancelled: str | None
     blockers: tuple[Blocker, ...]
     circles: tuple[str, ...]
+    likely_circles: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.ended:
@@ -77,7 +79,9 @@ class Explanation:
                 lines.append(f"- {task_line(shown)}")
                 if reasons[shown.id]:
                     lines.append(f"  It {reasons[shown.id]}.")
-        return "\n".join(lines + [f"deadlock: {circle}" for circle in self.circles])
+        lines += [f"deadlock: {circle}" for circle in self.circles]
+        lines += [f"likely deadlock: {circle}" for circle in self.likely_circles]
+        return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
         """The same data as dicts, lists, strings, numbers and None, for ``json.dumps()``."""
@@ -121,7 +125,8 @@ def explain(block: Nursery | CancelScope) -> Explanation:
             asked = inner.scope._effective
             found.append(Blocker(info, asked, _why(inner, info), _swallowed(inner)))
     reason = sentence_of(scope) if scope._effective and scope._reason is not None else None
-    return Explanation(_block(scope, task), False, reason, tuple(found), _circles(tree, found))
+    circles = [_circles(tree, found, certain) for certain in (True, False)]
+    return Explanation(_block(scope, task), False, reason, tuple(found), *circles)
 
 
 def _block(scope: Any, task: Task) -> str:
@@ -129,11 +134,10 @@ def _block(scope: Any, task: Task) -> str:
     return f"a {kind} in task {task.name!r}"
 
 
-def _circles(tree: TaskTree, blockers: list[Blocker]) -> tuple[str, ...]:
+def _circles(tree: TaskTree, blockers: list[Blocker], certain: bool) -> tuple[str, ...]:
     ids = {blocker.task.id for blocker in blockers}
-    return tuple(
-        circle_line(circle) for circle in tree.circles() if ids & {task.id for task in circle}
-    )
+    found = [each for each in tree.circles(certain) if ids & {task.id for task in each}]
+    return tuple(map(circle_line, found[:MOST_CIRCLES]))
 
 
 def _holders(scope: Node, task: Task) -> list[Task]:

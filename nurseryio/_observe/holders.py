@@ -20,18 +20,20 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections import deque
+from collections.abc import Sized
 from functools import partial
 from itertools import takewhile
 from operator import itemgetter
-from types import BuiltinMethodType, FrameType, FunctionType, MethodType
+from types import BuiltinMethodType, CellType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import display
 from .._base.util import is_library
-from .._core.task import await_chain
+from .._core.task import await_chain, referents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from types import FrameType
 
 EXITS = ("__aexit__", "__exit__")
 
@@ -41,6 +43,8 @@ WATCHED_MODULES = {
     "asyncio.futures",
     "asyncio.locks",
     "asyncio.queues",
+    "asyncio.streams",
+    "nurseryio._net.stream",
     "nurseryio._sync.channel",
     "nurseryio._sync.event",
 }
@@ -50,7 +54,7 @@ CHANNEL_ENDS = {"MemorySendChannel": "send", "MemoryReceiveChannel": "receive"}
 # Objects of these modules are not looked into, because they lead to everything.
 CLOSED_MODULES = ("nurseryio.", "asyncio.", "_asyncio", "uvloop")
 
-CONTAINERS = (tuple, list, dict, set, deque, partial, MethodType)
+CONTAINERS = (tuple, list, dict, set, deque, partial, CellType, MethodType)
 # A larger container holds data.
 LARGEST_CONTAINER = 100
 # How many containers inside each other are looked into, and generators of context managers.
@@ -59,7 +63,7 @@ DEEPEST = 3
 # A class that was made by a ``class`` statement (Py_TPFLAGS_HEAPTYPE).
 _MADE_BY_STATEMENT = 1 << 9
 
-_GENERATOR_MANAGERS: tuple[type, ...] = (
+_MANAGERS: tuple[type, ...] = (
     type(contextlib.contextmanager(lambda: iter(()))()),
     type(contextlib.asynccontextmanager(lambda: None)()),  # type: ignore[arg-type, return-value]
 )
@@ -87,6 +91,8 @@ class Holders:
         self.complete = running is None
         self._blocks: dict[int, dict[int, None]] = {}
         self._variables: dict[int, dict[int, None]] = {}
+        # Of sockets: by local address the tasks that have the stream, waiting in it or not.
+        self._streams: dict[Any, dict[int, None]] = {}
         # Of memory channels: by state and method the ends, each with the tasks that have it.
         self._ends: dict[tuple[int, str], dict[int, dict[int, None]]] = {}
         # Whether objects of a class are noted in variables, and whether they are looked into.
@@ -118,6 +124,11 @@ class Holders:
         ends = self._ends.get((id(channel), method), {})
         return len(ends), list(dict.fromkeys(task for tasks in ends.values() for task in tasks))
 
+    def with_stream_at(self, address: object) -> list[int]:
+        """The tasks that have a stream on a socket with this local address."""
+        self._look()
+        return list(self._streams.get(address, ()))
+
     def names(self, numbers: Iterable[int]) -> list[str]:
         """The names of tasks."""
         return [self._name_of(number) for number in numbers]
@@ -143,46 +154,42 @@ class Holders:
                 self._note_variables(number, list(frame.f_locals.values()), set())
 
     def _look_at(self, number: int, coro: Any) -> None:
-        links = [
-            (list(_referents(link, frame)), is_library(frame.f_code))
-            for link, frame in await_chain(coro)
-        ]
-        chain = {id(link) for link, _ in await_chain(coro)}
-        # The objects of the operation that the task waits in: it does not hold them.
-        operation = takewhile(itemgetter(1), reversed(links))
+        chain = list(await_chain(coro))
+        links = [(list(referents(*link)), is_library(link[1].f_code)) for link in chain]
+        operation = list(takewhile(itemgetter(1), reversed(links)))
+        # The objects of the operation that the task waits in.
         waiting = {id(thing) for things, _ in operation for thing in things}
-        for things, library in links:
-            if not library:
-                self._note_blocks(number, things, waiting, chain)
+        ids = {id(link) for link, _ in chain}
+        held = []
+        for index, (things, library) in enumerate(links):
             self._note_variables(number, things, waiting)
-
-    def _note_blocks(
-        self, number: int, things: list[Any], waiting: set[int], chain: set[int], depth: int = 0
-    ) -> None:
-        for manager in _managers(things):
-            for thing in (manager, *_entered(manager)):
-                lock = thing._lock if _is_condition(type(thing)) else thing
-                if id(thing) not in waiting:
-                    self._blocks.setdefault(id(lock), {})[number] = None
-                # The blocks around the ``yield`` of a generator with @asynccontextmanager.
-                generator = thing.gen if isinstance(thing, _GENERATOR_MANAGERS) else None
-                frame = getattr(generator, "ag_frame", None) or getattr(generator, "gi_frame", None)
-                if frame is not None and id(generator) not in chain and depth < DEEPEST:
-                    inner = list(_referents(generator, frame))
-                    self._note_blocks(number, inner, waiting, chain, depth + 1)
+            blocks = [] if library else list(_blocks(things, ids))
+            calls_operation = index == len(links) - len(operation) - 1
+            if calls_operation and blocks and id(blocks[-1]) in waiting:
+                blocks.pop()  # the task waits to enter this block
+            held += blocks
+        for thing in held:
+            if _is_condition(type(thing)):
+                if id(thing) in waiting:
+                    continue  # wait() has released it
+                thing = thing._lock
+            self._blocks.setdefault(id(thing), {})[number] = None
 
     def _note_variables(self, number: int, things: Iterable[Any], waiting: set[int]) -> None:
         for thing in things:
-            if id(thing) in waiting and type(thing) not in CONTAINERS:
-                continue
             if self._is_watched(type(thing)):
-                self._note(number, thing)
+                self._note(number, thing, waiting)
             elif self._is_open(type(thing)):
                 for inner in _inside(thing):
-                    if self._is_watched(type(inner)) and id(inner) not in waiting:
-                        self._note(number, inner)
+                    if self._is_watched(type(inner)):
+                        self._note(number, inner, waiting)
 
-    def _note(self, number: int, thing: Any) -> None:
+    def _note(self, number: int, thing: Any, waiting: set[int]) -> None:
+        address = _address_of(thing)
+        if address is not None:
+            self._streams.setdefault(address, {})[number] = None
+        if id(thing) in waiting:
+            return
         self._variables.setdefault(id(thing), {})[number] = None
         method = CHANNEL_ENDS.get(type(thing).__name__)
         if method is not None and not thing._closed:
@@ -209,22 +216,23 @@ class Holders:
         return known
 
 
-def _referents(link: Any, frame: FrameType) -> Iterator[Any]:
-    """The values in the variables and on the stack of a suspended coroutine or generator."""
-    for thing in gc.get_referents(link):
-        if thing is frame:  # in Python 3.10 the frame has them
-            for inner in gc.get_referents(frame):
-                if inner is not frame.f_globals and inner is not frame.f_builtins:
-                    yield inner
-        else:
-            yield thing
+def _address_of(stream: Any) -> Any:
+    """The local address of a stream on a socket; None for another object."""
+    kind = type(stream).__name__
+    try:
+        if kind == "SocketStream":
+            return stream.socket.getsockname() or None  # a Unix socket may have no name
+        if kind in ("StreamReader", "StreamWriter"):
+            return display.addresses_of(stream)[0]
+    except OSError:  # closed
+        pass
+    return None
 
 
 def _inside(thing: Any, depth: int = DEEPEST) -> Iterator[Any]:
     """The values in a container or in the attributes of an object, and in containers there."""
-    if not isinstance(thing, (partial, MethodType)) and isinstance(thing, CONTAINERS):
-        if len(thing) > LARGEST_CONTAINER:
-            return
+    if isinstance(thing, Sized) and type(thing) in CONTAINERS and len(thing) > LARGEST_CONTAINER:
+        return
     for inner in gc.get_referents(thing):
         yield inner
         if depth and type(inner) in CONTAINERS:
@@ -245,6 +253,24 @@ def _managers(things: list[Any]) -> Iterator[Any]:
             after = things[index + 1] if index + 1 < len(things) else None
             if any(vars(base).get(thing.__name__) is thing for base in type(after).__mro__):
                 yield after
+
+
+def _blocks(things: list[Any], chain: set[int], depth: int = 0) -> Iterator[Any]:
+    """The context managers in whose blocks a suspended frame is, outer before inner.
+
+    Args:
+        things: What the frame refers to.
+        chain: The ids of the coroutines and generators that the task is in.
+        depth: How many generators of context managers are around the frame.
+    """
+    for manager in _managers(things):
+        for thing in (manager, *_entered(manager)):
+            yield thing
+            # @contextmanager, @asynccontextmanager: the blocks around the generator's ``yield``.
+            generator: Any = getattr(thing, "gen", None) if isinstance(thing, _MANAGERS) else None
+            frame = getattr(generator, "ag_frame", None) or getattr(generator, "gi_frame", None)
+            if frame is not None and id(generator) not in chain and depth < DEEPEST:
+                yield from _blocks(list(referents(generator, frame)), chain, depth + 1)
 
 
 def _entered(manager: Any) -> Iterator[Any]:

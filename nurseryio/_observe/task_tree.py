@@ -18,6 +18,7 @@ import asyncio
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -289,19 +290,30 @@ def _running_frames(coro: Any, innermost: FrameType | None) -> Frames:
 
 
 def in_order(infos: list[TaskInfo]) -> list[TaskInfo]:
-    """Sort the tasks so that each comes after its parent, and siblings in the order of names."""
+    """Sort the tasks so that each comes after its parent, and siblings in the order of names.
+
+    Of tasks that await each other in a circle, one loses its parent.
+    """
     below: dict[int | None, list[TaskInfo]] = {}
-    there = {info.id for info in infos}
+    there = {info.id: info for info in infos}
     for info in sorted(infos, key=lambda info: (info.kind == "asyncio task", info.name)):
         below.setdefault(info.parent if info.parent in there else None, []).append(info)
     found: list[TaskInfo] = []
     stack = list(reversed(below.pop(None, [])))
-    while stack:
+    while stack or below:
+        if not stack:
+            # All that are left are in circles, or below one.
+            info = next(iter(below.values()))[0]
+            above: set[int | None] = set()
+            while info.id not in above:
+                above.add(info.id)
+                info = there[info.parent]  # type: ignore[index]
+            below[info.parent].remove(info)
+            stack.append(replace(info, parent=None, nursery=None))
         info = stack.pop()
         found.append(info)
         stack.extend(reversed(below.pop(info.id, [])))
-    # Tasks that await each other in a circle are below none.
-    return found + [info for rest in below.values() for info in rest]
+    return found
 
 
 def _scopes(task: Task, now: float) -> tuple[ScopeInfo, ...]:

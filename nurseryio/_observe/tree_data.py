@@ -186,8 +186,11 @@ def _stuck(tasks: Iterable[TaskInfo], certain: bool) -> dict[int, tuple[int, ...
             missing[number] -= 1
             if missing[number] == 0:
                 todo.append(number)
-    return {
-        number: tuple(each for each in wait.tasks if missing.get(each, 0) > 0) or wait.any_of[:1]
-        for number, wait in waits.items()
-        if missing[number] > 0
-    }
+    names = {task.id: task.name for task in tasks}
+    stuck: dict[int, tuple[int, ...]] = {}
+    for number in sorted(waits, key=names.__getitem__):
+        if missing[number] > 0:
+            wait = waits[number]
+            needed = tuple(each for each in wait.tasks if missing.get(each, 0) > 0)
+            stuck[number] = needed or (min(wait.any_of, key=names.__getitem__),)
+    return stuck

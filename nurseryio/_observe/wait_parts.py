@@ -165,10 +165,27 @@ def in_block(view: View, kind: str, text: str, thing: Any, details: dict[str, An
         text += f"; held by {shown}"
     elif view.holders.complete:
         text += "; no task is in an 'async with' block of it"
-    return Wait(kind, text, details, any_of=tuple(tasks))
+    # A semaphore does not show whether a task has taken it without a block.
+    return Wait(kind, text, details, any_of=tuple(tasks), certain=kind == "lock")
 
 
 # -- sockets ----------------------------------------------------------------------
+
+
+def other_side(view: View, text: str, peer: object, details: dict[str, Any]) -> Wait:
+    """The wait for data of a connection, with the tasks that have its other side.
+
+    Args:
+        view: The operation.
+        text: Its text so far.
+        peer: The address of the other side, as the socket has it.
+        details: The data so far.
+    """
+    tasks = view.holders.with_stream_at(peer) if view.holders is not None and peer else []
+    if tasks and view.holders is not None:
+        details["tasks_at_peer"], shown = listed(view.holders.names(tasks))
+        text += f", whose other side {shown} {'has' if len(tasks) == 1 else 'have'}"
+    return Wait("socket", text, details, any_of=tuple(tasks), certain=False)
 
 
 def socket_in(thing: Any) -> Any:

@@ -41,6 +41,7 @@ from .wait_parts import (
     in_variables,
     listed,
     name_of_task,
+    other_side,
     socket_in,
     timed_sleep,
 )
@@ -145,7 +146,8 @@ def _receive(view: View) -> Wait:
     found = _channel(view)
     ends = counted(found["open_send_channels"], "sending end")
     count = found["tasks_waiting_receive"]
-    others = f", {counted(count - 1, 'task')} more wait" if count > 1 else ""
+    wait = "waits" if count == 2 else "wait"
+    others = f", {counted(count - 1, 'task')} more {wait}" if count > 1 else ""
     text = f"waits to receive from a memory channel; it is empty{others}, {ends} open"
     return _with_ends(view, "channel receive", text, found, "send", found["open_send_channels"])
 
@@ -160,9 +162,10 @@ def _with_ends(
     names, shown = listed(view.holders.names(tasks))
     details["tasks_with_ends"] = names
     if tasks:
-        text += f" in {shown}" if known == count else f", {known} of them in {shown}"
+        has = "has" if len(tasks) == 1 else "have"
+        text += f", which {shown} {has}" if known == count else f", {shown} {has} {known} of them"
     elif view.holders.complete:
-        text += ", in no variable of a task"
+        text += ", which no task has in a variable"
     # An end that is in no variable is somewhere else, and other code may use it.
     any_of = tuple(tasks) if known == count else ()
     return Wait(kind, text, details, any_of=any_of, certain=False)
@@ -255,22 +258,25 @@ def _descriptor(view: View) -> Wait:
 def _socket(view: View) -> Wait:
     function = view.frames[0][0].f_code.co_name.strip("_")
     details: dict[str, Any] = {"operation": function}
+    found: dict[str, Any] = {}
     for frame, _ in view.frames:
         sock = socket_in(frame.f_locals.get("self"))
         if sock is not None:
             for key, method in (("local", "getsockname"), ("peer", "getpeername")):
                 try:
-                    details[key] = address_text(getattr(sock, method)())
+                    found[key] = getattr(sock, method)()
+                    details[key] = address_text(found[key])
                 except Exception:  # not connected, or closed
                     continue
             break
-    if "peer" in details:
-        where = f" of the connection to {details['peer']}"
-    elif "local" in details:
-        where = f" at {details['local']}"
-    else:
-        where = ""
-    return Wait("socket", f"waits in {function}(){where}", details)
+    text = f"waits in {function}()"
+    if details.get("peer"):
+        text += f" of the connection to {details['peer']}"
+    elif details.get("local"):
+        text += f" at {details['local']}"
+    if function.startswith("receive"):
+        return other_side(view, text, found.get("peer"), details)
+    return Wait("socket", text, details)
 
 
 def _serve(view: View) -> Wait:
@@ -382,5 +388,8 @@ def wait_of(
             except Exception:
                 break
     if operation:
-        return Wait("unknown", f"waits in {operation[0][0].f_code.co_name}()")
+        frame = operation[0][0]
+        owner = frame.f_locals.get("self")
+        where = "" if owner is None else f"{class_name(type(owner))}."
+        return Wait("unknown", f"waits in {where}{frame.f_code.co_name}()")
     return of_asyncio(View([], task, number, holders, future), frames, asyncio_task.get_loop())

@@ -77,8 +77,9 @@ def test_the_line_of_a_scope_says_what_is_cancelled_and_what_a_shield_keeps_out(
     assert lines(a_task(1, scopes=scopes))[1:] == [
         "├─ scope, cancelled due to deadline",
         "├─ scope, cancelled due to deadline, from outside",
-        "├─ scope, its shield keeps a cancellation out (cancelled due to deadline)",
-        "├─ scope, shield",
+        "├─ scope, its shield keeps a cancellation out (cancelled due to deadline), "
+        "without a deadline",
+        "├─ scope, shield, without a deadline",
         "├─ scope, deadline passed 2.00 s ago",
         "└─ nursery, cancelled",
     ]
