@@ -76,7 +76,7 @@ def addresses_of(stream: Any) -> tuple[Any, Any]:
     if not is_anyios and not isinstance(stream, (asyncio.StreamReader, asyncio.StreamWriter)):
         return None, None
     transport = getattr(stream, "_transport", None)
-    if not hasattr(transport, "get_extra_info"):
+    if transport is None or not hasattr(transport, "get_extra_info"):
         return None, None
     local, peer = map(transport.get_extra_info, ("sockname", "peername"))
     return local or None, peer or None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .._asyncio import display
 from .._base.exc_fields import class_name
 from .._base.util import qualname_of
+from .holders import listed
 from .places import places_of, program_place, stack_of
 from .wait_parts import (
     View,
@@ -21,7 +22,6 @@ from .wait_parts import (
     counted,
     in_block,
     in_variables,
-    listed,
     name_of_task,
     number_of,
     other_side,

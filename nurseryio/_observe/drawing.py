@@ -43,12 +43,12 @@ def lines_of(tree: TaskTree, most: int | None = None) -> Iterator[str]:
 def circle_lines(tree: TaskTree) -> Iterator[str]:
     """The lines about tasks that wait for each other, which end the drawing."""
     for certain, word in ((True, "deadlock"), (False, "likely deadlock")):
-        circles = tree.circles(certain)
-        for circle in circles[:MOST_CIRCLES]:
-            yield f"{word}: {circle_line(circle)}"
-        more = len(circles) - MOST_CIRCLES
-        if more > 0:
-            yield f"{word}: ... and {more:,} more circle{'' if more == 1 else 's'} of tasks"
+        counts = Counter(map(circle_line, tree.circles(certain)))
+        for line, count in list(counts.items())[:MOST_CIRCLES]:
+            yield f"{word}: {line}" + (f" ({count:,} times)" if count > 1 else "")
+        more = sum(list(counts.values())[MOST_CIRCLES:])
+        if more:
+            yield f"{word}: ... {more:,} more circle{'' if more == 1 else 's'} of tasks"
 
 
 def _blocking(tree: TaskTree) -> Iterator[str]:

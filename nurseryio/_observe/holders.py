@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections import deque
-from collections.abc import Sized
+from collections import Counter, deque
 from functools import partial
 from itertools import takewhile
 from operator import itemgetter
@@ -28,12 +27,14 @@ from types import BuiltinMethodType, CellType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import display
-from .._base.util import is_library
-from .._core.task import await_chain, referents
+from .._base.util import is_library, safe_repr
+from .._core.task import referents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import FrameType
+
+    Chain = list[tuple[Any, FrameType]]
 
 EXITS = ("__aexit__", "__exit__")
 
@@ -54,7 +55,8 @@ CHANNEL_ENDS = {"MemorySendChannel": "send", "MemoryReceiveChannel": "receive"}
 # Objects of these modules are not looked into, because they lead to everything.
 CLOSED_MODULES = ("nurseryio.", "asyncio.", "_asyncio", "uvloop")
 
-CONTAINERS = (tuple, list, dict, set, deque, partial, CellType, MethodType)
+SIZED = frozenset([tuple, list, dict, set, deque])
+CONTAINERS = SIZED | {partial, CellType, MethodType}
 # A larger container holds data.
 LARGEST_CONTAINER = 100
 # How many containers inside each other are looked into, and generators of context managers.
@@ -69,28 +71,51 @@ _MANAGERS: tuple[type, ...] = (
 )
 
 
+# The most names of tasks in one sentence.
+MOST_NAMES = 5
+
+
+def listed(tasks: Iterable[Any]) -> tuple[list[str], str]:
+    """The names of tasks or other objects, as a list and as a part of a sentence."""
+    names = []
+    for task in list(tasks):
+        shown = task if isinstance(task, str) else getattr(task, "name", None)
+        names.append(shown if isinstance(shown, str) else safe_repr(task))
+    counted = sorted(Counter(names).items())
+    quoted = [
+        repr(name) if count == 1 else f"{name!r} ({count:,} times)"
+        for name, count in counted[:MOST_NAMES]
+    ]
+    more = sum(count for _, count in counted[MOST_NAMES:])
+    if more:
+        quoted.append(f"{more:,} more")
+    return names, ", ".join(quoted)
+
+
 class Holders:
     """What the tasks of a loop hold.
 
     Args:
-        coros: The coroutines of the tasks, by the ids of the tasks.
+        chains: By the ids of the tasks their coroutines and all that these await, with frames.
         name_of: The name of a task, by its id.
         running: The id of the running task, with its frames; None if no task is running.
     """
 
     def __init__(
         self,
-        coros: Mapping[int, Any],
+        chains: Mapping[int, Chain],
         name_of: Callable[[int], str],
         running: tuple[int, Iterable[FrameType]] | None = None,
     ) -> None:
-        self._coros = coros
+        self._chains = chains
         self._name_of = name_of
         self._running = running
         self._looked = False
         self.complete = running is None
         self._blocks: dict[int, dict[int, None]] = {}
         self._variables: dict[int, dict[int, None]] = {}
+        # Many tasks may wait for the same object.
+        self._shown: dict[tuple[int, ...], tuple[list[str], str]] = {}
         # Of sockets: by local address the tasks that have the stream, waiting in it or not.
         self._streams: dict[Any, dict[int, None]] = {}
         # Of memory channels: by state and method the ends, each with the tasks that have it.
@@ -107,11 +132,10 @@ class Holders:
         self._look()
         return list(self._blocks.get(id(thing), ()))
 
-    def with_variable(self, *things: object) -> list[int]:
-        """The tasks that have one of some objects in a variable, and do not wait in its method."""
+    def with_variable(self, thing: object) -> list[int]:
+        """The tasks that have an object in a variable, and do not wait in a method of it."""
         self._look()
-        found = (self._variables.get(id(thing), ()) for thing in things)
-        return list(dict.fromkeys(number for numbers in found for number in numbers))
+        return list(self._variables.get(id(thing), ()))
 
     def ends_of(self, channel: object, method: str) -> tuple[int, list[int]]:
         """Of a memory channel's open ends: how many are in variables of tasks, and which tasks.
@@ -129,9 +153,13 @@ class Holders:
         self._look()
         return list(self._streams.get(address, ()))
 
-    def names(self, numbers: Iterable[int]) -> list[str]:
-        """The names of tasks."""
-        return [self._name_of(number) for number in numbers]
+    def shown(self, numbers: Iterable[int]) -> tuple[list[str], str]:
+        """The names of tasks, as :func:`listed` shows them."""
+        key = tuple(numbers)
+        found = self._shown.get(key)
+        if found is None:
+            found = self._shown[key] = listed(map(self._name_of, key))
+        return found
 
     # -- looking --
 
@@ -139,12 +167,12 @@ class Holders:
         if self._looked:
             return
         self._looked = True
-        for number, coro in list(self._coros.items()):
+        for number, chain in list(self._chains.items()):
             try:
                 if self._running is not None and self._running[0] == number:
                     self._look_at_running(number, self._running[1])
                 else:
-                    self._look_at(number, coro)
+                    self._look_at(number, chain)
             except Exception:  # a task that cannot be looked at does not hide the others
                 self.complete = False
 
@@ -153,8 +181,7 @@ class Holders:
             if not is_library(frame.f_code):
                 self._note_variables(number, list(frame.f_locals.values()), set())
 
-    def _look_at(self, number: int, coro: Any) -> None:
-        chain = list(await_chain(coro))
+    def _look_at(self, number: int, chain: Chain) -> None:
         links = [(list(referents(*link)), is_library(link[1].f_code)) for link in chain]
         operation = list(takewhile(itemgetter(1), reversed(links)))
         # The objects of the operation that the task waits in.
@@ -176,10 +203,15 @@ class Holders:
             self._blocks.setdefault(id(thing), {})[number] = None
 
     def _note_variables(self, number: int, things: Iterable[Any], waiting: set[int]) -> None:
+        watched, is_open = self._watched, self._open
         for thing in things:
-            if self._is_watched(type(thing)):
+            cls = type(thing)
+            known = watched.get(cls)
+            if known or (known is None and self._is_watched(cls)):
                 self._note(number, thing, waiting)
-            elif self._is_open(type(thing)):
+                continue
+            known = is_open.get(cls)
+            if known or (known is None and self._is_open(cls)):
                 for inner in _inside(thing):
                     if self._is_watched(type(inner)):
                         self._note(number, inner, waiting)
@@ -231,7 +263,7 @@ def _address_of(stream: Any) -> Any:
 
 def _inside(thing: Any, depth: int = DEEPEST) -> Iterator[Any]:
     """The values in a container or in the attributes of an object, and in containers there."""
-    if isinstance(thing, Sized) and type(thing) in CONTAINERS and len(thing) > LARGEST_CONTAINER:
+    if type(thing) in SIZED and len(thing) > LARGEST_CONTAINER:
         return
     for inner in gc.get_referents(thing):
         yield inner

@@ -29,7 +29,7 @@ from .._asyncio.compat import running_loop_or_none
 from .._base.forked import in_child
 from .._base.util import safe_repr
 from .._core.loop_state import all_states
-from .._core.task import await_frames, records
+from .._core.task import await_chain, await_frames, records
 from .asyncio_waits import awaited_tasks
 from .drawing import circle_lines
 from .holders import Holders
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 # The most lines of a drawing that goes into a report or an error.
 MOST_LINES = 200
+# How many tasks of a kind it has, if it would be longer with the number before.
+FEWER_OF_A_KIND = (None, 3, 1)
 
 
 def task_tree(loop: Loop | None = None) -> TaskTree:
@@ -98,11 +100,16 @@ def draw_tasks(loop: Loop, frame: FrameType | None = None) -> str:
 
 
 def draw(tree: TaskTree) -> str:
-    """The drawing of a tree, with at most ``MOST_LINES`` lines, and then the deadlocks."""
-    lines = list(islice(tree.lines(), MOST_LINES + 1))
-    if len(lines) > MOST_LINES:
-        lines[-1:] = ["... and more", *circle_lines(tree)]
-    return "\n".join(lines)
+    """The drawing of a tree, with at most ``MOST_LINES`` lines, and then the deadlocks.
+
+    If it would have more, fewer tasks of a kind are drawn.
+    """
+    lines: list[str] = []
+    for most in FEWER_OF_A_KIND:
+        lines = list(islice(tree.lines(most), MOST_LINES + 1))
+        if len(lines) <= MOST_LINES:
+            return "\n".join(lines)
+    return "\n".join([*lines[:-1], "... and more", *circle_lines(tree)])
 
 
 def running_loops() -> list[Loop]:
@@ -189,6 +196,8 @@ class _Builder:
         # Of asyncio tasks that another task awaits: its number.
         self._parents: dict[Any, int] = {}
         self._frames: dict[Any, Frames] = {}
+        # By the ids of the tasks: the coroutines that each is in.
+        self._chains: dict[int, list[tuple[Any, FrameType]]] = {}
         self._holders: Holders | None = None
 
     def infos(self) -> list[TaskInfo]:
@@ -203,26 +212,24 @@ class _Builder:
         """Break the reference cycles: a frame may be that of a function which has this object."""
         self._innermost = self._holders = None
         self._frames.clear()
+        self._chains.clear()
 
     def _find_holders(self) -> Holders:
-        coros, tasks = {}, {}
-        for task, record in self._found.items():
-            with suppress(Exception):
-                number = self.numbers[task]
-                coros[number] = _coro_of(task, record)
-                tasks[number] = task if record is None else record
+        tasks = {self.numbers[task]: record or task for task, record in self._found.items()}
         running = None
         if self._running in self._found:
             frames = [frame for frame, _ in self._frames.get(self._running, ())]
             running = (self.numbers[self._running], frames)
-        return Holders(coros, lambda number: name_of_task(tasks[number]), running)
+        return Holders(self._chains, lambda number: name_of_task(tasks[number]), running)
 
     def _note_who_awaits(self, asyncio_task: Any, task: Task | None) -> None:
         coro = _coro_of(asyncio_task, task)
         if asyncio_task is self._running:
             self._frames[asyncio_task] = _running_frames(coro, self._innermost)
+            self._chains[self.numbers[asyncio_task]] = []
             return
-        self._frames[asyncio_task] = frames = list(await_frames(coro))
+        self._chains[self.numbers[asyncio_task]] = chain = list(await_chain(coro))
+        self._frames[asyncio_task] = frames = [(frame, frame.f_lineno) for _, frame in chain]
         future = compat.waiter(asyncio_task)
         if future is not None:
             for awaited in awaited_tasks(operation_of(frames), future):

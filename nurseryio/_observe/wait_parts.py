@@ -6,23 +6,17 @@ Rule: a name that cannot be shown does not prevent the description.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .._base.util import safe_repr
 from .._core.task import records
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Iterable
 
     from .._core.task import Task
     from .holders import Holders
-
-# The most names of tasks in one sentence.
-MOST_NAMES = 5
 
 Frames = list[tuple["types.FrameType", int]]
 
@@ -105,23 +99,6 @@ def number_of(asyncio_task: Any) -> int:
     return id(records.get(asyncio_task) or asyncio_task)
 
 
-def listed(tasks: Iterable[Any]) -> tuple[list[str], str]:
-    """The names of tasks or other objects, as a list and as a part of a sentence."""
-    names = []
-    for task in list(tasks):
-        shown = task if isinstance(task, str) else getattr(task, "name", None)
-        names.append(shown if isinstance(shown, str) else safe_repr(task))
-    counted = sorted(Counter(names).items())
-    quoted = [
-        repr(name) if count == 1 else f"{name!r} ({count:,} times)"
-        for name, count in counted[:MOST_NAMES]
-    ]
-    more = sum(count for _, count in counted[MOST_NAMES:])
-    if more:
-        quoted.append(f"{more:,} more")
-    return names, ", ".join(quoted)
-
-
 def counted(count: int, noun: str) -> str:
     """A number with its noun."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
@@ -135,12 +112,12 @@ def timed_sleep(left: float, details: dict[str, Any]) -> Wait:
     return Wait("sleep", f"sleeps for another {left:.2f} s", details)
 
 
-def in_variables(view: View, details: dict[str, Any], *things: Any) -> str:
-    """The part of a sentence that says which other tasks have one of some objects in a variable."""
+def in_variables(view: View, details: dict[str, Any], thing: Any) -> str:
+    """The part of a sentence that says which other tasks have an object in a variable."""
     if view.holders is None:
         return ""
-    tasks = [task for task in view.holders.with_variable(*things) if task != view.number]
-    details["tasks_with_it"], shown = listed(view.holders.names(tasks))
+    tasks = [task for task in view.holders.with_variable(thing) if task != view.number]
+    details["tasks_with_it"], shown = view.holders.shown(tasks)
     if tasks:
         return f"; {shown} {'has' if len(tasks) == 1 else 'have'} it in a variable"
     return "; no other task has it in a variable" if view.holders.complete else ""
@@ -159,8 +136,7 @@ def in_block(view: View, kind: str, text: str, thing: Any, details: dict[str, An
     if view.holders is None:
         return Wait(kind, text, details)
     tasks = view.holders.in_block_of(thing)
-    names, shown = listed(view.holders.names(tasks))
-    details["owners"] = names
+    details["owners"], shown = view.holders.shown(tasks)
     if tasks:
         text += f"; held by {shown}"
     elif view.holders.complete:
@@ -183,7 +159,7 @@ def other_side(view: View, text: str, peer: object, details: dict[str, Any]) -> 
     """
     tasks = view.holders.with_stream_at(peer) if view.holders is not None and peer else []
     if tasks and view.holders is not None:
-        details["tasks_at_peer"], shown = listed(view.holders.names(tasks))
+        details["tasks_at_peer"], shown = view.holders.shown(tasks)
         text += f", whose other side {shown} {'has' if len(tasks) == 1 else 'have'}"
     return Wait("socket", text, details, any_of=tuple(tasks), certain=False)
 

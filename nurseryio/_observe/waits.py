@@ -30,16 +30,15 @@ from .._base.exc_fields import class_name
 from .._base.util import is_library, qualname_of, safe_repr
 from .._core.task import Task
 from .asyncio_waits import of_asyncio
+from .holders import MOST_NAMES, listed
 from .places import places_of, program_place, stack_of
 from .wait_parts import (
-    MOST_NAMES,
     View,
     Wait,
     address_text,
     counted,
     in_block,
     in_variables,
-    listed,
     name_of_task,
     other_side,
     socket_in,
@@ -159,8 +158,7 @@ def _with_ends(
     if view.holders is None or not count:
         return Wait(kind, text, details)
     known, tasks = view.holders.ends_of(view["self"]._state, method)
-    names, shown = listed(view.holders.names(tasks))
-    details["tasks_with_ends"] = names
+    details["tasks_with_ends"], shown = view.holders.shown(tasks)
     if tasks:
         has = "has" if len(tasks) == 1 else "have"
         text += f", which {shown} {has}" if known == count else f", {shown} {has} {known} of them"
