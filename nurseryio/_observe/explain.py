@@ -8,6 +8,7 @@ something else, and says of each whether it was asked to end and what came of th
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
@@ -196,5 +197,6 @@ def _sheltered(task: Task) -> str:
         if node._shielded and parent is not None and parent._effective:
             where = "in" if node._task is task else "inside"
             why = sentence_of(parent)
-            return f"is {where} a scope whose shield keeps a cancellation out ({why})"
+            ends = "" if getattr(node, "_deadline", inf) < inf else " without a deadline"
+            return f"is {where} a scope{ends} whose shield keeps a cancellation out ({why})"
     return ""
