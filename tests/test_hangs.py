@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -231,15 +232,18 @@ async def reply(receiver: Any, sender: Any) -> None:
 
 
 async def test_hang_both_sides_of_two_channels_receive() -> None:
-    to_left, left = nurseryio.open_memory_channel[str](0)
-    to_right, right = nurseryio.open_memory_channel[str](0)
-    starts = [("left", reply, left, to_right), ("right", reply, right, to_left)]
-    del left, right, to_left, to_right
+    async def program() -> None:
+        async with nurseryio.open_nursery() as nursery:
+            to_left, left = nurseryio.open_memory_channel[str](0)
+            to_right, right = nurseryio.open_memory_channel[str](0)
+            nursery.start_soon(reply, left, to_right, name="left")
+            nursery.start_soon(reply, right, to_left, name="right")
+            del left, right, to_left, to_right
+
     at = "at test_hangs.py:N in reply(), waits to receive from a memory channel; it is empty, "
-    lines = await picture(*starts)
-    assert lines == [
-        f"left {at}1 sending end open, which 'main', 'right' have: item = await receiver.receive()",
-        f"right {at}1 sending end open, which 'left', 'main' have: item = await receiver.receive()",
+    assert (await picture(("program", program)))[1:] == [
+        f"left {at}1 sending end open, which 'right' has: item = await receiver.receive()",
+        f"right {at}1 sending end open, which 'left' has: item = await receiver.receive()",
         "likely deadlock: 'left' waits for 'right', 'right' waits for 'left'",
     ]
 
@@ -359,8 +363,8 @@ async def test_hang_threads_whose_tasks_need_another_thread() -> None:
         nursery.cancel_scope.cancel()
     at = "at test_hangs.py:N in again(), waits for a thread; all 2 are held, by 'a', 'b': await"
     assert lines_of(tree) == [
-        f'├─ a {at} nurseryio.to_thread.run_sync(len, "", limiter=limiter)',
-        f'└─ b {at} nurseryio.to_thread.run_sync(len, "", limiter=limiter)',
+        f'a {at} nurseryio.to_thread.run_sync(len, "", limiter=limiter)',
+        f'b {at} nurseryio.to_thread.run_sync(len, "", limiter=limiter)',
         "deadlock: 'a' waits for itself or 1 other that cannot go on",
     ]
 
@@ -388,13 +392,17 @@ asyncio.run(main())
 """
 
 
-def test_hang_tasks_that_await_each_other_in_a_circle() -> None:
+def test_hang_tasks_that_await_each_other_in_a_circle(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(CIRCLE)
     done = subprocess.run(
-        [sys.executable, "-c", CIRCLE], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, program], capture_output=True, text=True, timeout=60, check=True
     )
     assert re.sub(r":\d+", ":N", done.stdout).splitlines()[1:] == [
-        "asyncio task x at <string>:N in join(), waits for 1 asyncio task: 'y'",
-        "asyncio task y at <string>:N in join(), waits for 1 asyncio task: 'x'",
+        "asyncio task x at program.py:N in join(), waits for 1 asyncio task: 'y': "
+        "await tasks[other]",
+        "└─ asyncio task y at program.py:N in join(), waits for 1 asyncio task: 'x': "
+        "await tasks[other]",
         "deadlock: 'x' waits for 'y', 'y' waits for 'x'",
     ]
 
@@ -414,6 +422,7 @@ class Work:
             time.sleep(0.01)
 
 
+@pytest.mark.limit(20)
 @pytest.mark.parametrize("way", ["nurseryio", "asyncio", "executor"])
 async def test_hang_a_thread_that_never_returns(way: str) -> None:
     work = Work()
@@ -430,18 +439,20 @@ async def test_hang_a_thread_that_never_returns(way: str) -> None:
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(call, name="caller")
         await wait_all_tasks_blocked()
-        assert work.began.wait(10)
-        (line,) = lines_of(task_tree())
-        nursery.cancel_scope.cancel("shutting down")
-        await asyncio.sleep(0)
-        why = [blocker.why for blocker in explain(nursery).blockers]
-        work.stop.set()
+        try:
+            assert work.began.wait(10)
+            lines = lines_of(task_tree())
+            nursery.cancel_scope.cancel("shutting down")
+            why = [blocker.why for blocker in explain(nursery).blockers]
+        finally:
+            work.stop.set()
     if way != "nurseryio":
         await asyncio.get_running_loop().shutdown_default_executor()
     assert re.match(
-        r"caller at test_hangs.py:N in call\(\), waits for a thread that runs Work.work\(\), now at "
+        r"caller at test_hangs.py:N in call\(\), "
+        r"waits for a thread that runs Work.work\(\), now at "
         r"test_hangs.py:N in work\(\): (while not self.stop.is_set\(\):|time.sleep\(.*\)): await ",
-        line,
+        lines[0],
     )
     if way == "nurseryio":
         assert "was cancelled, but a thread cannot be stopped from outside" in why
