@@ -8,12 +8,15 @@ numbers are replaced by ``N``, the seconds by ``S``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +24,7 @@ from typing import Any
 
 import anyio
 import pytest
+from harness import servers
 from harness.pypy import needs_reference_counting
 from harness.waiting import idle_tree
 
@@ -507,3 +511,178 @@ async def test_hang_time_sleep_in_a_task(loop_kind: str) -> None:
         return
     assert lines[0] == "the loop is in a step of task 'report':"
     assert lines[1].startswith("   test_hangs.py:N in report(): ")
+
+
+# -- from outside -----------------------------------------------------------------------------
+
+SERVICE = """
+import sys
+import nurseryio
+import uvicorn
+from fastapi import FastAPI
+from nurseryio.instruments import dump_on_signal, explain, serve_monitor
+
+app = FastAPI()
+nurseries = []
+
+async def ask(port):
+    async with await nurseryio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(b"anything new?")
+        return await stream.receive_some()
+
+async def ask_by_httpx(port):
+    async with httpx.AsyncClient(timeout=None) as client:
+        return (await client.get(f"http://127.0.0.1:{port}/")).text
+
+@app.get("/news")
+async def news(port: int):
+    async with nurseryio.open_nursery() as nursery:
+        nurseries.append(nursery)
+        nursery.start_soon(ask, port, name="news agency")
+        nursery.start_soon(ask_by_httpx, port, name="weather")
+
+@app.get("/why")
+async def why():
+    return str(explain(nurseries[0]))
+
+import httpx
+dump_on_signal()
+with serve_monitor(sys.argv[1]):
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), loop=sys.argv[3], log_level="warning")
+"""
+
+
+@pytest.fixture
+def dead_peer() -> Iterator[int]:
+    """A server that accepts and never answers: its port."""
+    connections = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connections.append(listening.accept()[0])
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for connection in connections:
+        connection.close()
+
+
+@servers.needs_packages("fastapi", "uvicorn", "httpx")
+@pytest.mark.limit(90)
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_hang_a_fastapi_handler_whose_nursery_waits_for_a_dead_peer(
+    loop: str, dead_peer: int, tmp_path: Path
+) -> None:
+    import httpx
+
+    file, monitor = tmp_path / "service.py", tmp_path / "monitor"
+    file.write_text(SERVICE)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with (tmp_path / "errors").open("w+") as errors:
+        service = subprocess.Popen([sys.executable, file, monitor, str(port), loop], stderr=errors)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            ask = partial(httpx.get, f"{url}/news", params={"port": dead_peer}, timeout=None)
+
+            def visit() -> None:
+                with contextlib.suppress(httpx.HTTPError):
+                    ask()
+
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                with contextlib.suppress(httpx.TransportError):
+                    httpx.get(f"{url}/nothing")
+                    break
+                time.sleep(0.05)
+            visitor = threading.Thread(target=visit)
+            visitor.start()
+
+            def tree() -> str:
+                return subprocess.run(
+                    [sys.executable, "-m", "nurseryio", "tree", "--socket", monitor],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                ).stdout
+
+            peer = f"of the connection to 127.0.0.1:{dead_peer}"
+            while tree().count(peer) < 2 and time.monotonic() < end:
+                time.sleep(0.05)
+            shown, why = tree(), httpx.get(f"{url}/why").json()
+            service.send_signal(signal.SIGUSR1)
+            while "weather" not in (tmp_path / "errors").read_text() and time.monotonic() < end:
+                time.sleep(0.05)
+            dumped = (tmp_path / "errors").read_text()
+        finally:
+            service.kill()
+            service.wait()
+        visitor.join()
+    for text in (shown, why, dumped):
+        text = re.sub(r"service\.py:\d+", "service.py:N", text)
+        assert (
+            f"news agency at service.py:N in ask(), waits in receive_some() {peer}: "
+            "return await stream.receive_some()"
+        ) in text
+        assert (
+            f"weather at service.py:N in ask_by_httpx(), waits in receive() {peer}: "
+            'return (await client.get(f"http://127.0.0.1:{port}/")).text'
+        ) in text
+    assert len(shown.splitlines()) < 24  # one screen
+    assert "in news(), waits for 2 children of its nursery: 'news agency', 'weather'" in shown
+
+
+HUNG_TESTS = """
+import asyncio
+import pytest
+import nurseryio
+
+async def transfer(first, second):
+    async with first:
+        await nurseryio.sleep(0)
+        async with second:
+            pass
+
+async def hang():
+    a, b = asyncio.Lock(), asyncio.Lock()
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(transfer, a, b, name="there")
+        nursery.start_soon(transfer, b, a, name="back")
+
+@pytest.mark.timeout(0.5)
+@pytest.mark.MARKER
+async def test_hangs():
+    await hang()
+"""
+
+
+@needs_references
+@pytest.mark.limit(60)
+@pytest.mark.parametrize("plugin", ["nurseryio", "asyncio", "anyio"])
+def test_hang_a_test_ends_at_its_limit_with_the_tree_in_its_report(
+    plugin: str, pytester: pytest.Pytester
+) -> None:
+    pytest.importorskip("pytest_timeout")
+    if plugin == "asyncio":
+        pytest.importorskip("pytest_asyncio")
+    pytester.makepyfile(HUNG_TESTS.replace("MARKER", plugin))
+    options = ["-p", "no:randomly", "-p", "no:cacheprovider", "-o", "asyncio_mode=strict"]
+    if plugin == "anyio":
+        pytester.makeconftest(
+            "import pytest\n@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n"
+        )
+    result = pytester.runpytest_subprocess(*options)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*nurseryio: the tasks*",
+            "*back at *, waits for an asyncio.Lock; held by 'there': async with second:",
+            "*there at *, waits for an asyncio.Lock; held by 'back': async with second:",
+            "deadlock: 'back' waits for 'there', 'there' waits for 'back'",
+        ]
+    )
