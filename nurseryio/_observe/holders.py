@@ -274,13 +274,15 @@ def _inside(thing: Any, depth: int = DEEPEST) -> Iterator[Any]:
 def _managers(things: list[Any]) -> Iterator[Any]:
     """The context managers whose ``__exit__`` or ``__aexit__`` a frame keeps."""
     for index, thing in enumerate(things):
-        if isinstance(thing, BuiltinMethodType):
+        # isinstance() would read __class__, which a class of the program may define.
+        cls = type(thing)
+        if cls is BuiltinMethodType:
             if thing.__name__ in EXITS:
                 yield thing.__self__
-        elif isinstance(thing, MethodType):
-            if isinstance(thing.__func__, FunctionType) and thing.__func__.__name__ in EXITS:
+        elif cls is MethodType:
+            if type(thing.__func__) is FunctionType and thing.__func__.__name__ in EXITS:
                 yield thing.__self__
-        elif isinstance(thing, FunctionType) and thing.__name__ in EXITS:
+        elif cls is FunctionType and thing.__name__ in EXITS:
             # Python 3.14 keeps the function and the object one after the other.
             after = things[index + 1] if index + 1 < len(things) else None
             if any(vars(base).get(thing.__name__) is thing for base in type(after).__mro__):
@@ -299,7 +301,9 @@ def _blocks(things: list[Any], chain: set[int], depth: int = 0) -> Iterator[Any]
         for thing in (manager, *_entered(manager)):
             yield thing
             # @contextmanager, @asynccontextmanager: the blocks around the generator's ``yield``.
-            generator: Any = getattr(thing, "gen", None) if isinstance(thing, _MANAGERS) else None
+            generator: Any = (
+                getattr(thing, "gen", None) if issubclass(type(thing), _MANAGERS) else None
+            )
             frame = getattr(generator, "ag_frame", None) or getattr(generator, "gi_frame", None)
             if frame is not None and id(generator) not in chain and depth < DEEPEST:
                 yield from _blocks(list(referents(generator, frame)), chain, depth + 1)
@@ -307,7 +311,7 @@ def _blocks(things: list[Any], chain: set[int], depth: int = 0) -> Iterator[Any]
 
 def _entered(manager: Any) -> Iterator[Any]:
     """The context managers that an exit stack has entered."""
-    if isinstance(manager, (contextlib.ExitStack, contextlib.AsyncExitStack)):
+    if issubclass(type(manager), (contextlib.ExitStack, contextlib.AsyncExitStack)):
         for callback in display.exit_callbacks(manager):
             yield from _managers([callback])
 
