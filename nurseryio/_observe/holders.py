@@ -60,7 +60,7 @@ CONTAINERS = SIZED | {partial, CellType, MethodType}
 # A larger container holds data.
 LARGEST_CONTAINER = 100
 # How many containers inside each other are looked into, and generators of context managers.
-DEEPEST = 3
+DEEPEST = 4
 
 # A class that was made by a ``class`` statement (Py_TPFLAGS_HEAPTYPE).
 _MADE_BY_STATEMENT = 1 << 9

@@ -144,7 +144,9 @@ async def test_explain_says_that_a_shield_of_an_outer_task_keeps_the_cancellatio
             nursery.cancel_scope.cancel()
             explanation = explain(nursery)
             (blocker,) = (each for each in explanation.blockers if each.task.name == "stuck")
-            assert blocker.why.startswith("is inside a scope without a deadline whose shield keeps a cancellation out")
+            assert blocker.why.startswith(
+                "is inside a scope without a deadline whose shield keeps a cancellation out"
+            )
             event.set()
         assert names(explain(outer)) != []
 
