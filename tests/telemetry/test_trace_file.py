@@ -121,7 +121,7 @@ async def test_trace_file_has_scopes_and_nurseries_around_the_waits_in_them(
     events = await traced(tmp_path / "t", program)
     assert sorted(name for _, name in of_kind(events, "scope")) == [
         "scope, deadline in 1000.00 s",
-        "scope, shield",
+        "scope, shield, without a deadline",
     ]
     (outer,) = (event for event in events if event["name"].startswith("scope, deadline"))
     (inner,) = (
