@@ -36,6 +36,11 @@ from nurseryio.testing import wait_all_tasks_blocked
 needs_references = needs_reference_counting
 
 
+# Not at the lines that look for them, because these lines are in the tree as well.
+RECEIVES = "waits in receive_some() of the connection"
+AGAIN = "in again(), waits for a thread"
+
+
 def lines_of(tree: TaskTree) -> list[str]:
     """The lines about the tasks below the task ``main``, and those about deadlocks."""
     text = re.sub(r"test_hangs\.py:\d+", "test_hangs.py:N", str(tree))
@@ -268,7 +273,7 @@ async def test_hang_both_sides_of_a_connection_receive() -> None:
     async with listener, nurseryio.open_nursery() as nursery:
         nursery.start_soon(handler, name="handler")
         nursery.start_soon(client, name="client")
-        while str(tree := task_tree()).count("receive_some() of the connection") < 2:
+        while str(tree := task_tree()).count(RECEIVES) < 2:
             await wait_all_tasks_blocked(0.01)
         nursery.cancel_scope.cancel()
     lines = str(tree).splitlines()
@@ -362,7 +367,7 @@ async def test_hang_threads_whose_tasks_need_another_thread() -> None:
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(call, name="a")
         nursery.start_soon(call, name="b")
-        while str(tree := task_tree()).count("in again()") < 2:
+        while str(tree := task_tree()).count(AGAIN) < 2:
             await wait_all_tasks_blocked(0.01)
         nursery.cancel_scope.cancel()
     at = "at test_hangs.py:N in again(), waits for a thread; all 2 are held, by 'a', 'b': await"
