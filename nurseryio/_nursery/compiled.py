@@ -150,7 +150,7 @@ def put_in_place() -> str | None:
     signature = "start_soon($self, async_fn, *args, name=None)\n--\n\n"
     try:
         c_module.bind(_given(), signature + (Nursery.start_soon.__doc__ or ""))
-    except (LookupError, TypeError) as error:
+    except (AttributeError, LookupError, TypeError) as error:  # also if asyncio's tasks are Python
         return f"the C module does not fit: {error}"
     for module in (scope, nursery, timeouts):
         vars(module)["new_scope"] = c_module.new_scope
