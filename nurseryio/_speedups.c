@@ -72,9 +72,9 @@
     X(collect_children)
 
 #define NAMES(X) \
-    X(Task) X(__code__) X(__qualname__) X(_arm) X(_fut_waiter) X(_run_child) \
-    X(_spawn) X(_wake) X(bridge) X(cancel) X(create_task) X(done) X(drop) X(heappush) X(may_have_lost_timer) \
-    X(next) X(noted) X(pop) X(time)
+    X(Task) X(__code__) X(_arm) X(_fut_waiter) \
+    X(_spawn) X(_wake) X(bridge) X(cancel) X(create_task) X(done) X(drop) X(heappush) \
+    X(may_have_lost_timer) X(next) X(noted) X(pop) X(time)
 
 typedef struct {
 #define X(name) PyTypeObject *name;
@@ -613,11 +613,11 @@ make_coroutine(PyObject *async_fn, PyObject *const *args, Py_ssize_t nargs)
     return checked;
 }
 
-/* The record, the wrapper and the asyncio task of a child. Returns 0, or -1 with an error. */
+/* The record and the asyncio task of a child. Returns 0, or -1 with an error. */
 static int
 make_child(PyObject *self, PyObject *state, PyObject *scope, PyObject *async_fn, PyObject *coro)
 {
-    PyObject *runner = NULL, *made = NULL;
+    PyObject *made;
     PyObject *task = T.Task->tp_alloc(T.Task, 0);
     if (task == NULL)
         return -1;  /* as for an error of blank(), which is called before the try */
@@ -637,48 +637,35 @@ make_child(PyObject *self, PyObject *state, PyObject *scope, PyObject *async_fn,
     INIT(task, Task_swallowed_cancels, Py_None);
     INIT(task, Task_wakeup, Py_None);
     INIT(task, Task_extra, B.NO_EXTRA);
-    PyObject *arguments[3] = {self, task, coro};
-    runner = PyObject_VectorcallMethod(N._run_child, arguments, 3, NULL);
-    if (runner == NULL)
-        goto failed;
-    PyObject *name = PyObject_GetAttr(coro, N.__qualname__);
-    if (name == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError))
-            goto failed;
-        PyErr_Clear();
-        name = Py_NewRef(Py_None);
+    /* By a Python function, because Task() calls Python code that Ctrl-C must not interrupt. That
+       function has called unmake() if it raises. */
+    PyObject *loop = Py_XNewRef(SLOT(state, LoopStateloop));
+    PyObject *arguments[4] = {self, task, coro, loop};
+    made = loop == NULL ? NULL : PyObject_Vectorcall(B.make_child_task, arguments, 4, NULL);
+    Py_XDECREF(loop);
+    if (made == NULL) {
+        Py_DECREF(task);
+        return -1;
     }
-    /* By a Python function, because Task() calls Python code that Ctrl-C must not interrupt. */
-    PyObject *loop = Py_NewRef(SLOT(state, LoopStateloop));
-    PyObject *options[5] = {loop, runner, coro, name, Py_None};
-    made = PyObject_Vectorcall(B.make_child_task, options, 5, NULL);
-    Py_DECREF(name);
-    Py_DECREF(loop);
-    if (made == NULL)
-        goto failed;
-    if (SLOT(self, Nursery_children) == NULL) {
+    int children = HOLDS(self, Nursery_children, PyDict_CheckExact);
+    if (!children)
         PyErr_SetString(PyExc_AttributeError, "_children");
-        goto failed;
-    }
     PUT(task, Taskasyncio_task, made);
-    if (PyDict_SetItem(B.records, made, task) < 0
-        || PyDict_SetItem(SLOT(self, Nursery_children), task, Py_None) < 0)
-        goto failed;
-    Py_DECREF(runner);
+    int result = 0;
+    if (!children || PyDict_SetItem(B.records, made, task) < 0
+        || PyDict_SetItem(SLOT(self, Nursery_children), task, Py_None) < 0) {
+        PyObject *parts[4] = {task, made, Py_None, coro};
+        clean_up(B.unmake, parts, 4);
+        result = -1;
+    }
     Py_DECREF(made);
     Py_DECREF(task);
-    return 0;
-failed:
-    ;
-    PyObject *parts[4] = {
-        task, made == NULL ? Py_None : made, runner == NULL ? Py_None : runner, coro
-    };
-    clean_up(B.unmake, parts, 4);
-    Py_XDECREF(runner);
-    Py_XDECREF(made);
-    Py_DECREF(task);
-    return -1;
+    return result;
 }
+
+/* Nearer to the recursion limit the frame of the Python function decides what fails first. It does
+   before asyncio has kept a task. */
+#define STACK_NEEDED 20
 
 /* Nursery.start_soon */
 static PyObject *
@@ -686,7 +673,8 @@ start_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
 {
     PyObject *state = NULL, *scope = NULL, *making = NULL, *coro = NULL, *result = NULL;
     if (!IS(self, Nursery) || nargs < 1 || (kwnames != NULL && PyTuple_GET_SIZE(kwnames) != 0)
-        || SLOT(self, Nursery_closed) != Py_False)
+        || SLOT(self, Nursery_closed) != Py_False
+        || PyThreadState_Get()->py_recursion_remaining < STACK_NEEDED)
         goto original;
     state = Py_XNewRef(SLOT(self, Nursery_state));
     scope = Py_XNewRef(SLOT(self, Nurserycancel_scope));

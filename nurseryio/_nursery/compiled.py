@@ -99,7 +99,7 @@ def _given() -> dict[str, Any]:
         "force_out": CancelScope._force_out,
         "heappush": heappush,
         "look_after_pause": delivery._look_after_pause,
-        "make_child_task": compat.make_child,
+        "make_child_task": _make_child_task,
         "modules": sys.modules,
         "plain_cancel": compat.plain_cancel,
         "records": records,
@@ -118,6 +118,22 @@ def _given() -> dict[str, Any]:
         "original_deliver": delivery._deliver,
         "original_collect_children": scope_tree._collect_children,
     }
+
+
+def _make_child_task(nursery: Nursery, task: Task, coro: Any, loop: compat.Loop) -> Any:
+    """The asyncio task of a child whose record C has made, as ``start_soon`` makes it.
+
+    In Python, so that Ctrl-C finds a frame of the engine here.
+    """
+    made = runner = None
+    try:
+        runner = nursery._run_child(task, coro)
+        made = compat.ChildTask(runner, loop=loop, name=getattr(coro, "__qualname__", None))
+        made.shown = coro
+        return made
+    except BaseException:
+        task_exit.unmake(task, made, runner, coro)
+        raise
 
 
 def why_pure(environment: Any) -> str | None:
@@ -150,7 +166,8 @@ def put_in_place() -> str | None:
     signature = "start_soon($self, async_fn, *args, name=None)\n--\n\n"
     try:
         c_module.bind(_given(), signature + (Nursery.start_soon.__doc__ or ""))
-    except (AttributeError, LookupError, TypeError) as error:  # also if asyncio's tasks are Python
+    except (AttributeError, LookupError, TypeError) as error:
+        # Perhaps because a tool has replaced asyncio's tasks by those written in Python.
         return f"the C module does not fit: {error}"
     for module in (scope, nursery, timeouts):
         vars(module)["new_scope"] = c_module.new_scope
