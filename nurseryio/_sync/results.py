@@ -97,7 +97,7 @@ async def gather(*async_fns: AsyncFn[Any]) -> tuple[Any, ...]:
 
     Checkpoint: yes.
 
-    Trio: has no counterpart; like :func:`asyncio.gather`, but with functions and a nursery.
+    Trio: none. It is like :func:`asyncio.gather`, but with functions and a nursery.
     """
     reject_non_functions(async_fns)
     await checkpoint_if_cancelled()
@@ -159,7 +159,7 @@ async def race(*async_fns: AsyncFn[Any]) -> Any:
 
     Checkpoint: yes.
 
-    Trio: has no counterpart.
+    Trio: none.
     """
     if not async_fns:
         raise ValueError("a race needs at least one function")
@@ -223,7 +223,7 @@ def amap(
 
     Checkpoint: entering, no; leaving, as for any nursery.
 
-    Trio: has no counterpart.
+    Trio: none.
     """
     reject_non_functions([async_fn])
     if not isinstance(limit, int):

@@ -346,7 +346,7 @@ class Path(pathlib.PurePath):
 
             Checkpoint: yes, each step is.
 
-            Trio: has none.
+            Trio: none.
             """
             steps = to_pathlib(self).walk(top_down, on_error, follow_symlinks)
             return Walk(type(self), steps)
@@ -380,7 +380,7 @@ class Path(pathlib.PurePath):
 
             Each access makes a new object, which asks the system again.
 
-            Trio: has none.
+            Trio: none.
             """
             return Info(to_pathlib(self).info)
 

@@ -63,7 +63,7 @@ class AsyncTestCase(unittest.IsolatedAsyncioTestCase):
         loop_factory: makes the event loop of each test, ``uvloop.new_event_loop`` for example.
         clock: during a test, the clock that ``clock_factory`` has made.
 
-    Trio: has no counterpart.
+    Trio: none.
     """
 
     clock_factory: Callable[[], Clock] | None = None
