@@ -78,6 +78,10 @@ class CancelScope(Node, OnlyWith):
             with ``deadline``.
         shield: whether cancellation from outside this scope is kept out.
 
+    Attributes:
+        cancelled_caught: whether the scope has caught a cancellation at the end of its block, so
+            that the block was cut short.
+
     Raises:
         ValueError: a deadline is NaN, ``relative_deadline`` is negative, or both are given.
         TypeError: ``shield`` is not a bool, or a deadline is not a number.

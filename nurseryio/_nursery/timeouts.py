@@ -40,6 +40,7 @@ from .scope import CancelScope, new_scope
 
 if TYPE_CHECKING:
     import asyncio
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from .._base.errors import CancelReason
@@ -250,7 +251,7 @@ def move_on_after(seconds: float, *, shield: bool = False) -> CancelScope:
     return _limited(seconds, shield)
 
 
-def fail_at(deadline: float, *, shield: bool = False) -> _Fail:
+def fail_at(deadline: float, *, shield: bool = False) -> AbstractContextManager[CancelScope]:
     """Like :func:`move_on_at`, but the end of the block raises an error if it was cut short.
 
     Args:
@@ -258,7 +259,7 @@ def fail_at(deadline: float, *, shield: bool = False) -> _Fail:
         shield: the scope's initial ``shield``.
 
     Returns:
-        A context manager that gives the :class:`CancelScope`.
+        A context manager for ``with``, which gives the :class:`CancelScope`.
 
     Raises:
         TooSlowError: at the end of the block, if the scope was cancelled and caught it.
@@ -272,7 +273,7 @@ def fail_at(deadline: float, *, shield: bool = False) -> _Fail:
     return _Fail(CancelScope(deadline=deadline, shield=shield), "fail_at()")
 
 
-def fail_after(seconds: float, *, shield: bool = False) -> _Fail:
+def fail_after(seconds: float, *, shield: bool = False) -> AbstractContextManager[CancelScope]:
     """Like :func:`move_on_after`, but the end of the block raises an error if it was cut short.
 
     Args:
@@ -280,7 +281,7 @@ def fail_after(seconds: float, *, shield: bool = False) -> _Fail:
         shield: the scope's initial ``shield``.
 
     Returns:
-        A context manager that gives the :class:`CancelScope`.
+        A context manager for ``with``, which gives the :class:`CancelScope`.
 
     Raises:
         TooSlowError: at the end of the block, if the scope was cancelled and caught it.

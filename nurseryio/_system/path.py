@@ -60,6 +60,10 @@ class Path(pathlib.PurePath):
     :class:`WindowsPath`.
 
     A method that has begun cannot be stopped, so it runs to its end in spite of a cancellation.
+    The attributes and methods that only compute are those of :class:`pathlib.PurePath`.
+
+    Args:
+        args: The parts of the path, strings or paths. None for the current folder.
 
     Trio: ``trio.Path``.
     """
