@@ -17,7 +17,9 @@ author = "the nurseryio contributors"
 copyright = f"2026, {author}"
 version = release = version_of("nurseryio")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.intersphinx", "api_reference", "api_links"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.intersphinx"]
+# In _ext: docstrings and signatures; links from code to the reference.
+extensions += ["api_reference", "api_links"]
 exclude_patterns = ["_build", "_ext"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -29,8 +31,8 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 autodoc_default_options = {
     "members": True,
-    # All members but those of Python's classes, and of the engine's.
-    "inherited-members": "object,BaseException,Exception,Enum,Node,tuple,PurePath,TestCase,Protocol",
+    # All members but those of these classes, which are Python's and the engine's.
+    "inherited-members": "object,BaseException,Enum,Node,tuple,PurePath,TestCase,Protocol",
 }
 toc_object_entries_show_parents = "hide"
 
@@ -41,7 +43,7 @@ intersphinx_disabled_reftypes = ["std:*"]
 nitpicky = True
 nitpick_ignore_regex = [
     # Type variables.
-    ("py:class", r"(nurseryio\._.*\.)?([FPRT]|\w+T|\w+T_co|\w+T_contra|(Receive|Send)Type|T_\w+|Left|Right)"),
+    ("py:class", r"(nurseryio\._.*\.)?([FPRT]|\w+T(_co|_contra)?|(Receive|Send)Type|T_resource)"),
     # The standard library has, but does not document, these two.
     ("py:class", r"(socket\.)?(AddressFamily|SocketKind)"),
     # The documentation of pyOpenSSL is not among the inventories.

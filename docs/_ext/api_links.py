@@ -1,17 +1,17 @@
 """Links from names to the reference, without a role: code in a text that names a public object.
 
-What lives here: the table of names, the recognition of a name in ``code`` of a text, and the Sphinx
+This module has the table of names, the recognition of a name in ``code`` of a text, and the Sphinx
 extension that makes links of them. It also finds the targets of short names in docstrings, such as
 ``:class:`Nursery```, and of the types in signatures, which Sphinx looks for under their full names.
-What does not: the reference itself, which is in ``api_reference.py``.
+The reference itself is in ``api_reference.py``.
 
-Rules:
+Rule 1: a name is a link if it is one of ours, or one of a project in ``inventories.py`` with the
+module in front. ``open_nursery``, ``nurseryio.open_nursery()``, ``await lowlevel.checkpoint()`` and
+``nursery.start_soon(f, x)`` are recognised.
 
-1. A name is a link if it is one of ours, or one of a project in ``inventories.py`` with the module in
-   front. ``open_nursery``, ``nurseryio.open_nursery()``, ``await lowlevel.checkpoint()`` and
-   ``nursery.start_soon(f, x)`` are recognised.
-2. A bare name that means something else as often is not a link; ``AMBIGUOUS`` lists them.
-3. A name in a heading, in a link, or in the description of the same object is left as it is.
+Rule 2: a bare name that means something else as often is not a link; ``AMBIGUOUS`` lists them.
+
+Rule 3: a name in a heading, in a link, or in the description of the same object is left as it is.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ from sphinx.util.nodes import make_refnode
 
 LIBRARY = "nurseryio"
 
-# Bare names that, in a text, are as often the names of something else: asyncio's tasks, an argument,
-# an English word.
+# The type of the cross-references that are made of code.
+CODE = "nurseryio-code"
+
+# Bare names that, in a text, are as often the names of something else: asyncio's tasks, an
+# argument, an English word.
 AMBIGUOUS = {"Channel", "Clock", "Listener", "Path", "Process", "Task", "run", "socket"}
 
 # Names that the documentation gives to variables, and the classes of their values.
@@ -86,10 +89,10 @@ def candidates(name: str, module: str | None = None, sure: bool = False) -> Iter
     """
     yield name
     first, dot, rest = name.partition(".")
-    if module is not None:
+    if module not in (None, LIBRARY):
         yield f"{module}.{name}"
-    # socket.getaddrinfo is the standard library's.
-    if first != "socket" if dot else sure or name not in AMBIGUOUS:
+    # The module socket, and socket.getaddrinfo, are the standard library's.
+    if first != "socket" and (dot or sure or name not in AMBIGUOUS):
         yield f"{LIBRARY}.{name}"
         for place in ("abc", "aio", "instruments", "lowlevel", "testing", "to_thread"):
             yield f"{LIBRARY}.{place}.{name}"
@@ -108,7 +111,10 @@ def find(
     for full in candidates(name, module, sure):
         if full in ours:
             return full, ours[full]
+    # The constants of nurseryio.socket are the standard library's.
     full = _ALIASES.get(name, name)
+    if full.startswith(f"{LIBRARY}.socket."):
+        full = full.removeprefix(f"{LIBRARY}.")
     bare_exception = isinstance(getattr(builtins, full, None), type) and full[0].isupper()
     if full.partition(".")[0] in SITES or "." in full or bare_exception:
         for known in theirs:
@@ -130,15 +136,19 @@ class LinkCode(SphinxTransform):
             if _may_be_link(literal) and (name := name_in(literal.astext())):
                 link = pending_xref(
                     "",
-                    refdomain="py",
-                    reftype="obj",
+                    # Of no domain, because intersphinx would link every word that Python knows.
+                    refdomain="",
+                    reftype=CODE,
                     reftarget=name,
                     refdoc=self.env.docname,
                     refwarn=False,
-                    nurseryio_code=True,
                 )
-                link["py:module"] = _module_around(literal)
-                link["nurseryio_inside"] = _objects_around(literal)
+                inside = [n for d in _descriptions_around(literal) for n in d.get("ids", ())]
+                link["py:module"] = next(
+                    (d.get("module") for d in _descriptions_around(literal)), None
+                )
+                link["nurseryio_inside"] = inside
+                link["nurseryio_classes"] = inside if literal.astext().endswith("()") else []
                 literal.replace_self(link)
                 link += literal
 
@@ -163,30 +173,28 @@ def _descriptions_around(node: nodes.Node) -> Iterator[Any]:
         place = place.parent
 
 
-def _module_around(node: nodes.Node) -> str | None:
-    return next((d.get("module") for d in _descriptions_around(node)), None)
-
-
-def _objects_around(node: nodes.Node) -> list[str]:
-    return [name for d in _descriptions_around(node) for name in d.get("ids", ())]
-
-
 def resolve(app: Any, env: Any, node: pending_xref, text: nodes.TextElement) -> Any:
     """The handler of ``missing-reference``: the link of a name, None if it is not known."""
-    if node.get("refdomain") != "py":
+    is_code = node["reftype"] == CODE
+    if not is_code and node.get("refdomain") != "py":
         return None
     domain = env.domains["py"]
     assert isinstance(domain, PythonDomain)
     known = InventoryAdapter(env).named_inventory
     theirs = [
-        entries for project in SITES for kind, entries in known.get(project, {}).items() if kind[:3] == "py:"
+        entries
+        for project in SITES
+        for kind, entries in known.get(project, {}).items()
+        if kind[:3] == "py:"
     ]
     target = node["reftarget"]
     # The place of definition is not public: nurseryio._run.runvar.RunVar.
     if target.startswith(f"{LIBRARY}._"):
         target = target.rpartition(".")[2]
-    sure = not node.get("nurseryio_code")
-    found = find(target, domain.objects, theirs, node.get("py:module"), sure)
+    found = None
+    for cls in node.get("nurseryio_classes", ()):
+        found = found or find(f"{cls}.{target}", domain.objects, [])
+    found = found or find(target, domain.objects, theirs, node.get("py:module"), sure=not is_code)
     if found is None:
         return None
     full, entry = found
@@ -202,7 +210,7 @@ def resolve(app: Any, env: Any, node: pending_xref, text: nodes.TextElement) -> 
 
 def is_plain_code(_app: Any, _domain: Any, node: pending_xref) -> bool | None:
     """The handler of ``warn-missing-reference``: code that names nothing is not worth a warning."""
-    return True if node.get("nurseryio_code") else None
+    return True if node["reftype"] == CODE else None
 
 
 def setup(app: Any) -> dict[str, Any]:

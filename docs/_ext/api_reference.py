@@ -1,11 +1,11 @@
 """The reference: how autodoc shows the objects, and the table of all names.
 
-What lives here: the extension that gives docstrings to ``docstrings.py``, leaves out members that
+This module is the extension that gives docstrings to ``docstrings.py``, leaves out members that
 belong to Python, marks context managers with ``with``, and writes the table of the public names.
-What does not: links, which are in ``api_links.py``.
+Links are in ``api_links.py``.
 
-The pages in ``reference/`` say which object is shown where. ``tests/docs/test_reference.py`` checks that
-none is missing.
+The pages in ``reference/`` say which object is shown where. ``tests/docs/test_reference.py`` checks
+that none is missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import docstrings
-from docutils import nodes
 from sphinx.addnodes import desc_annotation, desc_sig_keyword, desc_sig_space
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
@@ -94,7 +93,7 @@ def documented(thing: Any) -> frozenset[str]:
 def skip_member(
     _app: Any, _what: str, name: str, thing: Any, skip: bool, _options: Any
 ) -> bool | None:
-    """Leave out the members that say nothing: fields of named tuples, methods of Python's classes."""
+    """Leave out members that say nothing: fields of named tuples, methods of Python's classes."""
     doc = getattr(thing, "__doc__", None) or ""
     if doc.startswith("Alias for field number"):
         return True

@@ -1,16 +1,15 @@
 """The project's docstrings as data, and as the reStructuredText that the reference shows.
 
-What lives here: the parser of the house format, which CONTRIBUTING.md asks for, and the text made of
-it. What does not: Sphinx. ``api_reference.py`` gives the docstrings to these functions, and the tests
-read every public docstring on each Python, without Sphinx.
+This module has the parser of the house format, which CONTRIBUTING.md asks for, and makes the text
+of it. It does not need Sphinx: ``api_reference.py`` passes the docstrings to these functions, and
+the tests read every docstring on each Python.
 
-The format: paragraphs of reStructuredText; the sections ``Args:``, ``Attributes:``, ``Returns:`` and
-``Raises:``; and notes, which are paragraphs that begin with ``Checkpoint:`` or ``Trio:``.
-``sphinx.ext.napoleon`` is not used, because it takes the first words of a property's docstring for a
-type if a colon follows, and does not know the notes.
+The format: paragraphs of reStructuredText; the sections ``Args:``, ``Attributes:``, ``Returns:``
+and ``Raises:``; and notes, which are paragraphs that begin with ``Checkpoint:`` or ``Trio:``.
+``sphinx.ext.napoleon`` is not used, because it takes the first words of a property's docstring for
+a type if a colon follows, and does not know the notes.
 
-Rule: nothing is guessed. A section with an item that has no name, or a line between two items, is an
-error.
+Rule: nothing is guessed. An unknown section, and an item of a section without a name, are errors.
 """
 
 from __future__ import annotations
@@ -91,7 +90,9 @@ def _items(section: str, lines: list[str]) -> Iterator[tuple[str, str]]:
             continue
         if line.startswith("     "):
             if not names:
-                raise FormatError(f"{section}: the first item is indented too far: {line.strip()!r}")
+                raise FormatError(
+                    f"{section}: the first item is indented too far: {line.strip()!r}"
+                )
             text.append(line.strip())
             continue
         if names:
@@ -112,8 +113,8 @@ def render(doc: Docstring, attributes: dict[str, str], skip: frozenset[str]) -> 
 
     Args:
         doc: the docstring.
-        attributes: the types of a class's attributes, as texts. Arguments of these names are kept as
-            attributes, so they are shown as both.
+        attributes: the types of a class's attributes, as texts. Arguments of these names are kept
+            as attributes, so they are shown as both.
         skip: the attributes that have a docstring of their own.
     """
     lines = [*doc.body, ""]

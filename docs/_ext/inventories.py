@@ -1,8 +1,8 @@
 """Links to other projects' documentation, from lists that are kept here.
 
-``sphinx.ext.intersphinx`` reads the inventory of a project, by default from the network. The build of
-this documentation needs no network: the lists are files in ``inventories/``, one name a line, and
-:func:`mapping` writes them in intersphinx's own form before the build.
+``sphinx.ext.intersphinx`` reads the inventory of a project, by default from the network. The build
+of this documentation needs no network: the lists are files in ``inventories/``, one name a line,
+and :func:`mapping` writes them in intersphinx's own form before the build.
 
 To renew a list, give this file an inventory, which is ``objects.inv`` in a project's documentation:
 
@@ -86,7 +86,10 @@ def unpacked(content: bytes, project: str) -> tuple[str, list[str]]:
     lines = zlib.decompress(body).decode().splitlines()
     kept = KEPT.get(project, re.compile(".*"))
     return version.decode().removeprefix("# Version: "), sorted(
-        line for line in lines if " py:" in line and kept.fullmatch(line.partition(" ")[0])
+        # Names with blanks are headings.
+        line
+        for line in lines
+        if (name := re.match(r"(\S+) py:\w+ ", line)) and kept.fullmatch(name[1])
     )
 
 

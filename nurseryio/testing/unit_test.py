@@ -158,6 +158,10 @@ class AsyncTestCase(unittest.IsolatedAsyncioTestCase):
         Raises:
             TypeError: if ``cm`` is not an async context manager.
             BaseException: any error of its ``__aenter__``.
+
+        Checkpoint: if its ``__aenter__`` is one.
+
+        Trio: none.
         """
         kind: Any = type(cm)
         try:
