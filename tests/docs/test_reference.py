@@ -142,7 +142,7 @@ def test_each_public_name_in_a_guide_is_a_link_to_the_reference(built: site.Site
         for path, page in built.pages.items()
         if not path.startswith("reference/")
         for code in page.codes
-        if code.text.removesuffix("()") in public and not code.linked and not code.in_heading
+        if code.text.removesuffix("()") in public and not code.link and not code.in_heading
     ]
     # The loggers of these classes have their names.
     loggers = ("nurseryio.Watchdog", "nurseryio.Process")

@@ -39,7 +39,7 @@ class Code:
     """A piece of code in a text."""
 
     text: str
-    linked: bool
+    link: str | None
     in_heading: bool
 
 
@@ -83,7 +83,8 @@ class _Reader(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag == "code" and self._code is not None:
             headings = ("h1", "h2", "h3", "h4", "h5", "h6", "dt")
-            code = Code(self._code, self._inside("a"), any(self._inside(h) for h in headings))
+            link = next((given.get("href") for name, given in self._open if name == "a"), None)
+            code = Code(self._code, link, any(self._inside(h) for h in headings))
             self.page.codes.append(code)
             self._code = None
         while self._open and self._open.pop()[0] != tag:
