@@ -54,11 +54,7 @@ class SocketType:
             )
 
     def detach(self) -> int:
-        """Close the socket without closing its file descriptor.
-
-        Returns:
-            The file descriptor, which belongs to the caller now.
-        """
+        """Close the socket without closing its file descriptor, and return the descriptor."""
         raise NotImplementedError
 
     def fileno(self) -> int:
@@ -93,9 +89,6 @@ class SocketType:
 
         Returns:
             A number, or bytes if ``buflen`` is given.
-
-        Raises:
-            OSError: The system reports an error.
         """
         raise NotImplementedError
 
@@ -119,9 +112,6 @@ class SocketType:
             optname: The option, ``SO_REUSEADDR`` for example.
             value: The value, a number or bytes; None for a null pointer.
             optlen: If ``value`` is None: the length in bytes to pass with the null pointer.
-
-        Raises:
-            OSError: The system reports an error.
         """
         raise NotImplementedError
 
@@ -130,9 +120,6 @@ class SocketType:
 
         Args:
             backlog: The most connections to queue.
-
-        Raises:
-            OSError: The system reports an error.
         """
         raise NotImplementedError
 
@@ -260,9 +247,6 @@ class SocketType:
         Returns:
             The bytes; ``b""`` at the end of the stream.
 
-        Raises:
-            OSError: The system reports an error.
-
         Checkpoint: yes.
         """
         raise NotImplementedError
@@ -278,9 +262,6 @@ class SocketType:
         Returns:
             The number of bytes; 0 at the end of the stream.
 
-        Raises:
-            OSError: The system reports an error.
-
         Checkpoint: yes.
         """
         raise NotImplementedError
@@ -294,9 +275,6 @@ class SocketType:
 
         Returns:
             The bytes and the address.
-
-        Raises:
-            OSError: The system reports an error.
 
         Checkpoint: yes.
         """
@@ -315,9 +293,6 @@ class SocketType:
         Returns:
             The number of bytes and the address.
 
-        Raises:
-            OSError: The system reports an error.
-
         Checkpoint: yes.
         """
         raise NotImplementedError
@@ -331,9 +306,6 @@ class SocketType:
 
         Returns:
             The number of bytes that were sent. Send the rest by another call.
-
-        Raises:
-            OSError: The system reports an error.
 
         Checkpoint: yes.
         """
@@ -374,19 +346,7 @@ class SocketType:
         def recvmsg(
             self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
         ) -> Awaitable[tuple[bytes, list[tuple[int, int, bytes]], int, AddressFormat]]:
-            """Receive with ancillary data, as :meth:`socket.socket.recvmsg` does.
-
-            Args:
-                bufsize: The most bytes to receive.
-                ancbufsize: The most bytes of ancillary data to receive.
-                flags: The flags of the system's ``recvmsg``.
-
-            Returns:
-                The data, a list of the ancillary data (level, type, data), the flags of the
-                message, and the sender's address.
-
-            Raises:
-                OSError: The system reports an error.
+            """Receive with ancillary data: the arguments and results of :meth:`socket.socket.recvmsg`.
 
             Checkpoint: yes.
             """
@@ -395,19 +355,7 @@ class SocketType:
         def recvmsg_into(
             self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
         ) -> Awaitable[tuple[int, list[tuple[int, int, bytes]], int, AddressFormat]]:
-            """Receive into buffers, as :meth:`socket.socket.recvmsg_into` does.
-
-            Args:
-                buffers: The writable buffers, which are filled one after the other.
-                ancbufsize: The most bytes of ancillary data to receive.
-                flags: The flags of the system's ``recvmsg``.
-
-            Returns:
-                The number of bytes, a list of the ancillary data (level, type, data), the flags of
-                the message, and the sender's address.
-
-            Raises:
-                OSError: The system reports an error.
+            """Receive into buffers, with ancillary data, as :meth:`socket.socket.recvmsg_into` does.
 
             Checkpoint: yes.
             """
@@ -421,19 +369,9 @@ class SocketType:
             address: AddressFormat | None = None,
             /,
         ) -> int:
-            """Send several buffers with ancillary data, as :meth:`socket.socket.sendmsg` does.
+            """Send with ancillary data: the arguments and the result of :meth:`socket.socket.sendmsg`.
 
-            Args:
-                buffers: The data, in pieces.
-                ancdata: The ancillary data, in tuples (level, type, data).
-                flags: The flags of the system's ``sendmsg``.
-                address: Where to, if the socket is not connected. Names are resolved first.
-
-            Returns:
-                The number of bytes that were sent.
-
-            Raises:
-                OSError: The name cannot be resolved, or the system reports an error.
+            Names in the address are resolved first.
 
             Checkpoint: yes.
             """

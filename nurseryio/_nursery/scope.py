@@ -72,15 +72,13 @@ class CancelScope(Node, OnlyWith):
     be used for one ``with`` block only.
 
     Args:
-        deadline: when to cancel, in seconds on the clock of :func:`current_time`; ``inf`` for
-            never.
+        deadline: when to cancel, in seconds on :func:`current_time`'s clock; ``inf`` for never.
         relative_deadline: when to cancel, in seconds after the scope is entered; not together
             with ``deadline``.
         shield: whether cancellation from outside this scope is kept out.
 
     Attributes:
-        cancelled_caught: whether the scope has caught a cancellation at the end of its block, so
-            that the block was cut short.
+        cancelled_caught: whether the scope's block was cut short: the scope caught ``Cancelled``.
 
     Raises:
         ValueError: a deadline is NaN, ``relative_deadline`` is negative, or both are given.

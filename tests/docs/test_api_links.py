@@ -151,4 +151,4 @@ def test_code_in_a_text_becomes_a_link_but_not_in_headings_links_and_its_own_ent
         ("open_nursery()", "#nurseryio.open_nursery"),
         ("acquire()", "#nurseryio.Lock.acquire"),
     ]
-    assert [code.link for code in page.codes if code.text == "open_nursery"][0] is None
+    assert next(code.link for code in page.codes if code.text == "open_nursery") is None
