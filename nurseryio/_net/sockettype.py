@@ -346,7 +346,7 @@ class SocketType:
         def recvmsg(
             self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
         ) -> Awaitable[tuple[bytes, list[tuple[int, int, bytes]], int, AddressFormat]]:
-            """Receive with ancillary data: the arguments and results of :meth:`socket.socket.recvmsg`.
+            """Receive with ancillary data, as :meth:`socket.socket.recvmsg` does.
 
             Checkpoint: yes.
             """
@@ -355,7 +355,7 @@ class SocketType:
         def recvmsg_into(
             self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
         ) -> Awaitable[tuple[int, list[tuple[int, int, bytes]], int, AddressFormat]]:
-            """Receive into buffers, with ancillary data, as :meth:`socket.socket.recvmsg_into` does.
+            """Receive into buffers, as :meth:`socket.socket.recvmsg_into` does.
 
             Checkpoint: yes.
             """
@@ -369,7 +369,7 @@ class SocketType:
             address: AddressFormat | None = None,
             /,
         ) -> int:
-            """Send with ancillary data: the arguments and the result of :meth:`socket.socket.sendmsg`.
+            """Send with ancillary data, as :meth:`socket.socket.sendmsg` does.
 
             Names in the address are resolved first.
 
