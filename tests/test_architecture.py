@@ -35,6 +35,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "_base": (
             "errors",
             "exc_fields",
+            "hints",
             "util",
             "forked",
             "call_stack",

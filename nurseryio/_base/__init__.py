@@ -1,8 +1,8 @@
 """Parts that work without an event loop: errors, interfaces, outcomes, threads, signals.
 
 ``errors`` has the exception classes, ``CancelReason``, and the text of errors about misnesting;
-``exc_fields`` reads fields of exceptions that other code has defined; ``util`` checks calls and
-numbers, and makes names for display.
+``exc_fields`` reads fields of exceptions that other code has defined; ``hints`` are in errors about
+names of other libraries; ``util`` checks calls and numbers, and makes names for display.
 ``forked`` resets state in a forked child; ``call_stack`` shows the stack of a call; ``outcome`` has
 ``Value`` and ``Error``; ``unsupported`` has the errors for parts that a platform lacks;
 ``library_name`` has sniffio's answer in callbacks; ``thread_cache`` has worker threads;

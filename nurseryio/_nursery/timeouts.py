@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import partial
 from math import inf, isnan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._asyncio.compat import current_task as current_asyncio_task
 from .._base.errors import Cancelled, TooSlowError
@@ -326,6 +326,11 @@ class _Fail(OnlyWith):
     def __init__(self, scope: CancelScope, limit: object) -> None:
         self._scope = scope
         self._limit = limit
+
+    if not TYPE_CHECKING:
+
+        def __await__(self) -> NoReturn:
+            raise RuntimeError("a time limit is not awaited: use 'with fail_after(...):'")
 
     def __enter__(self) -> CancelScope:
         return self._scope.__enter__()

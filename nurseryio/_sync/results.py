@@ -16,7 +16,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 
 from .._base import BrokenResourceError, Cancelled, coroutine_or_error
 from .._base.exc_fields import is_a
@@ -264,6 +264,13 @@ class _Map(AbstractAsyncContextManager[Any], Generic[T, R]):
         sending, self._receiving = open_memory_channel[R](0)
         self._source = source
         self._pool = _MapPool(self._nursery, async_fn, limit, ordered, sending)
+
+    if not TYPE_CHECKING:
+
+        def __aiter__(self) -> NoReturn:
+            raise RuntimeError(
+                "use 'async with amap(...) as results:', and in it 'async for result in results:'"
+            )
 
     async def __aenter__(self) -> MemoryReceiveChannel[R]:
         await self._nursery.__aenter__()

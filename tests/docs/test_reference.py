@@ -54,7 +54,9 @@ def members(cls: type) -> Iterator[tuple[str, Any]]:
             annotated = dict.fromkeys(inspect.get_annotations(base))
             for name, value in {**annotated, **vars(base)}.items():
                 is_routine = inspect.isroutine(value) or isinstance(value, property)
-                if not name.startswith("_") and (is_routine or name in annotated):
+                # An attribute with a hint is one that the class does not have.
+                here = name in annotated or hasattr(cls, name)
+                if not name.startswith("_") and here and (is_routine or name in annotated):
                     yield name, value
 
 
