@@ -11,15 +11,13 @@ call slower.
 
 from __future__ import annotations
 
-import re
 from typing import NoReturn
 
 from .exc_fields import add_note, args_of, notes_of
 
-# The text is Python's.
-_KEYWORD = re.compile(
-    r"(Nursery\.start|Nursery\.start_soon|run_sync)\(\) got an unexpected keyword argument '(\w+)'"
-)
+# Between the name of the function and the name of the argument, in Python's text.
+_UNEXPECTED = "() got an unexpected keyword argument '"
+_METHODS = ("Nursery.start", "Nursery.start_soon", "run_sync")
 
 
 class Elsewhere:
@@ -52,11 +50,13 @@ class Elsewhere:
 def explain_keyword(error: TypeError) -> None:
     """Add a note to the error about a keyword argument that was meant for the child."""
     arguments = args_of(error)
-    found = _KEYWORD.search(arguments[0]) if arguments and type(arguments[0]) is str else None
-    if found is not None and not notes_of(error):
-        method, name = found[1].lower(), found[2]
+    if not arguments or type(arguments[0]) is not str:
+        return
+    method, _, rest = arguments[0].partition(_UNEXPECTED)
+    if method in _METHODS and not notes_of(error):
+        name = rest.partition("'")[0]
         add_note(
             error,
             "pass keyword arguments of the function with functools.partial: "
-            f"{method}(partial(f, {name}=...))",
+            f"{method.lower()}(partial(f, {name}=...))",
         )
