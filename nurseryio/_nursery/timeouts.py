@@ -274,7 +274,9 @@ def fail_at(deadline: float, *, shield: bool = False) -> AbstractContextManager[
 
 
 def fail_after(seconds: float, *, shield: bool = False) -> AbstractContextManager[CancelScope]:
-    """Like :func:`move_on_after`, but the end of the block raises an error if it was cut short.
+    """Limit the time of a block: ``with fail_after(5): ...`` raises an error if it takes longer.
+
+    The block is cancelled, and its end raises the error. :func:`move_on_after` raises none.
 
     Args:
         seconds: the time that the block gets, not negative; counted from entering.
