@@ -53,6 +53,9 @@ nitpick_ignore_regex = [
 html_theme = "furo"
 html_title = f"nurseryio {release}"
 
+# The directive for pictures, in _ext.
+extensions.append("picture_directive")
+
 
 def setup(app: Any) -> None:
     """Have the page of Trio's names filled in, each time, as it depends on the code."""

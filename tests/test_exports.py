@@ -218,7 +218,7 @@ def public_methods(cls: type) -> list[str]:
         for base in cls.__mro__
         if is_ours(base)
         for name, value in vars(base).items()
-        # An attribute with a hint (_base.hints) looks like a method, and is missing.
+        # An attribute with a hint (_base.unsupported) looks like a method, and is missing.
         if not name.startswith("_")
         and hasattr(cls, name)
         and (inspect.isroutine(value) or isinstance(value, (property, classmethod, staticmethod)))

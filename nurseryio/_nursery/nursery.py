@@ -57,7 +57,7 @@ from .._base.exception_groups import (
     same_arguments,
     warn_loose,
 )
-from .._base.hints import Elsewhere, explain_keyword
+from .._base.unsupported import Elsewhere, explain_keyword
 from .._base.util import (
     NoPublicConstructor,
     blank,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-from .._base.hints import Elsewhere
+from .._base.unsupported import Elsewhere
 from .._base.util import Final, Frozen
 from .._core import checkpoint, current_task, reschedule
 from .._core.wait_queue import check_one_loop, park, wake_rest
