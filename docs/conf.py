@@ -20,7 +20,7 @@ version = release = version_of("nurseryio")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.intersphinx"]
 # In _ext: docstrings and signatures; links from code to the reference.
 extensions += ["api_reference", "api_links"]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "_pictures"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

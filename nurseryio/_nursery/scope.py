@@ -72,8 +72,7 @@ class CancelScope(Node, OnlyWith):
 
     Args:
         deadline: when to cancel, in seconds on :func:`current_time`'s clock; ``inf`` for never.
-        relative_deadline: when to cancel, in seconds after the scope is entered; not together
-            with ``deadline``.
+        relative_deadline: the same in seconds after entry; not together with ``deadline``.
         shield: whether cancellation from outside this scope is kept out.
 
     Attributes:
