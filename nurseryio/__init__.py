@@ -9,7 +9,7 @@ Everything here works in any asyncio task::
     with nurseryio.fail_after(5):  # raises TooSlowError after five seconds
         await fetch("three")
 
-``nurseryio.run(main)`` runs a program of its own, like ``asyncio.run(main())``.
+``nurseryio.run(main)`` starts a program, like ``asyncio.run(main())``.
 
 Tasks      ``open_nursery``, ``gather``, ``race``, ``amap``
 Time       ``fail_after``, ``move_on_after``, ``CancelScope``, ``sleep``

@@ -3,7 +3,7 @@
 Some functions of Trio cannot work on asyncio. Others of this library need a part that the platform
 lacks: Python in a browser has neither threads nor sockets. :func:`needs` marks these functions.
 
-Readers of asyncio's documentation look for ``nursery.create_task``: :class:`Elsewhere` marks such
+Readers who know asyncio look for ``nursery.create_task``: :class:`Elsewhere` marks such
 names. The error about a keyword argument that was given to ``start_soon()`` for the child gets a
 note.
 
