@@ -16,8 +16,8 @@ author = "the nurseryio contributors"
 copyright = f"2026, {author}"
 version = release = version_of("nurseryio")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "_ext"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "run_in_page"]
+exclude_patterns = ["_build", "_ext", "_static"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -31,6 +31,8 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_favicon = "_static/icon.svg"
 html_title = f"nurseryio {release}"
 
 
