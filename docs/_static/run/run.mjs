@@ -225,16 +225,15 @@ class Runnable {
     }
   }
 
-  // Mark the lines of the program at which tasks are, with the names of the tasks.
-  mark(at) {
+  // Mark the lines of the program at which tasks are.
+  mark(lines) {
     this.marks?.remove();
     this.marks = document.createElement("div");
     this.marks.className = "run-marks";
     this.marks.setAttribute("aria-hidden", "true"); // the tree has the same as text
-    for (const [line, names] of at) {
+    for (const line of lines) {
       const mark = document.createElement("span");
       mark.style.setProperty("--line", line - 1);
-      mark.textContent = names.length > 3 ? `${names.length} tasks` : names.join(", ");
       this.marks.append(mark);
     }
     this.pre.prepend(this.marks);

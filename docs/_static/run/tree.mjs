@@ -58,8 +58,8 @@ function addTasks(item, found, tasks, file) {
   item.append(list);
 }
 
-// Show the tasks in an element. `text` is JSON, `file` the name of the program. Returns the names of
-// the tasks at each line of the program.
+// Show the tasks in an element. `text` is JSON, `file` the name of the program. Returns the
+// lines of the program at which tasks are.
 export function showTree(target, text, file) {
   const { tasks } = JSON.parse(text);
   const ids = new Set(tasks.map((task) => task.id));
@@ -68,10 +68,5 @@ export function showTree(target, text, file) {
     ...tasks.filter((task) => !ids.has(task.parent)).map((task) => taskItem(task, tasks, file)),
   );
   target.replaceChildren(tasks.length ? list : element("p", "", "No task is left."));
-  const at = new Map();
-  for (const task of tasks) {
-    const line = lineOf(task, file);
-    if (line) at.set(line, [...(at.get(line) || []), nameOf(task)]);
-  }
-  return at;
+  return new Set(tasks.map((task) => lineOf(task, file)).filter(Boolean));
 }
