@@ -16,7 +16,7 @@ author = "the nurseryio contributors"
 copyright = f"2026, {author}"
 version = release = version_of("nurseryio")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "run_in_page"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "run_in_page", "search_words"]
 exclude_patterns = ["_build", "_ext", "_static"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -33,6 +33,8 @@ napoleon_use_ivar = True
 html_theme = "furo"
 html_static_path = ["_static"]
 html_favicon = "_static/icon.svg"
+html_css_files = ["site.css"]
+html_js_files = [("site.mjs", {"type": "module"})]
 html_title = f"nurseryio {release}"
 
 

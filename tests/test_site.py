@@ -20,7 +20,7 @@ from harness.site import WatchedPage
 
 pytestmark = [
     pytest.mark.skipif(bool(site.why_no_site()), reason=site.why_no_site()),
-    pytest.mark.limit(400),
+    pytest.mark.limit(300),
 ]
 with_buttons = pytest.mark.skipif(bool(site.why_no_buttons()), reason=site.why_no_buttons())
 
@@ -116,6 +116,7 @@ def status(page: WatchedPage, index: int = 0) -> str:
 
 def write(page: WatchedPage, text: str, index: int = 0) -> None:
     """Write another program into the editor."""
+    assert state(page, index) == "idle"
     part = PART.format(index=index)
     page.run(f"{part}.querySelector('.run-edit')?.click()")
     page.run(
@@ -124,8 +125,11 @@ def write(page: WatchedPage, text: str, index: int = 0) -> None:
     )
 
 
-def all_of_them(built: Path, name: str) -> list[Example]:
-    """Put the programs of all pages into one page, so that Python is loaded once."""
+@pytest.fixture(scope="module", params=WAYS)
+def programs(
+    request: pytest.FixtureRequest, built: Path, address: str, page: WatchedPage
+) -> Iterator[list[Example]]:
+    """One page with the programs of all pages, so that Python is loaded once for many tests."""
     found = examples(built)
     text = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>programs</title>'
@@ -133,48 +137,31 @@ def all_of_them(built: Path, name: str) -> list[Example]:
         + "".join(example.element for example in found)
         + '<script type="module" src="_static/run/run.mjs"></script>'
     )
-    (built / name).write_text(text, encoding="utf-8")
-    return found
+    (built / "_programs.html").write_text(text, encoding="utf-8")
+    page.before_worker = WAYS[request.param]
+    page.visit(f"{address}_programs.html")
+    yield found
+    page.before_worker = ""
 
 
 @with_buttons
-@pytest.mark.parametrize("way", WAYS)
 def test_each_program_with_a_run_button_prints_what_the_documentation_says(
-    way: str, built: Path, address: str, page: WatchedPage
+    programs: list[Example], address: str, page: WatchedPage
 ) -> None:
-    found = all_of_them(built, "_programs.html")
-    assert len(found) > 50
-    page.before_worker = WAYS[way]
-    try:
-        page.visit(f"{address}_programs.html")
-        wrong = []
-        for index, example in enumerate(found):
-            press(page, index)
-            reach(page, "idle", index)
-            said = output(page, index)
-            well = status(page, index).startswith("Ended after")
-            if not well or (example.prints is not None and said != example.prints):
-                rest = output(page, index, ".run-stderr")
-                wrong.append((example.page, example.prints, said, rest, status(page, index)))
-    finally:
-        page.before_worker = ""
+    wrong = []
+    for index, example in enumerate(programs):
+        press(page, index)
+        reach(page, "idle", index)
+        said = output(page, index)
+        well = status(page, index).startswith("Ended after")
+        if not well or (example.prints is not None and said != example.prints):
+            rest = output(page, index, ".run-stderr")
+            wrong.append((example.page, example.prints, said, rest, status(page, index)))
     assert not wrong
     assert page.complaints == []
-    assert sum(example.prints is not None for example in found) > 40
-    assert {url for url in page.requests if not url.startswith((address, "data:", "blob:"))} == set()
-
-
-@with_buttons
-def test_python_is_loaded_at_the_first_click_and_from_the_same_host(
-    address: str, page: WatchedPage
-) -> None:
-    page.visit(f"{address}tutorial.html")
-    assert not [url for url in page.requests if "pyodide" in url or "packages" in url]
-    press(page)
-    reach(page, "idle")
+    assert sum(example.prints is not None for example in programs) > 40
     assert [url for url in page.requests if url.endswith("pyodide.asm.wasm")]
     assert {url for url in page.requests if not url.startswith((address, "data:"))} == set()
-    assert page.complaints == []
 
 
 WAITS = """\
@@ -198,34 +185,27 @@ async def main():
 
 
 @with_buttons
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     "start",
     ["nurseryio.run(main)", "import asyncio; asyncio.run(main())", "await main()"],
 )
 def test_stop_cancels_the_program_so_its_cleanup_runs(
-    start: str, way: str, address: str, page: WatchedPage
+    start: str, programs: list[Example], page: WatchedPage
 ) -> None:
-    page.before_worker = WAYS[way]
-    try:
-        page.visit(f"{address}channels.html")
-        write(page, WAITS + start)
-        press(page)
-        page.until("document.querySelector('.run-output').textContent.includes('started')")
-        press(page)
-        reach(page, "idle")
-        assert output(page, kind="*") == "started\ncleaned up\n"
-        assert status(page).startswith("Stopped after")
-    finally:
-        page.before_worker = ""
+    write(page, WAITS + start)
+    press(page)
+    page.until("document.querySelector('.run-output').textContent.includes('started')")
+    press(page)
+    reach(page, "idle")
+    assert output(page, kind="*") == "started\ncleaned up\n"
+    assert status(page).startswith("Stopped after")
     assert page.complaints == []
 
 
 @with_buttons
 def test_a_second_press_of_stop_ends_a_program_that_blocks_and_the_next_one_runs(
-    address: str, page: WatchedPage
+    programs: list[Example], page: WatchedPage
 ) -> None:
-    page.visit(f"{address}channels.html")
     write(page, 'print("blocks", flush=True)\nwhile True:\n    pass\n')
     press(page)
     page.until("document.querySelector('.run-output').textContent.includes('blocks')")
@@ -243,9 +223,8 @@ def test_a_second_press_of_stop_ends_a_program_that_blocks_and_the_next_one_runs
 
 @with_buttons
 def test_running_one_program_stops_the_other_one_of_the_page(
-    address: str, page: WatchedPage
+    programs: list[Example], page: WatchedPage
 ) -> None:
-    page.visit(f"{address}channels.html")
     write(page, WAITS + "nurseryio.run(main)")
     press(page)
     page.until("document.querySelector('.run-output').textContent.includes('started')")
@@ -259,9 +238,8 @@ def test_running_one_program_stops_the_other_one_of_the_page(
 
 @with_buttons
 def test_a_program_in_the_page_shows_its_error_without_frames_of_the_page(
-    address: str, page: WatchedPage
+    programs: list[Example], page: WatchedPage
 ) -> None:
-    page.visit(f"{address}channels.html")
     write(page, "import asyncio\n\nasync def main():\n    1 / 0\n\nasyncio.run(main())\n")
     press(page)
     reach(page, "idle")
@@ -280,9 +258,8 @@ def test_a_program_in_the_page_shows_its_error_without_frames_of_the_page(
 
 @with_buttons
 def test_tasks_that_a_program_leaves_behind_are_cancelled_and_the_next_one_is_clean(
-    address: str, page: WatchedPage
+    programs: list[Example], page: WatchedPage
 ) -> None:
-    page.visit(f"{address}channels.html")
     left = (
         "import asyncio\n\nasync def stay():\n    try:\n        await asyncio.sleep(60)\n"
         "    finally:\n        print('cancelled')\n\ntask = asyncio.create_task(stay())\n"
@@ -299,8 +276,7 @@ def test_tasks_that_a_program_leaves_behind_are_cancelled_and_the_next_one_is_cl
 
 
 @with_buttons
-def test_output_of_a_program_in_the_page_is_bounded(address: str, page: WatchedPage) -> None:
-    page.visit(f"{address}channels.html")
+def test_output_of_a_program_in_the_page_is_bounded(programs: list[Example], page: WatchedPage) -> None:
     write(page, "for number in range(200_000):\n    print(number)\n")
     press(page)
     reach(page, "idle")
@@ -313,33 +289,30 @@ def test_output_of_a_program_in_the_page_is_bounded(address: str, page: WatchedP
 
 @with_buttons
 def test_a_program_can_be_edited_by_keyboard_alone_run_and_reset(
-    address: str, page: WatchedPage
+    programs: list[Example], page: WatchedPage
 ) -> None:
-    page.visit(f"{address}channels.html")
-    original = page.run("document.querySelector('.runnable pre').textContent")
-    page.run("document.querySelector('.run-edit').focus()")
+    part = PART.format(index=2)
+    original = page.run(f"{part}.querySelector('pre').textContent")
+    page.run(f"{part}.querySelector('.run-edit').focus()")
     page.key("Enter")
     assert page.run("document.activeElement.className") == "run-input"
     page.run("document.activeElement.select()")
-    for text in "if 1:":
-        page.call("Input.insertText", text=text)
+    page.call("Input.insertText", text="if 1:")
     page.key("Enter")
-    for text in "print('typed')":
-        page.call("Input.insertText", text=text)
-    assert page.run("document.querySelector('.run-input').value") == "if 1:\n    print('typed')"
-    assert page.run("document.querySelector('.run-shown .k').textContent") == "if"
-    press(page)
-    reach(page, "idle")
-    assert output(page) == "typed\n"
-    press(page, button="reset")
-    assert page.run("document.querySelector('.run-input').value") == original
+    page.call("Input.insertText", text="print('typed')")
+    assert page.run("document.activeElement.value") == "if 1:\n    print('typed')"
+    assert page.run(f"{part}.querySelector('.run-shown .k').textContent") == "if"
+    press(page, 2)
+    reach(page, "idle", 2)
+    assert output(page, 2) == "typed\n"
+    press(page, 2, "reset")
+    assert page.run("document.activeElement.value") == original
 
 
 @with_buttons
 def test_tab_indents_in_the_editor_and_after_escape_leaves_it(
-    address: str, page: WatchedPage
+    programs: list[Example], page: WatchedPage
 ) -> None:
-    page.visit(f"{address}channels.html")
     write(page, "x")
     page.run("document.querySelector('.run-input').focus()")
     page.run("document.querySelector('.run-input').setSelectionRange(0, 0)")
@@ -351,6 +324,14 @@ def test_tab_indents_in_the_editor_and_after_escape_leaves_it(
 
 
 # -- the playground --------------------------------------------------------------
+
+
+@with_buttons
+def test_python_is_not_loaded_before_the_first_click(address: str, page: WatchedPage) -> None:
+    page.visit(f"{address}tutorial.html")
+    page.until("document.querySelector('.run-start').disabled === false")
+    assert [url for url in page.requests if "run.mjs" in url]
+    assert not [url for url in page.requests if "pyodide" in url or "packages" in url]
 
 
 @with_buttons
@@ -371,7 +352,7 @@ def test_the_playground_offers_its_programs_and_draws_their_tasks_while_they_run
         "(document.querySelector('.run-tree').innerText)"
     )
     assert re.search(r"back\s+line 7\s+waits for a lock that 'forth' holds", tree)
-    assert re.search(r"main\s+line 15\s+waits for 2 children of its nursery", tree)
+    assert re.search(r"main\s+line 14\s+waits for 2 children of its nursery", tree)
     assert "__main__" not in tree
     assert page.run("document.querySelectorAll('.run-marks span').length") == 2
     nested = page.run("document.querySelector('.run-tree').querySelectorAll('li li li li').length")

@@ -4,7 +4,7 @@
 nurseryio. The program prints through ``post``, so its output appears at once.
 
 Rule 1: a program sees the tasks, names and tracebacks that it has on another Python. So it does not
-run inside a task of this module, unless the engine cannot switch stacks.
+run inside a task of this module, unless it awaits at its top level.
 
 Rule 2: a program may leave anything behind. Its tasks are cancelled at the end, and the verdict says
 that it was not clean. Then the page takes a new worker for the next program.
@@ -21,7 +21,7 @@ import linecache
 import sys
 import time
 import traceback
-from types import ModuleType
+import types
 from typing import Any
 
 import nurseryio
@@ -58,24 +58,30 @@ async def main_of_asyncio(main: Any, debug: bool = False) -> Any:
             await asyncio.wait(left)
 
 
-def waited(coro: Any, name: str) -> Any:
-    """Wait for a coroutine, which runs as a task, and return its result or raise its error.
+class Main:
+    """A coroutine that runs as a task of its own, for a caller that waits for it.
 
-    ``run_sync`` alone would pass the error through JavaScript, and Pyodide would report it too.
+    The task does not fail: errors would pass through JavaScript, Pyodide would report them too, and
+    an exit must not leave a task of the page's loop.
     """
-    outcome: list[Any] = []
 
-    async def keep_outcome() -> None:
+    def __init__(self, coro: Any, name: str) -> None:
+        self._coro = coro
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self.task = asyncio.create_task(self._run(), name=name)
+
+    async def _run(self) -> None:
         try:
-            outcome[:] = await coro, None
+            self._result = await self._coro
         except BaseException as exc:
-            outcome[:] = None, exc
+            self._error = exc
 
-    run_sync(asyncio.create_task(keep_outcome(), name=name))
-    result, error = outcome
-    if error is not None:
-        raise error.with_traceback(error.__traceback__.tb_next)
-    return result
+    def unwrap(self) -> Any:
+        """The result of the coroutine, or its error, raised."""
+        if self._error is not None:
+            raise self._error.with_traceback(self._error.__traceback__.tb_next)
+        return self._result
 
 
 def asyncio_run(main: Any, **options: Any) -> Any:
@@ -83,7 +89,9 @@ def asyncio_run(main: Any, **options: Any) -> Any:
     if not can_run_sync():
         main.close()
         raise RuntimeError("asyncio.run() cannot wait here: write it at the top level")
-    return waited(main_of_asyncio(main, **options), "Task-1")
+    running = Main(main_of_asyncio(main, **options), "Task-1")
+    run_sync(running.task)
+    return running.unwrap()
 
 
 asyncio.run = asyncio_run
@@ -119,17 +127,53 @@ class RunsAwait(ast.NodeTransformer):
 async def run_here(function: Any, *args: Any, **options: Any) -> Any:
     """The call of a function that is named ``run``. If the function starts a loop, an await."""
     if function is nurseryio.run and options.keys() <= {"instruments"}:
-        instruments = options.get("instruments", ())
+        name = f"{args[0].__module__}.{args[0].__qualname__}"
+        running = Main(instrumented(*args, **options), name)
+    elif function is asyncio_run:
+        running = Main(main_of_asyncio(*args, **options), "Task-1")
+    else:
+        return function(*args, **options)
+    await ended(running.task)
+    return running.unwrap()
+
+
+async def instrumented(main: Any, *args: Any, instruments: Any = ()) -> Any:
+    for instrument in instruments:
+        nurseryio.lowlevel.add_instrument(instrument)
+    try:
+        return await main(*args)
+    finally:
         for instrument in instruments:
-            nurseryio.lowlevel.add_instrument(instrument)
+            nurseryio.lowlevel.remove_instrument(instrument)
+
+
+@types.coroutine
+def ended(task: asyncio.Task[Any]) -> Any:
+    """Wait for a task. Outside of tasks, it is handed to Driver."""
+    if asyncio.current_task() is None:
+        yield task
+    else:
+        yield from asyncio.wait({task}).__await__()
+
+
+class Driver:
+    """Runs a coroutine without a task, as far as it waits by ``ended``.
+
+    So the program has no task around it that it would not have elsewhere.
+    """
+
+    def __init__(self, coro: Any, done: Any) -> None:
+        self._coro = coro
+        self._done = done
+        self.step()
+
+    def step(self, _task: object = None) -> None:
         try:
-            return await args[0](*args[1:])
-        finally:
-            for instrument in instruments:
-                nurseryio.lowlevel.remove_instrument(instrument)
-    if function is asyncio_run:
-        return await main_of_asyncio(*args, **options)
-    return function(*args, **options)
+            task = self._coro.send(None)
+        except StopIteration as stop:
+            self._done(stop.value)
+        else:
+            task.add_done_callback(self.step)
 
 
 # -- output ----------------------------------------------------------------------
@@ -196,37 +240,40 @@ def begin(source: str, call: str, file: str, post: Any, done: Any) -> None:
     sys.stdout, sys.stderr = Output(post, "stdout"), Output(post, "stderr")
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     # Under its real name the block for "__main__" would run as well.
-    module = ModuleType("program" if call else "__main__")
+    module = types.ModuleType("program" if call else "__main__")
     module.__dict__.update({RUN: run_here, "__file__": file})
     sys.modules[module.__name__] = module
     asyncio.get_running_loop().set_exception_handler(report)
-    error = None
+    parts = [(source, file), (call, CALL)] if call else [(source, file)]
+    coro = execute(parts, module.__dict__)
     try:
-        codes = [compiled(source, file), *([compiled(call, CALL)] if call else [])]
-        if can_run_sync() and not any(code.co_flags & inspect.CO_COROUTINE for code in codes):
-            for code in codes:
-                exec(code, module.__dict__)
-        else:
-            task = asyncio.create_task(as_task(codes, module.__dict__), name=file)
-            task.add_done_callback(lambda task: end(task.result(), done))
-            return
-    except BaseException as exc:
-        error = exc
-    end(error, done)
+        needs_task = any(is_async(text, name) for text, name in parts)
+    except SyntaxError:  # execute() raises it again
+        needs_task = False
+    if needs_task:
+        task = asyncio.create_task(coro, name=file)
+        task.add_done_callback(lambda task: end(task.result(), done))
+    else:
+        Driver(coro, lambda error: end(error, done))
 
 
-def compiled(source: str, file: str) -> Any:
-    tree = ast.parse(source, file)
-    if not can_run_sync():
-        tree = ast.fix_missing_locations(RunsAwait().visit(tree))
+def is_async(source: str, file: str) -> bool:
+    """Whether a program has an ``await`` at its top level."""
+    return bool(compiled(ast.parse(source, file), file).co_flags & inspect.CO_COROUTINE)
+
+
+def compiled(tree: ast.Module, file: str) -> Any:
     return compile(tree, file, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
 
 
-async def as_task(codes: list[Any], namespace: dict[str, Any]) -> BaseException | None:
-    """Run code that awaits at its top level. Returns its error, because no exit may pass a loop."""
+async def execute(parts: list[tuple[str, str]], namespace: dict[str, Any]) -> BaseException | None:
+    """Run code. Returns its error, because no exit may pass a loop."""
     try:
-        for code in codes:
-            result = eval(code, namespace)
+        for source, file in parts:
+            tree = ast.parse(source, file)
+            if not can_run_sync():
+                tree = ast.fix_missing_locations(RunsAwait().visit(tree))
+            result = eval(compiled(tree, file), namespace)
             if inspect.isawaitable(result):
                 await result
     except BaseException as exc:

@@ -43,8 +43,10 @@ async function run({ source, call, file, tree }) {
   const post = (type, text) => postMessage({ type, text });
   try {
     const verdict = await new Promise((resolve, reject) => {
-      // Promising: an engine that can switch stacks may do so in this call.
-      program.begin.callPromising(source, call, file, post, resolve).catch(reject);
+      // An engine that can switch stacks (JSPI) may do so only in a call that returns a promise.
+      const { begin } = program;
+      if (WebAssembly.Suspending) begin.callPromising(source, call, file, post, resolve).catch(reject);
+      else begin(source, call, file, post, resolve);
     });
     if (tree) show();
     postMessage({ type: "end", verdict });
