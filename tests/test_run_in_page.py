@@ -126,7 +126,7 @@ print("cannot")
 with buttons
 ```
 """
-FILE = '''\
+FILE = """\
 import sys
 
 
@@ -136,7 +136,7 @@ def greet(name):
 
 if __name__ == "__main__":
     print(greet("<world>"))
-'''
+"""
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-from harness import site
+from harness import site, source
 from harness.browser import browser
 from harness.site import WatchedPage
 
@@ -23,6 +24,9 @@ pytestmark = [
     pytest.mark.limit(300),
 ]
 with_buttons = pytest.mark.skipif(bool(site.why_no_buttons()), reason=site.why_no_buttons())
+
+# Beside the npm package of Pyodide.
+AXE = site.page_bundle.folder().parent / "axe-core" / "axe.min.js"
 
 # A program with its bar and its output, and the output that the documentation shows, if it says that
 # it is exactly that.
@@ -58,7 +62,7 @@ class Example:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    site.build(folder, site.source.ROOT / "docs", "-q", "-D", "nitpicky=0")
+    site.build(folder, source.ROOT / "docs", "-q", "-D", "nitpicky=0")
     return folder / "html"
 
 
@@ -276,7 +280,9 @@ def test_tasks_that_a_program_leaves_behind_are_cancelled_and_the_next_one_is_cl
 
 
 @with_buttons
-def test_output_of_a_program_in_the_page_is_bounded(programs: list[Example], page: WatchedPage) -> None:
+def test_output_of_a_program_in_the_page_is_bounded(
+    programs: list[Example], page: WatchedPage
+) -> None:
     write(page, "for number in range(200_000):\n    print(number)\n")
     press(page)
     reach(page, "idle")
@@ -395,8 +401,76 @@ def test_without_javascript_a_page_has_no_run_button(address: str, page: Watched
         root = page.call("DOM.getDocument")["root"]["nodeId"]
         for selector, shown in ((".run-bar", False), (".playground", False), (".runnable", True)):
             node = page.call("DOM.querySelectorAll", nodeId=root, selector=selector)["nodeIds"][-1]
-            styles = page.call("CSS.enable") or page.call("CSS.getComputedStyleForNode", nodeId=node)
+            styles = page.call("CSS.enable") or page.call(
+                "CSS.getComputedStyleForNode", nodeId=node
+            )
             display = {each["name"]: each["value"] for each in styles["computedStyle"]}["display"]
             assert (display != "none") == shown, selector
     finally:
         page.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
+# The words that people type, and the page that search must name first.
+SEARCHES = {
+    "timeout": "tutorial",
+    "gather": "results",
+    "cancel task": "migration/asyncio",
+    "ctrl-c": "lowlevel",
+    "hang": "hangs",
+    "spin": "hangs",
+    "wait_for": "migration/asyncio",
+    "TaskGroup": "tutorial",
+    "queue": "channels",
+    "TLS": "tls",
+    "pytest fixture": "testing",
+    "thread": "threads",
+    "subprocess": "processes",
+    "exception group": "tutorial",
+    "deadlock": "hangs",
+    "lock": "synchronization",
+    "server": "streams",
+    "uvloop": "loops",
+    "fastapi": "frameworks",
+    "jupyter": "notebooks",
+    "create_task": "migration/asyncio",
+    "CancelledError": "tutorial",
+    "KeyboardInterrupt": "lowlevel",
+    "backpressure": "channels",
+    "signal handler": "files-and-signals",
+    "run_in_executor": "threads",
+    "performance": "benchmarks",
+    "virtual time": "testing",
+    "anyio": "migration/anyio",
+    "trio": "migration/trio",
+}
+
+
+def test_search_names_the_right_page_first(address: str, page: WatchedPage) -> None:
+    found = {}
+    for words in SEARCHES:
+        page.visit(f"{address}search.html?q={quote(words)}")
+        first = page.until(
+            "/found|did not/.test(document.querySelector('.search-summary')?.textContent)"
+            "&& (document.querySelector('ul.search li > a')?.getAttribute('href') ?? 'none')"
+        )
+        found[words] = first.partition("?")[0].partition(".html")[0]
+        assert page.complaints == []
+    assert found == SEARCHES
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason=f"needs the npm package axe-core, in {AXE}")
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", ["index", "tutorial", "playground", "channels", "hangs", "search"])
+def test_a_page_passes_the_accessibility_checks_of_axe(
+    name: str, width: int, address: str, page: WatchedPage
+) -> None:
+    for dark in (False, True):
+        page.look_like(width, 800, touch=width < 500, dark=dark)
+        page.visit(f"{address}{name}.html")
+        page.run(AXE.read_text(encoding="utf-8") + "; 0")
+        violations = page.run(
+            "axe.run().then(result => result.violations.map("
+            "each => [each.id, each.nodes.map(node => node.html.slice(0, 200))]))"
+        )
+        assert violations == []
+    page.look_like(1280, 800)

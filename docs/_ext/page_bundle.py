@@ -102,7 +102,9 @@ def _names(node: ast.AST) -> list[str]:
         return [node.id]
     if isinstance(node, ast.Attribute):
         inside = node.value
-        return [node.attr, f"{inside.id}.{node.attr}"] if isinstance(inside, ast.Name) else [node.attr]
+        return (
+            [node.attr, f"{inside.id}.{node.attr}"] if isinstance(inside, ast.Name) else [node.attr]
+        )
     if isinstance(node, ast.keyword):
         return [node.arg or ""]
     if isinstance(node, ast.Import):
@@ -124,7 +126,9 @@ def why_not() -> str:
     """The reason why the pages cannot have Pyodide; empty if they can."""
     described = folder() / "package.json"
     if not described.is_file():
-        return f"needs the npm package pyodide@{PYODIDE} in node_modules, or its folder in {VARIABLE}"
+        return (
+            f"needs the npm package pyodide@{PYODIDE} in node_modules, or its folder in {VARIABLE}"
+        )
     version = json.loads(described.read_text(encoding="utf-8"))["version"]
     if version != PYODIDE:
         return f"needs pyodide@{PYODIDE}, and {folder()} has {version}"
@@ -142,7 +146,9 @@ def pack(archive: Path | io.BytesIO) -> None:
                 _add(packed, origin.parent if origin.name == "__init__.py" else origin)
         described = metadata.distribution("nurseryio")
         name = f"nurseryio-{described.version}.dist-info/METADATA"
-        _write(packed, name, f"Metadata-Version: 2.1\nName: nurseryio\nVersion: {described.version}\n")
+        _write(
+            packed, name, f"Metadata-Version: 2.1\nName: nurseryio\nVersion: {described.version}\n"
+        )
 
 
 def _add(packed: zipfile.ZipFile, path: Path, below: str = "") -> None:

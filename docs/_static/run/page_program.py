@@ -24,10 +24,11 @@ import traceback
 import types
 from typing import Any
 
-import nurseryio
-from nurseryio.instruments import task_tree
 from pyodide import webloop
 from pyodide.ffi import can_run_sync, run_sync
+
+import nurseryio
+from nurseryio.instruments import task_tree
 
 # Characters that a program may print. The rest is dropped, because a page keeps all of it.
 MOST_OUTPUT = 300_000
