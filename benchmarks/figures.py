@@ -29,11 +29,6 @@ def spread(samples: Sequence[float], base: Sequence[float]) -> float:
     return (high - low) / 2
 
 
-def best_ratio(samples: Sequence[float], base: Sequence[float]) -> float:
-    """Return the quotient of the fastest rounds: a second opinion for rows of pure CPU work."""
-    return min(samples) / min(base) if samples and base and min(base) > 0 else float("nan")
-
-
 def met(ratio: float, target: float | None) -> str:
     """Return the word for the table.
 

@@ -1,101 +1,104 @@
-"""The picture.
-
-Ratios to asyncio and to the raw Protocol as bars, drawn by matplotlib from the samples of a run.
-"""
+"""The three pictures of the page, as SVG, from the page's own tables."""
 
 from __future__ import annotations
 
+import math
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .figures import paired_ratio
 from .libraries import STOCK
-from .network.measure import BASE as NETWORK_BASE
-from .network.rows import BY_NAME as NETWORK_ROWS
-from .rows import BY_NAME as MICRO_ROWS
+from .opening import MEMORY, SERVERS, TASKS
+from .published import Page
 
-COLOURS = {"nurseryio": "#2a7f62", "trio": "#9a9fb0", "anyio": "#d98f4e", "streams": "#b9c4d0"}
-_MOST = 6.0
-"""Longer bars are cut here and carry their number."""
+# The shapes and palettes are those of the other pictures of the documentation.
+sys.path.append(str(Path(__file__).parents[1] / "docs"))
 
+COLOURS = {"nurseryio": "work", "asyncio": "line", "trio": "other", "anyio": "cleanup"}
+_LEFT, _WIDTH, _BAR = 300, 760, 12
 
-def ratios(data: dict[str, Any], part: str, names: list[str]) -> list[tuple[str, dict[str, float]]]:
-    """Return for each row of the stock loop its title and the ratios of some libraries."""
-    titles: dict[str, Any] = {**MICRO_ROWS, **NETWORK_ROWS}
-    base = "asyncio" if part == "micro" else NETWORK_BASE
-    loop = STOCK if STOCK in data.get(part, {}) else next(iter(data.get(part, {STOCK: {}})))
-    found = []
-    for name, row in data.get(part, {}).get(loop, {}).items():
-        clock = getattr(titles[name], "clock", "cpu")
-        samples = row["samples"]
-        against = samples.get(base, {}).get(clock, [])
-        values = {
-            each: paired_ratio(samples[each][clock], against)
-            for each in names
-            if each in samples and samples[each][clock]
-        }
-        found.append((titles[name].title.replace("`", ""), values))
-    return found
+Group = tuple[str, dict[str, float]]
 
 
-def draw(data: dict[str, Any], path: Path) -> None:
-    """Draw the micro and the network rows of a run into a PNG file."""
-    import matplotlib
+def bars(title: str, groups: Iterable[Group], unit: str, mark: float | None) -> Any:
+    """Return a drawing with one group of bars for each row; ``mark`` is where a line is drawn."""
+    from _pictures.svg import Drawing
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    parts = [
-        ("micro", "time relative to asyncio's own idiom", ["nurseryio", "trio", "anyio"]),
-        (
-            "network",
-            "server CPU relative to a raw Protocol",
-            ["nurseryio", "streams", "trio", "anyio"],
-        ),
+    groups = [
+        (text, {name: value for name, value in values.items() if not math.isnan(value)})
+        for text, values in groups
     ]
-    parts = [part for part in parts if data.get(part[0])]
-    if not parts:
-        return
-    counts = [len(ratios(data, name, names)) for name, _, names in parts]
-    figure, axes = pyplot.subplots(
-        len(parts), 1, figsize=(9, 1.5 + 0.42 * sum(counts)), height_ratios=counts, squeeze=False
-    )
-    for axis, (name, title, names) in zip(axes[:, 0], parts, strict=True):
-        _bars(axis, ratios(data, name, names), names, title)
-    machine = data.get("machine", {})
-    figure.text(
-        0.01,
-        0.004,
-        f"{machine.get('python', '')}, stock loop, {machine.get('date', '')}",
-        fontsize=7,
-    )
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    lines = sum(len(values) for _, values in groups)
+    height = 64 + lines * _BAR + len(groups) * 12
+    draw = Drawing(title, _WIDTH, height)
+    draw.text(14, 22, title, size=13, bold=True)
+    at = 14.0
+    for name, colour in COLOURS.items():
+        draw.box(at, 34, 12, 12, colour, round_by=2)
+        draw.text(at + 17, 44, name, size=12, colour="quiet")
+        at += 40 + len(name) * 7.5
+    most = max((value for _, values in groups for value in values.values()), default=1)
+    scale = (_WIDTH - _LEFT - 70) / most
+    if mark is not None:  # first, so that the numbers are drawn over it
+        x = _LEFT + mark * scale
+        draw.line([(x, 54), (x, height - 8)], "grid", width=3)
+    y = 58.0
+    for text, values in groups:
+        middle = y + len(values) * _BAR / 2 + 4
+        draw.text(_LEFT - 10, middle, text, size=12, anchor="end")
+        for name, value in values.items():
+            length = value * scale
+            draw.box(_LEFT, y, length, _BAR - 1.5, COLOURS[name], round_by=1)
+            draw.text(_LEFT + length + 5, y + 9.5, f"{value:.2f}{unit}", size=10.5, colour="quiet")
+            y += _BAR
+        y += 12
+    return draw
 
 
-def _bars(
-    axis: Any, rows: list[tuple[str, dict[str, float]]], names: list[str], title: str
-) -> None:
-    height = 0.8 / len(names)
-    for index, name in enumerate(names):
-        for line, (_, values) in enumerate(rows):
-            if name not in values:
-                continue
-            at, value = line + (index - (len(names) - 1) / 2) * height, values[name]
-            axis.barh(
-                at,
-                min(value, _MOST),
-                height,
-                color=COLOURS[name],
-                label=name if line == 0 else None,
-            )
-            if value > _MOST:
-                axis.text(_MOST, at, f" {value:.1f}", va="center", fontsize=6)
-    axis.axvline(1, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(rows)), [text for text, _ in rows], fontsize=7)
-    axis.invert_yaxis()
-    axis.set_xlim(0, _MOST * 1.06)
-    axis.set_title(f"{title} (smaller is faster)", fontsize=9)
-    handles = [axis.barh([0], [0], color=COLOURS[name], label=name) for name in names]
-    axis.legend(handles=handles, fontsize=7, loc="lower right")
+def pictures(page: Page) -> dict[str, Any]:
+    """Return the drawings of a page by the names of their files."""
+    tasks = [
+        (title.replace("`", ""), {name: page.ratio(title, name) for name in COLOURS})
+        for title in TASKS
+    ]
+    servers = [
+        (
+            title,
+            {
+                name: page.ratio(title, "streams" if name == "asyncio" else name, part="network")
+                for name in COLOURS
+            },
+        )
+        for title in SERVERS
+    ]
+    memory = [
+        (what, {name: page.memory(what, _server(what, name)) / 1024 for name in COLOURS})
+        for what in MEMORY
+    ]
+    loop = f"{STOCK} loop"
+    return {
+        "speed-tasks": bars(f"Time, asyncio's own form = 1 ({loop})", tasks, "", 1),
+        "speed-servers": bars(
+            f"CPU time of a server, asyncio's bare Protocol = 1 ({loop})", servers, "", 1
+        ),
+        "speed-memory": bars(f"Resident memory ({loop})", memory, " KiB", None),
+    }
+
+
+def _server(what: str, library: str) -> str:
+    """Return the name under which the table has asyncio: its servers have streams."""
+    return "streams" if library == "asyncio" and "connection" in what else library
+
+
+def draw(text: str, folder: Path) -> list[Path]:
+    """Draw the pictures of a page, in both palettes, and return their paths."""
+    from _pictures.svg import PALETTES
+
+    written = []
+    for name, drawing in pictures(Page(text)).items():
+        for palette in PALETTES:
+            path = folder / f"{name}-{palette}.svg"
+            path.write_text(drawing.render(palette), encoding="utf-8")
+            written.append(path)
+    return written

@@ -9,16 +9,15 @@ from __future__ import annotations
 from .libraries import STOCK, UVLOOP
 
 _COMPILED = (
-    "uvloop's transports are compiled: a raw Protocol's echo is about 4,200 instructions there, of "
-    "which one short method is Python. A task that receives and sends is about 22,000 (30,700 "
-    "before streams woke their tasks in place, behind an epoll object of their own): three "
-    "coroutines are made for each message, two calls go through Python's socket module, and the "
+    "uvloop's transports are compiled. An echo of a raw Protocol is about 4,200 instructions "
+    "there, and one short method of it is Python. A task that receives and sends takes 22,000: "
+    "three coroutines are made for each message, two calls go through the module socket, and the "
     "task makes a step. asyncio's own streams take about 27,000. A stream over uvloop's transports "
-    "was tried and was no faster, and gives up what internals/io.md lists."
+    "was tried. It was no faster, and gives up promises that internals/io.md lists."
 )
 _ONE_BY_ONE = (
-    "About 7,500 instructions more than a raw Protocol for each message, nearly all of them the "
-    "task's step and the three coroutines that are made for it. The system calls are the same."
+    "About 7,500 instructions more than a raw Protocol for each message. Nearly all are the "
+    "step of the task and the three coroutines that are made for it. The system calls are the same."
 )
 
 NETWORK: dict[tuple[str, str], str] = {
@@ -51,38 +50,38 @@ NETWORK: dict[tuple[str, str], str] = {
     ),
     ("stream_out", UVLOOP): (
         "TCP_NOTSENT_LOWAT, as on the stock loop (1.35 without it). And every second send_all "
-        "gives the others a turn, because uvloop does not tell whether anybody is ready."
+        "yields, because uvloop does not show whether other tasks are ready."
     ),
 }
 """By the row's name and the loop."""
 
 _SPAWN = (
-    "For each child about 190 bytecodes are ours: a record with its entries in two tables, and a "
-    "wrapper coroutine that lets no error into the loop's own step and keeps the books at its end. "
-    "TaskGroup has 65, and a callback of the loop more."
+    "Each child takes about 190 bytecodes of the library, and a TaskGroup 65. They make a record "
+    "with entries in two tables, and a wrapper coroutine. The wrapper keeps errors out of the "
+    "loop's own step and updates the nursery at the child's end."
 )
 _NESTED = (
-    "As for one child; and each nursery is a cancel scope too: some 550 bytecodes for a nursery "
-    "with its child, 200 with TaskGroup. The turns of the loop are one less than there."
+    "As for one child. Each nursery is a cancel scope too: a nursery with its child takes about "
+    "550 bytecodes, a TaskGroup 200. It needs one iteration of the loop less than a TaskGroup."
 )
 _CANCEL = (
-    "asyncio cancels each task by one call into C. Here the tree is walked, each task is looked at "
-    "for what it waits in, and looked at once more after its step, because cancellation is a level "
-    "and not an edge: 330 bytecodes for a task, all told."
+    "asyncio cancels each task by one call into C. Here a cancellation is a level and not an edge. "
+    "So the tree is walked, the wait of each task is looked at, and each task is looked at again "
+    "after its step: 330 bytecodes for a task in all."
 )
 _SCOPE = (
-    "A with block over an object with two empty methods is 0.4 already. On top come thirteen "
-    "attributes, three arguments that are checked, and the task's record, its native cancel "
-    "requests and the tests for what is rare: half of that would have to go."
+    "A with block over an object with two empty methods takes 0.4 already. The rest sets thirteen "
+    "attributes, checks three arguments, looks up the task's record and its native cancel "
+    "requests, and tests for rare cases. Half of that would have to go."
 )
 _TIMER = (
-    "A scope and an entry in a heap that is Python's, against a timer of the loop; a deadline that "
-    "fires also walks the tree and looks at the task once more after its step."
+    "A scope and an entry in a heap, both in Python, against a timer of the loop. A deadline that "
+    "fires also walks the tree, and looks at the task again after its step."
 )
-_CHECKPOINT = "The look-up of the task's record and of one flag, and the same turn of the loop."
+_CHECKPOINT = "The task's record is looked up, and one flag. The iteration of the loop is the same."
 _PARKING = (
-    "Two coroutine frames and the task's record, which knows how to cancel the wait without losing "
-    "what was handed over, where asyncio has one frame and a future."
+    "Two coroutine frames, and the task's record. The record can cancel the wait without losing "
+    "what was handed over. asyncio has one frame and a future."
 )
 _YIELDS = (
     "put() and get() of asyncio do not yield where they need not wait. send and receive are "
@@ -117,10 +116,9 @@ _MICRO = {
 }
 
 MICRO: dict[tuple[str, str], str] = {
-    **{(row, STOCK): why for row, why in _MICRO.items()},
-    **{
-        (row, UVLOOP): f"{why} uvloop itself is compiled, so the same Python weighs more."
-        for row, why in _MICRO.items()
-    },
+    (row, loop): why for row, why in _MICRO.items() for loop in (STOCK, UVLOOP)
 }
 """By the row's name and the loop."""
+
+SCALE = {"Spawn and cancel, per task": "As for spawning and cancelling many children."}
+"""By the heading of the table."""

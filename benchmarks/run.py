@@ -1,7 +1,7 @@
 """The command line: choose rows, libraries and loops, measure, write what was asked for.
 
-A run without any choice measures everything and writes the project's page and picture; a run with
-one only prints, unless it is told where to write.
+A run without any choice measures everything and writes the project's page, its pictures and the
+lines of README; a run with one only prints, unless it has `--markdown`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .scale import measure as scale
 
 PARTS = ("micro", "network", "scale")
 DOCS = harness.ROOT / "docs"
+PAGE = DOCS / "benchmarks.md"
 
 
 def say(line: str) -> None:
@@ -63,7 +64,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--json", type=Path, help="write all samples here")
     p.add_argument("--merge", type=Path, help="start from samples written before")
     p.add_argument("--markdown", type=Path, help="write the page here")
-    p.add_argument("--plot", type=Path, help="write the picture here (PNG)")
+    p.add_argument(
+        "--again",
+        action="store_true",
+        help="measure nothing: write the documentation's page again around its tables",
+    )
     p.add_argument("--list", action="store_true", help="list the rows and what is equal in them")
     return p
 
@@ -169,17 +174,20 @@ class Run:
         """Print the tables and write the files that were asked for."""
         page = report.page(self.data)
         print(report.tables(self.data))
-        docs = self.everything
-        markdown = self.choice.markdown or (DOCS / "benchmarks.md" if docs else None)
-        picture = self.choice.plot or (DOCS / "benchmarks.png" if docs else None)
-        if markdown:
-            markdown.write_text(page)
-            say(f"wrote {markdown}")
-        if picture:
-            from . import plot
+        if self.choice.markdown:
+            self.choice.markdown.write_text(page, encoding="utf-8")
+            say(f"wrote {self.choice.markdown}")
+        elif self.everything:
+            publish(page)
 
-            plot.draw(self.data, picture)
-            say(f"wrote {picture}")
+
+def publish(page: str) -> None:
+    """Write the page of the documentation, its pictures and the lines of README."""
+    from . import plot, readme
+
+    PAGE.write_text(page, encoding="utf-8")
+    for path in [PAGE, *plot.draw(page, DOCS / "pictures"), readme.write(page)]:
+        say(f"wrote {path}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -189,6 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     choice = parser().parse_args(arguments)
     if choice.list:
         list_rows()
+        return
+    if choice.again:
+        publish(report.again(PAGE.read_text(encoding="utf-8")))
         return
     run = Run(choice)
     if not (choice.merge and not (choice.rows or choice.parts)):

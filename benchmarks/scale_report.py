@@ -49,8 +49,8 @@ def spawn_table(found: dict[str, Any]) -> str:
         "sleeping tasks",
         "asyncio, µs per task",
         *[n for n in libraries if n != "asyncio"],
-        "target",
-        "",
+        "goal",
+        "verdict",
     ]
     return "**Spawn and cancel, per task** (asyncio at the same size = 1)\n\n" + _rows(head, lines)
 
@@ -71,7 +71,7 @@ def memory_table(tasks: dict[str, Any], connections: dict[str, float]) -> str:
             )
     for name, each in connections.items():
         lines.append([f"one idle connection of an echo server, {name}", f"{each:,.0f}", "", ""])
-    return "**Resident memory**, bytes\n\n" + _rows(["what", "bytes", "target", ""], lines)
+    return "**Resident memory**, bytes\n\n" + _rows(["what", "bytes", "goal", "verdict"], lines)
 
 
 def idle_table(found: dict[str, Any]) -> str:
@@ -91,7 +91,7 @@ def idle_table(found: dict[str, Any]) -> str:
         verdict = _verdict(mine["percent"] if mine else None, IDLE_TARGET, " %")
         lines.append([_IDLE_TITLES[probe], *cells, *verdict])
     return "**CPU while a cancelled scope waits for...**\n\n" + _rows(
-        ["what", *libraries, "target", ""], lines
+        ["what", *libraries, "goal", "verdict"], lines
     )
 
 
@@ -126,7 +126,7 @@ def import_table(found: dict[str, Any]) -> str:
         verdict = _verdict(ratio, IMPORT_TARGET) if name == "nurseryio" else ["", ""]
         lines.append([name, f"{ratio:.2f}", *verdict])
     return "**Import time**, asyncio and then the library (`import asyncio` = 1)\n\n" + _rows(
-        ["library", "ratio", "target", ""], lines
+        ["library", "ratio", "goal", "verdict"], lines
     )
 
 

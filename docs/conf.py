@@ -16,14 +16,8 @@ author = "the nurseryio contributors"
 copyright = f"2026, {author}"
 version = release = version_of("nurseryio")
 
-extensions = [
-    "myst_parser",
-    "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
-    "run_in_page",
-    "search_words",
-]
-exclude_patterns = ["_build", "_ext", "_static"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build", "_ext"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -37,11 +31,18 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "furo"
+html_title = f"nurseryio {release}"
+
+# The directive for pictures, in _ext.
+extensions.append("picture_directive")
+
+# Run buttons, the playground and the words of the search, in _ext; corrections of the theme.
+extensions += ["run_in_page", "search_words"]
+exclude_patterns.append("_static")
 html_static_path = ["_static"]
 html_favicon = "_static/icon.svg"
 html_css_files = ["site.css"]
 html_js_files = [("site.mjs", {"type": "module"})]
-html_title = f"nurseryio {release}"
 
 
 def setup(app: Any) -> None:

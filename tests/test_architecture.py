@@ -37,6 +37,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "exc_fields",
             "util",
             "forked",
+            "watchers",
             "call_stack",
             "outcome",
             "unsupported",
@@ -59,6 +60,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "loop_state",
             "task",
             "cancel_ledger",
+            "swallowing",
             "delivery",
             "traps",
             "wait_queue",
@@ -67,6 +69,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     },
     {
         "_nursery": (
+            "origins",
             "scope",
             "task_exit",
             "child_notes",
@@ -88,6 +91,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "_observe": (
             "tracer",
             "places",
+            "ages",
             "waits",
             "drawing",
             "tree_data",
@@ -126,6 +130,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     },
     {
         "_telemetry": (
+            "backlog",
             "watchdog",
             "trace_file",
             "timeline",
@@ -257,6 +262,7 @@ UPWARD_FOR_TYPES = {
     ("_core.anyio_hook", "_core.task"),
     ("_core.loop_state", "_nursery.nursery"),
     ("_core.task_extra", "_core.task"),
+    ("_core.task_extra", "_core.swallowing"),
     ("_base.abcs", "_core.task"),
     ("_core.task_extra", "_nursery.nursery"),
     ("_nursery.child_notes", "_nursery.nursery"),
@@ -325,6 +331,7 @@ PUBLIC_IN_SPITE_OF_SPELLING = {
     "_exit",
     "_fields",
     "_getframe",
+    "_is_gil_enabled",
     "_make",
     "_replace",
 }

@@ -33,6 +33,7 @@ def test_each_example_has_its_tests() -> None:
         "dask_cluster",
         "textual_prices",
         "prometheus_metrics",
+        "http_errors",
     }
     assert {path.stem for path in FRAMEWORKS.glob("*.py")} == tested
 
@@ -233,6 +234,25 @@ def test_requests_that_are_cancelled_end_on_both_sides(loop: str) -> None:
     program = programs.run(FRAMEWORKS / "aiohttp_pages.py", loop=loop, warnings="default")
     assert (program.returncode, program.lines) == (0, PAGES)
     assert_quiet(program)
+
+
+# -- errors that a framework answers ----------------------------------------------
+
+ANSWERS = [
+    f"{framework} {parts} {status}"
+    for framework in ("FastAPI", "aiohttp")
+    for parts, status in (("head,body", 200), ("head,missing", 404), ("missing,broken", 500))
+]
+
+
+@servers.needs_packages("aiohttp", "fastapi")
+@each_loop
+def test_an_http_exception_in_a_nursery_is_answered_and_a_bug_beside_it_is_not_hidden(
+    loop: str,
+) -> None:
+    program = programs.run(FRAMEWORKS / "http_errors.py", loop=loop, warnings="default")
+    assert (program.returncode, program.lines) == (0, ANSWERS)
+    assert program.errors.count("ZeroDivisionError: a bug") == 1  # aiohttp logs it
 
 
 # -- Redis ----------------------------------------------------------------------

@@ -28,11 +28,12 @@ with_buttons = pytest.mark.skipif(bool(site.why_no_buttons()), reason=site.why_n
 # Beside the npm package of Pyodide.
 AXE = site.page_bundle.folder().parent / "axe-core" / "axe.min.js"
 
-# A program with its bar and its output, and the output that the documentation shows, if it says that
-# it is exactly that.
+# A program with its bar and its output, and the output that the documentation shows, if it says
+# that it is exactly that.
 PROGRAM = re.compile(
     r'(<div class="runnable".*?role="log"[^>]*></div>\s*</div>)'
-    r'(?:\s*<!-- prints -->\s*<div class="highlight-text[^>]*><div class="highlight"><pre>(.*?)</pre>)?',
+    r'(?:\s*<!-- prints -->\s*<div class="highlight-text[^>]*><div class="highlight">'
+    r"<pre>(.*?)</pre>)?",
     re.DOTALL,
 )
 TAG = re.compile(r"<[^>]+>")
@@ -412,20 +413,20 @@ def test_without_javascript_a_page_has_no_run_button(address: str, page: Watched
 
 # The words that people type, and the page that search must name first.
 SEARCHES = {
-    "timeout": "tutorial",
+    "timeout": "nurseries",
     "gather": "results",
     "cancel task": "migration/asyncio",
     "ctrl-c": "lowlevel",
     "hang": "hangs",
     "spin": "hangs",
     "wait_for": "migration/asyncio",
-    "TaskGroup": "tutorial",
+    "TaskGroup": "why",
     "queue": "channels",
     "TLS": "tls",
     "pytest fixture": "testing",
     "thread": "threads",
     "subprocess": "processes",
-    "exception group": "tutorial",
+    "exception group": "nurseries",
     "deadlock": "hangs",
     "lock": "synchronization",
     "server": "streams",
@@ -442,6 +443,9 @@ SEARCHES = {
     "virtual time": "testing",
     "anyio": "migration/anyio",
     "trio": "migration/trio",
+    "nursery": "nurseries",
+    "shield": "nurseries",
+    "cancellation": "nurseries",
 }
 
 

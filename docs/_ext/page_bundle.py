@@ -42,7 +42,7 @@ FILES = (
 REQUIREMENTS = ("anyio", "idna", "exceptiongroup", "typing_extensions", "sniffio")
 
 # Names that a program in a page cannot use, by the part that a page lacks. `docs/browser.md` has
-# the reasons. A program that has one of them as a name, attribute, argument or module has no button.
+# the reasons. A program with one of them as a name, attribute, argument or module has no button.
 LACKING = {
     "threads": "to_thread from_thread start_thread_soon threading concurrent run_in_executor",
     "files in threads": "open_file wrap_file Path pathlib tempfile",
@@ -102,9 +102,8 @@ def _names(node: ast.AST) -> list[str]:
         return [node.id]
     if isinstance(node, ast.Attribute):
         inside = node.value
-        return (
-            [node.attr, f"{inside.id}.{node.attr}"] if isinstance(inside, ast.Name) else [node.attr]
-        )
+        dotted = [f"{inside.id}.{node.attr}"] if isinstance(inside, ast.Name) else []
+        return [node.attr, *dotted]
     if isinstance(node, ast.keyword):
         return [node.arg or ""]
     if isinstance(node, ast.Import):
@@ -126,9 +125,7 @@ def why_not() -> str:
     """The reason why the pages cannot have Pyodide; empty if they can."""
     described = folder() / "package.json"
     if not described.is_file():
-        return (
-            f"needs the npm package pyodide@{PYODIDE} in node_modules, or its folder in {VARIABLE}"
-        )
+        return f"needs the npm package pyodide@{PYODIDE}, in node_modules or {VARIABLE}"
     version = json.loads(described.read_text(encoding="utf-8"))["version"]
     if version != PYODIDE:
         return f"needs pyodide@{PYODIDE}, and {folder()} has {version}"
@@ -144,11 +141,9 @@ def pack(archive: Path | io.BytesIO) -> None:
             if found is not None and found.origin is not None:
                 origin = Path(found.origin)
                 _add(packed, origin.parent if origin.name == "__init__.py" else origin)
-        described = metadata.distribution("nurseryio")
-        name = f"nurseryio-{described.version}.dist-info/METADATA"
-        _write(
-            packed, name, f"Metadata-Version: 2.1\nName: nurseryio\nVersion: {described.version}\n"
-        )
+        version = metadata.version("nurseryio")
+        described = f"Metadata-Version: 2.1\nName: nurseryio\nVersion: {version}\n"
+        _write(packed, f"nurseryio-{version}.dist-info/METADATA", described)
 
 
 def _add(packed: zipfile.ZipFile, path: Path, below: str = "") -> None:

@@ -2,11 +2,11 @@
 
 A ``python`` block has a button if ``page_bundle.lacking`` finds nothing that a page lacks, and no
 comment ``<!-- no-run: ... -->``, ``<!-- no-page: ... -->`` or ``<!-- cell -->`` stands before it. A
-``literalinclude`` has one if ``<!-- page-run: CODE -->`` stands before it. The button runs the whole
-file, with the shown part as the reader has changed it, and then CODE.
+``literalinclude`` has one if ``<!-- page-run: CODE -->`` stands before it. The button runs the
+whole file, with the shown part as the reader has changed it, and then CODE.
 
-The directive ``playground`` is the place for a program with its task tree. It offers the programs of
-its page. The tag ``run_in_page`` is set for text that only pages with buttons should have.
+The directive ``playground`` is the place for a program with its task tree. It offers the programs
+of its page. The tag ``run_in_page`` is set for text that only pages with buttons should have.
 
 Without the npm package the pages are as they would be without this extension.
 """

@@ -1,7 +1,7 @@
 """The words that people search for, and the sections that answer them.
 
-Sphinx's search ranks an entry of the index above all else. It counts words of the text alone for the
-rest, so a word that is on many pages finds any of them. Each entry here is one of the index as well.
+Sphinx's search ranks an entry of the index above all else. For the rest it counts words alone, so
+a word that is on many pages finds any of them. Each entry here is one of the index as well.
 A section that is not there any more is a warning, and fails the build.
 """
 
@@ -32,7 +32,6 @@ WORDS = {
     "hangs#much-cpu-time": "spin, busy loop, 100% cpu, cpu",
     "hangs#the-loop-stands-still": "blocking, blocked loop, slow callback",
     "loops": "uvloop, event loop, winloop, windows",
-    "lowlevel#checkpoints": "checkpoint",
     "lowlevel#ctrl-c": "ctrl-c, ctrl c, keyboardinterrupt, sigint, interrupt",
     "migration/anyio": "anyio",
     "migration/asyncio#cancelling-a-task": "cancel task, cancel a task, task.cancel",
@@ -41,6 +40,14 @@ WORDS = {
     "migration/asyncio#wait-for-and-timeout": "wait_for, asyncio.wait_for, asyncio.timeout",
     "migration/trio": "trio",
     "notebooks": "jupyter, notebook, ipython, nest_asyncio",
+    "nurseries": "structured concurrency",
+    "nurseries#a-nursery": "nursery, open_nursery, spawn, start_soon",
+    "nurseries#cancel-scopes": "cancel scope, cancelscope, cancelled, cancellation",
+    "nurseries#errors-come-in-groups": "exception group, exceptiongroup, except*",
+    "nurseries#shields": "shield, cleanup",
+    "nurseries#start-and-taskstatus": "task_status, taskstatus, started",
+    "nurseries#timeouts": "timeout, deadline, move_on_after, fail_after, time limit",
+    "nurseries#what-a-checkpoint-is": "checkpoint",
     "playground": "playground, try it, online",
     "processes": "subprocess, process, run_process, popen",
     "results#gather-all-results": "gather, asyncio.gather, return value, result",
@@ -64,10 +71,8 @@ WORDS = {
     "tools": "sentry, ddtrace, debugger, task factory",
     "tutorial": "tutorial, getting started, install",
     "tutorial#a-forgotten-await": "never awaited, was never awaited, forgotten await",
-    "tutorial#errors-in-one-of-several-tasks": "exception group, exceptiongroup, except*, traceback",
-    "tutorial#timeouts": "timeout, deadline, move_on_after, fail_after, time limit",
-    "tutorial#two-things-at-once-nurseries": "nursery, taskgroup, task group, spawn, start_soon",
-    "tutorial#what-a-cancellation-is": "cancellederror, cancelled, cancellation, shield, cleanup",
+    "tutorial#what-a-cancellation-is": "cancellederror, asyncio.cancellederror",
+    "why#why-asyncio-taskgroup-is-not-enough": "taskgroup, task group, asyncio.taskgroup",
 }
 
 

@@ -2,14 +2,14 @@
 
 ``errors`` has the exception classes, ``CancelReason``, and the text of errors about misnesting;
 ``exc_fields`` reads fields of exceptions that other code has defined; ``util`` checks calls and
-numbers, and makes names for display.
-``forked`` resets state in a forked child; ``call_stack`` shows the stack of a call; ``outcome`` has
-``Value`` and ``Error``; ``unsupported`` has the errors for parts that a platform lacks;
-``library_name`` has sniffio's answer in callbacks; ``thread_cache`` has worker threads;
-``lazy_exports`` has lazy names; ``abcs`` has the interfaces; ``instruments`` the table of hooks.
-``exception_groups`` makes groups and takes ``Cancelled`` out of them.
-``signal_handlers`` replaces and restores signal handlers; ``signal_wakeup`` lets a signal wake a
-loop. The handler of Ctrl-C is in ``_core.ki``, its effect in ``_run.ctrl_c``.
+numbers, and makes names for display. ``forked`` resets state in a forked child; ``watchers`` has
+who looks from outside; ``call_stack`` shows the stack of a call; ``outcome`` has ``Value`` and
+``Error``; ``unsupported`` has the errors for parts that a platform lacks; ``library_name`` has
+sniffio's answer in callbacks; ``thread_cache`` has worker threads; ``lazy_exports`` has lazy names;
+``abcs`` has the interfaces; ``instruments`` the table of hooks. ``exception_groups`` makes groups
+and takes ``Cancelled`` out of them. ``signal_handlers`` replaces and restores signal handlers;
+``signal_wakeup`` lets a signal wake a loop. The handler of Ctrl-C is in ``_core.ki``, its effect in
+``_run.ctrl_c``.
 """
 
 from __future__ import annotations

@@ -57,8 +57,9 @@ class CancelReason:
         source: The kind of cancellation. ``"native"`` stands for a plain ``task.cancel()``.
         reason: The text given to ``CancelScope.cancel(reason=...)``, if any.
         source_task: ``repr()`` of the task that cancelled, if one did.
-        stack: The stack of the call of ``cancel()``, as text. It is kept in debug mode of the loop
-            and while a ``Watchdog`` watches; else it is None. Equality and hash ignore it.
+        stack: The stack of the call of ``cancel()``, or of the line that has set the deadline, as
+            text. It is kept in debug mode of the loop and while a ``Watchdog`` watches; else it is
+            None. Equality and hash ignore it.
 
     Trio: the attributes ``source``, ``reason`` and ``source_task`` of ``trio.Cancelled``.
     """
@@ -112,7 +113,8 @@ class CancelReason:
     def __str__(self) -> str:
         if self.stack is None:
             return self._sentence()
-        return f"{self._sentence()}; cancel() was called at:\n{self.stack}"
+        event = "the deadline was set" if self.source == "deadline" else "cancel() was called"
+        return f"{self._sentence()}; {event} at:\n{self.stack}"
 
     def _sentence(self) -> str:
         """The reason in one line, without the stack."""

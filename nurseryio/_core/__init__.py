@@ -5,8 +5,8 @@
 ``anyio_hook``: the slot for the bridge to anyio's scopes. ``task_extra``: rarely used task fields.
 ``loop_state``: data of one loop, its timer, retry of failed calls. ``task``: the record of a task.
 ``cancel_ledger``: which cancel requests belong to a scope, which are native (``task.cancel()``).
-``delivery``: how a cancellation reaches a task, and how often. ``traps``: checkpoints, reschedule.
-``wait_queue``: fast waiting and yielding for locks, channels and the like.
+``swallowing``: where tasks swallow cancellations. ``delivery``: how a cancellation reaches a task.
+``traps``: checkpoints, reschedule. ``wait_queue``: fast waiting for locks, channels and the like.
 ``ki``: where Ctrl-C may raise ``KeyboardInterrupt``.
 Not here: cancel scopes and nurseries (``_nursery``), virtual time (``_loop``), the effect of Ctrl-C
 on a run (``_run``), private parts of asyncio (``_asyncio``).

@@ -55,7 +55,7 @@ from .._base.errors import ENGINE_ERRORS, Cancelled, TrioInternalError
 from .._base.exc_fields import is_a
 from .._base.outcome import Error
 from .._base.util import safe_repr, unset_hook
-from . import anyio_hook
+from . import anyio_hook, swallowing
 from .cancel_ledger import UNKNOWN, release_cancel_request, request_cancel
 from .scope_tree import ROOT, chain, encloses, recalculate
 from .task import records
@@ -161,6 +161,8 @@ def interrupt(task: Task) -> None:
 
 def _request_cancel(task: Task) -> None:
     """Have ``CancelledError`` raised at the task's current or next await."""
+    if swallowing.noted:
+        swallowing.note(task)
     error = request_cancel(task)
     if error is not None:
         _throw(task, error)

@@ -25,6 +25,7 @@ from .._asyncio import compat, loop_parts, required
 from .._asyncio.browser import IS_WASM, LONGEST_TIMER
 from .._base.exc_fields import is_a
 from .._base.util import unset_hook
+from .._base.watchers import look_for_debug
 from .deadlines import Deadlines
 
 if TYPE_CHECKING:
@@ -360,6 +361,7 @@ def loop_state(loop: compat.Loop) -> LoopState:
         made = LoopState(loop)
         state = _states.setdefault(loop, made)
         if state is made:  # otherwise another thread has been faster
+            look_for_debug(lambda: [each.loop for each in all_states()])
             for hook in new_state_hooks.copy():
                 hook(state)
     if state.ready is loop_parts.NOT_ASKED and compat.running_loop_or_none() is loop:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import contextvars
 
     from .._nursery.nursery import Nursery
+    from .swallowing import Swallowed
     from .task import Task
 
 
@@ -39,6 +40,7 @@ class Extra:
         "outcome",
         "seen_done",
         "stale_requests",
+        "swallowed",
         "propagating_requests",
     )
 
@@ -47,6 +49,8 @@ class Extra:
         self.outcome: Any = None
         # The done future that delivery last found the task waiting for; how many times in a row.
         self.seen_done: tuple[Any, int] = (None, 0)
+        # Where the task has swallowed cancellations, while that is noted (``swallowing``).
+        self.swallowed: Swallowed | None = None
         # The innermost edge cancellation block that the task is in.
         self.edge: EdgeProtocol | None = None
         # Used only where counts go stale (compat). The first is the number of native requests that

@@ -1,13 +1,13 @@
 """Cancel scopes, timeouts and nurseries: how they are entered and left.
 
-``scope`` has ``CancelScope``: its deadline, shield, ``cancel()``, and which errors it catches.
-``task_exit`` does the bookkeeping after a task's last step, also if the task ends inside a scope.
-``child_notes`` writes the names of children into notes on their errors.
-``nursery_exit`` waits for the children, recognises a native cancel of the host task, and decides
-which error or group the end of a nursery raises.
-``task_status`` has ``started()``, which moves a child of ``start()`` to its nursery.
-``nursery`` has ``open_nursery()``, ``start_soon()``, ``start()``, and the wrapper around a child.
-``timeouts`` has the clock, ``sleep()``, ``move_on_after()``, ``fail_after()`` and the like.
+``origins`` keeps which line has set a deadline, while that is wanted. ``scope`` has
+``CancelScope``: its deadline, shield, ``cancel()``, and which errors it catches. ``task_exit`` does
+the bookkeeping after a task's last step. ``child_notes`` writes the names of children into notes on
+their errors. ``nursery_exit`` waits for the children, recognises a native cancel of the host task,
+and decides which error or group the end of a nursery raises. ``task_status`` has ``started()``,
+which moves a child of ``start()`` to its nursery. ``nursery`` has ``open_nursery()``,
+``start_soon()``, ``start()``, and the wrapper around a child. ``timeouts`` has the clock,
+``sleep()``, ``move_on_after()``, ``fail_after()`` and the like.
 
 Not here: how a cancellation reaches a task (``_core.delivery``), the heap of deadlines
 (``_core.deadlines``), and operations on exception groups (``_base.exception_groups``).

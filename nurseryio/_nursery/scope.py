@@ -46,6 +46,8 @@ from .._core.delivery import deliver_changes, push_later, recheck
 from .._core.loop_state import check_home, is_swept
 from .._core.scope_tree import ROOT, Node, abandon, encloses, recalculate
 from .._core.task import Task, adopt_current, current_state, current_task, not_in_a_task, records
+from . import origins
+from .origins import DEADLINE, noted, reason_now, reason_of
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -57,9 +59,6 @@ if TYPE_CHECKING:
 
     from .._core.deadlines import Entry
     from .._core.loop_state import LoopState
-
-
-DEADLINE = CancelReason("deadline")
 
 
 @final
@@ -173,7 +172,7 @@ class CancelScope(Node, OnlyWith):
                             state._arm(min(deadline, deadlines.next()))
                     else:
                         self._called = True
-                        self._reason = DEADLINE
+                        self._reason = reason_now() if origins.kept else DEADLINE
                 self._deadline = deadline
                 self._relative = inf
             elif self._deadline != inf and not self._called:
@@ -194,9 +193,9 @@ class CancelScope(Node, OnlyWith):
         """Entry with an absolute deadline, which may have passed already."""
         if task._state.loop.time() >= self._deadline:
             self._called = True
-            self._reason = DEADLINE
+            self._reason = reason_now()
         else:
-            self._entry = task._state.add_deadline(self._deadline, _expire, self)
+            self._entry = noted(task._state.add_deadline(self._deadline, _expire, self))
 
     def _enter_cancelled(self, task: Task, parent: Node) -> None:
         """Entry while this scope or its parent is cancelled: set the flag and act on the task."""
@@ -462,7 +461,7 @@ class CancelScope(Node, OnlyWith):
         if self._task is not None or not self._entered:
             if not self._called and self._is_due():
                 self._check_caller()
-                self._cancel(DEADLINE)
+                self._cancel(reason_of(self._entry))
         return self._called
 
     def _is_due(self) -> bool:
@@ -476,7 +475,7 @@ class CancelScope(Node, OnlyWith):
         if not self._called and self._is_due():
             self._called = True
             if self._reason is None:
-                self._reason = DEADLINE
+                self._reason = reason_of(self._entry)
         return self._called
 
     # -- attributes that may change at any time ---------------------------------
@@ -546,7 +545,7 @@ class CancelScope(Node, OnlyWith):
             return
         self._check_caller()
         state = task._state
-        entry = None if deadline == inf else state.add_deadline(deadline, _expire, self)
+        entry = None if deadline == inf else noted(state.add_deadline(deadline, _expire, self))
         before, self._entry = self._entry, entry
         self._deadline = deadline
         if before is not None:
@@ -623,5 +622,9 @@ def new_scope(relative: float = inf) -> CancelScope:
 
 
 def _expire(scope: CancelScope) -> None:
+    reason = reason_of(scope._entry) if origins.kept else DEADLINE
     scope._entry = None
-    scope._cancel(DEADLINE)
+    scope._cancel(reason)
+
+
+origins.note_in(globals())  # replaces heappush while the lines that set deadlines are kept

@@ -1,8 +1,9 @@
 """Looking at a running program: each step of its tasks, and the task tree with reasons.
 
 ``tracer``: ``Tracer``, which prints or logs each step. ``places``: lines of the program.
-``waits``: what a task waits for. ``drawing``: the task tree as text. ``tree_data``: as data.
-``open_scopes``: a task's scopes, also compared. ``task_tree``: looking at the tasks of a loop.
+``ages``: since when tasks wait. ``waits``: what a task waits for. ``drawing``: the task tree as
+text. ``tree_data``: as data. ``open_scopes``: a task's scopes, also compared. ``task_tree``:
+looking at the tasks of a loop.
 ``dump``: on a signal. ``explain``: why a nursery or scope does not end.
 
 The hooks of instruments are declared in ``_base.abcs``, collected in ``_base.instruments``, and

@@ -134,8 +134,13 @@ def circle_line(circle: list[TaskInfo]) -> str:
 def task_line(task: TaskInfo) -> str:
     """The sentence about a task: its name, where it is, what it waits for, the text of the line."""
     doing = STATES.get(task.state, "") if task.wait is None else task.wait.text
-    if task.wait is not None and task.cancelled:
-        doing += " (although it is cancelled)"
+    if task.wait is not None:
+        if task.wait.held is not None:
+            doing += f" (for at least {task.wait.held:.1f} s)"
+        if task.wait.waited is not None:
+            doing += f", for at least {task.wait.waited:.1f} s"
+        if task.cancelled:
+            doing += " (although it is cancelled)"
     name = task.name if task.kind == "task" else f"{task.kind} {task.name}"
     place = task.place
     if place is None:
@@ -150,6 +155,8 @@ def scope_line(scope: ScopeInfo) -> str:
     said = ["nursery" if scope.nursery else "scope"]
     if scope.cancelled:
         said.append(scope.reason or "cancelled")
+        if scope.cancelled_for is not None:
+            said.append(f"at least {scope.cancelled_for:.1f} s ago")
     elif scope.reason is not None:
         said.append(f"{scope.reason}, from outside")
     if scope.deadline is not None and not scope.cancelled:
@@ -157,6 +164,8 @@ def scope_line(scope: ScopeInfo) -> str:
             said.append(f"deadline in {scope.deadline:.2f} s")
         else:
             said.append(f"deadline passed {-scope.deadline:.2f} s ago")
+        if scope.deadline_set is not None:
+            said[-1] += f" (set at {scope.deadline_set})"
     if scope.keeps_out is not None:
         said.append(f"its shield keeps a cancellation out ({scope.keeps_out})")
     elif scope.shield:

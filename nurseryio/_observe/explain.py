@@ -7,6 +7,7 @@ something else, and says of each whether it was asked to end and what came of th
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ from .._asyncio import compat
 from .._core import anyio_hook
 from .._core.delivery import can_abort
 from .._core.scope_tree import Node, chain, encloses
+from .ages import cancelled_for
 from .drawing import circle_line, folded, kind_of, task_line
+from .places import Place, place_at, program_place
 from .task_tree import sentence_of, tree_of
 from .tree_data import TaskInfo
 
@@ -23,6 +26,11 @@ if TYPE_CHECKING:
     from .._nursery.nursery import Nursery
     from .._nursery.scope import CancelScope
     from .tree_data import TaskTree
+
+# The most lines in one sentence about swallowed cancellations.
+MOST_PLACES = 3
+
+Swallows = tuple[tuple[Place, int], ...]
 
 __all__ = ["Blocker", "Explanation", "explain"]
 
@@ -35,13 +43,18 @@ class Blocker:
         task: The task.
         asked: Whether a scope around its innermost line is cancelled.
         why: Why it has not ended, as a sentence without its subject; empty if it was not asked to.
-        swallowed: How many cancellations it has swallowed in awaits of asyncio code.
+        swallowed: How many cancellations it has swallowed: in awaits of asyncio code or, if the
+            lines are noted, in any await.
+        swallowed_at: Where it has swallowed them, as pairs of a line that awaits and a number, the
+            most frequent first. They are noted in debug mode of the loop and while a ``Watchdog``
+            watches; else it is empty.
     """
 
     task: TaskInfo
     asked: bool
     why: str
     swallowed: int
+    swallowed_at: tuple[tuple[Place, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,8 @@ class Explanation:
         cancelled: Why the block is cancelled, as a sentence; None if it is not.
         blockers: The tasks that keep it open.
         circles: Of these, the names of tasks that wait for each other, as sentences.
+        cancelled_for: For how many seconds, at least, the block has been cancelled by its own
+            scope; None if it is not, or if no ``Watchdog`` watches.
     """
 
     block: str
@@ -61,11 +76,14 @@ class Explanation:
     cancelled: str | None
     blockers: tuple[Blocker, ...]
     circles: tuple[str, ...]
+    cancelled_for: float | None = None
 
     def __str__(self) -> str:
         if self.ended:
             return f"{self.block} is not open"
         asked = "it is not cancelled" if self.cancelled is None else self.cancelled
+        if self.cancelled_for is not None:
+            asked += f", at least {self.cancelled_for:.1f} s ago"
         count = len(self.blockers)
         lines = [f"{self.block} waits for {count:,} task{'' if count == 1 else 's'}; {asked}"]
         reasons = {blocker.task.id: blocker.why for blocker in self.blockers}
@@ -119,9 +137,13 @@ def explain(block: Nursery | CancelScope) -> Explanation:
         info = infos.get(id(inner))
         if info is not None:
             asked = inner.scope._effective
-            found.append(Blocker(info, asked, _why(inner, info), _swallowed(inner)))
+            places = _swallowed_at(inner)
+            swallowed = sum(number for _, number in places) or _swallowed(inner)
+            found.append(Blocker(info, asked, _why(inner, info, places), swallowed, places))
     reason = sentence_of(scope) if scope._effective and scope._reason is not None else None
-    return Explanation(_block(scope, task), False, reason, tuple(found), _circles(tree, found))
+    age = cancelled_for(task._state.loop, scope) if scope._called else None
+    circles = _circles(tree, found)
+    return Explanation(_block(scope, task), False, reason, tuple(found), circles, age)
 
 
 def _block(scope: Any, task: Task) -> str:
@@ -158,7 +180,7 @@ def _holders(scope: Node, task: Task) -> list[Task]:
     return found
 
 
-def _why(task: Task, info: TaskInfo) -> str:
+def _why(task: Task, info: TaskInfo, places: Swallows) -> str:
     """Why a task has not ended, although it may have been asked to."""
     if not task.scope._effective:
         return _sheltered(task)
@@ -166,10 +188,16 @@ def _why(task: Task, info: TaskInfo) -> str:
         return "has not begun, and will be cancelled at its first checkpoint"
     if anyio_hook.protects(task):
         return "is protected by an edge_cancellation block or a shield of anyio"
+    if places:
+        where = [f"{_times(number)} at {place}" for place, number in places[:MOST_PLACES]]
+        more = len(places) - MOST_PLACES
+        if more > 0:
+            where.append(f"at {more} more line{'' if more == 1 else 's'}")
+        return f"was cancelled, has swallowed that {', '.join(where)}, and waits again"
     swallowed = _swallowed(task)
     if swallowed:
-        often = f" {swallowed} times" if swallowed > 1 else ""
-        return f"was cancelled, has swallowed that{often}, and waits again"
+        now = "" if info.place is None else f", now at {info.place.position}"
+        return f"was cancelled, has swallowed that {_times(swallowed)}, and waits again{now}"
     parked = task._park is not None
     if info.state != "waiting" or (parked and can_abort(task)):
         return "is about to run, or is running without a checkpoint"
@@ -180,6 +208,22 @@ def _why(task: Task, info: TaskInfo) -> str:
     if compat.waiter(task.asyncio_task) is task._last_interrupted:
         return "was cancelled, but the future that it waits for refuses to be cancelled"
     return "was cancelled, and waits again"
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number:,} times"
+
+
+def _swallowed_at(task: Task) -> Swallows:
+    noted = task._extra.swallowed
+    if noted is None or not task._owns_cancel_request:
+        return ()
+    found: Counter[Place] = Counter()
+    for lines, number in noted.counts.copy().items():
+        place = program_place([place_at(code, line) for code, line in lines])
+        if place is not None:
+            found[place] += number
+    return tuple(found.most_common())
 
 
 def _swallowed(task: Task) -> int:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import types
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["Place", "places_of", "program_place", "stack_of"]
+__all__ = ["Place", "place_at", "places_of", "program_place", "stack_of"]
 
 # The standard library, and modules that are part of the interpreter.
 _NOT_THE_PROGRAM = (os.path.dirname(os.path.abspath(os.__file__)) + os.sep, "<frozen ")
@@ -51,11 +51,12 @@ class Place:
 def places_of(frames: Iterable[tuple[types.FrameType, int]]) -> tuple[Place, ...]:
     """The places of a stack of frames, each with its line number, in the same order."""
     return tuple(
-        _place(frame.f_code, line) for frame, line in frames if not is_library(frame.f_code)
+        place_at(frame.f_code, line) for frame, line in frames if not is_library(frame.f_code)
     )
 
 
-def _place(code: types.CodeType, line: int | None) -> Place:
+def place_at(code: types.CodeType, line: int | None) -> Place:
+    """The place of a line of a function."""
     number = line or 0
     text = linecache.getline(code.co_filename, number).strip()
     return Place(code.co_filename, number, code.co_name, text)

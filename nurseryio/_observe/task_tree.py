@@ -18,6 +18,7 @@ import asyncio
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -25,10 +26,13 @@ from weakref import WeakSet
 
 from .._asyncio import compat, display
 from .._asyncio.compat import running_loop_or_none
+from .._base.call_stack import place_in, place_of
 from .._base.forked import in_child
 from .._base.util import safe_repr
 from .._core.loop_state import all_states
 from .._core.task import await_frames, records
+from .._nursery.origins import origin_of
+from .ages import cancelled_for, held_for, waited_for
 from .open_scopes import open_in
 from .places import places_of, stack_of
 from .tree_data import ScopeInfo, TaskInfo, TaskTree
@@ -175,6 +179,7 @@ class _Builder:
         root: Task | None,
         innermost: FrameType,
     ) -> None:
+        self._loop = loop
         self._now = loop.time()
         self._found = found
         self._running = running
@@ -252,7 +257,16 @@ class _Builder:
         if future is None or future.done():
             return "ready", None
         operation = operation_of(self._frames[asyncio_task])
-        return "waiting", wait_of(asyncio_task, task, operation)
+        return "waiting", self._with_age(asyncio_task, wait_of(asyncio_task, task, operation))
+
+    def _with_age(self, asyncio_task: Any, wait: Wait) -> Wait:
+        waited = waited_for(self._loop, asyncio_task)
+        if waited is None:
+            return wait
+        held = None
+        if wait.kind == "lock" and wait.tasks:
+            held = held_for(self._loop, asyncio_task, wait.tasks[0])
+        return replace(wait, waited=waited, held=held)
 
 
 def _coro_of(asyncio_task: Any, task: Task | None) -> Any:
@@ -292,7 +306,13 @@ def _scopes(task: Task, now: float) -> tuple[ScopeInfo, ...]:
 
 def sentence_of(node: Node) -> str:
     """Why the code in a cancelled scope is cancelled, in one line."""
-    return "cancelled" if node._reason is None else node._reason._sentence()
+    reason = node._reason
+    if reason is None:
+        return "cancelled"
+    place = None if reason.stack is None else place_in(reason.stack)
+    if place is None:
+        return reason._sentence()
+    return f"{reason._sentence()}{', set' if reason.source == 'deadline' else ','} at {place}"
 
 
 def scope_info(node: Node, now: float) -> ScopeInfo:
@@ -301,16 +321,21 @@ def scope_info(node: Node, now: float) -> ScopeInfo:
     parent = node._parent
     deadline = getattr(node, "_deadline", inf)
     out = node._shielded and parent is not None and parent._effective
+    calls = origin_of(getattr(node, "_entry", None))
+    task: Any = node._task
+    called = node._called and task is not None
     return ScopeInfo(
         id=id(node),
         nursery=nursery is not None,
         body_running=nursery is not None and nursery._body_running,
         children=() if nursery is None else tuple(map(id, list(nursery._children))),
         cancelled=node._called,
-        reason=node._reason._sentence() if node._effective and node._reason is not None else None,
+        reason=sentence_of(node) if node._effective and node._reason is not None else None,
         shield=node._shielded,
         keeps_out=None if not out or parent is None else sentence_of(parent),
         deadline=None if deadline == inf else deadline - now,
+        deadline_set=place_of(calls) if calls else None,
+        cancelled_for=cancelled_for(task._state.loop, node) if called else None,
     )
 
 

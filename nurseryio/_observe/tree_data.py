@@ -33,6 +33,10 @@ class ScopeInfo:
         shield: Whether the scope keeps cancellations out.
         keeps_out: Why the code around it is cancelled, if the scope keeps that out; else None.
         deadline: Seconds until its deadline, negative if that has passed; None if it has none.
+        deadline_set: The line that has set the deadline, as a text. It is kept in debug mode of the
+            loop and while a ``Watchdog`` watches; else it is None.
+        cancelled_for: For how many seconds, at least, the scope itself has been cancelled; None if
+            it is not, or nobody has looked.
     """
 
     id: int
@@ -44,6 +48,8 @@ class ScopeInfo:
     shield: bool
     keeps_out: str | None
     deadline: float | None
+    deadline_set: str | None = None
+    cancelled_for: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

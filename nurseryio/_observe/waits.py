@@ -58,12 +58,17 @@ class Wait:
         details: What the text says, as JSON-ready values: names of tasks, numbers, addresses.
         tasks: The ids of tasks that all have to act before the wait ends, as far as they are known:
             the owner of the lock, the children of the nursery. Empty if other code may end it.
+        waited: For how many seconds, at least, the task has waited; None if nobody has looked.
+        held: For how many seconds, at least, the lock has had its present owner; None if it is not
+            a lock, or nobody has looked.
     """
 
     kind: str
     text: str
     details: Mapping[str, Any] = field(default_factory=dict)
     tasks: tuple[int, ...] = ()
+    waited: float | None = None
+    held: float | None = None
 
 
 class View:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from .._base import BrokenResourceError, ClosedResourceError, EndOfChannel, Error, Value, WouldBlock
 from .._base.abcs import ReceiveChannel, SendChannel
 from .._base.util import Frozen, NoPublicConstructor, generic_function
+from .._base.watchers import made, watchers
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
 from .._core.task import MAX_YIELD_CREDIT
 from .._core.wait_queue import maybe_yield, park, wake_all, wake_first, wake_some
@@ -90,6 +91,7 @@ class ChannelState:
     """The state that all ends of one channel share."""
 
     __slots__ = (
+        "__weakref__",
         "buffer",
         "max_buffer_size",
         "open_receivers",
@@ -316,6 +318,8 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
     def __init__(self, state: ChannelState) -> None:
         super().__init__(state)
         state.open_receivers += 1
+        if watchers:
+            made(self)
 
     def _can_take(self) -> bool:
         """Return whether :meth:`_take` may be called now."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._base import TrioDeprecationWarning, WouldBlock
 from .._base.util import Final, Frozen
+from .._base.watchers import made, watchers
 from .._core import checkpoint_if_cancelled, current_task
 from .._core.wait_queue import maybe_yield, park
 from .parking_lot import ParkingLot
@@ -63,6 +64,8 @@ class UnboundedQueue(Generic[T], metaclass=Final):
         self._lot = ParkingLot()
         self._items: list[T] = []
         self._ready = False
+        if watchers:
+            made(self)
 
     def __repr__(self) -> str:
         return (

@@ -26,29 +26,30 @@ import time
 from collections import Counter
 from contextlib import suppress
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._asyncio import compat
 from .._asyncio.compat import running_loop
-from .._base import call_stack
 from .._base.abcs import Instrument
 from .._base.unsupported import needs
 from .._base.util import SECONDS, as_float, safe_repr
-from .._core.loop_state import loop_state
+from .._base.watchers import unwatch, watch
 from .._core.scope_tree import chain
 from .._core.task import records
+from .._observe.ages import Ages
 from .._observe.drawing import scope_line, task_line
 from .._observe.explain import explain
 from .._observe.places import program_place
 from .._observe.task_tree import interrupted_stack, scope_info, tree_of
 from .._observe.waits import name_of_task
+from .backlog import Backlogs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
 
     from .._asyncio.compat import Loop
-    from .._core.loop_state import LoopState
     from .._core.task import Task
     from .._observe.places import Place
 
@@ -56,8 +57,10 @@ LOGGER = logging.getLogger("nurseryio.Watchdog")
 
 # How many looks there are in the time of a slow step.
 LOOKS = 4
-# How many looks at the scopes there are in ``stuck_cancel``.
-LOOKS_AT_SCOPES = 4
+# How many looks at scopes, tasks and channels there are in ``stuck_cancel``, and the longest pause
+# between two of them (seconds).
+LOOKS_AROUND = 4
+LONGEST_PAUSE = 2.0
 # How many kinds of tasks are named when there are many.
 KINDS = 5
 
@@ -84,17 +87,35 @@ class Watchdog(Instrument):
       see :class:`CancelReason`.
     * A number of tasks is logged when it is first reached, and each time it has doubled, with the
       lines at which most of them are.
+    * A memory channel that is stuck is logged: its consumer is gone, or does not come back. That is
+      so if tasks wait to send, and nothing was received for ``stuck_channel``. If no task waits to
+      send, it is so if items stay in the buffer that long, and either its receiving ends were
+      dropped without a ``close()``, or no task has one among its variables.
+    * A memory channel without a limit, or an ``UnboundedQueue``, is logged when it holds
+      ``big_buffer`` items, and each time their number has doubled.
+
+    Messages about channels name the tasks that have the ends, as far as tasks show them: among the
+    variables of their functions, and one or two attributes or containers deep. That is left out on
+    a Python without the GIL. Known are the channels that were made while the watchdog watches, and
+    older ones once a task was seen waiting in them. Not detected is a consumer that is only slow,
+    or one that sends as many items into the channel as it takes out.
+
+    While it watches, trees and explanations say for how long, at least, a task has waited, a lock
+    was held, and a scope has been cancelled; also which line has set a deadline, and at which lines
+    a task has swallowed cancellations. A scope with a deadline then takes a little longer to enter.
 
     Args:
         slow_step: How long a step may take (seconds); ``inf`` for any time. A step that takes a
             little longer may be logged only when it has ended.
         stuck_cancel: How long a cancelled scope may take to end (seconds); ``inf`` for any time.
         many_tasks: How many tasks are many; None for any number.
-        pause: How long the same place or scope is not logged again (seconds).
+        stuck_channel: How long items of a channel may wait (seconds); ``inf`` for any time.
+        big_buffer: How many items are many for a buffer without a limit; None for any number.
+        pause: How long the same place, scope or channel is not logged again (seconds).
 
     Raises:
         TypeError: an argument is not a number.
-        ValueError: a time is not positive, or ``many_tasks`` is not.
+        ValueError: a time is not positive, or ``many_tasks`` or ``big_buffer`` is not.
 
     Trio: none.
     """
@@ -105,16 +126,18 @@ class Watchdog(Instrument):
         slow_step: float = 0.1,
         stuck_cancel: float = 5.0,
         many_tasks: int | None = 10_000,
+        stuck_channel: float = 30.0,
+        big_buffer: int | None = 10_000,
         pause: float = 60.0,
     ) -> None:
-        self._slow_step = _positive(slow_step, "slow_step")
-        self._stuck_cancel = _positive(stuck_cancel, "stuck_cancel")
-        self._pause = _positive(pause, "pause")
-        if many_tasks is not None and not isinstance(many_tasks, int):
-            raise TypeError(f"many_tasks must be an int or None, not {many_tasks!r}")
-        if many_tasks is not None and many_tasks <= 0:
-            raise ValueError("many_tasks must be positive")
-        self._many_tasks = many_tasks
+        self._limits = _Limits(
+            slow_step=_positive(slow_step, "slow_step"),
+            stuck_cancel=_positive(stuck_cancel, "stuck_cancel"),
+            many_tasks=_number(many_tasks, "many_tasks"),
+            stuck_channel=_positive(stuck_channel, "stuck_channel"),
+            big_buffer=_number(big_buffer, "big_buffer"),
+            pause=_positive(pause, "pause"),
+        )
         self._watch: _Watch | None = None
 
     def __repr__(self) -> str:
@@ -131,16 +154,15 @@ class Watchdog(Instrument):
         """
         if self._watch is not None and not self._watch.over:
             raise RuntimeError("this watchdog is watching a loop already: use another one")
-        self._watch = _Watch(
-            running_loop(), self._slow_step, self._stuck_cancel, self._many_tasks, self._pause
-        )
-        self._watch.start()
+        watching = _Watch(running_loop(), self._limits)
+        watching.start()
+        self._watch = watching
 
     def stop(self) -> None:
         """Stop watching. Does nothing if the watchdog does not watch a loop."""
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.stop()
+        watching, self._watch = self._watch, None
+        if watching is not None:
+            watching.stop()
 
     def __enter__(self) -> Self:
         self.start()
@@ -163,6 +185,27 @@ def _positive(value: Any, name: str) -> float:
     if not seconds > 0:
         raise ValueError(f"{name} must be positive")
     return seconds
+
+
+def _number(value: Any, name: str) -> float:
+    if value is None:
+        return inf
+    if not isinstance(value, int):
+        raise TypeError(f"{name} must be an int or None, not {value!r}")
+    if value <= 0:
+        raise ValueError(f"{name} must be positive")
+    return value
+
+
+class _Limits(NamedTuple):
+    """The arguments of a watchdog; ``inf`` for no limit."""
+
+    slow_step: float = inf
+    stuck_cancel: float = inf
+    many_tasks: float = inf
+    stuck_channel: float = inf
+    big_buffer: float = inf
+    pause: float = 60.0
 
 
 class _Step:
@@ -191,27 +234,22 @@ class _Watch:
     """One loop that is watched: the thread and what it has seen."""
 
     def __init__(
-        self,
-        loop: Loop,
-        slow_step: float,
-        stuck_cancel: float,
-        many_tasks: int | None,
-        pause: float,
+        self, loop: Loop, limits: _Limits, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.loop = loop
-        self._state: LoopState = loop_state(loop)
+        self._clock = clock
         self._loop_thread = threading.get_ident()
-        self._slow_step = slow_step
-        self._stuck_cancel = stuck_cancel
-        self._pause = pause
-        self._log_tasks_at: float = inf if many_tasks is None else many_tasks
+        self._limits = limits
+        self._log_tasks_at = limits.many_tasks
         self._step: _Step | None = None
-        # When each cancelled scope was first seen.
-        self._cancelled: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+        self._ages = Ages(loop, clock)
+        self._backlogs = Backlogs(loop, limits.big_buffer, limits.stuck_channel, clock)
         # Until when a thing is not logged again.
         self._silent: dict[object, float] = {}
-        self._look_at_scopes_at = -inf
-        self._interval = min(slow_step / LOOKS, stuck_cancel / LOOKS_AT_SCOPES, 1.0)
+        self._look_around_at = -inf
+        shorter = min(limits.stuck_cancel, limits.stuck_channel)
+        self._pause_around = min(shorter / LOOKS_AROUND, LONGEST_PAUSE)
+        self._interval = min(limits.slow_step / LOOKS, self._pause_around)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="nurseryio watchdog", daemon=True)
 
@@ -221,39 +259,52 @@ class _Watch:
         return self._stopped.is_set() or self.loop.is_closed() or not self._thread.is_alive()
 
     def start(self) -> None:
-        self._thread.start()
-        call_stack.watchers.add(self)
+        watch(self)
+        self._ages.show()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._let_go()
+            raise
 
     def stop(self) -> None:
         self._stopped.set()
-        call_stack.watchers.discard(self)
+        self._let_go()
         if self._thread is not threading.current_thread():
             self._thread.join(self._interval + 1)
+
+    def _let_go(self) -> None:
+        unwatch(self)
+        self._ages.hide()
+
+    def made(self, thing: Any) -> None:
+        """Called by the thread that has made a channel, while the watch is on."""
+        self._backlogs.made(thing)
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval) and not self.loop.is_closed():
             with suppress(Exception):
-                self.look(time.monotonic())
+                self.look(self._clock())
         # A run often ends right after the step that has blocked it.
         step = self._step
         if step is not None and step.ended is not None:
             with suppress(Exception):
                 self._report_end(step, step.ended)
-        call_stack.watchers.discard(self)
+        self._let_go()
 
     def look(self, now: float) -> None:
         """Look once.
 
         Args:
-            now: the time, on the clock of ``time.monotonic``.
+            now: the time, on the watch's clock.
         """
-        if isfinite(self._slow_step):
+        if isfinite(self._limits.slow_step):
             self._look_at_step(now)
-        if now >= self._look_at_scopes_at:
-            self._look_at_scopes_at = now + min(self._stuck_cancel / LOOKS_AT_SCOPES, 10.0)
-            if isfinite(self._stuck_cancel):
-                self._look_at_scopes(now)
-            self._look_at_tasks()
+        if now >= self._look_around_at:
+            self._look_around_at = now + self._pause_around
+            for part in (self._look_at_scopes, self._look_at_channels, self._look_at_tasks):
+                with suppress(Exception):  # the loop changes what is looked at
+                    part(now)
 
     # -- steps that block ----------------------------------------------------------
 
@@ -276,7 +327,7 @@ class _Watch:
             return
         if not step.logged:
             self._describe(step, key, frame)
-            if now - step.since >= self._slow_step:
+            if now - step.since >= self._limits.slow_step:
                 self._report(step, now - step.since, "is blocking the loop, so far for")
 
     def _busy_with(self, frame: Any) -> object:
@@ -319,7 +370,7 @@ class _Watch:
     def _report_end(self, step: _Step, ended: float) -> None:
         seconds = ended - step.since
         if not step.logged:
-            if seconds >= self._slow_step and step.text:
+            if seconds >= self._limits.slow_step and step.text:
                 self._report(step, seconds, "has blocked the loop, for")
         elif step.text:
             line = f"{step.text} has blocked the loop for {seconds:.2f} s, and has ended that step"
@@ -328,30 +379,35 @@ class _Watch:
     # -- scopes that do not end ------------------------------------------------------
 
     def _look_at_scopes(self, now: float) -> None:
-        found = set()
-        for task in records.copy().values():
-            if task._state is not self._state:
-                continue
-            outermost: Any = None
-            for node in chain(task.scope, None):
-                if node._called and node._task is not None:
-                    outermost = node
-            if outermost is not None:
-                found.add(outermost)
-        for scope in found:
-            since = self._cancelled.setdefault(scope, now)
-            seconds = now - since
-            if seconds >= self._stuck_cancel and not self._is_silent(("scope", id(scope)), now):
-                explanation = explain(scope)
+        cancelled = self._ages.look()
+        limit = self._limits.stuck_cancel
+        if not isfinite(limit):
+            return
+        all_of_them = set(cancelled)
+        for scope in cancelled:
+            since = self._ages.cancelled_since(scope)
+            seconds = 0.0 if since is None else now - since
+            around: Any = scope._parent
+            if seconds < limit or all_of_them.intersection(chain(around, None)):
+                continue  # the outermost one is enough
+            if not self._is_silent(("scope", id(scope)), now):
+                explanation = explain(scope)  # type: ignore[arg-type]
                 if explanation.ended:
                     continue
-                line = f"cancelled at least {seconds:.1f} s ago, and not ended: {explanation}"
+                line = f"cancelled, and has not ended for at least {seconds:.1f} s: {explanation}"
                 self._log("stuck cancel", [line], seconds=seconds, **explanation.as_dict())
+
+    # -- channels ----------------------------------------------------------------------
+
+    def _look_at_channels(self, now: float) -> None:
+        for event, about, lines, details in self._backlogs.look():
+            if not self._is_silent(about, now):
+                self._log(event, lines, **details)
 
     # -- many tasks --------------------------------------------------------------------
 
-    def _look_at_tasks(self) -> None:
-        count = len(asyncio.all_tasks(self.loop))
+    def _look_at_tasks(self, _now: float) -> None:
+        count = self._ages.count
         if count < self._log_tasks_at:
             return
         self._log_tasks_at = 2 * count
@@ -369,7 +425,7 @@ class _Watch:
     def _is_silent(self, thing: object, now: float) -> bool:
         if now < self._silent.get(thing, -inf):
             return True
-        self._silent[thing] = now + self._pause
+        self._silent[thing] = now + self._limits.pause
         if len(self._silent) > 1000:
             self._silent = {key: until for key, until in self._silent.items() if until > now}
         return False

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nurseryio import open_nursery
+from nurseryio import CancelScope, open_nursery
 from nurseryio._core.delivery import _validate
 from nurseryio._core.task import current_state, records
 from nurseryio._nursery.nursery import SLOW_EXIT_PREDICTION
@@ -47,6 +47,25 @@ async def turns(number: int = 1) -> None:
 async def settle() -> None:
     """Let the loop turn until everything that goes on without waiting has been done."""
     await turns(10)
+
+
+@contextmanager
+def cut_short() -> Iterator[CancelScope]:
+    """A scope that is cancelled after a few iterations of the loop: the block waits by then.
+
+    A time limit could run out before the block has begun to wait.
+    """
+    loop = asyncio.get_running_loop()
+
+    def turn(left: int) -> None:
+        if left:
+            loop.call_soon(turn, left - 1)
+        else:
+            scope.cancel()
+
+    with CancelScope() as scope:
+        turn(10)
+        yield scope
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -31,7 +31,7 @@ def why_not() -> str:
     if shutil.which("node") is None:
         return "needs node"
     if not (page_bundle.folder() / "pyodide.mjs").is_file():
-        return f"needs the npm package pyodide: `npm install pyodide`, or its folder in {page_bundle.VARIABLE}"
+        return f"needs the npm package pyodide, in node_modules or {page_bundle.VARIABLE}"
     return ""
 
 

@@ -83,7 +83,7 @@ class WatchedPage(Page):
     """A page that notes what it and its workers do.
 
     Attributes:
-        complaints: Errors and warnings in the console, and requests that have failed, since `visit`.
+        complaints: Errors and warnings in the console, and failed requests, since `visit`.
         requests: The addresses that were asked for since `visit`.
         before_worker: A script for each new worker, to be run before its own.
     """

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import trustme
-from harness.core import settle
+from harness.core import cut_short, settle
 
 import nurseryio
 from nurseryio._net import link
@@ -193,7 +193,7 @@ async def test_aclose_in_a_cancelled_task_closes_at_once() -> None:
 async def test_a_cancelled_receive_loses_nothing() -> None:
     left, right = await streams()
     async with left, right:
-        with nurseryio.move_on_after(0.001):
+        with cut_short():
             await left.receive_some()
         await right.send_all(b"kept")
         with nurseryio.CancelScope() as scope:

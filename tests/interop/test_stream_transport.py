@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from harness.core import leaves, settle
+from harness.core import cut_short, leaves, settle
 
 import nurseryio
 from nurseryio.aio import asyncio_from_stream
@@ -81,7 +81,7 @@ async def test_back_pressure_a_writer_that_is_ahead_of_its_peer_waits_in_drain()
         await settle()  # all of it is being sent
         writer.write(b"y" * 200_000)
         assert transport.get_write_buffer_size() == 400_000
-        with nurseryio.move_on_after(0.001) as scope:
+        with cut_short() as scope:
             await writer.drain()
         assert scope.cancelled_caught
         received = 0

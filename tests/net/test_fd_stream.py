@@ -14,7 +14,7 @@ import tty
 from typing import Any
 
 import pytest
-from harness.core import settle
+from harness.core import cut_short, settle
 from harness.net import is_open
 
 import nurseryio
@@ -268,7 +268,7 @@ async def test_an_unexpected_oserror_raises_broken_resource_error() -> None:
 async def test_a_cancelled_receive_loses_nothing_and_a_cancelled_send_may_be_partial() -> None:
     writer, reader = pipe()
     async with writer, reader:
-        with nurseryio.move_on_after(0.001):
+        with cut_short():
             try:
                 await reader.receive_some()
             except Cancelled as exc:
@@ -290,7 +290,7 @@ async def test_a_cancelled_receive_loses_nothing_and_a_cancelled_send_may_be_par
 
 async def test_a_garbage_collected_fd_stream_closes_and_unregisters_its_descriptor() -> None:
     writer, reader = pipe()
-    with nurseryio.move_on_after(0.001):
+    with cut_short():
         await reader.receive_some()
     await lowlevel.checkpoint()
     numbers = {writer.fileno(), reader.fileno()}
@@ -309,7 +309,7 @@ def test_an_fd_stream_can_be_used_on_one_loop_after_another() -> None:
     writer, reader = pipe()
 
     async def main() -> None:
-        with nurseryio.move_on_after(0.001):
+        with cut_short():
             await reader.receive_some()
         await writer.send_all(b"x")
         assert await reader.receive_some() == b"x"

@@ -14,7 +14,7 @@ import weakref
 from typing import Any
 
 import pytest
-from harness.core import settle, without_gc
+from harness.core import cut_short, settle, without_gc
 
 import nurseryio
 from nurseryio._net.link import PIECE, Link
@@ -61,7 +61,7 @@ async def made() -> tuple[Link, Transport]:
 
 async def test_back_pressure_reading_is_paused_until_a_task_receives_and_at_the_limit() -> None:
     link, transport = await made()
-    with assert_checkpoints(), nurseryio.move_on_after(0.001):
+    with assert_checkpoints(), cut_short():
         await link.receive(1)
     assert transport.calls == ["resume_reading"]
     link.data_received(bytes(RECEIVE_SIZE - 1))

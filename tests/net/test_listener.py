@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from harness import net
+from harness.core import cut_short
 
 import nurseryio
 from nurseryio import (
@@ -97,7 +98,7 @@ async def test_two_tasks_that_accept_at_once_get_busy_resource_error() -> None:
 async def test_the_port_is_free_when_closing_returns() -> None:
     listener = await listening()
     address = listener.socket.getsockname()
-    with nurseryio.move_on_after(0.001):
+    with cut_short():
         await listener.accept()
     with assert_checkpoints():
         await listener.aclose()
@@ -168,7 +169,7 @@ async def test_socket_listener_takes_a_wrapped_stdlib_socket() -> None:
     async with SocketListener(socket.from_stdlib_socket(plain)) as listener:
         async with await open_stream_to_socket_listener(listener):
             await (await listener.accept()).aclose()
-        with nurseryio.move_on_after(0.001):
+        with cut_short():
             await listener.accept()
 
 

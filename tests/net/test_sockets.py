@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from harness import net
-from harness.core import settle
+from harness.core import cut_short, settle
 from harness.net import is_open
 
 import nurseryio
@@ -511,7 +511,7 @@ def test_a_socket_can_be_closed_after_its_loop() -> None:
     async def main() -> socket.SocketType:
         left, right = socket.socketpair()
         with right:
-            with nurseryio.move_on_after(0.001):
+            with cut_short():
                 await left.recv(1)
         return left
 
@@ -524,7 +524,7 @@ def test_a_socket_can_be_used_on_one_loop_after_another() -> None:
     left, right = socket.socketpair()
 
     async def main() -> None:
-        with nurseryio.move_on_after(0.001):
+        with cut_short():
             await right.recv(1)
         async with nurseryio.open_nursery() as nursery:
 
@@ -543,7 +543,7 @@ def test_a_socket_can_be_used_on_one_loop_after_another() -> None:
 async def test_detach_leaves_the_descriptor_open_and_unregistered() -> None:
     left, right = socket.socketpair()
     with right:
-        with nurseryio.move_on_after(0.001):
+        with cut_short():
             await left.recv(1)
         fd = left.detach()
         assert left.fileno() == -1
@@ -556,7 +556,7 @@ async def test_detach_leaves_the_descriptor_open_and_unregistered() -> None:
 async def test_a_garbage_collected_socket_is_closed_and_unregistered() -> None:
     left, right = socket.socketpair()
     with right:
-        with nurseryio.move_on_after(0.001):
+        with cut_short():
             await left.recv(1)
         await lowlevel.checkpoint()
         fd = left.fileno()
@@ -644,7 +644,7 @@ async def test_many_sockets_can_be_waited_for_at_once() -> None:
 
 async def test_a_cancelled_wait_ends_with_the_cancellation_alone() -> None:
     with pair() as (a, _b):
-        with nurseryio.move_on_after(0.001):
+        with cut_short():
             try:
                 await a.recv(1)
             except Cancelled as exc:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from harness import matrix, net
-from harness.core import gone, settle, turns, without_gc
+from harness.core import cut_short, gone, settle, turns, without_gc
 from harness.net import is_open, tcp_pair, unix_pair
 
 import nurseryio
@@ -461,7 +461,7 @@ async def test_the_socket_of_a_stream_may_be_used_in_turn_with_the_stream() -> N
 async def test_cancelling_a_receive_loses_nothing() -> None:
     async with unix_pair() as (a, b):
         for n in range(5):
-            with nurseryio.move_on_after(0.001) as scope:
+            with cut_short() as scope:
                 await b.receive_some()
             assert scope.cancelled_caught
             await a.send_all(b"%d" % n)
@@ -750,7 +750,7 @@ async def test_a_stream_that_no_task_receives_from_costs_nothing() -> None:
     async with unix_pair() as (a, b):
         await a.send_all(b"x")
         await b.receive_some()
-        with nurseryio.move_on_after(0.001):
+        with cut_short():
             await b.receive_some()
         await a.send_all(b"x")
         await wait_all_tasks_blocked()
@@ -764,7 +764,7 @@ async def test_a_stream_that_no_task_receives_from_costs_nothing() -> None:
 async def test_a_garbage_collected_stream_leaves_no_registration_with_the_loop() -> None:
     left, right = socket.socketpair()
     stream = SocketStream(left)
-    with nurseryio.move_on_after(0.001):
+    with cut_short():
         await stream.receive_some()
     fd = left.fileno()
     del left

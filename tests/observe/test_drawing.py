@@ -54,6 +54,27 @@ def test_a_task_that_waits_although_it_is_cancelled_is_marked() -> None:
     assert "although" not in lines(a_task(1, cancelled=True, state="new", wait=None))[0]
 
 
+def test_a_task_says_for_how_long_it_has_waited_if_that_is_known() -> None:
+    wait = Wait("lock", "waits for a lock that 'b' holds", waited=4.25)
+    (line,) = lines(a_task(1, wait=wait, places=(), cancelled=True))
+    assert line == (
+        "t1 waits for a lock that 'b' holds, for at least 4.2 s (although it is cancelled)"
+    )
+    (line,) = lines(a_task(1, wait=dataclasses.replace(wait, held=9.0), places=()))
+    assert line == "t1 waits for a lock that 'b' holds (for at least 9.0 s), for at least 4.2 s"
+
+
+def test_a_scope_says_where_its_deadline_was_set_and_since_when_it_is_cancelled() -> None:
+    scope = a_scope(5, deadline=2.5, deadline_set="app.py:7 in work()")
+    assert lines(a_task(1, scopes=(scope,)))[1:] == [
+        "└─ scope, deadline in 2.50 s (set at app.py:7 in work())"
+    ]
+    scope = a_scope(5, cancelled=True, reason="cancelled due to x", cancelled_for=6.0, shield=True)
+    assert lines(a_task(1, scopes=(scope,)))[1:] == [
+        "└─ scope, cancelled due to x, at least 6.0 s ago, shield"
+    ]
+
+
 def test_scopes_are_drawn_below_their_task_and_children_below_their_nursery() -> None:
     top = a_task(1, scopes=(a_scope(5, deadline=2.5), a_scope(100, nursery=True, children=(2, 3))))
     assert lines(top, a_task(2, 1), a_task(3, 1)) == [

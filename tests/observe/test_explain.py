@@ -7,13 +7,15 @@ import json
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 
 import pytest
 from harness.core import forever, settle
 
 import nurseryio
 from nurseryio import aio
-from nurseryio.instruments import Explanation, explain
+from nurseryio._base.watchers import look_for_debug
+from nurseryio.instruments import Explanation, Watchdog, explain
 from nurseryio.testing import wait_all_tasks_blocked
 
 
@@ -171,29 +173,84 @@ async def test_explain_says_that_a_wait_cannot_be_interrupted() -> None:
     assert reason == "was cancelled, but its wait cannot be interrupted"
 
 
+class Swallows:
+    """Functions for :func:`why` that swallow each cancellation until they are released."""
+
+    def __init__(self) -> None:
+        self.stop = False
+        self.future: asyncio.Future[None]
+
+    def release(self) -> None:
+        self.stop = True
+        if not self.future.done():
+            self.future.set_result(None)
+
+    async def at_one_line(self) -> None:
+        while not self.stop:
+            await self._swallow()
+
+    async def _swallow(self) -> None:
+        self.future = asyncio.get_running_loop().create_future()
+        try:
+            await self.future  # in a loop
+        except asyncio.CancelledError:
+            pass
+
+    async def at_two_lines(self) -> None:
+        try:
+            await nurseryio.sleep_forever()  # first
+        except nurseryio.Cancelled:
+            pass
+        await self.at_one_line()
+
+
 async def test_explain_counts_the_cancellations_that_a_task_has_swallowed() -> None:
-    stop = False
-
-    def release() -> None:
-        nonlocal stop
-        stop = True
-        if not future.done():
-            future.set_result(None)
-
-    async def swallows() -> None:
-        nonlocal future
-        while not stop:
-            future = asyncio.get_running_loop().create_future()
-            try:
-                await future
-            except asyncio.CancelledError:
-                pass
-
-    future: asyncio.Future[None]
-    reason, explanation = await why(swallows, release)
+    loop = asyncio.get_running_loop()
+    before = loop.get_debug()
+    loop.set_debug(False)
+    look_for_debug(list)
+    try:
+        swallows = Swallows()
+        reason, explanation = await why(swallows.at_one_line, swallows.release)
+    finally:
+        loop.set_debug(before)
     assert reason.startswith("was cancelled, has swallowed that ")
-    assert reason.endswith(" times, and waits again")
+    assert " times, and waits again, now at test_explain.py:" in reason
+    assert reason.endswith(" in _swallow()")
     assert explanation.blockers[0].swallowed > 1
+    assert explanation.blockers[0].swallowed_at == ()
+
+
+async def test_explain_says_where_a_task_has_swallowed_cancellations_while_that_is_noted() -> None:
+    with Watchdog(slow_step=inf, stuck_cancel=inf):
+        swallows = Swallows()
+        reason, explanation = await why(swallows.at_two_lines, swallows.release)
+    (blocker,) = explanation.blockers
+    (often, number), (once, one) = blocker.swallowed_at
+    assert (often.text, once.text) == (
+        "await self.future  # in a loop",
+        "await nurseryio.sleep_forever()  # first",
+    )
+    assert number > one == 1
+    assert blocker.swallowed == number + 1
+    assert reason == (
+        f"was cancelled, has swallowed that {number} times at {often}, once at {once}, "
+        "and waits again"
+    )
+
+
+async def test_explain_says_where_a_block_was_cancelled_while_that_is_kept() -> None:
+    with Watchdog(slow_step=inf, stuck_cancel=inf):
+        async with nurseryio.open_nursery() as nursery:
+            nursery.cancel_scope.cancel("enough")
+            explicit = explain(nursery)
+        with nurseryio.move_on_after(0) as scope:
+            deadline = explain(scope)
+    assert explicit.cancelled is not None
+    assert " with reason 'enough' from task " in explicit.cancelled
+    assert ", at test_explain.py:" in explicit.cancelled
+    assert deadline.cancelled is not None
+    assert deadline.cancelled.startswith("cancelled due to deadline, set at test_explain.py:")
 
 
 async def test_explain_says_that_a_future_refuses_to_be_cancelled() -> None:

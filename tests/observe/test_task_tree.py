@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from nurseryio._observe.task_tree import (
     interrupted_stack,
     tree_of,
 )
-from nurseryio.instruments import TaskInfo, TaskTree, task_tree
+from nurseryio.instruments import TaskInfo, TaskTree, Watchdog, task_tree
 from nurseryio.testing import wait_all_tasks_blocked
 
 
@@ -188,6 +189,32 @@ async def test_a_task_that_cannot_be_shown_does_not_keep_others_from_being_shown
 
 
 # -- scopes ----------------------------------------------------------------------------
+
+
+async def test_task_tree_has_the_line_that_has_set_a_deadline_while_that_is_kept() -> None:
+    async def child() -> None:
+        with nurseryio.move_on_after(1000), nurseryio.CancelScope() as plain:
+            scopes.append(plain)
+            await forever()
+
+    scopes: list[nurseryio.CancelScope] = []
+    with Watchdog(slow_step=inf, stuck_cancel=inf):
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(child, name="c")
+            await wait_all_tasks_blocked()
+            tree = task_tree()
+            timed, plain = named(tree, "c").scopes
+            assert plain.deadline_set is None
+            assert timed.deadline_set is not None
+            assert timed.deadline_set.startswith("test_task_tree.py:")
+            assert timed.deadline_set.endswith(" in child()")
+            assert f" s (set at {timed.deadline_set})" in str(tree)
+            scopes[0].deadline = -1
+            assert scopes[0].cancel_called
+            _, plain = named(task_tree(), "c").scopes
+            assert plain.reason is not None
+            assert plain.reason.startswith("cancelled due to deadline, set at test_task_tree.py:")
+            nursery.cancel_scope.cancel()
 
 
 async def test_task_tree_has_the_scopes_of_a_task_outer_before_inner() -> None:

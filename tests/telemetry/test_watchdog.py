@@ -15,8 +15,9 @@ import pytest
 from harness.core import forever, settle
 
 import nurseryio
-from nurseryio._telemetry.watchdog import LOGGER, _Watch, path_of
-from nurseryio.instruments import Watchdog
+from nurseryio._base.watchers import watchers
+from nurseryio._telemetry.watchdog import LOGGER, _Limits, _Watch, path_of
+from nurseryio.instruments import Watchdog, task_tree
 from nurseryio.lowlevel import current_task
 from nurseryio.testing import wait_all_tasks_blocked
 
@@ -38,14 +39,20 @@ def thread() -> Iterator[ThreadPoolExecutor]:
         yield executor
 
 
-def a_watch(
-    slow_step: float = inf,
-    stuck_cancel: float = inf,
-    many_tasks: int | None = None,
-    pause: float = 60.0,
-) -> _Watch:
-    """A watch of the running loop whose looks the test makes itself."""
-    return _Watch(asyncio.get_running_loop(), slow_step, stuck_cancel, many_tasks, pause)
+class Looks(_Watch):
+    """A watch of the running loop whose looks the test makes itself, at times that it chooses."""
+
+    def __init__(self, limits: _Limits) -> None:
+        self.now = 0.0
+        super().__init__(asyncio.get_running_loop(), limits, lambda: self.now)
+
+    def look(self, now: float) -> None:
+        self.now = now
+        super().look(now)
+
+
+def a_watch(**limits: float) -> Looks:
+    return Looks(_Limits(**limits))
 
 
 def text(record: logging.LogRecord) -> list[str]:
@@ -213,7 +220,9 @@ async def test_watchdog_logs_a_cancelled_scope_that_does_not_end_with_its_explan
             stop.set()
     (record,) = events
     lines = text(record)
-    assert lines[0].startswith("cancelled at least 6.0 s ago, and not ended: a nursery in task ")
+    assert lines[0].startswith(
+        "cancelled, and has not ended for at least 6.0 s: a nursery in task "
+    )
     assert "  It was cancelled, but a thread cannot be stopped from outside." in lines
     assert record.watchdog["event"] == "stuck cancel"
     assert record.watchdog["blockers"]
@@ -223,12 +232,80 @@ async def test_watchdog_logs_a_cancelled_scope_that_does_not_end_with_its_explan
 
 async def test_watchdog_logs_only_the_outermost_of_cancelled_scopes(events: list[Any]) -> None:
     watch = a_watch(stuck_cancel=5.0)
-    with nurseryio.CancelScope() as outer, nurseryio.CancelScope() as inner:
+    with (
+        nurseryio.CancelScope() as outer,
+        nurseryio.CancelScope(),
+        nurseryio.CancelScope() as inner,
+    ):
         inner.cancel()
         outer.cancel()
         for now in (0.0, 10.0):
             watch.look(now)
     assert len(events) == 1
+
+
+# -- channels ------------------------------------------------------------------------------
+
+
+async def test_watchdog_logs_a_stuck_channel_and_again_only_after_a_pause(
+    events: list[Any],
+) -> None:
+    watch = a_watch(stuck_channel=30.0, pause=100.0)
+    sender, receiver = nurseryio.open_memory_channel[int](0)
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(sender.send, 1, name="producer")
+        await wait_all_tasks_blocked()
+        for now in range(0, 200, 10):
+            watch.look(float(now))
+        nursery.cancel_scope.cancel()
+    receiver.close()
+    first, second = events
+    assert first.watchdog["event"] == second.watchdog["event"] == "stuck channel"
+    assert (first.watchdog["seconds"], second.watchdog["seconds"]) == (30.0, 150.0)
+    assert text(first)[0].startswith("a memory channel is stuck: for at least 30.0 s no task has")
+
+
+async def test_watchdog_logs_a_big_buffer_of_a_channel_that_is_made_while_it_watches(
+    events: list[Any],
+) -> None:
+    looked = threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            looked.set()
+
+    handler = Handler()
+    LOGGER.addHandler(handler)
+    try:
+        with Watchdog(slow_step=inf, stuck_cancel=0.01, big_buffer=10):
+            sender, receiver = nurseryio.open_memory_channel[int](inf)
+            for number in range(10):
+                sender.send_nowait(number)
+            await nurseryio.to_thread.run_sync(looked.wait)
+            receiver.close()
+    finally:
+        LOGGER.removeHandler(handler)
+    (record,) = events
+    assert text(record)[0] == "a memory channel without a limit holds 10 items"
+    assert record.watchdog["items"] == 10
+
+
+# -- what trees show ---------------------------------------------------------------------
+
+
+async def test_trees_say_how_long_a_task_has_waited_while_a_watchdog_watches() -> None:
+    def waited() -> float | None:
+        (task,) = (task for task in task_tree().tasks if task.name == "waits")
+        return None if task.wait is None else task.wait.waited
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(forever, name="waits")
+        await wait_all_tasks_blocked()
+        with Watchdog(slow_step=inf, stuck_cancel=0.01):
+            while waited() is None:
+                await asyncio.sleep(0)
+        assert waited() is None
+        nursery.cancel_scope.cancel()
 
 
 # -- many tasks ---------------------------------------------------------------------------
@@ -336,12 +413,29 @@ def test_watchdog_ends_its_thread_after_its_loop_was_closed() -> None:
     watchdog.stop()
 
 
+async def test_watchdog_whose_thread_cannot_be_started_does_not_watch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    watchdog = Watchdog()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            watchdog.start()
+    assert not watchers
+    watchdog.stop()
+
+
 def test_watchdog_without_a_loop_is_an_error() -> None:
     with pytest.raises(RuntimeError):
         Watchdog().start()
 
 
-@pytest.mark.parametrize("name", ["slow_step", "stuck_cancel", "many_tasks", "pause"])
+@pytest.mark.parametrize(
+    "name", ["slow_step", "stuck_cancel", "many_tasks", "stuck_channel", "big_buffer", "pause"]
+)
 def test_watchdog_refuses_values_that_are_no_positive_numbers(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be positive"):
         Watchdog(**{name: 0})

@@ -6,8 +6,8 @@ nurseryio. The program prints through ``post``, so its output appears at once.
 Rule 1: a program sees the tasks, names and tracebacks that it has on another Python. So it does not
 run inside a task of this module, unless it awaits at its top level.
 
-Rule 2: a program may leave anything behind. Its tasks are cancelled at the end, and the verdict says
-that it was not clean. Then the page takes a new worker for the next program.
+Rule 2: a program may leave anything behind. Its tasks are cancelled at the end, and the verdict
+says that it was not clean. Then the page takes a new worker for the next program.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ CALL = "<call>"
 
 _tasks_before: set[asyncio.Task[Any]] = set()
 _stopped = False
+_settling: asyncio.Task[None] | None = None  # asyncio itself has only a weak reference
 
 
 # -- asyncio, as it is elsewhere -------------------------------------------------
@@ -296,7 +297,8 @@ def end(error: BaseException | None, done: Any) -> None:
     loop = asyncio.get_running_loop()
     loop.set_task_factory(None)
     loop.set_debug(False)
-    asyncio.ensure_future(settle("stopped" if _stopped else verdict, done))
+    global _settling
+    _settling = asyncio.create_task(settle("stopped" if _stopped else verdict, done))
 
 
 async def settle(verdict: str, done: Any) -> None:
