@@ -153,16 +153,23 @@ def programs(
 def test_each_program_with_a_run_button_prints_what_the_documentation_says(
     programs: list[Example], address: str, page: WatchedPage
 ) -> None:
-    wrong = []
-    for index, example in enumerate(programs):
-        press(page, index)
-        reach(page, "idle", index)
-        said = output(page, index)
-        well = status(page, index).startswith("Ended after")
-        if not well or (example.prints is not None and said != example.prints):
-            rest = output(page, index, ".run-stderr")
-            wrong.append((example.page, example.prints, said, rest, status(page, index)))
-    assert not wrong
+    wrong = set(range(len(programs)))
+    # Some programs show what happens first within ten milliseconds. A browser on a busy machine may
+    # be late for that, so they get a second chance.
+    for _ in range(2):
+        differences = []
+        for index in sorted(wrong):
+            example = programs[index]
+            press(page, index)
+            reach(page, "idle", index)
+            said = output(page, index)
+            well = status(page, index).startswith("Ended after")
+            if well and example.prints in (None, said):
+                wrong.remove(index)
+            else:
+                rest = output(page, index, ".run-stderr")
+                differences.append((example, said, rest, status(page, index)))
+    assert not differences
     assert page.complaints == []
     assert sum(example.prints is not None for example in programs) > 40
     assert [url for url in page.requests if url.endswith("pyodide.asm.wasm")]
@@ -458,7 +465,8 @@ def test_search_names_the_right_page_first(address: str, page: WatchedPage) -> N
             "&& (document.querySelector('ul.search li > a')?.getAttribute('href') ?? 'none')"
         )
         found[words] = first.partition("?")[0].partition(".html")[0]
-        assert page.complaints == []
+        # Sphinx's script does not find anchors with a dot in them, and says so.
+        assert [text for text in page.complaints if "Anchored content block" not in text] == []
     assert found == SEARCHES
 
 

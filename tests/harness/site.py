@@ -61,6 +61,8 @@ def served(folder: Path) -> Iterator[str]:
     """Serve a folder as any static host does. Gives its address."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
+        timeout = 1.0  # of a connection that a browser opens in advance, and its thread
+
         def log_message(self, *_: object) -> None:
             pass
 

@@ -129,24 +129,22 @@ class RunsAwait(ast.NodeTransformer):
 async def run_here(function: Any, *args: Any, **options: Any) -> Any:
     """The call of a function that is named ``run``. If the function starts a loop, an await."""
     if function is nurseryio.run and options.keys() <= {"instruments"}:
-        name = f"{args[0].__module__}.{args[0].__qualname__}"
-        running = Main(instrumented(*args, **options), name)
+        main, *rest = args
+        instruments = list(options.get("instruments", ()))
+        coro, name = main(*rest), f"{main.__module__}.{main.__qualname__}"
     elif function is asyncio_run:
-        running = Main(main_of_asyncio(*args, **options), "Task-1")
+        instruments, coro, name = [], main_of_asyncio(*args, **options), "Task-1"
     else:
         return function(*args, **options)
-    await ended(running.task)
-    return running.unwrap()
-
-
-async def instrumented(main: Any, *args: Any, instruments: Any = ()) -> Any:
     for instrument in instruments:
         nurseryio.lowlevel.add_instrument(instrument)
     try:
-        return await main(*args)
+        running = Main(coro, name)
+        await ended(running.task)
     finally:
         for instrument in instruments:
             nurseryio.lowlevel.remove_instrument(instrument)
+    return running.unwrap()
 
 
 @types.coroutine
