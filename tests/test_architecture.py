@@ -132,6 +132,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "_telemetry": (
             "backlog",
             "watchdog",
+            "reported",
             "trace_file",
             "timeline",
             "monitor",

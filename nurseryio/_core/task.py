@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._asyncio import compat
@@ -225,6 +226,12 @@ class Task(metaclass=NoPublicConstructor):
 def await_frames(awaited: Any) -> Iterator[tuple[types.FrameType, int]]:
     """The frames, with line numbers, of a coroutine and all that it awaits, outermost first."""
     while awaited is not None:
+        if type(awaited) is CoroutineType:  # nearly always
+            frame = awaited.cr_frame
+            if frame is not None:
+                yield frame, frame.f_lineno
+            awaited = awaited.cr_await
+            continue
         for prefix, link in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
             if hasattr(awaited, f"{prefix}_frame"):
                 frame = getattr(awaited, f"{prefix}_frame")

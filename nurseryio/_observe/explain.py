@@ -17,7 +17,7 @@ from .._core.delivery import can_abort
 from .._core.scope_tree import Node, chain, encloses
 from .ages import cancelled_for
 from .drawing import circle_line, folded, kind_of, task_line
-from .places import Place, place_at, program_place
+from .places import Place, program_place
 from .task_tree import sentence_of, tree_of
 from .tree_data import TaskInfo
 
@@ -220,7 +220,7 @@ def _swallowed_at(task: Task) -> Swallows:
         return ()
     found: Counter[Place] = Counter()
     for lines, number in noted.counts.copy().items():
-        place = program_place([place_at(code, line) for code, line in lines])
+        place = program_place([Place.of(code, line) for code, line in lines])
         if place is not None:
             found[place] += number
     return tuple(found.most_common())
