@@ -14,12 +14,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from harness import site, source
+from harness import source, web_site
 
-page_bundle = site.page_bundle
+page_bundle = web_site.page_bundle
 
 needs_sphinx = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in site.NEEDED),
+    any(importlib.util.find_spec(name) is None for name in web_site.NEEDED),
     reason="needs Sphinx: python -m pip install '.[docs]'",
 )
 
@@ -94,6 +94,7 @@ def test_the_archive_of_packages_is_the_same_each_time_and_has_the_version() -> 
     assert archives[0].getvalue() == archives[1].getvalue()
     names = zipfile.ZipFile(archives[0]).namelist()
     assert {"nurseryio/_run/page_run.py", "anyio/__init__.py", "idna/core.py"} <= set(names)
+    assert "nurseryio/_telemetry/timeline.html" in names
     assert [name for name in names if re.fullmatch(r"nurseryio-[\d.]+\.dist-info/METADATA", name)]
 
 
@@ -159,7 +160,7 @@ def test_a_program_that_can_run_in_a_page_gets_a_run_button_and_its_files(
 ) -> None:
     package(tmp_path / "pyodide", page_bundle.PYODIDE)
     monkeypatch.setenv(page_bundle.VARIABLE, str(tmp_path / "pyodide"))
-    site.build(tmp_path, pages, "-q", "-W")
+    web_site.build(tmp_path, pages, "-q", "-W")
     page = (tmp_path / "html" / "index.html").read_text()
     assert re.findall(r'<div class="runnable"([^>]*)>', page) == [
         ' data-file="program.py"',
@@ -181,7 +182,7 @@ def test_without_pyodide_the_page_is_as_it_would_be_without_run_buttons(
     pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(page_bundle.VARIABLE, str(tmp_path / "nowhere"))
-    said = site.build(tmp_path, pages, "-W")
+    said = web_site.build(tmp_path, pages, "-W")
     assert [line for line in said.splitlines() if "Run button" in line] == [
         f"The pages have no Run buttons: this {page_bundle.why_not()}"
     ]
@@ -196,7 +197,7 @@ def test_all_pages_are_written_again_when_pyodide_appears(
     pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(page_bundle.VARIABLE, str(tmp_path / "pyodide"))
-    site.build(tmp_path, pages, "-q", "-W")
+    web_site.build(tmp_path, pages, "-q", "-W")
     package(tmp_path / "pyodide", page_bundle.PYODIDE)
-    site.build(tmp_path, pages, "-q", "-W")
+    web_site.build(tmp_path, pages, "-q", "-W")
     assert 'class="runnable"' in (tmp_path / "html" / "index.html").read_text()

@@ -15,18 +15,18 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from harness import site, source
+from harness import source, web_site
 from harness.browser import browser
-from harness.site import WatchedPage
+from harness.web_site import WatchedPage
 
 pytestmark = [
-    pytest.mark.skipif(bool(site.why_no_site()), reason=site.why_no_site()),
+    pytest.mark.skipif(bool(web_site.why_no_site()), reason=web_site.why_no_site()),
     pytest.mark.limit(300),
 ]
-with_buttons = pytest.mark.skipif(bool(site.why_no_buttons()), reason=site.why_no_buttons())
+with_buttons = pytest.mark.skipif(bool(web_site.why_no_buttons()), reason=web_site.why_no_buttons())
 
 # Beside the npm package of Pyodide.
-AXE = site.page_bundle.folder().parent / "axe-core" / "axe.min.js"
+AXE = web_site.page_bundle.folder().parent / "axe-core" / "axe.min.js"
 
 # A program with its bar and its output, and the output that the documentation shows, if it says
 # that it is exactly that.
@@ -63,13 +63,13 @@ class Example:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    site.build(folder, source.ROOT / "docs", "-q", "-D", "nitpicky=0")
+    web_site.build(folder, source.ROOT / "docs", "-q", "-D", "nitpicky=0")
     return folder / "html"
 
 
 @pytest.fixture(scope="module")
 def address(built: Path) -> Iterator[str]:
-    with site.served(built) as address:
+    with web_site.served(built) as address:
         yield address
 
 
@@ -168,7 +168,8 @@ def test_each_program_with_a_run_button_prints_what_the_documentation_says(
                 wrong.remove(index)
             else:
                 rest = output(page, index, ".run-stderr")
-                differences.append((example, said, rest, status(page, index)))
+                where = (example.page, index)
+                differences.append((where, example.prints, said, rest, status(page, index)))
     assert not differences
     assert page.complaints == []
     assert sum(example.prints is not None for example in programs) > 40

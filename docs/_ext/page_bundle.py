@@ -46,6 +46,7 @@ REQUIREMENTS = ("anyio", "idna", "exceptiongroup", "typing_extensions", "sniffio
 LACKING = {
     "threads": "to_thread from_thread start_thread_soon threading concurrent run_in_executor",
     "files in threads": "open_file wrap_file Path pathlib tempfile",
+    "files that a reader could open": "TraceFile write_timeline",
     "processes": "run_process open_process subprocess multiprocessing fork "
     "create_subprocess_exec create_subprocess_shell",
     "signals": "open_signal_receiver signal raise_signal add_signal_handler SIGINT",
@@ -147,7 +148,9 @@ def pack(archive: Path | io.BytesIO) -> None:
 
 
 def _add(packed: zipfile.ZipFile, path: Path, below: str = "") -> None:
-    for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+    """Add a module, or a package with its data."""
+    inside = [file for file in path.rglob("*.*") if file.suffix in (".py", ".html", ".typed")]
+    for file in [path] if path.is_file() else sorted(inside):
         name = below + file.relative_to(path.parent).as_posix()
         _write(packed, name, file.read_text(encoding="utf-8"))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import source
-from .site import page_bundle
+from .web_site import page_bundle
 
 PROGRAMS = source.ROOT / "tests" / "loop_programs"
 

@@ -138,11 +138,13 @@ async def run_here(function: Any, *args: Any, **options: Any) -> Any:
         return function(*args, **options)
     for instrument in instruments:
         nurseryio.lowlevel.add_instrument(instrument)
+        getattr(instrument, "before_run", int)()
     try:
         running = Main(coro, name)
         await ended(running.task)
     finally:
         for instrument in instruments:
+            getattr(instrument, "after_run", int)()
             nurseryio.lowlevel.remove_instrument(instrument)
     return running.unwrap()
 
