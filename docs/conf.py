@@ -40,7 +40,7 @@ extensions.append("picture_directive")
 extensions += ["run_in_page", "search_words"]
 exclude_patterns.append("_static")
 html_static_path = ["_static"]
-html_search_scorer = "_ext/search_scorer.js"
+html_search_scorer = str(Path(__file__).with_name("_ext") / "search_scorer.js")
 html_favicon = "_static/icon.svg"
 html_css_files = ["site.css"]
 html_js_files = [("site.mjs", {"type": "module"})]

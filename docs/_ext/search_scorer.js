@@ -1,5 +1,5 @@
 // How Sphinx's search ranks. The numbers are its own; only the function is ours.
-const Scorer = {
+var Scorer = {
   // A page that explains comes before the glossary, and what users read before the internals.
   score: ([page, , , , score]) => score - (/^(glossary$|internals\/)/.test(page) ? 2 : 0),
   objNameMatch: 11,
