@@ -30,7 +30,7 @@ from .._base.util import text_of
 from .._core.task import records
 from .._observe.open_scopes import OpenScopes
 from .._observe.task_tree import sentence_of
-from .._observe.waits import name_of_task
+from .._observe.wait_parts import name_of_task
 from .reported import error_line, error_of, is_cancellation, is_of_run
 
 if TYPE_CHECKING:

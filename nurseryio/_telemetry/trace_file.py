@@ -51,7 +51,8 @@ from .._observe.drawing import scope_line
 from .._observe.open_scopes import OpenScopes
 from .._observe.places import Place, rank_of_place
 from .._observe.task_tree import scope_info, sentence_of
-from .._observe.waits import name_of_task, operation_of, wait_of
+from .._observe.wait_parts import name_of_task
+from .._observe.waits import wait_of
 from .reported import error_line, error_of, is_cancellation, is_of_run
 
 if TYPE_CHECKING:
@@ -390,7 +391,7 @@ class TraceFile(Instrument):
             track.wait_details = f',"args":{{{at[1:]}}}' if at else ""
             track.wait = '"yield"'
             return
-        wait = wait_of(task.asyncio_task, task, operation_of(frames))
+        wait = wait_of(task.asyncio_task, task, frames)
         track.wait = _text(wait.kind)
         track.wait_details = f',"args":{{"text":{_text(wait.text)}{at}}}'
 

@@ -88,7 +88,7 @@ async def test_trace_file_has_scopes_and_nurseries_around_the_waits_in_them(
     trace = await traced(tmp_path / "t", program)
     assert sorted(name for _, name in trace.of_kind("scope")) == [
         "scope, deadline in 1000.00 s",
-        "scope, shield",
+        "scope, shield without a deadline",
     ]
     (outer,) = trace.named("scope, deadline in 1000.00 s")
     (inner,) = (each for each in trace.named("nursery") if each["tid"] == outer["tid"])
@@ -386,7 +386,7 @@ async def test_trace_file_begins_a_new_file_at_its_size_with_the_slices_that_are
     trace, old = read(path), read(path.with_name("t.1"))
     assert 100_000 <= path.with_name("t.1").stat().st_size < 100_000 + 2 * BUFFER
     for part in (old, trace):
-        assert ("program", "scope, shield") in part.of_kind("scope")
+        assert ("program", "scope, shield without a deadline") in part.of_kind("scope")
         assert "program" in part.names.values()
     # Nothing is lost between the two.
     assert old.slices[-1]["ts"] <= trace.slices[0]["ts"] + trace.slices[0]["dur"]
