@@ -56,6 +56,15 @@ html_title = f"nurseryio {release}"
 # The directive for pictures, in _ext.
 extensions.append("picture_directive")
 
+# Run buttons, the playground and the words of the search, in _ext; corrections of the theme.
+extensions += ["run_in_page", "search_words"]
+exclude_patterns.append("_static")
+html_static_path = ["_static"]
+html_search_scorer = str(Path(__file__).with_name("_ext") / "search_scorer.js")
+html_favicon = "_static/icon.svg"
+html_css_files = ["site.css"]
+html_js_files = [("site.mjs", {"type": "module"})]
+
 
 def setup(app: Any) -> None:
     """Have the page of Trio's names filled in, each time, as it depends on the code."""
