@@ -77,6 +77,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "task_status",
             "nursery",
             "timeouts",
+            "compiled",
         ),
     },
     {
