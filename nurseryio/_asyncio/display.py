@@ -14,11 +14,39 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 Task = asyncio.Task[Any]
 
 _TaskGroup: Any = getattr(asyncio, "TaskGroup", None)
+
+# The functions in which a thread runs a loop. ``run`` is there for loops that run in C.
+_RUN_FOREVER = asyncio.BaseEventLoop.run_forever.__code__
+_RUNNER = getattr(getattr(asyncio, "Runner", None), "run", None)
+_RUN = asyncio.run
+
+
+def loops_of_threads(innermost: Iterable[types.FrameType]) -> list[asyncio.AbstractEventLoop]:
+    """The loops that threads of this process run, also those that nurseryio has not seen.
+
+    Args:
+        innermost: The innermost frame of each thread.
+
+    Found are asyncio's own loops and, from Python 3.11 on, others that ``asyncio.run`` runs.
+    """
+    codes = {_RUN_FOREVER: "self", getattr(_RUNNER, "__code__", None): "self", _RUN.__code__: "loop"}
+    found: list[asyncio.AbstractEventLoop] = []
+    for each in innermost:
+        frame: types.FrameType | None = each
+        while frame is not None:
+            name = codes.get(frame.f_code)
+            loop = None if name is None else frame.f_locals.get(name)
+            if loop is not None and frame.f_code is not _RUN_FOREVER and name == "self":
+                loop = getattr(loop, "_loop", None)
+            if isinstance(loop, asyncio.AbstractEventLoop) and loop not in found:
+                found.append(loop)
+            frame = frame.f_back
+    return found
 
 
 def awaiting(task: Task) -> list[Task]:

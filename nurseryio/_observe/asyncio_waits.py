@@ -177,7 +177,7 @@ def _queue(view: View, queue: Any, details: dict[str, Any], _frames: Frames) -> 
     else:
         count = display.unfinished(queue)
         left = "all items" if count is None else counted(count, "item")
-        kind, text = "queue join", f"waits until {left} of an asyncio.Queue are marked as done"
+        kind, text = "queue join", f"waits until {left} of an asyncio.Queue {'is' if count == 1 else 'are'} marked as done"
     return Wait(kind, text + in_variables(view, details, queue), details)
 
 
