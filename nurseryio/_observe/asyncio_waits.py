@@ -195,6 +195,12 @@ def _stream(view: View, stream: Any, details: dict[str, Any], _frames: Frames) -
     )
 
 
+def _process(_view: View, process: Any, details: dict[str, Any], _frames: Frames) -> Wait:
+    details["pid"] = process.pid
+    text = f"waits in asyncio's {details['operation']}() of process {process.pid}"
+    return Wait("process", text, details)
+
+
 OPERATIONS: dict[type, Callable[[View, Any, dict[str, Any], Frames], Wait]] = {
     asyncio.Lock: _lock,
     asyncio.Condition: _condition,
@@ -203,6 +209,7 @@ OPERATIONS: dict[type, Callable[[View, Any, dict[str, Any], Frames], Wait]] = {
     asyncio.Queue: _queue,
     asyncio.StreamReader: _stream,
     asyncio.StreamWriter: _stream,
+    asyncio.subprocess.Process: _process,
 }
 
 

@@ -295,6 +295,14 @@ class _Builder:
         if future is None or future.done():
             return "ready", None
         wait = wait_of(asyncio_task, task, self._frames[asyncio_task], self._holders)
+        calls = 0 if task is not None and task.scope._effective else compat.cancelling(asyncio_task)
+        if calls:
+            # A native cancellation that the task has swallowed, or still cleans up after.
+            wait = replace(
+                wait,
+                text=f"{wait.text} (although its cancel() was called)",
+                details={**wait.details, "cancelling": calls},
+            )
         return "waiting", self._with_age(asyncio_task, wait)
 
     def _with_age(self, asyncio_task: Any, wait: Wait) -> Wait:
