@@ -34,7 +34,11 @@ def loops_of_threads(innermost: Iterable[types.FrameType]) -> list[asyncio.Abstr
 
     Found are asyncio's own loops and, from Python 3.11 on, others that ``asyncio.run`` runs.
     """
-    codes = {_RUN_FOREVER: "self", getattr(_RUNNER, "__code__", None): "self", _RUN.__code__: "loop"}
+    codes = {
+        _RUN_FOREVER: "self",
+        getattr(_RUNNER, "__code__", None): "self",
+        _RUN.__code__: "loop",
+    }
     found: list[asyncio.AbstractEventLoop] = []
     for each in innermost:
         frame: types.FrameType | None = each

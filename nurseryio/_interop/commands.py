@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # How long ``top`` looks before it shows something (seconds), unless an option says otherwise.
 REFRESH = 2.0
-# How many lines of tasks ``top`` shows, and the least share of the time that it does not round to 0.
+# How many lines of tasks ``top`` shows, and the least share of the time that is not shown as 0.0%.
 ROWS = 20
 SHOWN = 0.0005
 
@@ -120,7 +120,9 @@ class _Waits:
         """The tasks of all loops, each with ``waiting``: the seconds it has waited at least."""
         before, self._since = self._since, {}
         rows = []
-        for number, task in [(number, t) for number, loop in enumerate(loops) for t in loop["tasks"]]:
+        for number, task in [
+            (number, t) for number, loop in enumerate(loops) for t in loop["tasks"]
+        ]:
             key = (number, task["id"])
             at = (task["place"], task["name"], task["running"] > 0)
             since = now - task["waited"]
@@ -262,4 +264,8 @@ class Tracing:
         written = [path for path in (self._chosen.output, self._chosen.html) if path is not None]
         print(f"written: {', '.join(written or [self._output])}", file=sys.stderr)
         if not self._traces:
-            print("the program has not used nurseryio: the trace is empty", file=sys.stderr)
+            print(
+                "the program has not used nurseryio, so the trace is empty: call "
+                "nurseryio.lowlevel.add_instrument(TraceFile(...)) in its main function",
+                file=sys.stderr,
+            )

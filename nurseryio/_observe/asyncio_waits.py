@@ -177,7 +177,8 @@ def _queue(view: View, queue: Any, details: dict[str, Any], _frames: Frames) -> 
     else:
         count = display.unfinished(queue)
         left = "all items" if count is None else counted(count, "item")
-        kind, text = "queue join", f"waits until {left} of an asyncio.Queue {'is' if count == 1 else 'are'} marked as done"
+        left += " of an asyncio.Queue " + ("is" if count == 1 else "are")
+        kind, text = "queue join", f"waits until {left} marked as done"
     return Wait(kind, text + in_variables(view, details, queue), details)
 
 

@@ -344,7 +344,8 @@ class TraceFile(Instrument):
     def _look_at_all(self, first: Task) -> None:
         """Begin the tracks of the tasks that wait already. Called before the first event."""
         now = _now()
-        running = records.get(asyncio.current_task(first._state.loop))
+        asyncio_task = asyncio.current_task(first._state.loop)
+        running = None if asyncio_task is None else records.get(asyncio_task)
         if running is not None and running is not first and not is_of_run(running):
             # It may be the first task of all, so its track comes first.
             track = self._tracks[running] = self._next_track(running)
@@ -353,7 +354,11 @@ class TraceFile(Instrument):
             if task._state is not first._state or task is first or is_of_run(task):
                 continue
             asyncio_task = task.asyncio_task
-            if compat.is_over(asyncio_task) or compat.waiter(asyncio_task) is None:
+            if (
+                task in self._tracks
+                or compat.is_over(asyncio_task)
+                or compat.waiter(asyncio_task) is None
+            ):
                 continue
             track = self._tracks[task] = self._next_track(task)
             text = track.named() + self._follow_scopes(task, track, now)

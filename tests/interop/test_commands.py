@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import source
@@ -182,7 +183,7 @@ def test_trace_with_a_page_alone_leaves_no_other_file(tmp_path: Path) -> None:
 def test_trace_of_a_program_without_nurseryio_says_so(tmp_path: Path) -> None:
     done = run("trace", "-c", "print(1)", cwd=tmp_path)
     assert done.stdout == "1\n"
-    assert "has not used nurseryio: the trace is empty" in done.stderr
+    assert "has not used nurseryio, so the trace is empty: call " in done.stderr
     assert json.loads((tmp_path / "trace.json").read_text())
 
 
