@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 Task = asyncio.Task[Any]
 
@@ -143,13 +143,9 @@ def executor_call(
     if source is None:
         return None
     for ident, innermost in threads().items():
-        frame: types.FrameType | None = innermost
-        while frame is not None:
-            if frame.f_code.co_name == "run" and frame.f_code.co_filename == _thread_pool.__file__:
-                item = frame.f_locals.get("self")
-                if getattr(item, "future", None) is source:
-                    return ExecutorCall(True, _function_of(item), ident)
-            frame = frame.f_back
+        for item in _items_of(innermost):
+            if getattr(item, "future", None) is source:
+                return ExecutorCall(True, _function_of(item), ident)
     loop = future.get_loop()
     queue = getattr(getattr(loop, "_default_executor", None), "_work_queue", None)
     # The queue does not show its items, and has them directly or in a list.
@@ -158,6 +154,31 @@ def executor_call(
             if getattr(item, "future", None) is source:
                 return ExecutorCall(False, _function_of(item), None)
     return ExecutorCall(source.running() or source.done(), None, None)
+
+
+def calls_of_default_executor(
+    loop: asyncio.AbstractEventLoop, threads: Callable[[], dict[int, types.FrameType]]
+) -> list[ExecutorCall]:
+    """The calls that run now in the default executor of a loop; ``threads`` as above."""
+    idents = {
+        thread.ident
+        for thread in list(getattr(getattr(loop, "_default_executor", None), "_threads", ()))
+    }
+    return [
+        ExecutorCall(True, _function_of(item), ident)
+        for ident, innermost in threads().items()
+        if ident in idents
+        for item in _items_of(innermost)
+    ]
+
+
+def _items_of(innermost: types.FrameType) -> Iterator[Any]:
+    """The work items of executors that a thread is in."""
+    frame: types.FrameType | None = innermost
+    while frame is not None:
+        if frame.f_code.co_name == "run" and frame.f_code.co_filename == _thread_pool.__file__:
+            yield frame.f_locals.get("self")
+        frame = frame.f_back
 
 
 def _function_of(item: Any) -> Any:

@@ -82,6 +82,8 @@ def of_asyncio(view: View, frames: Frames, loop: Any) -> Wait:
     if not view.frames:
         text = f"waits for a future of type {class_name(type(view.future))}"
         return Wait("future", text + in_variables(view, details, view.future), details)
+    if view.frames[0][0].f_code.co_name == "shutdown_default_executor":
+        return _of_shutdown(details, loop)
     owner = view["self"]
     for cls, describe in OPERATIONS.items():
         if isinstance(owner, cls):
@@ -121,6 +123,20 @@ def _of_executor(call: display.ExecutorCall, details: dict[str, Any], loop: Any)
             details["place"] = str(place)
             text += f", now at {place}"
     return Wait("thread", text, details)
+
+
+def _of_shutdown(details: dict[str, Any], loop: Any) -> Wait:
+    """The wait at the end of ``asyncio.run``, which may be for a call that does not return."""
+    calls = display.calls_of_default_executor(loop, sys._current_frames)
+    texts = []
+    for call in calls:
+        name = None if call.function is None else _name_of(call.function)
+        place = program_place(places_of(stack_of(sys._current_frames().get(call.thread or 0))))
+        at = "" if place is None else f", now at {place}"
+        texts.append(f"{'a call' if name is None else f'{name}()'}{at}")
+    details["calls"] = texts
+    text = "waits for the threads of the default executor to end"
+    return Wait("thread", ": ".join([text, *(["; ".join(texts)] if texts else [])]), details)
 
 
 def _name_of(function: Any) -> str:

@@ -370,6 +370,32 @@ async def test_the_wait_in_asyncio_sleep_without_an_end_says_so(loop_kind: str) 
     assert await text_of(lambda: asyncio.sleep(inf)) == "sleeps for ever"
 
 
+def test_the_wait_for_the_default_executor_at_the_end_names_the_calls_that_run() -> None:
+    began, stop = threading.Event(), threading.Event()
+
+    def work() -> None:
+        began.set()
+        stop.wait()
+
+    async def main() -> str:
+        loop = asyncio.get_running_loop()
+        call = loop.run_in_executor(None, work)
+        began.wait()
+        end = asyncio.create_task(loop.shutdown_default_executor(), name="end")
+        await settle()
+        try:
+            return wait_of(task_tree(), "end").text
+        finally:
+            stop.set()
+            await end
+            await call
+
+    text = asyncio.run(main())
+    assert text.startswith("waits for the threads of the default executor to end: ")
+    assert "work(), now at " in text
+    assert "stop.wait()" in text
+
+
 async def test_the_wait_for_an_asyncio_process_names_the_process() -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=-1)
     try:
