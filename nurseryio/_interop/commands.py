@@ -57,6 +57,25 @@ def _ask(parser: argparse.ArgumentParser, chosen: Any, request: dict[str, Any]) 
         parser.exit(1, f"{parser.prog}: {error}\n")
 
 
+@contextmanager
+def _printing(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """The body prints to standard output: an error of that ends the command without a traceback."""
+    with suppress(AttributeError):  # another object that programs have put in its place
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        parser.exit(130)
+    except OSError as error:
+        # Python flushes the file once more at its end.
+        with suppress(OSError), open(os.devnull, "w") as null:
+            os.dup2(null.fileno(), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the program that reads has seen enough
+            parser.exit(1)
+        parser.exit(1, f"{parser.prog}: standard output cannot be written: {error}\n")
+
+
 def tree(arguments: Sequence[str]) -> None:
     """Print the task trees of another process.
 
@@ -66,11 +85,12 @@ def tree(arguments: Sequence[str]) -> None:
     parser = _parser("tree", description="Print the task trees of a process.")
     _add_process(parser)
     chosen = parser.parse_args(arguments)
-    answer = _ask(parser, chosen, {"command": "tree"})
-    if chosen.json:
-        print(json.dumps({"pid": answer["pid"], "loops": answer["loops"]}, indent=2))
-    else:
-        print(answer["text"], end="")
+    with _printing(parser):
+        answer = _ask(parser, chosen, {"command": "tree"})
+        if chosen.json:
+            print(json.dumps({"pid": answer["pid"], "loops": answer["loops"]}, indent=2))
+        else:
+            print(answer["text"], end="")
 
 
 def top(arguments: Sequence[str]) -> None:
@@ -92,7 +112,7 @@ def top(arguments: Sequence[str]) -> None:
     if not 0 < chosen.seconds <= 60:
         parser.error("--seconds must be more than 0 and at most 60")
     waits = _Waits()
-    with suppress(KeyboardInterrupt):
+    with _printing(parser), suppress(KeyboardInterrupt):
         while True:
             request = {"command": "top", "seconds": chosen.seconds}
             answer = _ask(parser, chosen, request)

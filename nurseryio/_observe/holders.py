@@ -93,6 +93,21 @@ def listed(tasks: Iterable[Any]) -> tuple[list[str], str]:
     return names, ", ".join(quoted)
 
 
+def timeouts_around(chain: Chain) -> list[Any]:
+    """The timeouts of asyncio and anyio in whose blocks a suspended task is.
+
+    Args:
+        chain: The coroutine of the task and all that it awaits, with frames.
+    """
+    ids = {id(link) for link, _ in chain}
+    return [
+        thing
+        for link, frame in chain
+        for thing in _blocks(list(referents(link, frame)), ids)
+        if display.is_timeout(thing)
+    ]
+
+
 class Holders:
     """What the tasks of a loop hold.
 

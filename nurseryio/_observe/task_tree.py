@@ -35,7 +35,7 @@ from .._nursery.origins import origin_of
 from .ages import cancelled_for, held_for, waited_for
 from .asyncio_waits import awaited_tasks
 from .drawing import circle_lines
-from .holders import Holders
+from .holders import Holders, timeouts_around
 from .open_scopes import open_in
 from .places import places_of, stack_of
 from .tree_data import ScopeInfo, TaskInfo, TaskTree
@@ -253,8 +253,9 @@ class _Builder:
             state, wait = self._doing(asyncio_task, task)
             scopes = () if task is None else _scopes(task, self._now)
             places = places_of(self._frames.get(asyncio_task, ()))
+            timeout = self._timeout(asyncio_task, wait, scopes)
         except Exception as error:
-            state, scopes, places = "", (), ()
+            state, scopes, places, timeout = "", (), (), None
             wait = Wait("unknown", f"cannot be shown ({type(error).__name__})")
         if task is None or (nursery is None and not any(scope.nursery for scope in scopes)):
             kind = "asyncio task"
@@ -271,7 +272,22 @@ class _Builder:
             scopes=scopes,
             parent=parent,
             nursery=None if nursery is None else id(nursery.cancel_scope),
+            timeout=timeout,
         )
+
+    def _timeout(
+        self, asyncio_task: Any, wait: Wait | None, scopes: tuple[ScopeInfo, ...]
+    ) -> float | None:
+        """The seconds until the earliest timeout of asyncio around a task.
+
+        It is asked for where it matters: at tasks that may be in a deadlock, or around one.
+        """
+        for_others = wait is not None and (wait.tasks or wait.any_of)
+        if not for_others and not any(scope.nursery for scope in scopes):
+            return None
+        chain = self._chains.get(self.numbers[asyncio_task], [])
+        left = (display.seconds_left(each, self._now) for each in timeouts_around(chain))
+        return min((seconds for seconds in left if seconds is not None), default=None)
 
     def _doing(self, asyncio_task: Any, task: Task | None) -> tuple[str, Wait | None]:
         """The state of a task, and what it waits for."""

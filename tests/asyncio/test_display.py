@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import anyio
 import pytest
 from harness.core import HAS_COUNTS, forever, needs_counts, settle
 
@@ -163,3 +164,25 @@ async def test_executor_call_is_the_call_that_a_future_waits_for() -> None:
         await asyncio.gather(running, queued)
     assert display.executor_call(loop.create_future(), sys._current_frames) is None
     assert display.executor_call(object(), sys._current_frames) is None
+
+
+async def test_seconds_left_of_a_timeout_of_asyncio_or_anyio() -> None:
+    now = asyncio.get_running_loop().time()
+    assert not display.is_timeout(object())
+    scope = anyio.CancelScope(deadline=now + 3)
+    assert display.is_timeout(scope)
+    assert display.seconds_left(scope, now) == 3
+    scope.cancel()
+    assert display.seconds_left(scope, now) is None
+    assert display.seconds_left(anyio.CancelScope(), now) is None
+    timeout: Any = getattr(asyncio, "timeout", None)  # from Python 3.11 on
+    if timeout is not None:
+        async with timeout(None) as block:
+            assert display.is_timeout(block)
+            assert display.seconds_left(block, now) is None
+            block.reschedule(now + 100)
+            assert display.seconds_left(block, now) == 100
+        with pytest.raises(TimeoutError):
+            async with timeout(0) as block:
+                await forever()
+        assert display.seconds_left(block, now) is None
