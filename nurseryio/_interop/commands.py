@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .._base.forked import generation
 from .._core.loop_state import new_state_hooks
 from .._loop.step_hooks import install
+from .._observe.drawing import plain
 from .._telemetry.remote import UnreachableError, ask
 from .._telemetry.timeline import write_timeline
 from .._telemetry.trace_file import TraceFile
@@ -153,9 +154,8 @@ def _table(pid: int, rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows[:ROWS]:
         place = f" at {row['place']}" if row["place"] else ""
-        lines.append(
-            f"{row['running']:>8.1%}  {row['waiting']:>7.0f} s  {row['name']} {row['doing']}{place}"
-        )
+        said = plain(f"{row['name']} {row['doing']}{place}")
+        lines.append(f"{row['running']:>8.1%}  {row['waiting']:>7.0f} s  {said}")
     if len(rows) > ROWS:
         lines.append(f"... {len(rows) - ROWS:,} more")
     return "\n".join(lines)

@@ -64,7 +64,7 @@ def _blocking(tree: TaskTree) -> Iterator[str]:
     name = next((repr(task.name) for task in tree.tasks if task.id == tree.blocking_task), None)
     yield f"the loop is in a step of {'a callback' if name is None else f'task {name}'}:"
     for place in tree.blocking:
-        yield _plain(f"   {place}")
+        yield plain(f"   {place}")
 
 
 class _Drawer:
@@ -130,7 +130,7 @@ def folded(
         if its is None or counts[its] <= most + 1 or drawn[its] <= most:
             yield task
         elif drawn[its] == counts[its]:
-            place = _plain(f" at {task.place}") if task.place else ""
+            place = plain(f" at {task.place}") if task.place else ""
             yield f"... {counts[its] - most:,} more like this{place}"
 
 
@@ -140,7 +140,8 @@ def kind_of(task: TaskInfo) -> object:
     return (task.kind, task.state, wait, task.cancelled, task.place)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """The text with escapes in place of the characters of rule 3."""
     return _SPECIAL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -177,10 +178,10 @@ def task_line(task: TaskInfo) -> str:
     name = task.name if task.kind == "task" else f"{task.kind} {task.name}"
     place = task.place
     if place is None:
-        return _plain(f"{name} {doing}".rstrip())
+        return plain(f"{name} {doing}".rstrip())
     said = f", {doing}" if doing else ""
     source = f": {place.text}" if place.text else ""
-    return _plain(f"{name} at {place.position}{said}{source}")
+    return plain(f"{name} at {place.position}{said}{source}")
 
 
 def scope_line(scope: ScopeInfo) -> str:
@@ -204,4 +205,4 @@ def scope_line(scope: ScopeInfo) -> str:
         said.append(f"its shield{endless} keeps a cancellation out ({scope.keeps_out})")
     elif scope.shield:
         said.append(f"shield{endless}")
-    return _plain(", ".join(said))
+    return plain(", ".join(said))

@@ -144,6 +144,7 @@ class Monitor:
 
     def _drop(self, connection: socket.socket) -> None:
         self._clients.pop(connection, None)
+        _cut_off(connection)  # a child that was forked meanwhile has a copy of the descriptor
         connection.close()
 
     def _serve_one(self, connection: socket.socket) -> None:

@@ -100,7 +100,7 @@ def _ask_monitor(request: dict[str, Any], path: str, wait: float) -> dict[str, A
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(wait)
         try:
-            connection.connect(path)
+            _connect(connection, path, time.monotonic() + wait)
             connection.sendall(json.dumps(request).encode() + b"\n")
             parts = []
             while data := connection.recv(1 << 16):
@@ -132,6 +132,19 @@ def _ask_monitor(request: dict[str, Any], path: str, wait: float) -> dict[str, A
             f"the answer of {path!r} is not that of a monitor, or was cut off"
         ) from None
     return answered
+
+
+def _connect(connection: socket.socket, path: str, end: float) -> None:
+    while True:
+        try:
+            connection.connect(path)
+        except BlockingIOError:
+            # So many others connect at the moment. Linux does not wait for its turn.
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _is_socket(path: str) -> bool:

@@ -113,7 +113,7 @@ class TraceFile(Instrument):
     def __init__(
         self, path: str | os.PathLike[str], *, waits: bool = True, max_bytes: int | None = None
     ) -> None:
-        if max_bytes is not None and max_bytes < 100_000:
+        if max_bytes is not None and not max_bytes >= 100_000:  # NaN is less
             raise ValueError("max_bytes must be at least 100,000, or None")
         # Absolute, because the program may change its directory before the file is renamed.
         self._path = os.path.abspath(os.fspath(path))

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import source
 
+import nurseryio
 from nurseryio._interop import cli, commands
-from nurseryio.instruments import serve_monitor
+from nurseryio.instruments import Monitor, serve_monitor
 from nurseryio.lowlevel import current_task
 
 PROGRAM = """
@@ -26,14 +33,17 @@ nurseryio.run(main)
 """
 
 
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, cwd: Path, stdout: Any = subprocess.PIPE, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "nurseryio", *arguments],
-        capture_output=True,
-        text=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         check=False,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(source.ROOT)},
+        env={**os.environ, "PYTHONPATH": str(source.ROOT), **(env or {})},
+        encoding="utf-8",
         stdin=subprocess.DEVNULL,
         timeout=60,
     )
@@ -118,6 +128,70 @@ def test_a_wrong_command_ends_with_a_status_and_says_what_to_do(
     monkeypatch.chdir(tmp_path)
     ends_with(status, *arguments)
     assert text in capsys.readouterr().err
+
+
+@contextlib.contextmanager
+def a_monitor(path: Path, name: str) -> Iterator[Monitor]:
+    """The monitor of a loop in another thread, with a task of this name."""
+    stop = threading.Event()
+    began = threading.Event()
+
+    async def main() -> None:
+        async def child() -> None:
+            began.set()
+            await nurseryio.to_thread.run_sync(stop.wait)
+
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(child, name=name)
+
+    with ThreadPoolExecutor(1) as executor, serve_monitor(path) as monitor:
+        ended = executor.submit(nurseryio.run, main)
+        began.wait()
+        yield monitor
+        stop.set()
+        ended.result()
+
+
+@pytest.mark.parametrize("command", [("tree",), ("top", "--once", "--seconds", "0.01")])
+def test_a_command_prints_any_name_in_any_encoding(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    with a_monitor(tmp_path / "m", "\ud800 \x1b[31m\nend \xe9") as monitor:
+        run_in = functools.partial(run, *command, "--socket", monitor.path, cwd=tmp_path)
+        for encoding, shown in (("ascii", "\\xe9"), ("utf-8", "\xe9")):
+            ended = run_in(env={"PYTHONIOENCODING": encoding})
+            assert (ended.returncode, ended.stderr) == (0, "")
+            assert f" \\ud800 \\x1b[31m\\nend {shown} " in ended.stdout
+
+
+@pytest.mark.parametrize("command", ["tree", "top"])
+def test_a_command_whose_output_is_closed_ends_without_a_traceback(
+    tmp_path: Path, command: str
+) -> None:
+    with a_monitor(tmp_path / "m", "child") as monitor:
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "w") as closed:
+            arguments = (command, "--socket", monitor.path)
+            ended = run(*arguments, cwd=tmp_path, stdout=closed)
+        assert (ended.returncode, ended.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_a_command_whose_output_is_full_says_so(tmp_path: Path) -> None:
+    with a_monitor(tmp_path / "m", "child") as monitor, open("/dev/full", "w") as full:
+        ended = run("tree", "--socket", monitor.path, cwd=tmp_path, stdout=full)
+    assert ended.returncode == 1
+    assert "standard output cannot be written: [Errno 28]" in ended.stderr
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "ask", interrupt)
+    ends_with(130, "tree", "1")
+    cli.main(["top", "1"])  # shows the tasks until then
 
 
 # -- trace ------------------------------------------------------------------------------
