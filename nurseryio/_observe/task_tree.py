@@ -156,6 +156,8 @@ def tree_of(loop: Loop, frame: FrameType | None = None) -> TaskTree:
         frame: The innermost frame of the step that the loop is in, if it was interrupted.
     """
     running = _running_task(loop)
+    if frame is not None and not _is_still_in(loop, frame):
+        frame = None  # the loop goes on: its stack may be that of a step before
     found = {task: records.get(task) for task in asyncio.all_tasks(loop)}
     state = next((task._state for task in found.values() if task is not None), None)
     root = None if state is None or state.run is None else state.run.root_task
@@ -419,6 +421,20 @@ def interrupted_stack(loop: Loop, innermost: FrameType | None) -> tuple[Place, .
     # A loop that is not asyncio's own has no such frame.
     coro = _coro_of(running, records.get(running))
     return places_of(_running_frames(coro, innermost))
+
+
+def _is_still_in(loop: Loop, innermost: FrameType) -> bool:
+    """Whether a loop is still in the step that a stack was taken of."""
+    now = _frame_elsewhere(loop)
+    return now is None or _callback_in(now) is _callback_in(innermost)
+
+
+def _callback_in(innermost: FrameType) -> FrameType | None:
+    """The frame that calls the innermost callback of a loop. Each callback has a frame of its own."""
+    for frame, _ in reversed(list(stack_of(innermost))):
+        if frame.f_code is compat.CALLBACK_CODE:
+            return frame
+    return None
 
 
 def _frame_elsewhere(loop: Loop) -> FrameType | None:

@@ -275,6 +275,25 @@ async def test_task_tree_of_a_blocked_loop_has_the_stack_of_the_step_in_another_
     assert tree.blocking_task == here
 
 
+async def test_task_tree_does_not_show_the_stack_of_a_step_that_has_ended_meanwhile(
+    thread: ThreadPoolExecutor, loop_kind: str
+) -> None:
+    loop = asyncio.get_running_loop()
+    frames: list[Any] = []
+    trees: list[TaskTree] = []
+
+    def callback() -> None:
+        frames.append(sys._getframe())
+        trees.append(thread.submit(tree_of, loop, frames[0]).result())
+
+    loop.call_soon(callback)
+    await settle()
+    trees.append(thread.submit(tree_of, loop, frames[0]).result())  # the loop is in a step of me()
+    if loop_kind != "uvloop":  # which does not show its thread
+        assert [place.function for place in trees[0].blocking] == ["callback"]
+        assert (trees[1].blocking, trees[1].blocking_task) == ((), None)
+
+
 async def test_task_tree_of_a_loop_blocked_by_a_callback_has_its_stack(
     loop_kind: str, thread: ThreadPoolExecutor
 ) -> None:
