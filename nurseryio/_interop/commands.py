@@ -211,10 +211,17 @@ class Tracing:
             self._output = os.path.join(self._folder, "trace.json")
         elif self._output is None:
             self._output = "trace.json"
+        # The program may change its directory.
+        self._output = os.path.abspath(self._output)
+        self._page = None if self._chosen.html is None else os.path.abspath(self._chosen.html)
         # An error in the options is to be seen before the program runs.
         try:
             self._next = self._open(self._output)
+            if self._page is not None:
+                with open(self._page, "a"):
+                    pass
         except (OSError, ValueError) as error:
+            self._remove_folder()
             parser.error(str(error))
 
     @staticmethod
@@ -254,16 +261,41 @@ class Tracing:
         self._traces.append(self._next)
         install(state, self._next)
 
+    def _remove_folder(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
     def _finish(self) -> None:
-        try:
-            for trace in [*self._traces, self._next]:
+        """Complete the files, and say what was written. Raises nothing: the program may raise."""
+        traces = [*self._traces, self._next]
+        failures: dict[str, None] = {}
+        for trace in traces:
+            with suppress(OSError):
                 trace.close()
-            if self._chosen.html is not None:
-                write_timeline(self._output, self._chosen.html)
-        finally:
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
-        written = [path for path in (self._chosen.output, self._chosen.html) if path is not None]
-        print(f"written: {', '.join(written or [self._output])}", file=sys.stderr)
+            if trace.failure is not None:
+                failures[f"the trace ends early: {trace.failure}"] = None
+        written = [] if self._chosen.output is None and self._page is not None else [self._output]
+        if self._page is not None:
+            try:
+                write_timeline(self._output, self._page)
+            except OSError as error:
+                failures[f"the page was not written: {error}"] = None
+            else:
+                written.append(self._page)
+        self._remove_folder()
+        lines = list(failures)
+        if written:
+            lines.insert(0, f"written: {', '.join(map(_from_here, written))}")
         if not self._traces:
-            print("the program has not used nurseryio: the trace is empty", file=sys.stderr)
+            lines.append("the program has not used nurseryio: the trace is empty")
+        with suppress(OSError, ValueError, AttributeError):  # standard error is closed
+            print("\n".join(lines), file=sys.stderr)
+
+
+def _from_here(path: str) -> str:
+    """The path as it is shortest: relative, if the file is in this folder or below."""
+    try:
+        here = os.getcwd()
+    except OSError:  # it was removed
+        return path
+    return os.path.relpath(path, here) if path.startswith(os.path.join(here, "")) else path

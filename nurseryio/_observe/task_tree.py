@@ -430,7 +430,7 @@ def _is_still_in(loop: Loop, innermost: FrameType) -> bool:
 
 
 def _callback_in(innermost: FrameType) -> FrameType | None:
-    """The frame that calls the innermost callback of a loop. Each callback has a frame of its own."""
+    """The frame that calls the innermost callback of a loop; each callback has its own."""
     for frame, _ in reversed(list(stack_of(innermost))):
         if frame.f_code is compat.CALLBACK_CODE:
             return frame

@@ -103,6 +103,9 @@ class TraceFile(Instrument):
             the end, in place of an older one, and a new file is begun. None for one file of any
             size.
 
+    Attributes:
+        failure: Why writing has failed, as a text; None if it has not.
+
     Raises:
         OSError: The file cannot be opened.
         ValueError: ``max_bytes`` is less than 100,000.
@@ -129,6 +132,7 @@ class TraceFile(Instrument):
         self._looked = False
         # By the id of the code, which is kept alive, and the line: rank and text of a place.
         self._lines: dict[tuple[int, int], tuple[int, str, types.CodeType]] = {}
+        self.failure: str | None = None
         self._descriptor: int | None = None
         self._buffer: list[str] = []
         self._buffered = self._written = 0
@@ -219,7 +223,8 @@ class TraceFile(Instrument):
                     raise OSError(errno.EIO, "nothing was written", self._path)
                 self._written += done
                 data = data[done:]
-        except BaseException:
+        except BaseException as error:
+            self.failure = error_line(error)
             self._give_up(text, len(data))
             raise
 
@@ -238,8 +243,12 @@ class TraceFile(Instrument):
         if self._descriptor is None:
             return
         self._end_file()
-        os.replace(self._path, f"{self._path}.1")
-        self._open()
+        try:
+            os.replace(self._path, f"{self._path}.1")
+            self._open()
+        except OSError as error:
+            self.failure = error_line(error)
+            raise
         for track in self._tracks.values():
             self._put_unflushed(track.named() + track.begin_again(now))
 

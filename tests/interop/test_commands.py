@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -206,6 +207,35 @@ def test_trace_runs_a_program_and_writes_its_trace_and_page(tmp_path: Path) -> N
     events = json.loads((tmp_path / "t.json").read_text())
     assert {"name": "a child"} in [event["args"] for event in events if event["ph"] == "M"]
     assert "a child" in (tmp_path / "t.html").read_text()
+
+
+def test_trace_of_a_program_that_changes_its_directory_finds_its_files(tmp_path: Path) -> None:
+    (tmp_path / "prog.py").write_text(PROGRAM + "import os; os.chdir('/')\n")
+    done = run("trace", "-o", "t.json", "--html", "t.html", "prog.py", cwd=tmp_path)
+    assert done.returncode == 0
+    for name in ("t.json", "t.html"):
+        assert name in done.stderr
+        assert (tmp_path / name).stat().st_size > 1000
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_trace_says_what_was_not_written_and_keeps_the_exit_status(tmp_path: Path) -> None:
+    (tmp_path / "prog.py").write_text(PROGRAM + "sys.exit(3)\n")
+    done = run("trace", "-o", "/dev/full", "--html", "t.html", "prog.py", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "the trace ends early: OSError: [Errno 28]" in done.stderr
+    done = run("trace", "-o", "t.json", "--html", "/dev/full", "prog.py", cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr.startswith("written: t.json\nthe page was not written: [Errno 28]")
+
+
+def test_trace_refuses_a_page_that_cannot_be_written_before_the_program_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ends_with(2, "trace", "--html", "/no/such/page.html", "x.py")
+    assert "/no/such/page.html" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_trace_has_a_default_file_and_keeps_the_exit_status(tmp_path: Path) -> None:
