@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 PATIENCE = 60.0
@@ -27,6 +27,9 @@ FLAGS = (
     "--disable-component-update --disable-sync --no-first-run --hide-scrollbars "
     "--remote-debugging-pipe"
 ).split()
+
+
+PageT = TypeVar("PageT", bound="Page")
 
 
 class Page:
@@ -142,7 +145,7 @@ class Page:
 
 
 @contextmanager
-def browser(profile: Path) -> Iterator[Page]:
+def browser(profile: Path, kind: type[PageT] = Page) -> Iterator[PageT]:  # type: ignore[assignment]
     """A browser with one page, and with a profile that this call makes."""
     assert BROWSER is not None
     read_commands, write_commands = os.pipe()
@@ -160,7 +163,7 @@ def browser(profile: Path) -> Iterator[Page]:
     os.close(read_commands)
     os.close(write_answers)
     try:
-        yield Page(write_commands, read_answers)
+        yield kind(write_commands, read_answers)
     finally:
         os.close(write_commands)
         os.close(read_answers)
