@@ -7,6 +7,7 @@ This module has their options and their output. ``_telemetry`` looks at processe
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import shutil
@@ -216,10 +217,9 @@ class Tracing:
         self._page = None if self._chosen.html is None else os.path.abspath(self._chosen.html)
         # An error in the options is to be seen before the program runs.
         try:
+            if self._page is not None and not os.path.isdir(os.path.dirname(self._page)):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._page)
             self._next = self._open(self._output)
-            if self._page is not None:
-                with open(self._page, "a"):
-                    pass
         except (OSError, ValueError) as error:
             self._remove_folder()
             parser.error(str(error))
@@ -277,6 +277,8 @@ class Tracing:
         written = [] if self._chosen.output is None and self._page is not None else [self._output]
         if self._page is not None:
             try:
+                if not os.path.isfile(self._output):  # reading a device or a pipe may not end
+                    raise OSError(f"{self._output!r} is not a file")
                 write_timeline(self._output, self._page)
             except OSError as error:
                 failures[f"the page was not written: {error}"] = None

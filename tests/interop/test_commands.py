@@ -224,6 +224,7 @@ def test_trace_says_what_was_not_written_and_keeps_the_exit_status(tmp_path: Pat
     done = run("trace", "-o", "/dev/full", "--html", "t.html", "prog.py", cwd=tmp_path)
     assert done.returncode == 3
     assert "the trace ends early: OSError: [Errno 28]" in done.stderr
+    assert "the page was not written: '/dev/full' is not a file" in done.stderr
     done = run("trace", "-o", "t.json", "--html", "/dev/full", "prog.py", cwd=tmp_path)
     assert done.returncode == 3
     assert done.stderr.startswith("written: t.json\nthe page was not written: [Errno 28]")
