@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import concurrent.futures.thread as _thread_pool
 import gc
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Task = asyncio.Task[Any]
 
 _TaskGroup: Any = getattr(asyncio, "TaskGroup", None)
+_Timeout: Any = getattr(asyncio, "Timeout", None)
 
 # The functions in which a thread runs a loop. ``run`` is there for loops that run in C.
 _RUN_FOREVER = asyncio.BaseEventLoop.run_forever.__code__
@@ -69,6 +71,28 @@ def group_tasks(group: Any) -> list[Task]:
     if _TaskGroup is not None and isinstance(group, _TaskGroup):
         return list(getattr(group, "_tasks", ()))
     return []
+
+
+def is_timeout(thing: Any) -> bool:
+    """Whether an object is a timeout of asyncio, or a cancel scope of anyio."""
+    cls = type(thing)
+    if _Timeout is not None and issubclass(cls, _Timeout):
+        return True
+    return cls.__name__ == "CancelScope" and cls.__module__.startswith("anyio.")
+
+
+def seconds_left(timeout: Any, now: float) -> float | None:
+    """How long such a timeout still lasts; None if it does not end, or has ended its block.
+
+    Args:
+        timeout: The timeout.
+        now: The loop's time.
+    """
+    if _Timeout is not None and isinstance(timeout, _Timeout):
+        when = None if timeout.expired() else timeout.when()
+    else:
+        when = None if timeout.cancel_called else timeout.deadline
+    return None if when is None or when == inf else when - now
 
 
 def error_of(task: Task) -> BaseException | None:

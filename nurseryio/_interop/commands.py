@@ -7,6 +7,7 @@ This module has their options and their output. ``_telemetry`` looks at processe
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .._base.forked import generation
 from .._core.loop_state import new_state_hooks
 from .._loop.step_hooks import install
+from .._observe.drawing import plain
 from .._telemetry.remote import UnreachableError, ask
 from .._telemetry.timeline import write_timeline
 from .._telemetry.trace_file import TraceFile
@@ -58,6 +60,25 @@ def _ask(parser: argparse.ArgumentParser, chosen: Any, request: dict[str, Any]) 
         parser.exit(1, f"{parser.prog}: {error}\n")
 
 
+@contextmanager
+def _printing(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """The body prints to standard output: an error of that ends the command without a traceback."""
+    with suppress(AttributeError):  # another object that programs have put in its place
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        parser.exit(130)
+    except OSError as error:
+        # Python flushes the file once more at its end.
+        with suppress(OSError), open(os.devnull, "w") as null:
+            os.dup2(null.fileno(), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the program that reads has seen enough
+            parser.exit(1)
+        parser.exit(1, f"{parser.prog}: standard output cannot be written: {error}\n")
+
+
 def tree(arguments: Sequence[str]) -> None:
     """Print the task trees of another process.
 
@@ -67,11 +88,12 @@ def tree(arguments: Sequence[str]) -> None:
     parser = _parser("tree", description="Print the task trees of a process.")
     _add_process(parser)
     chosen = parser.parse_args(arguments)
-    answer = _ask(parser, chosen, {"command": "tree"})
-    if chosen.json:
-        print(json.dumps({"pid": answer["pid"], "loops": answer["loops"]}, indent=2))
-    else:
-        print(answer["text"], end="")
+    with _printing(parser):
+        answer = _ask(parser, chosen, {"command": "tree"})
+        if chosen.json:
+            print(json.dumps({"pid": answer["pid"], "loops": answer["loops"]}, indent=2))
+        else:
+            print(answer["text"], end="")
 
 
 def top(arguments: Sequence[str]) -> None:
@@ -93,7 +115,7 @@ def top(arguments: Sequence[str]) -> None:
     if not 0 < chosen.seconds <= 60:
         parser.error("--seconds must be more than 0 and at most 60")
     waits = _Waits()
-    with suppress(KeyboardInterrupt):
+    with _printing(parser), suppress(KeyboardInterrupt):
         while True:
             request = {"command": "top", "seconds": chosen.seconds}
             answer = _ask(parser, chosen, request)
@@ -152,7 +174,9 @@ def _table(pid: int, rows: list[dict[str, Any]], ended: float) -> str:
     for group in shown:
         more = f" (and {len(group) - 1:,} more like this)" if len(group) > 1 else ""
         waiting = max(row["waiting"] for row in group)
-        lines.append(f"{group[0]['running']:>8.1%}  {waiting:>7.0f} s  {group[0]['text']}{more}")
+        lines.append(
+            f"{group[0]['running']:>8.1%}  {waiting:>7.0f} s  {plain(group[0]['text'])}{more}"
+        )
     left = len(rows) - sum(map(len, shown))
     if left:
         lines.append(f"... {left:,} more")
@@ -209,10 +233,16 @@ class Tracing:
             self._output = os.path.join(self._folder, "trace.json")
         elif self._output is None:
             self._output = "trace.json"
+        # The program may change its directory.
+        self._output = os.path.abspath(self._output)
+        self._page = None if self._chosen.html is None else os.path.abspath(self._chosen.html)
         # An error in the options is to be seen before the program runs.
         try:
+            if self._page is not None and not os.path.isdir(os.path.dirname(self._page)):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._page)
             self._next = self._open(self._output)
         except (OSError, ValueError) as error:
+            self._remove_folder()
             parser.error(str(error))
 
     @staticmethod
@@ -252,20 +282,46 @@ class Tracing:
         self._traces.append(self._next)
         install(state, self._next)
 
+    def _remove_folder(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
     def _finish(self) -> None:
-        try:
-            for trace in [*self._traces, self._next]:
+        """Complete the files, and say what was written. Raises nothing: the program may raise."""
+        traces = [*self._traces, self._next]
+        failures: dict[str, None] = {}
+        for trace in traces:
+            with suppress(OSError):
                 trace.close()
-            if self._chosen.html is not None:
-                write_timeline(self._output, self._chosen.html)
-        finally:
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
-        written = [path for path in (self._chosen.output, self._chosen.html) if path is not None]
-        print(f"written: {', '.join(written or [self._output])}", file=sys.stderr)
+            if trace.failure is not None:
+                failures[f"the trace ends early: {trace.failure}"] = None
+        written = [] if self._chosen.output is None and self._page is not None else [self._output]
+        if self._page is not None:
+            try:
+                if not os.path.isfile(self._output):  # reading a device or a pipe may not end
+                    raise OSError(f"{self._output!r} is not a file")
+                write_timeline(self._output, self._page)
+            except OSError as error:
+                failures[f"the page was not written: {error}"] = None
+            else:
+                written.append(self._page)
+        self._remove_folder()
+        lines = list(failures)
+        if written:
+            lines.insert(0, f"written: {', '.join(map(_from_here, written))}")
         if not self._traces:
-            print(
+            lines.append(
                 "the program has not used nurseryio, so the trace is empty: call "
-                "nurseryio.lowlevel.add_instrument(TraceFile(...)) in its main function",
-                file=sys.stderr,
+                "nurseryio.lowlevel.add_instrument(TraceFile(...)) in its main function"
             )
+        with suppress(OSError, ValueError, AttributeError):  # standard error is closed
+            print("\n".join(lines), file=sys.stderr)
+
+
+def _from_here(path: str) -> str:
+    """The path as it is shortest: relative, if the file is in this folder or below."""
+    try:
+        here = os.getcwd()
+    except OSError:  # it was removed
+        return path
+    return os.path.relpath(path, here) if path.startswith(os.path.join(here, "")) else path

@@ -5,10 +5,14 @@ Rule 1: a task has one line, which reads as a sentence: its name, where it is, w
 Rule 2: children of one nursery that do the same at the same line are folded: the first few are
 drawn, and one line says how many more there are. Tasks that have nurseries or scopes of their own
 are never folded.
+
+Rule 3: characters that control a terminal, end a line or cannot be encoded are drawn as escapes.
+Names of tasks and reasons of cancellations may have any of them.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +26,9 @@ MOST_OF_A_KIND = 10
 # The most circles of tasks, and of tasks in the line of a circle.
 MOST_CIRCLES = 5
 MOST_IN_CIRCLE = 10
+
+# Not the tabulator, which is in many lines of programs.
+_SPECIAL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 STATES = {"running": "is running", "ready": "is ready to run", "new": "has not begun", "": ""}
 
@@ -57,7 +64,7 @@ def _blocking(tree: TaskTree) -> Iterator[str]:
     name = next((repr(task.name) for task in tree.tasks if task.id == tree.blocking_task), None)
     yield f"the loop is in a step of {'a callback' if name is None else f'task {name}'}:"
     for place in tree.blocking:
-        yield f"   {place}"
+        yield plain(f"   {place}")
 
 
 class _Drawer:
@@ -123,7 +130,7 @@ def folded(
         if its is None or counts[its] <= most + 1 or drawn[its] <= most:
             yield task
         elif drawn[its] == counts[its]:
-            place = f" at {task.place}" if task.place else ""
+            place = plain(f" at {task.place}") if task.place else ""
             yield f"... {counts[its] - most:,} more like this{place}"
 
 
@@ -131,6 +138,11 @@ def kind_of(task: TaskInfo) -> object:
     """What tasks that are drawn as one have in common."""
     wait = None if task.wait is None else task.wait.kind
     return (task.kind, task.state, wait, task.cancelled, task.place)
+
+
+def plain(text: str) -> str:
+    """The text with escapes in place of the characters of rule 3."""
+    return _SPECIAL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def circle_line(circle: list[TaskInfo]) -> str:
@@ -166,10 +178,10 @@ def task_line(task: TaskInfo) -> str:
     name = task.name if task.kind == "task" else f"{task.kind} {task.name}"
     place = task.place
     if place is None:
-        return f"{name} {doing}".rstrip()
+        return plain(f"{name} {doing}".rstrip())
     said = f", {doing}" if doing else ""
     source = f": {place.text}" if place.text else ""
-    return f"{name} at {place.position}{said}{source}"
+    return plain(f"{name} at {place.position}{said}{source}")
 
 
 def scope_line(scope: ScopeInfo) -> str:
@@ -193,4 +205,4 @@ def scope_line(scope: ScopeInfo) -> str:
         said.append(f"its shield{endless} keeps a cancellation out ({scope.keeps_out})")
     elif scope.shield:
         said.append(f"shield{endless}")
-    return ", ".join(said)
+    return plain(", ".join(said))

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .._asyncio.compat import running_loop_or_none
@@ -62,10 +63,12 @@ def dump_on_signal(signum: int | None = None, file: TextIO | None = None) -> Cal
         raise ValueError("only the main thread can set signal handlers: call this there")
 
     def handle(_signum: int, frame: FrameType | None) -> None:
-        try:
-            _write(trees(frame), file)
-        except Exception:
-            traceback.print_exc()
+        # An error would be raised in the line of the program that the signal has interrupted.
+        with suppress(Exception):
+            try:
+                _write(trees(frame), file)
+            except Exception:
+                traceback.print_exc()
 
     before = signal.signal(signum, handle)
 
@@ -95,8 +98,8 @@ def as_text(found: dict[Loop, TaskTree]) -> str:
     """The drawings of some trees, each with its loop."""
     count = f"{len(found)} running loop{'' if len(found) == 1 else 's'}"
     lines = [f"process {os.getpid()}: {count}"]
-    for loop, tree in found.items():
-        lines += [f"--- {loop!r}", draw(tree)]
+    for tree in found.values():
+        lines += [f"--- {tree.loop}", draw(tree)]
     return "\n".join([*lines, ""])
 
 

@@ -24,7 +24,7 @@ from collections import Counter, deque
 from functools import partial
 from itertools import takewhile
 from operator import itemgetter
-from types import BuiltinMethodType, CellType, FunctionType, MethodType
+from types import AsyncGeneratorType, BuiltinMethodType, CellType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import display
@@ -91,6 +91,21 @@ def listed(tasks: Iterable[Any]) -> tuple[list[str], str]:
     if more:
         quoted.append(f"{more:,} more")
     return names, ", ".join(quoted)
+
+
+def timeouts_around(chain: Chain) -> list[Any]:
+    """The timeouts of asyncio and anyio in whose blocks a suspended task is.
+
+    Args:
+        chain: The coroutine of the task and all that it awaits, with frames.
+    """
+    ids = {id(link) for link, _ in chain}
+    return [
+        thing
+        for link, frame in chain
+        for thing in _blocks(list(referents(link, frame)), ids)
+        if display.is_timeout(thing)
+    ]
 
 
 class Holders:
@@ -184,11 +199,17 @@ class Holders:
                 self._note_variables(number, list(frame.f_locals.values()), set())
 
     def _look_at(self, number: int, chain: Chain) -> None:
-        links = [(list(referents(*link)), is_library(link[1].f_code)) for link in chain]
+        ids = {id(link) for link, _ in chain}
+        links = []
+        for link in chain:
+            things, library = list(referents(*link)), is_library(link[1].f_code)
+            if not library:
+                # Generators that the task iterates, and that are at a ``yield``.
+                links += [(inner, False) for inner in _in_generators(things, ids)]
+            links.append((things, library))
         operation = list(takewhile(itemgetter(1), reversed(links)))
         # The objects of the operation that the task waits in.
         waiting = {id(thing) for things, _ in operation for thing in things}
-        ids = {id(link) for link, _ in chain}
         held = []
         for index, (things, library) in enumerate(links):
             self._note_variables(number, things, waiting)
@@ -281,6 +302,28 @@ def _inside(thing: Any, depth: int = DEEPEST) -> Iterator[Any]:
         yield inner
         if depth and type(inner) in CONTAINERS:
             yield from _inside(inner, depth - 1)
+
+
+def _in_generators(things: list[Any], chain: set[int]) -> Iterator[list[Any]]:
+    """What the asynchronous generators in variables of a frame refer to, outer before inner.
+
+    Args:
+        things: What the frame refers to.
+        chain: The ids of the coroutines and generators that the task is in.
+    """
+    seen = set(chain)
+    for _ in range(DEEPEST):
+        inner = []
+        for thing in things:
+            if type(thing) is AsyncGeneratorType and id(thing) not in seen:
+                seen.add(id(thing))
+                frame = thing.ag_frame
+                if frame is not None and not thing.ag_running:
+                    inner += list(referents(thing, frame))
+        if not inner:
+            return
+        yield inner
+        things = inner
 
 
 def _managers(things: list[Any]) -> Iterator[Any]:

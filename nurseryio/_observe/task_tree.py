@@ -35,7 +35,7 @@ from .._nursery.origins import origin_of
 from .ages import cancelled_for, held_for, waited_for
 from .asyncio_waits import awaited_tasks
 from .drawing import circle_lines
-from .holders import Holders
+from .holders import Holders, timeouts_around
 from .open_scopes import open_in
 from .places import places_of, stack_of
 from .tree_data import ScopeInfo, TaskInfo, TaskTree
@@ -168,6 +168,8 @@ def tree_of(loop: Loop, frame: FrameType | None = None) -> TaskTree:
         frame: The innermost frame of the step that the loop is in, if it was interrupted.
     """
     running = _running_task(loop)
+    if frame is not None and not _is_still_in(loop, frame):
+        frame = None  # the loop goes on: its stack may be that of a step before
     found = {task: records.get(task) for task in asyncio.all_tasks(loop)}
     state = next((task._state for task in found.values() if task is not None), None)
     root = None if state is None or state.run is None else state.run.root_task
@@ -265,8 +267,9 @@ class _Builder:
             state, wait = self._doing(asyncio_task, task)
             scopes = () if task is None else _scopes(task, self._now)
             places = places_of(self._frames.get(asyncio_task, ()))
+            timeout = self._timeout(asyncio_task, wait, scopes)
         except Exception as error:
-            state, scopes, places = "", (), ()
+            state, scopes, places, timeout = "", (), (), None
             wait = Wait("unknown", f"cannot be shown ({type(error).__name__})")
         if task is None or (nursery is None and not any(scope.nursery for scope in scopes)):
             kind = "asyncio task"
@@ -283,7 +286,22 @@ class _Builder:
             scopes=scopes,
             parent=parent,
             nursery=None if nursery is None else id(nursery.cancel_scope),
+            timeout=timeout,
         )
+
+    def _timeout(
+        self, asyncio_task: Any, wait: Wait | None, scopes: tuple[ScopeInfo, ...]
+    ) -> float | None:
+        """The seconds until the earliest timeout of asyncio around a task.
+
+        It is asked for where it matters: at tasks that may be in a deadlock, or around one.
+        """
+        for_others = wait is not None and (wait.tasks or wait.any_of)
+        if not for_others and not any(scope.nursery for scope in scopes):
+            return None
+        chain = self._chains.get(self.numbers[asyncio_task], [])
+        left = (display.seconds_left(each, self._now) for each in timeouts_around(chain))
+        return min((seconds for seconds in left if seconds is not None), default=None)
 
     def _doing(self, asyncio_task: Any, task: Task | None) -> tuple[str, Wait | None]:
         """The state of a task, and what it waits for."""
@@ -423,6 +441,20 @@ def interrupted_stack(loop: Loop, innermost: FrameType | None) -> tuple[Place, .
     # A loop that is not asyncio's own has no such frame.
     coro = _coro_of(running, records.get(running))
     return places_of(_running_frames(coro, innermost))
+
+
+def _is_still_in(loop: Loop, innermost: FrameType) -> bool:
+    """Whether a loop is still in the step that a stack was taken of."""
+    now = _frame_elsewhere(loop)
+    return now is None or _callback_in(now) is _callback_in(innermost)
+
+
+def _callback_in(innermost: FrameType) -> FrameType | None:
+    """The frame that calls the innermost callback of a loop; each callback has its own."""
+    for frame, _ in reversed(list(stack_of(innermost))):
+        if frame.f_code is compat.CALLBACK_CODE:
+            return frame
+    return None
 
 
 def _frame_elsewhere(loop: Loop) -> FrameType | None:

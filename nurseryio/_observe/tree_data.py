@@ -68,6 +68,9 @@ class TaskInfo:
         scopes: The scopes and nurseries that it has open, outer before inner.
         parent: The id of the task whose nursery it is in, or that awaits it; None if there is none.
         nursery: The id of the scope of the nursery that it is in; None if there is none.
+        timeout: Seconds until the earliest timeout of asyncio or anyio in whose block the task is.
+            It is looked for if other tasks end the wait, or the task has nurseries. None if there
+            is none.
     """
 
     id: int
@@ -80,6 +83,7 @@ class TaskInfo:
     scopes: tuple[ScopeInfo, ...]
     parent: int | None
     nursery: int | None
+    timeout: float | None = None
 
     def __str__(self) -> str:
         return task_line(self)
@@ -124,7 +128,8 @@ class TaskTree:
         """The tasks that wait for each other in a circle, so that none of them can go on.
 
         Found are circles of locks, limiters, semaphores, nurseries and asyncio tasks. A circle of
-        events is not: any code may set an event, so it cannot be known that none will.
+        events is not: any code may set an event, so it cannot be known that none will. Nor is one
+        that a deadline will end: that of a scope around one of its tasks, or a timeout of asyncio.
 
         Args:
             certain: True for circles that cannot end. False for circles of which it is only likely:
@@ -175,9 +180,12 @@ def _stuck(tasks: Iterable[TaskInfo], certain: bool) -> dict[int, tuple[int, ...
         certain: Whether a wait that other code may end counts as one that will end.
     """
     waits = {}
+    timed = _timed(tasks)
     for task in tasks:
         wait = task.wait
-        if wait is not None and (wait.certain or not certain) and (wait.tasks or wait.any_of):
+        if wait is None or task.id in timed or not (wait.tasks or wait.any_of):
+            continue
+        if wait.certain or not certain:
             waits[task.id] = wait
     # For each task those that wait for it, and for each wait how many of its tasks can act.
     waiting: dict[int, list[int]] = {}
@@ -200,3 +208,29 @@ def _stuck(tasks: Iterable[TaskInfo], certain: bool) -> dict[int, tuple[int, ...
             needed = tuple(each for each in wait.tasks if missing.get(each, 0) > 0)
             stuck[number] = needed or (min(wait.any_of, key=names.__getitem__),)
     return stuck
+
+
+def _timed(tasks: Iterable[TaskInfo]) -> set[int]:
+    """The tasks whose wait a deadline will end, although no other task ends it.
+
+    Args:
+        tasks: All tasks, each after its parent.
+    """
+    # The ids of tasks and scopes inside of which the code has a deadline.
+    inside: set[int] = set()
+    found = set()
+    for task in tasks:
+        # A task that another one awaits is cancelled with that one.
+        timed = (task.parent if task.nursery is None else task.nursery) in inside
+        timed = timed or task.timeout is not None
+        for scope in task.scopes:
+            timed = (timed and not scope.shield) or (
+                scope.deadline is not None and not scope.cancelled
+            )
+            # Where a timeout of asyncio stands between the scopes is not known.
+            if timed or task.timeout is not None:
+                inside.add(scope.id)
+        if timed:
+            found.add(task.id)
+            inside.add(task.id)
+    return found

@@ -93,9 +93,13 @@ class View:
 
 
 def name_of_task(task: Any) -> str:
-    """The name of a task of nurseryio or asyncio; a text in its place if it cannot be shown."""
+    """The name of a task of nurseryio or asyncio; a text in its place if it cannot be shown.
+
+    It is a plain ``str``: a subclass may compare and hash as it likes.
+    """
     try:
-        return str(task.get_name() if isinstance(task, asyncio.Task) else task.name)
+        name = str(task.get_name() if isinstance(task, asyncio.Task) else task.name)
+        return str.__str__(name)
     except Exception:
         return "a task whose name cannot be shown"
 

@@ -11,6 +11,7 @@ instrument for as long as it measures.
 
 Rule 3: one request is a line of JSON, the answer is a JSON object, and then the connection is
 closed. A client that is slow, or sends something else, delays or ends nothing but its connection.
+So each connection has a thread. The oldest one is cut off if there are too many.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 # How long a client may take to send its request, and to take the answer (seconds).
 PATIENCE = 5.0
+# The most connections at a time.
+MOST_CLIENTS = 16
 LONGEST_REQUEST = 1000
 # How long to wait (seconds) if no connection can be accepted.
 PAUSE = 0.1
@@ -69,6 +73,9 @@ class Monitor:
         self.path = path
         self._generation = generation()
         self._socket = _listen(path)
+        self._file = _file_at(path)
+        # The connections that are open, in the order in which they were opened.
+        self._clients: dict[socket.socket, None] = {}
         # Written to when the thread is to end.
         self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._serve, name="nurseryio monitor", daemon=True)
@@ -94,7 +101,8 @@ class Monitor:
         self._remove()
 
     def _remove(self) -> None:
-        if self._generation == generation():
+        # Another monitor may have its socket at this path by now.
+        if self._generation == generation() and _file_at(self.path) == self._file:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
         for each in (self._socket, self._wake, self._woken):
@@ -112,31 +120,72 @@ class Monitor:
         while True:
             either.select()
             if ended.select(0):
-                return
+                break
             try:
                 connection, _ = self._socket.accept()
             except OSError:
                 # Without a free descriptor the client still waits, and would be seen at once again.
                 ended.select(PAUSE)
                 continue
-            with connection, contextlib.suppress(Exception):
-                self._serve_one(connection)
+            self._clients[connection] = None
+            client = threading.Thread(
+                target=self._serve_one, args=(connection,), name="nurseryio monitor", daemon=True
+            )
+            try:
+                client.start()
+            except Exception:  # no thread can be started
+                self._drop(connection)
+            clients = list(self._clients)
+            for oldest in clients[: len(clients) - MOST_CLIENTS]:
+                _cut_off(oldest)
+        for connection in self._clients.copy():
+            _cut_off(connection)
+
+    def _drop(self, connection: socket.socket) -> None:
+        self._clients.pop(connection, None)
+        _cut_off(connection)  # a child that was forked meanwhile has a copy of the descriptor
+        connection.close()
 
     def _serve_one(self, connection: socket.socket) -> None:
-        connection.settimeout(PATIENCE)
-        if not _is_ours(connection):
-            return
-        line = b""
-        while b"\n" not in line and len(line) <= LONGEST_REQUEST:
-            data = connection.recv(LONGEST_REQUEST)
-            if not data:
-                return
-            line += data
         try:
-            answered = answer(json.loads(line))
-        except Exception as error:
-            answered = {"error": f"{type(error).__name__}: {error}"}
-        connection.sendall(json.dumps(answered).encode())
+            _serve_client(connection)
+        except Exception:  # of the connection
+            pass
+        finally:
+            self._drop(connection)
+
+
+def _cut_off(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it is closed
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _serve_client(connection: socket.socket) -> None:
+    connection.settimeout(PATIENCE)
+    if not _is_ours(connection):
+        return
+    end = time.monotonic() + PATIENCE
+    line = b""
+    while b"\n" not in line and len(line) <= LONGEST_REQUEST and time.monotonic() < end:
+        data = connection.recv(LONGEST_REQUEST)
+        if not data:
+            return
+        line += data
+    try:
+        answered = answer(json.loads(line))
+    except Exception as error:
+        answered = {"error": f"{type(error).__name__}: {error}"}
+    connection.settimeout(PATIENCE)  # of the whole answer
+    connection.sendall(json.dumps(answered).encode())
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    """What identifies the file at a path; None if there is none."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _selector_of(*sockets: socket.socket) -> selectors.BaseSelector:
@@ -204,7 +253,7 @@ def _listen(path: str) -> socket.socket:
             os.unlink(path)
             listening.bind(path)
         os.chmod(path, 0o600)
-        listening.listen(5)
+        listening.listen(MOST_CLIENTS)
     except OSError as error:
         listening.close()
         if error.errno is not None and error.filename is None:  # bind() does not name the path
@@ -253,13 +302,18 @@ def answer(request: dict[str, Any], frame: FrameType | None = None) -> dict[str,
     Raises:
         ValueError: The request is wrong.
     """
+    if not isinstance(request, dict):
+        raise ValueError("a request is a JSON object")
     command = request.get("command")
     if command == "tree":
         found = all_trees(frame)
         loops = [tree.as_dict() for tree in found.values()]
         return {"pid": os.getpid(), "text": as_text(found), "loops": loops}
     if command == "top":
-        seconds = min(float(request.get("seconds", 1.0)), LONGEST_TOP)
+        seconds = float(request.get("seconds", 1.0))
+        if not seconds > 0:
+            raise ValueError("the seconds must be positive")
+        seconds = min(seconds, LONGEST_TOP)
         return {"pid": os.getpid(), "seconds": seconds, "loops": _top(seconds)}
     raise ValueError(f"there is no command {command!r}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 import sys
 import tempfile
 import time
@@ -49,6 +50,10 @@ class UnreachableError(Exception):
     """A process cannot be looked at. The text says why, and what to do."""
 
 
+class _NoMonitorError(UnreachableError):
+    """No process serves the socket."""
+
+
 def ask(request: dict[str, Any], pid: int | None, path: str | None) -> dict[str, Any]:
     """Ask another process for its state.
 
@@ -66,10 +71,10 @@ def ask(request: dict[str, Any], pid: int | None, path: str | None) -> dict[str,
     else:
         assert pid is not None
         _check_process(pid)
-        monitor = default_path(pid)
-        if monitor.exists():
-            answered = _ask_monitor(request, str(monitor), wait)
-        else:
+        try:
+            answered = _ask_monitor(request, str(default_path(pid)), wait)
+        except _NoMonitorError:
+            # A socket may be left of a process that had this number before.
             answered = _ask_python(request, pid, wait)
     if "error" in answered:
         raise UnreachableError(f"the process cannot show its tasks: {answered['error']}")
@@ -77,6 +82,8 @@ def ask(request: dict[str, Any], pid: int | None, path: str | None) -> dict[str,
 
 
 def _check_process(pid: int) -> None:
+    if pid <= 0:  # os.kill() takes these numbers for groups of processes
+        raise UnreachableError(f"there is no process {pid}")
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -93,26 +100,58 @@ def _ask_monitor(request: dict[str, Any], path: str, wait: float) -> dict[str, A
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(wait)
         try:
-            connection.connect(path)
+            _connect(connection, path, time.monotonic() + wait)
             connection.sendall(json.dumps(request).encode() + b"\n")
             parts = []
             while data := connection.recv(1 << 16):
                 parts.append(data)
         except FileNotFoundError:
-            raise UnreachableError(f"there is no socket {path!r}") from None
+            raise _NoMonitorError(f"there is no socket {path!r}") from None
         except ConnectionRefusedError:
-            raise UnreachableError(
+            if not _is_socket(path):
+                raise UnreachableError(f"{path!r} is not a socket") from None
+            raise _NoMonitorError(
                 f"no process serves the socket {path!r} any more: it may be left of one that was "
                 "killed, and can be removed"
             ) from None
         except PermissionError:
             raise UnreachableError(f"the socket {path!r} belongs to another user") from None
+        except TimeoutError:
+            raise UnreachableError(
+                f"the monitor at {path!r} has not answered in {wait:g} s: its process may be "
+                "stopped, by a debugger or SIGSTOP"
+            ) from None
         except OSError as error:
             raise UnreachableError(f"the monitor at {path!r} does not answer: {error}") from None
     if not parts:
         raise UnreachableError(f"the monitor at {path!r} refuses this user")
-    answered: dict[str, Any] = json.loads(b"".join(parts))
+    try:
+        answered: dict[str, Any] = json.loads(b"".join(parts))
+    except ValueError:
+        raise UnreachableError(
+            f"the answer of {path!r} is not that of a monitor, or was cut off"
+        ) from None
     return answered
+
+
+def _connect(connection: socket.socket, path: str, end: float) -> None:
+    while True:
+        try:
+            connection.connect(path)
+        except BlockingIOError:
+            # So many others connect at the moment. Linux does not wait for its turn.
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:  # it was removed meanwhile
+        return True
 
 
 def _ask_python(request: dict[str, Any], pid: int, wait: float) -> dict[str, Any]:

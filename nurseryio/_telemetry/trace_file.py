@@ -104,6 +104,9 @@ class TraceFile(Instrument):
             the end, in place of an older one, and a new file is begun. None for one file of any
             size.
 
+    Attributes:
+        failure: Why writing has failed, as a text; None if it has not.
+
     Raises:
         OSError: The file cannot be opened.
         ValueError: ``max_bytes`` is less than 100,000.
@@ -114,7 +117,7 @@ class TraceFile(Instrument):
     def __init__(
         self, path: str | os.PathLike[str], *, waits: bool = True, max_bytes: int | None = None
     ) -> None:
-        if max_bytes is not None and max_bytes < 100_000:
+        if max_bytes is not None and not max_bytes >= 100_000:  # NaN is less
             raise ValueError("max_bytes must be at least 100,000, or None")
         # Absolute, because the program may change its directory before the file is renamed.
         self._path = os.path.abspath(os.fspath(path))
@@ -130,6 +133,7 @@ class TraceFile(Instrument):
         self._looked = False
         # By the id of the code, which is kept alive, and the line: rank and text of a place.
         self._lines: dict[tuple[int, int], tuple[int, str, types.CodeType]] = {}
+        self.failure: str | None = None
         self._descriptor: int | None = None
         self._buffer: list[str] = []
         self._buffered = self._written = 0
@@ -220,7 +224,8 @@ class TraceFile(Instrument):
                     raise OSError(errno.EIO, "nothing was written", self._path)
                 self._written += done
                 data = data[done:]
-        except BaseException:
+        except BaseException as error:
+            self.failure = error_line(error)
             self._give_up(text, len(data))
             raise
 
@@ -239,8 +244,12 @@ class TraceFile(Instrument):
         if self._descriptor is None:
             return
         self._end_file()
-        os.replace(self._path, f"{self._path}.1")
-        self._open()
+        try:
+            os.replace(self._path, f"{self._path}.1")
+            self._open()
+        except OSError as error:
+            self.failure = error_line(error)
+            raise
         for track in self._tracks.values():
             self._put_unflushed(track.named() + track.begin_again(now))
 

@@ -61,6 +61,8 @@ LOOKS = 4
 # between two of them (seconds).
 LOOKS_AROUND = 4
 LONGEST_PAUSE = 2.0
+# From which time on (seconds) it is noted that the process stood still.
+SHORTEST_STOP = 0.05
 # How many kinds of tasks are named when there are many.
 KINDS = 5
 
@@ -224,6 +226,8 @@ class _Step:
         self.text = ""
         self.place: Place | None = None
         self.logged = False
+        # For how many of its seconds the whole process has stood still.
+        self.stopped = 0.0
 
     def end(self) -> None:
         """Called by the loop: the step has ended, as the loop makes other calls again."""
@@ -282,23 +286,32 @@ class _Watch:
         self._backlogs.made(thing)
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._interval) and not self.loop.is_closed():
-            with suppress(Exception):
-                self.look(self._clock())
+        while True:
+            began, cpu_time = self._clock(), time.process_time()
+            if self._stopped.wait(self._interval) or self.loop.is_closed():
+                break
+            now = self._clock()
+            stopped = stood_still(now - began, time.process_time() - cpu_time, self._interval)
+            # BaseException: a handler of logging may raise any error.
+            with suppress(BaseException):
+                self.look(now, stopped)
         # A run often ends right after the step that has blocked it.
         step = self._step
         if step is not None and step.ended is not None:
-            with suppress(Exception):
+            with suppress(BaseException):
                 self._report_end(step, step.ended)
         self._let_go()
 
-    def look(self, now: float) -> None:
+    def look(self, now: float, stopped: float = 0.0) -> None:
         """Look once.
 
         Args:
             now: the time, on the watch's clock.
+            stopped: for how many seconds before the whole process has stood still.
         """
         if isfinite(self._limits.slow_step):
+            if self._step is not None:
+                self._step.stopped += stopped
             self._look_at_step(now)
         if now >= self._look_around_at:
             self._look_around_at = now + self._pause_around
@@ -365,7 +378,9 @@ class _Watch:
         lines += [f"   {place}" for place in stack]
         if step.details["path"]:
             lines.append("   inside: " + " > ".join(step.details["path"]))
-        self._log("slow step", lines, seconds=seconds, ended=False, **step.details)
+        lines += _about_stop(step)
+        details = {"seconds": seconds, "stopped": step.stopped, "ended": False}
+        self._log("slow step", lines, **details, **step.details)
 
     def _report_end(self, step: _Step, ended: float) -> None:
         seconds = ended - step.since
@@ -374,7 +389,8 @@ class _Watch:
                 self._report(step, seconds, "has blocked the loop, for")
         elif step.text:
             line = f"{step.text} has blocked the loop for {seconds:.2f} s, and has ended that step"
-            self._log("slow step", [line], seconds=seconds, ended=True, **step.details)
+            details = {"seconds": seconds, "stopped": step.stopped, "ended": True}
+            self._log("slow step", [line, *_about_stop(step)], **details, **step.details)
 
     # -- scopes that do not end ------------------------------------------------------
 
@@ -432,6 +448,27 @@ class _Watch:
 
     def _log(self, event: str, lines: list[str], **details: Any) -> None:
         LOGGER.warning("%s", "\n".join(lines), extra={"watchdog": {"event": event, **details}})
+
+
+def stood_still(pause: float, cpu_time: float, expected: float) -> float:
+    """For how many seconds the whole process has stood still.
+
+    Args:
+        pause: how long a thread has slept (seconds).
+        cpu_time: how much CPU time the process has used meanwhile (seconds).
+        expected: how long the thread was to sleep (seconds).
+    """
+    late = pause - expected
+    return late if late > max(expected, SHORTEST_STOP) and cpu_time < pause / 10 else 0.0
+
+
+def _about_stop(step: _Step) -> list[str]:
+    if not step.stopped:
+        return []
+    return [
+        f"   for about {step.stopped:.2f} s of it the whole process stood still: it was stopped, "
+        "got no CPU, or a call did not release the GIL"
+    ]
 
 
 def path_of(task: Task, now: float) -> list[str]:

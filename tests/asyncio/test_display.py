@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import anyio
 import pytest
 from harness.core import HAS_COUNTS, forever, needs_counts, settle
 
@@ -177,3 +178,25 @@ async def test_loops_of_threads_has_the_loop_that_asyncio_run_runs(loop_kind: st
     if loop_kind != "uvloop" or sys.version_info >= (3, 11):
         assert found == [loop]
     assert loops_of_threads([]) == []
+
+
+async def test_seconds_left_of_a_timeout_of_asyncio_or_anyio() -> None:
+    now = asyncio.get_running_loop().time()
+    assert not display.is_timeout(object())
+    scope = anyio.CancelScope(deadline=now + 3)
+    assert display.is_timeout(scope)
+    assert display.seconds_left(scope, now) == pytest.approx(3)
+    scope.cancel()
+    assert display.seconds_left(scope, now) is None
+    assert display.seconds_left(anyio.CancelScope(), now) is None
+    timeout: Any = getattr(asyncio, "timeout", None)  # from Python 3.11 on
+    if timeout is not None:
+        async with timeout(None) as block:
+            assert display.is_timeout(block)
+            assert display.seconds_left(block, now) is None
+            block.reschedule(now + 100)
+            assert display.seconds_left(block, now) == pytest.approx(100)
+        with pytest.raises(TimeoutError):
+            async with timeout(0) as block:
+                await forever()
+        assert display.seconds_left(block, now) is None

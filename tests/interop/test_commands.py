@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import source
 
+import nurseryio
 from nurseryio._interop import cli, commands
-from nurseryio.instruments import serve_monitor
+from nurseryio.instruments import Monitor, serve_monitor
 from nurseryio.lowlevel import current_task
 
 PROGRAM = """
@@ -27,14 +34,17 @@ nurseryio.run(main)
 """
 
 
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, cwd: Path, stdout: Any = subprocess.PIPE, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "nurseryio", *arguments],
-        capture_output=True,
-        text=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         check=False,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(source.ROOT)},
+        env={**os.environ, "PYTHONPATH": str(source.ROOT), **(env or {})},
+        encoding="utf-8",
         stdin=subprocess.DEVNULL,
         timeout=60,
     )
@@ -144,6 +154,70 @@ def test_a_wrong_command_ends_with_a_status_and_says_what_to_do(
     assert text in capsys.readouterr().err
 
 
+@contextlib.contextmanager
+def a_monitor(path: Path, name: str) -> Iterator[Monitor]:
+    """The monitor of a loop in another thread, with a task of this name."""
+    stop = threading.Event()
+    began = threading.Event()
+
+    async def main() -> None:
+        async def child() -> None:
+            began.set()
+            await nurseryio.to_thread.run_sync(stop.wait)
+
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(child, name=name)
+
+    with ThreadPoolExecutor(1) as executor, serve_monitor(path) as monitor:
+        ended = executor.submit(nurseryio.run, main)
+        began.wait()
+        yield monitor
+        stop.set()
+        ended.result()
+
+
+@pytest.mark.parametrize("command", [("tree",), ("top", "--once", "--seconds", "0.01")])
+def test_a_command_prints_any_name_in_any_encoding(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    with a_monitor(tmp_path / "m", "\ud800 \x1b[31m\nend \xe9") as monitor:
+        run_in = functools.partial(run, *command, "--socket", monitor.path, cwd=tmp_path)
+        for encoding, shown in (("ascii", "\\xe9"), ("utf-8", "\xe9")):
+            ended = run_in(env={"PYTHONIOENCODING": encoding})
+            assert (ended.returncode, ended.stderr) == (0, "")
+            assert f" \\ud800 \\x1b[31m\\nend {shown} " in ended.stdout
+
+
+@pytest.mark.parametrize("command", ["tree", "top"])
+def test_a_command_whose_output_is_closed_ends_without_a_traceback(
+    tmp_path: Path, command: str
+) -> None:
+    with a_monitor(tmp_path / "m", "child") as monitor:
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "w") as closed:
+            arguments = (command, "--socket", monitor.path)
+            ended = run(*arguments, cwd=tmp_path, stdout=closed)
+        assert (ended.returncode, ended.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_a_command_whose_output_is_full_says_so(tmp_path: Path) -> None:
+    with a_monitor(tmp_path / "m", "child") as monitor, open("/dev/full", "w") as full:
+        ended = run("tree", "--socket", monitor.path, cwd=tmp_path, stdout=full)
+    assert ended.returncode == 1
+    assert "standard output cannot be written: [Errno 28]" in ended.stderr
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "ask", interrupt)
+    ends_with(130, "tree", "1")
+    cli.main(["top", "1"])  # shows the tasks until then
+
+
 # -- trace ------------------------------------------------------------------------------
 
 
@@ -156,6 +230,36 @@ def test_trace_runs_a_program_and_writes_its_trace_and_page(tmp_path: Path) -> N
     events = json.loads((tmp_path / "t.json").read_text())
     assert {"name": "a child"} in [event["args"] for event in events if event["ph"] == "M"]
     assert "a child" in (tmp_path / "t.html").read_text()
+
+
+def test_trace_of_a_program_that_changes_its_directory_finds_its_files(tmp_path: Path) -> None:
+    (tmp_path / "prog.py").write_text(PROGRAM + "import os; os.chdir('/')\n")
+    done = run("trace", "-o", "t.json", "--html", "t.html", "prog.py", cwd=tmp_path)
+    assert done.returncode == 0
+    for name in ("t.json", "t.html"):
+        assert name in done.stderr
+        assert (tmp_path / name).stat().st_size > 1000
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_trace_says_what_was_not_written_and_keeps_the_exit_status(tmp_path: Path) -> None:
+    (tmp_path / "prog.py").write_text(PROGRAM + "sys.exit(3)\n")
+    done = run("trace", "-o", "/dev/full", "--html", "t.html", "prog.py", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "the trace ends early: OSError: [Errno 28]" in done.stderr
+    assert "the page was not written: '/dev/full' is not a file" in done.stderr
+    done = run("trace", "-o", "t.json", "--html", "/dev/full", "prog.py", cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr.startswith("written: t.json\nthe page was not written: [Errno 28]")
+
+
+def test_trace_refuses_a_page_that_cannot_be_written_before_the_program_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ends_with(2, "trace", "--html", "/no/such/page.html", "x.py")
+    assert "/no/such/page.html" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_trace_has_a_default_file_and_keeps_the_exit_status(tmp_path: Path) -> None:

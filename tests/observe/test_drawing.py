@@ -48,6 +48,14 @@ def test_a_task_is_drawn_as_a_sentence() -> None:
     assert lines(a_task(1, wait=None, state="ready", places=())) == ["t1 is ready to run"]
 
 
+def test_characters_that_control_a_terminal_or_cannot_be_encoded_are_drawn_as_escapes() -> None:
+    name = "a\n└─ b \x1b[31m \x9b \u2028 \ud800 \xe9\t日"
+    shown = r"a\n└─ b \x1b[31m \x9b \u2028 \ud800 é" "\t日"
+    assert lines(a_task(1, name=name))[0].startswith(f"{shown} at ")
+    drawn = lines(a_task(1, scopes=(a_scope(2, cancelled=True, reason="why\n"),)))
+    assert drawn[-1].endswith(r"scope, why\n")
+
+
 def test_a_task_that_waits_although_it_is_cancelled_is_marked() -> None:
     (line,) = lines(a_task(1, cancelled=True, places=()))
     assert line == "t1 waits for an Event to be set (although it is cancelled)"

@@ -11,14 +11,15 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness.core import forever
 from harness.forks import in_child
 
 import nurseryio
-from nurseryio._observe.dump import trees
-from nurseryio.instruments import dump_on_signal
+from nurseryio._observe.dump import as_text, trees
+from nurseryio.instruments import TaskTree, dump_on_signal
 from nurseryio.testing import wait_all_tasks_blocked
 
 
@@ -171,3 +172,34 @@ def test_dump_on_signal_needs_a_signal_where_there_is_no_sigusr1(
     with pytest.raises(ValueError, match="no SIGUSR1: give another signal"):
         dump_on_signal()
     monkeypatch.setattr(signal, "SIGUSR1", number, raising=False)
+
+
+def test_dump_on_signal_shows_a_loop_whose_repr_fails() -> None:
+    class Loop:
+        def __repr__(self) -> str:
+            raise ValueError
+
+    found: Any = {Loop(): TaskTree("<a loop>", ())}
+    assert as_text(found).splitlines()[1] == "--- <a loop>"
+
+
+def test_dump_on_signal_raises_nothing_in_the_program_if_standard_error_fails_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writes = []
+
+    class Failing:
+        def fileno(self) -> int:
+            raise TypeError
+
+        def write(self, text: str) -> int:
+            writes.append(text)
+            raise RuntimeError
+
+    restore = dump_on_signal(signal.SIGUSR1)
+    monkeypatch.setattr(sys, "stderr", Failing())
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+    finally:
+        restore()
+    assert writes != []

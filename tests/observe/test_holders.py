@@ -9,6 +9,7 @@ import contextlib
 import sys
 import threading
 from collections import deque
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -195,3 +196,28 @@ def test_listed_names_are_counted_and_limited() -> None:
     assert len(many) == MOST_NAMES + 3
     assert shown.endswith("'4', 3 more")
     assert "whose repr() failed" in listed([Unnamed()])[1]
+
+
+async def test_a_block_and_a_variable_of_a_generator_at_a_yield_are_held() -> None:
+    lock, event = asyncio.Lock(), asyncio.Event()
+
+    async def inner() -> AsyncIterator[int]:
+        async with lock:
+            kept = event
+            yield 1
+            del kept
+
+    async def outer() -> AsyncIterator[int]:
+        async with contextlib.aclosing(inner()) as generator:
+            async for each in generator:
+                yield each
+
+    async def iterate(function: Any) -> None:
+        async with contextlib.aclosing(function()) as generator:
+            async for _ in generator:
+                await forever()
+
+    for function in (inner, outer):
+        found = await holders_while(partial(iterate, function))
+        assert names(found.in_block_of(lock)) == "a"
+        assert names(found.with_variable(event)) == "a"

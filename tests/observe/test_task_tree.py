@@ -5,14 +5,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from typing import Any
 
+import anyio
 import pytest
 from harness.core import forever, settle
 
@@ -273,6 +275,25 @@ async def test_task_tree_of_a_blocked_loop_has_the_stack_of_the_step_in_another_
     assert tree.blocking_task == here
 
 
+async def test_task_tree_does_not_show_the_stack_of_a_step_that_has_ended_meanwhile(
+    thread: ThreadPoolExecutor, loop_kind: str
+) -> None:
+    loop = asyncio.get_running_loop()
+    frames: list[Any] = []
+    trees: list[TaskTree] = []
+
+    def callback() -> None:
+        frames.append(sys._getframe())
+        trees.append(thread.submit(tree_of, loop, frames[0]).result())
+
+    loop.call_soon(callback)
+    await settle()
+    trees.append(thread.submit(tree_of, loop, frames[0]).result())  # the loop is in a step of me()
+    if loop_kind != "uvloop":  # which does not show its thread
+        assert [place.function for place in trees[0].blocking] == ["callback"]
+        assert (trees[1].blocking, trees[1].blocking_task) == ((), None)
+
+
 async def test_task_tree_of_a_loop_blocked_by_a_callback_has_its_stack(
     loop_kind: str, thread: ThreadPoolExecutor
 ) -> None:
@@ -480,3 +501,81 @@ async def test_the_task_tree_of_testing_is_the_drawing_as_a_string() -> None:
 def test_the_task_tree_of_testing_without_a_loop_is_an_error() -> None:
     with pytest.raises(RuntimeError):
         testing.task_tree()
+
+
+# -- timeouts --------------------------------------------------------------------------
+
+
+async def two_locks(around: Any) -> TaskTree:
+    """The tree of two tasks that wait for each other, one of them inside ``around()``."""
+    first, second = asyncio.Lock(), nurseryio.Lock()
+
+    async def there() -> None:
+        async with first:
+            await settle()
+            async with around(), second:
+                pass
+
+    async def back() -> None:
+        async with second:
+            await settle()
+            async with first:
+                pass
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(there, name="there")
+        nursery.start_soon(back, name="back")
+        await wait_all_tasks_blocked()
+        tree = task_tree()
+        nursery.cancel_scope.cancel()
+    return tree
+
+
+async def test_two_tasks_inside_a_timeout_are_not_a_deadlock() -> None:
+    @contextlib.asynccontextmanager
+    async def scope(seconds: float) -> AsyncIterator[None]:
+        with nurseryio.move_on_after(seconds):
+            yield
+
+    def of_anyio(seconds: float) -> Any:
+        @contextlib.asynccontextmanager
+        async def around() -> AsyncIterator[None]:
+            with anyio.CancelScope(deadline=anyio.current_time() + seconds):
+                yield
+
+        return around
+
+    assert (await two_locks(lambda: scope(inf))).circles() != []
+    assert (await two_locks(lambda: scope(9))).circles() == []
+    assert (await two_locks(of_anyio(inf))).circles() != []
+    assert (await two_locks(of_anyio(9))).circles() == []
+    timeout: Any = getattr(asyncio, "timeout", None)  # from Python 3.11 on
+    if timeout is not None:
+        assert (await two_locks(lambda: timeout(None))).circles() != []
+        tree = await two_locks(lambda: timeout(9))
+        assert tree.circles() == []
+        left = named(tree, "there").timeout
+        assert left is not None and 0 < left <= 9
+        assert named(tree, "back").timeout is None
+
+
+async def test_a_name_whose_class_compares_and_hashes_wrongly_does_not_hide_the_tree() -> None:
+    class Name(str):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            return self
+
+        def _fail(self, *_args: object) -> Any:
+            raise ValueError
+
+        __lt__ = __eq__ = __hash__ = __repr__ = __format__ = _fail  # type: ignore[assignment]
+
+    async with nurseryio.open_nursery() as nursery:
+        for name in ("one", "two"):
+            nursery.start_soon(forever, name=Name(name))
+        await wait_all_tasks_blocked()
+        text = str(task_tree())
+        nursery.cancel_scope.cancel()
+    assert "─ one " in text
+    assert "─ two " in text

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
 import nurseryio
-from nurseryio.instruments import Place, TaskInfo, TaskTree, Wait, task_tree
+from nurseryio.instruments import Place, ScopeInfo, TaskInfo, TaskTree, Wait, task_tree
 from nurseryio.testing import wait_all_tasks_blocked
 
 
@@ -107,3 +108,47 @@ def test_a_circle_with_a_wait_that_other_code_may_end_is_likely_only() -> None:
     tasks = (a_task(1, 2), a_task(2, any_of=(1,), certain=False), a_task(3, 4), a_task(4, 3))
     assert circles(*tasks) == [["3", "4"]]
     assert circles(*tasks, certain=False) == [["1", "2"]]
+
+
+def scope(number: int, **fields: Any) -> ScopeInfo:
+    data: dict[str, Any] = {
+        "nursery": True,
+        "body_running": False,
+        "children": (),
+        "cancelled": False,
+        "reason": None,
+        "shield": False,
+        "keeps_out": None,
+        "deadline": None,
+    }
+    return ScopeInfo(number, **{**data, **fields})
+
+
+def test_a_circle_that_a_deadline_will_end_is_not_a_deadlock() -> None:
+    def with_scopes(*scopes: ScopeInfo) -> list[list[str]]:
+        return circles(dataclasses.replace(a_task(1, 2), scopes=scopes), a_task(2, 1))
+
+    assert with_scopes(scope(9)) == [["1", "2"]]
+    assert with_scopes(scope(9, deadline=1.0)) == []
+    assert with_scopes(scope(9, deadline=1.0), scope(8, shield=True)) == [["1", "2"]]
+    assert with_scopes(scope(9, deadline=1.0, shield=True)) == []
+    # Its deadline, or a call of cancel(), has done all that it can do.
+    assert with_scopes(scope(9, deadline=-1.0, cancelled=True)) == [["1", "2"]]
+    assert circles(dataclasses.replace(a_task(1, 2), timeout=1.0), a_task(2, 1)) == []
+
+
+def test_a_deadline_around_a_nursery_ends_the_circles_of_its_children() -> None:
+    def of_children(parent: TaskInfo, nursery: int | None = 9) -> list[list[str]]:
+        children = [
+            dataclasses.replace(a_task(number, other), parent=parent.id, nursery=nursery)
+            for number, other in ((2, 3), (3, 2))
+        ]
+        return circles(parent, *children)
+
+    deadline = scope(8, nursery=False, deadline=1.0)
+    around = dataclasses.replace(a_task(1), scopes=(deadline, scope(9)))
+    assert of_children(around) == []
+    assert of_children(around, None) == []  # tasks of asyncio that the parent awaits
+    assert of_children(dataclasses.replace(a_task(1), scopes=(scope(9), deadline))) == [["2", "3"]]
+    assert of_children(dataclasses.replace(a_task(1), scopes=(scope(9),), timeout=1.0)) == []
+    assert of_children(dataclasses.replace(a_task(1), scopes=(scope(9),))) == [["2", "3"]]

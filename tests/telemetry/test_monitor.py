@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -104,12 +105,38 @@ def test_the_monitor_answers_a_wrong_request_with_an_error_and_goes_on(
 def test_a_slow_client_does_not_keep_the_monitor_from_closing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitor_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(monitor_module, "PATIENCE", 600)
     monitor = serve_monitor(tmp_path / "m")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as slow:
         slow.connect(monitor.path)
+        slow.sendall(b"{")
         assert ask(monitor.path, command="tree")["pid"] == os.getpid()
         monitor.close()
+        assert slow.recv(1) == b""
+
+
+def test_the_monitor_cuts_off_the_oldest_of_too_many_clients(monitor: Monitor) -> None:
+    with contextlib.ExitStack() as clients:
+        idle = [
+            clients.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            for _ in range(monitor_module.MOST_CLIENTS)
+        ]
+        for each in idle:
+            each.connect(monitor.path)
+        assert ask(monitor.path, command="tree")["pid"] == os.getpid()
+        idle[0].settimeout(60)
+        assert idle[0].recv(1) == b""
+        idle[-1].sendall(b'{"command": "tree"}\n')
+        assert idle[-1].recv(1) == b"{"
+
+
+def test_a_monitor_leaves_the_socket_of_another_monitor_at_its_path_alone(tmp_path: Path) -> None:
+    first = serve_monitor(tmp_path / "m")
+    os.rename(first.path, tmp_path / "moved")  # else the file system may use the number again
+    with serve_monitor(tmp_path / "m") as second:
+        first.close()
+        assert ask(second.path, command="tree")["pid"] == os.getpid()
+    assert not (tmp_path / "m").exists()
 
 
 def test_close_removes_the_socket_and_the_thread(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import source
@@ -137,7 +139,7 @@ def test_ask_without_monitor_and_remote_exec_says_what_to_do(
 def test_ask_of_a_process_that_is_not_there_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    for pid in (child.pid, 10**30):
+    for pid in (child.pid, 10**30, 0, -1):  # os.kill(0) and (-1) would succeed
         with pytest.raises(UnreachableError, match=f"there is no process {pid}"):
             ask({"command": "tree"}, pid, None)
 
@@ -159,12 +161,66 @@ def test_ask_of_a_wrong_path_says_what_is_wrong(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
         silent.bind(str(tmp_path / "silent"))
         silent.listen()
-        with pytest.raises(UnreachableError, match="does not answer: timed out"):
+        with pytest.raises(UnreachableError, match="its process may be stopped"):
             ask(
                 {"command": "tree", "seconds": 0.01 - remote.PATIENCE},
                 None,
                 str(tmp_path / "silent"),
             )
+
+
+def test_ask_of_a_file_that_is_not_a_socket_does_not_advise_to_remove_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(UnreachableError, match="is not a socket"):
+            ask({"command": "tree"}, None, str(path))
+
+
+def test_ask_looks_beyond_the_socket_that_an_older_process_of_this_number_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = default_path(os.getpid())
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left:
+        left.bind(str(path))
+    monkeypatch.setattr(remote, "_ask_python", lambda *_: {"pid": 1})
+    assert ask({"command": "tree"}, os.getpid(), None) == {"pid": 1}
+
+
+def test_ask_waits_while_too_many_others_connect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = iter([BlockingIOError, BlockingIOError])
+
+    class Busy(socket.socket):
+        def connect(self, address: Any) -> None:
+            for error in refused:
+                raise error
+            super().connect(address)
+
+    with serve_monitor(tmp_path / "m") as monitor:
+        monkeypatch.setattr(socket, "socket", Busy)
+        assert ask({"command": "tree"}, None, monitor.path)["pid"] == os.getpid()
+
+
+def test_ask_of_a_socket_that_is_not_a_monitor_says_so(tmp_path: Path) -> None:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        other.bind(str(tmp_path / "other"))
+        other.listen()
+
+        def greet() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"220 ready")
+
+        greeting = thread.submit(greet)
+        with pytest.raises(UnreachableError, match="is not that of a monitor"):
+            ask({"command": "tree"}, None, str(tmp_path / "other"))
+        greeting.result()
 
 
 def test_an_error_in_the_answer_is_an_error(tmp_path: Path) -> None:

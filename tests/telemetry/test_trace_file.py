@@ -558,15 +558,36 @@ async def test_trace_file_whose_descriptor_other_code_has_closed_is_removed(
             await nurseryio.sleep(0)
     assert "Instrument has been disabled" in caplog.text
     assert os.strerror(errno.EBADF) in caplog.text
+    assert trace.failure is not None
+    assert os.strerror(errno.EBADF) in trace.failure
     with pytest.raises(KeyError):
         remove_instrument(trace)
     trace.close()
     caplog.clear()
 
 
+def test_trace_file_that_cannot_be_renamed_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "t.1").mkdir()
+    trace = TraceFile(tmp_path / "t", max_bytes=100_000)
+
+    async def many() -> None:
+        for _ in range(2000):
+            await nurseryio.sleep(0)
+
+    nurseryio.run(many, instruments=[trace])
+    assert trace.failure is not None
+    assert os.strerror(errno.EISDIR) in trace.failure
+    assert "Instrument has been disabled" in caplog.text
+    caplog.clear()
+
+
 def test_trace_file_refuses_a_path_that_cannot_be_written_and_a_tiny_size(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="missing"):
         TraceFile(os.path.join(tmp_path, "missing", "t"))
+    with pytest.raises(ValueError, match="at least 100,000"):
+        TraceFile(tmp_path / "t", max_bytes=float("nan"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least 100,000"):
         TraceFile(tmp_path / "t", max_bytes=10)
 

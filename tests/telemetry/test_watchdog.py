@@ -16,7 +16,7 @@ from harness.core import forever, settle
 
 import nurseryio
 from nurseryio._base.watchers import watchers
-from nurseryio._telemetry.watchdog import LOGGER, _Limits, _Watch, path_of
+from nurseryio._telemetry.watchdog import LOGGER, _Limits, _Watch, path_of, stood_still
 from nurseryio.instruments import Watchdog, task_tree
 from nurseryio.lowlevel import current_task
 from nurseryio.testing import wait_all_tasks_blocked
@@ -46,9 +46,9 @@ class Looks(_Watch):
         self.now = 0.0
         super().__init__(asyncio.get_running_loop(), limits, lambda: self.now)
 
-    def look(self, now: float) -> None:
+    def look(self, now: float, stopped: float = 0.0) -> None:
         self.now = now
-        super().look(now)
+        super().look(now, stopped)
 
 
 def a_watch(**limits: float) -> Looks:
@@ -89,6 +89,54 @@ async def test_watchdog_logs_a_slow_step_while_it_blocks_and_when_it_has_ended(
     assert any("in blocks(): " in line for line in data["stack"])
     assert text(ended)[0].startswith("task 'slow' has blocked the loop for ")
     assert ended.watchdog["ended"]
+
+
+async def test_watchdog_says_that_the_process_was_stopped_in_a_slow_step(
+    events: list[Any], thread: ThreadPoolExecutor
+) -> None:
+    watch = a_watch(slow_step=0.1)
+    past = time.monotonic() - 10
+
+    async def short_step() -> None:
+        thread.submit(watch.look, past).result()
+        thread.submit(watch.look, past + 5.0, 4.99).result()  # after SIGSTOP and SIGCONT
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(short_step, name="short")
+        await settle()
+    watch.look(time.monotonic())
+    began, ended = events
+    for record in (began, ended):
+        assert text(record)[-1].startswith(
+            "   for about 4.99 s of it the whole process stood still"
+        )
+        assert record.watchdog["stopped"] == 4.99
+
+
+def test_a_process_stood_still_if_a_sleep_was_long_and_took_no_cpu_time() -> None:
+    assert stood_still(5.0, 0.01, 0.025) == 4.975
+    assert stood_still(5.0, 2.0, 0.025) == 0.0  # a busy machine, or a call that computes
+    assert stood_still(0.06, 0.0, 0.025) == 0.0
+    assert stood_still(3.0, 0.0, 2.0) == 0.0
+
+
+async def test_watchdog_goes_on_if_a_handler_of_logging_raises_system_exit() -> None:
+    raised = threading.Semaphore(0)
+
+    class Exiting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raised.release()
+            raise SystemExit
+
+    handler = Exiting()
+    LOGGER.addHandler(handler)
+    try:
+        with Watchdog(slow_step=0.01, pause=0.001):
+            for _ in range(2):
+                assert raised.acquire(timeout=60)  # this blocks the loop
+                await settle()
+    finally:
+        LOGGER.removeHandler(handler)
 
 
 async def test_watchdog_logs_a_slow_step_at_its_end_if_it_was_not_seen_long_enough(
@@ -365,7 +413,7 @@ async def test_watchdog_looks_from_a_thread_of_its_own_until_its_block_ends(
     looks: list[int] = []
     looked = threading.Event()
 
-    def look(_watch: _Watch, _now: float) -> None:
+    def look(_watch: _Watch, _now: float, _stopped: float) -> None:
         looks.append(threading.get_ident())
         looked.set()
         raise RuntimeError("must not end the thread")
