@@ -6,12 +6,13 @@ BIN = .venv/bin
 
 SEED ?= 1
 
-.PHONY: help demo quick test full coverage injection syscalls threads packages browser lint types docs bench clean
+.PHONY: help demo quick test test-compiled full coverage injection syscalls threads packages browser lint types docs bench clean
 
 help:
 	@echo "make demo    run the demonstration, on the stock loop and on uvloop"
 	@echo "make quick   run the tests on a small part of the loop matrix (about two minutes)"
 	@echo "make test    run the tests"
+	@echo "make test-compiled  compile the C part, and run the tests with it"
 	@echo "make full    run the tests on every supported Python, each on the full loop matrix (hours)"
 	@echo "make coverage   report how much of each module its own tests execute"
 	@echo "make injection  raise an exception at every line of the engine in turn (takes long)"
@@ -48,6 +49,12 @@ quick: .venv/test.stamp
 
 test: .venv/test.stamp
 	$(BIN)/python -m pytest
+
+# The C module lies in the package while the tests run, and is removed afterwards.
+test-compiled: .venv/test.stamp
+	trap 'rm -f nurseryio/_speedups.*.so' EXIT && \
+	NURSERYIO_COMPILE=1 $(BIN)/python -m pip install --quiet --no-deps --editable . && \
+	NURSERYIO_EXPECT_COMPILED=1 $(BIN)/python -m pytest $(TESTS)
 
 full:
 	FULL=1 .ci/run

@@ -70,6 +70,7 @@ from ._nursery import (
     CancelScope as CancelScope,
     Nursery as Nursery,
     TaskStatus as TaskStatus,
+    __compiled__ as __compiled__,
     current_effective_deadline as current_effective_deadline,
     current_time as current_time,
     fail_after as fail_after,

@@ -77,6 +77,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "task_status",
             "nursery",
             "timeouts",
+            "compiled",
         ),
     },
     {
@@ -138,6 +139,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "reported",
             "trace_file",
             "timeline",
+            "step_times",
             "monitor",
             "remote",
             "otel",

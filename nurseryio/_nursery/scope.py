@@ -409,7 +409,7 @@ class CancelScope(Node, OnlyWith):
             raise TypeError(f"reason must be a string or None, not {type(reason).__name__}")
         self._check_caller()
         running = running_loop_or_none() is not None and current_asyncio_task() is not None
-        source_task = repr(current_task()) if running else None
+        source_task = current_task()._repr_later() if running else None
         self._cancel(CancelReason("explicit", reason, source_task, stack_if_wanted()))
 
     def _check_caller(self) -> None:

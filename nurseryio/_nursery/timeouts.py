@@ -4,7 +4,8 @@ Rule 1: times are seconds on the loop's own clock, ``loop.time()``. Under ``run(
 ``loop.time()`` returns the time of that clock, so asyncio's timers and nurseryio's always agree.
 
 Rule 2: a sleep is one coroutine, one future and one entry in the loop's heap of deadlines. It needs
-neither a scope nor a ``TimerHandle``.
+neither a scope nor a ``TimerHandle``. A sleep without an end needs no entry: the table of records
+keeps its task, so the garbage collector does not take a task that only waits.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import partial
 from math import inf, isnan
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .._asyncio.compat import current_task as current_asyncio_task
+from .._asyncio.compat import current_task as current_asyncio_task, new_future
 from .._base.errors import Cancelled, TooSlowError
 from .._base.exc_fields import is_a
 from .._base.util import (
@@ -178,7 +179,10 @@ async def sleep_forever() -> None:
 
     Trio: ``trio.sleep_forever``.
     """
-    await _sleep(current_task(), inf)
+    task = current_task()
+    if task.scope._effective:
+        await checkpoint()  # raises, unless something protects the task
+    await new_future(loop=task._state.loop)
 
 
 async def _sleep(task: Task, when: float) -> None:

@@ -31,7 +31,7 @@ from .._base.unsupported import Elsewhere
 from .._base.util import Frozen, NoPublicConstructor, generic_function
 from .._base.watchers import made, watchers
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
-from .._core.task import MAX_YIELD_CREDIT
+from .._core.task import INITIAL_YIELD_CREDIT
 from .._core.wait_queue import maybe_yield, park, wake_all, wake_first, wake_some
 
 if TYPE_CHECKING:
@@ -257,8 +257,9 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
         if task.scope._effective or task._deferred_cancel:
             await checkpoint_if_cancelled()
         if self._put(value):
-            if task._yield_credit == MAX_YIELD_CREDIT:
-                task._yield_credit = MAX_YIELD_CREDIT - 1  # the other tasks have just run
+            credit = task._yield_credit
+            if credit > INITIAL_YIELD_CREDIT:
+                task._yield_credit = credit - 1  # rule 5 of wait_queue
             else:
                 await maybe_yield(task)
             return
@@ -391,8 +392,9 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
         try:
             if self._can_take():
                 value = self._take()
-                if task._yield_credit == MAX_YIELD_CREDIT:
-                    task._yield_credit = MAX_YIELD_CREDIT - 1  # the other tasks have just run
+                credit = task._yield_credit
+                if credit > INITIAL_YIELD_CREDIT:
+                    task._yield_credit = credit - 1  # rule 5 of wait_queue
                 else:
                     try:
                         await maybe_yield(task)
