@@ -234,6 +234,11 @@ class TooSlowError(Exception):
     def __str__(self) -> str:
         return super().__str__() if self.args or self._text is None else self._text()
 
+    def __repr__(self) -> str:
+        # A log that prints the repr must not lose the text.
+        text = "" if self.args else str(self)
+        return f"{type(self).__name__}({text!r})" if text else super().__repr__()
+
     def __reduce__(self) -> Any:
         # The function has the traceback of the block.
         text = str(self)

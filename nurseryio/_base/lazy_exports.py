@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import Any
 
 from .thread_cache import prepare
-from .unsupported import missing_part, stand_in
+from .unsupported import missing_part, name_instead, stand_in
 
 # The type of a name whose import Python has put off; none before Python 3.15.
 _LAZY_IMPORT: Any = getattr(types, "LazyImportType", ())
@@ -150,7 +150,11 @@ def lazy_exports(namespace: dict[str, Any], lazy: dict[str, str] | None = None) 
     def __getattr__(name: str) -> Any:
         module = origin.get(name)
         if module is None:
-            raise AttributeError(f"module {public_module!r} has no attribute {name!r}")
+            instead = name_instead(name) if public_module == library else None
+            raise AttributeError(
+                f"module {public_module!r} has no attribute {name!r}"
+                + (f": {instead}" if instead else "")
+            )
         if not module:
             return _load(f"{library}.{name}")
         try:

@@ -4,8 +4,9 @@ Some functions of Trio cannot work on asyncio. Others of this library need a par
 lacks: Python in a browser has neither threads nor sockets. :func:`needs` marks these functions.
 
 Readers who know asyncio look for ``nursery.create_task``: :class:`Elsewhere` marks such
-names. The error about a keyword argument that was given to ``start_soon()`` for the child gets a
-note.
+names. :func:`name_instead` has the names of asyncio's module. The error about a keyword argument
+that was given to ``start_soon()`` for the child gets a note, and so does the one about a function
+that does not take the ``task_status`` of ``start()``.
 
 Rule 1: importing these names works. Calling them raises an error that says what to do instead.
 
@@ -210,6 +211,40 @@ async def reattach_detached_coroutine_object(*_args: object) -> NoReturn:
 _UNEXPECTED = "() got an unexpected keyword argument '"
 _METHODS = ("Nursery.start", "Nursery.start_soon", "run_sync")
 
+# Names of the module asyncio, and of anyio, that readers look for in the module nurseryio.
+_NURSERY = "use 'async with open_nursery() as nursery:'"
+_TIME_LIMIT = "use 'with fail_after(seconds):', which raises TooSlowError, or move_on_after"
+_INSTEAD = {
+    "TaskGroup": _NURSERY,
+    "create_task_group": _NURSERY,
+    "create_task": f"{_NURSERY} and nursery.start_soon(f, x)",
+    "ensure_future": f"{_NURSERY} and nursery.start_soon(f, x)",
+    "timeout": _TIME_LIMIT,
+    "timeout_at": "use 'with fail_at(deadline):', which raises TooSlowError, or move_on_at",
+    "wait_for": _TIME_LIMIT,
+    "TimeoutError": "fail_after raises TooSlowError",
+    "CancelledError": "use Cancelled, another name of asyncio.CancelledError",
+    "Queue": "use open_memory_channel(size)",
+    "create_memory_object_stream": "use open_memory_channel(size)",
+    "BoundedSemaphore": "use Semaphore(n, max_value=n)",
+    "wait": "use a nursery, or race(f, g) for the first result",
+    "as_completed": "use 'async with amap(f, items, limit=n, ordered=False) as results:'",
+    "shield": "use 'with CancelScope(shield=True):'",
+    "run_in_executor": "use await to_thread.run_sync(f, x)",
+    "start_server": "use serve_tcp(handler, port)",
+    "open_connection": "use await open_tcp_stream(host, port)",
+    "create_subprocess_exec": "use await run_process([program, argument])",
+    "create_subprocess_shell": "use await run_process(command, shell=True)",
+    "current_task": "use lowlevel.current_task(), or asyncio.current_task()",
+    "get_running_loop": "use asyncio.get_running_loop()",
+    "get_event_loop": "use asyncio.get_running_loop()",
+}
+
+
+def name_instead(name: str) -> str | None:
+    """Return the advice about a name of asyncio or anyio, or None for any other name."""
+    return _INSTEAD.get(name)
+
 
 class Elsewhere:
     """An attribute that a class does not have. Reading it raises the error that says so.
@@ -239,13 +274,21 @@ class Elsewhere:
 
 
 def explain_keyword(error: TypeError) -> None:
-    """Add a note to the error about a keyword argument that was meant for the child."""
+    """Add a note to the error about a keyword argument: one for the child, or ``task_status``."""
     arguments = args_of(error)
     if not arguments or type(arguments[0]) is not str:
         return
     method, _, rest = arguments[0].partition(_UNEXPECTED)
-    if method in _METHODS and not notes_of(error):
-        name = rest.partition("'")[0]
+    name = rest.partition("'")[0]
+    if notes_of(error):
+        return
+    if name == "task_status":
+        add_note(
+            error,
+            "nursery.start() waits until the function has called task_status.started(): give it "
+            "the keyword argument task_status=TASK_STATUS_IGNORED, or start it with start_soon()",
+        )
+    elif method in _METHODS:
         add_note(
             error,
             "pass keyword arguments of the function with functools.partial: "

@@ -41,6 +41,29 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
         getattr(nurseryio, "typo")  # noqa: B009
 
 
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("TaskGroup", "open_nursery()"),
+        ("create_task", "nursery.start_soon(f, x)"),
+        ("wait_for", "fail_after(seconds)"),
+        ("Queue", "open_memory_channel(size)"),
+        ("as_completed", "amap("),
+    ],
+)
+def test_a_name_of_asyncio_is_an_attribute_error_with_the_name_to_use(
+    name: str, instead: str
+) -> None:
+    with pytest.raises(AttributeError) as caught:
+        getattr(nurseryio, name)
+    text = str(caught.value)
+    assert text.startswith(f"module 'nurseryio' has no attribute {name!r}: ")
+    assert instead in text
+    assert not hasattr(nurseryio, name)
+    with pytest.raises(AttributeError, match=f"has no attribute {name!r}$"):
+        getattr(nurseryio.lowlevel, name)
+
+
 def test_dir_lists_lazy_names_before_they_are_loaded() -> None:
     assert "open_tcp_stream" in run_python("import nurseryio; print(dir(nurseryio))")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from typing import Any
@@ -13,7 +14,7 @@ import nurseryio
 from nurseryio import lowlevel
 from nurseryio._base import unsupported
 from nurseryio._base.exc_fields import notes_of
-from nurseryio._base.unsupported import Elsewhere, explain_keyword
+from nurseryio._base.unsupported import _INSTEAD, Elsewhere, explain_keyword, name_instead
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -234,6 +235,27 @@ async def test_a_keyword_argument_for_a_function_in_a_thread_is_explained() -> N
             await nurseryio.to_thread.run_sync(print, x=1)  # type: ignore[call-arg]
     (error,) = caught.value.exceptions
     assert notes_of(error)[0].endswith("run_sync(partial(f, x=...))")
+
+
+async def test_a_function_without_task_status_that_start_runs_is_explained() -> None:
+    async def serve() -> None:
+        raise AssertionError("never runs")
+
+    async with nurseryio.open_nursery() as nursery:
+        with pytest.raises(TypeError, match="unexpected keyword argument 'task_status'") as caught:
+            await nursery.start(serve)
+    (note,) = notes_of(caught.value)
+    assert note.startswith("nursery.start() waits until the function has called")
+
+
+@pytest.mark.parametrize("name", sorted(_INSTEAD))
+def test_the_advice_about_a_name_of_asyncio_uses_names_that_exist(name: str) -> None:
+    advice = name_instead(name)
+    assert advice is not None
+    assert not hasattr(nurseryio, name)
+    named = [word for word in re.findall(r"[A-Za-z_]{4,}", advice) if hasattr(nurseryio, word)]
+    assert named or "asyncio.get_running_loop" in advice
+    assert name_instead("typo") is None
 
 
 @pytest.mark.parametrize(

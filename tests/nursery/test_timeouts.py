@@ -286,6 +286,7 @@ async def test_the_text_of_too_slow_error_has_the_limit_its_line_and_the_line_th
         f"fail_after(1.5) at test_timeouts.py:{first + 1} in {name} ran out of time; "
         f"it was waiting at test_timeouts.py:{waits} in slow()"
     )
+    assert repr(caught.value) == f"TooSlowError({str(caught.value)!r})"
     copy = pickle.loads(pickle.dumps(caught.value))
     assert (type(copy), str(copy)) == (TooSlowError, str(caught.value))
     with pytest.raises(TooSlowError) as caught:
@@ -306,6 +307,10 @@ async def test_the_text_of_too_slow_error_has_the_reason_of_an_explicit_cancel()
 def test_too_slow_error_made_by_other_code_has_the_text_given_to_it() -> None:
     assert str(TooSlowError("mine")) == "mine"
     assert str(TooSlowError()) == ""
+    assert (repr(TooSlowError("mine")), repr(TooSlowError())) == (
+        "TooSlowError('mine')",
+        "TooSlowError()",
+    )
     assert pickle.loads(pickle.dumps(TooSlowError("mine"))).args == ("mine",)
     assert pickle.loads(pickle.dumps(TooSlowError())).args == ()
 
