@@ -47,7 +47,7 @@ class _Wait(NamedTuple):
 
 
 class Ages:
-    """What was seen on one loop, and since when.
+    """The waits that were seen on one loop, and since when.
 
     Args:
         loop: The event loop.

@@ -185,7 +185,7 @@ def task_line(task: TaskInfo) -> str:
 
 
 def scope_line(scope: ScopeInfo) -> str:
-    """What there is to say about a scope."""
+    """The description of a scope."""
     said = ["nursery" if scope.nursery else "scope"]
     if scope.cancelled:
         said.append(scope.reason or "cancelled")

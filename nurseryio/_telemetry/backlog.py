@@ -70,7 +70,7 @@ class Report(NamedTuple):
 
 
 class _Channel:
-    """What is known of one channel, or of an ``UnboundedQueue``.
+    """The state of one channel, or of an ``UnboundedQueue``.
 
     Args:
         thing: The state that its ends share; or the queue.

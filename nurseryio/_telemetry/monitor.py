@@ -319,7 +319,7 @@ def answer(request: dict[str, Any], frame: FrameType | None = None) -> dict[str,
 
 
 def _top(seconds: float) -> list[dict[str, Any]]:
-    """What a measurement of all loops has found, and their tasks at its end."""
+    """The result of measuring all loops, and their tasks at its end."""
     loops = running_loops()
     rows = []
     for loop, shares in zip(loops, measure(loops, seconds), strict=True):

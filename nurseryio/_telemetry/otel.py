@@ -418,7 +418,7 @@ def _full_name(kind: type) -> str:
 
 
 class _Followed:
-    """What is known of one task.
+    """The state of one task.
 
     Args:
         late: whether the task was running already when it was first seen.
@@ -449,7 +449,7 @@ class _Followed:
 
 
 class _Seen:
-    """What is known of one open scope.
+    """The state of one open scope.
 
     Args:
         span: its span; that of its parent if it has none.

@@ -35,7 +35,7 @@ LOOKS_A_SECOND = 200
 
 
 class Shares(NamedTuple):
-    """What a measurement of one loop has found.
+    """The result of measuring one loop.
 
     Attributes:
         running: By the number of a task: the share of the time in which it was in a step.

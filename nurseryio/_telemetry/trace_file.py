@@ -471,7 +471,7 @@ class TraceFile(Instrument):
 
 
 class _Track:
-    """What is known of one task.
+    """The state of one task in the trace.
 
     Attributes:
         number: The number of the track in the file.
@@ -556,7 +556,7 @@ class _Track:
 
 
 class _Scope:
-    """What is known of one open scope: its kind, its name and the reason of its cancellation."""
+    """One open scope: its kind, its name and the reason of its cancellation."""
 
     __slots__ = ("cancelled", "kind", "name")
 
