@@ -152,7 +152,7 @@ if TYPE_CHECKING:
         serve_ssl_over_tcp as serve_ssl_over_tcp,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Where the names that are loaded on first use come from.
 _LAZY = {
