@@ -57,10 +57,13 @@ from ._nursery import (
     fail_at as fail_at,
     move_on_after as move_on_after,
     move_on_at as move_on_at,
+    move_on_at_stop as move_on_at_stop,
     open_nursery as open_nursery,
     sleep as sleep,
     sleep_forever as sleep_forever,
     sleep_until as sleep_until,
+    stop_requested as stop_requested,
+    wait_stop_requested as wait_stop_requested,
 )
 from ._run import run as run
 from ._sync import (
@@ -120,6 +123,7 @@ if TYPE_CHECKING:
         open_file as open_file,
         open_signal_receiver as open_signal_receiver,
         run_process as run_process,
+        stop_on_signals as stop_on_signals,
         terminate_process_group as terminate_process_group,
         wrap_file as wrap_file,
     )
@@ -152,6 +156,7 @@ _LAZY = {
     "_system.run_process": "run_process terminate_process_group",
     "_system.files": "open_file wrap_file",
     "_system.signals": "open_signal_receiver",
+    "_system.stop_signals": "stop_on_signals",
     "": "abc from_thread instruments lowlevel socket testing to_thread",
 }
 

@@ -70,6 +70,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     {
         "_nursery": (
             "origins",
+            "stop_requests",
             "scope",
             "task_exit",
             "child_notes",
@@ -77,6 +78,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "task_status",
             "nursery",
             "timeouts",
+            "stopping",
         ),
     },
     {
@@ -193,6 +195,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "process",
             "run_process",
             "signals",
+            "stop_signals",
         ),
         "_interop": (
             "anyio_bridge",

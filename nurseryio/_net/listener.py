@@ -93,6 +93,17 @@ class SocketListener(Listener[SocketStream], metaclass=Final):
                 if type(native) is Socket or exc.errno not in NEXT_MAY_BE_FINE:
                     raise
 
+    def _accept_queued(self) -> SocketStream | None:
+        """Accept a connection that the system has queued, without waiting; None if it has none.
+
+        On a loop that cannot watch sockets the result is always None.
+        """
+        native = self.socket
+        if type(native) is not Socket or native.fileno() < 0:
+            return None
+        sock = native._accept_queued()
+        return None if sock is None else SocketStream._of_accepted(sock)
+
     async def aclose(self) -> None:
         """Stop listening: when this returns or raises, the port is free.
 

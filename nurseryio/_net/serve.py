@@ -8,6 +8,10 @@ Rule 1: a connection is closed when its handler returns or raises.
 Rule 2: the server does not catch an error of a handler. So the error ends the server, unless the
 handlers run in a nursery that the caller passed. Running out of file descriptors or memory is not
 an error of the handler or of the server. It is logged, and the server tries again soon.
+
+Rule 3: a stop request ends the accepting, not the handlers. Connections that the system has queued
+are accepted first, and the listener is closed in the same step. So a client whose connection was
+established is served, and a later one is refused.
 """
 
 from __future__ import annotations
@@ -15,12 +19,20 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._base import AsyncResource
 from .._base.lazy_exports import load_for_server
 from .._base.util import in_the_name_of, reject_non_functions
-from .._nursery import TASK_STATUS_IGNORED, CancelScope, Nursery, open_nursery, sleep
+from .._nursery import (
+    TASK_STATUS_IGNORED,
+    CancelScope,
+    Nursery,
+    move_on_at_stop,
+    open_nursery,
+    sleep,
+    stop_requested,
+)
 from .generic import aclose_forcefully
 from .stream import SocketStream
 
@@ -50,12 +62,17 @@ async def serve_listeners(
     *,
     handler_nursery: Nursery | None = None,
     task_status: TaskStatus[list[ListenerT]] = TASK_STATUS_IGNORED,
-) -> NoReturn:
+) -> None:
     """For each connection that comes in at ``listeners``, run ``handler(stream)`` in a task.
 
     If the system does not have room for one more connection (``EMFILE``, ``ENFILE``, ``ENOBUFS``,
     ``ENOMEM``), the server waits 100 ms and tries again. It also logs an error to the logger
     ``nurseryio.serve_listeners``.
+
+    When a stop is requested (:meth:`CancelScope.request_stop`), the server accepts the connections
+    that the system has queued, closes the listeners and lets the handlers finish. Then it returns.
+    Handlers can see the request, to close connections that are idle. With a ``handler_nursery`` it
+    does not wait for the handlers.
 
     Args:
         handler: An async function of one argument, the connection. The connection is closed when
@@ -69,7 +86,7 @@ async def serve_listeners(
     Raises:
         TypeError: ``handler`` is not a function.
         ExceptionGroup: ``accept`` failed, or a handler in the server's nursery did.
-        Cancelled: if the task is cancelled. There is no other way to stop a server.
+        Cancelled: if the task is cancelled. The handlers in the server's nursery are cancelled too.
 
     Checkpoint: yes.
 
@@ -86,7 +103,8 @@ async def serve_listeners(
         # After the tasks were spawned, so that an error of start_soon() comes first. The sockets
         # already queue connections.
         task_status.started(listeners)
-    raise AssertionError("a server ends by an error or by being cancelled")
+    if not stop_requested():
+        raise AssertionError("a server ends by an error, a stop or by being cancelled")
 
 
 async def _serve_one(
@@ -95,37 +113,68 @@ async def _serve_one(
     handler: Callable[[StreamT], Awaitable[object]],
 ) -> None:
     handle = in_the_name_of(handler, _handle)
+
+    def start(stream: StreamT) -> None:
+        if isinstance(handler_nursery, Nursery):
+            handler_nursery.start_soon(handle, stream, handler, name=handler)
+        else:
+            handler_nursery.start_soon(handle, stream, handler)
+
     try:
-        while True:
-            try:
-                stream = await listener.accept()
-            except OSError as exc:
-                if exc.errno not in _NO_ROOM:
-                    raise
-                logger.error(
-                    "accept returned %s (%s); retrying in %s seconds",
-                    errno.errorcode[exc.errno],
-                    os.strerror(exc.errno),
-                    PAUSE,
-                    exc_info=True,
-                )
-                await sleep(PAUSE)
-            else:
+        with move_on_at_stop():
+            while True:
                 try:
-                    if isinstance(handler_nursery, Nursery):
-                        handler_nursery.start_soon(handle, stream, handler, name=handler)
-                    else:
-                        handler_nursery.start_soon(handle, stream, handler)
-                except BaseException:
-                    # The nursery of the caller may be closed already.
-                    await aclose_forcefully(stream)
-                    raise
-                del stream  # do not keep the stream alive until the next one comes
-    except BaseException:
-        # Shielded: a cancellation of the server must not take the place of the error.
+                    stream = await listener.accept()
+                except OSError as exc:
+                    if exc.errno not in _NO_ROOM:
+                        raise
+                    _log_no_room(exc, f"retrying in {PAUSE} seconds")
+                    await sleep(PAUSE)
+                else:
+                    await _start_or_close(start, stream)
+                    del stream  # do not keep the stream alive until the next one comes
+        await _accept_queued(listener, start)
+    finally:
+        # Shielded: a cancellation of the server must not take the place of an error.
         with CancelScope(shield=True):
             await aclose_forcefully(listener)
+
+
+async def _start_or_close(start: Callable[[StreamT], None], stream: StreamT) -> None:
+    try:
+        start(stream)
+    except BaseException:
+        # The nursery of the caller may be closed already.
+        await aclose_forcefully(stream)
         raise
+
+
+async def _accept_queued(listener: Any, start: Callable[[Any], None]) -> None:
+    """Accept what the system has queued at a listener, without letting other tasks run.
+
+    Listeners of other libraries cannot do that: the system resets what they have queued.
+    """
+    accept_queued = getattr(listener, "_accept_queued", None)
+    if accept_queued is None:
+        return
+    try:
+        while (stream := accept_queued()) is not None:
+            await _start_or_close(start, stream)
+    except OSError as exc:
+        if exc.errno not in _NO_ROOM:
+            raise
+        _log_no_room(exc, "the rest of the queue is lost, because the server was asked to stop")
+
+
+def _log_no_room(exc: OSError, consequence: str) -> None:
+    assert exc.errno is not None
+    logger.error(
+        "accept returned %s (%s); %s",
+        errno.errorcode[exc.errno],
+        os.strerror(exc.errno),
+        consequence,
+        exc_info=True,
+    )
 
 
 async def _handle(stream: StreamT, handler: Callable[[StreamT], Awaitable[object]]) -> None:

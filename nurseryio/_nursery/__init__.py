@@ -1,13 +1,15 @@
 """Cancel scopes, timeouts and nurseries: how they are entered and left.
 
-``origins`` keeps which line has set a deadline, while that is wanted. ``scope`` has
-``CancelScope``: its deadline, shield, ``cancel()``, and which errors it catches. ``task_exit`` does
+``origins`` keeps which line has set a deadline, while that is wanted. ``stop_requests`` asks the
+code in a scope to stop. ``scope`` has ``CancelScope``: its deadline, shield, ``cancel()``, and
+which errors it catches. ``task_exit`` does
 the bookkeeping after a task's last step. ``child_notes`` writes the names of children into notes on
 their errors. ``nursery_exit`` waits for the children, recognises a native cancel of the host task,
 and decides which error or group the end of a nursery raises. ``task_status`` has ``started()``,
 which moves a child of ``start()`` to its nursery. ``nursery`` has ``open_nursery()``,
 ``start_soon()``, ``start()``, and the wrapper around a child. ``timeouts`` has the clock,
-``sleep()``, ``move_on_after()``, ``fail_after()`` and the like.
+``sleep()``, ``move_on_after()``, ``fail_after()`` and the like. ``stopping`` has the functions of
+code that can be asked to stop.
 
 Not here: how a cancellation reaches a task (``_core.delivery``), the heap of deadlines
 (``_core.deadlines``), and operations on exception groups (``_base.exception_groups``).
@@ -17,6 +19,11 @@ from __future__ import annotations
 
 from .nursery import Nursery as Nursery, open_nursery as open_nursery
 from .scope import CancelScope as CancelScope
+from .stopping import (
+    move_on_at_stop as move_on_at_stop,
+    stop_requested as stop_requested,
+    wait_stop_requested as wait_stop_requested,
+)
 from .task_status import TASK_STATUS_IGNORED as TASK_STATUS_IGNORED, TaskStatus as TaskStatus
 from .timeouts import (
     current_effective_deadline as current_effective_deadline,

@@ -48,6 +48,7 @@ from .._core.scope_tree import ROOT, Node, abandon, encloses, recalculate
 from .._core.task import Task, adopt_current, current_state, current_task, not_in_a_task, records
 from . import origins
 from .origins import DEADLINE, noted, reason_now, reason_of
+from .stop_requests import Stoppable, look_again
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 
 
 @final
-class CancelScope(Node, OnlyWith):
+class CancelScope(Node, Stoppable, OnlyWith):
     """A piece of work that can be cancelled as a whole: ``with CancelScope() as scope: ...``.
 
     The scope is cancelled by :meth:`cancel`, or when its deadline passes. From then on every
@@ -92,6 +93,7 @@ class CancelScope(Node, OnlyWith):
         "_entry",
         "_native_requests_at_entry",
         "_relative",
+        "_stop",
         "cancelled_caught",
     )
 
@@ -109,6 +111,8 @@ class CancelScope(Node, OnlyWith):
     _native_requests_at_entry: int
     # The AnyioPairing that the anyio bridge makes at entry in an anyio scope; else None.
     _anyio_pairing: Any
+    # True once a stop was requested; unset before (see stop_requests).
+    _stop: bool
 
     def __init__(
         self, *, deadline: float = inf, relative_deadline: float = inf, shield: bool = False
@@ -507,6 +511,8 @@ class CancelScope(Node, OnlyWith):
         try:
             self._shielded = shield
             deliver_changes(recalculate(self))
+            if self._task._state.stop_was_requested and not shield:
+                look_again(self._task._state)
         except BaseException:
             push_later(self)
             raise
