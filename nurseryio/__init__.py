@@ -50,6 +50,7 @@ from ._nursery import (
     TASK_STATUS_IGNORED as TASK_STATUS_IGNORED,
     CancelScope as CancelScope,
     Nursery as Nursery,
+    ServiceNursery as ServiceNursery,
     TaskStatus as TaskStatus,
     current_effective_deadline as current_effective_deadline,
     current_time as current_time,
@@ -59,6 +60,7 @@ from ._nursery import (
     move_on_at as move_on_at,
     move_on_at_stop as move_on_at_stop,
     open_nursery as open_nursery,
+    open_service_nursery as open_service_nursery,
     sleep as sleep,
     sleep_forever as sleep_forever,
     sleep_until as sleep_until,
@@ -115,6 +117,14 @@ if TYPE_CHECKING:
         serve_tcp as serve_tcp,
         serve_unix as serve_unix,
     )
+    from ._sync.children import wait_children as wait_children
+    from ._sync.supervisor import (
+        ChildFailure as ChildFailure,
+        Supervisor as Supervisor,
+        SupervisorStatistics as SupervisorStatistics,
+        open_supervisor as open_supervisor,
+    )
+    from ._sync.task_handle import TaskHandle as TaskHandle
     from ._system import (
         Path as Path,
         PosixPath as PosixPath,
@@ -151,6 +161,9 @@ _LAZY = {
     "_net.tcp_connect": "open_tcp_stream",
     "_net.serve": "serve_listeners",
     "_net.unix": "open_unix_listeners open_unix_socket serve_unix",
+    "_sync.children": "wait_children",
+    "_sync.supervisor": "ChildFailure Supervisor SupervisorStatistics open_supervisor",
+    "_sync.task_handle": "TaskHandle",
     "_system.path": "Path PosixPath WindowsPath",
     "_system.process": "Process",
     "_system.run_process": "run_process terminate_process_group",

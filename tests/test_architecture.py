@@ -79,6 +79,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "nursery",
             "timeouts",
             "stopping",
+            "services",
         ),
     },
     {
@@ -113,6 +114,9 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "safe_channel",
             "unbounded_queue",
             "results",
+            "children",
+            "task_handle",
+            "supervisor",
         ),
     },
     {

@@ -116,7 +116,7 @@ class LoopState:
         # The tasks to recheck, and whether the call that rechecks them is scheduled.
         self.recheck_queue: list[Task] = []
         self.recheck_scheduled: bool = False
-        # The open scopes that a stop request cancels, as keys in the order of their entry; and whether
+        # The open scopes that a stop request cancels, as keys in the order of their entry; whether
         # there was any request (see _nursery.stop_requests).
         self.stop_scopes: dict[Any, None] = {}
         self.stop_was_requested: bool = False

@@ -9,7 +9,7 @@ and decides which error or group the end of a nursery raises. ``task_status`` ha
 which moves a child of ``start()`` to its nursery. ``nursery`` has ``open_nursery()``,
 ``start_soon()``, ``start()``, and the wrapper around a child. ``timeouts`` has the clock,
 ``sleep()``, ``move_on_after()``, ``fail_after()`` and the like. ``stopping`` has the functions of
-code that can be asked to stop.
+code that can be asked to stop. ``services`` has ``open_service_nursery()``.
 
 Not here: how a cancellation reaches a task (``_core.delivery``), the heap of deadlines
 (``_core.deadlines``), and operations on exception groups (``_base.exception_groups``).
@@ -19,6 +19,10 @@ from __future__ import annotations
 
 from .nursery import Nursery as Nursery, open_nursery as open_nursery
 from .scope import CancelScope as CancelScope
+from .services import (
+    ServiceNursery as ServiceNursery,
+    open_service_nursery as open_service_nursery,
+)
 from .stopping import (
     move_on_at_stop as move_on_at_stop,
     stop_requested as stop_requested,

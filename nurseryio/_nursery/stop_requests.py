@@ -65,7 +65,6 @@ class Stoppable:
         _called: bool
         _deadline: float
         _entered: bool
-        _stop: bool
         _task: Any
 
         def cancel(self, reason: str | None = None) -> None: ...
@@ -111,7 +110,8 @@ class Stoppable:
             deadline = task._state.loop.time() + grace_period
             if deadline < self._deadline:
                 self._set_deadline(deadline)
-        self._stop = task._state.stop_was_requested = True
+        scope: Any = self  # the slot is in CancelScope
+        scope._stop = task._state.stop_was_requested = True
         look_again(task._state)
 
     @property

@@ -1,6 +1,7 @@
 """Code that can be asked to stop: how it notices.
 
-This module has ``stop_requested()``, ``wait_stop_requested()`` and ``move_on_at_stop()``. The request itself is ``CancelScope.request_stop``, in ``stop_requests``.
+This module has ``stop_requested()``, ``wait_stop_requested()`` and ``move_on_at_stop()``. The
+request itself is ``CancelScope.request_stop``, in ``stop_requests``.
 """
 
 from __future__ import annotations

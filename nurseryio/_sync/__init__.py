@@ -6,6 +6,8 @@
 ``channel``: memory channels. ``safe_channel``: async generators behind a channel.
 ``unbounded_queue``: a queue that is emptied in batches, deprecated.
 ``results``: ``gather``, ``race`` and ``amap``, which return results of concurrent functions.
+``children``: waiting for all children. ``task_handle``: a handle of one child.
+``supervisor``: children that fail one by one, and are restarted.
 
 A module imports only from those before it and from the rooms below. Tasks sleep in
 ``_core.wait_queue.park``: an item or lock that was handed to a task stays with it, even if the

@@ -142,8 +142,7 @@ def check(signals: tuple[signal.Signals | int, ...], caller: str) -> None:
     if threading.current_thread() is not threading.main_thread():
         raise explained(
             RuntimeError(
-                f"Sorry, {caller} is only possible when running in Python interpreter's "
-                "main thread"
+                f"Sorry, {caller} is only possible when running in Python interpreter's main thread"
             ),
             "open it in a loop that runs there",
         )

@@ -34,7 +34,9 @@ async def test_a_stop_request_interrupts_nothing_but_can_be_seen() -> None:
     assert not stop_requested()
 
 
-async def test_a_scope_is_cancelled_at_the_end_of_the_grace_period(autojump_clock: MockClock) -> None:
+async def test_a_scope_is_cancelled_at_the_end_of_the_grace_period(
+    autojump_clock: MockClock,
+) -> None:
     start = current_time()
     with CancelScope() as scope:
         scope.request_stop(grace_period=5)
