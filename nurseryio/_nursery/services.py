@@ -199,7 +199,7 @@ class _Status(TaskStatus[Any]):
 
 
 def open_service_nursery(*, grace_period: float = 0) -> ServiceNursery:
-    """Make a nursery for services, to be used as ``async with open_service_nursery() as services:``.
+    """Make a nursery for services: ``async with open_service_nursery() as services:``.
 
     The services are its children, and may be used by the code in the block until that has ended::
 

@@ -3,8 +3,8 @@
 This module has :func:`open_supervisor`. A supervisor is a nursery. Its children catch their errors
 and ask an error handler what to do.
 
-Rule 1: the order of events decides, not the time at which a task looks. The handler is called once
-for each error, in the task that has failed, before anything else is done about it.
+Rule 1: the error handler is called once for each error, in the task that has failed, before
+anything else happens to the child.
 
 Rule 2: only ordinary errors are handled (``Exception``, and groups of them). A cancellation, an
 exit and Ctrl-C pass. After the supervisor was cancelled or asked to stop, no child is restarted.
@@ -282,12 +282,12 @@ class Supervisor(metaclass=NoPublicConstructor):
                 await coroutine_or_error(async_fn, *args)
                 return
             except Exception as error:
-                failure = ChildFailure(name=name, error=error, restarts=restarts)
-                try:
-                    if not self._is_to_be_restarted(failure):
-                        return
-                finally:
-                    del failure  # no reference cycle: the error's traceback holds this frame
+                decision = self._decide(ChildFailure(name=name, error=error, restarts=restarts))
+                if decision == "raise":
+                    raise
+                if decision == "drop":
+                    self._dropped += 1
+                    return
             finally:
                 self._running -= 1
             restarts += 1
@@ -297,22 +297,17 @@ class Supervisor(metaclass=NoPublicConstructor):
                 return
             pause = min(pause * 2, longest)
 
-    def _is_to_be_restarted(self, failure: ChildFailure) -> bool:
-        """Ask the error handler, in the ``except`` clause of the error.
-
-        Raises:
-            Exception: The error, if that is the decision or there were too many restarts.
-        """
+    def _decide(self, failure: ChildFailure) -> Decision:
+        """Ask the error handler, and see whether the child may be restarted."""
         decision = self._on_error(failure)
         if decision not in DECISIONS:
             raise TypeError(
                 f"on_error must return 'restart', 'drop' or 'raise', not {safe_repr(decision)}"
             )
-        if decision == "raise":
-            raise failure.error
-        if decision == "drop" or stop_requested():
-            self._dropped += 1
-            return False
+        if decision != "restart":
+            return decision
+        if stop_requested():
+            return "drop"
         now = current_time()
         times = self._times
         while times and now - times[0] > self._within:
@@ -323,9 +318,9 @@ class Supervisor(metaclass=NoPublicConstructor):
                 f"{failure.name} is not restarted: {len(times)} restarts of all children in "
                 f"{self._within:g} seconds are the limit",
             )
-            raise failure.error
+            return "raise"
         times.append(now)
-        return True
+        return "restart"
 
     async def _paused(self, seconds: float) -> bool:
         """Wait before a restart; return whether it is to be made."""
