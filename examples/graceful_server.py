@@ -1,7 +1,7 @@
 """A server that loses no work when it is stopped.
 
 Each line of a client is a job: a number of milliseconds. The server answers "done" after that time.
-SIGTERM and Ctrl-C stop it in this order: it accepts no more connections, closes those that are
+SIGTERM and Ctrl-C stop it in this order: it accepts no more connections, closes those that stay
 idle, and finishes the jobs that it has begun, for at most ten seconds. The log, which is a service,
 ends last. A second signal ends everything at once.
 
@@ -15,7 +15,9 @@ from functools import partial
 
 import nurseryio
 
-GRACE_PERIOD = 10  # seconds
+# Seconds: for the work that was begun, and for a request that is on its way.
+GRACE_PERIOD = 10
+LINGER = 1
 
 
 async def write_log(lines: nurseryio.MemoryReceiveChannel[str]) -> None:
@@ -26,7 +28,7 @@ async def write_log(lines: nurseryio.MemoryReceiveChannel[str]) -> None:
 async def receive_line(stream: nurseryio.SocketStream, buffer: bytearray) -> bytes | None:
     """Receive a line; None at the end of the connection, or if the server is to stop."""
     while b"\n" not in buffer:
-        with nurseryio.move_on_at_stop() as idle:
+        with nurseryio.move_on_at_stop(delay=LINGER) as idle:
             data = await stream.receive_some()
         if idle.cancelled_caught or not data:
             return None

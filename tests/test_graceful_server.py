@@ -23,7 +23,7 @@ class Load:
 
     Attributes:
         answered: requests with a whole answer.
-        lost: requests that the server has accepted, without an answer.
+        unanswered: requests on a connection that the system has established, without an answer.
     """
 
     def __init__(self, port: int) -> None:
@@ -74,9 +74,10 @@ def test_sigterm_under_load_loses_no_request_that_the_server_has_accepted(loop: 
     assert server.lines[-1] == "all jobs are finished"
     done = sum(int(line.split()[-1]) for line in server.lines if line.startswith("jobs done"))
     assert done == load.answered
-    # The system resets a connection that comes between the last accept and the close. The server
-    # has never seen it.
-    assert load.unanswered <= CLIENTS
+    assert "jobs done: 0" not in server.lines
+    # The system resets a connection that comes between the last accept and the close, which are a
+    # few instructions apart. The server has never seen it.
+    assert load.unanswered <= 2
 
 
 def test_sigterm_finishes_the_work_under_way_and_closes_idle_connections() -> None:

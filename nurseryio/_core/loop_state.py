@@ -116,9 +116,9 @@ class LoopState:
         # The tasks to recheck, and whether the call that rechecks them is scheduled.
         self.recheck_queue: list[Task] = []
         self.recheck_scheduled: bool = False
-        # The open scopes that a stop request cancels, as keys in the order of their entry; whether
-        # there was any request (see _nursery.stop_requests).
-        self.stop_scopes: dict[Any, None] = {}
+        # The open scopes that a stop request ends, in the order of their entry, with the seconds
+        # that they get; whether there was any request (see _nursery.stop_requests).
+        self.stop_scopes: dict[Any, float] = {}
         self.stop_was_requested: bool = False
         # Calls that failed half-way and are to be made in the next iteration of the loop (see
         # finish_later). The function schedules that and needs no stack.

@@ -111,8 +111,6 @@ class CancelScope(Node, Stoppable, OnlyWith):
     _native_requests_at_entry: int
     # The AnyioPairing that the anyio bridge makes at entry in an anyio scope; else None.
     _anyio_pairing: Any
-    # True once a stop was requested; unset before (see stop_requests).
-    _stop: bool
 
     def __init__(
         self, *, deadline: float = inf, relative_deadline: float = inf, shield: bool = False
@@ -505,13 +503,10 @@ class CancelScope(Node, Stoppable, OnlyWith):
         self._check_caller()
         if self._anyio_pairing is not None:
             shield = anyio_hook.set_shield(self, self._task, shield)
-        if self._task is None:
-            self._shielded = shield
-            return
         try:
             self._shielded = shield
-            deliver_changes(recalculate(self))
-            if self._task._state.stop_was_requested and not shield:
+            if self._task is not None:
+                deliver_changes(recalculate(self))
                 look_again(self._task._state)
         except BaseException:
             push_later(self)

@@ -43,14 +43,22 @@ def is_requested(node: Node | None) -> bool:
 
 
 def look_again(state: LoopState) -> None:
-    """Cancel the scopes of a loop that end at a stop request, if one reaches them now.
+    """End the scopes of a loop that end at a stop request, if one reaches them now.
 
     If that fails for one of them, it is done again in the next iteration of the loop.
     """
+    if not state.stop_was_requested:
+        return
     try:
-        for scope in state.stop_scopes.copy():
-            if not scope._called and is_requested(scope):
-                scope._cancel(STOP)
+        for scope, delay in state.stop_scopes.copy().items():
+            if is_requested(scope):
+                if delay > 0:
+                    deadline = state.loop.time() + delay
+                    if deadline < scope._deadline:
+                        scope._set_deadline(deadline)
+                else:
+                    scope._cancel(STOP)
+                state.stop_scopes.pop(scope, None)
     except BaseException:
         state.finish_later(look_again, state)
         raise

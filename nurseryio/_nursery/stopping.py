@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._base.util import OnlyWith
+from .._base.util import SECONDS, OnlyWith, as_float
 from .._core.task import current_task
 from .scope import new_scope
-from .stop_requests import STOP, is_requested
+from .stop_requests import is_requested, look_again
 from .timeouts import sleep_forever
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ async def wait_stop_requested() -> None:
         await sleep_forever()
 
 
-def move_on_at_stop() -> _AtStop:
+def move_on_at_stop(*, delay: float = 0) -> _AtStop:
     """A scope that is cancelled when the task is asked to stop: ``with move_on_at_stop(): ...``.
 
     Put it around the wait for more work, and not around the work::
@@ -67,31 +67,42 @@ def move_on_at_stop() -> _AtStop:
                 break
             await do(job)
 
-    If the stop was requested already, the block is cancelled at its first checkpoint.
+    If the stop was requested already, the block is cancelled at its first checkpoint. A ``delay``
+    gives the block some time after the request, or after its beginning if that is later. So a
+    connection can be read on, for a request that is under way.
+
+    Args:
+        delay: seconds from the request to the cancellation, not negative.
 
     Returns:
         A context manager that gives the :class:`CancelScope`. After the block, ``cancelled_caught``
         is true if it was cut short.
 
     Raises:
+        TypeError: ``delay`` is not a number.
+        ValueError: ``delay`` is negative or NaN.
         RuntimeError: on entering outside a task.
 
     Checkpoint: no.
 
     Trio: none.
     """
-    return _AtStop()
+    delay = as_float(delay, "delay", SECONDS)
+    if delay < 0:
+        raise ValueError("delay must be non-negative")
+    return _AtStop(delay)
 
 
 class _AtStop(OnlyWith):
     """The context manager of :func:`move_on_at_stop`."""
 
-    __slots__ = ("_scope", "_state")
+    __slots__ = ("_delay", "_scope", "_state")
 
     # Set at entry.
     _state: LoopState
 
-    def __init__(self) -> None:
+    def __init__(self, delay: float) -> None:
+        self._delay = delay
         self._scope = new_scope()
 
     def __enter__(self) -> CancelScope:
@@ -100,9 +111,8 @@ class _AtStop(OnlyWith):
             task = scope._task
             assert task is not None
             self._state = state = task._state
-            state.stop_scopes[scope] = None
-            if state.stop_was_requested and is_requested(scope):
-                scope._cancel(STOP)
+            state.stop_scopes[scope] = self._delay
+            look_again(state)
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise

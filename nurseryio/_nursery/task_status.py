@@ -120,5 +120,4 @@ class Starting(TaskStatus[StatusT]):
             old._children.pop(task, None)
         deliver_changes(flipped)
         old._wake()
-        if new._state.stop_was_requested:
-            look_again(new._state)
+        look_again(new._state)

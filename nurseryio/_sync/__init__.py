@@ -2,12 +2,11 @@
 
 ``parking_lot``: the fair queue that most of the others wait in, and its breakers.
 ``event``, ``lock``, ``semaphore``, ``condition``: one file each.
-``limiter``: a capacity limiter, whose tokens are borrowed.
-``channel``: memory channels. ``safe_channel``: async generators behind a channel.
+``limiter``: a capacity limiter. ``channel``: memory channels.
+``safe_channel``: async generators behind a channel.
 ``unbounded_queue``: a queue that is emptied in batches, deprecated.
-``results``: ``gather``, ``race`` and ``amap``, which return results of concurrent functions.
-``children``: waiting for all children. ``task_handle``: a handle of one child.
-``supervisor``: children that fail one by one, and are restarted.
+``results``: ``gather``, ``race`` and ``amap``. ``children``: waiting for all children.
+``task_handle``: a handle of one child. ``supervisor``: children that are restarted.
 
 A module imports only from those before it and from the rooms below. Tasks sleep in
 ``_core.wait_queue.park``: an item or lock that was handed to a task stays with it, even if the

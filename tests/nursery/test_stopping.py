@@ -10,6 +10,7 @@ import nurseryio
 from nurseryio import (
     CancelScope,
     Event,
+    current_time,
     move_on_at_stop,
     open_memory_channel,
     open_nursery,
@@ -18,6 +19,7 @@ from nurseryio import (
     wait_stop_requested,
 )
 from nurseryio.testing import (
+    MockClock,
     Schedule,
     assert_checkpoints,
     cancel_at_every_await,
@@ -112,6 +114,30 @@ async def test_move_on_at_stop_cannot_be_entered_twice_or_by_async_with() -> Non
     with pytest.raises(RuntimeError, match="use 'with'"):
         async with move_on_at_stop():  # type: ignore[attr-defined]
             pass
+
+
+async def test_move_on_at_stop_with_a_delay_gives_the_block_time_after_the_request(
+    autojump_clock: MockClock,
+) -> None:
+    with CancelScope() as scope:
+        start = current_time()
+        with move_on_at_stop(delay=3) as waiting:
+            scope.request_stop()
+            assert not waiting.cancel_called
+            scope.request_stop()  # does not begin the delay again
+            await sleep_forever()
+        assert waiting.cancelled_caught
+        assert current_time() == start + 3
+        with move_on_at_stop(delay=3) as waiting:
+            await sleep_forever()
+        assert current_time() == start + 6
+
+
+async def test_a_delay_of_move_on_at_stop_is_a_number_of_seconds_that_is_not_negative() -> None:
+    with pytest.raises(ValueError, match="delay"):
+        move_on_at_stop(delay=-1)
+    with pytest.raises(TypeError, match="delay"):
+        move_on_at_stop(delay=None)  # type: ignore[arg-type]
 
 
 async def test_an_open_block_is_forgotten_when_it_is_left() -> None:
