@@ -28,9 +28,10 @@ async def write_log(lines: nurseryio.MemoryReceiveChannel[str]) -> None:
 async def receive_line(stream: nurseryio.SocketStream, buffer: bytearray) -> bytes | None:
     """Receive a line; None at the end of the connection, or if the server is to stop."""
     while b"\n" not in buffer:
-        with nurseryio.move_on_at_stop(delay=LINGER) as idle:
+        data = b""
+        with nurseryio.move_on_at_stop(delay=LINGER):
             data = await stream.receive_some()
-        if idle.cancelled_caught or not data:
+        if not data:
             return None
         buffer += data
     line, _, rest = bytes(buffer).partition(b"\n")

@@ -117,14 +117,14 @@ if TYPE_CHECKING:
         serve_tcp as serve_tcp,
         serve_unix as serve_unix,
     )
-    from ._sync.children import wait_children as wait_children
-    from ._sync.supervisor import (
+    from ._sync import (
         ChildFailure as ChildFailure,
         Supervisor as Supervisor,
         SupervisorStatistics as SupervisorStatistics,
+        TaskHandle as TaskHandle,
         open_supervisor as open_supervisor,
+        wait_children as wait_children,
     )
-    from ._sync.task_handle import TaskHandle as TaskHandle
     from ._system import (
         Path as Path,
         PosixPath as PosixPath,

@@ -13,6 +13,10 @@ A module imports only from those before it and from the rooms below. Tasks sleep
 task is cancelled at that moment. Wake-up and cancellation themselves are in ``_core``.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from .channel import (
     MemoryChannelStatistics,
     MemoryReceiveChannel,
@@ -33,6 +37,17 @@ from .results import amap, gather, race
 from .safe_channel import as_safe_channel
 from .semaphore import Semaphore
 from .unbounded_queue import UnboundedQueue, UnboundedQueueStatistics
+
+# For type checkers only: not every program needs these, so they are loaded on first use.
+if TYPE_CHECKING:
+    from .children import wait_children as wait_children
+    from .supervisor import (
+        ChildFailure as ChildFailure,
+        Supervisor as Supervisor,
+        SupervisorStatistics as SupervisorStatistics,
+        open_supervisor as open_supervisor,
+    )
+    from .task_handle import TaskHandle as TaskHandle
 
 __all__ = [
     "CapacityLimiter",

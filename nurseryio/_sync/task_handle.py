@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["TaskHandle"]
 
 T = TypeVar("T")
+# Of the method alone: the class that it is called on has no parameter yet.
+R = TypeVar("R")
 
 # The placeholder until the child has returned, because None may be a result.
 _MISSING: Any = object()
@@ -63,10 +65,10 @@ class TaskHandle(Generic[T], metaclass=NoPublicConstructor):
     def start_soon(
         cls,
         nursery: Nursery,
-        async_fn: Callable[[Unpack[PosArgsT]], Awaitable[T]],
+        async_fn: Callable[[Unpack[PosArgsT]], Awaitable[R]],
         *args: Unpack[PosArgsT],
         name: object = None,
-    ) -> TaskHandle[T]:
+    ) -> TaskHandle[R]:
         """Start a child task that runs ``await async_fn(*args)``, and return its handle.
 
         Args:
@@ -87,7 +89,7 @@ class TaskHandle(Generic[T], metaclass=NoPublicConstructor):
             raise TypeError(f"a task handle needs a nursery, not {safe_repr(nursery)}")
         if nursery._closed or running_loop_or_none() is not nursery._state.loop:
             nursery._refuse()
-        handle: TaskHandle[T] = blank(TaskHandle)
+        handle: TaskHandle[R] = blank(TaskHandle)
         handle._scope = CancelScope()
         handle._ended = Event()
         handle._result = _MISSING
