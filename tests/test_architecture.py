@@ -95,6 +95,9 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "tracer",
             "places",
             "ages",
+            "holders",
+            "wait_parts",
+            "asyncio_waits",
             "waits",
             "drawing",
             "tree_data",
@@ -138,6 +141,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "_telemetry": (
             "backlog",
             "watchdog",
+            "reported",
             "trace_file",
             "timeline",
             "monitor",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._asyncio import compat
@@ -224,16 +225,50 @@ class Task(metaclass=NoPublicConstructor):
 
 def await_frames(awaited: Any) -> Iterator[tuple[types.FrameType, int]]:
     """The frames, with line numbers, of a coroutine and all that it awaits, outermost first."""
+    for _, frame in await_chain(awaited):
+        yield frame, frame.f_lineno
+
+
+def await_chain(awaited: Any) -> Iterator[tuple[Any, types.FrameType]]:
+    """A coroutine and all coroutines and generators that it awaits, each with its frame."""
     while awaited is not None:
+        if type(awaited) is CoroutineType:  # nearly always
+            frame = awaited.cr_frame
+            if frame is not None:
+                yield awaited, frame
+            awaited = awaited.cr_await
+            continue
         for prefix, link in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
             if hasattr(awaited, f"{prefix}_frame"):
                 frame = getattr(awaited, f"{prefix}_frame")
                 if frame is not None:
-                    yield frame, frame.f_lineno
-                awaited = getattr(awaited, link)
+                    yield awaited, frame
+                if frame is not None and frame.f_code in drivers:
+                    inside = referents(awaited, frame)
+                    awaited = next((each for each in inside if hasattr(each, "cr_frame")), None)
+                else:
+                    awaited = getattr(awaited, link)
                 break
         else:
             awaited = _generator_behind(awaited)
+
+
+# The code of generators that send into a coroutine, which Python does not show as awaited.
+drivers: set[types.CodeType] = set()
+
+
+def referents(link: Any, frame: types.FrameType) -> Iterator[Any]:
+    """The values in the variables and on the stack of a suspended coroutine or generator.
+
+    Unlike ``f_locals``, this does not keep them alive.
+    """
+    for thing in gc.get_referents(link):
+        if thing is frame:  # in Python 3.10 the frame has them
+            for inner in gc.get_referents(frame):
+                if inner is not frame.f_globals and inner is not frame.f_builtins:
+                    yield inner
+        else:
+            yield thing
 
 
 def make_task(

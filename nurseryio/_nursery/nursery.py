@@ -57,6 +57,7 @@ from .._base.exception_groups import (
     same_arguments,
     warn_loose,
 )
+from .._base.unsupported import Elsewhere, explain_keyword
 from .._base.util import (
     NoPublicConstructor,
     blank,
@@ -148,8 +149,7 @@ class Nursery(metaclass=NoPublicConstructor):
     # None if unspecified: errors leave in groups, but a lone SystemExit or KeyboardInterrupt leaves
     # the outermost nursery of a task bare, for asyncio.
     _strict: bool | None
-    # The errors of children that get a note, with the names (see child_notes). Not a slot, because
-    # few nurseries have any.
+    # The errors of children that get a note, with names (see child_notes). No slot: few have any.
     _named_failures: list[tuple[BaseException, str]] | None = None
 
     @property
@@ -391,6 +391,8 @@ class Nursery(metaclass=NoPublicConstructor):
                 scope._cancel(FAILED)
         if is_named:
             child_notes.remember(self, task, error)
+        if type(error) is TypeError:
+            explain_keyword(error)
 
     def _wake(self) -> None:
         if not self._children and not self._pending_starts and not self._body_running:
@@ -602,6 +604,8 @@ class Nursery(metaclass=NoPublicConstructor):
         return self.cancel_scope._close(exc)
 
     if not TYPE_CHECKING:
+        create_task = Elsewhere("use nursery.start_soon(f, x) for create_task(f(x))")
+        cancel = Elsewhere("use nursery.cancel_scope.cancel()")
 
         def __enter__(self) -> NoReturn:
             raise RuntimeError("use 'async with open_nursery(...)', not 'with open_nursery(...)'")

@@ -72,11 +72,12 @@ class CancelScope(Node, Stoppable, OnlyWith):
     be used for one ``with`` block only.
 
     Args:
-        deadline: when to cancel, in seconds on the clock of :func:`current_time`; ``inf`` for
-            never.
-        relative_deadline: when to cancel, in seconds after the scope is entered; not together
-            with ``deadline``.
+        deadline: when to cancel, in seconds on :func:`current_time`'s clock; ``inf`` for never.
+        relative_deadline: the same in seconds after entry; not together with ``deadline``.
         shield: whether cancellation from outside this scope is kept out.
+
+    Attributes:
+        cancelled_caught: whether the scope's block was cut short: the scope caught ``Cancelled``.
 
     Raises:
         ValueError: a deadline is NaN, ``relative_deadline`` is negative, or both are given.

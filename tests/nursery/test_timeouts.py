@@ -450,3 +450,8 @@ async def test_timeouts_entered_and_left_leave_no_timer_with_the_loop(blocks: bo
     assert len(state.deadlines) == before
     # Deadlines of blocks that were left are pruned in good time.
     assert most <= before + SWEEP_AT + 5
+
+
+async def test_a_time_limit_that_is_awaited_says_to_use_with() -> None:
+    with pytest.raises(RuntimeError, match=r"use 'with fail_after\(\.\.\.\):'"):
+        await fail_after(1)  # type: ignore[misc]

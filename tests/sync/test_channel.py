@@ -683,3 +683,29 @@ async def test_channel_ends_are_async_resources() -> None:
     with sending as entered:
         assert entered is sending
     assert sending.statistics().open_send_channels == 0
+
+
+# -- the texts of errors --------------------------------------------------------
+
+
+async def test_would_block_and_end_of_channel_of_a_memory_channel_have_a_text() -> None:
+    send, receive = open_memory_channel[int](0)
+    with pytest.raises(nurseryio.WouldBlock, match="no receiver waits, and the buffer is full"):
+        send.send_nowait(1)
+    with pytest.raises(nurseryio.WouldBlock, match="the channel holds no item"):
+        receive.receive_nowait()
+    async with nurseryio.open_nursery() as nursery:
+
+        async def waits() -> None:
+            with pytest.raises(nurseryio.EndOfChannel, match="all sending ends are closed"):
+                await receive.receive()
+
+        nursery.start_soon(waits)
+        await wait_all_tasks_blocked()
+        send.close()
+    with pytest.raises(nurseryio.EndOfChannel, match="all sending ends are closed"):
+        receive.receive_nowait()
+    with pytest.raises(nurseryio.EndOfChannel, match="all sending ends are closed"):
+        await receive.receive()
+    assert [item async for item in receive] == []
+    receive.close()
