@@ -94,15 +94,17 @@ class SocketListener(Listener[SocketStream], metaclass=Final):
                     raise
 
     def _accept_queued(self) -> SocketStream | None:
-        """Accept a connection that the system has queued, without waiting; None if it has none.
-
-        On a loop that cannot watch sockets the result is always None.
-        """
+        """Accept a connection that the system has queued, without waiting; None if it has none."""
         native = self.socket
-        if type(native) is not Socket or native.fileno() < 0:
-            return None
-        sock = native._accept_queued()
-        return None if sock is None else SocketStream._of_accepted(sock)
+        while type(native) is Socket and native.fileno() >= 0:
+            try:
+                return SocketStream._of_accepted(Socket(native._sock.accept()[0], owned=True))
+            except BlockingIOError:
+                break
+            except OSError as exc:
+                if exc.errno not in NEXT_MAY_BE_FINE:
+                    raise
+        return None
 
     async def aclose(self) -> None:
         """Stop listening: when this returns or raises, the port is free.

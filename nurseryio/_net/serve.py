@@ -9,9 +9,8 @@ Rule 2: the server does not catch an error of a handler. So the error ends the s
 handlers run in a nursery that the caller passed. Running out of file descriptors or memory is not
 an error of the handler or of the server. It is logged, and the server tries again soon.
 
-Rule 3: a stop request ends the accepting, not the handlers. Connections that the system has queued
-are accepted first, and the listener is closed in the same step. So a client whose connection was
-established is served, and a later one is refused.
+Rule 3: a stop request ends the accepting, not the handlers. The connections that the system has
+queued are accepted, and the listener is closed in the same step.
 """
 
 from __future__ import annotations
@@ -69,10 +68,8 @@ async def serve_listeners(
     ``ENOMEM``), the server waits 100 ms and tries again. It also logs an error to the logger
     ``nurseryio.serve_listeners``.
 
-    When a stop is requested (:meth:`CancelScope.request_stop`), the server accepts the connections
-    that the system has queued, closes the listeners and lets the handlers finish. Then it returns.
-    Handlers can see the request, to close connections that are idle. With a ``handler_nursery`` it
-    does not wait for the handlers.
+    After a stop request (:meth:`CancelScope.request_stop`) the server accepts the connections that
+    the system has queued, closes the listeners, waits for handlers in its own nursery, and returns.
 
     Args:
         handler: An async function of one argument, the connection. The connection is closed when
@@ -108,17 +105,16 @@ async def serve_listeners(
 
 
 async def _serve_one(
-    listener: Listener[StreamT],
+    listener: Listener[Any],
     handler_nursery: Nursery,
     handler: Callable[[StreamT], Awaitable[object]],
 ) -> None:
     handle = in_the_name_of(handler, _handle)
+    stream: Any = None  # a connection whose handler has not been started
+    options: Any = {"name": handler} if isinstance(handler_nursery, Nursery) else {}
 
-    def start(stream: StreamT) -> None:
-        if isinstance(handler_nursery, Nursery):
-            handler_nursery.start_soon(handle, stream, handler, name=handler)
-        else:
-            handler_nursery.start_soon(handle, stream, handler)
+    def start() -> None:
+        handler_nursery.start_soon(handle, stream, handler, **options)
 
     try:
         with move_on_at_stop():
@@ -126,55 +122,34 @@ async def _serve_one(
                 try:
                     stream = await listener.accept()
                 except OSError as exc:
-                    if exc.errno not in _NO_ROOM:
+                    if not _log_no_room(exc, f"retrying in {PAUSE} seconds"):
                         raise
-                    _log_no_room(exc, f"retrying in {PAUSE} seconds")
                     await sleep(PAUSE)
                 else:
-                    await _start_or_close(start, stream)
-                    del stream  # do not keep the stream alive until the next one comes
-        await _accept_queued(listener, start)
+                    start()
+                    stream = None  # do not keep it alive until the next one comes
+        # Without an await. Of listeners of other libraries the system resets the queue.
+        accept_queued = getattr(listener, "_accept_queued", lambda: None)
+        try:
+            while (stream := accept_queued()) is not None:
+                start()
+        except OSError as exc:
+            if not _log_no_room(exc, "the server stops, and the rest of the queue is lost"):
+                raise
     finally:
         # Shielded: a cancellation of the server must not take the place of an error.
         with CancelScope(shield=True):
+            if stream is not None:  # the nursery of the caller may be closed already
+                await aclose_forcefully(stream)
             await aclose_forcefully(listener)
 
 
-async def _start_or_close(start: Callable[[StreamT], None], stream: StreamT) -> None:
-    try:
-        start(stream)
-    except BaseException:
-        # The nursery of the caller may be closed already.
-        await aclose_forcefully(stream)
-        raise
-
-
-async def _accept_queued(listener: Any, start: Callable[[Any], None]) -> None:
-    """Accept what the system has queued at a listener, without letting other tasks run.
-
-    Listeners of other libraries cannot do that: the system resets what they have queued.
-    """
-    accept_queued = getattr(listener, "_accept_queued", None)
-    if accept_queued is None:
-        return
-    try:
-        while (stream := accept_queued()) is not None:
-            await _start_or_close(start, stream)
-    except OSError as exc:
-        if exc.errno not in _NO_ROOM:
-            raise
-        _log_no_room(exc, "the rest of the queue is lost, because the server was asked to stop")
-
-
-def _log_no_room(exc: OSError, consequence: str) -> None:
-    assert exc.errno is not None
-    logger.error(
-        "accept returned %s (%s); %s",
-        errno.errorcode[exc.errno],
-        os.strerror(exc.errno),
-        consequence,
-        exc_info=True,
-    )
+def _log_no_room(exc: OSError, consequence: str) -> bool:
+    """Log an error of ``accept``; return False if the reason is not that there is no room."""
+    if exc.errno in _NO_ROOM:
+        name, text = errno.errorcode[exc.errno], os.strerror(exc.errno)
+        logger.error("accept returned %s (%s); %s", name, text, consequence, exc_info=True)
+    return exc.errno in _NO_ROOM
 
 
 async def _handle(stream: StreamT, handler: Callable[[StreamT], Awaitable[object]]) -> None:

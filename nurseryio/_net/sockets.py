@@ -343,20 +343,6 @@ class Socket(SocketType):
                 return Socket(accepted, owned=True)
             await readable
 
-    def _accept_queued(self) -> Socket | None:
-        """Accept a connection that the system has queued, without waiting; None if it has none."""
-        sock = self._sock
-        while True:
-            try:
-                return Socket(
-                    accept_plainly(sock, (int(sock.family), int(sock.type), sock.proto)), owned=True
-                )
-            except BlockingIOError:
-                return None
-            except OSError as exc:
-                if exc.errno not in NEXT_MAY_BE_FINE:
-                    raise
-
     async def connect(self, address: AddressFormat) -> None:
         try:
             address = await resolve_address(self._sock, address, local=False)

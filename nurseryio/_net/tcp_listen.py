@@ -188,8 +188,7 @@ async def serve_tcp(
         ValueError: ``port`` is out of range.
         OSError: The name cannot be resolved, or the system refuses the address.
         ExceptionGroup: The server failed, or a handler in the server's nursery did.
-        Cancelled: if the task is cancelled. A stop request ends the server gently, as for
-            :func:`serve_listeners`.
+        Cancelled: if the task is cancelled. A stop request ends the server gently.
 
     Checkpoint: yes.
 

@@ -211,8 +211,7 @@ async def serve_unix(
         OSError: The path is in use, or the file cannot be made.
         RuntimeError: The system does not have Unix sockets.
         ExceptionGroup: The server failed, or a handler in the server's nursery did.
-        Cancelled: if the task is cancelled. A stop request ends the server gently, as for
-            :func:`serve_listeners`.
+        Cancelled: if the task is cancelled. A stop request ends the server gently.
 
     Checkpoint: yes.
 

@@ -169,8 +169,7 @@ async def serve_ssl_over_tcp(
         ssl.SSLError: ``ssl_context`` was made for the client's side.
         OSError: The port cannot be listened on.
         ExceptionGroup: The server failed, or a handler failed in the nursery inside the server.
-        Cancelled: if the task is cancelled. A stop request ends the server gently, as for
-            :func:`serve_listeners`.
+        Cancelled: if the task is cancelled. A stop request ends the server gently.
 
     Checkpoint: yes.
 

@@ -18,6 +18,7 @@ from nurseryio import (
     stop_requested,
     wait_stop_requested,
 )
+from nurseryio._nursery import stopping
 from nurseryio.testing import (
     MockClock,
     Schedule,
@@ -138,6 +139,19 @@ async def test_a_delay_of_move_on_at_stop_is_a_number_of_seconds_that_is_not_neg
         move_on_at_stop(delay=-1)
     with pytest.raises(TypeError, match="delay"):
         move_on_at_stop(delay=None)  # type: ignore[arg-type]
+
+
+async def test_a_block_whose_entry_fails_is_left_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_state: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(stopping, "look_again", fails)
+    outside = nurseryio.lowlevel.current_task().scope
+    with pytest.raises(MemoryError), move_on_at_stop():
+        raise AssertionError("entered")
+    task = nurseryio.lowlevel.current_task()
+    assert task.scope is outside
+    assert not task._state.stop_scopes
 
 
 async def test_an_open_block_is_forgotten_when_it_is_left() -> None:
