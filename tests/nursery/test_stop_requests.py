@@ -227,3 +227,18 @@ async def test_work_that_was_begun_is_finished_in_the_grace_period(
         nursery.cancel_scope.request_stop(grace_period=20)
     assert done == [1]
     assert not nursery.cancel_scope.cancelled_caught
+
+
+async def test_a_scope_that_ends_after_a_delay_keeps_an_earlier_deadline(
+    autojump_clock: MockClock,
+) -> None:
+    with (
+        CancelScope() as outer,
+        move_on_at_stop(delay=9) as long,
+        move_on_at_stop(delay=9) as short,
+    ):
+        short.deadline = current_time() + 3
+        began = current_time()
+        outer.request_stop()
+        assert short.deadline == began + 3
+        assert long.deadline == began + 9
