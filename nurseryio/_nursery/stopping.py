@@ -15,6 +15,7 @@ from .stop_requests import is_requested, look_again
 from .timeouts import sleep_forever
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from .._core.loop_state import LoopState
@@ -55,7 +56,7 @@ async def wait_stop_requested() -> None:
         await sleep_forever()
 
 
-def move_on_at_stop(*, delay: float = 0) -> _AtStop:
+def move_on_at_stop(*, delay: float = 0) -> AbstractContextManager[CancelScope]:
     """A scope that is cancelled when the task is asked to stop: ``with move_on_at_stop(): ...``.
 
     Put it around the wait for more work, and not around the work::

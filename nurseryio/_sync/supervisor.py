@@ -104,7 +104,7 @@ class SupervisorStatistics(Frozen):
 
 
 def open_supervisor(
-    on_error: OnError | None = None,
+    on_error: Callable[[ChildFailure], Literal["restart", "drop", "raise"]] | None = None,
     *,
     max_restarts: int = 3,
     within: float = 5,
