@@ -69,6 +69,7 @@ from ._nursery import (
     TASK_STATUS_IGNORED as TASK_STATUS_IGNORED,
     CancelScope as CancelScope,
     Nursery as Nursery,
+    ServiceNursery as ServiceNursery,
     TaskStatus as TaskStatus,
     __compiled__ as __compiled__,
     current_effective_deadline as current_effective_deadline,
@@ -77,10 +78,14 @@ from ._nursery import (
     fail_at as fail_at,
     move_on_after as move_on_after,
     move_on_at as move_on_at,
+    move_on_at_stop as move_on_at_stop,
     open_nursery as open_nursery,
+    open_service_nursery as open_service_nursery,
     sleep as sleep,
     sleep_forever as sleep_forever,
     sleep_until as sleep_until,
+    stop_requested as stop_requested,
+    wait_stop_requested as wait_stop_requested,
 )
 from ._run import run as run
 from ._sync import (
@@ -133,6 +138,14 @@ if TYPE_CHECKING:
         serve_tcp as serve_tcp,
         serve_unix as serve_unix,
     )
+    from ._sync import (
+        ChildFailure as ChildFailure,
+        Supervisor as Supervisor,
+        SupervisorStatistics as SupervisorStatistics,
+        TaskHandle as TaskHandle,
+        open_supervisor as open_supervisor,
+        wait_children as wait_children,
+    )
     from ._system import (
         Path as Path,
         PosixPath as PosixPath,
@@ -141,6 +154,7 @@ if TYPE_CHECKING:
         open_file as open_file,
         open_signal_receiver as open_signal_receiver,
         run_process as run_process,
+        stop_on_signals as stop_on_signals,
         terminate_process_group as terminate_process_group,
         wrap_file as wrap_file,
     )
@@ -168,11 +182,15 @@ _LAZY = {
     "_net.tcp_connect": "open_tcp_stream",
     "_net.serve": "serve_listeners",
     "_net.unix": "open_unix_listeners open_unix_socket serve_unix",
+    "_sync.children": "wait_children",
+    "_sync.supervisor": "ChildFailure Supervisor SupervisorStatistics open_supervisor",
+    "_sync.task_handle": "TaskHandle",
     "_system.path": "Path PosixPath WindowsPath",
     "_system.process": "Process",
     "_system.run_process": "run_process terminate_process_group",
     "_system.files": "open_file wrap_file",
     "_system.signals": "open_signal_receiver",
+    "_system.stop_signals": "stop_on_signals",
     "": "abc aio from_thread instruments lowlevel socket testing to_thread",
 }
 

@@ -70,6 +70,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     {
         "_nursery": (
             "origins",
+            "stop_requests",
             "scope",
             "task_exit",
             "child_notes",
@@ -77,6 +78,8 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "task_status",
             "nursery",
             "timeouts",
+            "stopping",
+            "services",
             "compiled",
         ),
     },
@@ -115,6 +118,9 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "safe_channel",
             "unbounded_queue",
             "results",
+            "children",
+            "task_handle",
+            "supervisor",
         ),
     },
     {
@@ -199,6 +205,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "process",
             "run_process",
             "signals",
+            "stop_signals",
         ),
         "_interop": (
             "anyio_bridge",

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import nurseryio
 from nurseryio import (
@@ -25,6 +25,7 @@ from nurseryio import (
     SSLListener,
     SSLStream,
     StapledStream,
+    TaskHandle,
     TaskStatus,
     abc,
     aio,
@@ -341,3 +342,63 @@ async def hosted(open_it: Callable[[], AbstractAsyncContextManager[int]]) -> Non
         held = await aio.enter_in_task(nursery, open_it())
         assert_type(held, aio.EnteredContext[int])
         assert_type(held.value, int)
+
+
+# -- stopping, services, handles, supervision -------------------------------------
+
+
+async def parse(text: str, base: int = 10) -> int:
+    return int(text, base)
+
+
+async def handles_know_their_result() -> None:
+    async with nurseryio.open_nursery() as nursery:
+        handle = TaskHandle.start_soon(nursery, parse, "7")
+        assert_type(handle, TaskHandle[int])
+        assert_type(handle.result(), int)
+        assert_type(handle.exception(), "BaseException | None")
+        TaskHandle.start_soon(nursery, parse, 7)  # type: ignore[arg-type]
+        await nurseryio.wait_children(nursery)
+        await nurseryio.wait_children(handle)  # type: ignore[arg-type]
+
+
+async def blocks_that_stop_give_scopes() -> None:
+    with nurseryio.stop_on_signals(grace_period=3) as scope:
+        assert_type(scope, nurseryio.CancelScope)
+        scope.request_stop(3)
+        assert_type(scope.stop_requested, bool)
+    with nurseryio.move_on_at_stop() as waiting:
+        assert_type(waiting, nurseryio.CancelScope)
+    assert_type(nurseryio.stop_requested(), bool)
+
+
+async def services_are_a_nursery() -> None:
+    async with nurseryio.open_service_nursery() as services:
+        assert_type(services, nurseryio.ServiceNursery)
+        services.start_soon(parse, "7")
+        services.start_soon(parse, 7)  # type: ignore[arg-type]
+        await nurseryio.wait_children(services)
+
+
+def decide(failure: nurseryio.ChildFailure) -> Literal["restart", "drop"]:
+    assert_type(failure.error, Exception)
+    return "restart" if failure.restarts < 3 else "drop"
+
+
+def decide_wrongly(failure: nurseryio.ChildFailure) -> str:
+    return "again"
+
+
+async def supervisors_take_a_handler_that_decides() -> None:
+    async with nurseryio.open_supervisor(decide) as group:
+        assert_type(group, nurseryio.Supervisor)
+        group.start_soon(parse, "7")
+        assert_type(group.statistics().running, int)
+    nurseryio.open_supervisor(decide_wrongly)  # type: ignore[arg-type]
+
+
+async def servers_that_stop_return(stream: SocketStream) -> None:
+    async def handler(stream: SocketStream) -> None: ...
+
+    await nurseryio.serve_tcp(handler, 0)
+    print("this line is reached")

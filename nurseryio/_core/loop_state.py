@@ -81,6 +81,8 @@ class LoopState:
         "instruments",
         "loop_locals",
         "slow_exit_prediction",
+        "stop_scopes",
+        "stop_was_requested",
         "loop",
         "making",
         "not_lost_until",
@@ -114,6 +116,10 @@ class LoopState:
         # The tasks to recheck, and whether the call that rechecks them is scheduled.
         self.recheck_queue: list[Task] = []
         self.recheck_scheduled: bool = False
+        # The open scopes that a stop request ends, in the order of their entry, with the seconds
+        # that they get; whether there was any request (see _nursery.stop_requests).
+        self.stop_scopes: dict[Any, float] = {}
+        self.stop_was_requested: bool = False
         # Calls that failed half-way and are to be made in the next iteration of the loop (see
         # finish_later). The function schedules that and needs no stack.
         self.unfinished: list[tuple[Callable[..., object], tuple[Any, ...]]] = []

@@ -93,6 +93,19 @@ class SocketListener(Listener[SocketStream], metaclass=Final):
                 if type(native) is Socket or exc.errno not in NEXT_MAY_BE_FINE:
                     raise
 
+    def _accept_queued(self) -> SocketStream | None:
+        """Accept a connection that the system has queued, without waiting; None if it has none."""
+        native = self.socket
+        while type(native) is Socket and native.fileno() >= 0:
+            try:
+                return SocketStream._of_accepted(Socket(native._sock.accept()[0], owned=True))
+            except BlockingIOError:
+                break
+            except OSError as exc:
+                if exc.errno not in NEXT_MAY_BE_FINE:
+                    raise
+        return None
+
     async def aclose(self) -> None:
         """Stop listening: when this returns or raises, the port is free.
 

@@ -8,6 +8,9 @@ Rule 1: a connection is closed when its handler returns or raises.
 Rule 2: the server does not catch an error of a handler. So the error ends the server, unless the
 handlers run in a nursery that the caller passed. Running out of file descriptors or memory is not
 an error of the handler or of the server. It is logged, and the server tries again soon.
+
+Rule 3: a stop request ends the accepting, not the handlers. The connections that the system has
+queued are accepted, and the listener is closed in the same step.
 """
 
 from __future__ import annotations
@@ -15,12 +18,20 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._base import AsyncResource
 from .._base.lazy_exports import load_for_server
 from .._base.util import in_the_name_of, reject_non_functions
-from .._nursery import TASK_STATUS_IGNORED, CancelScope, Nursery, open_nursery, sleep
+from .._nursery import (
+    TASK_STATUS_IGNORED,
+    CancelScope,
+    Nursery,
+    move_on_at_stop,
+    open_nursery,
+    sleep,
+    stop_requested,
+)
 from .generic import aclose_forcefully
 from .stream import SocketStream
 
@@ -50,12 +61,15 @@ async def serve_listeners(
     *,
     handler_nursery: Nursery | None = None,
     task_status: TaskStatus[list[ListenerT]] = TASK_STATUS_IGNORED,
-) -> NoReturn:
+) -> None:
     """For each connection that comes in at ``listeners``, run ``handler(stream)`` in a task.
 
     If the system does not have room for one more connection (``EMFILE``, ``ENFILE``, ``ENOBUFS``,
     ``ENOMEM``), the server waits 100 ms and tries again. It also logs an error to the logger
     ``nurseryio.serve_listeners``.
+
+    After a stop request (:meth:`CancelScope.request_stop`) the server accepts the connections that
+    the system has queued, closes the listeners, waits for handlers in its own nursery, and returns.
 
     Args:
         handler: An async function of one argument, the connection. The connection is closed when
@@ -69,7 +83,7 @@ async def serve_listeners(
     Raises:
         TypeError: ``handler`` is not a function.
         ExceptionGroup: ``accept`` failed, or a handler in the server's nursery did.
-        Cancelled: if the task is cancelled. There is no other way to stop a server.
+        Cancelled: if the task is cancelled. The handlers in the server's nursery are cancelled too.
 
     Checkpoint: yes.
 
@@ -86,46 +100,56 @@ async def serve_listeners(
         # After the tasks were spawned, so that an error of start_soon() comes first. The sockets
         # already queue connections.
         task_status.started(listeners)
-    raise AssertionError("a server ends by an error or by being cancelled")
+    if not stop_requested():
+        raise AssertionError("a server ends by an error, a stop or by being cancelled")
 
 
 async def _serve_one(
-    listener: Listener[StreamT],
+    listener: Listener[Any],
     handler_nursery: Nursery,
     handler: Callable[[StreamT], Awaitable[object]],
 ) -> None:
     handle = in_the_name_of(handler, _handle)
+    stream: Any = None  # a connection whose handler has not been started
+    options: Any = {"name": handler} if isinstance(handler_nursery, Nursery) else {}
+
+    def start() -> None:
+        handler_nursery.start_soon(handle, stream, handler, **options)
+
     try:
-        while True:
-            try:
-                stream = await listener.accept()
-            except OSError as exc:
-                if exc.errno not in _NO_ROOM:
-                    raise
-                logger.error(
-                    "accept returned %s (%s); retrying in %s seconds",
-                    errno.errorcode[exc.errno],
-                    os.strerror(exc.errno),
-                    PAUSE,
-                    exc_info=True,
-                )
-                await sleep(PAUSE)
-            else:
+        with move_on_at_stop():
+            while True:
                 try:
-                    if isinstance(handler_nursery, Nursery):
-                        handler_nursery.start_soon(handle, stream, handler, name=handler)
-                    else:
-                        handler_nursery.start_soon(handle, stream, handler)
-                except BaseException:
-                    # The nursery of the caller may be closed already.
-                    await aclose_forcefully(stream)
-                    raise
-                del stream  # do not keep the stream alive until the next one comes
-    except BaseException:
-        # Shielded: a cancellation of the server must not take the place of the error.
+                    stream = await listener.accept()
+                except OSError as exc:
+                    if not _log_no_room(exc, f"retrying in {PAUSE} seconds"):
+                        raise
+                    await sleep(PAUSE)
+                else:
+                    start()
+                    stream = None  # do not keep it alive until the next one comes
+        # Without an await. Of listeners of other libraries the system resets the queue.
+        accept_queued = getattr(listener, "_accept_queued", lambda: None)
+        try:
+            while (stream := accept_queued()) is not None:
+                start()
+        except OSError as exc:
+            if not _log_no_room(exc, "the server stops, and the rest of the queue is lost"):
+                raise
+    finally:
+        # Shielded: a cancellation of the server must not take the place of an error.
         with CancelScope(shield=True):
+            if stream is not None:  # the nursery of the caller may be closed already
+                await aclose_forcefully(stream)
             await aclose_forcefully(listener)
-        raise
+
+
+def _log_no_room(exc: OSError, consequence: str) -> bool:
+    """Log an error of ``accept``; return False if the reason is not that there is no room."""
+    if exc.errno in _NO_ROOM:
+        name, text = errno.errorcode[exc.errno], os.strerror(exc.errno)
+        logger.error("accept returned %s (%s); %s", name, text, consequence, exc_info=True)
+    return exc.errno in _NO_ROOM
 
 
 async def _handle(stream: StreamT, handler: Callable[[StreamT], Awaitable[object]]) -> None:

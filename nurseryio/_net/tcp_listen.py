@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket as stdlib
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from .._base.unsupported import needs
 from .._base.util import reject_non_functions
@@ -164,7 +164,7 @@ async def serve_tcp(
     backlog: int | None = None,
     handler_nursery: Nursery | None = None,
     task_status: TaskStatus[list[SocketListener]] = TASK_STATUS_IGNORED,
-) -> NoReturn:
+) -> None:
     """Serve TCP: for each connection that comes in, run ``handler(stream)`` in a new task.
 
     This calls :func:`open_tcp_listeners` and :func:`serve_listeners`; see there for details.
@@ -188,7 +188,7 @@ async def serve_tcp(
         ValueError: ``port`` is out of range.
         OSError: The name cannot be resolved, or the system refuses the address.
         ExceptionGroup: The server failed, or a handler in the server's nursery did.
-        Cancelled: if the task is cancelled. There is no other way to stop a server.
+        Cancelled: if the task is cancelled. A stop request ends the server gently.
 
     Checkpoint: yes.
 

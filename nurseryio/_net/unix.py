@@ -20,7 +20,7 @@ import socket as stdlib
 import stat
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from .._base.forked import generation
 from .._base.unsupported import needs
@@ -190,7 +190,7 @@ async def serve_unix(
     backlog: int | None = None,
     handler_nursery: Nursery | None = None,
     task_status: TaskStatus[list[SocketListener]] = TASK_STATUS_IGNORED,
-) -> NoReturn:
+) -> None:
     """Serve a Unix socket: for each connection, run ``handler(stream)`` in a new task.
 
     This calls :func:`open_unix_listeners` and :func:`serve_listeners`; see there for details.
@@ -211,7 +211,7 @@ async def serve_unix(
         OSError: The path is in use, or the file cannot be made.
         RuntimeError: The system does not have Unix sockets.
         ExceptionGroup: The server failed, or a handler in the server's nursery did.
-        Cancelled: if the task is cancelled. There is no other way to stop a server.
+        Cancelled: if the task is cancelled. A stop request ends the server gently.
 
     Checkpoint: yes.
 

@@ -1,16 +1,14 @@
 """Cancel scopes, timeouts and nurseries: how they are entered and left.
 
-``origins`` keeps which line has set a deadline, while that is wanted. ``scope`` has
-``CancelScope``: its deadline, shield, ``cancel()``, and which errors it catches. ``task_exit`` does
-the bookkeeping after a task's last step. ``child_notes`` writes the names of children into notes on
-their errors. ``nursery_exit`` waits for the children, recognises a native cancel of the host task,
-and decides which error or group the end of a nursery raises. ``task_status`` has ``started()``,
-which moves a child of ``start()`` to its nursery. ``nursery`` has ``open_nursery()``,
-``start_soon()``, ``start()``, and the wrapper around a child. ``timeouts`` has the clock,
-``sleep()``, ``move_on_after()`` and the like. ``compiled`` puts C functions into their place.
-
-Not here: how a cancellation reaches a task (``_core.delivery``), the heap of deadlines
-(``_core.deadlines``), and operations on exception groups (``_base.exception_groups``).
+``origins``: which line has set a deadline, while that is wanted. ``stop_requests``: asking the code
+in a scope to stop. ``scope``: ``CancelScope``, its deadline, shield, ``cancel()``, and which errors
+it catches. ``task_exit``: bookkeeping after a task's last step. ``child_notes``: names of children
+in notes on their errors. ``nursery_exit``: waiting for the children, native cancels of the host
+task, and the error or group that the end of a nursery raises. ``task_status``: ``started()``, which
+moves a child of ``start()``. ``nursery``: ``open_nursery()``, ``start_soon()``, ``start()``, the
+wrapper around a child. ``timeouts``: the clock, ``sleep()``, ``move_on_after()`` and the like.
+``stopping``: how code notices a stop request. ``services``: ``open_service_nursery()``.
+``compiled`` puts C functions into their place. Deliveries and deadlines are in ``_core``.
 """
 
 from __future__ import annotations
@@ -18,6 +16,15 @@ from __future__ import annotations
 from .compiled import PURE_BECAUSE as PURE_BECAUSE, __compiled__ as __compiled__
 from .nursery import Nursery as Nursery, open_nursery as open_nursery
 from .scope import CancelScope as CancelScope
+from .services import (
+    ServiceNursery as ServiceNursery,
+    open_service_nursery as open_service_nursery,
+)
+from .stopping import (
+    move_on_at_stop as move_on_at_stop,
+    stop_requested as stop_requested,
+    wait_stop_requested as wait_stop_requested,
+)
 from .task_status import TASK_STATUS_IGNORED as TASK_STATUS_IGNORED, TaskStatus as TaskStatus
 from .timeouts import (
     current_effective_deadline as current_effective_deadline,

@@ -42,7 +42,7 @@ from .scope import CancelScope
 VARIABLE = "NURSERYIO_PURE"
 C_MODULE = "nurseryio._speedups"
 
-# The slots that the C module sets in new objects.
+# The slots that the C module sets in new objects, or may leave unset as the Python functions do.
 SET_BY_C: tuple[tuple[type, frozenset[str]], ...] = (
     (
         Node,
@@ -52,7 +52,7 @@ SET_BY_C: tuple[tuple[type, frozenset[str]], ...] = (
         CancelScope,
         frozenset(
             "__weakref__ _anyio_pairing _deadline _entered _entry _native_requests_at_entry "
-            "_relative cancelled_caught".split()
+            "_relative _stop cancelled_caught".split()
         ),
     ),
     (

@@ -48,6 +48,7 @@ from .._core.scope_tree import ROOT, Node, abandon, encloses, recalculate
 from .._core.task import Task, adopt_current, current_state, current_task, not_in_a_task, records
 from . import origins
 from .origins import DEADLINE, noted, reason_now, reason_of
+from .stop_requests import Stoppable, look_again
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 
 
 @final
-class CancelScope(Node, OnlyWith):
+class CancelScope(Node, Stoppable, OnlyWith):
     """A piece of work that can be cancelled as a whole: ``with CancelScope() as scope: ...``.
 
     The scope is cancelled by :meth:`cancel`, or when its deadline passes. From then on every
@@ -93,6 +94,7 @@ class CancelScope(Node, OnlyWith):
         "_entry",
         "_native_requests_at_entry",
         "_relative",
+        "_stop",
         "cancelled_caught",
     )
 
@@ -502,12 +504,11 @@ class CancelScope(Node, OnlyWith):
         self._check_caller()
         if self._anyio_pairing is not None:
             shield = anyio_hook.set_shield(self, self._task, shield)
-        if self._task is None:
-            self._shielded = shield
-            return
         try:
             self._shielded = shield
-            deliver_changes(recalculate(self))
+            if self._task is not None:
+                deliver_changes(recalculate(self))
+                look_again(self._task._state)
         except BaseException:
             push_later(self)
             raise

@@ -17,6 +17,7 @@ from .._base.util import ensure_stack
 from .._core.delivery import deliver_changes
 from .._core.loop_state import check_home
 from .._core.scope_tree import chain, encloses, recalculate_chain
+from .stop_requests import look_again
 
 if TYPE_CHECKING:
     from .._core.task import Task
@@ -119,3 +120,4 @@ class Starting(TaskStatus[StatusT]):
             old._children.pop(task, None)
         deliver_changes(flipped)
         old._wake()
+        look_again(new._state)

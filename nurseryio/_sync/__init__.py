@@ -2,15 +2,20 @@
 
 ``parking_lot``: the fair queue that most of the others wait in, and its breakers.
 ``event``, ``lock``, ``semaphore``, ``condition``: one file each.
-``limiter``: a capacity limiter, whose tokens are borrowed.
-``channel``: memory channels. ``safe_channel``: async generators behind a channel.
+``limiter``: a capacity limiter. ``channel``: memory channels.
+``safe_channel``: async generators behind a channel.
 ``unbounded_queue``: a queue that is emptied in batches, deprecated.
-``results``: ``gather``, ``race`` and ``amap``, which return results of concurrent functions.
+``results``: ``gather``, ``race`` and ``amap``. ``children``: waiting for all children.
+``task_handle``: a handle of one child. ``supervisor``: children that are restarted.
 
 A module imports only from those before it and from the rooms below. Tasks sleep in
 ``_core.wait_queue.park``: an item or lock that was handed to a task stays with it, even if the
 task is cancelled at that moment. Wake-up and cancellation themselves are in ``_core``.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from .channel import (
     MemoryChannelStatistics,
@@ -32,6 +37,17 @@ from .results import amap, gather, race
 from .safe_channel import as_safe_channel
 from .semaphore import Semaphore
 from .unbounded_queue import UnboundedQueue, UnboundedQueueStatistics
+
+# For type checkers only: not every program needs these, so they are loaded on first use.
+if TYPE_CHECKING:
+    from .children import wait_children as wait_children
+    from .supervisor import (
+        ChildFailure as ChildFailure,
+        Supervisor as Supervisor,
+        SupervisorStatistics as SupervisorStatistics,
+        open_supervisor as open_supervisor,
+    )
+    from .task_handle import TaskHandle as TaskHandle
 
 __all__ = [
     "CapacityLimiter",

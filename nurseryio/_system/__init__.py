@@ -8,7 +8,7 @@ The modules, in reading order:
 * ``path_methods``: the decorators that make the methods of ``path``, which has async paths.
 * ``process_options``: types of the options; ``process_exit``: waiting for a child's exit.
 * ``process``: child processes; ``run_process``: the same under supervision, and process groups.
-* ``signals``: receiving signals in a task.
+* ``signals``: receiving signals in a task; ``stop_signals``: signals that stop a block.
 
 Idle threads and their reuse are in ``_base.thread_cache``, Ctrl-C is in ``_run.ctrl_c``.
 """
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         terminate_process_group as terminate_process_group,
     )
     from .signals import open_signal_receiver as open_signal_receiver
+    from .stop_signals import stop_on_signals as stop_on_signals
     from .threads import (
         active_thread_count as active_thread_count,
         current_default_thread_limiter as current_default_thread_limiter,

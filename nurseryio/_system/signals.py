@@ -98,7 +98,9 @@ class _Receiving(AbstractContextManager["AsyncIterator[int]"]):
         self._generation = generation()
 
     def __enter__(self) -> AsyncIterator[int]:
-        _check(self._signals)
+        if not self._signals:
+            raise TypeError("No signals were provided")
+        check(self._signals, "open_signal_receiver")
         token = current_trio_token()
         receiver = self._receiver
         wakeup = SignalWakeup()
@@ -127,22 +129,20 @@ class _Receiving(AbstractContextManager["AsyncIterator[int]"]):
                 self._receiver.close()
 
 
-def _check(signals: tuple[signal.Signals | int, ...]) -> None:
-    if not signals:
-        raise TypeError("No signals were provided")
+def check(signals: tuple[signal.Signals | int, ...], caller: str) -> None:
+    """Check that handlers of these signals can be replaced here, for a public function."""
     for signum in signals:
         if not isinstance(signum, int):
             raise TypeError(f"signals are numbers, such as signal.SIGTERM, not {signum!r}")
     if not SIGNAL_HANDLERS:
         raise RuntimeError(
-            "open_signal_receiver works in Python's main interpreter only: open it in a loop that "
+            f"{caller} works in Python's main interpreter only: open it in a loop that "
             "runs there, and send the signal's number to this interpreter through a queue"
         )
     if threading.current_thread() is not threading.main_thread():
         raise explained(
             RuntimeError(
-                "Sorry, open_signal_receiver is only possible when running in Python interpreter's "
-                "main thread"
+                f"Sorry, {caller} is only possible when running in Python interpreter's main thread"
             ),
             "open it in a loop that runs there",
         )

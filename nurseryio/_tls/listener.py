@@ -68,15 +68,24 @@ class SSLListener(Listener[SSLStream[StreamT]], metaclass=Final):
         """
         transport = await self.transport_listener.accept()
         try:
-            return SSLStream(
-                transport,
-                self._ssl_context,
-                server_side=True,
-                https_compatible=self._https_compatible,
-            )
+            return self._wrap(transport)
         except BaseException:
             await aclose_forcefully(transport)
             raise
+
+    def _wrap(self, transport: StreamT) -> SSLStream[StreamT]:
+        return SSLStream(
+            transport,
+            self._ssl_context,
+            server_side=True,
+            https_compatible=self._https_compatible,
+        )
+
+    def _accept_queued(self) -> SSLStream[StreamT] | None:
+        """Accept a connection that waits at the transport listener; None if there is none."""
+        accept_queued = getattr(self.transport_listener, "_accept_queued", None)
+        transport = None if accept_queued is None else accept_queued()
+        return None if transport is None else self._wrap(transport)
 
     async def aclose(self) -> None:
         """Close the transport listener. Connections that were accepted stay open.

@@ -9,7 +9,7 @@ Rule: the SSL context is checked before anything is connected or bound.
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from .._base.unsupported import needs
 from .._base.util import reject_non_functions
@@ -133,7 +133,7 @@ async def serve_ssl_over_tcp(
     backlog: int | None = None,
     handler_nursery: Nursery | None = None,
     task_status: TaskStatus[list[SSLListener[SocketStream]]] = TASK_STATUS_IGNORED,
-) -> NoReturn:
+) -> None:
     """Serve TLS: for each connection that comes in, run ``handler(stream)`` in a new task.
 
     This is :func:`open_ssl_over_tcp_listeners` and :func:`serve_listeners` in one call; more is
@@ -169,7 +169,7 @@ async def serve_ssl_over_tcp(
         ssl.SSLError: ``ssl_context`` was made for the client's side.
         OSError: The port cannot be listened on.
         ExceptionGroup: The server failed, or a handler failed in the nursery inside the server.
-        Cancelled: if the task is cancelled; there is no other way to stop a server.
+        Cancelled: if the task is cancelled. A stop request ends the server gently.
 
     Checkpoint: yes.
 

@@ -25,6 +25,7 @@ from harness.core import gone, without_gc
 import nurseryio
 from nurseryio import (
     BrokenResourceError,
+    Event,
     Nursery,
     SocketListener,
     SocketStream,
@@ -470,3 +471,135 @@ async def test_a_connection_whose_handler_cannot_be_started_is_closed() -> None:
     assert isinstance(caught.value.exceptions[0], RuntimeError)
     assert await client.receive_some() == b""
     assert listener.closed
+
+
+# -- stopping -------------------------------------------------------------------
+
+
+async def test_a_stop_request_closes_the_listener_and_lets_handlers_finish() -> None:
+    finish = Event()
+
+    async def handler(stream: SocketStream) -> None:
+        await stream.receive_some()
+        await finish.wait()
+        await stream.send_all(b"answer")
+
+    async with nurseryio.open_nursery() as nursery:
+        listener = await serve_here(nursery, handler)
+        async with await open_stream_to_socket_listener(listener) as client:
+            await client.send_all(b"question")
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.request_stop()
+            await wait_all_tasks_blocked()
+            assert listener.socket.fileno() == -1
+            assert len(nursery.child_tasks) == 1
+            finish.set()
+            assert await client.receive_some() == b"answer"
+            assert await client.receive_some() == b""
+    assert not nursery.cancel_scope.cancel_called
+
+
+async def test_a_handler_can_close_an_idle_connection_at_a_stop_request() -> None:
+    async def handler(stream: SocketStream) -> None:
+        with nurseryio.move_on_at_stop():
+            async for data in stream:
+                await stream.send_all(data)
+
+    async with nurseryio.open_nursery() as nursery:
+        listener = await serve_here(nursery, handler)
+        async with await open_stream_to_socket_listener(listener) as client:
+            await client.send_all(b"x")
+            assert await client.receive_some() == b"x"
+            nursery.cancel_scope.request_stop()
+            assert await client.receive_some() == b""
+
+
+@pytest.mark.watching_only("connections wait in the queue of the system")
+async def test_connections_in_the_systems_queue_are_served_after_a_stop_request() -> None:
+    async def handler(stream: SocketStream) -> None:
+        await stream.send_all(await stream.receive_some())
+
+    clients = []
+    try:
+        async with nurseryio.open_nursery() as nursery:
+            listener = await serve_here(nursery, handler)
+            await wait_all_tasks_blocked()
+            address = listener.socket.getsockname()
+            for _ in range(20):  # without letting the server run
+                clients.append(stdlib.create_connection(address))
+                clients[-1].sendall(b"x")
+            nursery.cancel_scope.request_stop()
+        assert [client.recv(9) for client in clients] == [b"x"] * 20
+        with pytest.raises(ConnectionRefusedError):
+            stdlib.create_connection(address)
+    finally:
+        for client in clients:
+            client.close()
+
+
+async def test_a_listener_of_another_kind_is_closed_at_a_stop_request() -> None:
+    async def handler(stream: MemoryStream) -> None:
+        raise AssertionError("nobody connects")
+
+    listeners = [MemoryListener(), MemoryListener()]
+    async with nurseryio.open_nursery() as nursery:
+        await nursery.start(serve_listeners, handler, listeners)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.request_stop()
+    assert all(listener.closed for listener in listeners)
+
+
+async def test_a_server_that_is_started_after_a_stop_request_ends_at_once() -> None:
+    async with nurseryio.open_nursery() as nursery:
+        nursery.cancel_scope.request_stop()
+        listener = await serve_here(nursery, echo)
+    assert listener.socket.fileno() == -1
+
+
+async def test_a_server_with_a_handler_nursery_does_not_wait_for_handlers_at_a_stop() -> None:
+    async with nurseryio.open_nursery() as handlers:
+        async with nurseryio.open_nursery() as nursery:
+            listener = await serve_here(nursery, echo, handler_nursery=handlers)
+            client = await open_stream_to_socket_listener(listener)
+            await client.send_all(b"x")
+            assert await client.receive_some() == b"x"
+            nursery.cancel_scope.request_stop()
+        assert len(handlers.child_tasks) == 1
+        await client.aclose()
+
+
+async def test_handlers_that_take_too_long_are_cancelled_after_the_grace_period(
+    autojump_clock: MockClock,
+) -> None:
+    cancelled = []
+
+    async def handler(stream: MemoryStream) -> None:
+        try:
+            await nurseryio.sleep_forever()
+        finally:
+            cancelled.append(nurseryio.current_time())
+
+    listener = MemoryListener()
+    async with nurseryio.open_nursery() as nursery:
+        await nursery.start(serve_listeners, handler, [listener])
+        await listener.connect()
+        await nurseryio.sleep(1)
+        asked = nurseryio.current_time()
+        nursery.cancel_scope.request_stop(grace_period=10)
+    assert cancelled == [asked + 10]
+
+
+@pytest.mark.watching_only("connections wait in the queue of the system")
+async def test_a_full_table_of_files_while_the_queue_is_accepted_is_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(_listener: SocketListener) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(SocketListener, "_accept_queued", refuses)
+    with caplog.at_level(logging.ERROR, "nurseryio.serve_listeners"):
+        async with nurseryio.open_nursery() as nursery:
+            listener = await serve_here(nursery, echo)
+            nursery.cancel_scope.request_stop()
+    assert "the rest of the queue is lost" in caplog.text
+    assert listener.socket.fileno() == -1

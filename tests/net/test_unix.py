@@ -95,6 +95,21 @@ async def test_serve_unix_serves_on_a_path(path: str) -> None:
     assert not os.path.exists(path)
 
 
+@pytest.mark.watching_only("connections wait in the queue of the system")
+async def test_serve_unix_stops_at_a_stop_request_and_removes_its_file(path: str) -> None:
+    async def answer_once(stream: Any) -> None:
+        await stream.send_all(await stream.receive_some())
+
+    async with nurseryio.open_nursery() as nursery:
+        await nursery.start(serve_unix, answer_once, path)
+        async with await open_unix_socket(path) as client:
+            nursery.cancel_scope.request_stop()
+            await nurseryio.testing.wait_all_tasks_blocked()
+            assert not os.path.exists(path)
+            await client.send_all(b"x")
+            assert await client.receive_some() == b"x"
+
+
 async def test_a_unix_socket_file_without_a_listener_is_replaced(path: str) -> None:
     with stdlib.socket(stdlib.AF_UNIX) as gone:
         gone.bind(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -114,3 +115,34 @@ def test_ssl_listener_takes_only_an_ssl_context(context: Any) -> None:
 def test_ssl_listener_refuses_a_client_context() -> None:
     with pytest.raises(ssl.SSLError, match=r"made for a client.*Purpose\.CLIENT_AUTH"):
         SSLListener(Memory(), certs.client_context())
+
+
+async def test_tls_connections_in_the_systems_queue_are_served_after_a_stop_request() -> None:
+    async def handler(stream: SSLStream[Any]) -> None:
+        async with stream:
+            await stream.send_all(await stream.receive_some())
+
+    async def client(address: Any) -> None:
+        transport = await nurseryio.open_tcp_stream(*address)
+        stream = SSLStream(
+            transport, certs.client_context(version="1.3"), server_hostname=certs.HOST
+        )
+        async with stream:
+            await stream.send_all(b"x")
+            assert await stream.receive_some() == b"x"
+
+    async with nurseryio.open_nursery() as clients, nurseryio.open_nursery() as nursery:
+        listeners = await nursery.start(
+            partial(
+                nurseryio.serve_ssl_over_tcp, handler, 0, certs.server_context(), host="127.0.0.1"
+            )
+        )
+        address = listeners[0].transport_listener.socket.getsockname()
+        clients.start_soon(client, address)
+        await nurseryio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.request_stop()
+
+
+async def test_a_tls_listener_over_another_kind_of_listener_has_no_queue_to_accept() -> None:
+    listener: SSLListener[Any] = SSLListener(Memory(), certs.server_context())
+    assert listener._accept_queued() is None
