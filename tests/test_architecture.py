@@ -220,6 +220,14 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         ),
     },
     {
+        "_bytes": (
+            "buffered",
+            "file_sending",
+            "temporary",
+            "standard",
+        ),
+    },
+    {
         "testing": (
             "deadlock",
             "clock",

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from .buffered import BufferedReceiveStream as BufferedReceiveStream
     from .file_sending import sendfile as sendfile
     from .standard import (
-        StandardStream as StandardStream,
+        StandardReceiveStream as StandardReceiveStream,
+        StandardSendStream as StandardSendStream,
         open_stderr as open_stderr,
         open_stdin as open_stdin,
         open_stdout as open_stdout,

@@ -19,7 +19,7 @@ same line end, and is dropped before any method sees the piece.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .._asyncio.compat import current_task as current_asyncio_task
 from .._base import BusyResourceError, ClosedResourceError, Final, ReceiveStream
@@ -89,8 +89,8 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
                 f"{safe_repr(receive_stream)}"
             )
         self.receive_stream = receive_stream
-        # The buffer: the bytes of _data from _position on.
-        self._data: bytes | bytearray = b""
+        # The buffer: the bytes of _data from _position on. It is a bytearray only in _fill().
+        self._data = b""
         self._position = 0
         self._credit = MAX_CREDIT
         self._closed = False
@@ -127,8 +127,8 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
             ClosedResourceError: The stream is closed, or was closed during the call.
             Cancelled: if the task is cancelled; nothing that has arrived is lost.
 
-        Checkpoint: yes, but it may let other tasks run only at every 128th call that finds its bytes
-        in the buffer.
+        Checkpoint: yes. Of the calls that find their bytes in the buffer, it may be that only every
+        128th lets other tasks run.
         """
         if max_bytes is not None:
             max_bytes = check_max_bytes(max_bytes)
@@ -154,8 +154,8 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
             ClosedResourceError: The stream is closed, or was closed during the call.
             Cancelled: if the task is cancelled; nothing that has arrived is lost.
 
-        Checkpoint: yes, but it may let other tasks run only at every 128th call that finds its bytes
-        in the buffer.
+        Checkpoint: yes. Of the calls that find their bytes in the buffer, it may be that only every
+        128th lets other tasks run.
         """
         if type(nbytes) is not int or nbytes < 0:
             nbytes = _check_count(nbytes, "nbytes")
@@ -185,8 +185,8 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
             ClosedResourceError: The stream is closed, or was closed during the call.
             Cancelled: if the task is cancelled; nothing that has arrived is lost.
 
-        Checkpoint: yes, but it may let other tasks run only at every 128th call that finds its bytes
-        in the buffer.
+        Checkpoint: yes. Of the calls that find their bytes in the buffer, it may be that only every
+        128th lets other tasks run.
         """
         if type(max_bytes) is not int or max_bytes < 0:
             max_bytes = _check_count(max_bytes, "max_bytes")
@@ -352,7 +352,7 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
             self._data += piece
         else:
             if type(self._data) is bytes:
-                self._data = bytearray(self._data)
+                self._data = bytearray(self._data)  # type: ignore[assignment]
             self._data += piece
         return True
 
@@ -386,7 +386,7 @@ class _Lines(Generic[LineT]):
 
     __slots__ = ("_max_bytes", "_reader")
 
-    def __init__(self, reader: BufferedReceiveStream[ReceiveStream], max_bytes: int) -> None:
+    def __init__(self, reader: BufferedReceiveStream[Any], max_bytes: int) -> None:
         self._reader = reader
         self._max_bytes = max_bytes
 
@@ -463,7 +463,7 @@ class TextLines(_Lines[str]):
 
     def __init__(
         self,
-        reader: BufferedReceiveStream[ReceiveStream],
+        reader: BufferedReceiveStream[Any],
         max_bytes: int,
         encoding: str,
         errors: str,

@@ -25,6 +25,7 @@ from __future__ import annotations
 import errno
 import operator
 import socket as stdlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn, overload
 
 from .._asyncio.compat import BARE_YIELD, current_task as current_asyncio_task
@@ -43,12 +44,13 @@ from .sockets import Socket
 from .sockettype import SocketType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Buffer
 
     from .._core import Task
     from .._loop.readiness import Readable
+    from .._resolver.resolver import AddressFormat
 
 __all__ = ["SocketStream", "bytes_view", "check_max_bytes", "is_closed_error"]
 
@@ -418,6 +420,22 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         finally:
             self._sending = False
 
+    @contextmanager
+    def _sending_alone(self) -> Iterator[None]:
+        """For other code that sends on the socket: the checks and the errors of ``send_all``."""
+        if self._sending:
+            raise self._busy_sending()
+        if self.socket.did_shutdown_SHUT_WR:
+            raise ClosedResourceError("can't send data after sending EOF")
+        self._check_open()
+        self._sending = True
+        try:
+            yield
+        except OSError as exc:
+            _raise_for(exc)
+        finally:
+            self._sending = False
+
     def _busy_sending(self) -> BusyResourceError:
         return BusyResourceError("another task is currently sending data on this SocketStream")
 
@@ -440,6 +458,38 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         """
         self.socket.close()
         await checkpoint()
+
+    @property
+    def local_address(self) -> AddressFormat:
+        """The address of this end: ``(host, port)``, or a longer tuple for IPv6; a path for Unix.
+
+        The system is asked at the first use, and the answer is kept. So an address that was read
+        once is known after the connection has ended, too.
+
+        Raises:
+            BrokenResourceError: The system cannot say it; the cause is the ``OSError``.
+            ClosedResourceError: The stream is closed, and the address was not read before.
+        """
+        return self._address("_local_address", self.socket.getsockname)
+
+    @property
+    def remote_address(self) -> AddressFormat:
+        """The address of the peer; see :attr:`local_address`, also for the errors.
+
+        A peer that is gone already has no address: read it at the beginning of a connection.
+        """
+        return self._address("_remote_address", self.socket.getpeername)
+
+    def _address(self, kept: str, ask: Callable[[], AddressFormat]) -> AddressFormat:
+        try:
+            return self.__dict__[kept]
+        except KeyError:
+            pass
+        try:
+            address = self.__dict__[kept] = ask()
+        except OSError as exc:
+            _raise_for(exc)
+        return address
 
     @overload
     def setsockopt(self, level: int, option: int, value: int | Buffer) -> None: ...
