@@ -29,7 +29,6 @@ from .threads import to_thread_run_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
-    from types import CoroutineType
     from typing import IO, BinaryIO, Literal, TypeAlias
 
     from _typeshed import (
@@ -240,14 +239,16 @@ class Opening(Coroutine[Any, Any, OpenT]):
         name: The name of the function that the user has called, for the warning.
     """
 
-    __slots__ = ("__weakref__", "_coroutine", "_open")
+    __slots__ = ("__weakref__", "_coroutine", "_name", "_open")
 
-    def __init__(self, coroutine: CoroutineType[Any, Any, OpenT], name: str) -> None:
-        coroutine.__name__ = coroutine.__qualname__ = name
+    def __init__(self, coroutine: Coroutine[Any, Any, OpenT], name: str) -> None:
+        for attribute in ("__name__", "__qualname__"):
+            setattr(coroutine, attribute, name)
         self._coroutine = coroutine
+        self._name = name
 
     def __repr__(self) -> str:
-        return f"<call of {self._coroutine.__name__}()>"
+        return f"<call of {self._name}()>"
 
     def __await__(self) -> Generator[Any, Any, OpenT]:
         return self._coroutine.__await__()
