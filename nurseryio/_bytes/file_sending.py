@@ -171,18 +171,19 @@ def _descriptor(file: Any) -> int | None:
 
 
 async def _send_by_kernel(stream: SocketStream, number: int, progress: _Progress) -> None:
-    with stream._sending_alone():
-        target = os.dup(stream.socket.fileno())
-        try:
-            source = os.dup(number)
-        except BaseException:
-            os.close(target)
-            raise
-        try:
+    stream._check_open()
+    target = os.dup(stream.socket.fileno())
+    try:
+        source = os.dup(number)
+    except BaseException:
+        os.close(target)
+        raise
+    try:
+        with stream._sending_alone():
             await _copy(stream, target, source, progress)
-        finally:
-            os.close(target)
-            os.close(source)
+    finally:
+        os.close(target)
+        os.close(source)
 
 
 async def _copy(stream: SocketStream, target: int, source: int, progress: _Progress) -> None:

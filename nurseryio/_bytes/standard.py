@@ -215,6 +215,7 @@ def open_stdin() -> StandardReceiveStream:
 
     Trio: none.
     """
+    _check_there(sys.__stdin__)
     return StandardReceiveStream._create("standard input", 0)
 
 
@@ -236,6 +237,7 @@ def open_stdout() -> StandardSendStream:
 
     Trio: none.
     """
+    _check_there(sys.__stdout__)
     _flush(sys.stdout)
     return StandardSendStream._create("standard output", 1)
 
@@ -255,8 +257,18 @@ def open_stderr() -> StandardSendStream:
 
     Trio: none.
     """
+    _check_there(sys.__stderr__)
     _flush(sys.stderr)
     return StandardSendStream._create("standard error", 2)
+
+
+def _check_there(file: object) -> None:
+    """Raise the system's error if the program was started without this descriptor.
+
+    Its number belongs to some other file then, for example to one of the loop's.
+    """
+    if file is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
 def _flush(file: object) -> None:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 from .._base.unsupported import needs
-from .._system.files import Opening, complete_in_thread, wrap_file
+from .._system.files import Opening, complete_in_thread, opens, wrap_file
 from .._system.path import Path
 from .._system.threads import to_thread_run_sync
 
@@ -51,6 +51,7 @@ def TemporaryFile(
 # fmt: on
 
 
+@opens
 @needs("files")
 def TemporaryFile(
     mode: str = "w+b",
@@ -120,6 +121,7 @@ def NamedTemporaryFile(
 # fmt: on
 
 
+@opens
 @needs("files")
 def NamedTemporaryFile(
     mode: str = "w+b",

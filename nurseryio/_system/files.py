@@ -15,7 +15,9 @@ Rule 2: a wrapper has exactly those names of the two sets that the wrapped file 
 
 from __future__ import annotations
 
+import inspect
 import io
+import sys
 from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -47,11 +49,13 @@ if TYPE_CHECKING:
     FileName: TypeAlias = StrOrBytesPath | int
     Opener: TypeAlias = Callable[[str, int], int]
 
-__all__ = ["AsyncIOWrapper", "Opening", "complete_in_thread", "open_file", "wrap_file"]
+__all__ = ["AsyncIOWrapper", "Opening", "complete_in_thread", "open_file", "opens"]
+__all__ += ["wrap_file"]
 
 T = TypeVar("T")
 FileT = TypeVar("FileT")
 FileT_co = TypeVar("FileT_co", covariant=True)
+FnT = TypeVar("FnT", bound="Callable[..., Any]")
 OpenT = TypeVar("OpenT", bound="AsyncIOWrapper[Any]")
 
 PASSED_THROUGH = frozenset(
@@ -273,6 +277,13 @@ class Opening(Coroutine[Any, Any, OpenT]):
         await self._open.aclose()
 
 
+def opens(function: FnT) -> FnT:
+    """Mark a function that returns an :class:`Opening` as async, for code that asks."""
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(function)
+    return function
+
+
 def _in_thread(file: object, name: str) -> Callable[..., Any]:
     """Make an async function of a method of a file."""
     method = getattr(file, name)
@@ -331,6 +342,7 @@ def open_file(
 # fmt: on
 
 
+@opens
 @needs("files")
 def open_file(
     file: FileName,

@@ -21,7 +21,7 @@ import sys
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from .._base.unsupported import needs
-from .files import AsyncIOWrapper, Opening, wrap_file
+from .files import AsyncIOWrapper, Opening, opens, wrap_file
 from .path_methods import (
     Info,
     Walk,
@@ -145,6 +145,7 @@ class Path(pathlib.PurePath):
     ) -> Opening[AsyncIOWrapper[IO[Any]]]: ...
     # fmt: on
 
+    @opens
     def open(
         self,
         mode: str = "r",
