@@ -441,10 +441,11 @@ class ByteLines(_Lines[bytes]):
             data = reader._data
             end = data.find(b"\n", start)
             if end < 0:
-                end = start + length  # the last line
-        reader._position = end + 1 if end < len(data) else end
-        if end < len(data) and end > start and data[end - 1] == _RETURN:
-            end -= 1
+                return reader._take(length)  # the last line
+        reader._position = end + 1
+        last = end - 1
+        if data[last] == _RETURN and last >= start:
+            return data[start:last]
         return data[start:end]
 
     def _length(self, seen: int) -> int:
