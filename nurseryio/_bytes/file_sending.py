@@ -137,9 +137,12 @@ async def sendfile(
 
 
 def _check_file(file: Any) -> None:
-    if isinstance(file, io.TextIOBase) or "b" not in str(getattr(file, "mode", "b")):
-        if not isinstance(file, io.RawIOBase):
-            raise TypeError(f"sendfile() needs a file opened in binary mode, not {safe_repr(file)}")
+    is_text = isinstance(file, io.TextIOBase)
+    if not isinstance(file, io.IOBase):
+        # A wrapper around a file, as tempfile has it.
+        is_text = "b" not in str(getattr(file, "mode", "b"))
+    if is_text:
+        raise TypeError(f"sendfile() needs a file opened in binary mode, not {safe_repr(file)}")
     if not (callable(getattr(file, "read", None)) and callable(getattr(file, "seek", None))):
         raise TypeError(
             f"sendfile() needs an open file with read() and seek(), not {safe_repr(file)}"

@@ -6,11 +6,13 @@ import contextlib
 import gc
 import os
 import pty
+import re
 import select
 import signal
 import socket as stdlib
 import subprocess
 import sys
+import termios
 import threading
 import tty
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import forks
+from harness import forks, source
 from harness.core import cut_short, settle
 from harness.matrix import Case
 from harness.net import is_open
@@ -41,6 +43,7 @@ from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 if sys.platform == "win32":
     pytest.skip("the tests use pipes and terminals of Unix", allow_module_level=True)
 
+FLAGS = re.MULTILINE | re.DOTALL
 WAYS = ("private", "shared", "threads")
 
 
@@ -235,6 +238,20 @@ async def test_a_program_that_takes_the_input_first_does_not_make_a_shared_readi
             await settle()
             assert taken == [b"for the other"]
             os.write(pipe[1], b"for us")
+
+
+@pytest.mark.blind_only
+async def test_on_a_loop_that_cannot_watch_descriptors_threads_read_and_write(
+    pipe: tuple[int, int],
+) -> None:
+    async with reading(pipe[0]) as source, writing(pipe[1]) as target:
+        assert "in threads" in repr(source)
+        assert "in threads" in repr(target)
+        with cut_short() as scope:
+            await source.receive_some()
+        assert scope.cancelled_caught
+        await target.send_all(b"data")
+        assert await source.receive_some() == b"data"
 
 
 async def test_reading_of_a_directory_is_a_broken_resource_error(tmp_path: Path) -> None:
@@ -530,6 +547,44 @@ def test_a_terminal_is_as_before_after_a_program_that_was_reading_has_ended_or_c
         process.send_signal(signum)
     # The shell, which has the same open file, still waits for input instead of getting an error.
     assert os.get_blocking(program)
+
+
+def test_the_progress_bar_of_the_documentation_does_not_tear(terminal: tuple[int, int]) -> None:
+    user, program = terminal
+    modes = termios.tcgetattr(program)
+    modes[3] &= ~termios.ECHO  # what a user types would be shown in the bar
+    termios.tcsetattr(program, termios.TCSANOW, modes)
+    page = (source.ROOT / "docs/terminal.md").read_text(encoding="utf-8")
+    (example,) = re.findall(
+        r"^```python\n(import nurseryio\n\n\nclass Display.*?)^```", page, FLAGS
+    )
+    with start(example, stdin=program, stdout=program, stderr=program) as process:
+        os.write(user, b"hm\n")
+        shown = read_until(user, b"jobs are done")
+        assert process.wait(60) == 0
+    rows = shown.replace(b"\r\n", b"\n").decode().split("\n")
+    # A row shows what comes after the last erasure of the line.
+    rows = [row.rpartition("\x1b[K")[2] for row in rows]
+    assert rows[:-1].count("there is no command 'hm'") == 1
+    assert [row for row in rows if row.startswith("job ")] == [
+        f"job {number} is done" for number in range(1, 6)
+    ]
+    assert all(re.fullmatch(r"job \d is done|there .*'hm'|5 jobs are done|", row) for row in rows)
+    assert "[##   ] 2 of 5" in shown.decode()
+
+
+def test_the_user_stops_the_program_of_the_documentation(terminal: tuple[int, int]) -> None:
+    user, program = terminal
+    page = (source.ROOT / "docs/terminal.md").read_text(encoding="utf-8")
+    (example,) = re.findall(
+        r"^```python\n(import nurseryio\n\n\nclass Display.*?)^```", page, FLAGS
+    )
+    example = example.replace("0.02 * number", "3600 * (number > 1)")
+    with start(example, stdin=program, stdout=program, stderr=program) as process:
+        read_until(user, b"1 of 5")
+        os.write(user, b"q\n")
+        read_until(user, b"1 jobs are done")
+        assert process.wait(60) == 0
 
 
 def test_a_shell_pipeline_passes_through_a_program_with_standard_streams() -> None:
