@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from harness import net, tlspairs
 from harness.core import cut_short, settle
+from harness.matrix import Case
+from harness.stress import stress
 
 import nurseryio
 from nurseryio import (
@@ -29,6 +31,7 @@ from nurseryio import (
 )
 from nurseryio._bytes import file_sending
 from nurseryio._bytes.file_sending import KERNEL_PIECE, READ_PIECE
+from nurseryio._checks.schedules import Schedule
 from nurseryio.testing import assert_checkpoints, memory_stream_pair, wait_all_tasks_blocked
 
 own_sockets = pytest.mark.watching_only("the system copies to its own sockets only")
@@ -344,3 +347,44 @@ async def test_descriptors_of_sendfile_are_closed_if_the_second_cannot_be_made(
                 await sendfile(left, file)
         assert not net.is_open(made[0])
         assert not left._sending
+
+
+@own_sockets
+async def test_cancel_at_every_await_of_sendfile_each_byte_is_sent_once(
+    path: Path, data: bytes, loop_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run_sync(fn: Any, *args: Any, **options: Any) -> Any:
+        # A schedule does not wait for threads.
+        await nurseryio.lowlevel.checkpoint_if_cancelled()
+        await nurseryio.lowlevel.cancel_shielded_checkpoint()
+        return fn(*args)
+
+    monkeypatch.setattr(file_sending, "to_thread_run_sync", run_sync)
+    monkeypatch.setattr(file_sending, "KERNEL_PIECE", 3000)
+    data = data[:10_000]
+    path.write_bytes(data)
+
+    async def scenario(schedule: Schedule) -> None:
+        got = bytearray()
+        async with net.unix_pair() as (left, right):
+            with path.open("rb") as file:
+
+                async def send() -> None:
+                    while file.tell() < len(data):
+                        await sendfile(left, file, file.tell(), 4000)
+                        await schedule.pause()
+
+                async def receive() -> None:
+                    while len(got) < file.tell():
+                        got.extend(await right.receive_some(1000))
+
+                await schedule.run(send, receive)
+                sent = file.tell()
+                while len(got) < sent:
+                    got.extend(await right.receive_some())
+                with cut_short() as scope:
+                    await right.receive_some()
+                assert scope.cancelled_caught
+        assert bytes(got) == data[:sent]
+
+    await stress(scenario, loop_case)
