@@ -21,16 +21,18 @@ from .._system.path import Path
 from .._system.threads import to_thread_run_sync
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
-    from typing import IO, TypeAlias
+    from typing import TypeAlias
 
     from _typeshed import GenericPath, OpenBinaryMode, OpenTextMode
 
     from .._system.files import AsyncIOWrapper
 
-    Text: TypeAlias = Opening[AsyncIOWrapper[IO[str]]]
-    Binary: TypeAlias = Opening[AsyncIOWrapper[IO[bytes]]]
+    # The wrapper of tempfile around a file with a name passes all attributes of the file on.
+    Text: TypeAlias = Opening[AsyncIOWrapper[io.TextIOWrapper]]
+    Binary: TypeAlias = Opening[AsyncIOWrapper[io.BufferedRandom]]
 
 __all__ = ["NamedTemporaryFile", "TemporaryDirectory", "TemporaryFile"]
 
