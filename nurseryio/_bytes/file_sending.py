@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .._base.util import safe_repr
 from .._core import checkpoint
-from .._net.sockets import Socket
 from .._net.stream import SocketStream
 from .._system.files import AsyncIOWrapper
 from .._system.threads import to_thread_run_sync
@@ -150,7 +149,8 @@ def _check_file(file: Any) -> None:
 
 
 async def _send(stream: SendStream, file: Any, progress: _Progress) -> None:
-    if isinstance(stream, SocketStream) and type(stream.socket) is Socket:
+    # Not if the methods of the socket were replaced (rule 3 of _net.stream).
+    if isinstance(stream, SocketStream) and stream._send is not None:
         number = _descriptor(file)
         if number is not None:
             try:

@@ -156,6 +156,23 @@ async def test_sendfile_takes_files_in_memory_compressed_files_and_temporary_fil
             assert (await transfer(left, right, raw, 0, 2))[1] == b"\x1f\x8b"
 
 
+async def test_sendfile_calls_the_methods_that_a_test_has_replaced_on_a_socket(
+    path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, right = nurseryio.socket.socketpair()
+    sent = bytearray()
+
+    async def send(data: Any, flags: int = 0) -> int:
+        sent.extend(data)
+        return len(data)
+
+    monkeypatch.setattr(left, "send", send)
+    async with SocketStream(left) as stream, SocketStream(right):
+        with path.open("rb") as file:
+            assert await sendfile(stream, file) == SIZE
+    assert bytes(sent) == data
+
+
 @by_kernel
 @own_sockets
 async def test_sendfile_reads_files_that_the_system_cannot_copy(
