@@ -6,18 +6,19 @@ BIN = .venv/bin
 
 SEED ?= 1
 
-.PHONY: help demo quick test full coverage injection syscalls threads packages browser lint types docs bench clean
+.PHONY: help demo quick test test-compiled full coverage injection syscalls threads packages browser lint types docs bench clean
 
 help:
 	@echo "make demo    run the demonstration, on the stock loop and on uvloop"
 	@echo "make quick   run the tests on a small part of the loop matrix (about two minutes)"
 	@echo "make test    run the tests"
+	@echo "make test-compiled  compile the C part, and run the tests with it"
 	@echo "make full    run the tests on every supported Python, each on the full loop matrix (hours)"
 	@echo "make coverage   report how much of each module its own tests execute"
 	@echo "make injection  raise an exception at every line of the engine in turn (takes long)"
 	@echo "make syscalls   raise each error at every system call in turn, and run random programs"
 	@echo "                on all streams (takes minutes)"
-	@echo "make browser  run the tests of nurseryio in a web page, under node (needs npm)"
+	@echo "make browser  run the tests of nurseryio in a web page, under node and in Chromium (needs npm)"
 	@echo "make packages   run the tests of packages written for Trio (gets them from the package index)"
 	@echo "make threads    run many event loops in many threads for ten minutes"
 	@echo "make lint    check style and formatting"
@@ -49,6 +50,12 @@ quick: .venv/test.stamp
 test: .venv/test.stamp
 	$(BIN)/python -m pytest
 
+# The C module lies in the package while the tests run, and is removed afterwards.
+test-compiled: .venv/test.stamp
+	trap 'rm -f nurseryio/_speedups.*.so' EXIT && \
+	NURSERYIO_COMPILE=1 $(BIN)/python -m pip install --quiet --no-deps --editable . && \
+	NURSERYIO_EXPECT_COMPILED=1 $(BIN)/python -m pytest $(TESTS)
+
 full:
 	FULL=1 .ci/run
 
@@ -64,11 +71,13 @@ syscalls: .venv/test.stamp
 	cd tests && ../$(BIN)/python -W ignore -m harness.stream_stress --runs 300 --seed $(SEED)
 
 PYODIDE ?= 314.0.7
+AXE ?= 4.14.1
 node_modules/pyodide:
-	npm install --prefix . --no-save --no-package-lock --no-audit --no-fund pyodide@$(PYODIDE)
+	npm install --prefix . --no-save --no-package-lock --no-audit --no-fund pyodide@$(PYODIDE) axe-core@$(AXE)
 
-browser: .venv/test.stamp node_modules/pyodide
-	$(BIN)/python -m pytest tests/test_pyodide.py
+browser: .venv/test.stamp .venv/docs.stamp node_modules/pyodide
+	$(BIN)/python -m pytest tests/test_pyodide.py tests/test_run_in_page.py tests/test_site.py
+
 # `make packages PACKAGES="jeepney httpx" OPTIONS=--trio` runs these alone, on the real Trio.
 packages: .venv/test.stamp
 	$(BIN)/python tests/harness/packages.py $(OPTIONS) $(PACKAGES)
@@ -87,7 +96,9 @@ types: .venv/dev.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pyright tests/typechecks.py
 	cd .venv && PATH="$(CURDIR)/$(BIN):$$PATH" python -m pyright --verifytypes nurseryio --ignoreexternal
 
+# With npm the examples get Run buttons. Without it Sphinx says in one line that they have none.
 docs: .venv/docs.stamp
+	@test -d node_modules/pyodide || ! command -v npm >/dev/null || $(MAKE) node_modules/pyodide || true
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: .venv/bench.stamp

@@ -3,7 +3,7 @@ are.
 
 `floor` is no library but the least asyncio code that does the work at all. `nurseryio` runs under
 `nurseryio.run`, `nurseryio-inside` runs the same rows in a task that a plain asyncio program
-started.
+started. Where nurseryio is compiled, `nurseryio-pure` is the same without its C module.
 """
 
 from __future__ import annotations
@@ -32,10 +32,14 @@ class Library:
     idiom: str
     starter: str
     loops: tuple[str, ...] = (STOCK, UVLOOP)
+    pure: bool = False
 
     def environment(self) -> dict[str, str]:
         """Return the variables that the library's benchmark process needs."""
-        return {VARIABLE: self.package} if self.idiom == "trio_idiom" and self.package else {}
+        variables = {"NURSERYIO_PURE": "1"} if self.pure else {}
+        if self.idiom == "trio_idiom" and self.package:
+            variables[VARIABLE] = self.package
+        return variables
 
 
 LIBRARIES: dict[str, Library] = {
@@ -47,11 +51,12 @@ LIBRARIES: dict[str, Library] = {
         Library("anyio", "anyio", "anyio_idiom", "anyio"),
         Library("trio", "trio", "trio_idiom", "trio", loops=(STOCK,)),
         Library("nurseryio", "nurseryio", "trio_idiom", "nurseryio"),
+        Library("nurseryio-pure", "nurseryio", "trio_idiom", "nurseryio", pure=True),
         Library("nurseryio-inside", "nurseryio", "trio_idiom", "asyncio"),
     )
 }
 
-DEFAULT = ("asyncio", "floor", "quattro", "anyio", "trio", "nurseryio")
+DEFAULT = ("asyncio", "floor", "quattro", "anyio", "trio", "nurseryio-pure", "nurseryio")
 
 
 def loop_factory(loop: str) -> Callable[[], Any]:
@@ -97,6 +102,8 @@ def why_missing(library: Library, loop: str) -> str | None:
             importlib.import_module(package)
         except ImportError as error:
             return f"{package} cannot be imported: {error}"
+    if library.pure and not importlib.import_module("nurseryio").__compiled__:
+        return "nurseryio is not compiled, so this is the same"
     return None
 
 

@@ -85,8 +85,7 @@ _PARKING = (
 )
 _YIELDS = (
     "put() and get() of asyncio do not yield where they need not wait. send and receive are "
-    "checkpoints: with two tasks that are ready, every second of them is a turn of the loop, and "
-    "when each of them was it took 1.7 times the instructions."
+    "checkpoints: with two tasks that are ready, every eighth of them is a turn of the loop."
 )
 
 _MICRO = {
@@ -95,7 +94,11 @@ _MICRO = {
     "children_checkpoint": _SPAWN,
     "nested": _NESTED,
     "child_raises": "The nursery's cancellation, and a group that scopes could take apart.",
+    "child_raises_among": _CANCEL,
     "cancel_sleepers": _CANCEL,
+    "cancel_forever": _CANCEL,
+    "cancel_waiters": _CANCEL,
+    "cancel_on_futures": _CANCEL,
     "scope": _SCOPE,
     "move_on_idle": _TIMER,
     "move_on_blocks": _TIMER,

@@ -83,6 +83,15 @@ ROWS: tuple[Row, ...] = (
         " the nursery cancels a scope, the TaskGroup cancels tasks (here none is left).",
     ),
     Row(
+        "child_raises_among",
+        "child raises among 9 siblings that sleep",
+        1.1,
+        5000,
+        "Equal: ten tasks, one lets others run and raises, the rest sleep an hour and are "
+        "cancelled; a group leaves and except* catches it. Time per task. Not equal: as above.",
+        tiny=20,
+    ),
+    Row(
         "cancel_sleepers",
         "cancel 10,000 sleeping tasks and join",
         1.0,
@@ -90,6 +99,32 @@ ROWS: tuple[Row, ...] = (
         "Equal: each child sleeps an hour and counts its end in a finally; only cancelling and"
         " joining is timed. Not equal: asyncio cancels task by task (TaskGroup has no cancel),"
         " the others cancel one scope.",
+        fixed=True,
+    ),
+    Row(
+        "cancel_forever",
+        "cancel 10,000 tasks in `sleep_forever` and join",
+        1.1,
+        10_000,
+        "Equal: as the sleepers, without a timer on either side. Not equal: asyncio has no "
+        "sleep_forever; each task awaits a new future.",
+        fixed=True,
+    ),
+    Row(
+        "cancel_waiters",
+        "cancel 10,000 tasks in `Event.wait` and join",
+        1.1,
+        10_000,
+        "Equal: as the sleepers, and all wait for one event. Not equal: as for the sleepers.",
+        fixed=True,
+    ),
+    Row(
+        "cancel_on_futures",
+        "cancel 10,000 tasks on `create_future()` and join",
+        1.1,
+        10_000,
+        "Equal: as the sleepers, and each awaits a new future of the loop, so that none of them "
+        "is in an operation of nurseryio. Not equal: as for the sleepers. Trio has no such wait.",
         fixed=True,
     ),
     Row(
@@ -228,7 +263,7 @@ ROWS: tuple[Row, ...] = (
         3.5,
         10_000,
         "Equal: one sender, one receiver, a hundred places. Not equal: the channel's send and "
-        "receive are checkpoints (a round of the loop each; with ours, every second of them); "
+        "receive are checkpoints (a round of the loop each; with ours, every eighth of them); "
         "Queue's put and get let others run only when full or empty.",
     ),
     Row(

@@ -1,12 +1,31 @@
-"""nurseryio: Trio's structured concurrency, native on asyncio.
+"""Structured concurrency for asyncio: nurseries, cancel scopes and streams, as Trio has them.
 
-A nursery child is a real ``asyncio.Task``; any asyncio awaitable may be awaited in it, and
-everything here works in any asyncio task. Names and behaviour are Trio's: ``import nurseryio as
-trio``.
+Everything here works in any asyncio task::
 
-The rooms (subpackages), from the ground floor up. A room imports only from floors of a smaller
-number, and a public module may import from every room. The map of a room is at the top of its
-``__init__``::
+    async with nurseryio.open_nursery() as nursery:  # ends when both children have ended
+        nursery.start_soon(fetch, "one")
+        nursery.start_soon(fetch, "two")
+
+    with nurseryio.fail_after(5):  # raises TooSlowError after five seconds
+        await fetch("three")
+
+``nurseryio.run(main)`` starts a program, like ``asyncio.run(main())``.
+
+Tasks      ``open_nursery``, ``gather``, ``race``, ``amap``
+Time       ``fail_after``, ``move_on_after``, ``CancelScope``, ``sleep``
+Waiting    ``Event``, ``Lock``, ``Semaphore``, ``CapacityLimiter``, ``Condition``
+Objects    ``open_memory_channel``
+Bytes      ``open_tcp_stream``, ``serve_tcp``; the same with TLS, and for Unix sockets
+System     ``run_process``, ``open_file``, ``Path``, ``open_signal_receiver``
+
+More is in the modules ``to_thread`` and ``from_thread``, ``aio`` (asyncio and anyio code),
+``instruments`` (looking at a running program), ``testing``, ``lowlevel``, ``socket`` and ``abc``.
+The names are Trio's: ``import nurseryio as trio``. The documentation is at
+https://nurseryio.readthedocs.io.
+
+For people who read the code: the library has rooms (subpackages), from the ground floor up. A room
+imports only from floors of a smaller number, and a public module may import from every room. The
+map of a room is at the top of its ``__init__``::
 
     1   _asyncio                                      the border with asyncio
     2   _base                                         parts that need no loop
@@ -52,6 +71,7 @@ from ._nursery import (
     CancelScope as CancelScope,
     Nursery as Nursery,
     TaskStatus as TaskStatus,
+    __compiled__ as __compiled__,
     current_effective_deadline as current_effective_deadline,
     current_time as current_time,
     fail_after as fail_after,
@@ -88,6 +108,7 @@ from ._sync import (
 if TYPE_CHECKING:
     from . import (
         abc as abc,
+        aio as aio,
         from_thread as from_thread,
         instruments as instruments,
         lowlevel as lowlevel,
@@ -171,7 +192,7 @@ _LAZY = {
     "_system.run_process": "run_process terminate_process_group",
     "_system.files": "open_file wrap_file",
     "_system.signals": "open_signal_receiver",
-    "": "abc from_thread instruments lowlevel socket testing to_thread",
+    "": "abc aio from_thread instruments lowlevel socket testing to_thread",
 }
 
 if not TYPE_CHECKING:

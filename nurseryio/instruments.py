@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         TaskInfo as TaskInfo,
         TaskTree as TaskTree,
     )
-    from ._observe.waits import Wait as Wait
+    from ._observe.wait_parts import Wait as Wait
     from ._telemetry.monitor import Monitor as Monitor, serve_monitor as serve_monitor
     from ._telemetry.otel import OpenTelemetry as OpenTelemetry
     from ._telemetry.timeline import write_timeline as write_timeline
@@ -44,7 +44,7 @@ if not TYPE_CHECKING:
             "_telemetry.timeline": "write_timeline",
             "_telemetry.trace_file": "TraceFile",
             "_observe.tree_data": "ScopeInfo TaskInfo TaskTree",
-            "_observe.waits": "Wait",
+            "_observe.wait_parts": "Wait",
             "_telemetry.watchdog": "Watchdog",
         },
     )

@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import os
 import signal
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -34,6 +35,7 @@ import pytest
 from harness import clean, limit, matrix
 
 from nurseryio._base.abcs import Clock
+from nurseryio._nursery import PURE_BECAUSE
 
 # The same examples in every run, and no time limit of hypothesis's own.
 hypothesis.settings.register_profile(
@@ -106,7 +108,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_report_header(config: pytest.Config) -> str:
     quick = config.getoption("--matrix") == "quick"
-    return "loop matrix: " + ", ".join(map(str, matrix.choose((), quick)))
+    build = "compiled" if PURE_BECAUSE is None else f"pure Python, because {PURE_BECAUSE}"
+    return "loop matrix: " + ", ".join(map(str, matrix.choose((), quick))) + f"\nbuild: {build}"
+
+
+def pytest_configure() -> None:
+    # Without the C module users get the Python code and are not told. A run that is to test the
+    # compiled build must not test the other one.
+    if os.environ.get("NURSERYIO_EXPECT_COMPILED") and PURE_BECAUSE is not None:
+        raise pytest.UsageError(f"the compiled build was expected, but {PURE_BECAUSE}")
 
 
 def pytest_sessionstart() -> None:

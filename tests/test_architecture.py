@@ -77,6 +77,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "task_status",
             "nursery",
             "timeouts",
+            "compiled",
         ),
     },
     {
@@ -92,6 +93,9 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "tracer",
             "places",
             "ages",
+            "holders",
+            "wait_parts",
+            "asyncio_waits",
             "waits",
             "drawing",
             "tree_data",
@@ -132,6 +136,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "_telemetry": (
             "backlog",
             "watchdog",
+            "reported",
             "trace_file",
             "timeline",
             "monitor",

@@ -19,7 +19,7 @@ if sys.version_info < (3, 11):
 if str(source.ROOT) not in sys.path:
     sys.path.insert(0, str(source.ROOT))
 
-from benchmarks import figures, plot, reasons, report, run, watchdog
+from benchmarks import figures, instruments, plot, reasons, report, run, watchdog
 from benchmarks.harness import Samples
 from benchmarks.micro import asyncio_idiom, floor, trio_idiom
 from benchmarks.network import client
@@ -215,3 +215,25 @@ def test_the_cost_of_a_watchdog_is_measured_in_turns(
     assert (name, loop) == ("nursery_one", "stock")
     assert float(ratio) > 0
     assert half.startswith("±")
+
+
+@pytest.mark.parametrize("load", instruments.LOADS)
+@pytest.mark.parametrize("name", instruments.INSTRUMENTS)
+def test_each_load_runs_with_each_instrument(load: str, name: str) -> None:
+    if name == "OpenTelemetry":
+        pytest.importorskip("opentelemetry.sdk", reason="comes with the extra dev")
+    assert instruments.one_round(name, load, instruments.CONNECTIONS) > 0
+
+
+def test_the_table_of_instruments_has_a_row_for_each_load(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    instruments.main(
+        ["--instruments", "hooks,TraceFile", "--rounds", "2", "--share", "0.01", "spawn", "echo"]
+    )
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert head == "| load | `hooks` | `TraceFile` |"
+    assert [row.split("|")[1].strip() for row in rows] == [
+        instruments.LOADS[name][0] for name in ("spawn", "echo")
+    ]
+    assert all(row.count("µs") == 2 for row in rows)

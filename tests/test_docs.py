@@ -74,8 +74,8 @@ def is_too_new(program: Program) -> bool:
 
 def test_each_code_block_compiles_and_one_that_is_not_run_says_why() -> None:
     for program in PROGRAMS:
-        if program.rule == "no-run":
-            assert program.value, f"{program}: write <!-- no-run: reason -->"
+        if program.rule in ("no-run", "no-page"):
+            assert program.value, f"{program}: write <!-- {program.rule}: reason -->"
         if not is_too_new(program):
             compile(program.text, str(program), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
@@ -104,7 +104,7 @@ def test_a_code_block_of_the_documentation_runs(program: Program, tmp_path: Path
 
 def test_each_comment_in_front_of_a_code_block_is_a_known_one() -> None:
     rules = {program.rule for program in PROGRAMS}
-    assert rules <= {None, "no-run", "needs", "cell"}
+    assert rules <= {None, "no-run", "no-page", "needs", "cell"}
 
 
 def test_a_page_is_split_into_code_blocks_as_its_comments_say() -> None:

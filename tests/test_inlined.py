@@ -14,7 +14,6 @@ FINGERPRINTS: dict[str, tuple[str, str]] = {
     "_core.cancel_ledger.native_requests": ("9bcb57ad", "c86124e8"),
     "_nursery.nursery.Nursery._spawn": ("cb8a15aa", "005844a6"),
     "_nursery.scope.CancelScope.__exit__": ("0af93f0e", "1f6cc857"),
-    "_nursery.task_exit.end_child": ("61b9e48c", "420d96a3"),
     "_nursery.timeouts._sleep": ("f0c0592b", "6b7d6f14"),
 }
 

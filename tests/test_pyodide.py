@@ -89,7 +89,7 @@ WITH_SWITCHING: dict[str, list[Any]] = {
     ],
     "run_in_run": [["RuntimeError", INSIDE], 3],
     "run_options": [
-        *("before_run", "spawned run_options.<locals>.main", "spawned child", "after_run"),
+        *("before_run", "spawned __main__.run_options.<locals>.main", "spawned child", "after_run"),
         own_loop("clock"),
         own_loop("clock and loop_factory"),
         own_loop("restrict_keyboard_interrupt_to_checkpoints"),

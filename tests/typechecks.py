@@ -169,10 +169,18 @@ async def scopes() -> None:
         assert_type(scope, nurseryio.CancelScope)
     with nurseryio.fail_after(1) as scope:
         assert_type(scope, nurseryio.CancelScope)
+    with nurseryio.fail_at(1) as scope:
+        assert_type(scope, nurseryio.CancelScope)
     # A checker must see that code behind a scope may be reached although the body returns.
     with nurseryio.move_on_after(1):
         return
     print("reached when the time was over")
+
+
+async def limited() -> int:
+    # Nothing is behind the block: it raises an error when the time is over.
+    with nurseryio.fail_after(1):
+        return 1
 
 
 # -- results --------------------------------------------------------------------

@@ -5,6 +5,7 @@ See the folder's docstring for the rules.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from typing import Any
@@ -105,6 +106,30 @@ async def child_raises(n: int, watch: Stopwatch) -> int:
     return caught
 
 
+async def child_raises_among(n: int, watch: Stopwatch) -> int:
+    """A child fails while its siblings sleep; they are cancelled, and the group is caught."""
+    caught = 0
+
+    async def child() -> None:
+        await anyio.lowlevel.checkpoint()
+        raise ValueError
+
+    async def sibling() -> None:
+        await anyio.sleep(HOUR)
+
+    watch.start()
+    for _ in range(n // TOGETHER):
+        try:
+            async with anyio.create_task_group() as group:
+                for _ in range(TOGETHER - 1):
+                    group.start_soon(sibling)
+                group.start_soon(child)
+        except* ValueError:
+            caught += TOGETHER
+    watch.stop()
+    return caught
+
+
 async def cancel_sleepers(n: int, watch: Stopwatch) -> int:
     """Cancel n sleeping children and join them."""
     ended = 0
@@ -113,6 +138,73 @@ async def cancel_sleepers(n: int, watch: Stopwatch) -> int:
         nonlocal ended
         try:
             await anyio.sleep(HOUR)
+        finally:
+            ended += 1
+
+    async with anyio.create_task_group() as group:
+        for _ in range(n):
+            group.start_soon(child)
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+        watch.start()
+        group.cancel_scope.cancel()
+    watch.stop()
+    return ended
+
+
+async def cancel_forever(n: int, watch: Stopwatch) -> int:
+    """Cancel n children that wait for ever."""
+    ended = 0
+
+    async def child() -> None:
+        nonlocal ended
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended += 1
+
+    async with anyio.create_task_group() as group:
+        for _ in range(n):
+            group.start_soon(child)
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+        watch.start()
+        group.cancel_scope.cancel()
+    watch.stop()
+    return ended
+
+
+async def cancel_waiters(n: int, watch: Stopwatch) -> int:
+    """Cancel n children that wait for one event."""
+    ended = 0
+    event = anyio.Event()
+
+    async def child() -> None:
+        nonlocal ended
+        try:
+            await event.wait()
+        finally:
+            ended += 1
+
+    async with anyio.create_task_group() as group:
+        for _ in range(n):
+            group.start_soon(child)
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+        watch.start()
+        group.cancel_scope.cancel()
+    watch.stop()
+    return ended
+
+
+async def cancel_on_futures(n: int, watch: Stopwatch) -> int:
+    """Cancel n children that each wait for a future of the loop."""
+    ended = 0
+
+    async def child() -> None:
+        nonlocal ended
+        try:
+            await asyncio.get_running_loop().create_future()
         finally:
             ended += 1
 

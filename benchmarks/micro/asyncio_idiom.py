@@ -99,6 +99,30 @@ async def child_raises(n: int, watch: Stopwatch) -> int:
     return caught
 
 
+async def child_raises_among(n: int, watch: Stopwatch) -> int:
+    """A child fails while its siblings sleep; they are cancelled, and the group is caught."""
+    caught = 0
+
+    async def child() -> None:
+        await asyncio.sleep(0)
+        raise ValueError
+
+    async def sibling() -> None:
+        await asyncio.sleep(HOUR)
+
+    watch.start()
+    for _ in range(n // TOGETHER):
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(TOGETHER - 1):
+                    group.create_task(sibling())
+                group.create_task(child())
+        except* ValueError:
+            caught += TOGETHER
+    watch.stop()
+    return caught
+
+
 async def cancel_sleepers(n: int, watch: Stopwatch) -> int:
     """Cancel n sleeping children and join them."""
     ended = 0
@@ -119,6 +143,55 @@ async def cancel_sleepers(n: int, watch: Stopwatch) -> int:
             task.cancel()
     watch.stop()
     return ended
+
+
+async def cancel_forever(n: int, watch: Stopwatch) -> int:
+    """Cancel n children that wait for ever."""
+    ended = 0
+
+    async def child() -> None:
+        nonlocal ended
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended += 1
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(child()) for _ in range(n)]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        watch.start()
+        for task in tasks:
+            task.cancel()
+    watch.stop()
+    return ended
+
+
+async def cancel_waiters(n: int, watch: Stopwatch) -> int:
+    """Cancel n children that wait for one event."""
+    ended = 0
+    event = asyncio.Event()
+
+    async def child() -> None:
+        nonlocal ended
+        try:
+            await event.wait()
+        finally:
+            ended += 1
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(child()) for _ in range(n)]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        watch.start()
+        for task in tasks:
+            task.cancel()
+    watch.stop()
+    return ended
+
+
+# A future is also how asyncio waits for ever.
+cancel_on_futures = cancel_forever
 
 
 async def spawn_and_cancel(n: int, watch: Stopwatch) -> int:

@@ -7,6 +7,7 @@ this process.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncGenerator
@@ -103,6 +104,30 @@ async def child_raises(n: int, watch: Stopwatch) -> int:
     return caught
 
 
+async def child_raises_among(n: int, watch: Stopwatch) -> int:
+    """A child fails while its siblings sleep; they are cancelled, and the group is caught."""
+    caught = 0
+
+    async def child() -> None:
+        await trio.lowlevel.checkpoint()
+        raise ValueError
+
+    async def sibling() -> None:
+        await trio.sleep(HOUR)
+
+    watch.start()
+    for _ in range(n // TOGETHER):
+        try:
+            async with trio.open_nursery() as nursery:
+                for _ in range(TOGETHER - 1):
+                    nursery.start_soon(sibling)
+                nursery.start_soon(child)
+        except* ValueError:
+            caught += TOGETHER
+    watch.stop()
+    return caught
+
+
 async def cancel_sleepers(n: int, watch: Stopwatch) -> int:
     """Cancel n sleeping children and join them."""
     ended = 0
@@ -123,6 +148,77 @@ async def cancel_sleepers(n: int, watch: Stopwatch) -> int:
         nursery.cancel_scope.cancel()
     watch.stop()
     return ended
+
+
+async def cancel_forever(n: int, watch: Stopwatch) -> int:
+    """Cancel n children that wait for ever."""
+    ended = 0
+
+    async def child() -> None:
+        nonlocal ended
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(n):
+            nursery.start_soon(child)
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        watch.start()
+        nursery.cancel_scope.cancel()
+    watch.stop()
+    return ended
+
+
+async def cancel_waiters(n: int, watch: Stopwatch) -> int:
+    """Cancel n children that wait for one event."""
+    ended = 0
+    event = trio.Event()
+
+    async def child() -> None:
+        nonlocal ended
+        try:
+            await event.wait()
+        finally:
+            ended += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(n):
+            nursery.start_soon(child)
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        watch.start()
+        nursery.cancel_scope.cancel()
+    watch.stop()
+    return ended
+
+
+async def cancel_on_futures(n: int, watch: Stopwatch) -> int:
+    """Cancel n children that each wait for a future of the loop, which Trio does not have."""
+    ended = 0
+
+    async def child() -> None:
+        nonlocal ended
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(n):
+            nursery.start_soon(child)
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        watch.start()
+        nursery.cancel_scope.cancel()
+    watch.stop()
+    return ended
+
+
+if trio.__name__ == "trio":
+    del cancel_on_futures  # its loop has no futures
 
 
 async def spawn_and_cancel(n: int, watch: Stopwatch) -> int:

@@ -7,7 +7,14 @@ a drawing depends on it.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import concurrent.futures
+import concurrent.futures.thread as _thread_pool
+import gc
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable
 
 Task = asyncio.Task[Any]
 
@@ -55,3 +62,91 @@ def loop_thread(loop: asyncio.AbstractEventLoop) -> int | None:
     """The identifier of the thread in which an asyncio loop runs; None if it does not show it."""
     ident: int | None = getattr(loop, "_thread_id", None)
     return ident
+
+
+def unfinished(queue: Any) -> int | None:
+    """How many items of an ``asyncio.Queue`` were not marked as done; None if it is not shown."""
+    count: int | None = getattr(queue, "_unfinished_tasks", None)
+    return count
+
+
+def addresses_of(stream: Any) -> tuple[Any, Any]:
+    """The local address of a stream on an asyncio transport, and the peer's; None if not known."""
+    is_anyios = type(stream).__module__.startswith("anyio.")
+    if not is_anyios and not isinstance(stream, (asyncio.StreamReader, asyncio.StreamWriter)):
+        return None, None
+    transport = getattr(stream, "_transport", None)
+    if transport is None or not hasattr(transport, "get_extra_info"):
+        return None, None
+    local, peer = map(transport.get_extra_info, ("sockname", "peername"))
+    return local or None, peer or None
+
+
+class ExecutorCall(NamedTuple):
+    """A call in a ``concurrent.futures`` executor that a task waits for.
+
+    Attributes:
+        began: Whether a thread or process of the executor has begun it.
+        function: The function; None if it was not found.
+        thread: The identifier of the thread that runs it; None if it was not found.
+    """
+
+    began: bool
+    function: Any
+    thread: int | None
+
+
+def executor_call(
+    future: Any, threads: Callable[[], dict[int, types.FrameType]]
+) -> ExecutorCall | None:
+    """The call for whose result an asyncio future waits; None for another future.
+
+    Args:
+        future: The future.
+        threads: Returns the innermost frame of each thread.
+
+    ``run_in_executor`` and ``to_thread`` await a future that knows the executor's in its callback.
+    """
+    source = _source(future)
+    if source is None:
+        return None
+    for ident, innermost in threads().items():
+        frame: types.FrameType | None = innermost
+        while frame is not None:
+            if frame.f_code.co_name == "run" and frame.f_code.co_filename == _thread_pool.__file__:
+                item = frame.f_locals.get("self")
+                if getattr(item, "future", None) is source:
+                    return ExecutorCall(True, _function_of(item), ident)
+            frame = frame.f_back
+    loop = future.get_loop()
+    queue = getattr(getattr(loop, "_default_executor", None), "_work_queue", None)
+    # The queue does not show its items, and has them directly or in a list.
+    for part in gc.get_referents(queue):
+        for item in part if isinstance(part, list) else (part,):
+            if getattr(item, "future", None) is source:
+                return ExecutorCall(False, _function_of(item), None)
+    return ExecutorCall(source.running() or source.done(), None, None)
+
+
+def _function_of(item: Any) -> Any:
+    if hasattr(item, "fn"):
+        return item.fn
+    task = getattr(item, "task", None)  # from Python 3.14 on: (function, args, kwargs)
+    return task[0] if isinstance(task, tuple) and task else None
+
+
+def _source(future: Any) -> concurrent.futures.Future[Any] | None:
+    for callback, *_ in getattr(future, "_callbacks", None) or ():
+        for cell in getattr(callback, "__closure__", None) or ():
+            try:
+                content = cell.cell_contents
+            except ValueError:  # an empty cell
+                continue
+            if isinstance(content, concurrent.futures.Future):
+                return content
+    return None
+
+
+def exit_callbacks(stack: Any) -> list[Any]:
+    """What a ``contextlib.ExitStack`` or ``AsyncExitStack`` will call at its end."""
+    return [callback for _, callback in list(getattr(stack, "_exit_callbacks", ()))]

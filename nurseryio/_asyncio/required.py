@@ -68,13 +68,17 @@ FALLBACKS: dict[str, str] = {
     "_children": "the task tree does not show which tasks asyncio.gather() waits for",
     "_coro": "asyncio's functions for display show the coroutine of the nursery around a child's",
     "_exception": "the spans of asyncio tasks do not show their errors",
+    "_exit_callbacks": "the task tree does not show who holds a lock in an exit stack",
     "_idle_semaphore": "the threads of the default executor count as busy: no deadlock is reported",
     "_interrupt_count": "Ctrl-C is lost if asyncio.run's main task ends before its next await",
     "_source_traceback": "in debug mode too, a task that a test left is shown without its origin",
     "_tasks": "before 3.14, the task tree does not show which tasks are in an asyncio.TaskGroup",
     "_thread_id": "in another thread, the task tree does not show the step that the loop is in",
     "_threads": "as without _idle_semaphore; the report of a long shutdown does not name threads",
+    "_transport": "the task tree does not show the peers of asyncio's streams",
+    "_unfinished_tasks": "the task tree does not show how many items Queue.join() waits for",
     "_value": "as without _idle_semaphore",
+    "_work_queue": "the task tree does not name calls that wait for a thread of an executor",
 }
 
 

@@ -149,14 +149,35 @@ class HostnameResolver(ABC):
         Args:
             host: The name in its encoded form: international names arrive as ``b"xn--..."``.
                 A numeric address may be resolved without calling this method.
-            port: As for the standard function; likewise the others.
+            port, family, type, proto, flags: As for the standard function.
+
+        Returns:
+            The addresses, in the form of the standard function.
+
+        Raises:
+            socket.gaierror: There is no such name.
+
+        Checkpoint: yes, as a rule.
         """
 
     @abstractmethod
     async def getnameinfo(
         self, sockaddr: tuple[str, int] | tuple[str, int, int, int], flags: int
     ) -> tuple[str, str]:
-        """Do what :func:`socket.getnameinfo` does."""
+        """Do what :func:`socket.getnameinfo` does.
+
+        Args:
+            sockaddr: The address.
+            flags: As for the standard function.
+
+        Returns:
+            The name of the host, and that of the service.
+
+        Raises:
+            socket.gaierror: There is no name for the address.
+
+        Checkpoint: yes, as a rule.
+        """
 
 
 class SocketFactory(ABC):

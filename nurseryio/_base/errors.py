@@ -64,11 +64,13 @@ class CancelReason:
     Trio: the attributes ``source``, ``reason`` and ``source_task`` of ``trio.Cancelled``.
     """
 
-    __slots__ = ("reason", "source", "source_task", "stack")
+    __slots__ = ("_reason", "_source_task", "source", "stack")
 
     source: CancelSource
-    reason: str | None
-    source_task: str | None
+    # A text, or a tuple from which the text is made when it is first read: a function and its
+    # arguments, which are strings and numbers (rule 3).
+    _reason: str | tuple[Any, ...] | None
+    _source_task: str | tuple[Any, ...] | None
     stack: str | None
 
     def __init__(
@@ -78,11 +80,28 @@ class CancelReason:
         source_task: str | None = None,
         stack: str | None = None,
     ) -> None:
-        put = object.__setattr__
-        put(self, "source", source)
-        put(self, "reason", reason)
-        put(self, "source_task", source_task)
-        put(self, "stack", stack)
+        _put_source(self, source)
+        _put_reason(self, reason)
+        _put_source_task(self, source_task)
+        _put_stack(self, stack)
+
+    @property
+    def reason(self) -> str | None:
+        """The text given to ``CancelScope.cancel(reason=...)``, if any; or why a nursery failed."""
+        text = self._reason
+        if type(text) is tuple:
+            text = text[0](*text[1:])
+            _put_reason(self, text)
+        return text  # type: ignore[return-value]
+
+    @property
+    def source_task(self) -> str | None:
+        """``repr()`` of the task that cancelled, if one did."""
+        text = self._source_task
+        if type(text) is tuple:
+            text = text[0](*text[1:])
+            _put_source_task(self, text)
+        return text  # type: ignore[return-value]
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a CancelReason cannot be changed (tried to set {name!r})")
@@ -125,6 +144,13 @@ class CancelReason:
         if self.source_task is not None:
             text += f" from task {self.source_task}"
         return text
+
+
+# CancelReason refuses to set an attribute.
+_put_source: Any = vars(CancelReason)["source"].__set__
+_put_reason: Any = vars(CancelReason)["_reason"].__set__
+_put_source_task: Any = vars(CancelReason)["_source_task"].__set__
+_put_stack: Any = vars(CancelReason)["stack"].__set__
 
 
 class RequestReason(CancelReason):

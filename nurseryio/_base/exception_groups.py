@@ -20,7 +20,13 @@ from operator import is_
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._asyncio.compat import COUNTS_GO_STALE, HAS_CANCEL_COUNTS
-from .errors import Cancelled, CancelReason, TrioDeprecationWarning
+from .errors import (
+    Cancelled,
+    CancelReason,
+    TrioDeprecationWarning,
+    _put_reason,
+    _put_source_task,
+)
 from .exc_fields import (
     add_note,
     args_of,
@@ -52,18 +58,50 @@ NO_CANCELLED_MARK = "_nurseryio_free_of_cancelled"
 LOOSE_NOTE = "collapsible: made by a nursery with strict_exception_groups=False"
 
 
-def failure(error: BaseException, task: object, body: bool) -> CancelReason:
+def failure(error: BaseException, source_task: Any, body: bool) -> CancelReason:
     """The reason of a nursery's cancellation when its host or a child has raised ``error``.
 
     Args:
         error: the error.
-        task: the task that has raised it.
+        source_task: ``repr()`` of the task that has raised it, or what that is made from.
         body: whether the task is the host, and the error comes from the nursery's block.
     """
-    what = "Code block inside nursery contextmanager" if body else "child task"
-    return CancelReason(
-        "nursery", reason=f"{what} raised exception {brief(error)}", source_task=safe_repr(task)
-    )
+    reason = CancelReason("nursery")
+    _put_reason(reason, _text_later(error, BLOCK if body else CHILD))
+    _put_source_task(reason, source_task)
+    return reason
+
+
+BLOCK = "Code block inside nursery contextmanager"
+CHILD = "child task"
+# An error whose arguments are all of these classes shows nothing that can change.
+_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
+_PLAIN_REPR = BaseException.__repr__
+
+
+def _text_later(error: BaseException, what: str) -> Any:
+    """The text of a failure, or what it is made from when it is read (see ``CancelReason``).
+
+    The error itself is not kept for that, because its traceback refers to the nursery.
+    """
+    kind = type(error)
+    args = args_of(error)
+    if type(kind) is type and (not args or _PLAIN.issuperset(map(type, args))):
+        try:
+            is_plain = kind.__repr__ is _PLAIN_REPR
+        except Exception:
+            is_plain = False
+        if is_plain:
+            return (_plain_text, what, class_name(kind), args)
+    return f"{what} raised exception {brief(error)}"
+
+
+def _plain_text(what: str, name: str, args: tuple[Any, ...]) -> str:
+    try:
+        shown = f"{name}({args[0]!r})" if len(args) == 1 else f"{name}{args!r}"
+    except ValueError:  # an int of too many digits
+        shown = f"<{name}, whose repr() failed>"
+    return f"{what} raised exception {shown}"
 
 
 def brief(error: BaseException) -> str:

@@ -31,7 +31,6 @@ _lazy_modules: set[str] = set()
 
 # Modules that functions load on first use.
 _HIDDEN = (
-    "nurseryio.aio",
     "nurseryio._observe.explain",
     "nurseryio._observe.task_tree",
     "nurseryio._interop.anyio_bridge",
@@ -168,7 +167,8 @@ def lazy_exports(namespace: dict[str, Any], lazy: dict[str, str] | None = None) 
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*namespace, *origin})
+        # For completion: neither the rooms nor the imports of the public module itself.
+        return sorted({*eager, *origin})
 
     return __getattr__, __dir__
 

@@ -1,7 +1,11 @@
-"""Functions that cannot work: on any asyncio loop, or on the platform. Each says why.
+"""Functions that cannot work, and names of other libraries. Each says what to do instead.
 
 Some functions of Trio cannot work on asyncio. Others of this library need a part that the platform
 lacks: Python in a browser has neither threads nor sockets. :func:`needs` marks these functions.
+
+Readers who know asyncio look for ``nursery.create_task``: :class:`Elsewhere` marks such
+names. The error about a keyword argument that was given to ``start_soon()`` for the child gets a
+note.
 
 Rule 1: importing these names works. Calling them raises an error that says what to do instead.
 
@@ -9,6 +13,11 @@ Rule 2: the error comes at the call, before anything is opened, started or chang
 
 Rule 3: where the platform has everything, a marked function is the function itself. So the mark
 costs nothing.
+
+Rule 4: a hint costs nothing until the error is raised. :class:`Elsewhere` is an attribute of the
+class, so objects are made, and their other attributes are found, as without it. The note is added
+when the error leaves a nursery, because a function that takes all keyword arguments would make each
+call slower.
 """
 
 from __future__ import annotations
@@ -19,6 +28,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from .._asyncio import browser
+from .exc_fields import add_note, args_of, notes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,3 +202,52 @@ async def reattach_detached_coroutine_object(*_args: object) -> NoReturn:
     Trio: ``trio.lowlevel.reattach_detached_coroutine_object``.
     """
     raise _no_detaching("reattach_detached_coroutine_object")
+
+
+# -- names and arguments of other libraries ---------------------------------------
+
+# Between the name of the function and the name of the argument, in Python's text.
+_UNEXPECTED = "() got an unexpected keyword argument '"
+_METHODS = ("Nursery.start", "Nursery.start_soon", "run_sync")
+
+
+class Elsewhere:
+    """An attribute that a class does not have. Reading it raises the error that says so.
+
+    An object may have an attribute of this name nevertheless, if its class allows new attributes.
+
+    Args:
+        instead: what to write instead.
+    """
+
+    __slots__ = ("_instead", "_name")
+
+    def __init__(self, instead: str) -> None:
+        self._instead = instead
+        self._name = "?"
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"<not here: {self._instead}>"
+
+    def __get__(self, instance: object, owner: type) -> NoReturn:
+        # The first part is Python's text.
+        which = f"{owner.__name__!r} object" if instance is not None else f"type {owner.__name__!r}"
+        raise AttributeError(f"{which} has no attribute {self._name!r}: {self._instead}")
+
+
+def explain_keyword(error: TypeError) -> None:
+    """Add a note to the error about a keyword argument that was meant for the child."""
+    arguments = args_of(error)
+    if not arguments or type(arguments[0]) is not str:
+        return
+    method, _, rest = arguments[0].partition(_UNEXPECTED)
+    if method in _METHODS and not notes_of(error):
+        name = rest.partition("'")[0]
+        add_note(
+            error,
+            "pass keyword arguments of the function with functools.partial: "
+            f"{method.lower()}(partial(f, {name}=...))",
+        )

@@ -62,7 +62,7 @@ class PlannedCancel(NamedTuple):
         delay: How many iterations of the loop after that step; 0 cancels the task before it has
             even stopped running.
 
-    Trio: has no counterpart.
+    Trio: none.
     """
 
     actor: int
@@ -74,7 +74,7 @@ class PlannedCancel(NamedTuple):
 class StuckError(AssertionError):
     """Actors are waiting, and nothing will ever wake them.
 
-    Trio: has no counterpart.
+    Trio: none.
     """
 
 
@@ -92,7 +92,7 @@ class Schedule:
         steps: After :meth:`run`, how many steps each actor has made.
         landed: After :meth:`run`, the cancellations that came before their actor had ended.
 
-    Trio: has no counterpart.
+    Trio: none.
     """
 
     def __init__(self, seed: int, cancels: Iterable[PlannedCancel] | None = None) -> None:
@@ -324,7 +324,7 @@ async def random_schedules(
 
     Checkpoint: yes.
 
-    Trio: has no counterpart.
+    Trio: none.
     """
     return await _run_all(scenario, (Schedule(number) for number in range(seed, seed + runs)))
 
@@ -349,7 +349,7 @@ async def cancel_at_every_await(
 
     Checkpoint: yes.
 
-    Trio: has no counterpart.
+    Trio: none.
     """
     undisturbed = Schedule(seed, ())
     await _run_all(scenario, [undisturbed])

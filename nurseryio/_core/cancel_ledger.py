@@ -129,13 +129,31 @@ def request_cancel(task: Task) -> Exception | None:
         if owned and before > 0:  # else other code has withdrawn the scope's request
             uncancel(asyncio_task)
     except BaseException as error:
-        task._owns_cancel_request = owned
-        if cancelling(asyncio_task) > before:
-            uncancel(asyncio_task)
-        if not is_a(error, Exception) or is_a(error, ENGINE_ERRORS):
-            raise
-        return error
+        return withdraw_request(task, owned, before, error)
     return None
+
+
+def withdraw_request(task: Task, owned: bool, before: int, error: BaseException) -> Exception:
+    """Undo a request that has failed.
+
+    Args:
+        task: the task.
+        owned: whether the task's scopes owned a request before.
+        before: the cancel count before.
+        error: the error, which is returned.
+
+    Raises:
+        BaseException: ``error``, if the call failed in the engine.
+    """
+    task._owns_cancel_request = owned
+    if cancelling(task.asyncio_task) > before:
+        uncancel(task.asyncio_task)
+    try:
+        if not is_a(error, Exception) or is_a(error, ENGINE_ERRORS):
+            raise error
+        return error
+    finally:
+        del error
 
 
 def release_cancel_request(task: Task) -> None:

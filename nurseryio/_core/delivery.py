@@ -56,7 +56,7 @@ from .._base.exc_fields import is_a
 from .._base.outcome import Error
 from .._base.util import safe_repr, unset_hook
 from . import anyio_hook, swallowing
-from .cancel_ledger import UNKNOWN, release_cancel_request, request_cancel
+from .cancel_ledger import UNKNOWN, release_cancel_request, request_cancel, withdraw_request
 from .scope_tree import ROOT, chain, encloses, recalculate
 from .task import records
 
@@ -168,6 +168,14 @@ def _request_cancel(task: Task) -> None:
         _throw(task, error)
     elif task._extra.edge is not None:
         task._extra.edge.cancel_requested(task)
+
+
+def _cancel_failed(task: Task, before: int, error: BaseException) -> None:
+    """The rest of ``_request_cancel`` for a task that owned no request, after ``cancel()`` raised.
+
+    The compiled form of ``_deliver`` calls it.
+    """
+    _throw(task, withdraw_request(task, False, before, error))
 
 
 def _given_to_task(task: Task, error: BaseException) -> bool:
@@ -427,8 +435,23 @@ class _RecheckWhenDone:
     __hash__ = None  # type: ignore[assignment]
 
 
-def abort_wait(task: Task, raise_cancel: Callable[[], NoReturn]) -> bool:
+class EndlessWait:
+    """Base of a class whose objects stand for an abort function that always returns ``FAILED``."""
+
+    __slots__ = ()
+
+    def _note_error(self, raise_cancel: Callable[[], NoReturn]) -> None:
+        """The wait is asked to end by an error that is not a scope's cancellation, as by Ctrl-C."""
+        raise NotImplementedError
+
+
+def abort_wait(task: Task, raise_cancel: Callable[[], NoReturn] | None = None) -> bool:
     """Call the abort function of a task in ``wait_task_rescheduled``, once.
+
+    Args:
+        task: the task.
+        raise_cancel: the argument of the abort function. None stands for the cancellation of the
+            task's scope, and is made into a function only for an abort function that may call it.
 
     Returns:
         Whether the task may be woken.
@@ -436,9 +459,14 @@ def abort_wait(task: Task, raise_cancel: Callable[[], NoReturn]) -> bool:
     abort = task._abort
     if isinstance(abort, dict):
         abort.pop(task, None)  # a queue, see ``wait_queue``
+    elif isinstance(abort, EndlessWait):
+        task._abort = None
+        if raise_cancel is not None:
+            abort._note_error(raise_cancel)
+        return False
     else:
         task._abort = None
-        answer = abort(raise_cancel)
+        answer = abort(make_raise_cancel(task.scope) if raise_cancel is None else raise_cancel)
         if type(answer) is not Abort:
             raise TrioInternalError("abort function must return Abort enum")
         if answer is not Abort.SUCCEEDED:
@@ -457,7 +485,7 @@ def _agrees(task: Task, park: Any) -> bool:
     if not can_abort(task):
         return False
     try:
-        return abort_wait(task, make_raise_cancel(task.scope))
+        return abort_wait(task)
     except BaseException as exc:
         if task._abort is AGREED:
             raise  # it has returned SUCCEEDED; the next try interrupts the task

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import contextvars
 import gc
+from types import CoroutineType, FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._asyncio import compat
 from .._asyncio.browser import call_when_done
 from .._asyncio.compat import callbacks_of, current_task as current_asyncio_task
 from .._base.exc_fields import explained
-from .._base.util import NoPublicConstructor, blank, name_of, unset_hook
+from .._base.util import NoPublicConstructor, blank, name_of, safe_repr, unset_hook
 from . import anyio_hook, loop_state as loop_state_module
 from .loop_state import IN_A_THREAD, WHENCE, LoopState, loop_state
 from .scope_tree import ROOT, Node, chain
@@ -35,8 +36,12 @@ if TYPE_CHECKING:
 # The value of Task._yield_credit after the task has waited, so that all ready tasks have run.
 MAX_YIELD_CREDIT = 16
 
-# Its value in a task that has just begun: tasks behind it may not have made their first step yet.
-INITIAL_YIELD_CREDIT = MAX_YIELD_CREDIT - 1
+# How many operations on channels in a row do not yield although other tasks are ready.
+FREE_CHANNEL_OPERATIONS = 7
+
+# Its value in a task that has just begun. Its first operation on a channel yields, because tasks
+# behind it may not have made their first step yet.
+INITIAL_YIELD_CREDIT = MAX_YIELD_CREDIT - FREE_CHANNEL_OPERATIONS
 
 
 class Task(metaclass=NoPublicConstructor):
@@ -89,8 +94,8 @@ class Task(metaclass=NoPublicConstructor):
     # The future of wait_task_rescheduled() while the task waits there.
     _park: asyncio.Future[Any] | None
     # The abort function of that wait; None while _park is None. A dict stands for a queue that the
-    # task is to be taken out of (see wait_queue). Once it was called, it is replaced: by AGREED if
-    # the wait is over, else by None.
+    # task is to be taken out of (see wait_queue), an EndlessWait for a wait that goes on. Once it
+    # was called, it is replaced: by AGREED if the wait is over, else by None.
     _abort: Any
     # The callback by which asyncio wakes the task, noted when the task was first rescheduled.
     _wakeup: Any
@@ -124,7 +129,18 @@ class Task(metaclass=NoPublicConstructor):
         return self._extra
 
     def __repr__(self) -> str:
-        return f"<Task {self.name!r} at {id(self):#x}>"
+        return _shown(self.name, id(self))
+
+    def _repr_later(self) -> Any:
+        """``repr()`` of the task, or what ``CancelReason`` makes it from when it is read."""
+        name = self._name
+        if type(name) is FunctionType:
+            module = name.__module__
+            if type(module) is str:
+                return (_shown_function, module, name.__qualname__, id(self))
+        elif type(name) is str:
+            return (_shown, name, id(self))
+        return safe_repr(self)
 
     @property
     def coro(self) -> Any:
@@ -222,18 +238,60 @@ class Task(metaclass=NoPublicConstructor):
         return await_frames(self._coro)
 
 
+def _shown(name: str, number: int) -> str:
+    return f"<Task {name!r} at {number:#x}>"
+
+
+def _shown_function(module: str, qualname: str, number: int) -> str:
+    return _shown(f"{module}.{qualname}", number)
+
+
 def await_frames(awaited: Any) -> Iterator[tuple[types.FrameType, int]]:
     """The frames, with line numbers, of a coroutine and all that it awaits, outermost first."""
+    for _, frame in await_chain(awaited):
+        yield frame, frame.f_lineno
+
+
+def await_chain(awaited: Any) -> Iterator[tuple[Any, types.FrameType]]:
+    """A coroutine and all coroutines and generators that it awaits, each with its frame."""
     while awaited is not None:
+        if type(awaited) is CoroutineType:  # nearly always
+            frame = awaited.cr_frame
+            if frame is not None:
+                yield awaited, frame
+            awaited = awaited.cr_await
+            continue
         for prefix, link in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
             if hasattr(awaited, f"{prefix}_frame"):
                 frame = getattr(awaited, f"{prefix}_frame")
                 if frame is not None:
-                    yield frame, frame.f_lineno
-                awaited = getattr(awaited, link)
+                    yield awaited, frame
+                if frame is not None and frame.f_code in drivers:
+                    inside = referents(awaited, frame)
+                    awaited = next((each for each in inside if hasattr(each, "cr_frame")), None)
+                else:
+                    awaited = getattr(awaited, link)
                 break
         else:
             awaited = _generator_behind(awaited)
+
+
+# The code of generators that send into a coroutine, which Python does not show as awaited.
+drivers: set[types.CodeType] = set()
+
+
+def referents(link: Any, frame: types.FrameType) -> Iterator[Any]:
+    """The values in the variables and on the stack of a suspended coroutine or generator.
+
+    Unlike ``f_locals``, this does not keep them alive.
+    """
+    for thing in gc.get_referents(link):
+        if thing is frame:  # in Python 3.10 the frame has them
+            for inner in gc.get_referents(frame):
+                if inner is not frame.f_globals and inner is not frame.f_builtins:
+                    yield inner
+        else:
+            yield thing
 
 
 def make_task(

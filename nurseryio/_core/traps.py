@@ -45,7 +45,7 @@ from .cancel_ledger import (
     raised_native_requests,
     take_deferred_cancel,
 )
-from .delivery import AGREED, Abort, abort_wait, can_abort, interrupt, make_raise_cancel, recheck
+from .delivery import AGREED, Abort, abort_wait, can_abort, interrupt, recheck
 from .loop_state import check_home
 from .task import adopt_current, current_task, not_in_a_task, records
 from .task_extra import NO_EXTRA
@@ -165,11 +165,7 @@ async def wait_task_rescheduled(abort_func: Callable[[RaiseCancelT], Abort]) -> 
     try:
         task._abort = abort_func
         task._park = future = new_future(loop=task._state.loop)
-        if (
-            task.scope._effective
-            and not anyio_hook.protects(task)
-            and abort_wait(task, make_raise_cancel(task.scope))
-        ):
+        if task.scope._effective and not anyio_hook.protects(task) and abort_wait(task):
             interrupt(task)
         while True:
             try:

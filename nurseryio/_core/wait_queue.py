@@ -19,10 +19,11 @@ Rule 4: an operation that yields while no other task is ready costs a needless i
 loop. Up to ``MAX_YIELD_CREDIT`` operations in a row skip the yield. The loop still sees new data
 and timers that are due in less than a millisecond.
 
-Rule 5: ``Task._yield_credit`` is ``MAX_YIELD_CREDIT`` only if the task has waited or yielded since
-its last operation, so that every task that was ready has run. An operation on a channel then does
-not have to yield: of two in a row, at least one yields. Locks, semaphores and limiters always
-yield, because the order in which tasks get them is their purpose.
+Rule 5: a wait or a yield sets ``Task._yield_credit`` to ``MAX_YIELD_CREDIT``, because every task
+that was ready has run then. While it is greater than ``INITIAL_YIELD_CREDIT``, an operation on a
+channel does not have to yield although other tasks are ready: of eight operations in a row, at
+least one yields. Each of them checks for cancellation. Locks, semaphores and limiters always yield,
+because the order in which tasks get them is their purpose.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ options:
   -m module              run a module or package, as 'python -m' does
   -c text                run a program that is passed as text, as 'python -c' does
   -h, --help             show this text
+  --version              show the version
 
 commands:
   tree PID               print the task trees of a process
@@ -79,6 +80,9 @@ def _run(rest: list[str]) -> None:
         if option in ("-h", "--help"):
             print(USAGE, end="")
             return
+        if option == "--version":
+            print(LIBRARY, sys.modules[LIBRARY].__version__)
+            return
         if option == "--loop":
             loop = value if joined else _next(rest, option)
             if loop not in LOOPS:
@@ -98,7 +102,7 @@ def _run(rest: list[str]) -> None:
     if not rest:
         _refuse("name a script, or a module after -m")
     if not os.path.exists(rest[0]):
-        _refuse(f"there is no file {rest[0]!r}")
+        _stop(f"there is no file {rest[0]!r}")
     _provide(loop)
     run_file(rest[0], rest[1:])
 
@@ -110,7 +114,14 @@ def _next(rest: list[str], option: str) -> str:
 
 
 def _refuse(why: str) -> NoReturn:
-    print(f"{USAGE}\nerror: {why}", file=sys.stderr)
+    """End the program because of its arguments, and show which there are."""
+    print(USAGE, file=sys.stderr)
+    _stop(why)
+
+
+def _stop(why: str) -> NoReturn:
+    """End the program with one line."""
+    print(f"python -m {LIBRARY}: error: {why}", file=sys.stderr)
     raise SystemExit(2)
 
 

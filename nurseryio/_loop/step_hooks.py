@@ -134,9 +134,10 @@ class StepHooks:
             if task._parent_nursery is None and owner.done():
                 self._call_inside(owner, "task_exited", task)
             self._call_inside(owner, "after_task_step", task)
-            if owner.done():
+            if self._contexts and owner.done():
                 self._contexts.pop(owner, None)
-            self.settle()
+            if not self._instruments.see_steps:
+                self.settle()
         except BaseException as error:
             self._state.finish_later(_raise, error)
 
@@ -159,7 +160,7 @@ class StepHooks:
 
     def _leave(self, owner: Any) -> None:
         """Undo what :meth:`_call_inside` did before the hook. May be called twice."""
-        current: Any = compat.current_task_or_none()
+        current: Any = compat.current_task()
         if current is owner:
             compat.leave_task(self._state.loop, owner)
         if owner.done():

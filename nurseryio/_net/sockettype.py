@@ -62,7 +62,11 @@ class SocketType:
         raise NotImplementedError
 
     def getpeername(self) -> AddressFormat:
-        """The address of the other end."""
+        """The address of the other end.
+
+        Raises:
+            OSError: The socket is not connected.
+        """
         raise NotImplementedError
 
     def getsockname(self) -> AddressFormat:
@@ -76,7 +80,16 @@ class SocketType:
     def getsockopt(self, level: int, optname: int, buflen: int) -> bytes: ...
 
     def getsockopt(self, level: int, optname: int, buflen: int | None = None) -> int | bytes:
-        """Return the value of an option: a number, or up to ``buflen`` bytes if that is given."""
+        """Return the value of an option.
+
+        Args:
+            level: The level of the option, ``SOL_SOCKET`` for example.
+            optname: The option, ``SO_REUSEADDR`` for example.
+            buflen: The most bytes to return, for an option whose value is not a number.
+
+        Returns:
+            A number, or bytes if ``buflen`` is given.
+        """
         raise NotImplementedError
 
     @overload
@@ -92,11 +105,22 @@ class SocketType:
         value: int | Buffer | None,
         optlen: int | None = None,
     ) -> None:
-        """Set an option. If ``value`` is None, a null pointer of length ``optlen`` is passed."""
+        """Set an option.
+
+        Args:
+            level: The level of the option, ``SOL_SOCKET`` for example.
+            optname: The option, ``SO_REUSEADDR`` for example.
+            value: The value, a number or bytes; None for a null pointer.
+            optlen: If ``value`` is None: the length in bytes to pass with the null pointer.
+        """
         raise NotImplementedError
 
     def listen(self, backlog: int = DEFAULT_BACKLOG) -> None:
-        """Make the system accept connections and queue up to ``backlog`` of them."""
+        """Make the system accept connections and queue them for :meth:`accept`.
+
+        Args:
+            backlog: The most connections to queue.
+        """
         raise NotImplementedError
 
     def get_inheritable(self) -> bool:
@@ -147,7 +171,14 @@ class SocketType:
         raise NotImplementedError
 
     def shutdown(self, flag: int) -> None:
-        """End one direction (``SHUT_RD``, ``SHUT_WR``) or both (``SHUT_RDWR``)."""
+        """End one direction of the connection, or both.
+
+        Args:
+            flag: ``SHUT_RD`` for receiving, ``SHUT_WR`` for sending, ``SHUT_RDWR`` for both.
+
+        Raises:
+            OSError: The socket is not connected.
+        """
         raise NotImplementedError
 
     def is_readable(self) -> bool:
@@ -155,44 +186,129 @@ class SocketType:
         raise NotImplementedError
 
     async def wait_writable(self) -> None:
-        """Wait until the system takes more data, like ``lowlevel.wait_writable``."""
+        """Wait until the system takes more data, like ``lowlevel.wait_writable``.
+
+        Raises:
+            OSError: The socket is closed.
+
+        Checkpoint: yes.
+        """
         raise NotImplementedError
 
     async def bind(self, address: AddressFormat) -> None:
-        """Bind to an address of this machine. Names in the address are resolved first."""
+        """Bind to an address of this machine. Names in the address are resolved first.
+
+        Args:
+            address: The address; of TCP and UDP it is ``(host, port)``. Port 0 stands for any free
+                port.
+
+        Raises:
+            OSError: The name cannot be resolved, or the address is in use or not of this machine.
+
+        Checkpoint: yes.
+        """
         raise NotImplementedError
 
     async def accept(self) -> tuple[SocketType, AddressFormat]:
-        """Wait for a connection, and return its socket and the address of the other end."""
+        """Wait for a connection.
+
+        Returns:
+            The socket of the connection, and the address of the other end.
+
+        Raises:
+            OSError: The system reports an error, for example too many open files.
+
+        Checkpoint: yes.
+        """
         raise NotImplementedError
 
     async def connect(self, address: AddressFormat) -> None:
         """Connect to an address. Names in the address are resolved first.
 
         An attempt to connect cannot be undone: if ``connect`` is cancelled, it closes the socket.
+
+        Args:
+            address: The address; of TCP and UDP it is ``(host, port)``.
+
+        Raises:
+            OSError: The name cannot be resolved, or the connection was refused or timed out.
+
+        Checkpoint: yes.
         """
         raise NotImplementedError
 
     def recv(self, buflen: int, flags: int = 0, /) -> Awaitable[bytes]:
-        """Receive and return up to ``buflen`` bytes; ``b""`` at the end."""
+        """Wait for data, and receive it.
+
+        Args:
+            buflen: The most bytes to receive.
+            flags: The flags of the system's ``recv``.
+
+        Returns:
+            The bytes; ``b""`` at the end of the stream.
+
+        Checkpoint: yes.
+        """
         raise NotImplementedError
 
     def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> Awaitable[int]:
-        """Receive into a buffer, and return the number of bytes."""
+        """Wait for data, and receive it into a buffer.
+
+        Args:
+            buffer: The writable buffer.
+            nbytes: The most bytes to receive; 0 for the length of the buffer.
+            flags: The flags of the system's ``recv``.
+
+        Returns:
+            The number of bytes; 0 at the end of the stream.
+
+        Checkpoint: yes.
+        """
         raise NotImplementedError
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> Awaitable[tuple[bytes, AddressFormat]]:
-        """Receive up to ``bufsize`` bytes, and return them with the sender's address."""
+        """Wait for data, and receive it with the sender's address.
+
+        Args:
+            bufsize: The most bytes to receive. The rest of a longer packet is lost.
+            flags: The flags of the system's ``recvfrom``.
+
+        Returns:
+            The bytes and the address.
+
+        Checkpoint: yes.
+        """
         raise NotImplementedError
 
     def recvfrom_into(
         self, buffer: Buffer, nbytes: int = 0, flags: int = 0
     ) -> Awaitable[tuple[int, AddressFormat]]:
-        """Receive into a buffer, and return the number of bytes and the sender's address."""
+        """Wait for data, and receive it into a buffer, with the sender's address.
+
+        Args:
+            buffer: The writable buffer.
+            nbytes: The most bytes to receive; 0 for the length of the buffer.
+            flags: The flags of the system's ``recvfrom``.
+
+        Returns:
+            The number of bytes and the address.
+
+        Checkpoint: yes.
+        """
         raise NotImplementedError
 
     def send(self, bytes: Buffer, flags: int = 0, /) -> Awaitable[int]:
-        """Send as many bytes as the system takes at once, and return their number."""
+        """Wait until the system takes data, and send what it takes at once.
+
+        Args:
+            bytes: The data.
+            flags: The flags of the system's ``send``.
+
+        Returns:
+            The number of bytes that were sent. Send the rest by another call.
+
+        Checkpoint: yes.
+        """
         raise NotImplementedError
 
     @overload
@@ -202,7 +318,21 @@ class SocketType:
     async def sendto(self, data: Buffer, flags: int, address: AddressFormat, /) -> int: ...
 
     async def sendto(self, *args: Any) -> int:
-        """Send to an address, and return the number of bytes. Names are resolved first."""
+        """Send to an address: ``sendto(data, address)`` or ``sendto(data, flags, address)``.
+
+        Names in the address are resolved first.
+
+        Args:
+            args: The data, the flags of the system's ``sendto`` (may be left out), and the address.
+
+        Returns:
+            The number of bytes that were sent.
+
+        Raises:
+            OSError: The name cannot be resolved, or the system reports an error.
+
+        Checkpoint: yes.
+        """
         raise NotImplementedError
 
     if sys.platform == "win32":
@@ -216,13 +346,19 @@ class SocketType:
         def recvmsg(
             self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
         ) -> Awaitable[tuple[bytes, list[tuple[int, int, bytes]], int, AddressFormat]]:
-            """Receive with ancillary data; see :meth:`socket.socket.recvmsg`."""
+            """Receive with ancillary data, as :meth:`socket.socket.recvmsg` does.
+
+            Checkpoint: yes.
+            """
             raise NotImplementedError
 
         def recvmsg_into(
             self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
         ) -> Awaitable[tuple[int, list[tuple[int, int, bytes]], int, AddressFormat]]:
-            """Receive into buffers with ancillary data; see :meth:`socket.socket.recvmsg_into`."""
+            """Receive into buffers, as :meth:`socket.socket.recvmsg_into` does.
+
+            Checkpoint: yes.
+            """
             raise NotImplementedError
 
         async def sendmsg(
@@ -233,5 +369,10 @@ class SocketType:
             address: AddressFormat | None = None,
             /,
         ) -> int:
-            """Send several buffers with ancillary data, and return the number of bytes."""
+            """Send with ancillary data, as :meth:`socket.socket.sendmsg` does.
+
+            Names in the address are resolved first.
+
+            Checkpoint: yes.
+            """
             raise NotImplementedError

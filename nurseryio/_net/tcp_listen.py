@@ -83,7 +83,7 @@ async def open_tcp_listeners(
         TypeError: An argument has the wrong type.
         ValueError: ``port`` is out of range.
         OSError: The name cannot be resolved, or the system refuses an address, for example because
-            the address is in use. Then no listener is left open.
+            the address is in use. The text names the address. No listener is left open.
         Cancelled: if the task is cancelled meanwhile.
 
     Checkpoint: yes.
@@ -120,6 +120,14 @@ class _Unsupported(Exception):
         self.error = error
 
 
+def _with_address(error: OSError, address: AddressFormat) -> OSError:
+    """The system's error, with the address in its text."""
+    if error.errno is None or type(error) is stdlib.gaierror:
+        return error
+    where = f"cannot listen on {address[0]}, port {address[1]}"
+    return OSError(error.errno, f"{error.strerror}: {where}")
+
+
 async def _listen(
     kind: tuple[int, int, int], address: AddressFormat, backlog: int
 ) -> SocketListener:
@@ -136,8 +144,11 @@ async def _listen(
             sock.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR, 1)
         if kind[0] == stdlib.AF_INET6:
             sock.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_V6ONLY, 1)
-        await sock.bind(address)
-        sock.listen(backlog)
+        try:
+            await sock.bind(address)
+            sock.listen(backlog)
+        except OSError as exc:
+            raise _with_address(exc, address) from None
         return SocketListener(sock)
     except BaseException:
         sock.close()

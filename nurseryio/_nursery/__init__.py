@@ -7,7 +7,7 @@ their errors. ``nursery_exit`` waits for the children, recognises a native cance
 and decides which error or group the end of a nursery raises. ``task_status`` has ``started()``,
 which moves a child of ``start()`` to its nursery. ``nursery`` has ``open_nursery()``,
 ``start_soon()``, ``start()``, and the wrapper around a child. ``timeouts`` has the clock,
-``sleep()``, ``move_on_after()``, ``fail_after()`` and the like.
+``sleep()``, ``move_on_after()`` and the like. ``compiled`` puts C functions into their place.
 
 Not here: how a cancellation reaches a task (``_core.delivery``), the heap of deadlines
 (``_core.deadlines``), and operations on exception groups (``_base.exception_groups``).
@@ -15,6 +15,7 @@ Not here: how a cancellation reaches a task (``_core.delivery``), the heap of de
 
 from __future__ import annotations
 
+from .compiled import PURE_BECAUSE as PURE_BECAUSE, __compiled__ as __compiled__
 from .nursery import Nursery as Nursery, open_nursery as open_nursery
 from .scope import CancelScope as CancelScope
 from .task_status import TASK_STATUS_IGNORED as TASK_STATUS_IGNORED, TaskStatus as TaskStatus

@@ -40,7 +40,6 @@ from .._asyncio.compat import (
     NativeTask,
     asyncio_tasks,
     current_task as current_asyncio_task,
-    forget_who_awaits,
     note_who_awaits,
     running_loop_or_none,
 )
@@ -57,6 +56,7 @@ from .._base.exception_groups import (
     same_arguments,
     warn_loose,
 )
+from .._base.unsupported import Elsewhere, explain_keyword
 from .._base.util import (
     NoPublicConstructor,
     blank,
@@ -66,10 +66,9 @@ from .._base.util import (
     qualname_of,
     reject_non_functions,
 )
-from .._core.delivery import Abort, deliver_changes
-from .._core.ki import place_of, user_code_boundary
+from .._core.delivery import EndlessWait, deliver_changes
+from .._core.ki import calls_users, place_of, user_code_boundary
 from .._core.loop_state import check_home
-from .._core.scope_tree import ROOT
 from .._core.task import INITIAL_YIELD_CREDIT, Task, make_task, records, wake_future
 from .._core.task_extra import NO_EXTRA
 from . import child_notes, nursery_exit
@@ -104,7 +103,7 @@ CLOSED_NOTE = "its block has ended: start the task before, or in a nursery that 
 ENTER_FIRST = "enter the nursery first: 'async with open_nursery() as nursery:'"
 
 
-class Nursery(metaclass=NoPublicConstructor):
+class Nursery(EndlessWait, metaclass=NoPublicConstructor):
     """A block that is left only when its child tasks have ended; made by :func:`open_nursery`.
 
     Attributes:
@@ -148,8 +147,7 @@ class Nursery(metaclass=NoPublicConstructor):
     # None if unspecified: errors leave in groups, but a lone SystemExit or KeyboardInterrupt leaves
     # the outermost nursery of a task bare, for asyncio.
     _strict: bool | None
-    # The errors of children that get a note, with the names (see child_notes). Not a slot, because
-    # few nurseries have any.
+    # The errors of children that get a note, with names (see child_notes). No slot: few have any.
     _named_failures: list[tuple[BaseException, str]] | None = None
 
     @property
@@ -176,6 +174,8 @@ class Nursery(metaclass=NoPublicConstructor):
 
     # -- spawning ---------------------------------------------------------------
 
+    # This calls the user's function before it changes anything, so Ctrl-C may interrupt that call.
+    @calls_users
     def start_soon(
         self,
         async_fn: Callable[[Unpack[PosArgsT]], Awaitable[object]],
@@ -331,27 +331,7 @@ class Nursery(metaclass=NoPublicConstructor):
                     error = without_own_frame(exc)
                 if type(exc) is GeneratorExit and task._state.loop.is_closed():
                     return  # on a closed loop nothing is to be changed any more
-            nursery: Any = task._parent_nursery
-            if (
-                task.scope is nursery.cancel_scope
-                and task._extra is NO_EXTRA
-                and nursery._state.step_hooks is None
-            ):
-                # inlined: _nursery.task_exit.end_child, the ordinary case
-                del records[task.asyncio_task]
-                task._owns_cancel_request = False
-                task.scope = ROOT
-                if forget_who_awaits is not None:
-                    forget_who_awaits(task.asyncio_task, nursery._parent_task.asyncio_task)
-                if error is not None:
-                    nursery._child_ended(task, error)
-                else:
-                    children = nursery._children
-                    del children[task]
-                    if not children and not nursery._body_running:
-                        nursery._wake()
-            else:
-                end_child(task, error)
+            end_child(task, error)
         except BaseException as failure:
             end_broken_off(task, coro, error, failure)
         finally:
@@ -384,13 +364,15 @@ class Nursery(metaclass=NoPublicConstructor):
         scope = self.cancel_scope
         if not scope._called:
             if self._children or self._body_running or self._pending_starts:
-                scope._cancel(failure(error, task, task is self._parent_task))
+                scope._cancel(failure(error, task._repr_later(), task is self._parent_task))
             elif self._parent_task.scope is scope:
                 scope._cancel_alone(FAILED)  # no task is left to deliver to
             else:
                 scope._cancel(FAILED)
         if is_named:
             child_notes.remember(self, task, error)
+        if type(error) is TypeError:
+            explain_keyword(error)
 
     def _wake(self) -> None:
         if not self._children and not self._pending_starts and not self._body_running:
@@ -401,6 +383,7 @@ class Nursery(metaclass=NoPublicConstructor):
 
     # -- starting and waiting ---------------------------------------------------
 
+    @calls_users  # as start_soon()
     async def start(
         self, async_fn: Callable[..., Awaitable[object]], *args: object, name: object = None
     ) -> Any:
@@ -572,23 +555,23 @@ class Nursery(metaclass=NoPublicConstructor):
         self._fail(exc, self._parent_task)
         return None
 
-    def _interrupt_wait(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
-        """The abort function of the wait for the children, which is not ended by it.
+    def _note_error(self, raise_cancel: Callable[[], NoReturn]) -> None:
+        """The wait for the children is asked to end by other code than a scope.
 
-        A ``KeyboardInterrupt`` is recorded as an error and cancels the nursery.
+        A ``KeyboardInterrupt`` is recorded as an error and cancels the nursery. A scope's
+        cancellation cancels the children too, and the wait ends when they have ended.
         """
         task = self._parent_task
         try:
             raise_cancel()
         except Cancelled:
-            pass  # the children are cancelled too, and the wait ends when they have ended
+            pass
         except BaseException as exc:
             # This error is not raised from any line of the program. Its traceback is set to the
             # place where the task waits.
             exc.__traceback__ = place_of(task)
             self._errors = [*(self._errors or ()), exc]
             self.cancel_scope._cancel(CancelReason("KeyboardInterrupt", source_task=repr(task)))
-        return Abort.FAILED
 
     def _exit_from_other_task(self, exc: BaseException | None) -> BaseException | None:
         """Leave the block in another task than the one that entered it."""
@@ -602,6 +585,8 @@ class Nursery(metaclass=NoPublicConstructor):
         return self.cancel_scope._close(exc)
 
     if not TYPE_CHECKING:
+        create_task = Elsewhere("use nursery.start_soon(f, x) for create_task(f(x))")
+        cancel = Elsewhere("use nursery.cancel_scope.cancel()")
 
         def __enter__(self) -> NoReturn:
             raise RuntimeError("use 'async with open_nursery(...)', not 'with open_nursery(...)'")

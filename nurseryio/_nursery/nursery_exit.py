@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 from .._asyncio import compat
 from .._asyncio.compat import new_future
 from .._base.errors import Cancelled, misnested
-from .._base.exc_fields import is_a
+from .._base.exc_fields import dict_of, is_a
 from .._base.exception_groups import (
     FAILED,
     GROUP_MESSAGE,
+    NO_CANCELLED_MARK,
     bare_exit,
     combine,
     is_own_cancelled,
@@ -116,7 +117,7 @@ async def join_children(
     try:
         try:
             while not nursery._closed:
-                task._abort = nursery._interrupt_wait
+                task._abort = nursery
                 task._park = nursery._waiter = waiter = nursery._state.loop.create_future()
                 try:
                     outcome: Any = await waiter
@@ -273,16 +274,29 @@ def close_with_errors(
     # A native cancel of the host can only be raised in the body. A bare one was recognised before,
     # so it can be hidden in ``errors`` only if the body raised a group.
     maybe_native = body is not None and is_a(body, BaseExceptionGroup)
+    left: BaseException | None
     kinds = set(map(type, errors))
     if kinds == {Cancelled}:
         # The scope catches all of them or none, so no group is made in order to be taken apart.
         left = scope._close(errors[0], maybe_native)
         return left if left is not errors[0] else combine(strict, errors)
-    left = combine(strict, errors)
-    if task.scope is scope and not any(issubclass(kind, MAY_CONCERN_SCOPES) for kind in kinds):
+    concern = [kind for kind in kinds if issubclass(kind, MAY_CONCERN_SCOPES)]
+    if task.scope is not scope:
+        left = scope._close(combine(strict, errors), maybe_native)
+    elif not concern:
+        left = combine(strict, errors)
         scope._leave(task, None, maybe_native)  # there is nothing for the scope to catch
+    elif compat.HAS_CANCEL_COUNTS and len(concern) == 1 and concern[0] is Cancelled:
+        # The scope catches all of them or none, so the group of the rest is made once.
+        cancelled = next(error for error in errors if type(error) is Cancelled)
+        if scope._leave(task, cancelled, False) is cancelled:
+            left = combine(strict, errors)
+        else:
+            left = combine(strict, [error for error in errors if type(error) is not Cancelled])
+            if is_a(left, BaseExceptionGroup):
+                dict_of(left)[NO_CANCELLED_MARK] = True
     else:
-        left = scope._close(left, maybe_native)
+        left = scope._close(combine(strict, errors), maybe_native)
     return unwrap_exit_at_task_root(task, strict, left)
 
 

@@ -71,11 +71,12 @@ class CancelScope(Node, OnlyWith):
     be used for one ``with`` block only.
 
     Args:
-        deadline: when to cancel, in seconds on the clock of :func:`current_time`; ``inf`` for
-            never.
-        relative_deadline: when to cancel, in seconds after the scope is entered; not together
-            with ``deadline``.
+        deadline: when to cancel, in seconds on :func:`current_time`'s clock; ``inf`` for never.
+        relative_deadline: the same in seconds after entry; not together with ``deadline``.
         shield: whether cancellation from outside this scope is kept out.
+
+    Attributes:
+        cancelled_caught: whether the scope's block was cut short: the scope caught ``Cancelled``.
 
     Raises:
         ValueError: a deadline is NaN, ``relative_deadline`` is negative, or both are given.
@@ -408,7 +409,7 @@ class CancelScope(Node, OnlyWith):
             raise TypeError(f"reason must be a string or None, not {type(reason).__name__}")
         self._check_caller()
         running = running_loop_or_none() is not None and current_asyncio_task() is not None
-        source_task = repr(current_task()) if running else None
+        source_task = current_task()._repr_later() if running else None
         self._cancel(CancelReason("explicit", reason, source_task, stack_if_wanted()))
 
     def _check_caller(self) -> None:

@@ -27,6 +27,7 @@ from .._base.exc_fields import is_a, set_context
 from .._core import delivery
 from .._core.scope_tree import ROOT, chain
 from .._core.task import end_hooks, records
+from .._core.task_extra import NO_EXTRA
 from .scope import CancelScope
 
 if TYPE_CHECKING:
@@ -63,6 +64,30 @@ def unmake(task: Task, asyncio_task: Any, runner: Any, coro: Any) -> None:
 
 def end_child(task: Task, error: BaseException | None) -> None:
     """Bookkeeping at the end of a child's last step."""
+    nursery: Any = task._parent_nursery
+    if (
+        task.scope is not nursery.cancel_scope
+        or task._extra is not NO_EXTRA
+        or nursery._state.step_hooks is not None
+    ):
+        _end_unusual_child(task, error)
+        return
+    del records[task.asyncio_task]
+    task._owns_cancel_request = False
+    task.scope = ROOT
+    if forget_who_awaits is not None:
+        forget_who_awaits(task.asyncio_task, nursery._parent_task.asyncio_task)
+    if error is not None:
+        nursery._child_ended(task, error)
+    else:
+        children = nursery._children
+        del children[task]
+        if not children and not nursery._body_running:
+            nursery._wake()
+
+
+def _end_unusual_child(task: Task, error: BaseException | None) -> None:
+    """:func:`end_child` for a child with scopes left open, with extra data, or with instruments."""
     if task._extra.has_ended:
         return
     records.pop(task.asyncio_task, None)

@@ -4,16 +4,17 @@ Rule 1: times are seconds on the loop's own clock, ``loop.time()``. Under ``run(
 ``loop.time()`` returns the time of that clock, so asyncio's timers and nurseryio's always agree.
 
 Rule 2: a sleep is one coroutine, one future and one entry in the loop's heap of deadlines. It needs
-neither a scope nor a ``TimerHandle``.
+neither a scope nor a ``TimerHandle``. A sleep without an end needs no entry: the table of records
+keeps its task, so the garbage collector does not take a task that only waits.
 """
 
 from __future__ import annotations
 
 from functools import partial
 from math import inf, isnan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from .._asyncio.compat import current_task as current_asyncio_task
+from .._asyncio.compat import current_task as current_asyncio_task, new_future
 from .._base.errors import Cancelled, TooSlowError
 from .._base.exc_fields import is_a
 from .._base.util import (
@@ -40,6 +41,7 @@ from .scope import CancelScope, new_scope
 
 if TYPE_CHECKING:
     import asyncio
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from .._base.errors import CancelReason
@@ -177,7 +179,10 @@ async def sleep_forever() -> None:
 
     Trio: ``trio.sleep_forever``.
     """
-    await _sleep(current_task(), inf)
+    task = current_task()
+    if task.scope._effective:
+        await checkpoint()  # raises, unless something protects the task
+    await new_future(loop=task._state.loop)
 
 
 async def _sleep(task: Task, when: float) -> None:
@@ -250,7 +255,7 @@ def move_on_after(seconds: float, *, shield: bool = False) -> CancelScope:
     return _limited(seconds, shield)
 
 
-def fail_at(deadline: float, *, shield: bool = False) -> _Fail:
+def fail_at(deadline: float, *, shield: bool = False) -> AbstractContextManager[CancelScope]:
     """Like :func:`move_on_at`, but the end of the block raises an error if it was cut short.
 
     Args:
@@ -258,7 +263,7 @@ def fail_at(deadline: float, *, shield: bool = False) -> _Fail:
         shield: the scope's initial ``shield``.
 
     Returns:
-        A context manager that gives the :class:`CancelScope`.
+        A context manager for ``with``, which gives the :class:`CancelScope`.
 
     Raises:
         TooSlowError: at the end of the block, if the scope was cancelled and caught it.
@@ -272,15 +277,17 @@ def fail_at(deadline: float, *, shield: bool = False) -> _Fail:
     return _Fail(CancelScope(deadline=deadline, shield=shield), "fail_at()")
 
 
-def fail_after(seconds: float, *, shield: bool = False) -> _Fail:
-    """Like :func:`move_on_after`, but the end of the block raises an error if it was cut short.
+def fail_after(seconds: float, *, shield: bool = False) -> AbstractContextManager[CancelScope]:
+    """Limit the time of a block: ``with fail_after(5): ...`` raises an error if it takes longer.
+
+    The block is cancelled, and its end raises the error. :func:`move_on_after` raises none.
 
     Args:
         seconds: the time that the block gets, not negative; counted from entering.
         shield: the scope's initial ``shield``.
 
     Returns:
-        A context manager that gives the :class:`CancelScope`.
+        A context manager for ``with``, which gives the :class:`CancelScope`.
 
     Raises:
         TooSlowError: at the end of the block, if the scope was cancelled and caught it.
@@ -325,6 +332,11 @@ class _Fail(OnlyWith):
     def __init__(self, scope: CancelScope, limit: object) -> None:
         self._scope = scope
         self._limit = limit
+
+    if not TYPE_CHECKING:
+
+        def __await__(self) -> NoReturn:
+            raise RuntimeError("a time limit is not awaited: use 'with fail_after(...):'")
 
     def __enter__(self) -> CancelScope:
         return self._scope.__enter__()

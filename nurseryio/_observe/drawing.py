@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 # The most tasks of a kind that are drawn in one nursery, unless the caller says another number.
 MOST_OF_A_KIND = 10
+# The most circles of tasks, and of tasks in the line of a circle.
+MOST_CIRCLES = 5
+MOST_IN_CIRCLE = 10
 
 STATES = {"running": "is running", "ready": "is ready to run", "new": "has not begun", "": ""}
 
@@ -34,8 +37,18 @@ def lines_of(tree: TaskTree, most: int | None = None) -> Iterator[str]:
         by_parent.setdefault((parent, nursery), []).append(task)
     drawer = _Drawer(by_parent, MOST_OF_A_KIND if most is None else most)
     yield from drawer.draw(by_parent.get((None, None), []))
-    for circle in tree.circles():
-        yield f"deadlock: {circle_line(circle)}"
+    yield from circle_lines(tree)
+
+
+def circle_lines(tree: TaskTree) -> Iterator[str]:
+    """The lines about tasks that wait for each other, which end the drawing."""
+    for certain, word in ((True, "deadlock"), (False, "likely deadlock")):
+        counts = Counter(map(circle_line, tree.circles(certain)))
+        for line, count in list(counts.items())[:MOST_CIRCLES]:
+            yield f"{word}: {line}" + (f" ({count:,} times)" if count > 1 else "")
+        more = sum(list(counts.values())[MOST_CIRCLES:])
+        if more:
+            yield f"{word}: ... {more:,} more circle{'' if more == 1 else 's'} of tasks"
 
 
 def _blocking(tree: TaskTree) -> Iterator[str]:
@@ -123,12 +136,21 @@ def kind_of(task: TaskInfo) -> object:
 def circle_line(circle: list[TaskInfo]) -> str:
     """The sentence about tasks that wait for each other."""
     if len(circle) == 1:
-        return f"{circle[0].name!r} waits for itself"
+        return f"{circle[0].name!r} waits for itself{_others(circle[0])}"
     waits = [
-        f"{task.name!r} waits for {after.name!r}"
+        f"{task.name!r} waits for {after.name!r}{_others(task)}"
         for task, after in zip(circle, [*circle[1:], circle[0]], strict=True)
     ]
+    if len(waits) > MOST_IN_CIRCLE:
+        left_out = len(waits) - MOST_IN_CIRCLE
+        waits[MOST_IN_CIRCLE - 1 : -1] = [f"... {left_out:,} more ..."]
     return ", ".join(waits)
+
+
+def _others(task: TaskInfo) -> str:
+    """How many tasks could end a wait beside the one that is named."""
+    count = 0 if task.wait is None else len(task.wait.any_of) - 1
+    return f" or {count:,} other{'' if count == 1 else 's'} that cannot go on" if count > 0 else ""
 
 
 def task_line(task: TaskInfo) -> str:
@@ -166,8 +188,9 @@ def scope_line(scope: ScopeInfo) -> str:
             said.append(f"deadline passed {-scope.deadline:.2f} s ago")
         if scope.deadline_set is not None:
             said[-1] += f" (set at {scope.deadline_set})"
+    endless = " without a deadline" if scope.deadline is None and not scope.cancelled else ""
     if scope.keeps_out is not None:
-        said.append(f"its shield keeps a cancellation out ({scope.keeps_out})")
+        said.append(f"its shield{endless} keeps a cancellation out ({scope.keeps_out})")
     elif scope.shield:
-        said.append("shield")
+        said.append(f"shield{endless}")
     return ", ".join(said)

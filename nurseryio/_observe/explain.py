@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
@@ -16,8 +17,8 @@ from .._core import anyio_hook
 from .._core.delivery import can_abort
 from .._core.scope_tree import Node, chain, encloses
 from .ages import cancelled_for
-from .drawing import circle_line, folded, kind_of, task_line
-from .places import Place, place_at, program_place
+from .drawing import MOST_CIRCLES, circle_line, folded, kind_of, task_line
+from .places import Place, program_place
 from .task_tree import sentence_of, tree_of
 from .tree_data import TaskInfo
 
@@ -67,6 +68,7 @@ class Explanation:
         cancelled: Why the block is cancelled, as a sentence; None if it is not.
         blockers: The tasks that keep it open.
         circles: Of these, the names of tasks that wait for each other, as sentences.
+        likely_circles: The same for tasks of which it is only likely: see ``TaskTree.circles``.
         cancelled_for: For how many seconds, at least, the block has been cancelled by its own
             scope; None if it is not, or if no ``Watchdog`` watches.
     """
@@ -76,6 +78,7 @@ class Explanation:
     cancelled: str | None
     blockers: tuple[Blocker, ...]
     circles: tuple[str, ...]
+    likely_circles: tuple[str, ...] = ()
     cancelled_for: float | None = None
 
     def __str__(self) -> str:
@@ -95,7 +98,9 @@ class Explanation:
                 lines.append(f"- {task_line(shown)}")
                 if reasons[shown.id]:
                     lines.append(f"  It {reasons[shown.id]}.")
-        return "\n".join(lines + [f"deadlock: {circle}" for circle in self.circles])
+        lines += [f"deadlock: {circle}" for circle in self.circles]
+        lines += [f"likely deadlock: {circle}" for circle in self.likely_circles]
+        return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
         """The same data as dicts, lists, strings, numbers and None, for ``json.dumps()``."""
@@ -142,8 +147,8 @@ def explain(block: Nursery | CancelScope) -> Explanation:
             found.append(Blocker(info, asked, _why(inner, info, places), swallowed, places))
     reason = sentence_of(scope) if scope._effective and scope._reason is not None else None
     age = cancelled_for(task._state.loop, scope) if scope._called else None
-    circles = _circles(tree, found)
-    return Explanation(_block(scope, task), False, reason, tuple(found), circles, age)
+    circles, likely = (_circles(tree, found, certain) for certain in (True, False))
+    return Explanation(_block(scope, task), False, reason, tuple(found), circles, likely, age)
 
 
 def _block(scope: Any, task: Task) -> str:
@@ -151,11 +156,10 @@ def _block(scope: Any, task: Task) -> str:
     return f"a {kind} in task {task.name!r}"
 
 
-def _circles(tree: TaskTree, blockers: list[Blocker]) -> tuple[str, ...]:
+def _circles(tree: TaskTree, blockers: list[Blocker], certain: bool) -> tuple[str, ...]:
     ids = {blocker.task.id for blocker in blockers}
-    return tuple(
-        circle_line(circle) for circle in tree.circles() if ids & {task.id for task in circle}
-    )
+    found = [each for each in tree.circles(certain) if ids & {task.id for task in each}]
+    return tuple(map(circle_line, found[:MOST_CIRCLES]))
 
 
 def _holders(scope: Node, task: Task) -> list[Task]:
@@ -220,7 +224,7 @@ def _swallowed_at(task: Task) -> Swallows:
         return ()
     found: Counter[Place] = Counter()
     for lines, number in noted.counts.copy().items():
-        place = program_place([place_at(code, line) for code, line in lines])
+        place = program_place([Place.of(code, line) for code, line in lines])
         if place is not None:
             found[place] += number
     return tuple(found.most_common())
@@ -236,5 +240,6 @@ def _sheltered(task: Task) -> str:
         if node._shielded and parent is not None and parent._effective:
             where = "in" if node._task is task else "inside"
             why = sentence_of(parent)
-            return f"is {where} a scope whose shield keeps a cancellation out ({why})"
+            ends = "" if getattr(node, "_deadline", inf) < inf else " without a deadline"
+            return f"is {where} a scope{ends} whose shield keeps a cancellation out ({why})"
     return ""

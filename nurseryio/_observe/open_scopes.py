@@ -29,13 +29,22 @@ class OpenScopes(Generic[DataT]):
         known: the scopes that the last comparison has found open, outer before inner.
     """
 
-    __slots__ = ("known",)
+    __slots__ = ("_innermost", "known")
 
     def __init__(self) -> None:
         self.known: dict[Node, DataT] = {}
+        self._innermost: Node | None = None
+
+    def changed(self, task: Task) -> bool:
+        """Whether the task may have entered or left scopes since the last comparison.
+
+        If the innermost scope is the same object, so are all scopes around it.
+        """
+        return task.scope is not self._innermost
 
     def left(self, task: Task) -> Iterator[tuple[Node, DataT]]:
         """Remove the scopes that the task has left, inner before outer."""
+        self._innermost = task.scope
         there = set(open_in(task))
         for node in reversed([node for node in self.known if node not in there]):
             yield node, self.known.pop(node)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import types
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["Place", "place_at", "places_of", "program_place", "stack_of"]
+__all__ = ["Place", "places_of", "program_place", "rank_of_place", "stack_of"]
 
 # The standard library, and modules that are part of the interpreter.
 _NOT_THE_PROGRAM = (os.path.dirname(os.path.abspath(os.__file__)) + os.sep, "<frozen ")
@@ -39,6 +39,13 @@ class Place:
     function: str
     text: str
 
+    @classmethod
+    def of(cls, code: types.CodeType, line: int | None) -> Place:
+        """The place of a line of a code object."""
+        number = line or 0
+        text = linecache.getline(code.co_filename, number).strip()
+        return cls(code.co_filename, number, code.co_name, text)
+
     @property
     def position(self) -> str:
         """The file, the line and the function, as a text."""
@@ -51,15 +58,24 @@ class Place:
 def places_of(frames: Iterable[tuple[types.FrameType, int]]) -> tuple[Place, ...]:
     """The places of a stack of frames, each with its line number, in the same order."""
     return tuple(
-        place_at(frame.f_code, line) for frame, line in frames if not is_library(frame.f_code)
+        Place.of(frame.f_code, line) for frame, line in frames if not is_library(frame.f_code)
     )
 
 
-def place_at(code: types.CodeType, line: int | None) -> Place:
-    """The place of a line of a function."""
-    number = line or 0
-    text = linecache.getline(code.co_filename, number).strip()
-    return Place(code.co_filename, number, code.co_name, text)
+def rank_of_place(code: types.CodeType) -> int:
+    """How much a user looks for lines of this code.
+
+    Returns:
+        2 for the program, 1 for the standard library and installed packages, 0 for nurseryio and
+        asyncio.
+    """
+    if is_library(code):
+        return 0
+    return 2 if _in_program(code.co_filename) else 1
+
+
+def _in_program(file: str) -> bool:
+    return not file.startswith(_NOT_THE_PROGRAM) and _PACKAGES.isdisjoint(file.split(os.sep))
 
 
 def program_place(places: Sequence[Place]) -> Place | None:
@@ -68,9 +84,7 @@ def program_place(places: Sequence[Place]) -> Place | None:
     The innermost of all if there is none in the program; None for an empty stack.
     """
     for place in reversed(places):
-        if not place.file.startswith(_NOT_THE_PROGRAM) and not _PACKAGES.intersection(
-            place.file.split(os.sep)
-        ):
+        if _in_program(place.file):
             return place
     return places[-1] if places else None
 

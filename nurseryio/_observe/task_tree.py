@@ -30,13 +30,17 @@ from .._base.call_stack import place_in, place_of
 from .._base.forked import in_child
 from .._base.util import safe_repr
 from .._core.loop_state import all_states
-from .._core.task import await_frames, records
+from .._core.task import await_chain, await_frames, records
 from .._nursery.origins import origin_of
 from .ages import cancelled_for, held_for, waited_for
+from .asyncio_waits import awaited_tasks
+from .drawing import circle_lines
+from .holders import Holders
 from .open_scopes import open_in
 from .places import places_of, stack_of
 from .tree_data import ScopeInfo, TaskInfo, TaskTree
-from .waits import Wait, awaited_tasks, name_of_task, operation_of, wait_of
+from .wait_parts import Wait, name_of_task
+from .waits import operation_of, wait_of
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -46,10 +50,12 @@ if TYPE_CHECKING:
     from .._core.scope_tree import Node
     from .._core.task import Task
     from .places import Place
-    from .waits import Frames
+    from .wait_parts import Frames
 
 # The most lines of a drawing that goes into a report or an error.
 MOST_LINES = 200
+# How many tasks of a kind it has, if it would be longer with the number before.
+FEWER_OF_A_KIND = (None, 3, 1)
 
 
 def task_tree(loop: Loop | None = None) -> TaskTree:
@@ -97,11 +103,16 @@ def draw_tasks(loop: Loop, frame: FrameType | None = None) -> str:
 
 
 def draw(tree: TaskTree) -> str:
-    """The drawing of a tree, with at most ``MOST_LINES`` lines."""
-    lines = list(islice(tree.lines(), MOST_LINES + 1))
-    if len(lines) > MOST_LINES:
-        lines[-1] = "... and more"
-    return "\n".join(lines)
+    """The drawing of a tree, with at most ``MOST_LINES`` lines, and then the deadlocks.
+
+    If it would have more, fewer tasks of a kind are drawn.
+    """
+    lines: list[str] = []
+    for most in FEWER_OF_A_KIND:
+        lines = list(islice(tree.lines(most), MOST_LINES + 1))
+        if len(lines) <= MOST_LINES:
+            return "\n".join(lines)
+    return "\n".join([*lines[:-1], "... and more", *circle_lines(tree)])
 
 
 def running_loops() -> list[Loop]:
@@ -189,25 +200,40 @@ class _Builder:
         # Of asyncio tasks that another task awaits: its number.
         self._parents: dict[Any, int] = {}
         self._frames: dict[Any, Frames] = {}
+        # By the ids of the tasks: the coroutines that each is in.
+        self._chains: dict[int, list[tuple[Any, FrameType]]] = {}
+        self._holders: Holders | None = None
 
     def infos(self) -> list[TaskInfo]:
         """The data of each task."""
         for task, record in self._found.items():
             with suppress(Exception):
                 self._note_who_awaits(task, record)
+        self._holders = self._find_holders()
         return [self._info(task, record) for task, record in self._found.items()]
 
     def forget_frames(self) -> None:
         """Break the reference cycles: a frame may be that of a function which has this object."""
-        self._innermost = None
+        self._innermost = self._holders = None
         self._frames.clear()
+        self._chains.clear()
+
+    def _find_holders(self) -> Holders:
+        tasks = {self.numbers[task]: record or task for task, record in self._found.items()}
+        running = None
+        if self._running in self._found:
+            frames = [frame for frame, _ in self._frames.get(self._running, ())]
+            running = (self.numbers[self._running], frames)
+        return Holders(self._chains, lambda number: name_of_task(tasks[number]), running)
 
     def _note_who_awaits(self, asyncio_task: Any, task: Task | None) -> None:
         coro = _coro_of(asyncio_task, task)
         if asyncio_task is self._running:
             self._frames[asyncio_task] = _running_frames(coro, self._innermost)
+            self._chains[self.numbers[asyncio_task]] = []
             return
-        self._frames[asyncio_task] = frames = list(await_frames(coro))
+        self._chains[self.numbers[asyncio_task]] = chain = list(await_chain(coro))
+        self._frames[asyncio_task] = frames = [(frame, frame.f_lineno) for _, frame in chain]
         future = compat.waiter(asyncio_task)
         if future is not None:
             for awaited in awaited_tasks(operation_of(frames), future):
@@ -256,8 +282,8 @@ class _Builder:
         future = compat.waiter(asyncio_task)
         if future is None or future.done():
             return "ready", None
-        operation = operation_of(self._frames[asyncio_task])
-        return "waiting", self._with_age(asyncio_task, wait_of(asyncio_task, task, operation))
+        wait = wait_of(asyncio_task, task, self._frames[asyncio_task], self._holders)
+        return "waiting", self._with_age(asyncio_task, wait)
 
     def _with_age(self, asyncio_task: Any, wait: Wait) -> Wait:
         waited = waited_for(self._loop, asyncio_task)
@@ -285,19 +311,30 @@ def _running_frames(coro: Any, innermost: FrameType | None) -> Frames:
 
 
 def in_order(infos: list[TaskInfo]) -> list[TaskInfo]:
-    """Sort the tasks so that each comes after its parent, and siblings in the order of names."""
+    """Sort the tasks so that each comes after its parent, and siblings in the order of names.
+
+    Of tasks that await each other in a circle, one loses its parent.
+    """
     below: dict[int | None, list[TaskInfo]] = {}
-    there = {info.id for info in infos}
+    there = {info.id: info for info in infos}
     for info in sorted(infos, key=lambda info: (info.kind == "asyncio task", info.name)):
         below.setdefault(info.parent if info.parent in there else None, []).append(info)
     found: list[TaskInfo] = []
     stack = list(reversed(below.pop(None, [])))
-    while stack:
+    while stack or below:
+        if not stack:
+            # All that are left are in circles, or below one.
+            info = next(iter(below.values()))[0]
+            above: set[int | None] = set()
+            while info.id not in above:
+                above.add(info.id)
+                info = there[info.parent]  # type: ignore[index]
+            below[info.parent].remove(info)
+            stack.append(replace(info, parent=None, nursery=None))
         info = stack.pop()
         found.append(info)
         stack.extend(reversed(below.pop(info.id, [])))
-    # Tasks that await each other in a circle are below none.
-    return found + [info for rest in below.values() for info in rest]
+    return found
 
 
 def _scopes(task: Task, now: float) -> tuple[ScopeInfo, ...]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from .drawing import lines_of, task_line
 from .places import Place, program_place
-from .waits import Wait
+from .wait_parts import Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["ScopeInfo", "TaskInfo", "TaskTree"]
 
@@ -120,16 +120,25 @@ class TaskTree:
         """
         return lines_of(self, most)
 
-    def circles(self) -> list[list[TaskInfo]]:
+    def circles(self, certain: bool = True) -> list[list[TaskInfo]]:
         """The tasks that wait for each other in a circle, so that none of them can go on.
 
-        Found are circles of locks, nurseries and asyncio tasks. A circle of events or channels is
-        not: any task may set an event, so it cannot be known that none will.
+        Found are circles of locks, limiters, semaphores, nurseries and asyncio tasks. A circle of
+        events is not: any code may set an event, so it cannot be known that none will.
+
+        Args:
+            certain: True for circles that cannot end. False for circles of which it is only likely:
+                in them, a task waits for the other side of a channel, whose ends are all in
+                variables of tasks of the circle. A callback or a thread may still use one.
         """
+        stuck = _stuck(self.tasks, True)
+        if not certain:
+            surely, stuck = stuck, _stuck(self.tasks, False)
+            stuck = {number: after for number, after in stuck.items() if number not in surely}
         tasks = {task.id: task for task in self.tasks}
         found = []
         done: set[int] = set()
-        for start in tasks:
+        for start in stuck:
             # The path to the task that is looked at, each with the tasks that it still leads to.
             path: dict[int, Iterator[int]] = {}
             following: int | None = start
@@ -148,12 +157,46 @@ class TaskTree:
                     found.append(circle[first:] + circle[:first])
                     following = None
                 else:
-                    if following in tasks and following not in done:
-                        wait = tasks[following].wait
-                        path[following] = iter(() if wait is None else wait.tasks)
+                    if following in stuck and following not in done:
+                        path[following] = iter(stuck[following])
                     following = None
         return found
 
     def as_dict(self) -> dict[str, Any]:
         """The same data as dicts, lists, strings, numbers and None, for ``json.dumps()``."""
         return asdict(self)
+
+
+def _stuck(tasks: Iterable[TaskInfo], certain: bool) -> dict[int, tuple[int, ...]]:
+    """The tasks that wait for each other for ever, each with those of them that it waits for.
+
+    Args:
+        tasks: All tasks.
+        certain: Whether a wait that other code may end counts as one that will end.
+    """
+    waits = {}
+    for task in tasks:
+        wait = task.wait
+        if wait is not None and (wait.certain or not certain) and (wait.tasks or wait.any_of):
+            waits[task.id] = wait
+    # For each task those that wait for it, and for each wait how many of its tasks can act.
+    waiting: dict[int, list[int]] = {}
+    for number, wait in waits.items():
+        for awaited in (*wait.tasks, *wait.any_of):
+            waiting.setdefault(awaited, []).append(number)
+    # A task outside of ``waits`` can act. A wait ends if all tasks that it needs can act.
+    missing = {number: len(wait.tasks) or 1 for number, wait in waits.items()}
+    todo = [number for number in waiting if number not in waits]
+    while todo:
+        for number in waiting.get(todo.pop(), ()):
+            missing[number] -= 1
+            if missing[number] == 0:
+                todo.append(number)
+    names = {task.id: task.name for task in tasks}
+    stuck: dict[int, tuple[int, ...]] = {}
+    for number in sorted(waits, key=names.__getitem__):
+        if missing[number] > 0:
+            wait = waits[number]
+            needed = tuple(each for each in wait.tasks if missing.get(each, 0) > 0)
+            stuck[number] = needed or (min(wait.any_of, key=names.__getitem__),)
+    return stuck

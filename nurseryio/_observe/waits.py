@@ -20,120 +20,36 @@ them may not fit together.
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from .._asyncio import compat, display
+from .._asyncio import compat
 from .._base.exc_fields import class_name
 from .._base.util import is_library, qualname_of, safe_repr
-from .._core.task import records
+from .._core.task import Task
+from .asyncio_waits import of_asyncio
+from .holders import MOST_NAMES, listed
 from .places import places_of, program_place, stack_of
+from .wait_parts import (
+    View,
+    Wait,
+    address_text,
+    counted,
+    in_block,
+    in_variables,
+    name_of_task,
+    other_side,
+    socket_in,
+    timed_sleep,
+)
 
 if TYPE_CHECKING:
-    import types
+    from .holders import Holders
+    from .wait_parts import Frames
 
-    from .._core.task import Task
-
-__all__ = ["OPERATIONS", "Wait", "name_of_task", "operation_of", "wait_of"]
-
-# The most names of tasks in one sentence.
-MOST_NAMES = 5
-
-Frames = list[tuple["types.FrameType", int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """What a task waits for.
-
-    Attributes:
-        kind: One word or two for programs: ``"lock"``, ``"channel receive"``, ``"thread"``,
-            ``"nursery"``, ``"sleep"``, ``"future"`` and others.
-        text: A sentence without its subject: ``"waits for a lock that 'writer' holds"``.
-        details: What the text says, as JSON-ready values: names of tasks, numbers, addresses.
-        tasks: The ids of tasks that all have to act before the wait ends, as far as they are known:
-            the owner of the lock, the children of the nursery. Empty if other code may end it.
-        waited: For how many seconds, at least, the task has waited; None if nobody has looked.
-        held: For how many seconds, at least, the lock has had its present owner; None if it is not
-            a lock, or nobody has looked.
-    """
-
-    kind: str
-    text: str
-    details: Mapping[str, Any] = field(default_factory=dict)
-    tasks: tuple[int, ...] = ()
-    waited: float | None = None
-    held: float | None = None
-
-
-class View:
-    """The suspended frames of one operation, and the task."""
-
-    def __init__(self, frames: Frames, task: Task | None) -> None:
-        self.frames = frames
-        self.task = task
-
-    def __getitem__(self, name: str) -> Any:
-        """A local variable of the operation; None if it is not set."""
-        return self.frames[0][0].f_locals.get(name)
-
-    def inner(self, name: str, function: str) -> Any:
-        """A local variable of a function that the operation waits in; None if it is not there."""
-        for frame, _ in self.frames[1:]:
-            if frame.f_code.co_name == function and name in frame.f_locals:
-                return frame.f_locals[name]
-        return None
-
-
-# -- names ------------------------------------------------------------------------
-
-
-def name_of_task(task: Any) -> str:
-    """The name of a task of nurseryio or asyncio; a text in its place if it cannot be shown."""
-    try:
-        return str(task.get_name() if isinstance(task, asyncio.Task) else task.name)
-    except Exception:
-        return "a task whose name cannot be shown"
-
-
-def number_of(asyncio_task: Any) -> int:
-    """The id of a task in the tree: that of its record if it has one."""
-    return id(records.get(asyncio_task) or asyncio_task)
-
-
-def _names(tasks: Any) -> tuple[list[str], str]:
-    """The names of tasks or other objects, as a list and as a part of a sentence."""
-    names = []
-    for task in list(tasks):
-        shown = task if isinstance(task, str) else getattr(task, "name", None)
-        names.append(shown if isinstance(shown, str) else safe_repr(task))
-    counted = sorted(Counter(names).items())
-    quoted = [
-        repr(name) if count == 1 else f"{name!r} ({count:,} times)"
-        for name, count in counted[:MOST_NAMES]
-    ]
-    more = sum(count for _, count in counted[MOST_NAMES:])
-    if more:
-        quoted.append(f"{more:,} more")
-    return names, ", ".join(quoted)
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
-def _tasks(count: int) -> str:
-    return _number(count, "task")
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.2f} s"
-
+__all__ = ["OPERATIONS", "Wait", "operation_of", "wait_of"]
 
 # -- operations of nurseryio --------------------------------------------------------
 
@@ -143,20 +59,18 @@ def _sleep(view: View) -> Wait:
     when = inf if entry is None else entry[0]
     if when == inf or view.task is None:
         return Wait("sleep", "sleeps for ever")
-    return _timed_sleep(when - view.task._state.loop.time(), {})
-
-
-def _timed_sleep(left: float, details: dict[str, Any]) -> Wait:
-    details["left"] = left
-    if left < 0:
-        return Wait("sleep", f"sleeps, and should have woken {_seconds(-left)} ago", details)
-    return Wait("sleep", f"sleeps for another {_seconds(left)}", details)
+    return timed_sleep(when - view.task._state.loop.time(), {})
 
 
 def _event(view: View) -> Wait:
-    count = len(view["self"]._waiting)
-    others = f", as {_tasks(count - 1)} more" if count > 1 else ""
-    return Wait("event", f"waits for an Event to be set{others}", {"tasks_waiting": count})
+    event = view["self"]
+    count = len(event._waiting)
+    others = ""
+    if count > 1:
+        others = f", as {'does' if count == 2 else 'do'} {counted(count - 1, 'other task')}"
+    details = {"tasks_waiting": count}
+    text = f"waits for an Event to be set{others}"
+    return Wait("event", text + in_variables(view, details, event), details)
 
 
 def _lock(view: View) -> Wait:
@@ -183,8 +97,11 @@ def _condition(view: View) -> Wait:
 
 
 def _semaphore(view: View) -> Wait:
-    details = {"value": view["self"]._value, "tasks_waiting": len(view["self"]._lot)}
-    return Wait("semaphore", "waits for a Semaphore, whose value is 0", details)
+    semaphore = view["self"]
+    details = {"value": semaphore._value, "tasks_waiting": len(semaphore._lot)}
+    return in_block(
+        view, "semaphore", "waits for a Semaphore, whose value is 0", semaphore, details
+    )
 
 
 def _limiter(view: View) -> Wait:
@@ -193,7 +110,9 @@ def _limiter(view: View) -> Wait:
 
 def _a_limiter(limiter: Any, text: str) -> Wait:
     statistics = limiter.statistics()
-    names, shown = _names(statistics.borrowers)
+    # A thread borrows for the task that waits for it.
+    owners = [getattr(each, "_task", None) or each for each in statistics.borrowers]
+    names, shown = listed(owners)
     total = statistics.total_tokens
     details = {
         "total_tokens": None if total == inf else total,
@@ -202,7 +121,10 @@ def _a_limiter(limiter: Any, text: str) -> Wait:
         "tasks_waiting": statistics.tasks_waiting,
     }
     held = "the only one is" if total == 1 else f"all {total} are"
-    return Wait("limiter", f"{text}; {held} held, by {shown}", details)
+    ids = tuple(id(each) for each in owners if type(each) is Task)
+    # Any object may borrow: it is not known which code will release its token.
+    any_of = ids if len(ids) == len(owners) else ()
+    return Wait("limiter", f"{text}; {held} held, by {shown}", details, any_of=any_of)
 
 
 def _channel(view: View) -> dict[str, Any]:
@@ -216,18 +138,37 @@ def _channel(view: View) -> dict[str, Any]:
 def _send(view: View) -> Wait:
     found = _channel(view)
     buffer = f"the buffer holds {found['current_buffer_used']} of {found['max_buffer_size']}"
-    ends = _number(found["open_receive_channels"], "receiving end")
+    ends = counted(found["open_receive_channels"], "receiving end")
     text = f"waits to send to a memory channel; {buffer}, no task receives, {ends} open"
-    return Wait("channel send", text, found)
+    return _with_ends(view, "channel send", text, found, "receive", found["open_receive_channels"])
 
 
 def _receive(view: View) -> Wait:
     found = _channel(view)
-    ends = _number(found["open_send_channels"], "sending end")
+    ends = counted(found["open_send_channels"], "sending end")
     count = found["tasks_waiting_receive"]
-    others = f", {_tasks(count - 1)} more wait" if count > 1 else ""
-    text = f"waits to receive from a memory channel; it is empty, {ends} open{others}"
-    return Wait("channel receive", text, found)
+    wait = "waits" if count == 2 else "wait"
+    others = f", {counted(count - 1, 'task')} more {wait}" if count > 1 else ""
+    text = f"waits to receive from a memory channel; it is empty{others}, {ends} open"
+    return _with_ends(view, "channel receive", text, found, "send", found["open_send_channels"])
+
+
+def _with_ends(
+    view: View, kind: str, text: str, details: dict[str, Any], method: str, count: int
+) -> Wait:
+    """The wait for the other side of a channel, with the tasks that have its ends in variables."""
+    if view.holders is None or not count:
+        return Wait(kind, text, details)
+    known, tasks = view.holders.ends_of(view["self"]._state, method)
+    details["tasks_with_ends"], shown = view.holders.shown(tasks)
+    if tasks:
+        has = "has" if len(tasks) == 1 else "have"
+        text += f", which {shown} {has}" if known == count else f", {shown} {has} {known} of them"
+    elif view.holders.complete:
+        text += ", which no task has in a variable"
+    # An end that is in no variable is somewhere else, and other code may use it.
+    any_of = tuple(tasks) if known == count else ()
+    return Wait(kind, text, details, any_of=any_of, certain=False)
 
 
 def _queue(view: View) -> Wait:
@@ -236,16 +177,18 @@ def _queue(view: View) -> Wait:
 
 def _parking_lot(view: View) -> Wait:
     count = len(view["self"])
-    return Wait("parking lot", f"is parked in a ParkingLot with {_tasks(count)}", {"parked": count})
+    return Wait(
+        "parking lot", f"is parked in a ParkingLot with {counted(count, 'task')}", {"parked": count}
+    )
 
 
 def _nursery(view: View) -> Wait:
     nursery = view["self"]
     if not nursery._children and nursery._pending_starts:
         count = len(nursery._pending_starts)
-        text = f"waits for {_number(count, 'call')} of start() in its nursery"
+        text = f"waits for {counted(count, 'call')} of start() in its nursery"
         return Wait("nursery", text, {"children": [], "starting": count})
-    names, shown = _names(nursery._children)
+    names, shown = listed(nursery._children)
     noun = "child" if len(names) == 1 else "children"
     text = f"waits for {len(names):,} {noun} of its nursery: {shown}"
     details = {"children": names, "starting": len(nursery._pending_starts)}
@@ -254,7 +197,7 @@ def _nursery(view: View) -> Wait:
 
 def _start(view: View) -> Wait:
     temporary = next(iter(view["self"]._pending_starts), None)
-    names, shown = _names(() if temporary is None else temporary._children)
+    names, shown = listed(() if temporary is None else temporary._children)
     whose = f" by {shown}" if names else ""
     text = f"waits for task_status.started() to be called{whose}"
     return Wait("start", text, {"children": names})
@@ -265,8 +208,8 @@ def _gather(view: View) -> Wait:
     nursery = view.inner("self", "__aexit__")
     if nursery is None:
         return Wait("tasks", f"waits in {function}()")
-    names, shown = _names(nursery._children)
-    text = f"waits for {_number(len(names), 'call')} of {function}(): {shown}"
+    names, shown = listed(nursery._children)
+    text = f"waits for {counted(len(names), 'call')} of {function}(): {shown}"
     return Wait("tasks", text, {"children": names})
 
 
@@ -315,44 +258,25 @@ def _descriptor(view: View) -> Wait:
 def _socket(view: View) -> Wait:
     function = view.frames[0][0].f_code.co_name.strip("_")
     details: dict[str, Any] = {"operation": function}
+    found: dict[str, Any] = {}
     for frame, _ in view.frames:
-        sock = _socket_in(frame.f_locals.get("self"))
+        sock = socket_in(frame.f_locals.get("self"))
         if sock is not None:
             for key, method in (("local", "getsockname"), ("peer", "getpeername")):
                 try:
-                    details[key] = _address(getattr(sock, method)())
+                    found[key] = getattr(sock, method)()
+                    details[key] = address_text(found[key])
                 except Exception:  # not connected, or closed
                     continue
             break
-    if "peer" in details:
-        where = f" of the connection to {details['peer']}"
-    elif "local" in details:
-        where = f" at {details['local']}"
-    else:
-        where = ""
-    return Wait("socket", f"waits in {function}(){where}", details)
-
-
-def _socket_in(thing: Any) -> Any:
-    """The socket in an object of nurseryio that sends and receives; None if there is none."""
-    for _ in range(4):
-        if thing is None or hasattr(thing, "getpeername"):
-            return thing
-        for name in ("socket", "_sock", "transport_stream", "_stream", "_wire", "_listener"):
-            inner = getattr(thing, name, None)
-            if inner is not None:
-                thing = inner
-                break
-        else:
-            return None
-    return None
-
-
-def _address(address: Any) -> str:
-    if isinstance(address, tuple) and len(address) >= 2:
-        host = f"[{address[0]}]" if ":" in str(address[0]) else address[0]
-        return f"{host}:{address[1]}"
-    return str(address)
+    text = f"waits in {function}()"
+    if details.get("peer"):
+        text += f" of the connection to {details['peer']}"
+    elif details.get("local"):
+        text += f" at {details['local']}"
+    if function.startswith("receive"):
+        return other_side(view, text, found.get("peer"), details)
+    return Wait("socket", text, details)
 
 
 def _serve(view: View) -> Wait:
@@ -367,8 +291,8 @@ def _accept(view: View) -> Wait:
 
 
 def _local_address(listener: Any) -> str:
-    sock = _socket_in(listener)
-    return safe_repr(listener) if sock is None else _address(sock.getsockname())
+    sock = socket_in(listener)
+    return safe_repr(listener) if sock is None else address_text(sock.getsockname())
 
 
 def _name_lookup(view: View) -> Wait:
@@ -425,57 +349,6 @@ OPERATIONS: dict[str, dict[str, Callable[[View], Wait]]] = {
 SOCKET_ROOMS = ("nurseryio._net.", "nurseryio._tls.", "nurseryio._dtls.")
 
 
-# -- asyncio ------------------------------------------------------------------------
-
-
-def awaited_tasks(frames: Frames, future: Any) -> list[Any]:
-    """The asyncio tasks that a task waits for, as far as asyncio shows them.
-
-    Args:
-        frames: The frames of the operation of asyncio that it waits in.
-        future: The future that it waits for.
-    """
-    for frame, _ in frames:
-        if frame.f_globals.get("__name__") == "asyncio.taskgroups":
-            tasks = display.group_tasks(frame.f_locals.get("self"))
-            if tasks:
-                return tasks
-    futures = display.gathered(future) or [future]
-    return [each for each in futures if isinstance(each, asyncio.Task) and not each.done()]
-
-
-def _of_asyncio(frames: Frames, future: Any, loop: Any) -> Wait:
-    """What a task waits for in an operation of asyncio, or in a future of any library."""
-    details: dict[str, Any] = {}
-    function = None
-    if frames:
-        frame = frames[0][0]
-        details["operation"] = function = _qualified(frame)
-        timer = frame.f_locals.get("h") if frame.f_code.co_name == "sleep" else None
-        if timer is not None:
-            return _timed_sleep(timer.when() - loop.time(), details)
-    tasks = awaited_tasks(frames, future)
-    if tasks:
-        details["tasks"], shown = _names(map(name_of_task, tasks))
-        which = _number(len(tasks), "asyncio task")
-        where = "" if function is None else f" in asyncio's {function}()"
-        ids = tuple(map(number_of, tasks))
-        return Wait("tasks", f"waits{where} for {which}: {shown}", details, ids)
-    if function is not None:
-        return Wait("asyncio", f"waits in asyncio's {function}()", details)
-    return Wait("future", f"waits for a future of type {type(future).__name__}")
-
-
-def _qualified(frame: types.FrameType) -> str:
-    code = frame.f_code
-    name = getattr(code, "co_qualname", None)
-    # Python 3.10 lacks the name. asyncio's locks inherit methods from a private class.
-    if name is None or name.startswith("_"):
-        owner = frame.f_locals.get("self")
-        name = code.co_name if owner is None else f"{type(owner).__name__}.{code.co_name}"
-    return str(name)
-
-
 # -- any task -----------------------------------------------------------------------
 
 
@@ -487,27 +360,36 @@ def operation_of(frames: Frames) -> Frames:
     return frames[index:]
 
 
-def wait_of(asyncio_task: Any, task: Task | None, operation: Frames) -> Wait:
+def wait_of(
+    asyncio_task: Any, task: Task | None, frames: Frames, holders: Holders | None = None
+) -> Wait:
     """What a waiting task waits for.
 
     Args:
         asyncio_task: The asyncio task.
         task: Its record; None if it does not have one.
-        operation: The frames of its operation: see :func:`operation_of`.
+        frames: Its frames, outermost first.
+        holders: What the tasks of the loop hold; None if that must not be looked for.
     """
     future = compat.waiter(asyncio_task)
+    number = id(task or asyncio_task)
+    operation = operation_of(frames)
     for index, (frame, _) in enumerate(operation):
         module = str(frame.f_globals.get("__name__", ""))
+        view = View(operation[index:], task, number, holders, future)
         if not module.startswith("nurseryio."):
-            return _of_asyncio(operation[index:], future, asyncio_task.get_loop())
+            return of_asyncio(view, frames, asyncio_task.get_loop())
         describe = OPERATIONS.get(module[len("nurseryio.") :], {}).get(frame.f_code.co_name)
         if describe is None and module.startswith(SOCKET_ROOMS):
             describe = _socket
         if describe is not None:
             try:
-                return describe(View(operation[index:], task))
+                return describe(view)
             except Exception:
                 break
     if operation:
-        return Wait("unknown", f"waits in {operation[0][0].f_code.co_name}()")
-    return _of_asyncio([], future, asyncio_task.get_loop())
+        frame = operation[0][0]
+        owner = frame.f_locals.get("self")
+        where = "" if owner is None else f"{class_name(type(owner))}."
+        return Wait("unknown", f"waits in {where}{frame.f_code.co_name}()")
+    return of_asyncio(View([], task, number, holders, future), frames, asyncio_task.get_loop())

@@ -20,7 +20,7 @@ from .._asyncio import browser, compat
 from .._base.exc_fields import explained, without_own_frame
 from .._base.exception_groups import bare_exit
 from .._base.outcome import Error, Value
-from .._base.util import coroutine_or_error, qualname_of
+from .._base.util import coroutine_or_error, name_of
 from .._core.loop_state import loop_state
 from .._loop import step_hooks
 
@@ -103,7 +103,7 @@ def run_in_page(
         context = copy_context()
         context.run(_inside.set, True)
         try:
-            task = compat.make_task(state.making, runner, qualname_of(async_fn), context)
+            task = compat.make_task(state.making, runner, name_of(async_fn), context)
         except BaseException:
             runner.close()
             coro.close()

@@ -38,7 +38,7 @@ from .._base.exception_groups import bare_exit, is_cancelled, leaves, warn_loose
 from .._base.forked import in_child
 from .._base.outcome import Error, Outcome, Value
 from .._base.util import call_each, coroutine_or_error, safe_repr
-from .._core.ki import KIHandler, calls_users, disable_ki_protection, user_code_boundary
+from .._core.ki import KIHandler, disable_ki_protection, user_code_boundary
 from .._core.loop_state import LoopState, all_states, fire, loop_state, sweep_closed_loops
 from .._core.task import Task, current_task, records
 from .._loop import step_hooks
@@ -63,10 +63,6 @@ if TYPE_CHECKING:
     PosArgsT = TypeVarTuple("PosArgsT")
 
 RetT = TypeVar("RetT")
-
-# These call the user's function before they change anything, so Ctrl-C may interrupt that call.
-calls_users(Nursery.start_soon)
-calls_users(Nursery.start)
 
 
 def run(

@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._base import BrokenResourceError, ClosedResourceError, EndOfChannel, Error, Value, WouldBlock
 from .._base.abcs import ReceiveChannel, SendChannel
+from .._base.unsupported import Elsewhere
 from .._base.util import Frozen, NoPublicConstructor, generic_function
 from .._base.watchers import made, watchers
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
-from .._core.task import MAX_YIELD_CREDIT
+from .._core.task import INITIAL_YIELD_CREDIT
 from .._core.wait_queue import maybe_yield, park, wake_all, wake_first, wake_some
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ __all__ = [
 T = TypeVar("T")
 SendType = TypeVar("SendType", contravariant=True)
 ReceiveType = TypeVar("ReceiveType", covariant=True)
+
+# The text of EndOfChannel.
+AT_END = "all sending ends are closed, and every item has been received"
 
 
 class MemoryChannelStatistics(Frozen):
@@ -234,7 +238,7 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
         Trio: ``trio.MemorySendChannel.send_nowait``.
         """
         if not self._put(value):
-            raise WouldBlock
+            raise WouldBlock("no receiver waits, and the buffer is full")
 
     async def send(self, value: SendType) -> None:
         """Send an object; wait for a receiver or for room in the buffer.
@@ -253,8 +257,9 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
         if task.scope._effective or task._deferred_cancel:
             await checkpoint_if_cancelled()
         if self._put(value):
-            if task._yield_credit == MAX_YIELD_CREDIT:
-                task._yield_credit = MAX_YIELD_CREDIT - 1  # the other tasks have just run
+            credit = task._yield_credit
+            if credit > INITIAL_YIELD_CREDIT:
+                task._yield_credit = credit - 1  # rule 5 of wait_queue
             else:
                 await maybe_yield(task)
             return
@@ -263,6 +268,10 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
             await park(task, self._state.senders, (self, value))
         finally:
             self._waiting -= 1
+
+    if not TYPE_CHECKING:
+        put = Elsewhere("use await send(value)")
+        put_nowait = Elsewhere("use send_nowait(value)")
 
     def clone(self) -> MemorySendChannel[SendType]:
         """Make another sending end of the same channel, which is closed separately.
@@ -298,7 +307,7 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
                 lambda: Error(ClosedResourceError("this sending end was closed")),
             )
         if state.open_senders == 1:
-            wake_all(state.receivers, lambda: Error(EndOfChannel()))
+            wake_all(state.receivers, lambda: Error(EndOfChannel(AT_END)))
         self._closed = True
         state.open_senders -= 1
 
@@ -329,7 +338,7 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
         if state.buffer or state.senders:
             return True
         if state.open_senders == 0:
-            raise EndOfChannel
+            raise EndOfChannel(AT_END)
         return False
 
     def _take(self) -> ReceiveType:
@@ -351,7 +360,7 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
         Trio: ``trio.MemoryReceiveChannel.receive_nowait``.
         """
         if not self._can_take():
-            raise WouldBlock
+            raise WouldBlock("the channel holds no item")
         return self._take()
 
     def receive(self) -> Coroutine[Any, Any, ReceiveType]:
@@ -383,8 +392,9 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
         try:
             if self._can_take():
                 value = self._take()
-                if task._yield_credit == MAX_YIELD_CREDIT:
-                    task._yield_credit = MAX_YIELD_CREDIT - 1  # the other tasks have just run
+                credit = task._yield_credit
+                if credit > INITIAL_YIELD_CREDIT:
+                    task._yield_credit = credit - 1  # rule 5 of wait_queue
                 else:
                     try:
                         await maybe_yield(task)
@@ -398,8 +408,12 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
             finally:
                 self._waiting -= 1
             return received
-        except EndOfChannel:
-            raise at_end from None
+        except EndOfChannel as end:
+            raise at_end(*end.args) from None
+
+    if not TYPE_CHECKING:
+        get = Elsewhere("use await receive()")
+        get_nowait = Elsewhere("use receive_nowait()")
 
     def clone(self) -> MemoryReceiveChannel[ReceiveType]:
         """Make another receiving end of the same channel, which is closed separately.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
+from .._base.unsupported import Elsewhere
 from .._base.util import Final, Frozen
 from .._core import checkpoint, current_task, reschedule
 from .._core.wait_queue import check_one_loop, park, wake_rest
@@ -56,6 +57,9 @@ class Event(metaclass=Final):
         raise NotImplementedError(
             "nurseryio events cannot be treated as bools; consider using `event.is_set()` instead."
         )
+
+    if not TYPE_CHECKING:
+        clear = Elsewhere("an event is set once; make a new one, or use a Condition")
 
     def is_set(self) -> bool:
         """Say whether the event has happened.

@@ -165,7 +165,7 @@ class CapacityLimiter(metaclass=Final):
         Trio: ``trio.CapacityLimiter.acquire_on_behalf_of_nowait``.
         """
         if not self._try(borrower):
-            raise WouldBlock
+            raise WouldBlock("no token is free")
 
     async def acquire(self) -> None:
         """Take a token for the current task; wait until one is free and the task is first in line.

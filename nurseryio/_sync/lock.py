@@ -114,7 +114,7 @@ class _Lock:
         Trio: ``trio.Lock.acquire_nowait``.
         """
         if not self._try(current_task()):
-            raise WouldBlock
+            raise WouldBlock("another task holds the lock")
 
     async def acquire(self) -> None:
         """Take the lock, waiting until it is this task's turn.

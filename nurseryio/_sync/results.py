@@ -16,7 +16,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 
 from .._base import BrokenResourceError, Cancelled, coroutine_or_error
 from .._base.exc_fields import is_a
@@ -97,7 +97,7 @@ async def gather(*async_fns: AsyncFn[Any]) -> tuple[Any, ...]:
 
     Checkpoint: yes.
 
-    Trio: has no counterpart; like :func:`asyncio.gather`, but with functions and a nursery.
+    Trio: none. It is like :func:`asyncio.gather`, but with functions and a nursery.
     """
     reject_non_functions(async_fns)
     await checkpoint_if_cancelled()
@@ -159,7 +159,7 @@ async def race(*async_fns: AsyncFn[Any]) -> Any:
 
     Checkpoint: yes.
 
-    Trio: has no counterpart.
+    Trio: none.
     """
     if not async_fns:
         raise ValueError("a race needs at least one function")
@@ -223,7 +223,7 @@ def amap(
 
     Checkpoint: entering, no; leaving, as for any nursery.
 
-    Trio: has no counterpart.
+    Trio: none.
     """
     reject_non_functions([async_fn])
     if not isinstance(limit, int):
@@ -264,6 +264,13 @@ class _Map(AbstractAsyncContextManager[Any], Generic[T, R]):
         sending, self._receiving = open_memory_channel[R](0)
         self._source = source
         self._pool = _MapPool(self._nursery, async_fn, limit, ordered, sending)
+
+    if not TYPE_CHECKING:
+
+        def __aiter__(self) -> NoReturn:
+            raise RuntimeError(
+                "use 'async with amap(...) as results:', and in it 'async for result in results:'"
+            )
 
     async def __aenter__(self) -> MemoryReceiveChannel[R]:
         await self._nursery.__aenter__()

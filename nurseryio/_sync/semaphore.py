@@ -81,7 +81,7 @@ class Semaphore(metaclass=Final):
         Trio: ``trio.Semaphore.acquire_nowait``.
         """
         if self._value == 0:
-            raise WouldBlock
+            raise WouldBlock("the value is zero")
         self._value -= 1
 
     async def acquire(self) -> None:

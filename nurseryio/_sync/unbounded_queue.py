@@ -118,7 +118,7 @@ class UnboundedQueue(Generic[T], metaclass=Final):
         Trio: ``trio.lowlevel.UnboundedQueue.get_batch_nowait``.
         """
         if not self._ready:
-            raise WouldBlock
+            raise WouldBlock("the queue is empty")
         return self._take()
 
     async def get_batch(self) -> list[T]:

@@ -37,7 +37,7 @@ from .._base.library_name import call_outside_task
 from .._base.unsupported import needs
 from .._core import disable_ki_protection
 from .._core.loop_state import WHENCE
-from .._core.task import current_state
+from .._core.task import current_state, drivers
 from .._run import TrioToken, spawn_system_task
 from .thread_call import call_in_loop, current_hop, function_name
 
@@ -215,6 +215,9 @@ class _AsyncRequest(_Request[RetT]):
                     step, arg = coro.throw, error
         finally:
             del arg  # no reference cycle: the frames of an error refer to this one
+
+
+drivers.add(_AsyncRequest._in_context.__code__)
 
 
 def _in_loop() -> bool:

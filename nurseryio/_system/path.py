@@ -60,6 +60,10 @@ class Path(pathlib.PurePath):
     :class:`WindowsPath`.
 
     A method that has begun cannot be stopped, so it runs to its end in spite of a cancellation.
+    The attributes and methods that only compute are those of :class:`pathlib.PurePath`.
+
+    Args:
+        args: The parts of the path, strings or paths. None for the current folder.
 
     Trio: ``trio.Path``.
     """
@@ -353,7 +357,7 @@ class Path(pathlib.PurePath):
 
             Checkpoint: yes, each step is.
 
-            Trio: has none.
+            Trio: none.
             """
             steps = to_pathlib(self).walk(top_down, on_error, follow_symlinks)
             return Walk(type(self), steps)
@@ -387,7 +391,7 @@ class Path(pathlib.PurePath):
 
             Each access makes a new object, which asks the system again.
 
-            Trio: has none.
+            Trio: none.
             """
             return Info(to_pathlib(self).info)
 

@@ -78,6 +78,8 @@ class Process(metaclass=NoPublicConstructor):
         stderr: The stream of the child's standard error, if it was started with ``stderr=PIPE``;
             else None.
         stdio: ``stdin`` and ``stdout`` in one stream, if both are streams; else None.
+        encoding, errors, universal_newlines: None, None and False, because all streams are of
+            bytes. They are there for code that was written for ``Popen``.
 
     Trio: ``trio.Process``.
     """

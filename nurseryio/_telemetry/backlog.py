@@ -36,7 +36,7 @@ from .._core.task import records
 from .._observe.ages import queue_of
 from .._observe.drawing import task_line
 from .._observe.task_tree import tree_of
-from .._observe.waits import name_of_task, number_of
+from .._observe.wait_parts import name_of_task, number_of
 from .._sync.channel import ChannelEnd, MemoryReceiveChannel, MemorySendChannel
 from .._sync.unbounded_queue import UnboundedQueue
 

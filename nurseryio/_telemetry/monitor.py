@@ -33,7 +33,7 @@ from .._base.forked import generation
 from .._base.unsupported import needs
 from .._observe.dump import all_trees, as_text
 from .._observe.task_tree import running_loops, tree_of
-from .._observe.waits import number_of
+from .._observe.wait_parts import number_of
 
 if TYPE_CHECKING:
     from types import FrameType

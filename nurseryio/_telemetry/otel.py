@@ -17,22 +17,21 @@ Rule 4: a cancellation is not an error. Reading the error of a task does not cou
 
 from __future__ import annotations
 
-import os
 import time
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from .._asyncio import compat, display
-from .._asyncio.compat import current_task_or_none
+from .._asyncio import compat
+from .._asyncio.compat import current_task_or_none, running_loop_or_none
 from .._base.abcs import Instrument
-from .._base.errors import Cancelled
-from .._base.exc_fields import class_name, is_a
-from .._base.exception_groups import leaves
+from .._base.exc_fields import class_name
+from .._base.forked import generation
 from .._base.util import text_of
 from .._core.task import records
 from .._observe.open_scopes import OpenScopes
 from .._observe.task_tree import sentence_of
-from .._observe.waits import name_of_task
+from .._observe.wait_parts import name_of_task
+from .reported import error_line, error_of, is_cancellation, is_of_run
 
 if TYPE_CHECKING:
     from .._core.scope_tree import Node
@@ -42,11 +41,10 @@ MISSING = (
     "nurseryio.instruments.OpenTelemetry needs the package opentelemetry-api: "
     "pip install 'nurseryio[otel]'"
 )
+# The most steps that are not in the counter yet.
+MOST_STEPS = 100
 # Boundaries of the histogram of the loop's lag (seconds).
 LAGS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-
-
-_ROOM_OF_RUN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_run", "")
 
 
 class OpenTelemetry(Instrument):
@@ -87,6 +85,9 @@ class OpenTelemetry(Instrument):
         self._trace: Any = trace
         self._scopes = scopes
         self._tasks: dict[Task, _Followed] = {}
+        self._generation = generation()
+        # Steps that are not in the counter yet: adding to it takes longer than a step.
+        self._new_steps = 0
         self._tracer: Any = trace.get_tracer("nurseryio", tracer_provider=tracer_provider)
         meter: Any = metrics.get_meter("nurseryio", meter_provider=meter_provider)
         self._active: Any = meter.create_up_down_counter(
@@ -114,20 +115,47 @@ class OpenTelemetry(Instrument):
     def close(self) -> None:
         """End the spans of all tasks that have not ended.
 
-        Call this after ``remove_instrument()``. The end of a run does so by itself.
+        Call this after ``remove_instrument()``. The end of a run does so by itself for its loop.
         """
-        while self._tasks:
-            _, followed = self._tasks.popitem()
+        self._end_all(None)
+
+    def _end_all(self, loop: object) -> None:
+        """End the spans of the tasks of a loop, or of all loops."""
+        self._check_process()
+        self._count_steps()
+        for task in self._tasks.copy():
+            if loop is not None and task._state.loop is not loop:
+                continue
+            followed = self._tasks.pop(task, None)
+            if followed is None:
+                continue
             self._active.add(-1)
             self._end_scopes(followed)
             if followed.span is not None:
                 followed.span.end()
 
+    def _check_process(self) -> None:
+        """In a forked child, forget the tasks of the parent, which ends their spans itself."""
+        if self._generation != generation():
+            self._generation = generation()
+            self._tasks.clear()
+            self._new_steps = 0
+
+    def _count_steps(self) -> None:
+        count, self._new_steps = self._new_steps, 0
+        if count:
+            self._steps.add(count)
+
     # -- hooks -----------------------------------------------------------------------
 
     def after_run(self) -> None:
         """The run is over."""
-        self.close()
+        self._end_all(running_loop_or_none())
+
+    def before_io_wait(self, timeout: float) -> None:
+        """The loop is about to wait for input and output."""
+        if timeout > 0:
+            self._count_steps()
 
     def task_spawned(self, task: Task) -> None:
         """A task has been made."""
@@ -144,7 +172,9 @@ class OpenTelemetry(Instrument):
         followed = self._follow(task)
         if followed is None:
             return
-        self._steps.add(1)
+        self._new_steps += 1
+        if self._new_steps >= MOST_STEPS:
+            self._count_steps()
         if followed.ready_since is not None:
             self._lag.record(time.perf_counter() - followed.ready_since)
             followed.ready_since = None
@@ -157,7 +187,7 @@ class OpenTelemetry(Instrument):
     def after_task_step(self, task: Task) -> None:
         """A task has run, up to its next suspension or its end."""
         followed = self._tasks.get(task)
-        if followed is not None:
+        if followed is not None and (followed.scopes.known or followed.scopes.changed(task)):
             self._compare(task, followed, self._context.get_current())
 
     def task_exited(self, task: Task) -> None:
@@ -169,7 +199,7 @@ class OpenTelemetry(Instrument):
         if followed.span is None:
             self._begin(task, followed)
         self._end_scopes(followed)
-        error = _error_of(task)
+        error = error_of(task)
         try:
             if error is not None:
                 self._note_error(task, followed.span, error)
@@ -185,13 +215,13 @@ class OpenTelemetry(Instrument):
     def _follow(self, task: Task) -> _Followed | None:
         """The data of a task; None for those that ``run()`` has made for itself."""
         followed = self._tasks.get(task)
-        if followed is None and not _is_of_run(task):
+        if followed is None and not is_of_run(task):
             # The tasks of the nurseries around it, outer before inner. Not recursive: trees may be
             # deep.
             path = [task]
             while (nursery := path[-1]._parent_nursery) is not None:
                 host = nursery._parent_task
-                if host in self._tasks or _is_of_run(host) or compat.is_over(host.asyncio_task):
+                if host in self._tasks or is_of_run(host) or compat.is_over(host.asyncio_task):
                     break
                 path.append(host)
             for each in reversed(path):
@@ -199,6 +229,7 @@ class OpenTelemetry(Instrument):
         return followed
 
     def _add(self, task: Task) -> _Followed:
+        self._check_process()
         followed = _Followed(compat.has_run(task.coro))
         nursery = task._parent_nursery
         if nursery is not None:
@@ -241,7 +272,7 @@ class OpenTelemetry(Instrument):
         )
 
     def _note_error(self, task: Task, span: Any, error: BaseException) -> None:
-        if all(is_a(leaf, Cancelled) for leaf in leaves(error)):
+        if is_cancellation(error):
             span.set_attribute("nurseryio.task.cancelled", True)
             return
         self._fail(span, error)
@@ -256,10 +287,9 @@ class OpenTelemetry(Instrument):
         span.set_attribute("error.type", _full_name(kind))
         try:
             span.record_exception(error)
-            text = f"{class_name(kind)}: {error}"
         except Exception:  # of the error's __str__
-            text = class_name(kind)
-        self._set_error(span, text)
+            pass
+        self._set_error(span, error_line(error))
 
     def _fail_nursery(self, seen: _Seen, error: BaseException) -> None:
         kind = type(error)
@@ -300,10 +330,14 @@ class OpenTelemetry(Instrument):
             followed: its data.
             context: the task's context; None if it is not known.
         """
-        for node, seen in followed.scopes.left(task):
-            self._end_scope(node, seen)
+        changed = followed.scopes.changed(task)
+        if changed:
+            for node, seen in followed.scopes.left(task):
+                self._end_scope(node, seen)
         for node, seen in followed.scopes.known.items():
             self._look_at_scope(node, seen)
+        if not changed:
+            return
         outer = next(reversed(followed.scopes.known.values()), None)
         for node in followed.scopes.entered(task):
             outer = self._begin_scope(task, followed, node, outer, context)
@@ -346,7 +380,7 @@ class OpenTelemetry(Instrument):
             seen.span.add_event("cancelled", attributes)
         errors = getattr(node._nursery, "_errors", None)
         for error in () if seen.failed or errors is None else errors:
-            if not all(is_a(leaf, Cancelled) for leaf in leaves(error)):
+            if not is_cancellation(error):
                 self._fail_nursery(seen, error)
                 break
 
@@ -375,28 +409,6 @@ class OpenTelemetry(Instrument):
         if deadline != inf:
             span.set_attribute("nurseryio.scope.deadline", deadline - seen.since)
         span.end()
-
-
-def _is_of_run(task: Task) -> bool:
-    """Whether ``run()`` has made the task for itself."""
-    code = getattr(task.coro, "cr_code", None)
-    return (
-        task._parent_nursery is None
-        and task._state.run is not None
-        and code is not None
-        and code.co_filename.startswith(_ROOM_OF_RUN)
-    )
-
-
-def _error_of(task: Task) -> BaseException | None:
-    """The error of a task that has ended. To be called in a ``task_exited`` hook only."""
-    if task._parent_nursery is None:
-        return display.error_of(task.asyncio_task)
-    run = task._state.run
-    if run is not None and task is run.main_task:
-        return run.main_error
-    hooks = task._state.step_hooks
-    return None if hooks is None else hooks.exit_error
 
 
 def _full_name(kind: type) -> str:

@@ -41,7 +41,7 @@ from .._observe.drawing import scope_line, task_line
 from .._observe.explain import explain
 from .._observe.places import program_place
 from .._observe.task_tree import interrupted_stack, scope_info, tree_of
-from .._observe.waits import name_of_task
+from .._observe.wait_parts import name_of_task
 from .backlog import Backlogs
 
 if TYPE_CHECKING:

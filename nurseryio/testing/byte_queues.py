@@ -94,7 +94,7 @@ class UnboundedQueue:
         max_bytes = check_max_bytes(max_bytes)
         with self._one_reader:
             if not self._ready():
-                raise WouldBlock
+                raise WouldBlock("no data has arrived")
             return cut(self._buffer, max_bytes)
 
     async def get(self, max_bytes: int | None) -> bytearray:

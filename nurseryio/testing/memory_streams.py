@@ -58,6 +58,10 @@ class MemorySendStream(SendStream, metaclass=Final):
     Trio: ``trio.testing.MemorySendStream``.
     """
 
+    send_all_hook: AsyncHook | None
+    wait_send_all_might_not_block_hook: AsyncHook | None
+    close_hook: SyncHook | None
+
     def __init__(
         self,
         send_all_hook: AsyncHook | None = None,
@@ -187,6 +191,9 @@ class MemoryReceiveStream(ReceiveStream, metaclass=Final):
 
     Trio: ``trio.testing.MemoryReceiveStream``.
     """
+
+    receive_some_hook: AsyncHook | None
+    close_hook: SyncHook | None
 
     def __init__(
         self,

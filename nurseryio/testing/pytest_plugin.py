@@ -33,7 +33,7 @@ from .clock import MockClock
 from .pytest_shared import SharedRun, keeping_context
 from .pytest_task import TestTask, begin_fixture, do, end_fixture, for_pytest
 from .step_runner import is_step_under_way
-from .time_limit import take_drawing
+from .time_limit import drawn_at_limit, take_drawing
 
 if TYPE_CHECKING:
     import asyncio
@@ -220,6 +220,15 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
 
     set_timer(item, settings)
     return True
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Have the tasks of another plugin's test drawn when its time is over."""
+    if TASK in getattr(item, "fixturenames", ()):
+        return (yield)
+    with drawn_at_limit():
+        return (yield)
 
 
 # -- reports --------------------------------------------------------------------

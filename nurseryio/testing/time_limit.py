@@ -27,13 +27,15 @@ from __future__ import annotations
 import signal
 import threading
 import types
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from .._asyncio.compat import running_loop_or_none
 from .._core.ki import is_machinery, is_protected
 from .._observe.task_tree import draw_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from .._asyncio.compat import Loop
     from .._core import Task
@@ -66,6 +68,34 @@ def draw_at_limit(loop: Loop, frame: types.FrameType | None = None) -> None:
 def take_drawing() -> str | None:
     """The drawing of the tasks when the time of the last step was over; None if it was not."""
     return _drawings.pop() if _drawings else None
+
+
+@contextmanager
+def drawn_at_limit() -> Iterator[None]:
+    """In the body, a test of another plugin, the handler of the signal draws the tasks first.
+
+    The loop must run in the main thread. There is nothing to draw in a test without a loop.
+    """
+    before: Any = None
+    if SIGNAL is not None and threading.current_thread() is threading.main_thread():
+        before = signal.getsignal(SIGNAL)
+    if not callable(before):
+        yield
+        return
+
+    def handle(number: int, frame: types.FrameType | None) -> None:
+        __tracebackhide__ = True
+        loop = running_loop_or_none()
+        if loop is not None:
+            draw_at_limit(loop, frame)
+        before(number, frame)
+
+    signal.signal(SIGNAL, handle)
+    try:
+        yield
+    finally:
+        if signal.getsignal(SIGNAL) is handle:
+            signal.signal(SIGNAL, before)
 
 
 class TimeLimit:

@@ -63,7 +63,7 @@ class AsyncTestCase(unittest.IsolatedAsyncioTestCase):
         loop_factory: makes the event loop of each test, ``uvloop.new_event_loop`` for example.
         clock: during a test, the clock that ``clock_factory`` has made.
 
-    Trio: has no counterpart.
+    Trio: none.
     """
 
     clock_factory: Callable[[], Clock] | None = None
@@ -158,6 +158,10 @@ class AsyncTestCase(unittest.IsolatedAsyncioTestCase):
         Raises:
             TypeError: if ``cm`` is not an async context manager.
             BaseException: any error of its ``__aenter__``.
+
+        Checkpoint: if its ``__aenter__`` is one.
+
+        Trio: none.
         """
         kind: Any = type(cm)
         try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -104,3 +106,60 @@ def test_made_at_is_the_stack_that_made_a_task_in_debug_mode() -> None:
     stack, none = asyncio.run(main())
     assert "main" in stack
     assert none == []
+
+
+def test_unfinished_is_the_number_of_items_that_join_waits_for() -> None:
+    queue = asyncio.Queue[int]()
+    queue.put_nowait(1)
+    assert display.unfinished(queue) == 1
+    assert display.unfinished(object()) is None
+
+
+def test_exit_callbacks_are_those_of_an_exit_stack() -> None:
+    with contextlib.ExitStack() as stack:
+        assert display.exit_callbacks(stack) == []
+        stack.enter_context(contextlib.nullcontext())
+        (callback,) = display.exit_callbacks(stack)
+        assert callback.__name__ == "__exit__"
+
+
+async def test_addresses_of_an_asyncio_stream_are_those_of_its_connection() -> None:
+    def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    reader, writer = await asyncio.open_connection(*address)
+    local, peer = display.addresses_of(writer)
+    assert (local[0], peer) == ("127.0.0.1", address)
+    assert await reader.read() == b""
+    assert display.addresses_of(asyncio.StreamReader()) == (None, None)
+    assert display.addresses_of(object()) == (None, None)
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_executor_call_is_the_call_that_a_future_waits_for() -> None:
+    loop = asyncio.get_running_loop()
+    began, stop = threading.Event(), threading.Event()
+
+    def work() -> None:
+        began.set()
+        stop.wait()
+
+    with ThreadPoolExecutor(1) as executor:
+        running = loop.run_in_executor(executor, work)
+        queued = loop.run_in_executor(executor, work)
+        began.wait()
+        call = display.executor_call(running, sys._current_frames)
+        assert call is not None
+        assert (call.began, call.function) == (True, work)
+        assert call.thread in sys._current_frames()
+        assert display.executor_call(queued, sys._current_frames) == (False, None, None)
+        assert display.executor_call(running, dict) == (True, None, None)
+        stop.set()
+        await asyncio.gather(running, queued)
+    assert display.executor_call(loop.create_future(), sys._current_frames) is None
+    assert display.executor_call(object(), sys._current_frames) is None

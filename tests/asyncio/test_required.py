@@ -29,13 +29,17 @@ FALLBACK_MODULES = {
     "_children": "asyncio",
     "_coro": "asyncio",
     "_exception": "asyncio",
+    "_exit_callbacks": "contextlib",
     "_idle_semaphore": "concurrent.futures.thread",
     "_interrupt_count": "asyncio.runners",
     "_source_traceback": "asyncio",
     "_tasks": "asyncio",
     "_thread_id": "asyncio",
     "_threads": "concurrent.futures.thread",
+    "_transport": "asyncio.streams",
+    "_unfinished_tasks": "asyncio.queues",
     "_value": "threading",
+    "_work_queue": "concurrent.futures.thread",
 }
 
 
@@ -98,7 +102,7 @@ def test_the_fallback_works_without_a_name_that_need_not_exist(name: str) -> Non
     report = run_without(name, FALLBACK_MODULES[name], "python")
     assert report["done"] == STEPS, report["stderr"]
     assert report["error"] is None
-    if FALLBACK_MODULES[name] in ("concurrent.futures.thread", "threading"):
+    if name in ("_idle_semaphore", "_threads", "_value"):
         assert report["threads"] == (name != "_threads")
         assert report["idle"] == 0
 

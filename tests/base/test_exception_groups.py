@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
+import weakref
 from typing import Any
 
 import pytest
@@ -16,7 +18,6 @@ from harness.resisting import (
     KINDS,
     DeriveRaises,
     HidesErrors,
-    Nameless,
     Text,
     make,
     make_group,
@@ -191,7 +192,7 @@ def test_a_cancel_reason_of_a_failure_names_the_error_and_the_task() -> None:
     reason = failure(ValueError("x"), "the task", body=False)
     assert reason.source == "nursery"
     assert reason.reason == "child task raised exception ValueError('x')"
-    assert reason.source_task == "'the task'"
+    assert reason.source_task == "the task"
     assert "Code block inside nursery" in str(failure(ValueError(), "the task", body=True))
 
 
@@ -267,10 +268,59 @@ def test_a_failure_is_noted_although_repr_of_the_error_fails() -> None:
     for kind in KINDS:
         assert kind.__name__ in str(failure(make(kind), "the task", body=False))
     group = HidesErrors(Text("m"), [ValueError()])
-    reason = failure(group, Nameless(), body=True)
+    reason = failure(group, "the task", body=True)
     assert reason.reason is not None
     assert "HidesErrors(<Text, whose repr() failed>, <1 exceptions>)" in reason.reason
-    assert reason.source_task == "<Nameless, whose repr() failed>"
+
+
+class OwnRepr(Exception):
+    def __repr__(self) -> str:
+        return "shown"
+
+
+class RaisingRepr:
+    def __get__(self, *_args: object) -> Any:
+        raise ZeroDivisionError
+
+
+BadDescriptor: Any = type("BadDescriptor", (Exception,), {"__repr__": RaisingRepr()})
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (KeyError(), "KeyError()"),
+        (OSError(2, "missing"), "FileNotFoundError(2, 'missing')"),
+        (ValueError(None, 1.5, b"x"), "ValueError(None, 1.5, b'x')"),
+        (ValueError([1]), "ValueError([1])"),
+        (OwnRepr("x"), "shown"),
+        (ValueError(10**5000), "<ValueError, whose repr() failed>"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_text_of_a_failure_is_the_repr_of_its_error_at_that_time(
+    error: Any, shown: str
+) -> None:
+    reason = failure(error, "the task", body=False)
+    if error.args and type(error.args[0]) is list:
+        error.args[0].append(2)
+    error.args = ("changed later",)
+    assert reason.reason == f"child task raised exception {shown}"
+    assert reason.reason is reason.reason
+    assert "BadDescriptor" in str(failure(BadDescriptor("x"), "the task", body=False))
+
+
+def test_the_reason_of_a_failure_keeps_neither_the_error_nor_its_class() -> None:
+    class Local(Exception):
+        pass
+
+    error = Local("x")
+    references = [weakref.ref(error), weakref.ref(Local)]
+    reason = failure(error, "the task", body=False)
+    del error, Local
+    gc.collect()
+    assert [reference() for reference in references] == [None, None]
+    assert reason.reason == "child task raised exception Local('x')"
 
 
 def test_strict_exception_groups_false_is_deprecated_with_a_warning() -> None:

@@ -385,8 +385,9 @@ def test_locks_and_scopes_held_by_tasks_of_a_closed_loop_print_and_warn_nothing(
         loop = asyncio.new_event_loop()
         loop.set_exception_handler(lambda _loop, _context: None)  # "Task was destroyed ..."
         task = loop.create_task(main())
-        loop.call_later(0.01, loop.stop)
-        loop.run_forever()
+        for _ in range(20):  # iterations of the loop, in which the tasks begin to wait
+            loop.call_soon(loop.stop)
+            loop.run_forever()
         loop.close()
         assert not task.done()
 

@@ -64,6 +64,7 @@ LONG = {
     "test_foreign_loops",
     "test_garbage",
     "test_injection",
+    "test_site",
     "test_stream_stress",
     "test_syscall_injection",
     "test_trio_programs",

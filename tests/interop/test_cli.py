@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from harness import matrix, source
 
+import nurseryio
 from nurseryio._interop import cli
 
 PROGRAM = """
@@ -141,7 +142,6 @@ def test_python_m_nurseryio_help(tmp_path: Path) -> None:
         (["--loop", "trio", "x.py"], "--loop must be one of asyncio, uvloop, not 'trio'"),
         (["--fast"], "there is no option --fast"),
         (["-m=x"], "there is no option -m"),
-        (["no-such-script.py"], "there is no file 'no-such-script.py'"),
     ],
 )
 def test_python_m_nurseryio_refuses_a_wrong_command_line_with_the_reason(
@@ -150,6 +150,28 @@ def test_python_m_nurseryio_refuses_a_wrong_command_line_with_the_reason(
     done = run(tmp_path, *arguments, code=2)
     assert done.stderr.endswith(f"error: {message}\n")
     assert done.stderr.startswith("usage:")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (
+            ["no-such-script.py"],
+            2,
+            "python -m nurseryio: error: there is no file 'no-such-script.py'",
+        ),
+        (["-m", "nosuch"], 1, f"{sys.executable}: No module named nosuch"),
+        (["-m", "json.nosuch"], 1, f"{sys.executable}: No module named json.nosuch"),
+    ],
+)
+def test_python_m_nurseryio_reports_a_program_that_is_not_there_in_one_line(
+    arguments: list[str], code: int, line: str, tmp_path: Path
+) -> None:
+    assert run(tmp_path, *arguments, code=code).stderr == f"{line}\n"
+
+
+def test_python_m_nurseryio_version_shows_the_version(tmp_path: Path) -> None:
+    assert run(tmp_path, "--version").stdout == f"nurseryio {nurseryio.__version__}\n"
 
 
 def test_python_m_nurseryio_without_uvloop_installed_says_how_to_install_it(

@@ -487,7 +487,7 @@ async def test_a_failure_as_a_step_hook_returns_does_not_keep_the_task_from_its_
         def before_task_step(self, task: Task) -> None:
             if task.name == "the child" and not steps:
                 # What is called first after the hook has returned.
-                monkeypatch.setattr("nurseryio._asyncio.compat.current_task_or_none", fail)
+                monkeypatch.setattr("nurseryio._asyncio.compat.current_task", fail)
 
     async def child() -> None:
         steps.append(asyncio.current_task())

@@ -178,6 +178,47 @@ async def test_if_one_address_fails_no_listener_is_left_open() -> None:
     assert [sock.closed for sock in network.sockets] == [True, True, True]
 
 
+async def test_an_address_in_use_is_named_with_its_port_in_the_error() -> None:
+    (listener,) = await open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        port = listener.socket.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1, port {port}$") as caught:
+            await nurseryio.serve_tcp(nurseryio.sleep, port, host="127.0.0.1")  # type: ignore[arg-type]
+    assert caught.value.errno == errno.EADDRINUSE
+    assert caught.value.__cause__ is None
+
+
+async def test_the_error_for_an_address_keeps_its_class() -> None:
+    class Refusing(Fake):
+        async def bind(self, address: Any) -> None:
+            raise OSError(errno.EACCES, "Permission denied")
+
+    class Network(FakeNetwork):
+        def socket(self, family: int = 0, type: int = 0, proto: int = 0) -> Any:
+            return Refusing(family, True)
+
+    with pytest.raises(
+        PermissionError, match=r"^\[Errno 13\] Permission denied: cannot listen on x, port 80$"
+    ):
+        await Network([socket.AF_INET], {}).open()
+
+
+async def test_an_error_of_a_look_up_while_binding_is_raised_unchanged() -> None:
+    error = stdlib.gaierror(stdlib.EAI_FAIL, "no name server")
+
+    class Failing(Fake):
+        async def bind(self, address: Any) -> None:
+            raise error
+
+    class Network(FakeNetwork):
+        def socket(self, family: int = 0, type: int = 0, proto: int = 0) -> Any:
+            return Failing(family, True)
+
+    with pytest.raises(stdlib.gaierror) as caught:
+        await Network([socket.AF_INET], {}).open()
+    assert caught.value is error
+
+
 @pytest.mark.parametrize(
     ("given", "asked_for"), [(None, 65535), (10, 10), (1, 1), (99_999_999, 65535)]
 )

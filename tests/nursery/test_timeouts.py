@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import pickle
+import weakref
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -90,6 +92,43 @@ async def test_sleep_zero_is_a_checkpoint() -> None:
     asyncio.get_running_loop().call_soon(seen.append, 2)
     await sleep_until(current_time() - 5)
     assert seen == [1, 2]
+
+
+async def test_sleep_forever_adds_no_deadline_and_ends_by_a_cancellation() -> None:
+    state = current_state()
+    before = len(state.deadlines._heap)
+    async with open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(sleep_forever)
+        await settle()
+        assert len(state.deadlines._heap) == before
+        nursery.cancel_scope.cancel()
+    with CancelScope() as scope:
+        scope.cancel()
+        await sleep_forever()
+    assert scope.cancelled_caught
+    validate()
+
+
+async def test_garbage_collection_does_not_take_a_task_that_only_sleeps_for_ever() -> None:
+    ended = []
+
+    async def adopted() -> None:
+        try:
+            await sleep_forever()
+        finally:
+            ended.append(True)
+
+    reference = weakref.ref(asyncio.create_task(adopted()))
+    await settle()
+    gc.collect()
+    assert not ended
+    task = reference()
+    assert task is not None
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == [True]
 
 
 async def test_sleep_refuses_negative_seconds_and_nan() -> None:
@@ -450,3 +489,8 @@ async def test_timeouts_entered_and_left_leave_no_timer_with_the_loop(blocks: bo
     assert len(state.deadlines) == before
     # Deadlines of blocks that were left are pruned in good time.
     assert most <= before + SWEEP_AT + 5
+
+
+async def test_a_time_limit_that_is_awaited_says_to_use_with() -> None:
+    with pytest.raises(RuntimeError, match=r"use 'with fail_after\(\.\.\.\):'"):
+        await fail_after(1)  # type: ignore[misc]

@@ -98,8 +98,9 @@ def test_the_line_of_a_scope_says_what_is_cancelled_and_what_a_shield_keeps_out(
     assert lines(a_task(1, scopes=scopes))[1:] == [
         "├─ scope, cancelled due to deadline",
         "├─ scope, cancelled due to deadline, from outside",
-        "├─ scope, its shield keeps a cancellation out (cancelled due to deadline)",
-        "├─ scope, shield",
+        "├─ scope, its shield without a deadline keeps a cancellation out "
+        "(cancelled due to deadline)",
+        "├─ scope, shield without a deadline",
         "├─ scope, deadline passed 2.00 s ago",
         "└─ nursery, cancelled",
     ]
@@ -154,6 +155,39 @@ def test_tasks_that_wait_for_each_other_are_named_as_a_deadlock_at_the_end() -> 
     assert lines(first, second)[-1] == "deadlock: 't1' waits for 't2', 't2' waits for 't1'"
     alone = a_task(1, wait=Wait("lock", "waits", {}, (1,)))
     assert lines(alone)[-1] == "deadlock: 't1' waits for itself"
+
+
+def test_circles_that_read_alike_are_counted_and_others_are_limited() -> None:
+    def pair(number: int, name: str) -> list[TaskInfo]:
+        there, back = Wait("lock", "w", {}, (number + 1,)), Wait("lock", "w", {}, (number,))
+        first = a_task(number, wait=there, name=name)
+        return [first, a_task(number + 1, wait=back, name=f"{name}'s")]
+
+    alike = [task for number in (1, 3, 5) for task in pair(number, "a")]
+    circle = "'a' waits for \"a's\", \"a's\" waits for 'a'"
+    assert lines(*alike)[-1] == f"deadlock: {circle} (3 times)"
+    many = [task for number in range(1, 17, 2) for task in pair(number, f"n{number:02}")]
+    drawn = [line for line in lines(*many) if line.startswith("deadlock")]
+    assert len(drawn) == 6
+    assert drawn[-1] == "deadlock: ... 3 more circles of tasks"
+
+
+def test_a_long_circle_is_cut_and_a_wait_for_one_of_several_says_so() -> None:
+    ring = [
+        a_task(number, wait=Wait("lock", "w", {}, (number % 20 + 1,)), name=f"n{number:02}")
+        for number in range(1, 21)
+    ]
+    line = lines(*ring)[-1]
+    assert "... 10 more ..." in line
+    assert line.startswith("deadlock: 'n01' waits for 'n02', ")
+    assert line.endswith("'n20' waits for 'n01'")
+    either = Wait("limiter", "w", {}, (), (1, 2, 3))
+    stuck = [a_task(number, wait=either) for number in (1, 2, 3)]
+    assert lines(*stuck)[-1] == "deadlock: 't1' waits for itself or 2 others that cannot go on"
+    likely = [
+        a_task(number, wait=dataclasses.replace(either, certain=False)) for number in (1, 2, 3)
+    ]
+    assert lines(*likely)[-1].startswith("likely deadlock: 't1' waits for itself")
 
 
 async def test_a_deep_task_tree_is_drawn_without_recursion() -> None:

@@ -126,7 +126,7 @@ async def test_explain_says_that_a_shield_keeps_the_cancellation_out() -> None:
 
     reason, explanation = await why(shielded, event.set)
     assert reason.startswith(
-        "is in a scope whose shield keeps a cancellation out (cancelled due to"
+        "is in a scope without a deadline whose shield keeps a cancellation out (cancelled due to"
     )
     assert not explanation.blockers[0].asked
 
@@ -146,7 +146,9 @@ async def test_explain_says_that_a_shield_of_an_outer_task_keeps_the_cancellatio
             nursery.cancel_scope.cancel()
             explanation = explain(nursery)
             (blocker,) = (each for each in explanation.blockers if each.task.name == "stuck")
-            assert blocker.why.startswith("is inside a scope whose shield keeps a cancellation out")
+            assert blocker.why.startswith(
+                "is inside a scope without a deadline whose shield keeps a cancellation out"
+            )
             event.set()
         assert names(explain(outer)) != []
 

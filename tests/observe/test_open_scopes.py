@@ -66,3 +66,21 @@ async def test_all_open_scopes_are_left_at_the_end_of_a_task() -> None:
         left = [node for node, _ in scopes.all_left()]
     assert left[:2] == [inner, outer]
     assert not scopes.known
+
+
+async def test_open_scopes_have_changed_when_the_innermost_is_another_one() -> None:
+    scopes: OpenScopes[int] = OpenScopes()
+    task = current_task()
+    assert scopes.changed(task)
+    look(scopes, task)
+    assert not scopes.changed(task)
+    with CancelScope():
+        assert scopes.changed(task)
+        look(scopes, task)
+        assert not scopes.changed(task)
+        with CancelScope():
+            pass
+        assert not scopes.changed(task)  # it was not there at any look
+    assert scopes.changed(task)
+    with CancelScope():
+        assert scopes.changed(task)  # not the one that was left

@@ -8,7 +8,7 @@ import types
 from typing import Any
 
 import nurseryio
-from nurseryio._observe.places import Place, places_of, program_place, stack_of
+from nurseryio._observe.places import Place, places_of, program_place, rank_of_place, stack_of
 from nurseryio.testing import wait_all_tasks_blocked
 
 
@@ -33,6 +33,13 @@ def test_places_of_has_the_text_of_the_line_and_an_empty_one_for_a_file_that_is_
     assert place == Place(__file__, line - 1, frame.f_code.co_name, "frame = sys._getframe()")
     (gone,) = places_of([(frame_in("/no/such/file.py"), 2)])
     assert gone.text == ""
+
+
+def test_rank_of_place_is_higher_for_the_program_than_for_packages_and_0_for_the_library() -> None:
+    assert rank_of_place(frame_in("/srv/app.py").f_code) == 2
+    assert rank_of_place(frame_in("/srv/lib/site-packages/tool.py").f_code) == 1
+    assert rank_of_place(os.path.join.__code__) == 1
+    assert rank_of_place(nurseryio.sleep.__code__) == 0
 
 
 async def test_places_of_leaves_out_the_frames_of_nurseryio_and_asyncio() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -142,6 +143,10 @@ def test_tasks_that_await_each_other_in_a_circle_are_not_lost() -> None:
 
     tasks = [task(1, 2), task(2, 1), task(3, None)]
     assert [found.id for found in in_order(tasks)] == [3, 1, 2]
+    assert [found.parent for found in in_order(tasks)] == [None, None, 1]
+    below = [task(4, 1), task(1, 2), task(2, 1), task(5, 4)]
+    assert sorted(found.id for found in in_order(below)) == [1, 2, 4, 5]
+    assert sum(found.parent is None for found in in_order(below)) == 1
 
 
 async def test_task_tree_has_the_lines_of_the_running_task() -> None:
@@ -321,6 +326,62 @@ async def test_task_tree_in_a_signal_handler_has_the_tasks_of_its_loop() -> None
     assert here in [task.id for task in trees[0].tasks]
 
 
+async def test_task_tree_in_another_thread_while_tasks_are_born_and_die(
+    thread: ThreadPoolExecutor,
+) -> None:
+    loop, stop, seen = asyncio.get_running_loop(), threading.Event(), list[str]()
+
+    def look() -> None:
+        while not stop.is_set():
+            seen.append(str(task_tree(loop)))
+
+    async def child(lock: asyncio.Lock) -> None:
+        async with lock:
+            await asyncio.sleep(0)
+
+    nurseryio.lowlevel.current_task().name = "main"
+    looking = thread.submit(look)
+    while len(seen) < 20 and not looking.done():
+        async with nurseryio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(child, asyncio.Lock())
+    stop.set()
+    looking.result()
+    assert all("main" in text for text in seen)
+
+
+async def test_task_tree_between_any_two_lines_of_the_engine() -> None:
+    sender, receiver = nurseryio.open_memory_channel[int](0)
+    looking = False
+    trees = 0
+
+    def look(frame: Any, event: str, _arg: object) -> Any:
+        nonlocal looking, trees
+        if "nurseryio" not in frame.f_code.co_filename or "_observe" in frame.f_code.co_filename:
+            return None
+        if event == "line" and not looking:
+            looking = True
+            assert "test_task_tree_between_any" in str(task_tree())
+            looking = False
+            trees += 1
+        return look
+
+    async def consume() -> None:
+        with nurseryio.move_on_after(1000):
+            assert [item async for item in receiver] == [1]
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(consume)
+            await sender.send(1)
+            sender.close()
+    finally:
+        sys.settrace(before)
+    assert trees > 50
+
+
 def test_task_tree_where_several_loops_run_asks_which_one_is_meant() -> None:
     with ThreadPoolExecutor(2) as executor:
         both, done = threading.Barrier(3), threading.Event()
@@ -371,6 +432,43 @@ async def test_draw_tasks_has_a_limit_of_lines() -> None:
         assert len(lines) == MOST_LINES + 1
         assert lines[-1] == "... and more"
         nursery.cancel_scope.cancel()
+
+
+async def test_draw_tasks_folds_more_where_there_are_many_kinds_of_tasks() -> None:
+    functions: dict[str, Any] = {"sleep_forever": nurseryio.sleep_forever}
+    lines = [f"async def kind{number}(): await sleep_forever()" for number in range(50)]
+    exec("\n".join(lines), functions)  # each at a line of its own
+    async with nurseryio.open_nursery() as nursery:
+        for number in range(2000):
+            nursery.start_soon(functions[f"kind{number % 50}"])
+        await wait_all_tasks_blocked()
+        lines = draw_tasks(asyncio.get_running_loop()).splitlines()
+        nursery.cancel_scope.cancel()
+    assert sum("... 39 more like this" in line for line in lines) == 50
+    assert len(lines) < MOST_LINES
+
+
+async def test_draw_tasks_ends_with_the_deadlocks_also_where_it_is_cut() -> None:
+    lock = nurseryio.Lock()
+
+    async def want(_number: int) -> None:
+        with nurseryio.CancelScope():
+            await lock.acquire()
+
+    async def parent() -> None:
+        async with lock, nurseryio.open_nursery() as inner:
+            for number in range(MOST_LINES):
+                inner.start_soon(want, number, name="child")
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(parent, name="parent")
+        await wait_all_tasks_blocked()
+        lines = draw_tasks(asyncio.get_running_loop()).splitlines()
+        nursery.cancel_scope.cancel()
+    assert lines[-2:] == [
+        "... and more",
+        f"deadlock: 'child' waits for 'parent', 'parent' waits for 'child' ({MOST_LINES} times)",
+    ]
 
 
 async def test_the_task_tree_of_testing_is_the_drawing_as_a_string() -> None:

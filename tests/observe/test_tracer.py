@@ -50,7 +50,7 @@ def test_tracer_shows_a_run_from_its_first_hook_to_its_last() -> None:
 
 def test_tracer_shows_io_waits_with_their_timeout_and_their_length() -> None:
     lines: list[str] = []
-    nurseryio.run(nurseryio.sleep, 0.01, instruments=[Tracer(lines.append)])
+    nurseryio.run(nurseryio.sleep, 0.05, instruments=[Tracer(lines.append)])
     text = "\n".join(lines)
     number = r"[\d.e+-]+"
     assert re.search(f"^### waiting for I/O for up to {number} seconds$", text, re.MULTILINE)

@@ -3,48 +3,23 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import importlib
-import json
 import re
 import socket
-import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 from harness import source
-from harness.core import forever, needs_counts, settle
+from harness.core import forever, settle
+from harness.waiting import wait_in, waiting
 
 import nurseryio
-from nurseryio._observe import waits
-from nurseryio._observe.waits import OPERATIONS, SOCKET_ROOMS, Wait
-from nurseryio.instruments import TaskInfo, task_tree
+from nurseryio._observe.wait_parts import Wait
+from nurseryio._observe.waits import OPERATIONS, SOCKET_ROOMS
+from nurseryio.instruments import task_tree
 from nurseryio.testing import wait_all_tasks_blocked
-
-
-@asynccontextmanager
-async def waiting(*functions: Callable[[], Awaitable[object]]) -> AsyncIterator[list[TaskInfo]]:
-    """The body runs while a task waits in each function, named by letters; it gets their data."""
-    async with nurseryio.open_nursery() as nursery:
-        for letter, function in zip("abcdef", functions, strict=False):
-            nursery.start_soon(function, name=letter)
-            await wait_all_tasks_blocked()
-        here = nurseryio.lowlevel.current_task()
-        yield [task for task in task_tree().tasks if task.parent == id(here)]
-        nursery.cancel_scope.cancel()
-
-
-async def wait_in(function: Callable[[], Awaitable[object]]) -> Wait:
-    """What a task that calls this function waits for."""
-    async with waiting(function) as tasks:
-        (task,) = tasks
-    assert task.state == "waiting"
-    assert task.wait is not None
-    json.dumps(task.wait.details)
-    return task.wait
 
 
 def numbers_hidden(text: str) -> str:
@@ -75,9 +50,12 @@ async def test_the_wait_of_sleep_forever_has_no_end() -> None:
 
 async def test_the_wait_for_an_event_counts_the_other_tasks() -> None:
     event = nurseryio.Event()
+    nurseryio.lowlevel.current_task().name = "host"
     async with waiting(event.wait, event.wait) as tasks:
         assert tasks[0].wait == Wait(
-            "event", "waits for an Event to be set, as 1 task more", {"tasks_waiting": 2}
+            "event",
+            "waits for an Event to be set, as does 1 other task; 'host' has it in a variable",
+            {"tasks_waiting": 2, "tasks_with_it": ["host"]},
         )
 
 
@@ -144,7 +122,8 @@ async def test_the_wait_for_a_semaphore_says_that_its_value_is_zero() -> None:
     assert wait == Wait(
         "semaphore",
         "waits for a Semaphore, whose value is 0",
-        {"value": 0, "tasks_waiting": 1},
+        {"value": 0, "tasks_waiting": 1, "owners": []},
+        certain=False,
     )
 
 
@@ -162,19 +141,24 @@ async def test_the_wait_for_a_limiter_names_the_borrowers() -> None:
             == "waits for a token of a CapacityLimiter; the only one is held, by 'a'"
         )
         assert waiter.wait.details["borrowers"] == ["a"]
+        assert waiter.wait.certain
 
 
 async def test_the_wait_to_send_shows_the_buffer_and_the_open_receiving_ends() -> None:
     sender, receiver = nurseryio.open_memory_channel[int](1)
     sender.send_nowait(1)
+    nurseryio.lowlevel.current_task().name = "me"
     wait = await wait_in(lambda: sender.send(2))
     assert wait.kind == "channel send"
     assert wait.text == (
         "waits to send to a memory channel; the buffer holds 1 of 1, no task receives, "
-        "1 receiving end open"
+        "1 receiving end open, which 'me' has"
     )
     assert wait.details["tasks_waiting_send"] == 1
     receiver.close()
+
+
+ELSEWHERE: list[nurseryio.MemorySendChannel[int]] = []
 
 
 async def test_the_wait_to_receive_shows_the_open_sending_ends_and_other_receivers() -> None:
@@ -184,16 +168,20 @@ async def test_the_wait_to_receive_shows_the_open_sending_ends_and_other_receive
         async for _ in receiver:
             raise AssertionError("nothing was sent")
 
-    with sender.clone():
+    nurseryio.lowlevel.current_task().name = "me"
+    ELSEWHERE.append(sender.clone())
+    with sender:
         async with waiting(iterate, receiver.receive) as tasks:
             for task in tasks:
                 assert task.wait is not None
                 assert task.wait.kind == "channel receive"
                 assert task.wait.text == (
-                    "waits to receive from a memory channel; it is empty, 2 sending ends open, "
-                    "1 task more wait"
+                    "waits to receive from a memory channel; it is empty, 1 task more waits, "
+                    "2 sending ends open, 'me' has 1 of them"
                 )
+                assert task.wait.any_of == ()  # the other end is somewhere else
                 assert task.wait.details["max_buffer_size"] is None
+    ELSEWHERE.pop().close()
 
 
 async def test_the_waits_for_an_unbounded_queue_and_in_a_parking_lot() -> None:
@@ -299,6 +287,21 @@ async def test_the_wait_for_a_thread_has_the_function_and_the_line_that_the_thre
     assert "test_waits.py" in task.wait.details["place"]
 
 
+async def test_the_wait_for_a_free_thread_shows_the_tasks_whose_threads_have_the_tokens() -> None:
+    limiter = nurseryio.CapacityLimiter(1)
+    stop = threading.Event()
+    async with nurseryio.open_nursery() as nursery:
+        for name in ("first", "second"):
+            run = partial(nurseryio.to_thread.run_sync, stop.wait, limiter=limiter)
+            nursery.start_soon(run, name=name)
+            await wait_all_tasks_blocked()
+        (first, second) = (task for task in task_tree().tasks if task.name in ("first", "second"))
+        stop.set()
+    assert second.wait is not None
+    assert second.wait.text == "waits for a thread; the only one is held, by 'first'"
+    assert second.wait.any_of == (first.id,)
+
+
 async def test_the_wait_for_a_free_thread_shows_the_limiter() -> None:
     limiter = nurseryio.CapacityLimiter(1)
     limiter.acquire_on_behalf_of_nowait("somebody")
@@ -344,7 +347,9 @@ async def test_the_wait_for_a_connection_and_for_data_has_the_addresses() -> Non
     assert server is not None
     assert connected is not None
     assert server.text == f"serves 127.0.0.1:{port}"
-    assert connected.text == f"waits in receive_some() of the connection to 127.0.0.1:{port}"
+    assert connected.text.startswith(
+        f"waits in receive_some() of the connection to 127.0.0.1:{port}, whose other side '"
+    )
     accepts = [
         task.wait.text for task in found.values() if task.wait and task.wait.kind == "accept"
     ]
@@ -362,84 +367,6 @@ async def test_the_wait_for_a_descriptor_has_its_number() -> None:
         )
 
 
-# -- asyncio ----------------------------------------------------------------------------
-
-
-async def test_the_wait_in_asyncio_sleep_has_the_seconds_left(loop_kind: str) -> None:
-    if loop_kind == "uvloop":
-        pytest.skip("a timer of uvloop has another form")
-    wait = await wait_in(lambda: asyncio.sleep(1000))
-    assert 900 < wait.details["left"] < 1001
-
-
-async def test_the_wait_in_an_operation_of_asyncio_has_its_name() -> None:
-    wait = await wait_in(asyncio.Queue[int]().get)
-    assert wait.text == "waits in asyncio's Queue.get()"
-
-
-async def test_the_wait_for_a_lock_of_asyncio_names_the_class_of_the_lock() -> None:
-    lock = asyncio.Lock()
-    await lock.acquire()
-
-    async def wants() -> None:
-        async with lock:
-            pass
-
-    wait = await wait_in(wants)
-    assert wait.text == "waits in asyncio's Lock.__aenter__()"
-
-
-async def test_an_asyncio_sleep_whose_time_is_over_has_no_negative_seconds(loop_kind: str) -> None:
-    if loop_kind == "uvloop":
-        pytest.skip("a timer of uvloop has another form")
-    loop = asyncio.get_running_loop()
-    async with nurseryio.open_nursery() as nursery:
-        nursery.start_soon(asyncio.sleep, 0.001)
-        await asyncio.sleep(0)
-        end = loop.time() + 0.01
-        while loop.time() < end:  # the loop stands still
-            pass
-        tree = str(task_tree())
-    assert "sleeps, and should have woken 0.0" in tree
-
-
-async def test_the_wait_for_a_future_has_its_type() -> None:
-    future = asyncio.get_running_loop().create_future()
-
-    async def wait_for_it() -> None:
-        await future
-
-    wait = await wait_in(wait_for_it)
-    assert wait == Wait("future", f"waits for a future of type {type(future).__name__}")
-
-
-@needs_counts
-async def test_the_wait_at_the_end_of_a_task_group_names_its_tasks() -> None:
-    async def group() -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(forever(), name="in the group")
-
-    async with waiting(group) as (task,):
-        assert task.wait is not None
-        assert task.wait.kind == "tasks"
-        assert task.wait.text.endswith("for 1 asyncio task: 'in the group'")
-        inner = [info for info in task_tree().tasks if info.name == "in the group"]
-        assert [info.parent for info in inner] == [task.id]
-        assert task.wait.tasks == (inner[0].id,)
-
-
-async def test_the_wait_in_asyncio_gather_names_its_tasks() -> None:
-    tasks = [asyncio.ensure_future(forever()) for _ in range(2)]
-    for number, task in enumerate(tasks):
-        task.set_name(f"g{number}")
-
-    async def both() -> None:
-        await asyncio.gather(*tasks)
-
-    assert (await wait_in(both)).text == "waits for 2 asyncio tasks: 'g0', 'g1'"
-    await asyncio.wait(tasks)
-
-
 # -- failures ---------------------------------------------------------------------------
 
 
@@ -450,7 +377,7 @@ async def test_a_wait_that_cannot_be_shown_names_the_operation(
         raise RuntimeError("boom")
 
     monkeypatch.setitem(OPERATIONS["_sync.event"], "wait", fail)
-    assert await wait_in(nurseryio.Event().wait) == Wait("unknown", "waits in wait()")
+    assert await wait_in(nurseryio.Event().wait) == Wait("unknown", "waits in Event.wait()")
 
 
 async def test_a_name_that_cannot_be_shown_does_not_keep_the_wait_from_being_shown() -> None:
@@ -523,9 +450,3 @@ def test_each_function_that_waits_is_in_the_table_or_called_by_one_that_is() -> 
         if not name.startswith((*rooms, "testing.", "_checks.", "_interop."))
     }
     assert missing == set()
-
-
-def test_python_versions_with_qualified_names_of_code_use_them() -> None:
-    assert waits._qualified(sys._getframe()).endswith(
-        "test_python_versions_with_qualified_names_of_code_use_them"
-    )

@@ -21,6 +21,7 @@ from hypothesis import given, strategies
 import nurseryio
 from nurseryio import MemoryReceiveChannel, MemorySendChannel, open_memory_channel
 from nurseryio._checks.schedules import Schedule
+from nurseryio._core.task import FREE_CHANNEL_OPERATIONS
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 # -- opening --------------------------------------------------------------------
@@ -360,8 +361,11 @@ async def test_many_consumers_share_the_items() -> None:
             await wait_all_tasks_blocked()
             for item in range(10):
                 await sending.send(item)
-    assert [item for _name, item in got] == list(range(10))
-    assert {name for name, _item in got} == set(range(5))
+    assert sorted(item for _name, item in got) == list(range(10))
+    for name in range(5):
+        items = [item for consumer, item in got if consumer == name]
+        assert items
+        assert items == sorted(items)
 
 
 # -- cancellation ---------------------------------------------------------------
@@ -417,7 +421,7 @@ async def test_an_item_handed_to_a_receiver_before_a_native_cancel_is_received()
         assert got == [1]
 
 
-async def test_fairness_of_two_operations_in_a_row_one_lets_ready_tasks_run() -> None:
+async def test_fairness_of_eight_operations_in_a_row_one_lets_ready_tasks_run() -> None:
     sending, receiving = open_memory_channel[int](inf)
     seen = 0
 
@@ -433,10 +437,88 @@ async def test_fairness_of_two_operations_in_a_row_one_lets_ready_tasks_run() ->
         for operation in (partial(sending.send, 1), receiving.receive):
             for _ in range(20):
                 before = seen
-                await operation()
-                await operation()
+                for _ in range(FREE_CHANNEL_OPERATIONS + 1):
+                    await operation()
                 assert seen > before
         nursery.cancel_scope.cancel()
+
+
+async def test_fairness_a_third_task_and_a_timer_run_at_least_every_eighth_operation() -> None:
+    sending, receiving = open_memory_channel[int](100)
+    loop = asyncio.get_running_loop()
+    operations = most_between_turns = most_between_timers = 0
+    last_turn = last_timer = 0
+    over = False
+
+    async def third() -> None:
+        nonlocal last_turn, most_between_turns
+        while not over:
+            most_between_turns = max(most_between_turns, operations - last_turn)
+            last_turn = operations
+            await nurseryio.lowlevel.checkpoint()
+
+    def timer() -> None:
+        nonlocal last_timer, most_between_timers
+        most_between_timers = max(most_between_timers, operations - last_timer)
+        last_timer = operations
+        if not over:
+            loop.call_at(loop.time() - 1, timer)
+
+    async def send() -> None:
+        nonlocal operations
+        with sending:
+            for item in range(500):
+                await sending.send(item)
+                operations += 1
+
+    async def receive() -> None:
+        nonlocal operations, over
+        async for _ in receiving:
+            operations += 1
+        over = True
+
+    timer()
+    async with nurseryio.open_nursery() as nursery:
+        for function in (send, receive, third):
+            nursery.start_soon(function)
+    assert operations == 1000
+    # Between two turns of the third task, sender and receiver both had one.
+    assert 0 < most_between_turns <= 2 * (FREE_CHANNEL_OPERATIONS + 1)
+    assert 0 < most_between_timers <= 2 * (FREE_CHANNEL_OPERATIONS + 1)
+
+
+async def test_fairness_the_first_operation_of_a_new_task_yields() -> None:
+    sending, _receiving = open_memory_channel[int](inf)
+    order = []
+
+    async def child(name: str) -> None:
+        order.append(f"{name} begins")
+        await sending.send(1)
+        order.append(f"{name} has sent")
+
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(child, "one")
+        nursery.start_soon(child, "two")
+    assert order == ["one begins", "two begins", "one has sent", "two has sent"]
+
+
+async def test_each_operation_checks_for_cancellation_although_it_does_not_yield() -> None:
+    sending, receiving = open_memory_channel[int](10)
+    await nurseryio.lowlevel.checkpoint()
+    for operation in (partial(sending.send, 1), receiving.receive):
+        for before in range(1, 5):
+            done = 0
+            with nurseryio.CancelScope() as scope:
+                for _ in range(before):
+                    await sending.send(0)
+                    await receiving.receive()
+                sending.send_nowait(2)
+                scope.cancel()
+                await operation()
+                done += 1
+            assert done == 0
+            assert scope.cancelled_caught
+            assert receiving.receive_nowait() == 2
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])
@@ -683,3 +765,29 @@ async def test_channel_ends_are_async_resources() -> None:
     with sending as entered:
         assert entered is sending
     assert sending.statistics().open_send_channels == 0
+
+
+# -- the texts of errors --------------------------------------------------------
+
+
+async def test_would_block_and_end_of_channel_of_a_memory_channel_have_a_text() -> None:
+    send, receive = open_memory_channel[int](0)
+    with pytest.raises(nurseryio.WouldBlock, match="no receiver waits, and the buffer is full"):
+        send.send_nowait(1)
+    with pytest.raises(nurseryio.WouldBlock, match="the channel holds no item"):
+        receive.receive_nowait()
+    async with nurseryio.open_nursery() as nursery:
+
+        async def waits() -> None:
+            with pytest.raises(nurseryio.EndOfChannel, match="all sending ends are closed"):
+                await receive.receive()
+
+        nursery.start_soon(waits)
+        await wait_all_tasks_blocked()
+        send.close()
+    with pytest.raises(nurseryio.EndOfChannel, match="all sending ends are closed"):
+        receive.receive_nowait()
+    with pytest.raises(nurseryio.EndOfChannel, match="all sending ends are closed"):
+        await receive.receive()
+    assert [item async for item in receive] == []
+    receive.close()

@@ -82,7 +82,7 @@ async def test_fairness_limiter_acquire_waits_in_fifo_order() -> None:
         for name, following in ("ab", "bc", "cd"):
             limiter.release_on_behalf_of(name)
             assert limiter.statistics().borrowers == [following]
-            with pytest.raises(nurseryio.WouldBlock):
+            with pytest.raises(nurseryio.WouldBlock, match="no token is free"):
                 limiter.acquire_nowait()
     limiter.release_on_behalf_of("d")
     assert state(limiter) == ([], 0)

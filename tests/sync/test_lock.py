@@ -357,3 +357,15 @@ async def test_under_any_schedule_one_task_holds_the_lock_and_in_the_end_it_is_f
         lock.release()
 
     await stress(scenario, loop_case)
+
+
+async def test_would_block_of_a_lock_says_that_another_task_holds_it() -> None:
+    lock = Lock()
+    async with nurseryio.open_nursery() as nursery, lock:
+
+        async def tries() -> None:
+            with pytest.raises(nurseryio.WouldBlock, match="another task holds the lock"):
+                lock.acquire_nowait()
+
+        nursery.start_soon(tries)
+        await wait_all_tasks_blocked()

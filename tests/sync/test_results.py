@@ -534,3 +534,9 @@ async def test_debugging_tools_see_the_users_functions_in_get_coro() -> None:
     here = "test_debugging_tools_see_the_users_functions_in_get_coro.<locals>"
     expected = f"{here}.work"
     assert seen == [expected, expected, expected, f"{here}.numbers"]
+
+
+async def test_async_for_over_amap_says_to_enter_it_first() -> None:
+    with pytest.raises(RuntimeError, match="use 'async with amap"):
+        async for _ in amap(checkpoint, [], limit=1):  # type: ignore[attr-defined,arg-type,misc]
+            pass

@@ -25,7 +25,7 @@ async def test_acquire_lowers_and_release_raises_the_semaphore_value() -> None:
     with assert_checkpoints():
         await semaphore.acquire()
     assert semaphore.value == 0
-    with pytest.raises(nurseryio.WouldBlock):
+    with pytest.raises(nurseryio.WouldBlock, match="the value is zero"):
         semaphore.acquire_nowait()
     semaphore.release()
     with assert_checkpoints():

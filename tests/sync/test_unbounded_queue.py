@@ -32,7 +32,7 @@ async def test_get_batch_returns_everything_in_the_queue() -> None:
     with assert_checkpoints():
         assert await queue.get_batch() == [0, 1, 2]
     assert (queue.qsize(), queue.empty()) == (0, True)
-    with pytest.raises(nurseryio.WouldBlock):
+    with pytest.raises(nurseryio.WouldBlock, match="the queue is empty"):
         queue.get_batch_nowait()
     queue.put_nowait(4)
     assert queue.get_batch_nowait() == [4]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from harness.core import forever
+from harness.forks import in_child
 
 import nurseryio
 from nurseryio import CancelScope, open_nursery, to_thread
@@ -61,6 +63,7 @@ class Telemetry:
         self.meter_provider = MeterProvider([self._reader], shutdown_on_exit=False)
         self.tracer = self.tracer_provider.get_tracer("the program")
         self.instrument = self.make()
+        self.is_closed = False
 
     def make(self, **options: Any) -> OpenTelemetry:
         return OpenTelemetry(
@@ -68,8 +71,10 @@ class Telemetry:
         )
 
     def close(self) -> None:
-        self.tracer_provider.shutdown()
-        self.meter_provider.shutdown()
+        if not self.is_closed:
+            self.is_closed = True
+            self.tracer_provider.shutdown()
+            self.meter_provider.shutdown()
 
     def __enter__(self) -> Telemetry:
         add_instrument(self.instrument)
@@ -580,3 +585,237 @@ async def test_opentelemetry_without_an_sdk_does_nothing() -> None:
         nursery.start_soon(nurseryio.sleep, 0)
     remove_instrument(instrument)
     instrument.close()
+
+
+# -- what stands around it -----------------------------------------------------------
+
+
+async def test_steps_are_counted_before_the_loop_waits(telemetry: Telemetry) -> None:
+    if "uvloop" in type(asyncio.get_running_loop()).__module__:
+        pytest.skip("uvloop does not call before_io_wait")
+    with telemetry:
+        async with open_nursery() as nursery:
+            nursery.start_soon(nurseryio.sleep_forever, name="child")
+            await nurseryio.sleep(0.02)
+            nursery.start_soon(nurseryio.sleep, 0)
+            # Those of the time before the sleep; fewer than it takes for a group of them.
+            assert 1 <= telemetry.value("nurseryio.task.steps") < 20
+            nursery.cancel_scope.cancel()
+
+
+async def test_exporter_that_raises_does_not_disturb_the_program(
+    telemetry: Telemetry, caplog: pytest.LogCaptureFixture
+) -> None:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    class Raises(SpanExporter):
+        def export(self, spans: Any) -> Any:
+            raise RuntimeError("no connection")
+
+    telemetry.tracer_provider.add_span_processor(SimpleSpanProcessor(Raises()))
+    with telemetry:
+        async with open_nursery() as nursery:
+            nursery.start_soon(nurseryio.sleep, 0, name="child")
+    assert telemetry.names()["child"] == 1
+    # It is the SDK that catches it.
+    assert {record.name.partition(".")[0] for record in caplog.records} == {"opentelemetry"}
+    caplog.clear()
+
+
+async def test_span_processor_that_raises_removes_the_instrument_and_the_program_goes_on(
+    telemetry: Telemetry, caplog: pytest.LogCaptureFixture
+) -> None:
+    from opentelemetry.sdk.trace import SpanProcessor
+
+    class Raises(SpanProcessor):
+        def on_end(self, span: Any) -> None:
+            raise RuntimeError("not in order")
+
+    telemetry.tracer_provider.add_span_processor(Raises())
+    ran: list[int] = []
+
+    async def child(number: int) -> None:
+        await nurseryio.sleep(0)
+        ran.append(number)
+
+    add_instrument(telemetry.instrument)
+    async with open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(child, number)
+    assert len(ran) == 5
+    assert [record.name for record in caplog.records] == ["nurseryio.abc.Instrument"]
+    with pytest.raises(KeyError):
+        remove_instrument(telemetry.instrument)
+    caplog.clear()
+
+
+async def test_exporter_that_blocks_in_its_thread_does_not_block_the_loop(
+    telemetry: Telemetry,
+) -> None:
+    import threading
+
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+    blocked, go_on = threading.Event(), threading.Event()
+
+    class Blocks(SpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            blocked.set()
+            go_on.wait(60)
+            return SpanExportResult.SUCCESS
+
+    processor = BatchSpanProcessor(Blocks(), schedule_delay_millis=1)
+    telemetry.tracer_provider.add_span_processor(processor)
+    with telemetry:
+        async with open_nursery() as nursery:
+            nursery.start_soon(nurseryio.sleep, 0, name="first")
+        await to_thread.run_sync(blocked.wait, 60)
+        # The exporter is in the middle of the first batch.
+        async with open_nursery() as nursery:
+            nursery.start_soon(nurseryio.sleep, 0, name="second")
+        go_on.set()
+    processor.shutdown()
+    assert telemetry.names()["second"] == 1
+
+
+async def test_providers_that_are_shut_down_in_the_middle_do_not_disturb_the_program(
+    telemetry: Telemetry, caplog: pytest.LogCaptureFixture
+) -> None:
+    ran: list[str] = []
+
+    async def child(name: str) -> None:
+        with nurseryio.move_on_after(5):
+            await nurseryio.sleep(0)
+        ran.append(name)
+
+    with telemetry:
+        async with open_nursery() as nursery:
+            nursery.start_soon(child, "before")
+            await nurseryio.sleep(0)
+            telemetry.close()
+            nursery.start_soon(child, "after")
+    assert sorted(ran) == ["after", "before"]
+    assert not [record for record in caplog.records if record.name.startswith("nurseryio")]
+    caplog.clear()
+
+
+async def test_sampler_that_drops_all_traces_leaves_the_metrics_and_the_context(
+    telemetry: Telemetry,
+) -> None:
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+
+    provider = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(telemetry._exporter))
+    telemetry.tracer_provider = provider
+    telemetry.instrument = telemetry.make()
+    seen: list[Any] = []
+
+    async def child(task_status: Any) -> None:
+        seen.append(trace.get_current_span())
+        task_status.started()
+        with nurseryio.move_on_after(0.001):
+            await forever()
+        raise ValueError("bad")
+
+    with telemetry, pytest.raises(ExceptionGroup):
+        async with open_nursery() as nursery:
+            await nursery.start(child, name="child")
+    assert telemetry.names() == {}
+    assert not seen[0].is_recording()
+    assert telemetry.value("nurseryio.scopes.timed_out") == 1
+    provider.shutdown()
+
+
+def test_instrument_of_two_loops_ends_the_tasks_of_the_loop_that_ends(
+    telemetry: Telemetry,
+) -> None:
+    import threading
+
+    other_is_there, other_may_end = threading.Event(), threading.Event()
+
+    async def other() -> None:
+        async with open_nursery() as nursery:
+            nursery.start_soon(wait_for_main, name="of the other loop")
+
+    async def wait_for_main() -> None:
+        other_is_there.set()
+        await to_thread.run_sync(other_may_end.wait, 60)
+
+    async def main() -> None:
+        await nurseryio.sleep(0)
+
+    thread = threading.Thread(
+        target=nurseryio.run, args=(other,), kwargs={"instruments": [telemetry.instrument]}
+    )
+    thread.start()
+    assert other_is_there.wait(60)
+    nurseryio.run(main, instruments=[telemetry.instrument])
+    ended = telemetry.names()
+    assert ended[f"{__name__}.{main.__qualname__}"] == 1
+    assert ended["of the other loop"] == 0
+    assert telemetry.value("nurseryio.tasks.active") == 2
+    other_may_end.set()
+    thread.join()
+    assert telemetry.path("of the other loop")[1:] == [
+        "nursery",
+        f"{__name__}.{other.__qualname__}",
+    ]
+    assert telemetry.value("nurseryio.tasks.active") == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+async def test_forked_child_leaves_the_spans_of_its_parent_alone_and_makes_its_own(
+    telemetry: Telemetry,
+) -> None:
+    async def in_the_child() -> None:
+        async with open_nursery() as nursery:
+            nursery.start_soon(nurseryio.sleep, 0, name="task of the child")
+
+    def child() -> None:
+        asyncio.events._set_running_loop(None)
+        telemetry._exporter.clear()
+        nurseryio.run(in_the_child, instruments=[telemetry.instrument])
+        assert telemetry.path("task of the child")[1] == "nursery"
+        assert "task of the parent" not in telemetry.names()
+        telemetry.instrument.close()
+        assert "task of the parent" not in telemetry.names()
+
+    with telemetry:
+        async with open_nursery() as nursery:
+            nursery.start_soon(nurseryio.sleep_forever, name="task of the parent")
+            await nurseryio.sleep(0)
+            assert in_child(child) == 0
+            assert telemetry.names()["task of the parent"] == 0
+            nursery.cancel_scope.cancel()
+    assert telemetry.names()["task of the parent"] == 1
+    assert telemetry.names()["task of the child"] == 0
+
+
+async def test_consumer_of_a_channel_links_its_span_to_that_of_the_sender(
+    telemetry: Telemetry,
+) -> None:
+    """The recipe of the documentation: the item carries the span context of its sender."""
+    from opentelemetry import trace
+
+    tracer = telemetry.tracer
+
+    async def produce(channel: Any) -> None:
+        async with channel:
+            with tracer.start_as_current_span("order"):
+                await channel.send(("A-17", trace.get_current_span().get_span_context()))
+
+    async def consume(channel: Any) -> None:
+        async for order, sender in channel:
+            with tracer.start_as_current_span(f"pack {order}", links=[trace.Link(sender)]):
+                await nurseryio.sleep(0)
+
+    with telemetry:
+        send, receive = nurseryio.open_memory_channel[Any](5)
+        async with open_nursery() as nursery:
+            nursery.start_soon(produce, send, name="producer")
+            nursery.start_soon(consume, receive, name="consumer")
+    (link,) = telemetry.span("pack A-17").links
+    assert link.context == telemetry.span("order").context
+    assert telemetry.path("pack A-17")[1:3] == ["consumer", "nursery"]
+    assert telemetry.path("order")[1:3] == ["producer", "nursery"]

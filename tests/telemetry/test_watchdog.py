@@ -347,7 +347,13 @@ async def test_path_of_a_task_has_the_tasks_and_scopes_around_it_outermost_first
 
     async with nurseryio.open_nursery() as nursery:
         nursery.start_soon(parent, name="parent")
-    assert paths[0][-5:] == ["nursery", "parent", "nursery", "child", "scope, shield"]
+    assert paths[0][-5:] == [
+        "nursery",
+        "parent",
+        "nursery",
+        "child",
+        "scope, shield without a deadline",
+    ]
 
 
 # -- the thread -----------------------------------------------------------------------------

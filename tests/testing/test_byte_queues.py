@@ -42,7 +42,7 @@ def test_byte_queue_get_nowait_takes_up_to_max_bytes_or_everything() -> None:
     assert queue.get_nowait(10) == b"23456"
     queue.put(b"789")
     assert queue.get_nowait(None) == b"789"
-    with pytest.raises(nurseryio.WouldBlock):
+    with pytest.raises(nurseryio.WouldBlock, match="no data has arrived"):
         queue.get_nowait(None)
 
 
