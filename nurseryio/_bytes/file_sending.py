@@ -19,16 +19,18 @@ from __future__ import annotations
 
 import io
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .._base import ClosedResourceError
 from .._base.util import safe_repr
 from .._core import checkpoint
-from .._net.stream import SocketStream
+from .._net.stream import SocketStream, raise_for
 from .._system.files import AsyncIOWrapper
 from .._system.threads import to_thread_run_sync
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import TypeAlias
 
     from .._base import SendStream
@@ -182,11 +184,28 @@ async def _send_by_kernel(stream: SocketStream, number: int, progress: _Progress
         os.close(target)
         raise
     try:
-        with stream._sending_alone():
+        with _sending_alone(stream):
             await _copy(stream, target, source, progress)
     finally:
         os.close(target)
         os.close(source)
+
+
+@contextmanager
+def _sending_alone(stream: SocketStream) -> Iterator[None]:
+    """The checks and the errors of ``send_all``, for other code that sends on the socket."""
+    if stream._sending:
+        raise stream._busy_sending()
+    if stream.socket.did_shutdown_SHUT_WR:
+        raise ClosedResourceError("can't send data after sending EOF")
+    stream._check_open()
+    stream._sending = True
+    try:
+        yield
+    except OSError as error:
+        raise_for(error)
+    finally:
+        stream._sending = False
 
 
 async def _copy(stream: SocketStream, target: int, source: int, progress: _Progress) -> None:

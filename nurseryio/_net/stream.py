@@ -25,7 +25,6 @@ from __future__ import annotations
 import errno
 import operator
 import socket as stdlib
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn, overload
 
 from .._asyncio.compat import BARE_YIELD, current_task as current_asyncio_task
@@ -44,7 +43,7 @@ from .sockets import Socket
 from .sockettype import SocketType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from typing_extensions import Buffer
 
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
     from .._loop.readiness import Readable
     from .._resolver.resolver import AddressFormat
 
-__all__ = ["SocketStream", "bytes_view", "check_max_bytes", "is_closed_error"]
+__all__ = ["SocketStream", "bytes_view", "check_max_bytes", "is_closed_error", "raise_for"]
 
 # Most bytes of one call of recv() if the caller does not pass a number. From a somewhat larger size
 # on, malloc asks the system for fresh memory each time. If a call returns that many bytes, the next
@@ -74,7 +73,7 @@ def is_closed_error(error: OSError) -> bool:
     return error.errno in _CLOSED
 
 
-def _raise_for(error: OSError) -> NoReturn:
+def raise_for(error: OSError) -> NoReturn:
     """Raise the error of a stream that stands for this error of a socket."""
     if is_closed_error(error):
         raise ClosedResourceError("this socket was already closed") from None
@@ -239,7 +238,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
                 await reads
                 task._yield_credit = MAX_YIELD_CREDIT
         except OSError as exc:
-            _raise_for(exc)
+            raise_for(exc)
         finally:
             self._receiving = False
 
@@ -260,7 +259,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         try:
             return await self.socket.recv(max_bytes)
         except OSError as exc:
-            _raise_for(exc)
+            raise_for(exc)
         finally:
             self._receiving = False
 
@@ -320,7 +319,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             if sent < len(data):
                 await self._send_rest(task, memoryview(data), sent)
         except OSError as exc:
-            _raise_for(exc)
+            raise_for(exc)
         finally:
             self._sending = False
 
@@ -362,7 +361,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
                     await checkpoint()
                     await self._send_rest(current_task(), view, self._send_now(view))
             except OSError as exc:
-                _raise_for(exc)
+                raise_for(exc)
             finally:
                 self._sending = False
 
@@ -392,7 +391,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             self._check_open()
             await self.socket.wait_writable()
         except OSError as exc:
-            _raise_for(exc)
+            raise_for(exc)
         finally:
             self._sending = False
 
@@ -416,23 +415,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             if not self.socket.did_shutdown_SHUT_WR:
                 self.socket.shutdown(stdlib.SHUT_WR)
         except OSError as exc:
-            _raise_for(exc)
-        finally:
-            self._sending = False
-
-    @contextmanager
-    def _sending_alone(self) -> Iterator[None]:
-        """For other code that sends on the socket: the checks and the errors of ``send_all``."""
-        if self._sending:
-            raise self._busy_sending()
-        if self.socket.did_shutdown_SHUT_WR:
-            raise ClosedResourceError("can't send data after sending EOF")
-        self._check_open()
-        self._sending = True
-        try:
-            yield
-        except OSError as exc:
-            _raise_for(exc)
+            raise_for(exc)
         finally:
             self._sending = False
 
@@ -461,10 +444,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
 
     @property
     def local_address(self) -> AddressFormat:
-        """The address of this end: ``(host, port)``, or a longer tuple for IPv6; a path for Unix.
-
-        The system is asked at the first use, and the answer is kept. So an address that was read
-        once is known after the connection has ended, too.
+        """The address of this end. It is kept when it is first read, also after the stream's end.
 
         Raises:
             BrokenResourceError: The system cannot say it; the cause is the ``OSError``.
@@ -474,22 +454,16 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
 
     @property
     def remote_address(self) -> AddressFormat:
-        """The address of the peer; see :attr:`local_address`, also for the errors.
-
-        A peer that is gone already has no address: read it at the beginning of a connection.
-        """
+        """The address of the peer, like :attr:`local_address`. A peer that is gone has none."""
         return self._address("_remote_address", self.socket.getpeername)
 
     def _address(self, kept: str, ask: Callable[[], AddressFormat]) -> AddressFormat:
-        try:
-            return self.__dict__[kept]
-        except KeyError:
-            pass
-        try:
-            address = self.__dict__[kept] = ask()
-        except OSError as exc:
-            _raise_for(exc)
-        return address
+        if kept not in self.__dict__:
+            try:
+                self.__dict__[kept] = ask()
+            except OSError as exc:
+                raise_for(exc)
+        return self.__dict__[kept]
 
     @overload
     def setsockopt(self, level: int, option: int, value: int | Buffer) -> None: ...
