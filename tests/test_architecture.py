@@ -139,6 +139,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "reported",
             "trace_file",
             "timeline",
+            "step_times",
             "monitor",
             "remote",
             "otel",

@@ -14,11 +14,43 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
 Task = asyncio.Task[Any]
 
 _TaskGroup: Any = getattr(asyncio, "TaskGroup", None)
+
+# The functions in which a thread runs a loop. ``run`` is there for loops that run in C.
+_RUN_FOREVER = asyncio.BaseEventLoop.run_forever.__code__
+_RUNNER = getattr(getattr(asyncio, "Runner", None), "run", None)
+_RUN = asyncio.run
+
+
+def loops_of_threads(innermost: Iterable[types.FrameType]) -> list[asyncio.AbstractEventLoop]:
+    """The loops that threads of this process run, also those that nurseryio has not seen.
+
+    Args:
+        innermost: The innermost frame of each thread.
+
+    Found are asyncio's own loops and, from Python 3.11 on, others that ``asyncio.run`` runs.
+    """
+    codes = {
+        _RUN_FOREVER: "self",
+        getattr(_RUNNER, "__code__", None): "self",
+        _RUN.__code__: "loop",
+    }
+    found: list[asyncio.AbstractEventLoop] = []
+    for each in innermost:
+        frame: types.FrameType | None = each
+        while frame is not None:
+            name = codes.get(frame.f_code)
+            loop = None if name is None else frame.f_locals.get(name)
+            if loop is not None and frame.f_code is not _RUN_FOREVER and name == "self":
+                loop = getattr(loop, "_loop", None)
+            if isinstance(loop, asyncio.AbstractEventLoop) and loop not in found:
+                found.append(loop)
+            frame = frame.f_back
+    return found
 
 
 def awaiting(task: Task) -> list[Task]:
@@ -111,13 +143,9 @@ def executor_call(
     if source is None:
         return None
     for ident, innermost in threads().items():
-        frame: types.FrameType | None = innermost
-        while frame is not None:
-            if frame.f_code.co_name == "run" and frame.f_code.co_filename == _thread_pool.__file__:
-                item = frame.f_locals.get("self")
-                if getattr(item, "future", None) is source:
-                    return ExecutorCall(True, _function_of(item), ident)
-            frame = frame.f_back
+        for item in _items_of(innermost):
+            if getattr(item, "future", None) is source:
+                return ExecutorCall(True, _function_of(item), ident)
     loop = future.get_loop()
     queue = getattr(getattr(loop, "_default_executor", None), "_work_queue", None)
     # The queue does not show its items, and has them directly or in a list.
@@ -126,6 +154,31 @@ def executor_call(
             if getattr(item, "future", None) is source:
                 return ExecutorCall(False, _function_of(item), None)
     return ExecutorCall(source.running() or source.done(), None, None)
+
+
+def calls_of_default_executor(
+    loop: asyncio.AbstractEventLoop, threads: Callable[[], dict[int, types.FrameType]]
+) -> list[ExecutorCall]:
+    """The calls that run now in the default executor of a loop; ``threads`` as above."""
+    idents = {
+        thread.ident
+        for thread in list(getattr(getattr(loop, "_default_executor", None), "_threads", ()))
+    }
+    return [
+        ExecutorCall(True, _function_of(item), ident)
+        for ident, innermost in threads().items()
+        if ident in idents
+        for item in _items_of(innermost)
+    ]
+
+
+def _items_of(innermost: types.FrameType) -> Iterator[Any]:
+    """The work items of executors that a thread is in."""
+    frame: types.FrameType | None = innermost
+    while frame is not None:
+        if frame.f_code.co_name == "run" and frame.f_code.co_filename == _thread_pool.__file__:
+            yield frame.f_locals.get("self")
+        frame = frame.f_back
 
 
 def _function_of(item: Any) -> Any:

@@ -71,6 +71,7 @@ FALLBACKS: dict[str, str] = {
     "_exit_callbacks": "the task tree does not show who holds a lock in an exit stack",
     "_idle_semaphore": "the threads of the default executor count as busy: no deadlock is reported",
     "_interrupt_count": "Ctrl-C is lost if asyncio.run's main task ends before its next await",
+    "_loop": "a loop that runs in C, in another thread, is not seen until it uses nurseryio",
     "_source_traceback": "in debug mode too, a task that a test left is shown without its origin",
     "_tasks": "before 3.14, the task tree does not show which tasks are in an asyncio.TaskGroup",
     "_thread_id": "in another thread, the task tree does not show the step that the loop is in",

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 # How long ``top`` looks before it shows something (seconds), unless an option says otherwise.
 REFRESH = 2.0
-# How many tasks ``top`` shows.
+# How many lines of tasks ``top`` shows, and the least share of the time that is not shown as 0.0%.
 ROWS = 20
+SHOWN = 0.0005
 
 CLEAR = "\x1b[H\x1b[2J"
 
@@ -96,13 +97,15 @@ def top(arguments: Sequence[str]) -> None:
         while True:
             request = {"command": "top", "seconds": chosen.seconds}
             answer = _ask(parser, chosen, request)
-            rows = waits.note(answer["tasks"], time.monotonic())
+            rows = waits.note(answer["loops"], time.monotonic())
             rows.sort(key=lambda row: row[chosen.sort], reverse=True)
+            ended = sum(loop["ended"] for loop in answer["loops"])
             if chosen.json:
-                print(json.dumps({"pid": answer["pid"], "tasks": rows}), flush=True)
+                data = {"pid": answer["pid"], "ended": ended, "tasks": rows}
+                print(json.dumps(data), flush=True)
             else:
                 clear = CLEAR if sys.stdout.isatty() and not chosen.once else ""
-                print(clear + _table(answer["pid"], rows), flush=True)
+                print(clear + _table(answer["pid"], rows, ended), flush=True)
             if chosen.once:
                 return
 
@@ -113,31 +116,46 @@ class _Waits:
     def __init__(self) -> None:
         self._since: dict[tuple[int, int], tuple[object, float]] = {}
 
-    def note(self, tasks: list[dict[str, Any]], now: float) -> list[dict[str, Any]]:
-        """Add ``waiting`` (seconds) to each task, for which it was seen at the same line."""
+    def note(self, loops: list[dict[str, Any]], now: float) -> list[dict[str, Any]]:
+        """The tasks of all loops, each with ``waiting``: the seconds it has waited at least."""
         before, self._since = self._since, {}
         rows = []
-        for task in tasks:
-            key = (task["loop"], task["id"])
+        for number, task in [
+            (number, t) for number, loop in enumerate(loops) for t in loop["tasks"]
+        ]:
+            key = (number, task["id"])
             at = (task["place"], task["name"], task["running"] > 0)
-            since = before[key][1] if key in before and before[key][0] == at else now
+            since = now - task["waited"]
+            if key in before and before[key][0] == at:
+                since = min(since, before[key][1])
             self._since[key] = (at, since)
-            rows.append({**task, "waiting": 0.0 if task["running"] else now - since})
+            waiting = 0.0 if task["running"] else now - since
+            rows.append({"loop": number, **task, "waiting": waiting})
         return rows
 
 
-def _table(pid: int, rows: list[dict[str, Any]]) -> str:
+def _table(pid: int, rows: list[dict[str, Any]], ended: float) -> str:
+    """The lines of a view. Waiting tasks that do the same at the same line share one."""
+    groups: dict[object, list[dict[str, Any]]] = {}
+    for row in rows:
+        own = row["id"] if row["running"] >= SHOWN else None
+        groups.setdefault((row["loop"], row["kind"], row["place"], own), []).append(row)
+    busy = sum(row["running"] for row in rows) + ended
+    count = f"{len(rows):,} task{'' if len(rows) == 1 else 's'}"
     lines = [
-        f"process {pid}: {len(rows):,} tasks",
+        f"process {pid}: {count}, in steps for {busy:.1%} of the time",
         f"{'RUNNING':>8}  {'WAITING':>9}  TASK",
     ]
-    for row in rows[:ROWS]:
-        place = f" at {row['place']}" if row["place"] else ""
-        lines.append(
-            f"{row['running']:>8.1%}  {row['waiting']:>7.0f} s  {row['name']} {row['doing']}{place}"
-        )
-    if len(rows) > ROWS:
-        lines.append(f"... {len(rows) - ROWS:,} more")
+    if ended:
+        lines.append(f"{ended:>8.1%}  {'':>9}  tasks that have ended meanwhile")
+    shown = list(groups.values())[:ROWS]
+    for group in shown:
+        more = f" (and {len(group) - 1:,} more like this)" if len(group) > 1 else ""
+        waiting = max(row["waiting"] for row in group)
+        lines.append(f"{group[0]['running']:>8.1%}  {waiting:>7.0f} s  {group[0]['text']}{more}")
+    left = len(rows) - sum(map(len, shown))
+    if left:
+        lines.append(f"... {left:,} more")
     return "\n".join(lines)
 
 
@@ -246,4 +264,8 @@ class Tracing:
         written = [path for path in (self._chosen.output, self._chosen.html) if path is not None]
         print(f"written: {', '.join(written or [self._output])}", file=sys.stderr)
         if not self._traces:
-            print("the program has not used nurseryio: the trace is empty", file=sys.stderr)
+            print(
+                "the program has not used nurseryio, so the trace is empty: call "
+                "nurseryio.lowlevel.add_instrument(TraceFile(...)) in its main function",
+                file=sys.stderr,
+            )

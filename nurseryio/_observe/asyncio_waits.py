@@ -82,6 +82,8 @@ def of_asyncio(view: View, frames: Frames, loop: Any) -> Wait:
     if not view.frames:
         text = f"waits for a future of type {class_name(type(view.future))}"
         return Wait("future", text + in_variables(view, details, view.future), details)
+    if view.frames[0][0].f_code.co_name == "shutdown_default_executor":
+        return _of_shutdown(details, loop)
     owner = view["self"]
     for cls, describe in OPERATIONS.items():
         if isinstance(owner, cls):
@@ -121,6 +123,20 @@ def _of_executor(call: display.ExecutorCall, details: dict[str, Any], loop: Any)
             details["place"] = str(place)
             text += f", now at {place}"
     return Wait("thread", text, details)
+
+
+def _of_shutdown(details: dict[str, Any], loop: Any) -> Wait:
+    """The wait at the end of ``asyncio.run``, which may be for a call that does not return."""
+    calls = display.calls_of_default_executor(loop, sys._current_frames)
+    texts = []
+    for call in calls:
+        name = None if call.function is None else _name_of(call.function)
+        place = program_place(places_of(stack_of(sys._current_frames().get(call.thread or 0))))
+        at = "" if place is None else f", now at {place}"
+        texts.append(f"{'a call' if name is None else f'{name}()'}{at}")
+    details["calls"] = texts
+    text = "waits for the threads of the default executor to end"
+    return Wait("thread", ": ".join([text, *(["; ".join(texts)] if texts else [])]), details)
 
 
 def _name_of(function: Any) -> str:
@@ -177,7 +193,8 @@ def _queue(view: View, queue: Any, details: dict[str, Any], _frames: Frames) -> 
     else:
         count = display.unfinished(queue)
         left = "all items" if count is None else counted(count, "item")
-        kind, text = "queue join", f"waits until {left} of an asyncio.Queue are marked as done"
+        left += " of an asyncio.Queue " + ("is" if count == 1 else "are")
+        kind, text = "queue join", f"waits until {left} marked as done"
     return Wait(kind, text + in_variables(view, details, queue), details)
 
 
@@ -195,6 +212,12 @@ def _stream(view: View, stream: Any, details: dict[str, Any], _frames: Frames) -
     )
 
 
+def _process(_view: View, process: Any, details: dict[str, Any], _frames: Frames) -> Wait:
+    details["pid"] = process.pid
+    text = f"waits in asyncio's {details['operation']}() of process {process.pid}"
+    return Wait("process", text, details)
+
+
 OPERATIONS: dict[type, Callable[[View, Any, dict[str, Any], Frames], Wait]] = {
     asyncio.Lock: _lock,
     asyncio.Condition: _condition,
@@ -203,6 +226,7 @@ OPERATIONS: dict[type, Callable[[View, Any, dict[str, Any], Frames], Wait]] = {
     asyncio.Queue: _queue,
     asyncio.StreamReader: _stream,
     asyncio.StreamWriter: _stream,
+    asyncio.subprocess.Process: _process,
 }
 
 

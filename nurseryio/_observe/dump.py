@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def dump_on_signal(signum: int | None = None, file: TextIO | None = None) -> Callable[[], None]:
     """Have a signal write the task trees of this process to a file: ``kill -USR1 PID``.
 
-    Written is the tree of each loop that runs and uses nurseryio, as :func:`task_tree` draws it. If
+    Written is the tree of each loop that runs, as :func:`task_tree` draws it. If
     the main thread's loop is blocked, its tree begins with the stack of the step. The program goes
     on. This works on every loop, in ``asyncio.run`` and under servers that own the loop; also in
     forked children of the process.
@@ -94,7 +94,7 @@ def trees(frame: FrameType | None) -> str:
 def as_text(found: dict[Loop, TaskTree]) -> str:
     """The drawings of some trees, each with its loop."""
     count = f"{len(found)} running loop{'' if len(found) == 1 else 's'}"
-    lines = [f"process {os.getpid()}: {count} with nurseryio"]
+    lines = [f"process {os.getpid()}: {count}"]
     for loop, tree in found.items():
         lines += [f"--- {loop!r}", draw(tree)]
     return "\n".join([*lines, ""])

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from .._asyncio.compat import Loop
-    from .._core.loop_state import LoopState
     from .._core.scope_tree import Node
     from .._core.task import Task
     from .places import Place
@@ -72,7 +71,7 @@ def task_tree(loop: Loop | None = None) -> TaskTree:
 
     Args:
         loop: The event loop. None stands for the loop that runs in this thread or, if none does,
-            for the only one of the process that runs nurseryio.
+            for the only one that runs in this process.
 
     Returns:
         The tree, as data. ``str()`` of it is the drawing.
@@ -116,21 +115,34 @@ def draw(tree: TaskTree) -> str:
 
 
 def running_loops() -> list[Loop]:
-    """The loops of this process that run now: those with nurseryio, and that of this thread."""
-    found = [
-        state.loop for state in all_states() if state.loop.is_running() and state not in _inherited
-    ]
+    """The loops of this process that run now, in any thread; see :func:`display.loops_of_threads`.
+
+    A loop of another library that asyncio does not run is seen if it has used nurseryio.
+    """
+    found = [state.loop for state in all_states()]
+    found += [loop for loop in _loops_of_threads() if loop not in found]
     here = running_loop_or_none()
-    return found if here is None or here in found else [*found, here]
+    if here is not None and here not in found:
+        found.append(here)
+    return [loop for loop in found if loop is here or _runs(loop)]
 
 
-# In a forked child the states of the parent's loops, which do not run there and say that they do.
-_inherited: WeakSet[LoopState] = WeakSet()
+def _loops_of_threads() -> list[Loop]:
+    return display.loops_of_threads(list(sys._current_frames().values()))
+
+
+def _runs(loop: Loop) -> bool:
+    return loop.is_running() and loop not in _inherited
+
+
+# In a forked child the loops of the parent, which do not run there and say that they do.
+_inherited: WeakSet[Loop] = WeakSet()
 
 
 @in_child
 def _inherit() -> None:
-    _inherited.update(all_states())
+    _inherited.update(state.loop for state in all_states())
+    _inherited.update(_loops_of_threads())
 
 
 def _the_loop() -> Loop:
@@ -141,7 +153,7 @@ def _the_loop() -> Loop:
     if len(loops) == 1:
         return loops[0]
     if not loops:
-        raise RuntimeError("no event loop that uses nurseryio is running in this process")
+        raise RuntimeError("no event loop is running in this process")
     raise RuntimeError(
         f"{len(loops)} event loops run in this process: give the one that is meant, "
         "task_tree(loop=...)"
@@ -283,6 +295,14 @@ class _Builder:
         if future is None or future.done():
             return "ready", None
         wait = wait_of(asyncio_task, task, self._frames[asyncio_task], self._holders)
+        calls = 0 if task is not None and task.scope._effective else compat.cancelling(asyncio_task)
+        if calls:
+            # A native cancellation that the task has swallowed, or still cleans up after.
+            wait = replace(
+                wait,
+                text=f"{wait.text} (although its cancel() was called)",
+                details={**wait.details, "cancelling": calls},
+            )
         return "waiting", self._with_age(asyncio_task, wait)
 
     def _with_age(self, asyncio_task: Any, wait: Wait) -> Wait:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from .._core.task import records
@@ -111,6 +112,8 @@ def counted(count: int, noun: str) -> str:
 
 def timed_sleep(left: float, details: dict[str, Any]) -> Wait:
     """The wait for a timer that has some seconds left."""
+    if left == inf:
+        return Wait("sleep", "sleeps for ever", details)
     details["left"] = left
     if left < 0:
         return Wait("sleep", f"sleeps, and should have woken {-left:.2f} s ago", details)

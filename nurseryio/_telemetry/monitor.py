@@ -6,7 +6,8 @@ loop's time while nobody asks. The program that asks is in ``remote``.
 Rule 1: the socket belongs to this user alone, from the moment at which it exists. On Linux the
 user of the other side is checked too.
 
-Rule 2: a request can ask for the state of the program, and cannot change it.
+Rule 2: a request can ask for the state of the program, and cannot change it. ``top`` installs an
+instrument for as long as it measures.
 
 Rule 3: one request is a line of JSON, the answer is a JSON object, and then the connection is
 closed. A client that is slow, or sends something else, delays or ends nothing but its connection.
@@ -14,7 +15,6 @@ closed. A client that is slow, or sends something else, delays or ends nothing b
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -25,7 +25,6 @@ import struct
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,7 @@ from .._base.forked import generation
 from .._base.unsupported import needs
 from .._observe.dump import all_trees, as_text
 from .._observe.task_tree import running_loops, tree_of
-from .._observe.wait_parts import number_of
+from .step_times import measure
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -45,8 +44,7 @@ PATIENCE = 5.0
 LONGEST_REQUEST = 1000
 # How long to wait (seconds) if no connection can be accepted.
 PAUSE = 0.1
-# How often ``top`` looks which task is in a step (times a second), and how long at most (seconds).
-LOOKS_A_SECOND = 200
+# How long ``top`` measures at most (seconds).
 LONGEST_TOP = 60.0
 
 
@@ -262,37 +260,31 @@ def answer(request: dict[str, Any], frame: FrameType | None = None) -> dict[str,
         return {"pid": os.getpid(), "text": as_text(found), "loops": loops}
     if command == "top":
         seconds = min(float(request.get("seconds", 1.0)), LONGEST_TOP)
-        return {"pid": os.getpid(), "seconds": seconds, "tasks": _top(seconds)}
+        return {"pid": os.getpid(), "seconds": seconds, "loops": _top(seconds)}
     raise ValueError(f"there is no command {command!r}")
 
 
 def _top(seconds: float) -> list[dict[str, Any]]:
-    """The tasks of all loops, each with the share of the time in which it was in a step."""
+    """What a measurement of all loops has found, and their tasks at its end."""
     loops = running_loops()
-    # The seconds in which each task was seen in a step. Each look counts for the time since the one
-    # before, because a busy thread lets this one look less often.
-    seen: dict[Any, float] = {}
-    began = before = time.monotonic()
-    while before < began + seconds:
-        time.sleep(1 / LOOKS_A_SECOND)
-        now = time.monotonic()
-        for loop in loops:
-            with contextlib.suppress(RuntimeError):
-                running = asyncio.current_task(loop)
-                seen[running] = seen.get(running, 0.0) + now - before
-        before = now
-    shares = {number_of(task): each / (before - began) for task, each in seen.items()}
     rows = []
-    for number, loop in enumerate(loops):
+    for loop, shares in zip(loops, measure(loops, seconds), strict=True):
+        tasks = []
         for task in tree_of(loop).tasks:
-            rows.append(
+            running = shares.running.get(task.id, 0.0)
+            waited = 0.0 if task.wait is None or task.wait.waited is None else task.wait.waited
+            if task.state == "waiting" and not running:
+                waited = max(waited, shares.seen_for)
+            tasks.append(
                 {
-                    "loop": number,
                     "id": task.id,
                     "name": task.name,
-                    "running": shares.get(task.id, 0.0),
-                    "doing": task.state if task.wait is None else task.wait.text,
+                    "running": running,
+                    "waited": waited,
+                    "kind": task.state if task.wait is None else task.wait.kind,
                     "place": "" if task.place is None else str(task.place),
+                    "text": str(task),
                 }
             )
+        rows.append({"ended": shares.ended, "tasks": tasks})
     return rows

@@ -62,6 +62,10 @@ def read_trace(trace: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
             yield event
 
 
+# The part of a trace's length by which slices that do not end are drawn longer.
+BEYOND = 10
+
+
 class Timeline:
     """The tracks of a trace, with the beginnings and ends of slices put together.
 
@@ -73,7 +77,7 @@ class Timeline:
     Attributes:
         tracks: the tracks by number, in the order in which their tasks were first seen.
         arrows: kind, track and time of the beginning, track and time of the end of each arrow.
-        length: the time of the last event.
+        length: the time of the last event, and a little more if the trace has no end.
     """
 
     def __init__(self, events: Iterable[dict[str, Any]]) -> None:
@@ -84,6 +88,10 @@ class Timeline:
         self._starts: dict[int, dict[str, Any]] = {}
         for event in events:
             self._see(event)
+        if any(track.is_open for track in self.tracks.values()):
+            # The program was killed, or is running. How long these slices lasted is not known, but
+            # those that began last are the ones to look at, so they need a width.
+            self.length += max(self.length // BEYOND, 1000)
         for track in self.tracks.values():
             track.end_all(self.length)
 
@@ -207,6 +215,11 @@ class Track:
     def step(self, event: dict[str, Any], begin: int, end: int) -> None:
         """A slice that is complete."""
         self.slices.append(Slice(event, begin, end, len(self._open)))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a slice has not ended."""
+        return bool(self._open)
 
     def end_all(self, time: int) -> None:
         """End the slices that are open where the trace ends."""

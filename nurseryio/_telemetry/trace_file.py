@@ -36,6 +36,7 @@ this module's, because a forked child would write such a buffer at its end.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import time
@@ -331,20 +332,35 @@ class TraceFile(Instrument):
             self._look_at_all(task)
         if self._descriptor is None or is_of_run(task):
             return None
-        track = self._tracks[task] = _Track(next(self._numbers), name_of_task(task), self._pid)
-        self._put_unflushed(track.named())
+        track = self._tracks.get(task)  # the task that runs now has one since the look at all
+        if track is None:
+            track = self._tracks[task] = self._next_track(task)
+            self._put_unflushed(track.named())
         return track
+
+    def _next_track(self, task: Task) -> _Track:
+        return _Track(next(self._numbers), name_of_task(task), self._pid)
 
     def _look_at_all(self, first: Task) -> None:
         """Begin the tracks of the tasks that wait already. Called before the first event."""
         now = _now()
+        asyncio_task = asyncio.current_task(first._state.loop)
+        running = None if asyncio_task is None else records.get(asyncio_task)
+        if running is not None and running is not first and not is_of_run(running):
+            # It may be the first task of all, so its track comes first.
+            track = self._tracks[running] = self._next_track(running)
+            self._put_unflushed(track.named())
         for task in records.copy().values():
             if task._state is not first._state or task is first or is_of_run(task):
                 continue
             asyncio_task = task.asyncio_task
-            if compat.is_over(asyncio_task) or compat.waiter(asyncio_task) is None:
+            if (
+                task in self._tracks
+                or compat.is_over(asyncio_task)
+                or compat.waiter(asyncio_task) is None
+            ):
                 continue
-            track = self._tracks[task] = _Track(next(self._numbers), name_of_task(task), self._pid)
+            track = self._tracks[task] = self._next_track(task)
             text = track.named() + self._follow_scopes(task, track, now)
             self._put_unflushed(text + self._begin_wait(task, track, now))
 

@@ -225,6 +225,7 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Have the tasks of another plugin's test drawn when its time is over."""
+    __tracebackhide__ = True
     if TASK in getattr(item, "fixturenames", ()):
         return (yield)
     with drawn_at_limit():

@@ -14,7 +14,13 @@ import pytest
 from harness.core import HAS_COUNTS, forever, needs_counts, settle
 
 from nurseryio._asyncio import display
-from nurseryio._asyncio.display import awaiting, gathered, group_tasks, loop_thread
+from nurseryio._asyncio.display import (
+    awaiting,
+    gathered,
+    group_tasks,
+    loop_thread,
+    loops_of_threads,
+)
 
 
 async def test_gathered_returns_the_futures_of_asyncio_gather_and_none_for_another_future() -> None:
@@ -163,3 +169,11 @@ async def test_executor_call_is_the_call_that_a_future_waits_for() -> None:
         await asyncio.gather(running, queued)
     assert display.executor_call(loop.create_future(), sys._current_frames) is None
     assert display.executor_call(object(), sys._current_frames) is None
+
+
+async def test_loops_of_threads_has_the_loop_that_asyncio_run_runs(loop_kind: str) -> None:
+    loop = asyncio.get_running_loop()
+    found = loops_of_threads([sys._getframe()])
+    if loop_kind != "uvloop" or sys.version_info >= (3, 11):
+        assert found == [loop]
+    assert loops_of_threads([]) == []

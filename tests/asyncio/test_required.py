@@ -32,6 +32,7 @@ FALLBACK_MODULES = {
     "_exit_callbacks": "contextlib",
     "_idle_semaphore": "concurrent.futures.thread",
     "_interrupt_count": "asyncio.runners",
+    "_loop": "asyncio.runners",
     "_source_traceback": "asyncio",
     "_tasks": "asyncio",
     "_thread_id": "asyncio",

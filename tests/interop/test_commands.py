@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import source
@@ -74,24 +75,47 @@ async def test_top_prints_a_table_of_the_tasks(
         assert "100.0%" in lines[2]
         cli.main(["top", *options, "--json", "--sort", "waiting"])
         rows = json.loads(capsys.readouterr().out)["tasks"]
-    assert {"running", "waiting", "doing", "name"} <= rows[0].keys()
+    assert {"running", "waiting", "text", "name"} <= rows[0].keys()
 
 
 def test_top_adds_up_how_long_a_task_waits_at_one_line() -> None:
     waits = commands._Waits()
-    task = {"loop": 0, "id": 1, "name": "t", "place": "a:1", "running": 0.0}
-    seen = [waits.note([task], now)[0]["waiting"] for now in (0.0, 2.0, 5.0)]
-    assert seen == [0.0, 2.0, 5.0]
-    assert waits.note([{**task, "running": 0.5}], 6.0)[0]["waiting"] == 0.0
-    assert waits.note([task], 7.0)[0]["waiting"] == 0.0
-    assert waits.note([{**task, "place": "a:2"}], 8.0)[0]["waiting"] == 0.0
+    task = {"id": 1, "name": "t", "place": "a:1", "running": 0.0, "waited": 0.0}
+
+    def note(task: dict[str, Any], now: float) -> float:
+        waiting: float = waits.note([{"tasks": [task]}], now)[0]["waiting"]
+        return waiting
+
+    assert [note(task, now) for now in (0.0, 2.0, 5.0)] == [0.0, 2.0, 5.0]
+    assert note({**task, "running": 0.5}, 6.0) == 0.0
+    assert note(task, 7.0) == 0.0
+    assert note({**task, "place": "a:2"}, 8.0) == 0.0
+    assert note({**task, "place": "a:2", "waited": 3.0}, 9.0) == 3.0
+    assert note({**task, "place": "a:2"}, 10.0) == 4.0
 
 
-def test_top_shows_only_so_many_tasks() -> None:
-    row = {"running": 0.0, "waiting": 1.0, "name": "t", "doing": "waits", "place": "a:1"}
-    lines = commands._table(1, [row] * (commands.ROWS + 5)).splitlines()
+ROW = {"loop": 0, "id": 1, "running": 0.0, "waiting": 1.0, "kind": "lock", "text": "t waits"}
+
+
+def test_top_shows_only_so_many_lines() -> None:
+    rows = [{**ROW, "place": f"a:{number}"} for number in range(commands.ROWS + 5)]
+    lines = commands._table(1, rows, 0.0).splitlines()
     assert lines[-1] == "... 5 more"
-    assert lines[2].endswith("t waits at a:1")
+    assert lines[2].endswith("  t waits")
+
+
+def test_top_folds_waiting_tasks_that_do_the_same_and_shows_the_longest_time() -> None:
+    rows = [{**ROW, "id": number, "place": "a:1", "waiting": number} for number in range(4)]
+    rows.append({**ROW, "id": 5, "place": "a:1", "running": 0.25, "waiting": 0.0})
+    lines = commands._table(1, rows, 0.5).splitlines()
+    assert lines[0] == "process 1: 5 tasks, in steps for 75.0% of the time"
+    assert lines[2].split() == ["50.0%", *"tasks that have ended meanwhile".split()]
+    assert lines[3].split() == ["0.0%", "3", "s", *"t waits (and 3 more like this)".split()]
+    assert lines[4].split() == ["25.0%", "0", "s", "t", "waits"]
+
+
+def test_top_counts_one_task_as_one() -> None:
+    assert commands._table(1, [{**ROW, "place": ""}], 0.0).startswith("process 1: 1 task, ")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +183,7 @@ def test_trace_with_a_page_alone_leaves_no_other_file(tmp_path: Path) -> None:
 def test_trace_of_a_program_without_nurseryio_says_so(tmp_path: Path) -> None:
     done = run("trace", "-c", "print(1)", cwd=tmp_path)
     assert done.stdout == "1\n"
-    assert "has not used nurseryio: the trace is empty" in done.stderr
+    assert "has not used nurseryio, so the trace is empty: call " in done.stderr
     assert json.loads((tmp_path / "trace.json").read_text())
 
 

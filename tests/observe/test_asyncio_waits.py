@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from typing import Any
 
 import pytest
@@ -211,7 +212,7 @@ async def test_the_waits_in_an_asyncio_queue_say_how_full_it_is() -> None:
     assert wait_of(tree, "b").text.startswith("waits to put to an asyncio.Queue; it holds 1 of 1;")
     assert wait_of(tree, "b").details["maxsize"] == 1
     assert wait_of(tree, "c").text.startswith(
-        "waits until 1 item of an asyncio.Queue are marked as done"
+        "waits until 1 item of an asyncio.Queue is marked as done"
     )
 
 
@@ -361,3 +362,67 @@ def test_python_versions_with_qualified_names_of_code_use_them() -> None:
     assert asyncio_waits._qualified(sys._getframe()).endswith(
         "test_python_versions_with_qualified_names_of_code_use_them"
     )
+
+
+async def test_the_wait_in_asyncio_sleep_without_an_end_says_so(loop_kind: str) -> None:
+    if loop_kind == "uvloop":
+        pytest.skip("uvloop makes no timer for it")
+    assert await text_of(lambda: asyncio.sleep(inf)) == "sleeps for ever"
+
+
+def test_the_wait_for_the_default_executor_at_the_end_names_the_calls_that_run() -> None:
+    began, stop = threading.Event(), threading.Event()
+
+    def work() -> None:
+        began.set()
+        stop.wait()
+
+    async def main() -> str:
+        loop = asyncio.get_running_loop()
+        call = loop.run_in_executor(None, work)
+        began.wait()
+        end = asyncio.create_task(loop.shutdown_default_executor(), name="end")
+        await settle()
+        try:
+            return wait_of(task_tree(), "end").text
+        finally:
+            stop.set()
+            await end
+            await call
+
+    text = asyncio.run(main())
+    assert text.startswith("waits for the threads of the default executor to end: ")
+    assert "work(), now at " in text
+    assert "stop.wait()" in text
+
+
+async def test_the_wait_for_an_asyncio_process_names_the_process() -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=-1)
+    try:
+        text = await text_of(process.wait)
+        assert text == f"waits in asyncio's Process.wait() of process {process.pid}"
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+@needs_counts
+async def test_a_task_that_has_swallowed_a_native_cancellation_is_shown_with_it() -> None:
+    async def stubborn() -> None:
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            await forever()
+
+    task = asyncio.create_task(stubborn(), name="stubborn")
+    try:
+        await settle()
+        before = wait_of(task_tree(), "stubborn")
+        task.cancel()
+        await settle()
+        after = wait_of(task_tree(), "stubborn")
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    assert after.text == f"{before.text} (although its cancel() was called)"
+    assert after.details["cancelling"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import signal
@@ -43,7 +44,7 @@ async def test_dump_on_signal_writes_the_tree_and_the_stack_of_the_step(tmp_path
                 restore()
             lines = (tmp_path / "dump").read_text().splitlines()
         nursery.cancel_scope.cancel()
-    assert lines[0] == f"process {os.getpid()}: 1 running loop with nurseryio"
+    assert lines[0] == f"process {os.getpid()}: 1 running loop"
     assert lines[2].startswith("the loop is in a step of task ")
     assert any(
         line.endswith("in slow(): signal.raise_signal(signal.SIGUSR1)  # here") for line in lines
@@ -55,7 +56,7 @@ def test_dump_on_signal_without_a_loop_says_so(capfd: pytest.CaptureFixture[str]
     restore = dump_on_signal(signal.SIGUSR1)
     signal.raise_signal(signal.SIGUSR1)
     restore()
-    assert capfd.readouterr().err == (f"process {os.getpid()}: 0 running loops with nurseryio\n")
+    assert capfd.readouterr().err == f"process {os.getpid()}: 0 running loops\n"
 
 
 def test_dump_on_signal_writes_to_a_file_object_without_a_descriptor() -> None:
@@ -104,6 +105,37 @@ async def test_the_dump_of_a_forked_child_has_no_loop_of_the_parent() -> None:
     assert in_child(child) == 0
 
 
+def test_the_dump_of_a_forked_child_has_no_plain_asyncio_loop_of_the_parent() -> None:
+    def child() -> None:
+        assert trees(None).startswith(f"process {os.getpid()}: 0 running loops")
+
+    async def main() -> int:
+        return in_child(child)
+
+    assert asyncio.run(main()) == 0
+
+
+def test_the_dump_has_plain_asyncio_loops_of_other_threads() -> None:
+    with ThreadPoolExecutor(1) as executor:
+        began, stop = threading.Event(), threading.Event()
+
+        async def main() -> None:
+            task = asyncio.create_task(asyncio.sleep(0), name="plain")
+            began.set()
+            stop.wait()
+            await task
+
+        run = executor.submit(asyncio.run, main())
+        began.wait()
+        try:
+            text = trees(None)
+        finally:
+            stop.set()
+        run.result()
+    assert "1 running loop\n" in text
+    assert "asyncio task plain" in text
+
+
 def test_the_dump_has_the_loops_of_all_threads() -> None:
     with ThreadPoolExecutor(1) as executor:
         began, stop = threading.Event(), threading.Event()
@@ -121,7 +153,7 @@ def test_the_dump_has_the_loops_of_all_threads() -> None:
         finally:
             stop.set()
         run.result()
-    assert "1 running loop with" in text
+    assert "1 running loop\n" in text
     assert "─ elsewhere has not begun" in text
     assert "in main(): stop.wait()" in text
 

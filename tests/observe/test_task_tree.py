@@ -403,7 +403,7 @@ def test_task_tree_where_several_loops_run_asks_which_one_is_meant() -> None:
 
 
 def test_task_tree_without_a_loop_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match="no event loop that uses nurseryio is running"):
+    with pytest.raises(RuntimeError, match="no event loop is running in this process"):
         task_tree()
 
 

@@ -72,11 +72,12 @@ async def test_the_monitor_shows_which_task_is_running_in_top(monitor: Monitor) 
         await wait_all_tasks_blocked()
         found = ask(monitor.path, command="top", seconds=0.05)  # this task runs all the time
         nursery.cancel_scope.cancel()
-        shares = {task["id"]: task["running"] for task in found["tasks"]}
+        (loop,) = found["loops"]
+        shares = {task["id"]: task["running"] for task in loop["tasks"]}
         assert shares.pop(id(current_task())) == pytest.approx(1.0)
         assert {*shares.values()} == {0.0}
-        (waits,) = (task for task in found["tasks"] if task["name"] == "waits")
-        assert waits["doing"]
+        (waits,) = (task for task in loop["tasks"] if task["name"] == "waits")
+        assert waits["text"].startswith("waits at ")
 
 
 def test_top_looks_for_no_longer_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:

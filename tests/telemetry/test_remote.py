@@ -78,7 +78,7 @@ def test_ask_looks_at_a_process_without_a_monitor() -> None:
         with running(PROGRAM.replace("BLOCK", "")) as pid:
             text = ask({"command": "tree"}, pid, None)["text"]
             assert "─ a child at <string>:5 in child(), sleeps for ever" in text
-            rows = ask({"command": "top", "seconds": 0.01}, pid, None)["tasks"]
+            rows = ask({"command": "top", "seconds": 0.01}, pid, None)["loops"][0]["tasks"]
             assert "a child" in [row["name"] for row in rows]
         with running(PROGRAM.replace("BLOCK", "while True: pass  # busy")) as pid:
             text = ask({"command": "tree"}, pid, None)["text"]

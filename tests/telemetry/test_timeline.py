@@ -46,6 +46,29 @@ def a_trace(folder: Path) -> Path:
 # -- the file -------------------------------------------------------------------------
 
 
+def test_the_slices_that_a_killed_program_left_open_have_a_width(tmp_path: Path) -> None:
+    path = a_trace(tmp_path)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    last = max(number for number, line in enumerate(lines) if '"ph":"B"' in line)
+    path.write_text("\n".join(lines[: last + 1]), encoding="utf-8")
+    timeline = Timeline(read_trace(path))
+    left = [
+        slice
+        for track in timeline.tracks.values()
+        for slice in track.slices
+        if slice.details.get("end") == "not in the trace"
+    ]
+    assert left
+    assert all(slice.end == timeline.length for slice in left)
+    assert all(slice.end > slice.start for slice in left)
+
+
+def test_a_trace_that_was_closed_is_not_drawn_longer(tmp_path: Path) -> None:
+    timeline = Timeline(read_trace(a_trace(tmp_path)))
+    ends = [slice.end for track in timeline.tracks.values() for slice in track.slices]
+    assert timeline.length == max(ends)
+
+
 def test_write_timeline_makes_one_page_with_the_events_and_no_address(tmp_path: Path) -> None:
     write_timeline(a_trace(tmp_path), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")

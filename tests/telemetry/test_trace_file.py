@@ -291,6 +291,21 @@ async def test_trace_file_that_begins_in_the_middle_has_the_tasks_that_wait_alre
     assert wait["dur"] > 0
 
 
+async def test_trace_file_that_begins_in_a_step_has_the_track_of_its_task_first(
+    tmp_path: Path,
+) -> None:
+    trace = TraceFile(tmp_path / "t")
+    first = current_task().name
+    async with nurseryio.open_nursery() as nursery:
+        add_instrument(trace)
+        nursery.start_soon(nurseryio.sleep, 0, name="child")
+    remove_instrument(trace)
+    trace.close()
+    names = [*read(tmp_path / "t").names.values()]
+    assert names[:2] == [first, "child"]
+    assert names.count(first) == 1
+
+
 async def test_trace_file_closed_while_tasks_run_ends_their_scopes(tmp_path: Path) -> None:
     trace = TraceFile(tmp_path / "t")
     async with nurseryio.open_nursery() as nursery:

@@ -280,3 +280,30 @@ def test_a_drawing_at_the_limit_that_fails_says_so(monkeypatch: pytest.MonkeyPat
     time_limit.draw_at_limit(loop)
     loop.close()
     assert time_limit.take_drawing() == "(the tasks cannot be shown: RuntimeError)"
+
+
+@timeouts.needs_timeout
+def test_the_report_of_a_pytest_asyncio_test_at_its_limit_has_its_tasks_and_no_code_of_the_plugin(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pytest_asyncio")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile(
+        """
+        import asyncio
+        import pytest
+
+        @pytest.mark.asyncio
+        @pytest.mark.timeout(0.2, method="signal")
+        async def test_hangs():
+            await asyncio.gather(asyncio.Event().wait())
+        """
+    )
+    plugins = ["nurseryio.testing.pytest_plugin", "pytest_timeout", "pytest_asyncio.plugin"]
+    options = [part for plugin in plugins for part in ("-p", plugin)]
+    result = pytester.runpytest_subprocess(*options, timeout=50)
+    result.assert_outcomes(failed=1)
+    text = result.stdout.str()
+    assert "nurseryio: the tasks when the time was over" in text
+    assert "waits for 1 asyncio task" in text
+    assert "pytest_runtest_call" not in text
