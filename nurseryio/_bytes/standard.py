@@ -121,7 +121,7 @@ class _Standard:
 
 
 class StandardReceiveStream(_Standard, ReceiveStream, metaclass=NoPublicConstructor):
-    """The standard input of the program; :func:`open_stdin` makes it.
+    """The standard input of the program; :func:`nurseryio.open_stdin` makes it.
 
     Trio: none.
     """
@@ -157,7 +157,7 @@ class StandardReceiveStream(_Standard, ReceiveStream, metaclass=NoPublicConstruc
 class StandardSendStream(_Standard, SendStream, metaclass=NoPublicConstructor):
     """The standard output or error of the program.
 
-    :func:`open_stdout` and :func:`open_stderr` make it.
+    :func:`nurseryio.open_stdout` and :func:`nurseryio.open_stderr` make it.
 
     Trio: none.
     """
@@ -244,7 +244,7 @@ def open_stdout() -> StandardSendStream:
 
 @needs("files")
 def open_stderr() -> StandardSendStream:
-    """Open the standard error of the program as a stream; see :func:`open_stdout`.
+    """Open the standard error of the program as a stream; see :func:`nurseryio.open_stdout`.
 
     Returns:
         The stream. Closing it does not close descriptor 2.
