@@ -72,7 +72,7 @@ def TemporaryFile(
     also if the task is cancelled.
 
     Args:
-        mode: As in :func:`tempfile.TemporaryFile`, like all further arguments.
+        mode: As in ``tempfile.TemporaryFile``, like all further arguments.
         buffering: See :func:`open`.
         encoding: See :func:`open`.
         newline: See :func:`open`.
@@ -143,7 +143,7 @@ def NamedTemporaryFile(
     closed at the end of the block, also if the task is cancelled.
 
     Args:
-        mode: As in :func:`tempfile.NamedTemporaryFile`, like all further arguments.
+        mode: As in ``tempfile.NamedTemporaryFile``, like all further arguments.
         buffering: See :func:`open`.
         encoding: See :func:`open`.
         newline: See :func:`open`.
