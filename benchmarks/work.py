@@ -23,6 +23,12 @@ DEEP = 100
 TOGETHER = 10
 """Tasks that want the same lock or permit."""
 
+LINE = b"x" * 40 + b"\r\n"
+"""A line of a text protocol."""
+
+LINES = 1000
+"""Lines that are in a socket's buffer at once; so many fit into the smallest one."""
+
 _SPREAD = 0.02
 
 

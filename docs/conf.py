@@ -46,6 +46,8 @@ nitpick_ignore_regex = [
     ("py:class", r"(nurseryio\._.*\.)?([FPRT]|\w+T(_co|_contra)?|(Receive|Send)Type|T_resource)"),
     # The standard library has, but does not document, these two.
     ("py:class", r"(socket\.)?(AddressFamily|SocketKind)"),
+    # Types of arguments and results that the functions describe.
+    ("py:class", r"(nurseryio\._system\.files\.)?Opening|GenericPath|File"),
     # The documentation of pyOpenSSL is not among the inventories.
     ("py:class", r"SSL\.Context"),
 ]

@@ -37,7 +37,8 @@ map of a room is at the top of its ``__init__``::
     8   _net                                          sockets, streams, servers
     9   _dtls, _tls, _system, _interop, _checks       DTLS; TLS; threads, processes, files; other
                                                       libraries; checks for tests
-    10  testing                                       virtual clock, memory streams, pytest plugin
+    10  _bytes                                        lines, sendfile, temporary files, stdin
+    11  testing                                       virtual clock, memory streams, pytest plugin
 
 Public modules only re-export, and each public name is in exactly one of them. A name that not every
 program needs is loaded when it is first used.
@@ -120,6 +121,18 @@ if TYPE_CHECKING:
         testing as testing,
         to_thread as to_thread,
     )
+    from ._bytes import (
+        BufferedReceiveStream as BufferedReceiveStream,
+        NamedTemporaryFile as NamedTemporaryFile,
+        StandardReceiveStream as StandardReceiveStream,
+        StandardSendStream as StandardSendStream,
+        TemporaryDirectory as TemporaryDirectory,
+        TemporaryFile as TemporaryFile,
+        open_stderr as open_stderr,
+        open_stdin as open_stdin,
+        open_stdout as open_stdout,
+        sendfile as sendfile,
+    )
     from ._dtls import (
         DTLSChannel as DTLSChannel,
         DTLSChannelStatistics as DTLSChannelStatistics,
@@ -170,6 +183,12 @@ __version__ = "0.2.0"
 
 # Where the names that are loaded on first use come from.
 _LAZY = {
+    "_bytes.buffered": "BufferedReceiveStream",
+    "_bytes.file_sending": "sendfile",
+    "_bytes.standard": (
+        "StandardReceiveStream StandardSendStream open_stderr open_stdin open_stdout"
+    ),
+    "_bytes.temporary": "NamedTemporaryFile TemporaryDirectory TemporaryFile",
     "_dtls.endpoint": "DTLSEndpoint",
     "_dtls.channel": "DTLSChannel DTLSChannelStatistics",
     "_net.generic": "StapledStream aclose_forcefully",

@@ -233,6 +233,14 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         ),
     },
     {
+        "_bytes": (
+            "buffered",
+            "file_sending",
+            "temporary",
+            "standard",
+        ),
+    },
+    {
         "testing": (
             "deadlock",
             "clock",

@@ -319,6 +319,38 @@ def serving(tcp: list[SocketListener], tls: list[SSLListener[SocketStream]]) -> 
 # -- files, testing, asyncio ----------------------------------------------------
 
 
+async def opened_without_inner_await() -> None:
+    async with nurseryio.open_file("a") as file:
+        assert_type(await file.read(), str)
+    async with nurseryio.open_file("a", "rb") as binary:
+        assert_type(await binary.read(), bytes)
+    async with nurseryio.Path("a").open("wb", buffering=0) as raw:
+        assert_type(await raw.write(b"x"), int)
+    assert_type(await nurseryio.sendfile(nurseryio.open_stdout(), binary, 3), int)
+    await nurseryio.sendfile(nurseryio.open_stdout(), file)  # type: ignore[arg-type]
+
+
+async def temporary() -> None:
+    async with nurseryio.TemporaryDirectory() as path:
+        assert_type(path, nurseryio.Path)
+    async with nurseryio.TemporaryFile() as binary:
+        assert_type(await binary.read(), bytes)
+    async with nurseryio.NamedTemporaryFile("w+") as text:
+        assert_type(await text.read(), str)
+
+
+async def buffered(tcp: SocketStream) -> None:
+    reader = nurseryio.BufferedReceiveStream(tcp)
+    assert_type(reader, nurseryio.BufferedReceiveStream[SocketStream])
+    assert_type(reader.receive_stream, SocketStream)
+    assert_type(await reader.receive_exactly(3), bytes)
+    async for line in reader.lines():
+        assert_type(line, bytes)
+    async for text in reader.lines("utf-8", max_bytes=100):
+        assert_type(text, str)
+    nurseryio.BufferedReceiveStream(3)  # type: ignore[type-var]
+
+
 async def files() -> None:
     async with await nurseryio.open_file("a") as file:
         assert_type(await file.read(), str)

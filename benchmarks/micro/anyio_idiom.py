@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from typing import Any
 
 import anyio
+import anyio.abc
 import anyio.lowlevel
 import anyio.to_thread
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from ..stopwatch import Stopwatch
-from ..work import BLINK, CHAIN, DEEP, FAN, FAN_PLACES, HOUR, TOGETHER, nothing, spread
+from ..work import BLINK, CHAIN, DEEP, FAN, FAN_PLACES, HOUR, LINE, LINES, TOGETHER, nothing, spread
 
 
 async def nursery_one(n: int, watch: Stopwatch) -> int:
@@ -483,3 +486,19 @@ async def thread_hop(n: int, watch: Stopwatch) -> int:
         back += 1
     watch.stop()
     return back
+
+
+async def read_lines(n: int, watch: Stopwatch) -> int:
+    """Lines from a socket, one by one."""
+    there = 0
+    left, right = socket.socketpair()
+    with right:
+        async with await anyio.abc.UNIXSocketStream.from_socket(left) as stream:
+            buffered = BufferedByteReceiveStream(stream)
+            watch.start()
+            for _ in range(n // LINES):
+                right.sendall(LINE * LINES)
+                for _ in range(LINES):
+                    there += len(await buffered.receive_until(b"\r\n", 65536)) == len(LINE) - 2
+            watch.stop()
+    return there

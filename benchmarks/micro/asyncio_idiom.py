@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 
 from ..stopwatch import Stopwatch
-from ..work import BLINK, CHAIN, DEEP, FAN, FAN_PLACES, HOUR, TOGETHER, nothing, spread
+from ..work import BLINK, CHAIN, DEEP, FAN, FAN_PLACES, HOUR, LINE, LINES, TOGETHER, nothing, spread
 
 
 async def nursery_one(n: int, watch: Stopwatch) -> int:
@@ -448,3 +449,20 @@ async def thread_hop(n: int, watch: Stopwatch) -> int:
         back += 1
     watch.stop()
     return back
+
+
+async def read_lines(n: int, watch: Stopwatch) -> int:
+    """Lines from a socket, one by one."""
+    there = 0
+    left, right = socket.socketpair()
+    with right:
+        reader, writer = await asyncio.open_connection(sock=left)
+        watch.start()
+        for _ in range(n // LINES):
+            right.sendall(LINE * LINES)
+            for _ in range(LINES):
+                there += len(await reader.readline()) == len(LINE)
+        watch.stop()
+        writer.close()
+        await writer.wait_closed()
+    return there

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from ..flavour import trio
 from ..stopwatch import Stopwatch
-from ..work import BLINK, CHAIN, DEEP, FAN, FAN_PLACES, HOUR, TOGETHER, nothing, spread
+from ..work import BLINK, CHAIN, DEEP, FAN, FAN_PLACES, HOUR, LINE, LINES, TOGETHER, nothing, spread
 
 
 async def nursery_one(n: int, watch: Stopwatch) -> int:
@@ -486,3 +488,44 @@ async def thread_hop(n: int, watch: Stopwatch) -> int:
         back += 1
     watch.stop()
     return back
+
+
+async def read_lines(n: int, watch: Stopwatch) -> int:
+    """Lines from a socket, one by one."""
+    there = 0
+    left, right = socket.socketpair()
+    with right:
+        async with trio.SocketStream(trio.socket.from_stdlib_socket(left)) as stream:
+            lines = lines_of(stream)
+            watch.start()
+            for _ in range(n // LINES):
+                right.sendall(LINE * LINES)
+                for _ in range(LINES):
+                    there += len(await lines.__anext__()) == len(LINE) - 2
+            watch.stop()
+    return there
+
+
+def lines_of(stream: Any) -> Any:
+    """Iterate over the lines of a stream: nurseryio has a class for it, Trio does not."""
+    if hasattr(trio, "BufferedReceiveStream"):
+        return trio.BufferedReceiveStream(stream).lines()
+    return split_by_hand(stream)
+
+
+async def split_by_hand(stream: Any) -> AsyncGenerator[bytes, None]:
+    """Keep what has arrived in a bytearray, and look for the next line end in it."""
+    arrived = bytearray()
+    seen = 0
+    while True:
+        end = arrived.find(b"\r\n", seen)
+        if end < 0:
+            seen = max(0, len(arrived) - 1)
+            piece = await stream.receive_some()
+            if not piece:
+                return
+            arrived += piece
+        else:
+            yield bytes(arrived[:end])
+            del arrived[: end + 2]
+            seen = 0

@@ -50,6 +50,8 @@ _FOR_SERVERS = (
     "nurseryio.lowlevel",
     "nurseryio.socket",
     "nurseryio.to_thread",
+    "nurseryio._bytes.buffered",
+    "nurseryio._bytes.file_sending",
     "nurseryio._observe.explain",
     "nurseryio._observe.task_tree",
     "nurseryio._interop.anyio_bridge",

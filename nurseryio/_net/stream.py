@@ -49,8 +49,9 @@ if TYPE_CHECKING:
 
     from .._core import Task
     from .._loop.readiness import Readable
+    from .._resolver.resolver import AddressFormat
 
-__all__ = ["SocketStream", "bytes_view", "check_max_bytes", "is_closed_error"]
+__all__ = ["SocketStream", "bytes_view", "check_max_bytes", "is_closed_error", "raise_for"]
 
 # Most bytes of one call of recv() if the caller does not pass a number. From a somewhat larger size
 # on, malloc asks the system for fresh memory each time. If a call returns that many bytes, the next
@@ -72,7 +73,7 @@ def is_closed_error(error: OSError) -> bool:
     return error.errno in _CLOSED
 
 
-def _raise_for(error: OSError) -> NoReturn:
+def raise_for(error: OSError) -> NoReturn:
     """Raise the error of a stream that stands for this error of a socket."""
     if is_closed_error(error):
         raise ClosedResourceError("this socket was already closed") from None
@@ -237,7 +238,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
                 await reads
                 task._yield_credit = MAX_YIELD_CREDIT
         except OSError as exc:
-            _raise_for(exc)
+            raise_for(exc)
         finally:
             self._receiving = False
 
@@ -258,7 +259,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         try:
             return await self.socket.recv(max_bytes)
         except OSError as exc:
-            _raise_for(exc)
+            raise_for(exc)
         finally:
             self._receiving = False
 
@@ -318,7 +319,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             if sent < len(data):
                 await self._send_rest(task, memoryview(data), sent)
         except OSError as exc:
-            _raise_for(exc)
+            raise_for(exc)
         finally:
             self._sending = False
 
@@ -360,7 +361,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
                     await checkpoint()
                     await self._send_rest(current_task(), view, self._send_now(view))
             except OSError as exc:
-                _raise_for(exc)
+                raise_for(exc)
             finally:
                 self._sending = False
 
@@ -390,7 +391,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             self._check_open()
             await self.socket.wait_writable()
         except OSError as exc:
-            _raise_for(exc)
+            raise_for(exc)
         finally:
             self._sending = False
 
@@ -414,7 +415,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
             if not self.socket.did_shutdown_SHUT_WR:
                 self.socket.shutdown(stdlib.SHUT_WR)
         except OSError as exc:
-            _raise_for(exc)
+            raise_for(exc)
         finally:
             self._sending = False
 
@@ -440,6 +441,29 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         """
         self.socket.close()
         await checkpoint()
+
+    @property
+    def local_address(self) -> AddressFormat:
+        """The address of this end. It is kept when it is first read, also after the stream's end.
+
+        Raises:
+            BrokenResourceError: The system cannot say it; the cause is the ``OSError``.
+            ClosedResourceError: The stream is closed, and the address was not read before.
+        """
+        return self._address("_local_address", self.socket.getsockname)
+
+    @property
+    def remote_address(self) -> AddressFormat:
+        """The address of the peer, like :attr:`local_address`. A peer that is gone has none."""
+        return self._address("_remote_address", self.socket.getpeername)
+
+    def _address(self, kept: str, ask: Callable[[], AddressFormat]) -> AddressFormat:
+        if kept not in self.__dict__:
+            try:
+                self.__dict__[kept] = ask()
+            except OSError as exc:
+                raise_for(exc)
+        return self.__dict__[kept]
 
     @overload
     def setsockopt(self, level: int, option: int, value: int | Buffer) -> None: ...

@@ -1,5 +1,7 @@
 """Files whose methods are awaited: ``open_file``, ``wrap_file``, and the wrapper that they return.
 
+``open_file`` returns an :class:`Opening`, which can be awaited and used with ``async with``.
+
 anyio's ``AsyncFile`` is not used, because it has other attributes and does not shield its
 ``aclose``.
 
@@ -13,7 +15,10 @@ Rule 2: a wrapper has exactly those names of the two sets that the wrapped file 
 
 from __future__ import annotations
 
+import inspect
 import io
+import sys
+from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -25,7 +30,7 @@ from .._nursery import CancelScope
 from .threads import to_thread_run_sync
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable
     from typing import IO, BinaryIO, Literal, TypeAlias
 
     from _typeshed import (
@@ -44,11 +49,14 @@ if TYPE_CHECKING:
     FileName: TypeAlias = StrOrBytesPath | int
     Opener: TypeAlias = Callable[[str, int], int]
 
-__all__ = ["AsyncIOWrapper", "open_file", "wrap_file"]
+__all__ = ["AsyncIOWrapper", "Opening", "complete_in_thread", "open_file", "opens"]
+__all__ += ["wrap_file"]
 
 T = TypeVar("T")
 FileT = TypeVar("FileT")
 FileT_co = TypeVar("FileT_co", covariant=True)
+FnT = TypeVar("FnT", bound="Callable[..., Any]")
+OpenT = TypeVar("OpenT", bound="AsyncIOWrapper[Any]")
 
 PASSED_THROUGH = frozenset(
     # of every file
@@ -143,21 +151,7 @@ class AsyncIOWrapper(AsyncResource, Generic[FileT_co]):
 
         Checkpoint: yes.
         """
-        cancelled: Cancelled | None = None
-        with CancelScope(shield=True):
-            while True:
-                try:
-                    await to_thread_run_sync(self._wrapped.close)
-                    break
-                except Cancelled as error:
-                    # A native cancellation, before the thread began. A shield does not stop those.
-                    cancelled = error
-        if cancelled is not None:
-            try:
-                raise cancelled
-            finally:
-                del cancelled
-        await checkpoint_if_cancelled()
+        await complete_in_thread(self._wrapped.close)
 
     if TYPE_CHECKING:
         # fmt: off
@@ -213,6 +207,83 @@ class AsyncIOWrapper(AsyncResource, Generic[FileT_co]):
         # fmt: on
 
 
+async def complete_in_thread(fn: Callable[[], object]) -> None:
+    """Call ``fn()`` in a worker thread, for a cleanup: also if the task is cancelled.
+
+    Raises:
+        Cancelled: The task is cancelled; ``fn`` has been called.
+        Exception: The error of ``fn``.
+
+    Checkpoint: yes.
+    """
+    cancelled: Cancelled | None = None
+    with CancelScope(shield=True):
+        while True:
+            try:
+                await to_thread_run_sync(fn)
+                break
+            except Cancelled as error:
+                # A native cancellation, before the thread began. A shield does not stop those.
+                cancelled = error
+    if cancelled is not None:
+        try:
+            raise cancelled
+        finally:
+            del cancelled
+    await checkpoint_if_cancelled()
+
+
+class Opening(Coroutine[Any, Any, OpenT]):
+    """A call that opens a file: ``await`` returns the file, ``async with`` closes it at the end.
+
+    It is a coroutine to all other code, and warns like one if it is never awaited.
+
+    Args:
+        coroutine: The call itself, an async function's.
+        name: The name of the function that the user has called, for the warning.
+    """
+
+    __slots__ = ("__weakref__", "_coroutine", "_name", "_open")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, OpenT], name: str) -> None:
+        for attribute in ("__name__", "__qualname__"):
+            setattr(coroutine, attribute, name)
+        self._coroutine = coroutine
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"<call of {self._name}()>"
+
+    def __await__(self) -> Generator[Any, Any, OpenT]:
+        return self._coroutine.__await__()
+
+    def send(self, value: Any, /) -> Any:
+        """As the method of a coroutine."""
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """As the method of a coroutine."""
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        """As the method of a coroutine."""
+        self._coroutine.close()
+
+    async def __aenter__(self) -> OpenT:
+        self._open = await self._coroutine
+        return self._open
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self._open.aclose()
+
+
+def opens(function: FnT) -> FnT:
+    """Mark a function that returns an :class:`Opening` as async, for code that asks."""
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(function)
+    return function
+
+
 def _in_thread(file: object, name: str) -> Callable[..., Any]:
     """Make an async function of a method of a file."""
     method = getattr(file, name)
@@ -229,50 +300,51 @@ def _in_thread(file: object, name: str) -> Callable[..., Any]:
 
 # fmt: off
 @overload
-async def open_file(
+def open_file(
     file: FileName, mode: OpenTextMode = "r", buffering: int = -1, encoding: str | None = None,
     errors: str | None = None, newline: str | None = None, closefd: bool = True,
     opener: Opener | None = None,
-) -> AsyncIOWrapper[io.TextIOWrapper]: ...
+) -> Opening[AsyncIOWrapper[io.TextIOWrapper]]: ...
 @overload
-async def open_file(
+def open_file(
     file: FileName, mode: OpenBinaryMode, buffering: Literal[0], encoding: None = None,
     errors: None = None, newline: None = None, closefd: bool = True, opener: Opener | None = None,
-) -> AsyncIOWrapper[io.FileIO]: ...
+) -> Opening[AsyncIOWrapper[io.FileIO]]: ...
 @overload
-async def open_file(
+def open_file(
     file: FileName, mode: OpenBinaryModeUpdating, buffering: Literal[-1, 1] = -1,
     encoding: None = None, errors: None = None, newline: None = None, closefd: bool = True,
     opener: Opener | None = None,
-) -> AsyncIOWrapper[io.BufferedRandom]: ...
+) -> Opening[AsyncIOWrapper[io.BufferedRandom]]: ...
 @overload
-async def open_file(
+def open_file(
     file: FileName, mode: OpenBinaryModeWriting, buffering: Literal[-1, 1] = -1,
     encoding: None = None, errors: None = None, newline: None = None, closefd: bool = True,
     opener: Opener | None = None,
-) -> AsyncIOWrapper[io.BufferedWriter]: ...
+) -> Opening[AsyncIOWrapper[io.BufferedWriter]]: ...
 @overload
-async def open_file(
+def open_file(
     file: FileName, mode: OpenBinaryModeReading, buffering: Literal[-1, 1] = -1,
     encoding: None = None, errors: None = None, newline: None = None, closefd: bool = True,
     opener: Opener | None = None,
-) -> AsyncIOWrapper[io.BufferedReader]: ...
+) -> Opening[AsyncIOWrapper[io.BufferedReader]]: ...
 @overload
-async def open_file(
+def open_file(
     file: FileName, mode: OpenBinaryMode, buffering: int, encoding: None = None,
     errors: None = None, newline: None = None, closefd: bool = True, opener: Opener | None = None,
-) -> AsyncIOWrapper[BinaryIO]: ...
+) -> Opening[AsyncIOWrapper[BinaryIO]]: ...
 @overload
-async def open_file(
+def open_file(
     file: FileName, mode: str, buffering: int = -1, encoding: str | None = None,
     errors: str | None = None, newline: str | None = None, closefd: bool = True,
     opener: Opener | None = None,
-) -> AsyncIOWrapper[IO[Any]]: ...
+) -> Opening[AsyncIOWrapper[IO[Any]]]: ...
 # fmt: on
 
 
+@opens
 @needs("files")
-async def open_file(
+def open_file(
     file: FileName,
     mode: str = "r",
     buffering: int = -1,
@@ -281,10 +353,11 @@ async def open_file(
     newline: str | None = None,
     closefd: bool = True,
     opener: Opener | None = None,
-) -> AsyncIOWrapper[Any]:
+) -> Opening[AsyncIOWrapper[Any]]:
     """Open a file: the built-in :func:`open`, in a worker thread.
 
-    Use it as ``async with await open_file(...) as file:``.
+    Use it as ``async with open_file(...) as file:``, which closes the file at the end of the block.
+    With ``file = await open_file(...)`` the file stays open until ``await file.aclose()``.
 
     Args:
         file: Name of the file, or a file descriptor.
@@ -297,7 +370,7 @@ async def open_file(
         opener: See :func:`open`; it runs in the worker thread.
 
     Returns:
-        The open file, wrapped.
+        A call to be awaited or used with ``async with``. Its result is the open file, wrapped.
 
     Raises:
         Cancelled: The call was cancelled before the file was opened.
@@ -308,10 +381,12 @@ async def open_file(
 
     Trio: ``trio.open_file``.
     """
-    opened = await to_thread_run_sync(
-        io.open, file, mode, buffering, encoding, errors, newline, closefd, opener
-    )
-    return wrap_file(opened)
+    args = (file, mode, buffering, encoding, errors, newline, closefd, opener)
+    return Opening(_open_wrapped(io.open, *args), "open_file")
+
+
+async def _open_wrapped(opener: Callable[..., FileT], *args: Any) -> AsyncIOWrapper[FileT]:
+    return wrap_file(await to_thread_run_sync(opener, *args))
 
 
 @needs("files")

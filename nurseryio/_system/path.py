@@ -21,7 +21,7 @@ import sys
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from .._base.unsupported import needs
-from .files import AsyncIOWrapper, wrap_file
+from .files import AsyncIOWrapper, Opening, opens, wrap_file
 from .path_methods import (
     Info,
     Walk,
@@ -113,54 +113,58 @@ class Path(pathlib.PurePath):
 
     # fmt: off
     @overload
-    async def open(
+    def open(
         self, mode: OpenTextMode = "r", buffering: int = -1, encoding: str | None = None,
         errors: str | None = None, newline: str | None = None,
-    ) -> AsyncIOWrapper[io.TextIOWrapper]: ...
+    ) -> Opening[AsyncIOWrapper[io.TextIOWrapper]]: ...
     @overload
-    async def open(
+    def open(
         self, mode: OpenBinaryMode, buffering: Literal[0], encoding: None = None,
         errors: None = None, newline: None = None,
-    ) -> AsyncIOWrapper[io.FileIO]: ...
+    ) -> Opening[AsyncIOWrapper[io.FileIO]]: ...
     @overload
-    async def open(
+    def open(
         self, mode: OpenBinaryModeUpdating, buffering: Literal[-1, 1] = -1,
         encoding: None = None, errors: None = None, newline: None = None,
-    ) -> AsyncIOWrapper[io.BufferedRandom]: ...
+    ) -> Opening[AsyncIOWrapper[io.BufferedRandom]]: ...
     @overload
-    async def open(
+    def open(
         self, mode: OpenBinaryModeWriting, buffering: Literal[-1, 1] = -1,
         encoding: None = None, errors: None = None, newline: None = None,
-    ) -> AsyncIOWrapper[io.BufferedWriter]: ...
+    ) -> Opening[AsyncIOWrapper[io.BufferedWriter]]: ...
     @overload
-    async def open(
+    def open(
         self, mode: OpenBinaryModeReading, buffering: Literal[-1, 1] = -1,
         encoding: None = None, errors: None = None, newline: None = None,
-    ) -> AsyncIOWrapper[io.BufferedReader]: ...
+    ) -> Opening[AsyncIOWrapper[io.BufferedReader]]: ...
     @overload
-    async def open(
+    def open(
         self, mode: OpenBinaryMode, buffering: int, encoding: None = None,
         errors: None = None, newline: None = None,
-    ) -> AsyncIOWrapper[BinaryIO]: ...
+    ) -> Opening[AsyncIOWrapper[BinaryIO]]: ...
     @overload
-    async def open(
+    def open(
         self, mode: str, buffering: int = -1, encoding: str | None = None,
         errors: str | None = None, newline: str | None = None,
-    ) -> AsyncIOWrapper[IO[Any]]: ...
+    ) -> Opening[AsyncIOWrapper[IO[Any]]]: ...
     # fmt: on
 
-    async def open(
+    @opens
+    def open(
         self,
         mode: str = "r",
         buffering: int = -1,
         encoding: str | None = None,
         errors: str | None = None,
         newline: str | None = None,
-    ) -> AsyncIOWrapper[Any]:
+    ) -> Opening[AsyncIOWrapper[Any]]:
         """Open the file, see :meth:`pathlib.Path.open` and :func:`nurseryio.open_file`.
 
+        Use it as ``async with path.open(...) as file:``, or await it.
+
         Returns:
-            The open file, with async methods.
+            A call to be awaited or used with ``async with``. Its result is the open file, with
+            async methods.
 
         Raises:
             OSError: The file cannot be opened.
@@ -170,6 +174,9 @@ class Path(pathlib.PurePath):
         Trio: ``trio.Path.open``.
         """
         args = (mode, buffering, encoding, errors, newline)
+        return Opening(self._open_wrapped(args), "Path.open")
+
+    async def _open_wrapped(self, args: tuple[Any, ...]) -> AsyncIOWrapper[Any]:
         return wrap_file(await call_in_thread(pathlib.Path.open, self, args, {}))
 
     @returns_path(pathlib.Path.absolute)

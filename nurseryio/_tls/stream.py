@@ -24,7 +24,7 @@ encrypted, and input is fetched only when a task needs it.
 from __future__ import annotations
 
 import ssl
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._base import BrokenResourceError, BusyResourceError, ClosedResourceError, Final, Stream
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
@@ -37,6 +37,9 @@ from .engine import TLSEngine, check_context, explain, is_end_of_input
 from .info import TLSInfo
 from .state import Handshake, Life, TLSState
 from .wire import TLSWire
+
+if TYPE_CHECKING:
+    from .._resolver.resolver import AddressFormat
 
 __all__ = ["SSLStream"]
 
@@ -136,6 +139,27 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
     @property
     def _ssl_object(self) -> ssl.SSLObject:
         return self._engine.ssl_object
+
+    @property
+    def local_address(self) -> AddressFormat:
+        """The ``local_address`` of the transport stream, for example of a :class:`SocketStream`.
+
+        Raises:
+            AttributeError: Streams of the transport's kind have no addresses.
+            BrokenResourceError: The system cannot say it.
+            ClosedResourceError: The stream is closed, and the address was not read before.
+        """
+        return self._address("local_address")
+
+    @property
+    def remote_address(self) -> AddressFormat:
+        """The ``remote_address`` of the transport stream; see :attr:`local_address`."""
+        return self._address("remote_address")
+
+    def _address(self, name: str) -> AddressFormat:
+        if self.transport_stream is None:  # after unwrap()
+            raise ClosedResourceError("this TLS stream was closed")
+        return getattr(self.transport_stream, name)
 
     def _is_handshake_done(self) -> bool:
         return self._state.handshake is Handshake.DONE

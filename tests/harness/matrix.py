@@ -41,6 +41,7 @@ BLIND = "blind"
 
 # The modules whose tests run on it too, once each.
 ALSO_BLIND = {
+    "bytes/test_file_sending",
     "net/test_listener",
     "net/test_serve",
     "net/test_stream",

@@ -1090,3 +1090,51 @@ async def test_a_socket_stream_calls_the_methods_that_a_test_has_replaced_on_its
         await stream.send_all(b"data")
         assert sent == [b"data"]
         assert await stream.receive_some() == b"received"
+
+
+# -- addresses ------------------------------------------------------------------
+
+
+async def test_local_address_and_remote_address_of_a_tcp_stream() -> None:
+    async with tcp_pair() as (left, right):
+        assert left.local_address == right.remote_address
+        assert left.remote_address == right.local_address
+        assert left.local_address == left.socket.getsockname()
+        assert left.remote_address[0] == "127.0.0.1"
+
+
+async def test_addresses_that_were_read_are_known_after_the_connection_has_ended() -> None:
+    async with tcp_pair() as (left, right):
+        peer, local = left.remote_address, left.local_address
+        await left.aclose()
+        assert (left.remote_address, left.local_address) == (peer, local)
+        await right.aclose()
+        with pytest.raises(ClosedResourceError):
+            assert right.remote_address
+        with pytest.raises(ClosedResourceError):
+            assert right.local_address
+
+
+async def test_remote_address_of_a_socket_without_a_peer_is_a_broken_resource_error() -> None:
+    async with SocketStream(socket.socket()) as stream:
+        with pytest.raises(BrokenResourceError) as caught:
+            assert stream.remote_address
+        assert isinstance(caught.value.__cause__, OSError)
+        assert stream.local_address[1] == 0
+
+
+async def test_a_server_sees_the_address_of_each_client() -> None:
+    seen = []
+
+    async def handler(stream: SocketStream) -> None:
+        seen.append(stream.remote_address)
+        await stream.send_all(b"x")
+
+    async with nurseryio.open_nursery() as nursery:
+        (listener,) = await nursery.start(
+            partial(nurseryio.serve_tcp, handler, 0, host="127.0.0.1")
+        )
+        async with await nurseryio.open_tcp_stream(*listener.socket.getsockname()) as stream:
+            await stream.receive_some()
+            assert seen == [stream.local_address]
+        nursery.cancel_scope.cancel()

@@ -60,6 +60,15 @@ async def test_open_unix_socket_takes_a_path_of_any_kind(
                 assert await stream.receive_some() == b"answer"
 
 
+async def test_addresses_of_a_unix_stream_are_paths(path: str) -> None:
+    with stdlib.socket(stdlib.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        async with await open_unix_socket(path) as stream:
+            assert stream.remote_address == path
+            assert stream.local_address == ""
+
+
 async def test_an_error_of_open_unix_socket_names_the_path(path: str) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         await open_unix_socket(path)

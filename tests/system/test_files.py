@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import os
 import tempfile
@@ -11,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.matrix import Case
+from harness.net import is_open
+from harness.stress import stress
 
 import nurseryio
 from nurseryio import CancelScope, open_file, wrap_file
+from nurseryio._checks.schedules import Schedule
 from nurseryio._system.files import IN_THREAD, PASSED_THROUGH, AsyncIOWrapper
 from nurseryio.testing import wait_all_tasks_blocked
 
@@ -91,6 +96,95 @@ async def test_open_file_passes_all_arguments_of_open_on(tmp_path: Path) -> None
     assert Path(name).read_bytes() == b"?\r\n"
     assert opened[0][0] == name
     assert opened[0][1] is not threading.current_thread()
+
+
+async def test_open_file_without_an_inner_await_closes_the_file_at_the_end_of_the_block(
+    tmp_path: Path,
+) -> None:
+    async with open_file(tmp_path / "file", "w", encoding="utf-8") as file:
+        assert await file.write("data") == 4
+    assert file.closed
+    with pytest.raises(ZeroDivisionError):
+        async with nurseryio.Path(tmp_path / "file").open("rb") as opened:
+            assert await opened.read() == b"data"
+            raise ZeroDivisionError
+    assert opened.closed
+    with pytest.raises(FileNotFoundError):
+        async with open_file(tmp_path / "missing"):
+            pass
+
+
+async def test_open_file_returns_a_coroutine_for_all_other_code(tmp_path: Path) -> None:
+    name = tmp_path / "file"
+    name.touch()
+    opening = open_file(name, encoding="utf-8")
+    assert asyncio.iscoroutine(opening)
+    assert repr(opening) == "<call of open_file()>"
+    async with await opening as file:
+        assert not file.closed
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+        async with opening:
+            pass
+    async with await asyncio.create_task(open_file(name, "rb")) as file:
+        assert await file.read() == b""
+    files = await nurseryio.gather(lambda: open_file(name, "rb"), nurseryio.Path(name).open)
+    for file in files:
+        await file.aclose()
+
+
+def test_run_takes_open_file_like_any_async_function(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    file = nurseryio.run(open_file, tmp_path / "file")
+    file.wrapped.close()
+
+
+async def test_open_file_that_is_never_awaited_warns_and_one_that_is_closed_does_not(
+    tmp_path: Path,
+) -> None:
+    with pytest.warns(RuntimeWarning, match="coroutine 'open_file' was never awaited"):
+        open_file(tmp_path / "file")
+        gc.collect()
+    with pytest.warns(RuntimeWarning, match="coroutine 'Path.open' was never awaited"):
+        nurseryio.Path(tmp_path / "file").open()
+        gc.collect()
+    open_file(tmp_path / "file").close()
+    gc.collect()
+
+
+async def test_an_error_thrown_into_an_open_file_call_leaves_it(tmp_path: Path) -> None:
+    opening = open_file(tmp_path / "file")
+    with pytest.raises(ZeroDivisionError):
+        opening.throw(ZeroDivisionError())
+
+
+async def test_cancel_at_every_await_of_an_open_file_block_leaves_no_file_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop_case: Case
+) -> None:
+    async def run_sync(fn: Any, *args: Any, **options: Any) -> Any:
+        # A schedule does not wait for threads.
+        await nurseryio.lowlevel.checkpoint_if_cancelled()
+        await nurseryio.lowlevel.cancel_shielded_checkpoint()
+        return fn(*args)
+
+    monkeypatch.setattr("nurseryio._system.files.to_thread_run_sync", run_sync)
+    opened: list[Any] = []
+
+    def opener(name: str, flags: int) -> int:
+        opened.append(os.open(name, flags, 0o600))
+        return opened[-1]
+
+    async def scenario(schedule: Schedule) -> None:
+        async def use() -> None:
+            async with open_file(tmp_path / "file", "wb", opener=opener) as file:
+                await file.write(b"x")
+                await schedule.pause()
+
+        await schedule.run(use)
+        for fd in opened:
+            assert not is_open(fd)
+        opened.clear()
+
+    await stress(scenario, loop_case)
 
 
 async def test_open_file_of_a_missing_file_raises_file_not_found_error(tmp_path: Path) -> None:

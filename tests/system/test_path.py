@@ -46,6 +46,8 @@ def test_path_has_every_public_name_of_pathlib_path_and_no_other() -> None:
 
 def test_methods_of_path_beyond_pure_path_are_async() -> None:
     plain = {"as_uri", "from_uri", "info", "walk"}
+    if sys.version_info < (3, 12):
+        plain.add("open")  # it returns a coroutine, and cannot be marked as async
     for name in own_names(pathlib.Path) - own_names(pathlib.PurePath) - plain:
         method = getattr(Path, name)
         assert inspect.iscoroutinefunction(method), name

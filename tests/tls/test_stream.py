@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from harness import certs, tlspairs
+from harness import certs, net, tlspairs
 from harness.renegotiating import RenegotiatingPeer
 
 import nurseryio
@@ -836,3 +836,29 @@ async def test_receive_some_with_decrypted_data_left_notices_an_aclose() -> None
         nursery.start_soon(receive)
         nursery.start_soon(client.aclose)
     await nurseryio.aclose_forcefully(server)
+
+
+async def test_addresses_of_a_tls_stream_are_those_of_its_transport() -> None:
+    async with net.tcp_pair() as (left, right):
+        client, server = tlspairs.wrap(left, right)
+        assert client.local_address == server.remote_address == left.local_address
+        assert client.remote_address == server.local_address == right.local_address
+        await nurseryio.aclose_forcefully(client)
+        assert client.remote_address == right.local_address
+        await nurseryio.aclose_forcefully(server)
+
+
+async def test_a_tls_stream_over_a_transport_without_addresses_has_none() -> None:
+    client, _server = tlspairs.over_memory()
+    assert not hasattr(client, "remote_address")
+    with pytest.raises(AttributeError, match="local_address"):
+        assert client.local_address
+
+
+async def test_addresses_after_unwrap_are_those_of_a_closed_stream() -> None:
+    client, server = await tlspairs.connect(tlspairs.over_memory())
+    async with nurseryio.open_nursery() as nursery:
+        nursery.start_soon(client.unwrap)
+        nursery.start_soon(server.unwrap)
+    with pytest.raises(ClosedResourceError):
+        assert client.remote_address
