@@ -3,8 +3,8 @@
 Rule 1: a task has one line, which reads as a sentence: its name, where it is, what it waits for.
 
 Rule 2: children of one nursery that do the same at the same line are folded: the first few are
-drawn, and one line says how many more there are. Tasks that have nurseries or scopes of their own
-are never folded.
+drawn, and one line says how many more there are. That holds for what is below a task as well: it
+has to have scopes of the same kinds, with tasks that do the same.
 
 Rule 3: characters that control a terminal, end a line or cannot be encoded are drawn as escapes.
 Names of tasks and reasons of cancellations may have any of them.
@@ -42,7 +42,7 @@ def lines_of(tree: TaskTree, most: int | None = None) -> Iterator[str]:
         parent = task.parent if task.parent in there else None
         nursery = None if parent is None else task.nursery
         by_parent.setdefault((parent, nursery), []).append(task)
-    drawer = _Drawer(by_parent, MOST_OF_A_KIND if most is None else most)
+    drawer = _Drawer(tree, by_parent, MOST_OF_A_KIND if most is None else most)
     yield from drawer.draw(by_parent.get((None, None), []))
     yield from circle_lines(tree)
 
@@ -71,10 +71,23 @@ class _Drawer:
     """Draws tasks and scopes with all that is below them. Not recursive: trees may be deep."""
 
     def __init__(
-        self, by_parent: dict[tuple[int | None, int | None], list[TaskInfo]], most: int
+        self,
+        tree: TaskTree,
+        by_parent: dict[tuple[int | None, int | None], list[TaskInfo]],
+        most: int,
     ) -> None:
         self._by_parent = by_parent
         self._most = most
+        # By the id of a task: a number that tasks have in common which are drawn alike, with all
+        # that is below them.
+        self._shapes: dict[int, int] = {}
+        numbers: dict[object, int] = {}
+        for task in reversed(tree.tasks):  # a parent comes before its children
+            scopes = tuple(
+                (_kind_of_scope(each), self._below(task, each.id)) for each in task.scopes
+            )
+            shape = (kind_of(task), scopes, self._below(task, None))
+            self._shapes[task.id] = numbers.setdefault(shape, len(numbers))
 
     def draw(self, tops: list[TaskInfo]) -> Iterator[str]:
         """The lines for some tasks and all that is below them."""
@@ -105,8 +118,12 @@ class _Drawer:
         return folded(tasks, self._kind, self._most)
 
     def _kind(self, task: TaskInfo) -> object:
-        leaf = not task.scopes and (task.id, None) not in self._by_parent
-        return kind_of(task) if leaf else None
+        return self._shapes[task.id]
+
+    def _below(self, task: TaskInfo, nursery: int | None) -> frozenset[int | None]:
+        """The shapes of the tasks in a nursery of a task, or of those that it awaits."""
+        children = self._by_parent.get((task.id, nursery), ())
+        return frozenset(self._shapes.get(child.id) for child in children)
 
 
 def folded(
@@ -116,7 +133,7 @@ def folded(
 
     Args:
         tasks: The tasks.
-        kind: What tasks that are folded together have in common; None if a task is never folded.
+        kind: What tasks that are folded together have in common.
         most: The most of a kind.
     """
     tasks = list(tasks)
@@ -127,7 +144,7 @@ def folded(
         its = kinds[task.id]
         drawn[its] += 1
         # One more is drawn rather than a line that stands for one task.
-        if its is None or counts[its] <= most + 1 or drawn[its] <= most:
+        if counts[its] <= most + 1 or drawn[its] <= most:
             yield task
         elif drawn[its] == counts[its]:
             place = plain(f" at {task.place}") if task.place else ""
@@ -138,6 +155,11 @@ def kind_of(task: TaskInfo) -> object:
     """What tasks that are drawn as one have in common."""
     wait = None if task.wait is None else task.wait.kind
     return (task.kind, task.state, wait, task.cancelled, task.place)
+
+
+def _kind_of_scope(scope: ScopeInfo) -> object:
+    timed = scope.deadline is not None
+    return (scope.nursery, scope.cancelled, scope.shield, scope.keeps_out is None, timed)
 
 
 def plain(text: str) -> str:

@@ -135,7 +135,25 @@ def test_tasks_that_wait_for_something_else_or_have_scopes_are_not_folded_with_o
     scoped = [a_task(number, 1, scopes=(a_scope(number),)) for number in range(62, 82)]
     drawn = lines(top, *children, *scoped)
     assert sum("20 more like this" in line for line in drawn) == 2
-    assert sum(line.endswith("─ scope") for line in drawn) == 20
+    assert sum(line.endswith("─ scope") for line in drawn) == 10
+    assert sum("10 more like this" in line for line in drawn) == 1
+
+
+def test_tasks_with_nurseries_are_folded_if_all_that_is_below_them_is_alike() -> None:
+    def handler(number: int, *children: TaskInfo) -> list[TaskInfo]:
+        scopes = (a_scope(number, nursery=True),)
+        return [a_task(number, 1, scopes=scopes, nursery=100), *children]
+
+    top = a_task(1, scopes=(a_scope(100, nursery=True),))
+    tasks = [top]
+    for number in range(1000, 2000, 2):
+        tasks += handler(number, a_task(number + 1, number, nursery=number))
+    waits_for_a_lock = Wait("lock", "waits for a lock that 'b' holds")
+    tasks += handler(5000, a_task(5001, 5000, nursery=5000, wait=waits_for_a_lock))
+    drawn = lines(*tasks)
+    assert sum("490 more like this" in line for line in drawn) == 1
+    assert sum("waits for a lock" in line for line in drawn) == 1
+    assert len(drawn) == 2 + 10 * 3 + 1 + 3
 
 
 def test_tasks_at_the_top_are_folded() -> None:

@@ -441,13 +441,12 @@ def test_interrupted_stack_of_a_loop_that_does_not_run_a_step_is_empty() -> None
 
 
 async def test_draw_tasks_has_a_limit_of_lines() -> None:
-    async def parent() -> None:
+    async def parent(depth: int) -> None:
         async with nurseryio.open_nursery() as inner:
-            inner.start_soon(forever)
+            inner.start_soon(*((parent, depth - 1) if depth else (forever,)))
 
     async with nurseryio.open_nursery() as nursery:
-        for _ in range(MOST_LINES):
-            nursery.start_soon(parent)
+        nursery.start_soon(parent, MOST_LINES)
         await wait_all_tasks_blocked()
         lines = draw_tasks(asyncio.get_running_loop()).splitlines()
         assert len(lines) == MOST_LINES + 1
@@ -472,13 +471,15 @@ async def test_draw_tasks_folds_more_where_there_are_many_kinds_of_tasks() -> No
 async def test_draw_tasks_ends_with_the_deadlocks_also_where_it_is_cut() -> None:
     lock = nurseryio.Lock()
 
-    async def want(_number: int) -> None:
-        with nurseryio.CancelScope():
+    async def want(number: int) -> None:
+        with contextlib.ExitStack() as stack:
+            for _ in range(number):  # no two are drawn alike
+                stack.enter_context(nurseryio.CancelScope())
             await lock.acquire()
 
     async def parent() -> None:
         async with lock, nurseryio.open_nursery() as inner:
-            for number in range(MOST_LINES):
+            for number in range(40):
                 inner.start_soon(want, number, name="child")
 
     async with nurseryio.open_nursery() as nursery:
@@ -488,7 +489,7 @@ async def test_draw_tasks_ends_with_the_deadlocks_also_where_it_is_cut() -> None
         nursery.cancel_scope.cancel()
     assert lines[-2:] == [
         "... and more",
-        f"deadlock: 'child' waits for 'parent', 'parent' waits for 'child' ({MOST_LINES} times)",
+        "deadlock: 'child' waits for 'parent', 'parent' waits for 'child' (40 times)",
     ]
 
 
