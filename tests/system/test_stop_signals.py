@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import threading
 from math import inf, nan
 
 import pytest
+from harness.forks import in_child
 
 import nurseryio
 from nurseryio import (
@@ -156,13 +156,15 @@ async def test_stop_on_signals_needs_the_main_thread() -> None:
 
 async def test_a_forked_child_has_the_handlers_from_before() -> None:
     before = signal.getsignal(USR1)
+
+    def child() -> None:
+        assert signal.getsignal(USR1) is before
+
     with stop_on_signals(USR1):
         signal.raise_signal(USR1)
-        pid = os.fork()
-        if not pid:
-            os._exit(0 if signal.getsignal(USR1) is before else 1)
-        assert os.waitpid(pid, 0)[1] == 0
-        await wait_stop_requested()
+        code = in_child(child)
+        await wait_stop_requested()  # else the signal is raised again, and ends the tests
+    assert code == 0
 
 
 def run_program(text: str, *signals: signal.Signals) -> tuple[int, str]:
