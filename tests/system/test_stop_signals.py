@@ -197,7 +197,8 @@ STUBBORN = """
                 await nurseryio.sleep_forever()
             finally:
                 print("three", flush=True)
-                time.sleep(30)
+                for _ in range(3000):  # a signal just before a long sleep would not end it
+                    time.sleep(0.01)
 
     nurseryio.run(main)
 """
