@@ -223,7 +223,11 @@ OTHERS = {"echo_client", "echo_server", "groups_with_star", "groups_with_catch"}
 
 def test_each_program_of_the_tutorial_is_run() -> None:
     assert {path.stem for path in TUTORIAL.glob("*.py")} == ALONE.keys() | OTHERS
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"demo.py", "inside_asyncio.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        "demo.py",
+        "graceful_server.py",  # see test_graceful_server
+        "inside_asyncio.py",
+    }
 
 
 FORGOTTEN = "RuntimeWarning: coroutine 'sleep' was never awaited\n"

@@ -148,7 +148,10 @@ async def _listen(
             await sock.bind(address)
             sock.listen(backlog)
         except OSError as exc:
-            raise _with_address(exc, address) from None
+            named = _with_address(exc, address)
+            if named is exc:
+                raise
+            raise named from exc
         return SocketListener(sock)
     except BaseException:
         sock.close()

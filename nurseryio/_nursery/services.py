@@ -25,6 +25,7 @@ from .._base.util import (
     in_the_name_of,
     reject_non_functions,
 )
+from .._core.ki import calls_users
 from .nursery import Nursery, open_nursery
 from .scope import CancelScope
 from .task_status import TaskStatus
@@ -127,6 +128,7 @@ class ServiceNursery(metaclass=NoPublicConstructor):
             run, async_fn, args, name=async_fn if name is None else name
         )
 
+    @calls_users
     async def _run(self, async_fn: Any, args: tuple[Any, ...]) -> None:
         with CancelScope(shield=True) as scope:
             try:
@@ -135,6 +137,7 @@ class ServiceNursery(metaclass=NoPublicConstructor):
             finally:
                 self._scopes.pop(scope, None)
 
+    @calls_users
     async def _run_started(
         self, async_fn: Any, args: tuple[Any, ...], *, task_status: TaskStatus[Any]
     ) -> None:

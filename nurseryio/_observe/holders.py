@@ -24,7 +24,14 @@ from collections import Counter, deque
 from functools import partial
 from itertools import takewhile
 from operator import itemgetter
-from types import AsyncGeneratorType, BuiltinMethodType, CellType, FunctionType, MethodType
+from types import (
+    AsyncGeneratorType,
+    BuiltinMethodType,
+    CellType,
+    FunctionType,
+    MethodDescriptorType,
+    MethodType,
+)
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import display
@@ -337,7 +344,7 @@ def _managers(things: list[Any]) -> Iterator[Any]:
         elif cls is MethodType:
             if type(thing.__func__) is FunctionType and thing.__func__.__name__ in EXITS:
                 yield thing.__self__
-        elif cls is FunctionType and thing.__name__ in EXITS:
+        elif cls in (FunctionType, MethodDescriptorType) and thing.__name__ in EXITS:
             # Python 3.14 keeps the function and the object one after the other.
             after = things[index + 1] if index + 1 < len(things) else None
             if any(vars(base).get(thing.__name__) is thing for base in type(after).__mro__):

@@ -76,7 +76,7 @@ class ChildFailure(Frozen):
     Trio: none.
     """
 
-    __slots__ = ("error", "name", "restarts")
+    __slots__ = ("name", "error", "restarts")
 
     name: str
     error: Exception
@@ -95,7 +95,7 @@ class SupervisorStatistics(Frozen):
     Trio: none.
     """
 
-    __slots__ = ("dropped", "pausing", "restarts", "running")
+    __slots__ = ("running", "pausing", "restarts", "dropped")
 
     running: int
     pausing: int

@@ -172,11 +172,11 @@ async def test_executor_call_is_the_call_that_a_future_waits_for() -> None:
     assert display.executor_call(object(), sys._current_frames) is None
 
 
-async def test_loops_of_threads_has_the_loop_that_asyncio_run_runs(loop_kind: str) -> None:
+async def test_loops_of_threads_has_the_loop_that_asyncio_run_runs(loop_case: Any) -> None:
     loop = asyncio.get_running_loop()
     found = loops_of_threads([sys._getframe()])
-    if loop_kind != "uvloop" or sys.version_info >= (3, 11):
-        assert found == [loop]
+    hidden = loop_case.kind == "uvloop" and (loop_case.host == "run" or sys.version_info < (3, 11))
+    assert found == ([] if hidden else [loop])
     assert loops_of_threads([]) == []
 
 

@@ -301,9 +301,11 @@ async def test_a_cancelled_send_all_on_standard_output_ends_at_once(
             await stream.send_all(bytes(1_000_000))
         assert scope.cancelled_caught
         # In a thread, the write that has begun goes on. Its end ends the thread.
-        threads = [t for t in threading.enumerate() if t.name == "writer"]
-        while threads and any(t.name == "writer" for t in threading.enumerate()):
-            os.read(pipe[0], 65536)
+        os.set_blocking(pipe[0], False)
+        while any(thread.name == "writer" for thread in threading.enumerate()):
+            with contextlib.suppress(BlockingIOError):
+                os.read(pipe[0], 65536)
+            await settle()
 
 
 async def test_standard_output_to_a_file_is_written_completely_and_in_order(

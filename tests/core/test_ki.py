@@ -299,6 +299,41 @@ async def by_start(program: Program) -> None:
         await nursery.start(program.started)
 
 
+async def by_service_nursery(program: Program) -> None:
+    async with nurseryio.open_service_nursery() as services:
+        services.start_soon(program.function)
+        services.start_soon(program.sync_function)  # type: ignore[arg-type]
+        await checkpoint()
+        await checkpoint()
+
+
+async def by_start_of_a_service(program: Program) -> None:
+    async with nurseryio.open_service_nursery() as services:
+        await services.start(program.started)
+
+
+async def by_task_handle(program: Program) -> None:
+    async with nurseryio.open_nursery() as nursery:
+        nurseryio.TaskHandle.start_soon(nursery, program.function)
+
+
+async def by_supervisor(program: Program) -> None:
+    async with nurseryio.open_supervisor() as supervisor:
+        supervisor.start_soon(program.function)
+
+
+async def by_open_supervisor(program: Program) -> None:
+    def drop(failure: object) -> Any:
+        program.note()
+        return "drop"
+
+    async def fail() -> None:
+        raise ValueError
+
+    async with nurseryio.open_supervisor(drop) as supervisor:
+        supervisor.start_soon(fail)
+
+
 async def by_gather(program: Program) -> None:
     await nurseryio.gather(program.function, program.sync_function)
 
@@ -405,6 +440,11 @@ async def by_streams_of_the_users(program: Program) -> None:
 OPEN: dict[str, Callable[[Program], Awaitable[None]]] = {
     "Nursery.start_soon": by_start_soon,
     "Nursery.start": by_start,
+    "ServiceNursery.start_soon": by_service_nursery,
+    "ServiceNursery.start": by_start_of_a_service,
+    "TaskHandle.start_soon": by_task_handle,
+    "Supervisor.start_soon": by_supervisor,
+    "open_supervisor": by_open_supervisor,
     "gather": by_gather,
     "race": by_race,
     "amap": by_amap,

@@ -339,7 +339,7 @@ async def channels() -> None:
     waiting_send, waiting_receive = nurseryio.open_memory_channel[int](10)
     with waiting_send, waiting_receive:
         asyncio.get_running_loop().call_soon(steps.append, "callback")
-        for _ in range(3):
+        for _ in range(9):  # of eight in a row one yields
             await waiting_send.send(1)
         steps.append("sent")
     assert steps == ["callback", "sent"]

@@ -164,7 +164,8 @@ async def test_the_cancel_reason_says_whether_a_deadline_or_cancel_was_the_sourc
         with pytest.raises(Cancelled) as caught:
             await checkpoint()
     assert caught.value.args[0].source == "deadline"
-    assert str(caught.value) == "cancelled due to deadline"
+    # In debug mode the stack of the line that has set the deadline follows.
+    assert str(caught.value).partition(";")[0] == "cancelled due to deadline"
     with CancelScope() as scope:
         scope.cancel()
         with pytest.raises(Cancelled) as caught:

@@ -154,8 +154,8 @@ def test_instruments_of_run_are_installed_for_its_time_in_a_page(page: Page) -> 
     with pytest.raises(ValueError, match="bad"):
         page.call(lambda: nurseryio.run(fail_alone, ValueError("bad"), instruments=[recorder]))
     page.call(lambda: nurseryio.run(answer, 2))
-    one = ["before_run", "exited answer", "after_run"]
-    assert recorder.calls == [*one, "before_run", "exited fail_alone", "after_run"]
+    one = ["before_run", f"exited {__name__}.answer", "after_run"]
+    assert recorder.calls == [*one, "before_run", f"exited {__name__}.fail_alone", "after_run"]
     assert "call_soon" not in vars(page.loop)
 
 
