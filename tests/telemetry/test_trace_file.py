@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -88,7 +89,7 @@ async def test_trace_file_has_scopes_and_nurseries_around_the_waits_in_them(
     trace = await traced(tmp_path / "t", program)
     # In debug mode the line that has set the deadline follows.
     timed, shielded = sorted(name for _, name in trace.of_kind("scope"))
-    assert timed.partition(" (set at")[0] == "scope, deadline in 1000.00 s"
+    assert re.fullmatch(r"scope, deadline in (1000\.00|999\.\d\d) s( \(set at .*\))?", timed)
     assert shielded == "scope, shield without a deadline"
     (outer,) = trace.named(timed)
     (inner,) = (each for each in trace.named("nursery") if each["tid"] == outer["tid"])
@@ -288,7 +289,7 @@ async def test_trace_file_that_begins_in_the_middle_has_the_tasks_that_wait_alre
     assert track == "waits all the time"
     (wait,) = trace.named("event")
     assert trace.names[wait["tid"]] == "waits all the time"
-    assert wait["args"]["at"].endswith("await event.wait()")
+    assert " in waits(): " in wait["args"]["at"]
     assert wait["dur"] > 0
 
 
