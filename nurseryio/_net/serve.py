@@ -148,7 +148,8 @@ def _log_no_room(exc: OSError, consequence: str) -> bool:
     """Log an error of ``accept``; return False if the reason is not that there is no room."""
     if exc.errno in _NO_ROOM:
         name, text = errno.errorcode[exc.errno], os.strerror(exc.errno)
-        logger.error("accept returned %s (%s); %s", name, text, consequence, exc_info=True)
+        # In the format, because programs look for Trio's words there.
+        logger.error(f"accept returned %s (%s); {consequence}", name, text, exc_info=True)
     return exc.errno in _NO_ROOM
 
 
