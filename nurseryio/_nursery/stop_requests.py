@@ -53,15 +53,20 @@ def look_again(state: LoopState) -> None:
         for scope, delay in state.stop_scopes.copy().items():
             if is_requested(scope):
                 if delay > 0:
-                    deadline = state.loop.time() + delay
-                    if deadline < scope._deadline:
-                        scope._set_deadline(deadline)
+                    _end_within(scope, state, delay)
                 else:
                     scope._cancel(STOP)
                 state.stop_scopes.pop(scope, None)
     except BaseException:
         state.finish_later(look_again, state)
         raise
+
+
+def _end_within(scope: Any, state: LoopState, seconds: float) -> None:
+    """Give a scope a deadline that many seconds from now, unless it has an earlier one."""
+    deadline = state.loop.time() + seconds
+    if deadline < scope._deadline:
+        scope._set_deadline(deadline)
 
 
 class Stoppable:
@@ -71,13 +76,11 @@ class Stoppable:
 
     if TYPE_CHECKING:
         _called: bool
-        _deadline: float
         _entered: bool
         _task: Any
 
         def cancel(self, reason: str | None = None) -> None: ...
         def _check_caller(self) -> None: ...
-        def _set_deadline(self, deadline: float) -> None: ...
 
     def request_stop(self, grace_period: float = inf) -> None:
         """Ask the code in this scope to finish the work that it has begun, and to begin no more.
@@ -115,9 +118,7 @@ class Stoppable:
         if grace_period == 0:
             self.cancel(NO_GRACE)
         elif not self._called:
-            deadline = task._state.loop.time() + grace_period
-            if deadline < self._deadline:
-                self._set_deadline(deadline)
+            _end_within(self, task._state, grace_period)
         scope: Any = self  # the slot is in CancelScope
         scope._stop = task._state.stop_was_requested = True
         look_again(task._state)

@@ -15,6 +15,7 @@ from math import inf, isnan
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._asyncio.compat import current_task as current_asyncio_task, new_future
+from .._base.call_stack import place_of
 from .._base.errors import Cancelled, TooSlowError
 from .._base.exc_fields import is_a
 from .._base.util import (
@@ -375,10 +376,9 @@ def _text(limit: object, reason: CancelReason | None, tb: TracebackType, lasti: 
     due = reason is None or reason.source == "deadline"
     what = "ran out of time" if due or reason is None else f"was {reason._sentence()}"
     block = tb.tb_frame.f_code
-    lines = (line for start, end, line in block.co_lines() if start <= lasti < end)
     while (inner := tb.tb_next) is not None and not is_library(inner.tb_frame.f_code):
         tb = inner
-    began = position(block.co_filename, next(lines, None), block.co_name)
+    began = place_of(((block, lasti),))
     code = tb.tb_frame.f_code
     waited = position(code.co_filename, tb.tb_lineno, code.co_name)
     return f"{called} at {began} {what}; it was waiting at {waited}"
