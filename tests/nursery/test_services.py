@@ -11,6 +11,8 @@ import nurseryio
 from nurseryio import (
     CancelScope,
     Event,
+    current_time,
+    move_on_after,
     open_nursery,
     open_service_nursery,
     sleep,
@@ -207,6 +209,46 @@ async def test_a_service_may_start_another_one_while_the_services_end(
             services.start_soon(log.run, "another")
 
         services.start_soon(starts_another)
+    assert log == ["another"]
+
+
+async def test_services_that_start_each_other_end_with_the_grace_period_of_the_nursery(
+    autojump_clock: MockClock,
+) -> None:
+    began = []
+
+    async def starts_another() -> None:
+        began.append(current_time())
+        with move_on_after(0.75):
+            await sleep_forever()
+        if len(began) < 9:
+            services.start_soon(starts_another)
+        await sleep_forever()
+
+    async with open_service_nursery(grace_period=1) as services:
+        services.start_soon(starts_another)
+        await wait_all_tasks_blocked()
+        ended = current_time()
+    assert current_time() == ended + 1
+    assert len(began) == 2
+
+
+async def test_a_service_that_is_started_after_the_grace_period_is_cancelled_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    log = Log()
+
+    async def starts_another() -> None:
+        try:
+            await sleep_forever()
+        finally:
+            services.start_soon(log.run, "another")
+
+    async with open_service_nursery(grace_period=1) as services:
+        services.start_soon(starts_another)
+        await wait_all_tasks_blocked()
+        ended = current_time()
+    assert current_time() == ended + 1
     assert log == ["another"]
 
 
