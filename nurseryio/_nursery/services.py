@@ -182,7 +182,10 @@ class ServiceNursery(metaclass=NoPublicConstructor):
             except BaseException as failure:
                 # The services end nevertheless, and the block raises the failure.
                 self._nursery._state.finish_later(self._end)
-                etype, exc, tb = type(failure), failure, failure.__traceback__
+                failed = await self._nursery.__aexit__(type(failure), failure, tb)
+                if not failed:  # it leaves bare, in the place of the error of the block
+                    raise
+                return failed
             return await self._nursery.__aexit__(etype, exc, tb)
         finally:
             del exc, tb  # no reference cycle: the traceback holds this frame

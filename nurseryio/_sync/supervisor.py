@@ -183,8 +183,9 @@ class _Open(AbstractAsyncContextManager["Supervisor"]):
         self._supervisor = supervisor
 
     async def __aenter__(self) -> Supervisor:
-        await self._supervisor._nursery.__aenter__()
-        return self._supervisor
+        supervisor = self._supervisor  # the line after the entry must not fail
+        await supervisor._nursery.__aenter__()
+        return supervisor
 
     async def __aexit__(
         self,

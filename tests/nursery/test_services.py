@@ -320,6 +320,32 @@ async def test_services_end_although_asking_them_has_failed(
     assert log == ["service"]
 
 
+async def test_an_exit_that_is_raised_while_services_are_asked_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Log()
+    real = CancelScope.request_stop
+    failures = [KeyboardInterrupt()]
+
+    def fails_once(scope: CancelScope, grace_period: float = inf) -> None:
+        if failures:
+            raise failures.pop()
+        real(scope, grace_period)
+
+    async def work() -> None:
+        with pytest.raises(KeyboardInterrupt), CancelScope() as scope:
+            async with open_service_nursery() as services:
+                services.start_soon(log.run, "service")
+                await wait_all_tasks_blocked()
+                scope.cancel()
+                await sleep_forever()
+
+    monkeypatch.setattr(CancelScope, "request_stop", fails_once)
+    # In a task of asyncio, where it leaves the outermost nursery without a group.
+    await asyncio.create_task(work())
+    assert log == ["service"]
+
+
 async def test_a_service_nursery_can_be_cancelled_at_every_await() -> None:
     async def scenario(schedule: Schedule) -> None:
         log = Log()
