@@ -27,9 +27,9 @@ raised. Then a nurseryio scope catches that error, although there is a native re
 again, and it only recognises its own errors, by their message.
 
 Rule 5: an anyio shield that is lowered, by any task, lets the cancellation or the stop request
-through that it has kept out. So the setter of the property ``shield`` in anyio is extended, for the whole process. This is
-done only if the property looks as expected. Each loop has its own :class:`_Kept`, because loops in
-several threads share the bridge.
+through that it has kept out. So the setter of the property ``shield`` in anyio is extended, for the
+whole process. This is done only if the property looks as expected. Each loop has its own
+:class:`_Kept`, because loops in several threads share the bridge.
 
 The order in which scopes of both libraries were entered is known from ``_anyio_pairing``: each
 nurseryio scope stores there the innermost anyio scope that the task had at entry.
@@ -106,7 +106,9 @@ class Bridge:
         def set_shield(scope: Any, value: bool) -> None:
             assign(scope, value)
             state = None if value else find_state(running_loop_or_none())
-            kept = None if state is None else _kept_of.find(state)
+            if state is None:
+                return
+            kept = _kept_of.find(state)
             if kept is not None and (kept.shielded or kept.walled):
                 _recheck(kept, state)
 
