@@ -49,6 +49,10 @@ MAX_CREDIT = 128
 # while an operation waits for more.
 SMALL = 65536
 
+# How many bytes are searched first for one kind of line end before the other. If all of the buffer
+# was searched for "\n", each line that ends with "\r" would cost as much as all lines after it.
+FIRST_STEP = 1024
+
 _NEWLINE = 10
 _RETURN = 13
 
@@ -491,9 +495,17 @@ class TextLines(_Lines[str]):
         reader = self._reader
         data = reader._data
         start = reader._position
-        end = data.find(b"\n", start + seen)
-        back = data.find(b"\r", start + seen, len(data) if end < 0 else end)
-        return (end if back < 0 else back) - start
+        first = start + seen
+        step = FIRST_STEP
+        while True:
+            end = data.find(b"\n", first, first + step)
+            back = data.find(b"\r", first, first + step if end < 0 else end)
+            if back >= 0:
+                return back - start
+            if end >= 0 or first + step >= len(data):
+                return end - start
+            first += step
+            step *= 2
 
 
 def _check_count(value: object, name: str) -> int:

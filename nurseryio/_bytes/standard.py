@@ -11,10 +11,13 @@ changes the mode of a shared open file. It has three ways, and takes the first t
 2. *Shared.* The descriptor stays in blocking mode. A task waits until it is ready, then reads what
    is there, or writes as much as a ready pipe takes without blocking (:class:`_Shared`).
 3. *Threads.* Files on disk cannot be waited for, and some loops cannot wait for descriptors. A
-   worker thread reads or writes (:class:`_Threaded`).
+   ready terminal may have room for less than one call writes. A worker thread reads or writes
+   (:class:`_Threaded`).
 
 Rule 1: bytes are not buffered here, and nothing is read before a task calls ``receive_some``. Only
-a thread whose reading was cancelled may have read; the next call returns its bytes.
+a thread whose reading was cancelled may have read; the next call returns its bytes. A file on disk
+is read at its position, which a call moves when it returns the bytes. So a cancelled call leaves
+them to all programs that share the open file.
 
 Rule 2: each way has a descriptor of its own, not 0, 1 or 2. So closing a stream does not close the
 standard descriptor.
@@ -286,15 +289,21 @@ def _choose(fd: int, flags: int) -> Way:
         private = _open_again(fd, flags)
         if private is not None:
             return FdStream(private)
-        if _can_be_ready(fd):
+        if _can_be_ready(fd, flags):
             return _Shared(fd)
     return _Threaded(fd)
 
 
-def _can_be_ready(fd: int) -> bool:
-    """Whether a task can wait for the descriptor: not for files on disk, and the like."""
+def _can_be_ready(fd: int, flags: int) -> bool:
+    """Whether the descriptor can be waited for, so that the next call does not block.
+
+    Not for files on disk and the like. A terminal is ready for writing when it has room for one
+    byte, and takes all bytes of a call before the call returns.
+    """
     mode = os.fstat(fd).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or (stat.S_ISCHR(mode) and os.isatty(fd))
+    if stat.S_ISCHR(mode):
+        return flags == os.O_RDONLY and os.isatty(fd)
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def _open_again(fd: int, flags: int) -> int | None:
@@ -372,7 +381,7 @@ class _Shared(_Duplicate):
         # Calls on a socket can be told not to block, each for itself.
         self._socket: stdlib.socket | None = None
         if DONTWAIT is not None and stat.S_ISSOCK(os.fstat(fd).st_mode):
-            self._socket = stdlib.socket(fileno=os.dup(fd))
+            self._socket = _socket_of(fd)
 
     def __repr__(self) -> str:
         return f"descriptor {self._fd}, shared"
@@ -425,6 +434,22 @@ class _Shared(_Duplicate):
             self._socket.close()
 
 
+def _socket_of(fd: int) -> stdlib.socket:
+    """A socket object over a duplicate, without a timeout. The mode of the socket is kept."""
+    blocking = os.get_blocking(fd)
+    duplicate = os.dup(fd)
+    try:
+        sock = stdlib.socket(fileno=duplicate)
+    except BaseException:
+        os.close(duplicate)
+        raise
+    if sock.gettimeout() is not None:
+        # The program has called socket.setdefaulttimeout(), which made the socket non-blocking.
+        sock.settimeout(None)
+        os.set_blocking(fd, blocking)
+    return sock
+
+
 def _is_ready(fd: int, *, reading: bool) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN if reading else select.POLLOUT)
@@ -451,6 +476,8 @@ class _Threaded(_Duplicate):
         with self._receiving:
             most = RECEIVE_SIZE if max_bytes is None else check_max_bytes(max_bytes)
             self.check_open()
+            if self._is_on_disk and hasattr(os, "pread"):
+                return await self._read_file(most)
             if self._kept:
                 await checkpoint()
                 data = self._kept
@@ -458,6 +485,17 @@ class _Threaded(_Duplicate):
                 data = await self._read(most)
             self._kept = data[most:]
             return data[:most]
+
+    async def _read_file(self, most: int) -> bytes:
+        position = os.lseek(self._fd, 0, os.SEEK_CUR)
+        read = _OnDuplicate(self._fd, partial(_read, most=most, position=position))
+        try:
+            data = await to_thread_run_sync(read, thread_name="reader", abandon_on_cancel=True)
+            self.check_open()
+            os.lseek(self._fd, position + len(data), os.SEEK_SET)
+        except OSError as error:
+            _raise_for(error)
+        return data
 
     async def _read(self, most: int) -> bytes:
         await checkpoint_if_cancelled()
@@ -566,8 +604,8 @@ class _OnDuplicate(Generic[T]):
             os.close(fd)
 
 
-def _read(fd: int, most: int) -> bytes:
-    return os.read(fd, most)
+def _read(fd: int, most: int, position: int | None = None) -> bytes:
+    return os.read(fd, most) if position is None else os.pread(fd, most, position)
 
 
 def _write(fd: int, data: bytes) -> int:
