@@ -24,7 +24,7 @@ from nurseryio import (
     StapledStream,
     abc,
 )
-from nurseryio._bytes.buffered import MAX_CREDIT, SMALL
+from nurseryio._bytes.buffered import FIRST_STEP, MAX_CREDIT, SMALL
 from nurseryio._checks.schedules import Schedule
 from nurseryio.lowlevel import checkpoint
 from nurseryio.testing import (
@@ -224,6 +224,34 @@ async def test_lines_of_text_are_those_of_a_text_file(tmp_path: Any) -> None:
             expected = [line.removesuffix("\n") for line in lines]
         pieces = cut(data, *choose.sample(range(len(data)), 5))
         assert await collect(reader(*pieces).lines("ascii")) == expected
+
+
+async def test_lines_of_any_length_end_at_the_first_line_end() -> None:
+    lengths = [FIRST_STEP + more for more in (-1, 0, 1, 2 * FIRST_STEP - 1, 2 * FIRST_STEP, 20000)]
+    for end in (b"\n", b"\r\n", b"\r"):
+        data = b"".join(bytes([97]) * length + end for length in lengths)
+        for pieces in ([data], cut(data, *range(0, len(data), 1000))):
+            lines = await collect(reader(*pieces).lines("ascii"))
+            assert [len(line) for line in lines] == lengths
+
+
+class CountingBytes(bytes):
+    """Counts how many bytes are searched."""
+
+    searched = 0
+
+    def find(self, what: Any, start: Any = 0, end: Any = None, /) -> int:
+        CountingBytes.searched += (len(self) if end is None else min(end, len(self))) - start
+        return super().find(what, start, end)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+async def test_many_lines_in_one_piece_take_linear_time_whatever_their_line_end(end: bytes) -> None:
+    stream = reader(b"", then=b"")
+    CountingBytes.searched = 0
+    stream._data = CountingBytes((b"a" + end) * 5000)
+    assert await collect(stream.lines("ascii")) == ["a"] * 5000
+    assert CountingBytes.searched < 5000 * 3 * FIRST_STEP
 
 
 async def test_a_line_that_ends_with_a_lone_return_is_returned_at_once() -> None:
