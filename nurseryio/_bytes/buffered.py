@@ -19,6 +19,7 @@ same line end, and is dropped before any method sees the piece.
 from __future__ import annotations
 
 import asyncio
+import codecs
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .._asyncio.compat import current_task as current_asyncio_task
@@ -241,7 +242,7 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
             TypeError: ``max_bytes`` is not an integer.
             ValueError: ``max_bytes`` is negative, or line ends in this encoding are not the bytes
                 ``\\r`` and ``\\n`` (UTF-16 and UTF-32).
-            LookupError: There is no such encoding.
+            LookupError: There is no such encoding, or no such way to handle errors.
 
         Checkpoint: no, this is not an async function. Each step of the iteration is a checkpoint,
         but may let other tasks run only at every 128th line that is in the buffer.
@@ -249,7 +250,7 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
         max_bytes = _check_count(max_bytes, "max_bytes")
         if encoding is None:
             return ByteLines(self, max_bytes)
-        b"".decode(encoding, errors)
+        codecs.lookup_error(errors)
         if "a\r\n".encode(encoding)[-2:] != b"\r\n" or b"\r\n".decode(encoding) != "\r\n":
             raise ValueError(
                 f"lines of {encoding!r} cannot be found by the bytes of their line ends: receive "

@@ -93,6 +93,7 @@ class _Standard:
     _is_tty: bool
 
     def _take(self, name: str, fd: int, flags: int) -> None:
+        _check_access(name, fd, flags)
         self._name = name
         self._is_tty = os.isatty(fd)
         self._way = _choose(fd, flags)
@@ -211,7 +212,8 @@ def open_stdin() -> StandardReceiveStream:
         The stream. Closing it does not close descriptor 0.
 
     Raises:
-        OSError: The program has no standard input.
+        OSError: The program has no standard input, or it is open for writing only, as under
+            ``nohup``.
         RuntimeError: No loop is running in this thread.
 
     Checkpoint: no, this is not an async function.
@@ -233,7 +235,7 @@ def open_stdout() -> StandardSendStream:
         The stream. Closing it does not close descriptor 1.
 
     Raises:
-        OSError: The program has no standard output.
+        OSError: The program has no standard output, or it is open for reading only.
         RuntimeError: No loop is running in this thread.
 
     Checkpoint: no, this is not an async function.
@@ -253,7 +255,7 @@ def open_stderr() -> StandardSendStream:
         The stream. Closing it does not close descriptor 2.
 
     Raises:
-        OSError: The program has no standard error.
+        OSError: The program has no standard error, or it is open for reading only.
         RuntimeError: No loop is running in this thread.
 
     Checkpoint: no, this is not an async function.
@@ -272,6 +274,20 @@ def _check_there(file: object) -> None:
     """
     if file is None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+def _check_access(name: str, fd: int, flags: int) -> None:
+    """Raise the system's error if the descriptor is not open in this direction.
+
+    Opening a terminal or pipe again would succeed, and read or write what others should.
+    """
+    if sys.platform != "win32":
+        import fcntl  # here, because not each Python for web pages has it
+
+        mode = fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR)
+        if mode not in (flags, os.O_RDWR):
+            direction = "reading" if flags == os.O_RDONLY else "writing"
+            raise OSError(errno.EBADF, f"{name} is not open for {direction}")
 
 
 def _flush(file: object) -> None:

@@ -254,6 +254,14 @@ class Opening(Coroutine[Any, Any, OpenT]):
     def __repr__(self) -> str:
         return f"<call of {self._name}()>"
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Tasks and tools ask a coroutine for its name and its frame.
+            if name in {"__name__", "__qualname__"} or name.startswith("cr_"):
+                return getattr(self._coroutine, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def __await__(self) -> Generator[Any, Any, OpenT]:
         return self._coroutine.__await__()
 

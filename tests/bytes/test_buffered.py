@@ -308,6 +308,8 @@ async def test_lines_refuse_an_encoding_that_does_not_exist_or_has_other_line_en
     stream = reader(b"")
     with pytest.raises(LookupError):
         stream.lines("no-such")
+    with pytest.raises(LookupError):
+        stream.lines("utf-8", "no-such")
     for encoding in ("utf-16", "utf-16-le", "utf-32", "cp037"):
         with pytest.raises(ValueError, match="cannot be found by the bytes of their line ends"):
             stream.lines(encoding)

@@ -695,6 +695,24 @@ def test_a_forked_child_leaves_the_standard_input_of_its_parent_alone(
     nurseryio.run(main)
 
 
+async def test_a_stream_of_the_other_direction_is_refused_although_it_could_be_opened_again(
+    pipe: tuple[int, int], terminal: tuple[int, int], tmp_path: Path
+) -> None:
+    with pytest.raises(OSError, match="standard output is not open for writing"):
+        writing(pipe[0])
+    with pytest.raises(OSError, match="standard input is not open for reading"):
+        reading(pipe[1])
+    with open(os.devnull, "wb") as null, pytest.raises(OSError, match="not open for reading"):
+        reading(null.fileno())
+    write_only = os.open(os.ttyname(terminal[1]), os.O_WRONLY | os.O_NOCTTY)
+    with pytest.raises(OSError, match="not open for reading"):
+        reading(write_only)
+    async with writing(write_only) as stream:
+        await stream.send_all(b"text")
+    os.close(write_only)
+    assert os.read(terminal[0], 100) == b"text"
+
+
 def test_a_program_without_standard_streams_gets_an_os_error() -> None:
     program = """
 import nurseryio

@@ -120,6 +120,10 @@ async def test_open_file_returns_a_coroutine_for_all_other_code(tmp_path: Path) 
     opening = open_file(name, encoding="utf-8")
     assert asyncio.iscoroutine(opening)
     assert repr(opening) == "<call of open_file()>"
+    # Tasks and tools show the name and the frame of a coroutine.
+    assert opening.__name__ == opening.__qualname__ == "open_file"
+    assert opening.cr_frame is not None  # type: ignore[attr-defined]
+    assert not hasattr(opening, "read")
     async with await opening as file:
         assert not file.closed
     with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
