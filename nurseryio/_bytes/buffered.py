@@ -82,7 +82,7 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
     __slots__ = (
         "__dict__",
         "__weakref__",
-        *"_closed _credit _data _position _receiving _skip_newline receive_stream".split(),
+        *"_closed _credit _data _piece _position _receiving _skip_newline receive_stream".split(),
     )
 
     receive_stream: ReceiveStreamT
@@ -97,6 +97,8 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
         # The buffer: the bytes of _data from _position on. It is a bytearray only in _fill().
         self._data = b""
         self._position = 0
+        # A piece that was received and is not in _data yet: there was no memory for both.
+        self._piece: bytes | bytearray | None = None
         self._credit = MAX_CREDIT
         self._closed = False
         # Whether a task is in _fill(). _credit is 0 then.
@@ -206,8 +208,9 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
             end = await self._fill_until(delimiter, max_bytes)
             start = self._position
             data = self._data
+        taken = data[start:end]
         self._position = end + len(delimiter)
-        return data[start:end]
+        return taken
 
     @overload
     def lines(self, *, max_bytes: int = LIMIT) -> AsyncIterator[bytes]: ...
@@ -269,6 +272,7 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
         """
         self._closed = True
         self._data = b""
+        self._piece = None
         self._position = 0
         await self.receive_stream.aclose()
 
@@ -301,9 +305,9 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
         """
         if self._receiving:
             raise BusyResourceError("another task is receiving on this BufferedReceiveStream")
-        self._receiving = True
-        self._credit = 0
         try:
+            self._receiving = True
+            self._credit = 0
             self._check_open()
             found = find(0)
             if found >= 0 or (most is not None and self._count() > most):
@@ -341,24 +345,26 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
     async def _receive_piece(self) -> bool:
         """Wait for a piece, and append it to the buffer. False if the stream has ended."""
         if self._position:
-            self._data = self._data[self._position :]
-            self._position = 0
-        piece = await self.receive_stream.receive_some()
-        self._check_open()
+            self._data, self._position = self._data[self._position :], 0
+        if self._piece is None:
+            self._piece = await self.receive_stream.receive_some()
+            self._check_open()
+        piece = self._piece
         if not piece:
+            self._piece = None
             return False
-        if self._skip_newline:
-            self._skip_newline = False
-            if piece[0] == _NEWLINE:
-                piece = piece[1:]
+        if self._skip_newline and piece[0] == _NEWLINE:
+            piece = piece[1:]
         if not self._data:
-            self._data = bytes(piece)
+            self._data, self._piece = bytes(piece), None
         elif len(self._data) < SMALL:
-            self._data += piece
+            self._data, self._piece = self._data + piece, None
         else:
             if type(self._data) is bytes:
                 self._data = bytearray(self._data)  # type: ignore[assignment]
             self._data += piece
+            self._piece = None
+        self._skip_newline = False
         return True
 
     def _take(self, count: int) -> bytes:
@@ -447,11 +453,10 @@ class ByteLines(_Lines[bytes]):
             end = data.find(b"\n", start)
             if end < 0:
                 return reader._take(length)  # the last line
-        reader._position = end + 1
         last = end - 1
-        if data[last] == _RETURN and last >= start:
-            return data[start:last]
-        return data[start:end]
+        line = data[start : last if data[last] == _RETURN and last >= start else end]
+        reader._position = end + 1
+        return line
 
     def _length(self, seen: int) -> int:
         reader = self._reader
@@ -497,16 +502,15 @@ class TextLines(_Lines[str]):
         data = reader._data
         start = reader._position
         first = start + seen
-        step = FIRST_STEP
+        last = first + FIRST_STEP
         while True:
-            end = data.find(b"\n", first, first + step)
-            back = data.find(b"\r", first, first + step if end < 0 else end)
+            end = data.find(b"\n", first, last)
+            back = data.find(b"\r", first, last if end < 0 else end)
             if back >= 0:
                 return back - start
-            if end >= 0 or first + step >= len(data):
+            if end >= 0 or last >= len(data):
                 return end - start
-            first += step
-            step *= 2
+            first, last = last, last + 2 * (last - first)
 
 
 def _check_count(value: object, name: str) -> int:

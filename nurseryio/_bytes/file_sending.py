@@ -132,10 +132,14 @@ async def sendfile(
     await to_thread_run_sync(_prepare, source, offset)
     try:
         await _send(stream, source, progress)
-    except (Cancelled, Exception):
-        # In a thread, because a compressed file is read from its start again to go back.
+    except BaseException as error:
+        back = partial(source.seek, progress.position)
         with suppress(OSError, ValueError):
-            await complete_in_thread(partial(source.seek, progress.position))
+            if isinstance(error, (Cancelled, Exception)):
+                # In a thread, because a compressed file is read from its start again to go back.
+                await complete_in_thread(back)
+            else:
+                back()
         raise
     source.seek(progress.position)
     return progress.sent
@@ -206,8 +210,10 @@ async def _send_by_kernel(stream: SocketStream, number: int, progress: _Progress
         with _sending_alone(stream):
             await _copy(stream, target, source, progress)
     finally:
-        os.close(target)
-        os.close(source)
+        try:
+            os.close(target)
+        finally:
+            os.close(source)
 
 
 @contextmanager
@@ -218,8 +224,8 @@ def _sending_alone(stream: SocketStream) -> Iterator[None]:
     if stream.socket.did_shutdown_SHUT_WR:
         raise ClosedResourceError("can't send data after sending EOF")
     stream._check_open()
-    stream._sending = True
     try:
+        stream._sending = True
         yield
     except OSError as error:
         raise_for(error)

@@ -33,11 +33,10 @@ import socket as stdlib
 import stat
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._asyncio.compat import running_loop
 from .._base import (
-    BrokenResourceError,
     ClosedResourceError,
     ConflictDetector,
     NoPublicConstructor,
@@ -50,7 +49,7 @@ from .._base.util import bytes_view
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
 from .._loop import notify_closing, wait_readable, wait_writable
 from .._loop.watching import can_watch
-from .._net.fd_stream import FdStream
+from .._net.fd_stream import FdStream, raise_for
 from .._net.stream import RECEIVE_SIZE, check_max_bytes
 from .._run import in_trio_run
 from .._sync import Event
@@ -304,7 +303,11 @@ def _choose(fd: int, flags: int) -> Way:
     if watchable:
         private = _open_again(fd, flags)
         if private is not None:
-            return FdStream(private)
+            try:
+                return FdStream(private)
+            except BaseException:
+                os.close(private)
+                raise
         if _can_be_ready(fd, flags):
             return _Shared(fd)
     return _Threaded(fd)
@@ -363,7 +366,7 @@ class _Duplicate:
         self._fd = os.dup(fd)
 
     def __del__(self) -> None:
-        if self._fd != -1:
+        if getattr(self, "_fd", -1) != -1:
             os.close(self._fd)
 
     def fileno(self) -> int:
@@ -376,15 +379,11 @@ class _Duplicate:
     def close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd != -1:
-            if in_trio_run():
-                notify_closing(fd)
-            os.close(fd)
-
-
-def _raise_for(error: OSError) -> NoReturn:
-    if error.errno == errno.EBADF:
-        raise ClosedResourceError("file was already closed") from None
-    raise BrokenResourceError(f"file descriptor broken: {error}") from error
+            try:
+                if in_trio_run():
+                    notify_closing(fd)
+            finally:
+                os.close(fd)
 
 
 class _Shared(_Duplicate):
@@ -417,7 +416,7 @@ class _Shared(_Duplicate):
                 except BlockingIOError:
                     pass
                 except OSError as error:
-                    _raise_for(error)
+                    raise_for(error)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with self._sending, bytes_view(data) as view:
@@ -437,7 +436,7 @@ class _Shared(_Duplicate):
                 except BlockingIOError:
                     pass
                 except OSError as error:
-                    _raise_for(error)
+                    raise_for(error)
 
     async def wait_send_all_might_not_block(self) -> None:
         with self._sending:
@@ -510,7 +509,7 @@ class _Threaded(_Duplicate):
             self.check_open()
             os.lseek(self._fd, position + len(data), os.SEEK_SET)
         except OSError as error:
-            _raise_for(error)
+            raise_for(error)
         return data
 
     async def _read(self, most: int) -> bytes:
@@ -528,7 +527,7 @@ class _Threaded(_Duplicate):
         try:
             return outcome.unwrap()
         except OSError as error:
-            _raise_for(error)
+            raise_for(error)
         finally:
             del outcome, reading
 
@@ -551,7 +550,7 @@ class _Threaded(_Duplicate):
                         abandon_on_cancel=not self._is_on_disk,
                     )
                 except OSError as error:
-                    _raise_for(error)
+                    raise_for(error)
 
     async def wait_send_all_might_not_block(self) -> None:
         with self._sending:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from typing import Any
@@ -78,6 +78,10 @@ def each_cut(data: bytes) -> list[list[bytes]]:
         *(cut(data, place) for place in range(1, len(data))),
         [bytes([byte]) for byte in data],
     ]
+
+
+async def anext_of(lines: Any) -> Any:
+    return await lines.__anext__()
 
 
 async def collect(lines: Any) -> list[Any]:
@@ -397,6 +401,54 @@ async def test_an_error_of_the_stream_passes_and_the_buffer_is_kept() -> None:
             else:
                 await collect(stream.lines("utf-8") if wanted == "text" else stream.lines())
         assert await stream.receive_some() == b"partial"
+
+
+@pytest.mark.parametrize("before", [b"", b"x" * 100, b"x" * SMALL, b"x" * (SMALL + 1)])
+async def test_an_error_while_the_buffer_is_extended_loses_no_bytes(before: bytes) -> None:
+    class TooLarge(bytes):
+        """There is no memory for it at first."""
+
+        attempts = 0
+
+        def __getitem__(self, key: Any) -> Any:
+            TooLarge.attempts += 1
+            if TooLarge.attempts == 1:
+                raise MemoryError
+            return super().__getitem__(key)
+
+    # The "\n" belongs to the line end before it, and is cut off.
+    stream = reader(b"line\r", TooLarge(b"\n" + before + b"end\n"))
+    assert await anext_of(stream.lines("ascii")) == "line"
+    with pytest.raises(MemoryError):
+        await stream.receive_until(b"\n", max_bytes=10**6)
+    assert await stream.receive_until(b"\n", max_bytes=10**6) == before + b"end"
+    assert stream.receive_stream.calls == 2
+
+
+async def test_an_error_while_a_result_is_made_takes_nothing_from_the_buffer() -> None:
+    class TooLarge(bytes):
+        """There is no memory for a copy at first."""
+
+        def __getitem__(self, key: Any) -> Any:
+            if isinstance(key, slice) and not failed:
+                failed.append(True)
+                raise MemoryError
+            return super().__getitem__(key)
+
+    receiving: list[Callable[[BufferedReceiveStream[Pieces]], Awaitable[bytes]]] = [
+        lambda stream: stream.receive_until(b"\n"),
+        lambda stream: stream.receive_exactly(3),
+        lambda stream: stream.receive_some(3),
+        lambda stream: anext_of(stream.lines()),
+    ]
+    await checkpoint()
+    for receive in receiving:
+        failed: list[bool] = []
+        stream = reader()
+        stream._data = TooLarge(b"abc\nd")
+        with pytest.raises(MemoryError):
+            await receive(stream)
+        assert await receive(stream) == b"abc"
 
 
 async def test_a_closed_stream_raises_closed_resource_error_also_with_data_in_the_buffer() -> None:

@@ -713,6 +713,24 @@ async def test_a_stream_of_the_other_direction_is_refused_although_it_could_be_o
     assert os.read(terminal[0], 100) == b"text"
 
 
+async def test_a_terminal_opened_again_is_closed_if_no_stream_can_be_made_of_it(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+
+    def failing(fd: int) -> Any:
+        opened.append(fd)
+        raise MemoryError
+
+    monkeypatch.setattr(standard, "FdStream", failing)
+    if sys.platform != "linux":
+        monkeypatch.setattr(standard, "_open_again", lambda fd, flags: os.dup(fd))
+    with pytest.raises(MemoryError):
+        reading(pipe[0])
+    assert len(opened) == 1
+    assert not is_open(opened[0])
+
+
 def test_a_program_without_standard_streams_gets_an_os_error() -> None:
     program = """
 import nurseryio
