@@ -23,6 +23,7 @@ from .channel import (
     MemorySendChannel,
     open_memory_channel,
 )
+from .compiled_channel import put_in_place as put_in_place
 from .condition import Condition, ConditionStatistics
 from .event import Event, EventStatistics
 from .limiter import CapacityLimiter, CapacityLimiterStatistics
