@@ -152,6 +152,29 @@ call1(PyObject *function, PyObject *argument)
     return PyObject_Vectorcall(function, &argument, 1, NULL);
 }
 
+/* asyncio.current_task() and Task.cancelling() are functions in C. They are called without the
+   interpreter's check of the recursion limit, if bind() finds that they have the usual signatures. */
+static _PyCFunctionFastWithKeywords current_task_function = NULL;
+static PyCFunction cancelling_function = NULL;
+
+static inline PyObject *
+current_asyncio_task(void)
+{
+    PyObject *none[1] = {NULL};  /* a pointer that is not NULL: the parser of arguments is faster */
+    if (current_task_function != NULL)
+        return current_task_function(PyCFunction_GET_SELF(B.current_task), none, 0, NULL);
+    return PyObject_Vectorcall(B.current_task, none, 0, NULL);
+}
+
+/* The task is an asyncio task written in C. */
+static inline PyObject *
+cancelling(PyObject *asyncio_task)
+{
+    if (cancelling_function != NULL)
+        return cancelling_function(asyncio_task, NULL);
+    return call1(B.cancelling, asyncio_task);
+}
+
 static PyObject *
 not_bound(void)
 {
@@ -224,7 +247,7 @@ is_positive(PyObject *number)
 static PyObject *
 running_record(void)
 {
-    PyObject *asyncio_task = PyObject_CallNoArgs(B.current_task);
+    PyObject *asyncio_task = current_asyncio_task();
     if (asyncio_task == NULL)
         return NULL;
     PyObject *task = Py_XNewRef(PyDict_GetItemWithError(B.records, asyncio_task));
@@ -327,6 +350,21 @@ limited(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     return PyObject_Vectorcall(P.limited, args, nargs, NULL);
 }
 
+/* Whether heappush() would leave a new entry at the end of the heap. */
+static int
+is_last(PyObject *heap, double when)
+{
+    Py_ssize_t size = PyList_GET_SIZE(heap);
+    if (size == 0)
+        return 1;
+    PyObject *parent = PyList_GET_ITEM(heap, (size - 1) / 2);
+    if (!PyList_CheckExact(parent) || PyList_GET_SIZE(parent) != 4)
+        return 0;
+    PyObject *earlier = PyList_GET_ITEM(parent, 0);
+    /* Of two equal deadlines the new one has the greater number. */
+    return PyFloat_CheckExact(earlier) && PyFloat_AS_DOUBLE(earlier) <= when;
+}
+
 /* Add the entry of a relative deadline to the heap. Returns 0, or -1 with an error. The scope's
    slots are changed as in CancelScope.__enter__. */
 static int
@@ -348,13 +386,17 @@ enter_timed(PyObject *self, PyObject *state, PyObject *deadlines, PyObject *now,
     PyList_SET_ITEM(entry, 3, Py_NewRef(self));
     PUT(self, CancelScope_entry, entry);
     PyObject *heap = Py_NewRef(SLOT(deadlines, Deadlines_heap));
-    PyObject *arguments[2] = {heap, entry};
-    PyObject *result = PyObject_Vectorcall(B.heappush, arguments, 2, NULL);
+    PyObject *arguments[2] = {heap, entry}, *result;
+    int pushed = is_last(heap, PyFloat_AS_DOUBLE(deadline)) ? PyList_Append(heap, entry) : 1;
+    if (pushed == 1) {
+        result = PyObject_Vectorcall(B.heappush, arguments, 2, NULL);
+        pushed = result == NULL ? -1 : 0;
+        Py_XDECREF(result);
+    }
     Py_DECREF(heap);
     Py_DECREF(entry);
-    if (result == NULL)
+    if (pushed < 0)
         return -1;
-    Py_DECREF(result);
     PyObject *armed = SLOT(state, LoopStatearmed_at);
     if (armed == NULL || !PyFloat_CheckExact(armed)) {
         PyErr_SetString(PyExc_TypeError, "LoopState.armed_at is not a float");
@@ -409,7 +451,7 @@ scope_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (asyncio_task == NULL
         || !(IS(asyncio_task, ChildTask) || Py_IS_TYPE(asyncio_task, (PyTypeObject *)B.NativeTask)))
         goto original;
-    PyObject *requests = call1(B.cancelling, asyncio_task);
+    PyObject *requests = cancelling(asyncio_task);
     if (requests == NULL)
         goto original;
     Py_DECREF(requests);
@@ -517,7 +559,7 @@ scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     PyObject *task = SLOT(self, Node_task), *parent = SLOT(self, Node_parent);
     if (task == NULL || parent == NULL || !IS(task, Task) || SLOT(task, Taskscope) != self)
         goto original;
-    PyObject *running = PyObject_CallNoArgs(B.current_task);
+    PyObject *running = current_asyncio_task();
     if (running == NULL)
         goto original;
     /* current_task() is a function in C, and has changed nothing. */
@@ -2294,6 +2336,13 @@ bind(PyObject *module, PyObject *args)
         return PyErr_Format(PyExc_TypeError, "an object is not of the expected kind");
     zero = PyLong_FromLong(0);
     one = PyLong_FromLong(1);
+    if (PyCFunction_GET_FLAGS(B.current_task) == (METH_FASTCALL | METH_KEYWORDS))
+        current_task_function =
+            (_PyCFunctionFastWithKeywords)(void (*)(void))PyCFunction_GET_FUNCTION(B.current_task);
+    if (Py_IS_TYPE(B.cancelling, &PyMethodDescr_Type)
+        && ((PyMethodDescrObject *)B.cancelling)->d_method->ml_flags == METH_NOARGS
+        && PyDescr_TYPE(B.cancelling) == (PyTypeObject *)B.NativeTask)
+        cancelling_function = ((PyMethodDescrObject *)B.cancelling)->d_method->ml_meth;
     loop_keyword = PyTuple_Pack(1, N.loop);
     if (zero == NULL || one == NULL || loop_keyword == NULL || PyType_Ready(&Wait_Type) < 0)
         return NULL;

@@ -70,6 +70,10 @@ SET_BY_C: tuple[tuple[type, frozenset[str]], ...] = (
 )
 
 
+# The Python functions in whose place modules use a C function. Tests ask for them.
+replaced: dict[Any, Any] = {}
+
+
 def _given() -> dict[str, Any]:
     """The objects that the C module uses, by the names that it gives them."""
     return {
@@ -269,6 +273,7 @@ def put_in_place() -> str | None:
 
 def _replace(original: Any, replacement: Any) -> None:
     """Put a function into all modules that have been imported and use the original."""
+    replaced[replacement] = original
     package = __name__.partition(".")[0] + "."
     for name, module in list(sys.modules.items()):
         if name.startswith(package):
