@@ -1267,6 +1267,7 @@ typedef struct {
     PyObject *queue;   /* the queue that the task is in */
     PyObject *entry;   /* the task's entry there; an item that is sent or was taken */
     PyObject *end;     /* the end of a channel */
+    PyObject *at_end;  /* the class of the error if the channel has ended */
     PyObject *future;
     PyObject *inner;   /* the iterator of the future; or a coroutine */
 } Wait;
@@ -1294,7 +1295,7 @@ new_wait(Phase phase, Kind kind, PyObject *task)
     self->kind = kind;
     self->phase = phase;
     self->task = Py_XNewRef(task);
-    self->queue = self->entry = self->end = self->future = self->inner = NULL;
+    self->queue = self->entry = self->end = self->at_end = self->future = self->inner = NULL;
     PyObject_GC_Track(self);
     return self;
 }
@@ -1306,6 +1307,7 @@ wait_traverse(Wait *self, visitproc visit, void *arg)
     Py_VISIT(self->queue);
     Py_VISIT(self->entry);
     Py_VISIT(self->end);
+    Py_VISIT(self->at_end);
     Py_VISIT(self->future);
     Py_VISIT(self->inner);
     return 0;
@@ -1318,6 +1320,7 @@ wait_clear(Wait *self)
     Py_CLEAR(self->queue);
     Py_CLEAR(self->entry);
     Py_CLEAR(self->end);
+    Py_CLEAR(self->at_end);
     Py_CLEAR(self->future);
     Py_CLEAR(self->inner);
     return 0;
@@ -1456,6 +1459,8 @@ failed:
 /* Change the number of tasks that wait on an end. Returns 0, or -1 with an error. */
 static int count_waiting(PyObject *end, PyObject *(*change)(PyObject *, PyObject *));
 
+static void convert_end(PyObject *at_end);
+
 /* Whether the recheck of a task is queued and scheduled. */
 static inline int
 is_rechecked(PyObject *task)
@@ -1515,6 +1520,8 @@ park_over(Wait *self, PyObject *outcome)
     else
         result = PyObject_CallMethodNoArgs(outcome, N.unwrap);
     Py_DECREF(outcome);
+    if (result == NULL && self->at_end != NULL)
+        convert_end(self->at_end);
     return returned(result);
 }
 
@@ -1628,7 +1635,7 @@ static struct {
 #undef X
 } CO;
 
-static PyObject *original_send, *original_receive;
+static PyObject *original_send, *original_receive, *raise_at_end;
 static int channels_bound = 0;
 
 #define CSLOT(object, name) (*(PyObject **)((char *)(object) + CO.name))
@@ -1647,6 +1654,17 @@ count_waiting(PyObject *end, PyObject *(*change)(PyObject *, PyObject *))
     put(&CSLOT(end, ChannelEnd_waiting), number);
     Py_DECREF(number);
     return 0;
+}
+
+/* Raise the error that the caller of receive() gets, if the channel has ended. */
+static void
+convert_end(PyObject *at_end)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *arguments[2] = {at_end, error};
+    PyObject *result = handle(error, raise_at_end, arguments, 2);
+    Py_XDECREF(result);
+    Py_DECREF(error);
 }
 
 static void
@@ -1826,6 +1844,13 @@ failed:
     return NULL;
 }
 
+static PyObject *
+call_receive(PyObject *end, PyObject *at_end)
+{
+    PyObject *arguments[2] = {end, at_end};
+    return PyObject_Vectorcall(original_receive, arguments, 2, NULL);
+}
+
 /* The first step of MemoryReceiveChannel._receive(). */
 static PyObject *
 receive_first(Wait *self)
@@ -1876,7 +1901,7 @@ failed:
     return NULL;
 original:
     if (may_fall_back())
-        return delegate(self, call1(original_receive, end));
+        return delegate(self, call_receive(end, self->at_end));
     self->phase = OVER;
     return NULL;
 }
@@ -2169,15 +2194,17 @@ send(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 
 /* The body of MemoryReceiveChannel._receive(): something to await. */
 static PyObject *
-receive(PyObject *module, PyObject *end)
+receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     if (!channels_bound)
         return not_bound();
-    if (!Py_IS_TYPE(end, C.MemoryReceiveChannel))
-        return call1(original_receive, end);
+    if (nargs != 2 || !Py_IS_TYPE(args[0], C.MemoryReceiveChannel))
+        return PyObject_Vectorcall(original_receive, args, nargs, NULL);
     Wait *self = new_wait(NEW, RECEIVE, NULL);
-    if (self != NULL)
-        self->end = Py_NewRef(end);
+    if (self != NULL) {
+        self->end = Py_NewRef(args[0]);
+        self->at_end = Py_NewRef(args[1]);
+    }
     return (PyObject *)self;
 }
 
@@ -2253,7 +2280,8 @@ bind_channels(PyObject *module, PyObject *given)
 #undef X
     original_send = look_up(given, "original_send");
     original_receive = look_up(given, "original_receive");
-    if (original_send == NULL || original_receive == NULL)
+    raise_at_end = look_up(given, "raise_at_end");
+    if (original_send == NULL || original_receive == NULL || raise_at_end == NULL)
         return NULL;
     if (!PyType_IsSubtype(C.MemorySendChannel, C.ChannelEnd)
         || !PyType_IsSubtype(C.MemoryReceiveChannel, C.ChannelEnd))
@@ -2376,7 +2404,7 @@ static PyMethodDef functions[] = {
     {"maybe_yield", maybe_yield, METH_O, NULL},
     {"new_scope", (PyCFunction)new_scope, METH_FASTCALL, NULL},
     {"park", (PyCFunction)park, METH_FASTCALL, NULL},
-    {"receive", receive, METH_O, NULL},
+    {"receive", (PyCFunction)receive, METH_FASTCALL, NULL},
     {"reschedule", (PyCFunction)(void (*)(void))reschedule, METH_FASTCALL | METH_KEYWORDS,
      reschedule_doc},
     {"send", (PyCFunction)send, METH_FASTCALL, NULL},

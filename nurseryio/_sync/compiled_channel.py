@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
-from typing import Any
+from typing import Any, NoReturn
 
 from .._base import EndOfChannel
+from .._base.exc_fields import is_a
 from .._nursery import __compiled__
 from .._nursery.compiled import C_MODULE, copy_of, give_code
 from .channel import ChannelEnd, ChannelState, MemoryReceiveChannel, MemorySendChannel
@@ -27,10 +28,17 @@ async def _send(self: Any, value: Any) -> None:
 
 
 async def _receive(self: Any, at_end: type[Exception]) -> Any:
+    return await receive_wait(self, at_end)  # type: ignore[name-defined]  # noqa: F821
+
+
+def _raise_at_end(at_end: type[Exception], error: BaseException) -> NoReturn:
+    """The except clause of ``_receive``, for an error that a receiver was woken with."""
     try:
-        return await receive_wait(self)  # type: ignore[name-defined]  # noqa: F821
-    except EndOfChannel as end:
-        raise at_end(*end.args) from None
+        if is_a(error, EndOfChannel):
+            raise at_end(*error.args) from None
+        raise error
+    finally:
+        del error  # no reference cycle: the error holds this frame
 
 
 def put_in_place() -> bool:
@@ -42,17 +50,16 @@ def put_in_place() -> bool:
     if not __compiled__:
         return False
     c_module: Any = importlib.import_module(C_MODULE)
-    receive = copy_of(MemoryReceiveChannel._receive)
     given = {
         "ChannelEnd": ChannelEnd,
         "ChannelState": ChannelState,
         "MemoryReceiveChannel": MemoryReceiveChannel,
         "MemorySendChannel": MemorySendChannel,
         "deque": deque,
-        "original_receive": receive,
+        "original_receive": copy_of(MemoryReceiveChannel._receive),
         "original_send": copy_of(MemorySendChannel.send),
+        "raise_at_end": _raise_at_end,
     }
-    receive.__defaults__ = (EndOfChannel,)
     try:
         c_module.bind_channels(given)
     except (AttributeError, LookupError, TypeError):
