@@ -32,7 +32,15 @@ from .._base.errors import ENGINE_ERRORS, Cancelled
 from .._base.exc_fields import is_a
 from .._base.outcome import Value
 from .._base.util import checked_coroutine, reject_non_functions
-from .._core import anyio_hook, delivery, scope_tree, swallowing, task as task_module, traps, wait_queue
+from .._core import (
+    anyio_hook,
+    delivery,
+    scope_tree,
+    swallowing,
+    task as task_module,
+    traps,
+    wait_queue,
+)
 from .._core.cancel_ledger import UNKNOWN, defer_native_cancel
 from .._core.deadlines import Deadlines
 from .._core.loop_state import LoopState
@@ -74,8 +82,29 @@ SET_BY_C: tuple[tuple[type, frozenset[str]], ...] = (
 replaced: dict[Any, Any] = {}
 
 
+def _originals() -> dict[str, Any]:
+    """The Python functions that the functions of the C module stand before."""
+    return {
+        "original_new_scope": scope.new_scope,
+        "original_limited": timeouts._limited,
+        "original_scope_enter": CancelScope.__enter__,
+        "original_scope_exit": CancelScope.__exit__,
+        "original_start_soon": Nursery.start_soon,
+        "original_child_ended": Nursery._child_ended,
+        "original_end_child": task_exit.end_child,
+        "original_deliver": delivery._deliver,
+        "original_collect_children": scope_tree._collect_children,
+        "original_checkpoint": copy_of(traps.checkpoint),
+        "original_current_task": task_module.current_task,
+        "original_maybe_yield": wait_queue.maybe_yield,
+        "original_park": wait_queue.park,
+        "original_reschedule": traps.reschedule,
+        "original_wake_first": wait_queue.wake_first,
+    }
+
+
 def _given() -> dict[str, Any]:
-    """The objects that the C module uses, by the names that it gives them."""
+    """The other objects that the C module uses, by the names that it gives them."""
     return {
         "CancelScope": CancelScope,
         "ChildTask": compat.ChildTask,
@@ -125,21 +154,6 @@ def _given() -> dict[str, Any]:
         "unmake": task_exit.unmake,
         "wait_interrupted": _wait_interrupted,
         "wake_later": _wake_later,
-        "original_new_scope": scope.new_scope,
-        "original_limited": timeouts._limited,
-        "original_scope_enter": CancelScope.__enter__,
-        "original_scope_exit": CancelScope.__exit__,
-        "original_start_soon": Nursery.start_soon,
-        "original_child_ended": Nursery._child_ended,
-        "original_end_child": task_exit.end_child,
-        "original_deliver": delivery._deliver,
-        "original_collect_children": scope_tree._collect_children,
-        "original_checkpoint": copy_of(traps.checkpoint),
-        "original_current_task": task_module.current_task,
-        "original_maybe_yield": wait_queue.maybe_yield,
-        "original_park": wait_queue.park,
-        "original_reschedule": traps.reschedule,
-        "original_wake_first": wait_queue.wake_first,
     }
 
 
@@ -246,7 +260,7 @@ def put_in_place() -> str | None:
         return f"the C module cannot be loaded: {error}"
     signature = "start_soon($self, async_fn, *args, name=None)\n--\n\n"
     try:
-        c_module.bind(_given(), signature + (Nursery.start_soon.__doc__ or ""))
+        c_module.bind({**_given(), **_originals()}, signature + (Nursery.start_soon.__doc__ or ""))
     except (AttributeError, LookupError, TypeError) as error:
         # Perhaps because a tool has replaced asyncio's tasks by those written in Python.
         return f"the C module does not fit: {error}"
@@ -290,9 +304,7 @@ def give_code(function: Any, source: Any, name: str, value: Any) -> None:
     """
     function.__globals__[name] = value
     code = function.__code__
-    function.__code__ = source.__code__.replace(
-        co_name=code.co_name, co_qualname=code.co_qualname
-    )
+    function.__code__ = source.__code__.replace(co_name=code.co_name, co_qualname=code.co_qualname)
 
 
 # None if the C functions are used, otherwise why they are not.

@@ -11,11 +11,14 @@ import asyncio
 import contextlib
 import gc
 import inspect
+import itertools
 import sys
 import threading
 import traceback
+import types
 import warnings
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any
 
@@ -74,7 +77,12 @@ async def the_running_task_is_found() -> Any:
     thread.join()
     wrong: Any = current_task
     adopted: Any = await asyncio.ensure_future(ended(checkpoint()))
-    return [found, tried(lambda: wrong(1)) != "", adopted, str(inspect.signature(current_task))]
+    return [
+        found,
+        tried(lambda: wrong(1)) != "",
+        adopted,
+        list(inspect.signature(current_task).parameters),
+    ]
 
 
 def outcomes() -> list[Any]:
@@ -129,7 +137,7 @@ async def reschedule_refuses() -> Any:
         thread.join()
         wrong(task=task, next_send=None)
         event._waiting.clear()
-    return [*found, str(inspect.signature(reschedule))]
+    return [*found, list(inspect.signature(reschedule).parameters)]
 
 
 @scenario
@@ -214,8 +222,6 @@ async def waking_near_the_recursion_limit() -> Any:
 
 @scenario
 async def waking_the_first_task_of_a_queue() -> Any:
-    from collections import OrderedDict
-
     found: list[Any] = [tried(lambda: wake_first(OrderedDict()))[:9]]
     plain: Any = {}
     found.append(tried(lambda: wake_first(plain))[:9])
@@ -414,17 +420,23 @@ async def awaitables_that_are_never_awaited_or_awaited_again() -> Any:
     return [*found, len(event._waiting), send.statistics()]
 
 
+def functions_of(frames: Iterable[types.FrameType]) -> list[str]:
+    """The functions on a stack. ``park`` has no frame in C, and an unusual case has two frames."""
+    names = [getattr(frame.f_code, "co_qualname", "") for frame in frames]
+    return [name for name, _ in itertools.groupby(name for name in names if name != "park")]
+
+
 @scenario
 async def a_waiting_task_says_what_it_waits_for() -> Any:
     found: list[Any] = []
     send, receive = open_memory_channel[int](0)
-    lock, semaphore, event = Lock(), nurseryio.Semaphore(0), Event()
+    lock, semaphore, event, shield_ends = Lock(), nurseryio.Semaphore(0), Event(), Event()
     await lock.acquire()
 
     async def in_a_shield() -> None:
         with CancelScope() as scope, CancelScope(shield=True):
             scope.cancel()
-            await event.wait()
+            await shield_ends.wait()
 
     async def after_cancel() -> None:
         with CancelScope() as scope:
@@ -439,10 +451,10 @@ async def a_waiting_task_says_what_it_waits_for() -> Any:
             nursery.start_soon(function)
             await asyncio.sleep(0)
             task = next(iter(nursery._children))
-            # The functions of the library and the program that are on the stack, without park().
-            names = [frame.f_code.co_qualname for frame, _ in task.iter_await_frames()]
-            found.append([name for name in names if name != "park"])
+            found.append(functions_of(frame for frame, _ in task.iter_await_frames()))
             found.append(wait_of(task.asyncio_task, task, list(task.iter_await_frames())).text)
+            if function is in_a_shield:
+                shield_ends.set()
             nursery.cancel_scope.cancel()
     lock.release()
     return found
@@ -458,8 +470,8 @@ async def tracebacks_name_the_operation() -> Any:
             try:
                 await make()
             except BaseException as error:
-                names = [each.name for each in traceback.extract_tb(error.__traceback__)]
-                found.append([name for name in names if name != "park"])
+                frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+                found.append(functions_of(frames))
                 raise
     return found
 
