@@ -1105,10 +1105,6 @@ finish:
 
 static PyObject *loop_keyword;  /* ("loop",) */
 
-PyDoc_STRVAR(current_task_doc,
-"current_task($module, /)\n--\n\n\
-The task that is running, as a record. See the Python function for the rest.");
-
 /* task.current_task() */
 static PyObject *
 current_task(PyObject *module, PyObject *Py_UNUSED(ignored))
@@ -1186,10 +1182,6 @@ failed:
     Py_XDECREF(abort);
     return -1;
 }
-
-PyDoc_STRVAR(reschedule_doc,
-"reschedule($module, task, next_send=None)\n--\n\n\
-Wake a task that waits in wait_task_rescheduled(). See the Python function for the rest.");
 
 static PyObject *
 reschedule(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
@@ -2301,6 +2293,35 @@ set_method(PyTypeObject *cls, PyMethodDef *definition)
     return result;
 }
 
+/* Give a function of the module the text of the Python function. Returns 0, or -1 with an error. */
+static int
+set_doc(PyObject *module, const char *name, const char *signature, PyObject *original)
+{
+    PyObject *function = PyObject_GetAttrString(module, name);
+    if (function == NULL)
+        return -1;
+    if (!PyCFunction_Check(function)) {
+        Py_DECREF(function);
+        return 0;
+    }
+    PyMethodDef *definition = ((PyCFunctionObject *)function)->m_ml;
+    Py_DECREF(function);
+    PyObject *doc = PyObject_GetAttrString(original, "__doc__");
+    if (doc == NULL)
+        return -1;
+    PyObject *text = PyUnicode_FromFormat("%s(%s)\n--\n\n%S", name, signature,
+                                          doc);
+    Py_DECREF(doc);
+    if (text == NULL)
+        return -1;
+    /* The text is kept for as long as the process lives, as that of other functions in C. */
+    const char *utf8 = PyUnicode_AsUTF8(text);
+    if (utf8 == NULL)
+        return -1;
+    definition->ml_doc = utf8;
+    return 0;
+}
+
 PyDoc_STRVAR(bind_doc,
 "bind(given, start_soon_doc)\n--\n\n\
 Look up what this module uses, and set the methods.\n\n\
@@ -2387,6 +2408,9 @@ bind(PyObject *module, PyObject *args)
         || set_method(T.Nursery, &start_soon_def) < 0
         || set_method(T.Nursery, &child_ended_def) < 0)
         return NULL;
+    if (set_doc(module, "current_task", "$module", P.current_task) < 0
+        || set_doc(module, "reschedule", "$module, task, next_send=None", P.reschedule) < 0)
+        return NULL;
     T.CancelScope->tp_vectorcall = scope_vectorcall;
     bound = 1;
     Py_RETURN_NONE;
@@ -2397,7 +2421,7 @@ static PyMethodDef functions[] = {
     {"bind_channels", bind_channels, METH_O, bind_channels_doc},
     {"checked_yield", checked_yield, METH_NOARGS, NULL},
     {"collect_children", (PyCFunction)collect_children, METH_FASTCALL, NULL},
-    {"current_task", current_task, METH_NOARGS, current_task_doc},
+    {"current_task", current_task, METH_NOARGS, NULL},
     {"deliver", deliver, METH_O, NULL},
     {"end_child", (PyCFunction)end_child, METH_FASTCALL, NULL},
     {"limited", (PyCFunction)limited, METH_FASTCALL, NULL},
@@ -2406,7 +2430,7 @@ static PyMethodDef functions[] = {
     {"park", (PyCFunction)park, METH_FASTCALL, NULL},
     {"receive", (PyCFunction)receive, METH_FASTCALL, NULL},
     {"reschedule", (PyCFunction)(void (*)(void))reschedule, METH_FASTCALL | METH_KEYWORDS,
-     reschedule_doc},
+     NULL},
     {"send", (PyCFunction)send, METH_FASTCALL, NULL},
     {"wake_first", (PyCFunction)wake_first, METH_FASTCALL, NULL},
     {NULL}

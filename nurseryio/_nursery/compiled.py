@@ -10,7 +10,10 @@ the C functions into the classes and modules that use them.
 
 Rule 2: :func:`put_in_place` either puts all of them in place, or changes nothing.
 
-Rule 3: the C module sets all slots of a new scope and of a new record. So it is not used if a class
+Rule 3: a coroutine function stays the same function in Python. If its body is in C, it gets code
+that consists of one await: see :func:`give_code`.
+
+Rule 4: the C module sets all slots of a new scope and of a new record. So it is not used if a class
 has other slots than it knows. The free-threaded build never loads it: the C file does not compile
 there, and a module that was compiled for another build has another name.
 """

@@ -19,6 +19,7 @@ import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -429,7 +430,7 @@ def functions_of(frames: Iterable[types.FrameType]) -> list[str]:
 @scenario
 async def a_waiting_task_says_what_it_waits_for() -> Any:
     found: list[Any] = []
-    send, receive = open_memory_channel[int](0)
+    _send, receive = open_memory_channel[int](0)
     lock, semaphore, event, shield_ends = Lock(), nurseryio.Semaphore(0), Event(), Event()
     await lock.acquire()
 
@@ -551,7 +552,7 @@ async def closed_and_broken_channels() -> Any:
                     nursery.cancel_scope.cancel()
                 async with open_nursery() as nursery:
                     for number in range(3):
-                        nursery.start_soon(work, lambda number=number: send.send(number))
+                        nursery.start_soon(work, partial(send.send, number))
                     await turns()
                     for end in (send, receive):
                         end.close()
