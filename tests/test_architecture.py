@@ -239,6 +239,15 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "temporary",
             "standard",
         ),
+        "_workers": (
+            "packing",
+            "worker_main",
+            "worker_process",
+            "pool",
+            "call",
+            "processes",
+            "interpreters",
+        ),
     },
     {
         "testing": (
@@ -275,6 +284,8 @@ PUBLIC = {
     "instruments",
     "lowlevel",
     "socket",
+    "to_interpreter",
+    "to_process",
     "to_thread",
 }
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from typing_extensions import Buffer
-
     from .._base import Outcome
     from .._core import Abort, Task
     from .._system.thread_call import Borrowable
@@ -42,7 +40,7 @@ class WorkerCall(Hop):
     def __init__(
         self,
         kind: str,
-        packed: Buffer,
+        packed: bytes,
         function: str,
         pool: Pool,
         kills: bool,
@@ -51,7 +49,7 @@ class WorkerCall(Hop):
         limiter: Borrowable,
     ) -> None:
         super().__init__(None, task, loop, limiter, False)
-        self._packed: Buffer | None = packed
+        self._packed: bytes | None = packed
         self._pool = pool
         # Whether a cancellation kills the worker.
         self._kills = kills

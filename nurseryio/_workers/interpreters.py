@@ -29,7 +29,7 @@ from .pool import pools_of_loops
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from typing_extensions import Buffer, TypeVarTuple, Unpack
+    from typing_extensions import TypeVarTuple, Unpack
 
     from .._sync import CapacityLimiter
     from .._system.thread_call import Borrowable
@@ -68,7 +68,7 @@ class WorkerInterpreter:
 
     # -- in the thread of a call --
 
-    def exchange(self, request: Buffer, function: str) -> bytes:
+    def exchange(self, request: bytes, function: str) -> bytes:
         """Have a request answered. Makes the subinterpreter if needed.
 
         Raises:
@@ -77,7 +77,7 @@ class WorkerInterpreter:
         try:
             if self._interpreter is None:
                 self._interpreter = _make_interpreter()
-            reply: bytes = self._interpreter.call(answer_bytes, bytes(request))
+            reply: bytes = self._interpreter.call(answer, request)
         except Exception as error:
             self.broken = True
             self._working = False
@@ -155,11 +155,6 @@ def prepare(data: dict[str, Any]) -> None:
         spawn.prepare(data)
     finally:
         del current._inheriting
-
-
-def answer_bytes(request: bytes) -> bytes:
-    """:func:`packing.answer` with bytes, which can be sent between interpreters."""
-    return bytes(answer(request))
 
 
 # -- public -------------------------------------------------------------------------

@@ -15,6 +15,7 @@ libraries have registered there, such as proxies of ``multiprocessing`` and tens
 
 from __future__ import annotations
 
+import io
 import pickle
 import traceback
 from types import CoroutineType
@@ -25,9 +26,6 @@ from .._base.util import qualname_of, safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from typing_extensions import Buffer
-
 # The kinds of replies.
 _RESULT = "result"
 _ERROR = "error"
@@ -56,18 +54,20 @@ def _shown(thing: object) -> str:
     return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "..."
 
 
-def _dumps(thing: Any) -> memoryview:
+def _dumps(thing: Any) -> bytes:
     # multiprocessing is loaded at the first call.
     from multiprocessing.reduction import ForkingPickler
 
-    pickled: Any = ForkingPickler.dumps(thing, pickle.HIGHEST_PROTOCOL)
-    return memoryview(pickled)
+    # Not ForkingPickler.dumps(): a buffer of its result that is collected too late is reported.
+    file = io.BytesIO()
+    ForkingPickler(file, pickle.HIGHEST_PROTOCOL).dump(thing)
+    return file.getvalue()
 
 
 # -- on the calling side ----------------------------------------------------------
 
 
-def pack_request(caller: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> memoryview:
+def pack_request(caller: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
     """Make the request to call ``fn(*args)``.
 
     Args:
@@ -119,7 +119,7 @@ def _line_of(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
-def unpack(reply: Buffer, function: str, where: str) -> Any:
+def unpack(reply: bytes, function: str, where: str) -> Any:
     """The result in a reply.
 
     Args:
@@ -174,7 +174,7 @@ def _loaded_error(pickled: bytes | None) -> BaseException | None:
 # -- in the worker ----------------------------------------------------------------
 
 
-def answer(request: Buffer) -> memoryview:
+def answer(request: bytes) -> bytes:
     """Call the function of a request, and make the reply of its result or error. Never raises."""
     try:
         fn, args = pickle.loads(request)
@@ -213,11 +213,11 @@ def _is_async(function: str) -> TypeError:
     )
 
 
-def _pack_error(error: BaseException, origin: BaseException) -> memoryview:
+def _pack_error(error: BaseException, origin: BaseException) -> bytes:
     """The reply with an error, and with the traceback of ``origin`` as text."""
     pickled: bytes | None = None
     try:
-        pickled = bytes(_dumps(error))
+        pickled = _dumps(error)
         if type(pickle.loads(pickled)) is not type(error):
             pickled = None
     except BaseException:

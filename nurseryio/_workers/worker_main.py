@@ -69,7 +69,7 @@ class _Requests:
         self._working = True
         return None if self._parent_gone else request
 
-    def reply(self, reply: memoryview) -> None:
+    def reply(self, reply: bytes) -> None:
         """Send the reply to the last request."""
         self._working = False
         self._connection.send_bytes(reply)

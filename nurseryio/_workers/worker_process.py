@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.connection import Connection
 
-    from typing_extensions import Buffer
-
 # How long (seconds) a process has to exit by itself after the end of its connection.
 GRACE_SECONDS = 2.0
 
@@ -97,7 +95,7 @@ class WorkerProcess:
 
     # -- in the thread of a call --
 
-    def exchange(self, request: Buffer, function: str) -> bytes:
+    def exchange(self, request: bytes, function: str) -> bytes:
         """Send a request and wait for the reply. Starts the process if needed.
 
         Raises:
@@ -191,7 +189,7 @@ class WorkerProcess:
             popen = self._popen
             if popen is None:
                 return None
-            status: int | None = popen.wait(grace if grace > 0 else None)
+            status: int | None = _wait(popen, grace) if grace > 0 else None
             if status is None:
                 self._send_kill()
                 status = popen.wait()
@@ -253,6 +251,24 @@ class WorkerProcess:
                 self._connection.close()
         if self._popen is not None:
             self._popen.close()
+
+
+def _wait(popen: Any, seconds: float) -> int | None:
+    """Wait for an exit, for a limited time. Returns its status, or None."""
+    try:
+        pidfd = os.pidfd_open(popen.pid)
+    except (AttributeError, OSError):
+        # This waits for the end of a pipe, which children of the process may hold.
+        status: int | None = popen.wait(seconds)
+        return status
+    from multiprocessing.connection import wait
+
+    try:
+        wait([pidfd], seconds)
+    finally:
+        os.close(pidfd)
+    status = popen.poll()
+    return status
 
 
 _SIGKILL: int = getattr(signal, "SIGKILL", 9)
