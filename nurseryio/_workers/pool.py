@@ -97,7 +97,9 @@ class Pool:
             return
         self._idle.append(worker)
         oldest = time.monotonic() - IDLE_SECONDS
-        while self._idle[0].idle_since < oldest or len(self._idle) > self.limiter.total_tokens:
+        while self._idle and (
+            self._idle[0].idle_since < oldest or len(self._idle) > self.limiter.total_tokens
+        ):
             self._end(self._idle.pop(0))
 
     def _end(self, worker: Worker) -> None:

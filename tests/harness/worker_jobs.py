@@ -79,6 +79,25 @@ def fail_with_two() -> NoReturn:
     raise TwoArguments("one", "two")
 
 
+def interpreter() -> int:
+    """The number of the interpreter that calls this. Needs Python 3.14."""
+    import importlib
+
+    interpreters: Any = importlib.import_module("concurrent.interpreters")
+    number: int = interpreters.get_current().id
+    return number
+
+
+def wait_for(fifo: str) -> str:
+    with open(fifo) as file:
+        return file.read()
+
+
+def let_go(fifo: str) -> None:
+    with open(fifo, "w") as file:
+        file.write("go")
+
+
 class OwnError(Exception):
     """An error that the other side may not know."""
 
@@ -180,5 +199,3 @@ def stop_resource_tracker() -> None:
 
     stop: Any = getattr(resource_tracker, "_resource_tracker")._stop  # noqa: B009
     stop()
-
-
