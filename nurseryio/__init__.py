@@ -214,7 +214,10 @@ _LAZY = {
     "_system.files": "open_file wrap_file",
     "_system.signals": "open_signal_receiver",
     "_system.stop_signals": "stop_on_signals",
-    "": "abc aio from_thread instruments lowlevel socket testing to_interpreter to_process to_thread",
+    "": (
+        "abc aio from_thread instruments lowlevel socket testing to_interpreter to_process "
+        "to_thread"
+    ),
 }
 
 if not TYPE_CHECKING:

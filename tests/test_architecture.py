@@ -241,6 +241,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         ),
         "_workers": (
             "packing",
+            "spawning",
             "worker_main",
             "worker_process",
             "pool",
@@ -321,6 +322,7 @@ FOREIGN_PRIVATES = {
     "_interop.anyio_bridge": "anyio's",
     "_interop.anyio_trio": "anyio's",
     "_interop.trio_private": "Trio's",
+    "_workers.spawning": "multiprocessing's",
     "testing.pytest_plugin": "pytest-asyncio's",
 }
 

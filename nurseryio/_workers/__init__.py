@@ -3,6 +3,7 @@
 The modules, in reading order:
 
 * ``packing``: a call and its result as bytes; the errors about objects that cannot be sent.
+* ``spawning``: private parts of ``multiprocessing``.
 * ``worker_main``: the program of a worker process.
 * ``worker_process``: one worker process, as its parent uses it.
 * ``pool``: the idle workers of one loop, and their end. ``call``: one call, as both sides see it.

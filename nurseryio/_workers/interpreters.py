@@ -124,37 +124,19 @@ class WorkerInterpreter:
 
 def _make_interpreter() -> Any:
     from concurrent import interpreters  # type: ignore[attr-defined, unused-ignore]
-    from multiprocessing import spawn
 
-    # How multiprocessing finds the main module and other modules. The rest of the data is for
-    # another process.
-    data: Any = spawn.get_preparation_data("nurseryio interpreter")
-    wanted = {"sys_path", "init_main_from_name", "init_main_from_path"}
+    from .spawning import preparation, prepare
+
+    data = preparation()
     interpreter = interpreters.create()
     try:
         interpreter.prepare_main(nurseryio_path=tuple(data["sys_path"]))
         interpreter.exec("import sys; sys.path[:] = nurseryio_path; del nurseryio_path")
-        interpreter.call(prepare, {name: data[name] for name in wanted & data.keys()})
+        interpreter.call(prepare, data)
     except BaseException:
         interpreter.close()
         raise
     return interpreter
-
-
-# -- in the subinterpreter ----------------------------------------------------------
-
-
-def prepare(data: dict[str, Any]) -> None:
-    """Import the program's main module, as multiprocessing does in a new process."""
-    from multiprocessing import process, spawn
-
-    # With this flag a main module that starts the program at its import is an error.
-    current: Any = process.current_process()
-    current._inheriting = True
-    try:
-        spawn.prepare(data)
-    finally:
-        del current._inheriting
 
 
 # -- public -------------------------------------------------------------------------

@@ -125,18 +125,19 @@ class WorkerProcess:
         return reply
 
     def _start(self) -> None:
-        from multiprocessing import get_context
+        # multiprocessing is loaded here, at the first call.
+        from multiprocessing import Pipe
 
-        context: Any = get_context("spawn")
-        self._connection, theirs = context.Pipe()
+        from .spawning import spawn_process
+
+        self._connection, theirs = Pipe()
         try:
-            process = context.Process(target=serve, args=(theirs,), name="nurseryio worker")
             with self._lock:
                 doomed = self._doomed
             if doomed:
                 raise BrokenWorkerProcess("the worker process was not needed any more")
             with _ctrl_c_blocked():
-                popen = process._Popen(process)
+                popen = spawn_process(serve, theirs)
             with self._lock:
                 self._popen = popen
                 if self._doomed:

@@ -1,4 +1,4 @@
-"""Functions for workers, in a module that a worker imports quickly; and what tests of workers share.
+"""Functions for workers, in a module that is imported quickly; and what tests of workers share.
 
 Nothing here imports pytest, because each new worker would import it too.
 """
@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from harness import source
-
 from nurseryio import CapacityLimiter, to_process, to_thread
 
 # -- jobs -----------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from harness import worker_jobs
 
 from nurseryio._base.errors import BrokenWorkerProcess
-from nurseryio._workers import worker_process as module
+from nurseryio._workers import spawning, worker_process as module
 from nurseryio._workers.packing import pack_request, unpack
 from nurseryio._workers.worker_process import WorkerProcess
 
@@ -85,24 +85,18 @@ def test_a_worker_process_that_was_killed_before_its_start_is_not_started() -> N
     assert not worker.rest()
 
 
-def test_a_worker_process_that_cannot_be_started_raises_the_error_of_the_system() -> None:
-    class Popen(Exception):
-        pass
+def test_a_worker_process_that_cannot_be_started_raises_the_error_of_the_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_args: object) -> None:
+        raise BlockingIOError("no more processes")
 
-    def fail(_process: object) -> None:
-        raise Popen
-
+    monkeypatch.setattr(spawning, "spawn_process", fail)
     worker = WorkerProcess()
-    from multiprocessing.context import SpawnProcess
-
-    before = SpawnProcess._Popen  # type: ignore[attr-defined]
-    SpawnProcess._Popen = staticmethod(fail)  # type: ignore[attr-defined]
-    try:
-        with pytest.raises(Popen):
-            worker.exchange(PID, "pid")
-    finally:
-        SpawnProcess._Popen = staticmethod(before)  # type: ignore[attr-defined]
+    with pytest.raises(BlockingIOError):
+        worker.exchange(PID, "pid")
     assert worker.ended.is_set()
+    assert worker.broken
 
 
 def test_a_worker_process_that_does_not_end_is_killed_after_the_time_of_grace() -> None:
