@@ -147,16 +147,16 @@ def unpack(reply: bytes, function: str, where: str) -> Any:
     if kind == _RESULT:
         return content
     pickled, line, shown = content
-    error = _loaded_error(pickled)
-    if error is None:
-        error = RuntimeError(
+    raised = _loaded_error(pickled)
+    if raised is None:
+        raised = RuntimeError(
             f"{function}() raised an error that cannot be sent from the worker: {line}"
         )
-    add_note(error, f"The traceback in {where}:\n\n{shown}")
+    add_note(raised, f"The traceback in {where}:\n\n{shown}")
     try:
-        raise error
+        raise raised
     finally:
-        del error, content  # no reference cycle
+        del raised, content  # no reference cycle
 
 
 def _loaded_error(pickled: bytes | None) -> BaseException | None:
@@ -197,11 +197,11 @@ def answer(request: bytes) -> bytes:
     try:
         return _dumps((_RESULT, result))
     except BaseException as error:
-        failure = pickle.PicklingError(
+        unsent = pickle.PicklingError(
             f"the result of {function}(), {_shown(result)}, cannot be sent from the worker: "
             f"{_line_of(error)}"
         )
-        return _pack_error(explained(failure, _ADVICE_RESULT), error)
+        return _pack_error(explained(unsent, _ADVICE_RESULT), error)
 
 
 def _is_async(function: str) -> TypeError:
