@@ -251,6 +251,18 @@ async def test_task_tree_has_the_scopes_of_a_task_outer_before_inner() -> None:
         task.scope._parent.shield = False  # type: ignore[union-attr]
 
 
+async def test_task_tree_shows_which_scope_was_asked_to_stop() -> None:
+    async with nurseryio.open_nursery() as nursery:
+        with nurseryio.CancelScope() as scope, nurseryio.CancelScope():
+            nursery.start_soon(nurseryio.sleep, 0)
+            scope.request_stop(1000)
+            me = nurseryio.lowlevel.current_task().name
+            asked = [found.stop_requested for found in named(task_tree(), me).scopes]
+            assert asked[-2:] == [True, False]
+            assert asked.count(True) == 1
+            assert "asked to stop, deadline in" in str(task_tree())
+
+
 # -- other threads, signal handlers -------------------------------------------------------
 
 
@@ -421,6 +433,11 @@ def test_task_tree_where_several_loops_run_asks_which_one_is_meant() -> None:
         finally:
             done.set()
         assert [run.result() for run in runs] == [None, None]
+
+
+def test_task_tree_of_something_else_than_an_event_loop_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"task_tree\(\) takes an event loop, not 5: leave it out"):
+        task_tree(5)  # type: ignore[arg-type]
 
 
 def test_task_tree_without_a_loop_is_an_error() -> None:
