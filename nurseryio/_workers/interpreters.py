@@ -1,7 +1,7 @@
 """Calling functions in subinterpreters: ``to_interpreter.run_sync`` (Python 3.14 and later).
 
-A subinterpreter is a second Python in the same process, with a lock of its own. It cannot be
-stopped from outside. So a cancelled call waits, as one in a thread does.
+A subinterpreter is a second Python in the same process, with a second global lock. It cannot
+be stopped from outside. So a cancelled call waits, as one in a thread does.
 
 anyio's function is not used. It relies on private parts of Python 3.13, and does not find the
 functions of the main module. Its subinterpreters are closed at the end of the process alone.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,7 +48,7 @@ HAS_INTERPRETERS = sys.version_info >= (3, 14)
 class WorkerInterpreter:
     """A subinterpreter. It is made by its first call. One call at a time may use it."""
 
-    __slots__ = ("_interpreter", "_working", "broken", "ended", "idle_since")
+    __slots__ = ("__weakref__", "_interpreter", "_working", "broken", "ended", "idle_since")
 
     def __init__(self) -> None:
         self._interpreter: Any = None
@@ -77,6 +78,8 @@ class WorkerInterpreter:
         try:
             if self._interpreter is None:
                 self._interpreter = _make_interpreter()
+                # Also called at the end of a program that does not close its loop.
+                weakref.finalize(self, _close, self._interpreter)
             reply: bytes = self._interpreter.call(answer, request)
         except Exception as error:
             self.broken = True
@@ -95,8 +98,7 @@ class WorkerInterpreter:
         interpreter = self._interpreter
         try:
             if interpreter is not None:
-                with suppress(Exception):  # it runs, or was closed by other code
-                    interpreter.close()
+                _close(interpreter)
         finally:
             self.ended.set()
 
@@ -120,6 +122,11 @@ class WorkerInterpreter:
     def forsake(self) -> None:
         """In a forked child: leave the copy alone."""
         self.ended.set()
+
+
+def _close(interpreter: Any) -> None:
+    with suppress(Exception):  # it runs, or is closed already
+        interpreter.close()
 
 
 def _make_interpreter() -> Any:

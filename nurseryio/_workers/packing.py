@@ -4,8 +4,8 @@ The calling side makes a request with :func:`pack_request`. The worker makes a r
 :func:`answer`. The calling side makes the result or the error of the reply with :func:`unpack`.
 The transport of the bytes is in other modules.
 
-Rule 1: each object that cannot be sent is an error of its own call, and the error names the object.
-It never breaks a worker.
+Rule 1: an object that cannot be sent is an error of the call that it belongs to. The error names
+the object. It never breaks a worker.
 
 Rule 2: an error is sent only if the worker itself can read it back. Otherwise its text is sent.
 
