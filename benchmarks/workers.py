@@ -1,10 +1,11 @@
 """Calls in worker processes: `python -m benchmarks.workers [--calls N] [--rounds N]`.
 
 The same function, which returns its argument, is called again and again by each of three libraries
-in turn: `nurseryio.to_process.run_sync`, `anyio.to_process.run_sync`, and `loop.run_in_executor` with a
-`ProcessPoolExecutor` of the start method "spawn". One warm worker of each makes the calls. The time
-is that of the clock, because the work is done by two processes. The figure is the median of the
-quotients of neighbouring rounds to the executor's, and half the distance between their quartiles.
+in turn: `nurseryio.to_process.run_sync`, `anyio.to_process.run_sync`, and `loop.run_in_executor`
+with a `ProcessPoolExecutor` of the start method "spawn". One warm worker of each makes the calls.
+The time is that of the clock, because the work is done by two processes. The figure is the median
+of the quotients of neighbouring rounds to the executor's, and half the distance between their
+quartiles.
 """
 
 from __future__ import annotations
