@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class WorkerCall(Hop):
     """A call in a worker. While it lasts, it is also the borrower of the limiter's token."""
 
-    __slots__ = ("_kills", "_packed", "_pool", "function", "kind", "worker")
+    __slots__ = ("_kills", "_lost", "_packed", "_pool", "function", "kind", "worker")
 
     def __init__(
         self,
@@ -53,6 +53,8 @@ class WorkerCall(Hop):
         self._pool = pool
         # Whether a cancellation kills the worker.
         self._kills = kills
+        # Whether the worker has ended without a reply. Set in the thread, before the outcome.
+        self._lost = False
         # The name of the public function, and that of the user's function.
         self.kind = kind
         self.function = function
@@ -72,6 +74,9 @@ class WorkerCall(Hop):
         assert worker is not None and packed is not None
         try:
             reply = worker.exchange(packed, self.function)
+        except BaseException:
+            self._lost = True
+            raise
         finally:
             del packed
         return unpack(reply, self.function, worker.where)
@@ -81,10 +86,8 @@ class WorkerCall(Hop):
     def _finish(self, outcome: Outcome[Any]) -> None:
         try:
             try:
-                assert self.worker is not None
-                broken = self.worker.broken
                 self.give_back()
-                if broken and self._kills and self.raise_cancel and isinstance(outcome, Error):
+                if self._lost and self._kills and self.raise_cancel:
                     outcome = capture(self.raise_cancel)
             except BaseException as error:
                 outcome = Error(error)  # the task has to be woken

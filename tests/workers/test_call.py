@@ -125,6 +125,17 @@ async def test_a_worker_call_whose_result_comes_before_the_kill_returns_it() -> 
     assert setting.worker.kills == 1
 
 
+async def test_a_worker_call_whose_error_comes_before_the_kill_raises_the_error() -> None:
+    setting = Setting()
+    setting.packed = pack_request("f", worker_jobs.fail, ())
+    setting.worker.lives_through_kills = True
+    with CancelScope() as scope:
+        current_task()._state.loop.call_soon(scope.cancel)
+        with pytest.raises(KeyError, match="of the job"):
+            await setting.make()
+    assert setting.worker.kills == 1
+
+
 async def test_a_cancelled_worker_call_that_cannot_kill_returns_its_result() -> None:
     setting = Setting(kills=False)
     with CancelScope() as scope:
