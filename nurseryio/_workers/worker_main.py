@@ -8,8 +8,8 @@ Rule 1: standard input and output belong to the functions. Messages travel over 
 Input is empty, because a worker would take the program's own. Output goes where that of the program
 goes, and is flushed after each call.
 
-Rule 2: a thread waits for the end of the connection. If the parent is gone, the process ends at
-once, also in the middle of a call. An idle worker ends like any Python program.
+Rule 2: a thread waits for the end of the parent. Then the process ends at once, also in the middle
+of a call. An idle worker ends with its connection, like any Python program.
 
 Rule 3: Ctrl-C in a terminal reaches each process that runs there. Only the parent acts on it.
 
@@ -20,17 +20,18 @@ is noticed although its children run.
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .._base.forked import in_child
 from .packing import answer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
 # The first message of a worker: it has imported the program's main module.
@@ -40,57 +41,68 @@ READY = b"ready"
 _ORPHAN = 1
 
 
-class _Requests:
-    """The requests of the parent, received by a thread."""
+class _Parent:
+    """A thread that waits for the end of the parent.
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._received: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        # Whether a function is being called, and whether the parent is gone. Each side sets its own
-        # flag before it reads the other's, so one of the two sees both.
+    Args:
+        wait: a function that returns when the parent has ended.
+    """
+
+    def __init__(self, wait: Callable[[], object]) -> None:
+        self._wait = wait
+        # Whether a function is being called, and whether the parent has ended. Each thread sets its
+        # own flag before it reads the other's, so one of the two sees both.
         self._working = False
-        self._parent_gone = False
-        threading.Thread(target=self._receive, name="nurseryio requests", daemon=True).start()
+        self._gone = False
+        self.thread = threading.Thread(target=self._watch, name="nurseryio parent", daemon=True)
+        self.thread.start()
 
-    def _receive(self) -> None:
-        try:
-            while True:
-                self._received.put(self._connection.recv_bytes())
-        except (EOFError, OSError):
-            pass
-        self._parent_gone = True
+    def _watch(self) -> None:
+        self._wait()
+        self._gone = True
         if self._working:
             os._exit(_ORPHAN)
-        self._received.put(None)
 
-    def next(self) -> bytes | None:
-        """Wait for a request; None if there will be none."""
-        request = self._received.get()
+    def begin(self) -> bool:
+        """Record that a call begins. Returns False if the parent has ended."""
         self._working = True
-        return None if self._parent_gone else request
+        return not self._gone
 
-    def reply(self, reply: bytes) -> None:
-        """Send the reply to the last request."""
+    def rest(self) -> None:
+        """Record that the call has ended."""
         self._working = False
-        self._connection.send_bytes(reply)
 
 
-def serve(connection: Connection) -> None:
-    """Answer requests until the connection ends."""
+def _wait_for_end(lifeline: Connection) -> None:
+    with suppress(EOFError, OSError):
+        lifeline.recv_bytes()
+
+
+def serve(connection: Connection, lifeline: Connection) -> None:
+    """Answer requests until the connection ends.
+
+    Args:
+        connection: for requests and replies.
+        lifeline: ends when the parent does. Nothing is sent over it.
+    """
     _ignore_ctrl_c()
     with suppress(OSError):
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
     in_child(connection.close)
-    requests = _Requests(connection)
-    with suppress(BrokenPipeError, ConnectionResetError):  # the parent is gone
+    parent = _Parent(partial(_wait_for_end, lifeline))
+    with suppress(EOFError, OSError):  # the parent has closed the connection
         connection.send_bytes(READY)
-        while (request := requests.next()) is not None:
+        while True:
+            request = connection.recv_bytes()
+            if not parent.begin():
+                break
             reply = answer(request)
             del request
             _flush()
-            requests.reply(reply)
+            parent.rest()
+            connection.send_bytes(reply)
             del reply  # an idle worker keeps no results
 
 

@@ -51,6 +51,7 @@ class WorkerProcess:
         "_connection",
         "_doomed",
         "_ended",
+        "_lifeline",
         "_lock",
         "_popen",
         "_working",
@@ -63,6 +64,8 @@ class WorkerProcess:
         # Reentrant, because a finalizer or a signal handler may interrupt the code that holds it.
         self._lock = threading.RLock()
         self._connection: Connection[Any, Any] | None = None
+        # Ends, for the process, when this program does.
+        self._lifeline: Connection[Any, Any] | None = None
         self._popen: Any = None
         # -- under the lock --
         # Whether a call uses it, or will use it: its thread reaps the process.
@@ -131,20 +134,18 @@ class WorkerProcess:
         from .spawning import spawn_process
 
         self._connection, theirs = Pipe()
-        try:
+        end, self._lifeline = Pipe(duplex=False)
+        with theirs, end:
             with self._lock:
                 doomed = self._doomed
             if doomed:
                 raise BrokenWorkerProcess("the worker process was not needed any more")
             with _ctrl_c_blocked():
-                popen = spawn_process(serve, theirs)
+                popen = spawn_process(serve, theirs, end)
             with self._lock:
                 self._popen = popen
                 if self._doomed:
                     self._send_kill()
-        finally:
-            theirs.close()
-        assert self._connection is not None
         try:
             ready = self._connection.recv_bytes() == READY
         except (EOFError, OSError):
@@ -185,8 +186,9 @@ class WorkerProcess:
         if not first:
             return self._popen and self._popen.returncode  # type: ignore[no-any-return]
         try:
-            if self._connection is not None:
-                self._connection.close()
+            for mine in (self._connection, self._lifeline):
+                if mine is not None:
+                    mine.close()
             popen = self._popen
             if popen is None:
                 return None
@@ -247,11 +249,10 @@ class WorkerProcess:
         """In a forked child: close the copies of the parent's descriptors."""
         self._ended = True
         self.ended.set()
-        with suppress(OSError):
-            if self._connection is not None:
-                self._connection.close()
-        if self._popen is not None:
-            self._popen.close()
+        for mine in (self._connection, self._lifeline):
+            with suppress(OSError):
+                if mine is not None:
+                    mine.close()
 
 
 def _wait(popen: Any, seconds: float) -> int | None:

@@ -8,25 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from multiprocessing import Pipe
+import threading
 from typing import Any
 
 import pytest
 
 from nurseryio._workers import worker_main as module
-from nurseryio._workers.worker_main import _flush, _ignore_ctrl_c, _Requests
-
-
-def test_the_requests_of_a_worker_come_in_order_and_end_with_the_connection() -> None:
-    ours, theirs = Pipe()
-    requests = _Requests(theirs)
-    with ours:
-        ours.send_bytes(b"one")
-        assert requests.next() == b"one"
-        requests.reply(b"reply")
-        assert ours.recv_bytes() == b"reply"
-    assert requests.next() is None
-    theirs.close()
+from nurseryio._workers.worker_main import _flush, _ignore_ctrl_c, _Parent
 
 
 def test_a_worker_ends_at_once_when_its_parent_goes_in_the_middle_of_a_call(
@@ -34,26 +22,27 @@ def test_a_worker_ends_at_once_when_its_parent_goes_in_the_middle_of_a_call(
 ) -> None:
     ended: list[int] = []
     monkeypatch.setattr(module.os, "_exit", ended.append)
-    ours, theirs = Pipe()
-    requests = _Requests(theirs)
-    ours.send_bytes(b"one")
-    assert requests.next() == b"one"
-    ours.close()
-    # The thread puts this after its attempt to end the process.
-    assert requests._received.get(timeout=10) is None
+    gone = threading.Event()
+    parent = _Parent(gone.wait)
+    assert parent.begin()
+    gone.set()
+    parent.thread.join()
     assert ended == [1]
-    theirs.close()
 
 
-def test_a_worker_does_not_begin_a_call_after_its_parent_has_gone() -> None:
-    ours, theirs = Pipe()
-    requests = _Requests(theirs)
-    ours.send_bytes(b"one")
-    ours.close()
-    while requests._received.qsize() < 2:
-        pass
-    assert requests.next() is None
-    theirs.close()
+def test_an_idle_worker_whose_parent_has_gone_begins_no_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(module.os, "_exit", ended.append)
+    gone = threading.Event()
+    parent = _Parent(gone.wait)
+    assert parent.begin()
+    parent.rest()
+    gone.set()
+    parent.thread.join()
+    assert ended == []
+    assert not parent.begin()
 
 
 def test_a_worker_flushes_output_that_a_function_has_replaced_or_closed(
