@@ -56,7 +56,7 @@ from .._base.exception_groups import (
     same_arguments,
     warn_loose,
 )
-from .._base.unsupported import Elsewhere, explain_keyword
+from .._base.unsupported import Elsewhere, NeverHere, explain_keyword
 from .._base.util import (
     NoPublicConstructor,
     blank,
@@ -586,7 +586,12 @@ class Nursery(EndlessWait, metaclass=NoPublicConstructor):
 
     if not TYPE_CHECKING:
         create_task = Elsewhere("use nursery.start_soon(f, x) for create_task(f(x))")
+        spawn = Elsewhere("use nursery.start_soon(f, x)")
         cancel = Elsewhere("use nursery.cancel_scope.cancel()")
+        cancel_called = Elsewhere("use nursery.cancel_scope.cancel_called")
+        cancelled_caught = Elsewhere("use nursery.cancel_scope.cancelled_caught")
+        deadline = NeverHere("use nursery.cancel_scope.deadline")
+        shield = NeverHere("use nursery.cancel_scope.shield")
 
         def __enter__(self) -> NoReturn:
             raise RuntimeError("use 'async with open_nursery(...)', not 'with open_nursery(...)'")
