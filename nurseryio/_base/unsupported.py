@@ -264,7 +264,8 @@ class Elsewhere:
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
-        if owner.__dir__ is object.__dir__:
+        present: object = owner.__dir__
+        if present is object.__dir__:
             owner.__dir__ = _dir_without_hints  # type: ignore[method-assign, assignment]
 
     def __repr__(self) -> str:
