@@ -229,6 +229,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "clogged",
             "one_way",
             "streams",
+            "task_order",
             "schedules",
         ),
     },

@@ -48,7 +48,6 @@ from .._base.exc_fields import explained, is_a, without_own_frame
 from .._base.exception_groups import (
     FAILED,
     NATIVE,
-    combine,
     failure,
     is_lone_child_cancel,
     leave_block,

@@ -261,11 +261,11 @@ async def test_assigning_a_deadline_or_shield_to_a_nursery_is_refused_with_a_hin
 
 def test_a_misspelled_shield_is_refused_with_a_hint_in_reading_and_in_assignment() -> None:
     scope: Any = nurseryio.CancelScope()
-    with pytest.raises(AttributeError, match="no attribute 'sheild': use scope.shield"):
+    with pytest.raises(AttributeError, match=r"no attribute 'sheild': use scope\.shield"):
         scope.sheild = True
-    with pytest.raises(AttributeError, match="no attribute 'timeout': use scope.relative_dead"):
+    with pytest.raises(AttributeError, match=r"no attribute 'timeout': use scope\.relative_dead"):
         scope.timeout = 3
-    with pytest.raises(AttributeError, match="no attribute 'expired': use scope.cancelled_caught"):
+    with pytest.raises(AttributeError, match=r"'expired': use scope\.cancelled_caught"):
         scope.expired()
     assert not scope.shield
 
