@@ -3,8 +3,8 @@
 Rarely used names are loaded on first use; pytest loads the plugin. The checks are in ``_checks``.
 
 ``deadlock``: the error when nothing can wake a task. ``clock``: virtual time, and its jumps.
-``sequencer``: blocks that run in order. ``byte_queues``: the buffers of ``memory_streams`` and
-``lockstep_streams``, which are streams in memory. ``network``: connect to a test's listener.
+``byte_queues``: the buffers of ``memory_streams`` and ``lockstep_streams``, which are streams in
+memory.
 ``time_limit``: the signal of pytest-timeout. ``step_runner``: async functions as steps of one task.
 ``thread_limit``: the thread of pytest-timeout. ``plain_test``: ``nurseryio_test``, ``Runner``.
 ``unit_test``: ``AsyncTestCase``. ``raises_group``: pytest's helpers under Trio's names.
@@ -21,6 +21,8 @@ from .._checks.checkpoints import (
     assert_checkpoints as assert_checkpoints,
     assert_no_checkpoints as assert_no_checkpoints,
 )
+from .._checks.network import open_stream_to_socket_listener as open_stream_to_socket_listener
+from .._checks.sequencer import Sequencer as Sequencer
 from .._checks.streams import (
     check_half_closeable_stream as check_half_closeable_stream,
     check_one_way_stream as check_one_way_stream,
@@ -40,9 +42,7 @@ from .memory_streams import (
     memory_stream_pair as memory_stream_pair,
     memory_stream_pump as memory_stream_pump,
 )
-from .network import open_stream_to_socket_listener as open_stream_to_socket_listener
 from .plain_test import Runner as Runner, nurseryio_test as nurseryio_test, trio_test as trio_test
-from .sequencer import Sequencer as Sequencer
 
 if TYPE_CHECKING:
     from .._checks.schedules import (

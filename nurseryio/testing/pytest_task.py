@@ -91,9 +91,6 @@ class Options(NamedTuple):
     shuffle: int = 0
 
 
-NO_OPTIONS = Options()
-
-
 def options_of(marks: Iterable[pytest.Mark], default_timeout: float) -> Options:
     """Join the options of markers; the first marker that has an option decides.
 
@@ -157,7 +154,7 @@ class TestTask:
         request: pytest.FixtureRequest,
         loop_factory: Any,
         shared: SharedRun,
-        options: Options = NO_OPTIONS,
+        options: Options,
     ) -> None:
         self._shared = shared
         self._options = options
