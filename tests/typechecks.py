@@ -36,6 +36,7 @@ from nurseryio import (
 )
 
 if TYPE_CHECKING:
+    import io
     import ssl
 
     from typing_extensions import assert_type
@@ -148,6 +149,15 @@ async def many(
 
 async def ready(*, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
     task_status.started()
+
+
+async def an_annotation_for_files(file: nurseryio.AsyncIOWrapper[io.TextIOWrapper]) -> None:
+    assert_type(await file.read(), str)
+    async with nurseryio.open_file("name") as opened:
+        assert_type(opened, nurseryio.AsyncIOWrapper[io.TextIOWrapper])
+    await an_annotation_for_files(opened)
+    async with nurseryio.open_file("name", "rb") as other:
+        await an_annotation_for_files(other)  # type: ignore[arg-type]
 
 
 async def children() -> None:
