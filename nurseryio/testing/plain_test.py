@@ -172,6 +172,11 @@ class Runner:
         Trio: none.
         """
         __tracebackhide__ = True
+        kind = type(manager)
+        if not (hasattr(kind, "__aenter__") and hasattr(kind, "__aexit__")):
+            raise TypeError(
+                f"{kind.__module__}.{kind.__qualname__} is not an async context manager"
+            )
         return self.run(self._entered.enter_async_context, manager)
 
     def start_soon(

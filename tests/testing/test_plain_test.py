@@ -245,7 +245,7 @@ def test_an_error_of_entering_leaves_what_a_runner_has_entered_before() -> None:
     log: list[Any] = []
     with Runner() as runner:
         runner.enter(Noted("manager", log))
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match=r"builtins\.list is not an async context manager"):
             runner.enter(log)  # type: ignore[arg-type]
         assert runner.run(double, 2) == 4
     assert log[-1][:2] == ("exit", "manager")
