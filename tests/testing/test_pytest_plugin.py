@@ -1735,6 +1735,26 @@ def test_the_option_shuffle_runs_a_test_in_many_orders_and_a_failure_says_how_to
     project.run(OUT_OF_ORDER).assert_outcomes(passed=40)
 
 
+def test_the_options_of_the_marker_work_on_each_loop(project: Project) -> None:
+    run_on_each_loop(
+        project,
+        """
+        @pytest.mark.nurseryio(timeout=60, virtual_time=True, shuffle=2)
+        async def test_in_time(request):
+            async with nurseryio.open_nursery() as nursery:
+                for seconds in (20, 40, 59):
+                    nursery.start_soon(asyncio.sleep, seconds)
+            assert nurseryio.current_time() == pytest.approx(59)
+
+        @pytest.mark.nurseryio(timeout=60, virtual_time=True)
+        async def test_too_slow():
+            await asyncio.sleep(61)
+        """,
+        passed=2,
+        failed=1,
+    )
+
+
 def test_a_shuffled_test_that_fails_in_asyncios_order_says_so(project: Project) -> None:
     result = project.run(
         """
