@@ -31,7 +31,6 @@ needs_localhost = pytest.mark.skipif(
 )
 
 
-
 def has_ipv6() -> bool:
     """Whether this machine can use ``::1``."""
     with contextlib.suppress(OSError), stdlib.socket(stdlib.AF_INET6) as probe:

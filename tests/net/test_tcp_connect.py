@@ -343,7 +343,9 @@ async def test_a_name_that_cannot_be_resolved_is_an_error() -> None:
         await open_tcp_stream("no-such-host.invalid", 80)
 
 
-@pytest.mark.parametrize("local", ["127.0.0.2", "0.0.0.0", pytest.param("localhost", marks=net.needs_localhost)])
+@pytest.mark.parametrize(
+    "local", ["127.0.0.2", "0.0.0.0", pytest.param("localhost", marks=net.needs_localhost)]
+)
 async def test_local_address_can_be_chosen(local: str) -> None:
     with socket.socket() as listener:
         await listener.bind(("127.0.0.1", 0))
