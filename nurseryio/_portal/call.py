@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._base.errors import RunFinishedError
+from .._base.errors import Cancelled, RunFinishedError
 from .._nursery import CancelScope
 from .._system.from_thread import AsyncRequest
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RetT = TypeVar("RetT")
 
+# The error of a call that comes too late.
 CLOSED = "the portal is closed: its event loop has ended, or is ending"
 
 
@@ -56,8 +57,7 @@ class PortalCall(AsyncRequest[RetT]):
             return  # cancelled before it could begin
         nursery = self._nursery
         try:
-            if nursery._closed:
-                raise RunFinishedError(CLOSED)
+            check_open(nursery)
             self._scope = CancelScope()
             task = nursery._spawn(
                 self._serve_in_scope(), self._fn, self._fn, context=self._context
@@ -78,3 +78,12 @@ class PortalCall(AsyncRequest[RetT]):
             self.refuse()
         else:
             self._scope.cancel(reason="the thread that waits for the call was interrupted")
+
+
+def check_open(nursery: Nursery) -> None:
+    """Raise an error if a nursery has ended: ``Cancelled``, if it was cancelled before its block."""
+    if nursery._closed:
+        scope = nursery.cancel_scope
+        if scope.cancel_called:
+            raise Cancelled(scope._reason)
+        raise RunFinishedError(CLOSED)

@@ -9,7 +9,10 @@ Rule 3: the manager may end before its block, for example a nursery whose child 
 error is then raised at the end of the block. Code in the block is not interrupted, except in a call
 that runs inside that nursery.
 
-Rule 4: a block that is never left, such as one in a generator that was dropped, is cancelled by a
+Rule 4: a cancellation that leaves the block is suppressed if it came from the manager, because a
+call in its nursery was cancelled. Otherwise it goes on.
+
+Rule 5: a block that is never left, such as one in a generator that was dropped, is cancelled by a
 finalizer. Nothing waits for the finalizer.
 """
 
@@ -48,6 +51,8 @@ class Held(Generic[T]):
         # The error of the block, and whether the manager got it.
         self._error: BaseException | None = None
         self.has_seen_error = False
+        # Whether the manager was cancelled from within, before the block was left.
+        self.has_ended_early = False
         # The outcome of the manager.
         self._outcome: Outcome[None] = Value(None)
 
@@ -65,7 +70,11 @@ class Held(Generic[T]):
                     has_begun = True
                     task_status.started(value)
                     del value
-                    await self._leaving.wait()
+                    try:
+                        await self._leaving.wait()
+                    except BaseException:
+                        self.has_ended_early = True
+                        raise
                     if self._error is not None:
                         self.has_seen_error = True
                         raise self._error
@@ -78,8 +87,15 @@ class Held(Generic[T]):
             self._over.set()
 
     async def leave(self, error: BaseException | None) -> Outcome[None]:
-        """Exit the manager with the error of the block, and wait for the end."""
-        self._error = error
+        """Exit the manager with the error of the block, and wait for the end.
+
+        A cancellation that leaves the block cancels the manager. Given as an error, it would be
+        taken for the nursery's own.
+        """
+        if error is not None and _is_cancellation(error):
+            self._scope.cancel(reason="a cancellation has left the block")
+        else:
+            self._error = error
         del error
         self._leaving.set()
         try:
@@ -141,7 +157,9 @@ class Entered(AbstractContextManager[T]):
             outcome = self._host.ask(self._host.nursery, held.leave, (exc_value,))
             self._held = None
             if isinstance(outcome, Value):
-                return exc_value is not None and (held.has_seen_error or _is_over(exc_value))
+                if exc_value is not None and _is_cancellation(exc_value):
+                    return held.has_ended_early  # the cancellation came from the manager
+                return held.has_seen_error
             if outcome.error is exc_value:
                 return False
             self._host.unwrap(outcome)
@@ -162,6 +180,6 @@ class Entered(AbstractContextManager[T]):
                 self._host.token.run_sync_soon(held.abandon)
 
 
-def _is_over(error: BaseException) -> bool:
-    """Whether a block has ended because its manager has: a call in its nursery was cancelled."""
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether an error is a ``Cancelled``, or a group of nothing else."""
     return all(map(is_cancelled, leaves(error)))

@@ -28,7 +28,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio.interpreter import DAEMONS, before_threads_are_joined
-from .._base import Error, Value
+from .._base import Error, Value, capture
 from .._base.errors import RunFinishedError
 from .._base.exc_fields import chain, without_own_frame
 from .._base.exception_groups import is_cancelled, leaves
@@ -100,13 +100,11 @@ class Host:
         _hosts[self] = None
         try:
             self._thread.start()
-        except BaseException:
-            _hosts.pop(self, None)
-            raise
-        try:
             self._started.get().unwrap()
         except BaseException:
+            # The thread may run, if a signal handler has raised the error. It ends by itself.
             self.stop_soon(cancel=True)
+            _hosts.pop(self, None)
             raise
 
     # -- in its thread --
@@ -201,7 +199,7 @@ class Host:
         self.check_caller()
         if self.over.is_set():
             raise RunFinishedError(CLOSED)
-        return run_sync_blocking(self.token, fn, *args)
+        return self.unwrap(capture(run_sync_blocking, self.token, fn, *args))
 
     def _send(self, fn: Callable[[], object]) -> None:
         try:

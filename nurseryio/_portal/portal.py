@@ -20,6 +20,7 @@ from .._base.unsupported import needs
 from .._base.util import NoPublicConstructor, safe_repr
 from .._nursery import Nursery, open_nursery
 from .._sync import as_safe_channel
+from .call import check_open
 from .held import Entered
 from .host import Host
 
@@ -180,7 +181,11 @@ class Portal(AbstractContextManager["Portal"], metaclass=NoPublicConstructor):
         Trio: none.
         """
         with self.wrap_async_context_manager(open_nursery()) as nursery:
-            yield PortalNursery._create(self._host, nursery)
+            opened = PortalNursery._create(self._host, nursery)
+            try:
+                yield opened
+            finally:
+                opened._is_left = True
 
     def iterate(self, iterable: AsyncIterable[T]) -> Iterator[T]:
         """Iterate an async iterable, such as an async generator, in a plain ``for`` loop.
@@ -275,8 +280,10 @@ class PortalNursery(metaclass=NoPublicConstructor):
     """A nursery on the loop of a portal, for plain code. :meth:`Portal.open_nursery` gives it.
 
     All methods raise ``RunFinishedError`` if the portal is closed, and ``RuntimeError`` if the
-    nursery is closed, the calling thread is the one of the portal's loop, or the process is a
-    forked child.
+    block was left, the calling thread is the one of the portal's loop, or the process is a forked
+    child. If a child has failed, or the nursery was cancelled, the nursery may end while its block
+    still runs. From then on ``start_soon``, ``start`` and ``run`` raise ``Cancelled``, which leaves
+    the block. Do not catch it.
 
     Trio: none.
     """
@@ -284,6 +291,13 @@ class PortalNursery(metaclass=NoPublicConstructor):
     def __init__(self, host: Host, nursery: Nursery) -> None:
         self._host = host
         self._nursery = nursery
+        self._is_left = False
+
+    def _inside(self) -> Host:
+        """The host. Raises an error after the end of the block."""
+        if self._is_left:
+            raise RuntimeError("the block of this portal's nursery was left: open another nursery")
+        return self._host
 
     def __repr__(self) -> str:
         return f"<PortalNursery of {self._host.name!r} at {id(self):#x}>"
@@ -308,7 +322,7 @@ class PortalNursery(metaclass=NoPublicConstructor):
 
         Trio: none.
         """
-        self._host.ask_sync(_start_soon, self._nursery, async_fn, args, name)
+        self._inside().ask_sync(_start_soon, self._nursery, async_fn, args, name)
 
     def start(
         self, async_fn: Callable[..., Awaitable[object]], *args: object, name: object = None
@@ -330,7 +344,7 @@ class PortalNursery(metaclass=NoPublicConstructor):
 
         Trio: none.
         """
-        return self._host.ask(self._host.nursery, _start, (self._nursery, async_fn, args, name))
+        return self._inside().ask(self._host.nursery, _start, (self._nursery, async_fn, args, name))
 
     def run(
         self, async_fn: Callable[[Unpack[ArgsT]], Awaitable[RetT]], *args: Unpack[ArgsT]
@@ -338,8 +352,7 @@ class PortalNursery(metaclass=NoPublicConstructor):
         """Await ``async_fn(*args)`` inside the nursery, and wait for the result.
 
         The call is as :meth:`Portal.run`, and ends with the nursery: if another child fails, the
-        call is cancelled. ``Cancelled`` is then raised here, and leaves the ``with`` block. Do not
-        catch it.
+        call is cancelled, and ``Cancelled`` is raised here.
 
         Args:
             async_fn: An async function.
@@ -356,7 +369,7 @@ class PortalNursery(metaclass=NoPublicConstructor):
 
         Trio: none.
         """
-        result: RetT = self._host.ask(self._nursery, async_fn, args)
+        result: RetT = self._inside().ask(self._nursery, async_fn, args)
         return result
 
     def cancel(self, *, reason: str | None = None) -> None:
@@ -369,14 +382,16 @@ class PortalNursery(metaclass=NoPublicConstructor):
 
         Trio: none.
         """
-        self._host.ask_sync(_cancel, self._nursery, reason)
+        self._inside().ask_sync(_cancel, self._nursery, reason)
 
 
 def _start_soon(nursery: Nursery, async_fn: Any, args: tuple[Any, ...], name: object) -> None:
+    check_open(nursery)
     nursery.start_soon(async_fn, *args, name=name)
 
 
 async def _start(nursery: Nursery, async_fn: Any, args: tuple[Any, ...], name: object) -> Any:
+    check_open(nursery)
     return await nursery.start(async_fn, *args, name=name)
 
 
