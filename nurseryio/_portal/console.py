@@ -123,7 +123,14 @@ def _interact(console: Inputs) -> None:
 
 def _run_program(console: Inputs) -> None:
     console.is_program = True
-    console.runsource(sys.stdin.read(), "<stdin>", "exec")
+    name = "<stdin>"
+    try:
+        text = sys.stdin.read()
+        program = compile(text, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    except (SyntaxError, ValueError, OverflowError):
+        console.showsyntaxerror(name)
+        raise SystemExit(1) from None
+    console.runcode(program)
     if console.has_failed:
         raise SystemExit(1)
 

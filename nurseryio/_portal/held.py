@@ -73,7 +73,7 @@ class Held(Generic[T]):
                     try:
                         await self._leaving.wait()
                     except BaseException:
-                        self.has_ended_early = True
+                        self.has_ended_early = not self._leaving.is_set()
                         raise
                     if self._error is not None:
                         self.has_seen_error = True

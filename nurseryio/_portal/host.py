@@ -246,8 +246,8 @@ class Host:
             return
         if self.is_here:
             self.check_caller()
-        self.stop_soon(cancel)
         try:
+            self.stop_soon(cancel)
             self.over.wait()
         except BaseException:
             # The end of the program will not wait for it again.

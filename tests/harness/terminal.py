@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 # Seconds after which a program that does not show the expected text is ended.
-PATIENCE = 60.0
+PATIENCE = 30.0
 
 CTRL_C = "\x03"
 CTRL_D = "\x04"

@@ -406,7 +406,8 @@ async def service(name, begun):
         await nurseryio.sleep_forever()
     finally:
         with nurseryio.CancelScope(shield=True):
-            await nurseryio.to_thread.run_sync(print, name, "cleaned up")
+            await nurseryio.sleep(0.01)
+        print(name, "cleaned up")
 
 def call(portal, name):
     begun = threading.Event()
