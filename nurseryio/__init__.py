@@ -37,7 +37,8 @@ map of a room is at the top of its ``__init__``::
     8   _net                                          sockets, streams, servers
     9   _dtls, _tls, _system, _interop, _checks       DTLS; TLS; threads, processes, files; other
                                                       libraries; checks for tests
-    10  _bytes                                        lines, sendfile, temporary files, stdin
+    10  _bytes, _portal                               lines, sendfile, temporary files, stdin;
+                                                      async functions for plain code; console
     11  testing                                       virtual clock, memory streams, pytest plugin
 
 Public modules only re-export, and each public name is in exactly one of them. A name that not every

@@ -1,4 +1,4 @@
-"""Call functions in the event loop, from a thread; loops in threads of their own: portals.
+"""Call functions in the event loop, from a thread; portals to loops in separate threads.
 
 Trio: ``trio.from_thread``. Portals are an addition.
 """

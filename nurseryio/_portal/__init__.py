@@ -1,4 +1,4 @@
-"""Async functions for plain code: an event loop in a thread of its own, and the console on it.
+"""Async functions for plain code: an event loop in a separate thread, and the console on it.
 
 ``call``: a call that a thread makes in a nursery of the loop, and may cancel.
 ``host``: the thread and its run: the start, the end, forks, the end of the program.

@@ -59,9 +59,7 @@ class PortalCall(AsyncRequest[RetT]):
         try:
             check_open(nursery)
             self._scope = CancelScope()
-            task = nursery._spawn(
-                self._serve_in_scope(), self._fn, self._fn, context=self._context
-            )
+            task = nursery._spawn(self._serve_in_scope(), self._fn, self._fn, context=self._context)
             # The task may end before its first step.
             task.asyncio_task.add_done_callback(self._task_ended)
         except BaseException as error:
@@ -81,7 +79,7 @@ class PortalCall(AsyncRequest[RetT]):
 
 
 def check_open(nursery: Nursery) -> None:
-    """Raise an error if a nursery has ended: ``Cancelled``, if it was cancelled before its block."""
+    """Raise an error if a nursery has ended: ``Cancelled`` if it was cancelled."""
     if nursery._closed:
         scope = nursery.cancel_scope
         if scope.cancel_called:

@@ -1,22 +1,21 @@
-"""The console of ``python -m nurseryio``: Python's, with ``await`` and a nursery at the top level.
+"""The console of ``python -m nurseryio``: Python's, with ``await`` and a nursery.
 
-The event loop is in the thread of a portal. The main thread reads the inputs, so background tasks go
-on meanwhile, and Ctrl-C reaches the reading of the input as in Python's own console.
+The event loop is in the thread of a portal. The main thread reads the inputs, so background tasks
+continue meanwhile, and Ctrl-C reaches the reading of the input as in Python's own console.
 
-Rule 1: an input with ``await`` is a call of the portal. Ctrl-C cancels it and waits for its cleanup.
-A second Ctrl-C does not wait. The input goes on in the background then, still cancelled.
+Rule 1: an input with ``await`` is a call of the portal. Ctrl-C cancels it and waits for its
+cleanup. A second Ctrl-C does not wait. The input stays in the background then, still cancelled.
 
 Rule 2: an input without ``await`` runs in the main thread, while the loop is stopped and asyncio
 takes the main thread for the loop's. So such code may call ``nursery.start_soon()`` and the like,
-and Ctrl-C interrupts it wherever it is. In asyncio's debug mode loops refuse such a thread. There the
-input runs in a callback of the loop.
+and Ctrl-C interrupts it wherever it is. In asyncio's debug mode, loops refuse such a thread. There
+the input runs in a callback of the loop.
 
 Rule 3: context variables that an input sets are seen by later inputs.
 
 Rule 4: tracebacks begin in the input, or in the function of a background task.
 
-Rule 5: the end of the console cancels everything, and waits for the cleanup. A Ctrl-C meanwhile ends
-the wait.
+Rule 5: the end of the console cancels everything, and waits for the cleanup. Ctrl-C ends the wait.
 """
 
 from __future__ import annotations
@@ -61,7 +60,9 @@ Ctrl-C cancels the input, exit() or Ctrl-D ends the console."""
 # The status of a program that Ctrl-C has ended.
 INTERRUPTED = 130
 
-GOES_ON = "KeyboardInterrupt: the input has not ended yet. It was cancelled, and is in the background"
+GOES_ON = (
+    "KeyboardInterrupt: the input has not ended yet. It was cancelled, and is in the background"
+)
 
 
 def run_console(
@@ -277,7 +278,7 @@ def _main_thread() -> threading.Thread:
 
 @contextmanager
 def _stopped(host: Host) -> Iterator[None]:
-    """Stop the loop for the time of the block. Meanwhile asyncio takes this thread for the loop's."""
+    """Stop the loop for the time of the block. asyncio takes this thread for the loop's then."""
     reached: SimpleQueue[None] = SimpleQueue()
     continues = threading.Event()
 

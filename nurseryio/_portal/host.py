@@ -1,11 +1,11 @@
 """The thread of a portal, and the run in it: :class:`Host`.
 
-The host does not refer to the :class:`Portal` that users hold. So a portal that a program forgets is
-collected, and its finalizer ends the host.
+The host does not refer to the :class:`Portal` that users hold. So a portal that a program forgets
+is collected, and its finalizer ends the host.
 
 Rule 1: a thread that waits for a call is answered: by the call, or when the loop is closed.
 
-Rule 2: after ``KeyboardInterrupt``, or any other error of a signal handler, a waiting thread cancels
+Rule 2: after ``KeyboardInterrupt``, or another error of a signal handler, a waiting thread cancels
 its call, and waits until the call has cleaned up. A second one ends the wait at once. The call is
 still cancelled then.
 
@@ -55,7 +55,7 @@ _hosts: dict[Host, None] = {}
 
 
 class Host:
-    """An event loop in a thread of its own.
+    """An event loop in a separate thread.
 
     Args:
         name: The name of the thread, and of the loop's main task.
@@ -94,9 +94,7 @@ class Host:
         if sys.version_info >= (3, 14):
             # Otherwise the thread would keep the context of the code that started it alive.
             options["context"] = Context()
-        self._thread = threading.Thread(
-            target=self._work, name=name, daemon=DAEMONS, **options
-        )
+        self._thread = threading.Thread(target=self._work, name=name, daemon=DAEMONS, **options)
         _hosts[self] = None
         try:
             self._thread.start()

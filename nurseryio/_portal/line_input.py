@@ -16,6 +16,7 @@ import os
 import site
 import sys
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,15 +41,13 @@ def editor() -> tuple[type[code.InteractiveConsole], Interact] | None:
     if sys.version_info < (3, 13) or variable("PYTHON_BASIC_REPL"):
         return None
     try:
-        from _pyrepl.console import InteractiveColoredConsole
-        from _pyrepl.main import CAN_USE_PYREPL
-        from _pyrepl.simple_interact import run_multiline_interactive_console
+        if not import_module("_pyrepl.main").CAN_USE_PYREPL:
+            return None
+        console = import_module("_pyrepl.console").InteractiveColoredConsole
+        interact = import_module("_pyrepl.simple_interact").run_multiline_interactive_console
     except (ImportError, AttributeError):
         return None
-    if not CAN_USE_PYREPL:
-        return None
-    interact: Interact = run_multiline_interactive_console
-    return InteractiveColoredConsole, interact
+    return console, interact
 
 
 def prepare(namespace: dict[str, Any]) -> None:

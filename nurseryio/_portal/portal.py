@@ -41,10 +41,10 @@ RetT = TypeVar("RetT")
 
 
 class Portal(AbstractContextManager["Portal"], metaclass=NoPublicConstructor):
-    """An event loop in a thread of its own, which plain code calls.
+    """An event loop in a separate thread, which plain code calls.
 
     :func:`open_portal` and :func:`shared_portal` return it. Any number of threads may use it at a
-    time, except the thread of its own loop. A call blocks its thread. If that thread runs another
+    time, except the thread of the loop. A call blocks its thread. If that thread runs another
     event loop, the call blocks that loop.
 
     In each call the context variables of the calling thread are set. (A change of them in the call
@@ -107,9 +107,7 @@ class Portal(AbstractContextManager["Portal"], metaclass=NoPublicConstructor):
         result: RetT = self._host.ask(self._host.nursery, async_fn, args)
         return result
 
-    def run_sync(
-        self, sync_fn: Callable[[Unpack[ArgsT]], RetT], *args: Unpack[ArgsT]
-    ) -> RetT:
+    def run_sync(self, sync_fn: Callable[[Unpack[ArgsT]], RetT], *args: Unpack[ArgsT]) -> RetT:
         """Call ``sync_fn(*args)`` in the thread of the portal's loop, and wait for the result.
 
         This is for functions that may only be called there, such as ``event.set``. The call is made
@@ -417,7 +415,7 @@ def open_portal(
     name: str = "portal",
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> Portal:
-    """Start an event loop in a thread of its own, and return the portal to it.
+    """Start an event loop in a separate thread, and return the portal to it.
 
     Use it in a ``with`` block, or call :meth:`Portal.close` in the end. A portal that is dropped
     without that ends too, with a ``ResourceWarning``. At the end of the program all portals are
@@ -461,7 +459,7 @@ def shared_portal() -> Portal:
     over async code: their objects can share it, whichever thread calls them.
 
     Returns:
-        The same portal at each call. A forked child gets one of its own, and so does a process
+        The same portal at each call. A forked child gets a new one, and so does a process
         whose shared portal has failed.
 
     Raises:

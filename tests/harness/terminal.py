@@ -20,6 +20,9 @@ from types import TracebackType
 # Seconds after which a program that does not show the expected text is ended.
 PATIENCE = 30.0
 
+# Seconds after which keys that had no effect are pressed again.
+AGAIN = 1.0
+
 CTRL_C = "\x03"
 CTRL_D = "\x04"
 TAB = "\t"
@@ -71,6 +74,22 @@ class Terminal:
     def press(self, keys: str) -> None:
         """Type some keys."""
         os.write(self._master, keys.encode())
+
+    def press_until(self, keys: str, text: str) -> None:
+        """Type some keys, again and again, until a text is shown.
+
+        A signal that arrives just before ``readline`` begins to wait does not end the wait.
+        """
+        deadline = time.monotonic() + PATIENCE
+        place = -1
+        while place < 0:
+            assert time.monotonic() < deadline, f"not shown: {text!r}"
+            self.press(keys)
+            again = time.monotonic() + AGAIN
+            while place < 0 and (left := again - time.monotonic()) > 0:
+                assert self._read(left) or time.monotonic() >= again, f"ended without {text!r}"
+                place = self.text.find(text, self._taken)
+        self._taken = place + len(text)
 
     def enter(self, line: str) -> None:
         """Type a line."""

@@ -72,17 +72,14 @@ def define(terminal: Any, *lines: str) -> None:
 
 @needs_terminal
 def test_the_console_has_await_at_its_top_level_and_ends_by_exit(terminal: Any) -> None:
-    from harness.terminal import TAB
+    from harness.terminal import CTRL_C, TAB
 
     assert "\n7\n" in enter(terminal, "await nurseryio.sleep(0, ) or 3 + 4")
     assert "\n8\n" in enter(terminal, "_ + 1")
     # Completion.
     terminal.press("nurseryio.open_nurs" + TAB)
     terminal.wait_for("nurseryio.open_nursery")
-    from harness.terminal import CTRL_C
-
-    terminal.press(CTRL_C)
-    terminal.wait_for("KeyboardInterrupt")
+    terminal.press_until(CTRL_C, "KeyboardInterrupt\n")
     terminal.wait_for(PROMPT)
     terminal.enter("exit(3)")
     assert terminal.wait() == 3
@@ -173,10 +170,7 @@ def test_background_tasks_of_the_console_go_on_while_it_waits_for_input(terminal
     terminal.enter("nursery.start_soon(work)")
     # No input is needed for this. Ctrl-C at the prompt does not reach the task.
     terminal.wait_for("still running")
-    terminal.press("abc")
-    terminal.wait_for("abc")
-    terminal.press(CTRL_C)
-    terminal.wait_for("KeyboardInterrupt\n")
+    terminal.press_until(CTRL_C, "KeyboardInterrupt\n")
     terminal.wait_for(PROMPT)
     assert "work" in enter(terminal, "from nurseryio.instruments import task_tree; task_tree()")
     terminal.press(CTRL_D)
@@ -274,7 +268,9 @@ def test_tracebacks_of_the_console_begin_in_the_input_or_in_the_background_funct
 
 
 def test_the_console_works_in_asyncios_debug_mode(tmp_path: Path) -> None:
-    text = "async def work(): print('ran')\n\nnursery.start_soon(work)\nawait nurseryio.sleep(0.01)\n"
+    text = (
+        "async def work(): print('ran')\n\nnursery.start_soon(work)\nawait nurseryio.sleep(0.01)\n"
+    )
     done = run(tmp_path, text, "-i", PYTHONASYNCIODEBUG="1")
     assert "ran" in done.stdout
 
@@ -324,8 +320,3 @@ def test_an_error_ends_a_program_in_a_pipe_with_status_1(tmp_path: Path) -> None
 def test_sys_exit_in_a_program_in_a_pipe_has_its_status(tmp_path: Path) -> None:
     text = "import sys\nasync def leave():\n    sys.exit(7)\nawait leave()\n"
     assert run(tmp_path, text, code=7).stderr == ""
-
-
-def test_option_i_takes_no_program(tmp_path: Path) -> None:
-    done = run(tmp_path, "", "-i", "script.py", code=2)
-    assert "error: -i opens the console, and takes no program" in done.stderr

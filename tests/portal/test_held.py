@@ -191,7 +191,7 @@ def test_a_block_of_a_portal_that_is_closed_meanwhile_raises_at_its_end(portal: 
         other.wrap_async_context_manager(noting([])),
     ):
         other.close()
-    with pytest.raises(ValueError, match="of the block"), open_portal() as another:  # noqa: SIM117
+    with pytest.raises(ValueError, match="of the block"), open_portal() as another:
         with another.wrap_async_context_manager(noting([])):
             another.close()
             raise ValueError("of the block")
@@ -250,7 +250,7 @@ def test_errors_of_the_children_of_a_portals_nursery_leave_as_a_group(portal: Po
         raise error
 
     errors = [KeyError("x"), KeyError("x")]
-    with pytest.raises(Exception) as caught, portal.open_nursery() as nursery:  # noqa: PT011
+    with pytest.raises(Exception) as caught, portal.open_nursery() as nursery:
         nursery.start_soon(fail, errors[0])
     assert leaves(caught.value) == errors[:1]
 
@@ -262,7 +262,7 @@ def test_a_failing_child_cancels_the_calls_in_the_nursery_of_a_portal(portal: Po
         await checkpoint()
         raise KeyError("x")
 
-    with pytest.raises(Exception) as caught, portal.open_nursery() as nursery:  # noqa: PT011
+    with pytest.raises(Exception) as caught, portal.open_nursery() as nursery:
         nursery.start_soon(fail)
         try:
             nursery.run(nurseryio.sleep_forever)
@@ -293,7 +293,7 @@ def test_an_error_in_the_block_of_a_portals_nursery_cancels_the_children(portal:
             ends.append("cancelled")
             raise
 
-    with pytest.raises(Exception) as caught, portal.open_nursery() as nursery:  # noqa: PT011
+    with pytest.raises(Exception) as caught, portal.open_nursery() as nursery:
         nursery.start_soon(work)
         nursery.run(checkpoint)
         raise KeyError("x")

@@ -249,7 +249,7 @@ def test_a_call_after_the_end_of_a_portal_is_a_clear_error() -> None:
         lambda: portal.run_sync(int),
         lambda: portal.open_nursery().__enter__(),
     ):
-        with pytest.raises(RunFinishedError, match="^the portal is closed: its event loop has"):
+        with pytest.raises(RunFinishedError, match=r"^the portal is closed: its event loop has"):
             call()
 
 
@@ -492,7 +492,7 @@ def test_an_error_of_an_async_generator_leaves_the_iteration_of_a_portal_bare(
     got = []
     with pytest.raises(KeyError):
         for number in portal.iterate(fails()):
-            got.append(number)  # noqa: PERF402
+            got.append(number)
     assert got == [1]
 
 
