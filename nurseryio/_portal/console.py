@@ -28,7 +28,6 @@ import sys
 import threading
 import tokenize
 import types
-from contextlib import contextmanager
 from queue import SimpleQueue
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any
@@ -45,7 +44,7 @@ from .host import Host
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from .._sync.supervisor import ChildFailure
 
@@ -160,6 +159,8 @@ class Inputs(code.InteractiveConsole):
         self._number = 0
         # The number of the input that runs; 0 while an input is read.
         self._running = 0
+        # Whether a statement of the current input has failed.
+        self._is_stopped = False
         # False while an input with await has begun, and not ended.
         self._has_ended = True
         self._context = contextvars.copy_context()
@@ -179,8 +180,15 @@ class Inputs(code.InteractiveConsole):
 
     # -- running an input --
 
+    def runsource(self, source: str, filename: str = FILENAME, symbol: str = "single") -> bool:
+        """Run one input, if it is complete. Its last statements are not run after an error."""
+        self._is_stopped = False
+        return super().runsource(source, filename, symbol)
+
     def runcode(self, code: types.CodeType) -> None:
-        """Run one input, and show its error."""
+        """Run an input or, with Python's editor, one statement of it, and show its error."""
+        if self._is_stopped:
+            return
         self._number += 1
         self._running = number = self._number
         self._has_ended = True
@@ -194,8 +202,10 @@ class Inputs(code.InteractiveConsole):
         except KeyboardInterrupt as interrupt:
             if self.is_program:
                 raise
+            self._is_stopped = True
             self._show_interrupt(interrupt)
         except BaseException as error:
+            self._is_stopped = True
             self.show(error)
         finally:
             self._running = 0
@@ -206,8 +216,23 @@ class Inputs(code.InteractiveConsole):
         if loop.get_debug():
             self._host.ask_sync(self._context.run, exec, code, self.locals)
             return
-        with _stopped(self._host):
-            self._context.run(exec, code, self.locals)
+        reached: SimpleQueue[None] = SimpleQueue()
+        stays = threading.Lock()
+
+        def stop() -> None:
+            reached.put(None)
+            with stays:
+                pass
+
+        # A lock, and not an event: Ctrl-C cannot come between the error and the release.
+        with stays:
+            self._host.token.run_sync_soon(stop)
+            reached.get()
+            compat.set_running_loop(loop)
+            try:
+                self._context.run(exec, code, self.locals)
+            finally:
+                compat.set_running_loop(None)
 
     async def _await(self, code: types.CodeType, number: int) -> None:
         """Run an input with ``await``, in its task."""
@@ -228,7 +253,11 @@ class Inputs(code.InteractiveConsole):
 
     def write(self, data: str) -> None:
         """Write a text to standard error."""
-        if self._is_raw and not self._running and threading.current_thread() is not _main_thread():
+        if (
+            self._is_raw
+            and not self._running
+            and (threading.current_thread() is not threading.main_thread())
+        ):
             data = "\n" + data
             data = data.replace("\n", "\r\n")
         super().write(data)
@@ -270,27 +299,3 @@ class Inputs(code.InteractiveConsole):
         self.write(f"{failure.name} in the background has failed:\n")
         self.show(failure.error)
         return "drop"
-
-
-def _main_thread() -> threading.Thread:
-    return threading.main_thread()
-
-
-@contextmanager
-def _stopped(host: Host) -> Iterator[None]:
-    """Stop the loop for the time of the block. asyncio takes this thread for the loop's then."""
-    reached: SimpleQueue[None] = SimpleQueue()
-    continues = threading.Event()
-
-    def stop() -> None:
-        reached.put(None)
-        continues.wait()
-
-    try:
-        host.token.run_sync_soon(stop)
-        reached.get()
-        compat.set_running_loop(host.token._state.loop)
-        yield
-    finally:
-        compat.set_running_loop(None)
-        continues.set()

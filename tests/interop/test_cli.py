@@ -136,7 +136,6 @@ def test_python_m_nurseryio_help(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["trace"], "name the program to trace: a script, or a module after -m"),
-        (["trace", "--loop", "asyncio"], "name a script, or a module after -m"),
         (["-i", "x.py"], "-i opens the console, and takes no program"),
         (["--loop"], "--loop needs a value"),
         (["-m"], "-m needs a value"),

@@ -1,18 +1,26 @@
 """The console of ``python -m nurseryio``: in a terminal, and with its input from a pipe."""
 
-# Covered below 95 %: the console runs in processes of its own.
-
 from __future__ import annotations
 
+import asyncio
+import builtins
+import gc
+import importlib
+import io
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import matrix, source
+
+from nurseryio._portal.console import run_console
+
+Run = Callable[..., tuple[str, str]]
 
 pytestmark = pytest.mark.limit(90)
 
@@ -45,14 +53,23 @@ def open_terminal(folder: Path, *arguments: str, **more: str) -> Any:
     return Terminal(command, environment(folder, **more), str(folder))
 
 
-@pytest.fixture(params=KINDS)
-def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    """A console in a terminal that waits for its first input."""
+@pytest.fixture(scope="module", params=KINDS)
+def shared_terminal(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """A console in a terminal, for several tests."""
     more = {"PYTHON_BASIC_REPL": "1"} if request.param == "lines" else {}
-    with open_terminal(tmp_path, **more) as opened:
+    with open_terminal(tmp_path_factory.mktemp("home"), **more) as opened:
         opened.wait_for(">>> import nurseryio")
         opened.wait_for(PROMPT)
         yield opened
+
+
+@pytest.fixture
+def terminal(shared_terminal: Any) -> Any:
+    """The same, which waits for an input. The test must leave it so."""
+    enter(shared_terminal, "0")
+    return shared_terminal
 
 
 def enter(terminal: Any, line: str) -> str:
@@ -71,18 +88,16 @@ def define(terminal: Any, *lines: str) -> None:
 
 
 @needs_terminal
-def test_the_console_has_await_at_its_top_level_and_ends_by_exit(terminal: Any) -> None:
+def test_the_console_has_await_at_its_top_level_and_completes_names(terminal: Any) -> None:
     from harness.terminal import CTRL_C, TAB
 
-    assert "\n7\n" in enter(terminal, "await nurseryio.sleep(0, ) or 3 + 4")
+    assert "\n7\n" in enter(terminal, "await nurseryio.sleep(0) or 3 + 4")
     assert "\n8\n" in enter(terminal, "_ + 1")
-    # Completion.
+    assert "seven" not in enter(terminal, "1 / 0; print('sev' + 'en')")
     terminal.press("nurseryio.open_nurs" + TAB)
     terminal.wait_for("nurseryio.open_nursery")
     terminal.press_until(CTRL_C, "KeyboardInterrupt\n")
     terminal.wait_for(PROMPT)
-    terminal.enter("exit(3)")
-    assert terminal.wait() == 3
 
 
 @needs_terminal
@@ -136,8 +151,6 @@ def test_a_second_ctrl_c_in_the_console_does_not_wait_for_the_input(terminal: An
     # Its error is shown nevertheless.
     terminal.enter("event.set()")
     terminal.wait_for("KeyError: 'late'")
-    terminal.enter("exit()")
-    assert terminal.wait() == 0
 
 
 @needs_terminal
@@ -155,17 +168,14 @@ def test_ctrl_c_interrupts_an_input_of_the_console_that_blocks(terminal: Any) ->
 
 @needs_terminal
 def test_background_tasks_of_the_console_go_on_while_it_waits_for_input(terminal: Any) -> None:
-    from harness.terminal import CTRL_C, CTRL_D
+    from harness.terminal import CTRL_C
 
     define(
         terminal,
         "async def work():",
-        " try:",
-        "  await nurseryio.sleep(0.2)",
+        "  await nurseryio.sleep(0.1)",
         "  print('still' + ' running')",
         "  await nurseryio.sleep_forever()",
-        " finally:",
-        "  print('cleaned' + ' up')",
     )
     terminal.enter("nursery.start_soon(work)")
     # No input is needed for this. Ctrl-C at the prompt does not reach the task.
@@ -173,53 +183,88 @@ def test_background_tasks_of_the_console_go_on_while_it_waits_for_input(terminal
     terminal.press_until(CTRL_C, "KeyboardInterrupt\n")
     terminal.wait_for(PROMPT)
     assert "work" in enter(terminal, "from nurseryio.instruments import task_tree; task_tree()")
-    terminal.press(CTRL_D)
-    terminal.wait_for("cleaned up")
-    assert terminal.wait() == 0
 
 
 @needs_terminal
-def test_the_console_has_the_history_of_pythons_console(tmp_path: Path) -> None:
-    previous = "\x10"  # Ctrl-P
-    for _ in range(2):
-        with open_terminal(tmp_path) as terminal:
-            terminal.wait_for(">>> import nurseryio")
-            terminal.wait_for(PROMPT)
-            if _ == 0:
-                assert "\n7\n" in enter(terminal, "3 + 4")
-            else:
-                terminal.press(previous + previous)
-                terminal.wait_for("3 + 4")
-                terminal.enter("")
-                terminal.wait_for("\n7\n")
-                terminal.wait_for(PROMPT)
-            terminal.enter("exit()")
-            assert terminal.wait() == 0
+def test_the_console_has_a_history_and_ends_by_exit_or_ctrl_d(tmp_path: Path) -> None:
+    from harness.terminal import CTRL_D
+
+    with open_terminal(tmp_path) as terminal:
+        terminal.wait_for(">>> import nurseryio")
+        terminal.wait_for(PROMPT)
+        assert "\n7\n" in enter(terminal, "3 + 4")
+        terminal.enter("exit(3)")
+        assert terminal.wait() == 3
+    with open_terminal(tmp_path) as terminal:
+        terminal.wait_for(">>> import nurseryio")
+        terminal.wait_for(PROMPT)
+        terminal.press("\x10\x10")  # Ctrl-P: the previous line
+        terminal.wait_for("3 + 4")
+        terminal.enter("")
+        terminal.wait_for("\n7\n")
+        terminal.wait_for(PROMPT)
+        define(
+            terminal,
+            "async def work():",
+            " try: await nurseryio.sleep_forever()",
+            " finally: print('cleaned' + ' up')",
+        )
+        enter(terminal, "nursery.start_soon(work)")
+        terminal.press(CTRL_D)
+        terminal.wait_for("cleaned up")
+        assert terminal.wait() == 0
 
 
 # -- from a pipe --------------------------------------------------------------------
 
 
-def run(
-    folder: Path, text: str, *arguments: str, code: int = 0, **more: str
-) -> subprocess.CompletedProcess[str]:
-    """Run the command with a text as its input, and check how it ends."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "nurseryio", *arguments],
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=folder,
-        env=environment(folder, **more),
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    return done
+def test_python_m_nurseryio_runs_a_program_from_a_pipe_or_the_console_with_option_i(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-W", "error", "-m", "nurseryio"]
+    text = "import trio\nawait trio.sleep(0)\nprint(__name__)\n"
+    for option, shown in ([], ""), (["-i"], PROMPT):
+        done = subprocess.run(
+            [*command, *option],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(shown)
+        assert "__main__\n" in done.stdout
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Runs a text in this process, and returns what was written to standard output and error."""
+
+    def run_text(text: str, interactive: bool, factory: Any = None) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        run_console(interactive, factory)
+        written = capsys.readouterr()
+        return written.out, written.err
+
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    monkeypatch.delattr(sys, "__interactivehook__", raising=False)
+    monkeypatch.delenv("PYTHONSTARTUP", raising=False)
+    monkeypatch.setattr(builtins, "_", None, raising=False)
+    for name in ("ps1", "ps2"):
+        monkeypatch.setattr(sys, name, PROMPT, raising=False)
+    last = {name: value for name, value in vars(sys).items() if name.startswith("last_")}
+    yield run_text
+    for name in [name for name in vars(sys) if name.startswith("last_")]:
+        delattr(sys, name)
+    vars(sys).update(last)
+    gc.collect()
 
 
 SESSION = """\
-import asyncio, contextvars, trio
+import asyncio, contextvars
 variable = contextvars.ContextVar("variable")
 async def change(): variable.set("by a function")
 
@@ -236,20 +281,20 @@ async with nurseryio.open_nursery() as inner:
 async def fail_behind(): raise KeyError("in the background")
 
 nursery.start_soon(fail_behind)
-await trio.sleep(0.01)
+for _ in range(20): await nurseryio.lowlevel.checkpoint()
+
 print(asyncio.get_running_loop().is_running())
 nurseryio.run(fail)
 1 +
-raise SystemExit(5)
+print("the end")
 """
 
 
-def test_the_console_runs_the_inputs_of_a_pipe_one_by_one_with_option_i(tmp_path: Path) -> None:
-    done = run(tmp_path, SESSION, "-i", code=5)
-    shown = done.stdout.replace(PROMPT, "").replace("... ", "").splitlines()
-    values = [line for line in shown if line and not line.startswith("<Token")]
-    assert values == ["by an input", "by a plain input", "True"]
-    errors = done.stderr
+def test_the_console_runs_its_inputs_one_by_one_and_shows_their_errors(run: Run) -> None:
+    output, errors = run(SESSION, True)
+    values = [line.rpartition(PROMPT)[2] for line in output.splitlines()]
+    wanted = ["by an input", "by a plain input", "True", "the end"]
+    assert [value for value in values if value in wanted] == wanted
     assert errors.startswith("nurseryio ")
     assert "KeyError: 'of the input'" in errors
     assert "fail_behind in the background has failed:\n" in errors
@@ -259,64 +304,92 @@ def test_the_console_runs_the_inputs_of_a_pipe_one_by_one_with_option_i(tmp_path
 
 
 def test_tracebacks_of_the_console_begin_in_the_input_or_in_the_background_function(
-    tmp_path: Path,
+    run: Run,
 ) -> None:
     text = "async def fail(): raise KeyError\n\nawait fail()\nnursery.start_soon(fail)\n"
-    done = run(tmp_path, text + "await nurseryio.sleep(0.01)\n1 / 0\n", "-i")
-    assert "nurseryio/" not in done.stderr
-    assert done.stderr.count("Traceback (most recent call last):") == 3
+    more = "for _ in range(20): await nurseryio.lowlevel.checkpoint()\n\n1 / 0\n"
+    _, errors = run(text + more, True)
+    assert "nurseryio/" not in errors
+    assert errors.count("Traceback (most recent call last):") == 3
 
 
-def test_the_console_works_in_asyncios_debug_mode(tmp_path: Path) -> None:
-    text = (
-        "async def work(): print('ran')\n\nnursery.start_soon(work)\nawait nurseryio.sleep(0.01)\n"
-    )
-    done = run(tmp_path, text, "-i", PYTHONASYNCIODEBUG="1")
-    assert "ran" in done.stdout
+def debug_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_debug(True)
+    return loop
 
 
-@pytest.mark.skipif("uvloop" not in matrix.KINDS, reason="uvloop is not installed")
-def test_the_console_runs_on_uvloop_if_asked_for(tmp_path: Path) -> None:
-    text = "import asyncio\nprint(type(asyncio.get_running_loop()))\n"
-    assert "uvloop" in run(tmp_path, text, "--loop", "uvloop", "-i").stdout
+def test_inputs_of_the_console_without_await_may_use_the_loop_in_each_kind_of_loop(
+    run: Run,
+) -> None:
+    factories: list[Any] = [None, debug_loop]
+    if "uvloop" in matrix.KINDS:
+        factories.append(importlib.import_module("uvloop").new_event_loop)
+    text = "async def work(): print('ran')\n\nnursery.start_soon(work)\n1 / 0\n"
+    more = "for _ in range(20): await nurseryio.lowlevel.checkpoint()\n\n"
+    for factory in factories:
+        output, errors = run(text + more, True, factory)
+        assert "ran\n" in output
+        assert "ZeroDivisionError" in errors
 
 
-def test_the_console_runs_the_file_of_pythonstartup(tmp_path: Path) -> None:
+def test_the_console_runs_the_file_of_pythonstartup(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     startup = tmp_path / "startup.py"
-    startup.write_text("started = 'at the start'", encoding="utf-8")
-    text = "print(started)\n"
-    done = run(tmp_path, text, "-i", PYTHONSTARTUP=str(startup))
-    assert "at the start" in done.stdout
+    monkeypatch.setenv("PYTHONSTARTUP", str(startup))
+    startup.write_text("started = 'at the ' + 'start'", encoding="utf-8")
+    assert "at the start" in run("print(started)\n", True)[0]
     startup.write_text("raise KeyError('in the file')", encoding="utf-8")
-    done = run(tmp_path, "print(3 + 4)\n", "-i", PYTHONSTARTUP=str(startup))
-    assert "KeyError: 'in the file'" in done.stderr
-    assert "7" in done.stdout
+    output, errors = run("print(3 + 4)\n", True)
+    assert "7" in output
+    assert "KeyError: 'in the file'" in errors
 
 
 PROGRAM = """\
 import nurseryio
-await nurseryio.sleep(0)
 async with nurseryio.open_nursery() as inner:
     inner.start_soon(nurseryio.sleep, 0)
 print("the end of", __name__)
 """
 
 
-def test_a_program_in_a_pipe_is_run_as_a_whole_with_await_and_without_prompts(
-    tmp_path: Path,
+def test_a_program_in_a_pipe_is_run_as_a_whole_with_await_and_without_prompts(run: Run) -> None:
+    assert run(PROGRAM, False) == ("the end of __main__\n", "")
+
+
+@pytest.mark.parametrize("text", ["async def fail():\n    1 / 0\nawait fail()\n", "1 +"])
+def test_an_error_ends_a_program_in_a_pipe_with_status_1(
+    run: Run, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = run(tmp_path, PROGRAM)
-    assert (done.stdout, done.stderr) == ("the end of __main__\n", "")
+    with pytest.raises(SystemExit) as caught:
+        run(text + PROGRAM, False)
+    assert caught.value.code == 1
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert "Error" in errors
+    assert "nurseryio/" not in errors
 
 
-def test_an_error_ends_a_program_in_a_pipe_with_status_1(tmp_path: Path) -> None:
-    done = run(tmp_path, f"async def fail():\n    1 / 0\nawait fail()\n{PROGRAM}", code=1)
-    assert done.stdout == ""
-    assert "ZeroDivisionError" in done.stderr
-    assert "nurseryio/" not in done.stderr
-    assert "SyntaxError" in run(tmp_path, "1 +", code=1).stderr
-
-
-def test_sys_exit_in_a_program_in_a_pipe_has_its_status(tmp_path: Path) -> None:
+def test_sys_exit_in_a_program_in_a_pipe_has_its_status(run: Run) -> None:
     text = "import sys\nasync def leave():\n    sys.exit(7)\nawait leave()\n"
-    assert run(tmp_path, text, code=7).stderr == ""
+    with pytest.raises(SystemExit) as caught:
+        run(text, False)
+    assert caught.value.code == 7
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to one thread")
+def test_ctrl_c_ends_a_program_in_a_pipe_after_its_cleanup(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = """\
+import nurseryio, signal, threading
+try:
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    await nurseryio.sleep_forever()
+finally:
+    print("cleaned up")
+"""
+    with pytest.raises(KeyboardInterrupt):
+        run(text, False)
+    assert capsys.readouterr().out == "cleaned up\n"
