@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import io
 import json
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import pytest
 from harness import source, web_site
+
+import nurseryio
 
 page_bundle = web_site.page_bundle
 
@@ -60,6 +63,19 @@ def test_each_function_that_the_page_on_browsers_says_to_be_refused_takes_the_ru
     names -= {"nurseryio.socket", "tcp", "unix"}  # parts of descriptions
     assert len(names) > 10
     assert not [name for name in names if page_bundle.NAMES.keys().isdisjoint(name.split("."))]
+
+
+def test_each_function_that_refuses_to_work_without_a_part_takes_the_run_button() -> None:
+    public = {name for name in dir(nurseryio) if not name.startswith("_")}
+    names = set()
+    for file in sorted((source.ROOT / "nurseryio").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                marks = [ast.unparse(mark) for mark in node.decorator_list]
+                if any(mark.startswith("needs(") for mark in marks):
+                    names.add(node.name)
+    assert len(names & public) > 10
+    assert names & public <= page_bundle.NAMES.keys()
 
 
 def test_makefile_and_ci_install_the_release_of_pyodide_that_the_pages_run() -> None:

@@ -177,6 +177,46 @@ def test_each_program_with_a_run_button_prints_what_the_documentation_says(
     assert {url for url in page.requests if not url.startswith((address, "data:"))} == set()
 
 
+LEAVES_INSTRUMENTS = """\
+import nurseryio
+from nurseryio.instruments import Tracer
+
+
+async def main():
+    pass
+
+
+nurseryio.run(main, instruments=[Tracer(print, hooks=["task_exited"])])
+"""
+AFTER_INSTRUMENTS = """\
+import nurseryio
+
+
+async def main():
+    print("alone")
+
+
+nurseryio.run(main)
+"""
+
+
+@with_buttons
+def test_instruments_of_a_program_end_with_its_run(
+    programs: list[Example], page: WatchedPage
+) -> None:
+    write(page, LEAVES_INSTRUMENTS)
+    press(page)
+    reach(page, "idle")
+    assert (output(page), output(page, kind=".run-stderr")) == (
+        "### task exited: __main__.main\n",
+        "",
+    )
+    write(page, AFTER_INSTRUMENTS)
+    press(page)
+    reach(page, "idle")
+    assert output(page, kind="*") == "alone\n"
+
+
 WAITS = """\
 import nurseryio
 
@@ -467,7 +507,8 @@ def test_search_names_the_right_page_first(address: str, page: WatchedPage) -> N
         )
         found[words] = first.partition("?")[0].partition(".html")[0]
         # Sphinx's script does not find anchors with a dot in them, and says so.
-        assert [text for text in page.complaints if "Anchored content block" not in text] == []
+        complaints = [text for text in page.complaints if "Anchored content block" not in text]
+        assert (words, complaints) == (words, [])
     assert found == SEARCHES
 
 

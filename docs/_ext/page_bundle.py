@@ -46,11 +46,12 @@ REQUIREMENTS = ("anyio", "idna", "exceptiongroup", "typing_extensions", "sniffio
 LACKING = {
     "threads": "to_thread from_thread start_thread_soon threading concurrent run_in_executor "
     "open_portal shared_portal",
-    "files in threads": "open_file wrap_file Path pathlib tempfile",
+    "files in threads": "open_file wrap_file Path pathlib tempfile TemporaryFile "
+    "NamedTemporaryFile TemporaryDirectory open_stdin open_stdout open_stderr",
     "files that a reader could open": "TraceFile write_timeline",
     "processes": "run_process open_process subprocess multiprocessing fork "
     "create_subprocess_exec create_subprocess_shell",
-    "signals": "open_signal_receiver signal raise_signal add_signal_handler SIGINT",
+    "signals": "open_signal_receiver stop_on_signals signal raise_signal add_signal_handler SIGINT",
     "observers": "Watchdog serve_monitor dump_on_signal Monitor",
     "sockets": "socket socketpair fromfd from_stdlib_socket getaddrinfo getnameinfo "
     "getprotobyname open_tcp_stream open_tcp_listeners serve_tcp open_unix_socket "
@@ -62,7 +63,8 @@ LACKING = {
     "descriptors": "wait_readable wait_writable FdStream pipe",
     "a loop of the program's own": "loop_factory clock MockClock Runner new_event_loop uvloop "
     "strict_exception_groups restrict_keyboard_interrupt_to_checkpoints start_guest_run "
-    "run_until_complete get_event_loop set_task_factory eager_task_factory RunVar anyio.run",
+    "run_until_complete get_event_loop set_task_factory eager_task_factory RunVar anyio.run "
+    "nurseryio_test trio_test",
     "packages": "pytest unittest httpx trio uvicorn fastapi aiohttp hypercorn opentelemetry "
     "anyio_pytest redis asyncpg psycopg",
 }

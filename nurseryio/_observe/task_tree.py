@@ -78,12 +78,20 @@ def task_tree(loop: Loop | None = None) -> TaskTree:
 
     Raises:
         RuntimeError: ``loop`` is not given, and there is no such loop, or more than one.
+        TypeError: ``loop`` is not an event loop.
 
     Checkpoint: no, this is not an async function.
 
     Trio: none.
     """
-    return seen_from_here(_the_loop() if loop is None else loop)
+    if loop is None:
+        loop = _the_loop()
+    elif not hasattr(loop, "call_soon"):  # a loop need not be of asyncio's class
+        raise TypeError(
+            f"task_tree() takes an event loop, not {safe_repr(loop)}: leave it out for the loop "
+            "of this thread, or pass what asyncio.get_running_loop() returns in the program's task"
+        )
+    return seen_from_here(loop)
 
 
 def seen_from_here(loop: Loop, frame: FrameType | None = None) -> TaskTree:

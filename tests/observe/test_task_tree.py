@@ -423,6 +423,11 @@ def test_task_tree_where_several_loops_run_asks_which_one_is_meant() -> None:
         assert [run.result() for run in runs] == [None, None]
 
 
+def test_task_tree_of_something_else_than_an_event_loop_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"task_tree\(\) takes an event loop, not 5: leave it out"):
+        task_tree(5)  # type: ignore[arg-type]
+
+
 def test_task_tree_without_a_loop_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="no event loop is running in this process"):
         task_tree()

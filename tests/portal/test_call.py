@@ -102,6 +102,7 @@ async def test_a_portal_call_whose_task_is_cancelled_before_its_first_step_is_an
         call.serve_in_callback()
         (task,) = asyncio.all_tasks() - before
         task.cancel()
+    await settle()
     outcome = answer()
     # With some task factories the first step comes before the cancellation.
     assert outcome == Value("done") or isinstance(outcome.error, (RunFinishedError, Cancelled))

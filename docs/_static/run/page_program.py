@@ -22,6 +22,7 @@ import sys
 import time
 import traceback
 import types
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from pyodide import webloop
@@ -136,17 +137,29 @@ async def run_here(function: Any, *args: Any, **options: Any) -> Any:
         instruments, coro, name = [], main_of_asyncio(*args, **options), "Task-1"
     else:
         return function(*args, **options)
-    for instrument in instruments:
-        nurseryio.lowlevel.add_instrument(instrument)
-        getattr(instrument, "before_run", int)()
-    try:
+    with ExitStack() as undo:
+        for instrument in instruments:
+            nurseryio.lowlevel.add_instrument(instrument)
+            undo.callback(removed, instrument)
+        call_hook(instruments, "before_run")
         running = Main(coro, name)
         await ended(running.task)
-    finally:
-        for instrument in instruments:
-            getattr(instrument, "after_run", int)()
-            nurseryio.lowlevel.remove_instrument(instrument)
+        call_hook(instruments, "after_run")
     return running.unwrap()
+
+
+def removed(instrument: Any) -> None:
+    """Remove an instrument, unless the program has done so, or it was removed because it raised."""
+    with suppress(KeyError):
+        nurseryio.lowlevel.remove_instrument(instrument)
+
+
+def call_hook(instruments: list[Any], name: str) -> None:
+    """Call a hook of those instruments that have it. A hook that is switched off is None."""
+    for instrument in instruments:
+        hook = getattr(instrument, name, None)
+        if hook is not None:
+            hook()
 
 
 @types.coroutine
