@@ -288,6 +288,19 @@ class Inputs(code.InteractiveConsole):
         else:
             sys.excepthook(type(error), error, sys.last_traceback)
 
+    def showsyntaxerror(self, filename: str | None = None, **options: Any) -> None:
+        """Show the error of an input that could not be compiled. It is being handled."""
+        self.has_failed = True
+        error = sys.exc_info()[1]
+        if sys.version_info >= (3, 13) or error is None:
+            super().showsyntaxerror(filename, **options)
+            return
+        try:
+            set_traceback(error, None)  # a hook would show the frames of the compiler's callers
+            self._show(error)
+        finally:
+            del error  # no reference cycle
+
     def _show_interrupt(self, interrupt: KeyboardInterrupt) -> None:
         cleanup_error = context_of(interrupt)
         if is_a(cleanup_error, Exception):
