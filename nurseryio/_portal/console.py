@@ -79,6 +79,7 @@ def run_console(
     """
     sys.audit("cpython.run_stdin")
     host = Host("console", loop_factory)
+    host.start()
     try:
         console = _make(host, interactive)
         (_interact if interactive else _run_program)(console)

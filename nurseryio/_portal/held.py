@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from .._base import Cancelled, Error, Value
 from .._base.errors import RunFinishedError
 from .._base.exc_fields import class_name, is_a, set_traceback, traceback_of, without_own_frame
-from .._base.exception_groups import is_cancelled, leaves
+from .._base.exception_groups import bare_exit, is_cancelled, leaves
 from .._base.util import safe_repr
 from .._nursery import TASK_STATUS_IGNORED, CancelScope, TaskStatus
 from .._sync import Event
@@ -160,7 +160,7 @@ class Entered(AbstractContextManager[T]):
                 if exc_value is not None and _is_cancellation(exc_value):
                     return held.has_ended_early  # the cancellation came from the manager
                 return held.has_seen_error
-            if outcome.error is exc_value:
+            if bare_exit(outcome.error) is exc_value:
                 return False
             self._host.unwrap(outcome)
         except RunFinishedError:

@@ -31,7 +31,7 @@ from .._asyncio.interpreter import DAEMONS, before_threads_are_joined
 from .._base import Error, Value, capture
 from .._base.errors import RunFinishedError
 from .._base.exc_fields import chain, without_own_frame
-from .._base.exception_groups import is_cancelled, leaves
+from .._base.exception_groups import bare_exit, is_cancelled, leaves
 from .._base.forked import generation, in_child
 from .._base.util import call_each
 from .._core.task import current_task
@@ -66,10 +66,6 @@ class Host:
         token: The token of the loop.
         over: Set when the run has ended.
         failure: The error that has ended the run, for :meth:`close`.
-
-    Raises:
-        RuntimeError: The system cannot start one more thread.
-        BaseException: The error of ``loop_factory``.
     """
 
     nursery: Nursery
@@ -86,15 +82,26 @@ class Host:
         self._is_ready = False
         self._closing = Event()
         # How the run is to end. Other threads set these, and then call _stop() in the loop.
-        self.stopping = False
+        self.stopping: bool = False
         self._cancelling = False
-        self.over = threading.Event()
+        self.over: threading.Event = threading.Event()
         self.failure: BaseException | None = None
         options: dict[str, Any] = {}
         if sys.version_info >= (3, 14):
             # Otherwise the thread would keep the context of the code that started it alive.
             options["context"] = Context()
         self._thread = threading.Thread(target=self._work, name=name, daemon=DAEMONS, **options)
+
+    def start(self) -> Host:
+        """Start the thread, and wait until calls can be made.
+
+        Returns:
+            The host itself.
+
+        Raises:
+            RuntimeError: The system cannot start one more thread.
+            BaseException: The error of ``loop_factory``.
+        """
         _hosts[self] = None
         try:
             self._thread.start()
@@ -104,6 +111,7 @@ class Host:
             self.stop_soon(cancel=True)
             _hosts.pop(self, None)
             raise
+        return self
 
     # -- in its thread --
 
@@ -182,7 +190,13 @@ class Host:
             del outcome  # no reference cycle
 
     def unwrap(self, outcome: Outcome[Any]) -> Any:
-        """Return or raise an outcome. A cancellation by the portal's end is a RunFinishedError."""
+        """Return or raise an outcome, as it leaves asyncio for plain code.
+
+        A cancellation by the portal's end is a ``RunFinishedError``. A group around a lone
+        ``SystemExit`` or ``KeyboardInterrupt`` is removed, as :func:`nurseryio.run` does.
+        """
+        if isinstance(outcome, Error):
+            outcome = Error(bare_exit(outcome.error))
         try:
             return outcome.unwrap()
         except BaseException as error:

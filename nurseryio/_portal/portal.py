@@ -436,7 +436,18 @@ def open_portal(
 
     Trio: none.
     """
-    return Portal._create(Host(name, loop_factory))
+    return _open(name, loop_factory)
+
+
+def _open(
+    name: str,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    shared: bool = False,
+) -> Portal:
+    # In this order: if Ctrl-C comes between two lines, the finalizer of the portal ends the loop.
+    portal: Portal = Portal._create(Host(name, loop_factory), shared)
+    portal._host.start()
+    return portal
 
 
 _shared: Portal | None = None
@@ -472,5 +483,5 @@ def shared_portal() -> Portal:
     global _shared
     with _opening:
         if _shared is None or _shared.closed:
-            _shared = Portal._create(Host("shared portal", None), shared=True)
+            _shared = _open("shared portal", shared=True)
         return _shared

@@ -344,3 +344,22 @@ def test_asyncio_code_works_in_the_block_of_a_portal(portal: Portal) -> None:
 
     with portal.open_nursery() as nursery:
         assert nursery.run(use_asyncio) == 5
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_an_exit_in_the_block_of_a_portals_nursery_leaves_without_a_group(
+    portal: Portal, error: BaseException
+) -> None:
+    with pytest.raises(type(error)) as caught, portal.open_nursery() as nursery:
+        nursery.start_soon(nurseryio.sleep_forever)
+        raise error
+    assert caught.value is error
+
+
+def test_an_exit_in_a_child_of_a_portals_nursery_leaves_without_a_group(portal: Portal) -> None:
+    async def leave() -> NoReturn:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit) as caught, portal.open_nursery() as nursery:
+        nursery.start_soon(leave)
+    assert caught.value.code == 3

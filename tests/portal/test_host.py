@@ -19,7 +19,7 @@ from nurseryio.lowlevel import checkpoint
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    made = Host("host", None)
+    made = Host("host", None).start()
     yield made
     made.close(cancel=True)
 
@@ -44,7 +44,7 @@ def test_an_error_of_the_loop_factory_is_raised_where_the_portal_is_opened() -> 
         raise error
 
     with pytest.raises(KeyError) as caught:
-        Host("host", factory)
+        Host("host", factory).start()
     assert caught.value is error
     assert not host_module._hosts
 
@@ -58,7 +58,7 @@ def test_a_host_whose_thread_cannot_be_started_is_forgotten(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", cannot)
         with pytest.raises(RuntimeError, match="can't start new thread"):
-            Host("host", None)
+            Host("host", None).start()
     assert not host_module._hosts
 
 
@@ -74,7 +74,7 @@ def test_ctrl_c_while_a_portal_is_opened_ends_its_loop() -> None:
         return loops[0]
 
     with pytest.raises(KeyboardInterrupt):
-        Host("host", factory)
+        Host("host", factory).start()
     pressed.set()
     for thread in threading.enumerate():
         if thread.name == "host":
@@ -166,7 +166,7 @@ def test_ctrl_c_while_a_portal_waits_for_calls_at_its_end_cancels_them() -> None
             host.ask(host.nursery, work, ())
         events.append("answered")
 
-    host = Host("host", None)
+    host = Host("host", None).start()
     closing = host._closing
     thread = threading.Thread(target=call)
     thread.start()
@@ -197,7 +197,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_end_of_a_portal() -> None:
         with pytest.raises(RunFinishedError):
             host.ask(host.nursery, work, ())
 
-    host = Host("host", None)
+    host = Host("host", None).start()
     thread = threading.Thread(target=call)
     thread.start()
     begun.wait()
@@ -211,6 +211,6 @@ def test_a_second_ctrl_c_does_not_wait_for_the_end_of_a_portal() -> None:
 
 
 def test_the_end_of_the_program_ends_all_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    hosts = [Host(f"host {number}", None) for number in range(3)]
+    hosts = [Host(f"host {number}", None).start() for number in range(3)]
     host_module._end_all()
     assert all(host.over.is_set() for host in hosts)
