@@ -237,6 +237,14 @@ class Host:
 
         Does not block, so that finalizers may call this.
         """
+        try:
+            self._ask_to_stop(cancel)
+        except BaseException:
+            # A signal handler's error may have come before the loop got the request.
+            self._ask_to_stop(cancel)
+            raise
+
+    def _ask_to_stop(self, cancel: bool) -> None:
         self._cancelling |= cancel
         self.stopping = True
         if self._is_ready and not self.is_inherited:
@@ -264,8 +272,8 @@ class Host:
         except BaseException:
             # The end of the program will not wait for it again.
             _hosts.pop(self, None)
+            self.stop_soon(cancel=True)
             if not cancel:
-                self.stop_soon(cancel=True)
                 self.over.wait()
             raise
         self._thread.join()

@@ -349,12 +349,16 @@ class Run:
             self.token._close,
             self._remove_instruments,
             self._give_up_tasks,
-            self.state.loop.close,
+            self._close_loop,
             partial(let_go, self.state),
             sweep_closed_loops,
             self._unset_loop,
             self.give_signals_back,
         )
+
+    def _close_loop(self) -> None:
+        # Looked up now: a thread that calls into the loop meanwhile may have replaced the method.
+        self.state.loop.close()
 
     def _remove_instruments(self) -> None:
         state = self.state
