@@ -30,6 +30,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._asyncio import browser, compat
+from .._asyncio.closing import closing_of
 from .._asyncio.epoll import renew_epoll
 from .._asyncio.loop_parts import behind
 from .._base.errors import Cancelled, CancelReason
@@ -357,7 +358,8 @@ class Run:
         )
 
     def _close_loop(self) -> None:
-        # Looked up now: a thread that calls into the loop meanwhile may have replaced the method.
+        # A thread may begin to wait for the loop while this closes it, and has to be answered then.
+        closing_of(self.state.loop)
         self.state.loop.close()
 
     def _remove_instruments(self) -> None:

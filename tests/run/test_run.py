@@ -678,20 +678,18 @@ def test_a_loop_that_cannot_be_closed_at_first_is_closed_and_its_error_raised(
         run(give, 5, loop_factory=make)
 
 
-def test_a_thread_that_begins_to_wait_for_a_loop_while_the_run_closes_it_is_answered(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_thread_that_begins_to_wait_for_a_loop_while_the_run_closes_it_is_answered() -> None:
     answered = []
-    give_up = Run._give_up_tasks
 
-    def begin_to_wait(self: Run) -> None:
-        closing = closing_of(self.state.loop)
-        assert closing is not None
-        closing.add(self, lambda: answered.append(True))
-        give_up(self)
+    class Loop(asyncio.SelectorEventLoop):
+        def close(self) -> None:
+            if not self.is_closed():
+                closing = closing_of(self)
+                assert closing is not None
+                closing.add("thread", lambda: answered.append(True))
+            super().close()
 
-    monkeypatch.setattr(Run, "_give_up_tasks", begin_to_wait)
-    assert run(give, 5) == 5
+    assert run(give, 5, loop_factory=Loop) == 5
     assert answered == [True]
 
 
