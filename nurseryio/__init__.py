@@ -161,6 +161,7 @@ if TYPE_CHECKING:
         wait_children as wait_children,
     )
     from ._system import (
+        AsyncIOWrapper as AsyncIOWrapper,
         Path as Path,
         PosixPath as PosixPath,
         Process as Process,
@@ -208,7 +209,7 @@ _LAZY = {
     "_system.path": "Path PosixPath WindowsPath",
     "_system.process": "Process",
     "_system.run_process": "run_process terminate_process_group",
-    "_system.files": "open_file wrap_file",
+    "_system.files": "AsyncIOWrapper open_file wrap_file",
     "_system.signals": "open_signal_receiver",
     "_system.stop_signals": "stop_on_signals",
     "": "abc aio from_thread instruments lowlevel socket testing to_thread",

@@ -15,7 +15,7 @@ from harness.matrix import Case
 from harness.stream_kinds import KINDS
 from harness.stream_stress import LAST, Piece, Program, find_difference
 
-PROGRAMS = int(os.environ.get("NURSERYIO_STREAM_PROGRAMS", "20"))
+PROGRAMS = int(os.environ.get("NURSERYIO_STREAM_PROGRAMS", "8"))
 SEED = os.environ.get("NURSERYIO_SEED")
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="uses pipes and socket pairs")

@@ -90,6 +90,14 @@ def repeats(error: BaseException) -> bool:
     return bridge is not None and bridge.repeats(error)
 
 
+def is_shielded(task: Any) -> bool:
+    """Whether an anyio shield is inside the task's innermost scope of this library."""
+    if BACKEND not in sys.modules:
+        return False
+    look()
+    return bridge is not None and bridge.protects(task)
+
+
 def protects(task: Any) -> bool:
     """Whether something inside the task's innermost scope keeps a scope's cancellation out now.
 

@@ -26,10 +26,10 @@ at anyio's shields. The two libraries may also cancel a task together, so that n
 raised. Then a nurseryio scope catches that error, although there is a native request. anyio cancels
 again, and it only recognises its own errors, by their message.
 
-Rule 5: an anyio shield that is lowered, by any task, lets the cancellation through that it has kept
-out. So the setter of the property ``shield`` in anyio is extended, for the whole process. This is
-done only if the property looks as expected. Each loop has its own :class:`_Kept`, because loops in
-several threads share the bridge.
+Rule 5: an anyio shield that is lowered, by any task, lets the cancellation or the stop request
+through that it has kept out. So the setter of the property ``shield`` in anyio is extended, for the
+whole process. This is done only if the property looks as expected. Each loop has its own
+:class:`_Kept`, because loops in several threads share the bridge.
 
 The order in which scopes of both libraries were entered is known from ``_anyio_pairing``: each
 nurseryio scope stores there the innermost anyio scope that the task had at entry.
@@ -44,6 +44,7 @@ from .._base.util import LocalWeakSet
 from .._core.delivery import deliver_changes, recheck
 from .._core.loop_state import LoopState, PerLoop, find_state
 from .._core.scope_tree import recalculate
+from .._nursery.stop_requests import look_again
 
 NEEDED = ("_shield", "_parent_scope")
 
@@ -105,9 +106,11 @@ class Bridge:
         def set_shield(scope: Any, value: bool) -> None:
             assign(scope, value)
             state = None if value else find_state(running_loop_or_none())
-            kept = None if state is None else _kept_of.find(state)
+            if state is None:
+                return
+            kept = _kept_of.find(state)
             if kept is not None and (kept.shielded or kept.walled):
-                _recheck(kept)
+                _recheck(kept, state)
 
         self._scope_type.shield = property(shield.fget, set_shield, shield.fdel, shield.__doc__)
 
@@ -190,8 +193,8 @@ class Bridge:
         pairing.innermost = pairing.pair
 
 
-def _recheck(kept: _Kept) -> None:
-    """Let the cancellations through that no anyio shield keeps out any more (rule 5)."""
+def _recheck(kept: _Kept, state: LoopState) -> None:
+    """Let cancellations and stop requests through that were kept out until now (rule 5)."""
     for scope in kept.walled.alive():
         pairing = scope._anyio_pairing
         if scope._task is None:
@@ -204,6 +207,7 @@ def _recheck(kept: _Kept) -> None:
         kept.shielded.discard(task)
         if task.scope._effective:
             recheck(task)
+    look_again(state)
 
 
 def _shield_between(inner: Any, node: Any) -> bool:

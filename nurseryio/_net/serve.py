@@ -100,7 +100,8 @@ async def serve_listeners(
         # After the tasks were spawned, so that an error of start_soon() comes first. The sockets
         # already queue connections.
         task_status.started(listeners)
-    if not stop_requested():
+    # Not asked if there were listeners: a shield may be set after the stop has ended them.
+    if not listeners and not stop_requested():
         raise AssertionError("a server ends by an error, a stop or by being cancelled")
 
 

@@ -120,14 +120,6 @@ class _Unsupported(Exception):
         self.error = error
 
 
-def _with_address(error: OSError, address: AddressFormat) -> OSError:
-    """The system's error, with the address in its text."""
-    if error.errno is None or type(error) is stdlib.gaierror:
-        return error
-    where = f"cannot listen on {address[0]}, port {address[1]}"
-    return OSError(error.errno, f"{error.strerror}: {where}")
-
-
 async def _listen(
     kind: tuple[int, int, int], address: AddressFormat, backlog: int
 ) -> SocketListener:
@@ -148,10 +140,10 @@ async def _listen(
             await sock.bind(address)
             sock.listen(backlog)
         except OSError as exc:
-            named = _with_address(exc, address)
-            if named is exc:
+            if exc.errno is None or type(exc) is stdlib.gaierror:
                 raise
-            raise named from exc
+            where = f"cannot listen on {address[0]}, port {address[1]}"
+            raise OSError(exc.errno, f"{exc.strerror}: {where}") from exc
         return SocketListener(sock)
     except BaseException:
         sock.close()

@@ -5,6 +5,7 @@ the children of the nursery.
 
 Rule 1: each service runs in a scope with a shield. So a cancellation of the nursery, from inside or
 outside, reaches the body alone. When the body has ended, each of these scopes is asked to stop.
+All of them have the same deadline then, also those of services that are started later.
 
 Rule 2: a service in ``start()`` gets its shield when it calls ``started()``. Before, it is a part
 of the call of ``start()``, and cancelled with it.
@@ -29,6 +30,7 @@ from .._core.ki import calls_users
 from .nursery import Nursery, open_nursery
 from .scope import CancelScope
 from .task_status import TaskStatus
+from .timeouts import current_time
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,13 +46,14 @@ if TYPE_CHECKING:
 class ServiceNursery(metaclass=NoPublicConstructor):
     """A nursery whose children serve its body; made by :func:`open_service_nursery`. Trio: none."""
 
-    __slots__ = ("_body_ended", "_grace_period", "_nursery", "_scopes")
+    __slots__ = ("_ends_at", "_grace_period", "_nursery", "_scopes")
 
     _nursery: Nursery
     _grace_period: float
     # The scopes of the services that run.
     _scopes: dict[CancelScope, None]
-    _body_ended: bool
+    # When the grace period ends; None until the body has ended.
+    _ends_at: float | None
 
     @property
     def cancel_scope(self) -> CancelScope:
@@ -152,12 +155,14 @@ class ServiceNursery(metaclass=NoPublicConstructor):
         """Keep cancellations out of the scope of a service until the body has ended."""
         self._scopes[scope] = None
         scope.shield = True
-        if self._body_ended:
-            scope.request_stop(self._grace_period)
+        if self._ends_at is not None:
+            scope.request_stop(max(0, self._ends_at - current_time()))
 
     def _end(self) -> None:
         """Ask the services to stop. A second call does no harm."""
-        self._body_ended = True
+        nursery = self._nursery
+        if self._ends_at is None and (nursery._children or nursery._pending_starts):
+            self._ends_at = current_time() + self._grace_period
         for scope in list(self._scopes):
             scope.request_stop(self._grace_period)
 
@@ -177,7 +182,10 @@ class ServiceNursery(metaclass=NoPublicConstructor):
             except BaseException as failure:
                 # The services end nevertheless, and the block raises the failure.
                 self._nursery._state.finish_later(self._end)
-                etype, exc, tb = type(failure), failure, failure.__traceback__
+                failed = await self._nursery.__aexit__(type(failure), failure, tb)
+                if not failed:  # it leaves bare, in the place of the error of the block
+                    raise
+                return failed
             return await self._nursery.__aexit__(etype, exc, tb)
         finally:
             del exc, tb  # no reference cycle: the traceback holds this frame
@@ -235,5 +243,5 @@ def open_service_nursery(*, grace_period: float = 0) -> ServiceNursery:
     services._nursery = open_nursery()
     services._grace_period = grace_period
     services._scopes = {}
-    services._body_ended = False
+    services._ends_at = None
     return services

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._base.util import SECONDS, OnlyWith, as_float
+from .._core import anyio_hook
 from .._core.task import current_task
 from .scope import new_scope
 from .stop_requests import is_requested, look_again
@@ -26,7 +27,8 @@ def stop_requested() -> bool:
     """Whether the current task is asked to stop.
 
     It is, if :meth:`CancelScope.request_stop` was called on a scope around the caller, and no
-    shield is between the two. It also is if the task is cancelled.
+    shield is between the two, neither of this library nor of anyio. It also is if the task is
+    cancelled.
 
     Raises:
         RuntimeError: outside a task.
@@ -35,8 +37,11 @@ def stop_requested() -> bool:
 
     Trio: none.
     """
-    scope = current_task().scope
-    return scope._effective or is_requested(scope)
+    task = current_task()
+    scope = task.scope
+    if not scope._effective and not is_requested(scope):
+        return False
+    return not anyio_hook.is_shielded(task)
 
 
 async def wait_stop_requested() -> None:
@@ -107,11 +112,9 @@ class _AtStop(OnlyWith):
         self._scope = new_scope()
 
     def __enter__(self) -> CancelScope:
+        self._state = state = current_task()._state
         scope = self._scope.__enter__()
         try:
-            task = scope._task
-            assert task is not None
-            self._state = state = task._state
             state.stop_scopes[scope] = self._delay
             look_again(state)
         except BaseException as error:

@@ -303,9 +303,11 @@ def _left_open(task: Task, error: BaseException | None) -> BaseException | None:
         The error to report: ``error`` itself, or a ``RuntimeError`` about the misnesting.
     """
     open_nurseries = task.child_nurseries
+    state = task._state
     for node in chain(task.scope, task._base()):
+        state.stop_scopes.pop(node, None)
         if isinstance(node, CancelScope) and node._entry is not None:
-            task._state.deadlines.drop(node._entry)
+            state.deadlines.drop(node._entry)
             node._entry = None
     for nursery in open_nurseries:
         nursery.cancel_scope._abandoned = True

@@ -215,6 +215,8 @@ def scope_line(scope: ScopeInfo) -> str:
             said.append(f"at least {scope.cancelled_for:.1f} s ago")
     elif scope.reason is not None:
         said.append(f"{scope.reason}, from outside")
+    if scope.stop_requested and not scope.cancelled:
+        said.append("asked to stop")
     if scope.deadline is not None and not scope.cancelled:
         if scope.deadline >= 0:
             said.append(f"deadline in {scope.deadline:.2f} s")

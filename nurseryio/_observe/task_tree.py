@@ -419,6 +419,7 @@ def scope_info(node: Node, now: float) -> ScopeInfo:
         deadline=None if deadline == inf else deadline - now,
         deadline_set=place_of(calls) if calls else None,
         cancelled_for=cancelled_for(task._state.loop, node) if called else None,
+        stop_requested=getattr(node, "_stop", False),
     )
 
 

@@ -37,6 +37,7 @@ class ScopeInfo:
             loop and while a ``Watchdog`` watches; else it is None.
         cancelled_for: For how many seconds, at least, the scope itself has been cancelled; None if
             it is not, or nobody has looked.
+        stop_requested: Whether the scope was asked to stop.
     """
 
     id: int
@@ -50,6 +51,7 @@ class ScopeInfo:
     deadline: float | None
     deadline_set: str | None = None
     cancelled_for: float | None = None
+    stop_requested: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,17 @@
 """Waiting for the children of a nursery inside its block: :func:`wait_children`.
 
-Rule: this uses done-callbacks of the children's asyncio tasks, and needs no help from the nursery.
-So a nursery whose children nobody waits for does nothing for it.
+Rule: this waits for the children's asyncio tasks, and needs no help from the nursery. So a nursery
+whose children nobody waits for does nothing for it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
 
 from .._base.util import safe_repr
 from .._core import checkpoint, current_task
 from .._core.loop_state import check_home
 from .._nursery import Nursery, ServiceNursery
-from .event import Event
-
-if TYPE_CHECKING:
-    import asyncio
 
 __all__ = ["wait_children"]
 
@@ -48,22 +44,6 @@ async def wait_children(nursery: Nursery | ServiceNursery) -> None:
     check_home(nursery.parent_task._state)
     await checkpoint()
     while others := [task for task in nursery.child_tasks if task is not caller]:
-        for task in others:
-            await _wait(task.asyncio_task)
+        await asyncio.wait([task.asyncio_task for task in others])
         # A task that has just ended leaves its nursery in this iteration of the loop at the latest.
         await checkpoint()
-
-
-async def _wait(task: asyncio.Task[object]) -> None:
-    if task.done():
-        return
-    ended = Event()
-
-    def notice(_task: object) -> None:
-        ended.set()
-
-    task.add_done_callback(notice)
-    try:
-        await ended.wait()
-    finally:
-        task.remove_done_callback(notice)

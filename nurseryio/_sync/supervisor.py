@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from contextlib import AbstractAsyncContextManager
+from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from .._base.exc_fields import add_note
@@ -34,6 +35,7 @@ from .._base.util import (
     safe_repr,
 )
 from .._nursery import (
+    CancelScope,
     current_time,
     move_on_at_stop,
     open_nursery,
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack
 
     from .._core import Task
-    from .._nursery import CancelScope, Nursery
+    from .._nursery import Nursery
 
     PosArgsT = TypeVarTuple("PosArgsT")
 
@@ -126,8 +128,8 @@ def open_supervisor(
     together, the error is raised, too.
 
     Args:
-        on_error: The error handler. Its own errors are raised. If None, each error is logged to the
-            logger ``nurseryio.supervisor``, and the child is restarted.
+        on_error: The error handler, an ordinary function. Its own errors are raised. If None, each
+            error is logged to the logger ``nurseryio.supervisor``, and the child is restarted.
         max_restarts: The limit of restarts, 0 or more.
         within: The seconds in which restarts are counted, more than 0.
         pause: The seconds before the first restart of a child, not negative.
@@ -169,7 +171,8 @@ def open_supervisor(
 
 
 def _log_and_restart(failure: ChildFailure) -> Decision:
-    logger.error("%s has failed, and is restarted", failure.name, exc_info=failure.error)
+    # Whether it is restarted is not certain here: the limit and a stop request come after this.
+    logger.error("%s has failed", failure.name, exc_info=failure.error)
     return "restart"
 
 
@@ -180,8 +183,9 @@ class _Open(AbstractAsyncContextManager["Supervisor"]):
         self._supervisor = supervisor
 
     async def __aenter__(self) -> Supervisor:
-        await self._supervisor._nursery.__aenter__()
-        return self._supervisor
+        supervisor = self._supervisor  # the line after the entry must not fail
+        await supervisor._nursery.__aenter__()
+        return supervisor
 
     async def __aexit__(
         self,
@@ -279,7 +283,10 @@ class Supervisor(metaclass=NoPublicConstructor):
             self._running += 1
             began = current_time()
             try:
-                await coroutine_or_error(async_fn, *args)
+                # The scope cuts off those that the function has left open. Otherwise the next run
+                # would be inside them.
+                with CancelScope():
+                    await coroutine_or_error(async_fn, *args)
                 return
             except Exception as error:
                 decision = self._decide(ChildFailure(name=name, error=error, restarts=restarts))
@@ -301,6 +308,8 @@ class Supervisor(metaclass=NoPublicConstructor):
         """Ask the error handler, and see whether the child may be restarted."""
         decision = self._on_error(failure)
         if decision not in DECISIONS:
+            if iscoroutine(decision):
+                decision.close()  # no warning: the error says it
             raise TypeError(
                 f"on_error must return 'restart', 'drop' or 'raise', not {safe_repr(decision)}"
             )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._asyncio.compat import running_loop_or_none
 from .._base.errors import Cancelled
+from .._base.exception_groups import without_cancelled
 from .._base.util import NoPublicConstructor, blank, coroutine_or_error, safe_repr
 from .._nursery import CancelScope, Nursery
 from .event import Event
@@ -122,7 +123,8 @@ class TaskHandle(Generic[T], metaclass=NoPublicConstructor):
         except Cancelled:
             raise
         except BaseException as error:
-            self._error = error
+            # A nursery in the child raises a group of Cancelled, which is not an error either.
+            self._error = next(iter(without_cancelled([error])), None)
             raise
         finally:
             self._ended.set()

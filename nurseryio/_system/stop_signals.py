@@ -147,6 +147,14 @@ class _StopOnSignals(AbstractContextManager["CancelScope"]):
                 swallowed = self._scope.__exit__(etype, exc, tb)
             finally:
                 # Signals that arrived in the parent are not raised again in a forked child.
-                while self._unnoticed and self._generation == generation():
-                    signal.raise_signal(self._unnoticed.pop(0))
+                if self._generation == generation():
+                    self._raise_again()
         return swallowed
+
+    def _raise_again(self) -> None:
+        # Recursive, so that the second one is raised even if a handler raises an error.
+        if self._unnoticed:
+            try:
+                signal.raise_signal(self._unnoticed.pop(0))
+            finally:
+                self._raise_again()

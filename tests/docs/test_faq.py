@@ -20,7 +20,7 @@ EXCEPTIONS: tuple[tuple[str, str, str], ...] = (
     ("_telemetry.trace_file", "nothing was written", "the instrument logs it and goes on"),
     ("_telemetry.monitor", "a request is", "the answer to a client that is none of ours"),
     ("_interop.commands", "is not a file", "a reason in the last lines of the command trace"),
-    ("_net.serve", "a server ends by", "a nursery with listeners does not end otherwise"),
+    ("_net.serve", "a server ends by", "a list without listeners, as in Trio"),
 )
 
 # Entries whose text no call of an exception class has.

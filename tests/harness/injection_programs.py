@@ -847,6 +847,106 @@ async def gathered(p: Probe) -> object:
 
 
 @program()
+async def stop_requested(p: Probe) -> str:
+    """A stop request: seen, waited for, ending a wait, at the end of the grace period."""
+
+    async def worker() -> None:
+        with nurseryio.move_on_at_stop() as waiting:
+            await sleep(LONG)
+        p.note("worker", waiting.cancelled_caught)
+        await p.nap(0.25, "finishing")
+
+    async def lingers() -> None:
+        with nurseryio.move_on_at_stop(delay=0.25):
+            await sleep(LONG)
+        p.note("lingered")
+
+    async def waits() -> None:
+        await nurseryio.wait_stop_requested()
+        p.note("asked", nurseryio.stop_requested())
+
+    async with p.nursery() as block:
+        for child in (worker, lingers, waits):
+            block.spawn(child)
+        block.spawn(p.nap, LONG, "cut short")
+        await sleep(0.5)
+        block.scope.request_stop(1.0)
+    return f"{block.scope.cancelled_caught}"
+
+
+@program()
+async def services(p: Probe) -> str:
+    """Services end after the work, with a grace period; one is started late."""
+
+    async def pool(task_status: Any) -> None:
+        task_status.started("pool")
+        await p.nap(LONG, "pool")
+
+    async def log() -> None:
+        await nurseryio.wait_stop_requested()
+        group.start_soon(p.nap, LONG, "late")
+        await p.nap(0.25, "log")
+
+    with move_on_after(0.5):
+        async with nurseryio.open_service_nursery(grace_period=0.5) as group:
+            p.note(await group.start(pool))
+            group.start_soon(log)
+            async with p.nursery() as block:
+                block.spawn(p.nap, LONG, "work")
+    return "done"
+
+
+@program()
+async def handles(p: Probe) -> list[bool]:
+    """Handles of children: a result, a child that is cancelled alone, one that fails."""
+
+    async def give() -> int:
+        await sleep(0.25)
+        return 3
+
+    found = []
+    try:
+        async with nurseryio.open_nursery() as nursery:
+            given = nurseryio.TaskHandle.start_soon(nursery, give)
+            slept = nurseryio.TaskHandle.start_soon(nursery, p.nap, LONG)
+            await given.wait()
+            p.note(given.result())
+            slept.cancel()
+            await slept.wait()
+            found = [given.cancelled(), slept.cancelled()]
+            nursery.start_soon(p.nap, 0.25)
+            await nurseryio.wait_children(nursery)
+            failed = nurseryio.TaskHandle.start_soon(nursery, p.fail, 0.25)
+            await failed.wait()
+            await sleep(LONG)
+    except BaseException as error:
+        p.caught(error)
+    return found
+
+
+@program()
+async def supervised(p: Probe) -> str:
+    """A child that fails and is restarted, beside a sibling."""
+    failures = 0
+
+    async def child() -> None:
+        nonlocal failures
+        failures += 1
+        await p.nap(0.25, "again")
+        if failures == 1:
+            raise OSError("handled")
+
+    def decide(failure: nurseryio.ChildFailure) -> Any:
+        p.note("failed", type(failure.error).__name__)
+        return "restart" if isinstance(failure.error, OSError) else "raise"
+
+    async with nurseryio.open_supervisor(decide, pause=0.25) as group:
+        group.start_soon(child)
+        group.start_soon(p.nap, 0.75)
+    return f"{group.statistics().restarts}"
+
+
+@program()
 async def safe_channel(p: Probe) -> list[int]:
     """An async generator behind a channel, left before its end."""
 

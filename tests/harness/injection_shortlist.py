@@ -30,6 +30,14 @@ BLOCK_NOT_LEFT = (
     "``async with`` calls ``__aexit__``, and this call fails before its first line: the block "
     "is left, and no code of ours has run."
 )
+NOT_ENTERED = (
+    "``async with`` has called ``__aenter__``, which has entered the block and returns a local "
+    "variable. Nothing on this line can fail, except by Ctrl-C, which is not raised there."
+)
+TEXT_ALONE = (
+    "The text that describes an error is made, and the class of the error fails at that. The text "
+    "says less then, and the failure is dropped, because the error itself matters more."
+)
 TWO_FAILURES = (
     "The order in which blocks are left is broken already, which is an error by itself, and "
     "repairing it fails as well. The scopes below stay open and cancelled; each error is "
@@ -94,6 +102,14 @@ _GROUPS: dict[str, list[str]] = {
     BLOCK_NOT_LEFT: [
         "nursery:Nursery.start:async with temporary:",
         "results:gather:async with open_nursery() as nursery:",
+        "supervisor:_Open.__aexit__:"
+        "return await self._supervisor._nursery.__aexit__(etype, exc, tb)",
+    ],
+    NOT_ENTERED: [
+        "supervisor:_Open.__aenter__:return supervisor",
+    ],
+    TEXT_ALONE: [
+        "exception_groups:_text_later:is_plain = kind.__repr__ is _PLAIN_REPR",
     ],
     TWO_FAILURES: [
         "scope:CancelScope._leave_misnested:if owner.scope is self:",

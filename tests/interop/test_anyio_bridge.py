@@ -669,3 +669,35 @@ async def test_a_nurseryio_shield_that_another_task_resets_lets_the_anyio_cancel
                 await asyncio.create_task(lower_later())
     assert steps == ["lowered", "ended"]
     assert not nursery.cancel_scope.cancel_called
+
+
+# -- anyio's shields against stop requests -----------------------------------------
+
+
+async def test_an_anyio_shield_keeps_a_stop_request_out_until_it_is_lowered() -> None:
+    with nurseryio.CancelScope() as scope:
+        with anyio.CancelScope(shield=True) as shield:
+            scope.request_stop()
+            assert not nurseryio.stop_requested()
+            with nurseryio.move_on_at_stop() as waiting:
+                assert not nurseryio.stop_requested()
+                await settle()
+                shield.shield = False
+                assert nurseryio.stop_requested()
+                await nurseryio.sleep_forever()
+            assert waiting.cancelled_caught
+        assert nurseryio.stop_requested()
+
+
+async def test_a_stop_request_inside_an_anyio_shield_is_seen_there() -> None:
+    with anyio.CancelScope(shield=True), nurseryio.CancelScope() as scope:
+        scope.request_stop()
+        assert nurseryio.stop_requested()
+
+
+async def test_a_task_in_an_anyio_shield_is_not_asked_to_stop_by_a_cancellation() -> None:
+    with nurseryio.CancelScope() as scope:
+        with anyio.CancelScope(shield=True):
+            scope.cancel()
+            assert not nurseryio.stop_requested()
+        assert nurseryio.stop_requested()

@@ -556,6 +556,15 @@ async def test_a_server_that_is_started_after_a_stop_request_ends_at_once() -> N
     assert listener.socket.fileno() == -1
 
 
+async def test_a_shield_that_is_set_after_a_stop_request_does_not_make_an_error_of_it() -> None:
+    with nurseryio.CancelScope() as outer, nurseryio.CancelScope() as inner:
+        async with nurseryio.open_nursery() as nursery:
+            await serve_here(nursery, echo)
+            await wait_all_tasks_blocked()
+            outer.request_stop()
+            inner.shield = True
+
+
 async def test_a_server_with_a_handler_nursery_does_not_wait_for_handlers_at_a_stop() -> None:
     async with nurseryio.open_nursery() as handlers:
         async with nurseryio.open_nursery() as nursery:

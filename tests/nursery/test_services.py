@@ -11,6 +11,8 @@ import nurseryio
 from nurseryio import (
     CancelScope,
     Event,
+    current_time,
+    move_on_after,
     open_nursery,
     open_service_nursery,
     sleep,
@@ -210,6 +212,46 @@ async def test_a_service_may_start_another_one_while_the_services_end(
     assert log == ["another"]
 
 
+async def test_services_that_start_each_other_end_with_the_grace_period_of_the_nursery(
+    autojump_clock: MockClock,
+) -> None:
+    began = []
+
+    async def starts_another() -> None:
+        began.append(current_time())
+        with move_on_after(0.75):
+            await sleep_forever()
+        if len(began) < 9:
+            services.start_soon(starts_another)
+        await sleep_forever()
+
+    async with open_service_nursery(grace_period=1) as services:
+        services.start_soon(starts_another)
+        await wait_all_tasks_blocked()
+        ended = current_time()
+    assert current_time() == ended + 1
+    assert len(began) == 2
+
+
+async def test_a_service_that_is_started_after_the_grace_period_is_cancelled_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    log = Log()
+
+    async def starts_another() -> None:
+        try:
+            await sleep_forever()
+        finally:
+            services.start_soon(log.run, "another")
+
+    async with open_service_nursery(grace_period=1) as services:
+        services.start_soon(starts_another)
+        await wait_all_tasks_blocked()
+        ended = current_time()
+    assert current_time() == ended + 1
+    assert log == ["another"]
+
+
 async def test_a_closed_service_nursery_refuses_services() -> None:
     async with open_service_nursery() as services:
         pass
@@ -275,6 +317,32 @@ async def test_services_end_although_asking_them_has_failed(
         async with open_service_nursery() as services:
             services.start_soon(log.run, "service")
             await wait_all_tasks_blocked()
+    assert log == ["service"]
+
+
+async def test_an_exit_that_is_raised_while_services_are_asked_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Log()
+    real = CancelScope.request_stop
+    failures = [KeyboardInterrupt()]
+
+    def fails_once(scope: CancelScope, grace_period: float = inf) -> None:
+        if failures:
+            raise failures.pop()
+        real(scope, grace_period)
+
+    async def work() -> None:
+        with pytest.raises(KeyboardInterrupt), CancelScope() as scope:
+            async with open_service_nursery() as services:
+                services.start_soon(log.run, "service")
+                await wait_all_tasks_blocked()
+                scope.cancel()
+                await sleep_forever()
+
+    monkeypatch.setattr(CancelScope, "request_stop", fails_once)
+    # In a task of asyncio, where it leaves the outermost nursery without a group.
+    await asyncio.create_task(work())
     assert log == ["service"]
 
 

@@ -161,6 +161,19 @@ async def test_an_open_block_is_forgotten_when_it_is_left() -> None:
     assert scope not in state.stop_scopes
 
 
+async def test_an_open_block_is_forgotten_when_its_task_ends() -> None:
+    blocks = []
+
+    async def leaves_it_open() -> None:
+        blocks.append(move_on_at_stop())
+        blocks[0].__enter__()
+
+    state = nurseryio.lowlevel.current_task()._state
+    async with open_nursery() as nursery:
+        nursery.start_soon(leaves_it_open)
+    assert not state.stop_scopes
+
+
 async def test_an_item_that_was_received_is_not_lost_when_the_stop_request_arrives() -> None:
     send, receive = open_memory_channel[int](0)
     got: list[int] = []

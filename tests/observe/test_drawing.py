@@ -101,7 +101,8 @@ def test_the_line_of_a_scope_says_what_is_cancelled_and_what_a_shield_keeps_out(
         a_scope(3, shield=True, keeps_out="cancelled due to deadline"),
         a_scope(4, shield=True),
         a_scope(5, deadline=-2.0),
-        a_scope(6, nursery=True, cancelled=True),
+        a_scope(6, stop_requested=True, deadline=2.0),
+        a_scope(7, nursery=True, cancelled=True, stop_requested=True),
     )
     assert lines(a_task(1, scopes=scopes))[1:] == [
         "├─ scope, cancelled due to deadline",
@@ -110,6 +111,7 @@ def test_the_line_of_a_scope_says_what_is_cancelled_and_what_a_shield_keeps_out(
         "(cancelled due to deadline)",
         "├─ scope, shield without a deadline",
         "├─ scope, deadline passed 2.00 s ago",
+        "├─ scope, asked to stop, deadline in 2.00 s",
         "└─ nursery, cancelled",
     ]
 

@@ -251,6 +251,18 @@ async def test_task_tree_has_the_scopes_of_a_task_outer_before_inner() -> None:
         task.scope._parent.shield = False  # type: ignore[union-attr]
 
 
+async def test_task_tree_shows_which_scope_was_asked_to_stop() -> None:
+    async with nurseryio.open_nursery() as nursery:
+        with nurseryio.CancelScope() as scope, nurseryio.CancelScope():
+            nursery.start_soon(nurseryio.sleep, 0)
+            scope.request_stop(1000)
+            me = nurseryio.lowlevel.current_task().name
+            asked = [found.stop_requested for found in named(task_tree(), me).scopes]
+            assert asked[-2:] == [True, False]
+            assert asked.count(True) == 1
+            assert "asked to stop, deadline in" in str(task_tree())
+
+
 # -- other threads, signal handlers -------------------------------------------------------
 
 

@@ -1,5 +1,8 @@
 """The console of ``python -m nurseryio``: in a terminal, and with its input from a pipe."""
 
+# Covered below 95 %: the consoles in terminals, whose inputs Ctrl-C interrupts, are other processes,
+# and so are the branches for other Pythons.
+
 from __future__ import annotations
 
 import asyncio

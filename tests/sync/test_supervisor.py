@@ -53,7 +53,7 @@ async def test_a_failing_child_is_restarted_and_its_siblings_continue(
             assert len(group.child_tasks) == 1
     assert len(child.began) == 3
     assert len(sibling.began) == 1
-    assert caplog.messages == ["child has failed, and is restarted"] * 2
+    assert caplog.messages == ["child has failed"] * 2
     assert caplog.records[0].exc_info is not None
 
 
@@ -160,6 +160,59 @@ async def test_a_decision_that_does_not_exist_is_an_error(autojump_clock: MockCl
     with pytest.RaisesGroup(TypeError):
         async with open_supervisor(wrong) as group:
             group.start_soon(Failing(1))
+
+
+async def test_an_async_error_handler_is_refused_without_a_warning(
+    autojump_clock: MockClock,
+) -> None:
+    async def decide(failure: ChildFailure) -> str:
+        raise AssertionError("never awaited")
+
+    with pytest.RaisesGroup(pytest.RaisesExc(TypeError, match="on_error must return")):
+        async with open_supervisor(decide) as group:  # type: ignore[arg-type]
+            group.start_soon(Failing(1))
+
+
+async def test_a_scope_that_a_child_has_left_open_does_not_cancel_its_next_run(
+    autojump_clock: MockClock,
+) -> None:
+    open_scopes = []
+
+    async def leaves_a_scope_open() -> None:
+        if not open_scopes:
+            open_scopes.append(nurseryio.CancelScope(relative_deadline=5))
+            open_scopes[0].__enter__()
+            raise OSError("failed")
+        await sleep(60)
+        open_scopes.append(nurseryio.CancelScope())
+
+    failures = []
+
+    def decide(failure: ChildFailure) -> Literal["restart"]:
+        failures.append(failure.error)
+        return "restart"
+
+    async with open_supervisor(decide) as group:
+        group.start_soon(leaves_a_scope_open)
+    assert len(open_scopes) == 2  # the second run has come to its end
+    assert isinstance(failures[0], RuntimeError)
+    assert isinstance(failures[0].__context__, OSError)
+
+
+async def test_a_child_that_is_cancelled_natively_ends_and_its_siblings_continue(
+    autojump_clock: MockClock,
+) -> None:
+    sibling = Failing(0, 60)
+    async with open_supervisor(always("restart")) as group:
+        group.start_soon(sibling)
+        group.start_soon(sleep_forever, name="cancelled")
+        await wait_all_tasks_blocked()
+        for task in group.child_tasks:
+            if task.name == "cancelled":
+                task.asyncio_task.cancel()
+        await sleep(30)
+        assert len(group.child_tasks) == 1
+    assert len(sibling.began) == 1
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])

@@ -153,6 +153,42 @@ async def test_a_child_that_was_cancelled_with_its_nursery_has_no_result() -> No
     assert handle.cancelled()
 
 
+async def test_a_child_that_was_cancelled_with_a_nursery_of_its_own_has_no_error() -> None:
+    async def opens_nursery() -> None:
+        async with open_nursery() as inner:
+            inner.start_soon(sleep_forever)
+            await sleep_forever()
+
+    async with open_nursery() as nursery:
+        handle = TaskHandle.start_soon(nursery, opens_nursery)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    # It has raised a group of Cancelled.
+    assert handle.cancelled()
+    assert handle.exception() is None
+
+
+async def test_the_error_of_a_cancelled_child_is_shown_without_cancelled() -> None:
+    async def cleans_up_badly() -> None:
+        try:
+            await sleep_forever()
+        finally:
+            raise KeyError
+
+    async def opens_nursery() -> None:
+        async with open_nursery() as inner:
+            inner.start_soon(cleans_up_badly)
+            await sleep_forever()
+
+    with pytest.RaisesGroup(pytest.RaisesGroup(KeyError)):
+        async with open_nursery() as nursery:
+            handle = TaskHandle.start_soon(nursery, opens_nursery)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert not handle.cancelled()
+    assert pytest.RaisesGroup(KeyError).matches(handle.exception())
+
+
 @pytest.mark.parametrize("begun", [True, False])
 async def test_a_child_whose_asyncio_task_is_cancelled_natively_ends_its_handle(
     begun: bool,

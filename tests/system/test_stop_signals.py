@@ -106,6 +106,25 @@ async def test_a_signal_that_the_loop_has_not_noticed_is_raised_again_after_the_
         signal.signal(USR1, before)
 
 
+async def test_both_signals_that_the_loop_has_not_noticed_are_raised_again() -> None:
+    raised = []
+
+    def fails(signum: int, _frame: object) -> None:
+        raised.append(signum)
+        raise ZeroDivisionError
+
+    before = [signal.signal(number, fails) for number in (signal.SIGUSR1, signal.SIGUSR2)]
+    try:
+        with pytest.raises(ZeroDivisionError):
+            with stop_on_signals(signal.SIGUSR1, signal.SIGUSR2):
+                signal.raise_signal(signal.SIGUSR1)
+                signal.raise_signal(signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR1, before[0])
+        signal.signal(signal.SIGUSR2, before[1])
+    assert raised == [signal.SIGUSR1, signal.SIGUSR2]
+
+
 async def test_an_error_of_the_block_passes_and_a_shielded_block_is_not_left_early() -> None:
     with pytest.raises(ZeroDivisionError), stop_on_signals(USR1):
         raise ZeroDivisionError
