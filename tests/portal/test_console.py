@@ -1,7 +1,7 @@
 """The console of ``python -m nurseryio``: in a terminal, and with its input from a pipe."""
 
-# Covered below 95 %: the consoles in terminals, whose inputs Ctrl-C interrupts, are other processes,
-# and so are the branches for other Pythons.
+# Covered below 95 %: the consoles in terminals, whose inputs Ctrl-C interrupts, are in processes of
+# their own. Some branches are for other Pythons.
 
 from __future__ import annotations
 

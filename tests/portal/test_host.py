@@ -1,5 +1,8 @@
 """The thread of a portal: its start, its end, and a thread that is interrupted while it waits."""
 
+# Covered below 95 %: refused calls and forked children are in test_portal.py. Some branches are for
+# Python 3.14 and for subinterpreters.
+
 from __future__ import annotations
 
 import asyncio

@@ -190,6 +190,23 @@ def test_the_task_tree_shows_calls_through_a_portal_below_the_portal() -> None:
     assert any("fetch_all" in line for line in lines[1:])
 
 
+def test_a_nursery_of_a_portal_starts_runs_and_cancels_async_functions(portal: Portal) -> None:
+    async def serve(*, task_status: nurseryio.TaskStatus[str]) -> None:
+        task_status.started("started")
+        await nurseryio.sleep_forever()
+
+    async def answer() -> int:
+        return 42
+
+    with portal.open_nursery() as nursery:
+        nursery.start_soon(nurseryio.sleep_forever)
+        assert nursery.start(serve) == "started"
+        assert nursery.run(answer) == 42
+        nursery.cancel()
+    with pytest.raises(RuntimeError, match="the block of this portal's nursery was left"):
+        nursery.run(answer)
+
+
 # -- the end --------------------------------------------------------------------
 
 
