@@ -7,6 +7,7 @@ import contextvars
 import gc
 import signal
 import threading
+import time
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -207,6 +208,7 @@ def test_ctrl_c_while_a_plain_block_is_left_cancels_the_context_manager(portal: 
             yield
         finally:
             try:
+                time.sleep(0.02)  # as in test_host.press_ctrl_c
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                 await nurseryio.sleep_forever()
             finally:

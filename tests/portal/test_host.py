@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -29,6 +30,8 @@ def host() -> Iterator[Host]:
 
 def press_ctrl_c() -> None:
     """Send SIGINT to the main thread, as a terminal does."""
+    # Python does not notice a signal that comes just before a thread begins to wait for a lock.
+    time.sleep(0.02)
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
