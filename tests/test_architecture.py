@@ -250,6 +250,16 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "line_input",
             "console",
         ),
+        "_workers": (
+            "packing",
+            "spawning",
+            "worker_main",
+            "worker_process",
+            "pool",
+            "call",
+            "processes",
+            "interpreters",
+        ),
     },
     {
         "testing": (
@@ -284,6 +294,8 @@ PUBLIC = {
     "instruments",
     "lowlevel",
     "socket",
+    "to_interpreter",
+    "to_process",
     "to_thread",
 }
 
@@ -322,6 +334,7 @@ FOREIGN_PRIVATES = {
     "_interop.anyio_trio": "anyio's",
     "_interop.trio_private": "Trio's",
     "_portal.line_input": "the standard library's",
+    "_workers.spawning": "multiprocessing's",
     "testing.pytest_plugin": "pytest-asyncio's",
 }
 

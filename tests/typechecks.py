@@ -32,6 +32,8 @@ from nurseryio import (
     from_thread,
     lowlevel,
     testing,
+    to_interpreter,
+    to_process,
     to_thread,
 )
 
@@ -281,6 +283,9 @@ def length(text: str) -> int:
 async def threads() -> None:
     assert_type(await to_thread.run_sync(length, "a"), int)
     await to_thread.run_sync(length, 1)  # type: ignore[arg-type]
+    assert_type(await to_process.run_sync(length, "a"), int)
+    await to_process.run_sync(length, 1)  # type: ignore[arg-type]
+    assert_type(await to_interpreter.run_sync(length, "a"), int)
     assert_type(from_thread.run_sync(length, "a"), int)
     assert_type(from_thread.run(answer, "a"), int)
     from_thread.run(answer, 1)  # type: ignore[arg-type]
