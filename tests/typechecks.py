@@ -32,10 +32,13 @@ from nurseryio import (
     from_thread,
     lowlevel,
     testing,
+    to_interpreter,
+    to_process,
     to_thread,
 )
 
 if TYPE_CHECKING:
+    import io
     import ssl
 
     from typing_extensions import assert_type
@@ -136,8 +139,27 @@ async def server(port: int, *, task_status: TaskStatus[str] = TASK_STATUS_IGNORE
     task_status.started(port)  # type: ignore[arg-type]
 
 
+async def many(
+    port: int,
+    host: str = "",
+    quick: bool = False,
+    backlog: int = 0,
+    task_status: TaskStatus[int] = TASK_STATUS_IGNORED,
+) -> None:
+    task_status.started(backlog)
+
+
 async def ready(*, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
     task_status.started()
+
+
+async def an_annotation_for_files(file: nurseryio.AsyncIOWrapper[io.TextIOWrapper]) -> None:
+    assert_type(await file.read(), str)
+    async with nurseryio.open_file("name") as opened:
+        assert_type(opened, nurseryio.AsyncIOWrapper[io.TextIOWrapper])
+    await an_annotation_for_files(opened)
+    async with nurseryio.open_file("name", "rb") as other:
+        await an_annotation_for_files(other)  # type: ignore[arg-type]
 
 
 async def children() -> None:
@@ -148,9 +170,17 @@ async def children() -> None:
         nursery.start_soon(server)  # type: ignore[arg-type]
         nursery.start_soon(server, "80")  # type: ignore[arg-type]
         nursery.start_soon(server(80))  # type: ignore[arg-type]
-        # As in Trio: no checker can follow a value through "task_status".
-        assert_type(await nursery.start(server, 80), Any)
+        assert_type(await nursery.start(server, 80), str)
+        assert_type(await nursery.start(server, 80, name="server"), str)
+        assert_type(await nursery.start(many, 80), int)
+        assert_type(await nursery.start(many, 80, "host"), int)
+        assert_type(await nursery.start(many, 80, "host", True), int)
         await nursery.start(ready)
+        process: nurseryio.Process = await nursery.start(nurseryio.run_process, ["ls"])
+        process.kill()
+        # More than three arguments, or others than the function takes: as in Trio.
+        assert_type(await nursery.start(many, 80, "host", True, 0), Any)
+        assert_type(await nursery.start(server, "80"), Any)
         assert_type(nursery.child_tasks, "frozenset[lowlevel.Task]")
 
 
@@ -253,9 +283,22 @@ def length(text: str) -> int:
 async def threads() -> None:
     assert_type(await to_thread.run_sync(length, "a"), int)
     await to_thread.run_sync(length, 1)  # type: ignore[arg-type]
+    assert_type(await to_process.run_sync(length, "a"), int)
+    await to_process.run_sync(length, 1)  # type: ignore[arg-type]
+    assert_type(await to_interpreter.run_sync(length, "a"), int)
     assert_type(from_thread.run_sync(length, "a"), int)
     assert_type(from_thread.run(answer, "a"), int)
     from_thread.run(answer, 1)  # type: ignore[arg-type]
+    with from_thread.open_portal() as portal:
+        assert_type(portal, from_thread.Portal)
+        assert_type(portal.run(answer, "a"), int)
+        portal.run(answer, 1)  # type: ignore[arg-type]
+        assert_type(portal.run_sync(length, "a"), int)
+        with portal.open_nursery() as portal_nursery:
+            assert_type(portal_nursery, from_thread.PortalNursery)
+            assert_type(portal_nursery.run(answer, "a"), int)
+            portal_nursery.start_soon(answer, 1)  # type: ignore[arg-type]
+    assert_type(from_thread.shared_portal(), from_thread.Portal)
 
 
 # -- streams --------------------------------------------------------------------

@@ -63,9 +63,16 @@ WORDS = {
     "synchronization#lock": "lock, mutex",
     "synchronization#semaphore": "semaphore",
     "testing#virtual-time": "virtual time, mock clock, fake time, time travel",
+    "testing#options-of-the-marker": "pytest marker, test timeout, flaky test",
+    "testing#plain-code-without-a-framework": "asyncio.runner, doctest, script, plain code",
+    "testing#tasks-in-a-random-order": "race condition, shuffle, random order, scheduling, replay",
     "testing#fixtures-around-the-test": "pytest fixture, async fixture, fixture",
     "testing#with-pytest": "pytest, pytest-asyncio, test, testing",
     "testing#with-unittest": "unittest",
+    "computing": (
+        "process pool, processpoolexecutor, multiprocessing, cpu-bound, cpu bound, compute, gil, "
+        "subinterpreter, to_process, to_interpreter, parallel"
+    ),
     "threads": "thread, run_in_executor, to_thread, executor, blocking function",
     "tls": "tls, ssl, https, certificate, dtls, starttls",
     "tools": "sentry, ddtrace, debugger, task factory",

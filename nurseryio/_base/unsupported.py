@@ -16,7 +16,8 @@ Rule 3: where the platform has everything, a marked function is the function its
 costs nothing.
 
 Rule 4: a hint costs nothing until the error is raised. :class:`Elsewhere` is an attribute of the
-class, so objects are made, and their other attributes are found, as without it. The note is added
+class, so objects are made, and their other attributes are found, as without it. (With a
+``__getattr__``, Python would find all attributes of such objects more slowly.) The note is added
 when the error leaves a nursery, because a function that takes all keyword arguments would make each
 call slower.
 """
@@ -230,7 +231,9 @@ _INSTEAD = {
     "wait": "use a nursery, or race(f, g) for the first result",
     "as_completed": "use 'async with amap(f, items, limit=n, ordered=False) as results:'",
     "shield": "use 'with CancelScope(shield=True):'",
-    "run_in_executor": "use await to_thread.run_sync(f, x)",
+    "run_in_executor": (
+        "use await to_thread.run_sync(f, x), or to_process.run_sync for work that computes"
+    ),
     "start_server": "use serve_tcp(handler, port)",
     "open_connection": "use await open_tcp_stream(host, port)",
     "create_subprocess_exec": "use await run_process([program, argument])",
@@ -263,6 +266,9 @@ class Elsewhere:
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
+        present: object = owner.__dir__
+        if present is object.__dir__:
+            owner.__dir__ = _dir_without_hints  # type: ignore[method-assign, assignment]
 
     def __repr__(self) -> str:
         return f"<not here: {self._instead}>"
@@ -271,6 +277,31 @@ class Elsewhere:
         # The first part is Python's text.
         which = f"{owner.__name__!r} object" if instance is not None else f"type {owner.__name__!r}"
         raise AttributeError(f"{which} has no attribute {self._name!r}: {self._instead}")
+
+
+class NeverHere(Elsewhere):
+    """An attribute that a class does not have, and that cannot be set on its objects either.
+
+    It is for names whose assignment would silently do nothing, such as ``nursery.deadline``.
+    """
+
+    __slots__ = ()
+
+    def __set__(self, instance: object, value: object) -> NoReturn:
+        self.__get__(instance, type(instance))
+
+    def __delete__(self, instance: object) -> NoReturn:
+        self.__get__(instance, type(instance))
+
+
+def _dir_without_hints(self: object) -> list[str]:
+    """``__dir__`` of the classes with hints: completion must not offer names that do not work."""
+    kind = type(self)
+    return [
+        name
+        for name in object.__dir__(self)
+        if not isinstance(inspect.getattr_static(kind, name, None), Elsewhere)
+    ]
 
 
 def explain_keyword(error: TypeError) -> None:

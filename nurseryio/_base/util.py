@@ -99,6 +99,10 @@ class Final(ABCMeta):
                 )
         return super().__new__(mcs, name, bases, namespace, **options)
 
+    def __dir__(cls) -> list[str]:
+        # Without the hints of unsupported.Elsewhere: completion and mocks take names from here.
+        return [name for name in super().__dir__() if hasattr(cls, name)]
+
 
 class NoPublicConstructor(Final):
     """Metaclass of final classes whose instances only this library makes, by ``X._create(...)``."""

@@ -15,22 +15,28 @@ The module itself checks for every actor:
 Only the scenario can know whether an item, lock or permit was lost: it checks that after
 :meth:`Schedule.run`.
 
-Rule: all random choices come from the schedule's seed and none from clocks, so that a schedule that
-fails once fails again.
+Rule 1: all random choices come from the schedule's seed and none from clocks, so that a schedule
+that fails once fails again.
+
+Rule 2: a schedule that fails has a record, a line of text. It repeats the schedule, by itself or in
+the environment variable ``NURSERYIO_SCHEDULE``. A failed random schedule is made smaller first.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import time
 import types
+from contextlib import nullcontext
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 from .._asyncio.compat import HAS_CANCEL_COUNTS, cancelling, running_loop
 from .._core import checkpoint, current_task
 from .._nursery import CancelScope, current_effective_deadline, open_nursery
+from .task_order import AS_ASYNCIO, TaskOrder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
@@ -48,6 +54,12 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 # seconds of real time. The seconds are there for loops whose timers have a coarse resolution.
 STUCK_TICKS = 2_000
 STUCK_SECONDS = 0.1
+
+# The environment variable with the record of the only schedule to be run.
+VARIABLE = "NURSERYIO_SCHEDULE"
+
+# The most schedules that are tried to find a smaller one that fails in the same way.
+SMALLER_RUNS = 60
 
 
 class PlannedCancel(NamedTuple):
@@ -85,6 +97,8 @@ class Schedule:
         seed: Decides all random choices: :attr:`random`, :meth:`pause`, and the cancellations if
             none are given.
         cancels: The planned cancellations. By default they are random.
+        order: The order in which ready tasks run, see :class:`TaskOrder`: a seed or a record. By
+            default it is asyncio's.
 
     Attributes:
         seed: The seed.
@@ -95,16 +109,54 @@ class Schedule:
     Trio: none.
     """
 
-    def __init__(self, seed: int, cancels: Iterable[PlannedCancel] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        cancels: Iterable[PlannedCancel] | None = None,
+        order: int | str | None = None,
+    ) -> None:
         self.seed: int = seed
         self.random: random.Random = random.Random(seed)
         self.steps: list[int] = []
         self.landed: list[PlannedCancel] = []
         self._cancels: list[PlannedCancel] | None = None if cancels is None else list(cancels)
+        self._order: TaskOrder | None = None if order is None else TaskOrder(order)
+        self._begun = False
         self._progress = 0
 
     def __repr__(self) -> str:
-        return f"Schedule({self.seed}, {self._cancels})"
+        order = "" if self._order is None else f", {self._order.record!r}"
+        return f"Schedule({self.seed}, {self._cancels}{order})"
+
+    @property
+    def record(self) -> str:
+        """The schedule as one line of text, for :meth:`from_record`.
+
+        It has the random cancellations, and the order of the tasks, after :meth:`run` only.
+        """
+        cancels = ",".join(f"{c.actor}.{c.step}.{c.kind}.{c.delay}" for c in self._cancels or ())
+        return f"{self.seed}/{cancels}/{'' if self._order is None else self._order.record}"
+
+    @classmethod
+    def from_record(cls, record: str) -> Schedule:
+        """Make the schedule that repeats another one.
+
+        Args:
+            record: The :attr:`record` of the other one.
+
+        Raises:
+            ValueError: The text is not a record.
+
+        Trio: none.
+        """
+        try:
+            seed, cancels, order = record.split("/")
+            planned = [_planned(text) for text in cancels.split(",") if text]
+            return cls(int(seed), planned, order or None)
+        except ValueError:
+            raise ValueError(
+                f"{record!r} is not the record of a Schedule, such as '17/0.3.scope.1/3:2'"
+            ) from None
 
     async def pause(self) -> None:
         """Let other tasks run, for a random number of 0 to 3 checkpoints.
@@ -128,17 +180,24 @@ class Schedule:
 
         Checkpoint: yes.
         """
-        if self._cancels is None:
-            self._cancels = self._random_cancels(len(actors))
+        if not self._begun:
+            self._begun = True
+            # Also chosen if there are cancellations already, so that the random numbers that follow
+            # are the same in a schedule and in its repetition.
+            chosen = self._random_cancels(len(actors))
+            if self._cancels is None:
+                self._cancels = chosen
+        cancels = self._cancels or []
         players = [
-            _Player(self, actor, [s for s in self._cancels if s.actor == place])
+            _Player(self, actor, [s for s in cancels if s.actor == place])
             for place, actor in enumerate(actors)
         ]
         watchdog = _Watchdog(self, players)
-        async with open_nursery() as nursery:
-            for player in players:
-                nursery.start_soon(player.play, name=player.actor)
-            watchdog.start(nursery)
+        with self._order or nullcontext():
+            async with open_nursery() as nursery:
+                for player in players:
+                    nursery.start_soon(player.play, name=player.actor)
+                watchdog.start(nursery)
         self.steps = [player.steps for player in players]
         self.landed = [cancel for player in players for cancel in player.landed]
         if watchdog.stuck_actors:
@@ -157,6 +216,13 @@ class Schedule:
             )
             for _ in range(count)
         ]
+
+
+def _planned(text: str) -> PlannedCancel:
+    actor, step, kind, delay = text.split(".")
+    if kind not in KINDS:
+        raise ValueError(kind)
+    return PlannedCancel(int(actor), int(step), kind, int(delay))
 
 
 class _Player:
@@ -305,28 +371,41 @@ class _Watchdog:
 
 
 async def random_schedules(
-    scenario: Callable[[Schedule], Awaitable[object]], *, runs: int, seed: int = 0
+    scenario: Callable[[Schedule], Awaitable[object]],
+    *,
+    runs: int,
+    seed: int = 0,
+    shuffle: bool = False,
 ) -> int:
     """Run a scenario on many random schedules.
+
+    A schedule that fails is repeated with fewer cancellations, and with fewer tasks out of their
+    order, as long as it fails. So the error names a small one.
 
     Args:
         scenario: Makes the objects to be tested, calls :meth:`Schedule.run`, and then checks the
             objects.
         runs: How many schedules.
         seed: The seed of the first schedule; each further one has the next number.
+        shuffle: Whether tasks that are ready at the same time run in a random order, see
+            :class:`TaskOrder`.
 
     Returns:
         How many cancellations came before their actor had ended.
 
     Raises:
-        AssertionError: A schedule has failed. The cause of the error is the failure. To
-            reproduce it, run ``scenario(Schedule(seed))`` with the seed in the message.
+        AssertionError: A schedule has failed. The cause of the error is the failure. The message
+            has the schedule, and its record. If the environment variable ``NURSERYIO_SCHEDULE`` has
+            that record, this function runs that schedule alone.
+        ValueError: The environment variable does not have the record of a schedule.
 
     Checkpoint: yes.
 
     Trio: none.
     """
-    return await _run_all(scenario, (Schedule(number) for number in range(seed, seed + runs)))
+    numbers = range(seed, seed + runs)
+    schedules = (Schedule(n, order=n if shuffle else None) for n in numbers)
+    return await _run_all(scenario, _asked_for() or schedules, make_smaller=True)
 
 
 async def cancel_at_every_await(
@@ -346,11 +425,15 @@ async def cancel_at_every_await(
 
     Raises:
         AssertionError: As for :func:`random_schedules`.
+        ValueError: As for :func:`random_schedules`.
 
     Checkpoint: yes.
 
     Trio: none.
     """
+    asked = _asked_for()
+    if asked:
+        return await _run_all(scenario, asked)
     undisturbed = Schedule(seed, ())
     await _run_all(scenario, [undisturbed])
     cancels = (
@@ -361,14 +444,66 @@ async def cancel_at_every_await(
     return await _run_all(scenario, (Schedule(seed, [cancel]) for cancel in cancels))
 
 
+def _asked_for() -> list[Schedule]:
+    """The schedule of the environment variable, if it has one. (It may have an order of tasks.)"""
+    record = os.environ.get(VARIABLE, "")
+    return [Schedule.from_record(record)] if "/" in record else []
+
+
 async def _run_all(
-    scenario: Callable[[Schedule], Awaitable[object]], schedules: Iterable[Schedule]
+    scenario: Callable[[Schedule], Awaitable[object]],
+    schedules: Iterable[Schedule],
+    make_smaller: bool = False,
 ) -> int:
     landed = 0
     for schedule in schedules:
-        try:
-            await scenario(schedule)
-        except Exception as error:
-            raise AssertionError(f"{schedule} went wrong: {error!r}") from error
+        failed = await _run_one(scenario, schedule)
+        if failed is not None:
+            if make_smaller:
+                schedule, failed = await _smaller(scenario, schedule, failed)
+            raise AssertionError(
+                f"{schedule} went wrong: {failed!r}\nto repeat it: {VARIABLE}='{schedule.record}'"
+            ) from failed
         landed += len(schedule.landed)
     return landed
+
+
+async def _run_one(
+    scenario: Callable[[Schedule], Awaitable[object]], schedule: Schedule
+) -> Exception | None:
+    try:
+        await scenario(schedule)
+    except Exception as error:
+        return error
+    return None
+
+
+async def _smaller(
+    scenario: Callable[[Schedule], Awaitable[object]], schedule: Schedule, failed: Exception
+) -> tuple[Schedule, Exception]:
+    """Leave out cancellations and changes of the order as long as the error is of the same type.
+
+    Returns:
+        The schedule that was found, and its error.
+    """
+    seed, cancels, order = schedule.record.split("/")
+    shuffled = bool(order)
+    # Both in one list: ("", cancel) and ("order", choice).
+    parts = [("", text) for text in cancels.split(",") if text]
+    parts += [("order", text) for text in order.split(",") if text not in ("", AS_ASYNCIO)]
+    size, runs = len(parts), 0
+    while size:
+        start = 0
+        while start < len(parts) and runs < SMALLER_RUNS:
+            fewer = parts[:start] + parts[start + size :]
+            choices = ",".join(text for kind, text in fewer if kind) or AS_ASYNCIO
+            record = ",".join(text for kind, text in fewer if not kind)
+            tried = Schedule.from_record(f"{seed}/{record}/{choices if shuffled else ''}")
+            error = await _run_one(scenario, tried)
+            runs += 1
+            if error is not None and type(error) is type(failed):
+                parts, schedule, failed = fewer, tried, error
+            else:
+                start += size
+        size //= 2
+    return schedule, failed

@@ -19,6 +19,7 @@ from .._asyncio import compat
 from .._asyncio.browser import call_when_done
 from .._asyncio.compat import callbacks_of, current_task as current_asyncio_task
 from .._base.exc_fields import explained
+from .._base.unsupported import Elsewhere
 from .._base.util import NoPublicConstructor, blank, name_of, safe_repr, unset_hook
 from . import anyio_hook, loop_state as loop_state_module
 from .loop_state import IN_A_THREAD, WHENCE, LoopState, loop_state
@@ -127,6 +128,11 @@ class Task(metaclass=NoPublicConstructor):
         if self._extra is NO_EXTRA:
             self._extra = Extra()
         return self._extra
+
+    if not TYPE_CHECKING:
+        cancel = Elsewhere("cancel the scope around it, or TaskHandle(f, x).cancel()")
+        result = Elsewhere("use gather(), or a TaskHandle")
+        add_done_callback = Elsewhere("call the function at the end of the task, in 'finally'")
 
     def __repr__(self) -> str:
         return _shown(self.name, id(self))

@@ -36,6 +36,7 @@ from .._base import (
     HalfCloseableStream,
 )
 from .._base.exc_fields import explained
+from .._base.unsupported import Elsewhere
 from .._base.util import bytes_view, safe_repr
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
 from .._core.task import MAX_YIELD_CREDIT, adopt_current, not_in_a_task, records
@@ -138,6 +139,12 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         if self._recv is not None and vars(socket):
             # A test has replaced methods of this socket.
             self._recv = self._send = None
+
+    if not TYPE_CHECKING:
+        read = Elsewhere("use await receive_some()")
+        write = Elsewhere("use await send_all(data)")
+        drain = Elsewhere("await send_all(data) waits for it")
+        close = Elsewhere("use await aclose()")
 
     @classmethod
     def _of_accepted(cls, socket: SocketType) -> SocketStream:

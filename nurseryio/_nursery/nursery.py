@@ -31,7 +31,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from .._asyncio import compat
 from .._asyncio.compat import (
@@ -48,7 +48,6 @@ from .._base.exc_fields import explained, is_a, without_own_frame
 from .._base.exception_groups import (
     FAILED,
     NATIVE,
-    combine,
     failure,
     is_lone_child_cancel,
     leave_block,
@@ -56,7 +55,7 @@ from .._base.exception_groups import (
     same_arguments,
     warn_loose,
 )
-from .._base.unsupported import Elsewhere, explain_keyword
+from .._base.unsupported import Elsewhere, NeverHere, explain_keyword
 from .._base.util import (
     NoPublicConstructor,
     blank,
@@ -89,6 +88,7 @@ if TYPE_CHECKING:
 
     from .._core.loop_state import LoopState
     from .scope import CancelScope
+    from .task_status import A, AsyncFn, B, C, Starts, Starts1, Starts2, Starts3, T
 
     PosArgsT = TypeVarTuple("PosArgsT")
 
@@ -383,10 +383,23 @@ class Nursery(EndlessWait, metaclass=NoPublicConstructor):
 
     # -- starting and waiting ---------------------------------------------------
 
-    @calls_users  # as start_soon()
+    # fmt: off
+    @overload
+    async def start(self, async_fn: Starts[T], /, *, name: object = None) -> T: ...
+    @overload
+    async def start(self, async_fn: Starts1[A, T], a: A, /, *, name: object = None) -> T: ...
+    @overload
     async def start(
-        self, async_fn: Callable[..., Awaitable[object]], *args: object, name: object = None
-    ) -> Any:
+        self, async_fn: Starts2[A, B, T], a: A, b: B, /, *, name: object = None) -> T: ...
+    @overload
+    async def start(
+        self, async_fn: Starts3[A, B, C, T], a: A, b: B, c: C, /, *, name: object = None) -> T: ...
+    @overload
+    async def start(self, async_fn: AsyncFn, *args: object, name: object = None) -> Any: ...
+    # fmt: on
+
+    @calls_users  # as start_soon()
+    async def start(self, async_fn: AsyncFn, *args: object, name: object = None) -> Any:
         """Start a child task and wait until it reports that it is ready.
 
         ``async_fn(*args, task_status=...)`` runs as a child. The child, or code that it gives the
@@ -487,7 +500,7 @@ class Nursery(EndlessWait, metaclass=NoPublicConstructor):
             task, scope = self._parent_task, self.cancel_scope
             native = left = None
             if current_asyncio_task() is not task.asyncio_task:
-                left = self._exit_from_other_task(exc)
+                left = nursery_exit.leave_in_other_task(self, exc)
             else:
                 self._body_running = False
                 if exc is not None:
@@ -573,20 +586,14 @@ class Nursery(EndlessWait, metaclass=NoPublicConstructor):
             self._errors = [*(self._errors or ()), exc]
             self.cancel_scope._cancel(CancelReason("KeyboardInterrupt", source_task=repr(task)))
 
-    def _exit_from_other_task(self, exc: BaseException | None) -> BaseException | None:
-        """Leave the block in another task than the one that entered it."""
-        if self._state.loop.is_closed():
-            nursery_exit.collapse(self)
-            self.cancel_scope._task = None
-            return exc
-        if self.cancel_scope._abandoned:
-            # The task that entered it has ended, and that was reported. Errors leave in a group.
-            return None if exc is None else combine(self._strict, [exc])
-        return self.cancel_scope._close(exc)
-
     if not TYPE_CHECKING:
         create_task = Elsewhere("use nursery.start_soon(f, x) for create_task(f(x))")
+        spawn = Elsewhere("use nursery.start_soon(f, x)")
         cancel = Elsewhere("use nursery.cancel_scope.cancel()")
+        cancel_called = Elsewhere("use nursery.cancel_scope.cancel_called")
+        cancelled_caught = Elsewhere("use nursery.cancel_scope.cancelled_caught")
+        deadline = NeverHere("use nursery.cancel_scope.deadline")
+        shield = NeverHere("use nursery.cancel_scope.shield")
 
         def __enter__(self) -> NoReturn:
             raise RuntimeError("use 'async with open_nursery(...)', not 'with open_nursery(...)'")

@@ -210,6 +210,19 @@ async def leave_in_trouble(
 # -- the error that the block raises --------------------------------------------
 
 
+def leave_in_other_task(nursery: Nursery, exc: BaseException | None) -> BaseException | None:
+    """Leave the block in another task than the one that entered it."""
+    scope = nursery.cancel_scope
+    if nursery._state.loop.is_closed():
+        collapse(nursery)
+        scope._task = None
+        return exc
+    if scope._abandoned:
+        # The task that entered it has ended, and that was reported. Errors leave in a group.
+        return None if exc is None else combine(nursery._strict, [exc])
+    return scope._close(exc)
+
+
 def leave(
     nursery: Nursery, exc: BaseException | None, native: BaseException | None
 ) -> BaseException | None:

@@ -20,6 +20,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from .._base.errors import CancelReason
+from .._base.unsupported import Elsewhere, NeverHere
 from .._base.util import SECONDS, as_float
 
 if TYPE_CHECKING:
@@ -81,6 +82,14 @@ class Stoppable:
 
         def cancel(self, reason: str | None = None) -> None: ...
         def _check_caller(self) -> None: ...
+    else:
+        # Hints for CancelScope, in this class so that its own one stays short.
+        cancelled = Elsewhere("use scope.cancel_called")
+        expired = Elsewhere("use scope.cancelled_caught")
+        reschedule = Elsewhere("set scope.deadline")
+        when = Elsewhere("use scope.deadline")
+        sheild = NeverHere("use scope.shield")
+        timeout = NeverHere("use scope.relative_deadline before entry, scope.deadline afterwards")
 
     def request_stop(self, grace_period: float = inf) -> None:
         """Ask the code in this scope to finish the work that it has begun, and to begin no more.

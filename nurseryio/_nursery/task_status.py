@@ -20,6 +20,9 @@ from .._core.scope_tree import chain, encloses, recalculate_chain
 from .stop_requests import look_again
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import TypeAlias
+
     from .._core.task import Task
     from .nursery import Nursery
 
@@ -48,6 +51,48 @@ class TaskStatus(Protocol[StatusT_contra]):
         Raises:
             RuntimeError: on the second call, or in another thread or event loop.
         """
+
+
+# What nursery.start() takes, for type checkers: async functions by the number of arguments before
+# task_status, which carries the result of start(). TypeVarTuple would need only one class, but mypy
+# cannot follow it through a keyword argument.
+if TYPE_CHECKING:
+    A = TypeVar("A")
+    B = TypeVar("B")
+    C = TypeVar("C")
+    T = TypeVar("T")
+    A_contra = TypeVar("A_contra", contravariant=True)
+    B_contra = TypeVar("B_contra", contravariant=True)
+    C_contra = TypeVar("C_contra", contravariant=True)
+    T_co = TypeVar("T_co", covariant=True)
+    AsyncFn: TypeAlias = Callable[..., Awaitable[object]]
+
+    # fmt: off
+    class Starts(Protocol[T_co]):
+        """An async function without other arguments."""
+
+        def __call__(self, *, task_status: TaskStatus[T_co]) -> Awaitable[object]: ...
+
+    class Starts1(Protocol[A_contra, T_co]):
+        """An async function with one argument."""
+
+        def __call__(
+            self, a: A_contra, /, *, task_status: TaskStatus[T_co]) -> Awaitable[object]: ...
+
+    class Starts2(Protocol[A_contra, B_contra, T_co]):
+        """An async function with two arguments."""
+
+        def __call__(
+            self, a: A_contra, b: B_contra, /, *, task_status: TaskStatus[T_co]
+        ) -> Awaitable[object]: ...
+
+    class Starts3(Protocol[A_contra, B_contra, C_contra, T_co]):
+        """An async function with three arguments."""
+
+        def __call__(
+            self, a: A_contra, b: B_contra, c: C_contra, /, *, task_status: TaskStatus[T_co]
+        ) -> Awaitable[object]: ...
+    # fmt: on
 
 
 class _TaskStatusIgnored:

@@ -272,6 +272,8 @@ class MemorySendChannel(ChannelEnd, SendChannel[SendType], metaclass=NoPublicCon
     if not TYPE_CHECKING:
         put = Elsewhere("use await send(value)")
         put_nowait = Elsewhere("use send_nowait(value)")
+        join = Elsewhere("use a nursery, which waits for its tasks, or a channel for the results")
+        qsize = Elsewhere("use statistics().current_buffer_used")
 
     def clone(self) -> MemorySendChannel[SendType]:
         """Make another sending end of the same channel, which is closed separately.
@@ -414,6 +416,9 @@ class MemoryReceiveChannel(ChannelEnd, ReceiveChannel[ReceiveType], metaclass=No
     if not TYPE_CHECKING:
         get = Elsewhere("use await receive()")
         get_nowait = Elsewhere("use receive_nowait()")
+        task_done = Elsewhere("use a nursery, which waits for its tasks")
+        empty = Elsewhere("use statistics().current_buffer_used == 0")
+        qsize = Elsewhere("use statistics().current_buffer_used")
 
     def clone(self) -> MemoryReceiveChannel[ReceiveType]:
         """Make another receiving end of the same channel, which is closed separately.

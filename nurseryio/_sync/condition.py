@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from .._base import Cancelled
 from .._base.exc_fields import is_a
+from .._base.unsupported import Elsewhere
 from .._base.util import Final, Frozen
 from .._core import current_task
 from .._core.wait_queue import park
@@ -77,6 +78,9 @@ class Condition(metaclass=Final):
 
     def __repr__(self) -> str:
         return f"<Condition at {id(self):#x}, {len(self._lot)} tasks waiting, with {self._lock!r}>"
+
+    if not TYPE_CHECKING:
+        wait_for = Elsewhere("use 'while not predicate(): await condition.wait()'")
 
     def locked(self) -> bool:
         """Say whether a task holds the lock.

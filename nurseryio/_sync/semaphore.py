@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._base import WouldBlock
+from .._base.unsupported import Elsewhere
 from .._base.util import Final
 from .._core import checkpoint_if_cancelled, current_task
 from .._core.wait_queue import maybe_yield, park
@@ -61,6 +62,9 @@ class Semaphore(metaclass=Final):
             f"<Semaphore at {id(self):#x}, value {self._value}{limit}, "
             f"{len(self._lot)} tasks waiting>"
         )
+
+    if not TYPE_CHECKING:
+        locked = Elsewhere("use semaphore.value == 0")
 
     @property
     def value(self) -> int:

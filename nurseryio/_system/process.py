@@ -26,7 +26,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._base.exc_fields import explained
-from .._base.unsupported import needs
+from .._base.unsupported import Elsewhere, needs
 from .._base.util import NoPublicConstructor, safe_repr
 from .._core.task import current_state
 from .._loop.watching import can_watch, check_can_watch
@@ -120,6 +120,9 @@ class Process(metaclass=NoPublicConstructor):
         self.stdio = None
         if stdin is not None and stdout is not None:
             self.stdio = StapledStream(stdin, stdout)
+
+    if not TYPE_CHECKING:
+        communicate = Elsewhere("use run_process(..., stdin=data, capture_stdout=True)")
 
     def __repr__(self) -> str:
         status = self.returncode

@@ -3,10 +3,10 @@
 Rarely used names are loaded on first use; pytest loads the plugin. The checks are in ``_checks``.
 
 ``deadlock``: the error when nothing can wake a task. ``clock``: virtual time, and its jumps.
-``sequencer``: blocks that run in order. ``byte_queues``: the buffers of ``memory_streams`` and
-``lockstep_streams``, which are streams in memory. ``network``: connect to a test's listener.
+``byte_queues``: the buffers of ``memory_streams`` and ``lockstep_streams``, which are streams in
+memory.
 ``time_limit``: the signal of pytest-timeout. ``step_runner``: async functions as steps of one task.
-``thread_limit``: the thread of pytest-timeout. ``plain_test``: the decorator ``nurseryio_test``.
+``thread_limit``: the thread of pytest-timeout. ``plain_test``: ``nurseryio_test``, ``Runner``.
 ``unit_test``: ``AsyncTestCase``. ``raises_group``: pytest's helpers under Trio's names.
 ``pytest_shared``: wide async fixtures. ``pytest_task``: the steps of a test and their errors.
 ``pytest_plugin``: pytest's hooks, and fixtures such as ``autojump_clock``.
@@ -21,6 +21,8 @@ from .._checks.checkpoints import (
     assert_checkpoints as assert_checkpoints,
     assert_no_checkpoints as assert_no_checkpoints,
 )
+from .._checks.network import open_stream_to_socket_listener as open_stream_to_socket_listener
+from .._checks.sequencer import Sequencer as Sequencer
 from .._checks.streams import (
     check_half_closeable_stream as check_half_closeable_stream,
     check_one_way_stream as check_one_way_stream,
@@ -40,9 +42,7 @@ from .memory_streams import (
     memory_stream_pair as memory_stream_pair,
     memory_stream_pump as memory_stream_pump,
 )
-from .network import open_stream_to_socket_listener as open_stream_to_socket_listener
-from .plain_test import nurseryio_test as nurseryio_test, trio_test as trio_test
-from .sequencer import Sequencer as Sequencer
+from .plain_test import Runner as Runner, nurseryio_test as nurseryio_test, trio_test as trio_test
 
 if TYPE_CHECKING:
     from .._checks.schedules import (
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         cancel_at_every_await as cancel_at_every_await,
         random_schedules as random_schedules,
     )
+    from .._checks.task_order import TaskOrder as TaskOrder
     from .._system.threads import (
         active_thread_count as active_thread_count,
         wait_all_threads_completed as wait_all_threads_completed,
@@ -66,6 +67,7 @@ if not TYPE_CHECKING:
             "_checks.schedules": (
                 "PlannedCancel Schedule StuckError cancel_at_every_await random_schedules"
             ),
+            "_checks.task_order": "TaskOrder",
             "testing.unit_test": "AsyncTestCase",
         },
     )

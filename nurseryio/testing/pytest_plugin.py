@@ -31,7 +31,17 @@ import pytest
 from .._nursery import Nursery, open_nursery
 from .clock import MockClock
 from .pytest_shared import SharedRun, keeping_context
-from .pytest_task import TestTask, begin_fixture, do, end_fixture, for_pytest
+from .pytest_task import (
+    ORDER,
+    Options,
+    TestTask,
+    begin_fixture,
+    do,
+    end_fixture,
+    for_pytest,
+    options_of,
+    seconds,
+)
 from .step_runner import is_step_under_way
 from .time_limit import drawn_at_limit, take_drawing
 
@@ -56,6 +66,7 @@ LEFT_OVER = pytest.StashKey[list[str]]()
 # The titles of sections in the report of a test.
 TASKS_AT_LIMIT = "nurseryio: the tasks when the time was over"
 TASKS_LEFT_OVER = "nurseryio: tasks that the test has left running"
+ORDER_OF_TASKS = "nurseryio: the order of the tasks"
 # The most tests whose tasks are listed at the end of a session.
 MOST_LISTED = 20
 # The attribute of the plain function in place of a test that has the async function.
@@ -71,6 +82,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "auto: every async test that carries no other plugin's marker"
     )
     parser.addini("nurseryio_mode", about, default="strict")
+    parser.addini(
+        "nurseryio_timeout",
+        "the most seconds that a test may take, unless its marker has the option timeout",
+        default="",
+    )
     group = parser.getgroup("nurseryio")
     group.addoption("--nurseryio-mode", choices=MODES, default=None, help=about)
 
@@ -79,12 +95,21 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SHARED_RUN] = SharedRun()
     config.addinivalue_line(
         "markers",
-        f"{MARK}: run this async test under nurseryio.run(), in one task with its async fixtures",
+        f"{MARK}(timeout, virtual_time, shuffle): run this async test under nurseryio.run(), in "
+        "one task with its async fixtures; at most so many seconds, with a clock that jumps, in so "
+        "many orders of its tasks",
     )
     if _mode(config, MARK) not in MODES:
         raise pytest.UsageError(
             f"nurseryio_mode must be one of {', '.join(MODES)}, not {_mode(config, MARK)!r}"
         )
+    try:
+        seconds(config.getini("nurseryio_timeout"))
+    except ValueError:
+        raise pytest.UsageError(
+            "nurseryio_timeout must be a number of seconds above 0, not "
+            f"{config.getini('nurseryio_timeout')!r}"
+        ) from None
     for other in ("asyncio", "anyio"):
         if _mode(config, MARK) == _mode(config, other) == "auto":
             raise pytest.UsageError(
@@ -176,6 +201,25 @@ def _plain(function: Any) -> Callable[..., None]:
     return plain
 
 
+def _options(item: pytest.Item) -> Options:
+    default = seconds(item.config.getini("nurseryio_timeout"))
+    return options_of(item.iter_markers(MARK), default)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make a test with the option "shuffle" several tests, one for each order of its tasks."""
+    if TASK not in metafunc.fixturenames:
+        return
+    try:
+        runs = _options(metafunc.definition).shuffle
+    except ValueError as error:
+        pytest.fail(f"{metafunc.definition.nodeid}: {error}", pytrace=False)
+    if runs:
+        metafunc.fixturenames.append(ORDER)
+        ids = [f"order{number}" for number in range(runs)]
+        metafunc.parametrize(ORDER, range(runs), ids=ids, indirect=True)
+
+
 # -- running a test -------------------------------------------------------------
 
 
@@ -244,6 +288,10 @@ def pytest_runtest_makereport(
     drawing = take_drawing()
     if drawing is not None:
         report.sections.append((TASKS_AT_LIMIT, drawing))
+    task: Any = getattr(item, "funcargs", {}).get(TASK)
+    order = task.how_to_repeat() if call.when == "call" and report.failed and task else None
+    if order is not None:
+        report.sections.append((ORDER_OF_TASKS, order))
     if call.when == "teardown":
         lines = item.stash.get(LEFT_OVER, [])
         if lines:
@@ -498,12 +546,20 @@ def _nurseryio_task(
 ) -> Iterator[TestTask]:
     """The one task in which a test and its async fixtures run."""
     shared = request.config.stash[SHARED_RUN]
-    task = TestTask(request.node, request, nurseryio_loop_factory, shared)
+    options = _options(request.node)
+    task = TestTask(request.node, request, nurseryio_loop_factory, shared, options)
     yield task
     try:
         request.node.stash[LEFT_OVER] = task.left_over()
     finally:
         task.close()
+
+
+@pytest.fixture
+def _nurseryio_order(request: pytest.FixtureRequest) -> int:
+    """The number of the run of a test with the option "shuffle"."""
+    number: int = request.param
+    return number
 
 
 @pytest.fixture(scope="session")

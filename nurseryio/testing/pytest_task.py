@@ -7,7 +7,11 @@ Rule 1: a test that was cut short has not passed. A cancellation that leaves it,
 a fixture holds open, is a failure; so it is in the set-up of a fixture. In a tear-down it is not,
 because the fixture with the cancelled scope is torn down later, and raises the reason then.
 
-Rule 2: pytest's own exceptions (skip, fail, xfail, exit) and those that end the process are raised
+Rule 2: the options of the marker (:class:`Options`) are for the test function alone. Its fixtures
+are set up and torn down without a time limit, and in asyncio's order of tasks. The virtual clock is
+the clock of the run, so fixtures use it too.
+
+Rule 3: pytest's own exceptions (skip, fail, xfail, exit) and those that end the process are raised
 bare if they are alone in a group.
 """
 
@@ -15,8 +19,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shlex
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from math import inf, isnan
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
 import pytest
@@ -24,15 +31,20 @@ import pytest
 from .._asyncio import display
 from .._base import Cancelled, CancelReason, Clock, Instrument
 from .._base.exception_groups import leaves
-from .._base.util import is_library_file
+from .._base.util import coroutine_or_error, is_library_file
+from .._checks.schedules import VARIABLE
+from .._checks.task_order import AS_ASYNCIO, TaskOrder
 from .._core.task import records
 from .._loop import add_instrument, remove_instrument
+from .._nursery import CancelScope
 from .._observe.places import Place
 from .._observe.task_tree import tree_of
+from .clock import MockClock
 from .step_runner import StepRunner
+from .time_limit import draw_at_limit, ends_in_users_code
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
     from .pytest_shared import SharedRun
     from .step_runner import StepTask
@@ -58,6 +70,68 @@ OUTCOMES = (
 )
 
 
+# The parameter of a test with the option "shuffle": the number of the run.
+ORDER = "_nurseryio_order"
+# A longer record is not shown. The number of the run repeats the order as well.
+LONGEST_RECORD = 400
+
+
+class Options(NamedTuple):
+    """The options of the marker, as in ``@pytest.mark.nurseryio(timeout=5)``.
+
+    Attributes:
+        timeout: the most seconds that the test may take, on the clock of its loop; ``inf`` for no
+            limit.
+        virtual_time: whether the run has a clock that jumps to the next timer.
+        shuffle: in how many orders of its tasks the test is run; 0 for asyncio's order alone.
+    """
+
+    timeout: float = inf
+    virtual_time: bool = False
+    shuffle: int = 0
+
+
+def options_of(marks: Iterable[pytest.Mark], default_timeout: float) -> Options:
+    """Join the options of markers; the first marker that has an option decides.
+
+    Raises:
+        ValueError: an option does not exist, or has a wrong value.
+    """
+    found: dict[str, Any] = {}
+    for mark in marks:
+        if mark.args:
+            raise ValueError("the marker 'nurseryio' takes keyword arguments only")
+        for name, value in mark.kwargs.items():
+            if name not in Options._fields:
+                raise ValueError(
+                    f"the marker 'nurseryio' has no option {name!r}, only "
+                    + ", ".join(Options._fields)
+                )
+            found.setdefault(name, value)
+    options = Options(**{"timeout": default_timeout, **found})
+    timeout: Any = options.timeout
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+    if not isinstance(options.virtual_time, bool):
+        raise ValueError(f"virtual_time must be True or False, not {options.virtual_time!r}")
+    shuffle: Any = options.shuffle
+    if isinstance(shuffle, bool) or not isinstance(shuffle, int) or shuffle < 0:
+        raise ValueError(f"shuffle must be a number of runs, not {shuffle!r}")
+    return options
+
+
+def seconds(text: str) -> float:
+    """The number of seconds in the settings; ``inf`` if there is none.
+
+    Raises:
+        ValueError: the text is not a number above 0.
+    """
+    value = float(text) if text else inf
+    if isnan(value) or value <= 0:
+        raise ValueError(text)
+    return value
+
+
 class TestTask:
     """The task of one test, made when the first async fixture or the test itself needs it.
 
@@ -66,6 +140,10 @@ class TestTask:
         request: the request of a fixture of the test.
         loop_factory: makes the event loop; None for asyncio's own.
         shared: the run of the async fixtures with wider scopes.
+        options: the options of the test's markers.
+
+    Attributes:
+        order: the order in which the tasks of the test have run, if it was shuffled.
     """
 
     __test__ = False
@@ -76,8 +154,13 @@ class TestTask:
         request: pytest.FixtureRequest,
         loop_factory: Any,
         shared: SharedRun,
+        options: Options,
     ) -> None:
         self._shared = shared
+        self._options = options
+        # The clock of the option virtual_time, once it is needed.
+        self._virtual_clock: MockClock | None = None
+        self.order: TaskOrder | None = None
         self._item = item
         self._request = request
         self._loop_factory = loop_factory
@@ -117,7 +200,11 @@ class TestTask:
         for instrument in self._find_instruments():
             if instrument not in self._instruments:
                 self._add(instrument)
-        self.do("test", async_fn)
+        self.order = self._new_order()
+        if self.order is None and self._options.timeout == inf:
+            self.do("test", async_fn)
+        else:
+            self.do("test", self._under_options, async_fn)
         for fixture in self._shared.used(self._request.fixturenames):
             if fixture.lost is not None:
                 pytest.fail(
@@ -127,6 +214,38 @@ class TestTask:
                     "tear-down",
                     pytrace=False,
                 )
+
+    async def _under_options(self, async_fn: Callable[[], Awaitable[Any]]) -> None:
+        __tracebackhide__ = True
+        with self.order or contextlib.nullcontext():
+            if self._options.timeout == inf:
+                await coroutine_or_error(async_fn)
+            else:
+                await in_time(async_fn, self._options.timeout, self._clock is not None)
+
+    def _new_order(self) -> TaskOrder | None:
+        callspec = getattr(self._item, "callspec", None)
+        number = None if callspec is None else callspec.params.get(ORDER)
+        if number is None:
+            return None
+        record = os.environ.get(VARIABLE, "")
+        if record and "/" not in record:
+            return TaskOrder(record)
+        # The first run is in asyncio's own order.
+        return TaskOrder(number or AS_ASYNCIO)
+
+    def how_to_repeat(self) -> str | None:
+        """The order of the test's tasks, and the command that repeats it; None without one."""
+        if self.order is None:
+            return None
+        record, command = self.order.record, f"python -m pytest {shlex.quote(self._item.nodeid)}"
+        if record == AS_ASYNCIO:
+            return f"as in asyncio\nto repeat it: {command}"
+        differing = record.count(":")
+        text = f"{differing} of {self.order.choices} choices between ready tasks were not asyncio's"
+        if len(record) <= LONGEST_RECORD:
+            command = f"{VARIABLE}={record} {command}"
+        return f"{text}\nto repeat it: {command}"
 
     def _refuse_late_fixtures(self) -> None:
         used = [fixture.name for fixture in self._shared.used(self._request.fixturenames)]
@@ -211,10 +330,58 @@ class TestTask:
         }
         if len(clocks) > 1:
             pytest.fail("a test can have one clock; ask for one of the fixtures", pytrace=False)
-        return next(iter(clocks.values()), None)
+        found = next(iter(clocks.values()), None)
+        if found is None and self._options.virtual_time:
+            wide = self._shared.clock
+            if isinstance(wide, MockClock) and wide.autojump_threshold != inf:
+                return wide
+            if self._virtual_clock is None:
+                self._virtual_clock = MockClock(autojump_threshold=0)
+            return self._virtual_clock
+        return found
 
     def _find_instruments(self) -> list[Instrument]:
         return [value for value in self._item.funcargs.values() if isinstance(value, Instrument)]
+
+
+async def in_time(async_fn: Callable[[], Awaitable[Any]], seconds: float, is_virtual: bool) -> None:
+    """Run a test, and cancel it after some seconds of its loop's time.
+
+    Raises:
+        pytest.fail.Exception: the test has taken longer. The traceback ends where it waited.
+        BaseException: any error of the test.
+    """
+    __tracebackhide__ = True
+    loop = asyncio.get_running_loop()
+    scope = CancelScope()
+    is_over = False
+
+    def expire() -> None:
+        nonlocal is_over
+        is_over = True
+        draw_at_limit(loop)
+        scope.cancel(reason="the time of the test is over")
+
+    timer = loop.call_later(seconds, expire)
+    place = None
+    try:
+        with scope:
+            try:
+                await coroutine_or_error(async_fn)
+            except (Cancelled, BaseExceptionGroup) as error:
+                place = error.__traceback__
+                raise
+    finally:
+        timer.cancel()
+    if is_over:
+        virtual = " of virtual time" if is_virtual else ""
+        failed = pytest.fail.Exception(f"the test has taken more than {seconds:g} s{virtual}")
+        failed.__traceback__ = place
+        ends_in_users_code(failed)
+        try:
+            raise failed
+        finally:
+            del failed, place
 
 
 async def _settle() -> None:

@@ -274,6 +274,10 @@ class StepRunner(StepTask):
         if self._step is not None:
             raise RuntimeError("another step is under way, or was interrupted before its end")
 
+    def is_under_way(self) -> bool:
+        """Return whether a step of this run is running, in any thread."""
+        return self in _driven
+
     def drive(self, executor: StepTask, step: _Step) -> Outcome[Any]:
         """Run the loop until the step is done, and return its outcome.
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 import re
 import subprocess
 import sys
+import unittest.mock
+from math import inf
 from typing import Any
 
 import pytest
@@ -14,7 +18,13 @@ import nurseryio
 from nurseryio import lowlevel
 from nurseryio._base import unsupported
 from nurseryio._base.exc_fields import notes_of
-from nurseryio._base.unsupported import _INSTEAD, Elsewhere, explain_keyword, name_instead
+from nurseryio._base.unsupported import (
+    _INSTEAD,
+    Elsewhere,
+    NeverHere,
+    explain_keyword,
+    name_instead,
+)
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -192,6 +202,100 @@ def test_an_attribute_with_a_hint_counts_as_missing() -> None:
         nurseryio.Event.clear(event)  # type: ignore[attr-defined]
     assert "clear" not in dict(inspect.getmembers(event))
     assert repr(vars(nurseryio.Event)["clear"]).startswith("<not here: an event is set once")
+
+
+def classes_with_hints() -> list[type]:
+    public: set[Any] = {
+        getattr(module, name) for module in (nurseryio, lowlevel) for name in module.__all__
+    }
+    found = [cls for cls in public if isinstance(cls, type) and hints_of(cls)]
+    return sorted(found, key=lambda cls: cls.__qualname__)
+
+
+def hints_of(cls: type) -> list[str]:
+    return [
+        name
+        for base in cls.__mro__
+        for name, value in vars(base).items()
+        if isinstance(value, Elsewhere)
+    ]
+
+
+def test_there_are_hints_in_the_classes_whose_asyncio_counterparts_have_other_methods() -> None:
+    assert {cls.__name__ for cls in classes_with_hints()} >= {
+        *("CancelScope", "Condition", "Event", "MemoryReceiveChannel", "MemorySendChannel"),
+        *("Nursery", "Process", "Semaphore", "SocketStream", "Task"),
+    }
+
+
+@pytest.mark.parametrize("cls", classes_with_hints(), ids=lambda cls: cls.__name__)
+def test_a_hint_is_invisible_to_hasattr_dir_getmembers_and_autospec(cls: type) -> None:
+    hints = hints_of(cls)
+    made = cls.__new__(cls)  # without __init__: only the class decides
+    assert not set(hints) & set(dir(made))
+    assert not [name for name in hints if hasattr(cls, name) or hasattr(made, name)]
+    assert not set(hints) & set(dict(inspect.getmembers(made)))
+    specified = unittest.mock.create_autospec(made if type(cls) is type else cls)
+    assert not [name for name in hints if hasattr(specified, name)]
+
+
+@pytest.mark.parametrize("cls", classes_with_hints(), ids=lambda cls: cls.__name__)
+def test_a_hint_is_the_end_of_the_attribute_error_that_python_would_raise(cls: type) -> None:
+    made = cls.__new__(cls)
+    for name in hints_of(cls):
+        with pytest.raises(AttributeError, match=f"^'{cls.__name__}' object has no attribute "):
+            getattr(made, name)
+
+
+async def test_assigning_a_deadline_or_shield_to_a_nursery_is_refused_with_a_hint() -> None:
+    async with nurseryio.open_nursery() as nursery:
+        for name in ("deadline", "shield"):
+            wanted = f"'Nursery' object has no attribute '{name}': use nursery.cancel_scope.{name}"
+            with pytest.raises(AttributeError, match=f"^{re.escape(wanted)}$"):
+                setattr(nursery, name, 1)
+            with pytest.raises(AttributeError, match=re.escape(wanted)):
+                delattr(nursery, name)
+        nursery.label = "ours"  # type: ignore[attr-defined]  # other names may be added
+        assert nursery.cancel_scope.deadline == inf
+
+
+def test_a_misspelled_shield_is_refused_with_a_hint_in_reading_and_in_assignment() -> None:
+    scope: Any = nurseryio.CancelScope()
+    with pytest.raises(AttributeError, match=r"no attribute 'sheild': use scope\.shield"):
+        scope.sheild = True
+    with pytest.raises(AttributeError, match=r"no attribute 'timeout': use scope\.relative_dead"):
+        scope.timeout = 3
+    with pytest.raises(AttributeError, match=r"'expired': use scope\.cancelled_caught"):
+        scope.expired()
+    assert not scope.shield
+
+
+def test_completion_with_dir_keeps_the_attributes_that_an_object_has() -> None:
+    class Thing:
+        size = Elsewhere("use len(thing)")
+
+        def method(self) -> None: ...
+
+    class Below(Thing):
+        def __dir__(self) -> list[str]:
+            return [*super().__dir__(), "extra"]
+
+    thing: Any = Below()
+    thing.own = 1
+    assert {"method", "own", "extra"} <= set(dir(thing))
+    assert "size" not in dir(thing)
+
+
+def test_objects_of_a_class_with_hints_can_be_copied_and_pickled_as_before() -> None:
+    before = PicklableThing()
+    before.own = [1]
+    assert copy.copy(before).own is before.own
+    assert copy.deepcopy(before).own == pickle.loads(pickle.dumps(before)).own == [1]
+
+
+class PicklableThing:
+    size = NeverHere("use len(thing)")
+    own: list[int]
 
 
 def test_an_object_may_have_an_attribute_for_which_there_is_a_hint() -> None:

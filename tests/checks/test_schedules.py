@@ -203,3 +203,125 @@ async def test_an_error_of_an_actor_is_the_cause_of_the_schedules_error() -> Non
 
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
         await random_schedules(scenario, runs=10)
+
+
+# -- records, and smaller schedules ------------------------------------------------
+
+
+def test_the_record_of_a_schedule_repeats_its_seed_cancels_and_order() -> None:
+    cancels = [PlannedCancel(0, 3, "scope", 1), PlannedCancel(2, 1, "native+scope", 0)]
+    schedule = Schedule(17, cancels, "3:2,5:1")
+    record = "17/0.3.scope.1,2.1.native+scope.0/-"
+    assert schedule.record == record  # no choice was made yet
+    assert Schedule.from_record(record).record == record
+    assert Schedule.from_record("17//").record == "17//"
+    assert repr(Schedule.from_record(record)) == f"Schedule(17, {cancels}, '-')"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "17", "17/", "a//", "1/0.3.scope/", "1/0.3.other.1/", "1//3", "1/0.x.scope.1/"]
+)
+def test_a_text_that_is_not_the_record_of_a_schedule_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not the record of a Schedule, such as"):
+        Schedule.from_record(text)
+
+
+async def test_the_record_of_a_random_schedule_repeats_every_step_and_random_number() -> None:
+    seen: list[object] = []
+
+    async def scenario(schedule: Schedule) -> None:
+        async def actor(name: str) -> None:
+            for _ in range(3):
+                seen.append((name, schedule.random.random()))
+                await schedule.pause()
+
+        await schedule.run(lambda: actor("a"), lambda: actor("b"), lambda: actor("c"))
+
+    for seed in range(30):
+        first = Schedule(seed, order=seed)
+        await scenario(first)
+        wanted, seen = seen, []
+        again = Schedule.from_record(first.record)
+        await scenario(again)
+        assert seen == wanted
+        assert again.record == first.record and again.steps == first.steps
+        seen = []
+
+
+async def needs_an_order(schedule: Schedule) -> None:
+    """Fails if the second actor comes first, which asyncio never does. Cancels do not matter."""
+    began: list[str] = []
+
+    async def first() -> None:
+        await asyncio.sleep(0)
+        began.append("first")
+        await schedule.pause()
+
+    async def second() -> None:
+        await asyncio.sleep(0)
+        began.append("second")
+        await schedule.pause()
+
+    await schedule.run(first, second, three_steps)
+    assert began[:1] != ["second"] or len(began) < 2, "out of order"
+
+
+async def test_shuffle_finds_a_mistake_that_asyncios_order_hides() -> None:
+    await cancel_at_every_await(needs_an_order_alone)
+    with pytest.raises(AssertionError, match=r"Schedule\(\d+, \[\], '[\d:,]+'\) went wrong"):
+        await random_schedules(needs_an_order, runs=200, shuffle=True)
+
+
+async def needs_an_order_alone(schedule: Schedule) -> None:
+    await schedule.run(three_steps)
+
+
+async def test_a_failed_random_schedule_is_made_smaller_and_says_how_to_repeat_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(AssertionError) as caught:
+        await random_schedules(needs_an_order, runs=200, shuffle=True)
+    _, last = str(caught.value).splitlines()
+    name, _, value = last.removeprefix("to repeat it: ").partition("=")
+    assert name == "NURSERYIO_SCHEDULE"
+    record = value.strip("'")
+    assert 1 <= record.count(":") <= 4  # few tasks out of their order are enough
+    assert record.split("/")[1] == ""  # and no cancellation
+
+    ran: list[Schedule] = []
+
+    async def counted(schedule: Schedule) -> None:
+        ran.append(schedule)
+        await needs_an_order(schedule)
+
+    monkeypatch.setenv(name, record)
+    for function in (random_schedules, cancel_at_every_await):
+        del ran[:]
+        with pytest.raises(AssertionError, match="went wrong: AssertionError"):
+            if function is random_schedules:
+                await random_schedules(counted, runs=1000, seed=5)
+            else:
+                await cancel_at_every_await(counted)
+        assert ran[0].record == record
+    monkeypatch.setenv(name, "1//")
+    assert await random_schedules(counted, runs=1000) == 0
+    monkeypatch.setenv(name, "3:2")  # an order of tasks, for the tests of pytest
+    assert await random_schedules(three_steps_alone, runs=3) >= 0
+
+
+async def three_steps_alone(schedule: Schedule) -> None:
+    await schedule.run(three_steps)
+
+
+async def test_a_smaller_schedule_with_another_error_is_not_taken() -> None:
+    async def scenario(schedule: Schedule) -> None:
+        await schedule.run(three_steps, three_steps)
+        if not schedule.landed:
+            raise KeyError
+        raise ZeroDivisionError
+
+    with pytest.raises(AssertionError) as caught:
+        await random_schedules(scenario, runs=1, seed=3)
+    assert type(caught.value.__cause__) in (ZeroDivisionError, KeyError)
+    if type(caught.value.__cause__) is ZeroDivisionError:
+        assert str(caught.value).count("PlannedCancel") == 1

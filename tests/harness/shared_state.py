@@ -17,7 +17,7 @@ WITHOUT_STATE = {
     *("TypeVar", "TypeVarTuple", "ParamSpec", "StashKey", "get_args", "getLogger", "Struct"),
     *("attrgetter", "methodcaller", "getattr", "hasattr", "vars", "partition", "min", "property"),
     *("frozenset", "tuple", "bytes", "object", "staticmethod", "markcoroutinefunction"),
-    *("lazy_exports", "Elsewhere"),
+    *("lazy_exports", "Elsewhere", "NeverHere"),
 }
 
 DISPLAYS = (ast.Dict, ast.List, ast.Set, ast.DictComp, ast.ListComp, ast.SetComp)

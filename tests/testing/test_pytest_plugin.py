@@ -1347,7 +1347,8 @@ EXAMPLES = [
 def test_the_examples_in_the_documentation_pass(project: Project, example: str) -> None:
     del project.ini["nurseryio_mode"]
     # Apart, since what it imports for the first time is forgotten behind a run in this process.
-    project.run(example, apart=True).assert_outcomes(passed=1)
+    outcomes = project.run(example, apart=True).parseoutcomes()
+    assert set(outcomes) == {"passed"}
 
 
 def test_the_loops_in_the_documentation_can_be_chosen(project: Project) -> None:
@@ -1500,3 +1501,314 @@ def test_without_tasks_left_over_nothing_is_listed(project: Project) -> None:
         """
     )
     assert "left running" not in text_of(result)
+
+
+# -- options of the marker: timeout, virtual_time, shuffle --------------------------
+
+
+def test_the_option_timeout_fails_a_test_where_it_waits_and_shows_its_tasks(
+    project: Project,
+) -> None:
+    result = project.run(
+        """
+        ended = []
+
+        @pytest.mark.nurseryio(timeout=0.05)
+        async def test_slow(nursery):
+            nursery.start_soon(nurseryio.sleep_forever, name="helper")
+            try:
+                await nurseryio.sleep_forever()  # here
+            finally:
+                ended.append("test")
+
+        async def test_next():
+            assert ended == ["test"]
+        """
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    text = text_of(result)
+    assert "Failed: the test has taken more than 0.05 s\n" in text
+    assert re.search(r">\s+await nurseryio\.sleep_forever\(\)  # here", text)
+    assert "nurseryio: the tasks when the time was over" in text
+    assert re.search(r"test_slow at .*, sleeps for ever: .*# here", text)
+    assert "helper sleeps for ever" in text
+
+
+def test_the_option_timeout_is_in_virtual_time_if_the_test_has_a_virtual_clock(
+    project: Project,
+) -> None:
+    result = project.run(
+        """
+        pytestmark = pytest.mark.nurseryio(timeout=3600)
+
+        async def test_in_time(autojump_clock):
+            await asyncio.sleep(3599)
+
+        async def test_too_slow(autojump_clock):
+            await asyncio.sleep(3601)
+
+        @pytest.mark.nurseryio(timeout=4000)
+        async def test_the_nearest_marker_counts(autojump_clock):
+            await nurseryio.sleep(3601)
+
+        @pytest.mark.nurseryio(timeout=float("inf"))
+        async def test_without_a_limit(autojump_clock):
+            await nurseryio.sleep(1e6)
+        """
+    )
+    result.assert_outcomes(passed=3, failed=1)
+    assert "the test has taken more than 3600 s of virtual time" in text_of(result)
+
+
+def test_the_setting_nurseryio_timeout_is_for_all_tests_without_the_option(
+    project: Project,
+) -> None:
+    project.ini["nurseryio_timeout"] = "60"
+    result = project.run(
+        """
+        async def test_too_slow(autojump_clock):
+            await nurseryio.sleep(61)
+
+        @pytest.mark.nurseryio(timeout=100)
+        async def test_in_time(autojump_clock):
+            await nurseryio.sleep(61)
+        """
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    assert "more than 60 s of virtual time" in text_of(result)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "soon"])
+def test_a_setting_nurseryio_timeout_that_is_not_a_time_is_refused(
+    project: Project, value: str
+) -> None:
+    project.ini["nurseryio_timeout"] = value
+    result = project.run("async def test_it(): pass")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "nurseryio_timeout must be a number of seconds above 0" in text_of(result)
+
+
+def test_a_test_that_swallows_the_cancellation_of_its_timeout_fails_nevertheless(
+    project: Project,
+) -> None:
+    result = project.run(
+        """
+        @pytest.mark.nurseryio(timeout=1, virtual_time=True)
+        async def test_it():
+            try:
+                await nurseryio.sleep_forever()
+            except asyncio.CancelledError:
+                pass
+        """
+    )
+    result.assert_outcomes(failed=1)
+    assert "the test has taken more than 1 s of virtual time" in text_of(result)
+
+
+def test_an_error_in_the_cleanup_after_a_timeout_is_shown(project: Project) -> None:
+    result = project.run(
+        """
+        @pytest.mark.nurseryio(timeout=1, virtual_time=True)
+        async def test_it():
+            try:
+                await nurseryio.sleep_forever()
+            finally:
+                raise KeyError("cleanup")
+        """
+    )
+    result.assert_outcomes(failed=1)
+    assert "KeyError: 'cleanup'" in text_of(result)
+
+
+def test_the_option_virtual_time_gives_a_test_a_clock_that_jumps(project: Project) -> None:
+    result = project.run(
+        """
+        pytestmark = pytest.mark.nurseryio(virtual_time=True)
+
+        @pytest.fixture
+        async def an_hour():
+            await nurseryio.sleep(3600)
+            yield
+            await nurseryio.sleep(3600)
+
+        async def test_a_day(an_hour):
+            await nurseryio.sleep(24 * 3600)
+            assert nurseryio.current_time() == 25 * 3600
+
+        async def test_a_clock_that_the_test_asks_for_is_used_instead(mock_clock):
+            assert nurseryio.current_time() == 0
+            mock_clock.jump(5)
+            assert nurseryio.current_time() == 5
+
+        @pytest.mark.nurseryio(virtual_time=False)
+        async def test_real_time():
+            assert nurseryio.current_time() > 0
+        """
+    )
+    result.assert_outcomes(passed=3)
+
+
+def test_the_option_virtual_time_and_a_fixture_on_a_shared_loop_in_real_time_is_refused(
+    project: Project,
+) -> None:
+    result = project.run(
+        """
+        @pytest.fixture(scope="module")
+        async def wide():
+            yield
+
+        @pytest.mark.nurseryio(virtual_time=True)
+        async def test_it(wide):
+            pass
+        """
+    )
+    result.assert_outcomes(failed=1)
+    assert "came too late" in text_of(result) and "real time" in text_of(result)
+
+
+def test_the_option_virtual_time_uses_the_jumping_clock_of_a_shared_loop(
+    project: Project,
+) -> None:
+    result = project.run(
+        """
+        from nurseryio.testing import MockClock
+
+        @pytest.fixture(scope="module")
+        def clock():
+            return MockClock(autojump_threshold=0)
+
+        @pytest.fixture(scope="module")
+        async def wide(clock):
+            yield
+
+        @pytest.mark.nurseryio(virtual_time=True)
+        async def test_it(wide):
+            await nurseryio.sleep(3600)
+        """
+    )
+    result.assert_outcomes(passed=1)
+
+
+# Passes in asyncio's order of tasks, and in some others.
+OUT_OF_ORDER = """
+    @pytest.mark.nurseryio(shuffle=40)
+    async def test_order():
+        began = []
+
+        async def child(name):
+            await asyncio.sleep(0)
+            began.append(name)
+
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(child, "first")
+            nursery.start_soon(child, "second")
+        assert began == ["first", "second"]
+"""
+
+
+def test_the_option_shuffle_runs_a_test_in_many_orders_and_a_failure_says_how_to_repeat_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = project.run(OUT_OF_ORDER)
+    outcomes = result.parseoutcomes()
+    assert outcomes["passed"] + outcomes["failed"] == 40
+    assert outcomes["passed"] > 5 and outcomes["failed"] > 5
+    text = text_of(result)
+    assert "PASSED test_the_option_shuffle_runs" in text and "::test_order[order0]" in text
+    line = next(line for line in text.splitlines() if "to repeat it:" in line)
+    found = re.fullmatch(
+        r"to repeat it: (\w+)=(\S+) python -m pytest '(\S+::test_order\[order\d+\])'", line
+    )
+    assert found is not None
+    assert re.search(r"\d of \d+ choices between ready tasks were not asyncio's", text)
+
+    variable, record, test = found.groups()
+    again = project.run(OUT_OF_ORDER, test)
+    again.assert_outcomes(failed=1)
+    monkeypatch.setenv(variable, record)
+    again = project.run(OUT_OF_ORDER, test)
+    again.assert_outcomes(failed=1)
+    assert line in text_of(again)
+    # The record decides, not the number of the run.
+    project.run(OUT_OF_ORDER, "-k", "order0").assert_outcomes(failed=1, deselected=39)
+    monkeypatch.setenv(variable, "-")
+    project.run(OUT_OF_ORDER).assert_outcomes(passed=40)
+
+
+def test_the_options_of_the_marker_work_on_each_loop(project: Project) -> None:
+    run_on_each_loop(
+        project,
+        """
+        @pytest.mark.nurseryio(timeout=60, virtual_time=True, shuffle=2)
+        async def test_in_time(request):
+            async with nurseryio.open_nursery() as nursery:
+                for seconds in (20, 40, 59):
+                    nursery.start_soon(asyncio.sleep, seconds)
+            assert nurseryio.current_time() == pytest.approx(59)
+
+        @pytest.mark.nurseryio(timeout=60, virtual_time=True)
+        async def test_too_slow():
+            await asyncio.sleep(61)
+        """,
+        passed=2,
+        failed=1,
+    )
+
+
+def test_a_shuffled_test_that_fails_in_asyncios_order_says_so(project: Project) -> None:
+    result = project.run(
+        """
+        @pytest.mark.nurseryio(shuffle=1)
+        @pytest.mark.parametrize("number", [1, 2])
+        async def test_it(number):
+            await nurseryio.sleep(0)
+            assert number == 1
+        """
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    assert "as in asyncio\nto repeat it: python -m pytest" in text_of(result)
+
+
+def test_the_options_timeout_and_shuffle_are_for_every_example_of_hypothesis(
+    project: Project,
+) -> None:
+    pytest.importorskip("hypothesis")
+    result = project.run(
+        """
+        from hypothesis import given, settings, strategies
+
+        @pytest.mark.nurseryio(timeout=60, shuffle=2, virtual_time=True)
+        @settings(max_examples=5, database=None, deadline=None)
+        @given(number=strategies.integers(0, 3))
+        async def test_it(number):
+            await nurseryio.sleep(50)
+        """
+    )
+    result.assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("timeout=0", "timeout must be a number of seconds above 0, not 0"),
+        ("timeout=True", "timeout must be a number of seconds above 0, not True"),
+        ("timeout='5'", "timeout must be a number of seconds above 0, not '5'"),
+        ("virtual_time=1", "virtual_time must be True or False, not 1"),
+        ("shuffle=-1", "shuffle must be a number of runs, not -1"),
+        ("shuffle=True", "shuffle must be a number of runs, not True"),
+        ("time=5", "the marker 'nurseryio' has no option 'time', only timeout, virtual_time, "),
+        ("5", "the marker 'nurseryio' takes keyword arguments only"),
+    ],
+)
+def test_a_wrong_option_of_the_marker_is_an_error_at_collection(
+    project: Project, options: str, message: str
+) -> None:
+    result = project.run(
+        f"""
+        @pytest.mark.nurseryio({options})
+        async def test_it():
+            pass
+        """
+    )
+    result.assert_outcomes(errors=1)
+    assert message in text_of(result)

@@ -15,7 +15,7 @@ import pytest
 
 import nurseryio
 from nurseryio.testing.pytest_shared import SharedRun
-from nurseryio.testing.pytest_task import TestTask, is_ours
+from nurseryio.testing.pytest_task import Options, TestTask, is_ours
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -28,7 +28,7 @@ def item() -> Any:
 
 @pytest.fixture
 def task(item: Any, request: pytest.FixtureRequest) -> Iterator[TestTask]:
-    task = TestTask(item, request, None, SharedRun())
+    task = TestTask(item, request, None, SharedRun(), Options())
     yield task
     task.close()
 
@@ -48,10 +48,10 @@ def test_no_loop_is_made_before_it_is_needed(item: Any, request: pytest.FixtureR
         loops.append(asyncio.new_event_loop())
         return loops[-1]
 
-    task = TestTask(item, request, factory, SharedRun())
+    task = TestTask(item, request, factory, SharedRun(), Options())
     task.close()
     assert not loops
-    task = TestTask(item, request, factory, SharedRun())
+    task = TestTask(item, request, factory, SharedRun(), Options())
     assert task.do("test", loop) is loops[0]
     task.close()
 
