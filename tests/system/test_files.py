@@ -392,6 +392,37 @@ async def test_aclose_closes_a_file_although_its_wait_for_a_thread_is_natively_c
     assert raw.closed
 
 
+async def test_files_and_directories_are_cleaned_up_although_no_thread_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*args: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    file = await open_file(tmp_path / "file", "w")
+    async with nurseryio.TemporaryDirectory(dir=tmp_path) as folder:
+        monkeypatch.setattr("nurseryio._system.threads.start_thread_soon", refusing)
+        await file.aclose()
+        assert file.closed
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            await file.flush()
+    monkeypatch.undo()
+    assert not await folder.exists()
+
+
+async def test_an_error_of_closing_a_file_is_raised_once() -> None:
+    class Failing(io.StringIO):
+        closings = 0
+
+        def close(self) -> None:
+            Failing.closings += 1
+            super().close()
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        await nurseryio.wrap_file(Failing()).aclose()
+    assert Failing.closings == 1
+
+
 async def test_aclose_of_a_closed_file_does_nothing() -> None:
     file = wrap_file(io.StringIO())
     await file.aclose()
