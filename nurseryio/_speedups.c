@@ -195,11 +195,13 @@ may_fall_back(void)
     return 1;
 }
 
-/* Call a function as an except clause does that handles an error. */
+/* Call a function as an except clause does that handles an error. What is put back afterwards is
+   what the innermost coroutine itself handles, mostly nothing. PyErr_GetHandledException() also
+   finds what a caller of the coroutine handles, and the coroutine would keep that. */
 static PyObject *
 handle(PyObject *error, PyObject *function, PyObject *const *args, Py_ssize_t number)
 {
-    PyObject *handled = PyErr_GetHandledException();
+    PyObject *handled = Py_XNewRef(PyThreadState_Get()->exc_info->exc_value);
     PyErr_SetHandledException(error);
     PyObject *result = PyObject_Vectorcall(function, args, number, NULL);
     PyErr_SetHandledException(handled);
@@ -1308,6 +1310,9 @@ wait_traverse(Wait *self, visitproc visit, void *arg)
 static int
 wait_clear(Wait *self)
 {
+    /* Code that runs while the collector clears a cycle may still find the coroutine, and step it. */
+    if (self->kind != NOTHING)
+        self->phase = OVER;
     Py_CLEAR(self->task);
     Py_CLEAR(self->queue);
     Py_CLEAR(self->entry);
@@ -1662,10 +1667,13 @@ convert_end(PyObject *at_end)
 static void
 put_item_back(Wait *self)
 {
-    PyObject *error = PyErr_GetRaisedException();
-    PyObject *buffer = Py_NewRef(CSLOT(self->queue, ChannelStatebuffer));
-    PyObject *result = PyObject_CallMethodOneArg(buffer, N.appendleft, self->entry);
-    Py_DECREF(buffer);
+    PyObject *error = PyErr_GetRaisedException(), *result;
+    PyObject *buffer = Py_XNewRef(CSLOT(self->queue, ChannelStatebuffer));
+    if (buffer == NULL)  /* the collector has cleared the state before the coroutine was stepped */
+        result = PyErr_Format(PyExc_AttributeError, "buffer");
+    else
+        result = PyObject_CallMethodOneArg(buffer, N.appendleft, self->entry);
+    Py_XDECREF(buffer);
     if (result == NULL) {
         Py_DECREF(error);
         return;
@@ -2026,28 +2034,43 @@ wait_throw(Wait *self, PyObject *const *args, Py_ssize_t nargs)
         PyErr_SetString(PyExc_TypeError, "throw() takes 1 to 3 arguments");
         return NULL;
     }
-    if (PyExceptionInstance_Check(args[0]))
+    PyObject *value = nargs > 1 && args[1] != Py_None ? args[1] : NULL;
+    PyObject *traceback = nargs > 2 && args[2] != Py_None ? args[2] : NULL;
+    if (traceback != NULL && !PyTraceBack_Check(traceback))
+        return PyErr_Format(PyExc_TypeError, "throw() third argument must be a traceback object");
+    if (PyExceptionInstance_Check(args[0])) {
+        if (value != NULL)
+            return PyErr_Format(PyExc_TypeError,
+                                "instance exception may not have a separate value");
         error = Py_NewRef(args[0]);
+    }
     else if (PyExceptionClass_Check(args[0])) {
-        if (nargs > 1 && PyExceptionInstance_Check(args[1]))
-            error = Py_NewRef(args[1]);
-        else if (nargs > 1 && args[1] != Py_None)
-            error = call1(args[0], args[1]);
-        else
+        int made = value == NULL ? 0 : PyObject_IsInstance(value, args[0]);
+        if (made < 0)
+            return NULL;
+        if (made && PyExceptionInstance_Check(value))
+            error = Py_NewRef(value);
+        else if (value == NULL)
             error = PyObject_CallNoArgs(args[0]);
+        else if (PyTuple_Check(value))
+            error = PyObject_Call(args[0], value, NULL);
+        else
+            error = call1(args[0], value);
         if (error == NULL)
             return NULL;
         if (!PyExceptionInstance_Check(error)) {
+            PyErr_Format(PyExc_TypeError,
+                         "calling %R should have returned an instance of BaseException, not %s",
+                         args[0], Py_TYPE(error)->tp_name);
             Py_DECREF(error);
-            PyErr_SetString(PyExc_TypeError, "calling the class did not make an exception");
             return NULL;
         }
     }
-    else {
-        PyErr_SetString(PyExc_TypeError, "throw() takes an exception");
-        return NULL;
-    }
-    if (nargs > 2 && args[2] != Py_None && PyException_SetTraceback(error, args[2]) < 0) {
+    else
+        return PyErr_Format(PyExc_TypeError,
+                            "exceptions must be classes or instances deriving from BaseException, "
+                            "not %s", Py_TYPE(args[0])->tp_name);
+    if (traceback != NULL && PyException_SetTraceback(error, traceback) < 0) {
         Py_DECREF(error);
         return NULL;
     }

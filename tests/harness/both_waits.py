@@ -17,6 +17,7 @@ import threading
 import traceback
 import types
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -617,6 +618,123 @@ async def a_subclass_of_task_and_a_task_that_was_adopted() -> Any:
 
     made = Sub(use(), loop=asyncio.get_running_loop())
     return [await made, await asyncio.ensure_future(use())]
+
+
+@scenario
+async def every_form_of_the_arguments_of_throw() -> Any:
+    class NoError(Exception):
+        def __new__(cls) -> Any:
+            return 5
+
+    class Odd(Exception):
+        def __new__(cls, *args: Any) -> Any:
+            raise LookupError("no instance")
+
+    try:
+        raise ValueError
+    except ValueError as error:
+        trace = error.__traceback__
+    forms: list[Any] = [
+        *((KeyError,), (KeyError, 5), (KeyError, (1, 2)), (KeyError, ()), (KeyError, None)),
+        *((KeyError, KeyError(3)), (KeyError, ValueError(3)), (LookupError, KeyError(3))),
+        *((KeyError(1),), (KeyError(1), None), (KeyError(1), 5), (KeyError(1), KeyError(2))),
+        *((KeyError, None, trace), (KeyError(1), None, trace), (KeyError, None, 7)),
+        *((NoError,), (Odd,), (Odd, 5), (5,), ("KeyError",), (int,), (None,), (), (1, 2, 3, 4)),
+    ]
+    found = []
+    for form in forms:
+        coro = checkpoint()
+        coro.send(None)
+        found.append(tried(lambda coro=coro, form=form: coro.throw(*form)))
+        found.append(tried(lambda coro=coro: coro.send(None)))
+    return found
+
+
+@scenario
+async def a_coroutine_does_not_keep_the_error_that_its_caller_handles() -> Any:
+    def fails() -> Any:
+        raise TypeError("an argument is wrong")
+
+    async def use(nursery: Any) -> Any:
+        with contextlib.suppress(TypeError):
+            nursery.start_soon(fails)
+        await asyncio.sleep(0)
+        try:
+            raise KeyError
+        except KeyError as error:
+            return error.__context__
+
+    async with open_nursery() as nursery:
+        coro = use(nursery)
+        try:
+            raise ValueError("handled outside")
+        except ValueError:
+            coro.send(None)
+        return tried(lambda: coro.send(None))
+
+
+class Referent:
+    """The collector clears it after the wait, and before the coroutine that awaits the wait."""
+
+
+class Holder:
+    def __init__(self, coro: Any, finalized: Callable[[Any], None]) -> None:
+        self.referent = Referent()
+        self.coro = coro
+        self.finalized = finalized
+        self.itself = self
+
+    def __del__(self) -> None:
+        self.finalized(self)
+
+
+@scenario
+async def a_coroutine_is_stepped_while_the_collector_clears_its_cycle() -> Any:
+    """A coroutine that was finalized before its first step is not closed by the collector."""
+    found: list[Any] = []
+    for end in ("send", "throw"):
+        for operation in ("checkpoint", "send", "full", "receive", "take", "event"):
+            sends, receives = open_memory_channel[Any](1)
+            if operation in ("full", "take"):
+                sends.send_nowait(1)
+            made: dict[str, Any] = {
+                "checkpoint": checkpoint,
+                "send": partial(sends.send, 2),
+                "full": partial(sends.send, 2),
+                "receive": receives.receive,
+                "take": receives.receive,
+                "event": Event().wait,
+            }
+            saved: list[Any] = []
+            answers: list[str] = []
+
+            def step(_gone: Any, saved: list[Any] = saved, answers: list[str] = answers) -> None:
+                coro = saved[0]()
+                if end == "send":
+                    answers.append(tried(lambda: coro.send(None)))  # noqa: B023
+                else:
+                    answers.append(tried(lambda: coro.throw(KeyError)))  # noqa: B023
+
+            def watch(
+                holder: Any, saved: list[Any] = saved, step: Callable[[Any], None] = step
+            ) -> None:
+                saved[:] = [weakref.ref(holder.coro), weakref.ref(holder.referent, step)]
+
+            gc.collect()
+            Holder(made[operation](), lambda holder, saved=saved: saved.append(holder.coro))
+            gc.collect()
+            coro = saved.pop()
+            current_task()._yield_credit = 0  # type: ignore[attr-defined]
+            with contextlib.suppress(StopIteration):
+                coro.send(None)
+            del sends, receives
+            made.clear()
+            Holder(coro, watch)
+            del coro
+            gc.collect()
+            # What they say depends on the order in which the parts are cleared.
+            found.append([end, operation, len(answers)])
+    return found
 
 
 if __name__ == "__main__":
