@@ -2070,7 +2070,9 @@ wait_throw(Wait *self, PyObject *const *args, Py_ssize_t nargs)
         return PyErr_Format(PyExc_TypeError,
                             "exceptions must be classes or instances deriving from BaseException, "
                             "not %s", Py_TYPE(args[0])->tp_name);
-    if (traceback != NULL && PyException_SetTraceback(error, traceback) < 0) {
+    /* With a class the traceback is that of the arguments, even if there is none. */
+    if ((traceback != NULL || error != args[0])
+        && PyException_SetTraceback(error, traceback != NULL ? traceback : Py_None) < 0) {
         Py_DECREF(error);
         return NULL;
     }

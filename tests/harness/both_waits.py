@@ -646,8 +646,16 @@ async def every_form_of_the_arguments_of_throw() -> Any:
         coro = checkpoint()
         coro.send(None)
         found.append(tried(lambda coro=coro, form=form: coro.throw(*form)))
-        found.append(tried(lambda coro=coro: coro.send(None)))
-    return found
+        coro.close()
+    lengths = []
+    again = KeyError("thrown again")
+    for _ in range(3):
+        coro = checkpoint()
+        coro.send(None)
+        with contextlib.suppress(KeyError):
+            coro.throw(KeyError, again)
+        lengths.append(len(traceback.extract_tb(again.__traceback__)))
+    return [found, len(set(lengths))]
 
 
 @scenario
