@@ -696,53 +696,51 @@ class Holder:
         self.finalized(self)
 
 
+def step_while_the_collector_clears(make: Callable[[], Any], end: str) -> list[str]:
+    """A coroutine that was finalized before its first step is not closed by the collector."""
+    saved: list[Any] = []
+    answers: list[str] = []
+
+    def step(_gone: object) -> None:
+        coro = saved[0]()
+        answers.append(
+            tried(partial(coro.send, None) if end == "send" else partial(coro.throw, KeyError))
+        )
+
+    def watch(holder: Holder) -> None:
+        saved[:] = [weakref.ref(holder.coro), weakref.ref(holder.referent, step)]
+
+    gc.collect()
+    Holder(make(), lambda holder: saved.append(holder.coro))
+    gc.collect()
+    saved[0].send(None)
+    Holder(saved.pop(), watch)
+    del make
+    gc.collect()
+    return answers
+
+
 @scenario
 async def a_coroutine_is_stepped_while_the_collector_clears_its_cycle() -> Any:
-    """A coroutine that was finalized before its first step is not closed by the collector."""
     found: list[Any] = []
-    for end in ("send", "throw"):
-        for operation in ("checkpoint", "send", "full", "receive", "take", "event"):
-            sends, receives = open_memory_channel[Any](1)
-            if operation in ("full", "take"):
-                sends.send_nowait(1)
-            made: dict[str, Any] = {
-                "checkpoint": checkpoint,
-                "send": partial(sends.send, 2),
-                "full": partial(sends.send, 2),
-                "receive": receives.receive,
-                "take": receives.receive,
-                "event": Event().wait,
-            }
-            saved: list[Any] = []
-            answers: list[str] = []
-
-            def step(_gone: Any, saved: list[Any] = saved, answers: list[str] = answers) -> None:
-                coro = saved[0]()
-                if end == "send":
-                    answers.append(tried(lambda: coro.send(None)))  # noqa: B023
-                else:
-                    answers.append(tried(lambda: coro.throw(KeyError)))  # noqa: B023
-
-            def watch(
-                holder: Any, saved: list[Any] = saved, step: Callable[[Any], None] = step
-            ) -> None:
-                saved[:] = [weakref.ref(holder.coro), weakref.ref(holder.referent, step)]
-
-            gc.collect()
-            Holder(made[operation](), lambda holder, saved=saved: saved.append(holder.coro))
-            gc.collect()
-            coro = saved.pop()
-            current_task()._yield_credit = 0  # type: ignore[attr-defined]
-            with contextlib.suppress(StopIteration):
-                coro.send(None)
-            del sends, receives
-            made.clear()
-            Holder(coro, watch)
-            del coro
-            gc.collect()
-            # What they say depends on the order in which the parts are cleared.
-            found.append([end, operation, len(answers)])
+    task: Any = current_task()
+    makers: list[Callable[[], Any]] = [
+        *(checkpoint, lambda: Event().wait(), lambda: Lock().acquire()),
+        *(lambda: open_memory_channel[int](1)[0].send(1), lambda: channel_with(1)[0].send(2)),
+        *(lambda: channel_with(0)[1].receive(), lambda: channel_with(1)[1].receive()),
+    ]
+    for make, end in itertools.product(makers, ("send", "throw")):
+        task._yield_credit = 0
+        # What they say depends on the order in which the parts are cleared.
+        found.append([end, len(step_while_the_collector_clears(make, end))])
     return found
+
+
+def channel_with(items: int) -> tuple[Any, Any]:
+    ends = open_memory_channel[int](1)
+    for item in range(items):
+        ends[0].send_nowait(item)
+    return ends
 
 
 if __name__ == "__main__":
