@@ -56,6 +56,17 @@ async def test_each_kind_of_planned_cancel_cancels(kind: str) -> None:
     assert ends == ["cancelled"] * 3
 
 
+async def test_in_a_random_order_no_cancel_of_a_correct_scenario_counts_as_lost() -> None:
+    """The delivery of a cancellation is a callback. The task must not run before it."""
+    landed = 0
+    for choice in range(12):
+        for step in range(1, 5):
+            schedule = Schedule(0, [PlannedCancel(1, step, "scope", 0)], f"{choice}:1")
+            await schedule.run(three_steps, three_steps, three_steps)
+            landed += len(schedule.landed)
+    assert landed == 48
+
+
 async def test_a_planned_cancel_that_comes_too_late_is_not_delivered() -> None:
     schedule = Schedule(0, [PlannedCancel(0, 2, "native", 10)])
     await schedule.run(checkpoint)
