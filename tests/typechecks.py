@@ -147,6 +147,10 @@ async def many(
     task_status.started(backlog)
 
 
+async def without_a_value(*, task_status: TaskStatus = TASK_STATUS_IGNORED) -> None:
+    assert_type(task_status, TaskStatus[None])
+
+
 async def ready(*, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
     task_status.started()
 

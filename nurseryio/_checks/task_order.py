@@ -72,9 +72,11 @@ class TaskOrder:
         print(order)  # TaskOrder('3:2,5:1')
 
     It is entered in a task. In the ``with`` block, tasks that are ready at the same time run in
-    that order, on any loop. (Callbacks that are not steps of tasks keep their order, and no task runs
-    before a callback that was scheduled earlier than its step.) Each choice between several ready tasks has a number. The first of the
-    ready tasks is 0, as in asyncio. The record lists the choices of another task.
+    that order, on any loop. Callbacks that are not steps of tasks keep their order, and no task
+    overtakes a callback that was scheduled before it became ready.
+
+    Each choice between several ready tasks has a number. The first of the ready tasks is 0, as in
+    asyncio. The record lists the choices of another task.
 
     Args:
         how: a seed, for a random order; or a record, to repeat an order.

@@ -213,7 +213,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     try:
         runs = _options(metafunc.definition).shuffle
     except ValueError as error:
-        pytest.fail(f"{metafunc.definition.nodeid}: {error}", pytrace=False)
+        text = f"{metafunc.definition.nodeid}: {error}"
+        raise pytest.fail.Exception(text, pytrace=False) from None
     if runs:
         metafunc.fixturenames.append(ORDER)
         ids = [f"order{number}" for number in range(runs)]
