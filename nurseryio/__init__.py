@@ -18,7 +18,8 @@ Objects    ``open_memory_channel``
 Bytes      ``open_tcp_stream``, ``serve_tcp``; the same with TLS, and for Unix sockets
 System     ``run_process``, ``open_file``, ``Path``, ``open_signal_receiver``
 
-More is in the modules ``to_thread`` and ``from_thread``, ``aio`` (asyncio and anyio code),
+More is in the modules ``to_thread`` and ``from_thread``, ``to_process`` and ``to_interpreter``
+(code that computes), ``aio`` (asyncio and anyio code),
 ``instruments`` (looking at a running program), ``testing``, ``lowlevel``, ``socket`` and ``abc``.
 The names are Trio's: ``import nurseryio as trio``. The documentation is at
 https://nurseryio.readthedocs.io.
@@ -37,7 +38,9 @@ map of a room is at the top of its ``__init__``::
     8   _net                                          sockets, streams, servers
     9   _dtls, _tls, _system, _interop, _checks       DTLS; TLS; threads, processes, files; other
                                                       libraries; checks for tests
-    10  _bytes                                        lines, sendfile, temporary files, stdin
+    10  _bytes, _portal, _workers                     lines, sendfile, temporary files, stdin;
+                                                      async functions for plain code; console;
+                                                      worker processes, subinterpreters
     11  testing                                       virtual clock, memory streams, pytest plugin
 
 Public modules only re-export, and each public name is in exactly one of them. A name that not every
@@ -119,6 +122,8 @@ if TYPE_CHECKING:
         lowlevel as lowlevel,
         socket as socket,
         testing as testing,
+        to_interpreter as to_interpreter,
+        to_process as to_process,
         to_thread as to_thread,
     )
     from ._bytes import (
@@ -211,7 +216,10 @@ _LAZY = {
     "_system.files": "AsyncIOWrapper open_file wrap_file",
     "_system.signals": "open_signal_receiver",
     "_system.stop_signals": "stop_on_signals",
-    "": "abc aio from_thread instruments lowlevel socket testing to_thread",
+    "": (
+        "abc aio from_thread instruments lowlevel socket testing to_interpreter to_process "
+        "to_thread"
+    ),
 }
 
 if not TYPE_CHECKING:

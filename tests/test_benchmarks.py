@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ if sys.version_info < (3, 11):
 if str(source.ROOT) not in sys.path:
     sys.path.insert(0, str(source.ROOT))
 
-from benchmarks import figures, instruments, plot, reasons, report, run, watchdog
+from benchmarks import figures, instruments, plot, reasons, report, run, watchdog, workers
 from benchmarks.harness import Samples
 from benchmarks.micro import asyncio_idiom, floor, trio_idiom
 from benchmarks.network import client
@@ -204,6 +205,14 @@ def test_the_command_line_refuses_an_unknown_row(capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit):
         run.main(["--rows", "nothing_of_the_kind"])
     assert "'nothing_of_the_kind' is none of" in capsys.readouterr().err
+
+
+def test_calls_in_worker_processes_are_measured_beside_those_of_anyio_and_an_executor() -> None:
+    # In a process of its own, because multiprocessing leaves one behind.
+    command = [sys.executable, "-m", "benchmarks.workers", "--calls", "2", "--rounds", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=source.ROOT, check=True)
+    assert len(done.stdout.splitlines()) == 3 * len(workers.SIZES)
+    assert "small  nurseryio" in done.stdout
 
 
 def test_the_cost_of_a_watchdog_is_measured_in_turns(

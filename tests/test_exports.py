@@ -28,6 +28,8 @@ PUBLIC = sorted(
         "abc",
         "lowlevel",
         "socket",
+        "to_interpreter",
+        "to_process",
         "to_thread",
         "from_thread",
         "aio",

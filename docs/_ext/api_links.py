@@ -94,7 +94,15 @@ def candidates(name: str, module: str | None = None, sure: bool = False) -> Iter
     # The module socket, and socket.getaddrinfo, are the standard library's.
     if first != "socket" and (dot or sure or name not in AMBIGUOUS):
         yield f"{LIBRARY}.{name}"
-        for place in ("abc", "aio", "instruments", "lowlevel", "testing", "to_thread"):
+        for place in (
+            "abc",
+            "aio",
+            "instruments",
+            "lowlevel",
+            "testing",
+            "to_process",
+            "to_thread",
+        ):
             yield f"{LIBRARY}.{place}.{name}"
     if rest and first in VARIABLES:
         yield f"{LIBRARY}.{VARIABLES[first]}.{rest}"

@@ -32,6 +32,8 @@ MODULES = (
     "nurseryio.lowlevel",
     "nurseryio.socket",
     "nurseryio.testing",
+    "nurseryio.to_interpreter",
+    "nurseryio.to_process",
     "nurseryio.to_thread",
 )
 

@@ -38,7 +38,7 @@ KEPT = {
         r"|collections\.abc\.\w+|typing\.\w+|types\.\w+|enum\.(Enum|IntEnum)|os\.(PathLike|fork)"
         r"|logging(\.(Logger|getLogger))?|functools\.partial|inspect\.\w+|faulthandler(\.\w+)?"
         r"|io(\..*)?|abc\.ABC|math\.inf|time\.(monotonic|sleep)|sys\.\w*(hook|limit)|weakref\.ref"
-        r"|atexit\.register|runpy\.\w+|multiprocessing|select\.\w+|selectors\.\w+|email\.message\.Message"
+        r"|atexit\.register|pickle\.\w+Error|runpy\.\w+|multiprocessing|select\.\w+|selectors\.\w+|email\.message\.Message"
     ),
 }
 

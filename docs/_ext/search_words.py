@@ -69,6 +69,10 @@ WORDS = {
     "testing#fixtures-around-the-test": "pytest fixture, async fixture, fixture",
     "testing#with-pytest": "pytest, pytest-asyncio, test, testing",
     "testing#with-unittest": "unittest",
+    "computing": (
+        "process pool, processpoolexecutor, multiprocessing, cpu-bound, cpu bound, compute, gil, "
+        "subinterpreter, to_process, to_interpreter, parallel"
+    ),
     "threads": "thread, run_in_executor, to_thread, executor, blocking function",
     "tls": "tls, ssl, https, certificate, dtls, starttls",
     "tools": "sentry, ddtrace, debugger, task factory",

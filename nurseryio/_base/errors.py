@@ -18,6 +18,8 @@ from typing import Any, Literal, NoReturn, TypeAlias
 
 __all__ = [
     "BrokenResourceError",
+    "BrokenWorkerInterpreter",
+    "BrokenWorkerProcess",
     "BusyResourceError",
     "CancelReason",
     "CancelSource",
@@ -243,6 +245,38 @@ class TooSlowError(Exception):
         # The function has the traceback of the block.
         text = str(self)
         return (type(self), self.args or ((text,) if text else ()))
+
+
+class BrokenWorkerProcess(Exception):
+    """A worker process has ended, or could not be started, before it could return a result.
+
+    Raised by :func:`nurseryio.to_process.run_sync`. The function may have done a part of its work.
+
+    Attributes:
+        pid: The process id; None if no process was started.
+        exitcode: The exit status, or the negative number of the signal that has ended the process.
+            None if it is not known.
+
+    Trio: none.
+    """
+
+    def __init__(self, text: str, pid: int | None = None, exitcode: int | None = None) -> None:
+        super().__init__(text)
+        self.pid = pid
+        self.exitcode = exitcode
+
+    def __reduce__(self) -> Any:
+        return (type(self), (*self.args, self.pid, self.exitcode))
+
+
+class BrokenWorkerInterpreter(Exception):
+    """A subinterpreter could not be made ready, or has failed outside of the function.
+
+    Raised by :func:`nurseryio.to_interpreter.run_sync`. The cause is Python's error, if there is
+    one.
+
+    Trio: none.
+    """
 
 
 class NeedHandshakeError(Exception):

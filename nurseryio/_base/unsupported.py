@@ -233,7 +233,9 @@ _INSTEAD = {
     "wait": "use a nursery, or race(f, g) for the first result",
     "as_completed": "use 'async with amap(f, items, limit=n, ordered=False) as results:'",
     "shield": "use 'with CancelScope(shield=True):'",
-    "run_in_executor": "use await to_thread.run_sync(f, x)",
+    "run_in_executor": (
+        "use await to_thread.run_sync(f, x), or to_process.run_sync for work that computes"
+    ),
     "start_server": "use serve_tcp(handler, port)",
     "open_connection": "use await open_tcp_stream(host, port)",
     "create_subprocess_exec": "use await run_process([program, argument])",

@@ -231,6 +231,22 @@ def _thread(view: View) -> Wait:
     return Wait("thread", text, details)
 
 
+def _worker(view: View) -> Wait:
+    call = view["call"]
+    kind = "interpreter" if getattr(call, "kind", "") == "to_interpreter" else "process"
+    if view.inner("borrower", "acquire_on_behalf_of") is not None:
+        return _a_limiter(view["limiter"], f"waits for a worker {kind}")
+    sync_fn = view["sync_fn"]
+    function = qualname_of(sync_fn) or class_name(type(sync_fn))
+    worker = getattr(call, "worker", None)
+    pid = getattr(worker, "pid", None)
+    details: dict[str, Any] = {"function": function, "pid": pid}
+    text = f"waits for a worker {kind} that runs {function}()"
+    if kind == "process":
+        text += ", and is starting" if pid is None else f", pid {pid}"
+    return Wait(f"worker {kind}", text, details)
+
+
 def _process(view: View) -> Wait:
     return _a_process(view["self"])
 
@@ -331,6 +347,8 @@ OPERATIONS: dict[str, dict[str, Callable[[View], Wait]]] = {
     "_sync.results": {"gather": _gather, "race": _gather},
     "_net.serve": {"serve_listeners": _serve, "_serve_one": _accept},
     "_system.threads": {"to_thread_run_sync": _thread},
+    "_workers.processes": {"to_process_run_sync": _worker},
+    "_workers.interpreters": {"to_interpreter_run_sync": _worker},
     "_system.process": {"wait": _process},
     "_system.run_process": {"run_process": _run_process},
     "_system.signals": {"__anext__": _signal},

@@ -120,13 +120,13 @@ class Hop:
 
     def __init__(
         self,
-        job: tuple[Callable[..., Any], tuple[Any, ...], Context],
+        job: tuple[Callable[..., Any], tuple[Any, ...], Context] | None,
         task: Task,
         loop: asyncio.AbstractEventLoop,
         limiter: Borrowable,
         abandon: bool,
     ) -> None:
-        self._job: tuple[Callable[..., Any], tuple[Any, ...], Context] | None = job
+        self._job = job
         # None once the token has been given back.
         self._limiter: Borrowable | None = limiter
         self._number = next(_numbers)

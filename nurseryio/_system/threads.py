@@ -219,7 +219,7 @@ async def to_thread_run_sync(
     context = copy_context()
     hide_library_name(context)
     hop = Hop((sync_fn, args, context), task, running_loop(), limiter, abandon)
-    await _acquire(limiter, hop)
+    await acquire_token(limiter, hop)
     try:
         try:
             threads.enter(hop)
@@ -245,7 +245,7 @@ async def to_thread_run_sync(
         raise
 
 
-async def _acquire(limiter: Borrowable, hop: Hop) -> None:
+async def acquire_token(limiter: Borrowable, hop: Hop) -> None:
     if type(limiter) is CapacityLimiter:
         # No checkpoint is needed for a token that is free: the wait for the thread is one.
         try:

@@ -532,6 +532,13 @@ ELSEWHERE = {
     "run_process",
     "start_thread_soon",
     "provide_trio",
+    # In the thread of a portal, where no signal handler is called.
+    "Portal.run",
+    "Portal.run_sync",
+    "PortalNursery.run",
+    "PortalNursery.start",
+    "PortalNursery.start_soon",
+    "open_portal",
 }
 
 
@@ -562,8 +569,9 @@ def test_user_code_below_the_pytest_plugin_and_the_main_function_has_no_ki_prote
 
 def test_each_public_function_that_takes_a_callable_is_in_a_list_of_ki_protection() -> None:
     public_modules = (nurseryio, nurseryio.lowlevel, nurseryio.aio, nurseryio.from_thread)
+    workers = (nurseryio.to_thread, nurseryio.to_process, nurseryio.to_interpreter)
     found = set()
-    for public_module in (*public_modules, nurseryio.to_thread, nurseryio.instruments):
+    for public_module in (*public_modules, *workers, nurseryio.instruments):
         for name in dir(public_module):
             thing = getattr(public_module, name, None)
             if name.startswith("_") or isinstance(thing, types.ModuleType):

@@ -43,7 +43,12 @@ def is_error(name: str) -> bool:
     known = getattr(builtins, name, None)
     if isinstance(known, type) and issubclass(known, BaseException):
         return not issubclass(known, Warning)
-    return name.endswith(("Error", "ExceptionGroup")) or name in {"WouldBlock", "EndOfChannel"}
+    return name.endswith(("Error", "ExceptionGroup")) or name in {
+        "WouldBlock",
+        "EndOfChannel",
+        "BrokenWorkerProcess",
+        "BrokenWorkerInterpreter",
+    }
 
 
 @functools.cache

@@ -69,6 +69,7 @@ LONG = {
     "test_syscall_injection",
     "test_trio_programs",
     "test_tutorial_echo",
+    "test_worker_programs",
     "testing/test_pytest_plugin",
     "tls/test_tls_floods",
 }

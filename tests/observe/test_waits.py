@@ -409,6 +409,7 @@ INNER = {
     "_nursery.timeouts._sleep",
     "_resolver.offload.call_in_thread",
     "_sync.condition._acquire_again",
+    "_workers.call.wait_for_call",
 }
 TRAPS = ("park", "wait_task_rescheduled", "wait_future", "_sleep")
 
