@@ -1625,6 +1625,39 @@ def test_a_test_that_has_blocked_the_loop_beyond_its_timeout_fails_when_it_ends(
     assert "the test has taken more than 5 s of virtual time" in text_of(result)
 
 
+def test_options_of_the_marker_that_do_nothing_give_a_warning(project: Project) -> None:
+    result = project.run(
+        """
+        from nurseryio.testing import AsyncTestCase
+
+        pytestmark = pytest.mark.nurseryio(timeout=60)  # for the async tests among these
+
+        @pytest.mark.nurseryio(timeout=5)
+        def test_plain():
+            pass
+
+        class TestCase(AsyncTestCase):
+            @pytest.mark.nurseryio(shuffle=5)
+            async def test_of_unittest(self):
+                pass
+
+        @pytest.mark.nurseryio
+        def test_without_options():
+            pass
+
+        @pytest.mark.nurseryio(timeout=5)
+        async def test_async():
+            pass
+        """
+    )
+    result.assert_outcomes(passed=2, failed=2)
+    text = text_of(result)
+    assert (
+        text.count("E   pytest.PytestWarning: the options of the marker 'nurseryio' have no") == 2
+    )
+    assert "FAILED" in text and "::test_plain" in text and "::test_of_unittest" in text
+
+
 def test_an_error_in_the_cleanup_after_a_timeout_is_shown(project: Project) -> None:
     result = project.run(
         """
