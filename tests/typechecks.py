@@ -185,6 +185,12 @@ async def children() -> None:
         # More than three arguments, or others than the function takes: as in Trio.
         assert_type(await nursery.start(many, 80, "host", True, 0), Any)
         assert_type(await nursery.start(server, "80"), Any)
+        # Functions of any arguments. (Such a result once had the type T_co@Starts1 in pyright.)
+        unknown: Any = server
+        assert_type(await nursery.start(partial(unknown, 80)), Any)
+        assert_type(await nursery.start(partial(unknown, 80), "host"), Any)
+        assert_type(await nursery.start(partial(unknown), 80, "host"), Any)
+        assert_type(await nursery.start(unknown, 80), Any)
         assert_type(nursery.child_tasks, "frozenset[lowlevel.Task]")
 
 

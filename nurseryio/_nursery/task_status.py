@@ -76,6 +76,14 @@ if TYPE_CHECKING:
     AsyncFn: TypeAlias = Callable[..., Awaitable[object]]
 
     # fmt: off
+    class TakesAll(Protocol):
+        """An async function of any arguments, such as a ``partial[Any]``. It says nothing of T.
+
+        It comes first: in its place pyright would give T the value ``T_co@Starts1``.
+        """
+
+        def __call__(self, *args: object, **kwargs: object) -> Awaitable[object]: ...
+
     class Starts(Protocol[T_co]):
         """An async function without other arguments."""
 
