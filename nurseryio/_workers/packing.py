@@ -38,8 +38,9 @@ _ADVICE_SEND = (
     "and pass plain data, not locks, open files, connections or lambdas"
 )
 _ADVICE_LOAD = (
-    "the worker imports the module of the function: a function of an interactive session, a "
-    "notebook or 'python -c' is in no file that it could import, so put the function into a module"
+    "the worker imports the module of the function: it cannot import an interactive session, a "
+    "notebook, the text of 'python -c' or the __main__.py of a package or zip file, so put the "
+    "function into another module"
 )
 _ADVICE_RESULT = "return plain data, or write the result to a file and return its name"
 
@@ -174,13 +175,21 @@ def _loaded_error(pickled: bytes | None) -> BaseException | None:
 # -- in the worker ----------------------------------------------------------------
 
 
+def _surely(show: Callable[[Any], str], thing: object) -> str:
+    """``show(thing)``, although a method of the thing may raise SystemExit, for example."""
+    try:
+        return show(thing)
+    except BaseException:
+        return f"<{class_name(type(thing))} that cannot be shown>"
+
+
 def answer(request: bytes) -> bytes:
     """Call the function of a request, and make the reply of its result or error. Never raises."""
     try:
         fn, args = pickle.loads(request)
     except BaseException as error:
         failure = pickle.UnpicklingError(
-            f"the worker cannot load the function or an argument: {_line_of(error)}"
+            f"the worker cannot load the function or an argument: {_surely(_line_of, error)}"
         )
         return _pack_error(explained(failure, _ADVICE_LOAD), error)
     function = "?"
@@ -198,8 +207,8 @@ def answer(request: bytes) -> bytes:
         return _dumps((_RESULT, result))
     except BaseException as error:
         unsent = pickle.PicklingError(
-            f"the result of {function}(), {_shown(result)}, cannot be sent from the worker: "
-            f"{_line_of(error)}"
+            f"the result of {function}(), {_surely(_shown, result)}, cannot be sent from the "
+            f"worker: {_surely(_line_of, error)}"
         )
         return _pack_error(explained(unsent, _ADVICE_RESULT), error)
 
@@ -227,4 +236,4 @@ def _pack_error(error: BaseException, origin: BaseException) -> bytes:
         shown = "".join(traceback.format_exception(type(origin), origin, origin.__traceback__))
     except BaseException:
         shown = "(it cannot be shown)"
-    return _dumps((_ERROR, (pickled, _line_of(error), shown)))
+    return _dumps((_ERROR, (pickled, _surely(_line_of, error), shown)))
