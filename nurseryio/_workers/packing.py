@@ -9,7 +9,10 @@ the object. It never breaks a worker.
 
 Rule 2: an error is sent only if the worker itself can read it back. Otherwise its text is sent.
 
-Rule 3: the pickler is that of ``multiprocessing``. It can also send the objects that other
+Rule 3: a ``CancelledError`` of the function is sent as text too. It is not a cancellation of the
+task that waits for the call. There it would be lost, as if the task had been cancelled.
+
+Rule 4: the pickler is that of ``multiprocessing``. It can also send the objects that other
 libraries have registered there, such as proxies of ``multiprocessing`` and tensors.
 """
 
@@ -21,6 +24,7 @@ import traceback
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
+from .._base import Cancelled
 from .._base.exc_fields import add_note, class_name, explained, without_own_frame
 from .._base.util import qualname_of, safe_repr
 
@@ -130,7 +134,8 @@ def unpack(reply: bytes, function: str, where: str) -> Any:
 
     Raises:
         BaseException: The error that the function raised, with its traceback as a note.
-        RuntimeError: The function raised an error that cannot be sent. It is named.
+        RuntimeError: The function raised an error that cannot be sent, or a CancelledError. It is
+            named.
         pickle.PicklingError: The result cannot be pickled.
         pickle.UnpicklingError: The call or the result cannot be unpickled.
     """
@@ -226,8 +231,8 @@ def _pack_error(error: BaseException, origin: BaseException) -> bytes:
     """The reply with an error, and with the traceback of ``origin`` as text."""
     pickled: bytes | None = None
     try:
-        pickled = _dumps(error)
-        if type(pickle.loads(pickled)) is not type(error):
+        pickled = None if isinstance(error, Cancelled) else _dumps(error)
+        if pickled is not None and type(pickle.loads(pickled)) is not type(error):
             pickled = None
     except BaseException:
         # A class whose __init__ has other arguments than its args, for example.

@@ -6,8 +6,8 @@ after ``IDLE_SECONDS``. That is looked at when a call ends, so no timer is neede
 Rule 2: closing the loop ends all workers and waits for their end, for a limited time. Workers that
 are idle end as they like. Workers that a call uses are killed.
 
-Rule 3: the end of a program that does not close its loop kills the workers that a call uses. Else it
-would wait for them: ``multiprocessing`` waits for its resource tracker, which waits for the workers.
+Rule 3: the end of a program that does not close its loop kills the workers that a call uses. Else
+it would wait for them: ``multiprocessing`` waits for its resource tracker, which waits for them.
 
 Rule 4: a forked child does not touch the processes of its parent. It only closes its copies of
 their connections, so that they notice the end of the parent.

@@ -5,6 +5,7 @@ Nothing here imports pytest, because each new worker would import it too.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -112,6 +113,10 @@ def leave(code: int) -> NoReturn:
 
 def make_lock() -> Any:
     return threading.Lock()
+
+
+def fail_with_cancelled() -> NoReturn:
+    raise asyncio.CancelledError("of the job")
 
 
 class Shy(Exception):
