@@ -38,7 +38,8 @@ map of a room is at the top of its ``__init__``::
     8   _net                                          sockets, streams, servers
     9   _dtls, _tls, _system, _interop, _checks       DTLS; TLS; threads, processes, files; other
                                                       libraries; checks for tests
-    10  _bytes, _workers                              lines, sendfile, temporary files, stdin;
+    10  _bytes, _portal, _workers                     lines, sendfile, temporary files, stdin;
+                                                      async functions for plain code; console;
                                                       worker processes, subinterpreters
     11  testing                                       virtual clock, memory streams, pytest plugin
 

@@ -1,6 +1,6 @@
-"""Call functions in the event loop, from a thread.
+"""Call functions in the event loop, from a thread; portals to loops in separate threads.
 
-Trio: ``trio.from_thread``.
+Trio: ``trio.from_thread``. Portals are an addition.
 """
 
 from __future__ import annotations
@@ -14,7 +14,26 @@ from ._system.from_thread import (
     from_thread_run_sync as run_sync,
 )
 
-__all__ = ["check_cancelled", "run", "run_sync"]
+if TYPE_CHECKING:
+    from ._portal.portal import (
+        Portal as Portal,
+        PortalNursery as PortalNursery,
+        open_portal as open_portal,
+        shared_portal as shared_portal,
+    )
+
+__all__ = [
+    "Portal",
+    "PortalNursery",
+    "check_cancelled",
+    "open_portal",
+    "run",
+    "run_sync",
+    "shared_portal",
+]
+
+# Where the names that are loaded on first use come from.
+_LAZY = {"_portal.portal": "Portal PortalNursery open_portal shared_portal"}
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_exports(globals())
+    __getattr__, __dir__ = lazy_exports(globals(), _LAZY)

@@ -24,6 +24,7 @@ import argparse
 import contextlib
 import functools
 import os
+import resource
 import signal
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -48,6 +49,8 @@ hypothesis.settings.load_profile("nurseryio")
 
 OTHER_PLUGINS = ("asyncio", "anyio", "nurseryio")
 FAILED = pytest.StashKey[bool]()
+# Descriptors that a test may need.
+MANY_FILES = 4096
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -124,6 +127,11 @@ def pytest_sessionstart() -> None:
     # the tests start and interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A login gets 1024 on many systems, which is too few for a thousand connections.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     # The first loop of a kind may open descriptors that stay for the process.
     for kind in matrix.KINDS:
         matrix.new_loop(kind).close()

@@ -115,6 +115,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "condition",
             "limiter",
             "channel",
+            "compiled_channel",
             "safe_channel",
             "unbounded_queue",
             "results",
@@ -242,6 +243,14 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "temporary",
             "standard",
         ),
+        "_portal": (
+            "call",
+            "host",
+            "held",
+            "portal",
+            "line_input",
+            "console",
+        ),
         "_workers": (
             "packing",
             "spawning",
@@ -309,7 +318,9 @@ UPWARD_FOR_TYPES = {
 }
 
 # Imports against the order made inside a function, when it is called: (importer, imported).
-UPWARD_WHEN_CALLED: set[tuple[str, str]] = set()
+UPWARD_WHEN_CALLED: set[tuple[str, str]] = {
+    ("_interop.cli", "_portal.console"),
+}
 
 # The modules that may use private attributes of other libraries, and whose.
 FOREIGN_PRIVATES = {
@@ -323,6 +334,7 @@ FOREIGN_PRIVATES = {
     "_interop.anyio_bridge": "anyio's",
     "_interop.anyio_trio": "anyio's",
     "_interop.trio_private": "Trio's",
+    "_portal.line_input": "the standard library's",
     "_workers.spawning": "multiprocessing's",
     "testing.pytest_plugin": "pytest-asyncio's",
 }

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from harness import source
+from harness.net import LOCALHOST
 
 # Seconds; a program in the documentation is short.
 LIMIT = 30.0
@@ -86,6 +87,8 @@ def test_each_code_block_compiles_and_one_that_is_not_run_says_why() -> None:
     ids=str,
 )
 def test_a_code_block_of_the_documentation_runs(program: Program, tmp_path: Path) -> None:
+    if '"localhost"' in program.text and LOCALHOST != "localhost":
+        pytest.skip("this machine does not know the name localhost")
     file = tmp_path / "program.py"
     file.write_text(program.text, encoding="utf-8")
     done = subprocess.run(

@@ -492,7 +492,7 @@ async def no_such_host() -> None:
 
 
 async def no_such_service() -> None:
-    await nurseryio.socket.getaddrinfo("localhost", "no-such-service")
+    await nurseryio.socket.getaddrinfo("127.0.0.1", "no-such-service")
 
 
 class FailingResolver(HostnameResolver):

@@ -113,7 +113,7 @@ def test_threads_files_and_name_lookup_work_where_daemon_threads_are_refused(
         queue.put(await to_thread.run_sync(work))
         queue.put(await to_thread.run_sync(len, "abc", abandon_on_cancel=True))
         queue.put(await nurseryio.Path(root).is_dir())
-        found = await nurseryio.socket.getaddrinfo("localhost", 80)
+        found = await nurseryio.socket.getaddrinfo("127.0.0.1", 80)
         queue.put(bool(found))
     """
     assert interpreter.run(code + f"\n    {run}") == [(4, 4, False), 3, True, True]

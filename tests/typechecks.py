@@ -289,6 +289,16 @@ async def threads() -> None:
     assert_type(from_thread.run_sync(length, "a"), int)
     assert_type(from_thread.run(answer, "a"), int)
     from_thread.run(answer, 1)  # type: ignore[arg-type]
+    with from_thread.open_portal() as portal:
+        assert_type(portal, from_thread.Portal)
+        assert_type(portal.run(answer, "a"), int)
+        portal.run(answer, 1)  # type: ignore[arg-type]
+        assert_type(portal.run_sync(length, "a"), int)
+        with portal.open_nursery() as portal_nursery:
+            assert_type(portal_nursery, from_thread.PortalNursery)
+            assert_type(portal_nursery.run(answer, "a"), int)
+            portal_nursery.start_soon(answer, 1)  # type: ignore[arg-type]
+    assert_type(from_thread.shared_portal(), from_thread.Portal)
 
 
 # -- streams --------------------------------------------------------------------

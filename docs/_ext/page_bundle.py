@@ -45,7 +45,8 @@ REQUIREMENTS = ("anyio", "idna", "exceptiongroup", "typing_extensions", "sniffio
 # the reasons. A program with one of them as a name, attribute, argument or module has no button.
 LACKING = {
     "worker processes": "to_process to_interpreter multiprocessing",
-    "threads": "to_thread from_thread start_thread_soon threading concurrent run_in_executor",
+    "threads": "to_thread from_thread start_thread_soon threading concurrent run_in_executor "
+    "open_portal shared_portal",
     "files in threads": "open_file wrap_file Path pathlib tempfile TemporaryFile "
     "NamedTemporaryFile TemporaryDirectory open_stdin open_stdout open_stderr",
     "files that a reader could open": "TraceFile write_timeline",

@@ -46,6 +46,9 @@ running_loop: Callable[[], Loop] = asyncio.get_running_loop
 # The same, and None where no loop is running.
 running_loop_or_none: Callable[[], Loop | None] = asyncio._get_running_loop
 
+# For a thread that acts in place of a loop's own thread, which waits meanwhile.
+set_running_loop: Callable[[Loop | None], None] = asyncio._set_running_loop
+
 # -- which task runs ------------------------------------------------------------
 
 if sys.version_info >= (3, 12):

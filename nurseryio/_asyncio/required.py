@@ -27,7 +27,7 @@ SUPPORTED = "3.10 to 3.15"
 
 # Of modules and classes: the name for people, the object, its private parts.
 AT_IMPORT: list[tuple[str, Any, tuple[str, ...]]] = [
-    ("asyncio", asyncio, ("_get_running_loop",)),
+    ("asyncio", asyncio, ("_get_running_loop", "_set_running_loop")),
     ("asyncio.tasks", asyncio.tasks, ("_enter_task", "_leave_task")),
     ("asyncio.Future", asyncio.Future, ("_callbacks",)),
     (

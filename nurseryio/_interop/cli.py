@@ -1,7 +1,7 @@
 """The command line: ``python -m nurseryio`` runs a program written for Trio, on asyncio.
 
 This module parses the arguments. The modules that ``import trio`` gives are in ``as_trio``; running
-the program is in ``main_program``.
+the program is in ``main_program``, and the console in ``_portal.console``.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ USAGE = f"""\
 usage: python -m {LIBRARY} [--loop asyncio|uvloop] script.py [argument ...]
        python -m {LIBRARY} [--loop asyncio|uvloop] -m module [argument ...]
        python -m {LIBRARY} [--loop asyncio|uvloop] -c text [argument ...]
-
+       python -m {LIBRARY} [--loop asyncio|uvloop] [-i]
        python -m {LIBRARY} tree|top PID
        python -m {LIBRARY} trace [-o FILE] [--html FILE] (script.py | -m module) [argument ...]
 
 Run a program written for Trio on asyncio: 'import trio' gives {LIBRARY}, in this process only.
+Without a program, open a console with 'await' at its top level. If standard input is not a
+terminal, run the program in it, which may use 'await' in the same way.
 
 options:
   --loop asyncio|uvloop  the event loop that trio.run() makes (default: asyncio)
   -m module              run a module or package, as 'python -m' does
   -c text                run a program that is passed as text, as 'python -c' does
+  -i                     open the console, also if standard input is not a terminal
   -h, --help             show this text
   --version              show the version
 
@@ -67,14 +70,15 @@ def _command(name: str, *arguments: str) -> None:
     if name == "trace":
         tracing = commands.Tracing(arguments)
         with tracing.running():
-            _run(tracing.rest)
+            _run(tracing.rest, traced=True)
     else:
         getattr(commands, name)(arguments)
 
 
-def _run(rest: list[str]) -> None:
-    """Run the program that some arguments name."""
+def _run(rest: list[str], traced: bool = False) -> None:
+    """Run the program that some arguments name, or the console."""
     loop = "asyncio"
+    console = False
     while rest and rest[0].startswith("-"):
         option, joined, value = rest.pop(0).partition("=")
         if option in ("-h", "--help"):
@@ -87,24 +91,39 @@ def _run(rest: list[str]) -> None:
             loop = value if joined else _next(rest, option)
             if loop not in LOOPS:
                 _refuse(f"--loop must be one of {', '.join(LOOPS)}, not {loop!r}")
-        elif option == "-m" and not joined:
+        elif option == "-i" and not joined and not traced:
+            console = True
+        elif option == "-m" and not joined and not console:
             module = _next(rest, option)
             _provide(loop)
             run_module(module, rest)
             return
-        elif option == "-c" and not joined:
+        elif option == "-c" and not joined and not console:
             text = _next(rest, option)
             _provide(loop)
             run_text(text, rest)
             return
         else:
             _refuse(f"there is no option {option}")
+    if not rest and not traced:
+        _console(loop, console)
+        return
+    if console:
+        _refuse("-i opens the console, and takes no program")
     if not rest:
         _refuse("name a script, or a module after -m")
     if not os.path.exists(rest[0]):
         _stop(f"there is no file {rest[0]!r}")
     _provide(loop)
     run_file(rest[0], rest[1:])
+
+
+def _console(loop: str, interactive: bool) -> None:
+    """Open the console, or run the program in standard input."""
+    from .._portal.console import run_console  # only when needed, as above
+
+    interactive = interactive or (sys.stdin is not None and sys.stdin.isatty())
+    run_console(interactive, _provide(loop))
 
 
 def _next(rest: list[str], option: str) -> str:
@@ -125,7 +144,8 @@ def _stop(why: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def _provide(loop: str) -> None:
+def _provide(loop: str) -> Callable[[], Any] | None:
+    """Make ``import trio`` give this library. Returns the factory of the loop."""
     factory: Callable[[], Any] | None = None
     if loop == "uvloop":
         try:
@@ -133,3 +153,4 @@ def _provide(loop: str) -> None:
         except ImportError:
             _refuse(f"uvloop is not installed: pip install '{LIBRARY}[uvloop]'")
     provide_trio(loop_factory=factory)
+    return factory

@@ -30,6 +30,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._asyncio import browser, compat
+from .._asyncio.closing import closing_of
 from .._asyncio.epoll import renew_epoll
 from .._asyncio.loop_parts import behind
 from .._base.errors import Cancelled, CancelReason
@@ -349,12 +350,17 @@ class Run:
             self.token._close,
             self._remove_instruments,
             self._give_up_tasks,
-            self.state.loop.close,
+            self._close_loop,
             partial(let_go, self.state),
             sweep_closed_loops,
             self._unset_loop,
             self.give_signals_back,
         )
+
+    def _close_loop(self) -> None:
+        # A thread may begin to wait for the loop while this closes it, and has to be answered then.
+        closing_of(self.state.loop)
+        self.state.loop.close()
 
     def _remove_instruments(self) -> None:
         state = self.state

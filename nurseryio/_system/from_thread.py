@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import types
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -43,7 +44,7 @@ from .thread_call import call_in_loop, current_hop, function_name
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 
     from typing_extensions import TypeVarTuple, Unpack
 
@@ -145,7 +146,7 @@ class _SyncRequest(_Request[RetT]):
         return result  # type: ignore[no-any-return]
 
 
-class _AsyncRequest(_Request[RetT]):
+class AsyncRequest(_Request[RetT]):
     """A call of an async function."""
 
     __slots__ = ()
@@ -217,7 +218,7 @@ class _AsyncRequest(_Request[RetT]):
             del arg  # no reference cycle: the frames of an error refer to this one
 
 
-drivers.add(_AsyncRequest._in_context.__code__)
+drivers.add(AsyncRequest._in_context.__code__)
 
 
 def _in_loop() -> bool:
@@ -286,28 +287,45 @@ def _ask_and_block(
 ) -> Any:
     loop, send = _way_in(token)
     answers: SimpleQueue[Outcome[Any]] = SimpleQueue()
-    closing = closing_of(loop)
-    try:
-        if closing is not None:
-            closing.add(answers, partial(_loop_closed, answers))
+    with answered_at_close(loop, answers) as wait:
         # This thread keeps no reference to the request, so that the loop frees what it refers to.
         send(request_type(fn, args, answers))
         try:
-            if loop.is_closed():
-                _loop_closed(answers)
-            outcome = _wait(answers, loop, closing)
+            outcome = wait()
         except BaseException:
             if token is None:
                 # Until then the task serves this request, and cannot take a result.
-                _wait(answers, loop, closing)
+                wait()
             raise
-    finally:
-        if closing is not None:
-            closing.discard(answers)
     try:
         return outcome.unwrap()
     finally:
         del outcome  # no reference cycle
+
+
+@contextmanager
+def answered_at_close(
+    loop: asyncio.AbstractEventLoop, answers: SimpleQueue[Outcome[RetT]]
+) -> Iterator[Callable[[], Outcome[RetT]]]:
+    """In the block a thread may wait for a loop: it is answered when the loop is closed, too.
+
+    Returns:
+        The function that waits for an answer.
+    """
+    closing = closing_of(loop)
+
+    def wait() -> Outcome[RetT]:
+        if loop.is_closed():
+            _loop_closed(answers)
+        return _wait(answers, loop, closing)
+
+    try:
+        if closing is not None:
+            closing.add(answers, partial(_loop_closed, answers))
+        yield wait
+    finally:
+        if closing is not None:
+            closing.discard(answers)
 
 
 def _loop_closed(answers: SimpleQueue[Outcome[Any]]) -> None:
@@ -375,7 +393,7 @@ def from_thread_run(
 
     Trio: ``trio.from_thread.run``.
     """
-    return _ask(_AsyncRequest, afn, args, trio_token)  # type: ignore[no-any-return]
+    return _ask(AsyncRequest, afn, args, trio_token)  # type: ignore[no-any-return]
 
 
 @needs("threads", "from_thread.run_sync()")

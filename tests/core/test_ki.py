@@ -532,6 +532,13 @@ ELSEWHERE = {
     "run_process",
     "start_thread_soon",
     "provide_trio",
+    # In the thread of a portal, where no signal handler is called.
+    "Portal.run",
+    "Portal.run_sync",
+    "PortalNursery.run",
+    "PortalNursery.start",
+    "PortalNursery.start_soon",
+    "open_portal",
 }
 
 

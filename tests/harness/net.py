@@ -12,7 +12,23 @@ import socket as stdlib
 import termios
 from collections.abc import AsyncIterator
 
+import pytest
+
 from nurseryio import SocketStream, socket
+
+
+def has_localhost() -> bool:
+    """Whether this machine knows the name ``localhost``, which a new chroot does not."""
+    with contextlib.suppress(OSError):
+        return bool(stdlib.getaddrinfo("localhost", 80, stdlib.AF_INET))
+    return False
+
+
+# For programs that look up a name.
+LOCALHOST = "localhost" if has_localhost() else "127.0.0.1"
+needs_localhost = pytest.mark.skipif(
+    LOCALHOST != "localhost", reason="this machine does not know the name localhost"
+)
 
 
 def has_ipv6() -> bool:

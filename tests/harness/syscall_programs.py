@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import nurseryio
 import nurseryio.aio
 from harness import certs
+from harness.net import LOCALHOST
 from nurseryio import (
     BrokenResourceError,
     ClosedResourceError,
@@ -340,9 +341,9 @@ async def names(run: Run) -> None:
         port = listeners[0].socket.getsockname()[1]
 
         async def connect() -> Any:
-            # Not open_tcp_stream("localhost", port): where this name has an address for IPv6 too,
+            # Not open_tcp_stream(LOCALHOST, port): where this name has an address for IPv6 too,
             # the error of an attempt at one of them is absorbed by the other attempt.
-            found = await nurseryio.socket.getaddrinfo("localhost", port, stdlib.AF_INET)
+            found = await nurseryio.socket.getaddrinfo(LOCALHOST, port, stdlib.AF_INET)
             return await nurseryio.open_tcp_stream(*found[0][4])
 
         await clients(run, connect, 1, LITTLE)

@@ -48,6 +48,7 @@ from typing import Any
 
 import nurseryio
 from harness import clean, matrix
+from harness.net import LOCALHOST
 from nurseryio import (
     Cancelled,
     CancelScope,
@@ -500,7 +501,7 @@ async def anyio_shields(life: Life) -> None:
 
 async def resolver(life: Life) -> None:
     """Name look-up in worker threads."""
-    found = await nurseryio.socket.getaddrinfo("localhost", 80, type=stdlib.SOCK_STREAM)
+    found = await nurseryio.socket.getaddrinfo(LOCALHOST, 80, type=stdlib.SOCK_STREAM)
     assert found
     assert (await nurseryio.socket.getaddrinfo("127.0.0.1", 80))[0][4][0] == "127.0.0.1"
 

@@ -135,7 +135,8 @@ def test_python_m_nurseryio_help(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name a script, or a module after -m"),
+        (["trace"], "name the program to trace: a script, or a module after -m"),
+        (["-i", "x.py"], "-i opens the console, and takes no program"),
         (["--loop"], "--loop needs a value"),
         (["-m"], "-m needs a value"),
         (["-c"], "-c needs a value"),

@@ -113,6 +113,7 @@ async def test_a_connection_is_made_and_both_ends_know_the_addresses(
             assert await client.recv(1) == b"x"
 
 
+@net.needs_localhost
 async def test_connect_and_bind_resolve_host_names() -> None:
     with socket.socket() as listener, socket.socket() as client:
         await listener.bind(("localhost", 0))
@@ -269,6 +270,7 @@ async def test_every_way_to_receive_and_to_send_datagrams(family: int, address: 
         assert await a.recv(10) == b"back"
 
 
+@net.needs_localhost
 async def test_datagrams_can_be_sent_to_a_name() -> None:
     async with datagram_pair(socket.AF_INET, "127.0.0.1") as (a, b):
         target = ("localhost", b.getsockname()[1])

@@ -295,7 +295,14 @@ async def test_the_zone_of_a_link_local_address_stays_in_the_error(
 # -- for real -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", b"localhost"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        pytest.param("localhost", marks=net.needs_localhost),
+        pytest.param(b"localhost", marks=net.needs_localhost),
+    ],
+)
 async def test_open_tcp_stream_connects_to_a_listener(host: str | bytes) -> None:
     with socket.socket() as listener:
         await listener.bind(("127.0.0.1", 0))
@@ -309,6 +316,7 @@ async def test_open_tcp_stream_connects_to_a_listener(host: str | bytes) -> None
                 assert await server.recv(1) == b"x"
 
 
+@net.needs_localhost
 async def test_a_refused_connection_names_the_address() -> None:
     port = net.free_port()
     with pytest.raises(OSError) as caught:
@@ -335,7 +343,9 @@ async def test_a_name_that_cannot_be_resolved_is_an_error() -> None:
         await open_tcp_stream("no-such-host.invalid", 80)
 
 
-@pytest.mark.parametrize("local", ["127.0.0.2", "0.0.0.0", "localhost"])
+@pytest.mark.parametrize(
+    "local", ["127.0.0.2", "0.0.0.0", pytest.param("localhost", marks=net.needs_localhost)]
+)
 async def test_local_address_can_be_chosen(local: str) -> None:
     with socket.socket() as listener:
         await listener.bind(("127.0.0.1", 0))

@@ -40,6 +40,7 @@ async def test_ipv6_and_ipv4_can_share_a_port_number() -> None:
     await close_all([four, six])
 
 
+@net.needs_localhost
 async def test_a_host_and_a_port_can_be_chosen() -> None:
     (first,) = await open_tcp_listeners(0, host="127.0.0.1")
     port = first.socket.getsockname()[1]

@@ -23,6 +23,7 @@ from harness.resisting import KINDS, Classless, Nameless, make
 
 import nurseryio
 from nurseryio import TrioInternalError, open_nursery, run
+from nurseryio._asyncio.closing import closing_of
 from nurseryio._run.run import Run
 from nurseryio.lowlevel import (
     checkpoint,
@@ -675,6 +676,21 @@ def test_a_loop_that_cannot_be_closed_at_first_is_closed_and_its_error_raised(
 
     with pytest.raises(OSError, match="close"):
         run(give, 5, loop_factory=make)
+
+
+def test_a_thread_that_begins_to_wait_for_a_loop_while_the_run_closes_it_is_answered() -> None:
+    answered = []
+
+    class Loop(asyncio.SelectorEventLoop):
+        def close(self) -> None:
+            if not self.is_closed():
+                closing = closing_of(self)
+                assert closing is not None
+                closing.add("thread", lambda: answered.append(True))
+            super().close()
+
+    assert run(give, 5, loop_factory=Loop) == 5
+    assert answered == [True]
 
 
 def test_a_clock_that_cannot_be_started_leaves_no_loop_open(

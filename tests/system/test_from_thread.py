@@ -757,7 +757,7 @@ async def test_a_from_thread_call_whose_task_is_destroyed_gets_an_error() -> Non
         finally:
             ended.append(True)
 
-    request = from_thread_module._AsyncRequest(wait, (), answers)
+    request = from_thread_module.AsyncRequest(wait, (), answers)
 
     async def waiting_task() -> None:
         try:
@@ -783,7 +783,7 @@ def test_a_from_thread_call_whose_loop_is_destroyed_gets_an_error() -> None:
     async def wait() -> None:
         await suspend()
 
-    request = from_thread_module._AsyncRequest(wait, (), answers)
+    request = from_thread_module.AsyncRequest(wait, (), answers)
     serving: Any = request._serve_in_own_task()
     serving.send(None)
     serving.close()
