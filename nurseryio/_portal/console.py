@@ -213,6 +213,10 @@ class Inputs(code.InteractiveConsole):
 
     def _call(self, code: types.CodeType) -> None:
         """Run an input without ``await`` (rule 2)."""
+        if self._host.is_inherited:
+            # An input has forked, and this is the child. The loop's thread does not exist here.
+            self._context.run(exec, code, self.locals)
+            return
         loop = self._host.token._state.loop
         if loop.get_debug():
             self._host.ask_sync(self._context.run, exec, code, self.locals)
@@ -229,8 +233,8 @@ class Inputs(code.InteractiveConsole):
         with stays:
             self._host.token.run_sync_soon(stop)
             reached.get()
-            compat.set_running_loop(loop)
             try:
+                compat.set_running_loop(loop)
                 self._context.run(exec, code, self.locals)
             finally:
                 compat.set_running_loop(None)

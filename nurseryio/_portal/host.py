@@ -21,7 +21,7 @@ from __future__ import annotations
 import atexit
 import sys
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import Context
 from functools import partial
 from queue import SimpleQueue
@@ -35,7 +35,7 @@ from .._base.exception_groups import bare_exit, is_cancelled, leaves
 from .._base.forked import generation, in_child
 from .._base.util import call_each
 from .._core.task import current_task
-from .._nursery import open_nursery
+from .._nursery import CancelScope, open_nursery
 from .._run import current_trio_token, run
 from .._sync import Event
 from .._system.from_thread import answered_at_close, run_sync_blocking
@@ -44,7 +44,7 @@ from .call import CLOSED, PortalCall
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from .._base import Outcome
     from .._nursery import Nursery
@@ -81,6 +81,8 @@ class Host:
         self._started: SimpleQueue[Outcome[None]] = SimpleQueue()
         self._is_ready = False
         self._closing = Event()
+        # The scopes of cleanup().
+        self._cleanups: set[CancelScope] = set()
         # How the run is to end. Other threads set these, and then call _stop() in the loop.
         self.stopping: bool = False
         self._cancelling = False
@@ -141,7 +143,19 @@ class Host:
     def _stop(self) -> None:
         if self._cancelling:
             self.nursery.cancel_scope.cancel(reason="the portal was closed")
+            for scope in self._cleanups:
+                scope.shield = False
         self._closing.set()
+
+    @contextmanager
+    def cleanup(self) -> Iterator[None]:
+        """A block that only the end of the portal cancels."""
+        with CancelScope(shield=not self.nursery.cancel_scope.cancel_called) as scope:
+            self._cleanups.add(scope)
+            try:
+                yield
+            finally:
+                self._cleanups.discard(scope)
 
     # -- in other threads --
 
@@ -168,11 +182,17 @@ class Host:
                 "event loop. Await the function there, or call the portal in a worker thread"
             )
 
+    def _check_running(self) -> None:
+        """Raise an error if the run has ended. At the end of the program little else works."""
+        if self.over.is_set():
+            raise RunFinishedError(CLOSED) from self.failure
+
     def ask(self, nursery: Nursery, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """Await ``fn(*args)`` in a child of a nursery on the loop, and wait for the result."""
         self.check_caller()
+        self._check_running()
         answers: SimpleQueue[Outcome[Any]] = SimpleQueue()
-        call = PortalCall[Any](nursery, fn, args, answers)
+        call: PortalCall[Any] = PortalCall(nursery, fn, args, answers)
         with answered_at_close(self.token._state.loop, answers) as wait:
             try:
                 self._send(call.serve_in_callback)
@@ -209,8 +229,7 @@ class Host:
     def ask_sync(self, fn: Callable[..., Any], *args: Any) -> Any:
         """Call ``fn(*args)`` in a callback of the loop, and wait for the result."""
         self.check_caller()
-        if self.over.is_set():
-            raise RunFinishedError(CLOSED)
+        self._check_running()
         return self.unwrap(capture(run_sync_blocking, self.token, fn, *args))
 
     def _send(self, fn: Callable[[], object]) -> None:

@@ -190,7 +190,8 @@ class Portal(AbstractContextManager["Portal"], metaclass=NoPublicConstructor):
 
         One task runs the whole iteration, so an async generator may have scopes and nurseries open
         across its yields. It works only while the loop waits for the next item. When the iterator
-        is closed or dropped, the generator is closed.
+        is closed or dropped, the generator is closed. Its cleanup may await; the end of the portal
+        cancels it.
 
         Args:
             iterable: The async iterable.
@@ -212,7 +213,7 @@ class Portal(AbstractContextManager["Portal"], metaclass=NoPublicConstructor):
         return self._iterate(iterable)
 
     def _iterate(self, iterable: AsyncIterable[T]) -> Iterator[T]:
-        with self.wrap_async_context_manager(_items(iterable)) as channel:
+        with self.wrap_async_context_manager(_items(self._host, iterable)) as channel:
             while True:
                 try:
                     item = self.run(channel.receive)
@@ -398,7 +399,7 @@ def _cancel(nursery: Nursery, reason: str | None) -> None:
 
 
 @as_safe_channel
-async def _items(iterable: AsyncIterable[T]) -> AsyncGenerator[T, None]:
+async def _items(host: Host, iterable: AsyncIterable[T]) -> AsyncGenerator[T, None]:
     iterator = aiter(iterable)
     try:
         async for item in iterator:
@@ -406,7 +407,9 @@ async def _items(iterable: AsyncIterable[T]) -> AsyncGenerator[T, None]:
     finally:
         close = getattr(iterator, "aclose", None)
         if close is not None:
-            await close()
+            # The channel is cancelled when the plain loop is left.
+            with host.cleanup():
+                await close()
 
 
 @needs("threads", "open_portal()")
@@ -483,5 +486,10 @@ def shared_portal() -> Portal:
     global _shared
     with _opening:
         if _shared is None or _shared.closed:
-            _shared = _open("shared portal", shared=True)
+            opened = _open("shared portal", shared=True)
+            # A signal handler may have called this meanwhile.
+            if _shared is None or _shared.closed:
+                _shared = opened
+            else:
+                opened._host.stop_soon(cancel=True)
         return _shared

@@ -353,6 +353,25 @@ def test_threads_that_need_the_shared_portal_at_once_get_the_same(
     found[0]._host.close(cancel=True)
 
 
+def test_a_signal_handler_that_needs_the_shared_portal_while_it_is_opened_gets_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = sys.modules[shared_portal.__globals__["__name__"]]
+    monkeypatch.setattr(module, "_shared", None)
+    found: list[Portal] = []
+    made = module._open
+
+    def interrupted(*args: Any, **options: Any) -> Portal:
+        monkeypatch.setattr(module, "_open", made)
+        found.append(shared_portal())
+        return made(*args, **options)
+
+    monkeypatch.setattr(module, "_open", interrupted)
+    found.append(shared_portal())
+    assert found[0] is found[1]
+    found[0]._host.close(cancel=True)
+
+
 def test_a_shared_portal_whose_loop_has_failed_is_replaced(shared: Portal) -> None:
     shared._host.stop_soon(cancel=True)
     shared._host.over.wait()
@@ -497,6 +516,47 @@ def test_leaving_the_iteration_of_a_portal_closes_the_async_generator(portal: Po
     assert next(iterator) == 1
     iterator.close()  # type: ignore[attr-defined]
     assert events == ["closed"]
+
+
+def test_the_cleanup_of_an_async_generator_that_a_portal_iterates_may_await(portal: Portal) -> None:
+    events = []
+
+    async def count() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await checkpoint()
+            events.append("cleaned up")
+
+    for _ in portal.iterate(count()):
+        break
+    gc.collect()
+    assert events == ["cleaned up"]
+
+
+def test_closing_a_portal_cancels_the_cleanup_of_an_async_generator() -> None:
+    events = []
+    cleaning = threading.Event()
+
+    async def count() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            cleaning.set()
+            try:
+                await nurseryio.sleep_forever()
+            except Cancelled:
+                events.append("cancelled")
+                raise
+
+    with open_portal() as portal:
+        iterator: Any = portal.iterate(count())
+        next(iterator)
+        thread = Thread(iterator.close)
+        cleaning.wait()
+        portal.close()
+        thread.join()
+    assert events == ["cancelled"]
 
 
 def test_an_error_of_an_async_generator_leaves_the_iteration_of_a_portal_bare(
