@@ -93,7 +93,7 @@ lint: .venv/dev.stamp
 types: .venv/dev.stamp
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy --python-version 3.10
-	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pyright tests/typechecks.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pyright tests/typechecks.py examples/graceful_server.py
 	cd .venv && PATH="$(CURDIR)/$(BIN):$$PATH" python -m pyright --verifytypes nurseryio --ignoreexternal
 
 # With npm the examples get Run buttons. Without it Sphinx says in one line that they have none.

@@ -1,9 +1,10 @@
 /* The ordinary case of a few functions of nurseryio, in C.
 
-   The Python code is the only source of truth. This module has no types, no records and no state of
-   its own beyond what bind() looks up: the offsets of the slots of the existing Python classes, and
-   the functions that it stands before. Each function here tests whether the case is ordinary. If it
-   is not, it has changed nothing, and calls the Python function that it stands before.
+   The Python code is the only source of truth. This module has no records and no state of its own
+   beyond what bind() looks up: the offsets of the slots of the existing Python classes, and the
+   functions that it stands before. Its one type, Wait, stands for the innermost await of an
+   operation. Each function here tests whether the case is ordinary. If it is not, it has changed
+   nothing, and calls the Python function that it stands before.
 
    Rule 1: a slot is read only after a test of the object's exact type. Slots of the classes in
    `Bound` are all of the kind that holds an object or NULL.
@@ -35,7 +36,8 @@
 /* -- what bind() looks up -------------------------------------------------------------------- */
 
 #define CLASSES(X) \
-    X(CancelScope) X(ChildTask) X(Deadlines) X(LoopState) X(Node) X(Nursery) X(Task) X(TaskMaking)
+    X(CancelScope) X(ChildTask) X(Deadlines) X(Extra) X(LoopState) X(Node) X(Nursery) X(Task) \
+    X(TaskMaking) X(Value)
 
 /* Class, slot. */
 #define SLOTS(X) \
@@ -52,7 +54,8 @@
     X(Nursery, _body_running) X(Nursery, _children) X(Nursery, _closed) X(Nursery, _errors) \
     X(Nursery, _state) X(Nursery, cancel_scope) \
     X(LoopState, armed_at) X(LoopState, deadlines) X(LoopState, loop) X(LoopState, making) \
-    X(LoopState, recheck_queue) X(LoopState, step_hooks) \
+    X(LoopState, ready) X(LoopState, recheck_queue) X(LoopState, recheck_scheduled) \
+    X(LoopState, step_hooks) X(Extra, custom_sleep_data) X(Value, value) \
     X(Deadlines, _heap) X(Deadlines, _sequence) \
     X(TaskMaking, code) X(TaskMaking, create_task) X(TaskMaking, factory) \
     X(TaskMaking, loop_type) X(TaskMaking, namespace)
@@ -62,19 +65,22 @@
     X(AGREED) X(BACKEND) X(Cancelled) X(cancelling) X(DEADLINE_INF) X(Future) X(INITIAL_YIELD_CREDIT) \
     X(NO_EXTRA) X(NO_SWALLOWED_CANCELS) X(NativeTask) X(OrderedDict) X(ROOT) X(UNKNOWN) \
     X(anyio_hook_namespace) X(asyncio_tasks) X(cancel_failed) X(checked_coroutine) \
-    X(current_task) X(expire) X(force_out) X(heappush) X(look_after_pause) X(make_child_task) X(modules) X(plain_cancel) \
-    X(records) X(reject_non_functions) X(running_loop) X(scope_namespace) \
-    X(swallowing_namespace) X(unmake)
+    X(current_task) X(defer_native_cancel) X(expire) X(force_out) X(heappush) X(look_after_pause) \
+    X(make_child_task) X(MAX_YIELD_CREDIT) X(modules) X(note_wakeup) X(plain_cancel) X(put_back) \
+    X(recheck) X(records) X(reject_non_functions) X(running_loop) X(scope_namespace) \
+    X(swallowing_namespace) X(unmake) X(wait_interrupted) X(wake_later)
 
 /* The Python functions that this module stands before. */
 #define ORIGINALS(X) \
     X(new_scope) X(limited) X(scope_enter) X(scope_exit) X(start_soon) X(child_ended) X(end_child) X(deliver) \
-    X(collect_children)
+    X(collect_children) X(checkpoint) X(current_task) X(maybe_yield) X(park) X(reschedule) \
+    X(wake_first)
 
 #define NAMES(X) \
     X(Task) X(__code__) X(_arm) X(_fut_waiter) \
-    X(_spawn) X(_wake) X(bridge) X(cancel) X(create_task) X(done) X(drop) X(heappush) \
-    X(may_have_lost_timer) X(next) X(noted) X(pop) X(time)
+    X(_spawn) X(_wake) X(append) X(appendleft) X(bridge) X(cancel) X(close) X(create_task) X(done) \
+    X(drop) X(heappush) X(loop) X(may_have_lost_timer) X(next) X(noted) X(pop) X(popitem) \
+    X(popleft) X(set_result) X(throw) X(time) X(unwrap)
 
 typedef struct {
 #define X(name) PyTypeObject *name;
@@ -123,6 +129,9 @@ static int bound = 0;
 /* Whether a slot is set to an object that passes a check. */
 #define HOLDS(object, name, check) (SLOT(object, name) != NULL && check(SLOT(object, name)))
 
+/* Whether a slot is set to an object of exactly a class. */
+#define HOLDS_A(object, name, cls) (SLOT(object, name) != NULL && IS(SLOT(object, name), cls))
+
 /* Set a slot. The old value may run code when it goes. */
 static inline void
 put(PyObject **slot, PyObject *value)
@@ -141,6 +150,29 @@ static inline PyObject *
 call1(PyObject *function, PyObject *argument)
 {
     return PyObject_Vectorcall(function, &argument, 1, NULL);
+}
+
+/* asyncio.current_task() and Task.cancelling() are functions in C. They are called without the
+   interpreter's check of the recursion limit, if bind() finds that they have the usual signatures. */
+static _PyCFunctionFastWithKeywords current_task_function = NULL;
+static PyCFunction cancelling_function = NULL;
+
+static inline PyObject *
+current_asyncio_task(void)
+{
+    PyObject *none[1] = {NULL};  /* a pointer that is not NULL: the parser of arguments is faster */
+    if (current_task_function != NULL)
+        return current_task_function(PyCFunction_GET_SELF(B.current_task), none, 0, NULL);
+    return PyObject_Vectorcall(B.current_task, none, 0, NULL);
+}
+
+/* The task is an asyncio task written in C. */
+static inline PyObject *
+cancelling(PyObject *asyncio_task)
+{
+    if (cancelling_function != NULL)
+        return cancelling_function(asyncio_task, NULL);
+    return call1(B.cancelling, asyncio_task);
 }
 
 static PyObject *
@@ -163,17 +195,25 @@ may_fall_back(void)
     return 1;
 }
 
-/* Call a function as an except clause would: the error in flight is the context of what it raises.
-   Afterwards the error is raised again. */
-static void
-clean_up(PyObject *function, PyObject *const *args, Py_ssize_t number)
+/* Call a function as an except clause does that handles an error. */
+static PyObject *
+handle(PyObject *error, PyObject *function, PyObject *const *args, Py_ssize_t number)
 {
-    PyObject *error = PyErr_GetRaisedException();
     PyObject *handled = PyErr_GetHandledException();
     PyErr_SetHandledException(error);
     PyObject *result = PyObject_Vectorcall(function, args, number, NULL);
     PyErr_SetHandledException(handled);
     Py_XDECREF(handled);
+    return result;
+}
+
+/* Call a function as an except clause does: the error in flight is the context of what it raises.
+   Afterwards the error is raised again. */
+static void
+clean_up(PyObject *function, PyObject *const *args, Py_ssize_t number)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *result = handle(error, function, args, number);
     if (result == NULL) {
         Py_DECREF(error);
         return;
@@ -207,7 +247,7 @@ is_positive(PyObject *number)
 static PyObject *
 running_record(void)
 {
-    PyObject *asyncio_task = PyObject_CallNoArgs(B.current_task);
+    PyObject *asyncio_task = current_asyncio_task();
     if (asyncio_task == NULL)
         return NULL;
     PyObject *task = Py_XNewRef(PyDict_GetItemWithError(B.records, asyncio_task));
@@ -215,6 +255,16 @@ running_record(void)
     if (task != NULL && !IS(task, Task))
         Py_CLEAR(task);
     return task;
+}
+
+/* Nearer to the recursion limit the frame of the Python function decides what fails first. It does
+   before asyncio has kept a task or a callback. */
+#define STACK_NEEDED 20
+
+static inline int
+near_the_limit(void)
+{
+    return PyThreadState_Get()->py_recursion_remaining < STACK_NEEDED;
 }
 
 /* -- scopes ---------------------------------------------------------------------------------- */
@@ -300,6 +350,21 @@ limited(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     return PyObject_Vectorcall(P.limited, args, nargs, NULL);
 }
 
+/* Whether heappush() would leave a new entry at the end of the heap. */
+static int
+is_last(PyObject *heap, double when)
+{
+    Py_ssize_t size = PyList_GET_SIZE(heap);
+    if (size == 0)
+        return 1;
+    PyObject *parent = PyList_GET_ITEM(heap, (size - 1) / 2);
+    if (!PyList_CheckExact(parent) || PyList_GET_SIZE(parent) != 4)
+        return 0;
+    PyObject *earlier = PyList_GET_ITEM(parent, 0);
+    /* Of two equal deadlines the new one has the greater number. */
+    return PyFloat_CheckExact(earlier) && PyFloat_AS_DOUBLE(earlier) <= when;
+}
+
 /* Add the entry of a relative deadline to the heap. Returns 0, or -1 with an error. The scope's
    slots are changed as in CancelScope.__enter__. */
 static int
@@ -321,13 +386,17 @@ enter_timed(PyObject *self, PyObject *state, PyObject *deadlines, PyObject *now,
     PyList_SET_ITEM(entry, 3, Py_NewRef(self));
     PUT(self, CancelScope_entry, entry);
     PyObject *heap = Py_NewRef(SLOT(deadlines, Deadlines_heap));
-    PyObject *arguments[2] = {heap, entry};
-    PyObject *result = PyObject_Vectorcall(B.heappush, arguments, 2, NULL);
+    PyObject *arguments[2] = {heap, entry}, *result;
+    int pushed = is_last(heap, PyFloat_AS_DOUBLE(deadline)) ? PyList_Append(heap, entry) : 1;
+    if (pushed == 1) {
+        result = PyObject_Vectorcall(B.heappush, arguments, 2, NULL);
+        pushed = result == NULL ? -1 : 0;
+        Py_XDECREF(result);
+    }
     Py_DECREF(heap);
     Py_DECREF(entry);
-    if (result == NULL)
+    if (pushed < 0)
         return -1;
-    Py_DECREF(result);
     PyObject *armed = SLOT(state, LoopStatearmed_at);
     if (armed == NULL || !PyFloat_CheckExact(armed)) {
         PyErr_SetString(PyExc_TypeError, "LoopState.armed_at is not a float");
@@ -382,7 +451,7 @@ scope_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (asyncio_task == NULL
         || !(IS(asyncio_task, ChildTask) || Py_IS_TYPE(asyncio_task, (PyTypeObject *)B.NativeTask)))
         goto original;
-    PyObject *requests = call1(B.cancelling, asyncio_task);
+    PyObject *requests = cancelling(asyncio_task);
     if (requests == NULL)
         goto original;
     Py_DECREF(requests);
@@ -490,7 +559,7 @@ scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     PyObject *task = SLOT(self, Node_task), *parent = SLOT(self, Node_parent);
     if (task == NULL || parent == NULL || !IS(task, Task) || SLOT(task, Taskscope) != self)
         goto original;
-    PyObject *running = PyObject_CallNoArgs(B.current_task);
+    PyObject *running = current_asyncio_task();
     if (running == NULL)
         goto original;
     /* current_task() is a function in C, and has changed nothing. */
@@ -663,10 +732,6 @@ make_child(PyObject *self, PyObject *state, PyObject *scope, PyObject *async_fn,
     return result;
 }
 
-/* Nearer to the recursion limit the frame of the Python function decides what fails first. It does
-   before asyncio has kept a task. */
-#define STACK_NEEDED 20
-
 /* Nursery.start_soon */
 static PyObject *
 start_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
@@ -674,7 +739,7 @@ start_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
     PyObject *state = NULL, *scope = NULL, *making = NULL, *coro = NULL, *result = NULL;
     if (!IS(self, Nursery) || nargs < 1 || (kwnames != NULL && PyTuple_GET_SIZE(kwnames) != 0)
         || SLOT(self, Nursery_closed) != Py_False
-        || PyThreadState_Get()->py_recursion_remaining < STACK_NEEDED)
+        || near_the_limit())
         goto original;
     state = Py_XNewRef(SLOT(self, Nursery_state));
     scope = Py_XNewRef(SLOT(self, Nurserycancel_scope));
@@ -1036,6 +1101,1105 @@ finish:
     return result;
 }
 
+/* -- waking tasks ---------------------------------------------------------------------------- */
+
+static PyObject *loop_keyword;  /* ("loop",) */
+
+/* task.current_task() */
+static PyObject *
+current_task(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    if (!bound)
+        return not_bound();
+    PyObject *task = running_record();
+    if (task == NULL && may_fall_back())
+        task = PyObject_CallNoArgs(P.current_task);
+    return task;
+}
+
+/* traps.reschedule(task, next_send). Returns 0, or -1 with an error. */
+static int
+wake(PyObject *task, PyObject *next_send)
+{
+    PyObject *state = NULL, *park = NULL, *abort = NULL, *result;
+    if (!IS(task, Task) || near_the_limit())
+        goto original;
+    state = Py_XNewRef(SLOT(task, Task_state));
+    if (state == NULL || !IS(state, LoopState))
+        goto original;
+    PyObject *loop = PyObject_CallNoArgs(B.running_loop);
+    Py_XDECREF(loop);
+    if (loop == NULL || loop != SLOT(state, LoopStateloop))
+        goto original;
+    park = Py_XNewRef(SLOT(task, Task_park));
+    if (park == NULL || !Py_IS_TYPE(park, (PyTypeObject *)B.Future)
+        || (SLOT(task, Task_extra) != B.NO_EXTRA && !HOLDS_A(task, Task_extra, Extra)))
+        goto original;
+    if (SLOT(task, Task_wakeup) == NULL)
+        goto original;
+    if (SLOT(task, Task_wakeup) == Py_None) {
+        PyObject *arguments[2] = {task, park};
+        result = PyObject_Vectorcall(B.note_wakeup, arguments, 2, NULL);
+        if (result == NULL)
+            goto failed;
+        Py_DECREF(result);
+    }
+    abort = Py_XNewRef(SLOT(task, Task_abort));
+    if (abort == NULL)
+        goto original;
+    PUT(task, Task_abort, Py_None);
+    if (SLOT(task, Task_extra) != B.NO_EXTRA && HOLDS_A(task, Task_extra, Extra))
+        PUT(SLOT(task, Task_extra), Extracustom_sleep_data, Py_None);
+    result = PyObject_CallMethodOneArg(park, N.set_result, next_send);
+    if (result == NULL) {
+        /* The function puts the abort function back if the task has not been woken, and raises. */
+        PyObject *error = PyErr_GetRaisedException();
+        PyObject *arguments[5] = {task, park, abort, next_send, error};
+        result = handle(error, B.wake_later, arguments, 5);
+        Py_DECREF(error);
+        if (result == NULL)
+            goto failed;
+    }
+    Py_DECREF(result);
+    Py_DECREF(state);
+    Py_DECREF(park);
+    Py_DECREF(abort);
+    return 0;
+original:
+    if (may_fall_back()) {
+        PyObject *arguments[2] = {task, next_send};
+        result = PyObject_Vectorcall(P.reschedule, arguments, 2, NULL);
+        if (result != NULL) {
+            Py_DECREF(result);
+            Py_XDECREF(state);
+            Py_XDECREF(park);
+            return 0;
+        }
+    }
+failed:
+    Py_XDECREF(state);
+    Py_XDECREF(park);
+    Py_XDECREF(abort);
+    return -1;
+}
+
+static PyObject *
+reschedule(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    if (!bound)
+        return not_bound();
+    if (nargs < 1 || nargs > 2 || kwnames != NULL)
+        return PyObject_Vectorcall(P.reschedule, args, nargs, kwnames);
+    if (wake(args[0], nargs == 2 ? args[1] : Py_None) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* wait_queue.wake_first(queue, next_send): a tuple of the task and its entry. */
+static PyObject *
+wake_the_first(PyObject *queue, PyObject *next_send)
+{
+    PyObject *arguments[2] = {queue, Py_False};
+    if (!Py_IS_TYPE(queue, (PyTypeObject *)B.OrderedDict) || PyDict_GET_SIZE(queue) == 0
+        || near_the_limit()) {
+        arguments[1] = next_send;
+        return PyObject_Vectorcall(P.wake_first, arguments, 2, NULL);
+    }
+    PyObject *pair = PyObject_VectorcallMethod(N.popitem, arguments, 2, NULL);
+    if (pair == NULL)
+        return NULL;
+    if (wake(PyTuple_GET_ITEM(pair, 0), next_send) < 0) {
+        PyObject *parts[3] = {queue, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1)};
+        clean_up(B.put_back, parts, 3);
+        Py_CLEAR(pair);
+    }
+    return pair;
+}
+
+static PyObject *
+wake_first(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (!bound)
+        return not_bound();
+    if (nargs < 1 || nargs > 2)
+        return PyObject_Vectorcall(P.wake_first, args, nargs, NULL);
+    return wake_the_first(args[0], nargs == 2 ? args[1] : Py_None);
+}
+
+/* -- waits ----------------------------------------------------------------------------------- */
+
+/* The innermost await of an operation: what a coroutine of the Python code does from its first step
+   to its end. The public functions stay coroutines in Python, which await one of these.
+
+   A wait does nothing before its first step. Its first step does everything up to the yield at once,
+   so no signal handler runs in between. If the case is not ordinary, the wait steps the
+   coroutine of the Python function. */
+typedef enum {
+    NOTHING,     /* does not yield */
+    PARK,        /* wait_queue.park() */
+    YIELD,       /* wait_queue.maybe_yield(), if it yields */
+    CHECKPOINT,  /* traps.checkpoint() */
+    SEND,        /* MemorySendChannel.send() */
+    RECEIVE,     /* MemoryReceiveChannel._receive() */
+} Kind;
+
+typedef enum {
+    NEW,
+    YIELDING,   /* has yielded None */
+    WAITING,    /* for its future */
+    DELEGATED,  /* to the coroutine `inner` */
+    OVER,
+} Phase;
+
+typedef struct {
+    PyObject_HEAD
+    Kind kind;
+    Phase phase;
+    PyObject *task;    /* the record */
+    PyObject *queue;   /* the queue that the task is in */
+    PyObject *entry;   /* the task's entry there; an item that is sent or was taken */
+    PyObject *end;     /* the end of a channel */
+    PyObject *at_end;  /* the class of the error if the channel has ended */
+    PyObject *future;
+    PyObject *inner;   /* the iterator of the future; or a coroutine */
+} Wait;
+
+static PyTypeObject Wait_Type;
+static PyObject *nothing;  /* the wait that does not yield */
+
+#define MOST_SPARE 64
+static Wait *spare[MOST_SPARE];
+static int spares = 0;
+
+static Wait *
+new_wait(Phase phase, Kind kind, PyObject *task)
+{
+    Wait *self;
+    if (spares > 0) {
+        self = spare[--spares];
+        _Py_NewReference((PyObject *)self);
+    }
+    else {
+        self = PyObject_GC_New(Wait, &Wait_Type);
+        if (self == NULL)
+            return NULL;
+    }
+    self->kind = kind;
+    self->phase = phase;
+    self->task = Py_XNewRef(task);
+    self->queue = self->entry = self->end = self->at_end = self->future = self->inner = NULL;
+    PyObject_GC_Track(self);
+    return self;
+}
+
+static int
+wait_traverse(Wait *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->task);
+    Py_VISIT(self->queue);
+    Py_VISIT(self->entry);
+    Py_VISIT(self->end);
+    Py_VISIT(self->at_end);
+    Py_VISIT(self->future);
+    Py_VISIT(self->inner);
+    return 0;
+}
+
+static int
+wait_clear(Wait *self)
+{
+    Py_CLEAR(self->task);
+    Py_CLEAR(self->queue);
+    Py_CLEAR(self->entry);
+    Py_CLEAR(self->end);
+    Py_CLEAR(self->at_end);
+    Py_CLEAR(self->future);
+    Py_CLEAR(self->inner);
+    return 0;
+}
+
+static void
+wait_dealloc(Wait *self)
+{
+    PyObject_GC_UnTrack(self);
+    wait_clear(self);
+    if (spares < MOST_SPARE)
+        spare[spares++] = self;
+    else
+        PyObject_GC_Del(self);
+}
+
+/* Return a result, as the tp_iternext of an awaitable does. Takes the reference. */
+static PyObject *
+returned(PyObject *result)
+{
+    if (result == NULL)
+        return NULL;
+    if (result != Py_None) {
+        PyObject *stop = result;
+        if (PyTuple_Check(result) || PyExceptionInstance_Check(result))
+            stop = call1(PyExc_StopIteration, result);  /* else it would be the arguments */
+        if (stop != NULL)
+            PyErr_SetObject(PyExc_StopIteration, stop);
+        if (stop != result)
+            Py_XDECREF(stop);
+    }
+    Py_DECREF(result);
+    return NULL;
+}
+
+/* Step the coroutine of the Python function in the place of this wait. Takes the reference. */
+static PyObject *
+delegate(Wait *self, PyObject *coro)
+{
+    if (coro == NULL || !may_fall_back()) {
+        Py_XDECREF(coro);
+        self->phase = OVER;
+        return NULL;
+    }
+    self->inner = coro;
+    self->phase = DELEGATED;
+    PyObject *result;
+    switch (PyIter_Send(coro, Py_None, &result)) {
+    case PYGEN_NEXT:
+        return result;
+    case PYGEN_RETURN:
+        self->phase = OVER;
+        return returned(result);
+    default:
+        self->phase = OVER;
+        return NULL;
+    }
+}
+
+/* Whether a task is in a scope that is not cancelled, on a loop that the library knows. */
+static inline int
+is_calm(PyObject *task)
+{
+    PyObject *scope = SLOT(task, Taskscope);
+    return scope != NULL && (IS(scope, CancelScope) || scope == B.ROOT)
+        && SLOT(scope, Node_effective) == Py_False && HOLDS_A(task, Task_state, LoopState);
+}
+
+/* Whether a task may wait in a queue by park_now(). */
+static int
+may_park(PyObject *task, PyObject *queue)
+{
+    PyObject *first = NULL, *value;
+    if (PyDict_CheckExact(queue)) {
+        Py_ssize_t position = 0;
+        if (!PyDict_Next(queue, &position, &first, &value))
+            return 1;
+        Py_INCREF(first);
+    }
+    else if (Py_IS_TYPE(queue, (PyTypeObject *)B.OrderedDict)) {
+        if (PyDict_GET_SIZE(queue) == 0)
+            return 1;
+        PyObject *keys = PyObject_GetIter(queue);
+        if (keys == NULL)
+            return 0;
+        first = PyIter_Next(keys);
+        Py_DECREF(keys);
+        if (first == NULL)
+            return 0;
+    }
+    else
+        return 0;
+    int same = IS(first, Task) && SLOT(first, Task_state) == SLOT(task, Task_state);
+    Py_DECREF(first);
+    return same;
+}
+
+/* Put the task of a wait into a queue, and yield the future that it waits for. */
+static PyObject *
+park_now(Wait *self)
+{
+    PyObject *task = self->task;
+    PyObject *loop = Py_XNewRef(SLOT(SLOT(task, Task_state), LoopStateloop));
+    if (loop == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "loop");
+        goto failed;
+    }
+    self->future = PyObject_Vectorcall(B.Future, &loop, 0, loop_keyword);
+    Py_DECREF(loop);
+    if (self->future == NULL)
+        goto failed;
+    if (!Py_IS_TYPE(self->future, (PyTypeObject *)B.Future)) {
+        PyErr_SetString(PyExc_TypeError, "asyncio.Future() is not a Future");
+        goto failed;
+    }
+    self->inner = Py_TYPE(self->future)->tp_as_async->am_await(self->future);
+    if (self->inner == NULL)
+        goto failed;
+    PUT(task, Task_abort, self->queue);
+    PUT(task, Task_park, self->future);
+    PyObject *result;
+    if (PyObject_SetItem(self->queue, task, self->entry) == 0) {
+        if (PyIter_Send(self->inner, Py_None, &result) == PYGEN_NEXT) {
+            self->phase = WAITING;
+            return result;
+        }
+        PyErr_SetString(PyExc_RuntimeError, "a new future is done");
+    }
+    PUT(task, Task_park, Py_None);
+    PUT(task, Task_abort, Py_None);
+failed:
+    self->phase = OVER;
+    return NULL;
+}
+
+/* Change the number of tasks that wait on an end. Returns 0, or -1 with an error. */
+static int count_waiting(PyObject *end, PyObject *(*change)(PyObject *, PyObject *));
+
+static void convert_end(PyObject *at_end);
+
+/* Whether the recheck of a task is queued and scheduled. */
+static inline int
+is_rechecked(PyObject *task)
+{
+    return SLOT(task, Task_recheck_queued) == Py_True && HOLDS_A(task, Task_state, LoopState)
+        && SLOT(SLOT(task, Task_state), LoopStaterecheck_scheduled) == Py_True;
+}
+
+/* The end of a wait in a queue. `outcome` is the result of the future; NULL if an error is set. Takes
+   the reference. */
+static PyObject *
+park_over(Wait *self, PyObject *outcome)
+{
+    PyObject *task = self->task, *result;
+    PyObject *error = outcome == NULL ? PyErr_GetRaisedException() : NULL;
+    self->phase = OVER;
+    if (error != NULL && !(Py_IS_TYPE(error, (PyTypeObject *)B.Cancelled)
+                           && SLOT(task, Task_abort) == B.AGREED
+                           && PyDict_Contains(self->queue, task) == 0)) {
+        /* It returns the outcome if one was handed over; None if the error is to be raised. */
+        PyErr_Clear();
+        PyObject *arguments[4] = {task, self->queue, self->future, error};
+        outcome = handle(error, B.wait_interrupted, arguments, 4);
+        if (outcome != Py_None)
+            Py_SETREF(error, outcome == NULL ? PyErr_GetRaisedException() : NULL);
+        else
+            Py_CLEAR(outcome);
+    }
+    PUT(task, Task_park, Py_None);
+    PUT(task, Task_abort, Py_None);
+    PUT(task, Task_yield_credit, B.MAX_YIELD_CREDIT);
+    if (!is_calm(task) && !is_rechecked(task)) {
+        PyObject *scope = Py_XNewRef(SLOT(task, Taskscope));
+        if (scope == NULL || SLOT(scope, Node_effective) != Py_False) {
+            result = error == NULL ? call1(B.recheck, task) : handle(error, B.recheck, &task, 1);
+            if (result == NULL)
+                Py_XSETREF(error, PyErr_GetRaisedException());
+            else
+                Py_DECREF(result);
+        }
+        Py_XDECREF(scope);
+    }
+    if (self->end != NULL && count_waiting(self->end, PyNumber_Subtract) < 0)
+        Py_XSETREF(error, PyErr_GetRaisedException());
+    /* An error's traceback holds the frame that holds this wait. */
+    Py_CLEAR(self->future);
+    Py_CLEAR(self->inner);
+    if (error != NULL) {
+        Py_XDECREF(outcome);
+        PyErr_SetRaisedException(error);
+        return NULL;
+    }
+    if (outcome == Py_None)
+        return returned(outcome);
+    if (IS(outcome, Value) && SLOT(outcome, Valuevalue) != NULL)
+        result = Py_NewRef(SLOT(outcome, Valuevalue));
+    else
+        result = PyObject_CallMethodNoArgs(outcome, N.unwrap);
+    Py_DECREF(outcome);
+    if (result == NULL && self->at_end != NULL)
+        convert_end(self->at_end);
+    return returned(result);
+}
+
+/* Yield once, without being cancelled by a scope meanwhile. */
+static PyObject *
+yield_now(Wait *self)
+{
+    PUT(self->task, Task_yield_credit, B.MAX_YIELD_CREDIT);
+    PUT(self->task, Task_shielded_step, Py_True);
+    self->phase = YIELDING;
+    Py_RETURN_NONE;
+}
+
+static void put_item_back(Wait *self);
+
+/* The end of a yield, perhaps with an error set. */
+static PyObject *
+yield_over(Wait *self)
+{
+    PyObject *task = self->task;
+    self->phase = OVER;
+    if (self->kind == CHECKPOINT) {
+        if (!PyErr_Occurred() && SLOT(task, Task_extra) != B.NO_EXTRA
+            && HOLDS_A(task, Task_extra, Extra))
+            PUT(SLOT(task, Task_extra), Extracustom_sleep_data, Py_None);
+        return NULL;
+    }
+    if (PyErr_Occurred()) {
+        PyObject *error = PyErr_GetRaisedException();
+        if (PyObject_TypeCheck(error, (PyTypeObject *)B.Cancelled)) {
+            PyObject *arguments[2] = {task, error};
+            PyObject *result = handle(error, B.defer_native_cancel, arguments, 2);
+            Py_SETREF(error, result == NULL ? PyErr_GetRaisedException() : NULL);
+            Py_XDECREF(result);
+        }
+        PUT(task, Task_shielded_step, Py_False);
+        if (error != NULL) {
+            PyErr_SetRaisedException(error);
+            if (self->kind == RECEIVE)
+                put_item_back(self);
+            return NULL;
+        }
+    }
+    else
+        PUT(task, Task_shielded_step, Py_False);
+    if (self->kind == RECEIVE) {
+        PyObject *item = self->entry;
+        self->entry = NULL;
+        return returned(item);
+    }
+    return NULL;
+}
+
+/* The number of yields that a task may still skip; 0 if that is not known. */
+static inline long
+credit_of(PyObject *task)
+{
+    PyObject *credit = SLOT(task, Task_yield_credit);
+    return credit != NULL && PyLong_CheckExact(credit) ? PyLong_AsLong(credit) : 0;
+}
+
+/* Returns 0, or -1 with an error. */
+static int
+set_credit(PyObject *task, long credit)
+{
+    PyObject *number = PyLong_FromLong(credit);
+    if (number == NULL)
+        return -1;
+    PUT(task, Task_yield_credit, number);
+    Py_DECREF(number);
+    return 0;
+}
+
+/* Whether the operation of a task has to yield; if not, the credit is used. -1 with an error. */
+static int
+must_yield(PyObject *task)
+{
+    long credit = credit_of(task);
+    if (credit <= 0)
+        return 1;
+    PyObject *ready = Py_XNewRef(SLOT(SLOT(task, Task_state), LoopStateready));
+    if (ready == NULL)
+        return 1;
+    int others = PyObject_IsTrue(ready);
+    Py_DECREF(ready);
+    if (others != 0)
+        return others;
+    return set_credit(task, credit - 1);
+}
+
+/* -- channels -- */
+
+#define CHANNEL_CLASSES(X) \
+    X(ChannelEnd) X(ChannelState) X(MemoryReceiveChannel) X(MemorySendChannel) X(deque)
+
+#define CHANNEL_SLOTS(X) \
+    X(ChannelEnd, _closed) X(ChannelEnd, _state) X(ChannelEnd, _waiting) \
+    X(ChannelState, buffer) X(ChannelState, max_buffer_size) X(ChannelState, open_receivers) \
+    X(ChannelState, open_senders) X(ChannelState, peak) X(ChannelState, receivers) \
+    X(ChannelState, senders)
+
+static struct {
+#define X(name) PyTypeObject *name;
+    CHANNEL_CLASSES(X)
+#undef X
+} C;
+
+static struct {
+#define X(cls, name) Py_ssize_t cls##name;
+    CHANNEL_SLOTS(X)
+#undef X
+} CO;
+
+static PyObject *original_send, *original_receive, *raise_at_end;
+static int channels_bound = 0;
+
+#define CSLOT(object, name) (*(PyObject **)((char *)(object) + CO.name))
+
+static int
+count_waiting(PyObject *end, PyObject *(*change)(PyObject *, PyObject *))
+{
+    PyObject *number = CSLOT(end, ChannelEnd_waiting);
+    if (number == NULL || !PyLong_CheckExact(number)) {
+        PyErr_SetString(PyExc_AttributeError, "_waiting");
+        return -1;
+    }
+    number = change(number, one);
+    if (number == NULL)
+        return -1;
+    put(&CSLOT(end, ChannelEnd_waiting), number);
+    Py_DECREF(number);
+    return 0;
+}
+
+/* Raise the error that the caller of receive() gets, if the channel has ended. */
+static void
+convert_end(PyObject *at_end)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *arguments[2] = {at_end, error};
+    PyObject *result = handle(error, raise_at_end, arguments, 2);
+    Py_XDECREF(result);
+    Py_DECREF(error);
+}
+
+static void
+put_item_back(Wait *self)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *buffer = Py_NewRef(CSLOT(self->queue, ChannelStatebuffer));
+    PyObject *result = PyObject_CallMethodOneArg(buffer, N.appendleft, self->entry);
+    Py_DECREF(buffer);
+    if (result == NULL) {
+        Py_DECREF(error);
+        return;
+    }
+    Py_DECREF(result);
+    PyErr_SetRaisedException(error);
+}
+
+/* The state of the channel of an open end, if it is as expected; NULL otherwise. A borrowed
+   reference. */
+static PyObject *
+channel_state(PyObject *end)
+{
+    PyObject *state = CSLOT(end, ChannelEnd_state);
+    if (state == NULL || !Py_IS_TYPE(state, C.ChannelState)
+        || CSLOT(end, ChannelEnd_closed) != Py_False
+        || CSLOT(end, ChannelEnd_waiting) == NULL
+        || !PyLong_CheckExact(CSLOT(end, ChannelEnd_waiting)))
+        return NULL;
+    PyObject *buffer = CSLOT(state, ChannelStatebuffer);
+    PyObject *senders = CSLOT(state, ChannelStatesenders);
+    PyObject *receivers = CSLOT(state, ChannelStatereceivers);
+    PyObject *peak = CSLOT(state, ChannelStatepeak);
+    if (buffer == NULL || !Py_IS_TYPE(buffer, C.deque) || senders == NULL
+        || !Py_IS_TYPE(senders, (PyTypeObject *)B.OrderedDict) || receivers == NULL
+        || !Py_IS_TYPE(receivers, (PyTypeObject *)B.OrderedDict) || peak == NULL
+        || !PyLong_CheckExact(peak) || CSLOT(state, ChannelStateopen_senders) == NULL
+        || CSLOT(state, ChannelStateopen_receivers) == NULL)
+        return NULL;
+    return state;
+}
+
+/* The running task, if an operation on a channel does not have to look for a cancellation. */
+static PyObject *
+calm_task(void)
+{
+    PyObject *task = running_record();
+    if (task != NULL
+        && (!is_calm(task) || SLOT(task, Task_deferred_cancel) != Py_False || near_the_limit()))
+        Py_CLEAR(task);
+    return task;
+}
+
+/* The end of an operation on a channel that has completed. */
+static PyObject *
+channel_yield(Wait *self)
+{
+    long credit = credit_of(self->task);
+    int yields = 0;
+    if (credit > PyLong_AsLong(B.INITIAL_YIELD_CREDIT))
+        yields = set_credit(self->task, credit - 1);
+    else
+        yields = must_yield(self->task);
+    if (yields > 0)
+        return yield_now(self);
+    self->phase = OVER;
+    if (self->kind == RECEIVE) {
+        if (yields < 0) {
+            put_item_back(self);
+            return NULL;
+        }
+        PyObject *item = self->entry;
+        self->entry = NULL;
+        return returned(item);
+    }
+    return NULL;
+}
+
+/* Wait in a queue of a channel; counted on the end. */
+static PyObject *
+channel_park(Wait *self)
+{
+    if (count_waiting(self->end, PyNumber_Add) < 0) {
+        self->phase = OVER;
+        return NULL;
+    }
+    PyObject *future = park_now(self);
+    if (future == NULL) {
+        PyObject *error = PyErr_GetRaisedException();
+        if (count_waiting(self->end, PyNumber_Subtract) < 0)
+            PyErr_Clear();
+        PyErr_SetRaisedException(error);
+    }
+    return future;
+}
+
+/* The first step of MemorySendChannel.send(). */
+static PyObject *
+send_first(Wait *self)
+{
+    PyObject *end = self->end, *result, *state = channel_state(end);
+    if (state == NULL || CSLOT(state, ChannelStateopen_receivers) == zero)
+        goto original;
+    self->task = calm_task();
+    if (self->task == NULL || (state = channel_state(end)) == NULL)
+        goto original;
+    Py_INCREF(state);
+    PyObject *receivers = CSLOT(state, ChannelStatereceivers);
+    PyObject *buffer = CSLOT(state, ChannelStatebuffer);
+    if (PyDict_GET_SIZE(receivers) > 0) {
+        PyObject *outcome = T.Value->tp_alloc(T.Value, 0);
+        if (outcome == NULL)
+            goto failed;
+        INIT(outcome, Valuevalue, self->entry);
+        Py_INCREF(receivers);
+        result = wake_the_first(receivers, outcome);
+        Py_DECREF(receivers);
+        Py_DECREF(outcome);
+        if (result == NULL)
+            goto failed;
+        Py_DECREF(result);
+        Py_DECREF(state);
+        return channel_yield(self);
+    }
+    Py_ssize_t used = PyObject_Size(buffer);
+    PyObject *number = PyLong_FromSsize_t(used);
+    if (number == NULL)
+        goto failed;
+    PyObject *limit = CSLOT(state, ChannelStatemax_buffer_size);
+    int room = limit == B.DEADLINE_INF;
+    if (!room) {
+        /* An int, or infinity: comparing runs no other code. */
+        if (limit == NULL || !(PyLong_CheckExact(limit) || PyFloat_CheckExact(limit))) {
+            Py_DECREF(number);
+            Py_DECREF(state);
+            goto original;
+        }
+        room = PyObject_RichCompareBool(number, limit, Py_LT);
+    }
+    Py_DECREF(number);
+    if (room > 0) {
+        Py_INCREF(buffer);
+        result = PyObject_CallMethodOneArg(buffer, N.append, self->entry);
+        Py_DECREF(buffer);
+        if (result == NULL)
+            goto failed;
+        Py_DECREF(result);
+        if (used >= PyLong_AsSsize_t(CSLOT(state, ChannelStatepeak))) {
+            number = PyLong_FromSsize_t(used + 1);
+            if (number == NULL)
+                goto failed;
+            put(&CSLOT(state, ChannelStatepeak), number);
+            Py_DECREF(number);
+        }
+        Py_DECREF(state);
+        return channel_yield(self);
+    }
+    if (room == 0 && may_park(self->task, CSLOT(state, ChannelStatesenders))) {
+        PyObject *entry = PyTuple_Pack(2, end, self->entry);
+        if (entry == NULL)
+            goto failed;
+        Py_SETREF(self->entry, entry);
+        self->queue = Py_NewRef(CSLOT(state, ChannelStatesenders));
+        Py_DECREF(state);
+        return channel_park(self);
+    }
+    Py_DECREF(state);
+original:
+    if (may_fall_back()) {
+        PyObject *arguments[2] = {end, self->entry};
+        return delegate(self, PyObject_Vectorcall(original_send, arguments, 2, NULL));
+    }
+    self->phase = OVER;
+    return NULL;
+failed:
+    Py_DECREF(state);
+    self->phase = OVER;
+    return NULL;
+}
+
+static PyObject *
+call_receive(PyObject *end, PyObject *at_end)
+{
+    PyObject *arguments[2] = {end, at_end};
+    return PyObject_Vectorcall(original_receive, arguments, 2, NULL);
+}
+
+/* The first step of MemoryReceiveChannel._receive(). */
+static PyObject *
+receive_first(Wait *self)
+{
+    PyObject *end = self->end, *result, *state = channel_state(end);
+    if (state == NULL)
+        goto original;
+    self->task = calm_task();
+    if (self->task == NULL || (state = channel_state(end)) == NULL)
+        goto original;
+    PyObject *senders = CSLOT(state, ChannelStatesenders);
+    PyObject *buffer = CSLOT(state, ChannelStatebuffer);
+    Py_ssize_t used = PyObject_Size(buffer);
+    if (used == 0 && PyDict_GET_SIZE(senders) == 0) {
+        PyObject *receivers = CSLOT(state, ChannelStatereceivers);
+        if (CSLOT(state, ChannelStateopen_senders) == zero || !may_park(self->task, receivers))
+            goto original;
+        self->queue = Py_NewRef(receivers);
+        self->entry = Py_NewRef(end);
+        return channel_park(self);
+    }
+    self->queue = Py_NewRef(state);  /* for put_item_back() */
+    Py_INCREF(buffer);
+    if (PyDict_GET_SIZE(senders) > 0) {
+        Py_INCREF(senders);
+        PyObject *pair = wake_the_first(senders, Py_None);
+        Py_DECREF(senders);
+        if (pair == NULL)
+            goto failed;
+        PyObject *entry = PyTuple_GET_ITEM(pair, 1);
+        if (PyTuple_CheckExact(entry) && PyTuple_GET_SIZE(entry) == 2)
+            result = PyObject_CallMethodOneArg(buffer, N.append, PyTuple_GET_ITEM(entry, 1));
+        else
+            result = PyErr_Format(PyExc_TypeError, "the entry of a sender is not a pair");
+        Py_DECREF(pair);
+        if (result == NULL)
+            goto failed;
+        Py_DECREF(result);
+    }
+    self->entry = PyObject_CallMethodNoArgs(buffer, N.popleft);
+    if (self->entry == NULL)
+        goto failed;
+    Py_DECREF(buffer);
+    return channel_yield(self);
+failed:
+    Py_DECREF(buffer);
+    self->phase = OVER;
+    return NULL;
+original:
+    if (may_fall_back())
+        return delegate(self, call_receive(end, self->at_end));
+    self->phase = OVER;
+    return NULL;
+}
+
+/* -- the steps of a wait -- */
+
+static PyObject *
+checkpoint_first(Wait *self)
+{
+    self->task = running_record();
+    if (self->task == NULL || !is_calm(self->task)) {
+        if (may_fall_back())
+            return delegate(self, PyObject_CallNoArgs(P.checkpoint));
+        self->phase = OVER;
+        return NULL;
+    }
+    self->phase = YIELDING;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+park_first(Wait *self)
+{
+    if (is_calm(self->task) && may_park(self->task, self->queue))
+        return park_now(self);
+    if (may_fall_back()) {
+        PyObject *arguments[3] = {self->task, self->queue, self->entry};
+        return delegate(self, PyObject_Vectorcall(P.park, arguments, 3, NULL));
+    }
+    self->phase = OVER;
+    return NULL;
+}
+
+static PyObject *
+wait_step(Wait *self, PyObject *value)
+{
+    PyObject *result = NULL;
+    switch (self->phase) {
+    case NEW:
+        switch (self->kind) {
+        case PARK:
+            return park_first(self);
+        case YIELD:
+            return yield_now(self);
+        case CHECKPOINT:
+            return checkpoint_first(self);
+        case SEND:
+            return send_first(self);
+        case RECEIVE:
+            return receive_first(self);
+        default:
+            return NULL;
+        }
+    case YIELDING:
+        return yield_over(self);
+    case WAITING:
+        if (PyIter_Send(self->inner, Py_None, &result) == PYGEN_NEXT)
+            return result;
+        return park_over(self, result);
+    case DELEGATED:
+        switch (PyIter_Send(self->inner, value, &result)) {
+        case PYGEN_NEXT:
+            return result;
+        case PYGEN_RETURN:
+            self->phase = OVER;
+            return returned(result);
+        default:
+            self->phase = OVER;
+            return NULL;
+        }
+    default:
+        if (self->kind != NOTHING)
+            PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited wait");
+        return NULL;
+    }
+}
+
+static PyObject *
+wait_next(Wait *self)
+{
+    return wait_step(self, Py_None);
+}
+
+/* A method raises StopIteration also if the result is None. */
+static PyObject *
+stepped(PyObject *yielded)
+{
+    if (yielded == NULL && !PyErr_Occurred())
+        PyErr_SetNone(PyExc_StopIteration);
+    return yielded;
+}
+
+static PyObject *
+wait_send(Wait *self, PyObject *value)
+{
+    return stepped(wait_step(self, value));
+}
+
+/* Continue a wait by raising an error in it. Takes the reference. */
+static PyObject *
+wait_throw_error(Wait *self, PyObject *error)
+{
+    PyObject *result;
+    switch (self->phase) {
+    case YIELDING:
+        PyErr_SetRaisedException(error);
+        return yield_over(self);
+    case WAITING:
+        PyErr_SetRaisedException(error);
+        return park_over(self, NULL);
+    case DELEGATED:
+        result = PyObject_CallMethodOneArg(self->inner, N.throw, error);
+        Py_DECREF(error);
+        if (result == NULL)
+            self->phase = OVER;
+        return result;
+    default:
+        if (self->kind != NOTHING)
+            self->phase = OVER;
+        PyErr_SetRaisedException(error);
+        return NULL;
+    }
+}
+
+static PyObject *
+wait_throw(Wait *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *error;
+    if (nargs < 1 || nargs > 3) {
+        PyErr_SetString(PyExc_TypeError, "throw() takes 1 to 3 arguments");
+        return NULL;
+    }
+    if (PyExceptionInstance_Check(args[0]))
+        error = Py_NewRef(args[0]);
+    else if (PyExceptionClass_Check(args[0])) {
+        if (nargs > 1 && PyExceptionInstance_Check(args[1]))
+            error = Py_NewRef(args[1]);
+        else if (nargs > 1 && args[1] != Py_None)
+            error = call1(args[0], args[1]);
+        else
+            error = PyObject_CallNoArgs(args[0]);
+        if (error == NULL)
+            return NULL;
+        if (!PyExceptionInstance_Check(error)) {
+            Py_DECREF(error);
+            PyErr_SetString(PyExc_TypeError, "calling the class did not make an exception");
+            return NULL;
+        }
+    }
+    else {
+        PyErr_SetString(PyExc_TypeError, "throw() takes an exception");
+        return NULL;
+    }
+    if (nargs > 2 && args[2] != Py_None && PyException_SetTraceback(error, args[2]) < 0) {
+        Py_DECREF(error);
+        return NULL;
+    }
+    return stepped(wait_throw_error(self, error));
+}
+
+static PyObject *
+wait_close(Wait *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *result;
+    if (self->phase == NEW || self->phase == OVER) {
+        if (self->kind != NOTHING)
+            self->phase = OVER;
+        Py_RETURN_NONE;
+    }
+    if (self->phase == DELEGATED) {
+        result = PyObject_CallMethodNoArgs(self->inner, N.close);
+        if (result != NULL)
+            self->phase = OVER;
+        return result;
+    }
+    result = PyObject_CallNoArgs(PyExc_GeneratorExit);
+    if (result == NULL)
+        return NULL;
+    result = wait_throw_error(self, result);
+    if (result != NULL) {
+        Py_DECREF(result);
+        PyErr_SetString(PyExc_RuntimeError, "wait ignored GeneratorExit");
+        return NULL;
+    }
+    if (PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_GeneratorExit)
+            && !PyErr_ExceptionMatches(PyExc_StopIteration))
+            return NULL;
+        PyErr_Clear();
+    }
+    Py_RETURN_NONE;
+}
+
+/* Readers of a task's stack go on to the coroutine that does the work. */
+static PyObject *
+wait_inside(Wait *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->phase == DELEGATED ? self->inner : Py_None);
+}
+
+static PyObject *
+wait_frame(Wait *self, void *Py_UNUSED(closure))
+{
+    Py_RETURN_NONE;
+}
+
+static PyGetSetDef wait_attributes[] = {
+    {"cr_await", (getter)wait_inside, NULL, NULL, NULL},
+    {"cr_frame", (getter)wait_frame, NULL, NULL, NULL},
+    {NULL}
+};
+
+static PyMethodDef wait_methods[] = {
+    {"send", (PyCFunction)wait_send, METH_O, NULL},
+    {"throw", (PyCFunction)(void (*)(void))wait_throw, METH_FASTCALL, NULL},
+    {"close", (PyCFunction)wait_close, METH_NOARGS, NULL},
+    {NULL}
+};
+
+static PyAsyncMethods wait_as_async = {.am_await = PyObject_SelfIter};
+
+static PyTypeObject Wait_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "nurseryio._speedups.Wait",
+    .tp_doc = "The innermost await of an operation.",
+    .tp_basicsize = sizeof(Wait),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_dealloc = (destructor)wait_dealloc,
+    .tp_traverse = (traverseproc)wait_traverse,
+    .tp_clear = (inquiry)wait_clear,
+    .tp_iter = PyObject_SelfIter,
+    .tp_iternext = (iternextfunc)wait_next,
+    .tp_as_async = &wait_as_async,
+    .tp_methods = wait_methods,
+    .tp_getset = wait_attributes,
+};
+
+/* wait_queue.park(task, queue, entry): something to await. */
+static PyObject *
+park(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (!bound)
+        return not_bound();
+    if (nargs < 2 || nargs > 3 || !IS(args[0], Task) || !is_calm(args[0]))
+        return PyObject_Vectorcall(P.park, args, nargs, NULL);
+    Wait *self = new_wait(NEW, PARK, args[0]);
+    if (self != NULL) {
+        self->queue = Py_NewRef(args[1]);
+        self->entry = Py_NewRef(nargs == 3 ? args[2] : Py_None);
+    }
+    return (PyObject *)self;
+}
+
+/* wait_queue.maybe_yield(task): something to await. */
+static PyObject *
+maybe_yield(PyObject *module, PyObject *task)
+{
+    if (!bound)
+        return not_bound();
+    if (!IS(task, Task) || !HOLDS_A(task, Task_state, LoopState))
+        return call1(P.maybe_yield, task);
+    int yields = must_yield(task);
+    if (yields < 0)
+        return NULL;
+    return yields ? (PyObject *)new_wait(NEW, YIELD, task) : Py_NewRef(nothing);
+}
+
+/* The body of traps.checkpoint(): something to await. */
+static PyObject *
+checked_yield(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    return bound ? (PyObject *)new_wait(NEW, CHECKPOINT, NULL) : not_bound();
+}
+
+/* The body of MemorySendChannel.send(): something to await. */
+static PyObject *
+send(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (!channels_bound)
+        return not_bound();
+    if (nargs != 2 || !Py_IS_TYPE(args[0], C.MemorySendChannel))
+        return PyObject_Vectorcall(original_send, args, nargs, NULL);
+    Wait *self = new_wait(NEW, SEND, NULL);
+    if (self != NULL) {
+        self->end = Py_NewRef(args[0]);
+        self->entry = Py_NewRef(args[1]);
+    }
+    return (PyObject *)self;
+}
+
+/* The body of MemoryReceiveChannel._receive(): something to await. */
+static PyObject *
+receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (!channels_bound)
+        return not_bound();
+    if (nargs != 2 || !Py_IS_TYPE(args[0], C.MemoryReceiveChannel))
+        return PyObject_Vectorcall(original_receive, args, nargs, NULL);
+    Wait *self = new_wait(NEW, RECEIVE, NULL);
+    if (self != NULL) {
+        self->end = Py_NewRef(args[0]);
+        self->at_end = Py_NewRef(args[1]);
+    }
+    return (PyObject *)self;
+}
+
 /* -- the module ------------------------------------------------------------------------------ */
 
 static PyMethodDef scope_enter_def = {"__enter__", scope_enter, METH_NOARGS, NULL};
@@ -1076,6 +2240,48 @@ look_up(PyObject *given, const char *name)
     return Py_XNewRef(found);
 }
 
+PyDoc_STRVAR(bind_channels_doc,
+"bind_channels($module, given, /)\n--\n\n\
+Look up what the channels' functions use.\n\n\
+Raises LookupError or TypeError if something is not as expected. Nothing has changed then.");
+
+static PyObject *
+bind_channels(PyObject *module, PyObject *given)
+{
+    if (!bound)
+        return not_bound();
+    if (channels_bound || !PyDict_CheckExact(given)) {
+        PyErr_SetString(PyExc_LookupError, "the channels are bound already");
+        return NULL;
+    }
+#define X(name) \
+    { \
+        PyObject *found = look_up(given, #name); \
+        if (found == NULL) \
+            return NULL; \
+        if (!PyType_Check(found)) \
+            return PyErr_Format(PyExc_TypeError, #name " is not a class"); \
+        C.name = (PyTypeObject *)found; \
+    }
+    CHANNEL_CLASSES(X)
+#undef X
+#define X(cls, name) \
+    if ((CO.cls##name = offset_of(C.cls, #name)) < 0) \
+        return NULL;
+    CHANNEL_SLOTS(X)
+#undef X
+    original_send = look_up(given, "original_send");
+    original_receive = look_up(given, "original_receive");
+    raise_at_end = look_up(given, "raise_at_end");
+    if (original_send == NULL || original_receive == NULL || raise_at_end == NULL)
+        return NULL;
+    if (!PyType_IsSubtype(C.MemorySendChannel, C.ChannelEnd)
+        || !PyType_IsSubtype(C.MemoryReceiveChannel, C.ChannelEnd))
+        return PyErr_Format(PyExc_TypeError, "an object is not of the expected kind");
+    channels_bound = 1;
+    Py_RETURN_NONE;
+}
+
 static int
 set_method(PyTypeObject *cls, PyMethodDef *definition)
 {
@@ -1085,6 +2291,35 @@ set_method(PyTypeObject *cls, PyMethodDef *definition)
     int result = PyObject_SetAttrString((PyObject *)cls, definition->ml_name, method);
     Py_DECREF(method);
     return result;
+}
+
+/* Give a function of the module the text of the Python function. Returns 0, or -1 with an error. */
+static int
+set_doc(PyObject *module, const char *name, const char *signature, PyObject *original)
+{
+    PyObject *function = PyObject_GetAttrString(module, name);
+    if (function == NULL)
+        return -1;
+    if (!PyCFunction_Check(function)) {
+        Py_DECREF(function);
+        return 0;
+    }
+    PyMethodDef *definition = ((PyCFunctionObject *)function)->m_ml;
+    Py_DECREF(function);
+    PyObject *doc = PyObject_GetAttrString(original, "__doc__");
+    if (doc == NULL)
+        return -1;
+    PyObject *text = PyUnicode_FromFormat("%s(%s)\n--\n\n%S", name, signature,
+                                          doc);
+    Py_DECREF(doc);
+    if (text == NULL)
+        return -1;
+    /* The text is kept for as long as the process lives, as that of other functions in C. */
+    const char *utf8 = PyUnicode_AsUTF8(text);
+    if (utf8 == NULL)
+        return -1;
+    definition->ml_doc = utf8;
+    return 0;
 }
 
 PyDoc_STRVAR(bind_doc,
@@ -1144,9 +2379,24 @@ bind(PyObject *module, PyObject *args)
         || !PyType_IsSubtype((PyTypeObject *)B.Cancelled, (PyTypeObject *)PyExc_BaseException)
         || T.CancelScope->tp_vectorcall != NULL)
         return PyErr_Format(PyExc_TypeError, "an object is not of the expected kind");
+    if (!PyLong_CheckExact(B.MAX_YIELD_CREDIT) || !PyLong_CheckExact(B.INITIAL_YIELD_CREDIT)
+        || ((PyTypeObject *)B.Future)->tp_as_async == NULL
+        || ((PyTypeObject *)B.Future)->tp_as_async->am_await == NULL)
+        return PyErr_Format(PyExc_TypeError, "an object is not of the expected kind");
     zero = PyLong_FromLong(0);
     one = PyLong_FromLong(1);
-    if (zero == NULL || one == NULL)
+    if (PyCFunction_GET_FLAGS(B.current_task) == (METH_FASTCALL | METH_KEYWORDS))
+        current_task_function =
+            (_PyCFunctionFastWithKeywords)(void (*)(void))PyCFunction_GET_FUNCTION(B.current_task);
+    if (Py_IS_TYPE(B.cancelling, &PyMethodDescr_Type)
+        && ((PyMethodDescrObject *)B.cancelling)->d_method->ml_flags == METH_NOARGS
+        && PyDescr_TYPE(B.cancelling) == (PyTypeObject *)B.NativeTask)
+        cancelling_function = ((PyMethodDescrObject *)B.cancelling)->d_method->ml_meth;
+    loop_keyword = PyTuple_Pack(1, N.loop);
+    if (zero == NULL || one == NULL || loop_keyword == NULL || PyType_Ready(&Wait_Type) < 0)
+        return NULL;
+    nothing = (PyObject *)new_wait(OVER, NOTHING, NULL);
+    if (nothing == NULL)
         return NULL;
     /* The text is kept for as long as the process lives, as that of other functions in C. */
     char *text = PyMem_Malloc(strlen(doc) + 1);
@@ -1158,6 +2408,9 @@ bind(PyObject *module, PyObject *args)
         || set_method(T.Nursery, &start_soon_def) < 0
         || set_method(T.Nursery, &child_ended_def) < 0)
         return NULL;
+    if (set_doc(module, "current_task", "$module", P.current_task) < 0
+        || set_doc(module, "reschedule", "$module, task, next_send=None", P.reschedule) < 0)
+        return NULL;
     T.CancelScope->tp_vectorcall = scope_vectorcall;
     bound = 1;
     Py_RETURN_NONE;
@@ -1165,11 +2418,21 @@ bind(PyObject *module, PyObject *args)
 
 static PyMethodDef functions[] = {
     {"bind", bind, METH_VARARGS, bind_doc},
+    {"bind_channels", bind_channels, METH_O, bind_channels_doc},
+    {"checked_yield", checked_yield, METH_NOARGS, NULL},
     {"collect_children", (PyCFunction)collect_children, METH_FASTCALL, NULL},
+    {"current_task", current_task, METH_NOARGS, NULL},
     {"deliver", deliver, METH_O, NULL},
     {"end_child", (PyCFunction)end_child, METH_FASTCALL, NULL},
     {"limited", (PyCFunction)limited, METH_FASTCALL, NULL},
+    {"maybe_yield", maybe_yield, METH_O, NULL},
     {"new_scope", (PyCFunction)new_scope, METH_FASTCALL, NULL},
+    {"park", (PyCFunction)park, METH_FASTCALL, NULL},
+    {"receive", (PyCFunction)receive, METH_FASTCALL, NULL},
+    {"reschedule", (PyCFunction)(void (*)(void))reschedule, METH_FASTCALL | METH_KEYWORDS,
+     NULL},
+    {"send", (PyCFunction)send, METH_FASTCALL, NULL},
+    {"wake_first", (PyCFunction)wake_first, METH_FASTCALL, NULL},
     {NULL}
 };
 

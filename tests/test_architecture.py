@@ -115,6 +115,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "condition",
             "limiter",
             "channel",
+            "compiled_channel",
             "safe_channel",
             "unbounded_queue",
             "results",

@@ -19,6 +19,7 @@ same line end, and is dropped before any method sees the piece.
 from __future__ import annotations
 
 import asyncio
+import codecs
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .._asyncio.compat import current_task as current_asyncio_task
@@ -49,6 +50,10 @@ MAX_CREDIT = 128
 # while an operation waits for more.
 SMALL = 65536
 
+# How many bytes are searched first for one kind of line end before the other. If all of the buffer
+# was searched for "\n", each line that ends with "\r" would cost as much as all lines after it.
+FIRST_STEP = 1024
+
 _NEWLINE = 10
 _RETURN = 13
 
@@ -77,7 +82,7 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
     __slots__ = (
         "__dict__",
         "__weakref__",
-        *"_closed _credit _data _position _receiving _skip_newline receive_stream".split(),
+        *"_closed _credit _data _piece _position _receiving _skip_newline receive_stream".split(),
     )
 
     receive_stream: ReceiveStreamT
@@ -92,6 +97,8 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
         # The buffer: the bytes of _data from _position on. It is a bytearray only in _fill().
         self._data = b""
         self._position = 0
+        # A piece that was received and is not in _data yet: there was no memory for both.
+        self._piece: bytes | bytearray | None = None
         self._credit = MAX_CREDIT
         self._closed = False
         # Whether a task is in _fill(). _credit is 0 then.
@@ -201,8 +208,9 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
             end = await self._fill_until(delimiter, max_bytes)
             start = self._position
             data = self._data
+        taken = data[start:end]
         self._position = end + len(delimiter)
-        return data[start:end]
+        return taken
 
     @overload
     def lines(self, *, max_bytes: int = LIMIT) -> AsyncIterator[bytes]: ...
@@ -237,7 +245,7 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
             TypeError: ``max_bytes`` is not an integer.
             ValueError: ``max_bytes`` is negative, or line ends in this encoding are not the bytes
                 ``\\r`` and ``\\n`` (UTF-16 and UTF-32).
-            LookupError: There is no such encoding.
+            LookupError: There is no such encoding, or no such way to handle errors.
 
         Checkpoint: no, this is not an async function. Each step of the iteration is a checkpoint,
         but may let other tasks run only at every 128th line that is in the buffer.
@@ -245,7 +253,7 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
         max_bytes = _check_count(max_bytes, "max_bytes")
         if encoding is None:
             return ByteLines(self, max_bytes)
-        b"".decode(encoding, errors)
+        codecs.lookup_error(errors)
         if "a\r\n".encode(encoding)[-2:] != b"\r\n" or b"\r\n".decode(encoding) != "\r\n":
             raise ValueError(
                 f"lines of {encoding!r} cannot be found by the bytes of their line ends: receive "
@@ -264,6 +272,7 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
         """
         self._closed = True
         self._data = b""
+        self._piece = None
         self._position = 0
         await self.receive_stream.aclose()
 
@@ -296,9 +305,9 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
         """
         if self._receiving:
             raise BusyResourceError("another task is receiving on this BufferedReceiveStream")
-        self._receiving = True
-        self._credit = 0
         try:
+            self._receiving = True
+            self._credit = 0
             self._check_open()
             found = find(0)
             if found >= 0 or (most is not None and self._count() > most):
@@ -336,24 +345,26 @@ class BufferedReceiveStream(ReceiveStream, Generic[ReceiveStreamT], metaclass=Fi
     async def _receive_piece(self) -> bool:
         """Wait for a piece, and append it to the buffer. False if the stream has ended."""
         if self._position:
-            self._data = self._data[self._position :]
-            self._position = 0
-        piece = await self.receive_stream.receive_some()
-        self._check_open()
+            self._data, self._position = self._data[self._position :], 0
+        if self._piece is None:
+            self._piece = await self.receive_stream.receive_some()
+            self._check_open()
+        piece = self._piece
         if not piece:
+            self._piece = None
             return False
-        if self._skip_newline:
-            self._skip_newline = False
-            if piece[0] == _NEWLINE:
-                piece = piece[1:]
+        if self._skip_newline and piece[0] == _NEWLINE:
+            piece = piece[1:]
         if not self._data:
-            self._data = bytes(piece)
+            self._data, self._piece = bytes(piece), None
         elif len(self._data) < SMALL:
-            self._data += piece
+            self._data, self._piece = self._data + piece, None
         else:
             if type(self._data) is bytes:
                 self._data = bytearray(self._data)  # type: ignore[assignment]
             self._data += piece
+            self._piece = None
+        self._skip_newline = False
         return True
 
     def _take(self, count: int) -> bytes:
@@ -442,11 +453,10 @@ class ByteLines(_Lines[bytes]):
             end = data.find(b"\n", start)
             if end < 0:
                 return reader._take(length)  # the last line
-        reader._position = end + 1
         last = end - 1
-        if data[last] == _RETURN and last >= start:
-            return data[start:last]
-        return data[start:end]
+        line = data[start : last if data[last] == _RETURN and last >= start else end]
+        reader._position = end + 1
+        return line
 
     def _length(self, seen: int) -> int:
         reader = self._reader
@@ -491,9 +501,16 @@ class TextLines(_Lines[str]):
         reader = self._reader
         data = reader._data
         start = reader._position
-        end = data.find(b"\n", start + seen)
-        back = data.find(b"\r", start + seen, len(data) if end < 0 else end)
-        return (end if back < 0 else back) - start
+        first = start + seen
+        last = first + FIRST_STEP
+        while True:
+            end = data.find(b"\n", first, last)
+            back = data.find(b"\r", first, last if end < 0 else end)
+            if back >= 0:
+                return back - start
+            if end >= 0 or last >= len(data):
+                return end - start
+            first, last = last, last + 2 * (last - first)
 
 
 def _check_count(value: object, name: str) -> int:

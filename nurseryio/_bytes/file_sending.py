@@ -10,7 +10,10 @@ again meanwhile.
 Rule 2: a thread that has begun is waited for. So the count of bytes is right in spite of a
 cancellation, and the position of the file shows it.
 
-Rule 3: an error of ``os.sendfile`` may come from the file or from the connection. After an error
+Rule 3: the kernel copies only if ``read()`` would return the bytes on the disk: the file is of a
+type of :mod:`io` itself, and the bytes that were written to it have been flushed.
+
+Rule 4: an error of ``os.sendfile`` may come from the file or from the connection. After an error
 that the connection does not explain, the rest is sent in pieces, which raises the right error or
 works. (Some files cannot be given to ``os.sendfile``.)
 """
@@ -20,13 +23,14 @@ from __future__ import annotations
 import io
 import os
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .._base import ClosedResourceError
+from .._base import Cancelled, ClosedResourceError
 from .._base.util import safe_repr
 from .._core import checkpoint
 from .._net.stream import SocketStream, raise_for
-from .._system.files import AsyncIOWrapper
+from .._system.files import AsyncIOWrapper, complete_in_thread
 from .._system.threads import to_thread_run_sync
 
 if TYPE_CHECKING:
@@ -125,16 +129,28 @@ async def sendfile(
         if number < 0:
             raise ValueError(f"{name} must not be negative")
     progress = _Progress(offset, count)
-    # In a thread, because this writes out what a file for reading and writing has buffered.
-    await to_thread_run_sync(source.seek, offset)
+    await to_thread_run_sync(_prepare, source, offset)
     try:
         await _send(stream, source, progress)
-    except BaseException:
+    except BaseException as error:
+        back = partial(source.seek, progress.position)
         with suppress(OSError, ValueError):
-            source.seek(progress.position)
+            if isinstance(error, (Cancelled, Exception)):
+                # In a thread, because a compressed file is read from its start again to go back.
+                await complete_in_thread(back)
+            else:
+                back()
         raise
     source.seek(progress.position)
     return progress.sent
+
+
+def _prepare(file: Any, offset: int) -> None:
+    buffered = _plain(file)
+    if isinstance(buffered, io.BufferedRandom):
+        # A seek() inside of the buffer does not write it out.
+        buffered.flush()
+    file.seek(offset)
 
 
 def _check_file(file: Any) -> None:
@@ -163,16 +179,23 @@ async def _send(stream: SendStream, file: Any, progress: _Progress) -> None:
     await _send_by_reading(stream, file, progress)
 
 
+def _plain(file: Any) -> io.FileIO | io.BufferedReader | io.BufferedRandom | None:
+    """The file of the module ``io`` whose bytes ``file`` returns; None if there is none.
+
+    Subclasses and other wrappers may return other bytes than those on the disk.
+    """
+    if type(file).__module__ == "tempfile":
+        file = getattr(file, "file", None)
+    return file if type(file) in (io.FileIO, io.BufferedReader, io.BufferedRandom) else None
+
+
 def _descriptor(file: Any) -> int | None:
     """The descriptor of a file that the kernel can read; None if there is none."""
-    # GzipFile and the like have a descriptor, but of other bytes.
-    if not isinstance(file, (io.FileIO, io.BufferedReader, io.BufferedRandom)):
-        file = getattr(file, "file", None)  # of tempfile
-    if not isinstance(file, (io.FileIO, io.BufferedReader, io.BufferedRandom)):
+    plain = _plain(file)
+    if plain is None or not hasattr(os, "sendfile"):
         return None
-    if not isinstance(getattr(file, "raw", file), io.FileIO) or not hasattr(os, "sendfile"):
-        return None
-    return file.fileno()
+    # "raw" may be of any class.
+    return plain.fileno() if type(getattr(plain, "raw", plain)) is io.FileIO else None
 
 
 async def _send_by_kernel(stream: SocketStream, number: int, progress: _Progress) -> None:
@@ -187,8 +210,10 @@ async def _send_by_kernel(stream: SocketStream, number: int, progress: _Progress
         with _sending_alone(stream):
             await _copy(stream, target, source, progress)
     finally:
-        os.close(target)
-        os.close(source)
+        try:
+            os.close(target)
+        finally:
+            os.close(source)
 
 
 @contextmanager
@@ -199,8 +224,8 @@ def _sending_alone(stream: SocketStream) -> Iterator[None]:
     if stream.socket.did_shutdown_SHUT_WR:
         raise ClosedResourceError("can't send data after sending EOF")
     stream._check_open()
-    stream._sending = True
     try:
+        stream._sending = True
         yield
     except OSError as error:
         raise_for(error)

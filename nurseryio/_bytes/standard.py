@@ -11,10 +11,13 @@ changes the mode of a shared open file. It has three ways, and takes the first t
 2. *Shared.* The descriptor stays in blocking mode. A task waits until it is ready, then reads what
    is there, or writes as much as a ready pipe takes without blocking (:class:`_Shared`).
 3. *Threads.* Files on disk cannot be waited for, and some loops cannot wait for descriptors. A
-   worker thread reads or writes (:class:`_Threaded`).
+   ready terminal may have room for less than one call writes. A worker thread reads or writes
+   (:class:`_Threaded`).
 
 Rule 1: bytes are not buffered here, and nothing is read before a task calls ``receive_some``. Only
-a thread whose reading was cancelled may have read; the next call returns its bytes.
+a thread whose reading was cancelled may have read; the next call returns its bytes. A file on disk
+is read at its position, which a call moves when it returns the bytes. So a cancelled call leaves
+them to all programs that share the open file.
 
 Rule 2: each way has a descriptor of its own, not 0, 1 or 2. So closing a stream does not close the
 standard descriptor.
@@ -30,11 +33,10 @@ import socket as stdlib
 import stat
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._asyncio.compat import running_loop
 from .._base import (
-    BrokenResourceError,
     ClosedResourceError,
     ConflictDetector,
     NoPublicConstructor,
@@ -47,7 +49,7 @@ from .._base.util import bytes_view
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
 from .._loop import notify_closing, wait_readable, wait_writable
 from .._loop.watching import can_watch
-from .._net.fd_stream import FdStream
+from .._net.fd_stream import FdStream, raise_for
 from .._net.stream import RECEIVE_SIZE, check_max_bytes
 from .._run import in_trio_run
 from .._sync import Event
@@ -90,6 +92,7 @@ class _Standard:
     _is_tty: bool
 
     def _take(self, name: str, fd: int, flags: int) -> None:
+        _check_access(name, fd, flags)
         self._name = name
         self._is_tty = os.isatty(fd)
         self._way = _choose(fd, flags)
@@ -208,7 +211,8 @@ def open_stdin() -> StandardReceiveStream:
         The stream. Closing it does not close descriptor 0.
 
     Raises:
-        OSError: The program has no standard input.
+        OSError: The program has no standard input, or it is open for writing only, as under
+            ``nohup``.
         RuntimeError: No loop is running in this thread.
 
     Checkpoint: no, this is not an async function.
@@ -230,7 +234,7 @@ def open_stdout() -> StandardSendStream:
         The stream. Closing it does not close descriptor 1.
 
     Raises:
-        OSError: The program has no standard output.
+        OSError: The program has no standard output, or it is open for reading only.
         RuntimeError: No loop is running in this thread.
 
     Checkpoint: no, this is not an async function.
@@ -250,7 +254,7 @@ def open_stderr() -> StandardSendStream:
         The stream. Closing it does not close descriptor 2.
 
     Raises:
-        OSError: The program has no standard error.
+        OSError: The program has no standard error, or it is open for reading only.
         RuntimeError: No loop is running in this thread.
 
     Checkpoint: no, this is not an async function.
@@ -271,6 +275,20 @@ def _check_there(file: object) -> None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
+def _check_access(name: str, fd: int, flags: int) -> None:
+    """Raise the system's error if the descriptor is not open in this direction.
+
+    Opening a terminal or pipe again would succeed, and read or write what others should.
+    """
+    if sys.platform != "win32":
+        import fcntl  # here, because not each Python for web pages has it
+
+        mode = fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR)
+        if mode not in (flags, os.O_RDWR):
+            direction = "reading" if flags == os.O_RDONLY else "writing"
+            raise OSError(errno.EBADF, f"{name} is not open for {direction}")
+
+
 def _flush(file: object) -> None:
     # It may be None, closed, or an object of another program.
     with contextlib.suppress(Exception):
@@ -285,16 +303,26 @@ def _choose(fd: int, flags: int) -> Way:
     if watchable:
         private = _open_again(fd, flags)
         if private is not None:
-            return FdStream(private)
-        if _can_be_ready(fd):
+            try:
+                return FdStream(private)
+            except BaseException:
+                os.close(private)
+                raise
+        if _can_be_ready(fd, flags):
             return _Shared(fd)
     return _Threaded(fd)
 
 
-def _can_be_ready(fd: int) -> bool:
-    """Whether a task can wait for the descriptor: not for files on disk, and the like."""
+def _can_be_ready(fd: int, flags: int) -> bool:
+    """Whether the descriptor can be waited for, so that the next call does not block.
+
+    Not for files on disk and the like. A terminal is ready for writing when it has room for one
+    byte, and takes all bytes of a call before the call returns.
+    """
     mode = os.fstat(fd).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or (stat.S_ISCHR(mode) and os.isatty(fd))
+    if stat.S_ISCHR(mode):
+        return flags == os.O_RDONLY and os.isatty(fd)
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def _open_again(fd: int, flags: int) -> int | None:
@@ -338,7 +366,7 @@ class _Duplicate:
         self._fd = os.dup(fd)
 
     def __del__(self) -> None:
-        if self._fd != -1:
+        if getattr(self, "_fd", -1) != -1:
             os.close(self._fd)
 
     def fileno(self) -> int:
@@ -351,15 +379,11 @@ class _Duplicate:
     def close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd != -1:
-            if in_trio_run():
-                notify_closing(fd)
-            os.close(fd)
-
-
-def _raise_for(error: OSError) -> NoReturn:
-    if error.errno == errno.EBADF:
-        raise ClosedResourceError("file was already closed") from None
-    raise BrokenResourceError(f"file descriptor broken: {error}") from error
+            try:
+                if in_trio_run():
+                    notify_closing(fd)
+            finally:
+                os.close(fd)
 
 
 class _Shared(_Duplicate):
@@ -372,7 +396,7 @@ class _Shared(_Duplicate):
         # Calls on a socket can be told not to block, each for itself.
         self._socket: stdlib.socket | None = None
         if DONTWAIT is not None and stat.S_ISSOCK(os.fstat(fd).st_mode):
-            self._socket = stdlib.socket(fileno=os.dup(fd))
+            self._socket = _socket_of(fd)
 
     def __repr__(self) -> str:
         return f"descriptor {self._fd}, shared"
@@ -392,7 +416,7 @@ class _Shared(_Duplicate):
                 except BlockingIOError:
                     pass
                 except OSError as error:
-                    _raise_for(error)
+                    raise_for(error)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with self._sending, bytes_view(data) as view:
@@ -412,7 +436,7 @@ class _Shared(_Duplicate):
                 except BlockingIOError:
                     pass
                 except OSError as error:
-                    _raise_for(error)
+                    raise_for(error)
 
     async def wait_send_all_might_not_block(self) -> None:
         with self._sending:
@@ -423,6 +447,22 @@ class _Shared(_Duplicate):
         super().close()
         if self._socket is not None:
             self._socket.close()
+
+
+def _socket_of(fd: int) -> stdlib.socket:
+    """A socket object over a duplicate, without a timeout. The mode of the socket is kept."""
+    blocking = os.get_blocking(fd)
+    duplicate = os.dup(fd)
+    try:
+        sock = stdlib.socket(fileno=duplicate)
+    except BaseException:
+        os.close(duplicate)
+        raise
+    if sock.gettimeout() is not None:
+        # The program has called socket.setdefaulttimeout(), which made the socket non-blocking.
+        sock.settimeout(None)
+        os.set_blocking(fd, blocking)
+    return sock
 
 
 def _is_ready(fd: int, *, reading: bool) -> bool:
@@ -451,6 +491,8 @@ class _Threaded(_Duplicate):
         with self._receiving:
             most = RECEIVE_SIZE if max_bytes is None else check_max_bytes(max_bytes)
             self.check_open()
+            if self._is_on_disk and hasattr(os, "pread"):
+                return await self._read_file(most)
             if self._kept:
                 await checkpoint()
                 data = self._kept
@@ -458,6 +500,17 @@ class _Threaded(_Duplicate):
                 data = await self._read(most)
             self._kept = data[most:]
             return data[:most]
+
+    async def _read_file(self, most: int) -> bytes:
+        position = os.lseek(self._fd, 0, os.SEEK_CUR)
+        read = _OnDuplicate(self._fd, partial(_read, most=most, position=position))
+        try:
+            data = await to_thread_run_sync(read, thread_name="reader", abandon_on_cancel=True)
+            self.check_open()
+            os.lseek(self._fd, position + len(data), os.SEEK_SET)
+        except OSError as error:
+            raise_for(error)
+        return data
 
     async def _read(self, most: int) -> bytes:
         await checkpoint_if_cancelled()
@@ -474,7 +527,7 @@ class _Threaded(_Duplicate):
         try:
             return outcome.unwrap()
         except OSError as error:
-            _raise_for(error)
+            raise_for(error)
         finally:
             del outcome, reading
 
@@ -497,7 +550,7 @@ class _Threaded(_Duplicate):
                         abandon_on_cancel=not self._is_on_disk,
                     )
                 except OSError as error:
-                    _raise_for(error)
+                    raise_for(error)
 
     async def wait_send_all_might_not_block(self) -> None:
         with self._sending:
@@ -566,8 +619,8 @@ class _OnDuplicate(Generic[T]):
             os.close(fd)
 
 
-def _read(fd: int, most: int) -> bytes:
-    return os.read(fd, most)
+def _read(fd: int, most: int, position: int | None = None) -> bytes:
+    return os.read(fd, most) if position is None else os.pread(fd, most, position)
 
 
 def _write(fd: int, data: bytes) -> int:

@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 
     from .._loop.readiness import Readable, Writable
 
-__all__ = ["FdStream"]
+__all__ = ["FdStream", "raise_for"]
 
 
-def _raise_for(error: OSError) -> NoReturn:
+def raise_for(error: OSError) -> NoReturn:
+    """Raise the error of a stream that stands for this error of a descriptor."""
     if error.errno == errno.EBADF:
         raise ClosedResourceError("file was already closed") from None
     raise BrokenResourceError(f"file descriptor broken: {error}") from error
@@ -81,8 +82,8 @@ class FdStream(Stream, metaclass=Final):
     The descriptor belongs to the stream from now on and is closed with it. It is also closed when
     the stream is garbage-collected without having been closed. It is put into non-blocking mode,
     which is a property of the open file, not of the descriptor. So other descriptors of the same
-    file are affected until the stream is closed, also those of other processes. For standard input,
-    use ``FdStream(os.dup(0))``, and do not use ``sys.stdin`` meanwhile.
+    file are affected until the stream is closed, also those of other processes. For standard input
+    use :func:`nurseryio.open_stdin`, which leaves the mode as it is.
 
     Args:
         fd: The file descriptor. Do not use that of a file on disk: such a file is always ready, and
@@ -171,7 +172,7 @@ class FdStream(Stream, metaclass=Final):
                 except BlockingIOError:
                     pass
                 except OSError as exc:
-                    _raise_for(exc)
+                    raise_for(exc)
                 await self._readable()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -204,7 +205,7 @@ class FdStream(Stream, metaclass=Final):
                     except BlockingIOError:
                         pass
                     except OSError as exc:
-                        _raise_for(exc)
+                        raise_for(exc)
                     await writable
             finally:
                 writable.release()

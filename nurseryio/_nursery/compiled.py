@@ -10,7 +10,10 @@ the C functions into the classes and modules that use them.
 
 Rule 2: :func:`put_in_place` either puts all of them in place, or changes nothing.
 
-Rule 3: the C module sets all slots of a new scope and of a new record. So it is not used if a class
+Rule 3: a coroutine function stays the same function in Python. If its body is in C, it gets code
+that consists of one await: see :func:`give_code`.
+
+Rule 4: the C module sets all slots of a new scope and of a new record. So it is not used if a class
 has other slots than it knows. The free-threaded build never loads it: the C file does not compile
 there, and a module that was compiled for another build has another name.
 """
@@ -20,21 +23,33 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from asyncio import InvalidStateError
 from collections import OrderedDict
 from heapq import heappush
 from math import inf
+from types import FunctionType
 from typing import Any
 
 from .._asyncio import compat
-from .._base.errors import Cancelled
+from .._base.errors import ENGINE_ERRORS, Cancelled
+from .._base.exc_fields import is_a
+from .._base.outcome import Value
 from .._base.util import checked_coroutine, reject_non_functions
-from .._core import anyio_hook, delivery, scope_tree, swallowing
-from .._core.cancel_ledger import UNKNOWN
+from .._core import (
+    anyio_hook,
+    delivery,
+    scope_tree,
+    swallowing,
+    task as task_module,
+    traps,
+    wait_queue,
+)
+from .._core.cancel_ledger import UNKNOWN, defer_native_cancel
 from .._core.deadlines import Deadlines
 from .._core.loop_state import LoopState
 from .._core.scope_tree import ROOT, Node
-from .._core.task import INITIAL_YIELD_CREDIT, Task, records
-from .._core.task_extra import NO_EXTRA
+from .._core.task import INITIAL_YIELD_CREDIT, MAX_YIELD_CREDIT, Task, records
+from .._core.task_extra import NO_EXTRA, Extra
 from . import nursery, scope, task_exit, timeouts
 from .nursery import Nursery
 from .scope import CancelScope
@@ -66,23 +81,51 @@ SET_BY_C: tuple[tuple[type, frozenset[str]], ...] = (
 )
 
 
+# The Python functions in whose place modules use a C function. Tests ask for them.
+replaced: dict[Any, Any] = {}
+
+
+def _originals() -> dict[str, Any]:
+    """The Python functions that the functions of the C module stand before."""
+    return {
+        "original_new_scope": scope.new_scope,
+        "original_limited": timeouts._limited,
+        "original_scope_enter": CancelScope.__enter__,
+        "original_scope_exit": CancelScope.__exit__,
+        "original_start_soon": Nursery.start_soon,
+        "original_child_ended": Nursery._child_ended,
+        "original_end_child": task_exit.end_child,
+        "original_deliver": delivery._deliver,
+        "original_collect_children": scope_tree._collect_children,
+        "original_checkpoint": copy_of(traps.checkpoint),
+        "original_current_task": task_module.current_task,
+        "original_maybe_yield": wait_queue.maybe_yield,
+        "original_park": wait_queue.park,
+        "original_reschedule": traps.reschedule,
+        "original_wake_first": wait_queue.wake_first,
+    }
+
+
 def _given() -> dict[str, Any]:
-    """The objects that the C module uses, by the names that it gives them."""
+    """The other objects that the C module uses, by the names that it gives them."""
     return {
         "CancelScope": CancelScope,
         "ChildTask": compat.ChildTask,
         "Deadlines": Deadlines,
+        "Extra": Extra,
         "LoopState": LoopState,
         "Node": Node,
         "Nursery": Nursery,
         "Task": Task,
         "TaskMaking": compat.TaskMaking,
+        "Value": Value,
         "AGREED": delivery.AGREED,
         "BACKEND": anyio_hook.BACKEND,
         "Cancelled": Cancelled,
         "DEADLINE_INF": inf,
         "Future": compat.new_future,
         "INITIAL_YIELD_CREDIT": INITIAL_YIELD_CREDIT,
+        "MAX_YIELD_CREDIT": MAX_YIELD_CREDIT,
         "NO_EXTRA": NO_EXTRA,
         "NO_SWALLOWED_CANCELS": delivery.NO_SWALLOWED_CANCELS,
         "NativeTask": compat.NativeTask,
@@ -95,29 +138,84 @@ def _given() -> dict[str, Any]:
         "cancelling": compat.NativeTask.cancelling,
         "checked_coroutine": checked_coroutine,
         "current_task": compat.current_task,
+        "defer_native_cancel": defer_native_cancel,
         "expire": scope._expire,
         "force_out": CancelScope._force_out,
         "heappush": heappush,
         "look_after_pause": delivery._look_after_pause,
         "make_child_task": _make_child_task,
         "modules": sys.modules,
+        "note_wakeup": traps._note_wakeup,
         "plain_cancel": compat.plain_cancel,
+        "put_back": _put_back,
+        "recheck": delivery.recheck,
         "records": records,
         "reject_non_functions": reject_non_functions,
         "running_loop": compat.running_loop_or_none,
         "scope_namespace": vars(scope),
         "swallowing_namespace": vars(swallowing),
         "unmake": task_exit.unmake,
-        "original_new_scope": scope.new_scope,
-        "original_limited": timeouts._limited,
-        "original_scope_enter": CancelScope.__enter__,
-        "original_scope_exit": CancelScope.__exit__,
-        "original_start_soon": Nursery.start_soon,
-        "original_child_ended": Nursery._child_ended,
-        "original_end_child": task_exit.end_child,
-        "original_deliver": delivery._deliver,
-        "original_collect_children": scope_tree._collect_children,
+        "wait_interrupted": _wait_interrupted,
+        "wake_later": _wake_later,
     }
+
+
+def copy_of(function: Any) -> Any:
+    """A function that goes on doing what ``function`` does now, whatever code that one gets."""
+    made = FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    made.__qualname__ = function.__qualname__
+    return made
+
+
+def _wait_interrupted(task: Task, queue: Any, park: Any, error: BaseException) -> Any:
+    """The except clauses of ``park`` for an error other than that of a scope's cancellation.
+
+    Returns:
+        The outcome that was handed over all the same; None if the error is to be raised.
+    """
+    outcome = None
+    if is_a(error, Cancelled) and task._park is not None and task._abort is not delivery.AGREED:
+        outcome = traps.handed_over(task, park)
+    if outcome is None:
+        wait_queue._leave_queue(task, queue)
+    else:
+        defer_native_cancel(task, error)
+    return outcome
+
+
+def _wake_later(task: Task, park: Any, abort: Any, outcome: Any, error: BaseException) -> None:
+    """The except clause of ``reschedule``, except that here is enough stack for calls."""
+    try:
+        if not park.done() or type(error) is InvalidStateError:
+            task._abort = abort
+            if park.done():
+                traps._hand_over(task, park, outcome)
+                return
+            raise error
+        state = task._state
+        state.finish_later(traps._wake_again, task, task._wakeup, park)
+        if type(error) not in ENGINE_ERRORS and not state.loop.is_closed():
+            raise error
+    finally:
+        del error  # no reference cycle: the error holds this frame
+
+
+def _put_back(queue: Any, task: Task, entry: Any) -> None:
+    """The except clause of ``wake_first``."""
+    if traps.is_waiting(task):
+        queue[task] = entry
+        queue.move_to_end(task, last=False)
+
+
+async def _checkpoint() -> None:
+    """The code of ``checkpoint``: its frame is that of the Python function for all readers."""
+    await checked_yield()  # type: ignore[name-defined]  # noqa: F821
 
 
 def _make_child_task(nursery: Nursery, task: Task, coro: Any, loop: compat.Loop) -> Any:
@@ -165,7 +263,7 @@ def put_in_place() -> str | None:
         return f"the C module cannot be loaded: {error}"
     signature = "start_soon($self, async_fn, *args, name=None)\n--\n\n"
     try:
-        c_module.bind(_given(), signature + (Nursery.start_soon.__doc__ or ""))
+        c_module.bind({**_given(), **_originals()}, signature + (Nursery.start_soon.__doc__ or ""))
     except (AttributeError, LookupError, TypeError) as error:
         # Perhaps because a tool has replaced asyncio's tasks by those written in Python.
         return f"the C module does not fit: {error}"
@@ -178,7 +276,38 @@ def put_in_place() -> str | None:
     if not compat.COUNTS_GO_STALE:
         # Otherwise each request has to be compared with the stale ones.
         vars(delivery)["_deliver"] = c_module.deliver
+    for original, replacement in (
+        (task_module.current_task, c_module.current_task),
+        (traps.reschedule, c_module.reschedule),
+        (wait_queue.maybe_yield, c_module.maybe_yield),
+        (wait_queue.park, c_module.park),
+        (wait_queue.wake_first, c_module.wake_first),
+    ):
+        _replace(original, replacement)
+    give_code(traps.checkpoint, _checkpoint, "checked_yield", c_module.checked_yield)
     return None
+
+
+def _replace(original: Any, replacement: Any) -> None:
+    """Put a function into all modules that have been imported and use the original."""
+    replaced[replacement] = original
+    package = __name__.partition(".")[0] + "."
+    for name, module in list(sys.modules.items()):
+        if name.startswith(package):
+            for key, value in list(vars(module).items()):
+                if value is original:
+                    vars(module)[key] = replacement
+
+
+def give_code(function: Any, source: Any, name: str, value: Any) -> None:
+    """Give a coroutine function the code of another one, which uses ``value`` by a global name.
+
+    The function stays the same object, with its own module, so that a stack and a description of a
+    waiting task show it.
+    """
+    function.__globals__[name] = value
+    code = function.__code__
+    function.__code__ = source.__code__.replace(co_name=code.co_name, co_qualname=code.co_qualname)
 
 
 # None if the C functions are used, otherwise why they are not.

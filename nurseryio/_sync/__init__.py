@@ -2,7 +2,7 @@
 
 ``parking_lot``: the fair queue that most of the others wait in, and its breakers.
 ``event``, ``lock``, ``semaphore``, ``condition``: one file each.
-``limiter``: a capacity limiter. ``channel``: memory channels.
+``limiter``: a capacity limiter. ``channel``: memory channels. ``compiled_channel``: these in C.
 ``safe_channel``: async generators behind a channel.
 ``unbounded_queue``: a queue that is emptied in batches, deprecated.
 ``results``: ``gather``, ``race`` and ``amap``. ``children``: waiting for all children.
@@ -23,6 +23,7 @@ from .channel import (
     MemorySendChannel,
     open_memory_channel,
 )
+from .compiled_channel import put_in_place as put_in_place
 from .condition import Condition, ConditionStatistics
 from .event import Event, EventStatistics
 from .limiter import CapacityLimiter, CapacityLimiterStatistics

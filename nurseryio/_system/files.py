@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from .._base import AsyncResource, Cancelled
 from .._base.exc_fields import add_note
 from .._base.unsupported import needs
+from .._base.util import text_of
 from .._core import checkpoint_if_cancelled
 from .._nursery import CancelScope
 from .threads import to_thread_run_sync
@@ -210,6 +211,8 @@ class AsyncIOWrapper(AsyncResource, Generic[FileT_co]):
 async def complete_in_thread(fn: Callable[[], object]) -> None:
     """Call ``fn()`` in a worker thread, for a cleanup: also if the task is cancelled.
 
+    If there can be no further thread, ``fn()`` is called in this one.
+
     Raises:
         Cancelled: The task is cancelled; ``fn`` has been called.
         Exception: The error of ``fn``.
@@ -217,14 +220,28 @@ async def complete_in_thread(fn: Callable[[], object]) -> None:
     Checkpoint: yes.
     """
     cancelled: Cancelled | None = None
+    begun = False
+
+    def call() -> object:
+        nonlocal begun
+        begun = True
+        return fn()
+
+    call.__name__ = text_of(fn, "__name__") or "cleanup"
     with CancelScope(shield=True):
         while True:
             try:
-                await to_thread_run_sync(fn)
+                await to_thread_run_sync(call)
                 break
             except Cancelled as error:
                 # A native cancellation, before the thread began. A shield does not stop those.
                 cancelled = error
+            except Exception:
+                if begun:
+                    raise
+                # The system cannot start a thread. What is left open would make that worse.
+                fn()
+                break
     if cancelled is not None:
         try:
             raise cancelled
@@ -253,6 +270,14 @@ class Opening(Coroutine[Any, Any, OpenT]):
 
     def __repr__(self) -> str:
         return f"<call of {self._name}()>"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Tasks and tools ask a coroutine for its name and its frame.
+            if name in {"__name__", "__qualname__"} or name.startswith("cr_"):
+                return getattr(self._coroutine, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __await__(self) -> Generator[Any, Any, OpenT]:
         return self._coroutine.__await__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from typing import Any
@@ -24,7 +24,7 @@ from nurseryio import (
     StapledStream,
     abc,
 )
-from nurseryio._bytes.buffered import MAX_CREDIT, SMALL
+from nurseryio._bytes.buffered import FIRST_STEP, MAX_CREDIT, SMALL
 from nurseryio._checks.schedules import Schedule
 from nurseryio.lowlevel import checkpoint
 from nurseryio.testing import (
@@ -78,6 +78,10 @@ def each_cut(data: bytes) -> list[list[bytes]]:
         *(cut(data, place) for place in range(1, len(data))),
         [bytes([byte]) for byte in data],
     ]
+
+
+async def anext_of(lines: Any) -> Any:
+    return await lines.__anext__()
 
 
 async def collect(lines: Any) -> list[Any]:
@@ -226,6 +230,34 @@ async def test_lines_of_text_are_those_of_a_text_file(tmp_path: Any) -> None:
         assert await collect(reader(*pieces).lines("ascii")) == expected
 
 
+async def test_lines_of_any_length_end_at_the_first_line_end() -> None:
+    lengths = [FIRST_STEP + more for more in (-1, 0, 1, 2 * FIRST_STEP - 1, 2 * FIRST_STEP, 20000)]
+    for end in (b"\n", b"\r\n", b"\r"):
+        data = b"".join(bytes([97]) * length + end for length in lengths)
+        for pieces in ([data], cut(data, *range(0, len(data), 1000))):
+            lines = await collect(reader(*pieces).lines("ascii"))
+            assert [len(line) for line in lines] == lengths
+
+
+class CountingBytes(bytes):
+    """Counts how many bytes are searched."""
+
+    searched = 0
+
+    def find(self, what: Any, start: Any = 0, end: Any = None, /) -> int:
+        CountingBytes.searched += (len(self) if end is None else min(end, len(self))) - start
+        return super().find(what, start, end)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+async def test_many_lines_in_one_piece_take_linear_time_whatever_their_line_end(end: bytes) -> None:
+    stream = reader(b"", then=b"")
+    CountingBytes.searched = 0
+    stream._data = CountingBytes((b"a" + end) * 5000)
+    assert await collect(stream.lines("ascii")) == ["a"] * 5000
+    assert CountingBytes.searched < 5000 * 3 * FIRST_STEP
+
+
 async def test_a_line_that_ends_with_a_lone_return_is_returned_at_once() -> None:
     stream = reader(b"50 %\r", then=None)
     lines = stream.lines("ascii")
@@ -280,6 +312,8 @@ async def test_lines_refuse_an_encoding_that_does_not_exist_or_has_other_line_en
     stream = reader(b"")
     with pytest.raises(LookupError):
         stream.lines("no-such")
+    with pytest.raises(LookupError):
+        stream.lines("utf-8", "no-such")
     for encoding in ("utf-16", "utf-16-le", "utf-32", "cp037"):
         with pytest.raises(ValueError, match="cannot be found by the bytes of their line ends"):
             stream.lines(encoding)
@@ -367,6 +401,54 @@ async def test_an_error_of_the_stream_passes_and_the_buffer_is_kept() -> None:
             else:
                 await collect(stream.lines("utf-8") if wanted == "text" else stream.lines())
         assert await stream.receive_some() == b"partial"
+
+
+@pytest.mark.parametrize("before", [b"", b"x" * 100, b"x" * SMALL, b"x" * (SMALL + 1)])
+async def test_an_error_while_the_buffer_is_extended_loses_no_bytes(before: bytes) -> None:
+    class TooLarge(bytes):
+        """There is no memory for it at first."""
+
+        attempts = 0
+
+        def __getitem__(self, key: Any) -> Any:
+            TooLarge.attempts += 1
+            if TooLarge.attempts == 1:
+                raise MemoryError
+            return super().__getitem__(key)
+
+    # The "\n" belongs to the line end before it, and is cut off.
+    stream = reader(b"line\r", TooLarge(b"\n" + before + b"end\n"))
+    assert await anext_of(stream.lines("ascii")) == "line"
+    with pytest.raises(MemoryError):
+        await stream.receive_until(b"\n", max_bytes=10**6)
+    assert await stream.receive_until(b"\n", max_bytes=10**6) == before + b"end"
+    assert stream.receive_stream.calls == 2
+
+
+async def test_an_error_while_a_result_is_made_takes_nothing_from_the_buffer() -> None:
+    class TooLarge(bytes):
+        """There is no memory for a copy at first."""
+
+        def __getitem__(self, key: Any) -> Any:
+            if isinstance(key, slice) and not failed:
+                failed.append(True)
+                raise MemoryError
+            return super().__getitem__(key)
+
+    receiving: list[Callable[[BufferedReceiveStream[Pieces]], Awaitable[bytes]]] = [
+        lambda stream: stream.receive_until(b"\n"),
+        lambda stream: stream.receive_exactly(3),
+        lambda stream: stream.receive_some(3),
+        lambda stream: anext_of(stream.lines()),
+    ]
+    await checkpoint()
+    for receive in receiving:
+        failed: list[bool] = []
+        stream = reader()
+        stream._data = TooLarge(b"abc\nd")
+        with pytest.raises(MemoryError):
+            await receive(stream)
+        assert await receive(stream) == b"abc"
 
 
 async def test_a_closed_stream_raises_closed_resource_error_also_with_data_in_the_buffer() -> None:

@@ -156,6 +156,77 @@ async def test_sendfile_takes_files_in_memory_compressed_files_and_temporary_fil
             assert (await transfer(left, right, raw, 0, 2))[1] == b"\x1f\x8b"
 
 
+async def test_sendfile_sends_what_was_written_into_the_buffer_of_a_file_that_was_read_before(
+    path: Path, data: bytes
+) -> None:
+    async with net.unix_pair() as (left, right):
+        with path.open("r+b") as file:
+            file.read(3)
+            file.seek(0)
+            file.write(b"new")  # still in the buffer, which a seek() to 0 does not leave
+            assert await transfer(left, right, file, 0, 6) == (6, b"new" + data[3:6])
+        async with nurseryio.NamedTemporaryFile(dir=path.parent) as named:
+            await named.write(b"old text")
+            await named.seek(0)
+            await named.read(1)
+            await named.seek(0)
+            await named.write(b"new")
+            assert await transfer(left, right, named) == (8, b"new text")
+
+
+async def test_sendfile_calls_the_read_method_of_wrappers_and_subclasses(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"lower")
+
+    class Raw(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return (super().read(size) or b"").upper()
+
+    class Buffered(io.BufferedReader):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(size).upper()
+
+    class Wrapper:
+        mode = "rb"
+
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def read(self, size: int) -> bytes:
+            data: bytes = self.file.read(size)
+            return data.upper()
+
+        def seek(self, offset: int) -> int:
+            position: int = self.file.seek(offset)
+            return position
+
+    async with net.unix_pair() as (left, right):
+        with io.FileIO(tmp_path / "file") as plain, Raw(tmp_path / "file") as raw:
+            files = (raw, Buffered(io.FileIO(tmp_path / "file")), Wrapper(plain))
+            for file in files:
+                assert await transfer(left, right, file, 1) == (4, b"OWER")
+            files[1].close()
+
+
+async def test_a_cancelled_sendfile_of_a_compressed_file_goes_back_in_a_thread() -> None:
+    class Slow(io.BytesIO):
+        """Files that are decompressed read all from their start again to go back."""
+
+        seekers: list[threading.Thread]
+
+        def seek(self, offset: int, whence: int = 0, /) -> int:
+            self.seekers.append(threading.current_thread())
+            return super().seek(offset, whence)
+
+    async with pair("unix") as (left, _right):
+        file = Slow(bytes(SIZE))
+        file.seekers = []
+        with cut_short() as scope:
+            await sendfile(left, file)
+        assert scope.cancelled_caught
+        assert threading.current_thread() not in file.seekers
+        assert file.tell() % READ_PIECE == 0
+
+
 async def test_sendfile_calls_the_methods_that_a_test_has_replaced_on_a_socket(
     path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,6 +192,40 @@ async def test_standard_input_from_a_file_on_disk_is_read_from_its_position(
         assert file.tell() == 18
 
 
+async def test_a_cancelled_reading_of_a_file_leaves_the_bytes_to_other_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "input").write_bytes(b"first\nsecond\n")
+    began, may_read, has_read = threading.Event(), threading.Event(), threading.Event()
+    real = os.pread
+
+    def slow(*args: int) -> bytes:
+        began.set()
+        may_read.wait()
+        data = real(*args)
+        has_read.set()
+        return data
+
+    with (tmp_path / "input").open("rb", buffering=0) as file:
+        async with reading(file.fileno()) as stream:
+            assert await stream.receive_some(6) == b"first\n"
+            monkeypatch.setattr(os, "pread", slow)
+            with CancelScope() as scope:
+                async with nurseryio.open_nursery() as nursery:
+
+                    @nursery.start_soon
+                    async def cancel() -> None:
+                        await until(began.is_set)
+                        scope.cancel()
+
+                    await stream.receive_some()
+            assert scope.cancelled_caught
+            may_read.set()
+            await until(has_read.is_set)
+            await until(lambda: all(t.name != "reader" for t in threading.enumerate()))
+        assert os.read(file.fileno(), 100) == b"second\n"
+
+
 async def test_standard_input_from_the_null_device_is_at_its_end() -> None:
     with open(os.devnull, "rb") as null:
         async with reading(null.fileno()) as stream:
@@ -211,6 +245,28 @@ async def test_standard_input_over_a_socket_in_blocking_mode_does_not_block() ->
                 await answer.send_all(bytes(10_000_000))
             assert scope.cancelled_caught
             assert left.getblocking()
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_the_default_timeout_of_sockets_does_not_change_the_mode_of_a_shared_socket(
+    blocking: bool,
+) -> None:
+    ours, theirs = stdlib.socketpair()
+    with ours, theirs:
+        ours.setblocking(blocking)
+        stdlib.setdefaulttimeout(30)
+        try:
+            stream = reading(ours.fileno())
+        finally:
+            stdlib.setdefaulttimeout(None)
+        async with stream:
+            assert os.get_blocking(ours.fileno()) is blocking
+            theirs.send(b"x")
+            assert await stream.receive_some() == b"x"
+            with cut_short() as scope:
+                await stream.receive_some()
+            assert scope.cancelled_caught
+        assert os.get_blocking(ours.fileno()) is blocking
 
 
 async def test_a_program_that_takes_the_input_first_does_not_make_a_shared_reading_block(
@@ -305,6 +361,23 @@ async def test_a_cancelled_send_all_on_standard_output_ends_at_once(
         while any(thread.name == "writer" for thread in threading.enumerate()):
             with contextlib.suppress(BlockingIOError):
                 os.read(pipe[0], 65536)
+            await settle()
+
+
+async def test_a_terminal_that_cannot_be_opened_again_and_is_full_does_not_block_the_loop(
+    terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_way("shared", monkeypatch)
+    user, program = terminal
+    tty.setraw(program)
+    async with writing(program) as stream:
+        with cut_short() as scope:
+            await stream.send_all(bytes(1_000_000))
+        assert scope.cancelled_caught
+        os.set_blocking(user, False)
+        while any(thread.name == "writer" for thread in threading.enumerate()):
+            with contextlib.suppress(BlockingIOError):
+                os.read(user, 65536)
             await settle()
 
 
@@ -620,6 +693,42 @@ def test_a_forked_child_leaves_the_standard_input_of_its_parent_alone(
             assert await stream.receive_some() == b"x"
 
     nurseryio.run(main)
+
+
+async def test_a_stream_of_the_other_direction_is_refused_although_it_could_be_opened_again(
+    pipe: tuple[int, int], terminal: tuple[int, int], tmp_path: Path
+) -> None:
+    with pytest.raises(OSError, match="standard output is not open for writing"):
+        writing(pipe[0])
+    with pytest.raises(OSError, match="standard input is not open for reading"):
+        reading(pipe[1])
+    with open(os.devnull, "wb") as null, pytest.raises(OSError, match="not open for reading"):
+        reading(null.fileno())
+    write_only = os.open(os.ttyname(terminal[1]), os.O_WRONLY | os.O_NOCTTY)
+    with pytest.raises(OSError, match="not open for reading"):
+        reading(write_only)
+    async with writing(write_only) as stream:
+        await stream.send_all(b"text")
+    os.close(write_only)
+    assert os.read(terminal[0], 100) == b"text"
+
+
+async def test_a_terminal_opened_again_is_closed_if_no_stream_can_be_made_of_it(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+
+    def failing(fd: int) -> Any:
+        opened.append(fd)
+        raise MemoryError
+
+    monkeypatch.setattr(standard, "FdStream", failing)
+    if sys.platform != "linux":
+        monkeypatch.setattr(standard, "_open_again", lambda fd, flags: os.dup(fd))
+    with pytest.raises(MemoryError):
+        reading(pipe[0])
+    assert len(opened) == 1
+    assert not is_open(opened[0])
 
 
 def test_a_program_without_standard_streams_gets_an_os_error() -> None:

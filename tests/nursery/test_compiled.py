@@ -138,15 +138,18 @@ def run(folder: Path, *arguments: str, **variables: str) -> str:
     return done.stdout
 
 
-def test_both_builds_do_the_same_in_every_ordinary_and_unusual_case(both: Path) -> None:
+@pytest.mark.parametrize(("scenarios", "least"), [("both_builds", 150), ("both_waits", 40)])
+def test_both_builds_do_the_same_in_every_ordinary_and_unusual_case(
+    both: Path, scenarios: str, least: int
+) -> None:
     outputs = []
     for pure in ("0", "1"):
         told = run(
             both, "-c", "import nurseryio; print(nurseryio.__compiled__)", **{VARIABLE: pure}
         )
         assert told.strip() == str(pure == "0")
-        outputs.append(run(both, "-m", "harness.both_builds", **{VARIABLE: pure}).splitlines())
-    assert len(outputs[0]) > 150
+        outputs.append(run(both, "-m", f"harness.{scenarios}", **{VARIABLE: pure}).splitlines())
+    assert len(outputs[0]) > least
     for compiled_line, pure_line in zip(*outputs, strict=True):
         assert compiled_line == pure_line
 
@@ -197,7 +200,7 @@ for given in ({}, {"CancelScope": 5}, {"CancelScope": type("X", (), {})}):
     raise AssertionError(given)
 print(len(names))
 """
-    assert int(run(both, "-c", program, str(both / "nurseryio" / MODULE_FILE))) >= 5
+    assert int(run(both, "-c", program, str(both / "nurseryio" / MODULE_FILE))) >= 14
 
 
 def test_a_program_that_runs_in_a_subinterpreter_is_pure_there(both: Path) -> None:
@@ -259,6 +262,46 @@ async def many_failures(number: int) -> None:
                 nursery.start_soon(sleep_forever)
 
 
+async def many_waits(number: int) -> None:
+    lock, limiter = nurseryio.Lock(), nurseryio.CapacityLimiter(1)
+
+    async def waits(event: nurseryio.Event) -> None:
+        async with lock, limiter:
+            await nurseryio.lowlevel.checkpoint()
+        await event.wait()
+
+    for _ in range(number // 10):
+        event = nurseryio.Event()
+        async with open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(waits, event)
+            event.set()
+
+
+async def many_items(number: int) -> None:
+    for size in (0, 5):
+        send, receive = nurseryio.open_memory_channel[Any](size)
+
+        async def produce(send: Any = send) -> None:
+            async with send:
+                for item in range(number // 2):
+                    await send.send((item,))
+
+        async with open_nursery() as nursery:
+            nursery.start_soon(produce)
+            async for item in receive:
+                assert len(item) == 1
+
+
+async def many_dropped(number: int) -> None:
+    for _ in range(number // 10):
+        send, receive = nurseryio.open_memory_channel[Any](0)
+        for coro in (nurseryio.Event().wait(), send.send(1), receive.receive()):
+            await nurseryio.lowlevel.checkpoint()
+            coro.send(None)
+            coro.close()
+
+
 @pytest.fixture
 def without_collector() -> Iterator[None]:
     gc.collect()
@@ -270,7 +313,13 @@ def without_collector() -> Iterator[None]:
 
 
 @pypy.needs_reference_counting
-@pytest.mark.parametrize("work", [many_scopes, many_children, many_cancelled, many_failures])
+@pytest.mark.parametrize(
+    "work",
+    [
+        *(many_scopes, many_children, many_cancelled, many_failures),
+        *(many_waits, many_items, many_dropped),
+    ],
+)
 def test_garbage_collection_finds_nothing_and_memory_does_not_grow(
     work: Callable[[int], Any], without_collector: None
 ) -> None:

@@ -226,7 +226,7 @@ async def test_no_limiter_token_is_lost_if_waking_a_natively_cancelled_task_fail
         await wait_all_tasks_blocked()
         waiting[0].asyncio_task.cancel()  # its future is cancelled, and the task does not know yet
         with monkeypatch.context() as patch:
-            patch.setattr("nurseryio._core.wait_queue.reschedule", fail)
+            patch.setattr("nurseryio._core.traps._hand_over", fail)
             with pytest.raises(MemoryError):
                 limiter.total_tokens = 2
         assert state(limiter) == (["owner"], 1)

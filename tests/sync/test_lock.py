@@ -15,6 +15,8 @@ from harness.stress import stress
 import nurseryio
 from nurseryio import Condition, Lock, StrictFIFOLock
 from nurseryio._checks.schedules import Schedule
+from nurseryio._core import wait_queue
+from nurseryio._nursery.compiled import replaced
 from nurseryio.lowlevel import ParkingLot, Task, current_task
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 
@@ -269,6 +271,9 @@ async def test_a_lock_is_handed_over_once_if_waking_the_new_owner_raises_afterwa
     async with nurseryio.open_nursery() as nursery:
         with pytest.raises(OutOfTime):
             async with lock:
+                # On the compiled build the function in C makes asyncio's own futures alone.
+                python_park = replaced.get(wait_queue.park, wait_queue.park)
+                monkeypatch.setattr("nurseryio._sync.lock.park", python_park)
                 monkeypatch.setattr("nurseryio._core.wait_queue.new_future", LateFuture)
                 nursery.start_soon(user)
                 await nurseryio.lowlevel.checkpoint()

@@ -120,6 +120,10 @@ async def test_open_file_returns_a_coroutine_for_all_other_code(tmp_path: Path) 
     opening = open_file(name, encoding="utf-8")
     assert asyncio.iscoroutine(opening)
     assert repr(opening) == "<call of open_file()>"
+    # Tasks and tools show the name and the frame of a coroutine.
+    assert opening.__name__ == opening.__qualname__ == "open_file"
+    assert opening.cr_frame is not None  # type: ignore[attr-defined]
+    assert not hasattr(opening, "read")
     async with await opening as file:
         assert not file.closed
     with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
@@ -386,6 +390,37 @@ async def test_aclose_closes_a_file_although_its_wait_for_a_thread_is_natively_c
     with pytest.raises(asyncio.CancelledError):
         await task
     assert raw.closed
+
+
+async def test_files_and_directories_are_cleaned_up_although_no_thread_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*args: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    file = await open_file(tmp_path / "file", "w")
+    async with nurseryio.TemporaryDirectory(dir=tmp_path) as folder:
+        monkeypatch.setattr("nurseryio._system.threads.start_thread_soon", refusing)
+        await file.aclose()
+        assert file.closed
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            await file.flush()
+    monkeypatch.undo()
+    assert not await folder.exists()
+
+
+async def test_an_error_of_closing_a_file_is_raised_once() -> None:
+    class Failing(io.StringIO):
+        closings = 0
+
+        def close(self) -> None:
+            Failing.closings += 1
+            super().close()
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        await nurseryio.wrap_file(Failing()).aclose()
+    assert Failing.closings == 1
 
 
 async def test_aclose_of_a_closed_file_does_nothing() -> None:
