@@ -78,7 +78,7 @@ class PortalCall(AsyncRequest[RetT]):
         if self._answers is None:
             # The error of a signal handler may have come between the end of the thread's wait and
             # the next line. The thread has lost the answer then, and waits for another one.
-            self._queue.put(Value(None))
+            self._queue.put(Value(None))  # type: ignore[arg-type]  # nothing reads it
         elif self._scope is None:
             self.refuse()
         else:

@@ -184,7 +184,7 @@ class Inputs(code.InteractiveConsole):
 
     @asynccontextmanager
     async def _supervised(self) -> AsyncIterator[Supervisor]:
-        """The nursery for background tasks. An error that ends it, an exit for example, is shown."""
+        """The nursery for background tasks. An error that ends it, such as an exit, is shown."""
         ended: list[BaseException] = []
         try:
             async with open_supervisor(self._show_failure) as nursery:
@@ -339,7 +339,7 @@ class Inputs(code.InteractiveConsole):
             return
         # There the method leaves it out only if it does not call a hook.
         sys.last_type, sys.last_value, sys.last_traceback = type(error), error, traceback_of(error)
-        if sys.excepthook is sys.__excepthook__:
+        if sys.excepthook is sys.__excepthook__ or sys.stderr is None:
             self.write("".join(format_exception(type(error), error, sys.last_traceback)))
         else:
             sys.excepthook(type(error), error, sys.last_traceback)
