@@ -39,7 +39,7 @@ from .._nursery import CancelScope, open_nursery
 from .._run import current_trio_token, run
 from .._sync import Event
 from .._system.from_thread import answered_at_close, run_sync_blocking
-from .._system.thread_call import call_in_loop
+from .._system.thread_call import call_in_loop, current_hop
 from .call import CLOSED, PortalCall
 
 if TYPE_CHECKING:
@@ -169,6 +169,13 @@ class Host:
         """Whether the calling thread is the one of the loop."""
         return threading.get_ident() == self._thread.ident and not self.is_inherited
 
+    def _waits_for_this_thread(self) -> bool:
+        """Whether a task of the loop waits for the calling thread, and cannot abandon it."""
+        hop = current_hop()
+        if hop is None or hop.abandon or not self._is_ready:
+            return False
+        return hop.loop is self.token._state.loop
+
     def check_caller(self) -> None:
         """Raise an error if the calling thread cannot wait for this loop."""
         if self.is_inherited:
@@ -278,13 +285,19 @@ class Host:
                 ``KeyboardInterrupt``, or another error of a signal handler, cancels them.
 
         Raises:
-            RuntimeError: The calling thread is the one of the loop.
+            RuntimeError: The calling thread is the one of the loop, or a task of the loop waits for
+                the calling thread.
             BaseException: The error that has ended the run.
         """
         if self.is_inherited:
             return
         if self.is_here:
             self.check_caller()
+        if not self.over.is_set() and self._waits_for_this_thread():
+            raise RuntimeError(
+                "the portal cannot be closed here: a task of its event loop waits for this thread. "
+                "Close the portal in another thread"
+            )
         try:
             self.stop_soon(cancel)
             self.over.wait()

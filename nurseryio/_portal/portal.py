@@ -228,8 +228,9 @@ class Portal(AbstractContextManager["Portal"], metaclass=NoPublicConstructor):
         A second call only waits. Nothing happens in a forked child of the process.
 
         Raises:
-            RuntimeError: The calling thread is the one of the portal's loop; or this is the shared
-                portal, which ends with the program.
+            RuntimeError: The calling thread is the one of the portal's loop; or a task of that loop
+                waits for it, by :func:`nurseryio.to_thread.run_sync`; or this is the shared portal,
+                which ends with the program.
             BaseException: The error that has ended the loop: a ``SystemExit`` in a callback, for
                 example.
 

@@ -171,6 +171,27 @@ def test_a_worker_thread_of_the_portals_loop_may_call_the_portal(portal: Portal)
     assert portal.run(nurseryio.to_thread.run_sync, portal.run_sync, int) == 0
 
 
+def test_closing_a_portal_in_a_worker_thread_of_its_loop_is_an_error_and_not_a_deadlock(
+    portal: Portal,
+) -> None:
+    def close() -> None:
+        with pytest.raises(RuntimeError, match="a task of its event loop waits for this thread"):
+            portal.close()
+
+    portal.run(nurseryio.to_thread.run_sync, close)
+    assert not portal.closed
+
+
+def test_a_worker_thread_that_its_task_may_abandon_can_close_the_portal() -> None:
+    async def close() -> None:
+        await nurseryio.to_thread.run_sync(portal.close, abandon_on_cancel=True)
+
+    portal = open_portal()
+    with pytest.raises(RunFinishedError, match="the portal was closed during this call"):
+        portal.run(close)
+    assert portal._host.over.wait(30)
+
+
 async def test_a_portal_may_be_called_in_the_thread_of_another_loop() -> None:
     with open_portal() as portal:
 
