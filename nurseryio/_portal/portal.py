@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from .._base.errors import EndOfChannel
 from .._base.forked import in_child, process_lock
@@ -167,7 +167,8 @@ class Portal(AbstractContextManager["Portal"], metaclass=NoPublicConstructor):
         nursery does. If the block raises, the children are cancelled.
 
         A child that fails cancels its siblings, and the calls of :meth:`PortalNursery.run` in the
-        block. Other code of the block is plain code, so nothing can interrupt it.
+        block. Other code of the block is plain code, so nothing can interrupt it. A block inside
+        the block belongs to the portal, so it is not cancelled with this nursery.
 
         Raises:
             RunFinishedError: The portal is closed.
@@ -261,6 +262,10 @@ class Portal(AbstractContextManager["Portal"], metaclass=NoPublicConstructor):
     ) -> None:
         """Wait for the calls that are being made, or cancel them after an error; end the loop."""
         self._close(cancel=exc_value is not None)
+
+    def __reduce__(self) -> NoReturn:
+        # The finalizer of a copy would end the loop.
+        raise TypeError("a portal cannot be copied or pickled: pass the portal itself")
 
     def __del__(self) -> None:
         host = getattr(self, "_host", None)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import gc
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -299,6 +301,14 @@ def test_a_portal_that_is_forgotten_ends_with_a_resource_warning() -> None:
         del portal
         gc.collect()
     assert over.wait(30)
+
+
+def test_a_portal_cannot_be_copied_because_a_copys_end_would_be_the_portals(portal: Portal) -> None:
+    for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="a portal cannot be copied or pickled"):
+            copied(portal)
+    gc.collect()
+    assert not portal.closed
 
 
 def test_a_portal_that_was_closed_ends_without_a_warning() -> None:
