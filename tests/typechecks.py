@@ -149,6 +149,10 @@ async def many(
     task_status.started(backlog)
 
 
+async def without_a_value(*, task_status: TaskStatus = TASK_STATUS_IGNORED) -> None:
+    assert_type(task_status, TaskStatus[None])
+
+
 async def ready(*, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
     task_status.started()
 
@@ -181,6 +185,12 @@ async def children() -> None:
         # More than three arguments, or others than the function takes: as in Trio.
         assert_type(await nursery.start(many, 80, "host", True, 0), Any)
         assert_type(await nursery.start(server, "80"), Any)
+        # Functions of any arguments. (Such a result once had the type T_co@Starts1 in pyright.)
+        unknown: Any = server
+        assert_type(await nursery.start(partial(unknown, 80)), Any)
+        assert_type(await nursery.start(partial(unknown, 80), "host"), Any)
+        assert_type(await nursery.start(partial(unknown), 80, "host"), Any)
+        assert_type(await nursery.start(unknown, 80), Any)
         assert_type(nursery.child_tasks, "frozenset[lowlevel.Task]")
 
 

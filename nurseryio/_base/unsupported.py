@@ -19,7 +19,9 @@ Rule 4: a hint costs nothing until the error is raised. :class:`Elsewhere` is an
 class, so objects are made, and their other attributes are found, as without it. (With a
 ``__getattr__``, Python would find all attributes of such objects more slowly.) The note is added
 when the error leaves a nursery, because a function that takes all keyword arguments would make each
-call slower.
+call slower. The price: from Python 3.12 on, ``isinstance`` with a ``runtime_checkable`` protocol
+finds the attribute in the class, and a mock of the class ``CancelScope`` has it. (A metaclass, as
+the final classes have it, would make each scope slower.)
 """
 
 from __future__ import annotations
@@ -276,7 +278,9 @@ class Elsewhere:
     def __get__(self, instance: object, owner: type) -> NoReturn:
         # The first part is Python's text.
         which = f"{owner.__name__!r} object" if instance is not None else f"type {owner.__name__!r}"
-        raise AttributeError(f"{which} has no attribute {self._name!r}: {self._instead}")
+        text = f"{which} has no attribute {self._name!r}: {self._instead}"
+        # Without the object, Python does not append a name that is merely spelled like this one.
+        raise AttributeError(text, name=self._name, obj=None)
 
 
 class NeverHere(Elsewhere):

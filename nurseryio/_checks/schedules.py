@@ -34,6 +34,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 from .._asyncio.compat import HAS_CANCEL_COUNTS, cancelling, running_loop
+from .._base.exception_groups import leaves
 from .._core import checkpoint, current_task
 from .._nursery import CancelScope, current_effective_deadline, open_nursery
 from .task_order import AS_ASYNCIO, TaskOrder
@@ -483,6 +484,8 @@ async def _smaller(
 ) -> tuple[Schedule, Exception]:
     """Leave out cancellations and changes of the order as long as the error is of the same type.
 
+    The types of the errors in a group count: nearly all errors of a nursery are in a group.
+
     Returns:
         The schedule that was found, and its error.
     """
@@ -501,9 +504,13 @@ async def _smaller(
             tried = Schedule.from_record(f"{seed}/{record}/{choices if shuffled else ''}")
             error = await _run_one(scenario, tried)
             runs += 1
-            if error is not None and type(error) is type(failed):
+            if error is not None and _types(error) == _types(failed):
                 parts, schedule, failed = fewer, tried, error
             else:
                 start += size
         size //= 2
     return schedule, failed
+
+
+def _types(error: Exception) -> set[type[BaseException]]:
+    return {type(leaf) for leaf in leaves(error)}

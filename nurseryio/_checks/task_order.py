@@ -8,7 +8,9 @@ This module has :class:`TaskOrder`, which shuffles the tasks of one loop. The mo
 uses it for scenarios, and the pytest plugin for the tests that ask for it.
 
 Rule 1: only steps of tasks change places with each other. Other callbacks of the loop keep their
-places, because asyncio's transports need their order.
+places, because asyncio's transports need their order. A step never runs before a callback that was
+scheduled earlier than the step. Correct programs rely on that, and so does the engine: the callback
+may be the one that delivers a cancellation to the task.
 
 Rule 2: tasks that are ready at the same time change places. A task never waits for one that becomes
 ready later, so a program cannot starve under any order.
@@ -26,7 +28,9 @@ from __future__ import annotations
 
 import contextvars
 import random
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_right
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._asyncio import compat
 from .._core.task import INITIAL_YIELD_CREDIT, current_task
@@ -46,6 +50,18 @@ RATES = (1.0, 0.5, 0.1)
 AS_ASYNCIO = "-"
 
 
+class _Ready(NamedTuple):
+    """A step that is ready, and how many other callbacks were scheduled before it."""
+
+    callback: Any
+    args: tuple[Any, ...]
+    context: contextvars.Context
+    before: int
+
+
+_before = attrgetter("before")
+
+
 class TaskOrder:
     """An order in which the ready tasks of a loop run.
 
@@ -56,8 +72,11 @@ class TaskOrder:
         print(order)  # TaskOrder('3:2,5:1')
 
     It is entered in a task. In the ``with`` block, tasks that are ready at the same time run in
-    that order, on any loop. Each choice between several ready tasks has a number. The first of the
-    ready tasks is 0, as in asyncio. The record lists the choices of another task.
+    that order, on any loop. Callbacks that are not steps of tasks keep their order, and no task
+    overtakes a callback that was scheduled before it became ready.
+
+    Each choice between several ready tasks has a number. The first of the ready tasks is 0, as in
+    asyncio. The record lists the choices of another task.
 
     Args:
         how: a seed, for a random order; or a record, to repeat an order.
@@ -79,8 +98,10 @@ class TaskOrder:
         self._rate = self._random.choice(RATES)
         self._differing: dict[int, int] = {}
         self._choices = 0
+        # How many callbacks that are not steps were scheduled in the block.
+        self._callbacks = 0
         # The steps that became ready since the loop last began a batch.
-        self._filling: list[tuple[Any, tuple[Any, ...], contextvars.Context]] = []
+        self._filling: list[_Ready] = []
         self._loop: Any = None
         self._before: Any = None
         self._call_soon: Any = None
@@ -132,19 +153,24 @@ class TaskOrder:
 
     def _schedule(self, callback: Any, *args: Any, context: Any = None) -> Any:
         if self._loop is None or compat.owner_of(callback) is None:
+            self._callbacks += 1
             return self._call_soon(callback, *args, context=context)
         if context is None:
             context = contextvars.copy_context()
         batch = self._filling
         # In an empty context: the step is run in its own one, which may be that of several tasks.
-        handle = self._call_soon(self._run_one, batch, context=contextvars.Context())
-        batch.append((callback, args, context))
+        before = self._callbacks
+        handle = self._call_soon(self._run_one, batch, before, context=contextvars.Context())
+        batch.append(_Ready(callback, args, context, before))
         return handle
 
-    def _run_one(self, batch: list[tuple[Any, tuple[Any, ...], contextvars.Context]]) -> None:
+    def _run_one(self, batch: list[_Ready], before: int) -> None:
         if batch is self._filling:
             self._filling = []
-        callback, args, context = batch.pop(self._choose(len(batch)))
+        # Rule 1. These are the first steps of the batch, and the one of this place or an earlier
+        # one is always among them.
+        ready = bisect_right(batch, before, key=_before)
+        callback, args, context, _ = batch.pop(self._choose(ready))
         context.run(callback, *args)
 
     def _choose(self, ready: int) -> int:

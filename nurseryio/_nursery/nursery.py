@@ -88,7 +88,7 @@ if TYPE_CHECKING:
 
     from .._core.loop_state import LoopState
     from .scope import CancelScope
-    from .task_status import A, AsyncFn, B, C, Starts, Starts1, Starts2, Starts3, T
+    from .task_status import A, AsyncFn, B, C, Starts, Starts1, Starts2, Starts3, T, TakesAll
 
     PosArgsT = TypeVarTuple("PosArgsT")
 
@@ -384,6 +384,8 @@ class Nursery(EndlessWait, metaclass=NoPublicConstructor):
     # -- starting and waiting ---------------------------------------------------
 
     # fmt: off
+    @overload
+    async def start(self, async_fn: TakesAll, /, *args: object, name: object = None) -> Any: ...
     @overload
     async def start(self, async_fn: Starts[T], /, *, name: object = None) -> T: ...
     @overload

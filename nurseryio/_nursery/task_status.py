@@ -10,7 +10,7 @@ pass through the temporary nursery to reach the scope that caused it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from .._asyncio.compat import forget_who_awaits, note_who_awaits
 from .._base.util import ensure_stack
@@ -23,11 +23,19 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TypeAlias
 
+    from typing_extensions import TypeVar
+
     from .._core.task import Task
     from .nursery import Nursery
 
-StatusT = TypeVar("StatusT")
-StatusT_contra = TypeVar("StatusT_contra", contravariant=True)
+    # As in Trio, `TaskStatus` alone is `TaskStatus[None]` for type checkers.
+    StatusT = TypeVar("StatusT", default=None)
+    StatusT_contra = TypeVar("StatusT_contra", contravariant=True, default=None)
+else:
+    from typing import TypeVar
+
+    StatusT = TypeVar("StatusT")
+    StatusT_contra = TypeVar("StatusT_contra", contravariant=True)
 
 
 class TaskStatus(Protocol[StatusT_contra]):
@@ -68,6 +76,14 @@ if TYPE_CHECKING:
     AsyncFn: TypeAlias = Callable[..., Awaitable[object]]
 
     # fmt: off
+    class TakesAll(Protocol):
+        """An async function of any arguments, such as a ``partial[Any]``. It says nothing of T.
+
+        It comes first: in its place pyright would give T the value ``T_co@Starts1``.
+        """
+
+        def __call__(self, *args: object, **kwargs: object) -> Awaitable[object]: ...
+
     class Starts(Protocol[T_co]):
         """An async function without other arguments."""
 

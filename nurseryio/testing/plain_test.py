@@ -7,6 +7,7 @@ This module has :func:`nurseryio_test`, which is also called ``trio_test``, as i
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -97,7 +98,8 @@ class Runner:
     of :func:`nurseryio.run` or ``asyncio.Runner.run`` cannot keep one open. Here it stays open from
     :meth:`enter` to the end, and surrounds all calls in between. If it is cancelled, so are they.
 
-    The event loop runs only during the calls. Background tasks stand still in between.
+    The event loop runs only during the calls. Background tasks stand still in between. A runner
+    that is used and never closed gives a ``ResourceWarning``.
 
     Args:
         clock: see :func:`nurseryio.run`.
@@ -120,6 +122,11 @@ class Runner:
         self._entered = AsyncExitStack()
         # The nursery of start_soon() and start(), once it is needed.
         self._nursery: Nursery | None = None
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        # The function is an argument, because modules may be gone at the end of the interpreter.
+        if self._steps is not None and not self._closed:
+            warn(f"unclosed {self!r}: call close(), or use 'with'", ResourceWarning, source=self)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "new" if self._steps is None else "open"

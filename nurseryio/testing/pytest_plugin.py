@@ -213,7 +213,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     try:
         runs = _options(metafunc.definition).shuffle
     except ValueError as error:
-        pytest.fail(f"{metafunc.definition.nodeid}: {error}", pytrace=False)
+        text = f"{metafunc.definition.nodeid}: {error}"
+        raise pytest.fail.Exception(text, pytrace=False) from None
     if runs:
         metafunc.fixturenames.append(ORDER)
         ids = [f"order{number}" for number in range(runs)]
@@ -266,12 +267,24 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
     return True
 
 
+_NO_EFFECT = (
+    "the options of the marker 'nurseryio' have no effect here: they are for async test functions, "
+    "and not for plain ones and methods of unittest.TestCase"
+)
+
+
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Have the tasks of another plugin's test drawn when its time is over."""
+    """Have the tasks of another plugin's test drawn when its time is over.
+
+    A test whose own marker has options that do nothing gives a warning. It is given here, so that a
+    filter that makes it an error fails this test alone.
+    """
     __tracebackhide__ = True
     if TASK in getattr(item, "fixturenames", ()):
         return (yield)
+    if any(mark.name == MARK and mark.kwargs for mark in item.own_markers):
+        item.warn(pytest.PytestWarning(_NO_EFFECT))
     with drawn_at_limit():
         return (yield)
 

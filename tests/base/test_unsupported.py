@@ -8,6 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
+import traceback
 import unittest.mock
 from math import inf
 from typing import Any
@@ -243,8 +244,14 @@ def test_a_hint_is_invisible_to_hasattr_dir_getmembers_and_autospec(cls: type) -
 def test_a_hint_is_the_end_of_the_attribute_error_that_python_would_raise(cls: type) -> None:
     made = cls.__new__(cls)
     for name in hints_of(cls):
-        with pytest.raises(AttributeError, match=f"^'{cls.__name__}' object has no attribute "):
+        with pytest.raises(
+            AttributeError, match=f"^'{cls.__name__}' object has no attribute "
+        ) as caught:
             getattr(made, name)
+        assert caught.value.name == name
+        # Python appends nothing to the hint, such as: Did you mean: 'parent_task'?
+        shown = "".join(traceback.format_exception_only(caught.value))
+        assert shown == f"AttributeError: {caught.value}\n"
 
 
 async def test_assigning_a_deadline_or_shield_to_a_nursery_is_refused_with_a_hint() -> None:

@@ -56,6 +56,17 @@ async def test_each_kind_of_planned_cancel_cancels(kind: str) -> None:
     assert ends == ["cancelled"] * 3
 
 
+async def test_in_a_random_order_no_cancel_of_a_correct_scenario_counts_as_lost() -> None:
+    """The delivery of a cancellation is a callback. The task must not run before it."""
+    landed = 0
+    for choice in range(12):
+        for step in range(1, 5):
+            schedule = Schedule(0, [PlannedCancel(1, step, "scope", 0)], f"{choice}:1")
+            await schedule.run(three_steps, three_steps, three_steps)
+            landed += len(schedule.landed)
+    assert landed == 48
+
+
 async def test_a_planned_cancel_that_comes_too_late_is_not_delivered() -> None:
     schedule = Schedule(0, [PlannedCancel(0, 2, "native", 10)])
     await schedule.run(checkpoint)
@@ -313,15 +324,24 @@ async def three_steps_alone(schedule: Schedule) -> None:
     await schedule.run(three_steps)
 
 
-async def test_a_smaller_schedule_with_another_error_is_not_taken() -> None:
+@pytest.mark.parametrize("in_group", [False, True])
+async def test_a_smaller_schedule_with_another_error_is_not_taken(in_group: bool) -> None:
+    def kind_of(error: BaseException | None) -> type:
+        return type(error.exceptions[0] if isinstance(error, ExceptionGroup) else error)
+
     async def scenario(schedule: Schedule) -> None:
         await schedule.run(three_steps, three_steps)
-        if not schedule.landed:
-            raise KeyError
-        raise ZeroDivisionError
+        error = ZeroDivisionError() if schedule.landed else KeyError()
+        raise ExceptionGroup("", [error]) if in_group else error
 
-    with pytest.raises(AssertionError) as caught:
-        await random_schedules(scenario, runs=1, seed=3)
-    assert type(caught.value.__cause__) in (ZeroDivisionError, KeyError)
-    if type(caught.value.__cause__) is ZeroDivisionError:
-        assert str(caught.value).count("PlannedCancel") == 1
+    seen = set()
+    for seed in range(6):
+        with pytest.raises(Exception) as first:
+            await scenario(Schedule(seed))
+        with pytest.raises(AssertionError) as caught:
+            await random_schedules(scenario, runs=1, seed=seed)
+        seen.add(kind_of(first.value))
+        assert kind_of(caught.value.__cause__) is kind_of(first.value)
+        cancels = int(kind_of(first.value) is ZeroDivisionError)
+        assert str(caught.value).count("PlannedCancel") == cancels
+    assert seen == {KeyError, ZeroDivisionError}

@@ -88,6 +88,26 @@ async def test_callbacks_that_are_not_steps_of_tasks_keep_their_order() -> None:
         assert seen == sorted(seen)
 
 
+async def test_a_shuffled_task_does_not_overtake_a_callback_that_it_has_scheduled_before() -> None:
+    loop = running_loop()
+
+    async def child() -> None:
+        for _ in range(3):
+            called: list[int] = []
+            loop.call_soon(called.append, 1)
+            await asyncio.sleep(0)
+            assert called
+
+    differing = 0
+    for seed in range(30):
+        with TaskOrder(seed) as order:
+            async with nurseryio.open_nursery() as nursery:
+                for _ in range(4):
+                    nursery.start_soon(child)
+        differing += order.record != AS_ASYNCIO
+    assert differing
+
+
 async def test_a_step_of_a_shuffled_task_runs_in_the_context_of_that_task() -> None:
     variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable")
     seen = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -269,6 +270,23 @@ async def test_a_runner_in_a_running_loop_is_refused() -> None:
     with pytest.raises(RuntimeError, match="a Runner is for code without an event loop"):
         runner.run(double, 1)
     runner.close()
+
+
+def test_a_runner_that_was_used_and_never_closed_gives_a_resource_warning() -> None:
+    runner = Runner()
+    loop = runner.run(_loop)
+    with pytest.warns(ResourceWarning, match=r"unclosed <.*Runner at .*, open>: call close\(\)"):
+        runner.__del__()
+    runner.close()
+    assert loop.is_closed()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runner.__del__()
+        Runner().__del__()  # new: there is nothing to be closed
+
+
+async def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
 
 
 def test_close_of_a_runner_from_another_thread_during_a_call_is_refused() -> None:

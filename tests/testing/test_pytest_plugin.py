@@ -1604,6 +1604,59 @@ def test_a_test_that_swallows_the_cancellation_of_its_timeout_fails_nevertheless
     result.assert_outcomes(failed=1)
     assert "the test has taken more than 1 s of virtual time" in text_of(result)
 
+    assert "entries are hidden" not in text_of(result)  # no empty traceback
+
+
+def test_a_test_that_has_blocked_the_loop_beyond_its_timeout_fails_when_it_ends(
+    project: Project,
+) -> None:
+    result = project.run(
+        """
+        @pytest.mark.nurseryio(timeout=5)
+        async def test_without_an_await(mock_clock):
+            mock_clock.jump(6)
+
+        @pytest.mark.nurseryio(timeout=5)
+        async def test_in_time(mock_clock):
+            mock_clock.jump(4)
+        """
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    assert "the test has taken more than 5 s of virtual time" in text_of(result)
+
+
+def test_options_of_the_marker_that_do_nothing_give_a_warning(project: Project) -> None:
+    result = project.run(
+        """
+        from nurseryio.testing import AsyncTestCase
+
+        pytestmark = pytest.mark.nurseryio(timeout=60)  # for the async tests among these
+
+        @pytest.mark.nurseryio(timeout=5)
+        def test_plain():
+            pass
+
+        class TestCase(AsyncTestCase):
+            @pytest.mark.nurseryio(shuffle=5)
+            async def test_of_unittest(self):
+                pass
+
+        @pytest.mark.nurseryio
+        def test_without_options():
+            pass
+
+        @pytest.mark.nurseryio(timeout=5)
+        async def test_async():
+            pass
+        """
+    )
+    result.assert_outcomes(passed=2, failed=2)
+    text = text_of(result)
+    assert (
+        text.count("E   pytest.PytestWarning: the options of the marker 'nurseryio' have no") == 2
+    )
+    assert "FAILED" in text and "::test_plain" in text and "::test_of_unittest" in text
+
 
 def test_an_error_in_the_cleanup_after_a_timeout_is_shown(project: Project) -> None:
     result = project.run(
@@ -1663,7 +1716,9 @@ def test_the_option_virtual_time_and_a_fixture_on_a_shared_loop_in_real_time_is_
         """
     )
     result.assert_outcomes(failed=1)
-    assert "came too late" in text_of(result) and "real time" in text_of(result)
+    text = text_of(result)
+    assert "the clock of virtual_time came too late" in text and "real time" in text
+    assert "Use a clock from a fixture of the same scope" in text
 
 
 def test_the_option_virtual_time_uses_the_jumping_clock_of_a_shared_loop(
