@@ -206,7 +206,7 @@ async def to_interpreter_run_sync(
             result cannot be loaded here.
         TypeError: ``sync_fn`` is not callable or is an async function; or ``limiter`` does not have
             the methods.
-        RuntimeError: ``sync_fn`` raised an error that cannot be pickled.
+        RuntimeError: ``sync_fn`` raised an error that cannot be pickled, or a CancelledError.
         Exception: Any error that ``sync_fn`` raised. Its traceback is a note of it.
 
     Checkpoint: yes.

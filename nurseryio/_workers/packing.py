@@ -9,7 +9,10 @@ the object. It never breaks a worker.
 
 Rule 2: an error is sent only if the worker itself can read it back. Otherwise its text is sent.
 
-Rule 3: the pickler is that of ``multiprocessing``. It can also send the objects that other
+Rule 3: a ``CancelledError`` of the function is sent as text too. It is not a cancellation of the
+task that waits for the call. There it would be lost, as if the task had been cancelled.
+
+Rule 4: the pickler is that of ``multiprocessing``. It can also send the objects that other
 libraries have registered there, such as proxies of ``multiprocessing`` and tensors.
 """
 
@@ -21,6 +24,7 @@ import traceback
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
+from .._base import Cancelled
 from .._base.exc_fields import add_note, class_name, explained, without_own_frame
 from .._base.util import qualname_of, safe_repr
 
@@ -38,8 +42,9 @@ _ADVICE_SEND = (
     "and pass plain data, not locks, open files, connections or lambdas"
 )
 _ADVICE_LOAD = (
-    "the worker imports the module of the function: a function of an interactive session, a "
-    "notebook or 'python -c' is in no file that it could import, so put the function into a module"
+    "the worker imports the module of the function: it cannot import an interactive session, a "
+    "notebook, the text of 'python -c' or the __main__.py of a package or zip file, so put the "
+    "function into another module"
 )
 _ADVICE_RESULT = "return plain data, or write the result to a file and return its name"
 
@@ -129,7 +134,8 @@ def unpack(reply: bytes, function: str, where: str) -> Any:
 
     Raises:
         BaseException: The error that the function raised, with its traceback as a note.
-        RuntimeError: The function raised an error that cannot be sent. It is named.
+        RuntimeError: The function raised an error that cannot be sent, or a CancelledError. It is
+            named.
         pickle.PicklingError: The result cannot be pickled.
         pickle.UnpicklingError: The call or the result cannot be unpickled.
     """
@@ -174,13 +180,21 @@ def _loaded_error(pickled: bytes | None) -> BaseException | None:
 # -- in the worker ----------------------------------------------------------------
 
 
+def _surely(show: Callable[[Any], str], thing: object) -> str:
+    """``show(thing)``, although a method of the thing may raise SystemExit, for example."""
+    try:
+        return show(thing)
+    except BaseException:
+        return f"<{class_name(type(thing))} that cannot be shown>"
+
+
 def answer(request: bytes) -> bytes:
     """Call the function of a request, and make the reply of its result or error. Never raises."""
     try:
         fn, args = pickle.loads(request)
     except BaseException as error:
         failure = pickle.UnpicklingError(
-            f"the worker cannot load the function or an argument: {_line_of(error)}"
+            f"the worker cannot load the function or an argument: {_surely(_line_of, error)}"
         )
         return _pack_error(explained(failure, _ADVICE_LOAD), error)
     function = "?"
@@ -198,8 +212,8 @@ def answer(request: bytes) -> bytes:
         return _dumps((_RESULT, result))
     except BaseException as error:
         unsent = pickle.PicklingError(
-            f"the result of {function}(), {_shown(result)}, cannot be sent from the worker: "
-            f"{_line_of(error)}"
+            f"the result of {function}(), {_surely(_shown, result)}, cannot be sent from the "
+            f"worker: {_surely(_line_of, error)}"
         )
         return _pack_error(explained(unsent, _ADVICE_RESULT), error)
 
@@ -217,8 +231,8 @@ def _pack_error(error: BaseException, origin: BaseException) -> bytes:
     """The reply with an error, and with the traceback of ``origin`` as text."""
     pickled: bytes | None = None
     try:
-        pickled = _dumps(error)
-        if type(pickle.loads(pickled)) is not type(error):
+        pickled = None if isinstance(error, Cancelled) else _dumps(error)
+        if pickled is not None and type(pickle.loads(pickled)) is not type(error):
             pickled = None
     except BaseException:
         # A class whose __init__ has other arguments than its args, for example.
@@ -227,4 +241,4 @@ def _pack_error(error: BaseException, origin: BaseException) -> bytes:
         shown = "".join(traceback.format_exception(type(origin), origin, origin.__traceback__))
     except BaseException:
         shown = "(it cannot be shown)"
-    return _dumps((_ERROR, (pickled, _line_of(error), shown)))
+    return _dumps((_ERROR, (pickled, _surely(_line_of, error), shown)))

@@ -6,12 +6,16 @@ after ``IDLE_SECONDS``. That is looked at when a call ends, so no timer is neede
 Rule 2: closing the loop ends all workers and waits for their end, for a limited time. Workers that
 are idle end as they like. Workers that a call uses are killed.
 
-Rule 3: a forked child does not touch the processes of its parent. It only closes its copies of
+Rule 3: the end of a program that does not close its loop kills the workers that a call uses. Else
+it would wait for them: ``multiprocessing`` waits for its resource tracker, which waits for them.
+
+Rule 4: a forked child does not touch the processes of its parent. It only closes its copies of
 their connections, so that they notice the end of the parent.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from typing import TYPE_CHECKING, Any, Protocol
@@ -125,6 +129,11 @@ class Pool:
             for worker in workers:
                 worker.ended.wait(max(0.0, limit - time.monotonic()))
 
+    def kill_all(self) -> None:
+        """Kill the workers that a call uses. May be called from any thread."""
+        for worker in tuple(self._workers):
+            worker.kill()
+
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
             self.close(wait=False)
@@ -171,5 +180,12 @@ def pools_of_loops(make: Callable[[], Worker]) -> PerLoop[Pool]:
             if pool is not None:
                 pools.drop(state)
                 pool.forsake()
+
+    @atexit.register
+    def kill_all() -> None:
+        for state in all_states():
+            pool: Any = pools.find(state)
+            if pool is not None:
+                pool.kill_all()
 
     return pools

@@ -101,8 +101,8 @@ async def to_process_run_sync(
             cannot be loaded here.
         TypeError: ``sync_fn`` is not callable or is an async function; or ``limiter`` does not have
             the methods.
-        RuntimeError: ``sync_fn`` raised an error that cannot be pickled; or this is a worker that
-            is importing the main module.
+        RuntimeError: ``sync_fn`` raised an error that cannot be pickled, or a CancelledError; or
+            this is a worker that is importing the main module.
         OSError: The system cannot start another process.
         Exception: Any error that ``sync_fn`` raised. The traceback in the worker is a note of it.
 

@@ -9,7 +9,8 @@ Input is empty, because a worker would take the program's own. Output goes where
 goes, and is flushed after each call.
 
 Rule 2: a thread waits for the end of the parent. Then the process ends at once, also in the middle
-of a call. An idle worker ends with its connection, like any Python program.
+of a call. An idle worker ends with its connection, like any Python program. But it ends after
+``GRACE_SECONDS`` at the latest, although a function may have left a thread that is not a daemon.
 
 Rule 3: Ctrl-C in a terminal reaches each process that runs there. Only the parent acts on it.
 
@@ -23,6 +24,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -37,7 +39,10 @@ if TYPE_CHECKING:
 # The first message of a worker: it has imported the program's main module.
 READY = b"ready"
 
-# The exit status of a worker whose parent is gone in the middle of a call.
+# How long (seconds) a process has to exit by itself after the end of its connection.
+GRACE_SECONDS = 2.0
+
+# The exit status of a worker that has ended itself because its parent is gone.
 _ORPHAN = 1
 
 
@@ -60,8 +65,10 @@ class _Parent:
     def _watch(self) -> None:
         self._wait()
         self._gone = True
-        if self._working:
-            os._exit(_ORPHAN)
+        if not self._working:
+            # The main thread leaves serve(), and ends the process if it can.
+            time.sleep(GRACE_SECONDS)
+        os._exit(_ORPHAN)
 
     def begin(self) -> bool:
         """Record that a call begins. Returns False if the parent has ended."""

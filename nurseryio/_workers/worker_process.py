@@ -28,18 +28,16 @@ from typing import TYPE_CHECKING, Any
 
 from .._base.errors import BrokenWorkerProcess
 from .._base.exc_fields import explained
-from .worker_main import READY, serve
+from .worker_main import GRACE_SECONDS, READY, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.connection import Connection
 
-# How long (seconds) a process has to exit by itself after the end of its connection.
-GRACE_SECONDS = 2.0
-
 _ADVICE_START = (
     "its error output says more. A worker imports the main module of the program, so the code that "
-    "starts the program must be under: if __name__ == '__main__':"
+    "starts the program must be under: if __name__ == '__main__':, and be in a file, not come from "
+    "standard input"
 )
 _ADVICE_KILLED = "systems do this when memory runs out"
 
@@ -54,6 +52,7 @@ class WorkerProcess:
         "_lifeline",
         "_lock",
         "_popen",
+        "_theirs",
         "_working",
         "broken",
         "ended",
@@ -66,6 +65,8 @@ class WorkerProcess:
         self._connection: Connection[Any, Any] | None = None
         # Ends, for the process, when this program does.
         self._lifeline: Connection[Any, Any] | None = None
+        # The ends of the process, as long as this program has them too.
+        self._theirs: list[Connection[Any, Any]] = []
         self._popen: Any = None
         # -- under the lock --
         # Whether a call uses it, or will use it: its thread reaps the process.
@@ -133,9 +134,11 @@ class WorkerProcess:
 
         from .spawning import spawn_process
 
-        self._connection, theirs = Pipe()
-        end, self._lifeline = Pipe(duplex=False)
-        with theirs, end:
+        try:
+            self._connection, theirs = Pipe()
+            self._theirs.append(theirs)
+            end, self._lifeline = Pipe(duplex=False)
+            self._theirs.append(end)
             with self._lock:
                 doomed = self._doomed
             if doomed:
@@ -146,6 +149,9 @@ class WorkerProcess:
                 self._popen = popen
                 if self._doomed:
                     self._send_kill()
+        finally:
+            while self._theirs:
+                self._theirs.pop().close()
         try:
             ready = self._connection.recv_bytes() == READY
         except (EOFError, OSError):
@@ -247,12 +253,14 @@ class WorkerProcess:
 
     def forsake(self) -> None:
         """In a forked child: close the copies of the parent's descriptors."""
+        self._lock = threading.RLock()  # a thread of the parent may hold the old one
         self._ended = True
         self.ended.set()
-        for mine in (self._connection, self._lifeline):
+        # A copy of the worker's ends would hide from the parent that the worker has ended.
+        for copy in (self._connection, self._lifeline, *self._theirs):
             with suppress(OSError):
-                if mine is not None:
-                    mine.close()
+                if copy is not None:
+                    copy.close()
 
 
 def _wait(popen: Any, seconds: float) -> int | None:

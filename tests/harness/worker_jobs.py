@@ -5,6 +5,7 @@ Nothing here imports pytest, because each new worker would import it too.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 
 from harness import source
 from nurseryio import CapacityLimiter, to_process, to_thread
+from nurseryio._workers import worker_main
 
 # -- jobs -----------------------------------------------------------------------
 
@@ -111,6 +113,40 @@ def leave(code: int) -> NoReturn:
 
 def make_lock() -> Any:
     return threading.Lock()
+
+
+def fail_with_cancelled() -> NoReturn:
+    raise asyncio.CancelledError("of the job")
+
+
+class Shy(Exception):
+    """An error whose methods end the program."""
+
+    def __str__(self) -> NoReturn:
+        sys.exit(4)
+
+    def __repr__(self) -> NoReturn:
+        sys.exit(4)
+
+
+class ShyResult(Shy):
+    def __reduce__(self) -> NoReturn:
+        sys.exit(5)
+
+
+def fail_without_text() -> NoReturn:
+    raise Shy
+
+
+def make_shy() -> ShyResult:
+    return ShyResult()
+
+
+def start_thread_that_stays() -> int:
+    """Leave a thread behind for which the end of a Python program waits."""
+    worker_main.GRACE_SECONDS = 0.01  # of this process
+    threading.Thread(target=threading.Event().wait).start()
+    return os.getpid()
 
 
 class Unloadable:

@@ -88,6 +88,23 @@ def test_an_argument_that_the_worker_cannot_load_is_an_unpickling_error() -> Non
     assert "in fail\n" in notes_of(caught.value)[-1]
 
 
+def test_a_cancelled_error_of_the_function_does_not_look_like_a_cancellation_of_the_call() -> None:
+    text = r"fail_with_cancelled\(\) raised an error that cannot .*: CancelledError: of the job"
+    with pytest.raises(RuntimeError, match=text):
+        call(worker_jobs.fail_with_cancelled)
+
+
+@pytest.mark.parametrize("fn", [worker_jobs.fail_without_text, worker_jobs.make_shy])
+def test_a_result_or_error_whose_own_methods_exit_does_not_break_the_worker(fn: Any) -> None:
+    with pytest.raises((worker_jobs.Shy, pickle.PicklingError)) as caught:
+        call(fn)
+    (*_, note) = notes_of(caught.value)
+    assert note.startswith("The traceback in worker 1:")
+    if isinstance(caught.value, pickle.PicklingError):
+        text = "<ShyResult that cannot be shown>, cannot be sent from the worker: SystemExit: 5"
+        assert text in str(caught.value)
+
+
 def test_an_error_that_cannot_be_unpickled_is_a_runtime_error_with_its_text() -> None:
     text = r"fail_with_two\(\) raised an error that cannot be sent .*: TwoArguments: one and two"
     with pytest.raises(RuntimeError, match=text) as caught:

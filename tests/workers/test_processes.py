@@ -213,6 +213,44 @@ def test_closing_a_loop_in_the_middle_of_a_call_kills_the_worker_process() -> No
     task.get_coro().close()  # type: ignore[union-attr]
 
 
+def test_the_end_of_a_program_that_closes_no_loop_kills_the_workers_that_a_call_uses() -> None:
+    code = """
+import asyncio, builtins, os, signal
+from harness import worker_jobs
+
+if __name__ == "__main__":
+    builtins.loop = asyncio.new_event_loop()  # is not freed
+    with worker_jobs.a_fifo() as fifo:
+        job = worker_jobs.Job(fifo)
+        builtins.task = builtins.loop.create_task(job.run())
+        pid = builtins.loop.run_until_complete(job.pid())
+        os.kill(pid, signal.SIGSTOP)  # it does not notice the end of the program
+        print("stopped")
+"""
+    status, output, _ = worker_jobs.run_program(code)
+    assert (status, output) == (0, "stopped\n")
+
+
+def test_a_worker_process_with_a_thread_that_stays_ends_with_a_killed_program() -> None:
+    code = """
+import os, signal
+import nurseryio
+from harness import worker_jobs
+from nurseryio import to_process
+
+async def main():
+    print(await to_process.run_sync(worker_jobs.start_thread_that_stays), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    nurseryio.run(main)
+"""
+    # Its output ends when the worker has ended, which has the same standard output.
+    status, output, _ = worker_jobs.run_program(code)
+    assert status == -signal.SIGKILL
+    assert int(output)
+
+
 def test_a_forked_child_uses_workers_of_its_own_and_leaves_those_of_its_parent() -> None:
     async def main() -> None:
         pid = await to_process.run_sync(worker_jobs.pid)

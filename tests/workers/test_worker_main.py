@@ -30,18 +30,19 @@ def test_a_worker_ends_at_once_when_its_parent_goes_in_the_middle_of_a_call(
     assert ended == [1]
 
 
-def test_an_idle_worker_whose_parent_has_gone_begins_no_call(
+def test_an_idle_worker_whose_parent_has_gone_begins_no_call_and_ends_after_a_time_of_grace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ended: list[int] = []
+    ended: list[float] = []
     monkeypatch.setattr(module.os, "_exit", ended.append)
+    monkeypatch.setattr(module.time, "sleep", ended.append)
     gone = threading.Event()
     parent = _Parent(gone.wait)
     assert parent.begin()
     parent.rest()
     gone.set()
     parent.thread.join()
-    assert ended == []
+    assert ended == [module.GRACE_SECONDS, 1]
     assert not parent.begin()
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from multiprocessing.connection import Connection
 
 import pytest
 from harness import worker_jobs
@@ -134,6 +135,25 @@ def test_forsaking_a_worker_process_closes_its_connection_and_sends_no_signal() 
     worker.forsake()
     worker.kill()
     assert popen.wait() == 0  # by the end of its connection
+
+
+def test_a_child_forked_while_a_worker_process_starts_keeps_no_end_of_its_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = WorkerProcess()
+    lock = worker._lock
+    closed = []
+
+    def fork(_serve: object, *theirs: Connection) -> None:
+        worker.forsake()  # as in the child
+        closed.extend(end.closed for end in (worker._connection, worker._lifeline, *theirs) if end)
+        raise BlockingIOError
+
+    monkeypatch.setattr(spawning, "spawn_process", fork)
+    with pytest.raises(BlockingIOError):
+        worker.exchange(PID, "pid")
+    assert closed == [True] * 4
+    assert worker._lock is not lock  # a thread of the parent might hold it
 
 
 def test_a_worker_process_is_started_with_ctrl_c_blocked() -> None:
