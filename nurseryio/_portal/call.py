@@ -3,13 +3,15 @@
 Rule 1: a call is a child of a nursery, so it ends before the nursery does. Its error is raised in
 the thread that waits, and the nursery does not see it.
 
-Rule 2: the thread may cancel the call, also before it has begun. It gets an answer in each case.
+Rule 2: the thread may cancel the call, also before it has begun and after it has ended. It gets an
+answer in each case.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._base import Value
 from .._base.errors import Cancelled, RunFinishedError
 from .._nursery import CancelScope
 from .._system.from_thread import AsyncRequest
@@ -37,7 +39,7 @@ class PortalCall(AsyncRequest[RetT]):
         answers: The queue for the answer.
     """
 
-    __slots__ = ("_nursery", "_scope")
+    __slots__ = ("_nursery", "_queue", "_scope")
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class PortalCall(AsyncRequest[RetT]):
         answers: SimpleQueue[Outcome[RetT]],
     ) -> None:
         self._nursery = nursery
+        self._queue = answers
         # None until the call begins.
         self._scope: CancelScope | None = None
         super().__init__(fn, args, answers)
@@ -72,7 +75,11 @@ class PortalCall(AsyncRequest[RetT]):
 
     def cancel(self) -> None:
         """Cancel the call, or refuse it if it has not begun. To be called in the loop's thread."""
-        if self._scope is None:
+        if self._answers is None:
+            # The error of a signal handler may have come between the end of the thread's wait and
+            # the next line. The thread has lost the answer then, and waits for another one.
+            self._queue.put(Value(None))  # type: ignore[arg-type]  # nothing reads it
+        elif self._scope is None:
             self.refuse()
         else:
             self._scope.cancel(reason="the thread that waits for the call was interrupted")

@@ -15,7 +15,10 @@ Rule 3: context variables that an input sets are seen by later inputs.
 
 Rule 4: tracebacks begin in the input, or in the function of a background task.
 
-Rule 5: the end of the console cancels everything, and waits for the cleanup. Ctrl-C ends the wait.
+Rule 5: an input that follows the end of the nursery, by ``nursery.cancel_scope.cancel()`` or by a
+background task that exits, gets another one. The end of the loop ends the console.
+
+Rule 6: the end of the console cancels everything, and waits for the cleanup. Ctrl-C ends the wait.
 """
 
 from __future__ import annotations
@@ -28,25 +31,29 @@ import sys
 import threading
 import tokenize
 import types
+from contextlib import asynccontextmanager
 from queue import SimpleQueue
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
-from .._base.exc_fields import context_of, is_a, set_traceback, traceback_of
-from .._base.exception_groups import is_cancelled
+from .._base import Value
+from .._base.exc_fields import context_of, is_a, set_context, set_traceback, traceback_of
+from .._base.exception_groups import is_cancelled, leaves
 from .._base.util import is_library
 from .._core.task import current_task
 from .._sync.supervisor import open_supervisor
+from .._system.from_thread import answered_at_close
 from . import line_input
 from .held import Entered
 from .host import Host
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
-    from .._sync.supervisor import ChildFailure
+    from .._base import Outcome
+    from .._sync.supervisor import ChildFailure, Supervisor
 
 LIBRARY = __name__.partition(".")[0]
 
@@ -59,6 +66,7 @@ Ctrl-C cancels the input, exit() or Ctrl-D ends the console."""
 # The status of a program that Ctrl-C has ended.
 INTERRUPTED = 130
 
+LOOP_ENDED = "The event loop has ended. So the console ends."
 GOES_ON = (
     "KeyboardInterrupt: the input has not ended yet. It was cancelled, and is in the background"
 )
@@ -78,6 +86,8 @@ def run_console(
         KeyboardInterrupt: Ctrl-C was pressed in the program, or at the end of the console.
     """
     sys.audit("cpython.run_stdin")
+    if sys.stdin is None:
+        return  # it is closed
     host = Host("console", loop_factory)
     host.start()
     try:
@@ -126,7 +136,8 @@ def _run_program(console: Inputs) -> None:
     console.is_program = True
     name = "<stdin>"
     try:
-        text = sys.stdin.read()
+        # Bytes, because a program may declare its encoding.
+        text = getattr(sys.stdin, "buffer", sys.stdin).read()
         program = compile(text, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     except (SyntaxError, ValueError, OverflowError):
         console.showsyntaxerror(name)
@@ -165,8 +176,41 @@ class Inputs(code.InteractiveConsole):
         # False while an input with await has begun, and not ended.
         self._has_ended = True
         self._context = contextvars.copy_context()
-        self._supervised = Entered(host, open_supervisor(self._show_failure))
-        self.locals["nursery"] = self._supervised.__enter__()
+        self._open_nursery()
+
+    def _open_nursery(self) -> None:
+        self._background = Entered(self._host, self._supervised())
+        self.locals["nursery"] = self._nursery = self._background.__enter__()
+
+    @asynccontextmanager
+    async def _supervised(self) -> AsyncIterator[Supervisor]:
+        """The nursery for background tasks. An error that ends it, such as an exit, is shown."""
+        ended: list[BaseException] = []
+        try:
+            async with open_supervisor(self._show_failure) as nursery:
+                yield nursery
+        except BaseException as error:
+            ended += [leaf for leaf in leaves(error) if not is_cancelled(leaf)]
+            if not ended:
+                raise
+        if ended:
+            self.write("The background tasks were cancelled, because one has ended so:\n")
+        while ended:
+            self.show(ended.pop(0))
+
+    def _renew(self) -> None:
+        """End the console if the loop has ended. Open another nursery if it was cancelled."""
+        if self._host.is_inherited:
+            return
+        if self._host.over.is_set():
+            self.write(f"{LOOP_ENDED}\n")
+            raise SystemExit(1)
+        if self._nursery.cancel_scope.cancel_called:
+            kept = self.locals.get("nursery")
+            was_replaced = kept is not self._nursery
+            self._open_nursery()
+            if was_replaced:
+                self.locals["nursery"] = kept
 
     def read_all(self) -> None:
         """Read and run inputs until the end."""
@@ -194,6 +238,7 @@ class Inputs(code.InteractiveConsole):
         self._running = number = self._number
         self._has_ended = True
         try:
+            self._renew()
             if code.co_flags & inspect.CO_COROUTINE:
                 self._context.run(self._host.ask, self._host.nursery, self._await, (code, number))
             else:
@@ -213,24 +258,28 @@ class Inputs(code.InteractiveConsole):
 
     def _call(self, code: types.CodeType) -> None:
         """Run an input without ``await`` (rule 2)."""
+        if self._host.is_inherited:
+            # An input has forked, and this is the child. The loop's thread does not exist here.
+            self._context.run(exec, code, self.locals)
+            return
         loop = self._host.token._state.loop
         if loop.get_debug():
             self._host.ask_sync(self._context.run, exec, code, self.locals)
             return
-        reached: SimpleQueue[None] = SimpleQueue()
+        reached: SimpleQueue[Outcome[None]] = SimpleQueue()
         stays = threading.Lock()
 
         def stop() -> None:
-            reached.put(None)
+            reached.put(Value(None))
             with stays:
                 pass
 
         # A lock, and not an event: Ctrl-C cannot come between the error and the release.
-        with stays:
+        with stays, answered_at_close(loop, reached) as wait:
             self._host.token.run_sync_soon(stop)
-            reached.get()
-            compat.set_running_loop(loop)
+            wait().unwrap()
             try:
+                compat.set_running_loop(loop)
                 self._context.run(exec, code, self.locals)
             finally:
                 compat.set_running_loop(None)
@@ -253,7 +302,9 @@ class Inputs(code.InteractiveConsole):
     # -- showing something --
 
     def write(self, data: str) -> None:
-        """Write a text to standard error."""
+        """Write a text to standard error, unless that is closed."""
+        if sys.stderr is None:
+            return
         if (
             self._is_raw
             and not self._running
@@ -277,14 +328,18 @@ class Inputs(code.InteractiveConsole):
 
     def _show(self, error: BaseException) -> None:
         if sys.version_info >= (3, 13):
+            before = context_of(error)
             try:
                 raise error  # the method leaves out this frame
             except BaseException:
+                set_context(error, before)  # not the error that is being handled here
                 self.showtraceback()
+            finally:
+                del before  # no reference cycle
             return
         # There the method leaves it out only if it does not call a hook.
         sys.last_type, sys.last_value, sys.last_traceback = type(error), error, traceback_of(error)
-        if sys.excepthook is sys.__excepthook__:
+        if sys.excepthook is sys.__excepthook__ or sys.stderr is None:
             self.write("".join(format_exception(type(error), error, sys.last_traceback)))
         else:
             sys.excepthook(type(error), error, sys.last_traceback)

@@ -48,6 +48,7 @@ class Held(Generic[T]):
         self._scope = CancelScope()
         self._leaving = Event()
         self._over = Event()
+        self.is_entered = False
         # The error of the block, and whether the manager got it.
         self._error: BaseException | None = None
         self.has_seen_error = False
@@ -63,11 +64,10 @@ class Held(Generic[T]):
         return value
 
     async def _hold(self, *, task_status: TaskStatus[T] = TASK_STATUS_IGNORED) -> None:
-        has_begun = False
         try:
             with self._scope:
                 async with self._manager as value:
-                    has_begun = True
+                    self.is_entered = True
                     task_status.started(value)
                     del value
                     try:
@@ -79,7 +79,7 @@ class Held(Generic[T]):
                         self.has_seen_error = True
                         raise self._error
         except BaseException as error:
-            if not has_begun:
+            if not self.is_entered:
                 raise
             self._outcome = Error(without_own_frame(error))
         finally:
@@ -131,12 +131,32 @@ class Entered(AbstractContextManager[T]):
         if self._held is None or self._is_open:
             raise RuntimeError("this context manager was entered already: make another one")
         self._is_open = True
+        held = self._held
         try:
-            value: T = self._host.ask(self._host.nursery, self._held.enter, (self._host.nursery,))
-        except BaseException:
+            value: T = self._host.ask(self._host.nursery, held.enter, (self._host.nursery,))
+        except BaseException as error:
+            if held.is_entered:
+                self._leave_early(held, error)
             self._held = None
             raise
         return value
+
+    def _leave_early(self, held: Held[T], error: BaseException) -> None:
+        """Exit the manager: a signal handler's error came when it was entered, before the block.
+
+        As in a block, an error of the exit replaces that error.
+        """
+        outcome: Any = None
+        try:
+            outcome = self._host.ask(self._host.nursery, held.leave, (error,))
+            if isinstance(outcome, Error):
+                others = (e for e in leaves(outcome.error) if e is not error)
+                if not all(map(is_cancelled, others)):
+                    self._host.unwrap(outcome)
+        except RunFinishedError:
+            pass
+        finally:
+            del outcome, error  # no reference cycle
 
     def __exit__(
         self,
@@ -146,7 +166,7 @@ class Entered(AbstractContextManager[T]):
     ) -> bool:
         """Exit the manager with the error of the block, if any."""
         held = self._held
-        if held is None or self._host.is_inherited:
+        if held is None or not self._is_open or self._host.is_inherited:
             self._held = None
             return False
         if is_a(exc_value, GeneratorExit) and self._host.is_here:
@@ -162,6 +182,8 @@ class Entered(AbstractContextManager[T]):
                 return held.has_seen_error
             if bare_exit(outcome.error) is exc_value:
                 return False
+            if is_a(exc_value, GeneratorExit) and leaves(outcome.error) == [exc_value]:
+                return False  # who closes a generator expects no group
             self._host.unwrap(outcome)
         except RunFinishedError:
             if self._host.over.is_set() and exc_value is not None:
@@ -177,7 +199,14 @@ class Entered(AbstractContextManager[T]):
         held = getattr(self, "_held", None)
         if held is not None and self._is_open and not self._host.is_inherited:
             with suppress(RunFinishedError):
-                self._host.token.run_sync_soon(held.abandon)
+                try:
+                    self._host.token.run_sync_soon(held.abandon)
+                except RunFinishedError:
+                    raise
+                except BaseException:
+                    # A signal handler's error may have come before the loop got the request.
+                    self._host.token.run_sync_soon(held.abandon)
+                    raise
 
 
 def _is_cancellation(error: BaseException) -> bool:

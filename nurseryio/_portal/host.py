@@ -21,7 +21,7 @@ from __future__ import annotations
 import atexit
 import sys
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import Context
 from functools import partial
 from queue import SimpleQueue
@@ -35,16 +35,16 @@ from .._base.exception_groups import bare_exit, is_cancelled, leaves
 from .._base.forked import generation, in_child
 from .._base.util import call_each
 from .._core.task import current_task
-from .._nursery import open_nursery
+from .._nursery import CancelScope, open_nursery
 from .._run import current_trio_token, run
 from .._sync import Event
 from .._system.from_thread import answered_at_close, run_sync_blocking
-from .._system.thread_call import call_in_loop
+from .._system.thread_call import call_in_loop, current_hop
 from .call import CLOSED, PortalCall
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from .._base import Outcome
     from .._nursery import Nursery
@@ -81,6 +81,8 @@ class Host:
         self._started: SimpleQueue[Outcome[None]] = SimpleQueue()
         self._is_ready = False
         self._closing = Event()
+        # The scopes of cleanup().
+        self._cleanups: set[CancelScope] = set()
         # How the run is to end. Other threads set these, and then call _stop() in the loop.
         self.stopping: bool = False
         self._cancelling = False
@@ -141,7 +143,19 @@ class Host:
     def _stop(self) -> None:
         if self._cancelling:
             self.nursery.cancel_scope.cancel(reason="the portal was closed")
+            for scope in self._cleanups:
+                scope.shield = False
         self._closing.set()
+
+    @contextmanager
+    def cleanup(self) -> Iterator[None]:
+        """A block that only the end of the portal cancels."""
+        with CancelScope(shield=not self.nursery.cancel_scope.cancel_called) as scope:
+            self._cleanups.add(scope)
+            try:
+                yield
+            finally:
+                self._cleanups.discard(scope)
 
     # -- in other threads --
 
@@ -154,6 +168,13 @@ class Host:
     def is_here(self) -> bool:
         """Whether the calling thread is the one of the loop."""
         return threading.get_ident() == self._thread.ident and not self.is_inherited
+
+    def _waits_for_this_thread(self) -> bool:
+        """Whether a task of the loop waits for the calling thread, and cannot abandon it."""
+        hop = current_hop()
+        if hop is None or hop.abandon or not self._is_ready:
+            return False
+        return hop.loop is self.token._state.loop
 
     def check_caller(self) -> None:
         """Raise an error if the calling thread cannot wait for this loop."""
@@ -168,11 +189,17 @@ class Host:
                 "event loop. Await the function there, or call the portal in a worker thread"
             )
 
+    def _check_running(self) -> None:
+        """Raise an error if the run has ended. At the end of the program little else works."""
+        if self.over.is_set():
+            raise RunFinishedError(CLOSED) from self.failure
+
     def ask(self, nursery: Nursery, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """Await ``fn(*args)`` in a child of a nursery on the loop, and wait for the result."""
         self.check_caller()
+        self._check_running()
         answers: SimpleQueue[Outcome[Any]] = SimpleQueue()
-        call = PortalCall[Any](nursery, fn, args, answers)
+        call: PortalCall[Any] = PortalCall(nursery, fn, args, answers)
         with answered_at_close(self.token._state.loop, answers) as wait:
             try:
                 self._send(call.serve_in_callback)
@@ -209,8 +236,7 @@ class Host:
     def ask_sync(self, fn: Callable[..., Any], *args: Any) -> Any:
         """Call ``fn(*args)`` in a callback of the loop, and wait for the result."""
         self.check_caller()
-        if self.over.is_set():
-            raise RunFinishedError(CLOSED)
+        self._check_running()
         return self.unwrap(capture(run_sync_blocking, self.token, fn, *args))
 
     def _send(self, fn: Callable[[], object]) -> None:
@@ -259,13 +285,19 @@ class Host:
                 ``KeyboardInterrupt``, or another error of a signal handler, cancels them.
 
         Raises:
-            RuntimeError: The calling thread is the one of the loop.
+            RuntimeError: The calling thread is the one of the loop, or a task of the loop waits for
+                the calling thread.
             BaseException: The error that has ended the run.
         """
         if self.is_inherited:
             return
         if self.is_here:
             self.check_caller()
+        if not self.over.is_set() and self._waits_for_this_thread():
+            raise RuntimeError(
+                "the portal cannot be closed here: a task of its event loop waits for this thread. "
+                "Close the portal in another thread"
+            )
         try:
             self.stop_soon(cancel)
             self.over.wait()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from .._base.errors import EndOfChannel
 from .._base.forked import in_child, process_lock
@@ -167,7 +167,8 @@ class Portal(AbstractContextManager["Portal"], metaclass=NoPublicConstructor):
         nursery does. If the block raises, the children are cancelled.
 
         A child that fails cancels its siblings, and the calls of :meth:`PortalNursery.run` in the
-        block. Other code of the block is plain code, so nothing can interrupt it.
+        block. Other code of the block is plain code, so nothing can interrupt it. A block inside
+        the block belongs to the portal, so it is not cancelled with this nursery.
 
         Raises:
             RunFinishedError: The portal is closed.
@@ -190,7 +191,8 @@ class Portal(AbstractContextManager["Portal"], metaclass=NoPublicConstructor):
 
         One task runs the whole iteration, so an async generator may have scopes and nurseries open
         across its yields. It works only while the loop waits for the next item. When the iterator
-        is closed or dropped, the generator is closed.
+        is closed or dropped, the generator is closed. Its cleanup may await; the end of the portal
+        cancels it.
 
         Args:
             iterable: The async iterable.
@@ -212,7 +214,7 @@ class Portal(AbstractContextManager["Portal"], metaclass=NoPublicConstructor):
         return self._iterate(iterable)
 
     def _iterate(self, iterable: AsyncIterable[T]) -> Iterator[T]:
-        with self.wrap_async_context_manager(_items(iterable)) as channel:
+        with self.wrap_async_context_manager(_items(self._host, iterable)) as channel:
             while True:
                 try:
                     item = self.run(channel.receive)
@@ -227,8 +229,9 @@ class Portal(AbstractContextManager["Portal"], metaclass=NoPublicConstructor):
         A second call only waits. Nothing happens in a forked child of the process.
 
         Raises:
-            RuntimeError: The calling thread is the one of the portal's loop; or this is the shared
-                portal, which ends with the program.
+            RuntimeError: The calling thread is the one of the portal's loop; or a task of that loop
+                waits for it, by :func:`nurseryio.to_thread.run_sync`; or this is the shared portal,
+                which ends with the program.
             BaseException: The error that has ended the loop: a ``SystemExit`` in a callback, for
                 example.
 
@@ -259,6 +262,10 @@ class Portal(AbstractContextManager["Portal"], metaclass=NoPublicConstructor):
     ) -> None:
         """Wait for the calls that are being made, or cancel them after an error; end the loop."""
         self._close(cancel=exc_value is not None)
+
+    def __reduce__(self) -> NoReturn:
+        # The finalizer of a copy would end the loop.
+        raise TypeError("a portal cannot be copied or pickled: pass the portal itself")
 
     def __del__(self) -> None:
         host = getattr(self, "_host", None)
@@ -398,7 +405,7 @@ def _cancel(nursery: Nursery, reason: str | None) -> None:
 
 
 @as_safe_channel
-async def _items(iterable: AsyncIterable[T]) -> AsyncGenerator[T, None]:
+async def _items(host: Host, iterable: AsyncIterable[T]) -> AsyncGenerator[T, None]:
     iterator = aiter(iterable)
     try:
         async for item in iterator:
@@ -406,7 +413,9 @@ async def _items(iterable: AsyncIterable[T]) -> AsyncGenerator[T, None]:
     finally:
         close = getattr(iterator, "aclose", None)
         if close is not None:
-            await close()
+            # The channel is cancelled when the plain loop is left.
+            with host.cleanup():
+                await close()
 
 
 @needs("threads", "open_portal()")
@@ -483,5 +492,10 @@ def shared_portal() -> Portal:
     global _shared
     with _opening:
         if _shared is None or _shared.closed:
-            _shared = _open("shared portal", shared=True)
+            opened = _open("shared portal", shared=True)
+            # A signal handler may have called this meanwhile.
+            if _shared is None or _shared.closed:
+                _shared = opened
+            else:
+                opened._host.stop_soon(cancel=True)
         return _shared

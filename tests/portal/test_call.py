@@ -106,3 +106,17 @@ async def test_a_portal_call_whose_task_is_cancelled_before_its_first_step_is_an
     outcome = answer()
     # With some task factories the first step comes before the cancellation.
     assert outcome == Value("done") or isinstance(outcome.error, (RunFinishedError, Cancelled))
+
+
+async def test_a_portal_call_that_is_cancelled_after_its_end_answers_again() -> None:
+    # Ctrl-C may come after the thread has taken the answer, and before it has kept it.
+    async def work() -> str:
+        return "done"
+
+    async with nurseryio.open_nursery() as nursery:
+        call, answer = made(nursery, work)
+        call.serve_in_callback()
+        await settle()
+        assert answer() == Value("done")
+        call.cancel()
+        assert answer() == Value(None)

@@ -22,6 +22,7 @@ import pytest
 from harness import matrix, source
 
 from nurseryio._portal.console import run_console
+from nurseryio._portal.host import Host
 
 Run = Callable[..., tuple[str, str]]
 
@@ -316,6 +317,130 @@ def test_tracebacks_of_the_console_begin_in_the_input_or_in_the_background_funct
     assert errors.count("Traceback (most recent call last):") == 3
 
 
+def test_an_exit_in_the_background_is_shown_and_the_console_opens_another_nursery(
+    run: Run,
+) -> None:
+    text = """\
+import sys, nurseryio.testing
+async def leave(): sys.exit(4)
+
+async def work(): print("works", "again")
+
+nursery.start_soon(leave)
+await nurseryio.testing.wait_all_tasks_blocked()
+nursery.start_soon(work)
+await nurseryio.testing.wait_all_tasks_blocked()
+"""
+    output, errors = run(text, True)
+    assert "works again\n" in output
+    _, _, shown = errors.partition("The background tasks were cancelled, because one has ended so:")
+    assert shown.startswith(
+        '\nTraceback (most recent call last):\n  File "<console>", line 1, in leave\n'
+    )
+    assert shown.rstrip().endswith("SystemExit: 4")
+    assert shown.count("Traceback") == 1
+
+
+def test_the_console_opens_another_nursery_after_the_background_tasks_were_cancelled(
+    run: Run,
+) -> None:
+    text = """\
+import nurseryio.testing
+async def work(): print("works", "again")
+
+nursery.cancel_scope.cancel()
+nursery.start_soon(work)
+await nurseryio.testing.wait_all_tasks_blocked()
+nursery.cancel_scope.cancel(); nursery = "the input's own"
+nursery
+"""
+    output, errors = run(text, True)
+    assert "works again\n" in output
+    assert "the input's own" in output
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("last", ["1 + 1", "await nurseryio.sleep(0)"])
+def test_the_end_of_the_loop_ends_the_console(
+    run: Run, last: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts: list[Host] = []
+    lines = iter(["import asyncio", "asyncio.get_running_loop().stop()", last, "print(7)"])
+
+    def make(*args: Any) -> Host:
+        hosts.append(Host(*args))
+        return hosts[0]
+
+    def read(_prompt: str) -> str:
+        line = next(lines)
+        if line == last:
+            assert hosts[0].over.wait(30)
+        return line
+
+    monkeypatch.setattr("nurseryio._portal.console.Host", make)
+    monkeypatch.setattr(builtins, "input", read)
+    with pytest.raises(RuntimeError, match="Event loop stopped"):
+        run("", True)
+    written = capsys.readouterr()
+    assert "The event loop has ended. So the console ends.\n" in written.err
+    assert next(lines) == "print(7)"
+
+
+def test_an_input_of_the_console_without_await_does_not_wait_for_a_loop_that_ends_meanwhile(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts: list[Host] = []
+    patch = pytest.MonkeyPatch()
+
+    def make(*args: Any) -> Host:
+        hosts.append(Host(*args))
+        return hosts[0]
+
+    def end(*_request: Any) -> None:
+        patch.undo()
+        hosts[0].close(cancel=True)
+
+    def read(_prompt: str) -> str:
+        patch.setattr(type(hosts[0].token), "run_sync_soon", end)
+        return "1 + 1"
+
+    monkeypatch.setattr("nurseryio._portal.console.Host", make)
+    monkeypatch.setattr(builtins, "input", read)
+    with pytest.raises(SystemExit) as caught:
+        run("", True)
+    assert caught.value.code == 1
+    patch.undo()
+    errors = capsys.readouterr().err
+    assert "RunFinishedError: the event loop ended before it could make this call" in errors
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_inputs_of_the_console_after_a_fork_run_in_the_child_without_the_loop(
+    run: Run,
+) -> None:
+    text = """\
+import os
+child = os.fork()
+if child == 0: os._exit(3 + 4)
+
+print("status", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert "status 7\n" in run(text, True)[0]
+
+
+def test_a_console_whose_standard_streams_are_closed_ends_quietly(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for interactive in (True, False):
+        monkeypatch.setattr(sys, "stdin", None)
+        run_console(interactive, None)
+    monkeypatch.setattr(sys, "stderr", None)
+    with pytest.raises(SystemExit) as caught:
+        run("1 / 0\n", False)
+    assert caught.value.code == 1
+
+
 def debug_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     loop.set_debug(True)
@@ -347,6 +472,12 @@ def test_the_console_runs_the_file_of_pythonstartup(
     output, errors = run("print(3 + 4)\n", True)
     assert "7" in output
     assert "KeyError: 'in the file'" in errors
+
+
+def test_a_program_in_a_pipe_may_declare_its_encoding(run: Run, monkeypatch: Any) -> None:
+    program = '# -*- coding: latin-1 -*-\nprint("\xe9")\n'.encode("latin-1")
+    monkeypatch.setattr(io, "StringIO", lambda _text: io.TextIOWrapper(io.BytesIO(program)))
+    assert run("", False) == ("\xe9\n", "")
 
 
 PROGRAM = """\

@@ -365,3 +365,98 @@ def test_an_exit_in_a_child_of_a_portals_nursery_leaves_without_a_group(portal: 
     with pytest.raises(SystemExit) as caught, portal.open_nursery() as nursery:
         nursery.start_soon(leave)
     assert caught.value.code == 3
+
+
+def interrupt_after_the_next_call(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes when the answer is there, and was not returned."""
+    host = portal._host
+    ask = host.ask
+
+    def interrupted(*args: Any) -> NoReturn:
+        monkeypatch.undo()
+        ask(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(host, "ask", interrupted)
+
+
+def test_ctrl_c_just_after_an_async_context_manager_was_entered_exits_it(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Any] = []
+    interrupt_after_the_next_call(portal, monkeypatch)
+    with pytest.raises(KeyboardInterrupt), portal.wrap_async_context_manager(noting(events)):
+        raise AssertionError
+    assert KeyboardInterrupt in events
+    assert events[-1] is events[0]
+
+
+def test_an_error_of_an_exit_just_after_the_entry_replaces_ctrl_c_as_in_a_block(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def failing() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            raise KeyError("of the exit")
+
+    interrupt_after_the_next_call(portal, monkeypatch)
+    with pytest.raises(KeyError) as caught, portal.wrap_async_context_manager(failing()):
+        raise AssertionError
+    assert type(caught.value.__context__) is KeyboardInterrupt
+
+
+def test_exit_of_a_wrapped_context_manager_that_was_not_entered_does_not_wait(
+    portal: Portal,
+) -> None:
+    wrapped = portal.wrap_async_context_manager(noting([]))
+    assert wrapped.__exit__(None, None, None) is False
+
+
+def test_a_generator_with_a_nursery_of_a_portal_can_be_closed(portal: Portal) -> None:
+    cancelled: list[str] = []
+
+    async def child() -> None:
+        try:
+            await nurseryio.sleep_forever()
+        finally:
+            cancelled.append("child")
+
+    def generate() -> Iterator[None]:
+        with portal.open_nursery() as nursery:
+            nursery.start_soon(child)
+            nursery.run(checkpoint)
+            yield
+
+    generator: Any = generate()
+    next(generator)
+    generator.close()  # a group around its GeneratorExit would be raised here
+    assert cancelled == ["child"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_error_of_a_signal_handler_in_the_finalizer_of_a_block_does_not_lose_the_cancellation(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = portal.run_sync(nurseryio.Event)
+
+    @asynccontextmanager
+    async def manager() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            over.set()
+
+    token = portal._host.token
+
+    def interrupted(*args: Any) -> NoReturn:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    wrapped = portal.wrap_async_context_manager(manager())
+    wrapped.__enter__()
+    monkeypatch.setattr(type(token), "run_sync_soon", interrupted)
+    del wrapped
+    gc.collect()
+    portal.run(over.wait)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import gc
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -171,6 +173,27 @@ def test_a_worker_thread_of_the_portals_loop_may_call_the_portal(portal: Portal)
     assert portal.run(nurseryio.to_thread.run_sync, portal.run_sync, int) == 0
 
 
+def test_closing_a_portal_in_a_worker_thread_of_its_loop_is_an_error_and_not_a_deadlock(
+    portal: Portal,
+) -> None:
+    def close() -> None:
+        with pytest.raises(RuntimeError, match="a task of its event loop waits for this thread"):
+            portal.close()
+
+    portal.run(nurseryio.to_thread.run_sync, close)
+    assert not portal.closed
+
+
+def test_a_worker_thread_that_its_task_may_abandon_can_close_the_portal() -> None:
+    async def close() -> None:
+        await nurseryio.to_thread.run_sync(portal.close, abandon_on_cancel=True)
+
+    portal = open_portal()
+    with pytest.raises(RunFinishedError, match="the portal was closed during this call"):
+        portal.run(close)
+    assert portal._host.over.wait(30)
+
+
 async def test_a_portal_may_be_called_in_the_thread_of_another_loop() -> None:
     with open_portal() as portal:
 
@@ -280,6 +303,14 @@ def test_a_portal_that_is_forgotten_ends_with_a_resource_warning() -> None:
     assert over.wait(30)
 
 
+def test_a_portal_cannot_be_copied_because_a_copys_end_would_be_the_portals(portal: Portal) -> None:
+    for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="a portal cannot be copied or pickled"):
+            copied(portal)
+    gc.collect()
+    assert not portal.closed
+
+
 def test_a_portal_that_was_closed_ends_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -350,6 +381,25 @@ def test_threads_that_need_the_shared_portal_at_once_get_the_same(
     for thread in [Thread(get) for _ in range(8)]:
         thread.join()
     assert len(set(map(id, found))) == 1
+    found[0]._host.close(cancel=True)
+
+
+def test_a_signal_handler_that_needs_the_shared_portal_while_it_is_opened_gets_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = sys.modules[shared_portal.__globals__["__name__"]]
+    monkeypatch.setattr(module, "_shared", None)
+    found: list[Portal] = []
+    made = module._open
+
+    def interrupted(*args: Any, **options: Any) -> Portal:
+        monkeypatch.setattr(module, "_open", made)
+        found.append(shared_portal())
+        return made(*args, **options)
+
+    monkeypatch.setattr(module, "_open", interrupted)
+    found.append(shared_portal())
+    assert found[0] is found[1]
     found[0]._host.close(cancel=True)
 
 
@@ -497,6 +547,47 @@ def test_leaving_the_iteration_of_a_portal_closes_the_async_generator(portal: Po
     assert next(iterator) == 1
     iterator.close()  # type: ignore[attr-defined]
     assert events == ["closed"]
+
+
+def test_the_cleanup_of_an_async_generator_that_a_portal_iterates_may_await(portal: Portal) -> None:
+    events = []
+
+    async def count() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await checkpoint()
+            events.append("cleaned up")
+
+    for _ in portal.iterate(count()):
+        break
+    gc.collect()
+    assert events == ["cleaned up"]
+
+
+def test_closing_a_portal_cancels_the_cleanup_of_an_async_generator() -> None:
+    events = []
+    cleaning = threading.Event()
+
+    async def count() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            cleaning.set()
+            try:
+                await nurseryio.sleep_forever()
+            except Cancelled:
+                events.append("cancelled")
+                raise
+
+    with open_portal() as portal:
+        iterator: Any = portal.iterate(count())
+        next(iterator)
+        thread = Thread(iterator.close)
+        cleaning.wait()
+        portal.close()
+        thread.join()
+    assert events == ["cancelled"]
 
 
 def test_an_error_of_an_async_generator_leaves_the_iteration_of_a_portal_bare(
