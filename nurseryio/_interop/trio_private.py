@@ -121,7 +121,7 @@ def find(module: str, name: str) -> Any:
     offered = private_names(module)
     if name in offered:
         return offered[name]
-    if not name.startswith("_"):
+    if not name.startswith("_") and f"{module}.{name}" not in ADVICE:
         for public in _PUBLIC:
             value = getattr(importlib.import_module(LIBRARY + public), name, None)
             if value is not None and not isinstance(value, types.ModuleType):
