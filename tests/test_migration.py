@@ -9,6 +9,7 @@ import importlib
 import re
 from typing import Any
 
+import anyio
 import pytest
 from harness import source
 
@@ -47,9 +48,14 @@ def test_the_migration_table_of_anyio_is_read() -> None:
     assert len(ANYIO) > 40
 
 
+# Newer than the oldest anyio that nurseryio works with.
+NEW_IN_ANYIO = ("to_interpreter", "BrokenWorkerInterpreter")
+
+
 @pytest.mark.parametrize(("path", "cells"), ANYIO, ids=[path for path, _ in ANYIO])
 def test_the_replacement_of_each_anyio_name_exists(path: str, cells: list[str]) -> None:
-    if not path.startswith(".mark"):
+    newer = path.strip(".").startswith(NEW_IN_ANYIO)
+    if not path.startswith(".mark") and not (newer and not hasattr(anyio, NEW_IN_ANYIO[1])):
         find("anyio", path)
     ours = [path] if cells[1].strip() == "the same" else names(cells[1], "nurseryio")
     assert ours

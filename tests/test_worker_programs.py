@@ -124,4 +124,4 @@ if __name__ == "__main__":
     assert status == 1
     assert "UnpicklingError: the worker cannot load the function or an argument" in errors
     if sys.version_info >= (3, 11):
-        assert "put the function into a module" in errors
+        assert "put the function into another module" in errors
