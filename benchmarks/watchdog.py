@@ -1,9 +1,13 @@
 """What an installed `Watchdog` costs: `python -m benchmarks.watchdog [ROW ...]`.
 
-Each row is run in turns without and with a watchdog, in one process and on one loop. The figure is
-the median of the quotients of neighbouring rounds, and half the distance between their quartiles. A
-round is longer than the longest pause between two looks of the watchdog's thread. The time is that
-of the CPU for the whole process, the watchdog's thread included.
+Each row is run in turns without a watchdog, with one, and with a thread that wakes up as often and
+does nothing, in one process and on one loop. The figures are the medians of the quotients of
+neighbouring rounds, and half the distances between their quartiles. A round is longer than the
+longest pause between two looks of the watchdog's thread. The time is that of the CPU for the whole
+process, the thread included.
+
+A thread that waits for the GIL can cost a tenth by itself, in CPython 3.13 for example, if the loop
+makes a hundred short steps in each iteration. Only what exceeds this is the watchdog's own.
 
 Instructions are no measure here: valgrind makes the program fifty times slower, and the thread
 looks by the clock.
@@ -14,8 +18,9 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
-from collections.abc import Callable
-from contextlib import nullcontext
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import nurseryio
@@ -33,12 +38,41 @@ SECONDS = 1.5
 """How long a round is at least, in seconds of the CPU."""
 
 
+PAUSE = 0.025
+"""The pause between two looks of a watchdog with its defaults, in seconds."""
+
+
 def watchdog() -> Watchdog:
     """Return a watchdog with its defaults, but for the message about many tasks.
 
     That is made once in the life of a program, not once in each round.
     """
     return Watchdog(many_tasks=None)
+
+
+@contextmanager
+def idle_thread() -> Iterator[None]:
+    """Run a thread that wakes up as often as a watchdog's, and does nothing."""
+    over = threading.Event()
+
+    def wake() -> None:
+        while not over.wait(PAUSE):
+            pass
+
+    thread = threading.Thread(target=wake)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+SIDES: tuple[Callable[[], AbstractContextManager[object]], ...] = (
+    nullcontext,
+    watchdog,
+    idle_thread,
+)
 
 
 async def a_round(function: Callable[..., Any], n: int, times: int) -> float:
@@ -53,21 +87,22 @@ async def a_round(function: Callable[..., Any], n: int, times: int) -> float:
 
 async def in_turns(
     function: Callable[..., Any], n: int, rounds: int, seconds: float
-) -> tuple[list[float], list[float]]:
-    """Return the CPU seconds of the rounds without, and of those with a watchdog."""
-    found: tuple[list[float], list[float]] = ([], [])
+) -> tuple[list[float], ...]:
+    """Return the CPU seconds of the rounds, for each of the sides."""
+    found: tuple[list[float], ...] = tuple([] for _ in SIDES)
     await a_round(function, n, 1)  # warms the code up
     times = 1 + int(seconds / await a_round(function, n, 1))
     for number in range(rounds):
-        for watched in (number % 2, 1 - number % 2):
+        for place in range(len(SIDES)):
+            side = (number + place) % len(SIDES)
             gc.collect()
-            with watchdog() if watched else nullcontext():
-                found[watched].append(await a_round(function, n, times))
+            with SIDES[side]():
+                found[side].append(await a_round(function, n, times))
     return found
 
 
 def main() -> None:
-    """Print the ratio of each row."""
+    """Print the ratios of each row."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.watchdog", description=__doc__)
     p.add_argument("rows", nargs="*", metavar="ROW", help=f"default: {' '.join(ROWS)}")
     p.add_argument("--rounds", type=int, default=21)
@@ -87,7 +122,7 @@ def main() -> None:
 
 def _print_row(name: str, loop: str, rounds: int, tiny: bool) -> None:
     row = BY_NAME[name]
-    plain, watched = nurseryio.run(
+    plain, watched, idle = nurseryio.run(
         in_turns,
         getattr(idiom(LIBRARIES["nurseryio"]), name),
         row.tiny if tiny else row.n,
@@ -95,8 +130,11 @@ def _print_row(name: str, loop: str, rounds: int, tiny: bool) -> None:
         0.0 if tiny else SECONDS,
         loop_factory=loop_factory(loop),
     )
-    ratio, half = paired_ratio(watched, plain), spread(watched, plain)
-    print(f"{name:22} {loop:6} {ratio:6.3f} ±{half:.3f}", flush=True)
+    said = [
+        f"{what} {paired_ratio(side, plain):6.3f} ±{spread(side, plain):.3f}"
+        for what, side in (("watchdog", watched), ("a thread", idle))
+    ]
+    print(f"{name:22} {loop:6} {'   '.join(said)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -220,10 +220,12 @@ def test_the_cost_of_a_watchdog_is_measured_in_turns(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["watchdog", "--tiny", "--rounds", "4", "nursery_one"])
     watchdog.main()
-    name, loop, ratio, half = capsys.readouterr().out.split()
-    assert (name, loop) == ("nursery_one", "stock")
-    assert float(ratio) > 0
-    assert half.startswith("±")
+    words = capsys.readouterr().out.split()
+    assert words[:3] == ["nursery_one", "stock", "watchdog"]
+    assert words[5:7] == ["a", "thread"]
+    for ratio, half in (words[3:5], words[7:]):
+        assert float(ratio) > 0
+        assert half.startswith("±")
 
 
 @pytest.mark.parametrize("load", instruments.LOADS)
