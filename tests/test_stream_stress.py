@@ -6,7 +6,6 @@ how many programs each kind runs on each cell of the loop matrix, ``NURSERYIO_SE
 
 from __future__ import annotations
 
-import asyncio
 import os
 import zlib
 
@@ -30,8 +29,6 @@ async def test_stream_stress_random_programs_lose_no_byte_and_end(
     first = zlib.crc32(str(loop_case).encode()) if SEED is None else int(SEED)
     for seed in range(first, first + PROGRAMS):
         await Program(KINDS[kind], seed).run()
-    # uvloop counts in milliseconds: a timer that has fired may still seem to be to come.
-    await asyncio.sleep(0.002)
 
 
 # -- the model itself -------------------------------------------------------------
