@@ -153,6 +153,7 @@ SUMMARY = """\
 3.9: tests --matrix=quick          280 s  ok
 pypy: tests --matrix=quick tests/core   90 s  ok
 3.13-loops: tests tests/test_foreign_loops.py   40 s  ok
+3.13-compiled: tests --matrix=quick --brief tests/core   60 s  ok
 Pyodide 314.0.7                     15 s  ok
 """
 
@@ -161,6 +162,7 @@ def test_the_support_table_has_a_row_for_each_environment_that_ci_has_tested() -
     assert support_table.rows(SUMMARY) == [
         ("CPython 3.13", "[of other packages](loops.md)", "cross-section"),
         ("CPython 3.13", "asyncio's own, uvloop", "all, full loop matrix"),
+        ("CPython 3.13", "asyncio's own, uvloop", "the engine, on the compiled build"),
         (
             "CPython 3.10",
             "asyncio's own, uvloop",

@@ -51,6 +51,8 @@ def _row(environment: str, arguments: str) -> tuple[str, str, str]:
     version, _, rest = environment.partition("-")
     if rest == "loops":
         return (f"CPython {version}", "[of other packages](loops.md)", "cross-section")
+    if rest == "compiled":
+        return (f"CPython {version}", "asyncio's own, uvloop", "the engine, on the compiled build")
     if environment == "pypy":
         return ("PyPy 3.11", "asyncio's own", "those of the engine")
     which = "all but the slowest" if "--brief" in arguments else "all"
