@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from .._base import Error, capture
 from .._base.thread_cache import start_thread_soon
+from .._base.util import safe_repr
 from .._core import wait_task_rescheduled
 from .._system.thread_call import Hop
-from .packing import unpack
+from .packing import function_of, pack_request, unpack
 
 if TYPE_CHECKING:
     import asyncio
@@ -106,6 +107,40 @@ class WorkerCall(Hop):
         if self._kills and self.worker is not None:
             self.worker.kill()
         return super().abort(raise_cancel)
+
+
+def make_call(
+    kind: str,
+    sync_fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    task: Task,
+    pool: Pool,
+    limiter: Borrowable,
+    *,
+    kills: bool,
+) -> WorkerCall:
+    """Make the call of ``sync_fn(*args)`` in a worker. The next step is to acquire its token.
+
+    Args:
+        kind: The name of the public module.
+        sync_fn: The function.
+        args: Its arguments.
+        task: The task that calls.
+        pool: The pool of the task's loop.
+        limiter: The limiter.
+        kills: Whether a cancellation kills the worker.
+
+    Raises:
+        TypeError: ``sync_fn`` is not callable.
+        pickle.PicklingError: The function or an argument cannot be pickled.
+    """
+    caller = f"{kind}.run_sync"
+    if not callable(sync_fn):
+        raise TypeError(f"{caller} needs a function to call, not {safe_repr(sync_fn)}")
+    packed = pack_request(caller, sync_fn, args)
+    return WorkerCall(
+        kind, packed, function_of(sync_fn), pool, kills, task, task._state.loop, limiter
+    )
 
 
 async def wait_for_call(call: WorkerCall, task: Task) -> Any:

@@ -16,15 +16,14 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._asyncio.compat import running_loop
 from .._base.errors import BrokenWorkerInterpreter
 from .._base.unsupported import needs
 from .._base.util import safe_repr
 from .._core import checkpoint_if_cancelled, current_task
 from .._core.task import current_state
 from .._system.threads import acquire_token
-from .call import WorkerCall, wait_for_call
-from .packing import answer, function_of, pack_request
+from .call import make_call, wait_for_call
+from .packing import answer
 from .pool import pools_of_loops
 
 if TYPE_CHECKING:
@@ -220,17 +219,9 @@ async def to_interpreter_run_sync(
         )
     await checkpoint_if_cancelled()
     task = current_task()
-    if not callable(sync_fn):
-        raise TypeError(
-            f"to_interpreter.run_sync needs a function to call, not {safe_repr(sync_fn)}"
-        )
-    packed = pack_request("to_interpreter.run_sync", sync_fn, args)
     pool = _pool_of(task._state)
     if limiter is None:
         limiter = pool.limiter
-    call = WorkerCall(
-        "to_interpreter", packed, function_of(sync_fn), pool, False, task, running_loop(), limiter
-    )
-    del packed
+    call = make_call("to_interpreter", sync_fn, args, task, pool, limiter, kills=False)
     await acquire_token(limiter, call)
     return await wait_for_call(call, task)  # type: ignore[no-any-return]

@@ -29,7 +29,7 @@ from .._sync import CapacityLimiter
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from .._core.loop_state import LoopState
 
@@ -173,19 +173,21 @@ def pools_of_loops(make: Callable[[], Worker]) -> PerLoop[Pool]:
     """The pools of one kind of workers, one for each loop."""
     pools: PerLoop[Pool] = PerLoop(lambda state: Pool(state, make))
 
-    @in_child
-    def forsake_all() -> None:
+    def made() -> Iterator[tuple[LoopState, Pool]]:
         for state in all_states():
             pool: Any = pools.find(state)
             if pool is not None:
-                pools.drop(state)
-                pool.forsake()
+                yield state, pool
+
+    @in_child
+    def forsake_all() -> None:
+        for state, pool in made():
+            pools.drop(state)
+            pool.forsake()
 
     @atexit.register
     def kill_all() -> None:
-        for state in all_states():
-            pool: Any = pools.find(state)
-            if pool is not None:
-                pool.kill_all()
+        for _state, pool in made():
+            pool.kill_all()
 
     return pools

@@ -11,14 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from .._asyncio.compat import running_loop
 from .._base.unsupported import needs
-from .._base.util import safe_repr
 from .._core import checkpoint_if_cancelled, current_task
 from .._core.task import current_state
 from .._system.threads import acquire_token
-from .call import WorkerCall, wait_for_call
-from .packing import function_of, pack_request
+from .call import make_call, wait_for_call
 from .pool import pools_of_loops
 from .worker_process import WorkerProcess
 
@@ -112,15 +109,9 @@ async def to_process_run_sync(
     """
     await checkpoint_if_cancelled()
     task = current_task()
-    if not callable(sync_fn):
-        raise TypeError(f"to_process.run_sync needs a function to call, not {safe_repr(sync_fn)}")
-    packed = pack_request("to_process.run_sync", sync_fn, args)
     pool = _pool_of(task._state)
     if limiter is None:
         limiter = pool.limiter
-    call = WorkerCall(
-        "to_process", packed, function_of(sync_fn), pool, True, task, running_loop(), limiter
-    )
-    del packed
+    call = make_call("to_process", sync_fn, args, task, pool, limiter, kills=True)
     await acquire_token(limiter, call)
     return await wait_for_call(call, task)  # type: ignore[no-any-return]
