@@ -163,6 +163,11 @@ def is_cancelled(exc: BaseException) -> bool:
     return is_a(exc, Cancelled)
 
 
+def only_cancelled(error: BaseException) -> bool:
+    """Whether it is a ``Cancelled``, or a group of nothing else."""
+    return all(map(is_cancelled, leaves(error)))
+
+
 def same_arguments(args: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
     """Whether two plain ``Cancelled`` have the same arguments.
 

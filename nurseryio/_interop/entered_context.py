@@ -11,6 +11,7 @@ and also if no such call waits any more.
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._base import AsyncResource, Cancelled
@@ -21,8 +22,6 @@ from .._nursery import TASK_STATUS_IGNORED, CancelScope, TaskStatus
 from .._sync import Event
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
-
     from .._nursery import Nursery
 
 __all__ = ["EnteredContext", "enter_in_task"]
@@ -138,7 +137,7 @@ async def enter_in_task(
 
     Checkpoint: yes.
     """
-    if not (hasattr(type(manager), "__aenter__") and hasattr(type(manager), "__aexit__")):
+    if not issubclass(type(manager), AbstractAsyncContextManager):
         hint = "; call the function to get the manager" if callable(manager) else ""
         raise TypeError(
             f"enter_in_task() takes an async context manager, not {safe_repr(manager)}{hint}"

@@ -18,19 +18,18 @@ finalizer. Nothing waits for the finalizer.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._base import Cancelled, Error, Value
 from .._base.errors import RunFinishedError
 from .._base.exc_fields import class_name, is_a, set_traceback, traceback_of, without_own_frame
-from .._base.exception_groups import bare_exit, is_cancelled, leaves
+from .._base.exception_groups import bare_exit, is_cancelled, leaves, only_cancelled
 from .._base.util import safe_repr
 from .._nursery import TASK_STATUS_IGNORED, CancelScope, TaskStatus
 from .._sync import Event
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     from .._base import Outcome
@@ -92,7 +91,7 @@ class Held(Generic[T]):
         A cancellation that leaves the block cancels the manager. Given as an error, it would be
         taken for the nursery's own.
         """
-        if error is not None and _is_cancellation(error):
+        if error is not None and only_cancelled(error):
             self._scope.cancel(reason="a cancellation has left the block")
         else:
             self._error = error
@@ -118,7 +117,7 @@ class Entered(AbstractContextManager[T]):
     """The plain context manager around an async one."""
 
     def __init__(self, host: Host, manager: AbstractAsyncContextManager[T]) -> None:
-        if not (hasattr(type(manager), "__aenter__") and hasattr(type(manager), "__aexit__")):
+        if not issubclass(type(manager), AbstractAsyncContextManager):
             raise TypeError(
                 f"a portal can enter an async context manager, not {safe_repr(manager)}"
             )
@@ -177,7 +176,7 @@ class Entered(AbstractContextManager[T]):
             outcome = self._host.ask(self._host.nursery, held.leave, (exc_value,))
             self._held = None
             if isinstance(outcome, Value):
-                if exc_value is not None and _is_cancellation(exc_value):
+                if exc_value is not None and only_cancelled(exc_value):
                     return held.has_ended_early  # the cancellation came from the manager
                 return held.has_seen_error
             if bare_exit(outcome.error) is exc_value:
@@ -207,8 +206,3 @@ class Entered(AbstractContextManager[T]):
                     # A signal handler's error may have come before the loop got the request.
                     self._host.token.run_sync_soon(held.abandon)
                     raise
-
-
-def _is_cancellation(error: BaseException) -> bool:
-    """Whether an error is a ``Cancelled``, or a group of nothing else."""
-    return all(map(is_cancelled, leaves(error)))

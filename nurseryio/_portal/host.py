@@ -31,7 +31,7 @@ from .._asyncio.interpreter import DAEMONS, before_threads_are_joined
 from .._base import Error, Value, capture
 from .._base.errors import RunFinishedError
 from .._base.exc_fields import chain, without_own_frame
-from .._base.exception_groups import bare_exit, is_cancelled, leaves
+from .._base.exception_groups import bare_exit, is_cancelled, only_cancelled
 from .._base.forked import generation, in_child
 from .._base.util import call_each
 from .._core.task import current_task
@@ -253,7 +253,7 @@ class Host:
             self._send(call.cancel)
         outcome = wait()
         try:
-            if isinstance(outcome, Error) and not all(map(is_cancelled, leaves(outcome.error))):
+            if isinstance(outcome, Error) and not only_cancelled(outcome.error):
                 chain(error, outcome.error)
         finally:
             del outcome, error  # no reference cycle
