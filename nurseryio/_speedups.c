@@ -2265,6 +2265,17 @@ look_up(PyObject *given, const char *name)
     return Py_XNewRef(found);
 }
 
+static PyTypeObject *
+look_up_class(PyObject *given, const char *name)
+{
+    PyObject *found = look_up(given, name);
+    if (found != NULL && !PyType_Check(found)) {
+        PyErr_Format(PyExc_TypeError, "%s is not a class", name);
+        Py_CLEAR(found);
+    }
+    return (PyTypeObject *)found;
+}
+
 PyDoc_STRVAR(bind_channels_doc,
 "bind_channels($module, given, /)\n--\n\n\
 Look up what the channels' functions use.\n\n\
@@ -2280,14 +2291,8 @@ bind_channels(PyObject *module, PyObject *given)
         return NULL;
     }
 #define X(name) \
-    { \
-        PyObject *found = look_up(given, #name); \
-        if (found == NULL) \
-            return NULL; \
-        if (!PyType_Check(found)) \
-            return PyErr_Format(PyExc_TypeError, #name " is not a class"); \
-        C.name = (PyTypeObject *)found; \
-    }
+    if ((C.name = look_up_class(given, #name)) == NULL) \
+        return NULL;
     CHANNEL_CLASSES(X)
 #undef X
 #define X(cls, name) \
@@ -2364,14 +2369,8 @@ bind(PyObject *module, PyObject *args)
         return NULL;
     }
 #define X(name) \
-    { \
-        PyObject *found = look_up(given, #name); \
-        if (found == NULL) \
-            return NULL; \
-        if (!PyType_Check(found)) \
-            return PyErr_Format(PyExc_TypeError, #name " is not a class"); \
-        T.name = (PyTypeObject *)found; \
-    }
+    if ((T.name = look_up_class(given, #name)) == NULL) \
+        return NULL;
     CLASSES(X)
 #undef X
 #define X(cls, name) \
