@@ -6,7 +6,7 @@ BIN = .venv/bin
 
 SEED ?= 1
 
-.PHONY: help demo quick test test-compiled full coverage injection syscalls threads packages browser lint types docs bench clean
+.PHONY: help demo quick test test-compiled full coverage coverage-c injection syscalls threads packages browser lint types docs bench clean
 
 help:
 	@echo "make demo    run the demonstration, on the stock loop and on uvloop"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-compiled  compile the C part, and run the tests with it"
 	@echo "make full    run the tests on every supported Python, each on the full loop matrix (hours)"
 	@echo "make coverage   report how much of each module its own tests execute"
+	@echo "make coverage-c  report which lines of the C part the tests execute"
 	@echo "make injection  raise an exception at every line of the engine in turn (takes long)"
 	@echo "make syscalls   raise each error at every system call in turn, and run random programs"
 	@echo "                on all streams (takes minutes)"
@@ -63,8 +64,12 @@ full:
 coverage: .venv/dev.stamp
 	$(BIN)/python tests/harness/coverage_report.py $(MODULES)
 
+coverage-c: .venv/test.stamp
+	cd tests && ../$(BIN)/python -W ignore -m harness.c_coverage $(TESTS)
+
 injection: .venv/test.stamp
 	cd tests && ../$(BIN)/python -W ignore -m harness.injection
+	cd tests && ../$(BIN)/python -W ignore -m harness.call_injection
 
 syscalls: .venv/test.stamp
 	cd tests && ../$(BIN)/python -W ignore -m harness.syscall_injection --seed $(SEED)

@@ -603,14 +603,16 @@ scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     Py_RETURN_FALSE;
 original: {
         PyObject *arguments[4] = {self};
-        if (!may_fall_back())
-            return NULL;
         if (nargs > 3) {
             PyErr_SetString(PyExc_TypeError, "__exit__() takes 4 positional arguments");
             return NULL;
         }
         for (Py_ssize_t i = 0; i < nargs; i++)
             arguments[i + 1] = args[i];
+        if (!may_fall_back()) {
+            clean_up(P.scope_exit, arguments, nargs + 1);  /* the scope is left even so */
+            return NULL;
+        }
         return PyObject_Vectorcall(P.scope_exit, arguments, nargs + 1, NULL);
     }
 }

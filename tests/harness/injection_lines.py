@@ -215,6 +215,11 @@ class Injector:
             threading.settrace(None)  # type: ignore[arg-type]
             sys.settrace(None)
 
+    @property
+    def may_be_absorbed(self) -> bool:
+        """Whether the engine may catch the error, as it does RuntimeError at some lines."""
+        return isinstance(self.error, RuntimeError)
+
     # -- both ways --
 
     def _hit(self, line: Line) -> None:

@@ -57,6 +57,7 @@ ALSO_BLIND = {
 # failure injection and random programs. CI runs them on one Python, `make full` on all.
 LONG = {
     "test_architecture",
+    "test_call_injection",
     "test_conftest",
     "test_docs",
     "test_examples",

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import types
 from collections.abc import Callable, Iterator
@@ -17,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import pypy, source
+from harness import c_build, pypy
+from harness.c_build import MODULE_FILE, SUPPORTED
 
 import nurseryio
 from nurseryio import CancelScope, move_on_after, open_nursery, sleep_forever
@@ -25,9 +23,6 @@ from nurseryio._nursery import compiled
 from nurseryio._nursery.compiled import C_MODULE, SET_BY_C, VARIABLE, put_in_place, why_pure
 
 pytestmark = pytest.mark.limit(300)
-
-# The versions that the C file is for.
-SUPPORTED = sys.implementation.name == "cpython" and (3, 12) <= sys.version_info < (3, 14)
 
 
 # -- whether it is used -------------------------------------------------------------
@@ -98,38 +93,21 @@ def test_without_the_c_module_the_build_is_pure_and_nothing_is_reported(
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with the C module, compiled here if this build is pure."""
-    if not SUPPORTED:
-        pytest.skip("the C file is for CPython 3.12 and 3.13")
+    """Where a copy of the package with the C module lies, compiled here if this build is pure."""
+    if nurseryio.__compiled__:
+        return Path(nurseryio.__file__).parents[1]
+    reason = c_build.why_not()
+    if reason is not None:
+        pytest.skip(reason)
     folder = tmp_path_factory.mktemp("both")
-    package = source.ROOT / "nurseryio"
-    shutil.copytree(package, folder / "nurseryio", ignore=shutil.ignore_patterns("__pycache__"))
-    if not (folder / "nurseryio" / MODULE_FILE).exists():
-        compile_into(folder / "nurseryio", package / "_speedups.c")
+    c_build.copy_into(folder)
     return folder
 
 
-MODULE_FILE = f"_speedups{sysconfig.get_config_var('EXT_SUFFIX')}"
-
-
-def compile_into(folder: Path, c_file: Path) -> None:
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    headers = sysconfig.get_paths()["include"]
-    if compiler is None or not (Path(headers) / "Python.h").exists() or not c_file.exists():
-        pytest.skip("needs a C compiler, the headers of Python and the C file")
-    flags = ["-O1", "-Wall", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden", f"-I{headers}"]
-    if sys.platform == "darwin":
-        flags += ["-undefined", "dynamic_lookup"]
-    subprocess.run([compiler, *flags, str(c_file), "-o", str(folder / MODULE_FILE)], check=True)
-
-
 def run(folder: Path, *arguments: str, **variables: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{source.ROOT / 'tests'}"}
-    environment.pop(VARIABLE, None)
-    environment.update(variables)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", *arguments],
-        env=environment,
+        env={**c_build.in_copy(folder), **variables},
         cwd=tempfile.gettempdir(),
         capture_output=True,
         text=True,
