@@ -51,8 +51,11 @@ ASKING = {
 }
 
 
+ODD_LOOPS = ["Proxy", "WithAList", "WithFailingProperties", "WithoutHandles", "WithoutSelfPipe"]
+
+
 @pytest.mark.limit(60)
-@pytest.mark.parametrize("loop", ["Proxy", "WithAList", "WithFailingProperties", "WithoutHandles"])
+@pytest.mark.parametrize("loop", ODD_LOOPS)
 def test_the_cross_section_passes_on_a_loop_of_odd_shape(loop: str) -> None:
     ended = programs.run(PROGRAM, loop, "run", *ASKING)
     assert sorted(ended.lines) == sorted(f"{step}: ok" for step in ASKING), ended.errors

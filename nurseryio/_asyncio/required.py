@@ -41,7 +41,8 @@ AT_IMPORT: list[tuple[str, Any, tuple[str, ...]]] = [
 if sys.version_info < (3, 12):
     AT_IMPORT.append(("asyncio.tasks", asyncio.tasks, ("_current_tasks",)))
 
-# Of the objects of a class, which has them whenever its own ``__init__`` was called.
+# Of the objects of a class. A subclass may replace the methods that set them, and then lack some.
+# asyncio has not changed then, and the loop is treated as one that does not show these parts.
 OF_OBJECTS: list[tuple[str, type, tuple[str, ...]]] = [
     (
         "asyncio.BaseEventLoop",
@@ -91,7 +92,7 @@ def check_import() -> None:
     """
     for shown, owner, names in AT_IMPORT:
         for name in names:
-            if not (hasattr(owner, name) or _is_set_by(owner, name)):
+            if not _has(owner, name):
                 raise ImportError(_lost(shown, name))
 
 
@@ -99,13 +100,13 @@ def check_loop(loop: object) -> None:
     """Look for the parts of a loop, if its class is asyncio's or made from it.
 
     Raises:
-        RuntimeError: one is missing. The message names it.
+        RuntimeError: one is missing, and asyncio's class does not set it. The message names it.
     """
     for part in (loop, _read(loop, "_selector", None)):
         for shown, cls, names in OF_OBJECTS:
             if isinstance(part, cls):
                 for name in names:
-                    if _read(part, name, _MISSING) is _MISSING:
+                    if _read(part, name, _MISSING) is _MISSING and not _has(cls, name):
                         raise RuntimeError(_lost(shown, name))
 
 
@@ -120,6 +121,11 @@ def _read(part: object, name: str, default: object) -> object:
         raise
     except Exception:
         return None  # a property of another library's class
+
+
+def _has(owner: Any, name: str) -> bool:
+    """Whether a module or class has a part, or the objects of the class have it."""
+    return hasattr(owner, name) or _is_set_by(owner, name)
 
 
 def _is_set_by(cls: Any, name: str) -> bool:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import heapq
+import os
 import selectors
 import sys
 from collections.abc import Callable
@@ -181,6 +183,28 @@ class WithAList(asyncio.SelectorEventLoop):
             super()._run_once()  # type: ignore[misc]
         finally:
             self._ready = []
+
+
+class WithoutSelfPipe(asyncio.SelectorEventLoop):
+    """Is woken by a pipe of its own, as loops are that need no sockets (async-solipsism)."""
+
+    def _make_self_pipe(self) -> None:
+        self._ends = os.pipe()
+        for end in self._ends:
+            os.set_blocking(end, False)
+        self._add_reader(self._ends[0], self._read_from_self)  # type: ignore[attr-defined]
+
+    def _close_self_pipe(self) -> None:
+        self._remove_reader(self._ends[0])  # type: ignore[attr-defined]
+        for end in self._ends:
+            os.close(end)
+
+    def _read_from_self(self) -> None:
+        os.read(self._ends[0], 4096)
+
+    def _write_to_self(self) -> None:
+        with contextlib.suppress(OSError):  # it is full, or closed
+            os.write(self._ends[1], b"\0")
 
 
 class WithFailingProperties(asyncio.SelectorEventLoop):
