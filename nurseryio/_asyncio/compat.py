@@ -30,7 +30,7 @@ import socket
 import sys
 import types
 from collections.abc import Callable, Coroutine
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 from . import required
 
@@ -443,10 +443,24 @@ def task_context(task: AsyncioTask) -> contextvars.Context | None:
 # -- loops ----------------------------------------------------------------------
 
 
+def is_task(thing: object) -> TypeGuard[AsyncioTask]:
+    """Whether this is a task of asyncio, or of a class in Python that stands in for asyncio's."""
+    return isinstance(thing, asyncio.Task) or (
+        asyncio.isfuture(thing) and hasattr(type(thing), "get_coro")
+    )
+
+
 def owner_of(callback: Any) -> AsyncioTask | None:
-    """The task whose step or wake-up a callback of ``loop.call_soon`` is; None for others."""
+    """The task whose step or wake-up a callback of ``loop.call_soon`` is; None for others.
+
+    A step is a method of the task that has no name in its class. The others, such as
+    ``task.cancel``, are callbacks as any.
+    """
     owner = getattr(callback, "__self__", None)
-    return owner if isinstance(owner, asyncio.Task) else None
+    if not is_task(owner):
+        return None
+    name = getattr(callback, "__name__", None)
+    return None if name is not None and hasattr(type(owner), name) else owner
 
 
 def waiters(loop: Loop) -> list[Any]:

@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._asyncio import compat
 from .._base.util import safe_repr
 from .._core.task import records
 
@@ -49,7 +50,7 @@ def supervise(
     """
     _check(nursery, future)
     if name is None:
-        name = future.get_name() if isinstance(future, asyncio.Task) else safe_repr(future)
+        name = future.get_name() if compat.is_task(future) else safe_repr(future)
     nursery.start_soon(_wait_for, future, name=f"supervises {name}")
     return future
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._asyncio import display
+from .._asyncio import compat, display
 from .._base.exc_fields import class_name
 from .._base.util import qualname_of
 from .holders import listed
@@ -50,7 +50,7 @@ def awaited_tasks(frames: Frames, future: Any) -> list[Any]:
             if tasks:
                 return tasks
     futures = display.gathered(future) or [future]
-    return [each for each in futures if isinstance(each, asyncio.Task) and not each.done()]
+    return [each for each in futures if compat.is_task(each) and not each.done()]
 
 
 def of_asyncio(view: View, frames: Frames, loop: Any) -> Wait:

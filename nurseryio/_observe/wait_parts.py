@@ -5,12 +5,12 @@ Rule: a name that cannot be shown does not prevent the description.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from .._asyncio import compat
 from .._core.task import records
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def name_of_task(task: Any) -> str:
     It is a plain ``str``: a subclass may compare and hash as it likes.
     """
     try:
-        name = str(task.get_name() if isinstance(task, asyncio.Task) else task.name)
+        name = str(task.get_name() if compat.is_task(task) else task.name)
         return str.__str__(name)
     except Exception:
         return "a task whose name cannot be shown"

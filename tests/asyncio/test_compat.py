@@ -137,6 +137,16 @@ async def test_the_task_of_a_ready_handle_is_found() -> None:
         del loop.call_soon
     assert seen == [asyncio.current_task()]
     assert compat.owner_of(print) is None
+    assert compat.owner_of(seen[0].cancel) is None
+
+
+@pytest.mark.parametrize("kind", [asyncio.Task, asyncio.tasks._PyTask])  # type: ignore[attr-defined]
+async def test_a_task_class_in_python_is_a_task(kind: Any) -> None:
+    task = kind(asyncio.sleep(0), loop=asyncio.get_running_loop())
+    assert compat.is_task(task)
+    await task
+    assert not compat.is_task(asyncio.get_running_loop().create_future())
+    assert not compat.is_task(nurseryio.lowlevel.current_task())
 
 
 async def test_waiting_tasks_and_tasks_that_are_ready_are_counted() -> None:

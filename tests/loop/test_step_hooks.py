@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import sys
 from typing import Any
 
 import pytest
@@ -33,6 +34,9 @@ class Recorder(Instrument):
         # Some loops name a task after they have made it.
         return [what for what, who in self.events if who.asyncio_task.get_name() == name]
 
+    def events_of(self, asyncio_task: asyncio.Task[Any]) -> list[str]:
+        return [what for what, who in self.events if who.asyncio_task is asyncio_task]
+
     def task_spawned(self, task: Task) -> None:
         self.events.append(("spawned", task))
 
@@ -56,6 +60,10 @@ LIFE = ["spawned", "scheduled", "before", "scheduled", "after", "before", "exite
 
 async def one_checkpoint() -> None:
     await checkpoint()
+
+
+async def forever() -> None:
+    await asyncio.get_running_loop().create_future()
 
 
 class CountingTask(asyncio.Task[Any]):
@@ -501,6 +509,36 @@ async def test_a_failure_as_a_step_hook_returns_does_not_keep_the_task_from_its_
     assert len(steps) == 1
     await checkpoint()
     assert len(loop_errors) == 1
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14), reason="asyncio.current_task() does not know such a task there"
+)
+async def test_an_instrument_sees_the_steps_of_a_task_class_in_python() -> None:
+    loop, recorder = asyncio.get_running_loop(), Recorder()
+    made: Any = asyncio.tasks._PyTask  # type: ignore[attr-defined]
+    add_instrument(recorder)
+    await made(one_checkpoint(), loop=loop, name="in python")
+    remove_instrument(recorder)
+    assert recorder.of("in python")[-3:] == ["before", "exited", "after"]
+    assert recorder.of("in python").count("before") == recorder.of("in python").count("after") == 2
+
+
+@pytest.mark.parametrize("kind", [asyncio.Task, asyncio.tasks._PyTask])  # type: ignore[attr-defined]
+async def test_a_method_of_a_task_as_a_callback_is_not_a_step_of_the_task(kind: Any) -> None:
+    loop, recorder = asyncio.get_running_loop(), Recorder()
+    waiting = kind(forever(), loop=loop, name="waiting")
+    await checkpoint()
+    add_instrument(recorder)
+    loop.call_soon(waiting.set_name, "renamed")
+    loop.call_soon(waiting.set_name, "waiting")
+    await checkpoint()
+    await checkpoint()
+    assert recorder.events_of(waiting) == []
+    loop.call_soon(waiting.cancel)
+    await asyncio.wait([waiting])
+    remove_instrument(recorder)
+    assert recorder.events_of(waiting).count("before") == 1
 
 
 async def test_an_instrument_sees_a_task_that_is_not_complete_at_its_first_call_soon() -> None:

@@ -114,3 +114,10 @@ def test_socket_in_finds_the_socket_below_streams() -> None:
     assert socket_in(None) is None
     deep = Thing(_stream=Thing(_stream=Thing(_stream=Thing(_stream=Thing()))))
     assert socket_in(deep) is None
+
+
+async def test_the_name_of_a_task_class_in_python_is_that_of_the_task() -> None:
+    made: Any = asyncio.tasks._PyTask  # type: ignore[attr-defined]
+    task = made(asyncio.sleep(0), loop=asyncio.get_running_loop(), name="in python")
+    assert name_of_task(task) == "in python"
+    await task
