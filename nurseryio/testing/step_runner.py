@@ -55,6 +55,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+# The error of a test framework that was called from async code.
+LOOP_RUNS = (
+    "async tests and fixtures need an event loop of their own, and one is running in this thread: "
+    "start the tests in another thread or process, or await the functions that they test"
+)
+
 # The runs in which a step is running.
 _driven: list[StepRunner] = []
 
@@ -230,7 +236,8 @@ class StepRunner(StepTask):
         strict_exception_groups: see there.
 
     Raises:
-        RuntimeError: if there is a clock and the loop cannot use it.
+        RuntimeError: an event loop is running in this thread, or there is a clock and the loop
+            cannot use it.
     """
 
     def __init__(
@@ -243,6 +250,9 @@ class StepRunner(StepTask):
         restrict_keyboard_interrupt_to_checkpoints: bool = False,
         strict_exception_groups: bool | None = None,
     ) -> None:
+        if compat.running_loop_or_none() is not None:
+            # Before anything is made. In a web page the loop always runs, and would be disturbed.
+            raise RuntimeError(LOOP_RUNS)
         super().__init__(self, name)
         # The step that do() waits for. It stays set if the step was interrupted before its end.
         self._step: _Step | None = None

@@ -15,6 +15,7 @@ from harness import matrix
 
 import nurseryio
 from nurseryio.testing import AsyncTestCase, MockClock
+from nurseryio.testing.step_runner import LOOP_RUNS
 
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [
     (lambda kind=kind: matrix.new_loop(kind))  # type: ignore[misc]
@@ -75,6 +76,21 @@ def test_scopes_and_nurseries_of_async_set_up_surround_the_test_until_tear_down(
 
     assert_passes(Case)
     assert record == ["test", "down", "clean"]
+
+
+async def test_a_test_case_in_a_running_loop_is_refused_before_anything_is_made(base: Any) -> None:
+    """Such as unittest.main() in a cell of a notebook."""
+
+    class Case(base):  # type: ignore[misc]
+        async def asyncSetUp(self) -> None:
+            raise AssertionError("must not be called")
+
+        async def test(self) -> None:
+            raise AssertionError("must not be called")
+
+    ((_, error),) = run(Case).errors
+    assert error.splitlines()[-1] == f"RuntimeError: {LOOP_RUNS}"
+    assert asyncio.get_event_loop() is asyncio.get_running_loop()
 
 
 def test_set_up_and_tear_down_may_be_async_or_not(base: Any) -> None:
@@ -247,5 +263,7 @@ def test_pytest_runs_an_async_test_case_in_each_mode_of_the_plugin(
         """
     )
     for mode in ("auto", "strict"):
-        options = ["-p", "no:asyncio", "-p", "no:anyio", f"--nurseryio-mode={mode}"]
+        # The plugin of looptime needs that of pytest-asyncio.
+        others = ("asyncio", "anyio", "looptime_plugin")
+        options = [f"-pno:{name}" for name in others] + [f"--nurseryio-mode={mode}"]
         pytester.runpytest_inprocess(*options).assert_outcomes(passed=1)
