@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -192,6 +193,74 @@ def test_closing_a_subinterpreter_does_not_wait_for_idle_worker_threads(busy: bo
     made.made.close()
     # Without work a worker thread stays for ten seconds.
     assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("observer", ["instruments.Watchdog()", "instruments.serve_monitor(path)"])
+@pytest.mark.parametrize("closed", [True, False])
+def test_observers_with_threads_of_their_own_work_where_daemon_threads_are_refused(
+    observer: str, closed: bool, tmp_path: Path
+) -> None:
+    """One that is not closed does not keep the interpreter from ending."""
+    made = Interpreter()
+    code = f"""
+    from nurseryio import instruments
+
+    loop = asyncio.new_event_loop()
+
+    async def main():
+        observer = {observer}
+        observer.__enter__()
+        if closed:
+            observer.__exit__(None, None, None)
+        names = [t.name for t in threading.enumerate() if "MainThread" not in t.name]
+        queue.put([names, threading.active_count()])
+
+    loop.run_until_complete(main())
+    """
+    ((names, count),) = made.run(code, path=str(tmp_path / "socket"), closed=closed)
+    assert count == 2 - closed
+    assert len(names) == 1 - closed
+    begun = time.monotonic()
+    made.made.close()
+    assert time.monotonic() - begun < 5
+
+
+def test_dump_on_signal_in_a_subinterpreter_says_where_it_works(interpreter: Interpreter) -> None:
+    code = """
+    from nurseryio import instruments
+
+    try:
+        instruments.dump_on_signal(signum)
+    except ValueError as error:
+        queue.put(str(error))
+    """
+    (message,) = interpreter.run(code, signum=int(signal.SIGUSR1))
+    assert message.startswith("dump_on_signal() works in Python's main interpreter only: ")
+
+
+@HOSTS
+def test_worker_processes_portals_and_runners_work_in_a_subinterpreter(
+    interpreter: Interpreter, run: str
+) -> None:
+    code = """
+    from nurseryio import testing, to_interpreter, to_process
+
+    async def main():
+        queue.put(await to_process.run_sync(len, "abc"))
+        queue.put(await to_interpreter.run_sync(len, "abcd"))
+    """
+    after = """
+    with from_thread.open_portal() as portal:
+        queue.put(portal.run_sync(len, "abcde"))
+    with testing.Runner(testing.MockClock(autojump_threshold=0)) as runner:
+        queue.put(runner.run(nurseryio.sleep, 3600))
+
+    # multiprocessing keeps a process and a pipe for each interpreter that has started a process.
+    from multiprocessing import resource_tracker
+
+    resource_tracker._resource_tracker._stop()
+    """
+    assert interpreter.run(code + f"\n    {run}" + after) == [3, 4, 5, None]
 
 
 IN_A_POOL = (

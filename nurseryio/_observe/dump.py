@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .._asyncio.compat import running_loop_or_none
+from .._asyncio.interpreter import SIGNAL_HANDLERS
 from .._base.unsupported import needs
 from .task_tree import draw, running_loops, seen_from_here
 
@@ -47,7 +48,7 @@ def dump_on_signal(signum: int | None = None, file: TextIO | None = None) -> Cal
         A function that restores the handler from before.
 
     Raises:
-        ValueError: this is not the main thread, or there is no such signal.
+        ValueError: this is not the main thread of the main interpreter, or there is no such signal.
         OSError: the signal cannot be caught.
         NotImplementedError: the platform is a web page.
 
@@ -59,6 +60,11 @@ def dump_on_signal(signum: int | None = None, file: TextIO | None = None) -> Cal
         signum = getattr(signal, "SIGUSR1", None)
         if signum is None:
             raise ValueError("this system has no SIGUSR1: give another signal, such as SIGBREAK")
+    if not SIGNAL_HANDLERS:
+        raise ValueError(
+            "dump_on_signal() works in Python's main interpreter only: in this one, print "
+            "task_tree() when it receives a message through a queue"
+        )
     if threading.current_thread() is not threading.main_thread():
         raise ValueError("only the main thread can set signal handlers: call this there")
 

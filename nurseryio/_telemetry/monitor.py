@@ -25,11 +25,11 @@ import stat
 import struct
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._asyncio.interpreter import BackgroundThread
 from .._base.forked import generation
 from .._base.unsupported import needs
 from .._observe.dump import all_trees, as_text
@@ -78,10 +78,10 @@ class Monitor:
         self._clients: dict[socket.socket, None] = {}
         # Written to when the thread is to end.
         self._wake, self._woken = socket.socketpair()
-        self._thread = threading.Thread(target=self._serve, name="nurseryio monitor", daemon=True)
+        self._thread = BackgroundThread(self._serve, "nurseryio monitor", end=self._end)
         try:
             self._thread.start()
-        except BaseException:  # no thread can be started, for example in a subinterpreter
+        except BaseException:  # no thread can be started
             self._remove()
             raise
 
@@ -96,9 +96,12 @@ class Monitor:
         if self._socket.fileno() == -1:
             return
         if self._generation == generation():
-            self._wake.send(b"x")
+            self._end()
             self._thread.join(PATIENCE)
         self._remove()
+
+    def _end(self) -> None:
+        self._wake.send(b"x")
 
     def _remove(self) -> None:
         # Another monitor may have its socket at this path by now.
@@ -128,9 +131,7 @@ class Monitor:
                 ended.select(PAUSE)
                 continue
             self._clients[connection] = None
-            client = threading.Thread(
-                target=self._serve_one, args=(connection,), name="nurseryio monitor", daemon=True
-            )
+            client = BackgroundThread(self._serve_one, "nurseryio monitor", (connection,))
             try:
                 client.start()
             except Exception:  # no thread can be started

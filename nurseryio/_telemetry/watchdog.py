@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._asyncio import compat
 from .._asyncio.compat import running_loop
+from .._asyncio.interpreter import BackgroundThread
 from .._base.abcs import Instrument
 from .._base.unsupported import needs
 from .._base.util import SECONDS, as_float, safe_repr
@@ -255,7 +256,7 @@ class _Watch:
         self._pause_around = min(shorter / LOOKS_AROUND, LONGEST_PAUSE)
         self._interval = min(limits.slow_step / LOOKS, self._pause_around)
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="nurseryio watchdog", daemon=True)
+        self._thread = BackgroundThread(self._run, "nurseryio watchdog", end=self._stopped.set)
 
     @property
     def over(self) -> bool:
@@ -357,7 +358,7 @@ class _Watch:
 
     def _describe(self, step: _Step, key: Any, frame: Any) -> None:
         places = interrupted_stack(self.loop, frame)
-        if isinstance(key, asyncio.Task):
+        if compat.is_task(key):
             task = records.get(key)
             name: str | None = name_of_task(key if task is None else task)
             path = [] if task is None else path_of(task, self.loop.time())

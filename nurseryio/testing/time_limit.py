@@ -31,6 +31,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio.compat import running_loop_or_none
+from .._asyncio.interpreter import SIGNAL_HANDLERS
 from .._core.ki import is_machinery, is_protected
 from .._observe.task_tree import draw_tasks
 
@@ -76,9 +77,7 @@ def drawn_at_limit() -> Iterator[None]:
 
     The loop must run in the main thread. There is nothing to draw in a test without a loop.
     """
-    before: Any = None
-    if SIGNAL is not None and threading.current_thread() is threading.main_thread():
-        before = signal.getsignal(SIGNAL)
+    before: Any = signal.getsignal(SIGNAL) if _can_be_handled() else None
     if not callable(before):
         yield
         return
@@ -96,6 +95,12 @@ def drawn_at_limit() -> Iterator[None]:
     finally:
         if signal.getsignal(SIGNAL) is handle:
             signal.signal(SIGNAL, before)
+
+
+def _can_be_handled() -> bool:
+    """Whether a handler of the signal can be set here. A subinterpreter sees the main one's."""
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    return SIGNAL is not None and SIGNAL_HANDLERS and is_main_thread
 
 
 class TimeLimit:
@@ -120,7 +125,7 @@ class TimeLimit:
     def take(self, task: Task | None) -> None:
         """Begin a step of this task: replace the signal's handler, if there is one."""
         self._task = task
-        if SIGNAL is None or threading.current_thread() is not threading.main_thread():
+        if not _can_be_handled():
             return
         before = signal.getsignal(SIGNAL)
         if callable(before):
