@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from harness import in_pyodide
 
+from nurseryio.testing.step_runner import LOOP_RUNS
+
 pytestmark = [
     pytest.mark.skipif(bool(in_pyodide.why_not()), reason=in_pyodide.why_not()),
     pytest.mark.limit(120),
@@ -31,6 +33,10 @@ TRACED = [
 ]
 MOST = {"lock": 1, "semaphore": 2, "limiter": 3}
 INSIDE = "Attempted to call run() from inside a run()"
+RUNNER = (
+    "a Runner is for code without an event loop, and one is running in this thread: await the "
+    "function instead"
+)
 CANNOT_WAIT = (
     "run() cannot wait here: the event loop of the page runs already, and this JavaScript engine "
     "cannot switch stacks (JSPI), or Python was entered by a synchronous call such as "
@@ -59,6 +65,9 @@ CROSS_SECTION: dict[str, list[Any]] = {
         *(["promise", True], 7, [1, None], True),
     ],
     "system_tasks": ["both"],
+    "services": ["ready", [False, False], "closed"],
+    "trace_file": [True, True],
+    "test_frameworks": [[f"RuntimeError: {LOOP_RUNS}"], ["RuntimeError", RUNNER]],
     "preloading": [True],
     "run_that_cannot_wait": [CANNOT_WAIT],
     "clean": [[], 0, []],
@@ -142,6 +151,15 @@ REFUSED = {
     "Watchdog": OBSERVERS,
     "serve_monitor": OBSERVERS,
     "dump_on_signal": OBSERVERS,
+    "to_process.run_sync": PROCESSES,
+    "to_interpreter.run_sync": THREADS,
+    "open_portal": THREADS,
+    "shared_portal": THREADS,
+    "stop_on_signals": SIGNALS,
+    **dict.fromkeys(
+        ("sendfile", "TemporaryFile", "NamedTemporaryFile", "TemporaryDirectory"), FILES
+    ),
+    **dict.fromkeys(("open_stdin", "open_stdout", "open_stderr"), FILES),
     "open_tcp_stream": SOCKETS,
     "open_tcp_listeners": SOCKETS,
     "serve_tcp": SOCKETS,

@@ -48,7 +48,7 @@ LACKING = {
     "threads": "to_thread from_thread start_thread_soon threading concurrent run_in_executor "
     "open_portal shared_portal",
     "files in threads": "open_file wrap_file Path pathlib tempfile TemporaryFile "
-    "NamedTemporaryFile TemporaryDirectory open_stdin open_stdout open_stderr",
+    "NamedTemporaryFile TemporaryDirectory open_stdin open_stdout open_stderr sendfile",
     "files that a reader could open": "TraceFile write_timeline",
     "processes": "run_process open_process subprocess multiprocessing fork "
     "create_subprocess_exec create_subprocess_shell",

@@ -27,6 +27,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._base import Cancelled, ClosedResourceError
+from .._base.unsupported import needs
 from .._base.util import safe_repr
 from .._core import checkpoint
 from .._net.stream import SocketStream, raise_for
@@ -84,6 +85,7 @@ class _Progress:
             self.left -= sent
 
 
+@needs("files")
 async def sendfile(
     stream: SendStream, file: File, offset: int = 0, count: int | None = None
 ) -> int:
@@ -116,6 +118,7 @@ async def sendfile(
         BrokenResourceError: The connection is broken.
         ClosedResourceError: The stream is closed, or was closed during the call.
         Cancelled: if the task is cancelled.
+        NotImplementedError: the platform does not have threads, as a web page.
 
     Checkpoint: yes.
 

@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import io
 import json
 import signal
 import sys
 import traceback
+import unittest
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import nurseryio
 from nurseryio import lowlevel, open_nursery, testing
 from nurseryio.abc import Instrument
-from nurseryio.instruments import Tracer
+from nurseryio.instruments import TraceFile, Tracer, write_timeline
 
 Say = Callable[[object], None]
 
@@ -300,12 +302,57 @@ async def system_tasks(say: Say) -> None:
     say("both")
 
 
+async def services(say: Say) -> None:
+    """A service nursery, and a scope that ends at a stop, without signals."""
+
+    async def service(task_status: Any) -> None:
+        task_status.started("ready")
+        try:
+            await nurseryio.sleep_forever()
+        finally:
+            say("closed")
+
+    async with nurseryio.open_service_nursery() as nursery:
+        say(await nursery.start(service))
+        with nurseryio.move_on_at_stop() as scope:
+            await nurseryio.sleep(0)
+        say([scope.cancelled_caught, nurseryio.stop_requested()])
+
+
+async def trace_file(say: Say) -> None:
+    """A trace is written to a file in memory, and a page is made from it."""
+    with TraceFile("/tmp/trace.json") as trace:
+        lowlevel.add_instrument(trace)
+        async with open_nursery() as nursery:
+            nursery.start_soon(nurseryio.sleep, 0, name="traced")
+        lowlevel.remove_instrument(trace)
+    write_timeline("/tmp/trace.json", "/tmp/trace.html")
+    for path in ("/tmp/trace.json", "/tmp/trace.html"):
+        with open(path, encoding="utf-8") as file:
+            say("traced" in file.read())
+
+
 # -- what does not ---------------------------------------------------------------
+
+
+async def test_frameworks(say: Say) -> None:
+    """Test frameworks need a loop of their own. They leave that of the page alone."""
+
+    class Case(testing.AsyncTestCase):
+        async def test(self) -> None:
+            await nurseryio.sleep(0)
+
+    result = unittest.TestResult()
+    Case("test").run(result)
+    say([text.splitlines()[-1] for _, text in result.errors])
+    with testing.Runner() as runner:
+        say_error(say, lambda: runner.run(nurseryio.sleep, 0))
+    await nurseryio.sleep(0)
 
 
 async def refusals(say: Say) -> None:
     """Each function that needs a part which a page lacks: the error, or "works"."""
-    from nurseryio import from_thread, instruments, socket, to_thread
+    from nurseryio import from_thread, instruments, socket, to_interpreter, to_process, to_thread
 
     async def receive_signals() -> None:
         with nurseryio.open_signal_receiver(signal.SIGINT):
@@ -329,6 +376,18 @@ async def refusals(say: Say) -> None:
         "Watchdog": lambda: instruments.Watchdog().start(),
         "serve_monitor": lambda: instruments.serve_monitor("path"),
         "dump_on_signal": lambda: instruments.dump_on_signal(signal.SIGINT),
+        "to_process.run_sync": lambda: to_process.run_sync(len, ""),
+        "to_interpreter.run_sync": lambda: to_interpreter.run_sync(len, ""),
+        "open_portal": from_thread.open_portal,
+        "shared_portal": from_thread.shared_portal,
+        "stop_on_signals": nurseryio.stop_on_signals,
+        "sendfile": lambda: nurseryio.sendfile(testing.memory_stream_pair()[0], io.BytesIO(b"x")),
+        "TemporaryFile": nurseryio.TemporaryFile,
+        "NamedTemporaryFile": nurseryio.NamedTemporaryFile,
+        "TemporaryDirectory": nurseryio.TemporaryDirectory,
+        "open_stdin": nurseryio.open_stdin,
+        "open_stdout": nurseryio.open_stdout,
+        "open_stderr": nurseryio.open_stderr,
         "open_tcp_stream": lambda: nurseryio.open_tcp_stream("127.0.0.1", 80),
         "open_tcp_listeners": lambda: nurseryio.open_tcp_listeners(0),
         "serve_tcp": lambda: nurseryio.serve_tcp(nurseryio.sleep, 0),
@@ -504,6 +563,9 @@ CROSS_SECTION = (
     tracer,
     foreign_awaits,
     system_tasks,
+    services,
+    trace_file,
+    test_frameworks,
     refusals,
     preloading,
     run_that_cannot_wait,
