@@ -68,8 +68,9 @@ class Pool:
         self.limiter = CapacityLimiter(processors())
         self._make = make
         self._generation = generation()
-        # All workers that have not ended; those without a call, the last one became idle last.
-        self._workers: set[Worker] = set()
+        # All workers that have not ended; those without a call, the last one became idle last. A
+        # dict, because another thread may copy it.
+        self._workers: dict[Worker, None] = {}
         self._idle: list[Worker] = []
         self._closed = False
         closing = closing_of(state.loop)
@@ -88,13 +89,13 @@ class Pool:
                 return worker
             self._end(worker)
         worker = self._make()
-        self._workers.add(worker)
+        self._workers[worker] = None
         return worker
 
     def put_back(self, worker: Worker) -> None:
         """Take a worker back after a call, or after an attempt to make one."""
         if not worker.rest():
-            self._workers.discard(worker)
+            self._workers.pop(worker, None)
             return
         if self._closed:
             self._end(worker)
@@ -108,7 +109,7 @@ class Pool:
 
     def _end(self, worker: Worker) -> None:
         """End a worker in a thread."""
-        self._workers.discard(worker)
+        self._workers.pop(worker, None)
         _end_in_thread(worker)
 
     # -- the end --
@@ -118,7 +119,7 @@ class Pool:
         if self._closed or self._generation != generation():
             return
         self._closed = True
-        workers, self._workers, self._idle = self._workers, set(), []
+        workers, self._workers, self._idle = self._workers, {}, []
         for worker in workers:
             if worker.is_working:
                 worker.kill()
@@ -131,7 +132,7 @@ class Pool:
 
     def kill_all(self) -> None:
         """Kill the workers that a call uses. May be called from any thread."""
-        for worker in tuple(self._workers):
+        for worker in self._workers.copy():
             worker.kill()
 
     def __del__(self) -> None:
@@ -141,7 +142,7 @@ class Pool:
     def forsake(self) -> None:
         """In a forked child: forget the workers, which belong to the parent."""
         self._closed = True
-        workers, self._workers, self._idle = self._workers, set(), []
+        workers, self._workers, self._idle = self._workers, {}, []
         for worker in workers:
             worker.forsake()
 
