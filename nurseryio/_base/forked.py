@@ -1,7 +1,7 @@
 """Resets in a forked child process: ``in_child()`` registers a function to call after a fork.
 
 This module has the only hook of :func:`os.register_at_fork`. Each reset is defined in the module
-whose state it resets.
+whose state it resets. Those of the room below, ``_asyncio``, are registered here.
 
 Rule 1: a child has copies of the parent's objects, but shares the parent's open files, such as
 epoll objects and the pipes that wake loops. So a reset clears references in the objects, and makes
@@ -19,6 +19,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._asyncio.closing import renew_lock
 from .util import call_each
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def _begin() -> None:
     _generation += 1
     call_each(*_resets)
 
+
+in_child(renew_lock)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin)

@@ -29,11 +29,10 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .._asyncio.closing import closing_of, renew_lock
+from .._asyncio.closing import closing_of
 from .._asyncio.compat import running_loop
 from .._base import Error, RunFinishedError, Value, coroutine_or_error
 from .._base.exc_fields import explained
-from .._base.forked import in_child
 from .._base.library_name import call_outside_task
 from .._base.unsupported import needs
 from .._core import disable_ki_protection
@@ -63,9 +62,6 @@ _TOO_EARLY = "the event loop ended before it could make this call"
 _LOOK_AGAIN = 1.0
 
 _NOT_OURS = "this thread wasn't created by nurseryio"
-
-
-in_child(renew_lock)
 
 
 # -- requests -------------------------------------------------------------------

@@ -263,10 +263,12 @@ async def test_a_forked_child_does_not_take_its_parents_process_for_exited() -> 
 
 LOCKS = [
     ("nurseryio._asyncio.closing", "_replacing"),
+    ("nurseryio._base.watchers", "_switching"),
     ("nurseryio._core.anyio_hook", "_making"),
     ("nurseryio._dtls.engine", "_preparing"),
     ("nurseryio._interop.as_trio", "_installing"),
     ("nurseryio._loop.readiness", "_adding"),
+    ("nurseryio._portal.portal", "_opening"),
 ]
 
 
@@ -291,3 +293,32 @@ def test_after_fork_a_lock_that_another_thread_held_is_free(module: str, name: s
     finally:
         release.set()
         thread.join()
+
+
+def test_after_fork_the_lock_of_a_loops_end_is_free_in_a_program_without_from_thread() -> None:
+    """Its room is below that of the resets, and cannot register one by itself."""
+    code = """
+import os, sys, threading
+import nurseryio
+from nurseryio._asyncio import closing
+
+nurseryio.run(nurseryio.sleep, 0)
+held, release = threading.Event(), threading.Event()
+
+def hold():
+    with closing._replacing:
+        held.set()
+        release.wait(10)
+
+threading.Thread(target=hold).start()
+held.wait(10)
+assert "nurseryio._system.from_thread" not in sys.modules
+child = os.fork()
+if not child:
+    os._exit(0 if closing._replacing.acquire(timeout=5) else 3)
+status = os.waitpid(child, 0)[1]
+release.set()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
