@@ -70,9 +70,11 @@ def ready_queue(loop: Loop) -> Sized:
     shown = any(ready is handle for ready in queue.copy())
     if isinstance(handle, asyncio.Handle):
         handle.cancel()
+    if not shown:
+        return UNKNOWN  # remove() would call the repr of the handle, which may raise any error
     with contextlib.suppress(ValueError, IndexError):
         queue.remove(handle)
-    return queue if shown else UNKNOWN
+    return queue
 
 
 def _ignore() -> None:

@@ -157,3 +157,18 @@ def test_a_ready_queue_is_not_iterated_while_other_threads_may_append_to_it() ->
         assert loop_parts.ready_queue(loop) is loop._ready  # type: ignore[attr-defined]
     finally:
         loop.close()
+
+
+def test_a_loop_that_hides_its_queue_may_have_handles_whose_repr_fails() -> None:
+    """``deque.remove`` puts the repr into its error. PySide6.QtAsyncio has such handles."""
+
+    class Incomplete(asyncio.Handle):
+        def __repr__(self) -> str:
+            raise AttributeError("not complete")
+
+    class Elsewhere(asyncio.SelectorEventLoop):
+        def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
+            return Incomplete(callback, args, self, context)
+
+    with contextlib.closing(Elsewhere()) as loop:
+        assert loop_parts.ready_queue(loop) is loop_parts.UNKNOWN
