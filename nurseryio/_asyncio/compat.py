@@ -450,17 +450,23 @@ def is_task(thing: object) -> TypeGuard[AsyncioTask]:
     )
 
 
+def shows_waiter(task: AsyncioTask) -> bool:
+    """Whether the class of a task has the future that the task waits for, as asyncio's has it."""
+    return isinstance(task, asyncio.Task) or hasattr(task, "_fut_waiter")
+
+
 def owner_of(callback: Any) -> AsyncioTask | None:
     """The task whose step or wake-up a callback of ``loop.call_soon`` is; None for others.
 
-    A step is a method of the task that has no name in its class. The others, such as
-    ``task.cancel``, are callbacks as any.
+    Public methods of the task, such as ``task.cancel``, are callbacks as any.
     """
     owner = getattr(callback, "__self__", None)
     if not is_task(owner):
         return None
-    name = getattr(callback, "__name__", None)
-    return None if name is not None and hasattr(type(owner), name) else owner
+    # asyncio's steps have no name, or one that is not an attribute of the class.
+    name = getattr(callback, "__name__", None) or "_"
+    is_public = not name.startswith("_") and hasattr(type(owner), name)
+    return None if is_public else owner
 
 
 def waiters(loop: Loop) -> list[Any]:

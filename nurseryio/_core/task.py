@@ -432,7 +432,20 @@ def adopt_current() -> Task:
 
 
 def adopt(task: asyncio.Task[Any]) -> Task:
-    """Make the record of a task that other code has started."""
+    """Make the record of a task that other code has started.
+
+    Raises:
+        RuntimeError: the task is of a class that cannot be cancelled in asyncio's way.
+    """
+    if not compat.shows_waiter(task):
+        kind = type(task)
+        raise explained(
+            RuntimeError(
+                f"tasks of the class {kind.__module__}.{kind.__qualname__} do not show what they "
+                "wait for, so nurseryio cannot cancel them"
+            ),
+            "use an event loop whose tasks are those of asyncio",
+        )
     anyio_hook.look()
     state = loop_state(task.get_loop())
     record = make_task(state, task.get_coro(), None, None, ROOT)

@@ -238,3 +238,17 @@ def test_the_table_of_records_is_not_iterated_while_other_threads_may_change_it(
     monkeypatch.setattr(loop_state_module, "_states", Table())
     loop_state_module.sweep_closed_loops()
     assert loop_state_module.all_states() == []
+
+
+async def test_a_task_that_does_not_show_its_waiter_is_refused_at_its_first_use() -> None:
+    """As those of PySide6.QtAsyncio. A deadline would pass, and nothing would be cancelled."""
+
+    class OddTask(asyncio.Future[None]):
+        def get_coro(self) -> None:
+            return None
+
+    odd: Any = OddTask(loop=asyncio.get_running_loop())
+    with pytest.raises(RuntimeError, match=r"OddTask do not show what they wait for") as caught:
+        task_module.adopt(odd)
+    assert notes_of(caught.value) == ["use an event loop whose tasks are those of asyncio"]
+    assert odd not in task_module.records
