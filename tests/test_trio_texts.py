@@ -6,6 +6,7 @@ error. Where Trio's error has no text, nurseryio's may have one.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket as stdlib_socket
@@ -87,6 +88,11 @@ async def _() -> None:
     bool(trio.Event())
 
 
+@text("deadline must not be NaN")
+async def _() -> None:
+    await trio.sleep(math.nan)
+
+
 @text("total_tokens must be an int or math.inf")
 async def _() -> None:
     trio.CapacityLimiter(wrong)
@@ -139,8 +145,15 @@ async def _() -> None:
     from_thread.run(nothing, trio_token=lowlevel.current_trio_token())
 
 
+@text("this thread wasn't created by nurseryio, pass kwarg trio_token=...")
+async def _() -> None:
+    from_thread.run(nothing)
+
+
 @text("Passed kwarg trio_token is not of type TrioToken")
 async def _() -> None:
+    with pytest.raises(RuntimeError, match=r"^Passed kwarg trio_token is not of type TrioToken$"):
+        from_thread.run_sync(sync, trio_token=wrong)
     await to_thread.run_sync(lambda: from_thread.run(nothing, trio_token=wrong))
 
 

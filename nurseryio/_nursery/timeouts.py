@@ -143,7 +143,7 @@ async def sleep(seconds: float) -> None:
         await checkpoint()
     else:
         raise ValueError(
-            "`seconds` must not be NaN" if isnan(seconds) else "`seconds` must be non-negative"
+            "deadline must not be NaN" if isnan(seconds) else "`seconds` must be non-negative"
         )
 
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from .._asyncio.closing import Closing
     from .._base import Outcome
+    from .thread_call import Hop
 
     ArgsT = TypeVarTuple("ArgsT")
 
@@ -62,6 +63,10 @@ _TOO_EARLY = "the event loop ended before it could make this call"
 _LOOK_AGAIN = 1.0
 
 _NOT_OURS = "this thread wasn't created by nurseryio"
+_CALL_DIRECTLY = (
+    "an event loop runs in this thread: in a task of that loop call the function directly, or "
+    "await it; to call a function in another loop use token.run_sync_soon(function)"
+)
 
 
 # -- requests -------------------------------------------------------------------
@@ -239,20 +244,29 @@ def _way_in(
     token: TrioToken | None,
 ) -> tuple[asyncio.AbstractEventLoop, Callable[[_Request[Any]], None]]:
     """The right loop, and the function by which the calling thread sends a request to it."""
+    hop = _checked(token)
     if token is not None:
-        if not isinstance(token, TrioToken):
-            raise RuntimeError("Passed kwarg trio_token is not of type TrioToken")
         if token._closed:
             raise RunFinishedError("run() has exited")
         loop = token._state.loop
         return loop, partial(_send, loop)
+    assert hop is not None
+    return hop.loop, partial(_send, hop.loop) if hop.abandon else hop.ask
+
+
+def _checked(token: TrioToken | None) -> Hop | None:
+    """Raise an error if it is not clear which loop is meant. Returns this thread's hop, if any."""
     hop = current_hop()
-    if hop is None:
+    if token is None and hop is None:
         raise explained(
             RuntimeError(f"{_NOT_OURS}, pass kwarg trio_token=..."),
-            f"it says which loop is meant. The token comes from {WHENCE}",
+            _CALL_DIRECTLY
+            if _in_loop()
+            else f"it says which loop is meant. The token comes from {WHENCE}",
         )
-    return hop.loop, partial(_send, hop.loop) if hop.abandon else hop.ask
+    if token is not None and not isinstance(token, TrioToken):
+        raise RuntimeError("Passed kwarg trio_token is not of type TrioToken")
+    return hop
 
 
 def _send(loop: asyncio.AbstractEventLoop, request: _Request[Any]) -> None:
@@ -267,10 +281,9 @@ def _ask(
 ) -> Any:
     """Send a request, and wait for its answer."""
     if _in_loop():
+        _checked(token)
         raise explained(
-            RuntimeError("this is a blocking function; call it from a thread"),
-            "an event loop runs in this thread: in a task of that loop call the function directly, "
-            "or await it; to call a function in another loop use token.run_sync_soon(function)",
+            RuntimeError("this is a blocking function; call it from a thread"), _CALL_DIRECTLY
         )
     return _ask_and_block(request_type, fn, args, token)
 
