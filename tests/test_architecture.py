@@ -216,6 +216,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "asyncio_stream",
             "stream_transport",
             "anyio_stream",
+            "trio_util",
             "trio_private",
             "anyio_trio",
             "trio_metadata",

@@ -5,8 +5,8 @@
 ``entered_context``: a context manager that a separate task enters, and any task may close.
 ``supervise``: a nursery waits for an asyncio task or future that exists already.
 ``asyncio_stream``: streams over asyncio's connections. ``stream_transport``: the other way round.
-``anyio_stream``: streams between nurseryio and anyio, in both directions.
-``trio_private``, ``anyio_trio``, ``trio_metadata``, ``as_trio``: ``import trio`` gives nurseryio.
+``anyio_stream``: streams to and from anyio. ``trio_util``, ``trio_private``: Trio's private names.
+``anyio_trio``, ``trio_metadata``, ``as_trio``: ``import trio`` gives nurseryio.
 ``main_program``, ``commands``, ``cli``: ``python -m nurseryio`` runs or looks at a program.
 
 Not here: how asyncio's own cancel requests are counted (``_core.cancel_ledger``); when the bridge

@@ -121,6 +121,8 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     ) -> importlib.machinery.ModuleSpec | None:
         """Return the spec of a stand-in; None for a module that is not Trio's.
 
+        A package that cannot work on the stand-in is not found, and the error says why.
+
         Python's lazy imports ask for ``trio.sleep`` before they look at the attribute of ``trio``,
         and expect None then.
         """
@@ -131,6 +133,8 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                 origin=PUBLIC_MODULES.get(fullname, LIBRARY),
                 is_package=fullname in PACKAGES,
             )
+        if fullname in trio_private.REFUSED_PACKAGES:
+            raise _not_found(fullname)
         if fullname.startswith("trio.") and not _is_attribute(fullname):
             raise _not_found(fullname)
         return None

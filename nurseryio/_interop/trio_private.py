@@ -4,7 +4,8 @@
 from a search of public repositories. ``docs/migration/private-names.md`` shows it as a table.
 
 Rule 1: a private module of Trio has all public names of Trio, because they are defined in private
-modules there: ``trio._core._run.Nursery`` is ``trio.Nursery``.
+modules there: ``trio._core._run.Nursery`` is ``trio.Nursery``. A name whose definition has another
+name in Trio is there under that name as well: ``trio._threads.to_thread_run_sync``.
 
 Rule 2: a private name is offered only if it can mean the same here. Otherwise the import or the
 access raises an error of one sentence, which says what to use instead.
@@ -16,18 +17,21 @@ them is asyncio's ``CancelledError``, which is ``trio.Cancelled`` here.
 from __future__ import annotations
 
 import importlib
+import os
 import random
 import socket
 import types
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 
+from .._base import abcs
 from .._base.errors import Cancelled, CancelReason
 from .._core import anyio_hook
 from .._core.task import Task, current_task
 from .._nursery.nursery import Nursery
 from .._nursery.task_status import TaskStatus
 from .._run.introspection import in_trio_run, in_trio_task
+from . import trio_util
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +42,17 @@ LIBRARY = __name__.partition(".")[0]
 
 # The public modules in which a private module's names are looked up, in this order.
 _PUBLIC = ("", ".lowlevel", ".abc", ".socket", ".testing")
+
+# Public names that have another name in the private module that defines them.
+_DEFINED_AS = {
+    "trio._threads": {
+        "to_thread_run_sync": ("to_thread", "run_sync"),
+        "current_default_thread_limiter": ("to_thread", "current_default_thread_limiter"),
+        "from_thread_run": ("from_thread", "run"),
+        "from_thread_run_sync": ("from_thread", "run_sync"),
+        "from_thread_check_cancelled": ("from_thread", "check_cancelled"),
+    }
+}
 
 # The private modules of Trio that have a stand-in.
 PRIVATE_MODULES = (
@@ -51,6 +66,7 @@ PRIVATE_MODULES = (
     "trio._core._mock_clock",
     "trio._core._parking_lot",
     "trio._core._run",
+    "trio._core._run_context",
     "trio._core._thread_cache",
     "trio._core._traps",
     "trio._core._unbounded_queue",
@@ -72,14 +88,24 @@ PRIVATE_MODULES = (
     "trio._threads",
     "trio._timeouts",
     "trio._unix_pipes",
+    "trio._util",
     "trio.testing._check_streams",
     "trio.testing._checkpoints",
     "trio.testing._memory_streams",
     "trio.testing._network",
+    "trio.testing._raises_group",
     "trio.testing._sequencer",
+    "trio.testing._trio_test",
 )
 
+# Packages that cannot work on the stand-in: the advice of the error when they are imported.
+REFUSED_PACKAGES = {
+    "trio_asyncio": "asyncio code can be awaited as it is, so leave the package out",
+}
+
 _OWN_LOOP = "asyncio's loop waits for the system here, so leave the part out"
+
+_OWN_TESTS = "Trio's own tests are for Trio alone, so copy what you need from them"
 
 # For modules and names that are refused: the advice at the end of the sentence.
 ADVICE = {
@@ -87,28 +113,37 @@ ADVICE = {
     "trio.hazmat": "Trio has renamed it, so import trio.lowlevel",
     "trio._core._io_epoll": _OWN_LOOP,
     "trio._core._io_kqueue": _OWN_LOOP,
+    "trio._core._instrumentation": "use trio.lowlevel.add_instrument",
+    "trio._core._io_common": _OWN_LOOP,
     "trio._core._io_windows": _OWN_LOOP,
     "trio._core._ki.KIManager": "nurseryio.run handles Ctrl-C, so leave the part out",
     "trio._core._multierror": "Trio has removed MultiError, so use ExceptionGroup",
     "trio._core._run.Runner": "use the functions of trio.lowlevel",
+    "trio._core._run.setup_runner": "use trio.run",
     "trio._core._run.unrolled_run": "use trio.run",
+    "trio._core._tests": _OWN_TESTS,
+    "trio._core._thread_cache.THREAD_CACHE": "use trio.lowlevel.start_thread_soon",
+    "trio._core._thread_cache.WorkerThread": "use trio.lowlevel.start_thread_soon",
     "trio._core._traps._async_yield": "use trio.lowlevel.wait_task_rescheduled",
     "trio._core._wakeup_socketpair": _OWN_LOOP,
     "trio._core._windows_cffi": _OWN_LOOP,
     "trio._deprecate": "use warnings.warn(text, trio.TrioDeprecationWarning)",
     "trio._highlevel_serve_listeners._serve_one_listener": "use trio.serve_listeners",
+    "trio._repl": f"start a console by python -m {LIBRARY}",
     "trio._socket._resolve_address_nocp": "use trio.socket.getaddrinfo",
+    "trio._subprocess_platform": "use trio.Process and trio.run_process",
+    "trio._tests": _OWN_TESTS,
     "trio._unix_pipes.PipeReceiveStream": "Trio has removed it, so use trio.lowlevel.FdStream",
     "trio._unix_pipes.PipeSendStream": "Trio has removed it, so use trio.lowlevel.FdStream",
-    "trio._util": "the standard library has its helpers, such as signal.raise_signal, typing.final "
-    "and contextlib.asynccontextmanager",
+    "trio._util.signal_raise": "use signal.raise_signal",
+    "trio._version": "use trio.__version__",
     "trio.testing._fake_net": "use the memory streams of trio.testing",
 }
 
 
 def refusal(name: str) -> str:
     """The sentence of the error for a private name of Trio that is not offered."""
-    advice = ADVICE.get(name, "use Trio's public names")
+    advice = {**ADVICE, **REFUSED_PACKAGES}.get(name, "use Trio's public names")
     return f"{LIBRARY} stands in for Trio in this process, without {name}: {advice}"
 
 
@@ -123,7 +158,10 @@ def find(module: str, name: str) -> Any:
         return offered[name]
     if not name.startswith("_") and f"{module}.{name}" not in ADVICE:
         for public in _PUBLIC:
-            value = getattr(importlib.import_module(LIBRARY + public), name, None)
+            # The stand-in first: its own ``run`` has the loop that the program has chosen.
+            value = vars(importlib.import_module(f"trio{public}")).get(name)
+            if value is None:
+                value = getattr(importlib.import_module(LIBRARY + public), name, None)
             if value is not None and not isinstance(value, types.ModuleType):
                 return value
     raise AttributeError(refusal(f"{module}.{name}"))
@@ -131,6 +169,15 @@ def find(module: str, name: str) -> Any:
 
 def private_names(module: str) -> dict[str, Any]:
     """The private names that are offered in a private module."""
+    if module in _DEFINED_AS:
+        return {
+            name: getattr(importlib.import_module(f"{LIBRARY}.{public}"), attribute)
+            for name, (public, attribute) in _DEFINED_AS[module].items()
+        }
+    if module == "trio._abc":
+        return {name: getattr(abcs, name) for name in ("ReceiveType", "SendType", "T_resource")}
+    if module == "trio._core._run_context":
+        return {"GLOBAL_RUN_CONTEXT": RUN_CONTEXT}
     if module == "trio._core._run":
         return {
             # pytest-trio and hypothesis make the order of tasks reproducible, as it always is here.
@@ -152,10 +199,25 @@ def private_names(module: str) -> dict[str, Any]:
     if module == "trio._socket":
         socket_type = importlib.import_module(f"{LIBRARY}.socket").SocketType
         return {"AddressFormat": Any, "_SocketType": socket_type}
+    if module == "trio._ssl":
+        return {"T_Stream": importlib.import_module(f"{LIBRARY}._tls.stream").StreamT}
+    if module == "trio._subprocess":
+        return {"HasFileno": HasFileno, "StrOrBytesPath": StrOrBytesPath}
+    if module == "trio._util":
+        return {name: getattr(trio_util, name) for name in trio_util.__all__}
     return {}
 
 
 _RANDOM = random.Random(0)
+
+StrOrBytesPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+
+class HasFileno(Protocol):
+    """An object that has a file descriptor."""
+
+    def fileno(self) -> int:
+        """Return the file descriptor."""
 
 
 @contextmanager
@@ -186,6 +248,12 @@ class RunContext:
         if not in_trio_run():
             raise AttributeError("no event loop is running in this thread")
         return RunnerStandIn()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"{LIBRARY} stands in for Trio in this process, where GLOBAL_RUN_CONTEXT has only task "
+            f"and runner, not {name!r}: use the functions of trio.lowlevel"
+        )
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         self._refuse(name)

@@ -98,7 +98,7 @@ def test_private_parts_of_trio_are_missing_and_the_error_says_why(tmp_path: Path
     text = """
 trio = provide_trio()
 try:
-    import trio._util
+    import trio._repl
 except ModuleNotFoundError as exc:
     print(exc.name, "stands in for Trio" in str(exc))
 try:
@@ -110,7 +110,7 @@ try:
 except ImportError:
     print("no such name")
 """
-    assert says(tmp_path, text) == ["trio._util True", "True True", "no such name"]
+    assert says(tmp_path, text) == ["trio._repl True", "True True", "no such name"]
 
 
 def test_the_private_names_of_trio_that_published_tools_use_are_there(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from harness import programs, source
 
-from nurseryio._interop.trio_private import ADVICE, PRIVATE_MODULES
+from nurseryio._interop.trio_private import ADVICE, PRIVATE_MODULES, REFUSED_PACKAGES
 
 PAGE = (source.ROOT / "docs/migration/private-names.md").read_text(encoding="utf-8")
 
@@ -70,6 +70,7 @@ def test_the_page_on_trios_private_names_lists_all_private_modules() -> None:
 
 def test_the_page_on_trios_private_names_lists_all_advice() -> None:
     assert dict(rows("Names that raise an error")) == ADVICE
+    assert dict(rows("Packages that raise an error")) == REFUSED_PACKAGES
 
 
 def test_every_private_name_of_trio_on_the_page_is_there(says: Says) -> None:
@@ -90,7 +91,7 @@ def test_an_import_of_a_refused_private_name_of_trio_raises_an_error_with_advice
 ) -> None:
     text = """
 def module():
-    import trio._util
+    import trio._repl
 def private_name():
     from trio._core._run import unrolled_run
 def unknown_name():
@@ -99,7 +100,7 @@ for action in (module, private_name, unknown_name):
     print(error_of(action))
 """
     module, private_name, unknown_name = says(text)
-    assert module.startswith("ModuleNotFoundError: No module named 'trio._util' (nurseryio stands")
+    assert module.startswith("ModuleNotFoundError: No module named 'trio._repl' (nurseryio stands")
     assert private_name == (
         "ImportError: nurseryio stands in for Trio in this process, without "
         "trio._core._run.unrolled_run: use trio.run"
@@ -126,6 +127,61 @@ print(hasattr(trio._core, "abc"))
     assert (first, second, last) == ("True True", "True True", "False")
 
 
+def test_private_modules_of_trio_have_the_run_of_the_stand_in_not_that_of_the_library(
+    says: Says,
+) -> None:
+    text = """
+from trio._core import run
+from trio._core._run import run as same
+from trio._core._run import start_guest_run
+from trio.testing._trio_test import trio_test
+print(run is same is trio.run, run is not nurseryio.run)
+print(start_guest_run is trio.lowlevel.start_guest_run, trio_test is trio.testing.trio_test)
+"""
+    assert says(text) == ["True True", "True True"]
+
+
+def test_functions_of_trio_are_there_by_the_names_of_their_definitions(says: Says) -> None:
+    text = """
+from trio._threads import current_default_thread_limiter, from_thread_check_cancelled
+from trio._threads import from_thread_run, from_thread_run_sync, to_thread_run_sync
+print(to_thread_run_sync is trio.to_thread.run_sync)
+print(current_default_thread_limiter is trio.to_thread.current_default_thread_limiter)
+print(from_thread_run is trio.from_thread.run, from_thread_run_sync is trio.from_thread.run_sync)
+print(from_thread_check_cancelled is trio.from_thread.check_cancelled)
+"""
+    assert says(text) == ["True", "True", "True True", "True"]
+
+
+def test_types_of_trio_that_subclasses_of_its_abstract_classes_use_are_there(says: Says) -> None:
+    text = """
+from typing import Generic
+from trio._abc import ReceiveType, SendChannel, SendType, T_resource
+from trio._ssl import T_Stream
+from trio._subprocess import HasFileno, StrOrBytesPath
+class Nothing(SendChannel[SendType]):
+    async def send(self, value: SendType) -> None: ...
+    async def aclose(self) -> None: ...
+class Pair(Generic[ReceiveType, T_resource, T_Stream]): ...
+print(Nothing[int](), HasFileno, StrOrBytesPath)
+"""
+    [line] = says(text)
+    assert "Nothing object" in line
+
+
+def test_an_import_of_trio_asyncio_says_that_it_is_not_needed(says: Says) -> None:
+    text = """
+def module():
+    import trio_asyncio
+print(error_of(module))
+"""
+    assert says(text) == [
+        "ModuleNotFoundError: No module named 'trio_asyncio' (nurseryio stands in for Trio in this "
+        "process, without trio_asyncio: asyncio code can be awaited as it is, so leave the package "
+        "out)"
+    ]
+
+
 def test_global_run_context_of_trio_shows_the_run_and_the_task_and_cannot_be_changed(
     says: Says,
 ) -> None:
@@ -142,6 +198,7 @@ async def main():
     token.run_sync_soon(lambda: (print(ask()), done.set()))
     await done.wait()
     print(error_of(getattr, context.runner, "clock"))
+    print(error_of(lambda: context.__dict__))
     print(error_of(delattr, context, "task"))
     print(error_of(setattr, context, "runner", None))
 
@@ -151,8 +208,9 @@ trio.run(main)
     lines = says(text)
     assert lines[:3] == ["(False, False)", "(True, True) True False", "(True, False)"]
     assert lines[3].startswith("AttributeError: nurseryio stands in for Trio in this process")
-    assert "GLOBAL_RUN_CONTEXT.task cannot be changed" in lines[4]
-    assert "GLOBAL_RUN_CONTEXT.runner cannot be changed" in lines[5]
+    assert "GLOBAL_RUN_CONTEXT has only task and runner, not '__dict__'" in lines[4]
+    assert "GLOBAL_RUN_CONTEXT.task cannot be changed" in lines[5]
+    assert "GLOBAL_RUN_CONTEXT.runner cannot be changed" in lines[6]
 
 
 def test_cancel_status_of_a_trio_task_shows_a_cancellation_but_not_behind_a_shield(
