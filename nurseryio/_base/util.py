@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 from weakref import ref
 
 from .errors import BusyResourceError
-from .exc_fields import chain, class_name, explained
+from .exc_fields import chain, class_name, explained, in_trios_words
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -427,7 +427,7 @@ def checked_coroutine(async_fn: object, result: Any) -> Coroutine[Any, Any, Any]
     """
     if isinstance(result, Coroutine):
         return result
-    raise _not_async(async_fn, result)
+    raise in_trios_words(_not_async(async_fn, result))
 
 
 def reject_non_functions(async_fns: Iterable[object]) -> None:
@@ -439,7 +439,7 @@ def reject_non_functions(async_fns: Iterable[object]) -> None:
     if errors:
         try:
             # From None, because this error replaces Python's "is not callable".
-            raise errors[0] from None
+            raise in_trios_words(errors[0]) from None
         finally:
             del errors
 

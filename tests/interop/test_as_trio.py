@@ -345,3 +345,49 @@ trio = provide_trio()
 print(seen[0] is trio.run is not nurseryio.run)
 """
     assert says(tmp_path, text) == ["True"]
+
+
+def test_errors_name_trio_after_provide_trio_where_their_texts_do_in_trio(tmp_path: Path) -> None:
+    text = """
+import threading
+trio = provide_trio()
+
+def ask(function, *args):
+    try:
+        function(*args)
+    except Exception as exc:
+        print(exc)
+
+async def fail():
+    raise ValueError
+
+async def main():
+    ask(bool, trio.Event())
+    thread = threading.Thread(target=ask, args=(trio.from_thread.run, fail))
+    thread.start()
+    thread.join()
+    thread = threading.Thread(target=ask, args=(trio.from_thread.check_cancelled,))
+    thread.start()
+    thread.join()
+    await trio.to_thread.run_sync(ask, trio.from_thread.run_sync, fail)
+    await trio.to_thread.run_sync(ask, trio.from_thread.run, len, "abc")
+    try:
+        await trio.to_thread.run_sync(fail)
+    except TypeError as exc:
+        print(exc)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail)
+
+ask(trio.run, 3)
+ask(trio.run, main)
+"""
+    assert says(tmp_path, text) == [
+        "Trio was expecting an async function, but instead it got 3",
+        "Trio events cannot be treated as bools; consider using `event.is_set()` instead.",
+        "this thread wasn't created by Trio, pass kwarg trio_token=...",
+        "this thread wasn't created by Trio, can't check for cancellation",
+        "Trio expected a synchronous function, but 'fail' appears to be asynchronous",
+        "Trio expected an async function, but 'len' appears to be synchronous",
+        "Trio expected a sync function, but 'fail' appears to be asynchronous",
+        "Exceptions from Trio nursery (1 sub-exception)",
+    ]
