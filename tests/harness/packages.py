@@ -170,7 +170,8 @@ def _source(package: Package, place: Path, python: Path) -> Path:
     downloads = place / "source"
     if not downloads.exists():
         wanted = f"{package.name}=={package.version}"
-        options = ["--no-deps", "--no-binary", ":all:", "--dest", str(downloads)]
+        # Not ":all:", which would build the package's build system from source as well.
+        options = ["--no-deps", "--no-binary", package.name, "--dest", str(downloads)]
         _pip(python, place, "download", *options, wanted)
         [archive] = downloads.glob("*.tar.gz")
         with tarfile.open(archive) as tar:
