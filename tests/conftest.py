@@ -124,9 +124,9 @@ def pytest_configure() -> None:
 
 def pytest_sessionstart() -> None:
     # A shell makes what it starts in the background ignore Ctrl-C, and so would the programs that
-    # the tests start and interrupt.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # the tests start and interrupt. A plugin such as ddtrace's, which is loaded before, puts its
+    # own handler in the place of one that ignores.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # A login gets 1024 on many systems, which is too few for a thousand connections.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
