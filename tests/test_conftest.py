@@ -6,6 +6,7 @@ look at what it says.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,23 @@ def test_an_async_test_runs_in_each_cell_of_the_matrix(run_pytest: Run) -> None:
 
 def test_an_ordinary_test_runs_once(run_pytest: Run) -> None:
     result = run_pytest("def test_it(loop_case): assert loop_case is None")
+    result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda *_: None], ids=["ignored", "replaced"])
+def test_ctrl_c_raises_keyboard_interrupt_whatever_the_sigint_handler_was_at_the_start(
+    run_pytest: Run, handler: signal.Handlers | Callable[..., None]
+) -> None:
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        result = run_pytest("""
+import signal
+def test_it():
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+""")
+    finally:
+        signal.signal(signal.SIGINT, before)
     result.assert_outcomes(passed=1)
 
 
