@@ -22,7 +22,7 @@ from ._base import (
     SocketFactory as SocketFactory,
     Stream as Stream,
 )
-from ._base.lazy_exports import lazy_exports
+from ._base.lazy_exports import exports
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_exports(globals())
+    __dir__ = exports(globals())

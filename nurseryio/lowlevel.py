@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._base.lazy_exports import lazy_exports
+from ._base.lazy_exports import exports
 from ._base.thread_cache import start_thread_soon as start_thread_soon
 from ._base.unsupported import (
     permanently_detach_coroutine_object as permanently_detach_coroutine_object,
@@ -37,6 +37,8 @@ from ._loop import (
     wait_readable as wait_readable,
     wait_writable as wait_writable,
 )
+from ._net.fd_stream import FdStream as FdStream
+from ._resolver.hostname import encode_hostname as encode_hostname
 from ._run import (
     LoopToken as LoopToken,
     RunStatistics as RunStatistics,
@@ -58,18 +60,9 @@ from ._sync import (
     add_parking_lot_breaker as add_parking_lot_breaker,
     remove_parking_lot_breaker as remove_parking_lot_breaker,
 )
-
-if TYPE_CHECKING:
-    from ._net import FdStream as FdStream
-    from ._resolver.hostname import encode_hostname as encode_hostname
-    from ._system import open_process as open_process
+from ._system.process import open_process as open_process
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_exports(
-        globals(),
-        {
-            "_net.fd_stream": "FdStream",
-            "_resolver.hostname": "encode_hostname",
-            "_system.process": "open_process",
-        },
-    )
+    # Nothing is loaded on first use, because checkpoints are read from here in the hottest loops:
+    # see ``lazy_exports``.
+    __dir__ = exports(globals())

@@ -22,7 +22,7 @@ from socket import (
 )
 from typing import TYPE_CHECKING
 
-from ._base.lazy_exports import lazy_exports
+from ._base.lazy_exports import exports
 from ._net.constants import *  # noqa: F403
 from ._net.socket_makers import (
     from_stdlib_socket as from_stdlib_socket,
@@ -52,4 +52,4 @@ if sys.platform == "win32":
     from ._net.socket_makers import fromshare as fromshare
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_exports(globals())
+    __dir__ = exports(globals())

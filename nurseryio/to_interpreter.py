@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._base.errors import BrokenWorkerInterpreter as BrokenWorkerInterpreter
-from ._base.lazy_exports import lazy_exports
+from ._base.lazy_exports import exports
 from ._workers.interpreters import (
     current_default_interpreter_limiter as current_default_interpreter_limiter,
     to_interpreter_run_sync as run_sync,
@@ -17,4 +17,4 @@ from ._workers.interpreters import (
 __all__ = ["BrokenWorkerInterpreter", "current_default_interpreter_limiter", "run_sync"]
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_exports(globals())
+    __dir__ = exports(globals())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._base.errors import BrokenWorkerProcess as BrokenWorkerProcess
-from ._base.lazy_exports import lazy_exports
+from ._base.lazy_exports import exports
 from ._workers.processes import (
     current_default_process_limiter as current_default_process_limiter,
     to_process_run_sync as run_sync,
@@ -17,4 +17,4 @@ from ._workers.processes import (
 __all__ = ["BrokenWorkerProcess", "current_default_process_limiter", "run_sync"]
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_exports(globals())
+    __dir__ = exports(globals())

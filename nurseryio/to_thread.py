@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._base.lazy_exports import lazy_exports
+from ._base.lazy_exports import exports
 from ._system.threads import (
     current_default_thread_limiter as current_default_thread_limiter,
     to_thread_run_sync as run_sync,
@@ -16,4 +16,4 @@ from ._system.threads import (
 __all__ = ["current_default_thread_limiter", "run_sync"]
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_exports(globals())
+    __dir__ = exports(globals())

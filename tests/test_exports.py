@@ -80,7 +80,7 @@ def test_all_of_a_public_module_lists_each_of_its_names_once(name: str) -> None:
 @pytest.mark.parametrize("name", PUBLIC)
 def test_a_public_module_has_no_nurseryio_name_that_is_missing_in_all(name: str) -> None:
     unlisted = {n for n, value in vars(module(name)).items() if n[0] != "_" and is_ours(value)}
-    assert unlisted - set(public_names(name)) <= {"lazy_exports"}
+    assert unlisted - set(public_names(name)) <= {"exports", "lazy_exports"}
 
 
 def test_each_object_is_exported_by_exactly_one_public_module() -> None:
@@ -177,7 +177,7 @@ def test_re_exports_are_explicit_for_type_checkers() -> None:
         if node.level
         for alias in node.names
         # What a star brings is a re-export by the rules for stubs, which hold for typed packages.
-        if alias.asname is None and alias.name not in ("lazy_exports", "*")
+        if alias.asname is None and alias.name not in ("exports", "lazy_exports", "*")
     ]
     assert not wrong
 

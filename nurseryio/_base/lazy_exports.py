@@ -7,9 +7,12 @@ Rule 1: a public module lists the internal module that each lazy name comes from
 imported at the first access to the name. The value is then stored in the public module.
 
 With Python's own lazy imports (``-X lazy_imports=all``) the other public names are loaded with the
-public module nevertheless, because of rule 2.
+public module nevertheless, because of rule 3.
 
-Rule 2: the ``__module__`` of a public object is the public module (``nurseryio.CancelScope``), not
+Rule 2: only a public module with such names gets a ``__getattr__``. The interpreter reads all
+attributes of a module that has one by a slower instruction.
+
+Rule 3: the ``__module__`` of a public object is the public module (``nurseryio.CancelScope``), not
 the file that defines the object. Tracebacks, ``repr`` and pickle use it.
 """
 
@@ -125,7 +128,19 @@ def _load(module: str) -> types.ModuleType:
         ) from error
 
 
-def lazy_exports(namespace: dict[str, Any], lazy: dict[str, str] | None = None) -> tuple[Any, Any]:
+def exports(namespace: dict[str, Any]) -> Any:
+    """Make the ``__dir__`` and ``__all__`` of a public module without lazy names.
+
+    Args:
+        namespace: the ``globals()`` of the public module, at the end of the module.
+
+    Returns:
+        ``__dir__``, to be assigned in the public module. ``__all__`` is set.
+    """
+    return lazy_exports(namespace, {})[1]
+
+
+def lazy_exports(namespace: dict[str, Any], lazy: dict[str, str]) -> tuple[Any, Any]:
     """Make the ``__getattr__``, ``__dir__`` and ``__all__`` of a public module.
 
     Args:
@@ -138,7 +153,7 @@ def lazy_exports(namespace: dict[str, Any], lazy: dict[str, str] | None = None) 
     """
     public_module = namespace["__name__"]
     library = public_module.partition(".")[0]
-    origin = {name: module for module, names in (lazy or {}).items() for name in names.split()}
+    origin = {name: module for module, names in lazy.items() for name in names.split()}
     for name, value in list(namespace.items()):
         if isinstance(value, _LAZY_IMPORT):
             namespace[name] = value.resolve()
@@ -181,7 +196,7 @@ def _is_public(name: str, value: object) -> bool:
     return (
         not name.startswith("_")
         and not isinstance(value, types.ModuleType)
-        and name not in ("annotations", "TYPE_CHECKING", "Any", "lazy_exports")
+        and name not in ("annotations", "TYPE_CHECKING", "Any", "exports", "lazy_exports")
     )
 
 

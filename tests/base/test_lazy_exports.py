@@ -64,6 +64,35 @@ def test_a_name_of_asyncio_is_an_attribute_error_with_the_name_to_use(
         getattr(nurseryio.lowlevel, name)
 
 
+def test_only_modules_with_lazy_names_have_a_getattr() -> None:
+    """An attribute of a module with a ``__getattr__`` is read by a slower instruction."""
+    lines = run_python(
+        "import dis, sys, nurseryio\n"
+        "from nurseryio import lowlevel\n"
+        "for name in nurseryio._LAZY[''].split():\n"
+        "    if '__getattr__' in vars(getattr(nurseryio, name)):\n"
+        "        print(name)\n"
+        "for name in ('typo', '_typo'):\n"
+        "    try:\n"
+        "        getattr(lowlevel, name)\n"
+        "    except AttributeError as error:\n"
+        "        print(error)\n"
+        "def use():\n"
+        "    for _ in range(10000):\n"
+        "        lowlevel.checkpoint\n"
+        "use()\n"
+        "adaptive = {} if sys.version_info < (3, 11) else {'adaptive': True}\n"
+        "print({i.opname for i in dis.get_instructions(use, **adaptive)\n"
+        "       if i.argval == 'checkpoint'})\n"
+    ).splitlines()
+    assert lines[:4] == ["aio", "from_thread", "instruments", "testing"]
+    assert lines[4:6] == [
+        f"module 'nurseryio.lowlevel' has no attribute '{name}'" for name in ("typo", "_typo")
+    ]
+    if sys.implementation.name == "cpython" and sys.version_info >= (3, 12):
+        assert lines[6] == "{'LOAD_ATTR_MODULE'}"
+
+
 def test_dir_lists_lazy_names_before_they_are_loaded() -> None:
     assert "open_tcp_stream" in run_python("import nurseryio; print(dir(nurseryio))")
 
