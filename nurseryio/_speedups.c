@@ -152,10 +152,10 @@ call1(PyObject *function, PyObject *argument)
     return PyObject_Vectorcall(function, &argument, 1, NULL);
 }
 
-/* asyncio.current_task() and Task.cancelling() are functions in C. They are called without the
+/* asyncio.current_task(), its _get_running_loop() and Task.cancelling() are functions in C. They are called without the
    interpreter's check of the recursion limit, if bind() finds that they have the usual signatures. */
 static _PyCFunctionFastWithKeywords current_task_function = NULL;
-static PyCFunction cancelling_function = NULL;
+static PyCFunction cancelling_function = NULL, running_loop_function = NULL;
 
 static inline PyObject *
 current_asyncio_task(void)
@@ -164,6 +164,14 @@ current_asyncio_task(void)
     if (current_task_function != NULL)
         return current_task_function(PyCFunction_GET_SELF(B.current_task), none, 0, NULL);
     return PyObject_Vectorcall(B.current_task, none, 0, NULL);
+}
+
+static inline PyObject *
+running_loop(void)
+{
+    if (running_loop_function != NULL)
+        return running_loop_function(PyCFunction_GET_SELF(B.running_loop), NULL);
+    return PyObject_CallNoArgs(B.running_loop);
 }
 
 /* The task is an asyncio task written in C. */
@@ -293,14 +301,11 @@ make_scope(PyObject *relative)
     return self;
 }
 
-/* CancelScope(), the vectorcall slot of the class. */
+/* Make an object as without a vectorcall slot. */
 static PyObject *
-scope_vectorcall(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *kwnames)
+call_class(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
     Py_ssize_t number = PyVectorcall_NARGS(nargsf);
-    if (type == (PyObject *)T.CancelScope && number == 0
-        && (kwnames == NULL || PyTuple_GET_SIZE(kwnames) == 0))
-        return make_scope(B.DEADLINE_INF);
     PyObject *positional = PyTuple_New(number), *keywords = NULL, *result = NULL;
     if (positional == NULL)
         return NULL;
@@ -319,6 +324,21 @@ done:
     Py_DECREF(positional);
     Py_XDECREF(keywords);
     return result;
+}
+
+static inline int
+has_no_arguments(size_t nargsf, PyObject *kwnames)
+{
+    return PyVectorcall_NARGS(nargsf) == 0 && (kwnames == NULL || PyTuple_GET_SIZE(kwnames) == 0);
+}
+
+/* CancelScope(), the vectorcall slot of the class. */
+static PyObject *
+scope_vectorcall(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *kwnames)
+{
+    if (type == (PyObject *)T.CancelScope && has_no_arguments(nargsf, kwnames))
+        return make_scope(B.DEADLINE_INF);
+    return call_class(type, args, nargsf, kwnames);
 }
 
 static PyObject *
@@ -440,6 +460,9 @@ scope_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
         || SLOT(self, Node_called) != Py_False || SLOT(self, Node_reason) != Py_None
         || !is_inf(SLOT(self, CancelScope_deadline)))
         goto original;
+    relative = Py_XNewRef(SLOT(self, CancelScope_relative));
+    if (relative == NULL || !(is_inf(relative) || is_positive(relative)))
+        goto original;
     task = running_record();
     if (task == NULL || SLOT(task, Task_owns_cancel_request) != Py_False)
         goto original;
@@ -459,10 +482,7 @@ scope_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_DECREF(requests);
     if (requests != zero)  /* there is one object for 0 */
         goto original;
-    relative = Py_XNewRef(SLOT(self, CancelScope_relative));
     if (!is_inf(relative)) {
-        if (relative == NULL || !is_positive(relative))
-            goto original;
         /* It is replaced while the lines that set deadlines are noted. */
         if (PyDict_GetItemWithError(B.scope_namespace, N.heappush) != B.heappush)
             goto original;
@@ -753,7 +773,7 @@ start_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
     making = Py_XNewRef(SLOT(state, LoopStatemaking));
     if (making == NULL || !IS(making, TaskMaking))
         goto original;
-    PyObject *loop = PyObject_CallNoArgs(B.running_loop);
+    PyObject *loop = running_loop();
     if (loop == NULL)
         goto done;
     Py_DECREF(loop);
@@ -968,7 +988,7 @@ abort_parked(PyObject *task, PyObject *abort)
 static int
 request_cancel(PyObject *task, PyObject *asyncio_task, PyObject *scope)
 {
-    PyObject *before = call1(B.cancelling, asyncio_task);
+    PyObject *before = cancelling(asyncio_task);
     if (before == NULL)
         return -1;
     PyObject *reason = SLOT(scope, Node_reason), *result;
@@ -1131,7 +1151,7 @@ wake(PyObject *task, PyObject *next_send)
     state = Py_XNewRef(SLOT(task, Task_state));
     if (state == NULL || !IS(state, LoopState))
         goto original;
-    PyObject *loop = PyObject_CallNoArgs(B.running_loop);
+    PyObject *loop = running_loop();
     Py_XDECREF(loop);
     if (loop == NULL || loop != SLOT(state, LoopStateloop))
         goto original;
@@ -1243,6 +1263,7 @@ typedef enum {
     PARK,        /* wait_queue.park() */
     YIELD,       /* wait_queue.maybe_yield(), if it yields */
     CHECKPOINT,  /* traps.checkpoint() */
+    EVENT,       /* Event.wait() */
     SEND,        /* MemorySendChannel.send() */
     RECEIVE,     /* MemoryReceiveChannel._receive() */
 } Kind;
@@ -1262,7 +1283,7 @@ typedef struct {
     PyObject *task;    /* the record */
     PyObject *queue;   /* the queue that the task is in */
     PyObject *entry;   /* the task's entry there; an item that is sent or was taken */
-    PyObject *end;     /* the end of a channel */
+    PyObject *end;     /* the end of a channel; an event */
     PyObject *at_end;  /* the class of the error if the channel has ended */
     PyObject *future;
     PyObject *inner;   /* the iterator of the future; or a coroutine */
@@ -1392,29 +1413,14 @@ is_calm(PyObject *task)
 static int
 may_park(PyObject *task, PyObject *queue)
 {
-    PyObject *first = NULL, *value;
-    if (PyDict_CheckExact(queue)) {
-        Py_ssize_t position = 0;
-        if (!PyDict_Next(queue, &position, &first, &value))
-            return 1;
-        Py_INCREF(first);
-    }
-    else if (Py_IS_TYPE(queue, (PyTypeObject *)B.OrderedDict)) {
-        if (PyDict_GET_SIZE(queue) == 0)
-            return 1;
-        PyObject *keys = PyObject_GetIter(queue);
-        if (keys == NULL)
-            return 0;
-        first = PyIter_Next(keys);
-        Py_DECREF(keys);
-        if (first == NULL)
-            return 0;
-    }
-    else
+    PyObject *other, *value;
+    Py_ssize_t position = 0;
+    if (!PyDict_CheckExact(queue) && !Py_IS_TYPE(queue, (PyTypeObject *)B.OrderedDict))
         return 0;
-    int same = IS(first, Task) && SLOT(first, Task_state) == SLOT(task, Task_state);
-    Py_DECREF(first);
-    return same;
+    /* All tasks of a queue are of one loop. So any of them will do, and this one is found fastest. */
+    if (!PyDict_Next(queue, &position, &other, &value))
+        return 1;
+    return IS(other, Task) && SLOT(other, Task_state) == SLOT(task, Task_state);
 }
 
 /* Put the task of a wait into a queue, and yield the future that it waits for. */
@@ -1502,7 +1508,8 @@ park_over(Wait *self, PyObject *outcome)
         }
         Py_XDECREF(scope);
     }
-    if (self->end != NULL && count_waiting(self->end, PyNumber_Subtract) < 0)
+    if (self->kind != EVENT && self->end != NULL
+        && count_waiting(self->end, PyNumber_Subtract) < 0)
         Py_XSETREF(error, PyErr_GetRaisedException());
     /* An error's traceback holds the frame that holds this wait. */
     Py_CLEAR(self->future);
@@ -1908,6 +1915,58 @@ original:
     return NULL;
 }
 
+/* -- events -- */
+
+static PyTypeObject *Event = NULL;
+static Py_ssize_t event_happened, event_waiting;
+static PyObject *original_wait;
+
+#define ESLOT(object, offset) (*(PyObject **)((char *)(object) + offset))
+
+/* Event(), the vectorcall slot of the class. */
+static PyObject *
+event_vectorcall(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *kwnames)
+{
+    if (type != (PyObject *)Event || !has_no_arguments(nargsf, kwnames))
+        return call_class(type, args, nargsf, kwnames);
+    PyObject *self = Event->tp_alloc(Event, 0);
+    if (self == NULL)
+        return NULL;
+    ESLOT(self, event_happened) = Py_NewRef(Py_False);
+    ESLOT(self, event_waiting) = PyDict_New();
+    if (ESLOT(self, event_waiting) == NULL)
+        Py_CLEAR(self);
+    return self;
+}
+
+static PyObject *checkpoint_first(Wait *self);
+
+/* The first step of Event.wait(). */
+static PyObject *
+event_first(Wait *self)
+{
+    PyObject *happened = ESLOT(self->end, event_happened);
+    PyObject *waiting = ESLOT(self->end, event_waiting);
+    if (happened == Py_True) {
+        self->kind = CHECKPOINT;
+        return checkpoint_first(self);
+    }
+    if (happened == Py_False && waiting != NULL) {
+        Py_INCREF(waiting);
+        self->task = running_record();
+        if (self->task != NULL && is_calm(self->task) && may_park(self->task, waiting)) {
+            self->queue = waiting;
+            self->entry = Py_NewRef(Py_None);
+            return park_now(self);
+        }
+        Py_DECREF(waiting);
+    }
+    if (may_fall_back())
+        return delegate(self, call1(original_wait, self->end));
+    self->phase = OVER;
+    return NULL;
+}
+
 /* -- the steps of a wait -- */
 
 static PyObject *
@@ -1950,6 +2009,8 @@ wait_step(Wait *self, PyObject *value)
             return yield_now(self);
         case CHECKPOINT:
             return checkpoint_first(self);
+        case EVENT:
+            return event_first(self);
         case SEND:
             return send_first(self);
         case RECEIVE:
@@ -2195,6 +2256,20 @@ checked_yield(PyObject *module, PyObject *Py_UNUSED(ignored))
     return bound ? (PyObject *)new_wait(NEW, CHECKPOINT, NULL) : not_bound();
 }
 
+/* The body of Event.wait(): something to await. */
+static PyObject *
+event_wait(PyObject *module, PyObject *event)
+{
+    if (Event == NULL)
+        return not_bound();
+    if (!Py_IS_TYPE(event, Event))
+        return call1(original_wait, event);
+    Wait *self = new_wait(NEW, EVENT, NULL);
+    if (self != NULL)
+        self->end = Py_NewRef(event);
+    return (PyObject *)self;
+}
+
 /* The body of MemorySendChannel.send(): something to await. */
 static PyObject *
 send(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
@@ -2314,6 +2389,36 @@ bind_channels(PyObject *module, PyObject *given)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(bind_event_doc,
+"bind_event($module, given, /)\n--\n\n\
+Look up what the functions of events use.\n\n\
+Raises LookupError or TypeError if something is not as expected. Nothing has changed then.");
+
+static PyObject *
+bind_event(PyObject *module, PyObject *given)
+{
+    if (!bound)
+        return not_bound();
+    if (Event != NULL || !PyDict_CheckExact(given)) {
+        PyErr_SetString(PyExc_LookupError, "events are bound already");
+        return NULL;
+    }
+    PyTypeObject *cls = look_up_class(given, "Event");
+    if (cls == NULL || (event_happened = offset_of(cls, "_happened")) < 0
+        || (event_waiting = offset_of(cls, "_waiting")) < 0
+        || (original_wait = look_up(given, "original_wait")) == NULL) {
+        Py_XDECREF(cls);
+        return NULL;
+    }
+    if (cls->tp_vectorcall != NULL) {
+        Py_DECREF(cls);
+        return PyErr_Format(PyExc_TypeError, "an object is not of the expected kind");
+    }
+    Event = cls;
+    Event->tp_vectorcall = event_vectorcall;
+    Py_RETURN_NONE;
+}
+
 static int
 set_method(PyTypeObject *cls, PyMethodDef *definition)
 {
@@ -2414,6 +2519,8 @@ bind(PyObject *module, PyObject *args)
     if (PyCFunction_GET_FLAGS(B.current_task) == (METH_FASTCALL | METH_KEYWORDS))
         current_task_function =
             (_PyCFunctionFastWithKeywords)(void (*)(void))PyCFunction_GET_FUNCTION(B.current_task);
+    if (PyCFunction_GET_FLAGS(B.running_loop) == METH_NOARGS)
+        running_loop_function = PyCFunction_GET_FUNCTION(B.running_loop);
     if (Py_IS_TYPE(B.cancelling, &PyMethodDescr_Type)
         && ((PyMethodDescrObject *)B.cancelling)->d_method->ml_flags == METH_NOARGS
         && PyDescr_TYPE(B.cancelling) == (PyTypeObject *)B.NativeTask)
@@ -2445,11 +2552,13 @@ bind(PyObject *module, PyObject *args)
 static PyMethodDef functions[] = {
     {"bind", bind, METH_VARARGS, bind_doc},
     {"bind_channels", bind_channels, METH_O, bind_channels_doc},
+    {"bind_event", bind_event, METH_O, bind_event_doc},
     {"checked_yield", checked_yield, METH_NOARGS, NULL},
     {"collect_children", (PyCFunction)collect_children, METH_FASTCALL, NULL},
     {"current_task", current_task, METH_NOARGS, NULL},
     {"deliver", deliver, METH_O, NULL},
     {"end_child", (PyCFunction)end_child, METH_FASTCALL, NULL},
+    {"event_wait", event_wait, METH_O, NULL},
     {"limited", (PyCFunction)limited, METH_FASTCALL, NULL},
     {"maybe_yield", maybe_yield, METH_O, NULL},
     {"new_scope", (PyCFunction)new_scope, METH_FASTCALL, NULL},

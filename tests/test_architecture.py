@@ -110,6 +110,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "_sync": (
             "parking_lot",
             "event",
+            "compiled_event",
             "lock",
             "semaphore",
             "condition",

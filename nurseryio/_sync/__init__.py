@@ -1,7 +1,7 @@
 """Primitives that tasks wait for and communicate through: locks, events, limits, channels, results.
 
 ``parking_lot``: the fair queue that most of the others wait in, and its breakers.
-``event``, ``lock``, ``semaphore``, ``condition``: one file each.
+``event``, and ``compiled_event``: events, and these in C. ``lock``, ``semaphore``, ``condition``.
 ``limiter``: a capacity limiter. ``channel``: memory channels. ``compiled_channel``: these in C.
 ``safe_channel``: async generators behind a channel.
 ``unbounded_queue``: a queue that is emptied in batches, deprecated.
@@ -24,6 +24,7 @@ from .channel import (
     open_memory_channel,
 )
 from .compiled_channel import put_in_place as put_in_place
+from .compiled_event import put_events_in_place as put_events_in_place
 from .condition import Condition, ConditionStatistics
 from .event import Event, EventStatistics
 from .limiter import CapacityLimiter, CapacityLimiterStatistics

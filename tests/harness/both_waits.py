@@ -603,6 +603,62 @@ async def channels_whose_fields_are_not_as_usual() -> Any:
 
 
 @scenario
+async def events_are_made_and_waited_for() -> Any:
+    make: Any = Event
+    found = [tried(lambda: make(1)), tried(lambda: make(happened=True)), repr(make())[-26:]]
+    event = make(*())
+    found += [event.is_set(), event.statistics(), event._waiting, weakref.ref(event)() is event]
+    found.append(await ended(make.wait(5)))
+    async with open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(event.wait)
+        await turns()
+        found.append(event.statistics())
+        event.set()
+    found += [event.is_set(), event.statistics(), await ended(event.wait())]
+    with nurseryio.CancelScope() as scope:
+        scope.cancel()
+        found.append(await ended(event.wait()))
+    unset: Any = Event()
+    with nurseryio.CancelScope() as scope:
+        scope.cancel()
+        found.append([await ended(unset.wait()), unset._waiting])
+    outside: list[str] = []
+
+    def without_a_task() -> None:
+        for each in (event, unset):
+            coro = each.wait()
+            outside.append(tried(lambda coro=coro: coro.send(None)))
+            coro.close()
+
+    asyncio.get_running_loop().call_soon(without_a_task)
+    await turns()
+    return [*found, outside]
+
+
+@scenario
+async def events_whose_fields_are_not_as_usual() -> Any:
+    class Dict(dict[Any, Any]):
+        pass
+
+    found: list[Any] = []
+    for name, value in (
+        *(("_happened", each) for each in (1, 0, "", "x", None)),
+        *(("_waiting", each) for each in ({1: 2}, OrderedDict(), Dict(), [], 5, None)),
+    ):
+        event: Any = Event()
+        setattr(event, name, value)
+        with nurseryio.move_on_after(0.01):
+            result = (await ended(event.wait())).partition(" [")[0]
+            found.append([name, shown(value), result, event._waiting])
+    for name in ("_happened", "_waiting"):
+        event = Event()
+        delattr(event, name)
+        found.append(await ended(event.wait()))
+    return found
+
+
+@scenario
 async def a_subclass_of_task_and_a_task_that_was_adopted() -> Any:
     async def use() -> Any:
         send, receive = open_memory_channel[int](1)
