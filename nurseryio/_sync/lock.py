@@ -229,7 +229,11 @@ class _Lock:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self.release()
+            # inlined: _sync.lock._Lock.release
+            task = current_task()
+            if task is not self._owner:
+                raise RuntimeError("can't release a Lock you don't own")
+            self._hand_on(task)
         except BaseException as error:
             if not self._release_failed(error, exc_value):
                 raise

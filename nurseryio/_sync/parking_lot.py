@@ -20,10 +20,10 @@ from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING
 
-from .._asyncio.compat import is_over
 from .._base import BrokenResourceError, Error
 from .._base.util import Final, Frozen
 from .._core import current_task
+from .._core.task_extra import NO_EXTRA
 from .._core.wait_queue import move, park, wake_all, wake_first, wake_some
 
 if TYPE_CHECKING:
@@ -213,9 +213,12 @@ def add_parking_lot_breaker(task: Task, lot: ParkingLot) -> None:
 
     Trio: ``trio.lowlevel.add_parking_lot_breaker``.
     """
-    if is_over(task.asyncio_task):
+    # inlined: _asyncio.compat.is_over
+    if task.asyncio_task is None or task.asyncio_task.done():
         raise BrokenResourceError("Attempted to add already exited task as lot breaker.")
-    extra = task._own_extra()
+    extra = task._extra
+    if extra is NO_EXTRA:
+        extra = task._own_extra()
     if extra.breakers is None:
         extra.breakers = [lot]
     else:
