@@ -62,7 +62,8 @@
 
 /* Other objects, by the name that the Python module gives them. */
 #define OBJECTS(X) \
-    X(AGREED) X(BACKEND) X(Cancelled) X(cancelling) X(DEADLINE_INF) X(Future) X(INITIAL_YIELD_CREDIT) \
+    X(AGREED) X(BACKEND) X(Cancelled) X(cancelling) X(DEADLINE) X(DEADLINE_INF) X(Future) \
+    X(INITIAL_YIELD_CREDIT) X(interrupt) \
     X(NO_EXTRA) X(NO_SWALLOWED_CANCELS) X(NativeTask) X(OrderedDict) X(ROOT) X(UNKNOWN) \
     X(anyio_hook_namespace) X(asyncio_tasks) X(cancel_failed) X(checked_coroutine) \
     X(current_task) X(defer_native_cancel) X(expire) X(force_out) X(heappush) X(look_after_pause) \
@@ -241,16 +242,19 @@ is_inf(PyObject *number)
             && PyFloat_AS_DOUBLE(number) == Py_HUGE_VAL);
 }
 
-/* Whether an object is a float or an int of ordinary size, and greater than zero. */
+/* The sign of a float or an int of ordinary size that is not negative; -1 for any other object. */
 static inline int
-is_positive(PyObject *number)
+sign_of(PyObject *number)
 {
-    if (PyFloat_CheckExact(number))
-        return PyFloat_AS_DOUBLE(number) > 0;
+    if (PyFloat_CheckExact(number)) {
+        double value = PyFloat_AS_DOUBLE(number);
+        return value > 0 ? 1 : value == 0 ? 0 : -1;
+    }
     if (!PyLong_CheckExact(number))
-        return 0;
+        return -1;
     int overflow;
-    return PyLong_AsLongAndOverflow(number, &overflow) > 0 && overflow == 0;
+    long value = PyLong_AsLongAndOverflow(number, &overflow);
+    return overflow != 0 || value < 0 ? -1 : value > 0;
 }
 
 /* The record of the running task as a new reference; NULL if there is none, perhaps with an error. */
@@ -461,7 +465,10 @@ scope_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
         || !is_inf(SLOT(self, CancelScope_deadline)))
         goto original;
     relative = Py_XNewRef(SLOT(self, CancelScope_relative));
-    if (relative == NULL || !(is_inf(relative) || is_positive(relative)))
+    if (relative == NULL)
+        goto original;
+    int sign = is_inf(relative) ? 1 : sign_of(relative);
+    if (sign < 0)
         goto original;
     task = running_record();
     if (task == NULL || SLOT(task, Task_owns_cancel_request) != Py_False)
@@ -514,13 +521,24 @@ scope_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
     PUT(self, CancelScope_native_requests_at_entry, zero);
     PUT(self, Node_parent, parent);
     if (deadline != NULL) {
-        if (enter_timed(self, state, deadlines, now, deadline) < 0)
+        if (sign == 0) {
+            PUT(self, Node_called, Py_True);
+            PUT(self, Node_reason, B.DEADLINE);
+        }
+        else if (enter_timed(self, state, deadlines, now, deadline) < 0)
             goto failed;
         PUT(self, CancelScope_deadline, deadline);
         PUT(self, CancelScope_relative, B.DEADLINE_INF);
     }
     PUT(self, Node_task, task);
     PUT(self, CancelScope_entered, Py_True);
+    if (sign == 0) {  /* as _enter_cancelled() */
+        PUT(self, Node_effective, Py_True);
+        result = call1(B.recheck, task);
+        if (result == NULL)
+            goto failed;
+        Py_DECREF(result);
+    }
     PUT(task, Taskscope, self);
     result = Py_NewRef(self);
     goto done;
@@ -1973,14 +1991,26 @@ static PyObject *
 checkpoint_first(Wait *self)
 {
     self->task = running_record();
-    if (self->task == NULL || !is_calm(self->task)) {
-        if (may_fall_back())
-            return delegate(self, PyObject_CallNoArgs(P.checkpoint));
-        self->phase = OVER;
-        return NULL;
+    if (self->task == NULL)
+        goto original;
+    if (!is_calm(self->task)) {
+        PyObject *scope = SLOT(self->task, Taskscope);
+        if (scope == NULL || !IS(scope, CancelScope) || SLOT(scope, Node_effective) != Py_True)
+            goto original;
+        PyObject *result = call1(B.interrupt, self->task);
+        if (result == NULL) {
+            self->phase = OVER;
+            return NULL;
+        }
+        Py_DECREF(result);
     }
     self->phase = YIELDING;
     Py_RETURN_NONE;
+original:
+    if (may_fall_back())
+        return delegate(self, PyObject_CallNoArgs(P.checkpoint));
+    self->phase = OVER;
+    return NULL;
 }
 
 static PyObject *

@@ -210,6 +210,48 @@ async def a_scope_fires() -> Any:
 
 
 @scenario
+async def scopes_that_are_due_as_they_are_entered() -> Any:
+    class Watcher:
+        def made(self, _thing: Any) -> None: ...
+
+    task: Any = current_task()
+    found: list[Any] = []
+
+    async def enters(made: Any) -> None:
+        with made as scope:
+            found.append([task.scope is scope, scope._effective, scope._called, scope._entry])
+            found.append([task._recheck_queued, shown(scope._reason), scope.deadline < inf])
+            found.append(await ended(checkpoint()))
+            found.append(await ended(asyncio.sleep(0.001)))
+            await checkpoint()
+        found.append([state_of(scope), task._recheck_queued, task._owns_cancel_request])
+
+    async def ended(awaitable: Any) -> str:
+        try:
+            return shown(await awaitable)
+        except BaseException as error:
+            return shown(error)
+
+    for seconds in (0, 0.0, -0.0, False):
+        await enters(move_on_after(seconds))
+        await enters(move_on_after(seconds, shield=True))
+    for deadline in (-inf, 0.0):
+        await enters(nurseryio.move_on_at(deadline))
+    fraction: Any = Decimal(0)
+    await enters(move_on_after(fraction))
+    with CancelScope() as outer:
+        outer.cancel("outer")
+        await enters(move_on_after(0))
+    watcher = Watcher()
+    watchers.watch(watcher)
+    try:
+        await enters(move_on_after(0))
+    finally:
+        watchers.unwatch(watcher)
+    return found
+
+
+@scenario
 async def timeouts_are_left_out_of_their_order_in_the_heap() -> Any:
     heap = current_task()._state.deadlines
     before = len(heap)
