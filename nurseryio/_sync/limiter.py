@@ -259,7 +259,20 @@ class CapacityLimiter(metaclass=Final):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self.release_on_behalf_of(current_task())
+            task = current_task()
+            # inlined: _sync.limiter.CapacityLimiter.release_on_behalf_of
+            if task not in self._borrowers:
+                raise RuntimeError(
+                    "this borrower isn't holding any of this CapacityLimiter's tokens"
+                )
+            borrowers = self._borrowers
+            if self._waiting and len(borrowers) <= self._total_tokens:
+                # Wake the new owner first: if that fails, the token was not released.
+                new_owner = wake_first(self._waiting)[1]
+                del borrowers[task]
+                borrowers[new_owner] = None
+            else:
+                del borrowers[task]
         except RuntimeError:
             # If the loop is closed, a coroutine that is being closed has no current task.
             for borrower in self._borrowers:
