@@ -50,7 +50,7 @@ from .._core.loop_state import LoopState
 from .._core.scope_tree import ROOT, Node
 from .._core.task import INITIAL_YIELD_CREDIT, MAX_YIELD_CREDIT, Task, records
 from .._core.task_extra import NO_EXTRA, Extra
-from . import nursery, scope, task_exit, timeouts
+from . import nursery, origins, scope, task_exit, timeouts
 from .nursery import Nursery
 from .scope import CancelScope
 
@@ -122,7 +122,7 @@ def _given() -> dict[str, Any]:
         "AGREED": delivery.AGREED,
         "BACKEND": anyio_hook.BACKEND,
         "Cancelled": Cancelled,
-        "DEADLINE": scope.DEADLINE,
+        "DEADLINE": origins.DEADLINE,
         "DEADLINE_INF": inf,
         "Future": compat.new_future,
         "INITIAL_YIELD_CREDIT": INITIAL_YIELD_CREDIT,

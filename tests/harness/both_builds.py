@@ -616,7 +616,7 @@ async def refuses(error: Exception | None = None) -> None:
             return False
 
     future: Any = Refusing()
-    asyncio.get_running_loop().call_later(0.01, future.set_result, None)
+    asyncio.get_running_loop().call_later(0.1, future.set_result, None)
     await future
 
 
