@@ -107,6 +107,20 @@ def visit(port: int, size: int, times: int) -> int:
     return times
 
 
+def be_called(port: int, times: int) -> int:
+    """Have the server connect to this process, close, and so on; return how often it says it has.
+
+    Each connection is accepted and closed, one after the other.
+    """
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, connect(port) as sock:
+        listener.settimeout(30)
+        own_port: int = listener.getsockname()[1]
+        sock.sendall(own_port.to_bytes(8, "big") + times.to_bytes(8, "big"))
+        for _ in range(times):
+            listener.accept()[0].close()
+        return int.from_bytes(sock.recv(8, socket.MSG_WAITALL), "big")
+
+
 def pour(port: int, size: int, context: ssl.SSLContext | None = None) -> int:
     """Send `size` bytes to a sink and return the count that it answers with."""
     chunk = bytes(_CHUNK)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..harness import Worker, WorkerFailed
-from ..libraries import STOCK, UVLOOP
-from .client import EchoClient, draw, pour, visit
+from ..libraries import LIBRARIES, STOCK, UVLOOP
+from .client import EchoClient, be_called, draw, pour, visit
 from .rows import NetworkRow
 
 BASE = "protocol"
@@ -31,6 +31,10 @@ class Server:
     package: str | None = None
     loops: tuple[str, ...] = (STOCK, UVLOOP)
 
+    def environment(self) -> dict[str, str]:
+        """Return the variables that the server process needs."""
+        return LIBRARIES[self.name].environment() if self.package else {}
+
 
 SERVERS: dict[str, Server] = {
     server.name: server
@@ -40,6 +44,7 @@ SERVERS: dict[str, Server] = {
         Server("streams", "streams", "asyncio"),
         Server("anyio", "anyio_streams", "anyio", "anyio"),
         Server("trio", "trio_streams", "trio", "trio", loops=(STOCK,)),
+        Server("nurseryio-pure", "trio_streams", "nurseryio", "nurseryio"),
         Server("nurseryio", "trio_streams", "nurseryio", "nurseryio"),
     )
 }
@@ -60,14 +65,17 @@ class NetworkSamples:
 class Running:
     """A server process that listens."""
 
-    def __init__(self, server: Server, loop: str, row: NetworkRow, chain: str | None) -> None:
-        environment: dict[str, str] = {} if row.default_malloc else dict(PINNED_MALLOC)
-        if server.file == "trio_streams":
-            from ..flavour import VARIABLE
-
-            environment[VARIABLE] = str(server.package)
+    def __init__(
+        self,
+        server: Server,
+        loop: str,
+        row: NetworkRow,
+        chain: str | None,
+        launcher: Sequence[str] = (),
+    ) -> None:
+        environment = {**server.environment(), **({} if row.default_malloc else PINNED_MALLOC)}
         arguments = [server.file, server.starter, loop, row.service, *([chain] if chain else [])]
-        self.worker = Worker(["-m", "benchmarks.network.server", *arguments], environment)
+        self.worker = Worker(["-m", "benchmarks.network.server", *arguments], environment, launcher)
         answer = self.worker.answer()
         if "port" not in answer:
             self.worker.close()
@@ -113,6 +121,8 @@ def one_round(
         return _timed(running, lambda: client.wave(times))
     if row.kind == "visit":
         return _timed(running, lambda: visit(running.port, row.size, times))
+    if row.kind == "caller":
+        return _timed(running, lambda: be_called(running.port, times))
     service = pour if row.kind == "sink" else draw
     return _timed(
         running, lambda: sum(service(running.port, row.size, context) for _ in range(times))
@@ -211,7 +221,7 @@ def raise_file_limit() -> None:
 
 def usable(names: Sequence[str], loop: str, say: Callable[[str], None]) -> list[str]:
     """Return the servers that can run on a loop here, after a visible line for each that cannot."""
-    from ..libraries import LIBRARIES, why_missing
+    from ..libraries import why_missing
 
     fine = []
     for name in names:
@@ -220,7 +230,7 @@ def usable(names: Sequence[str], loop: str, say: Callable[[str], None]) -> list[
         if loop not in server.loops:
             continue
         if server.package:
-            reason = why_missing(LIBRARIES[server.package], loop)
+            reason = why_missing(LIBRARIES[server.name], loop)
         if reason:
             say(f"SKIPPED server {name} on {loop}: {reason}")
         else:

@@ -19,11 +19,11 @@ class NetworkRow:
         name: Key on the command line.
         title: What the table calls it.
         target: The ratio to the raw Protocol that nurseryio has to reach, or None.
-        kind: Which service the server gives: echo, sink or source; `visit` is echo with a
+        kind: Which service the server gives: echo, sink, source or caller; `visit` is echo with a
             connection each time.
         size: Bytes of a message, or of the whole transfer for sink and source.
         connections: How many are open at once.
-        times: Waves of messages (echo), visits, or transfers in a round.
+        times: Waves of messages (echo), visits, calls, or transfers in a round.
         tls: Whether the connection is encrypted.
         default_malloc: Whether the server runs with the C library's own choice of memory mapping.
     """
@@ -74,6 +74,9 @@ _FAIRNESS = {
     " kernel has all bytes, the others buffer up to a high-water mark.",
     "visit": "Equal: connect, one 64-byte echo, close, one after the other. Not equal: the stream"
     " servers make a task for each connection, and ours and Trio's close it when the handler ends.",
+    "caller": "Equal: connect to a numeric address, close, one after the other. Not equal: a"
+    " transport closes its socket one iteration of the loop later, and Trio's and our stream at"
+    " once.",
     "sink": "Equal: one connection, read to the end, count. Not equal: a raw Protocol gets up to"
     " 256 KiB at a time, ours as much as soon as a whole buffer came at once, the others"
     " ask for at most 64 KiB.",
@@ -104,6 +107,7 @@ ROWS: tuple[NetworkRow, ...] = (
     NetworkRow("echo_1m", "echo 1 MiB, 1 connection", None, "echo", MIB, 1, 60),
     NetworkRow("echo_1m_x50", "echo 1 MiB, 50 connections", None, "echo", MIB, 50, 2),
     NetworkRow("visit", "accept, one echo, close", 1.2, "visit", 64, 1, 400),
+    NetworkRow("connect", "connect, close", None, "caller", 0, 1, 400),
     NetworkRow("stream_in", "stream in", 1.3, "sink", 64 * MIB, 1, 1),
     NetworkRow("stream_out", "stream out", 1.0, "source", 64 * MIB, 1, 1),
     NetworkRow("tls_echo_64", "TLS echo 64 B, 1 connection", None, "echo", 64, 1, 1000, tls=True),

@@ -6,6 +6,8 @@ free port of 127.0.0.1, calls `announce(port)` and serves until it is cancelled.
 - `echo`: send back what comes, until end of file.
 - `sink`: read until end of file, then answer with the count as eight bytes and close.
 - `source`: read a count of eight bytes, send that many bytes in pieces of `PIECE`, close.
+- `caller`: read a port and a count, eight bytes each, connect so many times to that port, closing
+  each connection, then answer with the count as eight bytes and close.
 
 Back-pressure is honoured by every one of them.
 """

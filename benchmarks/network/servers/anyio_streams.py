@@ -39,7 +39,18 @@ async def source(stream: ByteStream) -> None:
             await stream.send(piece)
 
 
-HANDLERS = {"echo": echo, "sink": sink, "source": source}
+async def caller(stream: ByteStream) -> None:
+    """Connect to the client, as often as it is asked for."""
+    async with stream:
+        port = int.from_bytes(await stream.receive(8), "big")
+        times = int.from_bytes(await stream.receive(8), "big")
+        for _ in range(times):
+            async with await anyio.connect_tcp("127.0.0.1", port):
+                pass
+        await stream.send(times.to_bytes(8, "big"))
+
+
+HANDLERS = {"echo": echo, "sink": sink, "source": source, "caller": caller}
 
 
 async def serve(kind: str, ssl_context: SSLContext | None, announce: Callable[[int], None]) -> None:

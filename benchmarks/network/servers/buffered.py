@@ -58,6 +58,7 @@ CLASSES: dict[str, type[asyncio.BaseProtocol]] = {
     "echo": Echo,
     "sink": Sink,
     "source": protocol.Source,
+    "caller": protocol.Caller,
 }
 
 

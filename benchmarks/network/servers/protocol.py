@@ -73,7 +73,29 @@ class Source(Connected):
         self.fill()
 
 
-CLASSES: dict[str, type[asyncio.BaseProtocol]] = {"echo": Echo, "sink": Sink, "source": Source}
+class Caller(Connected):
+    """Connects to the client, as often as it is asked for."""
+
+    def data_received(self, data: bytes) -> None:
+        port, times = int.from_bytes(data[:8], "big"), int.from_bytes(data[8:], "big")
+        self.task = asyncio.ensure_future(self.call(port, times))
+
+    async def call(self, port: int, times: int) -> None:
+        """Make the calls, and answer."""
+        loop = asyncio.get_running_loop()
+        for _ in range(times):
+            transport, _protocol = await loop.create_connection(asyncio.Protocol, "127.0.0.1", port)
+            transport.close()
+        self.transport.write(times.to_bytes(8, "big"))
+        self.transport.close()
+
+
+CLASSES: dict[str, type[asyncio.BaseProtocol]] = {
+    "echo": Echo,
+    "sink": Sink,
+    "source": Source,
+    "caller": Caller,
+}
 
 
 async def serve(

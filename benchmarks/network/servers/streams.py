@@ -39,7 +39,19 @@ async def source(reader: StreamReader, writer: StreamWriter) -> None:
     writer.close()
 
 
-HANDLERS = {"echo": echo, "sink": sink, "source": source}
+async def caller(reader: StreamReader, writer: StreamWriter) -> None:
+    """Connect to the client, as often as it is asked for."""
+    port = int.from_bytes(await reader.readexactly(8), "big")
+    times = int.from_bytes(await reader.readexactly(8), "big")
+    for _ in range(times):
+        _reader, called = await asyncio.open_connection("127.0.0.1", port)
+        called.close()
+    writer.write(times.to_bytes(8, "big"))
+    await writer.drain()
+    writer.close()
+
+
+HANDLERS = {"echo": echo, "sink": sink, "source": source, "caller": caller}
 
 
 async def serve(kind: str, ssl_context: SSLContext | None, announce: Callable[[int], None]) -> None:

@@ -34,7 +34,17 @@ async def source(stream: Any) -> None:
         await stream.send_all(piece)
 
 
-HANDLERS = {"echo": echo, "sink": sink, "source": source}
+async def caller(stream: Any) -> None:
+    """Connect to the client, as often as it is asked for."""
+    port = int.from_bytes(await stream.receive_some(8), "big")
+    times = int.from_bytes(await stream.receive_some(8), "big")
+    for _ in range(times):
+        async with await trio.open_tcp_stream("127.0.0.1", port):
+            pass
+    await stream.send_all(times.to_bytes(8, "big"))
+
+
+HANDLERS = {"echo": echo, "sink": sink, "source": source, "caller": caller}
 
 
 async def serve(kind: str, ssl_context: SSLContext | None, announce: Callable[[int], None]) -> None:
