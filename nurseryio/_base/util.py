@@ -218,27 +218,28 @@ def name_of(thing: object) -> str:
     return name if module is None else f"{module}.{name}"
 
 
-def in_the_name_of(fn: object, async_fn: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Any]:
-    """``async_fn`` with coroutines that tools show under the name of the user's ``fn``."""
+class InTheNameOf(Generic[P, T]):
+    """``async_fn``, whose coroutines and tasks are shown under the name of the user's ``fn``."""
 
-    def begin(*args: P.args, **kwargs: P.kwargs) -> Any:
-        coro: Any = async_fn(*args, **kwargs)
-        shown = _unwrapped(fn)
-        qualname = text_of(shown, "__qualname__")
-        if qualname:
-            coro.__qualname__ = qualname
-            coro.__name__ = text_of(shown, "__name__") or qualname
+    __slots__ = ("_async_fn", "_qualname", "fn")
+
+    def __init__(self, fn: object, async_fn: Callable[P, Coroutine[Any, Any, T]]) -> None:
+        self.fn, self._async_fn = fn, async_fn
+        self._qualname = qualname_of(_unwrapped(fn))
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        coro: Any = self._async_fn(*args, **kwargs)
+        coro.__qualname__ = name = self._qualname or name_of(self.fn)
+        coro.__name__ = name.rpartition(".")[2] or name
         return coro
-
-    return begin
 
 
 def _unwrapped(fn: object) -> object:
-    """The function inside nested ``functools.partial`` objects."""
+    """The function inside nested ``functools.partial`` and :class:`InTheNameOf` objects."""
     for _ in range(_PARTIALS):
-        if not issubclass(type(fn), partial):
+        if not issubclass(type(fn), (partial, InTheNameOf)):
             break
-        fn = _PARTIAL_FUNC(fn)
+        fn = fn.fn if type(fn) is InTheNameOf else _PARTIAL_FUNC(fn)
     return fn
 
 

@@ -20,7 +20,7 @@ from .._asyncio.browser import call_when_done
 from .._asyncio.compat import callbacks_of, current_task as current_asyncio_task
 from .._base.exc_fields import explained
 from .._base.unsupported import Elsewhere
-from .._base.util import NoPublicConstructor, blank, name_of, safe_repr, unset_hook
+from .._base.util import InTheNameOf, NoPublicConstructor, blank, name_of, safe_repr, unset_hook
 from . import anyio_hook, loop_state as loop_state_module
 from .loop_state import IN_A_THREAD, WHENCE, LoopState, loop_state
 from .scope_tree import ROOT, Node, chain
@@ -140,6 +140,8 @@ class Task(metaclass=NoPublicConstructor):
     def _repr_later(self) -> Any:
         """``repr()`` of the task, or what ``CancelReason`` makes it from when it is read."""
         name = self._name
+        if type(name) is InTheNameOf:
+            name = name.fn
         if type(name) is FunctionType:
             module = name.__module__
             if type(module) is str:

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._base import AsyncResource
 from .._base.lazy_exports import load_for_server
-from .._base.util import in_the_name_of, reject_non_functions
+from .._base.util import InTheNameOf, reject_non_functions
+from .._core.task import MAX_YIELD_CREDIT, current_task
 from .._nursery import (
     TASK_STATUS_IGNORED,
     CancelScope,
@@ -110,12 +111,11 @@ async def _serve_one(
     handler_nursery: Nursery,
     handler: Callable[[StreamT], Awaitable[object]],
 ) -> None:
-    handle = in_the_name_of(handler, _handle)
+    handle = InTheNameOf(handler, _handle)
     stream: Any = None  # a connection whose handler has not been started
-    options: Any = {"name": handler} if isinstance(handler_nursery, Nursery) else {}
 
     def start() -> None:
-        handler_nursery.start_soon(handle, stream, handler, **options)
+        handler_nursery.start_soon(handle, stream, handler)
 
     try:
         with move_on_at_stop():
@@ -155,12 +155,17 @@ def _log_no_room(exc: OSError, consequence: str) -> bool:
 
 
 async def _handle(stream: StreamT, handler: Callable[[StreamT], Awaitable[object]]) -> None:
+    is_socket_stream = type(stream) is SocketStream
+    if is_socket_stream:
+        # The tasks that were ready when the connection was accepted have just run. So the handler's
+        # first call does not yield.
+        current_task()._yield_credit = MAX_YIELD_CREDIT
     try:
         await handler(stream)
     finally:
-        if isinstance(stream, SocketStream):
+        if is_socket_stream:
             # close() is enough: this stream does not send a goodbye that would have to be cut
             # short. A checkpoint is not needed, because the task ends here anyway.
-            stream.socket.close()
+            stream.socket.close()  # type: ignore[attr-defined]
         else:
             await aclose_forcefully(stream)

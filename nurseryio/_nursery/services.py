@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from .._base.util import (
     SECONDS,
+    InTheNameOf,
     NoPublicConstructor,
     as_float,
     blank,
     coroutine_or_error,
-    in_the_name_of,
     reject_non_functions,
 )
 from .._core.ki import calls_users
@@ -99,8 +99,8 @@ class ServiceNursery(metaclass=NoPublicConstructor):
         Trio: as ``trio.Nursery.start_soon``.
         """
         reject_non_functions((async_fn,))
-        run = in_the_name_of(async_fn, self._run)
-        self._nursery.start_soon(run, async_fn, args, name=async_fn if name is None else name)
+        run = InTheNameOf(async_fn, self._run)
+        self._nursery.start_soon(run, async_fn, args, name=name)
 
     async def start(
         self, async_fn: Callable[..., Awaitable[object]], *args: object, name: object = None
@@ -126,10 +126,8 @@ class ServiceNursery(metaclass=NoPublicConstructor):
         Trio: as ``trio.Nursery.start``.
         """
         reject_non_functions((async_fn,))
-        run = in_the_name_of(async_fn, self._run_started)
-        return await self._nursery.start(
-            run, async_fn, args, name=async_fn if name is None else name
-        )
+        run = InTheNameOf(async_fn, self._run_started)
+        return await self._nursery.start(run, async_fn, args, name=name)
 
     @calls_users
     async def _run(self, async_fn: Any, args: tuple[Any, ...]) -> None:

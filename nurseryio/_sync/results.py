@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 
 from .._base import BrokenResourceError, Cancelled, coroutine_or_error
 from .._base.exc_fields import is_a
-from .._base.util import in_the_name_of, reject_non_functions, safe_repr
+from .._base.util import InTheNameOf, reject_non_functions, safe_repr
 from .._core import checkpoint_if_cancelled
 from .._nursery import current_effective_deadline, open_nursery
 from .channel import open_memory_channel
@@ -108,8 +108,8 @@ async def gather(*async_fns: AsyncFn[Any]) -> tuple[Any, ...]:
 
     async with open_nursery() as nursery:
         for place, async_fn in enumerate(async_fns):
-            begin = in_the_name_of(async_fn, run)
-            nursery.start_soon(begin, place, async_fn, name=async_fn)
+            begin = InTheNameOf(async_fn, run)
+            nursery.start_soon(begin, place, async_fn)
     for place, result in enumerate(results):
         if result is _MISSING:
             raise _no_result(async_fns[place])
@@ -176,7 +176,7 @@ async def race(*async_fns: AsyncFn[Any]) -> Any:
 
     async with open_nursery() as nursery:
         for async_fn in async_fns:
-            nursery.start_soon(in_the_name_of(async_fn, run), async_fn, name=async_fn)
+            nursery.start_soon(InTheNameOf(async_fn, run), async_fn)
     if winner is _MISSING:
         raise _no_result(async_fns[0])
     return winner
@@ -320,7 +320,7 @@ class _MapPool(Generic[T, R]):
 
     def start(self, method: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
         """Start a task, and have an error raised if it is cancelled before its first step."""
-        coro = in_the_name_of(self.async_fn, method)(*args)
+        coro = InTheNameOf(self.async_fn, method)(*args)
         task = self.nursery._spawn(coro, method, self.async_fn)
         task.asyncio_task.add_done_callback(partial(self.look_after, task))
 

@@ -26,7 +26,7 @@ from .._base import BrokenResourceError, Cancelled
 from .._base.abcs import ReceiveChannel
 from .._base.exc_fields import add_note, args_of, chain, is_a, members_of, message_of, set_cause
 from .._base.exception_groups import leave_block, regroup, split_out
-from .._base.util import in_the_name_of
+from .._base.util import InTheNameOf
 from .._nursery import open_nursery
 from .channel import open_memory_channel
 from .semaphore import Semaphore
@@ -102,7 +102,7 @@ class _SafeChannel(AbstractAsyncContextManager[ReceiveChannel[T]]):
         try:
             self._channel = _AskingChannel(receiving, requested)
             # start() and not start_soon(): once it returns, the task will close the generator.
-            begin = in_the_name_of(self._open_generator, _run)
+            begin = InTheNameOf(self._open_generator, _run)
             await nursery.start(begin, generator, sending, requested, name=self._open_generator)
             return self._channel
         except BaseException as exc:

@@ -25,11 +25,11 @@ from .._base.exc_fields import add_note
 from .._base.util import (
     SECONDS,
     Frozen,
+    InTheNameOf,
     NoPublicConstructor,
     as_float,
     blank,
     coroutine_or_error,
-    in_the_name_of,
     name_of,
     reject_non_functions,
     safe_repr,
@@ -273,7 +273,7 @@ class Supervisor(metaclass=NoPublicConstructor):
         """
         reject_non_functions((async_fn,))
         name = async_fn if name is None else name
-        run = in_the_name_of(async_fn, self._supervise)
+        run = InTheNameOf(async_fn, self._supervise)
         self._nursery.start_soon(run, async_fn, args, name_of(name), name=name)
 
     async def _supervise(self, async_fn: Any, args: tuple[Any, ...], name: str) -> None:

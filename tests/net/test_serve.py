@@ -16,6 +16,7 @@ import socket as stdlib
 import sys
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,9 +31,11 @@ from nurseryio import (
     SocketListener,
     SocketStream,
     StapledStream,
+    lowlevel,
     open_memory_channel,
     open_tcp_listeners,
     serve_listeners,
+    socket,
 )
 from nurseryio.abc import Listener
 from nurseryio.testing import (
@@ -112,6 +115,62 @@ async def test_serve_listeners_starts_a_handler_for_each_connection_of_each_list
             assert await client.receive_some() == b""
         nursery.cancel_scope.cancel()
     assert all(listener.closed for listener in listeners)
+
+
+class NamelessHandler:
+    """A handler without a ``__qualname__``."""
+
+    def __init__(self, handler: Callable[[Any], Awaitable[object]]) -> None:
+        self.handler = handler
+
+    def __repr__(self) -> str:
+        return "the nameless one"
+
+    async def __call__(self, stream: Any) -> None:
+        await self.handler(stream)
+
+
+async def test_the_task_of_a_connection_has_the_name_of_its_handler() -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def handler(stream: MemoryStream) -> None:
+        task = lowlevel.current_task()
+        seen.append((task.name.rpartition(".")[2], str(task.asyncio_task.get_name())))
+        await stream.receive_some()
+
+    nameless: Any = NamelessHandler(handler)
+    expected = handler.__qualname__
+    for kind, shown in ((handler, expected), (partial(handler), expected), (nameless, None)):
+        async with nurseryio.open_nursery() as nursery:
+            listener = MemoryListener()
+            await nursery.start(serve_listeners, kind, [listener])
+            client = await listener.connect()
+            await client.send_all(b"x")
+            await client.receive_some()
+            nursery.cancel_scope.cancel()
+        name, asyncio_name = seen.pop()
+        assert name == ("handler" if shown else "the nameless one")
+        assert asyncio_name == (shown or "the nameless one")
+
+
+@pytest.mark.watching_only("streams over transports yield in other places")
+async def test_the_first_call_of_a_handler_does_not_yield_if_it_does_not_wait() -> None:
+    turns: list[int] = []
+    loop = asyncio.get_running_loop()
+
+    async def handler(stream: SocketStream) -> None:
+        loop.call_soon(turns.append, 1)
+        await stream.receive_some()
+        turns.append(2)
+        nursery.cancel_scope.cancel()
+
+    with stdlib.create_server(("127.0.0.1", 0)) as sock:
+        listener = SocketListener(socket.from_stdlib_socket(sock))
+        with stdlib.create_connection(sock.getsockname()) as client:
+            client.sendall(b"x")
+            async with nurseryio.open_nursery() as nursery:
+                nursery.start_soon(serve_listeners, handler, [listener])
+    assert turns == [2, 1]
 
 
 async def test_a_connection_of_any_kind_is_closed_forcefully_after_its_handler() -> None:
