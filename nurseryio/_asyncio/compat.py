@@ -513,6 +513,12 @@ def _ignore(_handle: object) -> None:
 # -- sockets --------------------------------------------------------------------
 
 
+# The family and the type of a socket of the standard library, as plain numbers. The properties of
+# the same names look them up in enumerations, which takes longer than most system calls.
+family_of: Callable[[socket.socket], int] = vars(socket.SocketType)["family"].__get__
+type_of: Callable[[socket.socket], int] = vars(socket.SocketType)["type"].__get__
+
+
 def accept_plainly(sock: socket.socket, kind: tuple[int, int, int]) -> socket.socket:
     """``sock.accept()`` without the address, for listeners that accept very often.
 

@@ -38,6 +38,9 @@ __all__ = [
 # The bits of a socket's type. On Linux the other bits are flags.
 TYPE_BITS = 0xF
 
+# Where the system has it, a new socket does not have to be made non-blocking by a second call.
+NONBLOCKING: int = getattr(stdlib, "SOCK_NONBLOCK", 0)
+
 _factory: RunVar[SocketFactory | None] = RunVar("socket_factory", None)
 
 
@@ -194,7 +197,7 @@ def socket(
         if factory is not None:
             made: SocketType = factory.socket(family, type, proto)
             return made
-        return _class_for(type)(stdlib.socket(family, type, proto), owned=True)
+        return _class_for(type)(stdlib.socket(family, type | NONBLOCKING, proto), owned=True)
     family, type, proto = _kind_of(fileno, family, type, proto)
     return _class_for(type)(stdlib.socket(family, type, proto, fileno))
 

@@ -32,9 +32,11 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .._asyncio.compat import accept_plainly
+from .._asyncio.compat import accept_plainly, family_of
 from .._base import Cancelled, ClosedResourceError
 from .._core import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled, current_task
+from .._core.task import MAX_YIELD_CREDIT
+from .._core.traps import needs_checkpoint
 from .._loop import notify_closing
 from .._loop.readiness import Registrations, close_later
 from .._resolver.resolver import resolve_address
@@ -71,9 +73,15 @@ NEXT_MAY_BE_FINE = {
 }
 
 # Error numbers of connect() when the attempt has begun: on Unix, on Windows.
+# On Unix EAGAIN means that it has not begun: the listener's queue is full (a Unix socket), or the
+# system does not have a port or route left for the connection.
 _UNDER_WAY = {errno.EINPROGRESS}
 if sys.platform == "win32":
     _UNDER_WAY.add(errno.EWOULDBLOCK)
+
+# Families of which Linux answers a second call of connect() by the state of the attempt: 0 if it
+# has succeeded, its error if it has failed, else EALREADY.
+_TELLS_STATE = {stdlib.AF_INET, stdlib.AF_INET6} if sys.platform == "linux" else set()
 
 
 class Socket(SocketType):
@@ -103,12 +111,14 @@ class Socket(SocketType):
         self._did_shutdown = False
         # Family, type and protocol of the sockets that a listener accepts, as plain numbers.
         self._kind: tuple[int, int, int] | None = None
-        try:
-            sock.setblocking(False)
-        except BaseException:
-            if owned:
-                sock.close()
-            raise
+        # Of a socket that other code has used, the system may think otherwise.
+        if not owned or sock.gettimeout() != 0:
+            try:
+                sock.setblocking(False)
+            except BaseException:
+                if owned:
+                    sock.close()
+                raise
 
     def __repr__(self) -> str:
         return repr(self._sock).replace("socket.socket", "nurseryio.socket.socket", 1)
@@ -327,9 +337,11 @@ class Socket(SocketType):
         kind = self._kind
         if kind is None:
             kind = self._kind = (int(sock.family), int(sock.type), sock.proto)
-        readable = self._waits.readable(current_task()._state)
+        task = current_task()
+        readable = self._waits.readable(task._state)
         if readable.armed:
-            await checkpoint_if_cancelled()
+            if needs_checkpoint(task):
+                await checkpoint_if_cancelled()
             await readable
         else:
             await checkpoint()
@@ -346,36 +358,52 @@ class Socket(SocketType):
     async def connect(self, address: AddressFormat) -> None:
         try:
             address = await resolve_address(self._sock, address, local=False)
-            await checkpoint_if_cancelled()
+            task = current_task()
+            if needs_checkpoint(task):
+                await checkpoint_if_cancelled()
             try:
-                self._sock.connect(address)
-            except BaseException as exc:
-                if not self._is_under_way(exc):
-                    await cancel_shielded_checkpoint()
-                    raise
-            else:
+                error = self._begin_to_connect(address)
+            except BaseException:
                 await cancel_shielded_checkpoint()
-                return
-            await self._until_connected()
+                raise
+            if error is not None:
+                await cancel_shielded_checkpoint()
+            else:
+                await self._until_connected()
+                error = self._sock.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_ERROR)
+            task._yield_credit = MAX_YIELD_CREDIT
         except Cancelled:
             # The attempt may have begun, and cannot be undone.
             self.close()
             raise
-        error = self._sock.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_ERROR)
         if error:
             raise OSError(error, f"Error connecting to {address!r}: {os.strerror(error)}")
+
+    def _begin_to_connect(self, address: AddressFormat) -> int | None:
+        """Begin a connection attempt.
+
+        Returns:
+            0 if it has succeeded, its error number if it has failed, None if it is under way.
+
+        Raises:
+            OSError: It could not begin.
+        """
+        error = self._sock.connect_ex(address)
+        if error and error not in _UNDER_WAY:
+            raise OSError(error, os.strerror(error))
+        if error and family_of(self._sock) in _TELLS_STATE:
+            # A peer on this machine has answered already. So one call more saves five: waiting
+            # takes four of the epoll object, and asking for the error.
+            error = self._sock.connect_ex(address)
+            if error == errno.EISCONN:
+                return 0
+            if error == errno.EALREADY:
+                return None
+        return None if error in _UNDER_WAY else error
 
     async def _until_connected(self) -> None:
         """Wait until a connection attempt has succeeded or failed."""
         await self._waits.writable(current_task()._state).once()
-
-    def _is_under_way(self, error: BaseException) -> bool:
-        """Whether this error of ``connect`` means that the attempt has begun.
-
-        On Unix ``EAGAIN`` means that it has not: the listener's queue is full (a Unix socket), or
-        the system does not have a port or route left for the connection.
-        """
-        return isinstance(error, BlockingIOError) and error.errno in _UNDER_WAY
 
     # -- receiving --------------------------------------------------------------
 

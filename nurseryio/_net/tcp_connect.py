@@ -11,7 +11,9 @@ address.
 
 Rule 2: every socket except the winner's is closed, also after an error or a cancellation.
 
-Rule 3: the algorithm uses this library's sockets and nurseries, not methods of the loop: uvloop
+Rule 3: a host that has one address is connected to in the caller's task, without a nursery.
+
+Rule 4: the algorithm uses this library's sockets and nurseries, not methods of the loop: uvloop
 does not have the algorithm.
 """
 
@@ -27,7 +29,7 @@ from typing import TYPE_CHECKING
 from .._base.unsupported import needs
 from .._nursery import CancelScope, move_on_after, open_nursery
 from .._resolver.hostname import encode_hostname
-from .._resolver.resolver import getaddrinfo
+from .._resolver.resolver import find_addresses, is_numeric
 from .._sync import Event
 from .socket_makers import socket
 from .stream import SocketStream
@@ -97,7 +99,10 @@ async def open_tcp_stream(
         raise ValueError(f"happy_eyeballs_delay must be seconds, not negative, not {delay!r}")
     if local_address is not None:
         encode_hostname(local_address)
-    targets = in_order(await getaddrinfo(host, port, type=stdlib.SOCK_STREAM))
+    targets = numeric_target(host, port)
+    if targets is None:
+        found = await find_addresses(host, port, type=stdlib.SOCK_STREAM, always_yield=False)
+        targets = in_order(found)
     if not targets:
         raise OSError(f"no results found for hostname lookup: {spelled(host, port)}")
     attempts = Attempts(local_address)
@@ -109,6 +114,14 @@ async def open_tcp_stream(
     except BaseException:
         winner.close()
         raise
+
+
+def numeric_target(host: str | bytes, port: int) -> list[AddressInfo] | None:
+    """What the system would return for a numeric IPv4 address; None for other hosts."""
+    if not is_numeric(stdlib.AF_INET, host):
+        return None
+    assert isinstance(host, str)
+    return [(stdlib.AF_INET, stdlib.SOCK_STREAM, stdlib.IPPROTO_TCP, "", (host, port))]
 
 
 def in_order(found: list[AddressInfo]) -> list[AddressInfo]:
@@ -170,13 +183,13 @@ class Attempts:
 
     async def run(self, targets: list[AddressInfo], delay: float) -> SocketType | None:
         """Make the attempts, and return the first connected socket, or None if all failed."""
+        if len(targets) == 1:
+            return await self._attempt(targets[0])
         try:
             async with open_nursery() as nursery:
-                for family, kind, proto, _name, address in targets:
+                for target in targets:
                     failed = Event()
-                    nursery.start_soon(
-                        self._try, nursery.cancel_scope, (family, kind, proto), address, failed
-                    )
+                    nursery.start_soon(self._try, nursery.cancel_scope, target, failed)
                     with move_on_after(delay):
                         await failed.wait()
         except BaseException:
@@ -185,28 +198,28 @@ class Attempts:
             raise
         return self._winner
 
-    async def _try(
-        self,
-        all_attempts: CancelScope,
-        kind: tuple[int, int, int],
-        address: AddressFormat,
-        failed: Event,
-    ) -> None:
-        try:
-            sock = await self._connect(kind, address)
-        except OSError as exc:
-            self.failed.append((address, exc))
+    async def _try(self, all_attempts: CancelScope, target: AddressInfo, failed: Event) -> None:
+        sock = await self._attempt(target)
+        if sock is None:
             failed.set()
-            return
-        if self._winner is not None:
+        elif self._winner is not None:
             # Another attempt succeeded in the same iteration of the loop.
             sock.close()
-            return
-        self._winner = sock
-        all_attempts.cancel(reason="another address answered first")
+        else:
+            self._winner = sock
+            all_attempts.cancel(reason="another address answered first")
 
-    async def _connect(self, kind: tuple[int, int, int], address: AddressFormat) -> SocketType:
-        sock = socket(*kind)
+    async def _attempt(self, target: AddressInfo) -> SocketType | None:
+        """Make one attempt, and return the connected socket, or None if it failed."""
+        try:
+            return await self._connect(target)
+        except OSError as exc:
+            self.failed.append((target[4], exc))
+            return None
+
+    async def _connect(self, target: AddressInfo) -> SocketType:
+        family, kind, proto, _name, address = target
+        sock = socket(family, kind, proto)
         try:
             if self._local_address is not None:
                 await self._bind(sock, address)

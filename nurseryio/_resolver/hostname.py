@@ -56,7 +56,7 @@ def encode_hostname(hostname: str | bytes) -> bytes:
         # Checked before encoding, which would take long for such a name.
         raise _refused(hostname, f"has more than {LONGEST_NAME} characters")
     encoded = _to_bytes(hostname)
-    if b"\0" in encoded:
+    if 0 in encoded:
         raise _refused(hostname, "has a NUL character in it")
     name = encoded.removesuffix(b".")
     for label in name.split(b".") if encoded else ():

@@ -12,6 +12,7 @@ import os
 import socket as stdlib
 from typing import TYPE_CHECKING, Any
 
+from .._asyncio.compat import family_of
 from .._base.unsupported import needs
 from .._core import cancel_shielded_checkpoint, checkpoint_if_cancelled
 from .._run import RunVar
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AddressFormat",
     "check_path",
+    "find_addresses",
     "getaddrinfo",
     "getnameinfo",
     "getprotobyname",
+    "is_numeric",
     "resolve_address",
     "set_custom_hostname_resolver",
 ]
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
     ]
 
 # Some old systems do not have the second flag.
-NUMERIC_ONLY = stdlib.AI_NUMERICHOST | getattr(stdlib, "AI_NUMERICSERV", 0)
+NUMERIC_ONLY = int(stdlib.AI_NUMERICHOST | getattr(stdlib, "AI_NUMERICSERV", 0))
 
 _resolver: RunVar[HostnameResolver | None] = RunVar("hostname_resolver", None)
 
@@ -117,6 +120,23 @@ async def getaddrinfo(
 
     Trio: ``trio.socket.getaddrinfo``.
     """
+    return await find_addresses(host, port, family, type, proto, flags)
+
+
+async def find_addresses(
+    host: bytes | str | None,
+    port: bytes | str | int | None,
+    family: int = 0,
+    type: int = 0,
+    proto: int = 0,
+    flags: int = 0,
+    *,
+    always_yield: bool = True,
+) -> list[AddressInfo]:
+    """:func:`getaddrinfo`, without a checkpoint for callers that have one themselves.
+
+    Checkpoint: If ``always_yield`` is False, only if a name is looked up, or if this raises.
+    """
     await checkpoint_if_cancelled()
     found: list[Any] | None = None
     try:
@@ -128,7 +148,8 @@ async def getaddrinfo(
             await cancel_shielded_checkpoint()
             raise
     if found is not None:
-        await cancel_shielded_checkpoint()
+        if always_yield:
+            await cancel_shielded_checkpoint()
         return found
     custom = _resolver.get()
     if custom is not None:
@@ -227,7 +248,7 @@ async def resolve_address(
 
     Checkpoint: only if a name has to be resolved.
     """
-    family = sock.family
+    family = family_of(sock)
     if family == stdlib.AF_INET:
         if not isinstance(address, tuple) or len(address) != 2:
             raise ValueError("address should be a (host, port) tuple")
@@ -239,7 +260,7 @@ async def resolve_address(
     else:
         return address
     host, port = address[:2]
-    if isinstance(port, int) and _is_numeric(family, host):
+    if isinstance(port, int) and is_numeric(family, host):
         return address
     found = await getaddrinfo(
         # The standard library gives these two hosts the same meaning.
@@ -269,7 +290,8 @@ def check_path(path: str | bytes) -> str | bytes:
     return path
 
 
-def _is_numeric(family: int, host: Any) -> bool:
+def is_numeric(family: int, host: Any) -> bool:
+    """Whether a host is a numeric address of the family, in its usual form."""
     try:
         stdlib.inet_pton(family, host)
     except (OSError, TypeError, ValueError):

@@ -268,6 +268,12 @@ class Faults:
         afterwards = call == "close"
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
+            if name == "connect_ex":
+                try:
+                    self.check(call, sys._getframe(1))
+                except OSError as error:
+                    return error.errno
+                return function(*args, **kwargs)
             if not afterwards:
                 if self.check(call, sys._getframe(1)) and name in _CAN_BE_SHORT:
                     return function(*self._shorten(call, args), **kwargs)

@@ -188,10 +188,20 @@ async def test_a_cancelled_connect_closes_the_socket() -> None:
     assert sock.fileno() == -1
 
 
+@contextlib.contextmanager
+def full_listener() -> Iterator[stdlib.socket]:
+    """A listener whose queue is full: the system does not answer further attempts to connect."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(stdlib.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filler = stack.enter_context(stdlib.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener
+
+
 async def test_a_connect_cancelled_while_it_waits_closes_the_socket() -> None:
-    with socket.socket() as listener, socket.socket() as client:
-        await listener.bind(("127.0.0.1", 0))
-        listener.listen()
+    with full_listener() as listener, socket.socket() as client:
         with CancelScope() as scope:
             async with nurseryio.open_nursery() as nursery:
                 nursery.start_soon(client.connect, listener.getsockname())
@@ -200,6 +210,63 @@ async def test_a_connect_cancelled_while_it_waits_closes_the_socket() -> None:
                 scope.cancel()
         assert scope.cancelled_caught
         assert client.fileno() == -1
+
+
+async def test_connect_waits_for_the_answer_to_an_attempt_that_is_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    connect_ex = stdlib.socket.connect_ex
+
+    def not_yet(sock: stdlib.socket, address: object) -> int:
+        # As if the peer were on another machine, which cannot have answered the second call.
+        asked.append(errno.EALREADY if asked else connect_ex(sock, address))
+        return asked[-1]
+
+    with stdlib.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        monkeypatch.setattr(stdlib.socket, "connect_ex", not_yet)
+        await client.connect(listener.getsockname())
+        assert client.getpeername() == listener.getsockname()
+    address = ("127.0.0.1", net.free_port())
+    asked.clear()
+    with socket.socket() as client, pytest.raises(ConnectionRefusedError, match="connecting to"):
+        await client.connect(address)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell the state")
+async def test_connect_to_this_machine_does_not_register_the_socket(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def registered(_readiness: object) -> None:
+        raise AssertionError("the socket was registered")
+
+    monkeypatch.setattr("nurseryio._loop.readiness.Readiness._arm", registered)
+    with stdlib.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        with assert_checkpoints():
+            await client.connect(listener.getsockname())
+        assert client.getpeername() == listener.getsockname()
+        with socket.socket() as another, assert_checkpoints():
+            with pytest.raises(ConnectionRefusedError, match="connecting to"):
+                await another.connect(("127.0.0.1", net.free_port()))
+
+
+@pytest.mark.parametrize(("state", "is_over"), [("EISCONN", True), ("EINPROGRESS", False)])
+async def test_other_answers_to_the_second_call_of_connect(
+    monkeypatch: pytest.MonkeyPatch, state: str, is_over: bool
+) -> None:
+    answers = [errno.EINPROGRESS, getattr(errno, state)]
+    waited: list[bool] = []
+
+    async def until_connected(_sock: object) -> None:
+        await lowlevel.checkpoint()
+        waited.append(True)
+
+    with socket.socket() as client:
+        monkeypatch.setattr(stdlib.socket, "connect_ex", lambda _sock, _address: answers.pop(0))
+        monkeypatch.setattr(type(client), "_until_connected", until_connected)
+        with assert_checkpoints():
+            await client.connect(("127.0.0.1", 1))
+    assert bool(waited) is not is_over
 
 
 async def test_connect_to_a_unix_listener_with_a_full_backlog_is_an_error() -> None:
@@ -392,11 +459,11 @@ async def test_a_native_cancel_of_a_task_that_only_receives_loses_no_data() -> N
 async def test_connect_does_not_take_eagain_for_einprogress(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def out_of_ports(_sock: object, _address: object) -> None:
-        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    def out_of_ports(_sock: object, _address: object) -> int:
+        return errno.EAGAIN
 
     with socket.socket() as client:
-        monkeypatch.setattr(stdlib.socket, "connect", out_of_ports)
+        monkeypatch.setattr(stdlib.socket, "connect_ex", out_of_ports)
         with pytest.raises(BlockingIOError):
             await client.connect(("127.0.0.1", 1))
 
@@ -410,8 +477,8 @@ async def test_a_socket_that_cannot_be_set_up_is_closed(monkeypatch: pytest.Monk
 
     with monkeypatch.context() as patch:
         patch.setattr(stdlib.socket, "setblocking", refuse)
-        with pytest.raises(OSError):
-            socket.socket()
+        with stdlib.socket() as other, pytest.raises(OSError):
+            socket.fromfd(other.fileno())
         with pytest.raises(OSError):
             socket.socketpair()
     assert len(made) == 2 and all(sock.fileno() == -1 for sock in made)

@@ -11,7 +11,7 @@ import pytest
 from harness import net
 
 import nurseryio
-from nurseryio import open_tcp_stream, socket
+from nurseryio import CancelScope, lowlevel, open_tcp_stream, socket
 from nurseryio._net.tcp_connect import in_order, spelled
 from nurseryio.testing import MockClock, assert_checkpoints
 
@@ -105,6 +105,45 @@ async def test_happy_eyeballs_one_address_takes_as_long_as_its_attempt(
 ) -> None:
     assert await Story(("1.1.1.1", delay, "success")).connect() == "1.1.1.1"
     assert nurseryio.current_time() == delay
+
+
+async def test_a_host_with_one_address_is_connected_to_in_the_callers_task(
+    autojump_clock: MockClock,
+) -> None:
+    class Watched(Story):
+        def socket(self, family: int = 0, type: int = 0, proto: int = 0) -> Any:
+            self.task = lowlevel.current_task()
+            return super().socket(family, type, proto)
+
+    story = Watched(("1.1.1.1", 1, "success"))
+    assert await story.connect() == "1.1.1.1"
+    assert story.task is lowlevel.current_task()
+    story = Watched(("1.1.1.1", 1, "success"))
+    with nurseryio.move_on_after(0.5) as scope:
+        await story.connect()
+    assert scope.cancelled_caught
+    assert story.sockets[0].closed
+
+
+async def test_a_numeric_ipv4_address_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_args: object) -> None:
+        raise AssertionError("the system was asked")
+
+    monkeypatch.setattr(stdlib, "getaddrinfo", asked)
+    with stdlib.create_server(("127.0.0.1", 0)) as listener:
+        with assert_checkpoints():
+            stream = await open_tcp_stream(*listener.getsockname())
+        async with stream:
+            assert stream.remote_address == listener.getsockname()
+            assert stream.socket.proto == socket.IPPROTO_TCP
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_a_cancelled_connect_to_a_numeric_address_raises(host: str) -> None:
+    with CancelScope() as scope:
+        scope.cancel()
+        await open_tcp_stream(host, 1)
+    assert scope.cancelled_caught
 
 
 async def test_happy_eyeballs_a_slow_attempt_is_joined_by_the_next_after_the_delay(
