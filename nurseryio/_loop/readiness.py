@@ -401,7 +401,7 @@ class Readiness:
         A task there may be just about to register it, so ``armed`` shows nothing.
         """
         loop = self.state.loop
-        return loop.is_running() and compat.running_loop_or_none() is not loop
+        return compat.running_loop_or_none() is not loop and loop.is_running()
 
     def lose(self) -> None:
         """Have the next wait raise :class:`ClosedResourceError`."""
@@ -554,13 +554,16 @@ class Registrations:
         with _adding:
             if self._closed:  # by another thread, which did not see the new object
                 made.lose()
-            others = (waits for waits in self._all if not waits.state.loop.is_closed())
+            others = [waits for waits in self._all if not waits.state.loop.is_closed()]
             self._all = (*others, made)
         return made
 
     def others_wait(self, fd: int) -> bool:
         """Whether a table may have an entry for the descriptor's bare number."""
-        return not self._all or any(waits.others_wait(fd) for waits in self._all)
+        for waits in self._all:
+            if waits.others_wait(fd):
+                return True
+        return not self._all
 
     def close(self) -> list[Readiness]:
         """Prepare closing the descriptor, see :meth:`Readiness.close`.
@@ -574,7 +577,7 @@ class Registrations:
             known = self._all
         elsewhere = [waits for waits in known if waits.is_elsewhere()]
         for waits in known:
-            if waits not in elsewhere:
+            if not elsewhere or waits not in elsewhere:
                 waits.close()
         return elsewhere
 

@@ -27,7 +27,7 @@ import operator
 import socket as stdlib
 from typing import TYPE_CHECKING, NoReturn, overload
 
-from .._asyncio.compat import BARE_YIELD, current_task as current_asyncio_task
+from .._asyncio.compat import BARE_YIELD, current_task as current_asyncio_task, type_of
 from .._base import (
     BrokenResourceError,
     BusyResourceError,
@@ -40,6 +40,7 @@ from .._base.unsupported import Elsewhere
 from .._base.util import bytes_view, safe_repr
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
 from .._core.task import MAX_YIELD_CREDIT, adopt_current, not_in_a_task, records
+from .._core.traps import needs_checkpoint
 from .sockets import Socket
 from .sockettype import SocketType
 
@@ -133,7 +134,8 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
                 TypeError("SocketStream requires a nurseryio socket object"),
                 f"not {safe_repr(socket)}; see nurseryio.socket.from_stdlib_socket()",
             )
-        if socket.type != stdlib.SOCK_STREAM:
+        kind = type_of(socket._sock) if type(socket) is Socket else socket.type
+        if kind != stdlib.SOCK_STREAM:
             raise ValueError("SocketStream requires a SOCK_STREAM socket")
         self._take(socket)
         if self._recv is not None and vars(socket):
@@ -226,7 +228,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
                 task._yield_credit = MAX_YIELD_CREDIT
             else:
                 await BARE_YIELD
-                task._yield_credit = MAX_YIELD_CREDIT - 1
+                task._yield_credit = MAX_YIELD_CREDIT
             while True:
                 try:
                     data = self._recv(max_bytes)  # type: ignore[misc]
@@ -318,7 +320,7 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
                 task._yield_credit = credit - 1
             else:
                 await BARE_YIELD
-                task._yield_credit = MAX_YIELD_CREDIT - 1
+                task._yield_credit = MAX_YIELD_CREDIT
             try:
                 sent = send(data)
             except BlockingIOError:
@@ -447,7 +449,15 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         Checkpoint: yes.
         """
         self.socket.close()
-        await checkpoint()
+        task = current_task()
+        if needs_checkpoint(task):
+            await self._check_first(task)
+        credit = task._yield_credit
+        if credit == MAX_YIELD_CREDIT or (credit and not task._state.ready):
+            task._yield_credit = credit - 1
+        else:
+            await BARE_YIELD
+            task._yield_credit = MAX_YIELD_CREDIT
 
     @property
     def local_address(self) -> AddressFormat:

@@ -322,7 +322,7 @@ async def test_fairness_a_task_that_only_sends_lets_others_run() -> None:
         before = turns()
         for _ in range(50):
             await a.send_all(b"x")
-        assert turns() - before >= 49
+        assert turns() - before >= 24
         await b.receive_some()
         nursery.cancel_scope.cancel()
 
@@ -342,6 +342,28 @@ async def test_fairness_a_task_that_only_sends_lets_the_loop_poll_for_io() -> No
             await a.send_all(b"x")
             sent += 1
         assert sent <= MAX_YIELD_CREDIT + 2
+
+
+@pytest.mark.watching_only("on other loops each call waits for the transport")
+async def test_fairness_after_a_yield_the_next_stream_method_does_not_yield() -> None:
+    async with unix_pair() as (a, b), nurseryio.open_nursery() as nursery:
+        turns = await count_turns(nursery)
+        await lowlevel.checkpoint()
+        lowlevel.current_task()._yield_credit = 0
+        yielded = []
+        for method in [
+            partial(a.send_all, b"x"),
+            partial(a.send_all, b"x"),
+            partial(b.receive_some, 1),
+            partial(b.receive_some, 1),
+            a.aclose,
+            b.aclose,
+        ]:
+            before = turns()
+            await method()
+            yielded.append(turns() > before)
+        assert yielded == [True, False] * 3
+        nursery.cancel_scope.cancel()
 
 
 async def test_fairness_of_two_stream_methods_in_a_row_one_lets_others_run() -> None:
