@@ -222,12 +222,16 @@ class TLSEngine:
         parts: list[bytes] = []
         try:
             while True:
-                part = self.ssl_object.read(min(left, RECORD))
+                most = RECORD if left > RECORD else left
+                part = self.ssl_object.read(most)
                 parts.append(part)
                 if not part:
                     break
-                if not self._incoming.pending and not self.ssl_object.pending():
-                    # Nothing is left. Asking OpenSSL by another read would be expensive.
+                if not self._incoming.pending and (
+                    len(part) < most or not self.ssl_object.pending()
+                ):
+                    # Nothing is left: a read that returns less has taken all of its record. Asking
+                    # OpenSSL by another read would be expensive.
                     self._dry = True
                     break
                 if max_bytes is not None:

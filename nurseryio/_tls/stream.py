@@ -270,7 +270,8 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
             raise BusyResourceError("another task is receiving data on this TLS stream")
         self._receiving = True
         try:
-            self._check()
+            if self._wire.write_failed or self._state.life is not Life.USABLE:
+                self._check()
             if self._state.handshake is not Handshake.DONE:
                 await self._ensure_handshake()
             if not self._engine.needs_input:
@@ -323,7 +324,8 @@ class SSLStream(TLSInfo, Stream, Generic[StreamT], metaclass=Final):
         self._sending = True
         view: memoryview | None = None
         try:
-            self._check()
+            if self._wire.write_failed or self._state.life is not Life.USABLE:
+                self._check()
             if type(data) is not bytes:
                 data = view = bytes_view(data)
             if self._state.handshake is not Handshake.DONE:

@@ -27,7 +27,7 @@ sent.
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 from .._base import BrokenResourceError, ClosedResourceError, Stream
 from .._net.stream import SocketStream
@@ -96,11 +96,7 @@ class TLSWire(Generic[StreamT]):
 
         Checkpoint: yes, if there is output or another task is sending.
         """
-        await self._acquire_send_lock()
-        try:
-            await self._drain()
-        finally:
-            self._release_send_lock()
+        await self._send()
 
     async def wait_writable(self) -> None:
         """Wait, with the send lock, until sending on the transport might not block.
@@ -111,13 +107,8 @@ class TLSWire(Generic[StreamT]):
 
         Checkpoint: yes.
         """
-        await self._acquire_send_lock()
-        try:
-            await self.transport.wait_send_all_might_not_block()
-            # The receiving task may be waiting for the lock, with output to send.
-            await self._drain()
-        finally:
-            self._release_send_lock()
+        # The receiving task may be waiting for the lock, with output to send.
+        await self._send(wait=True)
 
     async def pull(self) -> None:
         """Feed the engine with more input, or wait while another task does.
@@ -173,28 +164,34 @@ class TLSWire(Generic[StreamT]):
             if not await self.transport.receive_some(RECEIVE_SIZE):
                 return
 
-    async def _acquire_send_lock(self) -> None:
+    async def _send(self, wait: bool = False) -> None:
+        """Send all output with the send lock.
+
+        Args:
+            wait: First wait until the transport has room.
+        """
         while self.send_locked:
             await self._send_queue.park()
-        if self._closed:
-            raise ClosedResourceError("the stream that carries the TLS data was closed")
         if self.write_failed:
-            raise BrokenResourceError("sending on the stream that carries the TLS data has failed")
+            self._raise_failure()
         self.send_locked = True
-
-    def _release_send_lock(self) -> None:
-        self.send_locked = False
-        if self._send_queue:
-            self._send_queue.unpark_all()
-
-    async def _drain(self) -> None:
-        self.draining = True
         try:
+            if wait:
+                await self.transport.wait_send_all_might_not_block()
+            self.draining = True
             while data := self.engine.output():
                 await self.transport.send_all(data)
         except BaseException as error:
-            self.write_failed = True
-            self._closed = isinstance(error, ClosedResourceError)
+            if self.draining:
+                self.write_failed = True
+                self._closed = isinstance(error, ClosedResourceError)
             raise
         finally:
-            self.draining = False
+            self.send_locked = self.draining = False
+            if self._send_queue:
+                self._send_queue.unpark_all()
+
+    def _raise_failure(self) -> NoReturn:
+        if self._closed:
+            raise ClosedResourceError("the stream that carries the TLS data was closed")
+        raise BrokenResourceError("sending on the stream that carries the TLS data has failed")
