@@ -110,8 +110,9 @@ class Poller:
                 else:
                     self._poll.modify(fd, READ if reading else WRITE)
             mine[fd] = callback
-        finally:
+        except BaseException:
             self._close_if_empty()
+            raise
 
     def remove(self, direction: str, fd: int) -> None:
         """Remove a descriptor in one direction. It may have been closed already."""
@@ -125,7 +126,8 @@ class Poller:
                 self._poll.unregister(fd)
         except OSError:
             self._distrust()
-        self._close_if_empty()
+        if not (self.readers or self.writers):
+            self._close_if_empty()
 
     def _close_if_empty(self) -> None:
         if not (self.readers or self.writers):
