@@ -76,10 +76,13 @@ class Running:
         environment = {**server.environment(), **({} if row.default_malloc else PINNED_MALLOC)}
         arguments = [server.file, server.starter, loop, row.service, *([chain] if chain else [])]
         self.worker = Worker(["-m", "benchmarks.network.server", *arguments], environment, launcher)
-        answer = self.worker.answer()
-        if "port" not in answer:
+        try:
+            answer = self.worker.answer()
+            if "port" not in answer:
+                raise WorkerFailed(str(answer.get("missing", answer.get("failed", answer))))
+        except BaseException:
             self.worker.close()
-            raise WorkerFailed(str(answer.get("missing", answer.get("failed", answer))))
+            raise
         self.port: int = answer["port"]
         self._client: EchoClient | None = None
 

@@ -72,6 +72,8 @@ MOST_OCCURRENCES = 6
 # Errors that do not have to be reported, because the library has another way, by call, or by call
 # and program. "*" stands for all errors.
 ABSORBED = {
+    # A second call of connect() returns the state of the attempt.
+    "connect": "EALREADY EISCONN",
     # Try again when the kernel says so; or the error was one connection's.
     "accept": "EAGAIN ECONNABORTED ECONNRESET EPERM EPROTO ENOPROTOOPT EHOSTDOWN ENONET "
     "EHOSTUNREACH ENETUNREACH ENETDOWN ETIMEDOUT EOPNOTSUPP",
@@ -304,10 +306,15 @@ class Run(logging.Handler):
             self.fault("absorbed with harm", f"{errors} {self.missing}")
 
     def _is_reported_otherwise(self) -> bool:
-        """By an error for a closed stream, or by a copy, which adapters give to each call."""
+        """By an error for a closed stream, or by a copy, which adapters give to each call.
+
+        ``connect_ex`` returns a number, of which the library makes its own error.
+        """
         wanted = self.system.raised[0]
         if not isinstance(wanted, OSError):
             return False
+        if self.aim_at == "connect":
+            return any(_has_number(report, wanted.errno) for _, report in self.reports)
         for leaf in (leaf for _, report in self.reports for leaf in leaves(report)):
             if isinstance(leaf, ClosedResourceError):
                 if wanted.errno in (errno.EBADF, errno.ENOTSOCK):
@@ -315,6 +322,17 @@ class Run(logging.Handler):
             elif isinstance(leaf.__cause__, OSError) and leaf.__cause__.args == wanted.args:
                 return True
         return False
+
+
+def _has_number(report: BaseException | None, number: int | None) -> bool:
+    """Whether an error of the system with this number is in a report, or is a cause in it."""
+    if report is None:
+        return False
+    if isinstance(report, OSError) and report.errno == number:
+        return True
+    if isinstance(report, BaseExceptionGroup):
+        return any(_has_number(leaf, number) for leaf in leaves(report))
+    return _has_number(report.__cause__, number)
 
 
 # -- processes ------------------------------------------------------------------
