@@ -2,9 +2,10 @@
 
    The Python code is the only source of truth. This module has no records and no state of its own
    beyond what bind() looks up: the offsets of the slots of the existing Python classes, and the
-   functions that it stands before. Its one type, Wait, stands for the innermost await of an
-   operation. Each function here tests whether the case is ordinary. If it is not, it has changed
-   nothing, and calls the Python function that it stands before.
+   functions that it stands before. It has two types. A Wait stands for the innermost await of an
+   operation, a Runner for the wrapper coroutine of a child. Each function here tests whether the
+   case is ordinary. If it is not, it has changed nothing, and calls the Python function that it
+   stands before.
 
    Rule 1: a slot is read only after a test of the object's exact type. Slots of the classes in
    `Bound` are all of the kind that holds an object or NULL.
@@ -66,7 +67,7 @@
     X(INITIAL_YIELD_CREDIT) X(interrupt) \
     X(NO_EXTRA) X(NO_SWALLOWED_CANCELS) X(NativeTask) X(OrderedDict) X(ROOT) X(UNKNOWN) \
     X(anyio_hook_namespace) X(asyncio_tasks) X(cancel_failed) X(checked_coroutine) \
-    X(current_task) X(defer_native_cancel) X(expire) X(force_out) X(heappush) X(look_after_pause) \
+    X(current_task) X(defer_native_cancel) X(end_broken_off) X(expire) X(force_out) X(heappush) X(look_after_pause) \
     X(make_child_task) X(MAX_YIELD_CREDIT) X(modules) X(note_wakeup) X(plain_cancel) X(put_back) \
     X(recheck) X(records) X(reject_non_functions) X(running_loop) X(scope_namespace) \
     X(swallowing_namespace) X(unmake) X(wait_interrupted) X(wake_later)
@@ -79,8 +80,8 @@
 
 #define NAMES(X) \
     X(Task) X(__code__) X(_arm) X(_fut_waiter) \
-    X(_spawn) X(_wake) X(append) X(appendleft) X(bridge) X(cancel) X(close) X(create_task) X(done) \
-    X(drop) X(heappush) X(loop) X(may_have_lost_timer) X(next) X(noted) X(pop) X(popitem) \
+    X(__name__) X(__qualname__) X(_spawn) X(_wake) X(append) X(appendleft) X(bridge) X(cancel) X(close) X(cr_code) X(cr_frame) X(create_task) X(done) \
+    X(drop) X(heappush) X(is_closed) X(loop) X(may_have_lost_timer) X(next) X(noted) X(pop) X(popitem) \
     X(popleft) X(set_result) X(throw) X(time) X(unwrap)
 
 typedef struct {
@@ -724,6 +725,8 @@ make_coroutine(PyObject *async_fn, PyObject *const *args, Py_ssize_t nargs)
     return checked;
 }
 
+static PyObject *new_runner(PyObject *task, PyObject *coro);
+
 /* The record and the asyncio task of a child. Returns 0, or -1 with an error. */
 static int
 make_child(PyObject *self, PyObject *state, PyObject *scope, PyObject *async_fn, PyObject *coro)
@@ -750,10 +753,20 @@ make_child(PyObject *self, PyObject *state, PyObject *scope, PyObject *async_fn,
     INIT(task, Task_extra, B.NO_EXTRA);
     /* By a Python function, because Task() calls Python code that Ctrl-C must not interrupt. That
        function has called unmake() if it raises. */
-    PyObject *loop = Py_XNewRef(SLOT(state, LoopStateloop));
-    PyObject *arguments[4] = {self, task, coro, loop};
-    made = loop == NULL ? NULL : PyObject_Vectorcall(B.make_child_task, arguments, 4, NULL);
-    Py_XDECREF(loop);
+    PyObject *loop = Py_NewRef(SLOT(state, LoopStateloop));
+    /* A coroutine of another kind, such as a generator, is run by the Python function. */
+    PyObject *runner = Py_IS_TYPE(coro, &PyCoro_Type) ? new_runner(task, coro) : Py_NewRef(Py_None);
+    if (runner != NULL) {
+        PyObject *arguments[5] = {self, task, coro, loop, runner};
+        made = PyObject_Vectorcall(B.make_child_task, arguments, 5, NULL);
+        Py_DECREF(runner);
+    }
+    else {
+        PyObject *parts[4] = {task, Py_None, Py_None, coro};
+        clean_up(B.unmake, parts, 4);
+        made = NULL;
+    }
+    Py_DECREF(loop);
     if (made == NULL) {
         Py_DECREF(task);
         return -1;
@@ -802,7 +815,8 @@ start_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
         goto done;
     /* From here on the original must not be called: it would call async_fn again. */
     int plain = 0;
-    if (SLOT(scope, Node_effective) == Py_False && SLOT(state, LoopStatestep_hooks) == Py_None) {
+    if (SLOT(scope, Node_effective) == Py_False && SLOT(state, LoopStatestep_hooks) == Py_None
+        && SLOT(state, LoopStateloop) != NULL) {
         plain = is_plain(making);
         if (plain < 0)
             goto done;
@@ -935,6 +949,362 @@ done:
     Py_XDECREF(nursery);
     return result;
 }
+
+/* -- the runner of a child ------------------------------------------------------------------- */
+
+/* What the asyncio task of a child steps: Nursery._run_child() for a child whose asyncio task the
+   nursery has made itself. It steps the coroutine of the child's function, lets no error of it into
+   the loop, and does the bookkeeping at its end.
+
+   It has no frame. So Ctrl-C finds the beginning of the user's code by the frame of the coroutine in
+   the child's record, see _core/ki.py. Tools see that coroutine too, by ChildTask.shown.
+
+   A method of a runner does what that of a coroutine does, also if it is called by other code than
+   the asyncio task. As a coroutine it has no tp_clear: the collector calls the finalizer, which
+   drops the record. */
+typedef enum {
+    RUNNER_NEW,
+    RUNNER_SUSPENDED,
+    RUNNER_RUNNING,
+    RUNNER_OVER,
+} RunnerState;
+
+typedef struct {
+    PyObject_HEAD
+    RunnerState state;
+    PyObject *task;  /* the record; NULL at the end, so that no reference cycle is left */
+    PyObject *coro;  /* of the child's function: exactly a coroutine */
+} Runner;
+
+static PyTypeObject Runner_Type;
+
+static PyObject *
+new_runner(PyObject *task, PyObject *coro)
+{
+    Runner *self = PyObject_GC_New(Runner, &Runner_Type);
+    if (self == NULL)
+        return NULL;
+    self->state = RUNNER_NEW;
+    self->task = Py_NewRef(task);
+    self->coro = Py_NewRef(coro);
+    PyObject_GC_Track(self);
+    return (PyObject *)self;
+}
+
+static int
+runner_traverse(Runner *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->task);
+    Py_VISIT(self->coro);
+    return 0;
+}
+
+/* Whether the loop of a child is closed; -1 with an error. */
+static int
+loop_is_closed(PyObject *task)
+{
+    PyObject *state = SLOT(task, Task_state);
+    if (state == NULL || !IS(state, LoopState) || SLOT(state, LoopStateloop) == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "loop");
+        return -1;
+    }
+    PyObject *loop = Py_NewRef(SLOT(state, LoopStateloop));
+    PyObject *closed = PyObject_CallMethodNoArgs(loop, N.is_closed);
+    Py_DECREF(loop);
+    if (closed == NULL)
+        return -1;
+    int result = PyObject_IsTrue(closed);
+    Py_DECREF(closed);
+    return result;
+}
+
+/* Begin a step. Returns 0, or -1 with an error if there must not be one. */
+static int
+runner_begin(Runner *self)
+{
+    if (self->state == RUNNER_OVER)
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+    else if (self->state == RUNNER_RUNNING)
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+    else {
+        self->state = RUNNER_RUNNING;
+        return 0;
+    }
+    return -1;
+}
+
+/* Close the coroutine of the child's function, as a coroutine that awaits it does when it is closed.
+   Returns the error that the await raises then: `exit`, or that of the coroutine. Takes the
+   reference. */
+static PyObject *
+close_inner(Runner *self, PyObject *exit)
+{
+    PyObject *closed = PyObject_CallMethodNoArgs(self->coro, N.close);
+    if (closed == NULL)
+        Py_SETREF(exit, PyErr_GetRaisedException());
+    Py_XDECREF(closed);
+    return exit;
+}
+
+/* The end of the child's function: what _run_child() does behind its await. `error` is NULL if the
+   function has returned. Takes the reference. Returns 0, or -1 with an error. */
+static int
+runner_over(Runner *self, PyObject *error)
+{
+    PyObject *task = self->task, *result = NULL;
+    int closed = 0;
+    /* A call may have failed before it has reached the coroutine, which would go on waiting. In 3.12
+       and 3.13 the states of a frame that has not ended and does not run are below zero. */
+    if (error != NULL && ((PyCoroObject *)self->coro)->cr_frame_state < 0)
+        error = close_inner(self, error);
+    if (error != NULL && Py_IS_TYPE(error, (PyTypeObject *)PyExc_GeneratorExit))
+        closed = loop_is_closed(task);
+    if (closed > 0)
+        result = Py_NewRef(Py_None);  /* on a closed loop nothing is to be changed any more */
+    else if (closed == 0) {
+        PyObject *arguments[2] = {task, error == NULL ? Py_None : error};
+        result = end_child(NULL, arguments, 2);
+    }
+    if (result == NULL) {
+        PyObject *failure = PyErr_GetRaisedException();
+        PyObject *arguments[4] = {task, self->coro, error == NULL ? Py_None : error, failure};
+        result = handle(failure, B.end_broken_off, arguments, 4);
+        Py_DECREF(failure);
+    }
+    self->state = RUNNER_OVER;
+    self->task = NULL;
+    PyObject *raised = result == NULL ? PyErr_GetRaisedException() : NULL;
+    Py_XDECREF(result);
+    Py_DECREF(task);
+    Py_XDECREF(error);
+    if (raised == NULL)
+        return 0;
+    PyErr_SetRaisedException(raised);
+    return -1;
+}
+
+/* am_send, which asyncio calls for each step that raises no error in the task. */
+static PySendResult
+runner_step(Runner *self, PyObject *value, PyObject **result)
+{
+    *result = NULL;
+    if (self->state == RUNNER_NEW && value != Py_None) {
+        PyErr_SetString(PyExc_TypeError,
+                        "can't send non-None value to a just-started coroutine");
+        return PYGEN_ERROR;
+    }
+    int first = self->state == RUNNER_NEW;
+    if (runner_begin(self) < 0)
+        return PYGEN_ERROR;
+    if (first)
+        PUT(self->task, Task_started, Py_True);
+    Py_INCREF(self);
+    PySendResult sent = PyIter_Send(self->coro, value, result);
+    if (sent == PYGEN_NEXT)
+        self->state = RUNNER_SUSPENDED;
+    else {
+        Py_CLEAR(*result);
+        int ended = runner_over(self, sent == PYGEN_ERROR ? PyErr_GetRaisedException() : NULL);
+        if (ended == 0)
+            *result = Py_NewRef(Py_None);
+        sent = ended < 0 ? PYGEN_ERROR : PYGEN_RETURN;
+    }
+    Py_DECREF(self);
+    return sent;
+}
+
+static PyObject *
+runner_next(Runner *self)
+{
+    PyObject *result;
+    if (runner_step(self, Py_None, &result) != PYGEN_RETURN)
+        return result;
+    Py_DECREF(result);  /* None: the iteration ends without a value */
+    return NULL;
+}
+
+static PyObject *stepped(PyObject *yielded);
+
+static PyObject *
+runner_send(Runner *self, PyObject *value)
+{
+    PyObject *result;
+    if (runner_step(self, value, &result) == PYGEN_RETURN)
+        Py_CLEAR(result);
+    return stepped(result);
+}
+
+static PyObject *raised_by_throw(PyObject *const *args, Py_ssize_t nargs);
+
+static PyObject *
+runner_throw(Runner *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *result = NULL, *error = raised_by_throw(args, nargs);
+    if (error == NULL)
+        return NULL;
+    int first = self->state == RUNNER_NEW;
+    if (runner_begin(self) < 0) {
+        Py_DECREF(error);
+        return NULL;
+    }
+    if (first) {
+        /* No code of the wrapper has run, so the task ends with the error: see _never_ran(). */
+        self->state = RUNNER_OVER;
+        Py_CLEAR(self->task);
+        PyErr_SetRaisedException(error);
+        return NULL;
+    }
+    Py_INCREF(self);
+    if (PyErr_GivenExceptionMatches(error, PyExc_GeneratorExit))
+        error = close_inner(self, error);
+    else {
+        result = PyObject_CallMethodOneArg(self->coro, N.throw, error);
+        Py_CLEAR(error);
+        if (result == NULL) {
+            if (PyErr_ExceptionMatches(PyExc_StopIteration))
+                PyErr_Clear();  /* the function has returned */
+            else
+                error = PyErr_GetRaisedException();
+        }
+    }
+    if (result != NULL)
+        self->state = RUNNER_SUSPENDED;
+    else if (runner_over(self, error) == 0)
+        PyErr_SetNone(PyExc_StopIteration);
+    Py_DECREF(self);
+    return result;
+}
+
+/* Returns 0, or -1 with an error. */
+static int
+close_runner(Runner *self)
+{
+    if (self->state == RUNNER_NEW || self->state == RUNNER_OVER) {
+        self->state = RUNNER_OVER;
+        Py_CLEAR(self->task);
+        return 0;
+    }
+    PyObject *exit = PyObject_CallNoArgs(PyExc_GeneratorExit);
+    if (exit == NULL || runner_begin(self) < 0) {
+        Py_XDECREF(exit);
+        return -1;
+    }
+    Py_INCREF(self);
+    int ended = runner_over(self, close_inner(self, exit));
+    Py_DECREF(self);
+    return ended;
+}
+
+static PyObject *
+runner_close(Runner *self, PyObject *Py_UNUSED(ignored))
+{
+    if (close_runner(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static void
+runner_finalize(PyObject *self)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    if (((Runner *)self)->state != RUNNER_RUNNING && close_runner((Runner *)self) < 0)
+        PyErr_WriteUnraisable(self);
+    PyErr_SetRaisedException(error);
+}
+
+static void
+runner_dealloc(Runner *self)
+{
+    if (self->state == RUNNER_SUSPENDED && PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
+        return;
+    PyObject_GC_UnTrack(self);
+    Py_CLEAR(self->task);
+    Py_CLEAR(self->coro);
+    PyObject_GC_Del(self);
+}
+
+/* The attributes of a coroutine. What has run and what is awaited is that of the wrapper. */
+
+static PyObject *
+runner_inside(Runner *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->state == RUNNER_SUSPENDED ? self->coro : Py_None);
+}
+
+static PyObject *
+runner_running(Runner *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->state == RUNNER_RUNNING);
+}
+
+static PyObject *
+runner_suspended(Runner *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->state == RUNNER_SUSPENDED);
+}
+
+static PyObject *
+runner_frame(Runner *self, void *Py_UNUSED(closure))
+{
+    return self->state == RUNNER_OVER ? Py_NewRef(Py_None) : PyObject_GetAttr(self->coro, N.cr_frame);
+}
+
+static PyObject *
+runner_code(Runner *self, void *Py_UNUSED(closure))
+{
+    return PyObject_GetAttr(self->coro, N.cr_code);
+}
+
+static PyObject *
+runner_name(Runner *self, void *Py_UNUSED(closure))
+{
+    return PyObject_GetAttr(self->coro, N.__name__);
+}
+
+static PyObject *
+runner_qualname(Runner *self, void *Py_UNUSED(closure))
+{
+    return PyObject_GetAttr(self->coro, N.__qualname__);
+}
+
+static PyGetSetDef runner_attributes[] = {
+    {"__name__", (getter)runner_name, NULL, NULL, NULL},
+    {"__qualname__", (getter)runner_qualname, NULL, NULL, NULL},
+    {"cr_await", (getter)runner_inside, NULL, NULL, NULL},
+    {"cr_code", (getter)runner_code, NULL, NULL, NULL},
+    {"cr_frame", (getter)runner_frame, NULL, NULL, NULL},
+    {"cr_running", (getter)runner_running, NULL, NULL, NULL},
+    {"cr_suspended", (getter)runner_suspended, NULL, NULL, NULL},
+    {NULL}
+};
+
+static PyMethodDef runner_methods[] = {
+    {"send", (PyCFunction)runner_send, METH_O, NULL},
+    {"throw", (PyCFunction)(void (*)(void))runner_throw, METH_FASTCALL, NULL},
+    {"close", (PyCFunction)runner_close, METH_NOARGS, NULL},
+    {NULL}
+};
+
+static PyAsyncMethods runner_as_async = {
+    .am_await = PyObject_SelfIter,
+    .am_send = (sendfunc)runner_step,
+};
+
+static PyTypeObject Runner_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "nurseryio._speedups.Runner",
+    .tp_doc = "The wrapper coroutine of a child.",
+    .tp_basicsize = sizeof(Runner),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_dealloc = (destructor)runner_dealloc,
+    .tp_finalize = runner_finalize,
+    .tp_traverse = (traverseproc)runner_traverse,
+    .tp_iter = PyObject_SelfIter,
+    .tp_iternext = (iternextfunc)runner_next,
+    .tp_as_async = &runner_as_async,
+    .tp_methods = runner_methods,
+    .tp_getset = runner_attributes,
+};
 
 /* -- the delivery of a cancellation ---------------------------------------------------------- */
 
@@ -2119,8 +2489,9 @@ wait_throw_error(Wait *self, PyObject *error)
     }
 }
 
+/* The error that throw() raises for its arguments, which are those of a coroutine's method. */
 static PyObject *
-wait_throw(Wait *self, PyObject *const *args, Py_ssize_t nargs)
+raised_by_throw(PyObject *const *args, Py_ssize_t nargs)
 {
     PyObject *error;
     if (nargs < 1 || nargs > 3) {
@@ -2169,7 +2540,14 @@ wait_throw(Wait *self, PyObject *const *args, Py_ssize_t nargs)
         Py_DECREF(error);
         return NULL;
     }
-    return stepped(wait_throw_error(self, error));
+    return error;
+}
+
+static PyObject *
+wait_throw(Wait *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *error = raised_by_throw(args, nargs);
+    return error == NULL ? NULL : stepped(wait_throw_error(self, error));
 }
 
 static PyObject *
@@ -2556,7 +2934,8 @@ bind(PyObject *module, PyObject *args)
         && PyDescr_TYPE(B.cancelling) == (PyTypeObject *)B.NativeTask)
         cancelling_function = ((PyMethodDescrObject *)B.cancelling)->d_method->ml_meth;
     loop_keyword = PyTuple_Pack(1, N.loop);
-    if (zero == NULL || one == NULL || loop_keyword == NULL || PyType_Ready(&Wait_Type) < 0)
+    if (zero == NULL || one == NULL || loop_keyword == NULL || PyType_Ready(&Wait_Type) < 0
+        || PyType_Ready(&Runner_Type) < 0)
         return NULL;
     nothing = (PyObject *)new_wait(OVER, NOTHING, NULL);
     if (nothing == NULL)

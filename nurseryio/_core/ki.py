@@ -176,7 +176,8 @@ def currently_ki_protected() -> bool:
 
 def is_protected(frame: types.FrameType | None) -> bool:
     """Whether ``KeyboardInterrupt`` must not be raised in code that runs in ``frame`` (rule 1)."""
-    place = _raised_in(frame)
+    outermost = _outermost_frame()
+    place = _raised_in(frame, outermost)
     if place is None:
         return True
     inner: types.CodeType | None = None
@@ -199,6 +200,8 @@ def is_protected(frame: types.FrameType | None) -> bool:
             if is_machinery(frame):
                 return True
             in_users_code = not _is_standard(frame)
+        if frame is outermost:
+            return not _may_be_raised()
         inner = code
         frame = frame.f_back
     return True
@@ -209,18 +212,25 @@ def may_be_torn(frame: types.FrameType | None) -> bool:
 
     It would not if user code is running, because all callers of user code expect its errors.
     """
-    frame = _raised_in(frame)
+    frame = _raised_in(frame, _outermost_frame())
     while frame is not None and _is_standard(frame) and not is_machinery(frame):
         frame = frame.f_back
     return frame is None or is_machinery(frame)
 
 
-def _raised_in(frame: types.FrameType | None) -> types.FrameType | None:
-    """The frame in which an exception that leaves ``frame`` is raised; None if it is lost."""
+def _raised_in(
+    frame: types.FrameType | None, outermost: types.FrameType | None
+) -> types.FrameType | None:
+    """The frame in which an exception that leaves ``frame`` is raised; None if it is lost.
+
+    Args:
+        frame: the innermost frame.
+        outermost: that of the running child's function, if any.
+    """
     place = frame
     while frame is not None:
         code = frame.f_code
-        if code in _ends or code in _boundaries:
+        if frame is outermost or code in _ends or code in _boundaries:
             break
         if code.co_name == "__del__" or any(
             getattr(callback, "__code__", None) is code for callback in _gc_callbacks
@@ -255,11 +265,26 @@ def _arguments(frame: types.FrameType) -> tuple[Any, ...]:
     return found
 
 
-def _may_be_raised() -> bool:
-    """Whether the running task is a nursery's child, and not a system task."""
+def _running_child() -> Task | None:
+    """The running task, if it is a nursery's child."""
     asyncio_task = compat.current_task_or_none()
     task = None if asyncio_task is None else records.get(asyncio_task)
-    return task is not None and task._parent_nursery is not None and not task._extra.is_system
+    return None if task is None or task._parent_nursery is None else task
+
+
+def _may_be_raised() -> bool:
+    """Whether the running task is a nursery's child, and not a system task."""
+    task = _running_child()
+    return task is not None and not task._extra.is_system
+
+
+def _outermost_frame() -> types.FrameType | None:
+    """The outermost frame of the running child's function.
+
+    On the compiled build the wrapper around it is in C, and has no frame.
+    """
+    task = _running_child()
+    return None if task is None else getattr(task._coro, "cr_frame", None)
 
 
 def _module(frame: types.FrameType) -> str:

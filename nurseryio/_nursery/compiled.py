@@ -140,6 +140,7 @@ def _given() -> dict[str, Any]:
         "checked_coroutine": checked_coroutine,
         "current_task": compat.current_task,
         "defer_native_cancel": defer_native_cancel,
+        "end_broken_off": task_exit.end_broken_off,
         "expire": scope._expire,
         "force_out": CancelScope._force_out,
         "heappush": heappush,
@@ -220,14 +221,24 @@ async def _checkpoint() -> None:
     await checked_yield()  # type: ignore[name-defined]  # noqa: F821
 
 
-def _make_child_task(nursery: Nursery, task: Task, coro: Any, loop: compat.Loop) -> Any:
+def _make_child_task(
+    nursery: Nursery, task: Task, coro: Any, loop: compat.Loop, runner: Any
+) -> Any:
     """The asyncio task of a child whose record C has made, as ``start_soon`` makes it.
 
     In Python, so that Ctrl-C finds a frame of the engine here.
+
+    Args:
+        nursery: the nursery.
+        task: the record.
+        coro: the coroutine of the child's function.
+        loop: the event loop.
+        runner: the wrapper in C; None if the child needs that in Python.
     """
-    made = runner = None
+    made = None
     try:
-        runner = nursery._run_child(task, coro)
+        if runner is None:
+            runner = nursery._run_child(task, coro)
         made = compat.ChildTask(runner, loop=loop, name=getattr(coro, "__qualname__", None))
         made.shown = coro
         return made

@@ -9,6 +9,7 @@ ordinary to the Python functions, so there is a scenario for each test that they
 from __future__ import annotations
 
 import asyncio
+import collections.abc
 import contextlib
 import gc
 import importlib
@@ -64,6 +65,11 @@ def tried(function: Callable[[], Any]) -> str:
 async def turns(number: int = 5) -> None:
     for _ in range(number):
         await asyncio.sleep(0)
+
+
+def names(frames: list[Any], without: tuple[str, ...] = ()) -> list[str]:
+    found = [frame.f_code.co_name for frame in frames]
+    return [name for name in found if name not in without]
 
 
 def state_of(scope: CancelScope) -> list[Any]:
@@ -413,6 +419,32 @@ async def returns(*args: Any) -> Any:
     return args
 
 
+class Held:
+    """A coroutine that is not one of Python's functions."""
+
+    def __init__(self, coro: Any) -> None:
+        self.coro = coro
+
+    def send(self, value: Any) -> Any:
+        return self.coro.send(value)
+
+    def throw(self, *args: Any) -> Any:
+        return self.coro.throw(*args)
+
+    def close(self) -> None:
+        self.coro.close()
+
+    def __await__(self) -> Any:
+        return self.coro.__await__()
+
+
+collections.abc.Coroutine.register(Held)
+
+
+def held(*args: Any) -> Any:
+    return Held(returns(*args))
+
+
 async def fails(*args: Any) -> None:
     raise ValueError(*args)
 
@@ -458,7 +490,9 @@ async def the_record_of_a_child() -> Any:
         found.append([task.name, task.coro.__name__, task.asyncio_task.get_name()])
         found.append([task.parent_nursery is nursery, task._started, task._yield_credit])
         found.append([type(task.asyncio_task).__name__, task.asyncio_task.get_coro() is task.coro])
-        found.append(len(asyncio.current_task().get_stack()))  # type: ignore[union-attr]
+        stack: Any = asyncio.current_task().get_stack()  # type: ignore[union-attr]
+        # That of a running task has all its callers. The wrapper has no frame if it is in C.
+        found.append(names(stack, without=("_run_child",)))
 
     async with open_nursery() as nursery:
         nursery.start_soon(child)
@@ -542,6 +576,26 @@ async def starting_from_a_thread() -> Any:
 
 @scenario
 async def making_the_asyncio_task_fails() -> Any:
+    loop: Any = asyncio.get_running_loop()
+    found: list[Any] = []
+
+    def fail(*_args: Any, **_options: Any) -> Any:
+        raise ZeroDivisionError
+
+    async with open_nursery() as nursery:
+        loop.call_soon = fail
+        try:
+            for function in (returns, held):
+                found.append(tried(lambda function=function: nursery.start_soon(function)))
+        finally:
+            del loop.call_soon
+        found.append(len(nursery.child_tasks))
+    gc.collect()
+    return found
+
+
+@scenario
+async def making_the_wrapper_fails() -> Any:
     cls: Any = nurseryio.Nursery
     run_child = cls._run_child
     found: list[Any] = []
@@ -552,9 +606,9 @@ async def making_the_asyncio_task_fails() -> Any:
     async with open_nursery() as nursery:
         cls._run_child = fail
         try:
-            found.append(tried(lambda: nursery.start_soon(returns)))
+            found.append(tried(lambda: nursery.start_soon(held)))
             cls._run_child = lambda *_args: 5  # not a coroutine
-            found.append(tried(lambda: nursery.start_soon(returns)))
+            found.append(tried(lambda: nursery.start_soon(held)))
         finally:
             cls._run_child = run_child
         found.append(len(nursery.child_tasks))

@@ -116,7 +116,9 @@ def run(folder: Path, *arguments: str, **variables: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("scenarios", "least"), [("both_builds", 150), ("both_waits", 40)])
+@pytest.mark.parametrize(
+    ("scenarios", "least"), [("both_builds", 150), ("both_waits", 40), ("both_runners", 100)]
+)
 def test_both_builds_do_the_same_in_every_ordinary_and_unusual_case(
     both: Path, scenarios: str, least: int
 ) -> None:
