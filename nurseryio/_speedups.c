@@ -53,7 +53,8 @@
     X(Task, _state) X(Task, _swallowed_cancels) X(Task, _wakeup) X(Task, _recheck_queued) \
     X(Task, asyncio_task) X(Task, scope) \
     X(Nursery, _body_running) X(Nursery, _children) X(Nursery, _closed) X(Nursery, _errors) \
-    X(Nursery, _state) X(Nursery, cancel_scope) \
+    X(Nursery, _pending_starts) X(Nursery, _state) X(Nursery, _strict) X(Nursery, _waiter) \
+    X(Nursery, cancel_scope) \
     X(LoopState, armed_at) X(LoopState, deadlines) X(LoopState, loop) X(LoopState, making) \
     X(LoopState, ready) X(LoopState, recheck_queue) X(LoopState, recheck_scheduled) \
     X(LoopState, step_hooks) X(Extra, custom_sleep_data) X(Value, value) \
@@ -65,8 +66,8 @@
 #define OBJECTS(X) \
     X(AGREED) X(BACKEND) X(Cancelled) X(cancelling) X(DEADLINE) X(DEADLINE_INF) X(Future) \
     X(INITIAL_YIELD_CREDIT) X(interrupt) \
-    X(NO_EXTRA) X(NO_SWALLOWED_CANCELS) X(NativeTask) X(OrderedDict) X(ROOT) X(UNKNOWN) \
-    X(anyio_hook_namespace) X(asyncio_tasks) X(cancel_failed) X(checked_coroutine) \
+    X(NO_EXTRA) X(NO_STARTS) X(NO_SWALLOWED_CANCELS) X(NativeTask) X(OrderedDict) X(ROOT) X(UNKNOWN) \
+    X(anyio_hook_namespace) X(asyncio_tasks_namespace) X(cancel_failed) X(checked_coroutine) \
     X(current_task) X(defer_native_cancel) X(end_broken_off) X(expire) X(force_out) X(heappush) X(look_after_pause) \
     X(make_child_task) X(MAX_YIELD_CREDIT) X(modules) X(note_wakeup) X(plain_cancel) X(put_back) \
     X(recheck) X(records) X(reject_non_functions) X(running_loop) X(scope_namespace) \
@@ -75,7 +76,7 @@
 /* The Python functions that this module stands before. */
 #define ORIGINALS(X) \
     X(new_scope) X(limited) X(scope_enter) X(scope_exit) X(start_soon) X(child_ended) X(end_child) X(deliver) \
-    X(collect_children) X(checkpoint) X(current_task) X(maybe_yield) X(park) X(reschedule) \
+    X(collect_children) X(checkpoint) X(current_task) X(maybe_yield) X(open_nursery) X(park) X(reschedule) \
     X(wake_first)
 
 #define NAMES(X) \
@@ -154,8 +155,8 @@ call1(PyObject *function, PyObject *argument)
     return PyObject_Vectorcall(function, &argument, 1, NULL);
 }
 
-/* asyncio.current_task(), its _get_running_loop() and Task.cancelling() are functions in C. They are called without the
-   interpreter's check of the recursion limit, if bind() finds that they have the usual signatures. */
+/* These functions of asyncio, and throw() of a coroutine, are written in C. They are called without
+   the interpreter's check of the recursion limit, if bind() finds that they have the usual signatures. */
 static _PyCFunctionFastWithKeywords current_task_function = NULL;
 static PyCFunction cancelling_function = NULL, running_loop_function = NULL;
 
@@ -656,6 +657,34 @@ original: {
     }
 }
 
+/* -- nurseries ------------------------------------------------------------------------------- */
+
+/* nursery.open_nursery() */
+static PyObject *
+open_nursery(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    if (!bound)
+        return not_bound();
+    if (nargs != 0 || kwnames != NULL)
+        return PyObject_Vectorcall(P.open_nursery, args, nargs, kwnames);
+    PyObject *self = T.Nursery->tp_alloc(T.Nursery, 0);
+    if (self == NULL)
+        return NULL;
+    SLOT(self, Nurserycancel_scope) = make_scope(B.DEADLINE_INF);
+    SLOT(self, Nursery_children) = PyDict_New();
+    if (SLOT(self, Nurserycancel_scope) == NULL || SLOT(self, Nursery_children) == NULL) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    INIT(self, Nursery_strict, Py_None);
+    INIT(self, Nursery_errors, Py_None);
+    INIT(self, Nursery_waiter, Py_None);
+    INIT(self, Nursery_pending_starts, B.NO_STARTS);
+    INIT(self, Nursery_body_running, Py_True);
+    INIT(self, Nursery_closed, Py_True);  /* until it is entered */
+    return self;
+}
+
 /* -- children -------------------------------------------------------------------------------- */
 
 /* Whether a task made directly is what loop.create_task() would make; -1 with an error. */
@@ -693,11 +722,8 @@ is_plain(PyObject *making)
     int replaced = PyDict_Contains(namespace, N.create_task);
     if (replaced != 0)
         return replaced < 0 ? -1 : 0;
-    found = PyObject_GetAttr(B.asyncio_tasks, N.Task);
-    if (found == NULL)
-        return -1;
-    Py_DECREF(found);
-    return found == B.NativeTask;
+    found = PyDict_GetItemWithError(B.asyncio_tasks_namespace, N.Task);
+    return found == NULL && PyErr_Occurred() ? -1 : found == B.NativeTask;
 }
 
 /* async_fn(*args) as a coroutine; the error that says what is wrong with it otherwise. */
@@ -757,8 +783,9 @@ make_child(PyObject *self, PyObject *state, PyObject *scope, PyObject *async_fn,
     /* A coroutine of another kind, such as a generator, is run by the Python function. */
     PyObject *runner = Py_IS_TYPE(coro, &PyCoro_Type) ? new_runner(task, coro) : Py_NewRef(Py_None);
     if (runner != NULL) {
-        PyObject *arguments[5] = {self, task, coro, loop, runner};
-        made = PyObject_Vectorcall(B.make_child_task, arguments, 5, NULL);
+        PyObject *name = runner == Py_None ? Py_None : ((PyCoroObject *)coro)->cr_qualname;
+        PyObject *arguments[6] = {self, task, coro, loop, runner, name};
+        made = PyObject_Vectorcall(B.make_child_task, arguments, 6, NULL);
         Py_DECREF(runner);
     }
     else {
@@ -887,13 +914,13 @@ child_ended(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         if (!Py_IS_TYPE(last, cancelled) || !same_argument(error, last))
             goto original;
     }
-    int present = PyDict_Contains(children, args[0]);
-    if (present < 0)
-        return NULL;
     Py_INCREF(children);
-    if (present && PyDict_DelItem(children, args[0]) < 0) {
-        Py_DECREF(children);
-        return NULL;
+    if (PyDict_DelItem(children, args[0]) < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_KeyError)) {
+            Py_DECREF(children);
+            return NULL;
+        }
+        PyErr_Clear();
     }
     int empty = PyDict_GET_SIZE(children) == 0;
     Py_DECREF(children);
@@ -978,12 +1005,23 @@ typedef struct {
 
 static PyTypeObject Runner_Type;
 
+#define MOST_SPARE_RUNNERS 64
+static Runner *spare_runner[MOST_SPARE_RUNNERS];
+static int spare_runners = 0;
+
 static PyObject *
 new_runner(PyObject *task, PyObject *coro)
 {
-    Runner *self = PyObject_GC_New(Runner, &Runner_Type);
-    if (self == NULL)
-        return NULL;
+    Runner *self;
+    if (spare_runners > 0) {
+        self = spare_runner[--spare_runners];
+        _Py_NewReference((PyObject *)self);
+    }
+    else {
+        self = PyObject_GC_New(Runner, &Runner_Type);
+        if (self == NULL)
+            return NULL;
+    }
     self->state = RUNNER_NEW;
     self->task = Py_NewRef(task);
     self->coro = Py_NewRef(coro);
@@ -1136,6 +1174,35 @@ runner_send(Runner *self, PyObject *value)
 
 static PyObject *raised_by_throw(PyObject *const *args, Py_ssize_t nargs);
 
+/* coro.throw(error) of a coroutine. */
+static _PyCFunctionFast throw_function = NULL;
+
+static inline PyObject *
+throw_into(PyObject *coro, PyObject *error)
+{
+    if (throw_function != NULL)
+        return throw_function(coro, &error, 1);
+    return PyObject_CallMethodOneArg(coro, N.throw, error);
+}
+
+/* Raise StopIteration(). asyncio takes the error and drops it, so the same object serves again, unless
+   other code has kept it or raised it. */
+static PyObject *stop = NULL;
+
+static void
+raise_stop(void)
+{
+    PyBaseExceptionObject *kept = (PyBaseExceptionObject *)stop;
+    if (stop == NULL || Py_REFCNT(stop) != 1 || kept->traceback != NULL || kept->context != NULL
+        || kept->cause != NULL || kept->notes != NULL || kept->dict != NULL) {
+        PyObject *made = PyObject_CallNoArgs(PyExc_StopIteration);
+        if (made == NULL)
+            return;
+        Py_XSETREF(stop, made);
+    }
+    PyErr_SetRaisedException(Py_NewRef(stop));
+}
+
 static PyObject *
 runner_throw(Runner *self, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -1158,7 +1225,7 @@ runner_throw(Runner *self, PyObject *const *args, Py_ssize_t nargs)
     if (PyErr_GivenExceptionMatches(error, PyExc_GeneratorExit))
         error = close_inner(self, error);
     else {
-        result = PyObject_CallMethodOneArg(self->coro, N.throw, error);
+        result = throw_into(self->coro, error);
         Py_CLEAR(error);
         if (result == NULL) {
             if (PyErr_ExceptionMatches(PyExc_StopIteration))
@@ -1170,7 +1237,7 @@ runner_throw(Runner *self, PyObject *const *args, Py_ssize_t nargs)
     if (result != NULL)
         self->state = RUNNER_SUSPENDED;
     else if (runner_over(self, error) == 0)
-        PyErr_SetNone(PyExc_StopIteration);
+        raise_stop();
     Py_DECREF(self);
     return result;
 }
@@ -1220,7 +1287,11 @@ runner_dealloc(Runner *self)
     PyObject_GC_UnTrack(self);
     Py_CLEAR(self->task);
     Py_CLEAR(self->coro);
-    PyObject_GC_Del(self);
+    /* A finalizer is called once for an object, so one that was called is not used again. */
+    if (spare_runners < MOST_SPARE_RUNNERS && !PyObject_GC_IsFinalized((PyObject *)self))
+        spare_runner[spare_runners++] = self;
+    else
+        PyObject_GC_Del(self);
 }
 
 /* The attributes of a coroutine. What has run and what is awaited is that of the wrapper. */
@@ -2909,7 +2980,8 @@ bind(PyObject *module, PyObject *args)
     NAMES(X)
 #undef X
     if (!PyDict_CheckExact(B.records) || !PyDict_CheckExact(B.modules)
-        || !PyDict_CheckExact(B.anyio_hook_namespace) || !PyDict_CheckExact(B.scope_namespace)
+        || !PyDict_CheckExact(B.anyio_hook_namespace)
+        || !PyDict_CheckExact(B.asyncio_tasks_namespace) || !PyDict_CheckExact(B.scope_namespace)
         || !PyDict_CheckExact(B.swallowing_namespace) || !PyFloat_CheckExact(B.DEADLINE_INF)
         || !PyType_Check(B.Cancelled) || !PyType_Check(B.Future) || !PyType_Check(B.NativeTask)
         || !PyType_Check(B.OrderedDict) || !IS(B.ROOT, Node)
@@ -2933,6 +3005,14 @@ bind(PyObject *module, PyObject *args)
         && ((PyMethodDescrObject *)B.cancelling)->d_method->ml_flags == METH_NOARGS
         && PyDescr_TYPE(B.cancelling) == (PyTypeObject *)B.NativeTask)
         cancelling_function = ((PyMethodDescrObject *)B.cancelling)->d_method->ml_meth;
+    PyObject *method = PyObject_GetAttr((PyObject *)&PyCoro_Type, N.throw);
+    if (method == NULL)
+        return NULL;
+    if (Py_IS_TYPE(method, &PyMethodDescr_Type)
+        && ((PyMethodDescrObject *)method)->d_method->ml_flags == METH_FASTCALL)
+        throw_function = (_PyCFunctionFast)(void (*)(void))
+            ((PyMethodDescrObject *)method)->d_method->ml_meth;
+    Py_DECREF(method);
     loop_keyword = PyTuple_Pack(1, N.loop);
     if (zero == NULL || one == NULL || loop_keyword == NULL || PyType_Ready(&Wait_Type) < 0
         || PyType_Ready(&Runner_Type) < 0)
@@ -2951,6 +3031,8 @@ bind(PyObject *module, PyObject *args)
         || set_method(T.Nursery, &child_ended_def) < 0)
         return NULL;
     if (set_doc(module, "current_task", "$module", P.current_task) < 0
+        || set_doc(module, "open_nursery", "$module, strict_exception_groups=None",
+                   P.open_nursery) < 0
         || set_doc(module, "reschedule", "$module, task, next_send=None", P.reschedule) < 0)
         return NULL;
     T.CancelScope->tp_vectorcall = scope_vectorcall;
@@ -2971,6 +3053,8 @@ static PyMethodDef functions[] = {
     {"limited", (PyCFunction)limited, METH_FASTCALL, NULL},
     {"maybe_yield", maybe_yield, METH_O, NULL},
     {"new_scope", (PyCFunction)new_scope, METH_FASTCALL, NULL},
+    {"open_nursery", (PyCFunction)(void (*)(void))open_nursery, METH_FASTCALL | METH_KEYWORDS,
+     NULL},
     {"park", (PyCFunction)park, METH_FASTCALL, NULL},
     {"receive", (PyCFunction)receive, METH_FASTCALL, NULL},
     {"reschedule", (PyCFunction)(void (*)(void))reschedule, METH_FASTCALL | METH_KEYWORDS,

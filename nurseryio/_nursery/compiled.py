@@ -71,6 +71,13 @@ SET_BY_C: tuple[tuple[type, frozenset[str]], ...] = (
         ),
     ),
     (
+        Nursery,
+        frozenset(
+            "__dict__ __weakref__ _body_running _children _closed _errors _parent_task "
+            "_pending_starts _state _strict _waiter cancel_scope".split()
+        ),
+    ),
+    (
         Task,
         frozenset(
             "__weakref__ _abort _coro _deferred_cancel _extra _last_interrupted _name "
@@ -100,6 +107,7 @@ def _originals() -> dict[str, Any]:
         "original_checkpoint": copy_of(traps.checkpoint),
         "original_current_task": task_module.current_task,
         "original_maybe_yield": wait_queue.maybe_yield,
+        "original_open_nursery": nursery.open_nursery,
         "original_park": wait_queue.park,
         "original_reschedule": traps.reschedule,
         "original_wake_first": wait_queue.wake_first,
@@ -128,13 +136,14 @@ def _given() -> dict[str, Any]:
         "INITIAL_YIELD_CREDIT": INITIAL_YIELD_CREDIT,
         "MAX_YIELD_CREDIT": MAX_YIELD_CREDIT,
         "NO_EXTRA": NO_EXTRA,
+        "NO_STARTS": nursery.NO_STARTS,
         "NO_SWALLOWED_CANCELS": delivery.NO_SWALLOWED_CANCELS,
         "NativeTask": compat.NativeTask,
         "OrderedDict": OrderedDict,
         "ROOT": ROOT,
         "UNKNOWN": UNKNOWN,
         "anyio_hook_namespace": vars(anyio_hook),
-        "asyncio_tasks": compat.asyncio_tasks,
+        "asyncio_tasks_namespace": vars(compat.asyncio_tasks),
         "cancel_failed": delivery._cancel_failed,
         "cancelling": compat.NativeTask.cancelling,
         "checked_coroutine": checked_coroutine,
@@ -222,7 +231,7 @@ async def _checkpoint() -> None:
 
 
 def _make_child_task(
-    nursery: Nursery, task: Task, coro: Any, loop: compat.Loop, runner: Any
+    nursery: Nursery, task: Task, coro: Any, loop: compat.Loop, runner: Any, name: str | None
 ) -> Any:
     """The asyncio task of a child whose record C has made, as ``start_soon`` makes it.
 
@@ -234,12 +243,14 @@ def _make_child_task(
         coro: the coroutine of the child's function.
         loop: the event loop.
         runner: the wrapper in C; None if the child needs that in Python.
+        name: the qualified name of a coroutine that a wrapper in C is for.
     """
     made = None
     try:
         if runner is None:
             runner = nursery._run_child(task, coro)
-        made = compat.ChildTask(runner, loop=loop, name=getattr(coro, "__qualname__", None))
+            name = getattr(coro, "__qualname__", None)
+        made = compat.ChildTask(runner, loop=loop, name=name)
         made.shown = coro
         return made
     except BaseException:
@@ -291,6 +302,7 @@ def put_in_place() -> str | None:
         vars(delivery)["_deliver"] = c_module.deliver
     for original, replacement in (
         (task_module.current_task, c_module.current_task),
+        (nursery.open_nursery, c_module.open_nursery),
         (traps.reschedule, c_module.reschedule),
         (wait_queue.maybe_yield, c_module.maybe_yield),
         (wait_queue.park, c_module.park),
