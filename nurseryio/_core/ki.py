@@ -24,6 +24,10 @@ also if an upper part of the library (a server, a channel of results) has called
 the stack, outside all tasks, the error must not be raised. The standard library counts as part of
 the code that calls it: the loop, this library and the user may call the same function of it.
 
+The frame of a nursery's wrapper is not looked for, because on the compiled build the wrapper has
+none. The outermost frame of the running child's function is known from the child's record. Outside
+of it is the wrapper.
+
 Rule 2: marks belong to code objects, not to names or files.
 
 Rule 3: a signal handler, a finalizer, and a callback of a weak reference or of the garbage
