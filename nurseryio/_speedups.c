@@ -1273,8 +1273,10 @@ runner_close(Runner *self, PyObject *Py_UNUSED(ignored))
 static void
 runner_finalize(PyObject *self)
 {
+    if (((Runner *)self)->state != RUNNER_SUSPENDED)
+        return;
     PyObject *error = PyErr_GetRaisedException();
-    if (((Runner *)self)->state != RUNNER_RUNNING && close_runner((Runner *)self) < 0)
+    if (close_runner((Runner *)self) < 0)
         PyErr_WriteUnraisable(self);
     PyErr_SetRaisedException(error);
 }
