@@ -145,7 +145,7 @@ async def _() -> None:
     from_thread.run(nothing, trio_token=lowlevel.current_trio_token())
 
 
-@text("this thread wasn't created by nurseryio, pass kwarg trio_token=...")
+@text("this thread wasn't created by Trio, pass kwarg trio_token=...")
 async def _() -> None:
     from_thread.run(nothing)
 
@@ -157,7 +157,7 @@ async def _() -> None:
     await to_thread.run_sync(lambda: from_thread.run(nothing, trio_token=wrong))
 
 
-@text("this thread wasn't created by nurseryio, can't check for cancellation")
+@text("this thread wasn't created by Trio, can't check for cancellation")
 async def _() -> None:
     from_thread.check_cancelled()
 

@@ -33,11 +33,9 @@ __all__ = [
     "copy_fields",
     "dict_of",
     "explained",
-    "in_trios_words",
     "is_a",
     "members_of",
     "message_of",
-    "name_trio",
     "notes_of",
     "set_cause",
     "set_context",
@@ -113,30 +111,6 @@ def explained(error: ErrorT, note: str) -> ErrorT:
         The same error.
     """
     add_note(error, note)
-    return in_trios_words(error)
-
-
-# True where ``import trio`` gives this library. Packages for Trio compare the texts of errors.
-_names_trio = False
-
-
-def name_trio() -> None:
-    """From now on, name Trio in the errors whose texts name it in Trio."""
-    global _names_trio
-    _names_trio = True
-
-
-def in_trios_words(error: ErrorT) -> ErrorT:
-    """Name Trio in the text of a new error, after :func:`name_trio`.
-
-    Returns:
-        The same error.
-    """
-    text = error.args[0] if _names_trio and len(error.args) == 1 else None
-    if isinstance(text, str):
-        if text.startswith("nurseryio "):
-            text = text.replace("nurseryio", "Trio", 1)
-        error.args = (text.replace("created by nurseryio", "created by Trio", 1),)
     return error
 
 

@@ -112,12 +112,6 @@ def brief(error: BaseException) -> str:
     return safe_repr(error)
 
 
-def name_trio_in_groups() -> None:
-    """From now on, name Trio in the message of a nursery's group, as packages for Trio expect."""
-    global GROUP_MESSAGE
-    GROUP_MESSAGE = "Exceptions from Trio nursery"
-
-
 def combine(strict: bool | None, errors: list[BaseException]) -> BaseException:
     """The exception that a nursery raises for these errors.
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 from weakref import ref
 
 from .errors import BusyResourceError
-from .exc_fields import chain, class_name, explained, in_trios_words
+from .exc_fields import chain, class_name, explained
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -428,7 +428,7 @@ def checked_coroutine(async_fn: object, result: Any) -> Coroutine[Any, Any, Any]
     """
     if isinstance(result, Coroutine):
         return result
-    raise in_trios_words(_not_async(async_fn, result))
+    raise _not_async(async_fn, result)
 
 
 def reject_non_functions(async_fns: Iterable[object]) -> None:
@@ -440,7 +440,7 @@ def reject_non_functions(async_fns: Iterable[object]) -> None:
     if errors:
         try:
             # From None, because this error replaces Python's "is not callable".
-            raise in_trios_words(errors[0]) from None
+            raise errors[0] from None
         finally:
             del errors
 

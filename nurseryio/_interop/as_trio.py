@@ -19,9 +19,7 @@ Rule 4: in a run that the stand-in's ``run`` has started, ``sniffio.current_asyn
 "trio", as a program for Trio expects. A library with a side for each of the two then uses its Trio
 side, on the stand-in. In all other runs and loops it is "asyncio".
 
-Rule 5: the texts of errors name Trio where Trio's own texts do, because packages compare them.
-
-Rule 6: anyio's Trio back end gets help when it starts a run or a test runner, see ``anyio_trio``.
+Rule 5: anyio's Trio back end gets help when it starts a run or a test runner, see ``anyio_trio``.
 """
 
 from __future__ import annotations
@@ -36,8 +34,6 @@ import types
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .._base.exc_fields import name_trio
-from .._base.exception_groups import name_trio_in_groups
 from .._base.forked import process_lock
 from .._base.library_name import call_under_name
 from . import anyio_trio, trio_private
@@ -211,8 +207,6 @@ def provide_trio(
         if finder not in sys.meta_path:
             sys.meta_path.insert(0, finder)
         trio_private.offer_attributes()
-        name_trio()
-        name_trio_in_groups()
     return importlib.import_module("trio")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-from .._base.exc_fields import in_trios_words
 from .._base.unsupported import Elsewhere
 from .._base.util import Final, Frozen
 from .._core import checkpoint, current_task, reschedule
@@ -55,11 +54,8 @@ class Event(metaclass=Final):
         return f"<Event at {id(self):#x}, {state}>"
 
     def __bool__(self) -> NoReturn:
-        raise in_trios_words(
-            NotImplementedError(
-                "nurseryio events cannot be treated as bools; consider using `event.is_set()` "
-                "instead."
-            )
+        raise NotImplementedError(
+            "nurseryio events cannot be treated as bools; consider using `event.is_set()` instead."
         )
 
     if not TYPE_CHECKING:

@@ -62,7 +62,7 @@ _TOO_EARLY = "the event loop ended before it could make this call"
 # Seconds between two looks at a loop that does not let its ``close`` be replaced.
 _LOOK_AGAIN = 1.0
 
-_NOT_OURS = "this thread wasn't created by nurseryio"
+_NOT_OURS = "this thread wasn't created by Trio"
 _CALL_DIRECTLY = (
     "an event loop runs in this thread: in a task of that loop call the function directly, or "
     "await it; to call a function in another loop use token.run_sync_soon(function)"

@@ -249,9 +249,9 @@ async def test_from_thread_in_another_kind_of_thread_needs_a_trio_token() -> Non
 
 
 async def test_from_thread_check_cancelled_in_another_kind_of_thread_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match=r"created by nurseryio, .*\n.*to_thread\.run_sync"):
+    with pytest.raises(RuntimeError, match=r"created by Trio, .*\n.*to_thread\.run_sync"):
         from_thread.check_cancelled()
-    with pytest.raises(RuntimeError, match=r"created by nurseryio, .*\n.*to_thread\.run_sync"):
+    with pytest.raises(RuntimeError, match=r"created by Trio, .*\n.*to_thread\.run_sync"):
         await in_foreign_thread(from_thread.check_cancelled)
 
 
@@ -440,7 +440,7 @@ async def test_from_thread_with_a_trio_token_refuses_wrong_functions_as_well() -
 async def test_from_thread_in_the_loops_own_thread_is_an_error() -> None:
     cases = (
         (current_trio_token(), "this is a blocking function"),
-        (None, "this thread wasn't created by nurseryio"),
+        (None, "this thread wasn't created by Trio"),
     )
     for token, text in cases:
         with pytest.raises(RuntimeError, match=rf"{text}.*\n.*call .* directly"):
