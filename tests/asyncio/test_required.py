@@ -190,7 +190,8 @@ def private_names(module: Module) -> Iterator[str]:
             yield name
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if source.is_private(node.value) and node.value.isidentifier():
+            # "_" alone is the beginning of private names.
+            if source.is_private(node.value) and node.value.strip("_").isidentifier():
                 yield node.value
         elif isinstance(node, ast.ClassDef):
             for statement in node.body:
