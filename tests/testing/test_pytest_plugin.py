@@ -1837,7 +1837,8 @@ def test_the_options_timeout_and_shuffle_are_for_every_example_of_hypothesis(
         @given(number=strategies.integers(0, 3))
         async def test_it(number):
             await nurseryio.sleep(50)
-        """
+        """,
+        apart=True,  # because hypothesis asks the collector, which does not see frozen objects
     )
     result.assert_outcomes(passed=2)
 
