@@ -320,8 +320,11 @@ CLUSTER = [
 def test_tasks_of_a_cluster_end_with_the_scope_and_with_their_siblings(loop: str) -> None:
     program = programs.run(FRAMEWORKS / "dask_cluster.py", loop=loop, warnings="default")
     assert (program.returncode, program.lines) == (0, CLUSTER), program.errors
-    # The cluster itself logs one error, that of the task that failed.
-    assert program.errors.count("ERROR") == 1
+    # The cluster itself logs the error of the task that failed, and may log that its connections
+    # close while something is under way on them.
+    logged = [line for line in program.errors.splitlines() if "ERROR" in line]
+    assert [line for line in logged if " - distributed." not in line] == []
+    assert program.errors.count("ERROR - Compute Failed") == 1
 
 
 # -- Prometheus -----------------------------------------------------------------
