@@ -242,12 +242,12 @@ def _make_child_task(
         task: the record.
         coro: the coroutine of the child's function.
         loop: the event loop.
-        runner: the wrapper in C, not used in debug mode; None if the child needs that in Python.
+        runner: the wrapper in C; None if the child needs that in Python.
         name: the qualified name of a coroutine that a wrapper in C is for.
     """
     made = None
     try:
-        if runner is None or loop.get_debug():
+        if runner is None:
             runner = nursery._run_child(task, coro)
             name = getattr(coro, "__qualname__", None)
         made = compat.ChildTask(runner, loop=loop, name=name)

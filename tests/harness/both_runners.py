@@ -37,21 +37,6 @@ def tried(function: Callable[..., Any], *args: Any) -> str:
         return shown(error)
 
 
-@scenario
-async def the_wrapper_is_a_python_coroutine_in_debug_mode() -> Any:
-    loop = asyncio.get_running_loop()
-    found = []
-    loop.set_debug(True)
-    try:
-        async with open_nursery() as nursery:
-            nursery.start_soon(checkpoint)
-            (task,) = nursery.child_tasks
-            found += [inspect.iscoroutine(wrapper_of(task)), task.asyncio_task.get_name()]
-    finally:
-        loop.set_debug(False)
-    return found
-
-
 class Waits:
     """A child that waits for a future, and does what it is told with the errors raised there."""
 
