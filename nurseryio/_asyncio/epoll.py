@@ -126,8 +126,7 @@ class Poller:
                 self._poll.unregister(fd)
         except OSError:
             self._distrust()
-        if not (self.readers or self.writers):
-            self._close_if_empty()
+        self._close_if_empty()
 
     def _close_if_empty(self) -> None:
         if not (self.readers or self.writers):

@@ -377,12 +377,11 @@ class Readiness:
 
     def close(self) -> None:
         """Prepare closing the descriptor: a waiting task gets :class:`ClosedResourceError`."""
-        if self.armed:
-            self.disarm()
+        self.disarm()
         # The caller's next attempt must be a system call, whose error says that the descriptor is
         # closed. It must not wait first, because the number may be another file's by then.
         self.drained = False
-        if self._waiting and self.is_awaited() and not self.state.loop.is_closed():
+        if self.is_awaited() and not self.state.loop.is_closed():
             future = self._future
             # The error will refer to the waiting frame, which refers to this object. If the object
             # kept the future, that would be a reference cycle.
@@ -578,7 +577,7 @@ class Registrations:
             known = self._all
         elsewhere = [waits for waits in known if waits.is_elsewhere()]
         for waits in known:
-            if not elsewhere or waits not in elsewhere:
+            if waits not in elsewhere:
                 waits.close()
         return elsewhere
 
