@@ -13,9 +13,10 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
+from nurseryio._nursery.compiled import VARIABLE
+
 from . import source
 
-VARIABLE = "NURSERYIO_PURE"
 PACKAGE = source.ROOT / "nurseryio"
 MODULE_FILE = f"_speedups{sysconfig.get_config_var('EXT_SUFFIX')}"
 

@@ -10,7 +10,6 @@ counted.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -24,20 +23,14 @@ ROOMS = ("tests/nursery", "tests/core", "tests/sync")
 LINE = re.compile(r" *(#####|=====|-|\d+\*?): *(\d+):(.*)")
 
 
-def uncovered(report: str) -> list[tuple[int, str]]:
-    """Number and text of the lines that gcov marks as not executed."""
-    found = []
-    for text in report.splitlines():
-        match = LINE.match(text)
-        if match and match[1] in ("#####", "====="):
-            found.append((int(match[2]), match[3]))
-    return found
-
-
-def executable(report: str) -> int:
-    """How many lines have code."""
-    matches = [LINE.match(text) for text in report.splitlines()]
-    return sum(1 for match in matches if match and match[1] != "-")
+def lines_of(report: str) -> list[tuple[bool, int, str]]:
+    """The lines of gcov's report that have code: whether it was executed, number and text."""
+    found = [LINE.match(text) for text in report.splitlines()]
+    return [
+        (match[1] not in ("#####", "====="), int(match[2]), match[3])
+        for match in found
+        if match and match[1] != "-"
+    ]
 
 
 def main(arguments: list[str]) -> int:
@@ -67,13 +60,14 @@ def main(arguments: list[str]) -> int:
         data = next(package.glob("*.gcda")).name
         subprocess.run(["gcov", data], cwd=package, check=True, stdout=subprocess.DEVNULL)
         report = (package / "_speedups.c.gcov").read_text(encoding="utf-8")
-    missed, total = uncovered(report), executable(report)
-    for number, text in missed:
-        print(f"{number}: {text}")
-    print(f"{total - len(missed)} of {total} lines executed ({1 - len(missed) / total:.1%})")
+    lines = lines_of(report)
+    for executed, number, text in lines:
+        if not executed:
+            print(f"{number}: {text}")
+    executed_lines = sum(executed for executed, _, _ in lines)
+    print(f"{executed_lines} of {len(lines)} lines executed ({executed_lines / len(lines):.1%})")
     return tests
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     sys.exit(main(sys.argv[1:]))

@@ -16,21 +16,16 @@ from __future__ import annotations
 import argparse
 import ctypes
 import functools
-import random
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import nurseryio
 
 from . import c_build, injection
-from .injection import Report, Shot
-from .injection_lines import EXCEPTIONS, Injector, Line, source_lines
+from .injection_lines import Injector, Line, source_lines
 from .injection_programs import CASES, PROGRAMS
-from .injection_trial import Result, run_each
 
 FILE = "_speedups.c"
 
@@ -111,54 +106,6 @@ def set_hook(hook: object) -> None:
     del _kept[:-1]
 
 
-class CallShot(Shot):
-    """One failure of a call, in one program on one case."""
-
-    def injector(self) -> Injector:
-        """The injector that makes the run."""
-        return CallInjector(self.line, self.occurrence, EXCEPTIONS[self.exception])
-
-
-def shots(program: str, case: str, expected: Result, seed: int) -> Iterator[CallShot]:
-    """Every run for a program on a case."""
-    for shot in injection.shots(program, case, expected.counts, seed):
-        yield CallShot(shot.program, shot.case, shot.line, shot.occurrence, shot.exception)
-
-
-def attempt(programs: list[str], cases: list[str], sample: int, seed: int, loud: bool) -> Report:
-    """Make the runs for some programs on some cases."""
-    injection.warm_up()
-    report, started = Report(), time.monotonic()
-    for name in programs:
-        for case in cases:
-            if case not in PROGRAMS[name].cases:
-                continue
-            program = PROGRAMS[name]
-            expected = next(run_each(program, case, [CallInjector]))
-            if expected.faults:
-                report.broken.append((name, case, expected))
-                continue
-            report.programs.add((name, case))
-            report.lines |= {line.key for line in expected.counts}
-            todo = list(shots(name, case, expected, seed))
-            if sample:
-                chosen = random.Random(f"{seed} {name} {case}")
-                todo = chosen.sample(todo, min(sample, len(todo)))
-            results = run_each(program, case, [shot.injector for shot in todo], expected)
-            before = len(report.faults)
-            for shot, result in zip(todo, results, strict=True):
-                report.runs += 1
-                report.not_reached += result.fired is None
-                if any(kind not in injection.WEAK for kind, _ in result.faults):
-                    report.faults.append((shot, result))
-            if loud:
-                faults = len(report.faults) - before
-                print(f"{name} on {case}: {len(todo)} runs, {faults} faults", file=sys.stderr)
-    report.faults.sort(key=lambda item: (item[0].line, item[0].program, item[0].case))
-    report.seconds = time.monotonic() - started
-    return report
-
-
 def calls_in_source() -> set[str]:
     """The keys of all lines of the C file, for each of its functions."""
     found, function = set(), ""
@@ -186,14 +133,15 @@ def main(arguments: list[str]) -> int:
         return 0
     if not options.in_copy:
         return _in_copy(arguments, options.without)
-    report = attempt(
-        options.program,
-        options.case,
-        SAMPLE if options.sample else 0,
-        options.seed,
-        not options.quiet,
+    choice = injection.Choice(
+        tuple(options.program),
+        tuple(options.case),
+        sample=SAMPLE if options.sample else 0,
+        seed=options.seed,
+        kind=CallInjector,
     )
-    report.faults = [item for item in report.faults if item[0].line.key not in ACCEPTED]
+    report = injection.attempt_all(choice, jobs=1, loud=not options.quiet)
+    report.faults = [item for item in report.unlisted if item[0].line.key not in ACCEPTED]
     print(injection.describe(report, report.faults))
     stale = [key for key in ACCEPTED if key not in calls_in_source()]
     print("".join(f"names no line of the C file: {key}\n" for key in stale), end="")

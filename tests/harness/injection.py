@@ -65,10 +65,11 @@ class Shot:
     line: Line
     occurrence: int
     exception: str
+    kind: type[Injector] = Injector
 
     def injector(self) -> Injector:
         """The injector that makes the run."""
-        return Injector(self.line, self.occurrence, EXCEPTIONS[self.exception])
+        return self.kind(self.line, self.occurrence, EXCEPTIONS[self.exception])
 
     def __str__(self) -> str:
         return f"{self.exception} in {self.program} on {self.case}, execution {self.occurrence}"
@@ -143,7 +144,9 @@ def occurrences(count: int, chosen: random.Random) -> list[int]:
     return sorted(found)
 
 
-def shots(program: str, case: str, counts: dict[Line, int], seed: int) -> Iterator[Shot]:
+def shots(
+    program: str, case: str, counts: dict[Line, int], seed: int, kind: type[Injector] = Injector
+) -> Iterator[Shot]:
     """Every run for a program on a case: on uvloop one exception for each execution."""
     chosen = random.Random(f"{seed} {program} {case}")
     for line, count in sorted(counts.items()):
@@ -152,7 +155,7 @@ def shots(program: str, case: str, counts: dict[Line, int], seed: int) -> Iterat
             if case.endswith("uvloop"):
                 exceptions = [chosen.choice(exceptions)]
             for exception in exceptions:
-                yield Shot(program, case, line, occurrence, exception)
+                yield Shot(program, case, line, occurrence, exception, kind)
 
 
 def fire(found: list[Shot], expected: Result) -> Iterator[tuple[Shot, Result]]:
@@ -164,9 +167,9 @@ def fire(found: list[Shot], expected: Result) -> Iterator[tuple[Shot, Result]]:
         )
 
 
-def record(program: Program, case: str) -> Result:
+def record(program: Program, case: str, kind: type[Injector] = Injector) -> Result:
     """Run a program without an injected error."""
-    return next(run_each(program, case, [Injector]))
+    return next(run_each(program, case, [kind]))
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,7 @@ class Choice:
     where: str = ""
     sample: int = 0
     seed: int = SEED
+    kind: type[Injector] = Injector
 
     def pairs(self) -> list[tuple[str, str]]:
         """Programs with their cases."""
@@ -194,14 +198,14 @@ def attempt(choice: Choice, pairs: Iterable[tuple[str, str]], loud: bool = False
     """Make the runs for some programs on some cases."""
     report = Report()
     for name, case in pairs:
-        expected = record(PROGRAMS[name], case)
+        expected = record(PROGRAMS[name], case, choice.kind)
         if expected.faults:
             report.broken.append((name, case, expected))
             continue
         report.programs.add((name, case))
         todo = [
             shot
-            for shot in shots(name, case, expected.counts, choice.seed)
+            for shot in shots(name, case, expected.counts, choice.seed, choice.kind)
             if shot.exception in choice.exceptions and choice.where in str(shot.line)
         ]
         report.lines |= {line.key for line in expected.counts}
