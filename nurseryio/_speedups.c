@@ -53,11 +53,11 @@
     X(Task, _state) X(Task, _swallowed_cancels) X(Task, _wakeup) X(Task, _recheck_queued) \
     X(Task, asyncio_task) X(Task, scope) \
     X(Nursery, _body_running) X(Nursery, _children) X(Nursery, _closed) X(Nursery, _errors) \
-    X(Nursery, _pending_starts) X(Nursery, _state) X(Nursery, _strict) X(Nursery, _waiter) \
-    X(Nursery, cancel_scope) \
+    X(Nursery, _parent_task) X(Nursery, _pending_starts) X(Nursery, _state) X(Nursery, _strict) \
+    X(Nursery, _waiter) X(Nursery, cancel_scope) \
     X(LoopState, armed_at) X(LoopState, deadlines) X(LoopState, loop) X(LoopState, making) \
     X(LoopState, ready) X(LoopState, recheck_queue) X(LoopState, recheck_scheduled) \
-    X(LoopState, step_hooks) X(Extra, custom_sleep_data) X(Value, value) \
+    X(LoopState, slow_exit_prediction) X(LoopState, step_hooks) X(LoopState, strict) X(Extra, custom_sleep_data) X(Value, value) \
     X(Deadlines, _heap) X(Deadlines, _sequence) \
     X(TaskMaking, code) X(TaskMaking, create_task) X(TaskMaking, factory) \
     X(TaskMaking, loop_type) X(TaskMaking, namespace)
@@ -66,9 +66,11 @@
 #define OBJECTS(X) \
     X(AGREED) X(BACKEND) X(Cancelled) X(cancelling) X(DEADLINE) X(DEADLINE_INF) X(Future) \
     X(INITIAL_YIELD_CREDIT) X(interrupt) \
-    X(NO_EXTRA) X(NO_STARTS) X(NO_SWALLOWED_CANCELS) X(NativeTask) X(OrderedDict) X(ROOT) X(UNKNOWN) \
-    X(anyio_hook_namespace) X(asyncio_tasks_namespace) X(cancel_failed) X(checked_coroutine) \
-    X(current_task) X(defer_native_cancel) X(end_broken_off) X(expire) X(force_out) X(heappush) X(look_after_pause) \
+    X(NO_EXTRA) X(NO_STARTS) X(NO_SWALLOWED_CANCELS) X(NativeTask) X(OrderedDict) X(ROOT) \
+    X(SLOW_EXIT_PREDICTION) X(UNKNOWN) \
+    X(anyio_hook_namespace) X(asyncio_tasks_namespace) X(call_later) X(cancel_failed) X(checked_coroutine) \
+    X(current_task) X(defer_native_cancel) X(end_broken_off) X(expire) X(finish_block) X(force_out) X(heappush) \
+    X(look_after_pause) \
     X(make_child_task) X(MAX_YIELD_CREDIT) X(modules) X(note_wakeup) X(plain_cancel) X(put_back) \
     X(recheck) X(records) X(reject_non_functions) X(running_loop) X(scope_namespace) \
     X(swallowing_namespace) X(unmake) X(wait_interrupted) X(wake_later)
@@ -76,13 +78,13 @@
 /* The Python functions that this module stands before. */
 #define ORIGINALS(X) \
     X(new_scope) X(limited) X(scope_enter) X(scope_exit) X(start_soon) X(child_ended) X(end_child) X(deliver) \
-    X(collect_children) X(checkpoint) X(current_task) X(maybe_yield) X(open_nursery) X(park) X(reschedule) \
-    X(wake_first)
+    X(collect_children) X(checkpoint) X(current_task) X(maybe_yield) X(nursery_enter) X(nursery_exit) X(open_nursery) \
+    X(park) X(reschedule) X(wake_first)
 
 #define NAMES(X) \
-    X(Task) X(__code__) X(_arm) X(_fut_waiter) \
+    X(Task) X(__code__) X(_arm) X(_callbacks) X(_fail) X(_fut_waiter) \
     X(__name__) X(__qualname__) X(_spawn) X(_wake) X(append) X(appendleft) X(bridge) X(cancel) X(close) X(cr_code) X(cr_frame) X(create_task) X(done) \
-    X(drop) X(heappush) X(is_closed) X(loop) X(may_have_lost_timer) X(next) X(noted) X(pop) X(popitem) \
+    X(drop) X(error) X(heappush) X(is_closed) X(loop) X(may_have_lost_timer) X(next) X(noted) X(pop) X(popitem) \
     X(popleft) X(set_result) X(throw) X(time) X(unwrap)
 
 typedef struct {
@@ -894,6 +896,46 @@ same_argument(PyObject *error, PyObject *other)
         && PyTuple_GET_ITEM(args, 0) == PyTuple_GET_ITEM(others, 0);
 }
 
+/* Whether no call of Nursery.start() is under way; 0 also if that is not known. */
+static inline int
+has_no_starts(PyObject *self)
+{
+    PyObject *starts = SLOT(self, Nursery_pending_starts);
+    return starts != NULL && PyDict_CheckExact(starts) && PyDict_GET_SIZE(starts) == 0;
+}
+
+static int is_done(PyObject *future);
+
+/* Nursery._wake(), for a nursery without children whose body has ended */
+static PyObject *
+wake_nursery(PyObject *self)
+{
+    PyObject *waiter = SLOT(self, Nursery_waiter);
+    if (!has_no_starts(self) || waiter == NULL
+        || (waiter != Py_None && !Py_IS_TYPE(waiter, (PyTypeObject *)B.Future)))
+        return PyObject_CallMethodNoArgs(self, N._wake);
+    PUT(self, Nursery_closed, Py_True);
+    if (waiter == Py_None)
+        Py_RETURN_NONE;
+    /* As task.wake_future(). */
+    PyObject *callbacks = NULL, *result = NULL;
+    Py_INCREF(waiter);
+    int done = is_done(waiter);
+    if (done > 0)
+        result = Py_NewRef(Py_None);
+    if (done != 0 || (callbacks = PyObject_GetAttr(waiter, N._callbacks)) == NULL)
+        goto finish;
+    result = PyObject_CallMethodOneArg(waiter, N.set_result, Py_None);
+    if (result == NULL) {
+        PyObject *arguments[2] = {waiter, callbacks};
+        clean_up(B.call_later, arguments, 2);
+    }
+finish:
+    Py_XDECREF(callbacks);
+    Py_DECREF(waiter);
+    return result;
+}
+
 /* Nursery._child_ended(task, error) */
 static PyObject *
 child_ended(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
@@ -928,7 +970,7 @@ child_ended(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     if (last != NULL && PyList_Append(errors, last) < 0)
         return NULL;
     if (empty && SLOT(self, Nursery_body_running) == Py_False)
-        return PyObject_CallMethodNoArgs(self, N._wake);
+        return wake_nursery(self);
     Py_RETURN_NONE;
 original: {
         PyObject *arguments[3] = {self};
@@ -1727,6 +1769,7 @@ typedef enum {
     EVENT,       /* Event.wait() */
     SEND,        /* MemorySendChannel.send() */
     RECEIVE,     /* MemoryReceiveChannel._receive() */
+    LEAVE,       /* Nursery.__aexit__() of a body without an error */
 } Kind;
 
 typedef enum {
@@ -1744,7 +1787,7 @@ typedef struct {
     PyObject *task;    /* the record */
     PyObject *queue;   /* the queue that the task is in */
     PyObject *entry;   /* the task's entry there; an item that is sent or was taken */
-    PyObject *end;     /* the end of a channel; an event */
+    PyObject *end;     /* the end of a channel; an event; a nursery */
     PyObject *at_end;  /* the class of the error if the channel has ended */
     PyObject *future;
     PyObject *inner;   /* the iterator of the future; or a coroutine */
@@ -2003,12 +2046,16 @@ yield_now(Wait *self)
 }
 
 static void put_item_back(Wait *self);
+static PyObject *leave_yielded(Wait *self);
+static PyObject *leave_waited(Wait *self, PyObject *outcome);
 
 /* The end of a yield, perhaps with an error set. */
 static PyObject *
 yield_over(Wait *self)
 {
     PyObject *task = self->task;
+    if (self->kind == LEAVE)
+        return leave_yielded(self);
     self->phase = OVER;
     if (self->kind == CHECKPOINT) {
         if (!PyErr_Occurred() && SLOT(task, Task_extra) != B.NO_EXTRA
@@ -2428,6 +2475,266 @@ event_first(Wait *self)
     return NULL;
 }
 
+/* -- the end of a nursery's block -- */
+
+/* The body of Nursery.__aenter__(): something to await. */
+static PyObject *
+enter_block(PyObject *module, PyObject *self)
+{
+    if (!bound)
+        return not_bound();
+    PyObject *scope = IS(self, Nursery) ? SLOT(self, Nurserycancel_scope) : NULL, *strict;
+    if (scope == NULL || !IS(scope, CancelScope)
+        || SLOT(scope, CancelScope_entered) != Py_False)
+        return call1(P.nursery_enter, self);
+    Py_INCREF(scope);
+    PyObject *entered = scope_enter(scope, NULL);
+    if (entered == NULL) {
+        Py_DECREF(scope);
+        return NULL;
+    }
+    Py_DECREF(entered);
+    PyObject *task = SLOT(scope, Node_task);
+    if (task == NULL || !IS(task, Task) || !HOLDS_A(task, Task_state, LoopState)) {
+        PyObject *arguments[4] = {scope, Py_None, Py_None, Py_None};
+        PyErr_SetString(PyExc_TypeError, "a task without the state of its loop");
+        clean_up(P.scope_exit, arguments, 4);
+        Py_DECREF(scope);
+        return NULL;
+    }
+    PUT(self, Nursery_parent_task, task);
+    PUT(self, Nursery_state, SLOT(task, Task_state));
+    if (SLOT(self, Nursery_strict) == Py_None
+        && (strict = SLOT(SLOT(self, Nursery_state), LoopStatestrict)) != NULL)
+        PUT(self, Nursery_strict, strict);
+    PUT(scope, Node_nursery, self);
+    PUT(self, Nursery_closed, Py_False);
+    Py_DECREF(scope);
+    return Py_NewRef(nothing);
+}
+
+static PyObject *
+call_nursery_exit(PyObject *self)
+{
+    PyObject *arguments[4] = {self, Py_None, Py_None, Py_None};
+    return PyObject_Vectorcall(P.nursery_exit, arguments, 4, NULL);
+}
+
+/* The state of the loop of the nursery that is left. NULL with an error, if the collector has cleared
+   the nursery. A borrowed reference. */
+static PyObject *
+state_of_block(Wait *self)
+{
+    if (HOLDS_A(self->end, Nursery_state, LoopState))
+        return SLOT(self->end, Nursery_state);
+    PyErr_SetString(PyExc_AttributeError, "_state");
+    self->phase = OVER;
+    return NULL;
+}
+
+static void
+stop_waiting(Wait *self)
+{
+    PUT(self->task, Task_park, Py_None);
+    PUT(self->task, Task_abort, Py_None);
+    PUT(self->end, Nursery_waiter, Py_None);
+    Py_CLEAR(self->future);
+    Py_CLEAR(self->inner);
+}
+
+/* Go on by the coroutine of the Python function: after an error has ended the yield or the wait, or
+   if the scope cannot be left as usual. Takes the references. */
+static PyObject *
+finish_block(Wait *self, PyObject *stray, PyObject *failure)
+{
+    int waited = self->phase == WAITING;
+    PyObject *arguments[4] = {self->end, stray == NULL ? Py_None : stray,
+                              waited ? Py_True : Py_False, failure == NULL ? Py_None : failure};
+    PyObject *coro = PyObject_Vectorcall(B.finish_block, arguments, 4, NULL);
+    Py_XDECREF(stray);
+    Py_XDECREF(failure);
+    return delegate(self, coro);
+}
+
+static inline PyObject *
+leave_interrupted(Wait *self)
+{
+    return finish_block(self, PyErr_GetRaisedException(), NULL);
+}
+
+/* All children have ended, and no error has ended the wait for them. */
+static PyObject *
+leave_over(Wait *self)
+{
+    PyObject *nursery = self->end, *task = self->task;
+    PyObject *scope = Py_XNewRef(SLOT(nursery, Nurserycancel_scope));
+    PyObject *parent = NULL, *failure = NULL;
+    if (scope == NULL || !IS(scope, CancelScope)) {
+        Py_XDECREF(scope);
+        self->phase = OVER;
+        PyErr_SetString(PyExc_TypeError, "a nursery without a scope");
+        return NULL;
+    }
+    PUT(scope, Node_nursery, Py_None);
+    parent = Py_XNewRef(SLOT(scope, Node_parent));
+    PyObject *entry = SLOT(scope, CancelScope_entry);
+    if (SLOT(nursery, Nursery_errors) == Py_None && SLOT(scope, Node_abandoned) == Py_False
+        && SLOT(task, Taskscope) == scope && SLOT(scope, Node_effective) == Py_False
+        && SLOT(scope, Node_shielded) == Py_False && parent != NULL
+        && SLOT(scope, CancelScope_anyio_pairing) == Py_None && entry != NULL) {
+        /* inlined: CancelScope.__exit__, the ordinary case */
+        int dropped = 0;
+        if (entry != Py_None) {
+            PyObject *state = state_of_block(self);
+            PyObject *deadlines = state == NULL ? NULL : Py_XNewRef(SLOT(state, LoopStatedeadlines));
+            Py_INCREF(entry);
+            dropped = deadlines == NULL ? -1 : drop(deadlines, entry);
+            Py_DECREF(entry);
+            Py_XDECREF(deadlines);
+        }
+        if (dropped == 0) {
+            PUT(scope, CancelScope_entry, Py_None);
+            PUT(task, Taskscope, parent);
+            PUT(scope, Node_task, Py_None);
+            Py_DECREF(parent);
+            Py_DECREF(scope);
+            self->phase = OVER;
+            return NULL;
+        }
+        failure = PyErr_GetRaisedException();
+    }
+    Py_XDECREF(parent);
+    Py_DECREF(scope);
+    return finish_block(self, NULL, failure);
+}
+
+/* Wait for the children. */
+static PyObject *
+leave_wait(Wait *self)
+{
+    PyObject *nursery = self->end, *task = self->task, *result, *state = state_of_block(self);
+    if (state == NULL)
+        return NULL;
+    PyObject *loop = Py_XNewRef(SLOT(state, LoopStateloop));
+    PUT(task, Task_abort, nursery);
+    if (loop == NULL)
+        PyErr_SetString(PyExc_AttributeError, "loop");
+    else
+        self->future = PyObject_Vectorcall(B.Future, &loop, 0, loop_keyword);
+    Py_XDECREF(loop);
+    if (self->future != NULL && Py_IS_TYPE(self->future, (PyTypeObject *)B.Future)) {
+        PUT(task, Task_park, self->future);
+        PUT(nursery, Nursery_waiter, self->future);
+        self->inner = Py_TYPE(self->future)->tp_as_async->am_await(self->future);
+        if (self->inner != NULL) {
+            if (PyIter_Send(self->inner, Py_None, &result) == PYGEN_NEXT) {
+                self->phase = WAITING;
+                return result;
+            }
+            Py_XDECREF(result);
+        }
+    }
+    if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_TypeError, "asyncio.Future() is not a new Future");
+    stop_waiting(self);
+    self->phase = WAITING;
+    return leave_interrupted(self);
+}
+
+/* The first step of Nursery.__aexit__(). */
+static PyObject *
+leave_first(Wait *self)
+{
+    PyObject *nursery = self->end;
+    PyObject *scope = SLOT(nursery, Nurserycancel_scope), *state = SLOT(nursery, Nursery_state);
+    self->task = Py_XNewRef(SLOT(nursery, Nursery_parent_task));
+    if (self->task == NULL || !IS(self->task, Task) || scope == NULL || !IS(scope, CancelScope)
+        || state == NULL || !IS(state, LoopState) || SLOT(nursery, Nursery_errors) != Py_None
+        || SLOT(nursery, Nursery_closed) != Py_False || !has_no_starts(nursery)
+        || !HOLDS(nursery, Nursery_children, PyDict_CheckExact)
+        || !HOLDS(state, LoopStateslow_exit_prediction, PyLong_CheckExact))
+        goto original;
+    PyObject *running = current_asyncio_task();
+    if (running == NULL)
+        goto original;
+    Py_DECREF(running);
+    if (running != SLOT(self->task, Taskasyncio_task))
+        goto original;
+    int empty = PyDict_GET_SIZE(SLOT(nursery, Nursery_children)) == 0;
+    long prediction = PyLong_AsLong(SLOT(state, LoopStateslow_exit_prediction));
+    PUT(nursery, Nursery_body_running, Py_False);
+    if (empty)
+        PUT(nursery, Nursery_closed, Py_True);
+    if (empty || prediction <= 0) {
+        PUT(self->task, Task_shielded_step, Py_True);
+        self->phase = YIELDING;
+        Py_RETURN_NONE;
+    }
+    PyObject *less = PyLong_FromLong(prediction - 1);
+    if (less == NULL)
+        goto original;
+    PUT(state, LoopStateslow_exit_prediction, less);
+    Py_DECREF(less);
+    return leave_wait(self);
+original:
+    if (may_fall_back())
+        return delegate(self, call_nursery_exit(nursery));
+    return leave_interrupted(self);
+}
+
+/* The end of the yield, perhaps with an error set. */
+static PyObject *
+leave_yielded(Wait *self)
+{
+    PUT(self->task, Task_shielded_step, Py_False);
+    if (PyErr_Occurred())
+        return leave_interrupted(self);
+    if (SLOT(self->end, Nursery_closed) == Py_True)
+        return leave_over(self);
+    PyObject *state = state_of_block(self);
+    if (state == NULL)
+        return NULL;
+    PUT(state, LoopStateslow_exit_prediction, B.SLOW_EXIT_PREDICTION);
+    return leave_wait(self);
+}
+
+/* The end of the wait for the children. `outcome` is the result of the future; NULL if an error is
+   set. Takes the reference. */
+static PyObject *
+leave_waited(Wait *self, PyObject *outcome)
+{
+    PyObject *result = NULL;
+    stop_waiting(self);
+    if (outcome == NULL)
+        goto interrupted;
+    if (outcome != Py_None) {  /* raised by the abort function */
+        PyObject *error = PyObject_GetAttr(outcome, N.error);
+        PyObject *arguments[3] = {self->end, error, self->task};
+        if (error != NULL)
+            result = PyObject_VectorcallMethod(N._fail, arguments, 3, NULL);
+        Py_XDECREF(error);
+        Py_DECREF(outcome);
+        if (result == NULL)
+            goto interrupted;
+        Py_DECREF(result);
+    }
+    else
+        Py_DECREF(outcome);
+    if (SLOT(self->end, Nursery_closed) != Py_True)
+        return leave_wait(self);
+    PyObject *scope = SLOT(self->task, Taskscope);
+    if (scope == NULL || !(IS(scope, CancelScope) || scope == B.ROOT)
+        || SLOT(scope, Node_effective) != Py_False) {
+        result = call1(B.recheck, self->task);
+        if (result == NULL)
+            goto interrupted;
+        Py_DECREF(result);
+    }
+    return leave_over(self);
+interrupted:
+    return leave_interrupted(self);
+}
+
 /* -- the steps of a wait -- */
 
 static PyObject *
@@ -2488,6 +2795,8 @@ wait_step(Wait *self, PyObject *value)
             return send_first(self);
         case RECEIVE:
             return receive_first(self);
+        case LEAVE:
+            return leave_first(self);
         default:
             return NULL;
         }
@@ -2496,7 +2805,7 @@ wait_step(Wait *self, PyObject *value)
     case WAITING:
         if (PyIter_Send(self->inner, Py_None, &result) == PYGEN_NEXT)
             return result;
-        return park_over(self, result);
+        return self->kind == LEAVE ? leave_waited(self, result) : park_over(self, result);
     case DELEGATED:
         switch (PyIter_Send(self->inner, value, &result)) {
         case PYGEN_NEXT:
@@ -2547,7 +2856,7 @@ wait_throw_error(Wait *self, PyObject *error)
         return yield_over(self);
     case WAITING:
         PyErr_SetRaisedException(error);
-        return park_over(self, NULL);
+        return self->kind == LEAVE ? leave_waited(self, NULL) : park_over(self, NULL);
     case DELEGATED:
         result = PyObject_CallMethodOneArg(self->inner, N.throw, error);
         Py_DECREF(error);
@@ -2748,6 +3057,20 @@ event_wait(PyObject *module, PyObject *event)
     Wait *self = new_wait(NEW, EVENT, NULL);
     if (self != NULL)
         self->end = Py_NewRef(event);
+    return (PyObject *)self;
+}
+
+/* The body of Nursery.__aexit__(): something to await. */
+static PyObject *
+leave_block(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (!bound)
+        return not_bound();
+    if (nargs != 4 || !IS(args[0], Nursery) || args[2] != Py_None)
+        return PyObject_Vectorcall(P.nursery_exit, args, nargs, NULL);
+    Wait *self = new_wait(NEW, LEAVE, NULL);
+    if (self != NULL)
+        self->end = Py_NewRef(args[0]);
     return (PyObject *)self;
 }
 
@@ -3051,7 +3374,9 @@ static PyMethodDef functions[] = {
     {"current_task", current_task, METH_NOARGS, NULL},
     {"deliver", deliver, METH_O, NULL},
     {"end_child", (PyCFunction)end_child, METH_FASTCALL, NULL},
+    {"enter_block", enter_block, METH_O, NULL},
     {"event_wait", event_wait, METH_O, NULL},
+    {"leave_block", (PyCFunction)leave_block, METH_FASTCALL, NULL},
     {"limited", (PyCFunction)limited, METH_FASTCALL, NULL},
     {"maybe_yield", maybe_yield, METH_O, NULL},
     {"new_scope", (PyCFunction)new_scope, METH_FASTCALL, NULL},

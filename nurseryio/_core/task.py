@@ -358,11 +358,18 @@ def wake_future(future: asyncio.Future[None]) -> None:
     try:
         future.set_result(None)
     except BaseException:
-        if future.done():
-            state = loop_state(future.get_loop())
-            for callback, context in callbacks or ():
-                state.finish_later(_wake_again, callback, context, future)
+        call_later(future, callbacks)
         raise
+
+
+def call_later(
+    future: asyncio.Future[None], callbacks: list[tuple[Any, contextvars.Context]] | None
+) -> None:
+    """Call the callbacks of a future, whose result could not be set, in the next iteration."""
+    if future.done():
+        state = loop_state(future.get_loop())
+        for callback, context in callbacks or ():
+            state.finish_later(_wake_again, callback, context, future)
 
 
 def _wake_again(callback: Any, context: contextvars.Context, future: asyncio.Future[None]) -> None:

@@ -33,6 +33,7 @@ from typing import Any
 from .._asyncio import compat
 from .._base.errors import ENGINE_ERRORS, Cancelled
 from .._base.exc_fields import is_a
+from .._base.exception_groups import leave_block
 from .._base.outcome import Value
 from .._base.util import checked_coroutine, reject_non_functions
 from .._core import (
@@ -50,7 +51,7 @@ from .._core.loop_state import LoopState
 from .._core.scope_tree import ROOT, Node
 from .._core.task import INITIAL_YIELD_CREDIT, MAX_YIELD_CREDIT, Task, records
 from .._core.task_extra import NO_EXTRA, Extra
-from . import nursery, origins, scope, task_exit, timeouts
+from . import nursery as nursery_module, nursery_exit, origins, scope, task_exit, timeouts
 from .nursery import Nursery
 from .scope import CancelScope
 
@@ -107,7 +108,9 @@ def _originals() -> dict[str, Any]:
         "original_checkpoint": copy_of(traps.checkpoint),
         "original_current_task": task_module.current_task,
         "original_maybe_yield": wait_queue.maybe_yield,
-        "original_open_nursery": nursery.open_nursery,
+        "original_nursery_enter": copy_of(Nursery.__aenter__),
+        "original_nursery_exit": copy_of(Nursery.__aexit__),
+        "original_open_nursery": nursery_module.open_nursery,
         "original_park": wait_queue.park,
         "original_reschedule": traps.reschedule,
         "original_wake_first": wait_queue.wake_first,
@@ -136,14 +139,16 @@ def _given() -> dict[str, Any]:
         "INITIAL_YIELD_CREDIT": INITIAL_YIELD_CREDIT,
         "MAX_YIELD_CREDIT": MAX_YIELD_CREDIT,
         "NO_EXTRA": NO_EXTRA,
-        "NO_STARTS": nursery.NO_STARTS,
+        "NO_STARTS": nursery_module.NO_STARTS,
         "NO_SWALLOWED_CANCELS": delivery.NO_SWALLOWED_CANCELS,
         "NativeTask": compat.NativeTask,
         "OrderedDict": OrderedDict,
         "ROOT": ROOT,
+        "SLOW_EXIT_PREDICTION": nursery_module.SLOW_EXIT_PREDICTION,
         "UNKNOWN": UNKNOWN,
         "anyio_hook_namespace": vars(anyio_hook),
         "asyncio_tasks_namespace": vars(compat.asyncio_tasks),
+        "call_later": task_module.call_later,
         "cancel_failed": delivery._cancel_failed,
         "cancelling": compat.NativeTask.cancelling,
         "checked_coroutine": checked_coroutine,
@@ -151,6 +156,7 @@ def _given() -> dict[str, Any]:
         "defer_native_cancel": defer_native_cancel,
         "end_broken_off": task_exit.end_broken_off,
         "expire": scope._expire,
+        "finish_block": _finish_block,
         "force_out": CancelScope._force_out,
         "heappush": heappush,
         "interrupt": delivery.interrupt,
@@ -225,6 +231,59 @@ def _put_back(queue: Any, task: Task, entry: Any) -> None:
         queue.move_to_end(task, last=False)
 
 
+async def _enter_block(self: Any) -> Any:
+    """The code of ``Nursery.__aenter__``."""
+    await enter_block(self)  # type: ignore[name-defined]  # noqa: F821
+    return self
+
+
+async def _exit_block(self: Any, etype: Any, exc: Any, tb: Any) -> bool:
+    """The code of ``Nursery.__aexit__``."""
+    return (await c_leave_block(self, etype, exc, tb)) is True  # type: ignore[name-defined]  # noqa: F821
+
+
+async def _finish_block(
+    nursery: Nursery, stray: BaseException | None, waited: bool, failure: BaseException | None
+) -> bool:
+    """The rest of ``Nursery.__aexit__`` in a case that is not ordinary.
+
+    Args:
+        nursery: the nursery.
+        stray: the error that has ended the yield or the wait for the children, if any.
+        waited: whether it was the wait.
+        failure: the error of leaving the scope, if that has failed.
+    """
+    left = native = None
+    try:
+        if failure is not None:
+            raise failure
+        task, scope = nursery._parent_task, nursery.cancel_scope
+        if stray is not None:
+            try:
+                raise stray
+            except GeneratorExit:
+                raise
+            except BaseException:
+                native = nursery._record_or_keep_native(stray, waiting=True)
+        if not nursery._closed:
+            if not waited:
+                nursery._state.slow_exit_prediction = nursery_module.SLOW_EXIT_PREDICTION
+            native = await nursery_exit.join_children(nursery, task, native)
+        elif waited and task.scope._effective:
+            delivery.recheck(task)
+        scope._nursery = None
+        if nursery._errors is not None or native is not None or scope._abandoned:
+            left = nursery_exit.leave(nursery, None, native)
+        else:
+            left = scope._close(None)
+    except BaseException as more:
+        left = await nursery_exit.leave_in_trouble(nursery, None, more)
+    try:
+        return leave_block(None, left)
+    finally:
+        stray = failure = left = native = None  # no reference cycle: an error holds this frame
+
+
 async def _checkpoint() -> None:
     """The code of ``checkpoint``: its frame is that of the Python function for all readers."""
     await checked_yield()  # type: ignore[name-defined]  # noqa: F821
@@ -291,10 +350,10 @@ def put_in_place() -> str | None:
     except (AttributeError, LookupError, TypeError) as error:
         # Perhaps because a tool has replaced asyncio's tasks by those written in Python.
         return f"the C module does not fit: {error}"
-    for module in (scope, nursery, timeouts):
+    for module in (scope, nursery_module, timeouts):
         vars(module)["new_scope"] = c_module.new_scope
     vars(timeouts)["_limited"] = c_module.limited
-    for module in (task_exit, nursery):
+    for module in (task_exit, nursery_module):
         vars(module)["end_child"] = c_module.end_child
     vars(scope_tree)["_collect_children"] = c_module.collect_children
     if not compat.COUNTS_GO_STALE:
@@ -302,7 +361,7 @@ def put_in_place() -> str | None:
         vars(delivery)["_deliver"] = c_module.deliver
     for original, replacement in (
         (task_module.current_task, c_module.current_task),
-        (nursery.open_nursery, c_module.open_nursery),
+        (nursery_module.open_nursery, c_module.open_nursery),
         (traps.reschedule, c_module.reschedule),
         (wait_queue.maybe_yield, c_module.maybe_yield),
         (wait_queue.park, c_module.park),
@@ -310,6 +369,8 @@ def put_in_place() -> str | None:
     ):
         _replace(original, replacement)
     give_code(traps.checkpoint, _checkpoint, "checked_yield", c_module.checked_yield)
+    give_code(Nursery.__aenter__, _enter_block, "enter_block", c_module.enter_block)
+    give_code(Nursery.__aexit__, _exit_block, "c_leave_block", c_module.leave_block)
     return None
 
 
