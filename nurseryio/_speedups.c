@@ -1927,37 +1927,57 @@ may_park(PyObject *task, PyObject *queue)
     return IS(other, Task) && SLOT(other, Task_state) == SLOT(task, Task_state);
 }
 
-/* Put the task of a wait into a queue, and yield the future that it waits for. */
-static PyObject *
-park_now(Wait *self)
+/* Make the future that a wait waits for. Returns 0, or -1 with an error. */
+static int
+make_future(Wait *self, PyObject *state)
 {
-    PyObject *task = self->task;
-    PyObject *loop = Py_XNewRef(SLOT(SLOT(task, Task_state), LoopStateloop));
+    PyObject *loop = Py_XNewRef(SLOT(state, LoopStateloop));
     if (loop == NULL) {
         PyErr_SetString(PyExc_AttributeError, "loop");
-        goto failed;
+        return -1;
     }
     self->future = PyObject_Vectorcall(B.Future, &loop, 0, loop_keyword);
     Py_DECREF(loop);
     if (self->future == NULL)
-        goto failed;
+        return -1;
     if (!Py_IS_TYPE(self->future, (PyTypeObject *)B.Future)) {
         PyErr_SetString(PyExc_TypeError, "asyncio.Future() is not a Future");
-        goto failed;
+        return -1;
     }
     self->inner = Py_TYPE(self->future)->tp_as_async->am_await(self->future);
-    if (self->inner == NULL)
+    return self->inner == NULL ? -1 : 0;
+}
+
+/* Yield the future of a wait. */
+static PyObject *
+yield_future(Wait *self)
+{
+    PyObject *result;
+    switch (PyIter_Send(self->inner, Py_None, &result)) {
+    case PYGEN_NEXT:
+        self->phase = WAITING;
+        return result;
+    case PYGEN_RETURN:
+        Py_DECREF(result);
+        PyErr_SetString(PyExc_RuntimeError, "a new future is done");
+        return NULL;
+    default:
+        return NULL;
+    }
+}
+
+/* Put the task of a wait into a queue, and yield the future that it waits for. */
+static PyObject *
+park_now(Wait *self)
+{
+    PyObject *task = self->task, *yielded;
+    if (make_future(self, SLOT(task, Task_state)) < 0)
         goto failed;
     PUT(task, Task_abort, self->queue);
     PUT(task, Task_park, self->future);
-    PyObject *result;
-    if (PyObject_SetItem(self->queue, task, self->entry) == 0) {
-        if (PyIter_Send(self->inner, Py_None, &result) == PYGEN_NEXT) {
-            self->phase = WAITING;
-            return result;
-        }
-        PyErr_SetString(PyExc_RuntimeError, "a new future is done");
-    }
+    if (PyObject_SetItem(self->queue, task, self->entry) == 0
+        && (yielded = yield_future(self)) != NULL)
+        return yielded;
     PUT(task, Task_park, Py_None);
     PUT(task, Task_abort, Py_None);
 failed:
@@ -2612,30 +2632,17 @@ leave_over(Wait *self)
 static PyObject *
 leave_wait(Wait *self)
 {
-    PyObject *nursery = self->end, *task = self->task, *result, *state = state_of_block(self);
+    PyObject *yielded, *state = state_of_block(self);
     if (state == NULL)
         return NULL;
-    PyObject *loop = Py_XNewRef(SLOT(state, LoopStateloop));
-    PUT(task, Task_abort, nursery);
-    if (loop == NULL)
-        PyErr_SetString(PyExc_AttributeError, "loop");
-    else
-        self->future = PyObject_Vectorcall(B.Future, &loop, 0, loop_keyword);
-    Py_XDECREF(loop);
-    if (self->future != NULL && Py_IS_TYPE(self->future, (PyTypeObject *)B.Future)) {
-        PUT(task, Task_park, self->future);
-        PUT(nursery, Nursery_waiter, self->future);
-        self->inner = Py_TYPE(self->future)->tp_as_async->am_await(self->future);
-        if (self->inner != NULL) {
-            if (PyIter_Send(self->inner, Py_None, &result) == PYGEN_NEXT) {
-                self->phase = WAITING;
-                return result;
-            }
-            Py_XDECREF(result);
-        }
+    PUT(self->task, Task_abort, self->end);
+    if (make_future(self, state) == 0) {
+        PUT(self->task, Task_park, self->future);
+        PUT(self->end, Nursery_waiter, self->future);
+        yielded = yield_future(self);
+        if (yielded != NULL)
+            return yielded;
     }
-    if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_TypeError, "asyncio.Future() is not a new Future");
     stop_waiting(self);
     self->phase = WAITING;
     return leave_interrupted(self);

@@ -311,6 +311,7 @@ def split_out(
     if cancelled and NO_CANCELLED_MARK in dict_of(group):
         return False, group
     found = False
+    taken = None
     free = True  # whether the remaining errors do not include a Cancelled
     # For each level from the outside in: its group, the members still to check, those to keep.
     levels: list[tuple[Any, Iterator[BaseException], list[BaseException]]]
@@ -318,6 +319,8 @@ def split_out(
     while True:
         current, members, kept = levels[-1]
         for member in members:
+            if member is taken:  # a nursery keeps equal Cancelled as one object many times
+                continue
             if is_a(member, BaseExceptionGroup):
                 if not cancelled or NO_CANCELLED_MARK not in dict_of(member):
                     levels.append((member, iter(members_of(member)), []))
@@ -325,6 +328,7 @@ def split_out(
                 kept.append(member)
             elif matches(member):
                 found = True
+                taken = member
             else:
                 kept.append(member)
                 free = free and not is_a(member, Cancelled)
