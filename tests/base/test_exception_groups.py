@@ -125,6 +125,22 @@ def test_cancelled_errors_are_compared_by_message_and_other_args_are_not_compare
     assert not same_cancelled(Cancelled(), None)
 
 
+def test_a_cancelled_that_is_in_an_exception_group_many_times_is_looked_at_once() -> None:
+    asked: list[BaseException] = []
+
+    def matches(error: BaseException) -> bool:
+        asked.append(error)
+        return is_cancelled(error)
+
+    cancelled, other, again = Cancelled(), ValueError(), Cancelled()
+    group = BaseExceptionGroup("g", [cancelled, cancelled, other, cancelled, again, again])
+    matched, left = split_out(group, matches)
+    assert matched
+    assert isinstance(left, BaseExceptionGroup)
+    assert left.exceptions == (other,)
+    assert asked == [cancelled, other, again]
+
+
 def test_only_groups_of_non_strict_nurseries_collapse_when_errors_are_split_off() -> None:
     error = ValueError()
     loose = combine(False, [error, Cancelled()])
