@@ -69,7 +69,7 @@
     X(NO_EXTRA) X(NO_STARTS) X(NO_SWALLOWED_CANCELS) X(NativeTask) X(OrderedDict) X(ROOT) \
     X(SLOW_EXIT_PREDICTION) X(UNKNOWN) \
     X(anyio_hook_namespace) X(asyncio_tasks_namespace) X(call_later) X(cancel_failed) X(checked_coroutine) \
-    X(current_task) X(defer_native_cancel) X(end_broken_off) X(expire) X(finish_block) X(force_out) X(heappush) \
+    X(current_task) X(defer_native_cancel) X(end_broken_off) X(expire) X(force_out) X(heappush) \
     X(look_after_pause) \
     X(make_child_task) X(MAX_YIELD_CREDIT) X(modules) X(note_wakeup) X(plain_cancel) X(put_back) \
     X(recheck) X(records) X(reject_non_functions) X(running_loop) X(scope_namespace) \
@@ -78,7 +78,7 @@
 /* The Python functions that this module stands before. */
 #define ORIGINALS(X) \
     X(new_scope) X(limited) X(scope_enter) X(scope_exit) X(start_soon) X(child_ended) X(end_child) X(deliver) \
-    X(collect_children) X(checkpoint) X(current_task) X(maybe_yield) X(nursery_enter) X(nursery_exit) X(open_nursery) \
+    X(collect_children) X(checkpoint) X(current_task) X(maybe_yield) X(nursery_enter) X(open_nursery) \
     X(park) X(reschedule) X(wake_first)
 
 #define NAMES(X) \
@@ -1769,7 +1769,7 @@ typedef enum {
     EVENT,       /* Event.wait() */
     SEND,        /* MemorySendChannel.send() */
     RECEIVE,     /* MemoryReceiveChannel._receive() */
-    LEAVE,       /* Nursery.__aexit__() of a body without an error */
+    LEAVE,       /* nursery.wait_and_leave() */
 } Kind;
 
 typedef enum {
@@ -2533,13 +2533,6 @@ enter_block(PyObject *module, PyObject *self)
     return Py_NewRef(nothing);
 }
 
-static PyObject *
-call_nursery_exit(PyObject *self)
-{
-    PyObject *arguments[4] = {self, Py_None, Py_None, Py_None};
-    return PyObject_Vectorcall(P.nursery_exit, arguments, 4, NULL);
-}
-
 /* The state of the loop of the nursery that is left. NULL with an error, if the collector has cleared
    the nursery. A borrowed reference. */
 static PyObject *
@@ -2562,70 +2555,41 @@ stop_waiting(Wait *self)
     Py_CLEAR(self->inner);
 }
 
-/* Go on by the coroutine of the Python function: after an error has ended the yield or the wait, or
-   if the scope cannot be left as usual. Takes the references. */
-static PyObject *
-finish_block(Wait *self, PyObject *stray, PyObject *failure)
-{
-    int waited = self->phase == WAITING;
-    PyObject *arguments[4] = {self->end, stray == NULL ? Py_None : stray,
-                              waited ? Py_True : Py_False, failure == NULL ? Py_None : failure};
-    PyObject *coro = PyObject_Vectorcall(B.finish_block, arguments, 4, NULL);
-    Py_XDECREF(stray);
-    Py_XDECREF(failure);
-    return delegate(self, coro);
-}
-
-static inline PyObject *
-leave_interrupted(Wait *self)
-{
-    return finish_block(self, PyErr_GetRaisedException(), NULL);
-}
-
-/* All children have ended, and no error has ended the wait for them. */
+/* The children have ended. Leave the scope, if it is a plain one that is not cancelled. */
 static PyObject *
 leave_over(Wait *self)
 {
     PyObject *nursery = self->end, *task = self->task;
-    PyObject *scope = Py_XNewRef(SLOT(nursery, Nurserycancel_scope));
-    PyObject *parent = NULL, *failure = NULL;
-    if (scope == NULL || !IS(scope, CancelScope)) {
-        Py_XDECREF(scope);
-        self->phase = OVER;
-        PyErr_SetString(PyExc_TypeError, "a nursery without a scope");
+    PyObject *scope = SLOT(nursery, Nurserycancel_scope), *state = state_of_block(self);
+    self->phase = OVER;
+    if (state == NULL)
         return NULL;
+    if (scope == NULL || !IS(scope, CancelScope) || SLOT(nursery, Nursery_errors) != Py_None
+        || SLOT(scope, Node_abandoned) != Py_False || SLOT(task, Taskscope) != scope
+        || SLOT(scope, Node_effective) != Py_False || SLOT(scope, Node_shielded) != Py_False
+        || SLOT(scope, CancelScope_anyio_pairing) != Py_None || SLOT(scope, Node_parent) == NULL
+        || SLOT(scope, CancelScope_entry) == NULL)
+        return returned(Py_NewRef(Py_True));
+    Py_INCREF(scope);
+    if (SLOT(scope, CancelScope_entry) != Py_None) {
+        PyObject *entry = Py_NewRef(SLOT(scope, CancelScope_entry));
+        PyObject *deadlines = Py_XNewRef(SLOT(state, LoopStatedeadlines));
+        int dropped = deadlines == NULL ? 1 : drop(deadlines, entry);
+        Py_DECREF(entry);
+        Py_XDECREF(deadlines);
+        if (dropped != 0 || SLOT(task, Taskscope) != scope || SLOT(scope, Node_parent) == NULL) {
+            Py_DECREF(scope);
+            return dropped < 0 ? NULL : returned(Py_NewRef(Py_True));
+        }
+        PUT(scope, CancelScope_entry, Py_None);
     }
     PUT(scope, Node_nursery, Py_None);
-    parent = Py_XNewRef(SLOT(scope, Node_parent));
-    PyObject *entry = SLOT(scope, CancelScope_entry);
-    if (SLOT(nursery, Nursery_errors) == Py_None && SLOT(scope, Node_abandoned) == Py_False
-        && SLOT(task, Taskscope) == scope && SLOT(scope, Node_effective) == Py_False
-        && SLOT(scope, Node_shielded) == Py_False && parent != NULL
-        && SLOT(scope, CancelScope_anyio_pairing) == Py_None && entry != NULL) {
-        /* inlined: CancelScope.__exit__, the ordinary case */
-        int dropped = 0;
-        if (entry != Py_None) {
-            PyObject *state = state_of_block(self);
-            PyObject *deadlines = state == NULL ? NULL : Py_XNewRef(SLOT(state, LoopStatedeadlines));
-            Py_INCREF(entry);
-            dropped = deadlines == NULL ? -1 : drop(deadlines, entry);
-            Py_DECREF(entry);
-            Py_XDECREF(deadlines);
-        }
-        if (dropped == 0) {
-            PUT(scope, CancelScope_entry, Py_None);
-            PUT(task, Taskscope, parent);
-            PUT(scope, Node_task, Py_None);
-            Py_DECREF(parent);
-            Py_DECREF(scope);
-            self->phase = OVER;
-            return NULL;
-        }
-        failure = PyErr_GetRaisedException();
-    }
-    Py_XDECREF(parent);
+    PyObject *parent = Py_NewRef(SLOT(scope, Node_parent));
+    PUT(task, Taskscope, parent);
+    PUT(scope, Node_task, Py_None);
+    Py_DECREF(parent);
     Py_DECREF(scope);
-    return finish_block(self, NULL, failure);
+    return NULL;
 }
 
 /* Wait for the children. */
@@ -2644,102 +2608,87 @@ leave_wait(Wait *self)
             return yielded;
     }
     stop_waiting(self);
-    self->phase = WAITING;
-    return leave_interrupted(self);
+    self->phase = OVER;
+    return NULL;
 }
 
-/* The first step of Nursery.__aexit__(). */
+/* The first step of the end of a block, whose task and number of children the caller has looked at. */
 static PyObject *
 leave_first(Wait *self)
 {
-    PyObject *nursery = self->end;
-    PyObject *scope = SLOT(nursery, Nurserycancel_scope), *state = SLOT(nursery, Nursery_state);
-    self->task = Py_XNewRef(SLOT(nursery, Nursery_parent_task));
-    if (self->task == NULL || !IS(self->task, Task) || scope == NULL || !IS(scope, CancelScope)
-        || state == NULL || !IS(state, LoopState) || SLOT(nursery, Nursery_errors) != Py_None
-        || SLOT(nursery, Nursery_closed) != Py_False || !has_no_starts(nursery)
-        || !HOLDS(nursery, Nursery_children, PyDict_CheckExact)
-        || !HOLDS(state, LoopStateslow_exit_prediction, PyLong_CheckExact))
-        goto original;
-    PyObject *running = current_asyncio_task();
-    if (running == NULL)
-        goto original;
-    Py_DECREF(running);
-    if (running != SLOT(self->task, Taskasyncio_task))
-        goto original;
-    int empty = PyDict_GET_SIZE(SLOT(nursery, Nursery_children)) == 0;
+    PyObject *nursery = self->end, *state = state_of_block(self);
+    if (state == NULL)
+        return NULL;
+    if (!HOLDS_A(nursery, Nursery_parent_task, Task)
+        || !HOLDS(state, LoopStateslow_exit_prediction, PyLong_CheckExact)) {
+        PyErr_SetString(PyExc_TypeError, "a nursery without a task");
+        self->phase = OVER;
+        return NULL;
+    }
+    self->task = Py_NewRef(SLOT(nursery, Nursery_parent_task));
     long prediction = PyLong_AsLong(SLOT(state, LoopStateslow_exit_prediction));
-    PUT(nursery, Nursery_body_running, Py_False);
-    if (empty)
-        PUT(nursery, Nursery_closed, Py_True);
-    if (empty || prediction <= 0) {
+    if (prediction <= 0 || SLOT(nursery, Nursery_closed) == Py_True) {
         PUT(self->task, Task_shielded_step, Py_True);
         self->phase = YIELDING;
         Py_RETURN_NONE;
     }
     PyObject *less = PyLong_FromLong(prediction - 1);
-    if (less == NULL)
-        goto original;
+    if (less == NULL) {
+        self->phase = OVER;
+        return NULL;
+    }
     PUT(state, LoopStateslow_exit_prediction, less);
     Py_DECREF(less);
     return leave_wait(self);
-original:
-    if (may_fall_back())
-        return delegate(self, call_nursery_exit(nursery));
-    return leave_interrupted(self);
 }
 
-/* The end of the yield, perhaps with an error set. */
+/* The end of the yield, perhaps with an error set. Then the caller does the rest. */
 static PyObject *
 leave_yielded(Wait *self)
 {
+    PyObject *state;
+    self->phase = OVER;
+    if (PyErr_Occurred() || (state = state_of_block(self)) == NULL)
+        return NULL;
     PUT(self->task, Task_shielded_step, Py_False);
-    if (PyErr_Occurred())
-        return leave_interrupted(self);
     if (SLOT(self->end, Nursery_closed) == Py_True)
         return leave_over(self);
-    PyObject *state = state_of_block(self);
-    if (state == NULL)
-        return NULL;
     PUT(state, LoopStateslow_exit_prediction, B.SLOW_EXIT_PREDICTION);
     return leave_wait(self);
 }
 
-/* The end of the wait for the children. `outcome` is the result of the future; NULL if an error is
-   set. Takes the reference. */
+/* The end of the wait for the children, as in join_children(). `outcome` is the result of the future;
+   NULL if an error is set. Takes the reference. */
 static PyObject *
 leave_waited(Wait *self, PyObject *outcome)
 {
-    PyObject *result = NULL;
+    PyObject *result = NULL, *error = outcome == NULL ? PyErr_GetRaisedException() : NULL;
     stop_waiting(self);
-    if (outcome == NULL)
-        goto interrupted;
-    if (outcome != Py_None) {  /* raised by the abort function */
-        PyObject *error = PyObject_GetAttr(outcome, N.error);
-        PyObject *arguments[3] = {self->end, error, self->task};
-        if (error != NULL)
+    self->phase = OVER;
+    if (outcome != NULL && outcome != Py_None) {  /* raised by the abort function */
+        PyObject *raised = PyObject_GetAttr(outcome, N.error);
+        PyObject *arguments[3] = {self->end, raised, self->task};
+        if (raised != NULL)
             result = PyObject_VectorcallMethod(N._fail, arguments, 3, NULL);
-        Py_XDECREF(error);
-        Py_DECREF(outcome);
         if (result == NULL)
-            goto interrupted;
-        Py_DECREF(result);
+            error = PyErr_GetRaisedException();
+        Py_XDECREF(raised);
+        Py_XDECREF(result);
     }
-    else
-        Py_DECREF(outcome);
-    if (SLOT(self->end, Nursery_closed) != Py_True)
-        return leave_wait(self);
-    PyObject *scope = SLOT(self->task, Taskscope);
-    if (scope == NULL || !(IS(scope, CancelScope) || scope == B.ROOT)
-        || SLOT(scope, Node_effective) != Py_False) {
-        result = call1(B.recheck, self->task);
+    Py_XDECREF(outcome);
+    if (SLOT(self->end, Nursery_closed) == Py_True && !is_calm(self->task)
+        && !(error != NULL && Py_IS_TYPE(error, (PyTypeObject *)PyExc_GeneratorExit))) {
+        result = error == NULL ? call1(B.recheck, self->task)
+                               : handle(error, B.recheck, &self->task, 1);
         if (result == NULL)
-            goto interrupted;
-        Py_DECREF(result);
+            Py_XSETREF(error, PyErr_GetRaisedException());
+        Py_XDECREF(result);
     }
-    return leave_over(self);
-interrupted:
-    return leave_interrupted(self);
+    if (error != NULL) {
+        PyErr_SetRaisedException(error);
+        return NULL;
+    }
+    return SLOT(self->end, Nursery_closed) == Py_True ? leave_over(self) : leave_wait(self);
 }
 
 /* -- the steps of a wait -- */
@@ -3067,17 +3016,17 @@ event_wait(PyObject *module, PyObject *event)
     return (PyObject *)self;
 }
 
-/* The body of Nursery.__aexit__(): something to await. */
+/* nursery.wait_and_leave(nursery): something to await. */
 static PyObject *
-leave_block(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+wait_and_leave(PyObject *module, PyObject *nursery)
 {
     if (!bound)
         return not_bound();
-    if (nargs != 4 || !IS(args[0], Nursery) || args[2] != Py_None)
-        return PyObject_Vectorcall(P.nursery_exit, args, nargs, NULL);
+    if (!IS(nursery, Nursery))
+        return PyErr_Format(PyExc_TypeError, "not a nursery");
     Wait *self = new_wait(NEW, LEAVE, NULL);
     if (self != NULL)
-        self->end = Py_NewRef(args[0]);
+        self->end = Py_NewRef(nursery);
     return (PyObject *)self;
 }
 
@@ -3381,9 +3330,9 @@ static PyMethodDef functions[] = {
     {"current_task", current_task, METH_NOARGS, NULL},
     {"deliver", deliver, METH_O, NULL},
     {"end_child", (PyCFunction)end_child, METH_FASTCALL, NULL},
+    {"wait_and_leave", wait_and_leave, METH_O, NULL},
     {"enter_block", enter_block, METH_O, NULL},
     {"event_wait", event_wait, METH_O, NULL},
-    {"leave_block", (PyCFunction)leave_block, METH_FASTCALL, NULL},
     {"limited", (PyCFunction)limited, METH_FASTCALL, NULL},
     {"maybe_yield", maybe_yield, METH_O, NULL},
     {"new_scope", (PyCFunction)new_scope, METH_FASTCALL, NULL},

@@ -33,7 +33,6 @@ from typing import Any
 from .._asyncio import compat
 from .._base.errors import ENGINE_ERRORS, Cancelled
 from .._base.exc_fields import is_a
-from .._base.exception_groups import leave_block
 from .._base.outcome import Value
 from .._base.util import checked_coroutine, reject_non_functions
 from .._core import (
@@ -51,7 +50,7 @@ from .._core.loop_state import LoopState
 from .._core.scope_tree import ROOT, Node
 from .._core.task import INITIAL_YIELD_CREDIT, MAX_YIELD_CREDIT, Task, records
 from .._core.task_extra import NO_EXTRA, Extra
-from . import nursery as nursery_module, nursery_exit, origins, scope, task_exit, timeouts
+from . import nursery as nursery_module, origins, scope, task_exit, timeouts
 from .nursery import Nursery
 from .scope import CancelScope
 
@@ -109,7 +108,6 @@ def _originals() -> dict[str, Any]:
         "original_current_task": task_module.current_task,
         "original_maybe_yield": wait_queue.maybe_yield,
         "original_nursery_enter": copy_of(Nursery.__aenter__),
-        "original_nursery_exit": copy_of(Nursery.__aexit__),
         "original_open_nursery": nursery_module.open_nursery,
         "original_park": wait_queue.park,
         "original_reschedule": traps.reschedule,
@@ -156,7 +154,6 @@ def _given() -> dict[str, Any]:
         "defer_native_cancel": defer_native_cancel,
         "end_broken_off": task_exit.end_broken_off,
         "expire": scope._expire,
-        "finish_block": _finish_block,
         "force_out": CancelScope._force_out,
         "heappush": heappush,
         "interrupt": delivery.interrupt,
@@ -235,53 +232,6 @@ async def _enter_block(self: Any) -> Any:
     """The code of ``Nursery.__aenter__``."""
     await enter_block(self)  # type: ignore[name-defined]  # noqa: F821
     return self
-
-
-async def _exit_block(self: Any, etype: Any, exc: Any, tb: Any) -> bool:
-    """The code of ``Nursery.__aexit__``."""
-    return (await c_leave_block(self, etype, exc, tb)) is True  # type: ignore[name-defined]  # noqa: F821
-
-
-async def _finish_block(
-    nursery: Nursery, stray: BaseException | None, waited: bool, failure: BaseException | None
-) -> bool:
-    """The rest of ``Nursery.__aexit__`` in a case that is not ordinary.
-
-    Args:
-        nursery: the nursery.
-        stray: the error that has ended the yield or the wait for the children, if any.
-        waited: whether it was the wait.
-        failure: the error of leaving the scope, if that has failed.
-    """
-    left = native = None
-    try:
-        if failure is not None:
-            raise failure
-        task, scope = nursery._parent_task, nursery.cancel_scope
-        if stray is not None:
-            try:
-                raise stray
-            except GeneratorExit:
-                raise
-            except BaseException:
-                native = nursery._record_or_keep_native(stray, waiting=True)
-        if not nursery._closed:
-            if not waited:
-                nursery._state.slow_exit_prediction = nursery_module.SLOW_EXIT_PREDICTION
-            native = await nursery_exit.join_children(nursery, task, native)
-        elif waited and task.scope._effective:
-            delivery.recheck(task)
-        scope._nursery = None
-        if nursery._errors is not None or native is not None or scope._abandoned:
-            left = nursery_exit.leave(nursery, None, native)
-        else:
-            left = scope._close(None)
-    except BaseException as more:
-        left = await nursery_exit.leave_in_trouble(nursery, None, more)
-    try:
-        return leave_block(None, left)
-    finally:
-        stray = failure = left = native = None  # no reference cycle: an error holds this frame
 
 
 async def _checkpoint() -> None:
@@ -370,7 +320,7 @@ def put_in_place() -> str | None:
         _replace(original, replacement)
     give_code(traps.checkpoint, _checkpoint, "checked_yield", c_module.checked_yield)
     give_code(Nursery.__aenter__, _enter_block, "enter_block", c_module.enter_block)
-    give_code(Nursery.__aexit__, _exit_block, "c_leave_block", c_module.leave_block)
+    nursery_module.wait_and_leave = c_module.wait_and_leave
     return None
 
 

@@ -95,6 +95,9 @@ if TYPE_CHECKING:
 
 # After a nursery whose children took longer than one yield, how many nurseries skip the yield.
 SLOW_EXIT_PREDICTION = 8
+# On the compiled build, a function in C that waits for the children of a block that has no error,
+# and leaves it. Awaiting it gives None; if leaving is not ordinary and remains to be done, True.
+wait_and_leave: Callable[[Nursery], Awaitable[bool | None]] | None = None
 # The value of Nursery._pending_starts before the first start(); never written to.
 NO_STARTS: dict[Nursery, None] = {}
 
@@ -499,34 +502,34 @@ class Nursery(EndlessWait, metaclass=NoPublicConstructor):
         tb: TracebackType | None,
     ) -> bool:
         try:
-            task, scope = self._parent_task, self.cancel_scope
-            native = left = None
+            task, scope, state = self._parent_task, self.cancel_scope, self._state
+            left = None
             if current_asyncio_task() is not task.asyncio_task:
                 left = nursery_exit.leave_in_other_task(self, exc)
             else:
                 self._body_running = False
-                if exc is not None:
-                    ensure_stack()  # cancelling the children may need it
-                    native = self._record_or_keep_native(exc)
+                native = None if exc is None else self._record_or_keep_native(exc)
                 if not self._children and not self._pending_starts:
                     self._closed = True
-                state = self._state
-                if self._closed or not state.slow_exit_prediction:
-                    task._shielded_step = True
-                    try:
+                try:
+                    if exc is None and wait_and_leave is not None:
+                        if await wait_and_leave(self) is None:
+                            return False
+                    elif self._closed or not state.slow_exit_prediction:
+                        task._shielded_step = True
                         await BARE_YIELD
-                    except GeneratorExit:
+                    else:
+                        state.slow_exit_prediction -= 1
+                except BaseException as stray:
+                    if type(stray) is GeneratorExit:
                         raise
-                    except BaseException as stray:
-                        native = nursery_exit.pick_native_cancel(
-                            native, self._record_or_keep_native(stray, waiting=True)
-                        )
-                    finally:
-                        task._shielded_step = False
-                    if not self._closed:
+                    native = nursery_exit.pick_native_cancel(
+                        native, self._record_or_keep_native(stray, waiting=True)
+                    )
+                finally:
+                    if task._shielded_step and not self._closed:
                         state.slow_exit_prediction = SLOW_EXIT_PREDICTION
-                else:
-                    state.slow_exit_prediction -= 1
+                    task._shielded_step = False
                 if not self._closed:
                     native = await nursery_exit.join_children(self, task, native)
                 scope._nursery = None
@@ -559,6 +562,8 @@ class Nursery(EndlessWait, metaclass=NoPublicConstructor):
         self, exc: BaseException, waiting: bool = False
     ) -> BaseException | None:
         """The block or the wait raised: return a native cancel, record any other error."""
+        if not waiting:
+            ensure_stack()  # cancelling the children may need it
         if is_a(exc, Cancelled):
             if nursery_exit.is_foreign(self._parent_task, self.cancel_scope, exc):
                 self.cancel_scope._cancel(NATIVE)
