@@ -30,7 +30,8 @@ def run_harness(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run ``python -m`` with these arguments."""
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-m", *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)},
+        # The lines are those of the pure build.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS), "NURSERYIO_PURE": "1"},
         cwd=TESTS,
         capture_output=True,
         text=True,
