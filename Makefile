@@ -6,7 +6,7 @@ BIN = .venv/bin
 
 SEED ?= 1
 
-.PHONY: help demo quick test test-compiled full coverage coverage-c injection syscalls threads packages browser lint types docs bench clean
+.PHONY: help demo quick test test-compiled full coverage coverage-c injection syscalls threads soak packages browser lint types docs bench clean
 
 help:
 	@echo "make demo    run the demonstration, on the stock loop and on uvloop"
@@ -22,6 +22,7 @@ help:
 	@echo "make browser  run the tests of nurseryio in a web page, under node and in Chromium (needs npm)"
 	@echo "make packages   run the tests of packages written for Trio (gets them from the package index)"
 	@echo "make threads    run many event loops in many threads for ten minutes"
+	@echo "make soak    do ten million operations, and see that memory does not grow (minutes)"
 	@echo "make lint    check style and formatting"
 	@echo "make types   check the types, and that the public ones are complete"
 	@echo "make docs    build the documentation into docs/_build/html"
@@ -86,6 +87,10 @@ browser: .venv/test.stamp .venv/docs.stamp node_modules/pyodide
 # `make packages PACKAGES="jeepney httpx" OPTIONS=--trio` runs these alone, on the real Trio.
 packages: .venv/test.stamp
 	$(BIN)/python tests/harness/packages.py $(OPTIONS) $(PACKAGES)
+
+soak: .venv/test.stamp
+	cd tests && ../$(BIN)/python -m harness.soak 10_000_000
+	cd tests && ../$(BIN)/python -m harness.soak 10_000_000 --loop uvloop
 
 threads: .venv/test.stamp
 	cd tests && ../$(BIN)/python -W ignore -m harness.thread_stress --seconds 600 --seed $(SEED)
