@@ -1,9 +1,9 @@
 """A long run that must not grow: a mixture of ordinary work, whose memory is counted ten times.
 
-``python -m harness.soak 10_000_000`` in ``tests``, or ``make soak``. It prints a line for each tenth
-of the operations: the allocated blocks, the objects of the garbage collector, the size of the
-process, and what the library keeps for its loop. It exits with 1 if one of these has grown after
-the first tenth.
+``python -m harness.soak 10_000_000`` in ``tests``, or ``make soak``. For each tenth of the work it
+prints a line: the allocated blocks, the objects of the garbage collector, the size of the process,
+and what the library keeps for its loop. It exits with 1 if one of these has grown after the first
+tenth.
 
 An operation is one child, item, wake, timeout or lock. All rounds do the same work, so that what a
 round leaves behind shows. The worker threads and caches of the interpreter reach their size in the
