@@ -27,12 +27,16 @@
 #include <Python.h>
 #include <structmember.h>
 
-#if PY_VERSION_HEX < 0x030c0000 || PY_VERSION_HEX >= 0x030e0000
-#error "this file is for CPython 3.12 and 3.13"
+#if PY_VERSION_HEX < 0x030c0000 || PY_VERSION_HEX >= 0x03100000
+#error "this file is for CPython 3.12 to 3.15"
 #endif
 #ifdef Py_GIL_DISABLED
 #error "this file is not for the free-threaded build"
 #endif
+
+/* Whether the wrapper of a child is a type here. From 3.14 on tools in other processes read the frames
+   of a task's coroutine from memory, so the coroutine has to be one of Python. */
+#define HAS_RUNNER (PY_VERSION_HEX < 0x030e0000)
 
 /* -- what bind() looks up -------------------------------------------------------------------- */
 
@@ -69,9 +73,9 @@
     X(NO_EXTRA) X(NO_STARTS) X(NO_SWALLOWED_CANCELS) X(NativeTask) X(OrderedDict) X(ROOT) \
     X(SLOW_EXIT_PREDICTION) X(UNKNOWN) \
     X(anyio_hook_namespace) X(asyncio_tasks_namespace) X(call_later) X(cancel_failed) X(checked_coroutine) \
-    X(current_task) X(defer_native_cancel) X(end_broken_off) X(expire) X(force_out) X(heappush) \
+    X(current_task) X(defer_native_cancel) X(end_broken_off) X(expire) X(force_out) X(forget_who_awaits) X(heappush) \
     X(look_after_pause) \
-    X(make_child_task) X(MAX_YIELD_CREDIT) X(modules) X(note_wakeup) X(plain_cancel) X(put_back) \
+    X(make_child_task) X(MAX_YIELD_CREDIT) X(modules) X(note_wakeup) X(note_who_awaits) X(plain_cancel) X(put_back) \
     X(recheck) X(records) X(reject_non_functions) X(running_loop) X(scope_namespace) \
     X(swallowing_namespace) X(unmake) X(wait_interrupted) X(wake_later)
 
@@ -753,7 +757,27 @@ make_coroutine(PyObject *async_fn, PyObject *const *args, Py_ssize_t nargs)
     return checked;
 }
 
-static PyObject *new_runner(PyObject *task, PyObject *coro);
+static PyObject *new_runner(PyObject *task, PyObject *coro, PyObject **name);
+
+/* Note, or forget, that the task of a nursery's block awaits a child. Python has functions for that from
+   3.14 on; before, they are None. Returns 0, or -1 with an error. */
+static int
+tell_who_awaits(PyObject *function, PyObject *nursery, PyObject *made)
+{
+    if (function == Py_None)
+        return 0;
+    PyObject *parent = SLOT(nursery, Nursery_parent_task);
+    PyObject *awaiting = parent != NULL && IS(parent, Task) ? SLOT(parent, Taskasyncio_task) : NULL;
+    if (awaiting == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "asyncio_task");
+        return -1;
+    }
+    PyObject *arguments[2] = {made, Py_NewRef(awaiting)};
+    PyObject *result = PyObject_Vectorcall(function, arguments, 2, NULL);
+    Py_DECREF(awaiting);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
 
 /* The record and the asyncio task of a child. Returns 0, or -1 with an error. */
 static int
@@ -782,10 +806,8 @@ make_child(PyObject *self, PyObject *state, PyObject *scope, PyObject *async_fn,
     /* By a Python function, because Task() calls Python code that Ctrl-C must not interrupt. That
        function has called unmake() if it raises. */
     PyObject *loop = Py_NewRef(SLOT(state, LoopStateloop));
-    /* A coroutine of another kind, such as a generator, is run by the Python function. */
-    PyObject *runner = Py_IS_TYPE(coro, &PyCoro_Type) ? new_runner(task, coro) : Py_NewRef(Py_None);
+    PyObject *name, *runner = new_runner(task, coro, &name);
     if (runner != NULL) {
-        PyObject *name = runner == Py_None ? Py_None : ((PyCoroObject *)coro)->cr_qualname;
         PyObject *arguments[6] = {self, task, coro, loop, runner, name};
         made = PyObject_Vectorcall(B.make_child_task, arguments, 6, NULL);
         Py_DECREF(runner);
@@ -806,7 +828,8 @@ make_child(PyObject *self, PyObject *state, PyObject *scope, PyObject *async_fn,
     PUT(task, Taskasyncio_task, made);
     int result = 0;
     if (!children || PyDict_SetItem(B.records, made, task) < 0
-        || PyDict_SetItem(SLOT(self, Nursery_children), task, Py_None) < 0) {
+        || PyDict_SetItem(SLOT(self, Nursery_children), task, Py_None) < 0
+        || tell_who_awaits(B.note_who_awaits, self, made) < 0) {
         PyObject *parts[4] = {task, made, Py_None, coro};
         clean_up(B.unmake, parts, 4);
         result = -1;
@@ -828,7 +851,8 @@ start_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
     state = Py_XNewRef(SLOT(self, Nursery_state));
     scope = Py_XNewRef(SLOT(self, Nurserycancel_scope));
     if (state == NULL || !IS(state, LoopState) || scope == NULL || !IS(scope, CancelScope)
-        || SLOT(state, LoopStateloop) == NULL || !HOLDS(self, Nursery_children, PyDict_CheckExact))
+        || SLOT(state, LoopStateloop) == NULL || !HOLDS(self, Nursery_children, PyDict_CheckExact)
+        || !HOLDS_A(self, Nursery_parent_task, Task))
         goto original;
     making = Py_XNewRef(SLOT(state, LoopStatemaking));
     if (making == NULL || !IS(making, TaskMaking))
@@ -990,25 +1014,27 @@ end_child(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     if (!bound)
         return not_bound();
-    PyObject *nursery = NULL, *result = NULL;
+    PyObject *nursery = NULL, *made = NULL, *result = NULL;
     if (nargs != 2 || !IS(args[0], Task))
         goto original;
     PyObject *task = args[0];
+    made = Py_XNewRef(SLOT(task, Taskasyncio_task));
     nursery = Py_XNewRef(SLOT(task, Task_parent_nursery));
     if (nursery == NULL || !IS(nursery, Nursery)
         || SLOT(task, Taskscope) != SLOT(nursery, Nurserycancel_scope)
         || SLOT(task, Task_extra) != B.NO_EXTRA)
         goto original;
-    PyObject *state = SLOT(nursery, Nursery_state), *made = SLOT(task, Taskasyncio_task);
-    PyObject *children = SLOT(nursery, Nursery_children);
+    PyObject *state = SLOT(nursery, Nursery_state), *children = SLOT(nursery, Nursery_children);
     if (state == NULL || !IS(state, LoopState) || SLOT(state, LoopStatestep_hooks) != Py_None
         || made == NULL || !IS(made, ChildTask) || children == NULL
-        || !PyDict_CheckExact(children))
+        || !PyDict_CheckExact(children) || !HOLDS_A(nursery, Nursery_parent_task, Task))
         goto original;
     if (PyDict_DelItem(B.records, made) < 0)
         goto done;
     PUT(task, Task_owns_cancel_request, Py_False);
     PUT(task, Taskscope, B.ROOT);
+    if (tell_who_awaits(B.forget_who_awaits, nursery, made) < 0)
+        goto done;
     PyObject *ended[2] = {task, args[1]};
     result = child_ended(nursery, ended, 2);
     goto done;
@@ -1016,6 +1042,7 @@ original:
     result = PyObject_Vectorcall(P.end_child, args, nargs, NULL);
 done:
     Py_XDECREF(nursery);
+    Py_XDECREF(made);
     return result;
 }
 
@@ -1031,6 +1058,9 @@ done:
    A method of a runner does what that of a coroutine does, also if it is called by other code than
    the asyncio task. As a coroutine it has no tp_clear: the collector calls the finalizer, which
    drops the record. */
+
+#if HAS_RUNNER
+
 typedef enum {
     RUNNER_NEW,
     RUNNER_SUSPENDED,
@@ -1051,10 +1081,15 @@ static PyTypeObject Runner_Type;
 static Runner *spare_runner[MOST_SPARE_RUNNERS];
 static int spare_runners = 0;
 
+/* A runner, and the name of its task as a borrowed reference; None if the Python function has to run
+   the coroutine. */
 static PyObject *
-new_runner(PyObject *task, PyObject *coro)
+new_runner(PyObject *task, PyObject *coro, PyObject **name)
 {
     Runner *self;
+    *name = Py_None;
+    if (!Py_IS_TYPE(coro, &PyCoro_Type))
+        return Py_NewRef(Py_None);  /* of another kind, such as a generator */
     if (spare_runners > 0) {
         self = spare_runner[--spare_runners];
         _Py_NewReference((PyObject *)self);
@@ -1067,6 +1102,7 @@ new_runner(PyObject *task, PyObject *coro)
     self->state = RUNNER_NEW;
     self->task = Py_NewRef(task);
     self->coro = Py_NewRef(coro);
+    *name = ((PyCoroObject *)coro)->cr_qualname;
     PyObject_GC_Track(self);
     return (PyObject *)self;
 }
@@ -1420,6 +1456,38 @@ static PyTypeObject Runner_Type = {
     .tp_methods = runner_methods,
     .tp_getset = runner_attributes,
 };
+
+/* Look up what runners use. Returns 0, or -1 with an error. */
+static int
+bind_runner(void)
+{
+    PyObject *method = PyObject_GetAttr((PyObject *)&PyCoro_Type, N.throw);
+    if (method == NULL)
+        return -1;
+    if (Py_IS_TYPE(method, &PyMethodDescr_Type)
+        && ((PyMethodDescrObject *)method)->d_method->ml_flags == METH_FASTCALL)
+        throw_function = (_PyCFunctionFast)(void (*)(void))
+            ((PyMethodDescrObject *)method)->d_method->ml_meth;
+    Py_DECREF(method);
+    return PyType_Ready(&Runner_Type);
+}
+
+#else
+
+static PyObject *
+new_runner(PyObject *task, PyObject *coro, PyObject **name)
+{
+    *name = Py_None;
+    return Py_NewRef(Py_None);
+}
+
+static int
+bind_runner(void)
+{
+    return 0;
+}
+
+#endif
 
 /* -- the delivery of a cancellation ---------------------------------------------------------- */
 
@@ -3286,17 +3354,9 @@ bind(PyObject *module, PyObject *args)
         && ((PyMethodDescrObject *)B.cancelling)->d_method->ml_flags == METH_NOARGS
         && PyDescr_TYPE(B.cancelling) == (PyTypeObject *)B.NativeTask)
         cancelling_function = ((PyMethodDescrObject *)B.cancelling)->d_method->ml_meth;
-    PyObject *method = PyObject_GetAttr((PyObject *)&PyCoro_Type, N.throw);
-    if (method == NULL)
-        return NULL;
-    if (Py_IS_TYPE(method, &PyMethodDescr_Type)
-        && ((PyMethodDescrObject *)method)->d_method->ml_flags == METH_FASTCALL)
-        throw_function = (_PyCFunctionFast)(void (*)(void))
-            ((PyMethodDescrObject *)method)->d_method->ml_meth;
-    Py_DECREF(method);
     loop_keyword = PyTuple_Pack(1, N.loop);
     if (zero == NULL || one == NULL || loop_keyword == NULL || PyType_Ready(&Wait_Type) < 0
-        || PyType_Ready(&Runner_Type) < 0)
+        || bind_runner() < 0)
         return NULL;
     nothing = (PyObject *)new_wait(OVER, NOTHING, NULL);
     if (nothing == NULL)

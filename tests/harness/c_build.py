@@ -21,13 +21,13 @@ PACKAGE = source.ROOT / "nurseryio"
 MODULE_FILE = f"_speedups{sysconfig.get_config_var('EXT_SUFFIX')}"
 
 # The versions that the C file is for.
-SUPPORTED = sys.implementation.name == "cpython" and (3, 12) <= sys.version_info < (3, 14)
+SUPPORTED = sys.implementation.name == "cpython" and (3, 12) <= sys.version_info < (3, 16)
 
 
 def why_not() -> str | None:
     """Why the C file cannot be compiled here; None if it can."""
     if not SUPPORTED:
-        return "the C file is for CPython 3.12 and 3.13"
+        return "the C file is for CPython 3.12 to 3.15"
     headers = Path(sysconfig.get_paths()["include"])
     if _compiler() is None or not (headers / "Python.h").exists():
         return "needs a C compiler and the headers of Python"
