@@ -21,7 +21,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 MODULE = "nurseryio._speedups"
 SOURCE = "nurseryio/_speedups.c"
-VERSIONS = ((3, 12), (3, 13))
+VERSIONS = ((3, 12), (3, 13), (3, 14), (3, 15))
 
 
 def is_set(variable: str) -> bool:
@@ -33,7 +33,7 @@ def why_not(version: str) -> str | None:
     if is_set("NURSERYIO_PURE"):
         return "NURSERYIO_PURE is set"
     if sys.implementation.name != "cpython" or sys.version_info[:2] not in VERSIONS:
-        return "the C file is for CPython 3.12 and 3.13"
+        return "the C file is for CPython 3.12 to 3.15"
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return "the C file is not for the free-threaded build"
     if version == "editable" and not is_set("NURSERYIO_COMPILE"):

@@ -38,6 +38,9 @@
    of a task's coroutine from memory, so the coroutine has to be one of Python. */
 #define HAS_RUNNER (PY_VERSION_HEX < 0x030e0000)
 
+/* Whether throw(class, error) keeps the traceback that the error has. */
+#define THROW_KEEPS_TRACEBACK (PY_VERSION_HEX >= 0x030e0000)
+
 /* -- what bind() looks up -------------------------------------------------------------------- */
 
 #define CLASSES(X) \
@@ -2940,8 +2943,8 @@ raised_by_throw(PyObject *const *args, Py_ssize_t nargs)
         return PyErr_Format(PyExc_TypeError,
                             "exceptions must be classes or instances deriving from BaseException, "
                             "not %s", Py_TYPE(args[0])->tp_name);
-    /* With a class the traceback is that of the arguments, even if there is none. */
-    if ((traceback != NULL || error != args[0])
+    /* Before 3.14, with a class the traceback is that of the arguments, even if there is none. */
+    if ((traceback != NULL || (error != args[0] && !THROW_KEEPS_TRACEBACK))
         && PyException_SetTraceback(error, traceback != NULL ? traceback : Py_None) < 0) {
         Py_DECREF(error);
         return NULL;

@@ -304,7 +304,7 @@ class Books:
         self.edges.discard((task, by))
 
 
-@pytest.mark.skipif(nurseryio.__compiled__, reason="the C module is not for 3.14, imitated here")
+@pytest.mark.skipif(nurseryio.__compiled__, reason="the C module calls asyncio's own functions")
 @pytest.mark.parametrize("end", ["returns", "fails", "cancelled", "before its first step"])
 async def test_asyncio_call_graph_shows_a_child_as_awaited_by_its_nurserys_task_until_it_ends(
     end: str, monkeypatch: pytest.MonkeyPatch
@@ -333,6 +333,38 @@ async def test_asyncio_call_graph_shows_a_child_as_awaited_by_its_nurserys_task_
                 nursery.cancel_scope.cancel()
     assert books.edges == set()
     assert books.count == 1
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "capture_call_graph"), reason="new in Python 3.14")
+@pytest.mark.parametrize("end", ["returns", "fails", "cancelled", "before its first step"])
+async def test_capture_call_graph_shows_who_awaits_a_child_on_both_builds(end: str) -> None:
+    capture: Any = asyncio.capture_call_graph  # type: ignore[attr-defined]
+    waits = asyncio.Event()
+
+    async def child() -> None:
+        await waits.wait()
+        if end == "fails":
+            raise ValueError
+
+    def awaiting() -> list[Any]:
+        return [graph.future for graph in capture(made).awaited_by]
+
+    with contextlib.ExitStack() as stack:
+        if end == "fails":
+            stack.enter_context(pytest.RaisesGroup(ValueError))
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(child)
+            (record,) = nursery.child_tasks
+            made = record.asyncio_task
+            assert awaiting() == [asyncio.current_task()]
+            if end == "before its first step":
+                made.cancel()
+            await asyncio.sleep(0)
+            if end == "cancelled":
+                nursery.cancel_scope.cancel()
+            waits.set()
+    assert made.done()
+    assert awaiting() == []
 
 
 async def test_asyncio_call_graph_shows_a_child_of_nursery_start_as_awaited_throughout(

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
 from math import inf, nan
+from types import SimpleNamespace
 from typing import Any
 
 import nurseryio
@@ -657,6 +658,50 @@ async def a_child_leaves_a_scope_open() -> Any:
         nursery.start_soon(child)
         nursery.start_soon(holds_a_lock)
     return [state_of(nursery.cancel_scope), len(current_task()._state.deadlines)]
+
+
+def awaiting(asyncio_task: Any) -> list[str] | None:
+    """The names of the tasks that asyncio knows to wait for this one; None before 3.14."""
+    capture = getattr(asyncio, "capture_call_graph", None)
+    if capture is None:
+        return None
+    return [graph.future.get_name() for graph in capture(asyncio_task).awaited_by]
+
+
+@scenario
+async def asyncio_is_told_who_awaits_a_child() -> Any:
+    found: list[Any] = []
+    asyncio.current_task().set_name("parent")  # type: ignore[union-attr]
+    for stand_in in (False, True):
+        with contextlib.suppress(BaseExceptionGroup):
+            async with open_nursery() as nursery:
+                holder: Any = nursery
+                parent = nursery._parent_task
+                if stand_in:
+                    holder._parent_task = SimpleNamespace(asyncio_task=parent.asyncio_task)
+                for function in (returns, sleep_forever, sleep_forever):
+                    nursery.start_soon(function)
+                made = [task.asyncio_task for task in nursery._children]
+                found += map(awaiting, made)
+                made[-1].cancel()
+                await turns()
+                found += map(awaiting, made)
+                holder._parent_task = parent
+                nursery.start_soon(fails, "x")
+        found += map(awaiting, made)
+    return found
+
+
+@scenario
+async def a_child_of_a_nursery_without_a_parent() -> Any:
+    async with open_nursery() as nursery:
+        holder: Any = nursery
+        parent = nursery._parent_task
+        del holder._parent_task
+        found = tried(lambda: nursery.start_soon(returns))
+        await turns()
+        holder._parent_task = parent
+    return [found, len(nursery.child_tasks)]
 
 
 # -- delivery -----------------------------------------------------------------------

@@ -50,7 +50,7 @@ def test_other_interpreters_and_versions_are_pure(monkeypatch: pytest.MonkeyPatc
     assert why_pure({}) == "the interpreter is pypy"
 
 
-@pytest.mark.skipif(not SUPPORTED, reason="the C file is for CPython 3.12 and 3.13")
+@pytest.mark.skipif(not SUPPORTED, reason="the C file is for CPython 3.12 to 3.15")
 @pytest.mark.parametrize("number", range(len(SET_BY_C)))
 def test_a_class_with_a_slot_that_the_c_module_does_not_set_keeps_the_build_pure(
     number: int, monkeypatch: pytest.MonkeyPatch
@@ -62,7 +62,7 @@ def test_a_class_with_a_slot_that_the_c_module_does_not_set_keeps_the_build_pure
     assert why_pure({}) == f"{cls.__name__} has slots that the C module does not know"
 
 
-@pytest.mark.skipif(not SUPPORTED, reason="the C file is for CPython 3.12 and 3.13")
+@pytest.mark.skipif(not SUPPORTED, reason="the C file is for CPython 3.12 to 3.15")
 @pytest.mark.parametrize("error", [LookupError("no slot"), TypeError("no class")])
 def test_a_c_module_that_does_not_fit_changes_nothing(
     error: Exception, monkeypatch: pytest.MonkeyPatch
@@ -77,7 +77,7 @@ def test_a_c_module_that_does_not_fit_changes_nothing(
     assert nurseryio.Nursery.start_soon is before
 
 
-@pytest.mark.skipif(not SUPPORTED, reason="the C file is for CPython 3.12 and 3.13")
+@pytest.mark.skipif(not SUPPORTED, reason="the C file is for CPython 3.12 to 3.15")
 def test_without_the_c_module_the_build_is_pure_and_nothing_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -55,7 +55,7 @@ def test_a_c_module_that_does_not_fit_leaves_the_channels_as_they_are(
     assert codes == (MemorySendChannel.send.__code__, MemoryReceiveChannel._receive.__code__)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="the C file is for CPython 3.12 and 3.13")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the C file is for CPython 3.12 to 3.15")
 def test_the_code_is_put_in_place_with_its_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {}
     namespace = MemorySendChannel.send.__globals__

@@ -61,7 +61,7 @@ def test_a_c_module_that_does_not_fit_leaves_events_as_they_are(
     assert Event.wait.__code__ is code
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="the C file is for CPython 3.12 and 3.13")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the C file is for CPython 3.12 to 3.15")
 def test_the_code_is_put_events_in_place_with_its_function(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
     namespace = Event.wait.__globals__
