@@ -648,3 +648,41 @@ def test_the_cross_section_passes_with_the_jit(host: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("PYTHON_JIT", "1")
     assert outcome_of("import sys; print(sys._jit.is_enabled())") == ["True"]
     run_cross_section(host)
+
+
+# -- asyncio's tools ------------------------------------------------------------------------
+
+SHOWS_ITSELF = """
+    import asyncio, os, subprocess, sys
+    import nurseryio
+
+    async def waits_further_in(event):
+        await event.wait()
+
+    async def child_of_the_user(event):
+        await waits_further_in(event)
+
+    async def main():
+        event = nurseryio.Event()
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(child_of_the_user, event)
+            nursery.start_soon(nurseryio.sleep_forever)
+            await asyncio.sleep(0)
+            command = [sys.executable, "-m", "asyncio", os.environ["COMMAND"], str(os.getpid())]
+            print(subprocess.run(command, text=True, stdout=-1, stderr=-2, check=False).stdout)
+            nursery.cancel_scope.cancel()
+
+    asyncio.run(main())
+"""
+
+
+@since_3_14
+@pytest.mark.parametrize("command", ["ps", "pstree"])
+def test_asyncios_commands_show_a_childs_coroutines_to_another_process(command: str) -> None:
+    words = outcome_of(SHOWS_ITSELF, COMMAND=command)
+    if "permissions." in words:
+        pytest.skip("this system does not let a process read another one's memory")
+    outwards = ["child_of_the_user", "waits_further_in", "Event.wait"]  # the name of the task first
+    expected = outwards[:1] + (outwards if command == "pstree" else outwards[::-1])
+    assert [word for word in words if word in outwards] == expected
+    assert words.count("sleep_forever") == 2
