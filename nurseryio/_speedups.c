@@ -3,7 +3,7 @@
    The Python code is the only source of truth. This module has no records and no state of its own
    beyond what bind() looks up: the offsets of the slots of the existing Python classes, and the
    functions that it stands before. It has two types. A Wait stands for the innermost await of an
-   operation, a Runner for the wrapper coroutine of a child. Each function here tests whether the
+   operation, a Runner (before 3.14) for the wrapper coroutine of a child. Each function here tests whether the
    case is ordinary. If it is not, it has changed nothing, and calls the Python function that it
    stands before.
 
