@@ -66,8 +66,8 @@
     X(LoopState, ready) X(LoopState, recheck_queue) X(LoopState, recheck_scheduled) \
     X(LoopState, slow_exit_prediction) X(LoopState, step_hooks) X(LoopState, strict) X(Extra, custom_sleep_data) X(Value, value) \
     X(Deadlines, _heap) X(Deadlines, _sequence) \
-    X(TaskMaking, code) X(TaskMaking, create_task) X(TaskMaking, factory) \
-    X(TaskMaking, loop_type) X(TaskMaking, namespace)
+    X(TaskMaking, bound) X(TaskMaking, code) X(TaskMaking, create_task) X(TaskMaking, factory) \
+    X(TaskMaking, loop)
 
 /* Other objects, by the name that the Python module gives them. */
 #define OBJECTS(X) \
@@ -701,9 +701,9 @@ static int
 is_plain(PyObject *making)
 {
     /* The slots of a TaskMaking are set once. */
-    if (SLOT(making, TaskMakingfactory) == NULL || SLOT(making, TaskMakingloop_type) == NULL
+    if (SLOT(making, TaskMakingfactory) == NULL || SLOT(making, TaskMakingloop) == NULL
         || SLOT(making, TaskMakingcreate_task) == NULL || SLOT(making, TaskMakingcode) == NULL
-        || SLOT(making, TaskMakingnamespace) == NULL)
+        || SLOT(making, TaskMakingbound) == NULL)
         return 0;
     PyObject *found = PyObject_CallNoArgs(SLOT(making, TaskMakingfactory));
     if (found == NULL)
@@ -711,12 +711,13 @@ is_plain(PyObject *making)
     Py_DECREF(found);
     if (found != Py_None)
         return 0;
-    found = PyObject_GetAttr(SLOT(making, TaskMakingloop_type), N.create_task);
+    found = PyObject_GetAttr(SLOT(making, TaskMakingloop), N.create_task);
     if (found == NULL)
         return -1;
+    int same = PyObject_RichCompareBool(found, SLOT(making, TaskMakingbound), Py_EQ);
     Py_DECREF(found);
-    if (found != SLOT(making, TaskMakingcreate_task))
-        return 0;
+    if (same <= 0)
+        return same;
     if (SLOT(making, TaskMakingcode) != Py_None) {
         found = PyObject_GetAttr(SLOT(making, TaskMakingcreate_task), N.__code__);
         if (found == NULL)
@@ -725,12 +726,6 @@ is_plain(PyObject *making)
         if (found != SLOT(making, TaskMakingcode))
             return 0;
     }
-    PyObject *namespace = SLOT(making, TaskMakingnamespace);
-    if (!PyDict_CheckExact(namespace))
-        return 0;
-    int replaced = PyDict_Contains(namespace, N.create_task);
-    if (replaced != 0)
-        return replaced < 0 ? -1 : 0;
     found = PyDict_GetItemWithError(B.asyncio_tasks_namespace, N.Task);
     return found == NULL && PyErr_Occurred() ? -1 : found == B.NativeTask;
 }

@@ -282,23 +282,28 @@ class TaskMaking:
     ``create_task`` on a loop or on its class.
     """
 
-    __slots__ = ("code", "create_task", "factory", "loop", "loop_type", "namespace")
+    # None asks for the loop's __dict__. Once that has been asked for, the interpreter reads the
+    # loop's attributes slowly, from 3.14 on, for as long as the loop lives. This is an eighth of an
+    # iteration.
+    __slots__ = ("bound", "code", "create_task", "factory", "loop")
 
     def __init__(self, loop: Loop) -> None:
         self.loop: Loop = loop
-        self.loop_type: type[Loop] = type(loop)
-        self.namespace: dict[str, Any] = getattr(loop, "__dict__", {})
         # Returns the loop's task factory, None if it has none.
         self.factory: Callable[[], object] = loop.get_task_factory
         if type(loop).get_task_factory is asyncio.BaseEventLoop.get_task_factory:
-            self.factory = functools.partial(self.namespace.get, "_task_factory")
+            self.factory = functools.partial(getattr, loop, "_task_factory", None)
         else:
             try:
                 self.factory()
             except NotImplementedError:  # as that of AbstractEventLoop
                 self.factory = _no_factory
-        # The loop's method as asyncio or uvloop wrote it, else a class that equals no method.
-        self.create_task: Any = _genuine_create_task(type(loop)) or _Unequal
+        # The method of the loop's class if asyncio or uvloop wrote it, else None. That method bound
+        # to the loop, as the loop has it if nothing has replaced it, else a class that equals none.
+        self.create_task: Any = _genuine_create_task(type(loop))
+        self.bound: Any = _Unequal
+        if self.create_task is not None:
+            self.bound = self.create_task.__get__(loop, type(loop))
         # Some tools do not replace the function, but its code.
         self.code: object = getattr(self.create_task, "__code__", None)
 
@@ -306,9 +311,8 @@ class TaskMaking:
         """Whether a task made directly is what ``loop.create_task`` would make."""
         return (
             self.factory() is None
-            and self.loop_type.create_task is self.create_task
+            and self.loop.create_task == self.bound
             and (self.code is None or self.create_task.__code__ is self.code)
-            and "create_task" not in self.namespace
             and asyncio_tasks.Task is NativeTask
         )
 
@@ -316,7 +320,7 @@ class TaskMaking:
         """The keyword arguments that ``create_task`` and the task factory of the loop accept."""
         if sys.version_info < (3, 11):
             options = {key: value for key, value in options.items() if key != "context"}
-        if self.loop_type.create_task is not self.create_task or "create_task" in self.namespace:
+        if self.loop.create_task != self.bound:
             options = _taken_by(self.loop.create_task, options)
         factory = self.factory()
         if factory is not None:

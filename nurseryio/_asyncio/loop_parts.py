@@ -31,6 +31,17 @@ def part(loop: object, name: str) -> Any:
         return None  # a property that asks an object which the loop does not have yet or any more
 
 
+def replacement(owner: Any, name: str) -> Any:
+    """What stands on an object in place of a method of its class; None if nothing does.
+
+    It does not ask for the ``__dict__``, for the reason given in :class:`.compat.TaskMaking`.
+    """
+    found = getattr(owner, name)
+    method = getattr(type(owner), name, None)
+    bound = method.__get__(owner, type(owner)) if hasattr(method, "__get__") else method
+    return None if found == bound else found
+
+
 def behind(loop: Loop) -> Loop:
     """The loop that runs if ``loop`` is a proxy for another one; otherwise ``loop``.
 

@@ -33,6 +33,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._asyncio import compat
+from .._asyncio.loop_parts import replacement
 from .._core.task import INITIAL_YIELD_CREDIT, current_task
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class TaskOrder:
         state.slow_exit_prediction = 0  # rule 4
         task._yield_credit = INITIAL_YIELD_CREDIT
         loop: Any = state.loop
-        self._before = vars(loop).get("call_soon")
+        self._before = replacement(loop, "call_soon")
         self._call_soon = loop.call_soon
         self._hook = self._schedule
         loop.call_soon = self._hook
@@ -144,7 +145,7 @@ class TaskOrder:
         # Steps that already have a place still run in it.
         loop, self._loop = self._loop, None
         # Other code may have replaced call_soon since. Its hook stays, and still calls this one.
-        if vars(loop).get("call_soon") is self._hook:
+        if loop.call_soon is self._hook:
             if self._before is None:
                 del loop.call_soon
             else:

@@ -42,7 +42,7 @@ class SelectorIdle:
         self._state = state
         self._selector = state.selector
         # An earlier replacement of the method on the selector, if there was one (looptime).
-        self._before = vars(self._selector).get("select")
+        self._before = loop_parts.replacement(self._selector, "select")
         self._select: Callable[[Any], Any] = self._selector.select
         # Tasks in wait_all_tasks_blocked() with their cushions (seconds).
         self.waiting: dict[Task, float] = {}
@@ -63,7 +63,7 @@ class SelectorIdle:
         if selector_idle_of.find(self._state) is not self:
             return
         # Other code may have replaced select since. Its hook stays, and still calls this object's.
-        if vars(self._selector).get("select") is self._hook:
+        if self._selector.select is self._hook:
             if self._before is None:
                 del self._selector.select
             else:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._asyncio import compat
+from .._asyncio.loop_parts import replacement
 from .._base.instruments import HOOKS_OF_STEPS, Instruments, implements
 from .._core import task as task_module
 from .._core.loop_state import LoopState
@@ -43,7 +44,7 @@ class StepHooks:
         # The tasks whose context was assigned, and these contexts.
         self._contexts: dict[Any, contextvars.Context] = {}
         # An earlier replacement of the method on the loop object, if there was one.
-        self._before = vars(state.loop).get("call_soon")
+        self._before = replacement(state.loop, "call_soon")
         self._call_soon = state.loop.call_soon
         # Whether a nursery is making a task; whether that task has been scheduled already.
         self._holding = self._scheduled = False
@@ -76,7 +77,7 @@ class StepHooks:
             state.step_hooks = None
             # Other code may have replaced call_soon since. Its hook stays, and still calls this
             # object's.
-            if vars(state.loop).get("call_soon") is self._hook:
+            if state.loop.call_soon is self._hook:
                 if self._before is None:
                     del state.loop.call_soon
                 else:

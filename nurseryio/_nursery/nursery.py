@@ -224,9 +224,8 @@ class Nursery(EndlessWait, metaclass=NoPublicConstructor):
             # inlined: _asyncio.compat.TaskMaking.is_plain
             or not (
                 making.factory() is None
-                and making.loop_type.create_task is making.create_task
+                and making.loop.create_task == making.bound
                 and (making.code is None or making.create_task.__code__ is making.code)
-                and "create_task" not in making.namespace
                 and asyncio_tasks.Task is NativeTask
             )
         ):

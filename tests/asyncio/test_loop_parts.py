@@ -6,13 +6,18 @@ import asyncio
 import collections
 import contextlib
 import contextvars
+import functools
+import inspect
+import os
 import selectors
+import subprocess
+import sys
 import threading
 from math import inf
 from typing import Any
 
 import pytest
-from harness import fake_loops
+from harness import fake_loops, matrix, source
 
 from nurseryio._asyncio import loop_parts
 
@@ -172,3 +177,81 @@ def test_a_loop_that_hides_its_queue_may_have_handles_whose_repr_fails() -> None
 
     with contextlib.closing(Elsewhere()) as loop:
         assert loop_parts.ready_queue(loop) is loop_parts.UNKNOWN
+
+
+# The interpreter replaces an instruction that is executed often by a faster form of it.
+ITERATIONS_OF_A_LOOP = """
+    import asyncio, dis, sys
+
+    async def use_the_library():
+        import nurseryio
+
+        class Instrument(nurseryio.abc.Instrument):
+            def before_task_step(self, task): ...
+
+        instrument = Instrument()
+        nurseryio.lowlevel.add_instrument(instrument)
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(nurseryio.sleep, 0)
+            nursery.start_soon(nurseryio.sleep, 0, name="named")
+        nurseryio.lowlevel.remove_instrument(instrument)
+        with nurseryio.move_on_after(0):
+            await nurseryio.sleep_forever()
+        await nurseryio.to_thread.run_sync(nurseryio.from_thread.run_sync, list)
+
+    async def main():
+        if sys.argv[1] == "used":
+            await use_the_library()
+        elif sys.argv[1] == "asked":
+            vars(asyncio.get_running_loop())
+        for _ in range(3000):
+            await asyncio.sleep(0)
+
+    loop = asyncio.SelectorEventLoop()
+    loop.run_until_complete(main())
+    loop.close()
+    code = asyncio.BaseEventLoop._call_soon
+    for instruction in dis.get_instructions(code, adaptive=True):
+        if instruction.argval == "_ready":
+            print(instruction.opname)
+"""
+
+
+def _how_the_queue_is_read(what: str) -> str:
+    ended = subprocess.run(
+        [sys.executable, "-c", inspect.cleandoc(ITERATIONS_OF_A_LOOP), what],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(source.ROOT)},
+        check=True,
+    )
+    return ended.stdout.strip()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="the __dict__ does no harm there")
+def test_a_loop_that_the_library_has_used_is_not_slower_because_its_dict_was_asked_for() -> None:
+    if _how_the_queue_is_read("asked") != "LOAD_ATTR":
+        pytest.skip("this Python reads the attributes in the usual way even so")
+    assert _how_the_queue_is_read("used").startswith("LOAD_ATTR_")
+    assert _how_the_queue_is_read("alone").startswith("LOAD_ATTR_")
+
+
+@pytest.mark.parametrize("loop_kind", matrix.KINDS)
+def test_a_replacement_on_a_loop_or_a_selector_is_told_from_the_method_of_the_class(
+    loop_kind: str,
+) -> None:
+    loop: Any = matrix.new_loop(loop_kind)
+    other: Any = matrix.new_loop(loop_kind)
+    with contextlib.closing(loop), contextlib.closing(other):
+        for name in ("call_soon", "create_task", "close"):
+            assert loop_parts.replacement(loop, name) is None
+            for found in (getattr(other, name), print, functools.partial(print)):
+                setattr(loop, name, found)
+                assert loop_parts.replacement(loop, name) is found
+                delattr(loop, name)
+            assert loop_parts.replacement(loop, name) is None
+    with selectors.DefaultSelector() as selector:
+        assert loop_parts.replacement(selector, "select") is None
+        selector.select = replaced = functools.partial(selector.select)  # type: ignore[method-assign]
+        assert loop_parts.replacement(selector, "select") is replaced
