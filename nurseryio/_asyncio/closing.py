@@ -15,7 +15,7 @@ have been closed just before.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +75,7 @@ def closing_of(loop: Loop) -> Closing | None:
     """
     try:
         with _replacing:
-            found: Any = loop.close
+            found: object = loop.close
             if not isinstance(found, Closing):
                 found = Closing(loop)
                 loop.close = found  # type: ignore[method-assign]

@@ -358,7 +358,7 @@ class _Unequal:
     """Stands for the ``create_task`` of a loop that neither asyncio nor uvloop wrote."""
 
 
-def _genuine_create_task(loop_type: type[Loop]) -> object:
+def _genuine_create_task(loop_type: type[Loop]) -> Any:
     """The ``create_task`` of a class of loops if asyncio or uvloop wrote it, else None."""
     for cls in loop_type.__mro__:
         if "create_task" in vars(cls):

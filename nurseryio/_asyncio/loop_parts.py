@@ -37,7 +37,7 @@ def replacement(owner: Any, name: str) -> Any:
     It does not ask for the ``__dict__``, for the reason given in :class:`.compat.TaskMaking`.
     """
     found = getattr(owner, name)
-    method = getattr(type(owner), name, None)
+    method: Any = getattr(type(owner), name, None)
     bound = method.__get__(owner, type(owner)) if hasattr(method, "__get__") else method
     return None if found == bound else found
 
