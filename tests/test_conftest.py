@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import matrix
+from harness import limit, matrix
 
 CONFTEST = Path(__file__).with_name("conftest.py")
 CONFIG = CONFTEST.parent.parent / "pyproject.toml"
@@ -379,6 +379,29 @@ def test_next(): pass
     )
     result.assert_outcomes(failed=2, passed=1, deselected=len(matrix.FULL) - 2)
     result.stdout.fnmatch_lines(["the test took longer than 0.1 s", "*in hangs_here"])
+
+
+@pytest.mark.parametrize("kind", [k for k in ("stock", "uvloop") if k in matrix.KINDS])
+def test_a_time_limit_that_ends_in_a_destructor_ends_the_test(
+    run_pytest: Run, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    # Not by a second interrupt.
+    monkeypatch.setattr(limit, "AGAIN_SECONDS", 3600)
+    result = run_pytest(
+        """
+class IgnoresErrors:
+    def __del__(self):
+        while True: pass
+@pytest.mark.limit(0.1)
+async def test_it():
+    IgnoresErrors()
+    await asyncio.Event().wait()
+""",
+        "-k",
+        f"[{kind}-",
+    )
+    result.assert_outcomes(failed=2, deselected=len(matrix.FULL) - 2)
+    result.stdout.fnmatch_lines(["the test took longer than 0.1 s"])
 
 
 def test_slack_multiplies_the_time_limit(run_pytest: Run) -> None:

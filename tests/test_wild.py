@@ -86,6 +86,16 @@ def test_ddtrace_replaces_the_code_of_create_task(loop: str, host: str, order: s
     assert_passes("with_ddtrace.py", loop, host, *(["--first"] if order == "tool-first" else []))
 
 
+@needs("ddtrace")
+@each_loop
+def test_ctrl_c_is_not_lost_in_ddtraces_watcher_of_the_context(loop: str) -> None:
+    program = PROGRAMS / "ctrl_c_under_ddtrace.py"
+    with programs.started(program, loop=loop, warnings="default") as running:
+        running.read_until("waits")
+        running.interrupt()
+        assert running.end() == ["waits", "interrupted"], running.errors
+
+
 @needs("newrelic")
 @each_loop
 @each_host

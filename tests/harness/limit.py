@@ -2,6 +2,10 @@
 
 A test that hangs is interrupted from a signal, the one thing that reaches a loop that waits for
 ever, and the failure shows where each of its tasks stood.
+
+Rule: an interrupt that Python cannot raise is raised by the loop. Python ignores an exception in a
+destructor or in a callback of C code, and a signal may come while one of these runs. Tools that
+watch each change of the context have such a callback. It even runs when a signal wakes uvloop.
 """
 
 from __future__ import annotations
@@ -9,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -48,6 +53,31 @@ def _awaited_frames(awaitable: Any) -> traceback.StackSummary:
 
 
 @contextlib.contextmanager
+def _raised_by_the_loop_if_ignored() -> Iterator[None]:
+    """While entered, the running loop raises a TookTooLong that Python could not raise."""
+    before = sys.unraisablehook
+
+    def hook(ignored: Any) -> None:
+        if isinstance(ignored.exc_value, TookTooLong):
+            with contextlib.suppress(RuntimeError):
+                loop = asyncio.get_running_loop()
+                loop.call_soon_threadsafe(_raise, ignored.exc_value)
+        else:
+            before(ignored)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = before
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+@contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """Fail the test if the body takes longer, in seconds. Does nothing off the main thread."""
     if not hasattr(signal, "setitimer") or (
@@ -65,7 +95,8 @@ def time_limit(seconds: float) -> Iterator[None]:
     before = signal.signal(signal.SIGALRM, strike)
     signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_SECONDS)
     try:
-        yield
+        with _raised_by_the_loop_if_ignored():
+            yield
     except BaseException:
         if not stacks:
             raise
