@@ -259,6 +259,13 @@ def loop_errors(_noted_errors: list[str]) -> list[str]:
 
 
 @pytest.fixture
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """The fixture of pytest; its runs do not load ddtrace's plugin either, see pyproject.toml."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:ddtrace")
+    return pytester
+
+
+@pytest.fixture
 def mock_clock() -> Any:
     """A virtual clock that stands still until the test moves it."""
     from nurseryio.testing import MockClock
