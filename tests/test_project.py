@@ -146,9 +146,9 @@ def test_the_page_of_releases_lists_the_public_modules() -> None:
 # -- the support table ---------------------------------------------------------------
 
 SUMMARY = """\
-3.13: install                      9 s  ok
-3.13: tests --matrix=full --part=1/4  300 s  ok
-3.13: tests --matrix=full --part=2/4  300 s  ok
+3.14: install                      9 s  ok
+3.14-everything: tests --matrix=full --part=1/4  300 s  ok
+3.14-everything: tests --matrix=full --part=2/4  300 s  ok
 3.10-anyio-4.4: tests --matrix=quick --brief  280 s  ok
 3.9: tests --matrix=quick          280 s  ok
 pypy: tests --matrix=quick tests/core   90 s  ok
@@ -160,8 +160,8 @@ Pyodide 314.0.7                     15 s  ok
 
 def test_the_support_table_has_a_row_for_each_environment_that_ci_has_tested() -> None:
     assert support_table.rows(SUMMARY) == [
+        ("CPython 3.14", "asyncio's own, uvloop", "all, full loop matrix"),
         ("CPython 3.13", "[of other packages](loops.md)", "cross-section"),
-        ("CPython 3.13", "asyncio's own, uvloop", "all, full loop matrix"),
         ("CPython 3.13", "asyncio's own, uvloop", "the engine, on the compiled build"),
         (
             "CPython 3.10",
@@ -196,3 +196,14 @@ def test_the_support_table_of_the_page_has_each_environment_of_ci() -> None:
     expected = {f"CPython {version}" for version in named["SUPPORTED"][1].split()}
     expected |= {f"Pyodide {release}" for release in named["PYODIDES"][1].split()}
     assert shown - {"Python"} == expected | {"PyPy 3.11"}
+
+
+def test_the_python_that_gets_everything_in_ci_builds_the_published_documentation() -> None:
+    script = (source.ROOT / ".ci/run").read_text(encoding="utf-8")
+    everything = re.search(r"^EVERYTHING=(\S+)$", script, re.MULTILINE)
+    assert everything is not None
+    tools = loaded(source.ROOT / ".readthedocs.yaml")["build"]["tools"]
+    assert tools["python"] == everything[1]
+    page = support_table.PAGE.read_text(encoding="utf-8")
+    row = f"\\| CPython {re.escape(everything[1])} \\|.*\\| all, full loop matrix \\|"
+    assert re.search(row, page)

@@ -55,6 +55,8 @@ def _row(environment: str, arguments: str) -> tuple[str, str, str]:
         return (f"CPython {version}", "asyncio's own, uvloop", "the engine, on the compiled build")
     if environment == "pypy":
         return ("PyPy 3.11", "asyncio's own", "those of the engine")
+    if rest == "everything":
+        rest = ""
     which = "all but the slowest" if "--brief" in arguments else "all"
     extent = "full loop matrix" if "--matrix=full" in arguments else "part of the loop matrix"
     anyio = f", with {rest.replace('-', ' ')}" if rest else ""
