@@ -1,13 +1,15 @@
 """Runs every async test on the loop matrix, and fails every test that does not end clean.
 
 An ``async def test_...`` runs once for each kind of event loop and each host (see
-``harness/matrix.py``); ``--matrix=quick`` takes a small share of that. Narrow it with a marker:
+``harness/matrix.py``); ``--matrix=quick`` takes a small share of that, ``--matrix=ci`` does so for
+costly tests. Narrow it with a marker:
 
 * ``@pytest.mark.run_only``: needs ``nurseryio.run``.
 * ``@pytest.mark.app_only``: needs a plain asyncio app.
 * ``@pytest.mark.stock_only("why")``: needs asyncio's own loop in its ordinary state.
 * ``@pytest.mark.watching_only("why")``: needs a loop that can watch file descriptors.
 * ``@pytest.mark.blind_only``: needs a loop that cannot.
+* ``@pytest.mark.costly("why")``: takes long, and hardly depends on the loop.
 * ``@pytest.mark.limit(seconds)``: may take longer than a minute.
 
 A test that asks for ``mock_clock`` or ``autojump_clock`` runs under ``nurseryio.run`` with that
@@ -56,9 +58,10 @@ MANY_FILES = 4096
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--matrix",
-        choices=["full", "quick"],
+        choices=matrix.MATRICES,
         default="full",
-        help="how much of the loop matrix each async test runs on (default: full)",
+        help="how much of the loop matrix each async test runs on; ci: all, but for tests that "
+        "are marked as costly (default: full)",
     )
     parser.addoption(
         "--part",
@@ -143,7 +146,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     if {"mock_clock", "autojump_clock"}.intersection(metafunc.fixturenames):
         markers |= {"run_only", "stock_only"}
-    quick = metafunc.config.getoption("--matrix") == "quick"
+    quick = matrix.is_quick(metafunc.config.getoption("--matrix"), markers)
     place = matrix.place(metafunc.definition.path)
     engine = matrix.is_about_the_engine(place)
     blind = place in matrix.ALSO_BLIND

@@ -55,6 +55,26 @@ def test_an_async_test_runs_in_each_cell_of_the_matrix(run_pytest: Run) -> None:
     result.stdout.fnmatch_lines([f"{len(expected)} tests collected*"])
 
 
+@pytest.mark.parametrize("chosen", matrix.MATRICES)
+def test_a_costly_test_runs_in_ci_on_a_part_of_the_loop_matrix(
+    run_pytest: Run, chosen: str
+) -> None:
+    result = run_pytest(
+        """
+@pytest.mark.costly("it takes long")
+async def test_long(): pass
+async def test_short(): pass
+""",
+        "--collect-only",
+        "-q",
+        f"--matrix={chosen}",
+    )
+    found = [line.partition("::")[2].partition("[")[0] for line in result.outlines if "::" in line]
+    full, part = len(matrix.FULL), len(matrix.QUICK)
+    expected = {"full": (full, full), "ci": (part, full), "quick": (part, part)}
+    assert (found.count("test_long"), found.count("test_short")) == expected[chosen]
+
+
 def test_an_ordinary_test_runs_once(run_pytest: Run) -> None:
     result = run_pytest("def test_it(loop_case): assert loop_case is None")
     result.assert_outcomes(passed=1)

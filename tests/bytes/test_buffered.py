@@ -581,6 +581,7 @@ async def test_a_timeout_in_the_middle_of_a_message_loses_nothing() -> None:
     assert await collect(stream.lines("ascii")) == ["two", "three"]
 
 
+@pytest.mark.costly("many schedules")
 async def test_cancel_at_every_await_of_a_buffered_stream_nothing_is_lost(
     loop_case: Case,
 ) -> None:

@@ -438,6 +438,7 @@ async def test_descriptors_of_sendfile_are_closed_if_the_second_cannot_be_made(
 
 
 @own_sockets
+@pytest.mark.costly("many schedules")
 async def test_cancel_at_every_await_of_sendfile_each_byte_is_sent_once(
     path: Path, data: bytes, loop_case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:

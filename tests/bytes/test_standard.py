@@ -534,6 +534,7 @@ def test_a_reading_in_a_thread_goes_on_in_the_next_run(pipe: tuple[int, int]) ->
         nurseryio.run(run)
 
 
+@pytest.mark.costly("many schedules")
 async def test_cancel_at_every_await_of_standard_input_nothing_is_lost(
     way: str, loop_case: Case
 ) -> None:

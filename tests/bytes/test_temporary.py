@@ -193,6 +193,7 @@ async def test_a_temporary_directory_is_removed_although_the_wait_for_a_thread_i
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.costly("many schedules")
 async def test_cancel_at_every_await_of_temporary_files_and_directories_none_is_left(
     loop_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

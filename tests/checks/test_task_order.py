@@ -126,6 +126,7 @@ async def test_a_step_of_a_shuffled_task_runs_in_the_context_of_that_task() -> N
     assert all(seen) and len(seen) == 150
 
 
+@pytest.mark.costly("many tasks")
 async def test_a_shuffled_task_is_not_starved_by_tasks_that_are_always_ready() -> None:
     """Every task makes a step before any other makes its third: a batch is finished first."""
     for seed in range(30):

@@ -570,6 +570,7 @@ async def test_an_anyio_shield_delays_the_delivery_until_the_shielded_wait_is_ov
 # -- many -----------------------------------------------------------------------
 
 
+@pytest.mark.costly("many tasks")
 async def test_ten_thousand_sleeping_tasks_are_cancelled_at_once(loop_kind: str) -> None:
     # Debug mode notes a stack for every future.
     number = 1_000 if loop_kind == "debug" else 10_000

@@ -25,6 +25,8 @@ from nurseryio import (
 from nurseryio._dtls.codec import read_records
 from nurseryio.testing import assert_checkpoints, wait_all_tasks_blocked
 
+pytestmark = pytest.mark.costly("DTLS hardly depends on the loop")
+
 
 def connect(client: DTLSEndpoint, server: DTLSEndpoint, **options: Any) -> DTLSChannel:
     address: Any = server.socket.getsockname()

@@ -33,6 +33,8 @@ from nurseryio._dtls.codec import (
 from nurseryio.socket import AF_INET, AF_INET6, SOCK_DGRAM
 from nurseryio.testing import wait_all_tasks_blocked
 
+pytestmark = pytest.mark.costly("DTLS hardly depends on the loop")
+
 
 async def udp_endpoint(*, ipv6: bool = False) -> DTLSEndpoint:
     """An endpoint on a real socket, bound to loopback."""

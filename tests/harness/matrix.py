@@ -53,18 +53,30 @@ ALSO_BLIND = {
 }
 
 
-# What --brief leaves out: programs of the documentation and the examples, tests of the harness,
-# failure injection and random programs. CI runs them on one Python, `make full` on all.
+# What --brief leaves out: the documentation, its programs and the examples, tests of the harness,
+# failure injection, random programs, and what is cancelled anywhere. CI runs these files on one
+# Python, that of the compiled build on its own Pythons, `make full` all of them on all.
 LONG = {
+    "docs/test_api_links",
+    "docs/test_comparison",
+    "docs/test_faq",
+    "docs/test_picture_directive",
+    "docs/test_pictures",
+    "docs/test_reference",
+    "nursery/test_compiled",
     "test_architecture",
+    "test_benchmarks",
     "test_call_injection",
     "test_conftest",
+    "test_coverage_report",
     "test_docs",
     "test_examples",
     "test_examples_frameworks",
     "test_foreign_loops",
     "test_garbage",
+    "test_graceful_server",
     "test_injection",
+    "test_run_in_page",
     "test_site",
     "test_stream_stress",
     "test_syscall_injection",
@@ -72,7 +84,9 @@ LONG = {
     "test_tutorial_echo",
     "test_worker_programs",
     "testing/test_pytest_plugin",
+    "tls/test_tls_cancel",
     "tls/test_tls_floods",
+    "tls/test_tls_peers",
 }
 
 
@@ -124,6 +138,15 @@ def is_async_test(function: Any) -> bool:
 def inner_test(function: Any) -> Any:
     """The function that the author wrote, below hypothesis's ``@given``."""
     return getattr(getattr(function, "hypothesis", None), "inner_test", function)
+
+
+# The values of --matrix. That of CI is the full one, but for the tests that are marked as costly.
+MATRICES = ("full", "ci", "quick")
+
+
+def is_quick(matrix: str, markers: Collection[str]) -> bool:
+    """Whether a test with these markers runs on the small share of the matrix alone."""
+    return matrix == "quick" or (matrix == "ci" and "costly" in markers)
 
 
 def choose(

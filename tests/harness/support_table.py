@@ -58,7 +58,11 @@ def _row(environment: str, arguments: str) -> tuple[str, str, str]:
     if rest == "everything":
         rest = ""
     which = "all but the slowest" if "--brief" in arguments else "all"
-    extent = "full loop matrix" if "--matrix=full" in arguments else "part of the loop matrix"
+    extent = "part of the loop matrix"
+    if "--matrix=full" in arguments:
+        extent = "full loop matrix"
+    elif "--matrix=ci" in arguments:
+        extent = "full loop matrix, costly ones on part of it"
     anyio = f", with {rest.replace('-', ' ')}" if rest else ""
     return (f"CPython {version}", "asyncio's own, uvloop", f"{which}, {extent}{anyio}")
 

@@ -429,6 +429,7 @@ async def test_a_tls_end_that_came_before_stream_from_asyncio_is_kept(orderly: b
 
 
 @pytest.mark.limit(120)
+@pytest.mark.costly("many operations")
 async def test_stream_from_asyncio_over_tls_passes_the_stream_checks() -> None:
     async def make() -> tuple[AsyncioStream, AsyncioStream]:
         loop = asyncio.get_running_loop()

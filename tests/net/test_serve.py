@@ -442,6 +442,7 @@ async def converse(listener: SocketListener, many: int) -> None:
         await client.aclose()
 
 
+@pytest.mark.costly("many connections")
 async def test_a_thousand_connections_at_once() -> None:
     async with nurseryio.open_nursery() as nursery:
         listener = await serve_here(nursery, echo)
@@ -453,6 +454,7 @@ async def test_a_thousand_connections_at_once() -> None:
 @pytest.mark.run_only
 @pytest.mark.stock_only("one kind of loop is enough for so many")
 @pytest.mark.limit(300)
+@pytest.mark.costly("many connections")
 async def test_as_many_connections_as_files_may_be_open() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -347,6 +347,7 @@ async def nest(depth: int) -> None:
             await sleep_forever()
 
 
+@pytest.mark.costly("many tasks")
 async def test_a_thousand_nested_nurseries_are_cancelled_at_once() -> None:
     with CancelScope() as scope:
         async with open_nursery() as nursery:
@@ -359,6 +360,7 @@ async def test_a_thousand_nested_nurseries_are_cancelled_at_once() -> None:
     assert cancelling() == 0
 
 
+@pytest.mark.costly("many tasks")
 async def test_a_thousand_nurseries_nested_in_one_task_are_cancelled_at_once() -> None:
     with CancelScope() as scope:
         async with contextlib.AsyncExitStack() as stack:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 import nurseryio
 from nurseryio.instruments import Place, ScopeInfo, TaskInfo, TaskTree, Wait, task_tree
 from nurseryio.testing import wait_all_tasks_blocked
@@ -231,6 +233,7 @@ async def test_a_deep_task_tree_is_drawn_without_recursion() -> None:
     assert sum(" level " in line for line in drawn) >= 400
 
 
+@pytest.mark.costly("many tasks")
 async def test_ten_thousand_tasks_are_drawn_in_a_few_lines() -> None:
     async with nurseryio.open_nursery() as nursery:
         for _ in range(10_000):

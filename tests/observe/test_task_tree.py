@@ -471,6 +471,7 @@ async def test_draw_tasks_has_a_limit_of_lines() -> None:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.costly("many tasks")
 async def test_draw_tasks_folds_more_where_there_are_many_kinds_of_tasks() -> None:
     functions: dict[str, Any] = {"sleep_forever": nurseryio.sleep_forever}
     lines = [f"async def kind{number}(): await sleep_forever()" for number in range(50)]

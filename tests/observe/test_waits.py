@@ -216,6 +216,7 @@ async def test_the_wait_at_the_end_of_a_nursery_names_the_children_and_has_their
         assert sorted(task.wait.tasks) == sorted(children)
 
 
+@pytest.mark.costly("many tasks")
 async def test_the_wait_for_many_children_names_only_some() -> None:
     async def parent() -> None:
         async with nurseryio.open_nursery() as inner:

@@ -409,6 +409,7 @@ async def test_trace_file_begins_a_new_file_at_its_size_with_the_slices_that_are
     assert old.slices[-1]["ts"] <= trace.slices[0]["ts"] + trace.slices[0]["dur"]
 
 
+@pytest.mark.costly("many tasks")
 async def test_trace_file_needs_bounded_memory_for_many_tasks_and_steps(tmp_path: Path) -> None:
     trace = TraceFile(tmp_path / "t", max_bytes=200_000)
     add_instrument(trace)

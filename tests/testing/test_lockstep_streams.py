@@ -25,6 +25,7 @@ async def two_way() -> tuple[nurseryio.StapledStream, nurseryio.StapledStream]:
     return lockstep_stream_pair()
 
 
+@pytest.mark.costly("many operations")
 async def test_lockstep_streams_pass_check_one_way_and_check_two_way_stream() -> None:
     await check_one_way_stream(one_way, one_way)
     await check_two_way_stream(two_way, two_way)

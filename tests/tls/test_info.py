@@ -22,6 +22,8 @@ from nurseryio import (
 from nurseryio._tls.info import TLSInfo
 from nurseryio.testing import memory_stream_pair
 
+pytestmark = pytest.mark.costly("TLS hardly depends on the loop")
+
 AFTER_HANDSHAKE = [
     "getpeercert",
     "selected_alpn_protocol",

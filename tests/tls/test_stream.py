@@ -33,6 +33,8 @@ from nurseryio.testing import (
     wait_all_tasks_blocked,
 )
 
+pytestmark = pytest.mark.costly("TLS hardly depends on the loop")
+
 both_versions = pytest.mark.parametrize("version", ["1.2", "1.3"])
 
 # More than fits into one piece, and no multiple of anything.

@@ -20,6 +20,8 @@ from nurseryio import BrokenResourceError, Cancelled, ClosedResourceError, SSLSt
 from nurseryio._checks.schedules import Schedule, cancel_at_every_await, random_schedules
 from nurseryio._tls.stream import PIECE
 
+pytestmark = pytest.mark.costly("TLS hardly depends on the loop")
+
 # Several pieces, so that a send has an inside.
 DATA = bytes(range(251)) * (PIECE // 100)
 

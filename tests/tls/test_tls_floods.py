@@ -21,6 +21,8 @@ from nurseryio.testing import (
     wait_all_tasks_blocked,
 )
 
+pytestmark = pytest.mark.costly("TLS hardly depends on the loop")
+
 # The most that waits: up to the bound, plus the answers to one receive (an answer is as long as
 # its request), plus what the sending task adds before it waits as well.
 MOST_WAITING = MOST_UNSENT + RECEIVE_SIZE

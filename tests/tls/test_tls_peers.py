@@ -24,6 +24,8 @@ import nurseryio
 from nurseryio import BrokenResourceError, Cancelled, SocketStream, SSLStream
 from nurseryio._checks.schedules import Schedule, cancel_at_every_await, random_schedules
 
+pytestmark = pytest.mark.costly("TLS hardly depends on the loop")
+
 both_versions = pytest.mark.parametrize("version", ["1.2", "1.3"])
 
 MEGABYTE = 1024 * 1024

@@ -21,6 +21,7 @@ from nurseryio.instruments import task_tree
 from nurseryio.testing import wait_all_tasks_blocked
 
 pytestmark = [
+    pytest.mark.costly("starts processes, which hardly depend on the loop"),
     pytest.mark.skipif(os.name != "posix", reason="looks at processes as Unix has them"),
     pytest.mark.limit(60),
 ]

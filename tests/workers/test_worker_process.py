@@ -17,6 +17,7 @@ from nurseryio._workers.packing import pack_request, unpack
 from nurseryio._workers.worker_process import WorkerProcess
 
 pytestmark = [
+    pytest.mark.costly("starts processes, which hardly depend on the loop"),
     pytest.mark.skipif(os.name != "posix", reason="looks at processes as Unix has them"),
     pytest.mark.limit(60),
 ]
