@@ -138,6 +138,11 @@ def pytest_sessionstart() -> None:
     # The first loop of a kind may open descriptors that stay for the process.
     for kind in matrix.KINDS:
         matrix.new_loop(kind).close()
+    # So may libffi, when ctypes makes the first callback.
+    with contextlib.suppress(ImportError):
+        import ctypes
+
+        ctypes.CFUNCTYPE(None)(print)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
