@@ -2729,7 +2729,6 @@ static PyObject *
 leave_waited(Wait *self, PyObject *outcome)
 {
     PyObject *result = NULL, *error = outcome == NULL ? PyErr_GetRaisedException() : NULL;
-    stop_waiting(self);
     self->phase = OVER;
     if (outcome != NULL && outcome != Py_None) {  /* raised by the abort function */
         PyObject *raised = PyObject_GetAttr(outcome, N.error);
@@ -2742,6 +2741,7 @@ leave_waited(Wait *self, PyObject *outcome)
         Py_XDECREF(result);
     }
     Py_XDECREF(outcome);
+    stop_waiting(self);
     if (SLOT(self->end, Nursery_closed) == Py_True && !is_calm(self->task)
         && !(error != NULL && Py_IS_TYPE(error, (PyTypeObject *)PyExc_GeneratorExit))) {
         result = error == NULL ? call1(B.recheck, self->task)
