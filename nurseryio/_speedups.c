@@ -714,7 +714,9 @@ is_plain(PyObject *making)
     found = PyObject_GetAttr(SLOT(making, TaskMakingloop), N.create_task);
     if (found == NULL)
         return -1;
-    int same = PyObject_RichCompareBool(found, SLOT(making, TaskMakingbound), Py_EQ);
+    /* A proxy of another type may equal the method. */
+    int same = Py_IS_TYPE(found, Py_TYPE(SLOT(making, TaskMakingbound)))
+        ? PyObject_RichCompareBool(found, SLOT(making, TaskMakingbound), Py_EQ) : 0;
     Py_DECREF(found);
     if (same <= 0)
         return same;

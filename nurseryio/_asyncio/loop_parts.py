@@ -39,7 +39,8 @@ def replacement(owner: Any, name: str) -> Any:
     found = getattr(owner, name)
     method: Any = getattr(type(owner), name, None)
     bound = method.__get__(owner, type(owner)) if hasattr(method, "__get__") else method
-    return None if found == bound else found
+    # A proxy around the method, as wrapt makes it, equals the method.
+    return None if type(found) is type(bound) and found == bound else found
 
 
 def behind(loop: Loop) -> Loop:

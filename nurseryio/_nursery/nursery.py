@@ -224,7 +224,8 @@ class Nursery(EndlessWait, metaclass=NoPublicConstructor):
             # inlined: _asyncio.compat.TaskMaking.is_plain
             or not (
                 making.factory() is None
-                and making.loop.create_task == making.bound
+                and type(found := making.loop.create_task) is making.kind
+                and found == making.bound
                 and (making.code is None or making.create_task.__code__ is making.code)
                 and asyncio_tasks.Task is NativeTask
             )

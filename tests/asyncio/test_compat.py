@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 import pytest
+from harness import fake_loops
 from harness.core import forever, task_factory
 
 import nurseryio
@@ -119,6 +120,18 @@ async def test_new_tasks_are_made_by_the_task_factory() -> None:
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(asyncio.sleep, 0)
     assert len(made) == 1
+
+
+async def test_new_tasks_are_made_by_a_proxy_that_equals_create_task() -> None:
+    loop: Any = asyncio.get_running_loop()
+    proxy = loop.create_task = fake_loops.EqualProxy(loop.create_task)
+    try:
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(asyncio.sleep, 0)
+            nursery.start_soon(asyncio.sleep, 0, name="named")
+    finally:
+        del loop.create_task
+    assert proxy.calls == 2
 
 
 async def test_the_task_of_a_ready_handle_is_found() -> None:

@@ -246,7 +246,8 @@ def test_a_replacement_on_a_loop_or_a_selector_is_told_from_the_method_of_the_cl
     with contextlib.closing(loop), contextlib.closing(other):
         for name in ("call_soon", "create_task", "close"):
             assert loop_parts.replacement(loop, name) is None
-            for found in (getattr(other, name), print, functools.partial(print)):
+            proxy = fake_loops.EqualProxy(getattr(loop, name))
+            for found in (getattr(other, name), print, functools.partial(print), proxy):
                 setattr(loop, name, found)
                 assert loop_parts.replacement(loop, name) is found
                 delattr(loop, name)

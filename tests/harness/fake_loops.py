@@ -185,6 +185,28 @@ class WithAList(asyncio.SelectorEventLoop):
             self._ready = []
 
 
+class EqualProxy:
+    """A proxy around a bound method, which equals the method, as those of wrapt do."""
+
+    def __init__(self, method: Any) -> None:
+        self.method = method
+        self.calls = 0
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self.calls += 1
+        return self.method(*args, **options)
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.method == other)
+
+    def __hash__(self) -> int:
+        return hash(self.method)
+
+    @property
+    def __code__(self) -> Any:
+        return self.method.__code__
+
+
 class WithoutSelfPipe(asyncio.SelectorEventLoop):
     """Is woken by a pipe of its own, as loops are that need no sockets (async-solipsism)."""
 
