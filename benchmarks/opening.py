@@ -130,7 +130,8 @@ def opening(page: Page) -> str:
     points = [
         f"**Tasks, scopes and synchronization** take {_median(page, STOCK)} times what asyncio's "
         "own forms take: this is the median of all rows below. On uvloop it is "
-        f"{_median(page, UVLOOP)}. uvloop makes the loop faster, and nurseryio is Python on both.",
+        f"{_median(page, UVLOOP)}, because uvloop makes the loop faster and not nurseryio. The "
+        "figures are those with the part in C. `nurseryio-pure` in the tables is without it.",
         "**Sockets** are read and written directly by the task, without a protocol and buffers in "
         "between.",
         "**A cancelled task that does not end** uses next to no CPU time, because nothing is "

@@ -132,7 +132,9 @@ def missed(page: Page) -> str:
             title = row.title
             reason = known[row.part].get((names.get((row.part, title), ""), row.loop))
         cells = lines.setdefault(title, [title, "", "", row.cells["goal"]])
-        cells[1 if row.loop == STOCK else 2] = row.cells[MEASURED]
+        # A table of one library in each line has no column for this one.
+        figure = row.cells.get(MEASURED) or next(iter(row.cells.values()))
+        cells[1 if row.loop == STOCK else 2] = figure
         titles.setdefault(reason or "The reason is not known.", {})[title] = None
     if not lines:
         return ""
