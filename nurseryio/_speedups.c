@@ -3390,7 +3390,6 @@ static PyMethodDef functions[] = {
     {"current_task", current_task, METH_NOARGS, NULL},
     {"deliver", deliver, METH_O, NULL},
     {"end_child", (PyCFunction)end_child, METH_FASTCALL, NULL},
-    {"wait_and_leave", wait_and_leave, METH_O, NULL},
     {"enter_block", enter_block, METH_O, NULL},
     {"event_wait", event_wait, METH_O, NULL},
     {"limited", (PyCFunction)limited, METH_FASTCALL, NULL},
@@ -3403,6 +3402,7 @@ static PyMethodDef functions[] = {
     {"reschedule", (PyCFunction)(void (*)(void))reschedule, METH_FASTCALL | METH_KEYWORDS,
      NULL},
     {"send", (PyCFunction)send, METH_FASTCALL, NULL},
+    {"wait_and_leave", wait_and_leave, METH_O, NULL},
     {"wake_first", (PyCFunction)wake_first, METH_FASTCALL, NULL},
     {NULL}
 };

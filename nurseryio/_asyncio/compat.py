@@ -282,10 +282,10 @@ class TaskMaking:
     ``create_task`` on a loop or on its class.
     """
 
-    # None asks for the loop's __dict__. Once that has been asked for, the interpreter reads the
+    # None of these is the loop's __dict__. Once that has been asked for, the interpreter reads the
     # loop's attributes slowly, from 3.14 on, for as long as the loop lives. This is an eighth of an
     # iteration.
-    __slots__ = ("bound", "code", "create_task", "factory", "kind", "loop")
+    __slots__ = ("bound", "code", "create_task", "factory", "loop")
 
     def __init__(self, loop: Loop) -> None:
         self.loop: Loop = loop
@@ -304,8 +304,6 @@ class TaskMaking:
         self.bound: Any = _Unequal
         if self.create_task is not None:
             self.bound = self.create_task.__get__(loop, type(loop))
-        # The type of that. A proxy around the method, as wrapt makes it, equals the method.
-        self.kind: type = type(self.bound)
         # Some tools do not replace the function, but its code.
         self.code: object = getattr(self.create_task, "__code__", None)
 
@@ -313,7 +311,8 @@ class TaskMaking:
         """Whether a task made directly is what ``loop.create_task`` would make."""
         return (
             self.factory() is None
-            and type(found := self.loop.create_task) is self.kind
+            # A proxy around the method, as wrapt makes it, equals the method.
+            and type(found := self.loop.create_task) is type(self.bound)
             and found == self.bound
             and (self.code is None or self.create_task.__code__ is self.code)
             and asyncio_tasks.Task is NativeTask
@@ -324,8 +323,8 @@ class TaskMaking:
         if sys.version_info < (3, 11):
             options = {key: value for key, value in options.items() if key != "context"}
         found = self.loop.create_task
-        if type(found) is not self.kind or found != self.bound:
-            options = _taken_by(self.loop.create_task, options)
+        if type(found) is not type(self.bound) or found != self.bound:
+            options = _taken_by(found, options)
         factory = self.factory()
         if factory is not None:
             given = _taken_by(factory, options)

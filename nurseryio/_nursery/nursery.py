@@ -224,7 +224,7 @@ class Nursery(EndlessWait, metaclass=NoPublicConstructor):
             # inlined: _asyncio.compat.TaskMaking.is_plain
             or not (
                 making.factory() is None
-                and type(found := making.loop.create_task) is making.kind
+                and type(found := making.loop.create_task) is type(making.bound)
                 and found == making.bound
                 and (making.code is None or making.create_task.__code__ is making.code)
                 and asyncio_tasks.Task is NativeTask

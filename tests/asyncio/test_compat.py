@@ -317,6 +317,11 @@ class Books:
         self.edges.discard((task, by))
 
 
+def expected_error(end: str) -> contextlib.AbstractContextManager[object]:
+    """What the nursery raises whose child has this end."""
+    return pytest.RaisesGroup(ValueError) if end == "fails" else contextlib.nullcontext()
+
+
 @pytest.mark.skipif(nurseryio.__compiled__, reason="the C module calls asyncio's own functions")
 @pytest.mark.parametrize("end", ["returns", "fails", "cancelled", "before its first step"])
 async def test_asyncio_call_graph_shows_a_child_as_awaited_by_its_nurserys_task_until_it_ends(
@@ -332,9 +337,7 @@ async def test_asyncio_call_graph_shows_a_child_as_awaited_by_its_nurserys_task_
         if end == "cancelled":
             await nurseryio.sleep_forever()
 
-    with contextlib.ExitStack() as stack:
-        if end == "fails":
-            stack.enter_context(pytest.RaisesGroup(ValueError))
+    with expected_error(end):
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(child)
             (record,) = nursery.child_tasks
@@ -362,9 +365,7 @@ async def test_capture_call_graph_shows_who_awaits_a_child_on_both_builds(end: s
     def awaiting() -> list[Any]:
         return [graph.future for graph in capture(made).awaited_by]
 
-    with contextlib.ExitStack() as stack:
-        if end == "fails":
-            stack.enter_context(pytest.RaisesGroup(ValueError))
+    with expected_error(end):
         async with nurseryio.open_nursery() as nursery:
             nursery.start_soon(child)
             (record,) = nursery.child_tasks
