@@ -21,7 +21,7 @@ from types import TracebackType
 PATIENCE = 30.0
 
 # Seconds after which keys that had no effect are pressed again.
-AGAIN = 1.0
+AGAIN = 5.0
 
 CTRL_C = "\x03"
 CTRL_D = "\x04"
@@ -78,16 +78,20 @@ class Terminal:
     def press_until(self, keys: str, text: str) -> None:
         """Type some keys, again and again, until a text is shown.
 
-        A signal that arrives just before ``readline`` begins to wait does not end the wait.
+        For Ctrl-C always: a signal that arrives just before a call begins to block, such as
+        ``time.sleep()`` or that of ``readline``, does not end the call, and is handled after it.
+        Python looks for signals before such a call, and may wait for other threads in between.
         """
         deadline = time.monotonic() + PATIENCE
         place = -1
         while place < 0:
-            assert time.monotonic() < deadline, f"not shown: {text!r}"
+            assert time.monotonic() < deadline, (
+                f"not shown: {text!r}, but:\n{self.text[self._taken :]}"
+            )
             self.press(keys)
             again = time.monotonic() + AGAIN
             while place < 0 and (left := again - time.monotonic()) > 0:
-                assert self._read(left) or time.monotonic() >= again, f"ended without {text!r}"
+                assert self._read(left), f"ended without {text!r}:\n{self.text[self._taken :]}"
                 place = self.text.find(text, self._taken)
         self._taken = place + len(text)
 
@@ -112,14 +116,14 @@ class Terminal:
     def wait(self) -> int:
         """Read until the program ends. Returns its exit status, negative for a signal."""
         deadline = time.monotonic() + PATIENCE
-        while self._read(max(deadline - time.monotonic(), 0)):
+        while (left := deadline - time.monotonic()) > 0 and self._read(left):
             pass
         return self._process.wait(max(deadline - time.monotonic(), 1))
 
     def _read(self, patience: float) -> bool:
-        """Read once; False if the program has ended."""
+        """Read once, for some seconds at most; False if the program has ended."""
         if not select.select([self._master], [], [], patience)[0]:
-            return time.monotonic() < patience  # never: the caller looks at the clock
+            return True
         try:
             data = os.read(self._master, 65536)
         except OSError:  # the program has closed the terminal
