@@ -73,7 +73,6 @@ from ._nursery import (
     TASK_STATUS_IGNORED as TASK_STATUS_IGNORED,
     CancelScope as CancelScope,
     Nursery as Nursery,
-    ServiceNursery as ServiceNursery,
     TaskStatus as TaskStatus,
     __compiled__ as __compiled__,
     current_effective_deadline as current_effective_deadline,
@@ -84,19 +83,13 @@ from ._nursery import (
     move_on_at as move_on_at,
     move_on_at_stop as move_on_at_stop,
     open_nursery as open_nursery,
-    open_service_nursery as open_service_nursery,
     sleep as sleep,
     sleep_forever as sleep_forever,
     sleep_until as sleep_until,
     stop_requested as stop_requested,
     wait_stop_requested as wait_stop_requested,
 )
-from ._run import run as run
 from ._sync import (
-    CapacityLimiter as CapacityLimiter,
-    CapacityLimiterStatistics as CapacityLimiterStatistics,
-    Condition as Condition,
-    ConditionStatistics as ConditionStatistics,
     Event as Event,
     EventStatistics as EventStatistics,
     Lock as Lock,
@@ -106,11 +99,7 @@ from ._sync import (
     MemorySendChannel as MemorySendChannel,
     Semaphore as Semaphore,
     StrictFIFOLock as StrictFIFOLock,
-    amap as amap,
-    as_safe_channel as as_safe_channel,
-    gather as gather,
     open_memory_channel as open_memory_channel,
-    race as race,
 )
 
 if TYPE_CHECKING:
@@ -156,12 +145,25 @@ if TYPE_CHECKING:
         serve_tcp as serve_tcp,
         serve_unix as serve_unix,
     )
+    from ._nursery import (
+        ServiceNursery as ServiceNursery,
+        open_service_nursery as open_service_nursery,
+    )
+    from ._run import run as run
     from ._sync import (
+        CapacityLimiter as CapacityLimiter,
+        CapacityLimiterStatistics as CapacityLimiterStatistics,
         ChildFailure as ChildFailure,
+        Condition as Condition,
+        ConditionStatistics as ConditionStatistics,
         Supervisor as Supervisor,
         SupervisorStatistics as SupervisorStatistics,
         TaskHandle as TaskHandle,
+        amap as amap,
+        as_safe_channel as as_safe_channel,
+        gather as gather,
         open_supervisor as open_supervisor,
+        race as race,
         wait_children as wait_children,
     )
     from ._system import (
@@ -207,7 +209,13 @@ _LAZY = {
     "_net.tcp_connect": "open_tcp_stream",
     "_net.serve": "serve_listeners",
     "_net.unix": "open_unix_listeners open_unix_socket serve_unix",
+    "_nursery.services": "ServiceNursery open_service_nursery",
+    "_run.run": "run",
     "_sync.children": "wait_children",
+    "_sync.condition": "Condition ConditionStatistics",
+    "_sync.limiter": "CapacityLimiter CapacityLimiterStatistics",
+    "_sync.results": "amap gather race",
+    "_sync.safe_channel": "as_safe_channel",
     "_sync.supervisor": "ChildFailure Supervisor SupervisorStatistics open_supervisor",
     "_sync.task_handle": "TaskHandle",
     "_system.path": "Path PosixPath WindowsPath",

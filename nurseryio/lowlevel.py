@@ -55,10 +55,12 @@ from ._run import (
 from ._sync import (
     ParkingLot as ParkingLot,
     ParkingLotStatistics as ParkingLotStatistics,
-    UnboundedQueue as UnboundedQueue,
-    UnboundedQueueStatistics as UnboundedQueueStatistics,
     add_parking_lot_breaker as add_parking_lot_breaker,
     remove_parking_lot_breaker as remove_parking_lot_breaker,
+)
+from ._sync.unbounded_queue import (
+    UnboundedQueue as UnboundedQueue,
+    UnboundedQueueStatistics as UnboundedQueueStatistics,
 )
 from ._system.process import open_process as open_process
 

@@ -38,7 +38,8 @@ MOST_FRAMES_OF_DEADLINE = 5
 # The code objects of a stack, each with the instruction that it was at, innermost first.
 Calls = tuple[tuple["CodeType", int], ...]
 
-_LAST_LINE = re.compile(r'.*^  File "([^\n]*)", line (\d+), in ([^\n]*)$', re.MULTILINE | re.DOTALL)
+# Compiled at the first use, because the import of the library would take longer.
+_LAST_LINE = r'(?ms).*^  File "([^\n]*)", line (\d+), in ([^\n]*)$'
 
 
 def _wanted() -> bool:
@@ -88,7 +89,7 @@ def place_of(calls: Calls) -> str:
 
 def place_in(stack: str) -> str | None:
     """The innermost line of such a text, as messages name it; None if there is none."""
-    found = _LAST_LINE.match(stack)
+    found = re.match(_LAST_LINE, stack)
     return None if found is None else position(found[1], int(found[2]), found[3])
 
 

@@ -23,7 +23,6 @@ import types
 from contextlib import suppress
 from typing import Any
 
-from .thread_cache import prepare
 from .unsupported import missing_part, name_instead, stand_in
 
 # The type of a name whose import Python has put off; none before Python 3.15.
@@ -46,6 +45,9 @@ _HIDDEN = (
 _OPTIONAL = ("OpenSSL.SSL",)
 _FOR_TESTS = "nurseryio.testing"
 
+# Worker threads: of the next two lists.
+_THREADS = "nurseryio._base.thread_cache"
+
 # Modules that the handlers of a server may need for the first time when no file descriptor is left
 # to load them with.
 _FOR_SERVERS = (
@@ -60,6 +62,10 @@ _FOR_SERVERS = (
     "nurseryio._interop.anyio_bridge",
     "nurseryio._net.tcp_connect",
     "nurseryio._net.unix",
+    "nurseryio._nursery.services",
+    "nurseryio._sync.condition",
+    "nurseryio._sync.results",
+    "nurseryio._sync.safe_channel",
     "nurseryio._system.files",
     "nurseryio._system.path",
 )
@@ -98,7 +104,7 @@ def preload() -> None:
             importlib.import_module(module)
     # Tables and codecs.
     importlib.import_module("nurseryio._resolver.hostname").encode_hostname("\xfc.example")
-    prepare()
+    importlib.import_module(_THREADS).prepare()
 
 
 def load_for_server() -> None:
@@ -107,9 +113,9 @@ def load_for_server() -> None:
     A failure is ignored, because the modules may not be needed.
     """
     with suppress(OSError, ImportError):
+        importlib.import_module(_THREADS).prepare()
         for module in _FOR_SERVERS:
             importlib.import_module(module)
-    prepare()
 
 
 def _load(module: str) -> types.ModuleType:

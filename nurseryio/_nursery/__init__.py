@@ -13,13 +13,11 @@ wrapper around a child. ``timeouts``: the clock, ``sleep()``, ``move_on_after()`
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .compiled import PURE_BECAUSE as PURE_BECAUSE, __compiled__ as __compiled__
 from .nursery import Nursery as Nursery, open_nursery as open_nursery
 from .scope import CancelScope as CancelScope
-from .services import (
-    ServiceNursery as ServiceNursery,
-    open_service_nursery as open_service_nursery,
-)
 from .stopping import (
     move_on_at_stop as move_on_at_stop,
     stop_requested as stop_requested,
@@ -37,3 +35,10 @@ from .timeouts import (
     sleep_forever as sleep_forever,
     sleep_until as sleep_until,
 )
+
+# For type checkers only: not every program needs these, so they are loaded on first use.
+if TYPE_CHECKING:
+    from .services import (
+        ServiceNursery as ServiceNursery,
+        open_service_nursery as open_service_nursery,
+    )

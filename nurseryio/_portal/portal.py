@@ -19,7 +19,7 @@ from .._base.forked import in_child, process_lock
 from .._base.unsupported import needs
 from .._base.util import NoPublicConstructor, safe_repr
 from .._nursery import Nursery, open_nursery
-from .._sync import as_safe_channel
+from .._sync.safe_channel import as_safe_channel
 from .call import check_open
 from .held import Entered
 from .host import Host

@@ -21,7 +21,7 @@ from .._base import Error
 from .._base.thread_cache import start_thread_soon
 from .._core import current_task, wait_future
 from .._run import RunVar
-from .._sync import CapacityLimiter
+from .._sync.limiter import CapacityLimiter
 
 if TYPE_CHECKING:
     import asyncio

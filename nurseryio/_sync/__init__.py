@@ -25,9 +25,7 @@ from .channel import (
 )
 from .compiled_channel import put_in_place as put_in_place
 from .compiled_event import put_events_in_place as put_events_in_place
-from .condition import Condition, ConditionStatistics
 from .event import Event, EventStatistics
-from .limiter import CapacityLimiter, CapacityLimiterStatistics
 from .lock import Lock, LockStatistics, StrictFIFOLock
 from .parking_lot import (
     ParkingLot,
@@ -35,14 +33,18 @@ from .parking_lot import (
     add_parking_lot_breaker,
     remove_parking_lot_breaker,
 )
-from .results import amap, gather, race
-from .safe_channel import as_safe_channel
 from .semaphore import Semaphore
-from .unbounded_queue import UnboundedQueue, UnboundedQueueStatistics
 
 # For type checkers only: not every program needs these, so they are loaded on first use.
 if TYPE_CHECKING:
     from .children import wait_children as wait_children
+    from .condition import Condition as Condition, ConditionStatistics as ConditionStatistics
+    from .limiter import (
+        CapacityLimiter as CapacityLimiter,
+        CapacityLimiterStatistics as CapacityLimiterStatistics,
+    )
+    from .results import amap as amap, gather as gather, race as race
+    from .safe_channel import as_safe_channel as as_safe_channel
     from .supervisor import (
         ChildFailure as ChildFailure,
         Supervisor as Supervisor,
@@ -50,12 +52,12 @@ if TYPE_CHECKING:
         open_supervisor as open_supervisor,
     )
     from .task_handle import TaskHandle as TaskHandle
+    from .unbounded_queue import (
+        UnboundedQueue as UnboundedQueue,
+        UnboundedQueueStatistics as UnboundedQueueStatistics,
+    )
 
 __all__ = [
-    "CapacityLimiter",
-    "CapacityLimiterStatistics",
-    "Condition",
-    "ConditionStatistics",
     "Event",
     "EventStatistics",
     "Lock",
@@ -67,13 +69,7 @@ __all__ = [
     "ParkingLotStatistics",
     "Semaphore",
     "StrictFIFOLock",
-    "UnboundedQueue",
-    "UnboundedQueueStatistics",
     "add_parking_lot_breaker",
-    "amap",
-    "as_safe_channel",
-    "gather",
     "open_memory_channel",
-    "race",
     "remove_parking_lot_breaker",
 ]

@@ -11,7 +11,8 @@ import asyncio
 from .._base.util import safe_repr
 from .._core import checkpoint, current_task
 from .._core.loop_state import check_home
-from .._nursery import Nursery, ServiceNursery
+from .._nursery import Nursery
+from .._nursery.services import ServiceNursery
 
 __all__ = ["wait_children"]
 

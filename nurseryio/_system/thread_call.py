@@ -28,7 +28,7 @@ from .._base.exc_fields import chain, explained
 from .._base.forked import in_child
 from .._base.util import qualname_of, safe_repr
 from .._core import Abort, reschedule
-from .._sync import CapacityLimiter
+from .._sync.limiter import CapacityLimiter
 
 if TYPE_CHECKING:
     import asyncio

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVarTuple, Unpack
 
-    from .._sync import CapacityLimiter
+    from .._sync.limiter import CapacityLimiter
     from .._system.thread_call import Borrowable
 
     ArgsT = TypeVarTuple("ArgsT")

@@ -25,7 +25,7 @@ from .._asyncio.closing import closing_of
 from .._base.forked import generation, in_child
 from .._base.thread_cache import start_thread_soon
 from .._core.loop_state import PerLoop, all_states
-from .._sync import CapacityLimiter
+from .._sync.limiter import CapacityLimiter
 
 if TYPE_CHECKING:
     import threading

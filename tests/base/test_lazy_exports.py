@@ -30,6 +30,16 @@ def test_a_lazy_export_is_loaded_when_it_is_used() -> None:
     assert output.split() == ["False", "open_tcp_stream", "True"]
 
 
+def test_an_import_does_not_load_what_an_asyncio_program_may_never_use() -> None:
+    output = run_python(
+        "import sys, nurseryio\n"
+        "rooms = {name.split('.')[1] for name in sys.modules if name.startswith('nurseryio.')}\n"
+        "print(*sorted(rooms))\n"
+    )
+    # Neither run() nor anything of the network, of threads and of processes.
+    assert output.split() == ["_asyncio", "_base", "_core", "_nursery", "_sync"]
+
+
 def test_submodules_are_attributes_without_their_own_import() -> None:
     assert run_python("import nurseryio; print(nurseryio.lowlevel.checkpoint.__name__)") == (
         "checkpoint\n"
