@@ -89,10 +89,10 @@
     X(park) X(reschedule) X(wake_first)
 
 #define NAMES(X) \
-    X(Task) X(__code__) X(_arm) X(_callbacks) X(_fail) X(_fut_waiter) \
+    X(Task) X(__code__) X(__self__) X(_arm) X(_asyncio_future_blocking) X(_callbacks) X(_fail) X(_fut_waiter) \
     X(__name__) X(__qualname__) X(_spawn) X(_wake) X(append) X(appendleft) X(bridge) X(cancel) X(close) X(cr_code) X(cr_frame) X(create_task) X(done) \
     X(drop) X(error) X(heappush) X(is_closed) X(loop) X(may_have_lost_timer) X(next) X(noted) X(pop) X(popitem) \
-    X(popleft) X(set_result) X(throw) X(time) X(unwrap)
+    X(popleft) X(remove_done_callback) X(set_result) X(throw) X(time) X(unwrap)
 
 typedef struct {
 #define X(name) PyTypeObject *name;
@@ -1838,6 +1838,8 @@ typedef enum {
     SEND,        /* MemorySendChannel.send() */
     RECEIVE,     /* MemoryReceiveChannel._receive() */
     LEAVE,       /* nursery.wait_and_leave() */
+    RECEIVE_SOME,  /* SocketStream.receive_some() */
+    SEND_ALL,      /* SocketStream.send_all() */
 } Kind;
 
 typedef enum {
@@ -1853,12 +1855,12 @@ typedef struct {
     Kind kind;
     Phase phase;
     PyObject *task;    /* the record */
-    PyObject *queue;   /* the queue that the task is in */
-    PyObject *entry;   /* the task's entry there; an item that is sent or was taken */
-    PyObject *end;     /* the end of a channel; an event; a nursery */
+    PyObject *queue;   /* the queue that the task is in; the Readable of a stream */
+    PyObject *entry;   /* the task's entry there; an item that is sent or was taken; an argument */
+    PyObject *end;     /* the end of a channel; an event; a nursery; a stream */
     PyObject *at_end;  /* the class of the error if the channel has ended */
     PyObject *future;
-    PyObject *inner;   /* the iterator of the future; or a coroutine */
+    PyObject *inner;   /* an iterator that yields the future; or a coroutine */
 } Wait;
 
 static PyTypeObject Wait_Type;
@@ -2136,6 +2138,7 @@ yield_now(Wait *self)
 static void put_item_back(Wait *self);
 static PyObject *leave_yielded(Wait *self);
 static PyObject *leave_waited(Wait *self, PyObject *outcome);
+static PyObject *stream_yielded(Wait *self);
 
 /* The end of a yield, perhaps with an error set. */
 static PyObject *
@@ -2144,6 +2147,8 @@ yield_over(Wait *self)
     PyObject *task = self->task;
     if (self->kind == LEAVE)
         return leave_yielded(self);
+    if (self->kind == RECEIVE_SOME || self->kind == SEND_ALL)
+        return stream_yielded(self);
     self->phase = OVER;
     if (self->kind == CHECKPOINT) {
         if (!PyErr_Occurred() && SLOT(task, Task_extra) != B.NO_EXTRA
@@ -2182,7 +2187,8 @@ static inline long
 credit_of(PyObject *task)
 {
     PyObject *credit = SLOT(task, Task_yield_credit);
-    return credit != NULL && PyLong_CheckExact(credit) ? PyLong_AsLong(credit) : 0;
+    int overflow;
+    return credit != NULL && PyLong_CheckExact(credit) ? PyLong_AsLongAndOverflow(credit, &overflow) : 0;
 }
 
 /* Returns 0, or -1 with an error. */
@@ -2761,6 +2767,469 @@ leave_waited(Wait *self, PyObject *outcome)
 
 /* -- the steps of a wait -- */
 
+/* -- streams --------------------------------------------------------------------------------- */
+
+#define STREAM_CLASSES(X) \
+    X(IOWaiters) X(Readable) X(Readiness) X(Socket) X(SocketStream) X(Writable)
+
+#define STREAM_SLOTS(X) \
+    X(IOWaiters, done) X(IOWaiters, waking) \
+    X(Readiness, _future) X(Readiness, _keep) X(Readiness, _once) X(Readiness, _stale) \
+    X(Readiness, _table) X(Readiness, _waiting) X(Readiness, armed) X(Readiness, drained) \
+    X(Readiness, queue) X(Readiness, state) \
+    X(Socket, _did_shutdown) \
+    X(SocketStream, _reads) X(SocketStream, _receiving) X(SocketStream, _recv) \
+    X(SocketStream, _send) X(SocketStream, _sending) X(SocketStream, _size) \
+    X(SocketStream, socket)
+
+#define STREAM_OBJECTS(X) \
+    X(RECEIVE_MOST) X(RECEIVE_SIZE) X(original_await) X(original_ready) X(original_receive_some) \
+    X(original_send_all) X(raise_for) X(send_rest) X(wake_later)
+
+static struct {
+#define X(name) PyTypeObject *name;
+    STREAM_CLASSES(X)
+#undef X
+} S;
+
+static struct {
+#define X(cls, name) Py_ssize_t cls##name;
+    STREAM_SLOTS(X)
+#undef X
+} SO;
+
+static struct {
+#define X(name) PyObject *name;
+    STREAM_OBJECTS(X)
+#undef X
+} SB;
+
+static int streams_bound = 0;
+
+#define SSLOT(object, name) (*(PyObject **)((char *)(object) + SO.name))
+#define SPUT(object, name, value) put(&SSLOT(object, name), value)
+
+static inline int
+is_readiness(PyObject *object)
+{
+    return Py_IS_TYPE(object, S.Readable) || Py_IS_TYPE(object, S.Writable);
+}
+
+/* Whether an object of Readiness has a future and a table as expected. */
+static inline int
+has_parts(PyObject *self)
+{
+    PyObject *future = SSLOT(self, Readiness_future), *table = SSLOT(self, Readiness_table);
+    return SSLOT(self, Readiness_keep) == Py_True && future != NULL
+        && Py_IS_TYPE(future, (PyTypeObject *)B.Future) && table != NULL
+        && Py_IS_TYPE(table, S.IOWaiters);
+}
+
+/* Readiness.__await__() of an object that stays registered. NULL without an error if the case is
+   not ordinary. */
+static PyObject *
+await_registered(PyObject *self)
+{
+    if (!has_parts(self) || SSLOT(self, Readiness_waiting) != Py_False
+        || SSLOT(self, Readinessarmed) != Py_True || SSLOT(self, Readinessqueue) == NULL
+        || SSLOT(self, Readiness_once) == NULL || !PyTuple_CheckExact(SSLOT(self, Readiness_once)))
+        return NULL;
+    PyObject *stale = Py_False;
+    if (SSLOT(SSLOT(self, Readiness_table), IOWaiterswaking) != self) {
+        PyObject *queue = Py_NewRef(SSLOT(self, Readinessqueue));
+        Py_ssize_t ready = PyObject_Size(queue);
+        Py_DECREF(queue);
+        if (ready < 0)
+            return NULL;
+        stale = ready > 0 ? Py_True : Py_False;
+    }
+    SPUT(self, Readiness_stale, stale);
+    SPUT(self, Readiness_waiting, Py_True);
+    PyObject *future = Py_XNewRef(SSLOT(self, Readiness_future));
+    PyObject *once = Py_XNewRef(SSLOT(self, Readiness_once)), *result = NULL;
+    if (future == NULL || once == NULL)
+        PyErr_SetString(PyExc_AttributeError, "_future");
+    else if (PyObject_SetAttr(future, N._asyncio_future_blocking, Py_True) == 0)
+        result = PyObject_GetIter(once);
+    Py_XDECREF(future);
+    Py_XDECREF(once);
+    return result;
+}
+
+/* Readiness.__await__() */
+static PyObject *
+readiness_await(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *result = is_readiness(self) ? await_registered(self) : NULL;
+    if (result == NULL && may_fall_back())
+        result = call1(SB.original_await, self);
+    return result;
+}
+
+/* Readiness._ready() */
+static PyObject *
+readiness_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *callbacks = NULL, *future, *table, *done, *wakeup, *context, *result;
+    if (!is_readiness(self) || !has_parts(self) || SSLOT(self, Readiness_stale) != Py_False
+        || near_the_limit())
+        goto original;
+    PyObject *state = SSLOT(self, Readinessstate);
+    if (state == NULL || !IS(state, LoopState) || SLOT(state, LoopStatestep_hooks) != Py_None)
+        goto original;
+    future = SSLOT(self, Readiness_future);
+    table = SSLOT(self, Readiness_table);
+    done = SSLOT(table, IOWaitersdone);
+    if (done == NULL)
+        goto original;
+    Py_INCREF(future);
+    Py_INCREF(table);
+    Py_INCREF(done);
+    callbacks = PyObject_GetAttr(future, N._callbacks);
+    PyObject *pair = NULL;
+    if (callbacks != NULL && PyList_CheckExact(callbacks) && PyList_GET_SIZE(callbacks) == 1)
+        pair = PyList_GET_ITEM(callbacks, 0);
+    if (pair == NULL || !PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2
+        || !PyContext_CheckExact(PyTuple_GET_ITEM(pair, 1))) {
+        Py_DECREF(future);
+        Py_DECREF(table);
+        Py_DECREF(done);
+        goto original;
+    }
+    wakeup = Py_NewRef(PyTuple_GET_ITEM(pair, 0));
+    context = Py_NewRef(PyTuple_GET_ITEM(pair, 1));
+    Py_DECREF(callbacks);
+    result = PyObject_CallMethodOneArg(future, N.remove_done_callback, wakeup);
+    if (result != NULL && B.forget_who_awaits != Py_None) {
+        PyObject *arguments[2] = {future, PyObject_GetAttr(wakeup, N.__self__)};
+        Py_SETREF(result, arguments[1] == NULL ? NULL
+                  : PyObject_Vectorcall(B.forget_who_awaits, arguments, 2, NULL));
+        Py_XDECREF(arguments[1]);
+    }
+    if (result != NULL) {
+        Py_DECREF(result);
+        SPUT(self, Readiness_waiting, Py_False);
+        SPUT(table, IOWaiterswaking, self);
+        result = NULL;
+        if (PyContext_Enter(context) == 0) {
+            result = call1(wakeup, done);
+            if (PyContext_Exit(context) < 0)
+                Py_CLEAR(result);
+        }
+    }
+    if (result == NULL) {
+        PyObject *arguments[4] = {self, future, wakeup, context};
+        clean_up(SB.wake_later, arguments, 4);
+    }
+    PyObject *error = PyErr_GetRaisedException();
+    SPUT(table, IOWaiterswaking, Py_None);
+    PyErr_SetRaisedException(error);
+    Py_DECREF(future);
+    Py_DECREF(table);
+    Py_DECREF(done);
+    Py_DECREF(wakeup);
+    Py_DECREF(context);
+    if (result == NULL)
+        return NULL;
+    Py_DECREF(result);
+    Py_RETURN_NONE;
+original:
+    Py_XDECREF(callbacks);
+    return may_fall_back() ? call1(SB.original_ready, self) : NULL;
+}
+
+/* The end of an operation on a stream, perhaps with an error set. Takes the reference. */
+static PyObject *
+stream_over(Wait *self, PyObject *result)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    self->phase = OVER;
+    if (error != NULL && PyObject_TypeCheck(error, (PyTypeObject *)PyExc_OSError)) {
+        PyObject *none = handle(error, SB.raise_for, &error, 1);
+        if (none == NULL)
+            Py_SETREF(error, PyErr_GetRaisedException());
+        else
+            Py_DECREF(none);
+    }
+    if (self->kind == RECEIVE_SOME)
+        SPUT(self->end, SocketStream_receiving, Py_False);
+    else
+        SPUT(self->end, SocketStream_sending, Py_False);
+    /* An error's traceback holds the frame that holds this wait. */
+    Py_CLEAR(self->inner);
+    if (error != NULL) {
+        PyErr_SetRaisedException(error);
+        Py_XDECREF(result);
+        return NULL;
+    }
+    return returned(result);
+}
+
+/* Find the task of an operation on a stream, and what it awaits. Returns whether the case is ordinary
+   so far; an error may be set. */
+static int
+stream_begin(Wait *self)
+{
+    PyObject *reads, *state;
+    self->task = calm_task();
+    if (self->task == NULL)
+        return 0;
+    reads = SSLOT(self->end, SocketStream_reads);
+    state = SLOT(self->task, Task_state);
+    if (reads == NULL || !Py_IS_TYPE(reads, S.Readable) || SSLOT(reads, Readinessstate) != state)
+        return 0;
+    self->queue = Py_NewRef(reads);
+    return 1;
+}
+
+/* Whether an operation on a stream yields; -1 with an error. */
+static int
+stream_yields(Wait *self)
+{
+    long credit = credit_of(self->task);
+    if (credit == PyLong_AsLong(B.MAX_YIELD_CREDIT))
+        return 0;
+    if (credit <= 0 || SSLOT(self->queue, Readinessqueue) == NULL)
+        return 1;
+    PyObject *ready = Py_NewRef(SSLOT(self->queue, Readinessqueue));
+    int others = PyObject_IsTrue(ready);
+    Py_DECREF(ready);
+    return others;
+}
+
+static PyObject *receive_now(Wait *self);
+
+/* Wait until the socket can be read from. */
+static PyObject *
+receive_wait(Wait *self)
+{
+    PyObject *result, *reads = self->queue;
+    PyObject *iterator = Py_IS_TYPE(reads, S.Readable) ? await_registered(reads) : NULL;
+    if (iterator == NULL && !PyErr_Occurred())
+        iterator = call1(SB.original_await, reads);
+    if (iterator == NULL)
+        return stream_over(self, NULL);
+    Py_XSETREF(self->inner, iterator);
+    switch (PyIter_Send(self->inner, Py_None, &result)) {
+    case PYGEN_NEXT:
+        self->phase = WAITING;
+        return result;
+    case PYGEN_RETURN:
+        Py_DECREF(result);
+        PUT(self->task, Task_yield_credit, B.MAX_YIELD_CREDIT);
+        return receive_now(self);
+    default:
+        return stream_over(self, NULL);
+    }
+}
+
+/* Call recv(), and wait if there is nothing. */
+static PyObject *
+receive_now(Wait *self)
+{
+    PyObject *stream = self->end, *reads = self->queue;
+    PyObject *recv = Py_XNewRef(SSLOT(stream, SocketStream_recv));
+    if (recv == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "_recv");
+        return stream_over(self, NULL);
+    }
+    PyObject *data = call1(recv, self->entry);
+    Py_DECREF(recv);
+    if (data == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_BlockingIOError))
+            return stream_over(self, NULL);
+        PyErr_Clear();
+        return receive_wait(self);
+    }
+    Py_ssize_t size = PyBytes_CheckExact(data) ? PyBytes_GET_SIZE(data) : PyObject_Size(data);
+    Py_ssize_t most = PyLong_AsSsize_t(self->entry);
+    if (size < 0) {
+        Py_DECREF(data);
+        return stream_over(self, NULL);
+    }
+    if (size < most) {
+        SPUT(reads, Readinessdrained, Py_True);
+        if (size < PyLong_AsSsize_t(SB.RECEIVE_SIZE))
+            SPUT(stream, SocketStream_size, SB.RECEIVE_SIZE);
+    }
+    else {
+        SPUT(reads, Readinessdrained, Py_False);
+        PyObject *usual = SSLOT(stream, SocketStream_size);
+        if (most < PyLong_AsSsize_t(SB.RECEIVE_MOST) && usual != NULL && PyLong_CheckExact(usual)
+            && PyLong_AsSsize_t(usual) == most) {
+            PyObject *twice = PyLong_FromSsize_t(2 * most);
+            if (twice == NULL) {
+                Py_DECREF(data);
+                return stream_over(self, NULL);
+            }
+            SPUT(stream, SocketStream_size, twice);
+            Py_DECREF(twice);
+        }
+    }
+    return stream_over(self, data);
+}
+
+/* The first step of SocketStream.receive_some(). */
+static PyObject *
+receive_some_first(Wait *self)
+{
+    PyObject *stream = self->end;
+    if (!stream_begin(self) || SSLOT(stream, SocketStream_receiving) != Py_False)
+        goto original;
+    PyObject *reads = self->queue;
+    PyObject *drained = SSLOT(reads, Readinessdrained), *armed = SSLOT(reads, Readinessarmed);
+    PyObject *most = self->entry == Py_None ? SSLOT(stream, SocketStream_size) : self->entry;
+    if (most == NULL || !PyLong_CheckExact(most) || PyLong_AsSsize_t(most) < 1
+        || (drained != Py_True && drained != Py_False) || (armed != Py_True && armed != Py_False))
+        goto original;
+    int yields = drained == Py_True ? 1 : stream_yields(self);
+    if (yields < 0)
+        goto original;
+    Py_INCREF(most);
+    Py_SETREF(self->entry, most);
+    SPUT(stream, SocketStream_receiving, Py_True);
+    if (!yields) {
+        if (set_credit(self->task, credit_of(self->task) - 1) < 0)
+            return stream_over(self, NULL);
+        return receive_now(self);
+    }
+    if (drained == Py_True || armed == Py_True)
+        return receive_wait(self);
+    self->phase = YIELDING;
+    Py_RETURN_NONE;
+original:
+    if (may_fall_back()) {
+        PyObject *arguments[2] = {stream, self->entry};
+        return delegate(self, PyObject_Vectorcall(SB.original_receive_some, arguments, 2, NULL));
+    }
+    self->phase = OVER;
+    return NULL;
+}
+
+/* Call send(), and leave the rest to a coroutine. */
+static PyObject *
+send_now(Wait *self)
+{
+    PyObject *result, *function = Py_XNewRef(SSLOT(self->end, SocketStream_send));
+    if (function == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "_send");
+        return stream_over(self, NULL);
+    }
+    PyObject *sent = call1(function, self->entry);
+    Py_DECREF(function);
+    if (sent == NULL && PyErr_ExceptionMatches(PyExc_BlockingIOError)) {
+        PyErr_Clear();
+        sent = Py_NewRef(zero);
+    }
+    Py_ssize_t number = sent == NULL ? -1 : PyLong_AsSsize_t(sent);
+    if (number == -1 && PyErr_Occurred()) {
+        Py_XDECREF(sent);
+        return stream_over(self, NULL);
+    }
+    if (number < PyBytes_GET_SIZE(self->entry)) {
+        PyObject *arguments[4] = {self->end, self->task, self->entry, sent};
+        self->inner = PyObject_Vectorcall(SB.send_rest, arguments, 4, NULL);
+        Py_DECREF(sent);
+        if (self->inner == NULL)
+            return stream_over(self, NULL);
+        switch (PyIter_Send(self->inner, Py_None, &result)) {
+        case PYGEN_NEXT:
+            self->phase = WAITING;
+            return result;
+        case PYGEN_RETURN:
+            Py_DECREF(result);
+            return stream_over(self, Py_NewRef(Py_None));
+        default:
+            return stream_over(self, NULL);
+        }
+    }
+    Py_DECREF(sent);
+    return stream_over(self, Py_NewRef(Py_None));
+}
+
+/* The first step of SocketStream.send_all(). */
+static PyObject *
+send_all_first(Wait *self)
+{
+    PyObject *stream = self->end;
+    if (!PyBytes_CheckExact(self->entry) || PyBytes_GET_SIZE(self->entry) == 0
+        || !stream_begin(self) || SSLOT(stream, SocketStream_sending) != Py_False)
+        goto original;
+    PyObject *socket = SSLOT(stream, SocketStreamsocket);
+    PyObject *function = SSLOT(stream, SocketStream_send);
+    if (function == NULL || function == Py_None || socket == NULL
+        || !Py_IS_TYPE(socket, S.Socket) || SSLOT(socket, Socket_did_shutdown) != Py_False)
+        goto original;
+    int yields = stream_yields(self);
+    if (yields < 0)
+        goto original;
+    SPUT(stream, SocketStream_sending, Py_True);
+    if (!yields) {
+        if (set_credit(self->task, credit_of(self->task) - 1) < 0)
+            return stream_over(self, NULL);
+        return send_now(self);
+    }
+    self->phase = YIELDING;
+    Py_RETURN_NONE;
+original:
+    if (may_fall_back()) {
+        PyObject *arguments[2] = {stream, self->entry};
+        return delegate(self, PyObject_Vectorcall(SB.original_send_all, arguments, 2, NULL));
+    }
+    self->phase = OVER;
+    return NULL;
+}
+
+/* The end of the yield of an operation on a stream, perhaps with an error set. */
+static PyObject *
+stream_yielded(Wait *self)
+{
+    if (PyErr_Occurred())
+        return stream_over(self, NULL);
+    PUT(self->task, Task_yield_credit, B.MAX_YIELD_CREDIT);
+    return self->kind == RECEIVE_SOME ? receive_now(self) : send_now(self);
+}
+
+/* The iterator or coroutine that an operation on a stream awaits has been stepped. */
+static PyObject *
+stream_stepped(Wait *self, PySendResult step, PyObject *result)
+{
+    switch (step) {
+    case PYGEN_NEXT:
+        return result;
+    case PYGEN_RETURN:
+        Py_DECREF(result);
+        if (self->kind == SEND_ALL)
+            return stream_over(self, Py_NewRef(Py_None));
+        PUT(self->task, Task_yield_credit, B.MAX_YIELD_CREDIT);
+        return receive_now(self);
+    default:
+        return stream_over(self, NULL);
+    }
+}
+
+/* Raise an error in what an operation on a stream awaits. Takes the reference. */
+static PyObject *
+stream_thrown(Wait *self, PyObject *error)
+{
+    if (Py_IS_TYPE(self->inner, &PyTupleIter_Type)) {
+        PyErr_SetRaisedException(error);
+        return stream_over(self, NULL);
+    }
+    PyObject *result = PyObject_CallMethodOneArg(self->inner, N.throw, error);
+    Py_DECREF(error);
+    if (result != NULL)
+        return result;
+    if (PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        PyErr_Clear();
+        return stream_stepped(self, PYGEN_RETURN, Py_NewRef(Py_None));
+    }
+    return stream_over(self, NULL);
+}
+
+/* -- steps of waits -- */
+
+/* The first step of traps.checkpoint(). */
 static PyObject *
 checkpoint_first(Wait *self)
 {
@@ -2821,12 +3290,20 @@ wait_step(Wait *self, PyObject *value)
             return receive_first(self);
         case LEAVE:
             return leave_first(self);
+        case RECEIVE_SOME:
+            return receive_some_first(self);
+        case SEND_ALL:
+            return send_all_first(self);
         default:
             return NULL;
         }
     case YIELDING:
         return yield_over(self);
     case WAITING:
+        if (self->kind == RECEIVE_SOME || self->kind == SEND_ALL) {
+            PySendResult step = PyIter_Send(self->inner, value, &result);
+            return stream_stepped(self, step, result);
+        }
         if (PyIter_Send(self->inner, Py_None, &result) == PYGEN_NEXT)
             return result;
         return self->kind == LEAVE ? leave_waited(self, result) : park_over(self, result);
@@ -2879,6 +3356,8 @@ wait_throw_error(Wait *self, PyObject *error)
         PyErr_SetRaisedException(error);
         return yield_over(self);
     case WAITING:
+        if (self->kind == RECEIVE_SOME || self->kind == SEND_ALL)
+            return stream_thrown(self, error);
         PyErr_SetRaisedException(error);
         return self->kind == LEAVE ? leave_waited(self, NULL) : park_over(self, NULL);
     case DELEGATED:
@@ -2993,7 +3472,9 @@ wait_close(Wait *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 wait_inside(Wait *self, void *Py_UNUSED(closure))
 {
-    return Py_NewRef(self->phase == DELEGATED ? self->inner : Py_None);
+    if (self->phase == DELEGATED || (self->phase == WAITING && self->kind == SEND_ALL))
+        return Py_NewRef(self->inner);
+    Py_RETURN_NONE;
 }
 
 static PyObject *
@@ -3130,6 +3611,34 @@ receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     return (PyObject *)self;
 }
 
+/* The body of SocketStream.receive_some() and of send_all(): something to await. */
+static PyObject *
+on_stream(Kind kind, PyObject *original, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (!streams_bound)
+        return not_bound();
+    if (nargs != 2 || !Py_IS_TYPE(args[0], S.SocketStream))
+        return PyObject_Vectorcall(original, args, nargs, NULL);
+    Wait *self = new_wait(NEW, kind, NULL);
+    if (self != NULL) {
+        self->end = Py_NewRef(args[0]);
+        self->entry = Py_NewRef(args[1]);
+    }
+    return (PyObject *)self;
+}
+
+static PyObject *
+receive_some(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    return on_stream(RECEIVE_SOME, SB.original_receive_some, args, nargs);
+}
+
+static PyObject *
+send_all(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    return on_stream(SEND_ALL, SB.original_send_all, args, nargs);
+}
+
 /* -- the module ------------------------------------------------------------------------------ */
 
 static PyMethodDef scope_enter_def = {"__enter__", scope_enter, METH_NOARGS, NULL};
@@ -3244,6 +3753,50 @@ bind_event(PyObject *module, PyObject *given)
     }
     Event = cls;
     Event->tp_vectorcall = event_vectorcall;
+    Py_RETURN_NONE;
+}
+
+static int set_method(PyTypeObject *cls, PyMethodDef *definition);
+
+static PyMethodDef readiness_await_def = {"__await__", readiness_await, METH_NOARGS, NULL};
+static PyMethodDef readiness_ready_def = {"_ready", readiness_ready, METH_NOARGS, NULL};
+
+PyDoc_STRVAR(bind_streams_doc,
+"bind_streams($module, given, /)\n--\n\n\
+Look up what the functions of streams use, and set the methods of Readiness.\n\n\
+Raises LookupError or TypeError if something is not as expected. Nothing has changed then.");
+
+static PyObject *
+bind_streams(PyObject *module, PyObject *given)
+{
+    if (!bound)
+        return not_bound();
+    if (streams_bound || !PyDict_CheckExact(given)) {
+        PyErr_SetString(PyExc_LookupError, "streams are bound already");
+        return NULL;
+    }
+#define X(name) \
+    if ((S.name = look_up_class(given, #name)) == NULL) \
+        return NULL;
+    STREAM_CLASSES(X)
+#undef X
+#define X(cls, name) \
+    if ((SO.cls##name = offset_of(S.cls, #name)) < 0) \
+        return NULL;
+    STREAM_SLOTS(X)
+#undef X
+#define X(name) \
+    if ((SB.name = look_up(given, #name)) == NULL) \
+        return NULL;
+    STREAM_OBJECTS(X)
+#undef X
+    if (!PyType_IsSubtype(S.Readable, S.Readiness) || !PyType_IsSubtype(S.Writable, S.Readiness)
+        || !PyLong_CheckExact(SB.RECEIVE_MOST) || !PyLong_CheckExact(SB.RECEIVE_SIZE))
+        return PyErr_Format(PyExc_TypeError, "an object is not of the expected kind");
+    if (set_method(S.Readiness, &readiness_await_def) < 0
+        || set_method(S.Readiness, &readiness_ready_def) < 0)
+        return NULL;
+    streams_bound = 1;
     Py_RETURN_NONE;
 }
 
@@ -3385,6 +3938,7 @@ static PyMethodDef functions[] = {
     {"bind", bind, METH_VARARGS, bind_doc},
     {"bind_channels", bind_channels, METH_O, bind_channels_doc},
     {"bind_event", bind_event, METH_O, bind_event_doc},
+    {"bind_streams", bind_streams, METH_O, bind_streams_doc},
     {"checked_yield", checked_yield, METH_NOARGS, NULL},
     {"collect_children", (PyCFunction)collect_children, METH_FASTCALL, NULL},
     {"current_task", current_task, METH_NOARGS, NULL},
@@ -3399,9 +3953,11 @@ static PyMethodDef functions[] = {
      NULL},
     {"park", (PyCFunction)park, METH_FASTCALL, NULL},
     {"receive", (PyCFunction)receive, METH_FASTCALL, NULL},
+    {"receive_some", (PyCFunction)receive_some, METH_FASTCALL, NULL},
     {"reschedule", (PyCFunction)(void (*)(void))reschedule, METH_FASTCALL | METH_KEYWORDS,
      NULL},
     {"send", (PyCFunction)send, METH_FASTCALL, NULL},
+    {"send_all", (PyCFunction)send_all, METH_FASTCALL, NULL},
     {"wait_and_leave", wait_and_leave, METH_O, NULL},
     {"wake_first", (PyCFunction)wake_first, METH_FASTCALL, NULL},
     {NULL}

@@ -88,6 +88,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "watching",
             "readiness",
             "wait_io",
+            "compiled_io",
             "polled_idle",
             "selector_idle",
             "step_hooks",

@@ -115,10 +115,12 @@ class Poller:
             raise
 
     def remove(self, direction: str, fd: int) -> None:
-        """Remove a descriptor in one direction. It may have been closed already."""
+        """Remove a descriptor in one direction. It may have been closed or removed already."""
         reading = direction == "reader"
         mine, others = (self.readers, self.writers) if reading else (self.writers, self.readers)
-        del mine[fd]
+        mine.pop(fd, None)
+        if self._poll is None:
+            return
         try:
             if fd in others:
                 self._poll.modify(fd, WRITE if reading else READ)

@@ -2,8 +2,8 @@
 
 ``watching``: whether a loop can watch file descriptors at all (Windows' Proactor loop cannot).
 ``readiness``: registrations of descriptors that sockets and streams keep between waits, and what
-a forked child or a closed descriptor does to them.
-``wait_io``: ``wait_readable``, ``wait_writable`` and ``notify_closing``, for a single wait.
+a forked child or a closed descriptor does to them. ``wait_io``: ``wait_readable``,
+``wait_writable`` and ``notify_closing``. ``compiled_io``: waits, and methods of streams, in C.
 ``polled_idle``: idleness and clocks (virtual time) on a loop without a selector (uvloop).
 ``selector_idle``: idleness and clocks on the stock loop; ``wait_all_tasks_blocked``; the hooks of
 instruments around the wait for I/O.

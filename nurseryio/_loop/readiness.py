@@ -43,7 +43,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .._asyncio import compat
 from .._asyncio.compat import callbacks_of, forget_who_awaits
@@ -55,6 +55,7 @@ from .watching import cannot_watch
 
 if TYPE_CHECKING:
     import asyncio
+    import contextvars
     from collections.abc import Callable, Generator
 
     from typing_extensions import Protocol
@@ -322,20 +323,31 @@ class Readiness:
             self._stale = False
         elif self._keep and self.state.step_hooks is None and len(callbacks) == 1:
             ((wakeup, context),) = callbacks
-            future.remove_done_callback(wakeup)
-            if forget_who_awaits is not None:
-                forget_who_awaits(future, wakeup.__self__)
-            self._waiting = False
             table = self._table
-            table.waking = self
             try:
+                future.remove_done_callback(wakeup)
+                if forget_who_awaits is not None:
+                    forget_who_awaits(future, wakeup.__self__)
+                self._waiting = False
+                table.waking = self
                 context.run(wakeup, table.done)
+            except BaseException:
+                self._wake_later(future, wakeup, context)
+                raise
             finally:
                 table.waking = None
         else:
             # Without this the descriptor would be reported again before the task has run.
             self.disarm()
             future.set_result(None)
+
+    def _wake_later(
+        self, future: asyncio.Future[None], wakeup: Any, context: contextvars.Context
+    ) -> None:
+        """After an error: wake the task in the next iteration if it has not made its step."""
+        task = compat.owner_of(wakeup)
+        if task is not None and compat.waiter(task) is future and not callbacks_of(future):
+            self.state.finish_later(context.run, wakeup, self._table.done)
 
     def _arm(self) -> None:
         table = self._table
@@ -361,14 +373,14 @@ class Readiness:
         self.armed = True
 
     def disarm(self) -> None:
-        """End the registration, until the next wait."""
+        """End the registration, until the next wait. If this is interrupted, it may be repeated."""
         if self.armed:
-            self.armed = False
-            del self._table[self._fd, self.direction]
             if self._poller is not None:
                 self._poller.remove(self.direction, self._fd)
             elif not self.state.loop.is_closed():
                 stop_watching(self.state.loop, self._fd, self._unwatch, not self._may_keep)
+            self._table.pop((self._fd, self.direction), None)
+            self.armed = False
 
     def release(self) -> None:
         """End the registration, unless another task waits."""

@@ -9,6 +9,7 @@ anything.
 from __future__ import annotations
 
 from .._asyncio import compat
+from .._base.errors import ENGINE_ERRORS
 from .._base.unsupported import LACKING, impossible
 from .._core.loop_state import PerLoop
 from .._core.task import current_state
@@ -22,6 +23,8 @@ def ask(loop: compat.Loop) -> bool:
         loop.add_reader(-1, list)
     except NotImplementedError:
         return False
+    except ENGINE_ERRORS:
+        raise
     except Exception:
         return True
     loop.remove_reader(-1)

@@ -41,6 +41,7 @@ from .._base.util import bytes_view, safe_repr
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
 from .._core.task import MAX_YIELD_CREDIT, adopt_current, not_in_a_task, records
 from .._core.traps import needs_checkpoint
+from .._loop.compiled_io import put_streams_in_place
 from .sockets import Socket
 from .sockettype import SocketType
 
@@ -541,3 +542,6 @@ class SocketStream(HalfCloseableStream, metaclass=Final):
         if buffersize == 0:
             return self.socket.getsockopt(level, option)
         return self.socket.getsockopt(level, option, buffersize)
+
+
+put_streams_in_place(SocketStream, Socket, globals())

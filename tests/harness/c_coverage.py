@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         folder = Path(name)
         c_build.copy_into(folder, ["-O0", "-g", "--coverage"])
         environment = {**c_build.in_copy(folder), "NURSERYIO_EXPECT_COMPILED": "1"}
-        for module in ("both_blocks", "both_builds", "both_runners", "both_waits"):
+        for module in ("both_blocks", "both_builds", "both_runners", "both_streams", "both_waits"):
             subprocess.run(
                 [sys.executable, "-W", "ignore", "-m", f"harness.{module}"],
                 env=environment,

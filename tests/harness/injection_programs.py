@@ -20,6 +20,7 @@ from typing import Any
 import nurseryio
 from nurseryio import (
     CancelScope,
+    SocketStream,
     TooSlowError,
     fail_after,
     from_thread,
@@ -28,6 +29,7 @@ from nurseryio import (
     open_memory_channel,
     sleep,
     sleep_forever,
+    socket,
     to_thread,
 )
 
@@ -803,6 +805,42 @@ async def thread_hop(p: Probe) -> object:
         scope.cancel()
         await to_thread.run_sync(lambda: 3, abandon_on_cancel=True)
     return [first, second]
+
+
+@program()
+async def stream_echo(p: Probe) -> list[int]:
+    """Two streams: messages, a wait that is cut short, a message that waits for room, the end."""
+    found: list[int] = []
+    one, two = (SocketStream(each) for each in socket.socketpair())
+
+    async def echo() -> None:
+        while data := await two.receive_some():
+            await two.send_all(data)
+        await two.send_all(bytes(1_000_000))
+        await two.aclose()
+
+    async def receive() -> None:
+        found.append(len(await one.receive_some()))
+
+    try:
+        async with p.nursery() as block:
+            block.spawn(echo)
+            for _ in range(3):
+                await one.send_all(b"x")
+                await receive()
+            with move_on_after(0.5):
+                await one.receive_some()
+            await one.send_eof()
+            number = 0
+            while data := await one.receive_some():
+                number += len(data)
+            found.append(number)
+    except OSError as error:
+        p.caught(error)
+    finally:
+        one.socket.close()
+        two.socket.close()
+    return found
 
 
 @program("run-stock", "run-uvloop")

@@ -586,3 +586,27 @@ async def test_a_socket_that_another_thread_closes_as_a_wait_begins_wakes_its_ta
         with pytest.raises(ClosedResourceError):
             await left.recv(1)
         assert await right.recv(1) == b""
+
+
+async def test_a_task_whose_wake_up_in_place_fails_is_woken_in_the_next_iteration() -> None:
+    with pair() as (readable, _, peer):
+        woken: list[str] = []
+
+        async def wait() -> None:
+            await readable
+            woken.append("woken")
+
+        async with nurseryio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await wait_all_tasks_blocked()
+            peer.send(b"x")
+            ((_, context),) = compat.callbacks_of(readable._future) or ()
+            readable._stale = False
+            if not readable._keep:
+                return  # the task is not woken in place
+            # The task cannot make its step in a context that is entered already.
+            with pytest.raises(RuntimeError, match="is already entered"):
+                context.run(readable._ready)
+            assert waits(readable.state).waking is None
+            assert woken == []
+        assert woken == ["woken"]

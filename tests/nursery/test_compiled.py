@@ -118,7 +118,10 @@ def run(folder: Path, *arguments: str, **variables: str) -> str:
 
 @pytest.mark.parametrize(
     ("scenarios", "least"),
-    [("both_blocks", 500), ("both_builds", 150), ("both_runners", 100), ("both_waits", 40)],
+    [
+        *(("both_blocks", 500), ("both_builds", 150), ("both_runners", 100)),
+        *(("both_streams", 150), ("both_waits", 40)),
+    ],
 )
 def test_both_builds_do_the_same_in_every_ordinary_and_unusual_case(
     both: Path, scenarios: str, least: int
