@@ -15,6 +15,7 @@ import importlib.util
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import nurseryio
@@ -27,6 +28,8 @@ from nurseryio import (
     lowlevel,
     move_on_after,
     open_memory_channel,
+    open_tcp_stream,
+    serve_tcp,
     sleep,
     sleep_forever,
     socket,
@@ -841,6 +844,36 @@ async def stream_echo(p: Probe) -> list[int]:
         one.socket.close()
         two.socket.close()
     return found
+
+
+@program()
+async def tcp_server(p: Probe) -> int:
+    """A server, a few connections, and one that is cancelled while it waits."""
+    received = 0
+
+    async def answer(stream: SocketStream) -> None:
+        async with stream:
+            while data := await stream.receive_some():
+                await stream.send_all(data)
+
+    async def ask(port: int) -> None:
+        nonlocal received
+        async with await open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(b"question")
+            received += len(await stream.receive_some())
+            with move_on_after(0.5):
+                await stream.receive_some()
+
+    try:
+        async with p.nursery() as block:
+            listeners = await block.nursery.start(partial(serve_tcp, answer, 0, host="127.0.0.1"))
+            port = listeners[0].socket.getsockname()[1]
+            for _ in range(2):
+                await ask(port)
+            block.scope.cancel()
+    except OSError as error:
+        p.caught(error)
+    return received
 
 
 @program("run-stock", "run-uvloop")
