@@ -89,8 +89,8 @@
     X(park) X(reschedule) X(wake_first)
 
 #define NAMES(X) \
-    X(Task) X(__code__) X(__self__) X(_arm) X(_asyncio_future_blocking) X(_callbacks) X(_fail) X(_fut_waiter) \
-    X(__name__) X(__qualname__) X(_spawn) X(_wake) X(append) X(appendleft) X(bridge) X(cancel) X(close) X(cr_code) X(cr_frame) X(create_task) X(done) \
+    X(Task) X(__code__) X(__self__) X(_arm) X(_asyncio_future_blocking) X(_callbacks) X(_fail) \
+    X(_fut_waiter) X(__name__) X(__qualname__) X(_spawn) X(_wake) X(append) X(appendleft) X(bridge) X(cancel) X(close) X(cr_code) X(cr_frame) X(create_task) X(done) \
     X(drop) X(error) X(heappush) X(is_closed) X(loop) X(may_have_lost_timer) X(next) X(noted) X(pop) X(popitem) \
     X(popleft) X(remove_done_callback) X(set_result) X(throw) X(time) X(unwrap)
 
@@ -2188,7 +2188,8 @@ credit_of(PyObject *task)
 {
     PyObject *credit = SLOT(task, Task_yield_credit);
     int overflow;
-    return credit != NULL && PyLong_CheckExact(credit) ? PyLong_AsLongAndOverflow(credit, &overflow) : 0;
+    return credit != NULL && PyLong_CheckExact(credit)
+        ? PyLong_AsLongAndOverflow(credit, &overflow) : 0;
 }
 
 /* Returns 0, or -1 with an error. */
@@ -2765,9 +2766,7 @@ leave_waited(Wait *self, PyObject *outcome)
     return SLOT(self->end, Nursery_closed) == Py_True ? leave_over(self) : leave_wait(self);
 }
 
-/* -- the steps of a wait -- */
-
-/* -- streams --------------------------------------------------------------------------------- */
+/* -- streams -- */
 
 #define STREAM_CLASSES(X) \
     X(IOWaiters) X(Readable) X(Readiness) X(Socket) X(SocketStream) X(Writable)
@@ -3227,7 +3226,7 @@ stream_thrown(Wait *self, PyObject *error)
     return stream_over(self, NULL);
 }
 
-/* -- steps of waits -- */
+/* -- the steps of a wait -- */
 
 /* The first step of traps.checkpoint(). */
 static PyObject *
