@@ -34,7 +34,7 @@ def test_an_import_does_not_load_what_an_asyncio_program_may_never_use() -> None
     output = run_python(
         "import sys, nurseryio\n"
         "rooms = {name.split('.')[1] for name in sys.modules if name.startswith('nurseryio.')}\n"
-        "print(*sorted(rooms))\n"
+        "print(*sorted(rooms - {'_speedups'}))\n"
     )
     # Neither run() nor anything of the network, of threads and of processes.
     assert output.split() == ["_asyncio", "_base", "_core", "_nursery", "_sync"]
