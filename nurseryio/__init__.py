@@ -149,7 +149,7 @@ if TYPE_CHECKING:
         ServiceNursery as ServiceNursery,
         open_service_nursery as open_service_nursery,
     )
-    from ._run import run as run
+    from ._run.run import run as run
     from ._sync import (
         CapacityLimiter as CapacityLimiter,
         CapacityLimiterStatistics as CapacityLimiterStatistics,

@@ -1854,6 +1854,7 @@ typedef struct {
     PyObject_HEAD
     Kind kind;
     Phase phase;
+    int running;       /* a step is being made */
     PyObject *task;    /* the record */
     PyObject *queue;   /* the queue that the task is in; the Readable of a stream */
     PyObject *entry;   /* the task's entry there; an item that is sent or was taken; an argument */
@@ -1885,11 +1886,14 @@ new_wait(Phase phase, Kind kind, PyObject *task)
     }
     self->kind = kind;
     self->phase = phase;
+    self->running = 0;
     self->task = Py_XNewRef(task);
     self->queue = self->entry = self->end = self->at_end = self->future = self->inner = NULL;
     PyObject_GC_Track(self);
     return self;
 }
+
+static PyObject *wait_close(Wait *self, PyObject *Py_UNUSED(ignored));
 
 static int
 wait_traverse(Wait *self, visitproc visit, void *arg)
@@ -1920,12 +1924,32 @@ wait_clear(Wait *self)
     return 0;
 }
 
+/* A wait that is dropped in the middle is closed, as a coroutine is. That happens if the interpreter
+   cannot go on with the coroutine that awaits it, for example because a trace function has raised. */
+static void
+wait_finalize(PyObject *wait)
+{
+    Wait *self = (Wait *)wait;
+    if (self->running || (self->phase != YIELDING && self->phase != WAITING))
+        return;
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *result = wait_close(self, NULL);
+    if (result == NULL)
+        PyErr_WriteUnraisable(wait);
+    else
+        Py_DECREF(result);
+    PyErr_SetRaisedException(error);
+}
+
 static void
 wait_dealloc(Wait *self)
 {
+    if ((self->phase == YIELDING || self->phase == WAITING)
+        && PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
+        return;  /* it is alive again */
     PyObject_GC_UnTrack(self);
     wait_clear(self);
-    if (spares < MOST_SPARE)
+    if (spares < MOST_SPARE && !PyObject_GC_IsFinalized((PyObject *)self))
         spare[spares++] = self;
     else
         PyObject_GC_Del(self);
@@ -2943,7 +2967,22 @@ stream_over(Wait *self, PyObject *result)
 {
     PyObject *error = PyErr_GetRaisedException();
     self->phase = OVER;
-    if (error != NULL && PyObject_TypeCheck(error, (PyTypeObject *)PyExc_OSError)) {
+    if (error != NULL && PyObject_TypeCheck(error, (PyTypeObject *)PyExc_StopIteration)) {
+        /* It would be taken for the result. */
+        PyErr_SetString(PyExc_RuntimeError, "coroutine raised StopIteration");
+        PyObject *raised = PyErr_GetRaisedException();
+        PyException_SetCause(raised, Py_NewRef(error));
+        PyException_SetContext(raised, error);
+        error = raised;
+    }
+    else if (error != NULL && PyObject_TypeCheck(error, (PyTypeObject *)PyExc_OSError)) {
+        PyFrameObject *frame = PyEval_GetFrame();
+        if (frame != NULL) {
+            /* The traceback of the cause begins in the method of the stream. */
+            PyErr_SetRaisedException(error);
+            PyTraceBack_Here(frame);
+            error = PyErr_GetRaisedException();
+        }
         PyObject *none = handle(error, SB.raise_for, &error, 1);
         if (none == NULL)
             Py_SETREF(error, PyErr_GetRaisedException());
@@ -3081,10 +3120,12 @@ receive_some_first(Wait *self)
     if (most == NULL || !PyLong_CheckExact(most) || PyLong_AsSsize_t(most) < 1
         || (drained != Py_True && drained != Py_False) || (armed != Py_True && armed != Py_False))
         goto original;
-    int yields = drained == Py_True ? 1 : stream_yields(self);
-    if (yields < 0)
-        goto original;
     Py_INCREF(most);
+    int yields = drained == Py_True ? 1 : stream_yields(self);
+    if (yields < 0) {
+        Py_DECREF(most);
+        goto original;
+    }
     Py_SETREF(self->entry, most);
     SPUT(stream, SocketStream_receiving, Py_True);
     if (!yields) {
@@ -3269,7 +3310,7 @@ park_first(Wait *self)
 }
 
 static PyObject *
-wait_step(Wait *self, PyObject *value)
+do_step(Wait *self, PyObject *value)
 {
     PyObject *result = NULL;
     switch (self->phase) {
@@ -3324,6 +3365,27 @@ wait_step(Wait *self, PyObject *value)
     }
 }
 
+/* Whether a wait may be stepped; if not, an error is set, which is that of a coroutine. */
+static inline int
+may_step(Wait *self)
+{
+    if (!self->running)
+        return 1;
+    PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+    return 0;
+}
+
+static PyObject *
+wait_step(Wait *self, PyObject *value)
+{
+    if (!may_step(self))
+        return NULL;
+    self->running = 1;
+    PyObject *result = do_step(self, value);
+    self->running = 0;
+    return result;
+}
+
 static PyObject *
 wait_next(Wait *self)
 {
@@ -3347,7 +3409,7 @@ wait_send(Wait *self, PyObject *value)
 
 /* Continue a wait by raising an error in it. Takes the reference. */
 static PyObject *
-wait_throw_error(Wait *self, PyObject *error)
+do_throw(Wait *self, PyObject *error)
 {
     PyObject *result;
     switch (self->phase) {
@@ -3371,6 +3433,19 @@ wait_throw_error(Wait *self, PyObject *error)
         PyErr_SetRaisedException(error);
         return NULL;
     }
+}
+
+static PyObject *
+wait_throw_error(Wait *self, PyObject *error)
+{
+    if (!may_step(self)) {
+        Py_DECREF(error);
+        return NULL;
+    }
+    self->running = 1;
+    PyObject *result = do_throw(self, error);
+    self->running = 0;
+    return result;
 }
 
 /* The error that throw() raises for its arguments, which are those of a coroutine's method. */
@@ -3438,6 +3513,8 @@ static PyObject *
 wait_close(Wait *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result;
+    if (!may_step(self))
+        return NULL;
     if (self->phase == NEW || self->phase == OVER) {
         if (self->kind != NOTHING)
             self->phase = OVER;
@@ -3471,7 +3548,8 @@ wait_close(Wait *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 wait_inside(Wait *self, void *Py_UNUSED(closure))
 {
-    if (self->phase == DELEGATED || (self->phase == WAITING && self->kind == SEND_ALL))
+    int is_stream = self->kind == RECEIVE_SOME || self->kind == SEND_ALL;
+    if (self->phase == DELEGATED || (self->phase == WAITING && is_stream))
         return Py_NewRef(self->inner);
     Py_RETURN_NONE;
 }
@@ -3509,6 +3587,7 @@ static PyTypeObject Wait_Type = {
     .tp_iter = PyObject_SelfIter,
     .tp_iternext = (iternextfunc)wait_next,
     .tp_as_async = &wait_as_async,
+    .tp_finalize = wait_finalize,
     .tp_methods = wait_methods,
     .tp_getset = wait_attributes,
 };

@@ -29,28 +29,31 @@ from ._core import (
     wait_task_rescheduled as wait_task_rescheduled,
 )
 from ._core.traps import RaiseCancelT as RaiseCancelT
-from ._loop import (
+from ._loop.selector_idle import current_clock as current_clock
+from ._loop.step_hooks import (
     add_instrument as add_instrument,
-    current_clock as current_clock,
-    notify_closing as notify_closing,
     remove_instrument as remove_instrument,
+)
+from ._loop.wait_io import (
+    notify_closing as notify_closing,
     wait_readable as wait_readable,
     wait_writable as wait_writable,
 )
 from ._net.fd_stream import FdStream as FdStream
 from ._resolver.hostname import encode_hostname as encode_hostname
-from ._run import (
-    LoopToken as LoopToken,
+from ._run.introspection import (
     RunStatistics as RunStatistics,
-    RunVar as RunVar,
-    RunVarToken as RunVarToken,
-    TrioToken as TrioToken,
-    current_root_task as current_root_task,
     current_statistics as current_statistics,
-    current_trio_token as current_trio_token,
     in_trio_run as in_trio_run,
     in_trio_task as in_trio_task,
-    spawn_system_task as spawn_system_task,
+)
+from ._run.run import current_root_task as current_root_task
+from ._run.runvar import RunVar as RunVar, RunVarToken as RunVarToken
+from ._run.system_tasks import spawn_system_task as spawn_system_task
+from ._run.token import (
+    LoopToken as LoopToken,
+    TrioToken as TrioToken,
+    current_trio_token as current_trio_token,
 )
 from ._sync import (
     ParkingLot as ParkingLot,

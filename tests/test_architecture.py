@@ -609,6 +609,19 @@ def test_each_module_has_a_test_file_at_the_same_place(room: str) -> None:
     assert not [name for name in ROOMS[room] if not (folder / f"test_{name}.py").is_file()]
 
 
+# Loaded with the package, before another thread can load a part of it.
+LOADED_WITH_THE_PACKAGE = {"_asyncio", "_base", "_core", "_nursery", "_sync"}
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS.keys() - LOADED_WITH_THE_PACKAGE - {"testing"}))
+def test_a_room_that_is_loaded_on_first_use_imports_none_of_its_modules(room: str) -> None:
+    # One thread loads the room and waits for a module; another loads the module and waits for the
+    # room. Python ends that by handing out a module that is not complete.
+    statements = source.modules()[room].tree.body
+    imports = [each for each in statements if isinstance(each, ast.ImportFrom) and each.level]
+    assert imports == []
+
+
 # -- the map as people read it --------------------------------------------------
 
 

@@ -64,6 +64,8 @@ class Poller:
         Returns:
             False if the process has no descriptor left.
         """
+        if self._poll is not None:
+            self._close_if_empty()  # again, if it was interrupted
         if self._poll is None:
             try:
                 poll = _epoll()
@@ -132,10 +134,11 @@ class Poller:
 
     def _close_if_empty(self) -> None:
         if not (self.readers or self.writers):
+            poll = self._poll
             if not self._loop.is_closed():
-                self._loop.remove_reader(self._poll.fileno())
-            self._poll.close()
+                self._loop.remove_reader(poll.fileno())
             self._poll = self._fetch = None
+            poll.close()
 
     def _hand_out(self) -> None:
         """The loop's callback: something is ready."""

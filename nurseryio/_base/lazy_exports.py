@@ -19,6 +19,7 @@ the file that defines the object. Tracebacks, ``repr`` and pickle use it.
 from __future__ import annotations
 
 import importlib
+import sys
 import types
 from contextlib import suppress
 from typing import Any
@@ -30,6 +31,10 @@ _LAZY_IMPORT: Any = getattr(types, "LazyImportType", ())
 
 # The full names of the modules that public modules load on first use.
 _lazy_modules: set[str] = set()
+
+# Of these modules, the public names whose objects do not have their ``__module__`` yet, with the
+# public module. Other modules of the library may have loaded them.
+_not_shown: dict[str, list[tuple[str, str]]] = {}
 
 # Modules that functions load on first use.
 _HIDDEN = (
@@ -125,13 +130,27 @@ def _load(module: str) -> types.ModuleType:
         ImportError: Nothing can be loaded any more; the text says what to do.
     """
     try:
-        return importlib.import_module(module)
+        loaded = importlib.import_module(module)
     except (OSError, ModuleNotFoundError) as error:
         raise ImportError(
             f"{module} is loaded on first use, which has failed ({error}); a program that later "
             "cannot load anything calls nurseryio.preload() early",
             name=module,
         ) from error
+    _show_loaded()
+    return loaded
+
+
+def _show_loaded() -> None:
+    """Apply rule 3 to the lazy names whose modules have been loaded by now."""
+    for module in [*_not_shown]:  # copied, because other threads do the same
+        names = _not_shown.get(module, ())
+        loaded = sys.modules.get(module)
+        values = [getattr(loaded, name, None) for name, _ in names]
+        if None not in values:  # else it is not loaded, or another thread is loading it
+            for (name, public_module), value in zip(names, values, strict=True):
+                show_public_module(value, name, public_module)
+            _not_shown.pop(module, None)
 
 
 def exports(namespace: dict[str, Any]) -> Any:
@@ -167,6 +186,10 @@ def lazy_exports(namespace: dict[str, Any], lazy: dict[str, str]) -> tuple[Any, 
     for name in eager:
         show_public_module(namespace[name], name, public_module)
     _lazy_modules.update(f"{library}.{module or name}" for name, module in origin.items())
+    for name, module in origin.items():
+        if module:
+            _not_shown.setdefault(f"{library}.{module}", []).append((name, public_module))
+    _show_loaded()
     submodules = {name for name, module in origin.items() if not module}
     namespace["__all__"] = sorted({*eager, *(origin.keys() - submodules)})
 

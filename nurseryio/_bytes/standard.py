@@ -47,11 +47,11 @@ from .._base.thread_cache import start_thread_soon
 from .._base.unsupported import needs
 from .._base.util import bytes_view
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
-from .._loop import notify_closing, wait_readable, wait_writable
+from .._loop.wait_io import notify_closing, wait_readable, wait_writable
 from .._loop.watching import can_watch
 from .._net.fd_stream import FdStream, raise_for
 from .._net.stream import RECEIVE_SIZE, check_max_bytes
-from .._run import in_trio_run
+from .._run.introspection import in_trio_run
 from .._sync import Event
 from .._system.threads import to_thread_run_sync
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .._base import BrokenResourceError, BusyResourceError, ClosedResourceError
-from .._loop import wait_all_tasks_blocked
+from .._loop.selector_idle import wait_all_tasks_blocked
 from .._net.generic import aclose_forcefully
 from .._nursery import open_nursery
 from .support import expect, fresh, wait_writable

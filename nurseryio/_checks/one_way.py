@@ -17,7 +17,7 @@ from .._base import (
     ReceiveStream,
     SendStream,
 )
-from .._loop import wait_all_tasks_blocked
+from .._loop.selector_idle import wait_all_tasks_blocked
 from .._net.generic import aclose_forcefully
 from .._nursery import CancelScope, open_nursery
 from .support import close, expect, fresh, receive, receive_exactly, send, wait_writable

@@ -12,7 +12,7 @@ import random
 from typing import TYPE_CHECKING
 
 from .._base import ClosedResourceError, HalfCloseableStream, Stream
-from .._loop import wait_all_tasks_blocked
+from .._loop.selector_idle import wait_all_tasks_blocked
 from .._nursery import open_nursery
 from .checkpoints import assert_checkpoints
 from .clogged import CLOGGED_CHECKS, check_eof_while_sending

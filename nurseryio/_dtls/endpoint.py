@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING, Any
 from .._base import BusyResourceError, ClosedResourceError, Final, WouldBlock
 from .._net.stream import is_closed_error
 from .._nursery import TASK_STATUS_IGNORED, TaskStatus, current_time, open_nursery, sleep
-from .._run import current_trio_token, spawn_system_task
+from .._run.system_tasks import spawn_system_task
+from .._run.token import current_trio_token
 from .._sync import Lock, MemorySendChannel, open_memory_channel
 from .channel import DTLSChannel
 from .codec import Malformed, hello_verify_request, is_client_hello, read_client_hello

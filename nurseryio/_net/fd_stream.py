@@ -24,10 +24,10 @@ from .._base import BrokenResourceError, ClosedResourceError, ConflictDetector, 
 from .._base.forked import generation
 from .._base.util import bytes_view
 from .._core import checkpoint, checkpoint_if_cancelled, current_task
-from .._loop import notify_closing
 from .._loop.readiness import Registrations, close_later
+from .._loop.wait_io import notify_closing
 from .._loop.watching import check_can_watch
-from .._run import in_trio_run
+from .._run.introspection import in_trio_run
 from .stream import RECEIVE_SIZE, check_max_bytes
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .._base import ClosedResourceError, Final, Listener
 from .._base.exc_fields import explained
+from .._base.lazy_exports import load_for_server
 from .._base.util import safe_repr
 from .._core import checkpoint
 from .sockets import NEXT_MAY_BE_FINE, Socket
@@ -55,6 +56,7 @@ class SocketListener(Listener[SocketStream], metaclass=Final):
             listening = True  # macOS does not have this option
         if not listening:
             raise ValueError("SocketListener requires a listening socket")
+        load_for_server()
         self.socket = socket
         # Called once, right before the socket is closed.
         self._when_closed: Callable[[], object] | None = None

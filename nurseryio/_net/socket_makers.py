@@ -16,7 +16,7 @@ from .._asyncio.compat import running_loop_or_none
 from .._base.unsupported import needs
 from .._core.task import current_state
 from .._loop.watching import can_watch, cannot_watch
-from .._run import RunVar
+from .._run.runvar import RunVar
 from .sockets import Socket
 
 if TYPE_CHECKING:

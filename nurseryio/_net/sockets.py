@@ -37,10 +37,10 @@ from .._base import Cancelled, ClosedResourceError
 from .._core import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled, current_task
 from .._core.task import MAX_YIELD_CREDIT
 from .._core.traps import needs_checkpoint
-from .._loop import notify_closing
 from .._loop.readiness import Registrations, close_later
+from .._loop.wait_io import notify_closing
 from .._resolver.resolver import resolve_address
-from .._run import in_trio_run
+from .._run.introspection import in_trio_run
 from .sockettype import DEFAULT_BACKLOG, SocketType
 
 if TYPE_CHECKING:

@@ -36,7 +36,8 @@ from .._base.forked import generation, in_child
 from .._base.util import call_each
 from .._core.task import current_task
 from .._nursery import CancelScope, open_nursery
-from .._run import current_trio_token, run
+from .._run.run import run
+from .._run.token import current_trio_token
 from .._sync import Event
 from .._system.from_thread import answered_at_close, run_sync_blocking
 from .._system.thread_call import call_in_loop, current_hop
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
     from .._base import Outcome
     from .._nursery import Nursery
-    from .._run import TrioToken
+    from .._run.token import TrioToken
 
 # The hosts whose loops run.
 _hosts: dict[Host, None] = {}

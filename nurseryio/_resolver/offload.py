@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._base import Error
 from .._base.thread_cache import start_thread_soon
 from .._core import current_task, wait_future
-from .._run import RunVar
+from .._run.runvar import RunVar
 from .._sync.limiter import CapacityLimiter
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .._asyncio.compat import family_of
 from .._base.unsupported import needs
 from .._core import cancel_shielded_checkpoint, checkpoint_if_cancelled
-from .._run import RunVar
+from .._run.runvar import RunVar
 from .hostname import encode_hostname
 from .offload import call_in_thread
 

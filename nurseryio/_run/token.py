@@ -202,3 +202,6 @@ def current_trio_token() -> LoopToken:
     Trio: ``trio.lowlevel.current_trio_token``.
     """
     return token_of(current_state())
+
+
+TrioToken = LoopToken

@@ -38,7 +38,8 @@ from .._base.unsupported import needs
 from .._core import disable_ki_protection
 from .._core.loop_state import WHENCE
 from .._core.task import current_state, drivers
-from .._run import TrioToken, spawn_system_task
+from .._run.system_tasks import spawn_system_task
+from .._run.token import TrioToken
 from .thread_call import call_in_loop, current_hop, function_name
 
 if TYPE_CHECKING:

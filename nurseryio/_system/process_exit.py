@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from .._asyncio.compat import running_loop
 from .._base.forked import generation
 from .._base.thread_cache import start_thread_soon
-from .._loop import wait_readable
+from .._loop.wait_io import wait_readable
 from .._loop.watching import check_can_watch
 from .._sync import Event
 

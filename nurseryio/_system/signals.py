@@ -33,7 +33,7 @@ from .._base.signal_handlers import Replaced
 from .._base.signal_wakeup import SignalWakeup
 from .._base.unsupported import needs
 from .._core import checkpoint
-from .._run import current_trio_token
+from .._run.token import current_trio_token
 from .._sync import ParkingLot
 
 if TYPE_CHECKING:

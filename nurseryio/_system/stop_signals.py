@@ -25,7 +25,7 @@ from .._base.signal_wakeup import SignalWakeup
 from .._base.unsupported import needs
 from .._base.util import SECONDS, as_float
 from .._nursery import CancelScope
-from .._run import current_trio_token
+from .._run.token import current_trio_token
 from .signals import check
 
 if TYPE_CHECKING:

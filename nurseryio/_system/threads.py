@@ -26,7 +26,7 @@ from .._base.thread_cache import start_thread_soon
 from .._base.unsupported import needs
 from .._base.util import safe_repr, text_of
 from .._core import checkpoint, checkpoint_if_cancelled, current_task, wait_task_rescheduled
-from .._run import RunVar
+from .._run.runvar import RunVar
 from .._sync import Event
 from .._sync.limiter import CapacityLimiter
 from .thread_call import Hop

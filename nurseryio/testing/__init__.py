@@ -28,7 +28,7 @@ from .._checks.streams import (
     check_one_way_stream as check_one_way_stream,
     check_two_way_stream as check_two_way_stream,
 )
-from .._loop import wait_all_tasks_blocked as wait_all_tasks_blocked
+from .._loop.selector_idle import wait_all_tasks_blocked as wait_all_tasks_blocked
 from .clock import MockClock as MockClock
 from .deadlock import DeadlockError as DeadlockError, task_tree as task_tree
 from .lockstep_streams import (

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._asyncio.compat import running_loop_or_none
 from .._base import Clock, Instrument
 from .._nursery import open_nursery
-from .._run import run
+from .._run.run import run
 
 if TYPE_CHECKING:
     import asyncio

@@ -35,7 +35,7 @@ from .._base.util import coroutine_or_error, is_library_file
 from .._checks.schedules import VARIABLE
 from .._checks.task_order import AS_ASYNCIO, TaskOrder
 from .._core.task import records
-from .._loop import add_instrument, remove_instrument
+from .._loop.step_hooks import add_instrument, remove_instrument
 from .._nursery import CancelScope
 from .._observe.places import Place
 from .._observe.task_tree import tree_of

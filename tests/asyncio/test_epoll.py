@@ -390,3 +390,31 @@ def test_a_file_that_a_stock_loop_watches_in_vain_is_found() -> None:
         os.close(fd)
         assert module.watches_in_vain(loop, fd)
         loop.remove_writer(fd)
+
+
+@pytest.mark.parametrize("acted", [False, True])
+async def test_a_close_that_was_interrupted_is_repeated_before_the_next_registration(
+    acted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    poller = Opened(loop)
+    with pair() as (sock, peer):
+        calls: list[str] = []
+        poller.add("reader", sock.fileno(), lambda: calls.append("first"))
+
+        def interrupt(fd: int) -> bool:
+            patch.undo()
+            if acted:
+                loop.remove_reader(fd)
+            raise KeyError("of a signal handler")
+
+        patch = pytest.MonkeyPatch()
+        patch.setattr(poller, "_loop", Mock(is_closed=loop.is_closed, remove_reader=interrupt))
+        with pytest.raises(KeyError, match="of a signal handler"):
+            poller.remove("reader", sock.fileno())
+        poller.add("reader", sock.fileno(), lambda: calls.append("second"))
+        peer.send(b"x")
+        await turns()
+        assert set(calls) == {"second"}
+        poller.remove("reader", sock.fileno())
+        poller.remove("reader", sock.fileno())  # does nothing

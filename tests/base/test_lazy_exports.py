@@ -40,6 +40,47 @@ def test_an_import_does_not_load_what_an_asyncio_program_may_never_use() -> None
     assert output.split() == ["_asyncio", "_base", "_core", "_nursery", "_sync"]
 
 
+def test_a_class_that_other_modules_have_loaded_has_its_public_module() -> None:
+    output = run_python(
+        "import nurseryio\n"
+        "async def main():\n"
+        "    return type(nurseryio.to_thread.current_default_thread_limiter())\n"
+        "print(nurseryio.run(main).__module__)\n"
+    )
+    assert output == "nurseryio\n"
+
+
+def test_a_listener_loads_what_handlers_need_when_no_descriptor_is_left() -> None:
+    output = run_python(
+        "import sys, nurseryio\n"
+        "async def main():\n"
+        "    async with (await nurseryio.open_tcp_listeners(0, host='127.0.0.1'))[0]:\n"
+        "        return 'nurseryio._sync.results' in sys.modules\n"
+        "print('nurseryio._sync.results' in sys.modules, nurseryio.run(main))\n"
+    )
+    assert output.split() == ["False", "True"]
+
+
+@pytest.mark.parametrize("names", ["SocketStream socket", "SSLStream socket lowlevel run"])
+def test_lazy_names_can_be_used_for_the_first_time_in_several_threads_at_once(names: str) -> None:
+    program = (
+        "import sys, threading, nurseryio\n"
+        "sys.setswitchinterval(1e-6)\n"
+        f"names = {names.split()}\n"
+        "ready = threading.Barrier(len(names))\n"
+        "def load(name):\n"
+        "    ready.wait()\n"
+        "    found.append(getattr(nurseryio, name))\n"
+        "found = []\n"
+        "threads = [threading.Thread(target=load, args=(name,)) for name in names]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+        "print(len(found))\n"
+    )
+    for _ in range(3):
+        assert run_python(program) == f"{len(names.split())}\n"
+
+
 def test_submodules_are_attributes_without_their_own_import() -> None:
     assert run_python("import nurseryio; print(nurseryio.lowlevel.checkpoint.__name__)") == (
         "checkpoint\n"
@@ -289,7 +330,7 @@ lib.run(main)
 
 def test_setting_a_threads_name_never_fails_an_operation() -> None:
     output = run_python(
-        "import asyncio\n" + USES + "lib.to_thread, lib.from_thread\n"
+        "import asyncio\n" + USES + "lib.to_thread, lib.from_thread, lib.run\n"
         "import nurseryio._system.threads, nurseryio._system.from_thread\n"
         "sys.modules.pop('ctypes', None)\n"
         "sys.meta_path.insert(0, Locked())\n"
@@ -301,7 +342,7 @@ def test_setting_a_threads_name_never_fails_an_operation() -> None:
 
 def test_serve_starts_although_preload_fails() -> None:
     output = run_python(
-        "import asyncio\n" + USES + "lib.serve_tcp, lib.open_tcp_stream\n"
+        "import asyncio\n" + USES + "lib.serve_tcp, lib.open_tcp_stream, lib.run\n"
         "from nurseryio._net import tcp_listen, tcp_connect\n"
         "sys.meta_path.insert(0, Locked())\n"
         "lib.run(serve)\n"

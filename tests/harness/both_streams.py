@@ -13,6 +13,7 @@ import socket as stdlib
 import struct
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import nurseryio
@@ -464,6 +465,7 @@ async def functions_of_the_socket_are_unusual() -> Any:
     found: list[Any] = []
     errors: list[BaseException] = [OSError(9, "bad"), OSError(5, "io"), KeyError("k")]
     errors += [TimeoutError(), KeyboardInterrupt(), BlockingIOError(), MemoryError()]
+    errors.append(StopIteration(5))
     for outcome in [*errors, b"", b"x", bytearray(b"y"), 0, 1, 2]:
         for block in (False, True):
             stream, peer = pair()
@@ -787,6 +789,103 @@ async def near_the_recursion_limit() -> Any:
         found = [sorted(results), [each for each in found if each[:2] != [False, False]]]
     await stream.aclose()
     return found
+
+
+class Traced(Exception):
+    """Raised by a trace function."""
+
+
+def raising_once(name: str) -> Callable[..., Any]:
+    """A trace function that raises as the method of this name is resumed."""
+    calls = 0
+
+    def trace(frame: Any, event: str, _arg: Any) -> None:
+        nonlocal calls
+        if event == "call" and frame.f_code.co_name == name:
+            calls += 1
+            if calls == 2:
+                raise Traced
+
+    return trace
+
+
+@scenario
+async def the_interpreter_does_not_resume_a_method() -> Any:
+    found: list[Any] = []
+    for name in ("receive_some", "send_all", "receive", "send"):
+        stream, peer = pair()
+        sender, receiver = nurseryio.open_memory_channel[int](0)
+        with peer, sender, receiver:
+            await connect_reads(stream, peer)
+            operate: dict[str, Callable[[], Any]] = {
+                "receive_some": stream.receive_some,
+                "send_all": lambda stream=stream: stream.send_all(bytes(5_000_000)),
+                "receive": receiver.receive,
+                "send": lambda sender=sender: sender.send(1),
+            }
+
+            async def child(operation: Any = operate[name]) -> None:
+                sys.settrace(raising_once(name))  # noqa: B023
+                try:
+                    await operation()
+                except Traced as error:
+                    found.append(shown(error))
+
+            async with open_nursery() as nursery:
+                nursery.start_soon(child)
+                await turns()
+                peer.send(b"x")
+                if name == "receive":
+                    sender.send_nowait(2)
+                elif name == "send":
+                    found.append(receiver.receive_nowait())
+                with contextlib.suppress(BlockingIOError):
+                    while peer.recv(1_000_000):
+                        await turns()
+                await turns()
+                sys.settrace(None)
+                nursery.cancel_scope.cancel()
+            ends: list[Any] = [sender, receiver]
+            found.append([name, *fields(stream), *(end._waiting for end in ends)])
+        await stream.aclose()
+    return found
+
+
+@scenario
+async def a_running_wait_is_entered_again() -> Any:
+    found: list[Any] = []
+    refused: set[str] = set()
+    for how in ("close", "send", "throw"):
+        stream, peer = pair()
+        real: Any = stream
+        with peer:
+            await connect_reads(stream, peer)
+            original, waits_of = real._send, list[Any]()
+
+            def send(
+                data: Any, original: Any = original, waits_of: Any = waits_of, how: str = how
+            ) -> Any:
+                given = {"close": (), "send": (None,), "throw": (KeyError(),)}[how]
+                refused.update(tried(partial(getattr(wait, how), *given)) for wait in waits_of)
+                return original(data)
+
+            real._send = send
+            async with open_nursery() as nursery:
+                nursery.start_soon(real.send_all, bytes(3_000_000))
+                await turns()
+                (child,) = nursery.child_tasks
+                if child.coro.cr_await is not None:
+                    waits_of.append(child.coro.cr_await)
+                number = 0
+                while number < 3_000_000:
+                    try:
+                        number += len(peer.recv(1_000_000))
+                    except BlockingIOError:
+                        await turns()
+                waits_of.clear()
+            found.append(fields(stream)[:2])
+        await stream.aclose()
+    return [sorted(refused), *found]
 
 
 @scenario
