@@ -1998,6 +1998,13 @@ delegate(Wait *self, PyObject *coro)
     }
 }
 
+/* Whether a wait is for an operation on a stream. */
+static inline int
+is_on_stream(Wait *self)
+{
+    return self->kind == RECEIVE_SOME || self->kind == SEND_ALL;
+}
+
 /* Whether a task is in a scope that is not cancelled, on a loop that the library knows. */
 static inline int
 is_calm(PyObject *task)
@@ -2171,7 +2178,7 @@ yield_over(Wait *self)
     PyObject *task = self->task;
     if (self->kind == LEAVE)
         return leave_yielded(self);
-    if (self->kind == RECEIVE_SOME || self->kind == SEND_ALL)
+    if (is_on_stream(self))
         return stream_yielded(self);
     self->phase = OVER;
     if (self->kind == CHECKPOINT) {
@@ -3037,28 +3044,43 @@ stream_yields(Wait *self)
 
 static PyObject *receive_now(Wait *self);
 
-/* Wait until the socket can be read from. */
+/* The iterator or coroutine that an operation on a stream awaits has been stepped. */
 static PyObject *
-receive_wait(Wait *self)
+stream_stepped(Wait *self, PySendResult step, PyObject *result)
 {
-    PyObject *result, *reads = self->queue;
-    PyObject *iterator = Py_IS_TYPE(reads, S.Readable) ? await_registered(reads) : NULL;
-    if (iterator == NULL && !PyErr_Occurred())
-        iterator = call1(SB.original_await, reads);
-    if (iterator == NULL)
-        return stream_over(self, NULL);
-    Py_XSETREF(self->inner, iterator);
-    switch (PyIter_Send(self->inner, Py_None, &result)) {
+    switch (step) {
     case PYGEN_NEXT:
         self->phase = WAITING;
         return result;
     case PYGEN_RETURN:
         Py_DECREF(result);
+        if (self->kind == SEND_ALL)
+            return stream_over(self, Py_NewRef(Py_None));
         PUT(self->task, Task_yield_credit, B.MAX_YIELD_CREDIT);
         return receive_now(self);
     default:
         return stream_over(self, NULL);
     }
+}
+
+/* Await an iterator or coroutine in an operation on a stream. NULL stands for an error that is set.
+   Takes the reference. */
+static PyObject *
+stream_await(Wait *self, PyObject *awaited)
+{
+    PyObject *result;
+    if (awaited == NULL)
+        return stream_over(self, NULL);
+    Py_XSETREF(self->inner, awaited);
+    PySendResult step = PyIter_Send(self->inner, Py_None, &result);
+    return stream_stepped(self, step, result);
+}
+
+/* Wait until the socket can be read from. */
+static PyObject *
+receive_wait(Wait *self)
+{
+    return stream_await(self, readiness_await(self->queue, NULL));
 }
 
 /* Call recv(), and wait if there is nothing. */
@@ -3150,7 +3172,7 @@ original:
 static PyObject *
 send_now(Wait *self)
 {
-    PyObject *result, *function = Py_XNewRef(SSLOT(self->end, SocketStream_send));
+    PyObject *function = Py_XNewRef(SSLOT(self->end, SocketStream_send));
     if (function == NULL) {
         PyErr_SetString(PyExc_AttributeError, "_send");
         return stream_over(self, NULL);
@@ -3168,20 +3190,9 @@ send_now(Wait *self)
     }
     if (number < PyBytes_GET_SIZE(self->entry)) {
         PyObject *arguments[4] = {self->end, self->task, self->entry, sent};
-        self->inner = PyObject_Vectorcall(SB.send_rest, arguments, 4, NULL);
+        PyObject *rest = PyObject_Vectorcall(SB.send_rest, arguments, 4, NULL);
         Py_DECREF(sent);
-        if (self->inner == NULL)
-            return stream_over(self, NULL);
-        switch (PyIter_Send(self->inner, Py_None, &result)) {
-        case PYGEN_NEXT:
-            self->phase = WAITING;
-            return result;
-        case PYGEN_RETURN:
-            Py_DECREF(result);
-            return stream_over(self, Py_NewRef(Py_None));
-        default:
-            return stream_over(self, NULL);
-        }
+        return stream_await(self, rest);
     }
     Py_DECREF(sent);
     return stream_over(self, Py_NewRef(Py_None));
@@ -3228,24 +3239,6 @@ stream_yielded(Wait *self)
         return stream_over(self, NULL);
     PUT(self->task, Task_yield_credit, B.MAX_YIELD_CREDIT);
     return self->kind == RECEIVE_SOME ? receive_now(self) : send_now(self);
-}
-
-/* The iterator or coroutine that an operation on a stream awaits has been stepped. */
-static PyObject *
-stream_stepped(Wait *self, PySendResult step, PyObject *result)
-{
-    switch (step) {
-    case PYGEN_NEXT:
-        return result;
-    case PYGEN_RETURN:
-        Py_DECREF(result);
-        if (self->kind == SEND_ALL)
-            return stream_over(self, Py_NewRef(Py_None));
-        PUT(self->task, Task_yield_credit, B.MAX_YIELD_CREDIT);
-        return receive_now(self);
-    default:
-        return stream_over(self, NULL);
-    }
 }
 
 /* Raise an error in what an operation on a stream awaits. Takes the reference. */
@@ -3340,7 +3333,7 @@ do_step(Wait *self, PyObject *value)
     case YIELDING:
         return yield_over(self);
     case WAITING:
-        if (self->kind == RECEIVE_SOME || self->kind == SEND_ALL) {
+        if (is_on_stream(self)) {
             PySendResult step = PyIter_Send(self->inner, value, &result);
             return stream_stepped(self, step, result);
         }
@@ -3417,7 +3410,7 @@ do_throw(Wait *self, PyObject *error)
         PyErr_SetRaisedException(error);
         return yield_over(self);
     case WAITING:
-        if (self->kind == RECEIVE_SOME || self->kind == SEND_ALL)
+        if (is_on_stream(self))
             return stream_thrown(self, error);
         PyErr_SetRaisedException(error);
         return self->kind == LEAVE ? leave_waited(self, NULL) : park_over(self, NULL);
@@ -3548,8 +3541,7 @@ wait_close(Wait *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 wait_inside(Wait *self, void *Py_UNUSED(closure))
 {
-    int is_stream = self->kind == RECEIVE_SOME || self->kind == SEND_ALL;
-    if (self->phase == DELEGATED || (self->phase == WAITING && is_stream))
+    if (self->phase == DELEGATED || (self->phase == WAITING && is_on_stream(self)))
         return Py_NewRef(self->inner);
     Py_RETURN_NONE;
 }

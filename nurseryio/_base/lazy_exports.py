@@ -50,7 +50,7 @@ _HIDDEN = (
 _OPTIONAL = ("OpenSSL.SSL",)
 _FOR_TESTS = "nurseryio.testing"
 
-# Worker threads: of the next two lists.
+# The module of worker threads, which preload() and load_for_server() prepare.
 _THREADS = "nurseryio._base.thread_cache"
 
 # Modules that the handlers of a server may need for the first time when no file descriptor is left

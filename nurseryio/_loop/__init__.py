@@ -15,18 +15,5 @@ Not here: the epoll object (``_asyncio.epoll``), the timer for deadlines
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-# For type checkers only, as in each room that is loaded on first use: while one thread loads the
-# package and with it a module, another one may load that module, and wait for the package.
-if TYPE_CHECKING:
-    from .selector_idle import (
-        current_clock as current_clock,
-        wait_all_tasks_blocked as wait_all_tasks_blocked,
-    )
-    from .step_hooks import add_instrument as add_instrument, remove_instrument as remove_instrument
-    from .wait_io import (
-        notify_closing as notify_closing,
-        wait_readable as wait_readable,
-        wait_writable as wait_writable,
-    )
+# Nothing is imported here. While one thread loads the room and waits for a module of it, another
+# one may load that module, and wait for the room.

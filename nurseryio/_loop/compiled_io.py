@@ -9,11 +9,10 @@ Rule: :func:`put_streams_in_place` either puts all of them in place, or changes 
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from .._nursery import __compiled__
-from .._nursery.compiled import C_MODULE, copy_of, give_code
+from .._nursery.compiled import bound_module, copy_of, give_code
 from .readiness import IOWaiters, Readable, Readiness, Writable
 
 __all__ = ["put_streams_in_place"]
@@ -45,7 +44,6 @@ def put_streams_in_place(stream: Any, socket: Any, namespace: dict[str, Any]) ->
     """
     if not __compiled__:
         return False
-    c_module: Any = importlib.import_module(C_MODULE)
     given = {
         "IOWaiters": IOWaiters,
         "Readable": Readable,
@@ -63,9 +61,8 @@ def put_streams_in_place(stream: Any, socket: Any, namespace: dict[str, Any]) ->
         "send_rest": _send_rest,
         "wake_later": vars(Readiness)["_wake_later"],
     }
-    try:
-        c_module.bind_streams(given)
-    except (AttributeError, LookupError, TypeError):
+    c_module = bound_module("bind_streams", given)
+    if c_module is None:
         return False
     give_code(stream.receive_some, _receive_some, "receive_some_wait", c_module.receive_some)
     give_code(stream.send_all, _send_all, "send_all_wait", c_module.send_all)

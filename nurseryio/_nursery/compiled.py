@@ -348,6 +348,22 @@ def give_code(function: Any, source: Any, name: str, value: Any) -> None:
     function.__code__ = source.__code__.replace(co_name=code.co_name, co_qualname=code.co_qualname)
 
 
+def bound_module(binder: str, given: dict[str, Any]) -> Any:
+    """The C module, after its function ``binder`` has looked up what it uses for one more module.
+
+    Only for the compiled build.
+
+    Returns:
+        None if something is not as the C module expects. Nothing has changed then.
+    """
+    c_module: Any = importlib.import_module(C_MODULE)
+    try:
+        getattr(c_module, binder)(given)
+    except (AttributeError, LookupError, TypeError):
+        return None
+    return c_module
+
+
 # None if the C functions are used, otherwise why they are not.
 PURE_BECAUSE: str | None = put_in_place()
 __compiled__: bool = PURE_BECAUSE is None

@@ -14,23 +14,5 @@ Not here: which frames Ctrl-C may interrupt (``_core.ki``); clocks and idleness 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-# For type checkers only, as in each room that is loaded on first use: while one thread loads the
-# package and with it a module, another one may load that module, and wait for the package.
-if TYPE_CHECKING:
-    from .introspection import (
-        IOStatistics as IOStatistics,
-        RunStatistics as RunStatistics,
-        current_statistics as current_statistics,
-        in_trio_run as in_trio_run,
-        in_trio_task as in_trio_task,
-    )
-    from .run import current_root_task as current_root_task, run as run
-    from .runvar import RunVar as RunVar, RunVarToken as RunVarToken
-    from .system_tasks import spawn_system_task as spawn_system_task
-    from .token import (
-        LoopToken as LoopToken,
-        TrioToken as TrioToken,
-        current_trio_token as current_trio_token,
-    )
+# Nothing is imported here. While one thread loads the room and waits for a module of it, another
+# one may load that module, and wait for the room.

@@ -52,10 +52,6 @@ if TYPE_CHECKING:
         open_supervisor as open_supervisor,
     )
     from .task_handle import TaskHandle as TaskHandle
-    from .unbounded_queue import (
-        UnboundedQueue as UnboundedQueue,
-        UnboundedQueueStatistics as UnboundedQueueStatistics,
-    )
 
 __all__ = [
     "Event",

@@ -10,14 +10,13 @@ Rule: :func:`put_in_place` either puts both in place, or changes nothing.
 
 from __future__ import annotations
 
-import importlib
 from collections import deque
 from typing import Any, NoReturn
 
 from .._base import EndOfChannel
 from .._base.exc_fields import is_a
 from .._nursery import __compiled__
-from .._nursery.compiled import C_MODULE, copy_of, give_code
+from .._nursery.compiled import bound_module, copy_of, give_code
 from .channel import ChannelEnd, ChannelState, MemoryReceiveChannel, MemorySendChannel
 
 __all__ = ["put_in_place"]
@@ -49,7 +48,6 @@ def put_in_place() -> bool:
     """
     if not __compiled__:
         return False
-    c_module: Any = importlib.import_module(C_MODULE)
     given = {
         "ChannelEnd": ChannelEnd,
         "ChannelState": ChannelState,
@@ -60,9 +58,8 @@ def put_in_place() -> bool:
         "original_send": copy_of(MemorySendChannel.send),
         "raise_at_end": _raise_at_end,
     }
-    try:
-        c_module.bind_channels(given)
-    except (AttributeError, LookupError, TypeError):
+    c_module = bound_module("bind_channels", given)
+    if c_module is None:
         return False
     give_code(MemorySendChannel.send, _send, "send_wait", c_module.send)
     give_code(MemoryReceiveChannel._receive, _receive, "receive_wait", c_module.receive)

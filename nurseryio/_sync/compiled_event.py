@@ -9,11 +9,10 @@ Rule: :func:`put_events_in_place` either puts both in place, or changes nothing.
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from .._nursery import __compiled__
-from .._nursery.compiled import C_MODULE, copy_of, give_code
+from .._nursery.compiled import bound_module, copy_of, give_code
 from .event import Event
 
 __all__ = ["put_events_in_place"]
@@ -34,10 +33,9 @@ def put_events_in_place() -> bool:
     """
     if not __compiled__ or frozenset(vars(Event)["__slots__"]) != SET_BY_C:
         return False
-    c_module: Any = importlib.import_module(C_MODULE)
-    try:
-        c_module.bind_event({"Event": Event, "original_wait": copy_of(Event.wait)})
-    except (AttributeError, LookupError, TypeError):
+    given = {"Event": Event, "original_wait": copy_of(Event.wait)}
+    c_module = bound_module("bind_event", given)
+    if c_module is None:
         return False
     give_code(Event.wait, _wait, "event_wait", c_module.event_wait)
     return True
