@@ -1,6 +1,7 @@
 """Forked children for the tests: making one, and its exit code.
 
 Rule 1: a child never comes back into the test. It ends by ``os._exit``, whatever happens in it.
+Signals are blocked while it is outside the ``try`` that sees to this: one may come at once.
 """
 
 from __future__ import annotations
@@ -21,19 +22,27 @@ FAILED = 100
 
 def fork(function: Callable[[], object]) -> int:
     """Call ``function()`` in a forked child, which ends with 0 or, after an error, ``FAILED``."""
-    with warnings.catch_warnings():
-        # That the process has several threads is what some tests are about.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    pid = -1
+    try:
+        with warnings.catch_warnings():
+            # That the process has several threads is what some tests are about.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+    finally:
+        if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if pid:
         return pid
     code = FAILED
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(PATIENCE)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         function()
         code = 0
     except BaseException:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         traceback.print_exc()
         sys.stderr.flush()
     finally:
