@@ -71,7 +71,7 @@
 
 /* Other objects, by the name that the Python module gives them. */
 #define OBJECTS(X) \
-    X(AGREED) X(BACKEND) X(Cancelled) X(cancelling) X(DEADLINE) X(DEADLINE_INF) X(Future) \
+    X(AGREED) X(BACKEND) X(COUNTS_GO_STALE) X(Cancelled) X(cancelling) X(DEADLINE) X(DEADLINE_INF) X(Future) \
     X(INITIAL_YIELD_CREDIT) X(interrupt) \
     X(NO_EXTRA) X(NO_STARTS) X(NO_SWALLOWED_CANCELS) X(NativeTask) X(OrderedDict) X(ROOT) \
     X(SLOW_EXIT_PREDICTION) X(UNKNOWN) \
@@ -167,7 +167,32 @@ call1(PyObject *function, PyObject *argument)
 /* These functions of asyncio, and throw() of a coroutine, are written in C. They are called without
    the interpreter's check of the recursion limit, if bind() finds that they have the usual signatures. */
 static _PyCFunctionFastWithKeywords current_task_function = NULL;
-static PyCFunction cancelling_function = NULL, running_loop_function = NULL;
+static PyCFunction cancelling_function = NULL, done_function = NULL, running_loop_function = NULL;
+
+/* The function of a method in C that takes the arguments that `flags` tell; NULL if it is another
+   kind of method. The objects that it is called with are exactly of the class. */
+static PyCFunction
+function_of(PyTypeObject *cls, PyObject *method, int flags)
+{
+    if (!Py_IS_TYPE(method, &PyMethodDescr_Type) || PyDescr_TYPE(method) != cls
+        || ((PyMethodDescrObject *)method)->d_method->ml_flags != flags)
+        return NULL;
+    return ((PyMethodDescrObject *)method)->d_method->ml_meth;
+}
+
+/* The same for the method of a name; NULL also if there is none. */
+static PyCFunction
+function_named(PyTypeObject *cls, PyObject *name, int flags)
+{
+    PyObject *method = PyObject_GetAttr((PyObject *)cls, name);
+    if (method == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    PyCFunction function = function_of(cls, method, flags);
+    Py_DECREF(method);  /* the class holds it, and does not change */
+    return function;
+}
 
 static inline PyObject *
 current_asyncio_task(void)
@@ -1555,6 +1580,20 @@ abort_parked(PyObject *task, PyObject *abort)
     return 1;
 }
 
+/* Whether request_cancel() does for a task what the Python functions do. */
+static int
+may_request(PyObject *task)
+{
+    PyObject *asyncio_task = SLOT(task, Taskasyncio_task), *scope = SLOT(task, Taskscope);
+    return SLOT(task, Task_extra) == B.NO_EXTRA && SLOT(task, Task_owns_cancel_request) == Py_False
+        && B.COUNTS_GO_STALE == Py_False
+        && PyDict_GetItemWithError(B.anyio_hook_namespace, N.bridge) == Py_None
+        && PyDict_GetItemWithError(B.swallowing_namespace, N.noted) == Py_False
+        && asyncio_task != NULL && scope != NULL && IS(scope, CancelScope)
+        && (IS(asyncio_task, ChildTask)
+            || Py_IS_TYPE(asyncio_task, (PyTypeObject *)B.NativeTask));
+}
+
 /* cancel_ledger.request_cancel() for a task that owns no request. Returns 0, or -1 with an error. */
 static int
 request_cancel(PyObject *task, PyObject *asyncio_task, PyObject *scope)
@@ -1588,10 +1627,29 @@ request_cancel(PyObject *task, PyObject *asyncio_task, PyObject *scope)
     return 0;
 }
 
+/* delivery.interrupt() for a task whose scope is cancelled. Returns 0, or -1 with an error. */
+static int
+interrupt(PyObject *task)
+{
+    if (may_request(task)) {
+        PyObject *asyncio_task = Py_NewRef(SLOT(task, Taskasyncio_task));
+        PyObject *scope = Py_NewRef(SLOT(task, Taskscope));
+        int failed = request_cancel(task, asyncio_task, scope);
+        Py_DECREF(asyncio_task);
+        Py_DECREF(scope);
+        return failed;
+    }
+    PyObject *result = may_fall_back() ? call1(B.interrupt, task) : NULL;
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* The future is exactly of asyncio's class. */
 static int
 is_done(PyObject *future)
 {
-    PyObject *result = PyObject_CallMethodNoArgs(future, N.done);
+    PyObject *result = done_function != NULL
+        ? done_function(future, NULL) : PyObject_CallMethodNoArgs(future, N.done);
     if (result == NULL)
         return -1;
     int done = PyObject_IsTrue(result);
@@ -1607,17 +1665,10 @@ deliver(PyObject *module, PyObject *task)
         return not_bound();
     PyObject *asyncio_task = NULL, *park = NULL, *future = NULL, *scope = NULL, *result = NULL;
     int done;
-    if (!IS(task, Task) || SLOT(task, Task_extra) != B.NO_EXTRA
-        || SLOT(task, Task_owns_cancel_request) != Py_False)
+    if (!IS(task, Task) || !may_request(task))
         goto original;
-    if (PyDict_GetItemWithError(B.anyio_hook_namespace, N.bridge) != Py_None
-        || PyDict_GetItemWithError(B.swallowing_namespace, N.noted) != Py_False)
-        goto original;
-    asyncio_task = Py_XNewRef(SLOT(task, Taskasyncio_task));
-    scope = Py_XNewRef(SLOT(task, Taskscope));
-    if (asyncio_task == NULL || scope == NULL || !IS(scope, CancelScope)
-        || !(IS(asyncio_task, ChildTask) || Py_IS_TYPE(asyncio_task, (PyTypeObject *)B.NativeTask)))
-        goto original;
+    asyncio_task = Py_NewRef(SLOT(task, Taskasyncio_task));
+    scope = Py_NewRef(SLOT(task, Taskscope));
     park = Py_XNewRef(SLOT(task, Task_park));
     if (park == NULL)
         goto original;
@@ -2276,6 +2327,8 @@ static struct {
 } CO;
 
 static PyObject *original_send, *original_receive, *raise_at_end;
+static PyCFunction append_function = NULL, popleft_function = NULL;
+static long initial_credit;
 static int channels_bound = 0;
 
 #define CSLOT(object, name) (*(PyObject **)((char *)(object) + CO.name))
@@ -2294,6 +2347,16 @@ count_waiting(PyObject *end, PyObject *(*change)(PyObject *, PyObject *))
     put(&CSLOT(end, ChannelEnd_waiting), number);
     Py_DECREF(number);
     return 0;
+}
+
+/* Append to the deque of a channel. Returns 0, or -1 with an error. */
+static int
+append(PyObject *buffer, PyObject *item)
+{
+    PyObject *result = append_function != NULL
+        ? append_function(buffer, item) : PyObject_CallMethodOneArg(buffer, N.append, item);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
 }
 
 /* Raise the error that the caller of receive() gets, if the channel has ended. */
@@ -2360,16 +2423,19 @@ calm_task(void)
     return task;
 }
 
+/* Whether the next operation of a task on a channel does not yield, whoever else could run. */
+static inline int
+has_channel_credit(PyObject *task)
+{
+    return credit_of(task) > initial_credit;
+}
+
 /* The end of an operation on a channel that has completed. */
 static PyObject *
 channel_yield(Wait *self)
 {
-    long credit = credit_of(self->task);
-    int yields = 0;
-    if (credit > PyLong_AsLong(B.INITIAL_YIELD_CREDIT))
-        yields = set_credit(self->task, credit - 1);
-    else
-        yields = must_yield(self->task);
+    int yields = has_channel_credit(self->task)
+        ? set_credit(self->task, credit_of(self->task) - 1) : must_yield(self->task);
     if (yields > 0)
         return yield_now(self);
     self->phase = OVER;
@@ -2403,88 +2469,112 @@ channel_park(Wait *self)
     return future;
 }
 
+/* Hand a value to the first receiver, or put it into the buffer. Returns 1 if it is done, 0 if there
+   is no room, 2 if that is not known, -1 with an error. */
+static int
+put_value(PyObject *state, PyObject *value)
+{
+    PyObject *receivers = CSLOT(state, ChannelStatereceivers);
+    if (PyDict_GET_SIZE(receivers) > 0) {
+        PyObject *outcome = T.Value->tp_alloc(T.Value, 0);
+        if (outcome == NULL)
+            return -1;
+        INIT(outcome, Valuevalue, value);
+        Py_INCREF(receivers);
+        PyObject *pair = wake_the_first(receivers, outcome);
+        Py_DECREF(receivers);
+        Py_DECREF(outcome);
+        Py_XDECREF(pair);
+        return pair == NULL ? -1 : 1;
+    }
+    PyObject *buffer = CSLOT(state, ChannelStatebuffer);
+    PyObject *limit = CSLOT(state, ChannelStatemax_buffer_size);
+    Py_ssize_t used = Py_SIZE(buffer);
+    if (limit != B.DEADLINE_INF) {
+        /* An int, or infinity. */
+        int overflow = 0;
+        if (limit == NULL || !(PyLong_CheckExact(limit) || is_inf(limit)))
+            return 2;
+        if (PyLong_CheckExact(limit) && used >= PyLong_AsLongAndOverflow(limit, &overflow)
+            && overflow <= 0)
+            return 0;
+    }
+    Py_INCREF(buffer);
+    int failed = append(buffer, value);
+    Py_DECREF(buffer);
+    if (failed < 0)
+        return -1;
+    if (used >= PyLong_AsSsize_t(CSLOT(state, ChannelStatepeak))) {
+        PyObject *peak = PyLong_FromSsize_t(used + 1);
+        if (peak == NULL)
+            return -1;
+        put(&CSLOT(state, ChannelStatepeak), peak);
+        Py_DECREF(peak);
+    }
+    return 1;
+}
+
 /* The first step of MemorySendChannel.send(). */
 static PyObject *
 send_first(Wait *self)
 {
-    PyObject *end = self->end, *result, *state = channel_state(end);
+    PyObject *end = self->end, *state = channel_state(end);
     if (state == NULL || CSLOT(state, ChannelStateopen_receivers) == zero)
         goto original;
     self->task = calm_task();
     if (self->task == NULL || (state = channel_state(end)) == NULL)
         goto original;
     Py_INCREF(state);
-    PyObject *receivers = CSLOT(state, ChannelStatereceivers);
-    PyObject *buffer = CSLOT(state, ChannelStatebuffer);
-    if (PyDict_GET_SIZE(receivers) > 0) {
-        PyObject *outcome = T.Value->tp_alloc(T.Value, 0);
-        if (outcome == NULL)
-            goto failed;
-        INIT(outcome, Valuevalue, self->entry);
-        Py_INCREF(receivers);
-        result = wake_the_first(receivers, outcome);
-        Py_DECREF(receivers);
-        Py_DECREF(outcome);
-        if (result == NULL)
-            goto failed;
-        Py_DECREF(result);
+    int done = put_value(state, self->entry);
+    if (done == 1) {
         Py_DECREF(state);
         return channel_yield(self);
     }
-    Py_ssize_t used = PyObject_Size(buffer);
-    PyObject *number = PyLong_FromSsize_t(used);
-    if (number == NULL)
-        goto failed;
-    PyObject *limit = CSLOT(state, ChannelStatemax_buffer_size);
-    int room = limit == B.DEADLINE_INF;
-    if (!room) {
-        /* An int, or infinity: comparing runs no other code. */
-        if (limit == NULL || !(PyLong_CheckExact(limit) || PyFloat_CheckExact(limit))) {
-            Py_DECREF(number);
-            Py_DECREF(state);
-            goto original;
-        }
-        room = PyObject_RichCompareBool(number, limit, Py_LT);
-    }
-    Py_DECREF(number);
-    if (room > 0) {
-        Py_INCREF(buffer);
-        result = PyObject_CallMethodOneArg(buffer, N.append, self->entry);
-        Py_DECREF(buffer);
-        if (result == NULL)
-            goto failed;
-        Py_DECREF(result);
-        if (used >= PyLong_AsSsize_t(CSLOT(state, ChannelStatepeak))) {
-            number = PyLong_FromSsize_t(used + 1);
-            if (number == NULL)
-                goto failed;
-            put(&CSLOT(state, ChannelStatepeak), number);
-            Py_DECREF(number);
-        }
-        Py_DECREF(state);
-        return channel_yield(self);
-    }
-    if (room == 0 && may_park(self->task, CSLOT(state, ChannelStatesenders))) {
+    if (done == 0 && may_park(self->task, CSLOT(state, ChannelStatesenders))) {
         PyObject *entry = PyTuple_Pack(2, end, self->entry);
-        if (entry == NULL)
-            goto failed;
-        Py_SETREF(self->entry, entry);
-        self->queue = Py_NewRef(CSLOT(state, ChannelStatesenders));
-        Py_DECREF(state);
-        return channel_park(self);
+        if (entry != NULL) {
+            Py_SETREF(self->entry, entry);
+            self->queue = Py_NewRef(CSLOT(state, ChannelStatesenders));
+            Py_DECREF(state);
+            return channel_park(self);
+        }
+        done = -1;
     }
     Py_DECREF(state);
+    if (done == -1)
+        goto failed;
 original:
     if (may_fall_back()) {
         PyObject *arguments[2] = {end, self->entry};
         return delegate(self, PyObject_Vectorcall(original_send, arguments, 2, NULL));
     }
-    self->phase = OVER;
-    return NULL;
 failed:
-    Py_DECREF(state);
     self->phase = OVER;
     return NULL;
+}
+
+/* What send() begins with: whether it is done, without a yield. */
+static PyObject *
+send_at_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    int done = 0;
+    if (!channels_bound)
+        return not_bound();
+    if (nargs == 2 && Py_IS_TYPE(args[0], C.MemorySendChannel)) {
+        PyObject *task = calm_task(), *state = channel_state(args[0]);
+        if (task != NULL && state != NULL && CSLOT(state, ChannelStateopen_receivers) != zero
+            && has_channel_credit(task)) {
+            Py_INCREF(state);
+            done = put_value(state, args[1]);
+            Py_DECREF(state);
+            if (done == 1)
+                done = set_credit(task, credit_of(task) - 1) < 0 ? -1 : 1;
+        }
+        Py_XDECREF(task);
+        if (done < 0 || !may_fall_back())
+            return NULL;
+    }
+    return PyBool_FromLong(done == 1);
 }
 
 static PyObject *
@@ -2494,20 +2584,53 @@ call_receive(PyObject *end, PyObject *at_end)
     return PyObject_Vectorcall(original_receive, arguments, 2, NULL);
 }
 
+/* Whether a receiver does not have to wait. */
+static inline int
+has_item(PyObject *state)
+{
+    return Py_SIZE(CSLOT(state, ChannelStatebuffer)) > 0
+        || PyDict_GET_SIZE(CSLOT(state, ChannelStatesenders)) > 0;
+}
+
+/* The first item of a channel, in whose buffer the first sender puts its own. */
+static PyObject *
+take_item(PyObject *state)
+{
+    PyObject *senders = CSLOT(state, ChannelStatesenders), *item = NULL;
+    PyObject *buffer = Py_NewRef(CSLOT(state, ChannelStatebuffer));
+    int failed = 0;
+    if (PyDict_GET_SIZE(senders) > 0) {
+        Py_INCREF(senders);
+        PyObject *pair = wake_the_first(senders, Py_None);
+        Py_DECREF(senders);
+        failed = -1;
+        if (pair != NULL) {
+            PyObject *entry = PyTuple_GET_ITEM(pair, 1);
+            if (PyTuple_CheckExact(entry) && PyTuple_GET_SIZE(entry) == 2)
+                failed = append(buffer, PyTuple_GET_ITEM(entry, 1));
+            else
+                PyErr_SetString(PyExc_TypeError, "the entry of a sender is not a pair");
+            Py_DECREF(pair);
+        }
+    }
+    if (!failed)
+        item = popleft_function != NULL
+            ? popleft_function(buffer, NULL) : PyObject_CallMethodNoArgs(buffer, N.popleft);
+    Py_DECREF(buffer);
+    return item;
+}
+
 /* The first step of MemoryReceiveChannel._receive(). */
 static PyObject *
 receive_first(Wait *self)
 {
-    PyObject *end = self->end, *result, *state = channel_state(end);
+    PyObject *end = self->end, *state = channel_state(end);
     if (state == NULL)
         goto original;
     self->task = calm_task();
     if (self->task == NULL || (state = channel_state(end)) == NULL)
         goto original;
-    PyObject *senders = CSLOT(state, ChannelStatesenders);
-    PyObject *buffer = CSLOT(state, ChannelStatebuffer);
-    Py_ssize_t used = PyObject_Size(buffer);
-    if (used == 0 && PyDict_GET_SIZE(senders) == 0) {
+    if (!has_item(state)) {
         PyObject *receivers = CSLOT(state, ChannelStatereceivers);
         if (CSLOT(state, ChannelStateopen_senders) == zero || !may_park(self->task, receivers))
             goto original;
@@ -2516,30 +2639,9 @@ receive_first(Wait *self)
         return channel_park(self);
     }
     self->queue = Py_NewRef(state);  /* for put_item_back() */
-    Py_INCREF(buffer);
-    if (PyDict_GET_SIZE(senders) > 0) {
-        Py_INCREF(senders);
-        PyObject *pair = wake_the_first(senders, Py_None);
-        Py_DECREF(senders);
-        if (pair == NULL)
-            goto failed;
-        PyObject *entry = PyTuple_GET_ITEM(pair, 1);
-        if (PyTuple_CheckExact(entry) && PyTuple_GET_SIZE(entry) == 2)
-            result = PyObject_CallMethodOneArg(buffer, N.append, PyTuple_GET_ITEM(entry, 1));
-        else
-            result = PyErr_Format(PyExc_TypeError, "the entry of a sender is not a pair");
-        Py_DECREF(pair);
-        if (result == NULL)
-            goto failed;
-        Py_DECREF(result);
-    }
-    self->entry = PyObject_CallMethodNoArgs(buffer, N.popleft);
-    if (self->entry == NULL)
-        goto failed;
-    Py_DECREF(buffer);
-    return channel_yield(self);
-failed:
-    Py_DECREF(buffer);
+    self->entry = take_item(state);
+    if (self->entry != NULL)
+        return channel_yield(self);
     self->phase = OVER;
     return NULL;
 original:
@@ -2548,6 +2650,43 @@ original:
     self->phase = OVER;
     return NULL;
 }
+
+/* What receive() begins with: `received[channel]` is an item, if there is one that can be taken
+   without a yield; else `received` itself. It is not a call, because the interpreter runs signal
+   handlers after a call. One that raises an error would lose the item. */
+static PyObject *
+receive_at_once(PyObject *self, PyObject *end)
+{
+    PyObject *item = NULL;
+    if (!channels_bound)
+        return not_bound();
+    if (Py_IS_TYPE(end, C.MemoryReceiveChannel)) {
+        PyObject *task = calm_task(), *state = channel_state(end);
+        int ready = task != NULL && state != NULL && has_channel_credit(task) && has_item(state);
+        if (ready) {
+            Py_INCREF(state);
+            item = take_item(state);
+            if (item != NULL && set_credit(task, credit_of(task) - 1) < 0)
+                Py_CLEAR(item);
+            Py_DECREF(state);
+        }
+        Py_XDECREF(task);
+        if (item == NULL && (ready || !may_fall_back()))
+            return NULL;
+    }
+    return item != NULL ? item : Py_NewRef(self);
+}
+
+static PyMappingMethods received_as_mapping = {.mp_subscript = receive_at_once};
+
+static PyTypeObject Received_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "nurseryio._speedups.Received",
+    .tp_doc = "The items of channels that can be received without a yield.",
+    .tp_basicsize = sizeof(PyObject),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_as_mapping = &received_as_mapping,
+};
 
 /* -- events -- */
 
@@ -3273,12 +3412,10 @@ checkpoint_first(Wait *self)
         PyObject *scope = SLOT(self->task, Taskscope);
         if (scope == NULL || !IS(scope, CancelScope) || SLOT(scope, Node_effective) != Py_True)
             goto original;
-        PyObject *result = call1(B.interrupt, self->task);
-        if (result == NULL) {
+        if (interrupt(self->task) < 0) {
             self->phase = OVER;
             return NULL;
         }
-        Py_DECREF(result);
     }
     self->phase = YIELDING;
     Py_RETURN_NONE;
@@ -3792,6 +3929,9 @@ bind_channels(PyObject *module, PyObject *given)
     if (!PyType_IsSubtype(C.MemorySendChannel, C.ChannelEnd)
         || !PyType_IsSubtype(C.MemoryReceiveChannel, C.ChannelEnd))
         return PyErr_Format(PyExc_TypeError, "an object is not of the expected kind");
+    append_function = function_named(C.deque, N.append, METH_O);
+    popleft_function = function_named(C.deque, N.popleft, METH_NOARGS);
+    initial_credit = PyLong_AsLong(B.INITIAL_YIELD_CREDIT);
     channels_bound = 1;
     Py_RETURN_NONE;
 }
@@ -3973,10 +4113,8 @@ bind(PyObject *module, PyObject *args)
             (_PyCFunctionFastWithKeywords)(void (*)(void))PyCFunction_GET_FUNCTION(B.current_task);
     if (PyCFunction_GET_FLAGS(B.running_loop) == METH_NOARGS)
         running_loop_function = PyCFunction_GET_FUNCTION(B.running_loop);
-    if (Py_IS_TYPE(B.cancelling, &PyMethodDescr_Type)
-        && ((PyMethodDescrObject *)B.cancelling)->d_method->ml_flags == METH_NOARGS
-        && PyDescr_TYPE(B.cancelling) == (PyTypeObject *)B.NativeTask)
-        cancelling_function = ((PyMethodDescrObject *)B.cancelling)->d_method->ml_meth;
+    cancelling_function = function_of((PyTypeObject *)B.NativeTask, B.cancelling, METH_NOARGS);
+    done_function = function_named((PyTypeObject *)B.Future, N.done, METH_NOARGS);
     loop_keyword = PyTuple_Pack(1, N.loop);
     if (zero == NULL || one == NULL || loop_keyword == NULL || PyType_Ready(&Wait_Type) < 0
         || bind_runner() < 0)
@@ -4028,6 +4166,7 @@ static PyMethodDef functions[] = {
      NULL},
     {"send", (PyCFunction)send, METH_FASTCALL, NULL},
     {"send_all", (PyCFunction)send_all, METH_FASTCALL, NULL},
+    {"send_at_once", (PyCFunction)send_at_once, METH_FASTCALL, NULL},
     {"wait_and_leave", wait_and_leave, METH_O, NULL},
     {"wake_first", (PyCFunction)wake_first, METH_FASTCALL, NULL},
     {NULL}
@@ -4040,7 +4179,12 @@ execute(PyObject *module)
         PyErr_SetString(PyExc_ImportError, "this module is for the main interpreter alone");
         return -1;
     }
-    return 0;
+    if (PyType_Ready(&Received_Type) < 0)
+        return -1;
+    PyObject *received = (PyObject *)PyObject_New(PyObject, &Received_Type);
+    int failed = PyModule_AddObjectRef(module, "received", received);
+    Py_XDECREF(received);
+    return failed;
 }
 
 static PyModuleDef_Slot slots[] = {

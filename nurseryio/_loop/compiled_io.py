@@ -64,6 +64,6 @@ def put_streams_in_place(stream: Any, socket: Any, namespace: dict[str, Any]) ->
     c_module = bound_module("bind_streams", given)
     if c_module is None:
         return False
-    give_code(stream.receive_some, _receive_some, "receive_some_wait", c_module.receive_some)
-    give_code(stream.send_all, _send_all, "send_all_wait", c_module.send_all)
+    give_code(stream.receive_some, _receive_some, {"receive_some_wait": c_module.receive_some})
+    give_code(stream.send_all, _send_all, {"send_all_wait": c_module.send_all})
     return True

@@ -11,7 +11,7 @@ the C functions into the classes and modules that use them.
 Rule 2: :func:`put_in_place` either puts all of them in place, or changes nothing.
 
 Rule 3: a coroutine function stays the same function in Python. If its body is in C, it gets code
-that consists of one await: see :func:`give_code`.
+that consists of little more than one await: see :func:`give_code`.
 
 Rule 4: the C module sets all slots of a new scope and of a new record. So it is not used if a class
 has other slots than it knows. The free-threaded build never loads it: the C file does not compile
@@ -130,6 +130,7 @@ def _given() -> dict[str, Any]:
         "Value": Value,
         "AGREED": delivery.AGREED,
         "BACKEND": anyio_hook.BACKEND,
+        "COUNTS_GO_STALE": compat.COUNTS_GO_STALE,
         "Cancelled": Cancelled,
         "DEADLINE": origins.DEADLINE,
         "DEADLINE_INF": inf,
@@ -320,8 +321,8 @@ def put_in_place() -> str | None:
         (wait_queue.wake_first, c_module.wake_first),
     ):
         _replace(original, replacement)
-    give_code(traps.checkpoint, _checkpoint, "checked_yield", c_module.checked_yield)
-    give_code(Nursery.__aenter__, _enter_block, "enter_block", c_module.enter_block)
+    give_code(traps.checkpoint, _checkpoint, {"checked_yield": c_module.checked_yield})
+    give_code(Nursery.__aenter__, _enter_block, {"enter_block": c_module.enter_block})
     nursery_module.wait_and_leave = c_module.wait_and_leave
     return None
 
@@ -337,13 +338,13 @@ def _replace(original: Any, replacement: Any) -> None:
                     vars(module)[key] = replacement
 
 
-def give_code(function: Any, source: Any, name: str, value: Any) -> None:
-    """Give a coroutine function the code of another one, which uses ``value`` by a global name.
+def give_code(function: Any, source: Any, names: dict[str, Any]) -> None:
+    """Give a coroutine function the code of another one, which uses ``names`` as global names.
 
     The function stays the same object, with its own module, so that a stack and a description of a
     waiting task show it.
     """
-    function.__globals__[name] = value
+    function.__globals__.update(names)
     code = function.__code__
     function.__code__ = source.__code__.replace(co_name=code.co_name, co_qualname=code.co_qualname)
 

@@ -1,8 +1,9 @@
 """The compiled form of the channels' ``send`` and ``receive``.
 
 Both stay coroutine functions in Python, whose frames show readers of a stack what a task waits for.
-On the compiled build their body is one await: a ``Wait`` of the C module, which does the work of
-the Python functions in the ordinary case. In any other case it steps a coroutine of the Python
+On the compiled build they first ask the C module to do the work at once, which it does if the task
+need not wait or yield. Otherwise they await a ``Wait`` of the C module, which does the work of the
+Python functions in the ordinary case. In any other case it steps a coroutine of the Python
 function, so that these are the only source of truth. See ``_nursery.compiled``.
 
 Rule: :func:`put_in_place` either puts both in place, or changes nothing.
@@ -23,11 +24,15 @@ __all__ = ["put_in_place"]
 
 
 async def _send(self: Any, value: Any) -> None:
-    await send_wait(self, value)  # type: ignore[name-defined]  # noqa: F821
+    if not send_at_once(self, value):  # type: ignore[name-defined]  # noqa: F821
+        await send_wait(self, value)  # type: ignore[name-defined]  # noqa: F821
 
 
 async def _receive(self: Any, at_end: type[Exception]) -> Any:
-    return await receive_wait(self, at_end)  # type: ignore[name-defined]  # noqa: F821
+    item = received[self]  # type: ignore[name-defined]  # noqa: F821
+    if item is received:  # type: ignore[name-defined]  # noqa: F821
+        return await receive_wait(self, at_end)  # type: ignore[name-defined]  # noqa: F821
+    return item
 
 
 def _raise_at_end(at_end: type[Exception], error: BaseException) -> NoReturn:
@@ -61,8 +66,16 @@ def put_in_place() -> bool:
     c_module = bound_module("bind_channels", given)
     if c_module is None:
         return False
-    give_code(MemorySendChannel.send, _send, "send_wait", c_module.send)
-    give_code(MemoryReceiveChannel._receive, _receive, "receive_wait", c_module.receive)
+    give_code(
+        MemorySendChannel.send,
+        _send,
+        {"send_at_once": c_module.send_at_once, "send_wait": c_module.send},
+    )
+    give_code(
+        MemoryReceiveChannel._receive,
+        _receive,
+        {"received": c_module.received, "receive_wait": c_module.receive},
+    )
     return True
 
 

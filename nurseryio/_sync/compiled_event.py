@@ -37,7 +37,7 @@ def put_events_in_place() -> bool:
     c_module = bound_module("bind_event", given)
     if c_module is None:
         return False
-    give_code(Event.wait, _wait, "event_wait", c_module.event_wait)
+    give_code(Event.wait, _wait, {"event_wait": c_module.event_wait})
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import inspect
 import sys
 import types
@@ -33,6 +34,16 @@ def test_send_and_receive_stay_coroutine_functions_of_their_module() -> None:
         assert MemorySendChannel.send.__code__.co_qualname == "MemorySendChannel.send"
 
 
+def test_no_signal_handler_runs_between_taking_an_item_and_returning_it() -> None:
+    # The interpreter runs them after calls. A handler that raises would lose the item.
+    calls = [
+        instruction.opname
+        for instruction in dis.get_instructions(compiled_channel._receive)
+        if instruction.opname.startswith("CALL") and "INTRINSIC" not in instruction.opname
+    ]
+    assert len(calls) == 1  # receive_wait(), for an item that is not there at once
+
+
 def test_on_the_pure_build_nothing_is_put_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_channel, "__compiled__", False)
     code = MemorySendChannel.send.__code__
@@ -59,16 +70,23 @@ def test_a_c_module_that_does_not_fit_leaves_the_channels_as_they_are(
 def test_the_code_is_put_in_place_with_its_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {}
     namespace = MemorySendChannel.send.__globals__
-    fake = types.SimpleNamespace(bind_channels=given.update, send="send", receive="receive")
+    expected = {
+        "received": "received",
+        "receive_wait": "receive",
+        "send_at_once": "send_at_once",
+        "send_wait": "send",
+    }
+    c_names = {name: name for name in expected.values()}
+    fake = types.SimpleNamespace(bind_channels=given.update, **c_names)
     monkeypatch.setattr(compiled_channel, "__compiled__", True)
     monkeypatch.setitem(sys.modules, C_MODULE, fake)  # type: ignore[arg-type]
     functions = (MemorySendChannel.send, MemoryReceiveChannel._receive)
     codes = [function.__code__ for function in functions]
-    for name in ("send_wait", "receive_wait"):
+    for name in expected:
         monkeypatch.setitem(namespace, name, namespace.get(name))
     try:
         assert put_in_place() is True
-        assert (namespace["send_wait"], namespace["receive_wait"]) == ("send", "receive")
+        assert {name: namespace[name] for name in expected} == expected
         originals = [given["original_send"], given["original_receive"]]
         assert [each.__code__ for each in originals] == codes
         assert [function.__code__ for function in functions] != codes or nurseryio.__compiled__
