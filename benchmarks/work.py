@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
 HOUR = 3600.0
 """Seconds: a sleep or timeout that never comes to its end in a run."""
 
@@ -39,3 +44,14 @@ def nothing() -> None:
 def spread(n: int) -> list[float]:
     """Return n different delays, none zero, unsorted, all within a fiftieth of a second."""
     return [((i * 7919) % n + 1) / n * _SPREAD for i in range(n)]
+
+
+def cancel_all(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks and let go of them, for a library that has no scope to cancel.
+
+    They are freed in the timed part then, as those of the others are. Otherwise the list would
+    keep them until that is over.
+    """
+    for task in tasks:
+        task.cancel()
+    tasks.clear()

@@ -10,7 +10,20 @@ import contextlib
 import socket
 
 from ..stopwatch import Stopwatch
-from ..work import BLINK, CHAIN, DEEP, FAN, FAN_PLACES, HOUR, LINE, LINES, TOGETHER, nothing, spread
+from ..work import (
+    BLINK,
+    CHAIN,
+    DEEP,
+    FAN,
+    FAN_PLACES,
+    HOUR,
+    LINE,
+    LINES,
+    TOGETHER,
+    cancel_all,
+    nothing,
+    spread,
+)
 
 
 async def nursery_one(n: int, watch: Stopwatch) -> int:
@@ -139,8 +152,7 @@ async def cancel_sleepers(n: int, watch: Stopwatch) -> int:
         for _ in range(3):
             await asyncio.sleep(0)
         watch.start()
-        for task in tasks:
-            task.cancel()
+        cancel_all(tasks)
     watch.stop()
     return ended
 
@@ -161,8 +173,7 @@ async def cancel_forever(n: int, watch: Stopwatch) -> int:
         for _ in range(3):
             await asyncio.sleep(0)
         watch.start()
-        for task in tasks:
-            task.cancel()
+        cancel_all(tasks)
     watch.stop()
     return ended
 
@@ -184,8 +195,7 @@ async def cancel_waiters(n: int, watch: Stopwatch) -> int:
         for _ in range(3):
             await asyncio.sleep(0)
         watch.start()
-        for task in tasks:
-            task.cancel()
+        cancel_all(tasks)
     watch.stop()
     return ended
 
@@ -210,8 +220,7 @@ async def spawn_and_cancel(n: int, watch: Stopwatch) -> int:
         tasks = [group.create_task(child()) for _ in range(n)]
         for _ in range(3):
             await asyncio.sleep(0)
-        for task in tasks:
-            task.cancel()
+        cancel_all(tasks)
     watch.stop()
     return ended
 

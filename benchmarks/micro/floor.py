@@ -114,8 +114,10 @@ async def cancel_sleepers(n: int, watch: Stopwatch) -> int:
     watch.start()
     for task in tasks:
         task.cancel()
-    for task in tasks:
-        await task
+    del task
+    tasks.reverse()
+    while tasks:
+        await tasks.pop()
     watch.stop()
     return ended
 

@@ -11,7 +11,7 @@ import asyncio
 import quattro
 
 from ..stopwatch import Stopwatch
-from ..work import BLINK, CHAIN, FAN, HOUR, TOGETHER
+from ..work import BLINK, CHAIN, FAN, HOUR, TOGETHER, cancel_all
 
 
 async def nursery_one(n: int, watch: Stopwatch) -> int:
@@ -140,8 +140,7 @@ async def cancel_sleepers(n: int, watch: Stopwatch) -> int:
         for _ in range(3):
             await asyncio.sleep(0)
         watch.start()
-        for task in tasks:
-            task.cancel()
+        cancel_all(tasks)
     watch.stop()
     return ended
 
@@ -162,8 +161,7 @@ async def cancel_forever(n: int, watch: Stopwatch) -> int:
         for _ in range(3):
             await asyncio.sleep(0)
         watch.start()
-        for task in tasks:
-            task.cancel()
+        cancel_all(tasks)
     watch.stop()
     return ended
 
@@ -185,8 +183,7 @@ async def cancel_waiters(n: int, watch: Stopwatch) -> int:
         for _ in range(3):
             await asyncio.sleep(0)
         watch.start()
-        for task in tasks:
-            task.cancel()
+        cancel_all(tasks)
     watch.stop()
     return ended
 
@@ -211,8 +208,7 @@ async def spawn_and_cancel(n: int, watch: Stopwatch) -> int:
         tasks = [group.create_task(child()) for _ in range(n)]
         for _ in range(3):
             await asyncio.sleep(0)
-        for task in tasks:
-            task.cancel()
+        cancel_all(tasks)
     watch.stop()
     return ended
 
