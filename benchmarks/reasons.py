@@ -59,7 +59,14 @@ NETWORK: dict[tuple[str, str], str] = {
 _SPAWN = (
     "Each child takes about 190 bytecodes of the library, and a TaskGroup 65. They make a record "
     "with entries in two tables, and a wrapper coroutine. The wrapper keeps errors out of the "
-    "loop's own step and updates the nursery at the child's end."
+    "loop's own step and updates the nursery at the child's end. The compiled part takes fewer "
+    "instructions than a TaskGroup on both loops. There the rest is memory: a record has 192 "
+    "bytes, and is looked up in two tables."
+)
+_MANY = _SPAWN + (
+    " With ten thousand children alive on uvloop, the garbage collector takes 1.7 of 4.5 "
+    "microseconds for a child, and 1.2 of 3.7 in a TaskGroup, although it finds nothing in both. "
+    "The objects are as many, and larger. Without it the ratio is 1.04 to 1.10."
 )
 _NESTED = (
     "As for one child. Each nursery is a cancel scope too: a nursery with its child takes about "
@@ -70,6 +77,10 @@ _CANCEL = (
     "So the tree is walked, the wait of each task is looked at, and each task is looked at again "
     "after its step: 330 bytecodes for a task in all."
 )
+_FOR_EVER = _CANCEL + (
+    " sleep_forever is a coroutine, and each error passes its frame: 5,700 instructions more than "
+    "a bare future takes. In asyncio that is what a task waits for."
+)
 _SCOPE = (
     "A with block over an object with two empty methods takes 0.4 already. The rest sets thirteen "
     "attributes, checks three arguments, looks up the task's record and its native cancel "
@@ -79,7 +90,11 @@ _TIMER = (
     "A scope and an entry in a heap, both in Python, against a timer of the loop. A deadline that "
     "fires also walks the tree, and looks at the task again after its step."
 )
-_CHECKPOINT = "The task's record is looked up, and one flag. The iteration of the loop is the same."
+_CHECKPOINT = (
+    "The task's record is looked up, and one flag. The iteration of the loop is the same. The "
+    "compiled part takes 350 of 9,000 instructions for this on Python 3.13, where asyncio finds "
+    "the running task in a dict. Python 3.14 has it at hand."
+)
 _PARKING = (
     "Two coroutine frames, and the task's record. The record can cancel the wait without losing "
     "what was handed over. asyncio has one frame and a future."
@@ -92,12 +107,12 @@ _YIELDS = (
 _MICRO = {
     "nursery_one": _SPAWN,
     "nursery_hundred": _SPAWN,
-    "children_checkpoint": _SPAWN,
+    "children_checkpoint": _MANY,
     "nested": _NESTED,
     "child_raises": "The nursery's cancellation, and a group that scopes could take apart.",
     "child_raises_among": _CANCEL,
     "cancel_sleepers": _CANCEL,
-    "cancel_forever": _CANCEL,
+    "cancel_forever": _FOR_EVER,
     "cancel_waiters": _CANCEL,
     "cancel_on_futures": _CANCEL,
     "scope": _SCOPE,
@@ -125,7 +140,7 @@ MICRO: dict[tuple[str, str], str] = {
 """By the row's name and the loop."""
 
 SCALE = {
-    "Import time": "About ninety small modules. When they were fifty larger ones, it was 1.26.",
+    "Import time": "Fifty-five small modules. The others are loaded at their first use.",
     "Spawn and cancel, per task": "As for spawning and cancelling many children.",
 }
 """By the heading of the table."""
