@@ -3751,12 +3751,23 @@ maybe_yield(PyObject *module, PyObject *task)
     return yields ? (PyObject *)new_wait(NEW, YIELD, task) : Py_NewRef(nothing);
 }
 
-/* The body of traps.checkpoint(): something to await. */
+/* The body of traps.checkpoint() awaits `checked_yield`, without a call. */
 static PyObject *
-checked_yield(PyObject *module, PyObject *Py_UNUSED(ignored))
+checked_yield(PyObject *Py_UNUSED(self))
 {
     return bound ? (PyObject *)new_wait(NEW, CHECKPOINT, NULL) : not_bound();
 }
+
+static PyAsyncMethods checked_yield_as_async = {.am_await = checked_yield};
+
+static PyTypeObject CheckedYield_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "nurseryio._speedups.CheckedYield",
+    .tp_doc = "What checkpoint() awaits.",
+    .tp_basicsize = sizeof(PyObject),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_as_async = &checked_yield_as_async,
+};
 
 /* The body of Event.wait(): something to await. */
 static PyObject *
@@ -4147,7 +4158,6 @@ static PyMethodDef functions[] = {
     {"bind_channels", bind_channels, METH_O, bind_channels_doc},
     {"bind_event", bind_event, METH_O, bind_event_doc},
     {"bind_streams", bind_streams, METH_O, bind_streams_doc},
-    {"checked_yield", checked_yield, METH_NOARGS, NULL},
     {"collect_children", (PyCFunction)collect_children, METH_FASTCALL, NULL},
     {"current_task", current_task, METH_NOARGS, NULL},
     {"deliver", deliver, METH_O, NULL},
@@ -4172,6 +4182,18 @@ static PyMethodDef functions[] = {
     {NULL}
 };
 
+/* Add the only object of a class to the module. Returns 0, or -1 with an error. */
+static int
+add_object_of(PyTypeObject *cls, PyObject *module, const char *name)
+{
+    if (PyType_Ready(cls) < 0)
+        return -1;
+    PyObject *object = PyObject_New(PyObject, cls);
+    int failed = PyModule_AddObjectRef(module, name, object);
+    Py_XDECREF(object);
+    return failed;
+}
+
 static int
 execute(PyObject *module)
 {
@@ -4179,12 +4201,9 @@ execute(PyObject *module)
         PyErr_SetString(PyExc_ImportError, "this module is for the main interpreter alone");
         return -1;
     }
-    if (PyType_Ready(&Received_Type) < 0)
+    if (add_object_of(&Received_Type, module, "received") < 0)
         return -1;
-    PyObject *received = (PyObject *)PyObject_New(PyObject, &Received_Type);
-    int failed = PyModule_AddObjectRef(module, "received", received);
-    Py_XDECREF(received);
-    return failed;
+    return add_object_of(&CheckedYield_Type, module, "checked_yield");
 }
 
 static PyModuleDef_Slot slots[] = {

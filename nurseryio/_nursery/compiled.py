@@ -239,7 +239,7 @@ async def _enter_block(self: Any) -> Any:
 
 async def _checkpoint() -> None:
     """The code of ``checkpoint``: its frame is that of the Python function for all readers."""
-    await checked_yield()  # type: ignore[name-defined]  # noqa: F821
+    await checked_yield  # type: ignore[name-defined]  # noqa: F821
 
 
 def _make_child_task(
