@@ -48,7 +48,7 @@ def drive(request: pytest.FixtureRequest) -> Iterator[Drive]:
     for task in asyncio.all_tasks(drive.loop):
         task.cancel()
     while not drive.loop.is_closed():
-        with contextlib.suppress(SystemExit):  # one may be on its way
+        with contextlib.suppress(SystemExit, RuntimeError):  # an exit or a stop may be on its way
             drive.loop.run_until_complete(asyncio.sleep(0))
             drive.loop.close()
 
