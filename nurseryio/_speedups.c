@@ -2353,8 +2353,7 @@ count_waiting(PyObject *end, PyObject *(*change)(PyObject *, PyObject *))
 static int
 append(PyObject *buffer, PyObject *item)
 {
-    PyObject *result = append_function != NULL
-        ? append_function(buffer, item) : PyObject_CallMethodOneArg(buffer, N.append, item);
+    PyObject *result = append_function(buffer, item);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
@@ -2370,22 +2369,28 @@ convert_end(PyObject *at_end)
     Py_DECREF(error);
 }
 
-static void
-put_item_back(Wait *self)
+/* Put an item that was taken back into the buffer. Returns 0, or -1 with an error. */
+static int
+append_left(PyObject *state, PyObject *item)
 {
-    PyObject *error = PyErr_GetRaisedException(), *result;
-    PyObject *buffer = Py_XNewRef(CSLOT(self->queue, ChannelStatebuffer));
+    PyObject *buffer = Py_XNewRef(CSLOT(state, ChannelStatebuffer)), *result;
     if (buffer == NULL)  /* the collector has cleared the state before the coroutine was stepped */
         result = PyErr_Format(PyExc_AttributeError, "buffer");
     else
-        result = PyObject_CallMethodOneArg(buffer, N.appendleft, self->entry);
+        result = PyObject_CallMethodOneArg(buffer, N.appendleft, item);
     Py_XDECREF(buffer);
-    if (result == NULL) {
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static void
+put_item_back(Wait *self)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    if (append_left(self->queue, self->entry) < 0)
         Py_DECREF(error);
-        return;
-    }
-    Py_DECREF(result);
-    PyErr_SetRaisedException(error);
+    else
+        PyErr_SetRaisedException(error);
 }
 
 /* The state of the channel of an open end, if it is as expected; NULL otherwise. A borrowed
@@ -2614,8 +2619,7 @@ take_item(PyObject *state)
         }
     }
     if (!failed)
-        item = popleft_function != NULL
-            ? popleft_function(buffer, NULL) : PyObject_CallMethodNoArgs(buffer, N.popleft);
+        item = popleft_function(buffer, NULL);
     Py_DECREF(buffer);
     return item;
 }
@@ -2666,8 +2670,12 @@ receive_at_once(PyObject *self, PyObject *end)
         if (ready) {
             Py_INCREF(state);
             item = take_item(state);
-            if (item != NULL && set_credit(task, credit_of(task) - 1) < 0)
+            if (item == self) {  /* somebody has sent this object */
+                ready = append_left(state, item) < 0;
                 Py_CLEAR(item);
+            }
+            else if (item != NULL && set_credit(task, credit_of(task) - 1) < 0)
+                Py_CLEAR(item);  /* never: these numbers exist already */
             Py_DECREF(state);
         }
         Py_XDECREF(task);
@@ -3942,6 +3950,8 @@ bind_channels(PyObject *module, PyObject *given)
         return PyErr_Format(PyExc_TypeError, "an object is not of the expected kind");
     append_function = function_named(C.deque, N.append, METH_O);
     popleft_function = function_named(C.deque, N.popleft, METH_NOARGS);
+    if (append_function == NULL || popleft_function == NULL)  /* it may have no ob_size either */
+        return PyErr_Format(PyExc_TypeError, "the deque is not that of the standard library");
     initial_credit = PyLong_AsLong(B.INITIAL_YIELD_CREDIT);
     channels_bound = 1;
     Py_RETURN_NONE;

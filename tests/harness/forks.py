@@ -22,9 +22,10 @@ FAILED = 100
 
 def fork(function: Callable[[], object]) -> int:
     """Call ``function()`` in a forked child, which ends with 0 or, after an error, ``FAILED``."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     pid = -1
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         with warnings.catch_warnings():
             # That the process has several threads is what some tests are about.
             warnings.simplefilter("ignore", DeprecationWarning)

@@ -44,6 +44,16 @@ def test_no_signal_handler_runs_between_taking_an_item_and_returning_it() -> Non
     assert len(calls) == 1  # receive_wait(), for an item that is not there at once
 
 
+async def test_each_object_that_the_channels_code_knows_can_be_sent() -> None:
+    items = list(MemorySendChannel.send.__globals__.values())
+    sender, receiver = nurseryio.open_memory_channel[object](len(items))
+    for item in items:
+        await sender.send(item)
+    sender.close()
+    received = [item async for item in receiver]
+    assert all(one is other for one, other in zip(received, items, strict=True))
+
+
 def test_on_the_pure_build_nothing_is_put_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_channel, "__compiled__", False)
     code = MemorySendChannel.send.__code__
