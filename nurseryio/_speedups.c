@@ -71,8 +71,8 @@
 
 /* Other objects, by the name that the Python module gives them. */
 #define OBJECTS(X) \
-    X(AGREED) X(BACKEND) X(COUNTS_GO_STALE) X(Cancelled) X(cancelling) X(DEADLINE) X(DEADLINE_INF) X(Future) \
-    X(INITIAL_YIELD_CREDIT) X(interrupt) \
+    X(AGREED) X(BACKEND) X(COUNTS_GO_STALE) X(Cancelled) X(cancelling) X(DEADLINE) X(DEADLINE_INF) \
+    X(Future) X(INITIAL_YIELD_CREDIT) X(interrupt) \
     X(NO_EXTRA) X(NO_STARTS) X(NO_SWALLOWED_CANCELS) X(NativeTask) X(OrderedDict) X(ROOT) \
     X(SLOW_EXIT_PREDICTION) X(UNKNOWN) \
     X(anyio_hook_namespace) X(asyncio_tasks_namespace) X(call_later) X(cancel_failed) X(checked_coroutine) \
@@ -2286,21 +2286,25 @@ set_credit(PyObject *task, long credit)
     return 0;
 }
 
+/* Use one yield that the task may skip. Returns 0, or -1 with an error. */
+static inline int
+use_credit(PyObject *task)
+{
+    return set_credit(task, credit_of(task) - 1);
+}
+
 /* Whether the operation of a task has to yield; if not, the credit is used. -1 with an error. */
 static int
 must_yield(PyObject *task)
 {
-    long credit = credit_of(task);
-    if (credit <= 0)
+    if (credit_of(task) <= 0)
         return 1;
     PyObject *ready = Py_XNewRef(SLOT(SLOT(task, Task_state), LoopStateready));
     if (ready == NULL)
         return 1;
     int others = PyObject_IsTrue(ready);
     Py_DECREF(ready);
-    if (others != 0)
-        return others;
-    return set_credit(task, credit - 1);
+    return others != 0 ? others : use_credit(task);
 }
 
 /* -- channels -- */
@@ -2428,6 +2432,15 @@ calm_task(void)
     return task;
 }
 
+/* The state of the channel, as above, if the running task may operate on an end of it in the ordinary
+   way; NULL otherwise, perhaps with an error. `task` is set to a new reference, or to NULL. */
+static PyObject *
+calm_state(PyObject *end, PyObject **task)
+{
+    *task = calm_task();
+    return *task == NULL ? NULL : channel_state(end);
+}
+
 /* Whether the next operation of a task on a channel does not yield, whoever else could run. */
 static inline int
 has_channel_credit(PyObject *task)
@@ -2439,8 +2452,7 @@ has_channel_credit(PyObject *task)
 static PyObject *
 channel_yield(Wait *self)
 {
-    int yields = has_channel_credit(self->task)
-        ? set_credit(self->task, credit_of(self->task) - 1) : must_yield(self->task);
+    int yields = has_channel_credit(self->task) ? use_credit(self->task) : must_yield(self->task);
     if (yields > 0)
         return yield_now(self);
     self->phase = OVER;
@@ -2495,13 +2507,11 @@ put_value(PyObject *state, PyObject *value)
     PyObject *buffer = CSLOT(state, ChannelStatebuffer);
     PyObject *limit = CSLOT(state, ChannelStatemax_buffer_size);
     Py_ssize_t used = Py_SIZE(buffer);
-    if (limit != B.DEADLINE_INF) {
-        /* An int, or infinity. */
-        int overflow = 0;
-        if (limit == NULL || !(PyLong_CheckExact(limit) || is_inf(limit)))
+    if (!is_inf(limit)) {
+        int overflow;
+        if (limit == NULL || !PyLong_CheckExact(limit))
             return 2;
-        if (PyLong_CheckExact(limit) && used >= PyLong_AsLongAndOverflow(limit, &overflow)
-            && overflow <= 0)
+        if (used >= PyLong_AsLongAndOverflow(limit, &overflow) && overflow <= 0)
             return 0;
     }
     Py_INCREF(buffer);
@@ -2523,11 +2533,8 @@ put_value(PyObject *state, PyObject *value)
 static PyObject *
 send_first(Wait *self)
 {
-    PyObject *end = self->end, *state = channel_state(end);
+    PyObject *end = self->end, *state = calm_state(end, &self->task);
     if (state == NULL || CSLOT(state, ChannelStateopen_receivers) == zero)
-        goto original;
-    self->task = calm_task();
-    if (self->task == NULL || (state = channel_state(end)) == NULL)
         goto original;
     Py_INCREF(state);
     int done = put_value(state, self->entry);
@@ -2566,14 +2573,14 @@ send_at_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     if (!channels_bound)
         return not_bound();
     if (nargs == 2 && Py_IS_TYPE(args[0], C.MemorySendChannel)) {
-        PyObject *task = calm_task(), *state = channel_state(args[0]);
-        if (task != NULL && state != NULL && CSLOT(state, ChannelStateopen_receivers) != zero
+        PyObject *task, *state = calm_state(args[0], &task);
+        if (state != NULL && CSLOT(state, ChannelStateopen_receivers) != zero
             && has_channel_credit(task)) {
             Py_INCREF(state);
             done = put_value(state, args[1]);
             Py_DECREF(state);
-            if (done == 1)
-                done = set_credit(task, credit_of(task) - 1) < 0 ? -1 : 1;
+            if (done == 1 && use_credit(task) < 0)
+                done = -1;
         }
         Py_XDECREF(task);
         if (done < 0 || !may_fall_back())
@@ -2628,11 +2635,8 @@ take_item(PyObject *state)
 static PyObject *
 receive_first(Wait *self)
 {
-    PyObject *end = self->end, *state = channel_state(end);
+    PyObject *end = self->end, *state = calm_state(end, &self->task);
     if (state == NULL)
-        goto original;
-    self->task = calm_task();
-    if (self->task == NULL || (state = channel_state(end)) == NULL)
         goto original;
     if (!has_item(state)) {
         PyObject *receivers = CSLOT(state, ChannelStatereceivers);
@@ -2665,8 +2669,8 @@ receive_at_once(PyObject *self, PyObject *end)
     if (!channels_bound)
         return not_bound();
     if (Py_IS_TYPE(end, C.MemoryReceiveChannel)) {
-        PyObject *task = calm_task(), *state = channel_state(end);
-        int ready = task != NULL && state != NULL && has_channel_credit(task) && has_item(state);
+        PyObject *task, *state = calm_state(end, &task);
+        int ready = state != NULL && has_channel_credit(task) && has_item(state);
         if (ready) {
             Py_INCREF(state);
             item = take_item(state);
@@ -2674,7 +2678,7 @@ receive_at_once(PyObject *self, PyObject *end)
                 ready = append_left(state, item) < 0;
                 Py_CLEAR(item);
             }
-            else if (item != NULL && set_credit(task, credit_of(task) - 1) < 0)
+            else if (item != NULL && use_credit(task) < 0)
                 Py_CLEAR(item);  /* never: these numbers exist already */
             Py_DECREF(state);
         }

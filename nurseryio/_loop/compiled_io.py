@@ -1,7 +1,7 @@
 """The compiled form of the waits for descriptors, and of the methods of streams that use them.
 
 ``receive_some`` and ``send_all`` of a stream stay coroutine functions in Python. On the compiled
-build their body is one await: see ``_sync.compiled_channel``. There ``Readiness.__await__`` and
+build their body is one await: see ``_nursery.compiled``. There ``Readiness.__await__`` and
 ``_ready`` are methods in C, so a task is woken in place without a frame of Python in between.
 
 Rule: :func:`put_streams_in_place` either puts all of them in place, or changes nothing.

@@ -1,7 +1,7 @@
 """The compiled form of ``Event()`` and of ``Event.wait``.
 
 ``wait`` stays a coroutine function in Python, whose body is one await on the compiled build: see
-``compiled_channel``. ``set`` stays in Python, because its frame keeps Ctrl-C out of the loop's
+``_nursery.compiled``. ``set`` stays in Python, because its frame keeps Ctrl-C out of the loop's
 functions that wake a task.
 
 Rule: :func:`put_events_in_place` either puts both in place, or changes nothing.
