@@ -49,6 +49,11 @@ PIECE = 65536
 GOODBYE = 1.0
 
 
+# What a transport raises if it is told to pause or resume while its connection goes: uvloop's,
+# and before Python 3.11 asyncio's for TLS. The link is told of the loss soon.
+GONE = (RuntimeError, AttributeError)
+
+
 class Link(asyncio.Protocol):
     """The protocol of a transport, with methods for one receiving and one sending task.
 
@@ -239,7 +244,7 @@ class Link(asyncio.Protocol):
     def _pause(self) -> None:
         if not self._paused:
             self._paused = True
-            with suppress(RuntimeError):  # uvloop: it is closing
+            with suppress(*GONE):
                 self.transport.pause_reading()
 
     def _pause_unless_wanted(self) -> None:
@@ -271,7 +276,7 @@ class Link(asyncio.Protocol):
             while not self._received and not self._is_over():
                 if self._paused and self.transport is not None:
                     self._paused = False
-                    with suppress(RuntimeError):
+                    with suppress(*GONE):
                         self.transport.resume_reading()
                 self._receiver = Event()
                 await self._receiver.wait()
